@@ -101,6 +101,7 @@ create table queue.job_types (
   run_p95_ms real, -- of recent runs; null before twenty
   source text, -- module:function of its processor
   description text,
+  schedules jsonb, -- those that its code declares; null for none
   refusal text, -- why its last registration was refused; the policy before it holds
   registered_at timestamptz not null default queue.clock()
 );
@@ -176,9 +177,18 @@ create index ready_in_order on queue.ready (lane, workspace_id, ord);
 -- Pending jobs that may not start before a time, and the deadlines of live jobs.
 create table queue.deferred (
   run_at timestamptz not null,
-  job_id uuid not null
+  job_id uuid not null,
+  workspace_id uuid not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 create index deferred_in_order on queue.deferred (run_at, job_id);
+create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
+
+-- Dead letters: jobs that failed and were not retried, few among many that ended.
+create table queue.dead (
+  workspace_id uuid not null,
+  job_id uuid not null,
+  primary key (workspace_id, job_id)
+);
 
 -- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until that one ends.
 create table queue.gated (
@@ -212,7 +222,8 @@ create table queue.leases (
   log_lines integer not null default 0, -- lines stored of this attempt: a repeated report adds those after them
   bounded boolean not null, -- whether any limit counts it
   step text, -- the step it is in, as last reported
-  step_started_at timestamptz
+  step_started_at timestamptz,
+  key text -- of the gate that admitted it
 ) with (
   fillfactor = 70,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
@@ -241,6 +252,7 @@ create table queue.ticks (
   summary jsonb
 ) with (fillfactor = 50);
 create index ticks_by_start on queue.ticks (started_at desc);
+create index ticks_open on queue.ticks (started_at) where ended_at is null;
 
 -- What does not follow from the job's row; public.job_events is all.
 create table queue.job_events (
@@ -292,11 +304,12 @@ create table queue.unique_jobs (
 create table queue.steps (
   job_id uuid not null,
   name text not null,
-  kind text not null default 'step', -- step, graph, or the wait it was: sleep, ask, event, children
-  value jsonb not null, -- its result
+  nth integer not null default 0, -- 0: its result; from 1: of each child it gathered; -1: the children it spawned
+  kind text not null default 'step', -- step, graph, spawn, or the wait it was: sleep, ask, event, children
+  value jsonb not null,
   started_at timestamptz,
   created_at timestamptz not null, -- when it finished
-  primary key (job_id, name),
+  primary key (job_id, name, nth),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
 
@@ -308,18 +321,24 @@ create table queue.buckets (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 create table queue.feed (
-  xid xid8 not null default pg_current_xact_id(), -- its place, see event_feed
+  id bigint generated always as identity,
+  -- never falls along the events of a job, and is not below xid: readers go by (place, id), see event_feed
+  place xid8 not null,
+  xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null,
   workspace_id uuid not null,
   session_id text,
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  seqs integer[] not null
+  seqs integer[], -- null where the type keeps no such event: for statistics, and the wake-up of workers
+  held boolean -- true until those who watch are told to look again: its message was beyond the budget
 );
 -- random digits do not compress
 alter table queue.feed alter job_ids set storage external, alter seqs set storage external;
-create index feed_by_workspace on queue.feed (workspace_id, xid);
+create index feed_by_workspace on queue.feed (workspace_id, place, id);
+create index feed_by_session on queue.feed (session_id, place, id) where session_id is not null;
+create index feed_held on queue.feed (id) where held;
 create index feed_by_time on queue.feed using brin (at) with (pages_per_range = 16);
 
 -- What a statement has done to jobs of one tenant and session that is alike for all: a line of the feed.
@@ -337,7 +356,9 @@ create table queue.tasks (
   failed_at timestamptz,
   failure text,
   failures integer not null default 0, -- since it last succeeded
-  xid xid8 not null default '0' -- how far a reader of the feed has come
+  read_to xid8 not null default '0', -- how far a reader of the feed has come
+  since timestamptz not null default '-infinity', -- no line that it has not read is older
+  after_id uuid -- how far a pass over all jobs has come
 ) with (fillfactor = 50);
 
 -- The history of each job: what is stored, and what follows from the row: that it was made, its first lease, and its

@@ -1,0 +1,912 @@
+-- Enqueue: enqueue_job, enqueue_jobs, a plain insert into public.jobs, children and schedules.
+-- One way in, queue.add: it checks a job, writes its record and places it. A plain insert passes the same two halves by
+-- triggers; many plain jobs of a call are one statement beside it, which tests hold equal.
+
+create type queue.job_options as (
+  queue text, priority integer, scheduled_for timestamptz, delay_seconds double precision, max_attempts integer,
+  idempotency_key text, concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz,
+  timeout_seconds double precision, "unique" jsonb, traceparent text, schema_version integer, user_id uuid, tags text[]
+);
+
+-- When workers that listen were last notified, and when a caller was last asked to start one; milliseconds of the Unix
+-- epoch. Sequences, so that every transaction sees them at once and none waits for another.
+create unlogged sequence queue.notified_ms minvalue 0 start 0;
+create unlogged sequence queue.wanted_ms minvalue 0 start 0;
+
+-- Notify workers that listen when this transaction commits, at most once each 20 ms: a transaction that notifies
+-- commits under a lock of the whole server. A listener looks at once, and again 100 ms later.
+create function queue.notify_workers() returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_ms constant bigint := extract(epoch from clock_timestamp()) * 1000;
+begin
+  if v_ms - coalesce(pg_sequence_last_value('queue.notified_ms'), 0) not between 0 and 19 then
+    perform setval('queue.notified_ms', v_ms), pg_notify('minutehand_wakeup', '');
+  end if;
+end;
+$$;
+
+create function queue.notify_at_commit() returns trigger
+language plpgsql
+security definer -- callers who enqueue may not write to the engine's sequence
+set search_path = '' as $$
+begin
+  perform queue.notify_workers();
+  return null;
+end;
+$$;
+-- at the commit: a worker notified earlier may look before, and find nothing
+create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
+  for each row when (new.type = 'job.created') execute function queue.notify_at_commit();
+
+-- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
+-- tick of each minute is the safety net.
+create function queue.is_wanted(p_now timestamptz) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_ms constant bigint := extract(epoch from p_now) * 1000;
+begin
+  perform from queue.ticks
+  where ended_at is null and started_at > p_now - interval '1 hour' and free_slots > 0
+    and seen_at > p_now - interval '2 seconds'
+  limit 1;
+  if found or v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
+    return false;
+  end if;
+  perform setval('queue.wanted_ms', greatest(0, v_ms));
+  return true;
+end;
+$$;
+
+-- The same; where plain SQL enqueues, or the database is what invokes the worker, it is invoked here.
+create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
+language plpgsql set search_path = '' as $$
+begin
+  if not queue.is_wanted(p_now) then -- those that listen are notified at the commit
+    return false;
+  end if;
+  if coalesce(current_setting('request.jwt.claims', true), '') = ''
+      or queue.setting('worker_invoked_for') #>> '{}' = 'everyone' then
+    perform queue.invoke_worker();
+  end if;
+  return true;
+end;
+$$;
+
+create function queue.type_or_refuse(p_job_type text, p_within text default '') returns queue.job_types
+language plpgsql stable set search_path = '' as $$
+declare
+  v_type queue.job_types;
+begin
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  if not found or v_type.schema_version = 0 then -- 0: no registration was ever accepted
+    if p_job_type is null then
+      perform queue.refuse(400, 'invalid_argument', 'job_type is required', p_within || 'job_type');
+    end if;
+    perform queue.refuse(422, 'unknown_job_type',
+      format('no worker has published the job type %s', left(p_job_type, 100)), p_within || 'job_type');
+  end if;
+  return v_type;
+end;
+$$;
+
+-- A job's place in its tenant's order: priority, then age. Microseconds since 2020 fit 52 bits until 2162.
+create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigint
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (p_priority::bigint << 52)
+    + least(4503599627370495, greatest(0, extract(epoch from p_at) * 1000000 - 1577836800000000))::bigint;
+end;
+$$;
+
+create function queue.lane_of(p_job_type text, p_queue text, p_within text default '') returns integer
+language plpgsql stable set search_path = '' as $$
+declare
+  v_lane constant integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue);
+begin
+  if v_lane is null then
+    perform queue.refuse(422, 'unknown_queue', format('no worker has named the queue %s', left(p_queue, 100)),
+      p_within || 'queue');
+  end if;
+  return v_lane;
+end;
+$$;
+
+-- The W3C trace context of the present request; null where its header is missing or malformed.
+create function queue.request_trace() returns text
+language plpgsql stable set search_path = '' as $$
+declare
+  v_headers constant text := coalesce(current_setting('request.headers', true), '');
+begin
+  return case when v_headers <> '' then substring(v_headers::json ->> 'x-minutehand-trace'
+    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$') end;
+end;
+$$;
+
+-- A new job's tags: those given, and name:value of the payload fields that its type names; 20 at most, null for none.
+create function queue.tags_of(p_fields text[], p_payload jsonb, p_tags text[]) returns text[]
+language plpgsql immutable set search_path = '' as $$
+begin
+  if p_fields = '{}' then
+    return nullif(p_tags, '{}');
+  end if;
+  return nullif((array(
+    select t.tag
+    from (
+      select g.tag, g.n from unnest(p_tags) with ordinality as g (tag, n)
+      union all
+      select left(f.field || ':' || (p_payload #>> string_to_array(f.field, '.')), 100), 1000 + f.n
+      from unnest(p_fields) with ordinality as f (field, n)
+      where jsonb_typeof(p_payload #> string_to_array(f.field, '.')) in ('string', 'number', 'boolean')) as t
+    where t.tag !~ '[[:cntrl:]]'
+    group by t.tag order by min(t.n)))[1:20], '{}');
+end;
+$$;
+
+-- What is wrong with options: {message, field}; null when nothing is.
+create function queue.options_problem(p queue.job_options) returns text[]
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case
+    when p.priority not between 0 and 1000 then array['priority must be between 0 and 1000', 'priority']
+    when p.max_attempts not between 1 and 50 then array['max_attempts must be between 1 and 50', 'max_attempts']
+    when p.delay_seconds not between 0 and 315360000
+      then array['delay_seconds must be between 0 and ten years', 'delay_seconds']
+    when p.scheduled_for is not null and p.delay_seconds is not null
+      then array['give scheduled_for or delay_seconds, not both', 'delay_seconds']
+    when p.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
+      then array['scheduled_for must lie between the years 1970 and 9999', 'scheduled_for']
+    when p.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
+      then array['deadline_at must lie between the years 1970 and 9999', 'deadline_at']
+    when p.schema_version < 1 then array['schema_version must be at least 1', 'schema_version']
+    when p.timeout_seconds not between 1 and 43200
+      then array['timeout_seconds must be between 1 and 43200', 'timeout_seconds']
+    when char_length(p.queue) not between 1 and 100 then array['queue must have 1 to 100 characters', 'queue']
+    when char_length(p.concurrency_key) not between 1 and 255 or p.concurrency_key ~ '[[:cntrl:]]'
+      then array['concurrency_key must have 1 to 255 characters, none of control', 'concurrency_key']
+    when char_length(p.session_id) not between 1 and 255
+      then array['session_id must have 1 to 255 characters', 'session_id']
+    when char_length(p.traceparent) > 512 then array['traceparent is too long', 'traceparent']
+    when char_length(p.idempotency_key) not between 1 and 255
+      then array['idempotency_key must have 1 to 255 characters', 'idempotency_key']
+    when cardinality(p.tags) > 20 or exists (
+        select from unnest(p.tags) as t where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
+      then array['tags must be at most 20 texts of 1 to 100 characters', 'tags']
+    when p."unique" is not null and (jsonb_typeof(p."unique") <> 'object'
+        or p."unique" - '{key,until,on_conflict}'::text[] <> '{}' or p."unique" ->> 'key' is null
+        or char_length(p."unique" ->> 'key') not between 1 and 255
+        or coalesce(p."unique" ->> 'until', 'finished') not in ('leased', 'finished')
+        or coalesce(p."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
+      then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'] end;
+end;
+$$;
+
+-- Read a job's options; refuse unknown names, wrong types and values. p_within comes before the field's name.
+create function queue.read_options(p_options jsonb, p_within text) returns queue.job_options
+language plpgsql stable set search_path = '' as $$
+declare
+  v_read queue.job_options;
+  v_problem text[];
+  v_name text;
+begin
+  if jsonb_typeof(p_options) <> 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'the options of a job must be an object', p_within || 'p_options');
+  end if;
+  v_name := (select k from jsonb_object_keys(p_options) as k where k <> all ('{queue,priority,scheduled_for,
+    delay_seconds,max_attempts,idempotency_key,concurrency_key,session_id,parent_id,deadline_at,timeout_seconds,unique,
+    traceparent,schema_version,user_id,tags}'::text[]) limit 1);
+  if v_name is not null then
+    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_name, 80)),
+      p_within || left(v_name, 80));
+  end if;
+  begin
+    v_read := jsonb_populate_record(null::queue.job_options, p_options);
+  exception when data_exception then
+    perform queue.refuse_value('the job', nullif(rtrim(p_within, '.'), ''), sqlerrm);
+  end;
+  v_problem := queue.options_problem(v_read);
+  if v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem[1], p_within || v_problem[2]);
+  end if;
+  return v_read;
+end;
+$$;
+
+-- A new job as its type, payload and options say, checked but not written: for every way in.
+create function queue.make_job(
+  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_within text,
+  p_now timestamptz, out job public.jobs, out options queue.job_options
+)
+language plpgsql set search_path = '' as $$
+declare
+  v_problem text[];
+begin
+  if p_options <> '{}' then
+    options := queue.read_options(p_options, p_within);
+    if options.parent_id is not null and not exists (
+        select from public.jobs where id = options.parent_id and workspace_id = p_workspace_id) then
+      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', options.parent_id::text);
+    end if;
+  end if;
+  if p_type.internal and p_user_id is not null then
+    perform queue.refuse(403, 'forbidden',
+      format('only the platform itself enqueues jobs of the type %s', p_type.job_type), p_within || 'job_type');
+  end if;
+  -- a small payload alone needs no full check
+  if p_type.payload_schema is not null or options.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
+      or pg_column_size(p_payload) > 200 then
+    v_problem := queue.payload_problem(p_type, p_payload, options.schema_version);
+    if v_problem is not null then
+      perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], p_within || v_problem[4]);
+    end if;
+  end if;
+  job.id := queue.new_id();
+  job.workspace_id := p_workspace_id;
+  job.user_id := coalesce(p_user_id, options.user_id);
+  job.parent_id := options.parent_id;
+  job.queue := coalesce(options.queue, p_type.queue);
+  job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
+  job.job_type := p_type.job_type;
+  job.status := 'pending';
+  job.payload := p_payload;
+  job.schema_version := coalesce(options.schema_version, p_type.schema_version);
+  job.priority := coalesce(options.priority, 100);
+  job.attempts := 0;
+  job.max_attempts := coalesce(options.max_attempts, p_type.max_attempts);
+  job.fence := 0;
+  job.generation := 1;
+  job.last_seq := (not p_type.is_minimal)::integer;
+  job.is_minimal := nullif(p_type.is_minimal, false);
+  job.created_at := p_now;
+  job.updated_at := p_now;
+  job.scheduled_for := case when options.delay_seconds is null then options.scheduled_for
+    else p_now + make_interval(secs => options.delay_seconds) end;
+  job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
+  job.deadline_at := options.deadline_at;
+  job.timeout_seconds := options.timeout_seconds;
+  job.idempotency_key := options.idempotency_key;
+  job.concurrency_key := options.concurrency_key;
+  job.unique_key := options."unique" ->> 'key';
+  job.session_id := options.session_id;
+  job.traceparent := coalesce(options.traceparent, queue.request_trace());
+  job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
+end;
+$$;
+
+-- Refuse a job that is to be enqueued later unless it could be enqueued now.
+create function queue.check_item(p_workspace_id uuid, p_user_id uuid, p_item jsonb, p_within text) returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.make_job(p_workspace_id, p_user_id, queue.type_or_refuse(p_item ->> 'job_type', p_within),
+    coalesce(nullif(p_item -> 'payload', 'null'), '{}'), p_item - '{job_type,payload}'::text[], p_within, queue.clock());
+end;
+$$;
+
+-- Say that a tenant has a ready job in a lane. While the shared lock is held no lease closes the turn or moves its
+-- mark; where one does so just now, it has the lock, and the note remains.
+create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns void
+language plpgsql set search_path = '' as $$
+begin
+  if current_setting('transaction_isolation') = 'read committed'
+      and pg_try_advisory_xact_lock_shared(p_lane, hashtext(p_workspace_id::text)) then
+    perform from queue.turns as t
+    where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
+      and t.from_ord <= p_ord;
+    if found then
+      return;
+    end if;
+  end if;
+  insert into queue.notes (lane, workspace_id) values (p_lane, p_workspace_id);
+end;
+$$;
+
+-- The gate that a job of the type must pass, named by its key; null for none.
+create function queue.gate_of(p_type queue.job_types, p_key text) returns text
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case when p_type.rate_per_key then coalesce(p_key, '') when p_type.key_concurrency is not null then p_key end;
+end;
+$$;
+
+-- Place a pending job, whose row the caller holds or writes; true when it may be leased now.
+create function queue.place(p_job public.jobs, p_now timestamptz, p_type queue.job_types default null)
+returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
+  v_key text;
+begin
+  if v_run_at > p_now or p_job.deadline_at <= p_now then -- maintenance ends it where its deadline has passed
+    insert into queue.deferred (run_at, job_id, workspace_id)
+    values (case when p_job.deadline_at <= p_now then p_job.deadline_at else v_run_at end, p_job.id, p_job.workspace_id);
+    return false;
+  end if;
+  if p_type.job_type is null then
+    select * into p_type from queue.job_types as t where t.job_type = p_job.job_type;
+  end if;
+  v_key := queue.gate_of(p_type, p_job.concurrency_key);
+  if v_key is not null then
+    insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
+    values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
+    insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
+    return true;
+  end if;
+  perform queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
+  insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+  values (p_job.lane, p_job.workspace_id, p_job.ord, coalesce(v_run_at, p_now), p_job.id);
+  return true;
+end;
+$$;
+
+-- Lock jobs: their places first, as leases do, then their records.
+create function queue.lock_jobs(p_ids uuid[]) returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform from queue.ready as r
+  join public.jobs as j on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
+  where j.id = any (p_ids) and j.status = 'pending'
+  order by r.lane, r.workspace_id, r.ord, r.job_id for update of r;
+  perform from queue.deferred as d
+  join public.jobs as j on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+  where j.id = any (p_ids) and j.status = 'pending' order by d.run_at, d.job_id for update of d;
+  perform from queue.leases as l where l.job_id = any (p_ids) order by l.job_id for update;
+  perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
+  perform from public.jobs as j where j.id = any (p_ids) order by j.id for update;
+end;
+$$;
+
+-- Take jobs, which the caller has locked, from where they wait.
+create function queue.take_place(p_ids uuid[]) returns void
+language plpgsql set search_path = '' as $$
+begin
+  delete from queue.ready as r using public.jobs as j
+  where j.id = any (p_ids) and r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord
+    and r.job_id = j.id;
+  delete from queue.deferred as d using public.jobs as j
+  where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id;
+  with gone as (
+    delete from queue.gated as g using public.jobs as j
+    where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+    returning g.lane, g.workspace_id, g.key, g.admitted)
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct g.lane, g.workspace_id, g.key from gone as g where g.admitted;
+end;
+$$;
+
+-- Take an idempotency key for a new job; give the job that has it. 409 when it was used with another payload.
+create function queue.claim_key(p_job public.jobs, p_now timestamptz) returns uuid
+language plpgsql set search_path = '' as $$
+declare
+  v_hash constant text := md5(p_job.payload::text);
+  v_expires constant timestamptz :=
+    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer);
+  v_held queue.job_keys;
+begin
+  insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
+  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, v_expires)
+  on conflict (workspace_id, job_type, key) do update set
+    request_hash = case when k.expires_at <= p_now then excluded.request_hash else k.request_hash end,
+    job_id = case when k.expires_at <= p_now then excluded.job_id else k.job_id end,
+    expires_at = case when k.expires_at <= p_now then excluded.expires_at else k.expires_at end
+  returning * into v_held;
+  if v_held.request_hash <> v_hash then
+    perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
+      v_held.job_id::text);
+  end if;
+  return v_held.job_id;
+end;
+$$;
+
+-- Give a pending job the payload, priority and time of a newer one; false when it has given up its unique key.
+create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options queue.job_options, p_now timestamptz)
+returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_old public.jobs;
+begin
+  perform queue.lock_jobs(array[p_id]);
+  perform from queue.unique_jobs as u where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
+    and u.key = p_job.unique_key and u.job_id = p_id;
+  if not found then
+    return false;
+  end if;
+  select * into v_old from public.jobs where id = p_id and status = 'pending';
+  if found then
+    perform queue.take_place(array[p_id]);
+    v_old.scheduled_for := coalesce(p_job.scheduled_for, v_old.scheduled_for);
+    v_old.next_retry_at := case when p_job.scheduled_for is null then v_old.next_retry_at end;
+    v_old.priority := coalesce(p_options.priority, v_old.priority);
+    v_old.ord := queue.ord_of(v_old.priority, coalesce(v_old.scheduled_for, v_old.created_at));
+    update public.jobs set payload = p_job.payload, tags = p_job.tags, schema_version = p_job.schema_version,
+      priority = v_old.priority, scheduled_for = v_old.scheduled_for, next_retry_at = v_old.next_retry_at,
+      ord = v_old.ord
+    where id = p_id;
+    perform queue.place(v_old, p_now);
+    perform queue.append_event(array[p_id], 'job.replaced',
+      jsonb_strip_nulls(jsonb_build_object('scheduled_for', v_old.scheduled_for)), p_now);
+  end if;
+  return true;
+end;
+$$;
+
+-- Take a unique key for a new job; give the job that holds it, after what the option says of such a conflict.
+create function queue.claim_unique(p_job public.jobs, p_options queue.job_options, p_now timestamptz) returns uuid
+language plpgsql set search_path = '' as $$
+declare
+  v_holder uuid;
+begin
+  loop
+    insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+    values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
+      coalesce(p_options."unique" ->> 'until', 'finished'))
+    on conflict (workspace_id, job_type, key) do nothing;
+    if found then
+      return p_job.id;
+    end if;
+    select u.job_id into v_holder from queue.unique_jobs as u
+    where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type and u.key = p_job.unique_key;
+    continue when not found; -- freed between the two statements
+    if p_options."unique" ->> 'on_conflict' = 'raise' then
+      perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job', v_holder::text);
+    elsif p_options."unique" ->> 'on_conflict' = 'replace' then
+      continue when not queue.replace_pending(v_holder, p_job, p_options, p_now);
+    end if;
+    return v_holder;
+  end loop;
+end;
+$$;
+
+-- What a new job holds beside its record and place: its keys and its deadline. Gives the job that has its
+-- keys, which is another where the call repeats an earlier one. p_claimed: its idempotency key is taken already.
+create function queue.claim(
+  p_job public.jobs, p_options queue.job_options, p_now timestamptz, p_claimed boolean default false
+) returns uuid
+language plpgsql set search_path = '' as $$
+declare
+  v_id uuid := p_job.id;
+begin
+  if p_job.idempotency_key is not null and not p_claimed then
+    v_id := queue.claim_key(p_job, p_now);
+  end if;
+  if v_id = p_job.id and p_job.unique_key is not null then
+    v_id := queue.claim_unique(p_job, p_options, p_now);
+    if v_id <> p_job.id and p_job.idempotency_key is not null then
+      update queue.job_keys as k set job_id = v_id where k.workspace_id = p_job.workspace_id
+        and k.job_type = p_job.job_type and k.key = p_job.idempotency_key;
+    end if;
+  end if;
+  if v_id = p_job.id and p_job.deadline_at is not null then
+    insert into queue.deferred (run_at, job_id, workspace_id) values (p_job.deadline_at, p_job.id, p_job.workspace_id);
+  end if;
+  return v_id;
+end;
+$$;
+
+-- Add one job: the one way in. created is false where its keys belong to an earlier job, which is given. The caller
+-- publishes job.created and charges the limits of people, once for all jobs of its call.
+create function queue.add(
+  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_now timestamptz,
+  p_within text default '', p_claimed uuid default null, -- the id under which its idempotency key is taken already
+  out job public.jobs, out created boolean, out is_ready boolean
+)
+language plpgsql set search_path = '' as $$
+declare
+  v_made record;
+  v_id uuid;
+begin
+  v_made := queue.make_job(p_workspace_id, p_user_id, p_type, p_payload, p_options, p_within, p_now);
+  job := v_made.job;
+  if p_claimed is not null then
+    job.id := p_claimed;
+  end if;
+  if p_options <> '{}' then
+    v_id := queue.claim(job, v_made.options, p_now, p_claimed is not null);
+    if v_id <> job.id then
+      select * into job from public.jobs where id = v_id;
+      created := false;
+      is_ready := false;
+      return;
+    end if;
+  end if;
+  insert into public.jobs (id, workspace_id, user_id, parent_id, lane, priority, max_attempts, last_seq,
+    schema_version, timeout_seconds, queue, job_type, payload, session_id, concurrency_key, idempotency_key, unique_key,
+    traceparent, tags, ord, scheduled_for, deadline_at, is_minimal, created_at, updated_at)
+  values (job.id, p_workspace_id, job.user_id, job.parent_id, job.lane, job.priority, job.max_attempts, job.last_seq,
+    job.schema_version, job.timeout_seconds, job.queue, job.job_type, p_payload, job.session_id, job.concurrency_key,
+    job.idempotency_key, job.unique_key, job.traceparent, job.tags, job.ord, job.scheduled_for, job.deadline_at,
+    job.is_minimal, p_now, p_now);
+  is_ready := queue.place(job, p_now, p_type);
+  created := true;
+end;
+$$;
+
+-- What is published of a new job. A minimal type has no such event: the line is for statistics.
+create function queue.created_change(p_job public.jobs) returns queue.change
+language plpgsql immutable set search_path = '' as $$
+begin
+  return row(p_job.workspace_id, p_job.session_id, 'job.created'::text, jsonb_build_object('status', 'pending', 'attempts', 0,
+    'job_type', p_job.job_type), array[p_job.id], case when p_job.is_minimal is null then '{1}'::integer[] end);
+end;
+$$;
+
+-- The state people look for. scheduled has a first start or a snooze to come; retrying waits after a failed attempt;
+-- suspended sleeps, asks, or waits for children or an event.
+create function queue.state_of(
+  p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz
+) returns text
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case p_status
+    when 'pending' then case
+      when coalesce(p_next_retry_at, p_scheduled_for, '-infinity') <= p_now then 'queued'
+      when p_next_retry_at is not null and p_attempts > 0 then 'retrying'
+      else 'scheduled' end
+    when 'processing' then 'running'
+    when 'waiting' then 'suspended'
+    else p_status end;
+end;
+$$;
+
+-- A job that was just made, as queue.job_json says it, without a look at what cannot be there yet.
+create function queue.new_job_json(p_job public.jobs) returns jsonb
+language plpgsql immutable set search_path = '' as $$
+begin
+  return to_jsonb(p_job) || jsonb_build_object(
+    'state', queue.state_of('pending', 0, null, p_job.scheduled_for, p_job.created_at),
+    'next_run_at', coalesce(p_job.scheduled_for, p_job.created_at), 'tags', coalesce(p_job.tags, '{}'),
+    'error', null, 'waiting_for', null, 'running_since', null, 'worker_id', null,
+    'times', '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}'::jsonb);
+end;
+$$;
+
+create function public.enqueue_job(
+  p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
+) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan' as $$
+declare
+  v_user constant uuid := queue.check_caller(p_workspace_id);
+  v_type constant queue.job_types := queue.type_or_refuse(p_job_type);
+  v_warning constant text := queue.unserved_warning(array[p_job_type]);
+  v_now constant timestamptz := queue.clock();
+  v_made record;
+begin
+  v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
+  if not v_made.created then
+    return jsonb_build_object('job', queue.job_json(v_made.job), 'created', false, 'wake', false,
+      'warning', v_warning);
+  end if;
+  perform queue.publish(array[queue.created_change(v_made.job)], v_now);
+  if v_user is not null then
+    perform queue.charge_enqueues(p_workspace_id, v_user, 1);
+  end if;
+  return jsonb_build_object('job', queue.new_job_json(v_made.job), 'created', true,
+    'wake', v_made.is_ready and queue.wake_worker(v_now), 'warning', v_warning);
+end;
+$$;
+comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, schema_version, traceparent. The job exists if and only if the transaction commits.';
+
+-- Whether items have no options and a small payload each, of types that ask for no more: then one statement adds them.
+create function queue.are_plain(p_items jsonb, p_user_id uuid) returns boolean
+language plpgsql stable set search_path = '' as $$
+begin
+  return not exists (
+    select from jsonb_array_elements(p_items) as i
+    left join queue.job_types as t on t.job_type = i.value ->> 'job_type'
+    where case when jsonb_typeof(i.value) <> 'object' or t.job_type is null then true
+      when i.value - '{job_type,payload}'::text[] <> '{}' or t.payload_schema is not null or t.rate_per_key
+        or t.internal and p_user_id is not null or t.tagged_by <> '{}' then true
+      when jsonb_typeof(coalesce(nullif(i.value -> 'payload', 'null'), '{}')) <> 'object' then true
+      when pg_column_size(i.value) > 300 then queue.payload_problem(t, i.value -> 'payload', null) is not null
+      else false end);
+end;
+$$;
+
+-- Add plain jobs, as queue.add would one by one.
+create function queue.add_plain(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
+) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_trace constant text := queue.request_trace();
+  v_ord constant bigint := queue.ord_of(100, p_now);
+  v_made record;
+begin
+  with items as materialized (
+    select p_ids[i.n] as id, i.n, i.value ->> 'job_type' as job_type,
+      coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload, p_now + make_interval(secs => i.n * 1e-6) as at
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)),
+  kinds as materialized (
+    select k.jobs, k.ids, t.job_type, t.queue, t.max_attempts, t.schema_version, t.is_minimal,
+      queue.lane_of(t.job_type, t.queue) as lane
+    from (select job_type, count(*) as jobs, array_agg(id order by n) as ids from items group by 1) as k
+    join queue.job_types as t on t.job_type = k.job_type),
+  made as (
+    insert into public.jobs (id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
+      job_type, payload, traceparent, ord, created_at, updated_at)
+    select i.id, p_workspace_id, p_user_id, k.lane, k.max_attempts, (not k.is_minimal)::integer,
+      nullif(k.is_minimal, false), k.schema_version, k.queue, k.job_type, i.payload, v_trace, v_ord + i.n, i.at, p_now
+    from items as i join kinds as k on k.job_type = i.job_type order by i.n
+    returning id, lane, ord, created_at),
+  placed as (
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select m.lane, p_workspace_id, m.ord, m.created_at, m.id from made as m)
+  select array_agg(k.lane) as lanes, array_agg(row(p_workspace_id, null, 'job.created',
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+    case when not k.is_minimal then array_fill(1, array[k.jobs::integer]) end)::queue.change) as changes
+  into v_made from kinds as k;
+  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_made.lanes) as l;
+  perform queue.publish(v_made.changes, p_now);
+end;
+$$;
+
+-- Take the idempotency keys of a call in one statement and one order. Gives for each item with a key the job that has
+-- it; null where none has, or one whose time is over: queue.add takes that.
+create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz) returns uuid[]
+language plpgsql set search_path = '' as $$
+declare
+  v_expires constant timestamptz :=
+    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer);
+  v_wanted jsonb := (
+    select jsonb_agg(jsonb_build_object('n', i.n, 'id', p_ids[i.n], 'job_type', i.value ->> 'job_type',
+      'key', i.value ->> 'idempotency_key',
+      'hash', md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text)))
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)
+    where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null);
+  v_found record;
+  v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
+begin
+  if v_wanted is null then
+    return v_ids;
+  end if;
+  insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
+  select p_workspace_id, w.job_type, w.key, w.hash, w.id, v_expires
+  from jsonb_to_recordset(v_wanted) as w (n integer, id uuid, job_type text, key text, hash text)
+  order by w.job_type, w.key, w.n
+  on conflict (workspace_id, job_type, key) do nothing;
+  for v_found in
+    select w.n, w.hash, k.request_hash, k.job_id
+    from jsonb_to_recordset(v_wanted) as w (n integer, id uuid, job_type text, key text, hash text)
+    cross join lateral (
+      select * from queue.job_keys as k
+      where k.workspace_id = p_workspace_id and k.job_type = w.job_type and k.key = w.key
+        and k.expires_at > p_now limit 1) as k
+  loop
+    if v_found.request_hash <> v_found.hash then
+      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
+        v_found.job_id::text);
+    end if;
+    v_ids[v_found.n] := v_found.job_id;
+  end loop;
+  return v_ids;
+end;
+$$;
+
+-- Publish that these jobs were made.
+create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_changes queue.change[];
+begin
+  select array_agg(row(k.workspace_id, k.session_id, 'job.created',
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
+  into v_changes
+  from (
+    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
+    from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
+  if v_changes is not null then
+    perform queue.publish(v_changes, p_now);
+  end if;
+end;
+$$;
+
+-- Enqueue many: {ids, created, wake} in the order of p_items. p_user_id is the person who calls; the platform's own
+-- code passes null and may name the job's user in its user_id.
+create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_ids uuid[] := queue.new_ids(jsonb_array_length(p_items));
+  v_keyed uuid[]; -- the job of each item that has an idempotency key
+  v_created boolean[] := array_fill(true, array[jsonb_array_length(p_items)]);
+  v_new uuid[] := '{}';
+  v_ready boolean := false;
+  v_type queue.job_types;
+  v_item record;
+  v_made record;
+begin
+  if queue.are_plain(p_items, p_user_id) then
+    perform queue.add_plain(p_workspace_id, p_user_id, p_items, v_ids, v_now);
+    v_new := v_ids;
+    v_ready := true;
+  else
+    v_keyed := queue.claim_keys(p_workspace_id, p_items, v_ids, v_now);
+    for v_item in -- unique keys in one order, so that two calls never deadlock
+      select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within
+      from jsonb_array_elements(p_items) with ordinality as i (value, n)
+      order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
+    loop
+      if v_keyed[v_item.n] <> v_ids[v_item.n] then
+        v_ids[v_item.n] := v_keyed[v_item.n];
+        v_created[v_item.n] := false;
+        continue;
+      elsif jsonb_typeof(v_item.value) <> 'object' then
+        perform queue.refuse(400, 'invalid_argument', 'a job must be an object', rtrim(v_item.within, '.'));
+      end if;
+      if v_type.job_type is distinct from v_item.value ->> 'job_type' or v_type.job_type is null then
+        v_type := queue.type_or_refuse(v_item.value ->> 'job_type', v_item.within);
+      end if;
+      v_made := queue.add(p_workspace_id, p_user_id, v_type,
+        coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'), v_item.value - '{job_type,payload}'::text[],
+        v_now + make_interval(secs => v_item.n * 1e-6), v_item.within, v_keyed[v_item.n]);
+      v_ids[v_item.n] := (v_made.job).id;
+      v_created[v_item.n] := v_made.created;
+      v_ready := v_ready or v_made.is_ready;
+      v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
+    end loop;
+    perform queue.publish_created(v_new, v_now);
+  end if;
+  if p_user_id is not null and cardinality(v_new) > 0 then
+    perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
+  end if;
+  return jsonb_build_object('ids', to_jsonb(v_ids), 'created', to_jsonb(v_created),
+    'wake', v_ready and queue.wake_worker(v_now));
+end;
+$$;
+
+create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_user constant uuid := queue.check_caller(p_workspace_id);
+  v_warning text;
+  v_done jsonb;
+begin
+  if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs', 'jobs');
+  elsif p_return not in ('jobs', 'ids') then
+    perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
+  end if;
+  if v_user is not null and jsonb_array_length(p_jobs) > 100 then
+    perform queue.take_turn();
+  end if;
+  v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
+  v_warning := queue.unserved_warning(array(
+    select distinct i.value ->> 'job_type' from jsonb_array_elements(p_jobs) as i));
+  if p_return = 'ids' then
+    return v_done || jsonb_build_object('warning', v_warning);
+  end if;
+  return jsonb_build_object('wake', v_done -> 'wake', 'warning', v_warning, 'jobs', (
+    select jsonb_agg(jsonb_build_object('job', to_jsonb(j) || jsonb_build_object('tags', coalesce(j.tags, '{}')),
+      'created', v_done #> array['created', (i.n - 1)::text]) order by i.n)
+    from jsonb_array_elements_text(v_done -> 'ids') with ordinality as i (id, n)
+    join public.jobs as j on j.id = i.id::uuid));
+end;
+$$;
+comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, created, wake, warning} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail names the element.';
+
+-- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.
+create function queue.check_insert() returns trigger
+language plpgsql
+security definer -- a member inserting through the Data API holds no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_user constant uuid := queue.check_caller(new.workspace_id);
+  v_now constant timestamptz := queue.clock();
+  v_id constant uuid := coalesce(new.id, queue.new_id());
+  v_made record;
+begin
+  if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
+    perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id'); -- retention reads it
+  end if;
+  if new.status <> 'pending' then
+    perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
+  end if;
+  v_made := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload,
+    jsonb_strip_nulls(jsonb_build_object('queue', new.queue, 'priority', new.priority, 'scheduled_for',
+      new.scheduled_for, 'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
+      new.concurrency_key, 'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
+      'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
+      'user_id', new.user_id, 'tags', nullif(new.tags, '{}'))), '', v_now);
+  new := v_made.job;
+  new.id := v_id;
+  new.worker := 0; -- for the trigger after it
+  v_made.job := new;
+  if queue.claim(new, v_made.options, v_now) <> new.id then
+    perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', new.idempotency_key);
+  end if;
+  return new;
+end;
+$$;
+
+create function queue.after_insert() returns trigger
+language plpgsql
+security definer -- a member inserting through the Data API holds no rights on the engine's tables
+set search_path = '' as $$
+begin
+  if queue.place(new, new.created_at) then
+    perform queue.wake_worker(new.created_at);
+  end if;
+  perform queue.publish(array[queue.created_change(new)], new.created_at);
+  if auth.uid() is not null then
+    perform queue.charge_enqueues(new.workspace_id, auth.uid(), 1);
+  end if;
+  return null;
+end;
+$$;
+-- the engine names the lane of each job that it inserts; callers have no right to
+create trigger jobs_check_insert before insert on public.jobs
+  for each row when (new.lane is null) execute function queue.check_insert();
+create trigger jobs_after_insert after insert on public.jobs
+  for each row when (new.worker = 0) execute function queue.after_insert();
+
+-- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates for either side.
+create function queue.after_delete() returns trigger
+language plpgsql
+security definer -- callers who may delete a job hold no rights on the engine's tables
+set search_path = ''
+set enable_seqscan = off
+set jit = off as $$
+declare
+  v_ids constant uuid[] := array(select id from removed order by id);
+begin
+  delete from queue.ready as r using removed as j
+  where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id;
+  delete from queue.deferred as d using removed as j
+  where j.finished_at is null and d.job_id = j.id and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
+  with gone as (
+    delete from queue.gated as g using removed as j
+    where j.finished_at is null and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+    returning g.lane, g.workspace_id, g.key)
+  insert into queue.notes (lane, workspace_id, key) select distinct g.lane, g.workspace_id, g.key from gone as g;
+  delete from queue.job_keys as k using removed as j
+  where j.idempotency_key is not null and k.workspace_id = j.workspace_id and k.job_type = j.job_type
+    and k.key = j.idempotency_key and k.job_id = j.id;
+  delete from queue.unique_jobs as u using removed as j
+  where j.unique_key is not null and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+    and u.key = j.unique_key and u.job_id = j.id;
+  delete from queue.leases where job_id = any (v_ids);
+  delete from queue.waits where job_id = any (v_ids);
+  delete from queue.dead as d using removed as j where d.workspace_id = j.workspace_id and d.job_id = j.id;
+  delete from queue.steps where job_id = any (v_ids);
+  delete from queue.attempts where job_id = any (v_ids);
+  delete from public.job_logs where job_id = any (v_ids);
+  delete from queue.job_events where job_id = any (v_ids);
+  perform queue.note_ends(v_ids, queue.clock());
+  return null;
+end;
+$$;
+create trigger jobs_after_delete after delete on public.jobs
+  referencing old table as removed for each statement execute function queue.after_delete();
+
+-- Delete everything of a workspace.
+create function queue.forget_workspace(p_workspace_id uuid) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_table name;
+begin
+  perform from queue.leases where workspace_id = p_workspace_id order by job_id for update;
+  delete from public.jobs where workspace_id = p_workspace_id;
+  for v_table in
+    select c.relname from pg_catalog.pg_class as c
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
+    where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p') and c.relname not in ('turns', 'notes')
+    order by c.relname
+  loop
+    execute format('delete from queue.%1$I where ctid = any (array('
+      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))', v_table)
+    using p_workspace_id;
+  end loop;
+end;
+$$;
+
+select queue.allow('authenticated, service_role', 'public.enqueue_job', 'public.enqueue_jobs');

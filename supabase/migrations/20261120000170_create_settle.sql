@@ -1,0 +1,436 @@
+-- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale one changes nothing.
+--   public.settle_jobs       may ask for the next jobs in the same call
+--     queue.settle           one statement for all outcomes: the lease goes, the job moves, what does not follow is kept
+--       queue.judge            what becomes of all but plain completions
+--       queue.move_on          retries, snoozes and releases are placed, waits begin
+--       queue.end_places       what an ended or returned job held is freed: gates first, so that the lease of the same
+--                              call gets the next job of a full key
+--     queue.lease            see the file before
+-- The one way out: queue.finish ends jobs that no worker holds by the same functions.
+
+create type queue.worker_item as (
+  job_id uuid, fence integer, outcome text, result jsonb, error jsonb, retry_after_seconds double precision,
+  until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision, progress jsonb,
+  logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb, lease_seconds double precision
+);
+-- What becomes of a job: act is completed, retry, failed, cancelled, snoozed, released, waiting or lost.
+create type queue.verdict as (act text, problem jsonb, message text, run_at timestamptz);
+
+create function queue.read_items(p_items jsonb) returns queue.worker_item[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_items queue.worker_item[];
+begin
+  if jsonb_typeof(p_items) is distinct from 'array' or jsonb_array_length(p_items) > 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
+  end if;
+  begin
+    v_items := array(select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i);
+    if p_items @? '$[*].logs[*].at' then -- what is cast later, in the statement that writes
+      perform (l.value ->> 'at')::timestamptz
+      from unnest(v_items) as i
+      cross join lateral jsonb_array_elements(case when jsonb_typeof(i.logs) = 'array' then i.logs else '[]' end) as l
+      where l.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT';
+    end if;
+  exception when data_exception then
+    perform queue.refuse_value('an item', 'items', sqlerrm);
+  end;
+  return v_items;
+end;
+$$;
+
+-- An error as members read it with the job: its traceback and origin are kept with the attempt.
+create function queue.public_error(p_error jsonb) returns jsonb
+language sql immutable set search_path = ''
+as $$ select p_error - '{message,traceback,origin}'::text[] $$;
+
+-- When the next attempt begins: after what a foreign service asked for, else exponentially within a tenth, never above
+-- the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+create function queue.retry_at(p_type queue.job_types, p_attempts integer, p_after double precision, p_now timestamptz)
+returns timestamptz
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_wait constant double precision :=
+    power(p_type.backoff_factor, least(p_attempts, 60) - 1) * p_type.backoff_first_seconds;
+begin
+  return p_now + make_interval(secs => case
+    when p_after is not null then least(604800, greatest(0, p_after))
+    when v_wait >= p_type.backoff_cap_seconds then p_type.backoff_cap_seconds * (0.8 + 0.2 * random())
+    else least(p_type.backoff_cap_seconds, v_wait * (0.9 + 0.2 * random())) end);
+end;
+$$;
+
+-- Decide what becomes of a job whose worker reports anything but a completion whose result fits; lost: it reports
+-- nothing any more. The caller holds the row.
+create function queue.judge(p_item queue.worker_item, p_now timestamptz) returns queue.verdict
+language plpgsql set search_path = '' as $$
+declare
+  v_job public.jobs;
+  v_type queue.job_types;
+  v_reason text;
+  v_bad_wait constant text := case when p_item.outcome = 'waiting' then queue.wait_problem(p_item.wait) end;
+  v_made queue.verdict;
+begin
+  select * into v_job from public.jobs as j where j.id = p_item.job_id;
+  select * into v_type from queue.job_types as t where t.job_type = v_job.job_type;
+  v_reason := case
+    when p_item.outcome in ('retry', 'lost') and v_job.attempts >= v_job.max_attempts then 'attempts_spent'
+    when p_item.outcome in ('retry', 'lost') and v_job.deadline_at <= p_now then 'deadline_passed'
+    when p_item.outcome = 'lost'
+      and coalesce(v_job.lost_attempts, 0) + 1 >= (queue.setting('lost_attempts_max'))::integer then 'lost_too_often' end;
+  v_made.act := case
+    when p_item.outcome = 'completed' then 'failed' -- its result is too large
+    when v_job.cancel_requested_at is not null or p_item.outcome = 'cancelled' then 'cancelled'
+    when p_item.outcome in ('retry', 'lost') and v_reason is null then p_item.outcome
+    when p_item.outcome in ('snoozed', 'released', 'waiting') and v_bad_wait is null then p_item.outcome
+    else 'failed' end;
+  v_made.problem := case
+    when p_item.outcome = 'completed' then jsonb_build_object('type', 'ResultTooLarge', 'reason', 'result_too_large',
+      'message', format('the result exceeds %s bytes; store it and return a reference',
+        queue.setting('result_max_bytes')))
+    when v_reason is not null and not (p_item.outcome = 'lost' and v_reason <> 'deadline_passed')
+      then coalesce(p_item.error, '{}') || jsonb_build_object('reason', v_reason)
+    when p_item.outcome = 'failed' then '{"reason": "not_retryable"}'::jsonb || coalesce(p_item.error, '{}')
+    when v_bad_wait is not null
+      then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', v_bad_wait)
+    when p_item.outcome = any ('{cancelled,retry,lost,snoozed,released,waiting}') then p_item.error
+    else jsonb_build_object('type', 'UnknownOutcome', 'reason', 'unknown_outcome',
+      'message', 'unknown outcome ' || coalesce(left(p_item.outcome, 80), 'null')) end;
+  v_made.message := case
+    when v_made.act in ('retry', 'failed', 'lost')
+      then left(coalesce(v_made.problem ->> 'message', 'no reason given'), 10000)
+    when v_made.act = 'cancelled' then left(nullif(v_made.problem ->> 'message', ''), 10000) end;
+  v_made.run_at := case v_made.act
+    when 'retry' then queue.retry_at(v_type, v_job.attempts, p_item.retry_after_seconds, p_now)
+    when 'snoozed' then coalesce(p_item.until, p_now + make_interval(secs =>
+      least(31536000, greatest(0, coalesce(p_item.delay_seconds, 60))))) end;
+  return v_made;
+end;
+$$;
+
+-- The data of the event of a settlement.
+create function queue.settled_data(
+  p_status text, p_attempts integer, p_message text, p_next_retry_at timestamptz, p_wait jsonb
+) returns jsonb
+language plpgsql immutable set search_path = '' as $$
+begin
+  if num_nonnulls(p_message, p_next_retry_at, p_wait) = 0 then
+    return jsonb_build_object('status', p_status, 'attempts', p_attempts);
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object('status', p_status, 'attempts', p_attempts,
+    'error_message', left(p_message, 1000), 'next_retry_at', p_next_retry_at,
+    'wait', case when p_wait is not null then jsonb_build_object('kind', p_wait ->> 'kind', 'name', p_wait ->> 'name',
+      'question', left(p_wait ->> 'question', 2000), 'options', p_wait -> 'options',
+      'until', coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'), 'event', p_wait ->> 'event') end));
+end;
+$$;
+
+create type queue.gate as (workspace_id uuid, job_type text, key text, lane integer);
+
+-- Take jobs that a worker held, or that have ended, out of all that they held: those that go on are placed, then the
+-- gates of their keys open, so that the lease of the same call gets the next job of a full key; unique keys of those
+-- that have ended are freed, and those that wait for them are noted.
+create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_gates queue.gate[];
+  v_gate queue.gate;
+  v_ended constant uuid[] := array(
+    select j.id from public.jobs as j where j.id = any (p_ids) and j.finished_at is not null);
+begin
+  with gone as (
+    delete from queue.gated as g using public.jobs as j
+    where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+    returning g.lane, g.workspace_id, g.job_type, g.key)
+  select array_agg(row(k.workspace_id, k.job_type, k.key, k.lane)::queue.gate) into v_gates
+  from (select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3) as k;
+  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
+  foreach v_gate in array coalesce(v_gates, '{}') loop
+    if not queue.open_gate(v_gate.job_type, v_gate.workspace_id, v_gate.key, p_now) then
+      insert into queue.notes (lane, workspace_id, key) values (v_gate.lane, v_gate.workspace_id, v_gate.key);
+    end if;
+  end loop;
+  if v_ended <> '{}' then
+    delete from queue.unique_jobs as u using public.jobs as j
+    where j.id = any (v_ended) and j.unique_key is not null and u.workspace_id = j.workspace_id
+      and u.job_type = j.job_type and u.key = j.unique_key and u.job_id = j.id;
+    delete from queue.deferred as d using public.jobs as j
+    where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at and d.job_id = j.id;
+    insert into queue.dead (workspace_id, job_id)
+    select j.workspace_id, j.id from public.jobs as j where j.id = any (v_ended) and j.status = 'failed'
+    on conflict do nothing;
+    perform queue.note_ends(v_ended, p_now);
+  end if;
+end;
+$$;
+
+create type queue.settled as (
+  id uuid, workspace_id uuid, session_id text, fence integer, status text, attempts integer, last_seq integer,
+  act text, message text, next_retry_at timestamptz, wait jsonb, is_tied boolean
+);
+
+create function queue.settled_type(p_act text) returns text
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case p_act when 'retry' then 'job.retried' when 'lost' then 'job.reclaimed' else 'job.' || p_act end;
+end;
+$$;
+
+-- What was settled: the answers, and what is to be published.
+create function queue.settled_groups(p_moved queue.settled[], out results json, out changes queue.change[])
+language sql stable set search_path = '' as $$
+  select (
+    select json_agg(a) from unnest(p_moved) as m cross join lateral (
+      select m.id as job_id, m.fence, case m.act when 'cancelled' then m.act else 'applied' end as outcome, m.status,
+        m.next_retry_at) as a), (
+    select array_agg(row(k.workspace_id, k.session_id, queue.settled_type(k.act),
+      queue.settled_data(k.status, k.attempts, k.message, k.next_retry_at, k.wait), k.ids, k.seqs)::queue.change)
+    from (
+      select m.workspace_id, m.session_id, m.act, m.status, m.attempts, case when m.act <> 'completed' then m.message end
+          as message, m.next_retry_at, m.wait, array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
+      from unnest(p_moved) as m group by 1, 2, 3, 4, 5, 6, 7, 8) as k)
+$$;
+
+-- Apply the items whose fence holds, in one statement. A completion wins over a cancel requested meanwhile; any other
+-- outcome then becomes cancelled.
+create function queue.settle_items(p_items queue.worker_item[], p_now timestamptz) returns queue.settled[]
+language plpgsql set search_path = '' as $$
+declare
+  v_bytes_max constant integer := (queue.setting('result_max_bytes'))::integer;
+  v_moved queue.settled[];
+begin
+  with gone as materialized ( -- by the job and its token; a report that renews it now is waited for
+    delete from queue.leases as l using unnest(p_items) as i where l.job_id = i.job_id and l.fence = i.fence
+    returning i, l.leased_at, l.attempt, l.worker, l.ord, l.key),
+  judged as materialized (
+    select g.leased_at, g.attempt, g.worker, g.ord, g.key, (g.i).job_id, (g.i).outcome as said, (g.i).result, (g.i).wait,
+      (g.i).duration_ms, (v.verdict).*, (v.verdict).act = 'completed' as is_done
+    from gone as g
+    cross join lateral (select case
+      when (g.i).outcome = 'completed' and ((g.i).result is null or pg_column_size((g.i).result) <= v_bytes_max)
+        then row('completed', null, null, null)::queue.verdict
+      else queue.judge(g.i, p_now) end as verdict offset 0) as v),
+  moved as materialized (
+    update public.jobs as j set
+      status = case when a.act in ('completed', 'failed', 'cancelled', 'waiting') then a.act else 'pending' end,
+      finished_at = case when a.act in ('completed', 'failed', 'cancelled') then p_now end,
+      completed_at = case when a.is_done then p_now end, updated_at = p_now,
+      result = case when a.is_done then a.result end,
+      progress = case when a.is_done and j.progress is not null
+        then jsonb_set(j.progress, '{percentage}', '100') else j.progress end,
+      error_message = case when not a.is_done then coalesce(a.message, j.error_message) end,
+      error_data = case when a.is_done then null when a.message is null then j.error_data
+        else queue.public_error(a.problem) end,
+      attempts = greatest(0, j.attempts - (a.act in ('snoozed', 'released', 'waiting'))::integer),
+      lost_attempts = case when a.act = 'lost' then coalesce(j.lost_attempts, 0) + 1 else j.lost_attempts end,
+      run_ms = coalesce(j.run_ms, 0) + case when a.act = 'released' then 0
+        else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
+      next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
+      last_seq = j.last_seq + 1
+    from judged as a where j.id = a.job_id
+    returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
+      j.is_minimal, num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied, a.act, a.message,
+      a.problem, a.is_done, a.wait, a.said, a.leased_at, a.attempt, a.worker),
+  history as (
+    insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
+      traceback, origin)
+    select m.id, m.fence, m.attempt, m.worker, m.leased_at, p_now, case m.said when 'lost' then m.said else m.act end,
+      m.message, case when m.message is not null then queue.public_error(m.problem) end,
+      case when pg_column_size(m.problem -> 'traceback') <= 20000 then nullif(m.problem -> 'traceback', 'null') end,
+      case when jsonb_typeof(m.problem -> 'origin') = 'object' then m.problem -> 'origin' end
+    from moved as m where not m.is_done or m.fence > 1), -- a first success follows from the job's row
+  logged as (
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select m.id, m.last_seq, m.workspace_id, queue.settled_type(m.act),
+      queue.settled_data(m.status, m.attempts, case when not m.is_done then m.message end, m.next_retry_at,
+        case when m.act = 'waiting' then m.wait end), p_now
+    from moved as m
+    where not (m.is_done and m.fence = 1 and m.last_seq = case when m.is_minimal then 1 else 3 end))
+  select array_agg(row(m.id, m.workspace_id, m.session_id, m.fence, m.status, m.attempts, m.last_seq, m.act,
+    m.message, m.next_retry_at, case when m.act = 'waiting' then m.wait end, m.is_tied)::queue.settled)
+  into v_moved from moved as m;
+  return v_moved;
+end;
+$$;
+
+-- What follows from settlements that are more than a completion.
+create function queue.move_on(p_moved queue.settled[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_waits constant jsonb := (
+    select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
+    where m.act = 'waiting');
+begin
+  perform queue.end_places(array(select m.id from unnest(p_moved) as m), p_now);
+  if v_waits is not null then
+    perform queue.begin_waits(v_waits, p_now);
+  end if;
+end;
+$$;
+
+-- The answers to items whose lease is no longer held: settled before (then a repeat is answered as the first time),
+-- lost, or never there.
+create function queue.settled_before(p_items queue.worker_item[], p_answered uuid[]) returns json
+language plpgsql stable set search_path = '' as $$
+begin
+  return (
+    select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+      'next_retry_at', j.next_retry_at, 'outcome', case
+        when j.id is null then 'not_found'
+        when e.outcome = 'cancelled' then 'cancelled'
+        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting')
+          then 'applied'
+        else 'stale' end)))
+    from unnest(p_items) as i
+    left join public.jobs as j on j.id = i.job_id
+    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+    cross join lateral (select coalesce(a.outcome,
+      case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
+    where (i.job_id = any (p_answered)) is not true);
+end;
+$$;
+
+-- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale or not_found.
+create function queue.settle(p_items queue.worker_item[], out results json, out changes queue.change[])
+language plpgsql set search_path = '' as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_moved queue.settled[];
+  v_done record;
+begin
+  if exists (select from unnest(p_items) as i
+      where i.outcome is distinct from 'completed' or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
+    -- judged by the row: the lease before it, as everywhere
+    perform from queue.leases where job_id = any (array(select i.job_id from unnest(p_items) as i))
+    order by job_id for update;
+    perform from public.jobs where id = any (array(select i.job_id from unnest(p_items) as i)) order by id for update;
+    perform queue.write_reports(p_items, v_now);
+    v_now := queue.clock();
+  end if;
+  v_moved := queue.settle_items(p_items, v_now);
+  v_done := queue.settled_groups(v_moved);
+  results := coalesce(v_done.results, '[]');
+  changes := v_done.changes;
+  if coalesce(cardinality(v_moved), 0) < cardinality(p_items) then
+    results := (select json_agg(a.value) from (
+      select value from json_array_elements(results)
+      union all
+      select value from json_array_elements(queue.settled_before(p_items, array(
+        select m.id from unnest(v_moved) as m)))) as a);
+  end if;
+  if exists (select from unnest(v_moved) as m where m.act <> 'completed' or m.is_tied) then
+    perform queue.move_on(array(select m from unnest(v_moved) as m where m.act <> 'completed' or m.is_tied), v_now);
+  end if;
+  if exists (select from queue.turns where aside and look_at < 'infinity') then -- what was at a limit may start again
+    update queue.turns set aside = false, look_at = null where ctid = any (array(
+      select t.ctid from queue.turns as t
+      where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
+        select m.workspace_id from unnest(v_moved) as m))
+      for update skip locked));
+  end if;
+end;
+$$;
+
+create function public.settle_jobs(p_request jsonb) returns json
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s'
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+declare
+  v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_done record;
+begin
+  select '[]'::json as results, null::queue.change[] as changes into v_done;
+  if cardinality(v_items) > 0 then
+    v_done := queue.settle(v_items);
+  end if;
+  if jsonb_typeof(p_request -> 'lease') = 'object' then
+    return json_build_object('results', v_done.results, 'lease', queue.lease(p_request -> 'lease', v_done.changes));
+  end if;
+  if v_done.changes is not null then
+    perform queue.publish(v_done.changes, queue.clock());
+  end if;
+  return json_build_object('results', v_done.results);
+end;
+$$;
+comment on function public.settle_jobs is E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: {job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered as the first; a stale fence changes nothing.';
+
+-- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked them.
+create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_moved queue.settled[];
+begin
+  perform queue.take_place(p_ids);
+  delete from queue.waits where job_id = any (p_ids);
+  with ended as (
+    update public.jobs set status = p_status, finished_at = p_now, updated_at = p_now, next_retry_at = null,
+      error_message = coalesce(p_error ->> 'message', error_message),
+      error_data = coalesce(queue.public_error(p_error), error_data), last_seq = last_seq + 1
+    where id = any (p_ids) and status in ('pending', 'waiting')
+    returning id, workspace_id, session_id, fence, status, attempts, last_seq, error_message),
+  logged as (
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select e.id, e.last_seq, e.workspace_id, 'job.' || p_status, queue.settled_data(p_status, e.attempts,
+      case when p_status = 'failed' then e.error_message end, null, null), p_now
+    from ended as e)
+  select array_agg(row(e.id, e.workspace_id, e.session_id, e.fence, e.status, e.attempts, e.last_seq, p_status,
+    case when p_status = 'failed' then e.error_message end, null, null, true)::queue.settled)
+  into v_moved from ended as e;
+  if v_moved is null then
+    return 0;
+  end if;
+  perform queue.end_places(array(select m.id from unnest(v_moved) as m), p_now);
+  perform queue.publish((queue.settled_groups(v_moved)).changes, p_now);
+  return cardinality(v_moved);
+end;
+$$;
+
+-- Return waiting jobs to the queue, at once; the caller holds their rows and has taken their waits.
+create function queue.resume(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+begin
+  update public.jobs set status = 'pending', next_retry_at = null
+  where id = any (p_ids) and status = 'waiting';
+  perform queue.append_event(p_ids, 'job.resumed', '{}', p_now);
+  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
+end;
+$$;
+
+-- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with lease_lost where the
+-- caller does not hold it. p_undone is the end of the refusal's sentence.
+create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text) returns public.jobs
+language plpgsql set search_path = '' as $$
+declare
+  v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_job public.jobs;
+begin
+  perform from queue.leases as l where l.job_id = v_id for update;
+  select j.* into v_job from public.jobs as j
+  where j.id = v_id and (j.job_type = any (p_job_types)) is not false for update;
+  if not found or not exists (
+      select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
+  end if;
+  return v_job;
+end;
+$$;
+
+create function public.tick_finished(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = '' as $$
+begin
+  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
+    summary = p_request -> 'summary'
+  where tick_id = queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
+  return jsonb_build_object('known', found);
+end;
+$$;
+comment on function public.tick_finished is 'Note that a worker''s run has ended: {tick_id, worker_id, summary}.';
+
+select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

@@ -1,0 +1,307 @@
+-- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item shows its fencing
+-- token; of one whose lease is lost nothing is stored.
+
+-- The log lines not stored before: p_logs begins with the attempt's line p_from, of which p_known are stored.
+create function queue.new_lines(p_logs jsonb, p_from integer, p_known integer) returns jsonb
+language sql immutable set search_path = '' as $$
+  select case
+    when jsonb_typeof(p_logs) is distinct from 'array' then '[]'::jsonb
+    when p_from is null or p_known <= p_from then p_logs
+    else coalesce((
+      select jsonb_agg(l.value order by l.ordinality) from jsonb_array_elements(p_logs) with ordinality as l
+      where l.ordinality > p_known - p_from), '[]') end
+$$;
+
+-- A JSON number of milliseconds as an interval of at most ten days; null for anything else.
+create function queue.milliseconds(p_value jsonb) returns interval
+language sql immutable set search_path = '' as $$
+  select case when jsonb_typeof(p_value) = 'number' then
+    make_interval(secs => least(864000, greatest(0, (p_value #>> '{}')::double precision / 1000))) end
+$$;
+
+-- Store the steps that held jobs have finished, and the one each is in. Workers say how long they ran, not when they
+-- began: their clocks may differ from the database's.
+create function queue.write_steps(p_items queue.worker_item[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+begin
+  insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+  select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
+    coalesce(s.value -> 'result', 'null'), p_now - queue.milliseconds(s.value -> 'took_ms'),
+    p_now + s.n * interval '1 microsecond' -- in their order
+  from unnest(p_items) as i
+  cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end)
+    with ordinality as s (value, n)
+  where s.value ->> 'name' <> ''
+  on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
+  update queue.leases as l set step = left(i.step ->> 'name', 200),
+    step_started_at = p_now - queue.milliseconds(i.step -> 'for_ms')
+  from unnest(p_items) as i
+  where l.job_id = i.job_id and (i.step ->> 'name' <> '' and queue.milliseconds(i.step -> 'for_ms') is not null
+    or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(
+      case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as s)));
+end;
+$$;
+
+-- Add the tags that processors set to their jobs, 20 at most.
+create function queue.add_tags(p_items queue.worker_item[]) returns void
+language sql set search_path = '' as $$
+  update public.jobs as j
+  set tags = (array(
+    select t.tag from (
+      select o.tag, o.n from unnest(j.tags) with ordinality as o (tag, n)
+      union all
+      select a.value, 1000 + a.ordinality from jsonb_array_elements_text(i.tags) with ordinality as a) as t
+    where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
+    group by t.tag order by min(t.n)))[1:20]
+  from unnest(p_items) as i
+  where j.id = i.job_id and jsonb_typeof(i.tags) = 'array' and i.tags <> '[]'
+$$;
+
+-- Store log lines of held jobs, and their events where the type keeps them; gives what is to be published.
+create function queue.write_logs(p_items queue.worker_item[], p_now timestamptz) returns queue.change[]
+language plpgsql set search_path = '' as $$
+declare
+  v_changes queue.change[];
+begin
+  with held as materialized (
+    select l.job_id, l.attempt, queue.new_lines(i.logs, i.logs_from, l.log_lines) as logs
+    from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id),
+  counted as (
+    update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(h.logs)
+    from held as h where l.job_id = h.job_id and h.logs <> '[]'),
+  moved as (
+    update public.jobs as j set updated_at = p_now,
+      last_seq = j.last_seq + case when j.is_minimal is null then jsonb_array_length(h.logs) else 0 end
+    from held as h where j.id = h.job_id and h.logs <> '[]'
+    returning j.id, j.workspace_id, j.session_id, j.last_seq, j.is_minimal, h.attempt, h.logs),
+  lines as materialized (
+    select m.id, m.workspace_id, m.session_id, m.attempt, m.is_minimal,
+      m.last_seq - jsonb_array_length(m.logs) + n.ordinality::integer as seq,
+      case when n.value ->> 'level' in ('debug', 'info', 'warning', 'error') then n.value ->> 'level'
+        else 'info' end as level,
+      left(coalesce(n.value ->> 'message', ''), 10000) as message,
+      case when jsonb_typeof(n.value -> 'metadata') = 'object' and pg_column_size(n.value -> 'metadata') <= 16384
+        then n.value -> 'metadata' else '{}' end as metadata,
+      coalesce(case when n.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (n.value ->> 'at')::timestamptz end, p_now) as at
+    from moved as m cross join lateral jsonb_array_elements(m.logs) with ordinality as n),
+  kept as (
+    insert into public.job_logs (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
+    select l.id, l.workspace_id, l.attempt, l.level, l.message, l.metadata, l.at from lines as l order by l.id, l.seq),
+  logged as (
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select l.id, l.seq, l.workspace_id, 'job.log', jsonb_build_object('log', jsonb_build_object(
+      'level', l.level, 'message', left(l.message, 2000), 'at', l.at, 'attempt', l.attempt,
+      'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)), p_now
+    from lines as l where l.is_minimal is null
+    returning job_id, seq, workspace_id, data)
+  select array_agg(row(e.workspace_id, l.session_id, 'job.log', e.data, array[e.job_id], array[e.seq])::queue.change
+    order by e.job_id, e.seq)
+  into v_changes from logged as e join lines as l on l.id = e.job_id and l.seq = e.seq;
+  return v_changes;
+end;
+$$;
+
+-- Store the progress of held jobs and its events; gives what is to be published.
+create function queue.write_progress(p_items queue.worker_item[], p_now timestamptz) returns queue.change[]
+language plpgsql set search_path = '' as $$
+declare
+  v_changes queue.change[];
+begin
+  with moved as (
+    update public.jobs as j set last_seq = j.last_seq + 1, updated_at = p_now, progress = jsonb_build_object(
+      'percentage', trim_scale(least(100, greatest(0, round(coalesce(
+        case when jsonb_typeof(i.progress -> 'percentage') = 'number' then (i.progress ->> 'percentage')::numeric end,
+        (j.progress ->> 'percentage')::numeric, 0), 1)))),
+      'stage', left(i.progress ->> 'stage', 200), 'message', left(i.progress ->> 'message', 1000))
+    from unnest(p_items) as i
+    where j.id = i.job_id and jsonb_typeof(i.progress) = 'object'
+    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq),
+  logged as (
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select m.id, m.last_seq, m.workspace_id, 'job.progress',
+      jsonb_build_object('progress', m.progress, 'attempts', m.attempts), p_now
+    from moved as m)
+  select array_agg(row(m.workspace_id, m.session_id, 'job.progress',
+    jsonb_build_object('progress', m.progress, 'attempts', m.attempts), array[m.id], array[m.last_seq])::queue.change)
+  into v_changes from moved as m;
+  return v_changes;
+end;
+$$;
+
+-- Store what workers report of jobs that they hold. The caller has locked the leases and the rows.
+create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_held constant queue.worker_item[] := array(
+    select i from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
+  v_changes queue.change[];
+begin
+  if v_held = '{}' then
+    return;
+  end if;
+  if exists (select from unnest(v_held) as i where num_nonnulls(i.steps, i.step) > 0) then
+    perform queue.write_steps(v_held, p_now);
+  end if;
+  if exists (select from unnest(v_held) as i where i.tags is not null) then
+    perform queue.add_tags(v_held);
+  end if;
+  if exists (select from unnest(v_held) as i where i.logs is not null) then
+    v_changes := queue.write_logs(v_held, p_now);
+  end if;
+  if exists (select from unnest(v_held) as i where i.progress is not null) then
+    v_changes := v_changes || queue.write_progress(v_held, p_now);
+  end if;
+  if v_changes is not null then
+    perform queue.publish(v_changes, p_now);
+  end if;
+end;
+$$;
+
+create function public.report_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s'
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off set jit = off as $$
+declare
+  v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_now timestamptz := queue.clock();
+  v_ids uuid[] := array(select i.job_id from unnest(v_items) as i);
+  v_results jsonb;
+begin
+  -- leases before jobs; no waiting for one that is settled, reclaimed or cancelled at this moment
+  v_ids := array(
+    select l.job_id from queue.leases as l where l.job_id = any (v_ids) order by l.job_id for update skip locked);
+  if exists (select from unnest(v_items) as i where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
+    perform from public.jobs where id = any (v_ids) order by id for update;
+    perform queue.write_reports(array(select i from unnest(v_items) as i where i.job_id = any (v_ids)), v_now);
+  end if;
+  with renewed as (
+    update queue.leases as l
+    set lease_seconds = coalesce(s.lease_seconds, l.lease_seconds),
+      expires_at = v_now + make_interval(secs => coalesce(s.lease_seconds, l.lease_seconds))
+    from unnest(v_items) as i
+    cross join lateral (
+      select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds) as s
+    where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
+    returning l.job_id, l.fence, l.expires_at)
+  select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
+    'outcome', case when l.job_id is null then 'lost' when j.cancel_requested_at is not null then 'cancel'
+      else 'ok' end,
+    'lease_expires_at', coalesce(r.expires_at, l.expires_at))))
+  into v_results
+  from unnest(v_items) as i
+  left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+  left join public.jobs as j on j.id = l.job_id
+  left join renewed as r on r.job_id = i.job_id and r.fence = i.fence;
+  return jsonb_build_object('results', coalesce(v_results, '[]'));
+end;
+$$;
+comment on function public.report_jobs is E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, lease_seconds?}.';
+
+-- The steps of a job after a place, in order, with their length: at most p_limit.
+create function queue.step_lines(p_job_id uuid, p_name text, p_nth integer, p_limit integer)
+returns table (name text, nth integer, value jsonb, created_at timestamptz, bytes bigint)
+language sql stable set search_path = '' as $$
+  select s.name, s.nth, s.value, s.created_at, octet_length(s.value::text)::bigint
+  from queue.steps as s
+  where s.job_id = p_job_id and s.nth >= 0 and (p_nth is null or (s.name, s.nth) > (p_name, p_nth))
+  order by s.name, s.nth limit p_limit
+$$;
+
+-- A page of them: at most 1,000, and none after p_bytes bytes; always the first. next: the last place when there are
+-- more, else null.
+create function queue.step_page(
+  p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint
+)
+language sql stable set search_path = '' as $$
+  with found as materialized (
+    select l.*, row_number() over (order by l.name, l.nth) as n,
+      sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
+    from queue.step_lines(p_job_id, p_after ->> 'name', (p_after ->> 'nth')::integer, 1001) as l),
+  page as materialized (select * from found where n <= 1000 and (bytes_before < p_bytes or n = 1))
+  select coalesce((
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', p.name, 'nth', p.nth, 'created_at',
+        case p.nth when 0 then p.created_at end)) || jsonb_build_object('value', p.value) order by p.n)
+      from page as p), '[]'),
+    (select jsonb_build_object('name', p.name, 'nth', p.nth) from page as p
+      where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
+    (select coalesce(sum(p.bytes), 0)::bigint from page as p)
+$$;
+
+-- The steps that lines belong to, with the results of children put together.
+create function queue.whole_steps(p_lines jsonb) returns table (name text, value jsonb)
+language sql immutable set search_path = '' as $$
+  select l.name, case when max(l.nth) = 0 then (jsonb_agg(l.value)) -> 0
+    else jsonb_build_object('children', jsonb_agg(l.value order by l.nth) filter (where l.nth > 0)) end
+  from jsonb_to_recordset(p_lines) as l (name text, nth integer, value jsonb) group by l.name
+$$;
+
+-- The results of a job's finished steps by name, as a lease returns them; null where they are longer than 16,000 bytes:
+-- one answer may hold a thousand jobs, and the worker then reads them by read_steps.
+create function queue.steps_of(p_job_id uuid) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_page record;
+begin
+  if not exists (select from queue.steps as s where s.job_id = p_job_id and s.nth >= 0) then
+    return '{}';
+  end if;
+  v_page := queue.step_page(p_job_id, null, 16000);
+  return case when v_page.next is null and v_page.bytes <= 16000 then (
+    select jsonb_object_agg(s.name, s.value) from queue.whole_steps(v_page.lines) as s) end;
+end;
+$$;
+
+create function public.read_steps(p_request jsonb) returns jsonb
+language plpgsql stable
+security definer -- the worker holds no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_page record;
+begin
+  if not exists (
+      select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
+  end if;
+  v_page := queue.step_page(v_id, nullif(p_request -> 'after', 'null'), 1000000);
+  return jsonb_build_object('lines', v_page.lines, 'next', v_page.next, 'bytes', v_page.bytes);
+exception when data_exception then
+  perform queue.refuse_value('the request', 'p_request', sqlerrm);
+end;
+$$;
+comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
+
+create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_page record;
+begin
+  perform queue.visible_job(p_job_id);
+  v_page := queue.step_page(p_job_id, nullif(p_after, 'null'), 1000000);
+  return jsonb_build_object(
+    'steps', (
+      select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'kind', t.kind, 'result', s.value,
+        'created_at', t.created_at,
+        'took_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
+        order by t.created_at, s.name), '[]')
+      from queue.whole_steps(v_page.lines) as s
+      join queue.steps as t on t.job_id = p_job_id and t.name = s.name and t.nth = 0),
+    'next', v_page.next,
+    'waiting_for', (
+      select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options',
+        data -> 'options', 'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at,
+        'default', default_value, 'since', created_at)
+      from queue.waits where job_id = p_job_id));
+end;
+$$;
+comment on function public.job_steps is
+  'Finished steps of a job and what it waits for: {steps: [{name, kind, result, created_at, took_ms}], next, waiting_for}.';
+
+select queue.allow('job_worker, service_role', 'public.report_jobs', 'public.read_steps');
+select queue.allow('authenticated, service_role', 'public.job_steps');

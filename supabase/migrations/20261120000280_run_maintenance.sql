@@ -1,0 +1,226 @@
+-- Maintenance, beside the leases: what time has made due, and what keeps every table as small as its jobs. One list of
+-- tasks, queue.tasks; each file adds its own. Each is done alone and in slices: what fails is noted, tried later, and
+-- stops no other.
+
+insert into queue.tasks (name, place, every) values
+  ('promote', 10, '0'), ('reclaim', 20, '0'), ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
+
+-- Deferred jobs that are due become ready, and jobs whose deadline has passed end. A job that someone holds stays due.
+create function queue.do_promote(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_due record;
+  v_late uuid[];
+  v_done integer := 0;
+begin
+  loop
+    select array_agg(h.place) as places, array_agg(distinct h.id) as ids into v_due from (
+      select d.ctid as place, j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
+      where d.run_at <= p_now order by d.run_at limit 500 for update of d, j skip locked) as h;
+    exit when v_due.ids is null;
+    delete from queue.deferred where ctid = any (v_due.places);
+    v_late := array(
+      select j.id from public.jobs as j
+      where j.id = any (v_due.ids) and j.deadline_at <= p_now and j.status in ('pending', 'waiting'));
+    if v_late <> '{}' then
+      perform queue.finish(v_late, 'failed', '{"type": "DeadlinePassed", "reason": "deadline_passed",
+        "message": "its deadline passed before it could run"}', p_now);
+    end if;
+    perform queue.place(j, p_now) from public.jobs as j
+    where j.id = any (v_due.ids) and j.status = 'pending' and coalesce(j.next_retry_at, j.scheduled_for) <= p_now
+      -- not for the line of its deadline: it is ready already
+      and (j.deadline_at is null or j.deadline_at > p_now);
+    v_done := v_done + cardinality(v_due.ids);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end;
+$$;
+
+-- Expired leases are settled as lost, by the rules of a settlement, and tried again at once.
+create function queue.do_reclaim(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_items queue.worker_item[];
+  v_done integer := 0;
+begin
+  loop
+    v_items := array(
+      select jsonb_populate_record(null::queue.worker_item, jsonb_build_object('job_id', h.job_id, 'fence', h.fence,
+        'outcome', 'lost', 'duration_ms', greatest(0,
+          date_part('epoch', h.expires_at - h.leased_at) - h.lease_seconds) * 1000, -- until its worker last answered
+        'error', jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost', 'worker_id', h.worker_id,
+          'message', format('attempt %s was lost: worker %s stopped answering', h.attempt, h.worker_id))))
+      from (
+        select l.job_id, l.fence, l.expires_at, l.leased_at, l.lease_seconds, l.attempt, (
+          select w.worker_id from queue.workers as w where w.worker = l.worker) as worker_id
+        from queue.leases as l join public.jobs as j on j.id = l.job_id
+        where l.expires_at <= p_now order by l.job_id limit 200 for update of l, j skip locked) as h);
+    exit when v_items = '{}';
+    perform queue.publish((queue.settle(v_items)).changes, p_now);
+    v_done := v_done + cardinality(v_items);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end;
+$$;
+
+-- Ended jobs past their retention go. An id begins with its instant, so one pass an hour over the old ones finds them,
+-- in slices from the oldest on; children stay while their parent waits for children.
+create function queue.do_retention(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_days constant jsonb := queue.setting('retention_days');
+  v_least constant integer := (select min(d.value::integer) from jsonb_each_text(v_days) as d);
+  v_after constant uuid := coalesce((select t.after_id from queue.tasks as t where t.name = 'retention'),
+    '00000000-0000-0000-0000-000000000000');
+  v_seen record;
+begin
+  with slice as materialized (
+    select j.id, j.finished_at < p_now - make_interval(days => (v_days ->> j.status)::integer) and not exists (
+      select from queue.waits as w where w.job_id = j.parent_id and w.kind = 'children') as is_old
+    from public.jobs as j
+    where j.id > v_after and j.id < queue.id_at(p_now - make_interval(days => v_least)) order by j.id limit 500)
+  select count(*)::integer as jobs, (array_agg(s.id order by s.id desc))[1] as last,
+    array_agg(s.id) filter (where s.is_old) as old
+  into v_seen from slice as s;
+  delete from public.jobs where ctid = any (array(
+    select j.ctid from public.jobs as j where j.id = any (v_seen.old) order by j.id for update skip locked));
+  update queue.tasks set after_id = case when v_seen.jobs = 500 then v_seen.last end where name = 'retention';
+  return case when v_seen.jobs = 500 then 500 else 0 end; -- 0 ends the pass
+end;
+$$;
+
+-- Rows that belong to no job: each in slices, by its own index.
+create function queue.do_sweep(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_rows integer;
+  v_done integer := 0;
+begin
+  delete from queue.feed where ctid = any (array(
+    select f.ctid from queue.feed as f
+    where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 10000));
+  get diagnostics v_rows = row_count;
+  v_done := v_done + v_rows;
+  delete from queue.job_keys where ctid = any (array(
+    select k.ctid from queue.job_keys as k where k.expires_at <= p_now order by k.expires_at limit 5000
+    for update skip locked));
+  get diagnostics v_rows = row_count;
+  v_done := v_done + v_rows;
+  delete from queue.turns where ctid = any (array( -- closed; a lease that opens it again finds none, and makes one
+    select t.ctid from queue.turns as t
+    where t.aside and t.look_at is null and t.served_at < p_now - interval '1 hour' limit 1000 for update skip locked));
+  get diagnostics v_rows = row_count;
+  v_done := v_done + v_rows;
+  delete from queue.buckets where ctid = any (array(
+    select b.ctid from queue.buckets as b where b.refilled_at < p_now - interval '1 day' limit 5000
+    for update skip locked));
+  get diagnostics v_rows = row_count;
+  v_done := v_done + v_rows;
+  delete from queue.ticks where ctid = any (array(
+    select t.ctid from queue.ticks as t where t.started_at < p_now - interval '7 days' and t.seen_at <
+      p_now - interval '1 day' order by t.started_at limit 1000 for update skip locked));
+  get diagnostics v_rows = row_count;
+  v_done := v_done + v_rows;
+  update queue.ticks set ended_at = seen_at where ctid = any (array( -- died without a word
+    select t.ctid from queue.ticks as t
+    where t.ended_at is null and t.seen_at < p_now - interval '1 hour' for update skip locked));
+  delete from queue.workers where worker = any (array( -- after all jobs that name them
+    select w.worker from queue.workers as w where w.seen_at < p_now - interval '100 days' limit 1000));
+  get diagnostics v_rows = row_count;
+  v_done := v_done + v_rows;
+  delete from queue.deferred where ctid = any (array(
+    select d.ctid from queue.deferred as d
+    where d.run_at <= p_now - interval '1 hour' and not exists (select from public.jobs as j where j.id = d.job_id)
+    order by d.run_at limit 1000 for update skip locked));
+  return v_done;
+end;
+$$;
+
+-- Whether a task's time has come. One that found nothing is looked at again after an hour, or when jobs have run since;
+-- one that failed after five seconds, and twice as long after each further failure, at most an hour.
+create function queue.task_is_due(p_task queue.tasks, p_active boolean, p_now timestamptz) returns boolean
+language plpgsql immutable set search_path = '' as $$
+begin
+  return p_task.done_at <= p_now - case when p_task.was_idle and not p_active then interval '1 hour'
+      else p_task.every end
+    and (p_task.failures = 0 or p_task.failed_at <= p_now
+      - least(interval '1 hour', interval '5 seconds' * 2 ^ (least(p_task.failures, 12) - 1)));
+end;
+$$;
+
+-- Whether a call of run_maintenance would find something to do; p_active: jobs have run. Not for an idle queue.
+create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
+language plpgsql stable set search_path = '' as $$
+begin
+  return exists (select from queue.deferred where run_at <= p_now)
+    or exists (select from queue.waits where timeout_at <= p_now)
+    or exists (select from queue.signals)
+    or exists (select from queue.leases where expires_at <= p_now)
+    or exists (select from queue.schedules where enabled and next_at <= p_now)
+    or exists (select from queue.feed where held)
+    or exists (
+      select from queue.tasks as t where t.every > interval '0' and queue.task_is_due(t, p_active, p_now));
+end;
+$$;
+
+-- Do one task in a subtransaction; null when it failed or was cancelled, which is noted.
+create function queue.do_task(p_name text, p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_done integer;
+begin
+  execute format('select queue.%I($1, $2)', 'do_' || p_name) into v_done using p_now, p_until;
+  update queue.tasks set done_at = p_now, was_idle = v_done = 0, failures = 0 where name = p_name;
+  return v_done;
+exception
+  when query_canceled or others then
+    update queue.tasks set failed_at = p_now, failures = failures + 1, failure = format('%s (%s)', sqlerrm, sqlstate)
+    where name = p_name;
+    raise warning 'the maintenance task % failed: % (%)', p_name, sqlerrm, sqlstate;
+    return null;
+end;
+$$;
+
+create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '2s'
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000, greatest(50,
+    coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);
+  v_now constant timestamptz := queue.clock();
+  v_task text;
+  v_done integer;
+  v_counts jsonb := '{}';
+  v_failed text[] := '{}';
+  v_more boolean := false;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform queue.refuse(400, 'invalid_argument', 'maintenance needs read committed');
+  elsif not queue.try_lock('maintenance') then
+    return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', false, 'busy', true);
+  end if;
+  for v_task in
+    select t.name from queue.tasks as t where queue.task_is_due(t, true, v_now) order by t.failures, t.place
+  loop
+    v_more := clock_timestamp() >= v_until;
+    exit when v_more;
+    v_done := queue.do_task(v_task, v_now, v_until);
+    if v_done is null then
+      v_failed := v_failed || v_task;
+    elsif v_done > 0 then
+      v_counts := v_counts || jsonb_build_object(v_task, v_done);
+    end if;
+  end loop;
+  return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
+    'more', v_more or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
+end;
+$$;
+comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, which never depend on it. more: call again; busy: another does it now.';
+
+select queue.allow('job_worker, service_role', 'public.run_maintenance');

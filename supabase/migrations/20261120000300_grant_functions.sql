@@ -1,0 +1,18 @@
+-- The engine's functions are called by functions in public alone, and its tables by its functions. What is made is
+-- callable by public: this ends it here, and later migrations close what they add themselves (queue.allow).
+
+revoke execute on all functions in schema queue from public;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
+  queue.is_operator, queue.clock, queue.new_id -- the last two for the defaults of rows that callers insert
+  to authenticated, service_role;
+select queue.close_tables(variadic array(
+  select c.oid::regclass from pg_catalog.pg_class as c
+  where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'v')));
+-- what the view public.job_events reads with its reader's rights: their policies decide
+grant select on queue.job_events, queue.workers to authenticated, service_role;
+
+-- functions of guests are not security definer: a guest holds no right but to call them
+grant execute on function queue.follow, queue.show_guest_session, queue.show_guest_session_events,
+  queue.show_guest_session_feed
+  to anon, authenticated, service_role;
+grant execute on function queue.may_follow to anon, authenticated; -- in policies
