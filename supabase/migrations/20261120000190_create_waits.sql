@@ -43,7 +43,7 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
-insert into queue.tasks (name, place, every) values ('waits', 30, '1 second');
+insert into queue.tasks (name, place, every) values ('waits', 30, '0'); -- at each call
 
 -- What is wrong with a wait that a worker asks for; null when nothing is. Such a wait would never end: the job fails.
 create function queue.wait_problem(p_wait jsonb) returns text

@@ -179,43 +179,58 @@ exception when others then
 end;
 $$;
 
--- Publish what a statement has done, see the head of this file. The caller holds the jobs' rows.
-create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
+-- Send events to the topics that are to hear of them; false when the budget does not reach. p_is_plain: one message to
+-- their workspace has all, unless someone follows a session or job.
+create function queue.send_events(
+  p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
+) returns boolean
 language plpgsql set search_path = '' as $$
 declare
-  c_minor constant text[] := array['job.progress', 'job.log'];
-  v_one constant queue.change := p_changes[1];
-  v_xid constant xid8 := pg_current_xact_id();
-  v_is_minor boolean := v_one.type = any (c_minor);
-  v_is_plain boolean := cardinality(p_changes) = 1 and cardinality(v_one.job_ids) < 1000; -- the workspace's topic alone
   v_message record;
   v_topics text[];
   v_events text[];
   v_payloads jsonb[];
+begin
+  if not p_is_plain or exists (select from queue.followers) then
+    select array_agg(t.topic), array_agg(m.event), array_agg(m.payload) into v_topics, v_events, v_payloads
+    from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as m;
+    return v_topics is null or queue.send_messages(v_topics, v_events, v_payloads, p_is_minor);
+  elsif p_is_minor then
+    return true;
+  end if;
+  v_message := queue.message_of(p_events, p_now);
+  return queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
+    array[v_message.payload], false);
+end;
+$$;
+
+-- Publish what a statement has done, see the head of this file. The caller holds the jobs' rows. What has no numbers is
+-- no event of its jobs: a line of the feed alone.
+create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  c_minor constant text[] := array['job.progress', 'job.log'];
+  v_xid constant xid8 := pg_current_xact_id();
+  v_events queue.change[] := p_changes;
+  v_one queue.change := p_changes[1];
+  v_is_minor boolean := v_one.type = any (c_minor);
+  v_is_plain boolean := cardinality(v_one.job_ids) < 1000; -- one message, to the workspace, has all
   v_held boolean; -- null unless something is
 begin
-  if cardinality(p_changes) > 1 then
-    select bool_and(c.type = any (c_minor)), bool_and(c.type <> all (c_minor) and c.workspace_id = v_one.workspace_id)
-      and sum(cardinality(c.job_ids)) < 1000
-    into v_is_minor, v_is_plain from unnest(p_changes) as c;
+  if v_one.seqs is null or cardinality(p_changes) > 1 then
+    select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs)::queue.change
+      order by c.ordinality), bool_and(c.type = any (c_minor)),
+      bool_and(c.type <> all (c_minor) and c.workspace_id = v_one.workspace_id) and sum(cardinality(c.job_ids)) < 1000
+    into v_events, v_is_minor, v_is_plain
+    from (select c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs, c.ordinality
+      from unnest(p_changes) with ordinality as c where c.seqs is not null) as c;
   end if;
-  if to_regclass('realtime.messages') is not null then
-    if not v_is_plain or exists (select from queue.followers) then
-      select array_agg(t.topic), array_agg(m.event), array_agg(m.payload) into v_topics, v_events, v_payloads
-      from queue.changes_by_topic(p_changes) as t cross join lateral queue.message_of(t.changes, p_now) as m;
-    elsif not v_is_minor then
-      v_message := queue.message_of(p_changes, p_now);
-      v_topics := array['workspace:' || v_one.workspace_id];
-      v_events := array[v_message.event];
-      v_payloads := array[v_message.payload];
-    end if;
-    if v_topics is not null then
-      v_held := nullif(not queue.send_messages(v_topics, v_events, v_payloads, v_is_minor), false);
-    end if;
+  if v_events is not null and to_regclass('realtime.messages') is not null then
+    v_held := not queue.send_events(v_events, v_is_minor, v_is_plain, p_now);
   end if;
   insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, held)
   select greatest(v_xid, pg_snapshot_xmax(pg_current_snapshot())), p_now, c.workspace_id, c.session_id, c.type, c.data,
-    c.job_ids, c.seqs, v_held
+    c.job_ids, c.seqs, case when c.seqs is not null then nullif(v_held, false) end
   from unnest(p_changes) with ordinality as c
   where c.type <> all (c_minor) or c.type = 'job.progress' and c.session_id is not null or v_held
   order by c.ordinality;
@@ -439,7 +454,7 @@ begin
     select s.place || '.' || s.id as place, s.type, s.data, s.at, i.job_id, i.seq,
       row_number() over (order by s.n, i.nth) as n
     from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
-    where s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
+    where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
       and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, p_until)
       and (s.id is distinct from (p_cursor ->> 'id')::bigint or i.nth > (
@@ -452,7 +467,8 @@ begin
     case when count(*) > p_limit then (
         select concat_ws('~', l.place, l.job_id, l.seq) from found as l where l.n = p_limit)
       when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
-        select concat_ws('~', s.place || '.' || s.id, s.job_ids[cardinality(s.job_ids)], s.seqs[cardinality(s.seqs)])
+        select concat_ws('~', s.place || '.' || s.id, s.job_ids[cardinality(s.job_ids)],
+          coalesce(s.seqs[cardinality(s.seqs)], 0))
         from slice as s order by s.n desc limit 1) end
   into events, places, place from found as f;
 end;
