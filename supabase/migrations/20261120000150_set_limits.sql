@@ -1,0 +1,325 @@
+-- What callers may use: rates and large calls of a person, pending jobs of a workspace, its share and slots,
+-- workers that run at once, and keys of workers that were revoked. Settings that an operator tunes are here too.
+
+create table queue.worker_runs ( -- runs under way, of workers that are given a bound
+  run_id uuid primary key, -- chosen by the worker
+  worker_id text not null,
+  started_at timestamptz not null,
+  expires_at timestamptz not null, -- when its host ends it at the latest: one that was killed counts until then
+  has_refused boolean not null default false -- whether another run was refused since this one was admitted
+);
+
+insert into queue.settings (name, value) values
+  ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
+  ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100'),
+  ('user_calls_at_once', '8');
+
+-- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is charged, the same caller's
+-- other transactions are not, so that none waits.
+create function queue.charge(p_caller uuid, p_name text, p_amount double precision) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_bucket constant text := 'u:' || p_caller || '/' || p_name;
+  v_rate constant double precision := (queue.setting('user_' || p_name || '_per_second'))::double precision;
+  v_burst constant double precision := (queue.setting('user_' || p_name || '_burst'))::double precision;
+  v_tokens double precision;
+begin
+  if not queue.try_lock(v_bucket) then
+    return;
+  end if;
+  insert into queue.buckets as b (name, tokens, refilled_at) values (v_bucket, v_burst - p_amount, v_now)
+  on conflict (name) do update set refilled_at = v_now, tokens = least(v_burst,
+    b.tokens + greatest(0, extract(epoch from v_now - b.refilled_at)) * v_rate) - p_amount
+  returning tokens into v_tokens;
+  if v_tokens < 0 then -- the refusal rolls the charge back
+    perform queue.refuse(429, 'rate_limited',
+      format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
+      jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
+        'retry_after_seconds', ceil(-v_tokens / v_rate))::text);
+  end if;
+end;
+$$;
+
+-- Live jobs of a workspace, counted up to p_most.
+create function queue.count_live(p_workspace_id uuid, p_most integer) returns integer
+language plpgsql stable set search_path = '' as $$
+begin
+  return (select count(*) from (
+    select from queue.places(p_workspace_id, '{pending,processing,waiting}', p_most) limit p_most) as p);
+end;
+$$;
+
+-- Every way to enqueue calls this with a person's new jobs, after they were added. The quota does not apply to the
+-- service. One above 2,000 is counted every ten seconds at most, so that a backlog does not make each enqueue dearer.
+create function queue.charge_enqueues(p_workspace_id uuid, p_user_id uuid, p_count integer) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_max constant integer := coalesce(
+    (select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
+    (queue.setting('user_pending_max'))::integer);
+  v_bucket constant text := 'q:' || p_workspace_id;
+  v_live integer;
+begin
+  if v_max <= 2000 then -- one after another until each transaction ends, so that the count sees earlier ones
+    perform pg_advisory_xact_lock(hashtextextended('minutehand ' || v_bucket, 0));
+  else
+    select tokens into v_live from queue.buckets
+    where name = v_bucket and refilled_at > v_now - interval '10 seconds';
+  end if;
+  if v_live is null then
+    v_live := queue.count_live(p_workspace_id, v_max + 1);
+    if v_max > 2000 and queue.try_lock(v_bucket) then
+      insert into queue.buckets (name, tokens, refilled_at) values (v_bucket, v_live, v_now)
+      on conflict (name) do update set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
+    end if;
+  end if;
+  if v_live > v_max then
+    perform queue.refuse(429, 'quota_exceeded',
+      format('the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
+  end if;
+  if p_user_id is not null then
+    perform queue.charge(p_user_id, 'enqueues', p_count);
+  end if;
+end;
+$$;
+
+-- Called first by calls that read or write many rows. A person has one of them at a time, and user_calls_at_once with
+-- those that wait, for three seconds at most: the rest of the database and its connections stays for others.
+create function queue.take_turn() returns void
+language plpgsql set search_path = ''
+set lock_timeout = '3s' as $$
+declare
+  v_user uuid := auth.uid();
+begin
+  if v_user is null then
+    return; -- limits apply to people, not to the service
+  end if;
+  for v_place in 1..(queue.setting('user_calls_at_once'))::integer loop
+    if queue.try_lock(format('call %s of %s', v_place, v_user)) then
+      perform pg_advisory_xact_lock(hashtextextended('minutehand turn of ' || v_user, 0));
+      return;
+    end if;
+  end loop;
+  raise lock_not_available;
+exception
+  when lock_not_available then
+    perform queue.refuse(429, 'rate_limited', 'too many large calls at once; wait for their answers',
+      jsonb_build_object('limit', 'calls_at_once', 'most', queue.setting('user_calls_at_once'),
+        'retry_after_seconds', 1)::text);
+end;
+$$;
+
+create function public.open_stream() returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  if auth.uid() is not null then
+    perform queue.charge(auth.uid(), 'stream_opens', 1);
+  end if;
+  return jsonb_build_object('opened', true);
+end;
+$$;
+comment on function public.open_stream is
+  'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
+
+-- Refuse a worker's key that was issued before the last rotation. attach_extensions makes it the first statement of
+-- each function granted to job_worker.
+create function queue.refuse_revoked() returns void
+language plpgsql stable set search_path = '' as $$
+declare
+  v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_revoked jsonb;
+begin
+  if v_claims ->> 'role' is distinct from 'job_worker' then
+    return;
+  end if;
+  v_revoked := queue.setting('worker_keys_revoked');
+  if (v_claims ->> 'iat')::numeric >= (v_revoked ->> 'before')::numeric
+    or extract(epoch from queue.clock()) < (v_revoked ->> 'from')::numeric
+      and coalesce((v_claims ->> 'iat')::numeric, 0) >= (v_revoked ->> 'already')::numeric then
+    return;
+  elsif v_revoked is not null then
+    perform queue.refuse(401, 'key_revoked', 'this worker key was revoked', 'SUPABASE_WORKER_KEY');
+  end if;
+end;
+$$;
+
+create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
+language plpgsql
+security definer -- the service role holds no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_known jsonb := queue.setting('worker_keys_revoked');
+  v_already numeric; -- older keys are refused now, and stay so whatever the grace of this call
+  v_count integer;
+begin
+  if p_before is null or p_before > v_now + interval '1 minute'
+      or p_grace_seconds not between 0 and 86400 then
+    perform queue.refuse(400, 'invalid_argument',
+      'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
+  end if;
+  v_already := greatest(0, (v_known ->> 'already')::numeric, case
+    when (v_known ->> 'from')::numeric <= extract(epoch from v_now) then (v_known ->> 'before')::numeric end);
+  insert into queue.settings (name, value, updated_at)
+  values ('worker_keys_revoked', jsonb_build_object('already', v_already,
+    -- keys that workers mint for themselves begin half a minute before their making
+    'before', greatest(v_already, floor(extract(epoch from p_before)) - 60),
+    'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  perform queue.renew_guest_key(); -- a worker's key reads it
+  update queue.job_types set redefinable = true;
+  get diagnostics v_count = row_count;
+  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds),
+    'types', v_count);
+end;
+$$;
+comment on function public.revoke_worker_keys is
+  'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
+
+create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_made queue.tenant_limits;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_names(p_limits, array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
+  if not exists (select 1 from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
+  elsif auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
+    perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
+  end if;
+  insert into queue.tenant_limits as t (workspace_id, weight, max_running, own_max_running, max_pending)
+  values (p_workspace_id, coalesce((p_limits ->> 'weight')::double precision, 1),
+    (p_limits ->> 'max_running')::integer,
+    (p_limits ->> 'own_max_running')::integer, (p_limits ->> 'max_pending')::integer)
+  on conflict (workspace_id) do update set
+    weight = case when p_limits ? 'weight' then excluded.weight else t.weight end,
+    max_running = case when p_limits ? 'max_running' then excluded.max_running else t.max_running end,
+    own_max_running = case when p_limits ? 'own_max_running' then excluded.own_max_running else t.own_max_running end,
+    max_pending = case when p_limits ? 'max_pending' then excluded.max_pending else t.max_pending end
+  returning * into v_made;
+  perform queue.bind_leases(null, p_workspace_id), queue.bring_back(p_workspace_id, null);
+  return to_jsonb(v_made) - 'running_max';
+exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
+  perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');
+end;
+$$;
+comment on function public.set_workspace_limits is
+  'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; null lifts one. Managers '
+  'may set own_max_running only.';
+
+create function public.workspace_limits(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  perform queue.take_turn();
+  perform queue.may_read(p_workspace_id);
+  return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null,
+    'max_pending', null)
+    || coalesce((select to_jsonb(t) - 'running_max' from queue.tenant_limits as t
+      where t.workspace_id = p_workspace_id), '{}')
+    || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
+      'default_max_pending', queue.setting('user_pending_max'),
+      'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
+        where s.name in ('user_enqueues_per_second', 'user_enqueues_burst', 'user_stream_opens_per_second',
+          'user_stream_opens_burst', 'user_calls_at_once')));
+end;
+$$;
+comment on function public.workspace_limits is
+  'Limits of a workspace, how many of its jobs run now, and per_caller, the limits of one person in all workspaces.';
+
+create function public.begin_worker_run(p_request jsonb) returns json
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_run constant uuid := queue.uuid_or_refuse(p_request ->> 'run_id', 'run_id');
+  v_most constant integer := p_request ->> 'most';
+  v_seconds constant double precision := p_request ->> 'seconds';
+  v_running integer;
+begin
+  if v_run is null or coalesce(p_request ->> 'worker_id', '') = '' or coalesce(v_most, 0) < 1
+      or coalesce(v_seconds, -1) not between 0 and 86400 then
+    perform queue.refuse(400, 'invalid_argument',
+      'run_id, worker_id, most (1 or more) and seconds (0 to 86,400) are required', 'p_request');
+  end if;
+  lock table queue.worker_runs in share row exclusive mode; -- one admission at a time
+  delete from queue.worker_runs where expires_at <= v_now or run_id = v_run;
+  v_running := (select count(*) from queue.worker_runs);
+  if v_running >= v_most then
+    update queue.worker_runs set has_refused = true where not has_refused;
+    return json_build_object('admitted', false, 'free', 0);
+  end if;
+  insert into queue.worker_runs (run_id, worker_id, started_at, expires_at)
+  values (v_run, p_request ->> 'worker_id', v_now, v_now + make_interval(secs => v_seconds));
+  return json_build_object('admitted', true, 'free', v_most - v_running - 1);
+end;
+$$;
+comment on function public.begin_worker_run is
+  'Admit a run, {run_id, worker_id, most, seconds}, unless most are under way: {admitted, free}. May be repeated.';
+
+create function public.end_worker_run(p_request jsonb) returns json
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_refused boolean;
+begin
+  delete from queue.worker_runs where run_id = queue.uuid_or_refuse(p_request ->> 'run_id', 'run_id')
+  returning has_refused into v_refused;
+  return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
+end;
+$$;
+comment on function public.end_worker_run is
+  'End an admitted run: {ended, refused}; refused when another run was refused meanwhile: lease again.';
+
+-- Settings are known by name and kind; those of apps too, once their migration has inserted them.
+create function public.set_settings(p_settings jsonb) returns jsonb
+language plpgsql
+security definer -- the service role holds no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_bad text;
+begin
+  if jsonb_typeof(p_settings) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'p_settings must be an object', 'settings');
+  end if;
+  select s.key into v_bad from jsonb_each(p_settings) as s left join queue.settings as t on t.name = s.key
+  where case
+    when s.key in ('worker_url', 'worker_secret_name', 'client_address_header') then jsonb_typeof(s.value) <> 'string'
+    when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
+      then s.value #>> '{}' not in ('free', 'pro')
+    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key') then true
+    when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
+      or not s.value ?& array['completed', 'cancelled', 'failed']
+      or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'
+    when jsonb_typeof(s.value) = 'number'
+      then jsonb_typeof(t.value) = 'boolean' or s.value::numeric not between 1 and 2147483647
+        or s.value::numeric % 1 <> 0
+    else jsonb_typeof(s.value) <> jsonb_typeof(t.value) end
+  limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument',
+      format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
+  end if;
+  insert into queue.settings (name, value, updated_at)
+  select key, value, queue.clock() from jsonb_each(p_settings) order by key
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key'); -- which is secret
+end;
+$$;
+comment on function public.set_settings is 'Change settings of the engine, by name; returns all. For operators.';
+
+select queue.allow('authenticated, service_role', 'public.open_stream', 'public.set_workspace_limits',
+  'public.workspace_limits');
+select queue.allow('job_worker, service_role', 'public.begin_worker_run', 'public.end_worker_run');
+select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_keys');

@@ -1,0 +1,487 @@
+-- Cron schedules: expressions are read in SQL, in the schedule's own time zone; maintenance enqueues what is due.
+-- A run is enqueued in the transaction that moves its schedule on, under the schedule's row lock: no leader, no
+-- double run. Schedules declared in code come with their type and become rows here, which people may only switch.
+
+-- A cron field as a mask: a character per value from p_low to p_high, 1 where it matches; null when it cannot be read.
+-- p_names are names of the values from p_low on.
+create function queue.cron_mask(p_field text, p_low integer, p_high integer, p_names text[] default '{}') returns text
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_mask text := repeat('0', p_high - p_low + 1);
+  v_part text;
+  v_ends text[];
+  v_from integer;
+  v_to integer;
+  v_step integer;
+begin
+  if p_field = '*' then
+    return repeat('1', p_high - p_low + 1);
+  elsif p_field = '' or p_field ~ '(^,|,$|,,)' then
+    return null;
+  end if;
+  foreach v_part in array string_to_array(lower(p_field), ',') loop
+    if v_part !~ '^(\*|[a-z]{3}|\d{1,2})(-([a-z]{3}|\d{1,2}))?(/\d{1,3})?$' or v_part like '*-%' then
+      return null;
+    end if;
+    v_step := coalesce(nullif(split_part(v_part, '/', 2), '')::integer, 1);
+    v_ends := string_to_array(split_part(v_part, '/', 1), '-');
+    if v_ends[1] = '*' then
+      v_from := p_low;
+      v_to := p_high;
+    else
+      v_from := coalesce(array_position(p_names, v_ends[1]) - 1 + p_low,
+        case when v_ends[1] ~ '^\d' then v_ends[1]::integer end);
+      v_to := case
+        when v_ends[2] is null and strpos(v_part, '/') > 0 then p_high
+        when v_ends[2] is null then v_from
+        else coalesce(array_position(p_names, v_ends[2]) - 1 + p_low,
+          case when v_ends[2] ~ '^\d' then v_ends[2]::integer end) end;
+    end if;
+    if v_from is null or v_to is null or v_step < 1 or v_from < p_low or v_to > p_high or v_from > v_to then
+      return null;
+    end if;
+    for v_value in v_from..v_to by v_step loop
+      v_mask := overlay(v_mask placing '1' from v_value - p_low + 1 for 1);
+    end loop;
+  end loop;
+  return v_mask;
+end;
+$$;
+
+-- An expression as masks: {minutes, hours, days, months, weekdays, which of hours, days and weekdays are *}.
+-- A day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.
+create function queue.cron_parse(p_cron text) returns text[]
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_fields text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
+    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
+    when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
+    when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
+  v_days constant text[] := array['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'];
+  v_months constant text[] := array['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
+  v_plan text[];
+begin
+  if cardinality(v_fields) = 5 and length(p_cron) <= 500 then
+    v_plan := array[
+      queue.cron_mask(v_fields[1], 0, 59), queue.cron_mask(v_fields[2], 0, 23), queue.cron_mask(v_fields[3], 1, 31),
+      queue.cron_mask(v_fields[4], 1, 12, v_months), queue.cron_mask(v_fields[5], 0, 7, v_days),
+      concat((v_fields[2] like '*%')::integer, (v_fields[3] like '*%')::integer, (v_fields[5] like '*%')::integer)];
+  end if;
+  if v_plan is null or array_position(v_plan, null) is not null then
+    perform queue.refuse(400, 'invalid_argument',
+      format('not a cron expression of five fields: %s', left(p_cron, 100)), 'cron');
+  end if;
+  if substr(v_plan[5], 8) = '1' then -- Sunday is 0 and 7
+    v_plan[5] := overlay(v_plan[5] placing '1' from 1 for 1);
+  end if;
+  return v_plan;
+end;
+$$;
+
+-- The first minute after p_after that the masks match, in local time; null when none comes within nine years.
+create function queue.cron_wall(p_plan text[], p_after timestamp) returns timestamp
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_day date := p_after::date;
+  v_last constant date := v_day + 366 * 9; -- the rarest date, 29 February, comes within eight years
+  v_hour integer := extract(hour from p_after);
+  v_in_month boolean;
+  v_in_week boolean;
+  v_at integer;
+begin
+  loop
+    if substr(p_plan[4], extract(month from v_day)::integer, 1) = '0' then
+      v_day := (date_trunc('month', v_day::timestamp) + interval '1 month')::date;
+    else
+      v_in_month := substr(p_plan[3], extract(day from v_day)::integer, 1) = '1';
+      v_in_week := substr(p_plan[5], extract(dow from v_day)::integer + 1, 1) = '1';
+      if (substr(p_plan[6], 2, 2) = '00' and (v_in_month or v_in_week)) or (v_in_month and v_in_week) then
+        if v_day > p_after::date then
+          return v_day + make_time(strpos(p_plan[2], '1') - 1, strpos(p_plan[1], '1') - 1, 0);
+        end if;
+        v_at := strpos(substr(p_plan[1], extract(minute from p_after)::integer + 2), '1');
+        if v_at > 0 and substr(p_plan[2], v_hour + 1, 1) = '1' then
+          return date_trunc('minute', p_after) + make_interval(mins => v_at);
+        end if;
+        v_at := strpos(substr(p_plan[2], v_hour + 2), '1');
+        if v_at > 0 then
+          return v_day + make_time(v_hour + v_at, strpos(p_plan[1], '1') - 1, 0);
+        end if;
+      end if;
+      v_day := v_day + 1;
+    end if;
+    if v_day > v_last then
+      return null;
+    end if;
+  end loop;
+end;
+$$;
+
+-- The first instant after p_after at which the masks match; null when none comes within nine years. A time on the wall
+-- may come twice (clocks go back) or never (they go forward): fixed hours run once, at the first or right after the
+-- gap; hours given as * run each real hour.
+create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
+language plpgsql stable set search_path = '' as $$
+declare
+  v_every_hour constant boolean := left(p_plan[6], 1) = '1';
+  v_wall timestamp := (p_after at time zone p_timezone) - interval '2 hours';
+  v_instants timestamptz[];
+  v_one timestamptz;
+  v_next timestamptz;
+begin
+  loop
+    v_wall := queue.cron_wall(p_plan, v_wall);
+    exit when v_wall is null or v_next is not null and v_wall > (v_next at time zone p_timezone) + interval '2 hours';
+    v_one := v_wall at time zone p_timezone;
+    v_instants := array(
+      select i from unnest(array[v_one - interval '1 hour', v_one - interval '30 minutes', v_one,
+        v_one + interval '30 minutes', v_one + interval '1 hour']) as i
+      where i at time zone p_timezone = v_wall order by i);
+    if not v_every_hour then
+      v_instants := coalesce(v_instants[1:1], '{}');
+      v_instants := case v_instants when '{}' then array[v_one] else v_instants end;
+    end if;
+    v_next := least(v_next, (select min(i) from unnest(v_instants) as i where i > p_after));
+  end loop;
+  return v_next;
+end;
+$$;
+
+create function queue.check_zone(p_timezone text) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
+    raise invalid_parameter_value;
+  end if;
+  perform queue.clock() at time zone p_timezone;
+exception when invalid_parameter_value then
+  perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone, 80)), 'timezone');
+end;
+$$;
+
+create table queue.schedules (
+  id uuid primary key default queue.new_id(),
+  workspace_id uuid not null,
+  name text not null, -- of one declared in code: code:<its name>
+  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly
+  plan text[] not null, -- the expression as cron_parse reads it
+  timezone text not null default 'UTC', -- IANA time zone the fields are read in
+  job_type text not null,
+  payload jsonb not null default '{}',
+  options jsonb not null default '{}', -- as for enqueue_job; unique keeps runs from overlapping
+  missed text not null default 'once', -- runs missed while no worker ran: skip them, one for all of them, or all
+  enabled boolean not null default true,
+  next_at timestamptz, -- null when there will be none
+  last_slot_at timestamptz, -- when the latest run was due
+  last_job_id uuid,
+  problem text, -- why the latest run enqueued no job; null when it did
+  created_by uuid,
+  created_at timestamptz not null default queue.clock(),
+  updated_at timestamptz not null default queue.clock(),
+  source text, -- where the code declares it: module:function; null for one that a person made
+  constraint schedules_are_named_once unique (workspace_id, name),
+  constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
+  constraint schedules_missed_is_known check (missed in ('skip', 'once', 'all'))
+) with (fillfactor = 70);
+create index schedules_by_time on queue.schedules (next_at) where enabled and next_at is not null;
+create index schedules_by_type on queue.schedules (job_type);
+insert into queue.tasks (name, place, every) values ('schedules', 40, '1 second');
+
+-- The workspace of jobs that belong to no tenant: it has no members, so that only operators see them.
+create function queue.system_workspace() returns uuid
+language sql immutable parallel safe set search_path = ''
+as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
+
+-- Enqueue the due runs of one schedule, at most 100, and move it on. A run more than five minutes late counts as
+-- missed where those are skipped. A type that no worker serves any more gets none: they would only pile up.
+create function queue.fire_schedule(p_schedule queue.schedules, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_item constant jsonb := p_schedule.options
+    || jsonb_build_object('job_type', p_schedule.job_type, 'payload', p_schedule.payload);
+  v_slot timestamptz := p_schedule.next_at;
+  v_next timestamptz := queue.cron_after(p_schedule.plan, p_schedule.timezone, v_slot);
+  v_fired integer := 0;
+begin
+  if p_schedule.source is not null and queue.unserved(p_schedule.job_type, p_now) then
+    raise exception 'no worker serves the job type % any more', p_schedule.job_type;
+  end if;
+  if p_schedule.missed = 'skip' and v_slot < p_now - interval '5 minutes' then
+    v_slot := null;
+  end if;
+  while v_slot is not null loop
+    p_schedule.last_job_id := queue.enqueue(p_schedule.workspace_id, null, jsonb_build_array(v_item), false)
+      #>> '{ids,0}';
+    p_schedule.last_slot_at := v_slot;
+    v_fired := v_fired + 1;
+    v_next := queue.cron_after(p_schedule.plan, p_schedule.timezone, v_slot);
+    v_slot := case when p_schedule.missed = 'all' and v_next <= p_now and v_fired < 100 then v_next end;
+  end loop;
+  if p_schedule.missed <> 'all' then
+    v_next := queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
+  end if;
+  update queue.schedules set next_at = v_next, problem = null, last_slot_at = p_schedule.last_slot_at,
+    last_job_id = p_schedule.last_job_id
+  where id = p_schedule.id;
+  return v_fired;
+end;
+$$;
+
+-- Maintenance: enqueue what is due, one subtransaction a schedule, so that a failure of one stops no other.
+create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_schedule queue.schedules;
+  v_fired integer := 0;
+begin
+  for v_schedule in
+    select * from queue.schedules as s where s.enabled and s.next_at <= p_now
+    order by s.next_at limit 500 for update skip locked
+  loop
+    exit when clock_timestamp() > p_until; -- the rest stays due
+    begin
+      v_fired := v_fired + queue.fire_schedule(v_schedule, p_now);
+    exception
+      when lock_not_available or deadlock_detected or serialization_failure then
+        continue;
+      when others then
+        update queue.schedules set problem = sqlerrm, next_at = case sqlstate
+          when '22023' then p_now + interval '1 hour' -- a time zone that the server no longer knows
+          else queue.cron_after(plan, timezone, p_now) end
+        where id = v_schedule.id;
+    end;
+  end loop;
+  return v_fired;
+end;
+$$;
+
+create function queue.check_schedule(p_schedule jsonb) returns void
+language plpgsql stable set search_path = '' as $$
+declare
+  v_problem constant text[] := case
+    when coalesce(char_length(p_schedule ->> 'name'), 0) not between 1 and 200
+      then array['name', 'a schedule needs a name of 1 to 200 characters']
+    when p_schedule ->> 'cron' is null then array['cron', 'a schedule needs a cron expression']
+    when coalesce(p_schedule ->> 'missed', 'once') not in ('skip', 'once', 'all')
+      then array['missed', 'missed must be skip, once or all'] end;
+begin
+  perform queue.check_names(p_schedule,
+    array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled'], 'schedule');
+  if v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
+  end if;
+  perform queue.check_names(coalesce(p_schedule -> 'options', '{}'), array['queue', 'priority', 'max_attempts',
+    'concurrency_key', 'session_id', 'timeout_seconds', 'unique', 'delay_seconds', 'tags'], 'options');
+end;
+$$;
+
+-- The first run after now, or 400 for an expression or a zone that has none.
+create function queue.first_run(p_cron text, p_timezone text, p_now timestamptz) returns timestamptz
+language plpgsql stable set search_path = '' as $$
+declare
+  v_next timestamptz;
+begin
+  perform queue.check_zone(p_timezone);
+  v_next := queue.cron_after(queue.cron_parse(p_cron), p_timezone, p_now);
+  if v_next is null then
+    perform queue.refuse(400, 'invalid_argument',
+      format('the cron expression %s never comes due: no such date exists', p_cron), 'cron');
+  end if;
+  return v_next;
+end;
+$$;
+
+-- Write one schedule; p_keeps: whether one that is switched off stays so. The same expression keeps its place: saving
+-- twice must neither skip nor repeat a run.
+create function queue.save_schedule(p_schedule queue.schedules, p_keeps boolean default false) returns queue.schedules
+language sql set search_path = '' as $$
+  insert into queue.schedules as s
+  select (p_schedule).*
+  on conflict (workspace_id, name) do update set cron = excluded.cron, plan = excluded.plan,
+    timezone = excluded.timezone, job_type = excluded.job_type, payload = excluded.payload,
+    options = excluded.options, missed = excluded.missed, source = excluded.source, problem = null,
+    enabled = case when p_keeps then s.enabled else excluded.enabled end, updated_at = excluded.updated_at,
+    next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone) then s.next_at
+      else excluded.next_at end
+  returning s.*
+$$;
+
+-- People switch a schedule that is declared in code on or off, and change nothing else of it.
+create function queue.switch_schedule(p_now queue.schedules, p_schedule jsonb) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  v_changed text;
+  v_made queue.schedules;
+begin
+  select s.key into v_changed from jsonb_each(p_schedule) as s
+  where s.key not in ('name', 'enabled') and s.value is distinct from to_jsonb(p_now) -> s.key limit 1;
+  if found then
+    perform queue.refuse(409, 'declared_in_code',
+      format('the schedule is declared in code (%s), which alone changes its %s', p_now.source, left(v_changed, 80)),
+      p_now.name);
+  end if;
+  update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled),
+    updated_at = queue.clock(),
+    next_at = case when enabled then next_at else queue.cron_after(plan, timezone, queue.clock()) end
+  where id = p_now.id returning * into v_made;
+  return to_jsonb(v_made) - 'plan';
+end;
+$$;
+
+create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_made queue.schedules;
+begin
+  perform queue.may_manage(p_workspace_id);
+  select * into v_made from queue.schedules where workspace_id = p_workspace_id and name = p_schedule ->> 'name'
+  for update;
+  if v_made.source is not null then
+    return queue.switch_schedule(v_made, p_schedule);
+  end if;
+  perform queue.check_schedule(p_schedule);
+  perform queue.check_item(p_workspace_id, auth.uid(), coalesce(p_schedule -> 'options', '{}') || jsonb_build_object(
+    'job_type', p_schedule -> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}')), '');
+  v_made := row(queue.new_id(), p_workspace_id, p_schedule ->> 'name', p_schedule ->> 'cron',
+    queue.cron_parse(p_schedule ->> 'cron'), coalesce(p_schedule ->> 'timezone', 'UTC'), p_schedule ->> 'job_type',
+    coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),
+    coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true),
+    queue.first_run(p_schedule ->> 'cron', coalesce(p_schedule ->> 'timezone', 'UTC'), v_now),
+    null, null, null, auth.uid(), v_now, v_now, null);
+  return to_jsonb(queue.save_schedule(v_made)) - 'plan';
+exception
+  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
+    perform queue.refuse_value('the schedule', 'schedule', sqlerrm);
+end;
+$$;
+comment on function public.put_schedule is
+  'Create or change a schedule by name: {name, cron, timezone, job_type, payload, options, missed, enabled}.';
+
+create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  perform queue.may_manage(p_workspace_id);
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name
+      and source is not null) then
+    perform queue.refuse(409, 'declared_in_code',
+      'the schedule is declared in code; change it there, or switch it off', p_name);
+  end if;
+  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name;
+  if not found then
+    perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);
+  end if;
+  return jsonb_build_object('deleted', p_name);
+end;
+$$;
+comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
+
+create function public.list_schedules(p_workspace_id uuid default null) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  perform queue.may_read_all(p_workspace_id);
+  return (
+    select jsonb_build_object('schedules', coalesce(jsonb_agg(case
+      when p_workspace_id is not null then to_jsonb(s) - 'plan'
+      else to_jsonb(s) - '{plan,payload,options}'::text[] || jsonb_build_object('workspace_name', case
+        when s.workspace_id = queue.system_workspace() then 'the system'
+          else (select t.name from queue.tenants as t where t.id = s.workspace_id) end) end
+      order by s.problem is null, s.name), '[]'))
+    from (select * from queue.schedules where p_workspace_id is null or workspace_id = p_workspace_id
+      order by name limit 1000) as s);
+end;
+$$;
+comment on function public.list_schedules is
+  'Schedules of a workspace, those with a problem first, at most 1,000; without one, for operators, of all.';
+
+create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_cron text := p_schedule ->> 'cron';
+  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_at timestamptz := queue.clock();
+  v_runs jsonb := '[]';
+begin
+  perform queue.may_read(p_workspace_id);
+  if v_cron is null then
+    select cron, timezone into v_cron, v_zone from queue.schedules
+    where workspace_id = p_workspace_id and name = p_schedule ->> 'name';
+    if not found then
+      perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_schedule ->> 'name');
+    end if;
+  end if;
+  perform queue.check_zone(v_zone);
+  for v_turn in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
+    v_at := queue.cron_after(queue.cron_parse(v_cron), v_zone, v_at);
+    exit when v_at is null;
+    v_runs := v_runs || to_jsonb(v_at);
+  end loop;
+  return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
+end;
+$$;
+comment on function public.next_runs is
+  'When a schedule, {name} or {cron, timezone}, will run: {cron, timezone, runs: […]}, at most 20.';
+
+-- Store what a registered type declares, after its row is written: new and changed schedules apply at once, missing
+-- ones go. A type without the field keeps those that it had.
+create function queue.declare_schedules(p_type jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_one jsonb;
+begin
+  if jsonb_typeof(p_type -> 'schedules') is distinct from 'array' then
+    return;
+  end if;
+  for v_one in select value from jsonb_array_elements(p_type -> 'schedules') loop
+    if coalesce(char_length(v_one ->> 'name'), 0) not between 1 and 190
+        or coalesce(v_one ->> 'scope', 'system') not in ('system', 'each', 'workspace') then
+      perform queue.refuse(400, 'invalid_argument', 'a declared schedule needs a name and a scope', 'schedules');
+    end if;
+    perform queue.first_run(v_one ->> 'cron', coalesce(v_one ->> 'timezone', 'UTC'), p_now);
+  end loop;
+  update queue.job_types set schedules = nullif(p_type -> 'schedules', '[]') where job_type = p_type ->> 'job_type';
+  perform queue.spread_schedules(p_type ->> 'job_type', null, p_now);
+end;
+$$;
+
+-- Rows for what job types declare: of one type, or of all for one new workspace. One switched off stays off.
+create function queue.spread_schedules(p_job_type text, p_workspace_id uuid, p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+begin
+  if p_workspace_id is null then
+    delete from queue.schedules as s using queue.job_types as t
+    where s.job_type = p_job_type and s.source is not null and t.job_type = p_job_type and not exists (
+      select from jsonb_array_elements(t.schedules) as d
+      where s.name = 'code:' || (d.value ->> 'name') and case coalesce(d.value ->> 'scope', 'system')
+        when 'system' then s.workspace_id = queue.system_workspace()
+        when 'workspace' then s.workspace_id = (d.value ->> 'workspace_id')::uuid
+        else s.workspace_id <> queue.system_workspace() end);
+  end if;
+  perform queue.save_schedule(row(queue.new_id(), w.id, 'code:' || d.name, d.cron, queue.cron_parse(d.cron),
+    coalesce(d.timezone, 'UTC'), t.job_type, coalesce(d.payload, '{}'), coalesce(d.options, '{}'),
+    coalesce(d.missed, 'once'), true,
+    queue.cron_after(queue.cron_parse(d.cron), coalesce(d.timezone, 'UTC'), p_now), null, null, null, null,
+    p_now, p_now, coalesce(t.source, t.job_type))::queue.schedules, true)
+  from queue.job_types as t
+  cross join lateral jsonb_to_recordset(t.schedules) as d (name text, scope text, workspace_id uuid, cron text,
+    timezone text, payload jsonb, options jsonb, missed text)
+  cross join lateral (
+    select queue.system_workspace() as id where coalesce(d.scope, 'system') = 'system' and p_workspace_id is null
+    union all
+    select n.id from queue.tenants as n
+    where (d.scope = 'each' or d.scope = 'workspace' and n.id = d.workspace_id)
+      and (p_workspace_id is null or n.id = p_workspace_id)) as w
+  where t.schedules is not null and (p_job_type is null or t.job_type = p_job_type);
+end;
+$$;
+
+select queue.allow('authenticated, service_role', 'public.put_schedule', 'public.delete_schedule',
+  'public.list_schedules', 'public.next_runs');

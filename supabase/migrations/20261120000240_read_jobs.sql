@@ -1,0 +1,662 @@
+-- Jobs as people read them: one, lists, counts, attempts, traces, log lines, dead letters.
+-- Every list is newest first by id, whose beginning is the job's instant. What lives or failed is found in its narrow
+-- table however much has ended; the rest is looked for among the newest jobs, in slices that end.
+
+create index job_logs_by_workspace on public.job_logs (workspace_id, id);
+
+-- An error in one line, the exception's type before its message as Python prints it; the engine's own as it is.
+create function queue.error_line(p_message text, p_error jsonb) returns text
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_kind constant text := substring(p_error ->> 'type' from '[^.]+$');
+begin
+  return case when v_kind is null or p_message is null or starts_with(p_message, v_kind)
+      or v_kind in ('Fail', 'Retry', 'Cancelled', 'WorkerLost', 'AttemptTimeout', 'DeadlineReached',
+        'PayloadRejected', 'ResultRejected') then p_message
+    else v_kind || ': ' || p_message end;
+end;
+$$;
+
+-- The same for errors that differ only in numbers and ids.
+create function queue.fingerprint(p_message text, p_error jsonb) returns text
+language plpgsql immutable set search_path = '' as $$
+begin
+  return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)), '[0-9a-f-]*[0-9][0-9a-f-]*', '#',
+    'g')), 16);
+end;
+$$;
+
+create function queue.waiting_for(p_wait queue.waits) returns jsonb
+language plpgsql immutable set search_path = '' as $$
+begin
+  return jsonb_strip_nulls(jsonb_build_object('kind', p_wait.kind, 'name', p_wait.name,
+    'question', p_wait.data -> 'question', 'options', p_wait.data -> 'options', 'job_ids', p_wait.data -> 'job_ids',
+    'event', p_wait.event_name, 'until', p_wait.timeout_at, 'default', p_wait.default_value,
+    'since', p_wait.created_at));
+end;
+$$;
+
+-- What is derived of a job, the one definition of each: its state, its next run, and where its time went.
+-- queue_ms: from being due to the first start. run_ms: all attempts, the running one until now. runs: how often it was
+-- leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions, children.
+create function queue.job_facts(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
+  v_total constant double precision
+    := date_part('epoch', coalesce(p_job.finished_at, p_now) - p_job.created_at) * 1000;
+  v_queue double precision := p_job.queue_ms;
+  v_run double precision := coalesce(p_job.run_ms, 0);
+  v_wait queue.waits;
+  v_since timestamptz;
+  v_worker text;
+begin
+  if p_job.status = 'processing' then
+    select l.leased_at, w.worker_id into v_since, v_worker
+    from queue.leases as l join queue.workers as w on w.worker = l.worker where l.job_id = p_job.id;
+    v_run := v_run + greatest(0, coalesce(date_part('epoch', p_now - v_since), 0)) * 1000;
+  elsif p_job.status = 'waiting' then
+    select * into v_wait from queue.waits as w where w.job_id = p_job.id;
+  elsif p_job.status = 'pending' and v_queue is null and v_due <= p_now then
+    v_queue := date_part('epoch', p_now - v_due) * 1000;
+  end if;
+  return jsonb_build_object(
+    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, p_now),
+    'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
+    'error', queue.error_line(p_job.error_message, p_job.error_data),
+    'waiting_for', case when v_wait.job_id is not null then queue.waiting_for(v_wait) end,
+    'running_since', v_since, 'worker_id', v_worker,
+    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1),
+      'runs', p_job.fence,
+      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1),
+      'total_ms', round(v_total::numeric, 1)));
+end;
+$$;
+
+-- A job's columns as clients read them: without those of the engine, and with what null stands for.
+create function queue.job_columns(p_job public.jobs) returns jsonb
+language plpgsql immutable set search_path = '' as $$
+begin
+  return to_jsonb(p_job) - '{lane,ord,worker,is_minimal}'::text[] || jsonb_build_object(
+    'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
+    'tags', coalesce(p_job.tags, '{}'), 'lost_attempts', coalesce(p_job.lost_attempts, 0));
+end;
+$$;
+
+create function queue.job_json(p_job public.jobs) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  return queue.job_columns(p_job) || queue.job_facts(p_job, queue.clock());
+end;
+$$;
+
+create function public.get_job(p_job_id uuid) returns jsonb
+language sql stable
+security definer -- answers the same 404 for a missing job and another's
+set search_path = ''
+as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
+comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
+
+-- The first three simple values of a payload in a line, as `to: a@b.test, count: 3`; null without any.
+create function queue.glimpse(p_payload jsonb) returns text
+language sql immutable set search_path = '' as $$
+  select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
+  from (select e.key, e.value, e.n from jsonb_each(p_payload) with ordinality as e (key, value, n)
+    where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f
+$$;
+
+-- A job in a list: a glimpse of its payload, its error and its question cut; get_job has them whole.
+create function queue.listed_json(p_job public.jobs) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_glimpse constant text := queue.glimpse(p_job.payload);
+  v_facts jsonb;
+begin
+  p_job.error_message := left(p_job.error_message, 500); -- first: what is derived of it is cut as well
+  v_facts := queue.job_facts(p_job, queue.clock());
+  if v_facts -> 'waiting_for' <> 'null' then
+    v_facts := v_facts || jsonb_build_object('waiting_for',
+      (v_facts -> 'waiting_for') - '{options,job_ids,default,question}'::text[]
+      || jsonb_strip_nulls(jsonb_build_object('question', left(v_facts #>> '{waiting_for,question}', 300))));
+  end if;
+  p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
+  p_job.result := null;
+  p_job.error_data := null;
+  return queue.job_columns(p_job) - '{payload,result,error_data}'::text[] || v_facts
+    || jsonb_build_object('glimpse', v_glimpse);
+end;
+$$;
+
+-- The checked filter of a list, without nulls. An unknown name or word would match everything, or nothing: refused.
+create function queue.list_filter(p_filter jsonb) returns jsonb
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_problem record;
+begin
+  perform queue.check_names(v_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
+    'parent_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
+    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'search', 'ids', 'id_prefix',
+    'internal'], 'filter');
+  if v_filter ? 'id_prefix' and queue.hex_of(v_filter ->> 'id_prefix') is null then
+    perform queue.refuse(400, 'invalid_argument', 'id_prefix must be 6 to 32 hexadecimal digits', 'id_prefix');
+  elsif v_filter ? 'payload' and jsonb_typeof(v_filter -> 'payload') <> 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'payload must be an object of fields and values', 'payload');
+  end if;
+  select format('unknown %s: %s', k.name, left(w, 80)), k.name into v_problem
+  from (values ('status', '{pending,processing,waiting,completed,failed,cancelled}'::text[]),
+    ('state', '{queued,scheduled,retrying,running,suspended,completed,failed,cancelled}')) as k (name, words)
+  cross join lateral jsonb_array_elements_text(v_filter -> k.name) as w
+  where coalesce(w <> all (k.words), true) limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', v_problem.format, v_problem.name);
+  end if;
+  return v_filter;
+end;
+$$;
+
+-- The digits of (a part of) an id, 6 to 32 of them; null for any other text.
+create function queue.hex_of(p_text text) returns text
+language sql immutable set search_path = '' as $$
+  select case when h ~ '^[0-9a-f]{6,32}$' then h end from replace(lower(btrim(p_text)), '-', '') as h
+$$;
+
+-- Whose jobs a list shows: the caller's workspaces, the one of them that is named (else 404), or the one that the
+-- service names. Null for all of them: the service's search by id, session or parent.
+create function queue.list_workspaces(p_filter jsonb) returns uuid[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_named constant uuid := p_filter ->> 'workspace_id';
+begin
+  if v_named is not null then
+    perform queue.may_read(v_named);
+    return array[v_named];
+  elsif queue.is_operator() then
+    return null;
+  elsif auth.uid() is not null or not queue.is_service() then
+    return array(select queue.my_workspaces());
+  elsif not p_filter ?| array['ids', 'id_prefix', 'parent_id', 'session_id'] then
+    perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
+  end if;
+  return null;
+end;
+$$;
+
+-- Conditions of a filter on p, a job, as SQL; null, and so omitted by concat, is what the filter does not name.
+create function queue.list_where(p_filter jsonb) returns text
+language sql stable set search_path = '' as $$
+  select concat(
+    ' and p.status = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'status') || ')))',
+    ' and queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, ' || quote_literal(queue.clock())
+      || ') = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'state') || ')))',
+    coalesce(' and p.job_type = ' || quote_literal(p_filter ->> 'job_type'), case when p_filter ->> 'internal' = 'false'
+      then ' and not exists (select from queue.job_types as t where t.job_type = p.job_type and t.internal)' end),
+    ' and p.queue = ' || quote_literal(p_filter ->> 'queue'),
+    ' and p.session_id = ' || quote_literal(p_filter ->> 'session_id'),
+    ' and p.parent_id = ' || quote_literal(p_filter ->> 'parent_id'),
+    ' and p.tags @> array[' || quote_literal(p_filter ->> 'tag') || ']',
+    ' and p.payload @> ' || quote_literal(p_filter -> 'payload'),
+    ' and p.created_at >= ' || quote_literal(p_filter ->> 'created_after'),
+    ' and p.created_at < ' || quote_literal(p_filter ->> 'created_before'),
+    ' and p.finished_at >= ' || quote_literal(p_filter ->> 'finished_after'),
+    ' and p.finished_at < ' || quote_literal(p_filter ->> 'finished_before'),
+    ' and p.run_ms >= ' || quote_literal(p_filter ->> 'min_run_ms'),
+    ' and p.run_ms < ' || quote_literal(p_filter ->> 'max_run_ms'),
+    ' and strpos(lower(p.error_message), ' || quote_literal(lower(p_filter ->> 'error')) || ') > 0',
+    ' and p.error_data ->> ''type'' = ' || quote_literal(p_filter ->> 'error_type'),
+    ' and queue.fingerprint(p.error_message, p.error_data) = ' || quote_literal(p_filter ->> 'error_fingerprint'),
+    case when p_filter ? 'worker_id' then format(' and exists (select from queue.workers as w
+      where w.worker_id = %L and (w.worker = p.worker
+        or exists (select from queue.attempts as a where a.job_id = p.id and a.worker = w.worker)
+        or exists (select from queue.leases as l where l.job_id = p.id and l.worker = w.worker)))',
+      p_filter ->> 'worker_id') end,
+    case when p_filter ? 'search' then format(' and (strpos(lower(p.job_type), %1$L) > 0
+      or strpos(lower(p.error_message), %1$L) > 0 or strpos(lower(p.idempotency_key), %1$L) > 0
+      or strpos(lower(array_to_string(p.tags, '' '')), %1$L) > 0
+      or pg_column_size(p.payload) <= 8192 and strpos(lower(p.payload::text), %1$L) > 0
+      or replace(p.id::text, ''-'', '''') like any (array[%2$L, %3$L]))', lower(p_filter ->> 'search'),
+      queue.hex_of(p_filter ->> 'search') || '%', '%' || queue.hex_of(p_filter ->> 'search')) end)
+$$;
+
+-- Ids of the jobs that a filter's states, or its tag, name, from the narrow table of each; null when a state has no
+-- table, or when there are more than 10,000: then the newest jobs are looked at instead.
+create function queue.list_ids(p_filter jsonb, p_workspaces uuid[]) returns uuid[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_states constant text[] := array(
+    select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
+  v_ids uuid[];
+begin
+  if p_filter ? 'ids' then
+    return array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid);
+  elsif p_filter ? 'tag' then
+    v_ids := array(select j.id from public.jobs as j
+      where j.tags @> array[p_filter ->> 'tag'] and (p_workspaces is null or j.workspace_id = any (p_workspaces))
+      limit 10001);
+  elsif cardinality(v_states) = 0 or v_states && array['completed', 'cancelled'] or p_workspaces is null then
+    return null;
+  else
+    v_ids := array(
+      select p.job_id from unnest(p_workspaces) as w (id)
+      cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001);
+  end if;
+  return case when cardinality(v_ids) <= 10000 then v_ids end;
+end;
+$$;
+
+-- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states: at most p_limit of
+-- each table, with the state as far as the table knows it.
+create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
+returns table (job_id uuid, lane integer, state text)
+language plpgsql stable set search_path = '' as $$
+#variable_conflict use_column
+declare
+  v_low constant uuid := coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000');
+  v_high constant uuid := coalesce(p_workspace_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+begin
+  if p_states && array['pending', 'queued'] then
+    return query
+    select r.job_id, r.lane, 'queued' from queue.lanes as l
+    cross join lateral (select * from queue.ready as o where o.lane = l.lane and o.workspace_id between v_low and v_high
+      limit p_limit) as r limit p_limit;
+    return query
+    select g.job_id, g.lane, 'queued' from queue.gated as g
+    where g.workspace_id between v_low and v_high and not g.admitted limit p_limit;
+  end if;
+  if p_states && array['pending', 'queued', 'scheduled', 'retrying'] then
+    return query
+    select d.job_id, j.lane,
+      queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
+    from (select * from queue.deferred as o where o.workspace_id between v_low and v_high limit p_limit) as d
+    join public.jobs as j on j.id = d.job_id -- a line may be a deadline's
+    where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for);
+  end if;
+  if p_states && array['processing', 'running'] then
+    return query select l.job_id, l.lane, 'running' from queue.leases as l
+    where l.workspace_id between v_low and v_high limit p_limit;
+  end if;
+  if p_states && array['waiting', 'suspended'] then
+    return query select w.job_id, j.lane, 'suspended'
+    from (select * from queue.waits as o where o.workspace_id between v_low and v_high limit p_limit) as w
+    join public.jobs as j on j.id = w.job_id;
+  end if;
+  if 'failed' = any (p_states) then
+    return query select d.job_id, j.lane, 'failed'
+    from (select * from queue.dead as o where o.workspace_id between v_low and v_high
+      order by o.workspace_id desc, o.job_id desc limit p_limit) as d
+    join public.jobs as j on j.id = d.job_id;
+  end if;
+end;
+$$;
+
+-- The next p_slice jobs of a list in its order, before p_before, as SQL.
+create function queue.list_from(p_filter jsonb, p_workspaces uuid[], p_ids uuid[], p_before uuid, p_slice integer)
+returns text
+language plpgsql stable set search_path = '' as $$
+declare
+  v_hex constant text := queue.hex_of(p_filter ->> 'id_prefix');
+  v_head constant text := case when p_filter ? 'parent_id' then 'parent_id' when p_filter ? 'session_id'
+    then 'session_id' end;
+  v_before constant text := ' and j.id < ' || quote_literal(p_before);
+  v_own constant text := ' and j.workspace_id = any (' || quote_literal(p_workspaces) || ')';
+begin
+  if p_ids is not null then
+    return concat('select j.* from public.jobs as j where j.id = any (', quote_literal(p_ids), ')', v_own, v_before,
+      ' order by j.id desc limit ', p_slice);
+  elsif v_hex is not null then
+    return concat(format('select j.* from public.jobs as j where j.id between %L and %L', rpad(v_hex, 32, '0'),
+      rpad(v_hex, 32, 'f')), v_own, v_before, ' order by j.id desc limit ', p_slice);
+  elsif v_head is not null then
+    return concat(format('select j.* from public.jobs as j where j.%I = %L', v_head, p_filter ->> v_head), v_own,
+      v_before, format(' order by j.%I desc, j.id desc limit %s', v_head, p_slice));
+  elsif p_workspaces is null then
+    return concat('select j.* from public.jobs as j where true', v_before, ' order by j.id desc limit ', p_slice);
+  end if;
+  return concat('select j.* from unnest(', quote_literal(p_workspaces), '::uuid[]) as w (id) cross join lateral (',
+    'select * from public.jobs as j where j.workspace_id = w.id', v_before,
+    ' order by j.workspace_id desc, j.id desc limit ', p_slice, ') as j order by j.id desc limit ', p_slice);
+end;
+$$;
+
+-- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many were found; and
+-- where to continue, null at the end. Reads at most 10,000 jobs, for about 100 ms.
+create function queue.search_jobs(
+  p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[], out place uuid
+)
+language plpgsql stable set search_path = '' as $$
+declare
+  v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
+  v_ids constant uuid[] := queue.list_ids(p_filter, p_workspaces);
+  v_left integer := least(10000, 200 * p_limit); -- jobs that may yet be read
+  v_slice integer := p_limit;
+  v_read record;
+begin
+  ids := '{}';
+  place := p_before;
+  loop
+    execute format('with p as materialized (
+        select p.id, row_number() over () as n, (true %s) is true as fits from (%s) as p)
+      select array(select id from p where fits order by n) as ids, count(*) as jobs,
+        (array_agg(id order by n desc))[1] as last from p', queue.list_where(p_filter),
+      queue.list_from(p_filter, p_workspaces, v_ids, place, v_slice))
+    into v_read;
+    ids := ids || v_read.ids;
+    v_left := v_left - v_slice;
+    place := case when v_read.jobs = v_slice then v_read.last end;
+    exit when place is null or cardinality(ids) >= p_limit or v_left <= 0 or clock_timestamp() > v_until;
+    v_slice := least(4 * v_slice, v_left, 2000);
+  end loop;
+end;
+$$;
+
+-- Ids of a workspace's jobs that match a filter of list_jobs, the newest first.
+create function queue.find_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer) returns uuid[]
+language plpgsql stable set search_path = '' as $$
+begin
+  return (queue.search_jobs(queue.list_filter(p_filter), array[p_workspace_id], null, p_limit)).ids[:p_limit];
+end;
+$$;
+
+create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null, p_limit integer default 50)
+returns json
+language plpgsql stable
+security definer -- the narrow tables, which hold what lives in order, are the engine's own
+set search_path = ''
+set enable_seqscan = off -- a plan that reads all and sorts it is never what is wanted
+set enable_sort = off
+set jit = off as $$
+declare
+  v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
+  v_filter jsonb;
+  v_workspaces uuid[];
+  v_found record;
+begin
+  v_filter := queue.list_filter(p_filter);
+  v_workspaces := queue.list_workspaces(v_filter);
+  perform queue.take_turn();
+  v_found := queue.search_jobs(v_filter, v_workspaces, (p_cursor ->> 'id')::uuid, v_limit + 1);
+  if cardinality(v_found.ids) > v_limit then
+    v_found.place := v_found.ids[v_limit];
+  end if;
+  return json_build_object(
+    'jobs', (select coalesce(json_agg(queue.listed_json(j) order by f.n), '[]')
+      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j on j.id = f.id),
+    'next', (select json_build_object('created_at', j.created_at, 'id', j.id) from public.jobs as j
+      where j.id = v_found.place));
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
+      or invalid_parameter_value then
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+end;
+$$;
+comment on function public.list_jobs is
+  E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer than asked for, '
+  'even none, and still have a next one.';
+
+-- The one way to count: jobs of a workspace or (null) of all by state. Internal types count only where the filter names
+-- one. What lives or failed is counted up to 10,000 of each table, what completed or was cancelled among the newest
+-- 10,000 jobs; at_least names the states of which there are more.
+create function queue.count_states(p_workspace_id uuid, p_filter jsonb) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_most constant integer := 10000;
+  v_lanes constant integer[] := array(
+    select l.lane from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type
+    where (p_filter ->> 'job_type' = l.job_type or not p_filter ? 'job_type' and not t.internal)
+      and coalesce(p_filter ->> 'queue' = l.queue, true));
+  v_counts jsonb;
+  v_read integer;
+begin
+  if p_filter ? 'parent_id' then
+    select jsonb_object_agg(s.state, s.jobs), sum(s.all_jobs) into v_counts, v_read from (
+      select queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) as state,
+        count(*) filter (where j.lane = any (v_lanes) and j.workspace_id = p_workspace_id) as jobs, count(*) as all_jobs
+      from (select * from public.jobs as o where o.parent_id = (p_filter ->> 'parent_id')::uuid limit v_most) as j
+      group by 1) as s;
+    return coalesce(v_counts, '{}') || jsonb_build_object('at_least', case when v_read >= v_most then
+      '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'::jsonb
+      else '[]' end);
+  end if;
+  with placed as (
+    select p.state, count(*) filter (where p.lane = any (v_lanes)) as jobs, count(*) >= v_most as more
+    from queue.places(p_workspace_id, '{queued,scheduled,retrying,running,suspended,failed}', v_most) as p group by 1),
+  ended as (
+    select j.status as state, count(*) filter (where j.lane = any (v_lanes)) as jobs
+    from (select o.status, o.lane from public.jobs as o where o.workspace_id = p_workspace_id
+      order by o.workspace_id desc, o.id desc limit v_most) as j group by 1),
+  looked as (select coalesce(sum(n.jobs), 0) >= v_most as more from (
+    select count(*) as jobs from (select from public.jobs as o where o.workspace_id = p_workspace_id
+      order by o.workspace_id desc, o.id desc limit v_most) as o) as n)
+  select jsonb_object_agg(s.state, coalesce(p.jobs, e.jobs, 0)) || jsonb_build_object('at_least',
+    coalesce(jsonb_agg(s.state) filter (where p.more or l.more and s.state in ('completed', 'cancelled')), '[]'))
+  into v_counts
+  from unnest(array['queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed', 'failed', 'cancelled'])
+    as s (state)
+  cross join looked as l
+  left join placed as p on p.state = s.state
+  left join ended as e on e.state = s.state and s.state in ('completed', 'cancelled');
+  return v_counts;
+end;
+$$;
+
+create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
+language plpgsql stable
+security definer -- the narrow tables are the engine's own
+set search_path = ''
+set enable_seqscan = off
+set jit = off as $$
+declare
+  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_states jsonb;
+begin
+  perform queue.take_turn();
+  perform queue.may_read_all(p_workspace_id);
+  perform queue.check_names(v_filter, array['job_type', 'queue', 'parent_id'], 'filter');
+  v_states := queue.count_states(p_workspace_id, v_filter);
+  return (
+    select jsonb_build_object('counts', jsonb_object_agg(c.status, c.jobs), 'states', v_states - 'at_least',
+      'at_least', coalesce(jsonb_agg(c.status) filter (where c.more), '[]'))
+    from (
+      select k.status, sum(coalesce((v_states ->> k.state)::bigint, 0)) as jobs,
+        bool_or((v_states -> 'at_least') ? k.state) as more
+      from (values ('pending', 'queued'), ('pending', 'scheduled'), ('pending', 'retrying'), ('processing', 'running'),
+        ('waiting', 'suspended'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'))
+        as k (status, state) group by 1) as c);
+exception
+  when invalid_text_representation then
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+end;
+$$;
+comment on function public.count_jobs is
+  'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which there are more.';
+
+create function public.dead_letters(p_workspace_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  perform queue.take_turn();
+  perform queue.may_read(p_workspace_id);
+  return (
+    with letters as materialized (
+      select j.id, j.job_type, j.finished_at, queue.error_line(j.error_message, j.error_data) as error_message,
+        queue.fingerprint(j.error_message, j.error_data) as fingerprint
+      from (select d.job_id from queue.dead as d where d.workspace_id = p_workspace_id
+        order by d.workspace_id desc, d.job_id desc limit 10000) as d
+      join public.jobs as j on j.id = d.job_id),
+    alike as (
+      select job_type, fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
+        (array_agg(id order by finished_at desc, id))[1] as latest_id,
+        (array_agg(error_message order by finished_at desc, id))[1] as error_message
+      from letters group by 1, 2)
+    select jsonb_build_object('groups', coalesce(jsonb_agg(jsonb_build_object('job_type', a.job_type,
+        'error_fingerprint', a.fingerprint, 'jobs', a.jobs, 'first_at', a.first_at, 'last_at', a.last_at,
+        'latest_id', a.latest_id, 'error_message', a.error_message) order by a.jobs desc, a.last_at desc), '[]'),
+      'more', (select count(*) from letters) = 10000)
+    from alike as a);
+end;
+$$;
+comment on function public.dead_letters is
+  'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
+
+-- The latest attempts of a job, and the running one. What completed at its first lease is in the job's row.
+create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns table (
+  fence integer, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
+  error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
+)
+language sql stable set search_path = '' as $$
+  select a.fence, a.attempt, w.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data,
+    a.traceback, a.origin, null::timestamptz
+  from (select * from queue.attempts as e where e.job_id = p_job.id order by e.fence desc limit p_limit) as a
+  left join queue.workers as w on w.worker = a.worker
+  union all
+  select l.fence, l.attempt, w.worker_id, l.leased_at, null, null, null, null, null, null, l.expires_at
+  from queue.leases as l left join queue.workers as w on w.worker = l.worker
+  where l.job_id = p_job.id
+  union all
+  select p_job.fence, p_job.attempts, w.worker_id, p_job.started_at, p_job.finished_at, 'completed', null, null, null,
+    null, null
+  from (select p_job.worker) as j left join queue.workers as w on w.worker = j.worker
+  where p_job.status = 'completed' and p_job.fence = 1
+$$;
+
+create function public.job_attempts(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_most constant integer := 1000;
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  -- a traceback shows code: for managers, operators and the service
+  v_open constant boolean := queue.is_manager(v_job.workspace_id) or queue.is_operator()
+    or auth.uid() is null and queue.is_service();
+begin
+  return (
+    select jsonb_build_object('attempts', coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt,
+        'fence', a.fence, 'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at,
+        'outcome', a.outcome, 'error_message', a.error_message, 'error_data', a.error_data,
+        'error', queue.error_line(a.error_message, a.error_data), 'origin', a.origin,
+        'has_traceback', a.traceback is not null)
+      || case when a.lease_expires_at is null then '{}'
+        else jsonb_build_object('lease_expires_at', a.lease_expires_at) end
+      || case when v_open then jsonb_build_object('traceback', a.traceback) else '{}' end
+      order by a.fence) filter (where a.nth <= v_most), '[]'), 'more', count(*) > v_most)
+    from (select l.*, row_number() over (order by l.fence desc) as nth
+      from queue.attempt_lines(v_job, v_most + 1) as l) as a);
+end;
+$$;
+comment on function public.job_attempts is
+  'The latest 1,000 attempts of a job, the running one last: {attempts, more}; tracebacks for managers.';
+
+-- The latest 200 finished steps and waits of a job, then the step or the wait that has not ended.
+create function queue.trace_steps(p_job_id uuid) returns jsonb
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
+    (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
+        'ended_at', t.created_at) as line
+      from queue.steps as t where t.job_id = p_job_id and t.kind <> 'graph' and t.nth = 0
+      order by t.created_at desc limit 200)
+    union all
+    select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
+      'ended_at', null)
+    from queue.leases as l where l.job_id = p_job_id and l.step is not null
+    union all
+    select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind, 'started_at', w.created_at,
+      'timeout_at', w.timeout_at, 'event', w.event_name, 'question', left(w.data ->> 'question', 300)))
+      || jsonb_build_object('ended_at', null)
+    from queue.waits as w where w.job_id = p_job_id) as s
+$$;
+
+-- One job of a trace.
+create function queue.traced_json(p_job public.jobs, p_is_root boolean) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('id', p_job.id, 'parent_id', case when not p_is_root then p_job.parent_id end,
+    'job_type', p_job.job_type, 'status', p_job.status, 'created_at', p_job.created_at,
+    'scheduled_for', p_job.scheduled_for, 'finished_at', p_job.finished_at, 'next_retry_at', p_job.next_retry_at,
+    'error_message', left(p_job.error_message, 500), 'percentage', p_job.progress -> 'percentage',
+    'times', case when p_is_root then queue.job_facts(p_job, queue.clock()) -> 'times' end,
+    'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
+        'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
+        'error_message', left(a.error_message, 500)) order by a.fence), '[]')
+      from queue.attempt_lines(p_job, 100) as a),
+    'steps', queue.trace_steps(p_job.id),
+    'graphs', (select coalesce(jsonb_agg(s.value -> 'value' order by s.created_at), '[]')
+      from queue.steps as s where s.job_id = p_job.id and s.kind = 'graph'))
+$$;
+
+create function public.job_trace(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_most constant integer := 300;
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_ids uuid[] := array[p_job_id];
+  v_level uuid[] := array[p_job_id];
+begin
+  for v_nth in 1..6 loop
+    v_level := array(
+      select c.id from public.jobs as c where c.parent_id = any (v_level) order by c.id
+      limit v_most + 1 - cardinality(v_ids));
+    v_ids := v_ids || v_level;
+    exit when v_level = '{}' or cardinality(v_ids) > v_most;
+  end loop;
+  return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
+    select jsonb_agg(queue.traced_json(j, j.id = v_job.id) order by t.nth)
+    from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = t.id));
+end;
+$$;
+comment on function public.job_trace is
+  'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 jobs of six levels.';
+
+create function public.search_logs(
+  p_workspace_id uuid default null, p_filter jsonb default '{}', p_before bigint default 9223372036854775807,
+  p_limit integer default 100
+) returns jsonb
+language plpgsql stable
+security definer -- membership is checked once and not per line
+set search_path = ''
+set enable_seqscan = off
+set enable_sort = off
+set jit = off as $$
+declare
+  v_most constant integer := 20000; -- lines that are looked at
+  v_limit constant integer := least(500, greatest(1, coalesce(p_limit, 100)));
+  f constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_levels constant text[] := case f ->> 'level' when 'info' then '{info,warning,error}'
+    when 'warning' then '{warning,error}' when 'error' then '{error}' else '{debug,info,warning,error}' end;
+  v_ids bigint[];
+begin
+  perform queue.take_turn();
+  perform queue.may_read_all(p_workspace_id);
+  perform queue.check_names(f, array['search', 'level', 'job_type', 'job_id', 'since', 'until'], 'filter');
+  v_ids := case when p_workspace_id is null
+    then array(select l.id from public.job_logs as l where l.id < p_before order by l.id desc limit v_most)
+    else array(select l.id from public.job_logs as l where l.workspace_id = p_workspace_id and l.id < p_before
+      order by l.workspace_id desc, l.id desc limit v_most) end;
+  return (
+    with found as (
+      select l.id, l.job_id, j.job_type, l.attempt, l.log_level, left(l.message, 2000) as message,
+        case when octet_length(l.metadata::text) <= 2000 then l.metadata else '{}' end as metadata, l.created_at
+      from unnest(v_ids) with ordinality as s (id, n) join public.job_logs as l on l.id = s.id
+      join public.jobs as j on j.id = l.job_id
+      where l.log_level = any (v_levels) and l.created_at >= coalesce((f ->> 'since')::timestamptz, '-infinity')
+        and l.created_at < coalesce((f ->> 'until')::timestamptz, 'infinity')
+        and (f ->> 'job_type' is null or j.job_type = f ->> 'job_type')
+        and (f ->> 'job_id' is null or l.job_id = (f ->> 'job_id')::uuid)
+        and (f ->> 'search' is null or strpos(lower(l.message || ' ' || l.metadata), lower(f ->> 'search')) > 0)
+      order by s.n limit v_limit)
+    select jsonb_build_object('lines', coalesce(jsonb_agg(to_jsonb(o) order by o.id desc), '[]'),
+      'next', case when count(*) = v_limit then min(o.id) else v_ids[v_most] end)
+    from found as o);
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow then
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+end;
+$$;
+comment on function public.search_logs is
+  'Log lines of a workspace''s jobs, newest first: {lines, next}; pass next as p_before. Looks at 20,000 lines a '
+  'call.';
+
+select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs', 'public.count_jobs',
+  'public.dead_letters', 'public.job_attempts', 'public.job_trace', 'public.search_logs');

@@ -1,0 +1,178 @@
+-- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime, the refusal of revoked worker keys. A
+-- migration runs once, so what it did not find then is attached by a function that may be called again at any time.
+
+-- Call the worker by pg_net; false when it or the settings are missing. On AWS a hint only: an enqueue through the API
+-- wakes the worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.
+create function queue.invoke_worker() returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_url text := queue.setting('worker_url') #>> '{}';
+  v_secret text := queue.setting('worker_secret_name') #>> '{}';
+  v_token text;
+begin
+  if v_url is null or v_secret is null or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
+      or to_regclass('vault.decrypted_secrets') is null then
+    return false;
+  end if;
+  execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into v_token using v_secret;
+  if v_token is null then
+    raise warning 'the vault has no secret named %', v_secret;
+    return false;
+  end if;
+  execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
+  using v_url, '{}'::jsonb, '{}'::jsonb,
+    jsonb_build_object('Authorization', 'Bearer ' || v_token, 'Content-Type', 'application/json'), 2000;
+  return true;
+exception when others then -- a hint that fails must not fail the enqueue
+  raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
+  return false;
+end;
+$$;
+
+-- Functions granted to job_worker that a revoked key may still call.
+create function queue.unguarded() returns setof oid
+language sql stable set search_path = '' as $$
+  select p.oid from pg_catalog.pg_proc as p
+  where p.proacl::text ~ '[{,]job_worker=' and strpos(p.prosrc, 'queue.refuse_revoked();') = 0 order by p.oid
+$$;
+
+-- Make the refusal of revoked keys the first statement of each function granted to job_worker, those of apps too.
+create function queue.guard_workers() returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_one record;
+  v_body text;
+begin
+  for v_one in
+    select p.oid, p.prosrc, p.prosecdef, l.lanname from queue.unguarded() as u
+    join pg_catalog.pg_proc as p on p.oid = u join pg_catalog.pg_language as l on l.oid = p.prolang
+  loop
+    v_body := case when v_one.prosrc = '' or not v_one.prosecdef then null -- begin atomic keeps no text
+      when v_one.lanname = 'sql' then 'select queue.refuse_revoked();' || v_one.prosrc
+      -- the body as one statement, after options such as #variable_conflict
+      when v_one.lanname = 'plpgsql' then regexp_replace(rtrim(v_one.prosrc, E'; \n\r\t'),
+        '^((?:\s*#[^\n]*\n)*)', '\1begin perform queue.refuse_revoked();') || E'\n;end' end;
+    begin
+      if v_body is null then
+        raise exception 'it must be security definer, in plpgsql or sql with its body as a string';
+      end if;
+      execute replace(pg_get_functiondef(v_one.oid), v_one.prosrc, v_body);
+    exception when others then -- one keeps none of the others open
+      raise warning 'job_worker may call %, which cannot be guarded: %', v_one.oid::regprocedure, sqlerrm;
+    end;
+  end loop;
+end;
+$$;
+
+-- Which optional parts are installed and attached: each absent, not_attached or attached; pg_net is no_worker while no
+-- worker's address is set.
+create function queue.extension_state() returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_net boolean := to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null
+    and to_regclass('vault.decrypted_secrets') is not null;
+  v_scheduled integer;
+  v_policies integer := (select count(*) from pg_catalog.pg_policies
+    where schemaname = 'realtime' and tablename = 'messages'
+      and policyname in ('minutehand: members follow their jobs', 'minutehand: guests follow their session'));
+begin
+  if to_regprocedure('cron.schedule(text,text,text)') is not null then
+    execute 'select count(*) from cron.job where jobname in (''minutehand-tick'', ''minutehand-tidy'')'
+    into v_scheduled;
+  end if;
+  return jsonb_build_object(
+    'pg_cron', case when v_scheduled is null then 'absent' when v_scheduled < 2 then 'not_attached' else 'attached' end,
+    'pg_net', case when not v_net then 'absent'
+      when queue.setting('worker_url') is null or queue.setting('worker_secret_name') is null then 'no_worker'
+      else 'attached' end,
+    'realtime', case when to_regclass('realtime.messages') is null then 'absent'
+      when v_policies < 2 then 'not_attached' else 'attached' end,
+    'worker_guard', case when exists (select from queue.unguarded()) then 'not_attached' else 'attached' end);
+end;
+$$;
+
+create function queue.attach_part(p_part text) returns void
+language plpgsql set search_path = '' as $$
+begin
+  case p_part
+    when 'pg_cron' then
+      execute $do$select cron.schedule('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
+        -- the history of its runs grows without bound; that of other schedules is theirs
+        cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - '
+          'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')$do$;
+    when 'realtime' then
+      -- one policy a role, so that each join evaluates the function once
+      drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
+      create policy "minutehand: members follow their jobs" on realtime.messages for select to authenticated
+        using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+      drop policy if exists "minutehand: guests follow their session" on realtime.messages;
+      create policy "minutehand: guests follow their session" on realtime.messages for select to anon
+        using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+    when 'worker_guard' then
+      perform queue.guard_workers();
+  end case;
+end;
+$$;
+
+create function public.attach_extensions() returns jsonb
+language plpgsql
+security definer -- policies and schedules are made as the project's owner
+set search_path = ''
+set lock_timeout = '2s' as $$
+declare
+  v_part text;
+  v_problems jsonb := '{}';
+begin
+  for v_part in select key from jsonb_each_text(queue.extension_state()) where value = 'not_attached' order by key loop
+    begin
+      perform queue.attach_part(v_part);
+    exception when others then -- one that is refused keeps none of the others away
+      v_problems := v_problems || jsonb_build_object(v_part, format('%s (%s)', sqlerrm, sqlstate));
+      raise warning 'could not attach %: % (%)', v_part, sqlerrm, sqlstate;
+    end;
+  end loop;
+  return queue.extension_state() || jsonb_build_object('problems', v_problems);
+end;
+$$;
+comment on function public.attach_extensions is
+  'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, worker_guard, problems}.';
+
+create function public.connect_worker(p_url text, p_token text) returns jsonb
+language plpgsql
+security definer -- the operator's way to the settings and the Vault; execute is the service role's alone
+set search_path = '' as $$
+declare
+  c_name constant text := 'minutehand_worker_token';
+  v_id uuid;
+begin
+  if coalesce(p_url, '') !~ '^https?://[^\s/]+/' then
+    perform queue.refuse(400, 'invalid_argument',
+      'url must be the address of POST /api/jobs/worker, as https://jobs.example.com/api/jobs/worker', 'url');
+  elsif char_length(coalesce(p_token, '')) < 16 then
+    perform queue.refuse(400, 'invalid_argument', 'token must be the worker''s WORKER_SECRET_TOKEN', 'token');
+  elsif to_regclass('vault.decrypted_secrets') is null
+      or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null then
+    perform queue.refuse(409, 'extension_missing', 'the database needs the extensions pg_net and supabase_vault',
+      'Database → Extensions');
+  end if;
+  execute 'select id from vault.decrypted_secrets where name = $1' into v_id using c_name;
+  if v_id is null then
+    execute 'select vault.create_secret($1, $2)' using p_token, c_name;
+  else
+    execute 'select vault.update_secret($1, $2)' using v_id, p_token;
+  end if;
+  insert into queue.settings (name, value, updated_at)
+  values ('worker_url', to_jsonb(p_url), queue.clock()), ('worker_secret_name', to_jsonb(c_name), queue.clock()),
+    ('worker_invoked_for', '"everyone"', queue.clock())
+  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  return public.attach_extensions() || jsonb_build_object('url', p_url);
+end;
+$$;
+comment on function public.connect_worker is
+  'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron. For '
+  'operators.';
+
+select queue.allow('job_worker, service_role', 'public.attach_extensions');
+select queue.allow('service_role', 'public.connect_worker');
+
+select public.attach_extensions(); -- last: what is granted to job_worker is guarded
