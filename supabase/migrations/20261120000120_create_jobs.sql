@@ -198,7 +198,9 @@ create table queue.gated (
   key text not null,
   ord bigint not null,
   job_id uuid not null,
-  admitted boolean not null default false
+  admitted boolean not null default false,
+  ended boolean not null default false, -- it holds no slot any more; the next who opens the gate deletes it
+  started_at timestamptz -- of a rate per key: its start, infinity once the bucket was charged for it
 ) with (
   fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0

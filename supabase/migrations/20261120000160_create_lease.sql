@@ -66,29 +66,35 @@ begin
 end;
 $$;
 
--- How many more jobs of a key may be ready; its rate counts those that were let through and have not begun as tokens
--- that are still there, so that no pause between the gate and the lease adds up to a burst.
-create function queue.key_slots(
-  p_type queue.job_types, p_workspace_id uuid, p_key text, p_now timestamptz, out free integer,
-  out tokens double precision
+-- The tokens of a key's rate, charged for each start at the time it was leased: those that were let through and have
+-- not begun are not charged yet, but hold a token. The caller has the lock of the gate.
+create function queue.key_tokens(
+  p_type queue.job_types, p_workspace_id uuid, p_key text, out tokens double precision, out at timestamptz
 )
 language plpgsql set search_path = '' as $$
 declare
-  v_admitted integer;
+  v_name constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
   v_waiting integer;
+  v_start timestamptz;
 begin
-  select count(*), count(*) filter (where not exists (select from queue.leases as l where l.job_id = g.job_id))
-  into v_admitted, v_waiting
-  from queue.gated as g
-  where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted;
-  free := case when p_type.key_concurrency is null or p_key = '' then 1000
-    else p_type.key_concurrency - v_admitted end;
-  if p_type.rate_per_key then
-    tokens := least(p_type.rate_limit - v_waiting, queue.tokens_of(
-      format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key), p_type.rate_limit, p_type.rate_per_seconds, p_now));
-    free := least(free, floor(tokens + 1e-9)::integer);
-  end if;
-  free := greatest(0, free);
+  for v_start in
+    select g.started_at from queue.gated as g
+    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted
+      and g.started_at < 'infinity'
+    order by g.started_at
+  loop
+    perform queue.keep_tokens(v_name,
+      queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, v_start) - 1, v_start);
+  end loop;
+  update queue.gated as g set started_at = 'infinity'
+  where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted
+    and g.started_at < 'infinity';
+  v_waiting := (
+    select count(*) from queue.gated as g
+    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted
+      and not g.ended and g.started_at is null);
+  at := queue.clock(); -- after the count: one that begins in between counts as not begun
+  tokens := queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, at) - v_waiting;
 end;
 $$;
 
@@ -98,33 +104,42 @@ create function queue.open_gate(p_job_type text, p_workspace_id uuid, p_key text
 language plpgsql set search_path = '' as $$
 declare
   v_type queue.job_types;
-  v_slots record;
-  v_let record;
+  v_rate record;
+  v_free integer := 1000;
+  v_let integer;
+  v_lanes integer[];
+  v_ord bigint;
 begin
   if not queue.try_lock(format('gate %s/%s/%s', p_workspace_id, p_job_type, p_key)) then
     return false;
   end if;
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
-  v_slots := queue.key_slots(v_type, p_workspace_id, p_key, p_now);
-  if v_slots.free > 0 then
-    with let as (
-      update queue.gated set admitted = true where ctid = any (array(
-        select g.ctid from queue.gated as g
-        where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
-        order by g.ord limit v_slots.free for update skip locked))
-      returning lane, ord, job_id),
-    placed as (
-      insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
-      select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
-    select count(*)::integer as jobs, array_agg(distinct l.lane) as lanes, min(l.ord) as ord into v_let from let as l;
-    perform queue.note_turn(l, p_workspace_id, v_let.ord) from unnest(v_let.lanes) as l;
-  end if;
   if v_type.rate_per_key then
-    v_slots.tokens := v_slots.tokens - coalesce(v_let.jobs, 0);
-    perform queue.keep_tokens(format('k:%s/%s/%s', p_workspace_id, p_job_type, p_key), v_slots.tokens, p_now);
-    insert into queue.notes (look_at, lane, workspace_id, key) -- for the next of them
-    select p_now + make_interval(secs => greatest(0.001, (1 - v_slots.tokens) * v_type.rate_per_seconds
-      / v_type.rate_limit)), g.lane, p_workspace_id, p_key
+    v_rate := queue.key_tokens(v_type, p_workspace_id, p_key);
+    v_free := greatest(0, floor(v_rate.tokens + 1e-9))::integer;
+  end if;
+  delete from queue.gated as g
+  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted and g.ended;
+  if v_type.key_concurrency is not null and p_key <> '' then
+    v_free := least(v_free, v_type.key_concurrency - (
+      select count(*) from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted));
+  end if;
+  with let as (
+    update queue.gated set admitted = true where ctid = any (array(
+      select g.ctid from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
+      order by g.ord limit greatest(0, v_free) for update skip locked))
+    returning lane, ord, job_id),
+  placed as (
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
+  select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
+  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
+  if v_type.rate_per_key or v_let = 1000 then -- the rest, when its rate allows the next
+    insert into queue.notes (look_at, lane, workspace_id, key)
+    select case when v_let = 1000 then p_now else v_rate.at + make_interval(secs => greatest(0.001,
+      (1 + v_let - v_rate.tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
     from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted limit 1;
   end if;
@@ -400,7 +415,7 @@ begin
     returning j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
       j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress, j.deadline_at,
       j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full, p.place,
-      p.ord as place_ord, p.ready_at, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+      p.ord as place_ord, p.ready_at, t.rate_per_key, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, queue.gate_of(t, j.concurrency_key) as key),
   gone as (delete from queue.ready as r using begun as b where r.ctid = b.place),
   held as (
@@ -410,6 +425,10 @@ begin
       p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker, p_request.tick_id,
       p_request.call, b.key
     from begun as b),
+  charged as ( -- when the gate opens next
+    update queue.gated as g set started_at = p_now from begun as b
+    where b.rate_per_key and g.workspace_id = b.workspace_id and g.job_type = b.job_type and g.key = b.key
+      and g.job_id = b.id and g.admitted and not g.ended),
   logged as ( -- what does not follow from the row
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
     select b.id, b.last_seq, b.workspace_id, 'job.leased', jsonb_build_object('status', 'processing', 'attempts',

@@ -139,9 +139,9 @@ declare
     select j.id from public.jobs as j where j.id = any (p_ids) and j.finished_at is not null);
 begin
   with gone as (
-    delete from queue.gated as g using public.jobs as j
+    update queue.gated as g set ended = true from public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
-      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted
     returning g.lane, g.workspace_id, g.job_type, g.key)
   select array_agg(row(k.workspace_id, k.job_type, k.key, k.lane)::queue.gate) into v_gates
   from (select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3) as k;

@@ -580,7 +580,7 @@ language sql stable set search_path = '' as $$
         'error_message', left(a.error_message, 500)) order by a.fence), '[]')
       from queue.attempt_lines(p_job, 100) as a),
     'steps', queue.trace_steps(p_job.id),
-    'graphs', (select coalesce(jsonb_agg(s.value -> 'value' order by s.created_at), '[]')
+    'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
       from queue.steps as s where s.job_id = p_job.id and s.kind = 'graph'))
 $$;
 

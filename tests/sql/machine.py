@@ -31,9 +31,9 @@ TYPES: dict[str, dict[str, Any]] = {
     "quiet": {"events": "minimal", "max_attempts": 1},
 }
 EMPTIED = (
-    "public.jobs", "queue.signals", "queue.named_events", "queue.partitions", "queue.turns", "queue.openings", "queue.ticks",
-    "queue.buckets", "queue.batches", "queue.attempts", "queue.failures", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
-    "queue.parked",
+    "public.jobs", "queue.ready", "queue.deferred", "queue.gated", "queue.leases", "queue.waits", "queue.signals",
+    "queue.named_events", "queue.turns", "queue.notes", "queue.ticks", "queue.buckets", "queue.attempts", "queue.steps",
+    "queue.pauses", "queue.job_keys", "queue.unique_jobs", "queue.dead", "queue.job_events", "queue.feed",
 )  # fmt: skip
 SWEEP = "; ".join(f"delete from {table}" for table in EMPTIED)
 BROKEN = " union all ".join(
@@ -101,9 +101,8 @@ class QueueMachine(RuleBasedStateMachine):
             EVE,
         )
         self.watcher.run(
-            "update queue.maintenance_tasks set done_at = '-infinity', failed_at = null, failures = 0"
+            "update queue.tasks set done_at = '-infinity', failed_at = null, failures = 0"
         )
-        self.watcher.run("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         self.watcher.rpc("register_job_types", p_types=[
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy} for name, policy in TYPES.items()
         ])  # fmt: skip
@@ -342,28 +341,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.call(index, lambda s: s.rpc("retry_job", p_job_id=job_id), note, hold=hold)
 
     @precondition(lambda self: self.jobs)
-    @rule(index=sessions_, pick=fractions)
-    def run_after(self, index: int, pick: float) -> None:
-        job_id = self.some_job(pick)
-        options = {"after": [job_id], "after_failed": self.random.choice(["fail", "run", "cancel"])}
-
-        def note(answer: Any) -> None:
-            if isinstance(answer, dict):
-                self.jobs[answer["job"]["id"]] = self.jobs[job_id]
-
-        self.call(
-            index,
-            lambda s: s.rpc(
-                "enqueue_job",
-                p_workspace_id=self.jobs[job_id],
-                p_job_type="plain",
-                p_options=options,
-            ),
-            note,
-            hold=False,
-        )
-
-    @precondition(lambda self: self.jobs)
     @rule(pick=fractions)
     def delete(self, pick: float) -> None:
         job_id = self.some_job(pick)
@@ -374,34 +351,6 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.call(
             0, lambda s: s.run("delete from public.jobs where id = %s", job_id), note, hold=False
-        )
-
-    @precondition(lambda self: self.jobs)
-    @rule(pick=fractions)
-    def remove_old(self, pick: float) -> None:
-        """Retention chose a job a while ago; what lives again by now stays."""
-        job_id = self.some_job(pick)
-
-        def note(answer: Any) -> None:
-            if answer and answer[0][1] == 1:
-                assert answer[0][0], "a live job was removed"
-                self.jobs.pop(job_id, None)
-                self.keys = {key: known for key, known in self.keys.items() if known[0] != job_id}
-
-        query = (
-            "select j.finished_at is not null, queue.remove_jobs(array[j.id], queue.clock())"
-            " from public.jobs j where j.id = %s"
-        )
-        self.call(0, lambda s: s.rows(query, job_id), note, hold=False)
-
-    @rule()
-    def park(self) -> None:
-        """Making a delayed job ready, and a signal, have failed before: they are tried later."""
-        self.watcher.run(
-            "insert into queue.parked (task, item, failed_at, failure, retry_at)"
-            " select t.task, t.item, queue.clock(), 'x', queue.clock() + interval '150 seconds' from ("
-            " (select 'promotion' as task, job_id::text as item from queue.deferred limit 1) union all"
-            " (select 'signals', id::text from queue.signals limit 1)) t on conflict do nothing"
         )
 
     @rule(limit=st.integers(1, 3), pages=st.integers(1, 4))
@@ -709,9 +658,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.call(
                 1,
                 lambda s: s.rpc(
-                    "create_operation",
-                    p_workspace_id=job["workspace_id"],
-                    p_request={"action": "cancel", "filter": {"ids": [job["id"]]}},
+                    "cancel_jobs", p_workspace_id=job["workspace_id"], p_filter={"ids": [job["id"]]}
                 ),
                 lambda _: None,
                 hold=False,
@@ -827,7 +774,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert not broken, broken
         assert (
             self.watcher.rows(
-                "select name from queue.maintenance_tasks where failed_at is not null"
+                "select name, failure from queue.tasks where failed_at is not null"
             )
             == []
         )

@@ -78,29 +78,14 @@ class Engine:
         assert row is not None
         return row[0]
 
-    def operate(
-        self, action: str, *, workspace: str = ACME, limit: int = 100_000, **filter: Any
-    ) -> Any:
-        """Cancel, retry or replay what a filter matches; it is done on return."""
-        request = {"action": action, "filter": filter, "limit": limit}
-        return self.carry_out(
-            self.rpc("create_operation", p_workspace_id=workspace, p_request=request)
-        )
-
-    def carry_out(self, operation: dict[str, Any]) -> dict[str, Any]:
-        """Have maintenance do what the call that began an operation had no time for.
-
-        It does what 300 ms allow, which on a busy machine may be nothing.
-        """
-        if operation["status"] != "running":
-            return operation
-        with self.beside() as service:
-            for _ in range(1000):
-                service.maintain()
-                now = service.rpc("get_operation", p_operation_id=operation["id"])
-                if now["status"] != "running":
-                    return {**operation, **now}
-        raise AssertionError("the operation does not end")
+    def operate(self, action: str, *, workspace: str = ACME, **filter: Any) -> int:
+        """Cancel or retry all that a filter matches; returns how many."""
+        call = {"p_workspace_id": workspace, "p_filter": filter}
+        count, more = 0, True
+        while more:
+            answer = self.rpc(f"{action}_jobs", **call)
+            count, more = count + answer["count"], answer["more"]
+        return count
 
     # --- producers ---
 
@@ -159,7 +144,7 @@ class Engine:
     def step(self, job_id: str, name: str) -> Any:
         """Return the value of a finished step."""
         return self.one(
-            "select result -> 'value' from queue.steps where job_id = %s and name = %s",
+            "select value from queue.steps where job_id = %s and name = %s and nth = 0",
             job_id,
             name,
         )
@@ -308,30 +293,43 @@ def refusal(error: psycopg.Error) -> tuple[str | None, str | None, str | None]:
 
 
 INVARIANTS = {
-    "a pending job is ready or deferred, once": """
-        select j.id from public.jobs j left join (select m.job_id, count(*) as places from (
-          select job_id from queue.ready union all select job_id from queue.deferred) m group by 1) p on p.job_id = j.id
-        where j.status = 'pending' and p.places is distinct from 1""",
-    "only pending jobs are ready or deferred": """
-        select m.job_id from (select job_id from queue.ready union all select job_id from queue.deferred) m
-        left join public.jobs j on j.id = m.job_id where j.status is distinct from 'pending'""",
+    "a pending job has one place": """
+        select j.id from public.jobs j left join (
+          select m.job_id, count(*) as places from (
+            select job_id from queue.ready
+            union all select job_id from queue.gated where not admitted
+            union all select d.job_id from queue.deferred d join public.jobs o on o.id = d.job_id
+              and d.run_at = coalesce(o.next_retry_at, o.scheduled_for)
+              and d.run_at is distinct from o.deadline_at) m group by 1) p on p.job_id = j.id
+        where j.status = 'pending' and p.places is distinct from 1
+          and j.deadline_at is distinct from coalesce(j.next_retry_at, j.scheduled_for)""",
+    "only pending jobs are ready, where their row says": """
+        select r.job_id from queue.ready r left join public.jobs j on j.id = r.job_id
+        where j.status is distinct from 'pending'
+          or (j.lane, j.workspace_id, j.ord) is distinct from (r.lane, r.workspace_id, r.ord)""",
+    "a ready job has an open turn that has not passed it, or a note": """
+        select r.job_id from queue.ready r where not exists (
+            select from queue.turns t where t.lane = r.lane and t.workspace_id = r.workspace_id
+              and not (t.aside and t.look_at is null) and t.from_ord <= r.ord)
+          and not exists (select from queue.notes n where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
+    "behind a gate are live jobs; one that was let through is ready or runs": """
+        select g.job_id from queue.gated g left join public.jobs j on j.id = g.job_id
+        where case when not g.admitted then j.status is distinct from 'pending' else not exists (
+            select from queue.ready r where r.job_id = g.job_id
+            union all select from queue.leases l where l.job_id = g.job_id) end""",
+    "a key with room has a note, or nothing waits for it": """
+        select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
+        where not g.admitted and not t.rate_per_key
+          and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
+            and o.job_type = g.job_type and o.key = g.key and o.admitted) < coalesce(t.key_concurrency, 1)
+          and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane
+            where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
     "a processing job has exactly one lease with its fence": """
-        select j.id from public.jobs j left join queue.leases l on l.job_id = j.id and l.fence = j.fence
-        where (j.status = 'processing') <> (l.job_id is not null)""",
-    "no lease without its job": """
-        select l.job_id from queue.leases l left join public.jobs j on j.id = l.job_id where j.id is null""",
+        select coalesce(j.id, l.job_id) from public.jobs j full join queue.leases l on l.job_id = j.id
+        where (j.status is not distinct from 'processing') <> (l.job_id is not null) or l.fence <> j.fence""",
     "a waiting job has one wait, others none": """
         select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
         where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",
-    "a wait counts the jobs it still waits for": """
-        select coalesce(w.job_id, d.job_id) from (select * from queue.waits where open_jobs is not null) w
-        full join (select job_id, count(*) as jobs from queue.dependencies group by 1) d on d.job_id = w.job_id
-        where coalesce(w.open_jobs, 0) <> coalesce(d.jobs, 0)""",
-    "a gathered result belongs to a wait or a step": """
-        select g.job_id from queue.gathered g where g.nth = 1
-          and not exists (select 1 from queue.steps s where s.job_id = g.job_id and s.name = g.name)
-          and not exists (select 1 from queue.waits w where w.job_id = g.job_id)
-          and not exists (select 1 from public.jobs j where j.id = g.job_id)""",
     "events run 1 to last_seq without gaps": """
         select j.id from public.jobs j left join public.job_events e on e.job_id = j.id
         group by j.id, j.last_seq
@@ -349,61 +347,33 @@ INVARIANTS = {
     "each lease ever given ended once, or runs": """
         select j.id from public.jobs j where j.fence <> (
           select count(*) from queue.attempts a where a.job_id = j.id)
-          + (j.outcome is not distinct from 'completed' and j.fence = 1)::integer
+          + (j.status = 'completed' and j.fence = 1)::integer
           + (select count(*) from queue.leases l where l.job_id = j.id)""",
-    "every ready job has a partition, or the next lease opens it": """
-        select r.job_id from queue.ready r where not exists (select 1 from queue.partitions p where p.id = r.partition_id)
-          and not exists (select 1 from queue.openings o where o.partition_id = r.partition_id)""",
-    "a partition has a turn and a turn has a partition": """
-        select coalesce(p.id::text, t.workspace_id || t.job_type)
-        from (select id, workspace_id, job_type, q from queue.partitions, unnest(array['', queue]) as q) p
-        full join queue.turns t on t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.q
-        where t.job_type is null or p.id is null""",
-    "what is set aside will be looked at again": """
-        select workspace_id from queue.turns where set_aside and look_at is null
-        union all select workspace_id from queue.partitions where set_aside and look_at is null""",
-    "a job is in the partition of its attributes": """
-        select m.job_id from (select job_id, partition_id from queue.ready union all
-          select job_id, partition_id from queue.deferred union all select job_id, partition_id from queue.leases) m
-        join public.jobs j on j.id = m.job_id
-        left join queue.partitions p on p.id = m.partition_id
-        where m.partition_id <> queue.partition_id(j.workspace_id, j.queue, j.job_type, j.concurrency_key, j.priority)
-          or (p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority)
-            <> (j.workspace_id, j.queue, j.job_type, coalesce(j.concurrency_key, ''), j.priority)""",
     "concurrency of a type": """
-        select t.job_type from queue.job_types t where t.max_concurrency <
-          (select count(*) from queue.leases l where l.job_type = t.job_type)""",
+        select t.job_type from queue.job_types t where t.max_concurrency < (
+          select count(*) from queue.leases l join queue.lanes n using (lane) where n.job_type = t.job_type)""",
     "concurrency of a type in a workspace": """
-        select t.job_type from queue.job_types t join queue.leases l on l.job_type = t.job_type
-        where t.workspace_concurrency is not null
+        select t.job_type from queue.job_types t join queue.lanes n on n.job_type = t.job_type
+        join queue.leases l on l.lane = n.lane where t.workspace_concurrency is not null
         group by t.job_type, l.workspace_id having count(*) > max(t.workspace_concurrency)""",
     "concurrency of a key": """
-        select t.job_type from queue.job_types t join queue.leases l on l.job_type = t.job_type
-        where t.key_concurrency is not null and l.concurrency_key <> ''
-        group by t.job_type, l.workspace_id, l.concurrency_key having count(*) > max(t.key_concurrency)""",
+        select t.job_type from queue.job_types t join public.jobs j on j.job_type = t.job_type
+        where t.key_concurrency is not null and j.concurrency_key is not null and j.status = 'processing'
+        group by t.job_type, j.workspace_id, j.concurrency_key having count(*) > max(t.key_concurrency)""",
     "concurrency of a workspace": """
-        select t.workspace_id from queue.tenant_limits t where t.max_running <
+        select t.workspace_id from queue.tenant_limits t where t.running_max <
           (select count(*) from queue.leases l where l.workspace_id = t.workspace_id)""",
-    "an ended job is filed under its outcome, no other is": """
-        select coalesce(j.id, e.job_id) from public.jobs j full join queue.ended e on e.job_id = j.id
-        where (j.outcome, j.workspace_id, j.created_at) is distinct from (e.outcome, e.workspace_id, e.job_created_at)
-          and (j.outcome is not null or e.job_id is not null)""",
-    "a live job is listed once, as its row says": """
-        select coalesce(j.id, l.job_id) from public.jobs j full join queue.live_jobs l on l.job_id = j.id
-        where (j.finished_at is null and j.id is not null)
-          and (j.workspace_id, j.created_at) is distinct from (l.workspace_id, l.job_created_at)
-          or l.job_id is not null and (j.id is null or j.finished_at is not null)""",
-    "whoever was inserted plainly has been admitted": "select job_id from queue.arrivals",
-    "live jobs alone have a deadline to watch": """
-        select coalesce(j.id, d.job_id) from public.jobs j full join queue.deadlines d on d.job_id = j.id
-        where (case when j.finished_at is null then j.deadline_at end) is distinct from d.deadline_at""",
-    "live jobs alone keep their batch open": """
-        select coalesce(j.id, m.job_id) from public.jobs j full join queue.batch_members m on m.job_id = j.id
-        where (case when j.finished_at is null then j.batch_id end) is distinct from m.batch_id""",
+    "a failed job is a dead letter, no other is": """
+        select coalesce(j.id, d.job_id) from (select id from public.jobs where status = 'failed') j
+        full join queue.dead d on d.job_id = j.id where j.id is null or d.job_id is null""",
+    "a live job's deadline is watched": """
+        select j.id from public.jobs j where j.finished_at is null and j.deadline_at is not null
+          and j.status <> 'processing' and not exists (
+            select from queue.deferred d where d.job_id = j.id and d.run_at = j.deadline_at)""",
     "a unique key is held by a live job": """
         select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
         where j.id is null or j.finished_at is not null""",
-    "a token bucket is never overdrawn": "select job_type from queue.buckets where tokens < -0.000001",
+    "a token bucket is never overdrawn": "select name from queue.buckets where tokens < -0.000001",
 }
 """What must hold in every committed snapshot, as queries that find the offenders."""
 
