@@ -59,7 +59,7 @@ grant usage on schema public to job_worker, authenticated, service_role, anon;
 -- The engine's only clock; tests replace it to move time.
 create function queue.clock() returns timestamptz
 language plpgsql volatile parallel safe -- plpgsql keeps its plan, a SQL function would be planned at each call
-set search_path = '' as $$
+as $$
 begin
   return clock_timestamp();
 end;
@@ -68,7 +68,7 @@ $$;
 -- A version 7 UUID (RFC 9562): milliseconds and their fraction, so that ids made one after the other rise, and inserts
 -- touch neighbouring pages of an index.
 create function queue.new_id() returns uuid
-language plpgsql volatile parallel safe set search_path = '' as $$
+language plpgsql volatile parallel safe as $$
 declare
   v_us bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 begin
@@ -79,7 +79,7 @@ $$;
 
 -- Up to 4,096 of them in rising order: one draw of randomness for all, and a digest for each four.
 create function queue.new_ids(p_count integer) returns uuid[]
-language plpgsql volatile parallel safe set search_path = '' as $$
+language plpgsql volatile parallel safe as $$
 declare
   v_seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
   v_ms text := lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0');
@@ -95,7 +95,7 @@ $$;
 
 -- The smallest id of an instant: ids of jobs begin with when they were made, so ranges of time are ranges of ids.
 create function queue.id_at(p_at timestamptz) returns uuid
-language sql immutable parallel safe set search_path = '' as $$
+language sql immutable parallel safe as $$
   select rpad(lpad(to_hex(greatest(0, floor(extract(epoch from p_at) * 1000))::bigint), 12, '0'), 32, '0')::uuid
 $$;
 
@@ -103,7 +103,7 @@ $$;
 -- p_detail carries a value that they may use.
 create function queue.refuse(p_status integer, p_hint text, p_message text, p_detail text default null)
 returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   raise exception using
     errcode = 'PT' || p_status, message = p_message, hint = p_hint, detail = coalesce(p_detail, '');
@@ -112,14 +112,14 @@ $$;
 
 -- The same answer for what is missing and for what is not the caller's.
 create function queue.refuse_workspace(p_workspace_id uuid) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
 end;
 $$;
 
 create function queue.refuse_job(p_job_id uuid) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
 end;
@@ -127,7 +127,7 @@ $$;
 
 -- p_error is the database's own message (sqlerrm).
 create function queue.refuse_value(p_what text, p_field text, p_error text) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.refuse(400, 'invalid_argument', format('%s has a value of the wrong type: %s', p_what, p_error),
     p_field);
@@ -136,7 +136,7 @@ $$;
 
 -- Refuse what is not an object or has a field of an unknown name, so that a typo is not ignored.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text) returns void
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_name text;
 begin
@@ -151,7 +151,7 @@ end;
 $$;
 
 create function queue.uuid_or_refuse(p_value text, p_field text) returns uuid
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return p_value::uuid;
 exception when invalid_text_representation then
@@ -175,7 +175,7 @@ insert into queue.settings (name, value) values
   ('user_pending_max', '100000'); -- live jobs that people may have in a workspace
 
 create function queue.setting(p_name text) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (select value from queue.settings where name = p_name);
 end;
@@ -183,7 +183,7 @@ $$;
 
 -- Whether this transaction got the lock of the name, which it then holds until its end. Never waits.
 create function queue.try_lock(p_name text) returns boolean
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 begin
   return pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0));
 end;
@@ -191,7 +191,7 @@ $$;
 
 -- Take every right on tables and views from callers, with row level security on.
 create function queue.close_tables(variadic p_relations regclass[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_one regclass;
 begin
@@ -206,7 +206,7 @@ $$;
 
 -- Let members read the rows of their workspaces, the service all, and no one write. A view needs security_invoker.
 create function queue.show_to_members(variadic p_relations regclass[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_one record;
 begin
@@ -223,7 +223,7 @@ $$;
 
 -- Let these roles alone call functions.
 create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_one regproc;
 begin
@@ -237,7 +237,7 @@ $$;
 -- Make functions of another schema callable as p_prefix and their name, as public.plan_read for plans.read. Guests may
 -- call none that is security definer itself: the body is bound when it is made, and its roles need no usage of it.
 create function queue.expose(p_schema text, p_prefix text, p_roles text, variadic p_names text[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_name text;
   v_body regproc;

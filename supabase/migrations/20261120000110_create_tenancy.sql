@@ -28,7 +28,7 @@ select workspace_id, user_id, role from public.workspace_members;
 
 -- Staff, who see every tenant and belong to none.
 create function queue.is_operator() returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
@@ -85,7 +85,7 @@ $$;
 -- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API. Only for functions whose
 -- execute grant already keeps the roles of browsers apart by name.
 create function queue.is_service() returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
@@ -95,7 +95,7 @@ $$;
 
 -- By name, for functions that guests call too, whose calls may come without any claims.
 create function queue.is_service_role() returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return coalesce(auth.jwt() ->> 'role', '') = 'service_role';
 end;
@@ -103,7 +103,7 @@ $$;
 
 -- Refuse callers that do not belong to the workspace with 404.
 create function queue.may_read(p_workspace_id uuid) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()
       and exists (select from queue.tenants as t where t.id = p_workspace_id)) then
@@ -114,7 +114,7 @@ $$;
 
 -- The same, where null means every workspace: for operators and the service alone.
 create function queue.may_read_all(p_workspace_id uuid) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
@@ -126,7 +126,7 @@ $$;
 
 -- Refuse outsiders with 404, and members who do not manage the workspace with 403.
 create function queue.may_manage(p_workspace_id uuid) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   perform queue.may_read(p_workspace_id);
   if not (queue.is_manager(p_workspace_id) or queue.is_operator() or auth.uid() is null and queue.is_service()) then
@@ -137,7 +137,7 @@ $$;
 
 -- The user who enqueues, a member of the workspace, or null for the service; others are refused with 404.
 create function queue.check_caller(p_workspace_id uuid) returns uuid
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
   v_user uuid;

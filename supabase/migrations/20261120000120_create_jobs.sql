@@ -385,7 +385,7 @@ comment on view public.job_events is
   E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, then listen.';
 
 create function queue.refuse_write() returns trigger
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.refuse(403, 'forbidden', format('%I is written by the engine alone', tg_table_name), tg_table_name);
 end;
@@ -395,7 +395,7 @@ create trigger job_events_refuse_write instead of insert or update or delete on 
 
 -- The job, if the caller may see it.
 create function queue.visible_job(p_job_id uuid) returns public.jobs
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_job public.jobs;
 begin
@@ -409,7 +409,7 @@ $$;
 
 -- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a message.
 create function queue.append_event(p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_changes queue.change[];
 begin

@@ -6,7 +6,7 @@
 -- format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.
 create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null)
 returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_root constant jsonb := coalesce(p_root, p_schema);
   v_type constant text := jsonb_typeof(p_value);
@@ -52,7 +52,7 @@ end;
 $$;
 
 create function queue.schema_parts_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_part jsonb;
   v_text text;
@@ -78,7 +78,7 @@ end;
 $$;
 
 create function queue.schema_fields_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_others constant jsonb := p_schema -> 'additionalProperties';
   v_name text;
@@ -105,7 +105,7 @@ end;
 $$;
 
 create function queue.schema_items_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_length constant integer := jsonb_array_length(p_value);
   v_item jsonb;
@@ -127,7 +127,7 @@ end;
 $$;
 
 create function queue.schema_text_error(p_schema jsonb, p_value text, p_path text) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return case
     when char_length(p_value) < (p_schema ->> 'minLength')::numeric
@@ -145,7 +145,7 @@ end;
 $$;
 
 create function queue.schema_number_error(p_schema jsonb, p_value numeric, p_path text) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return case
     when p_value < (p_schema ->> 'minimum')::numeric
@@ -162,7 +162,7 @@ $$;
 -- Why some clients could not read p_value, {status, hint, message, field}; null when nothing does. One job must not
 -- spoil an answer that carries others: JSON parsers stop at about 200 levels, and overflow beyond 1.8e308.
 create function queue.json_problem(p_value jsonb, p_field text, p_max_bytes integer) returns text[]
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_text constant text := p_value::text;
 begin
@@ -183,7 +183,7 @@ $$;
 
 -- Refuse with what json_problem and its like return; p_within comes before the field.
 create function queue.refuse_problem(p_problem text[], p_within text default '') returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.refuse(p_problem[1]::integer, p_problem[2], p_problem[3], p_within || p_problem[4]);
 end;
@@ -191,7 +191,7 @@ $$;
 
 -- What a worker may publish of a type, as JSON Schema; other fields are refused, so that a typo is not ignored.
 create function queue.job_type_schema() returns jsonb
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select $json${"type": "object", "additionalProperties": false, "required": ["job_type"], "properties": {
     "job_type": {"type": "string", "minLength": 1, "maxLength": 100},
     "queue": {"type": "string", "minLength": 1, "maxLength": 100},
@@ -231,7 +231,7 @@ $$;
 -- What is wrong with a payload: {status, hint, message, field}; null when nothing is. One of an older version is for
 -- the worker's upcasters, and is not held to the schema of today.
 create function queue.payload_problem(p_type queue.job_types, p_payload jsonb, p_version integer) returns text[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_problem text[];
 begin
@@ -253,7 +253,7 @@ $$;
 
 -- Why a worker may not publish a type as it says: {status, hint, message, field}; null when it may.
 create function queue.type_problem(p_type jsonb, p_known queue.job_types) returns text[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   c_types constant integer := 2000; -- that workers may publish
   c_steps constant integer := 10; -- far ahead of the known version a stolen key would shut out the real workers
@@ -276,7 +276,7 @@ $$;
 
 -- Whether a worker's key calls, and not the operator's.
 create function queue.is_worker() returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role', '') = 'job_worker';
 end;
@@ -284,7 +284,7 @@ $$;
 
 -- Publish one type, or refuse it; false where a newer version of it is known, which an older worker does not undo.
 create function queue.register_type(p_type jsonb, p_now timestamptz) returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_type constant jsonb := case jsonb_typeof(p_type) when 'object' then (
     select jsonb_object_agg(f.key, f.value) from jsonb_each(p_type) as f where f.value <> 'null') else p_type end;
@@ -344,7 +344,7 @@ $$;
 
 -- Let a type's changed limits hold for its jobs that run and wait already.
 create function queue.apply_limits(p_old queue.job_types, p_new queue.job_types) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   if (p_old.max_concurrency, p_old.workspace_concurrency, p_old.rate_limit, p_old.rate_per_seconds)
       is distinct from (p_new.max_concurrency, p_new.workspace_concurrency, p_new.rate_limit, p_new.rate_per_seconds)

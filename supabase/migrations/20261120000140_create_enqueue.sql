@@ -16,7 +16,7 @@ create unlogged sequence queue.wanted_ms minvalue 0 start 0;
 -- Notify workers that listen when this transaction commits, at most once each 20 ms: a transaction that notifies
 -- commits under a lock of the whole server. A listener looks at once, and again 100 ms later.
 create function queue.notify_workers() returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_ms constant bigint := extract(epoch from clock_timestamp()) * 1000;
 begin
@@ -42,7 +42,7 @@ create constraint trigger feed_notify after insert on queue.feed deferrable init
 -- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
 -- tick of each minute is the safety net.
 create function queue.is_wanted(p_now timestamptz) returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_ms constant bigint := extract(epoch from p_now) * 1000;
 begin
@@ -60,7 +60,7 @@ $$;
 
 -- The same; where plain SQL enqueues, or the database is what invokes the worker, it is invoked here.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   if not queue.is_wanted(p_now) then -- those that listen are notified at the commit
     return false;
@@ -74,7 +74,7 @@ end;
 $$;
 
 create function queue.type_or_refuse(p_job_type text, p_within text default '') returns queue.job_types
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_type queue.job_types;
 begin
@@ -92,7 +92,7 @@ $$;
 
 -- A job's place in its tenant's order: priority, then age. Microseconds since 2020 fit 52 bits until 2162.
 create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigint
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return (p_priority::bigint << 52)
     + least(4503599627370495, greatest(0, extract(epoch from p_at) * 1000000 - 1577836800000000))::bigint;
@@ -100,7 +100,7 @@ end;
 $$;
 
 create function queue.lane_of(p_job_type text, p_queue text, p_within text default '') returns integer
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_lane constant integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue);
 begin
@@ -114,7 +114,7 @@ $$;
 
 -- The W3C trace context of the present request; null where its header is missing or malformed.
 create function queue.request_trace() returns text
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_headers constant text := coalesce(current_setting('request.headers', true), '');
 begin
@@ -125,7 +125,7 @@ $$;
 
 -- A new job's tags: those given, and name:value of the payload fields that its type names; 20 at most, null for none.
 create function queue.tags_of(p_fields text[], p_payload jsonb, p_tags text[]) returns text[]
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   if p_fields = '{}' then
     return nullif(p_tags, '{}');
@@ -145,7 +145,7 @@ $$;
 
 -- What is wrong with options: {message, field}; null when nothing is.
 create function queue.options_problem(p queue.job_options) returns text[]
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return case
     when p.priority not between 0 and 1000 then array['priority must be between 0 and 1000', 'priority']
@@ -183,7 +183,7 @@ $$;
 
 -- Read a job's options; refuse unknown names, wrong types and values. p_within comes before the field's name.
 create function queue.read_options(p_options jsonb, p_within text) returns queue.job_options
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_read queue.job_options;
   v_problem text[];
@@ -217,7 +217,7 @@ create function queue.make_job(
   p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_within text,
   p_now timestamptz, out job public.jobs, out options queue.job_options
 )
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_problem text[];
 begin
@@ -275,7 +275,7 @@ $$;
 
 -- Refuse a job that is to be enqueued later unless it could be enqueued now.
 create function queue.check_item(p_workspace_id uuid, p_user_id uuid, p_item jsonb, p_within text) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.make_job(p_workspace_id, p_user_id, queue.type_or_refuse(p_item ->> 'job_type', p_within),
     coalesce(nullif(p_item -> 'payload', 'null'), '{}'), p_item - '{job_type,payload}'::text[], p_within, queue.clock());
@@ -285,7 +285,7 @@ $$;
 -- Say that a tenant has a ready job in a lane. While the shared lock is held no lease closes the turn or moves its
 -- mark; where one does so just now, it has the lock, and the note remains.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   if current_setting('transaction_isolation') = 'read committed'
       and pg_try_advisory_xact_lock_shared(p_lane, hashtext(p_workspace_id::text)) then
@@ -302,7 +302,7 @@ $$;
 
 -- The gate that a job of the type must pass, named by its key; null for none.
 create function queue.gate_of(p_type queue.job_types, p_key text) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return case when p_type.rate_per_key then coalesce(p_key, '') when p_type.key_concurrency is not null then p_key end;
 end;
@@ -311,7 +311,7 @@ $$;
 -- Place a pending job, whose row the caller holds or writes; true when it may be leased now.
 create function queue.place(p_job public.jobs, p_now timestamptz, p_type queue.job_types default null)
 returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
@@ -340,7 +340,7 @@ $$;
 
 -- Lock jobs: their places first, as leases do, then their records.
 create function queue.lock_jobs(p_ids uuid[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform from queue.ready as r
   join public.jobs as j on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
@@ -357,7 +357,7 @@ $$;
 
 -- Take jobs, which the caller has locked, from where they wait.
 create function queue.take_place(p_ids uuid[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   delete from queue.ready as r using public.jobs as j
   where j.id = any (p_ids) and r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord
@@ -376,7 +376,7 @@ $$;
 
 -- Take an idempotency key for a new job; give the job that has it. 409 when it was used with another payload.
 create function queue.claim_key(p_job public.jobs, p_now timestamptz) returns uuid
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_hash constant text := md5(p_job.payload::text);
   v_expires constant timestamptz :=
@@ -401,7 +401,7 @@ $$;
 -- Give a pending job the payload, priority and time of a newer one; false when it has given up its unique key.
 create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options queue.job_options, p_now timestamptz)
 returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_old public.jobs;
 begin
@@ -432,7 +432,7 @@ $$;
 
 -- Take a unique key for a new job; give the job that holds it, after what the option says of such a conflict.
 create function queue.claim_unique(p_job public.jobs, p_options queue.job_options, p_now timestamptz) returns uuid
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_holder uuid;
 begin
@@ -462,7 +462,7 @@ $$;
 create function queue.claim(
   p_job public.jobs, p_options queue.job_options, p_now timestamptz, p_claimed boolean default false
 ) returns uuid
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_id uuid := p_job.id;
 begin
@@ -490,7 +490,7 @@ create function queue.add(
   p_within text default '', p_claimed uuid default null, -- the id under which its idempotency key is taken already
   out job public.jobs, out created boolean, out is_ready boolean
 )
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_made record;
   v_id uuid;
@@ -523,7 +523,7 @@ $$;
 
 -- What is published of a new job. A minimal type has no such event: the line is for statistics.
 create function queue.created_change(p_job public.jobs) returns queue.change
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return row(p_job.workspace_id, p_job.session_id, 'job.created'::text, jsonb_build_object('status', 'pending', 'attempts', 0,
     'job_type', p_job.job_type), array[p_job.id], case when p_job.is_minimal is null then '{1}'::integer[] end);
@@ -535,7 +535,7 @@ $$;
 create function queue.state_of(
   p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz
 ) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return case p_status
     when 'pending' then case
@@ -550,7 +550,7 @@ $$;
 
 -- A job that was just made, as queue.job_json says it, without a look at what cannot be there yet.
 create function queue.new_job_json(p_job public.jobs) returns jsonb
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return to_jsonb(p_job) || jsonb_build_object(
     'state', queue.state_of('pending', 0, null, p_job.scheduled_for, p_job.created_at),
@@ -591,7 +591,7 @@ comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake
 
 -- Whether items have no options and a small payload each, of types that ask for no more: then one statement adds them.
 create function queue.are_plain(p_items jsonb, p_user_id uuid) returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return not exists (
     select from jsonb_array_elements(p_items) as i
@@ -609,7 +609,7 @@ $$;
 create function queue.add_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
 ) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_trace constant text := queue.request_trace();
   v_ord constant bigint := queue.ord_of(100, p_now);
@@ -646,7 +646,7 @@ $$;
 -- Take the idempotency keys of a call in one statement and one order. Gives for each item with a key the job that has
 -- it; null where none has, or one whose time is over: queue.add takes that.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz) returns uuid[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_expires constant timestamptz :=
     p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer);
@@ -687,7 +687,7 @@ $$;
 
 -- Publish that these jobs were made.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
@@ -707,7 +707,7 @@ $$;
 -- Enqueue many: {ids, created, wake} in the order of p_items. p_user_id is the person who calls; the platform's own
 -- code passes null and may name the job's user in its user_id.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_ids uuid[] := queue.new_ids(jsonb_array_length(p_items));
@@ -890,7 +890,7 @@ create trigger jobs_after_delete after delete on public.jobs
 
 -- Delete everything of a workspace.
 create function queue.forget_workspace(p_workspace_id uuid) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_table name;
 begin

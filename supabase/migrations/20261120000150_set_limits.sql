@@ -17,7 +17,7 @@ insert into queue.settings (name, value) values
 -- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is charged, the same caller's
 -- other transactions are not, so that none waits.
 create function queue.charge(p_caller uuid, p_name text, p_amount double precision) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_bucket constant text := 'u:' || p_caller || '/' || p_name;
@@ -43,7 +43,7 @@ $$;
 
 -- Live jobs of a workspace, counted up to p_most.
 create function queue.count_live(p_workspace_id uuid, p_most integer) returns integer
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (select count(*) from (
     select from queue.places(p_workspace_id, '{pending,processing,waiting}', p_most) limit p_most) as p);
@@ -53,7 +53,7 @@ $$;
 -- Every way to enqueue calls this with a person's new jobs, after they were added. The quota does not apply to the
 -- service. One above 2,000 is counted every ten seconds at most, so that a backlog does not make each enqueue dearer.
 create function queue.charge_enqueues(p_workspace_id uuid, p_user_id uuid, p_count integer) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_max constant integer := coalesce(
@@ -88,7 +88,7 @@ $$;
 -- Called first by calls that read or write many rows. A person has one of them at a time, and user_calls_at_once with
 -- those that wait, for three seconds at most: the rest of the database and its connections stays for others.
 create function queue.take_turn() returns void
-language plpgsql set search_path = ''
+language plpgsql
 set lock_timeout = '3s' as $$
 declare
   v_user uuid := auth.uid();
@@ -128,7 +128,7 @@ comment on function public.open_stream is
 -- Refuse a worker's key that was issued before the last rotation. attach_extensions makes it the first statement of
 -- each function granted to job_worker.
 create function queue.refuse_revoked() returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
   v_revoked jsonb;

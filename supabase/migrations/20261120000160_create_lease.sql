@@ -17,7 +17,7 @@ create type queue.turn as (lane integer, workspace_id uuid, served_at timestampt
 create type queue.share as (lane integer, workspace_id uuid, from_ord bigint, jobs integer);
 
 create function queue.read_lease(p_request jsonb) returns queue.lease_request
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_read queue.lease_request;
 begin
@@ -50,7 +50,7 @@ $$;
 -- The tokens of a bucket at p_now; whole where it has no row yet.
 create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision, p_now timestamptz)
 returns double precision
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return coalesce((
     select least(p_most, b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
@@ -59,7 +59,7 @@ end;
 $$;
 
 create function queue.keep_tokens(p_name text, p_tokens double precision, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   insert into queue.buckets (name, tokens, refilled_at) values (p_name, p_tokens, p_now)
   on conflict (name) do update set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
@@ -71,7 +71,7 @@ $$;
 create function queue.key_tokens(
   p_type queue.job_types, p_workspace_id uuid, p_key text, out tokens double precision, out at timestamptz
 )
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_name constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
   v_waiting integer;
@@ -101,7 +101,7 @@ $$;
 -- Let as many of a key's jobs through its gate as may run; false where another transaction does so now. Under the lock
 -- of the gate they are counted, a statement after it was taken, which sees what its last holder committed.
 create function queue.open_gate(p_job_type text, p_workspace_id uuid, p_key text, p_now timestamptz) returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_type queue.job_types;
   v_rate record;
@@ -149,7 +149,7 @@ $$;
 
 -- Act on notes. Who opens turns is alone, and no one waits; the rest is for the next leases.
 create function queue.open_turns(p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_note record;
   v_done bigint[] := '{}';
@@ -186,7 +186,7 @@ $$;
 
 -- Bring turns back that were aside, at a limit or paused: of a tenant, a type, or all for null. Never waits.
 create function queue.bring_back(p_workspace_id uuid, p_job_type text) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   update queue.turns set aside = false, look_at = null where ctid = any (array(
     select t.ctid from queue.turns as t
@@ -198,7 +198,7 @@ $$;
 
 -- Count leases that began before a limit: of a type, of a tenant, or of both.
 create function queue.bind_leases(p_job_type text, p_workspace_id uuid) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   update queue.leases set bounded = true where ctid = any (array(
     select r.ctid from queue.leases as r
@@ -210,7 +210,7 @@ $$;
 
 -- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed.
 create function queue.regate(p_job_type text) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_type queue.job_types;
   v_now constant timestamptz := queue.clock();
@@ -241,7 +241,7 @@ $$;
 
 -- Try the lock of each limited scope of the turns; gives the names of those held, and whether another has one.
 create function queue.hold_scopes(p_turns queue.turn[], out held text[], out busy boolean)
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_names constant text[] := array(
     select distinct s.name from unnest(p_turns) as t
@@ -268,7 +268,7 @@ returns table (
   lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint, job_type text, weight double precision,
   type_free integer, own_free integer, tenant_free integer
 )
-language sql stable set search_path = '' as $$
+language sql stable as $$
   with types as materialized (
     select y.job_type, y.workspace_concurrency, case
       when y.max_concurrency is null and (y.rate_limit is null or y.rate_per_key) then p_most
@@ -309,7 +309,7 @@ $$;
 create function queue.divide_slots(
   p_turns queue.turn[], p_held text[], p_busy boolean, p_bounded boolean, p_most integer, p_now timestamptz
 ) returns queue.share[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_depth constant integer := ceil(4.0 * p_most / cardinality(p_turns))::integer + 4; -- read of each turn
   v_shares queue.share[];
@@ -357,7 +357,7 @@ create function queue.share_slots(
   p_lanes integer[], p_most integer, p_now timestamptz,
   out shares queue.share[], out bounded boolean, out busy boolean, out is_alone boolean, out found boolean
 )
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_turns record;
   v_held text[];
@@ -395,7 +395,7 @@ create function queue.take_jobs(
   p_shares queue.share[], p_bounded boolean, p_request queue.lease_request, p_now timestamptz,
   out leases json, out leased integer, out changes queue.change[], out unique_ids uuid[]
 )
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   with picked as materialized (
     select h.* from unnest(p_shares) as s
@@ -455,7 +455,7 @@ $$;
 
 -- Put served turns back in the order: one round, or its part by weight.
 create function queue.serve_turns(p_shares queue.share[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   update queue.turns as u set served_at = u.served_at + (p_now - u.served_at) / coalesce(
     (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1)
@@ -469,7 +469,7 @@ $$;
 -- Close turns without a ready job, and move the marks of others to their head: those that no open transaction has put a
 -- job into, a statement after their lock was taken, which sees what was committed before.
 create function queue.tidy_turns(p_shares queue.share[]) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_free constant queue.share[] := array(
     select s from unnest(p_shares) as s
@@ -491,7 +491,7 @@ $$;
 
 -- The leases of an earlier answer to the same call, which may have been lost, as far as they are still held.
 create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (
     select coalesce(json_agg(answer), '[]')
@@ -511,7 +511,7 @@ $$;
 
 -- When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.
 create function queue.next_token_at(p_lanes integer[], p_now timestamptz) returns timestamptz
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (
     select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
@@ -527,7 +527,7 @@ $$;
 
 -- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz) returns bigint
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_next timestamptz;
 begin
@@ -545,7 +545,7 @@ $$;
 
 -- The worker's number; a name that comes for the first time gets one.
 create function queue.worker_of(p_worker_id text, p_now timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_worker integer := (select w.worker from queue.workers as w where w.worker_id = p_worker_id);
 begin
@@ -559,7 +559,7 @@ $$;
 
 -- The lanes that the request's worker serves now.
 create function queue.served_lanes(p_request queue.lease_request) returns integer[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return array(
     select l.lane from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type
@@ -577,7 +577,7 @@ create function queue.lease_ready(
   p_request queue.lease_request, p_lanes integer[], p_changes queue.change[], p_now timestamptz,
   out leases json, out leased integer, out more boolean
 )
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_shares record;
   v_taken record;
@@ -637,7 +637,7 @@ $$;
 create function queue.note_tick(
   p_tick queue.ticks, p_request queue.lease_request, p_leased integer, p_now timestamptz
 ) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_free constant integer := coalesce(p_request.free_slots, p_request.most - p_leased);
 begin
@@ -658,7 +658,7 @@ $$;
 
 -- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is leased.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_request queue.lease_request := queue.read_lease(p_request);
   v_tick queue.ticks;

@@ -17,7 +17,7 @@ create type queue.worker_item as (
 create type queue.verdict as (act text, problem jsonb, message text, run_at timestamptz);
 
 create function queue.read_items(p_items jsonb) returns queue.worker_item[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_items queue.worker_item[];
 begin
@@ -41,14 +41,14 @@ $$;
 
 -- An error as members read it with the job: its traceback and origin are kept with the attempt.
 create function queue.public_error(p_error jsonb) returns jsonb
-language sql immutable set search_path = ''
+language sql immutable
 as $$ select p_error - '{message,traceback,origin}'::text[] $$;
 
 -- When the next attempt begins: after what a foreign service asked for, else exponentially within a tenth, never above
 -- the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 create function queue.retry_at(p_type queue.job_types, p_attempts integer, p_after double precision, p_now timestamptz)
 returns timestamptz
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 declare
   v_wait constant double precision :=
     power(p_type.backoff_factor, least(p_attempts, 60) - 1) * p_type.backoff_first_seconds;
@@ -63,7 +63,7 @@ $$;
 -- Decide what becomes of a job whose worker reports anything but a completion whose result fits; lost: it reports
 -- nothing any more. The caller holds the row.
 create function queue.judge(p_item queue.worker_item, p_now timestamptz) returns queue.verdict
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_job public.jobs;
   v_type queue.job_types;
@@ -112,7 +112,7 @@ $$;
 create function queue.settled_data(
   p_status text, p_attempts integer, p_message text, p_next_retry_at timestamptz, p_wait jsonb
 ) returns jsonb
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   if num_nonnulls(p_message, p_next_retry_at, p_wait) = 0 then
     return jsonb_build_object('status', p_status, 'attempts', p_attempts);
@@ -131,7 +131,7 @@ create type queue.gate as (workspace_id uuid, job_type text, key text, lane inte
 -- gates of their keys open, so that the lease of the same call gets the next job of a full key; unique keys of those
 -- that have ended are freed, and those that wait for them are noted.
 create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_gates queue.gate[];
   v_gate queue.gate;
@@ -171,7 +171,7 @@ create type queue.settled as (
 );
 
 create function queue.settled_type(p_act text) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return case p_act when 'retry' then 'job.retried' when 'lost' then 'job.reclaimed' else 'job.' || p_act end;
 end;
@@ -179,7 +179,7 @@ $$;
 
 -- What was settled: the answers, and what is to be published.
 create function queue.settled_groups(p_moved queue.settled[], out results json, out changes queue.change[])
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select (
     select json_agg(a) from unnest(p_moved) as m cross join lateral (
       select m.id as job_id, m.fence, case m.act when 'cancelled' then m.act else 'applied' end as outcome, m.status,
@@ -195,7 +195,7 @@ $$;
 -- Apply the items whose fence holds, in one statement. A completion wins over a cancel requested meanwhile; any other
 -- outcome then becomes cancelled.
 create function queue.settle_items(p_items queue.worker_item[], p_now timestamptz) returns queue.settled[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_bytes_max constant integer := (queue.setting('result_max_bytes'))::integer;
   v_moved queue.settled[];
@@ -256,7 +256,7 @@ $$;
 
 -- What follows from settlements that are more than a completion.
 create function queue.move_on(p_moved queue.settled[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_waits constant jsonb := (
     select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
@@ -272,7 +272,7 @@ $$;
 -- The answers to items whose lease is no longer held: settled before (then a repeat is answered as the first time),
 -- lost, or never there.
 create function queue.settled_before(p_items queue.worker_item[], p_answered uuid[]) returns json
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (
     select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
@@ -293,7 +293,7 @@ $$;
 
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale or not_found.
 create function queue.settle(p_items queue.worker_item[], out results json, out changes queue.change[])
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_now timestamptz := queue.clock();
   v_moved queue.settled[];
@@ -361,7 +361,7 @@ comment on function public.settle_jobs is E'Settle attempts, and lease the next 
 
 -- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked them.
 create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_moved queue.settled[];
 begin
@@ -392,7 +392,7 @@ $$;
 
 -- Return waiting jobs to the queue, at once; the caller holds their rows and has taken their waits.
 create function queue.resume(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   update public.jobs set status = 'pending', next_retry_at = null
   where id = any (p_ids) and status = 'waiting';
@@ -404,7 +404,7 @@ $$;
 -- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with lease_lost where the
 -- caller does not hold it. p_undone is the end of the refusal's sentence.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text) returns public.jobs
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_job public.jobs;

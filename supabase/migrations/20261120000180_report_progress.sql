@@ -3,7 +3,7 @@
 
 -- The log lines not stored before: p_logs begins with the attempt's line p_from, of which p_known are stored.
 create function queue.new_lines(p_logs jsonb, p_from integer, p_known integer) returns jsonb
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select case
     when jsonb_typeof(p_logs) is distinct from 'array' then '[]'::jsonb
     when p_from is null or p_known <= p_from then p_logs
@@ -14,7 +14,7 @@ $$;
 
 -- A JSON number of milliseconds as an interval of at most ten days; null for anything else.
 create function queue.milliseconds(p_value jsonb) returns interval
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select case when jsonb_typeof(p_value) = 'number' then
     make_interval(secs => least(864000, greatest(0, (p_value #>> '{}')::double precision / 1000))) end
 $$;
@@ -22,7 +22,7 @@ $$;
 -- Store the steps that held jobs have finished, and the one each is in. Workers say how long they ran, not when they
 -- began: their clocks may differ from the database's.
 create function queue.write_steps(p_items queue.worker_item[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   insert into queue.steps (job_id, name, kind, value, started_at, created_at)
   select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
@@ -44,7 +44,7 @@ $$;
 
 -- Add the tags that processors set to their jobs, 20 at most.
 create function queue.add_tags(p_items queue.worker_item[]) returns void
-language sql set search_path = '' as $$
+language sql as $$
   update public.jobs as j
   set tags = (array(
     select t.tag from (
@@ -59,7 +59,7 @@ $$;
 
 -- Store log lines of held jobs, and their events where the type keeps them; gives what is to be published.
 create function queue.write_logs(p_items queue.worker_item[], p_now timestamptz) returns queue.change[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
@@ -103,7 +103,7 @@ $$;
 
 -- Store the progress of held jobs and its events; gives what is to be published.
 create function queue.write_progress(p_items queue.worker_item[], p_now timestamptz) returns queue.change[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
@@ -130,7 +130,7 @@ $$;
 
 -- Store what workers report of jobs that they hold. The caller has locked the leases and the rows.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_held constant queue.worker_item[] := array(
     select i from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
@@ -204,7 +204,7 @@ comment on function public.report_jobs is E'Report on running jobs and renew the
 -- The steps of a job after a place, in order, with their length: at most p_limit.
 create function queue.step_lines(p_job_id uuid, p_name text, p_nth integer, p_limit integer)
 returns table (name text, nth integer, value jsonb, created_at timestamptz, bytes bigint)
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select s.name, s.nth, s.value, s.created_at, octet_length(s.value::text)::bigint
   from queue.steps as s
   where s.job_id = p_job_id and s.nth >= 0 and (p_nth is null or (s.name, s.nth) > (p_name, p_nth))
@@ -216,7 +216,7 @@ $$;
 create function queue.step_page(
   p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint
 )
-language sql stable set search_path = '' as $$
+language sql stable as $$
   with found as materialized (
     select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
@@ -233,7 +233,7 @@ $$;
 
 -- The steps that lines belong to, with the results of children put together.
 create function queue.whole_steps(p_lines jsonb) returns table (name text, value jsonb)
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select l.name, case when max(l.nth) = 0 then (jsonb_agg(l.value)) -> 0
     else jsonb_build_object('children', jsonb_agg(l.value order by l.nth) filter (where l.nth > 0)) end
   from jsonb_to_recordset(p_lines) as l (name text, nth integer, value jsonb) group by l.name
@@ -242,7 +242,7 @@ $$;
 -- The results of a job's finished steps by name, as a lease returns them; null where they are longer than 16,000 bytes:
 -- one answer may hold a thousand jobs, and the worker then reads them by read_steps.
 create function queue.steps_of(p_job_id uuid) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_page record;
 begin

@@ -47,7 +47,7 @@ insert into queue.tasks (name, place, every) values ('waits', 30, '0'); -- at ea
 
 -- What is wrong with a wait that a worker asks for; null when nothing is. Such a wait would never end: the job fails.
 create function queue.wait_problem(p_wait jsonb) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_kind constant text := p_wait ->> 'kind';
 begin
@@ -74,7 +74,7 @@ $$;
 
 -- Note what jobs, whose rows the caller holds, now wait for: p_waits is [{job_id, wait}].
 create function queue.begin_waits(p_waits jsonb, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   with waiting as (
     select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind
@@ -94,7 +94,7 @@ $$;
 
 -- Signal what depends on jobs that have ended: a parent that may wait, live children of one that did not complete.
 create function queue.note_ends(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
@@ -108,7 +108,7 @@ $$;
 
 -- Let waiting jobs, whose waits and records the caller holds, continue with the values of their waits.
 create function queue.end_waits(p_ids uuid[], p_values jsonb[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   with gone as (
     delete from queue.waits where job_id = any (p_ids) returning job_id, name, kind, created_at)
@@ -122,7 +122,7 @@ $$;
 
 -- Of these jobs, the waiting ones whose wait and record are free; they are locked then. Never waits.
 create function queue.hold_waiting(p_ids uuid[]) returns uuid[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_ids constant uuid[] := array(
     select w.job_id from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update skip locked);
@@ -135,7 +135,7 @@ $$;
 
 -- End the waits whose time has passed: sleeping jobs continue, questions and events take their default.
 create function queue.expire_waits(p_now timestamptz, p_limit integer) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_ids uuid[] := array(
     select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit p_limit);
@@ -162,7 +162,7 @@ $$;
 -- parent read the same, whatever becomes of a child. While a child lives nothing is copied, and the wait remembers how
 -- many before it have ended; has_more: call again.
 create function queue.gather(p_wait queue.waits, p_now timestamptz, out is_done boolean, out has_more boolean)
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   c_rows constant integer := 1000;
   c_bytes constant bigint := 8000000;
@@ -203,7 +203,7 @@ $$;
 
 -- Look at waiting jobs again; returns those that are locked just now.
 create function queue.check_waits(p_ids uuid[], p_now timestamptz) returns uuid[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_held constant uuid[] := queue.hold_waiting(p_ids);
   v_locked constant uuid[] := array(
@@ -241,7 +241,7 @@ $$;
 
 -- Read signals, the oldest first; returns how many were handled.
 create function queue.drain_signals(p_now timestamptz, p_limit integer) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   c_most constant integer := 500; -- jobs that one signal concerns at once
   v_ids constant bigint[] := array(
@@ -287,7 +287,7 @@ $$;
 
 -- The maintenance of waits, and of events that no one will wait for any more.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_done integer := 0;
   v_now integer;

@@ -5,7 +5,7 @@ create index jobs_by_replay on public.jobs (replay_of) where replay_of is not nu
 -- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others end at once. Their
 -- children are not cancelled here. Returns how many changed.
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_asked uuid[];
   v_still uuid[];
@@ -26,7 +26,7 @@ $$;
 
 -- Cancel jobs and their live children; returns how many changed.
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_all uuid[];
 begin
@@ -43,7 +43,7 @@ $$;
 
 -- Cancel those of the jobs that no one has locked; returns the others. Never waits, for maintenance.
 create function queue.cancel_free(p_ids uuid[], p_reason text, p_now timestamptz) returns uuid[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_held uuid[];
 begin
@@ -90,7 +90,7 @@ comment on function public.cancel_job is E'Cancel a job and its live children; r
 -- unique key another holds by now stay as they are; children that ended only because their parent did run again with
 -- it. Returns how many.
 create function queue.retry_held(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_ids uuid[];
   v_children uuid[];
@@ -132,7 +132,7 @@ $$;
 
 -- A job's tags without those of its payload's fields, for when it gets another payload.
 create function queue.given_tags(p_job public.jobs) returns text[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_derived constant text[] := coalesce(queue.tags_of((
     select t.tagged_by from queue.job_types as t where t.job_type = p_job.job_type), p_job.payload, '{}'), '{}');
@@ -144,7 +144,7 @@ $$;
 
 -- Give a pending job, whose record the caller holds, another payload, checked as at an enqueue.
 create function queue.change_payload(p_job public.jobs, p_payload jsonb, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_type constant queue.job_types := queue.type_or_refuse(p_job.job_type);
   v_problem constant text[] := queue.payload_problem(v_type, p_payload, null);
@@ -210,7 +210,7 @@ comment on function public.retry_job is E'Run a failed or cancelled job again, o
 create function queue.chosen_jobs(
   p_workspace_id uuid, p_filter jsonb, p_states text[], p_usual text[], p_limit integer
 ) returns uuid[]
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_filter constant jsonb := coalesce(nullif(p_filter, 'null'), '{}');
   v_key constant text := case when v_filter ? 'status' and not v_filter ? 'state' then 'status' else 'state' end;
@@ -290,7 +290,7 @@ comment on function public.retry_jobs is E'Run failed jobs (cancelled ones if th
 -- The steps that a replay from a step keeps: those that finished before it; in its graph all but it and the stages that
 -- come after it. None for null.
 create function queue.kept_steps(p_job_id uuid, p_from text) returns table (name text)
-language sql stable set search_path = '' as $$
+language sql stable as $$
   with recursive graph as (
     select g.value as shape from queue.steps as g
     where g.job_id = p_job_id and g.kind = 'graph' and jsonb_typeof(g.value) = 'object' and g.value ? p_from
@@ -310,7 +310,7 @@ $$;
 
 -- Refuse the request of a replay that names what the job does not have.
 create function queue.check_replay(p_job public.jobs, p_request jsonb, p_results jsonb) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_from constant text := p_request ->> 'from_step';
   v_unknown text;
@@ -407,7 +407,7 @@ comment on function public.job_replays is 'The job, what it is a replay of, and 
 
 -- Refuse callers who may not pause so much: managers their workspace and its types, operators and the service all.
 create function queue.may_pause(p_workspace_id uuid, p_kind text) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   if queue.is_operator() or auth.uid() is null and queue.is_service() then
     return;

@@ -27,7 +27,7 @@ create index followers_by_user on queue.followers (user_id);
 
 -- Tests replace it.
 create function queue.message_second() returns bigint
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 begin
   return floor(extract(epoch from clock_timestamp()))::bigint;
 end;
@@ -36,7 +36,7 @@ $$;
 -- Messages a second that may be sent, deliveries included: a fifth below what the plans allow, so that the six seconds
 -- that any five lie within stay below five of the plan's.
 create function queue.message_budget() returns integer
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
     from queue.settings where name = 'realtime_messages_per_second');
@@ -45,7 +45,7 @@ $$;
 
 -- How many messages have been counted in this second. The first who asks in a second marks where it began.
 create function queue.messages_used(out used bigint, out is_new boolean)
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   c_bits constant integer := 42; -- of the mark for the count; above them 20 for the second
   v_second constant bigint := queue.message_second() & ((1 << 20) - 1);
@@ -63,7 +63,7 @@ end;
 $$;
 
 create function queue.count_up(p_counter regclass, p_count bigint) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   for v_each in 1 .. p_count loop -- cheaper than a query
     perform nextval(p_counter);
@@ -75,7 +75,7 @@ $$;
 -- three quarters, and announcements all of it. What a transaction sends arrives at its end, all at once, so it may send
 -- no more than a second holds.
 create function queue.may_send(p_cost bigint, p_is_minor boolean) returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_budget constant integer := queue.message_budget() * case when p_is_minor then 2 else 3 end / 4;
   v_sent constant bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
@@ -98,7 +98,7 @@ $$;
 
 -- A message of one event is that event; one of several has groups of events that differ in their job and number alone.
 create function queue.message_of(p_changes queue.change[], p_now timestamptz, out event text, out payload jsonb)
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_one constant queue.change := p_changes[1];
 begin
@@ -121,7 +121,7 @@ $$;
 create function queue.changes_by_topic(p_changes queue.change[]) returns table (
   topic text, changes queue.change[]
 )
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_jobs constant uuid[] := array(
     select distinct substr(f.topic, 5)::uuid from queue.followers as f where f.topic like 'job:%');
@@ -158,7 +158,7 @@ $$;
 -- budget does not reach. A failure only warns: what matters can also be read.
 create function queue.send_messages(p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean)
 returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_cost bigint := 2 * cardinality(p_topics); -- at least one watcher each
 begin
@@ -184,7 +184,7 @@ $$;
 create function queue.send_events(
   p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
 ) returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_message record;
   v_topics text[];
@@ -207,7 +207,7 @@ $$;
 -- Publish what a statement has done, see the head of this file. The caller holds the jobs' rows. What has no numbers is
 -- no event of its jobs: a line of the feed alone.
 create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   c_minor constant text[] := array['job.progress', 'job.log'];
   v_xid constant xid8 := pg_current_xact_id();
@@ -240,7 +240,7 @@ $$;
 -- Ask those who watch topics whose messages were held back to read again, one message a topic, the longest held first
 -- and as far as the budget reaches; returns how many topics.
 create function queue.announce_held() returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_ids bigint[];
   v_room bigint;
@@ -361,7 +361,7 @@ select queue.allow('anon, authenticated, service_role', 'public.follow_topic', '
 
 -- The maintenance of what is live: announcements, clients that have left, and the end of the feed.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_done integer := queue.announce_held();
   v_place xid8;
@@ -386,7 +386,7 @@ $$;
 -- snapshot: what was not visible in it and is visible now is new, whatever the order of commits. Within a batch it is
 -- "seen~until~place.id~job_id~seq", with the place in the feed and the event of the last line read.
 create function queue.feed_cursor(p_cursor text) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_parts constant text[] := string_to_array(p_cursor, '~');
   v_place constant text[] := string_to_array(v_parts[3], '.');
@@ -414,7 +414,7 @@ $$;
 create function queue.feed_lines(
   p_workspace_id uuid, p_session_id text, p_place xid8, p_id bigint, p_until xid8, p_limit integer
 ) returns setof queue.feed
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   if p_session_id is null then
     return query select f.* from queue.feed as f
@@ -434,7 +434,7 @@ create function queue.feed_page(
   p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
   out events jsonb, out places jsonb, out place text
 )
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   v_seen constant pg_snapshot := p_cursor ->> 'seen';
@@ -475,7 +475,7 @@ end;
 $$;
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_cursor constant jsonb := queue.feed_cursor(p_cursor);

@@ -5,7 +5,7 @@
 -- A cron field as a mask: a character per value from p_low to p_high, 1 where it matches; null when it cannot be read.
 -- p_names are names of the values from p_low on.
 create function queue.cron_mask(p_field text, p_low integer, p_high integer, p_names text[] default '{}') returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_mask text := repeat('0', p_high - p_low + 1);
   v_part text;
@@ -51,7 +51,7 @@ $$;
 -- An expression as masks: {minutes, hours, days, months, weekdays, which of hours, days and weekdays are *}.
 -- A day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.
 create function queue.cron_parse(p_cron text) returns text[]
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_fields text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
@@ -80,7 +80,7 @@ $$;
 
 -- The first minute after p_after that the masks match, in local time; null when none comes within nine years.
 create function queue.cron_wall(p_plan text[], p_after timestamp) returns timestamp
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_day date := p_after::date;
   v_last constant date := v_day + 366 * 9; -- the rarest date, 29 February, comes within eight years
@@ -121,7 +121,7 @@ $$;
 -- may come twice (clocks go back) or never (they go forward): fixed hours run once, at the first or right after the
 -- gap; hours given as * run each real hour.
 create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_every_hour constant boolean := left(p_plan[6], 1) = '1';
   v_wall timestamp := (p_after at time zone p_timezone) - interval '2 hours';
@@ -148,7 +148,7 @@ end;
 $$;
 
 create function queue.check_zone(p_timezone text) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   if p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
     raise invalid_parameter_value;
@@ -189,13 +189,13 @@ insert into queue.tasks (name, place, every) values ('schedules', 40, '1 second'
 
 -- The workspace of jobs that belong to no tenant: it has no members, so that only operators see them.
 create function queue.system_workspace() returns uuid
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
 -- Enqueue the due runs of one schedule, at most 100, and move it on. A run more than five minutes late counts as
 -- missed where those are skipped. A type that no worker serves any more gets none: they would only pile up.
 create function queue.fire_schedule(p_schedule queue.schedules, p_now timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_item constant jsonb := p_schedule.options
     || jsonb_build_object('job_type', p_schedule.job_type, 'payload', p_schedule.payload);
@@ -229,7 +229,7 @@ $$;
 
 -- Maintenance: enqueue what is due, one subtransaction a schedule, so that a failure of one stops no other.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_schedule queue.schedules;
   v_fired integer := 0;
@@ -256,7 +256,7 @@ end;
 $$;
 
 create function queue.check_schedule(p_schedule jsonb) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_problem constant text[] := case
     when coalesce(char_length(p_schedule ->> 'name'), 0) not between 1 and 200
@@ -277,7 +277,7 @@ $$;
 
 -- The first run after now, or 400 for an expression or a zone that has none.
 create function queue.first_run(p_cron text, p_timezone text, p_now timestamptz) returns timestamptz
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_next timestamptz;
 begin
@@ -294,7 +294,7 @@ $$;
 -- Write one schedule; p_keeps: whether one that is switched off stays so. The same expression keeps its place: saving
 -- twice must neither skip nor repeat a run.
 create function queue.save_schedule(p_schedule queue.schedules, p_keeps boolean default false) returns queue.schedules
-language sql set search_path = '' as $$
+language sql as $$
   insert into queue.schedules as s
   select (p_schedule).*
   on conflict (workspace_id, name) do update set cron = excluded.cron, plan = excluded.plan,
@@ -308,7 +308,7 @@ $$;
 
 -- People switch a schedule that is declared in code on or off, and change nothing else of it.
 create function queue.switch_schedule(p_now queue.schedules, p_schedule jsonb) returns jsonb
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_changed text;
   v_made queue.schedules;
@@ -433,7 +433,7 @@ comment on function public.next_runs is
 -- Store what a registered type declares, after its row is written: new and changed schedules apply at once, missing
 -- ones go. A type without the field keeps those that it had.
 create function queue.declare_schedules(p_type jsonb, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_one jsonb;
 begin
@@ -454,7 +454,7 @@ $$;
 
 -- Rows for what job types declare: of one type, or of all for one new workspace. One switched off stays off.
 create function queue.spread_schedules(p_job_type text, p_workspace_id uuid, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   if p_workspace_id is null then
     delete from queue.schedules as s using queue.job_types as t

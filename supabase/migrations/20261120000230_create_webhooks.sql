@@ -38,7 +38,7 @@ insert into queue.lanes (queue, job_type) values ('default', 'webhook_delivery')
 
 -- Enqueue the deliveries of one endpoint for what lies before p_end, some 500 lines of the feed a call.
 create function queue.deliver(p_webhook queue.webhooks, p_end xid8) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_end xid8;
   v_items jsonb;
@@ -68,7 +68,7 @@ $$;
 
 -- Maintenance: enqueue the deliveries of every endpoint; one that is refused stops no other.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_end constant xid8 := pg_snapshot_xmin(pg_current_snapshot()); -- every line before it is committed
   v_webhook queue.webhooks;
@@ -95,7 +95,7 @@ $$;
 -- it takes a name. p_private allows private hosts and plain http; null takes the setting. The worker checks the address
 -- that the name resolves to when it connects.
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_host constant text := lower(substring(p_url from '^https?://([^/?#@\\[:space:]]+)([/?#]|$)'));
   v_name constant text := substring(v_host from '^(.*?)(:[0-9]{1,5})?$');
@@ -111,7 +111,7 @@ $$;
 
 -- A webhook without its secrets. The address of a chat service's hook is its password: only managers read it whole.
 create function queue.webhook_json(p_webhook queue.webhooks, p_whole boolean default true) returns jsonb
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
     || case when p_whole then '{}' else jsonb_build_object('url', substring(p_webhook.url from '^https?://')
       || substring(p_webhook.url from '^https?://(?:[^/?#]*@)?([^/?#]*)') || '/…') end
@@ -119,7 +119,7 @@ $$;
 
 -- A JSON array of names as an array, null for null; anything else is refused.
 create function queue.names_of(p_webhook jsonb, p_field text, p_form text) returns text[]
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   if coalesce(jsonb_typeof(p_webhook -> p_field), 'null') = 'null' then
     return null;
@@ -133,7 +133,7 @@ end;
 $$;
 
 create function queue.check_webhook(p_webhook jsonb) returns void
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_problem text[];
 begin

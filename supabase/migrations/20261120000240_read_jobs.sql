@@ -6,7 +6,7 @@ create index job_logs_by_workspace on public.job_logs (workspace_id, id);
 
 -- An error in one line, the exception's type before its message as Python prints it; the engine's own as it is.
 create function queue.error_line(p_message text, p_error jsonb) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_kind constant text := substring(p_error ->> 'type' from '[^.]+$');
 begin
@@ -19,7 +19,7 @@ $$;
 
 -- The same for errors that differ only in numbers and ids.
 create function queue.fingerprint(p_message text, p_error jsonb) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)), '[0-9a-f-]*[0-9][0-9a-f-]*', '#',
     'g')), 16);
@@ -27,7 +27,7 @@ end;
 $$;
 
 create function queue.waiting_for(p_wait queue.waits) returns jsonb
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return jsonb_strip_nulls(jsonb_build_object('kind', p_wait.kind, 'name', p_wait.name,
     'question', p_wait.data -> 'question', 'options', p_wait.data -> 'options', 'job_ids', p_wait.data -> 'job_ids',
@@ -40,7 +40,7 @@ $$;
 -- queue_ms: from being due to the first start. run_ms: all attempts, the running one until now. runs: how often it was
 -- leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions, children.
 create function queue.job_facts(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
   v_total constant double precision
@@ -75,7 +75,7 @@ $$;
 
 -- A job's columns as clients read them: without those of the engine, and with what null stands for.
 create function queue.job_columns(p_job public.jobs) returns jsonb
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return to_jsonb(p_job) - '{lane,ord,worker,is_minimal}'::text[] || jsonb_build_object(
     'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
@@ -84,7 +84,7 @@ end;
 $$;
 
 create function queue.job_json(p_job public.jobs) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return queue.job_columns(p_job) || queue.job_facts(p_job, queue.clock());
 end;
@@ -99,7 +99,7 @@ comment on function public.get_job is 'A job as JSON; 404 when it is missing or 
 
 -- The first three simple values of a payload in a line, as `to: a@b.test, count: 3`; null without any.
 create function queue.glimpse(p_payload jsonb) returns text
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
   from (select e.key, e.value, e.n from jsonb_each(p_payload) with ordinality as e (key, value, n)
     where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f
@@ -107,7 +107,7 @@ $$;
 
 -- A job in a list: a glimpse of its payload, its error and its question cut; get_job has them whole.
 create function queue.listed_json(p_job public.jobs) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_glimpse constant text := queue.glimpse(p_job.payload);
   v_facts jsonb;
@@ -129,7 +129,7 @@ $$;
 
 -- The checked filter of a list, without nulls. An unknown name or word would match everything, or nothing: refused.
 create function queue.list_filter(p_filter jsonb) returns jsonb
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_problem record;
@@ -157,14 +157,14 @@ $$;
 
 -- The digits of (a part of) an id, 6 to 32 of them; null for any other text.
 create function queue.hex_of(p_text text) returns text
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select case when h ~ '^[0-9a-f]{6,32}$' then h end from replace(lower(btrim(p_text)), '-', '') as h
 $$;
 
 -- Whose jobs a list shows: the caller's workspaces, the one of them that is named (else 404), or the one that the
 -- service names. Null for all of them: the service's search by id, session or parent.
 create function queue.list_workspaces(p_filter jsonb) returns uuid[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_named constant uuid := p_filter ->> 'workspace_id';
 begin
@@ -184,7 +184,7 @@ $$;
 
 -- Conditions of a filter on p, a job, as SQL; null, and so omitted by concat, is what the filter does not name.
 create function queue.list_where(p_filter jsonb) returns text
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select concat(
     ' and p.status = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'status') || ')))',
     ' and queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, ' || quote_literal(queue.clock())
@@ -221,7 +221,7 @@ $$;
 -- Ids of the jobs that a filter's states, or its tag, name, from the narrow table of each; null when a state has no
 -- table, or when there are more than 10,000: then the newest jobs are looked at instead.
 create function queue.list_ids(p_filter jsonb, p_workspaces uuid[]) returns uuid[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_states constant text[] := array(
     select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
@@ -248,7 +248,7 @@ $$;
 -- each table, with the state as far as the table knows it.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 #variable_conflict use_column
 declare
   v_low constant uuid := coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000');
@@ -292,7 +292,7 @@ $$;
 -- The next p_slice jobs of a list in its order, before p_before, as SQL.
 create function queue.list_from(p_filter jsonb, p_workspaces uuid[], p_ids uuid[], p_before uuid, p_slice integer)
 returns text
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_hex constant text := queue.hex_of(p_filter ->> 'id_prefix');
   v_head constant text := case when p_filter ? 'parent_id' then 'parent_id' when p_filter ? 'session_id'
@@ -323,7 +323,7 @@ $$;
 create function queue.search_jobs(
   p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[], out place uuid
 )
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_ids constant uuid[] := queue.list_ids(p_filter, p_workspaces);
@@ -351,7 +351,7 @@ $$;
 
 -- Ids of a workspace's jobs that match a filter of list_jobs, the newest first.
 create function queue.find_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer) returns uuid[]
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return (queue.search_jobs(queue.list_filter(p_filter), array[p_workspace_id], null, p_limit)).ids[:p_limit];
 end;
@@ -397,7 +397,7 @@ comment on function public.list_jobs is
 -- one. What lives or failed is counted up to 10,000 of each table, what completed or was cancelled among the newest
 -- 10,000 jobs; at_least names the states of which there are more.
 create function queue.count_states(p_workspace_id uuid, p_filter jsonb) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_most constant integer := 10000;
   v_lanes constant integer[] := array(
@@ -504,7 +504,7 @@ create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns 
   fence integer, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
   error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
 )
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select a.fence, a.attempt, w.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data,
     a.traceback, a.origin, null::timestamptz
   from (select * from queue.attempts as e where e.job_id = p_job.id order by e.fence desc limit p_limit) as a
@@ -550,7 +550,7 @@ comment on function public.job_attempts is
 
 -- The latest 200 finished steps and waits of a job, then the step or the wait that has not ended.
 create function queue.trace_steps(p_job_id uuid) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
     (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
         'ended_at', t.created_at) as line
@@ -569,7 +569,7 @@ $$;
 
 -- One job of a trace.
 create function queue.traced_json(p_job public.jobs, p_is_root boolean) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select jsonb_build_object('id', p_job.id, 'parent_id', case when not p_is_root then p_job.parent_id end,
     'job_type', p_job.job_type, 'status', p_job.status, 'created_at', p_job.created_at,
     'scheduled_for', p_job.scheduled_for, 'finished_at', p_job.finished_at, 'next_retry_at', p_job.next_retry_at,

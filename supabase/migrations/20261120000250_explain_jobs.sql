@@ -1,12 +1,12 @@
 -- Why is my job not running? One sentence, a reason and data for each place that a job can be in.
 
 create function queue.utc(p_at timestamptz) returns text
-language sql immutable set search_path = ''
+language sql immutable
 as $$ select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') $$;
 
 -- A job's error as part of a sentence: on one line, the first 300 characters.
 create function queue.shown_error(p_job public.jobs) returns text
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 declare
   v_line constant text
     := btrim(regexp_replace(queue.error_line(p_job.error_message, p_job.error_data), '\s+', ' ', 'g'));
@@ -18,7 +18,7 @@ $$;
 -- The latest run of each worker that is alive: it was seen within three minutes, within 90 seconds where the run has
 -- ended, or it holds a lease that has not expired.
 create function queue.alive_runs(p_now timestamptz) returns setof queue.ticks
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select distinct on (t.worker) t.*
   from (select * from queue.ticks order by started_at desc limit 200) as t
   where t.seen_at > p_now - case when t.ended_at is null then interval '3 minutes' else interval '90 seconds' end
@@ -29,7 +29,7 @@ $$;
 -- Whether workers run, but none of them serves the type, in the queue if one is named. False while no worker runs, and
 -- for a type registered a moment ago: its worker is about to begin.
 create function queue.unserved(p_job_type text, p_now timestamptz, p_queue text default null) returns boolean
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select count(*) > 0 and not coalesce(bool_or((r.job_types is null or p_job_type = any (r.job_types))
       and (p_queue is null or r.queues is null or p_queue = any (r.queues))), false)
     and not exists (select from queue.job_types as t
@@ -40,7 +40,7 @@ $$;
 -- For enqueues: a sentence about the first of these types that no worker serves, or, where the setting
 -- refuse_unserved_types is true, a refusal.
 create function queue.unserved_warning(p_job_types text[]) returns text
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_type constant text := (select u from unnest(p_job_types) as u where queue.unserved(u, v_now) order by 1 limit 1);
@@ -58,7 +58,7 @@ $$;
 
 -- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
 create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid) returns setof queue.pauses
-language sql stable rows 1 set search_path = '' as $$
+language sql stable rows 1 as $$
   select * from queue.pauses as p
   where (p.kind, p.name) in (('type', p_job_type), ('queue', p_queue), ('workspace', p_workspace_id::text),
     ('workspace_type', p_workspace_id || '/' || p_job_type))
@@ -66,7 +66,7 @@ language sql stable rows 1 set search_path = '' as $$
 $$;
 
 create function queue.explain_pause(p_job public.jobs) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select jsonb_build_object('reason', p.kind || '_paused',
     'sentence', format('%s been paused since %s%s.', case p.kind
         when 'type' then format('The job type %s has', p_job.job_type) when 'workspace' then 'The workspace has'
@@ -82,7 +82,7 @@ $$;
 
 -- That no worker runs, or none that serves the job; null where one does.
 create function queue.explain_workers(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_seen timestamptz;
 begin
@@ -108,7 +108,7 @@ $$;
 
 -- The narrowest limit of concurrency that is used up for a ready job; null for none.
 create function queue.explain_concurrency(p_job public.jobs, p_type queue.job_types) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   with held as materialized (
     select l.workspace_id, n.job_type from queue.leases as l join queue.lanes as n on n.lane = l.lane),
   limits as (
@@ -135,7 +135,7 @@ language sql stable set search_path = '' as $$
 $$;
 
 create function queue.explain_rate(p_job public.jobs, p_type queue.job_types, p_now timestamptz) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_rate constant double precision := p_type.rate_limit / p_type.rate_per_seconds;
   v_tokens double precision;
@@ -159,7 +159,7 @@ $$;
 
 -- How many jobs are ahead of a ready one that nothing else stops: those of its tenant in its lane that can run.
 create function queue.explain_line(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_ready_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
   v_from constant bigint := coalesce((select t.from_ord from queue.turns as t
@@ -196,7 +196,7 @@ end;
 $$;
 
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_type queue.job_types;
 begin
@@ -208,7 +208,7 @@ end;
 $$;
 
 create function queue.explain_end(p_job public.jobs) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return jsonb_build_object('reason', p_job.status,
     'sentence', case p_job.status
@@ -228,7 +228,7 @@ end;
 $$;
 
 create function queue.explain_lease(p_job public.jobs, p_now timestamptz) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select jsonb_build_object(
     'reason', case when l.expires_at <= p_now then 'lease_expired'
       when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end,
@@ -248,7 +248,7 @@ language sql stable set search_path = '' as $$
 $$;
 
 create function queue.explain_wait(p_job public.jobs) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_wait queue.waits;
   v_live integer;
@@ -277,7 +277,7 @@ end;
 $$;
 
 create function queue.explain_delay(p_job public.jobs, p_run_at timestamptz, p_now timestamptz) returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return jsonb_build_object('estimated_start_at', greatest(p_run_at, p_now),
     'reason', case when p_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'

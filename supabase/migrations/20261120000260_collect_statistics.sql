@@ -17,14 +17,14 @@ create index stats_by_time on queue.stats (minutes, at, job_type);
 insert into queue.tasks (name, place, every) values ('statistics', 60, '5 seconds');
 
 create function queue.bucket_of(p_ms double precision) returns integer
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return least(120, floor(ln(greatest(0, p_ms) + 1) / ln(1.25)));
 end;
 $$;
 
 create function queue.add_histograms(p_one jsonb, p_other jsonb) returns jsonb
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   if p_one is null or p_other is null then
     return coalesce(p_one, p_other);
@@ -40,7 +40,7 @@ create aggregate queue.sum_histogram(jsonb) (sfunc = queue.add_histograms, stype
 
 -- Percentiles of a histogram, each within about 12 %.
 create function queue.percentiles(p_buckets jsonb) returns jsonb
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select jsonb_build_object(
     'p50_ms', round((power(1.25, min(b.bucket) filter (where b.running >= 0.50 * b.total) + 0.5) - 1)::numeric, 1),
     'p95_ms', round((power(1.25, min(b.bucket) filter (where b.running >= 0.95 * b.total) + 0.5) - 1)::numeric, 1),
@@ -53,7 +53,7 @@ $$;
 
 -- Add what lines of the feed say, from one place up to another, to the statistics.
 create function queue.fold_feed(p_from xid8, p_end xid8, p_since timestamptz) returns integer
-language sql set search_path = '' as $$
+language sql as $$
   with ended as materialized (
     select l.at, l.workspace_id, j.job_type, k.outcome, j.is_minimal, j.created_at,
       case when k.outcome in ('completed', 'failed') then queue.bucket_of(j.queue_ms) end as wait,
@@ -89,7 +89,7 @@ $$;
 
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines at a time; drop what is old.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_last constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
   -- a line that is not committed yet is no older than the oldest transaction that writes
@@ -122,7 +122,7 @@ $$;
 
 -- Lines of a workspace or (null) of all since an instant: of minutes for the last day, else of hours.
 create function queue.stat_lines(p_workspace_id uuid, p_since timestamptz, p_now timestamptz) returns setof queue.stats
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_minutes constant smallint := case when p_since >= p_now - interval '24 hours 1 minute' then 1 else 60 end;
 begin
@@ -137,14 +137,14 @@ $$;
 
 -- How many jobs of a type ended in a workspace in the last ten minutes.
 create function queue.ended_lately(p_workspace_id uuid, p_job_type text, p_now timestamptz) returns bigint
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select sum(s.jobs)::bigint from queue.stats as s
   where s.workspace_id = p_workspace_id and s.minutes = 1 and s.at > p_now - interval '10 minutes'
     and s.job_type = p_job_type and s.outcome in ('completed', 'failed')
 $$;
 
 create function queue.outcome_counts(p_lines queue.stats[]) returns jsonb
-language sql immutable set search_path = '' as $$
+language sql immutable as $$
   select jsonb_object_agg(k.name, coalesce(n.jobs, 0))
   from (values ('enqueued', 'enqueued'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'),
     ('retried', 'retry'), ('lost', 'lost'), ('redriven', 'redriven')) as k (name, outcome)
@@ -154,7 +154,7 @@ $$;
 -- Numbers of each type: counts, success_rate 0 to 1, percentiles of run and queue time.
 create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_now timestamptz)
 returns table (job_type text, line jsonb)
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select n.job_type, n.counts || jsonb_build_object(
     'success_rate', round((n.counts ->> 'completed')::numeric
       / nullif((n.counts ->> 'completed')::numeric + (n.counts ->> 'failed')::numeric, 0), 4),
@@ -169,7 +169,7 @@ $$;
 -- none serves the lane); at_limit; blocked (behind the gate of their key); ready. At most 10,000 in all lanes.
 create function queue.due_jobs(p_workspace_id uuid, p_now timestamptz)
 returns table (job_type text, cause text, ready_at timestamptz, jobs bigint, is_whole boolean)
-language sql stable set search_path = '' as $$
+language sql stable as $$
   with lanes as materialized (
     select l.lane, l.job_type, l.queue, queue.unserved(l.job_type, p_now, l.queue) as is_unserved,
       greatest(100, 10000 / count(*) over ()) as most
@@ -199,7 +199,7 @@ $$;
 -- Due jobs by what keeps them, with a verdict for readiness: stalled are ready ones while for two minutes nothing was
 -- leased or ran. Unserved types warn and never fail: the rest is well, and restarting it would not help.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   with life as materialized (
     select exists (select from queue.leases where expires_at > p_now) as is_running,
       (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t) as at),
@@ -239,7 +239,7 @@ $$;
 
 -- Messages to Realtime as a plan counts them, since the server last started after a crash.
 create function queue.message_numbers() returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select jsonb_build_object('budget_per_second', queue.message_budget(),
     'setting', queue.setting('realtime_messages_per_second'),
     'counted', coalesce(pg_sequence_last_value('queue.messages_counted'), 0),
@@ -291,7 +291,7 @@ comment on function public.queue_health is
 
 -- What only the numbers of all workspaces have: the latest runs of workers, and each type's limits.
 create function queue.whole_numbers() returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select jsonb_build_object('messages', queue.message_numbers(),
     'workers', (select coalesce(jsonb_agg(to_jsonb(t) - '{last_call,worker}'::text[]
         || jsonb_build_object('worker_id', w.worker_id) order by t.started_at desc), '[]')
@@ -384,7 +384,7 @@ comment on function public.queue_series is
 -- The latest run of each worker that serves a type, with its state: alive, stale (seen within ten minutes), or gone.
 create function queue.serving(p_job_type text, p_now timestamptz)
 returns table (worker_id text, version text, started_at timestamptz, seen_at timestamptz, queues text[], state text)
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select w.worker_id, t.version, t.started_at, t.seen_at, t.queues,
     case when exists (select from queue.alive_runs(p_now) as r where r.worker = t.worker) then 'alive'
       when t.seen_at > p_now - interval '10 minutes' then 'stale' else 'gone' end
@@ -396,7 +396,7 @@ $$;
 
 create function queue.type_line(p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb, p_now timestamptz)
 returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select jsonb_build_object('job_type', p_type.job_type, 'queue', p_type.queue, 'description', p_type.description,
     'source', p_type.source, 'version', p_type.schema_version, 'internal', p_type.internal, 'refusal', p_type.refusal,
     'paused_at', p.paused_at, 'pause_reason', p.reason, 'registered_at', p_type.registered_at,

@@ -26,7 +26,7 @@ insert into queue.tasks (name, place, every) values ('guests', 75, '1 hour');
 
 -- Another key, after worker keys were revoked.
 create function queue.renew_guest_key() returns void
-language sql set search_path = '' as $$
+language sql as $$
   update queue.settings set updated_at = queue.clock(),
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key'
@@ -41,7 +41,7 @@ comment on function public.guest_key is E'The key with which the API signs the a
 
 -- A session that is missing, ended, closed or another's: one answer for all, without its id, which may be a key.
 create function queue.refuse_session() returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.refuse(404, 'session_not_found', 'no such session');
 end;
@@ -50,7 +50,7 @@ $$;
 -- The address of the caller, of IPv6 its network /64: what the API signed, else what the gateway saw; unknown where
 -- there is none. Nothing that a caller says of itself.
 create function queue.client_address() returns text
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_headers constant jsonb := nullif(current_setting('request.headers', true), '');
   v_signed constant text[] := string_to_array(v_headers ->> 'x-minutehand-client', ' ');
@@ -76,7 +76,7 @@ $$;
 -- together, and guest_address_percent of them for each address. People with an account and the service have other
 -- limits, or none. For apps' functions: queue.check_guest first and this last, since others wait for the counts.
 create function queue.admit_guest(p_name text, p_uses integer default 1) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_window record;
@@ -114,7 +114,7 @@ $$;
 
 -- Refuse with 429 a guest who may do no more of it, before anything is done; counts nothing.
 create function queue.check_guest(p_name text) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   perform queue.admit_guest(p_name, 0);
 end;
@@ -122,7 +122,7 @@ $$;
 
 -- The guest session of an id while it is open; one for anyone who holds the id only where allow_anonymous is true.
 create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select s from queue.guest_sessions as s
   where s.session_id = p_session_id and s.expires_at > (select queue.clock())
     and (s.user_id is not null or (select queue.setting('allow_anonymous') = 'true'))
@@ -130,7 +130,7 @@ $$;
 
 -- Whether it is for the caller as its user. One of Auth's anonymous sign-in counts only where allow_anonymous is true.
 create function queue.is_mine(p_session queue.guest_sessions) returns boolean
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select auth.uid() is not null and p_session.user_id = auth.uid()
     and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
     and (not p_session.is_members or queue.is_member(p_session.workspace_id))
@@ -138,14 +138,14 @@ $$;
 
 -- The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.
 create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select s from queue.live_guest_session(p_session_id) as s
   where s.user_id is null or queue.is_mine(s) or s.workspace_id in (select queue.my_workspaces())
     or queue.is_service_role()
 $$;
 
 create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_session queue.guest_sessions;
 begin
@@ -162,7 +162,7 @@ $$;
 create function queue.ensure_guest_session(
   p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
 ) returns queue.guest_sessions
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_session queue.guest_sessions;
 begin
@@ -181,7 +181,7 @@ $$;
 
 -- The workspace of an app's guests: the setting p_setting, or one without members that is made now.
 create function queue.guest_workspace(p_setting text, p_name text) returns uuid
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_id uuid := queue.setting(p_setting) #>> '{}';
 begin
@@ -341,7 +341,7 @@ comment on function public.close_guest_session is 'End a guest session now: {clo
 
 -- The maintenance of guests: sessions are forgotten a day after their end.
 create function queue.do_guests(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_count integer;
 begin

@@ -7,7 +7,7 @@ insert into queue.tasks (name, place, every) values
 
 -- Deferred jobs that are due become ready, and jobs whose deadline has passed end. A job that someone holds stays due.
 create function queue.do_promote(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_due record;
   v_late uuid[];
@@ -39,7 +39,7 @@ $$;
 
 -- Expired leases are settled as lost, by the rules of a settlement, and tried again at once.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_items queue.worker_item[];
   v_done integer := 0;
@@ -68,7 +68,7 @@ $$;
 -- Ended jobs past their retention go. An id begins with its instant, so one pass an hour over the old ones finds them,
 -- in slices from the oldest on; children stay while their parent waits for children.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_days constant jsonb := queue.setting('retention_days');
   v_least constant integer := (select min(d.value::integer) from jsonb_each_text(v_days) as d);
@@ -93,7 +93,7 @@ $$;
 
 -- Rows that belong to no job: each in slices, by its own index.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_rows integer;
   v_done integer := 0;
@@ -141,7 +141,7 @@ $$;
 -- Whether a task's time has come. One that found nothing is looked at again after an hour, or when jobs have run since;
 -- one that failed after five seconds, and twice as long after each further failure, at most an hour.
 create function queue.task_is_due(p_task queue.tasks, p_active boolean, p_now timestamptz) returns boolean
-language plpgsql immutable set search_path = '' as $$
+language plpgsql immutable as $$
 begin
   return p_task.done_at <= p_now - case when p_task.was_idle and not p_active then interval '1 hour'
       else p_task.every end
@@ -152,22 +152,24 @@ $$;
 
 -- Whether a call of run_maintenance would find something to do; p_active: jobs have run. Not for an idle queue.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 begin
   return exists (select from queue.deferred where run_at <= p_now)
     or exists (select from queue.waits where timeout_at <= p_now)
     or exists (select from queue.signals)
-    or exists (select from queue.leases where expires_at <= p_now)
     or exists (select from queue.schedules where enabled and next_at <= p_now)
     or exists (select from queue.feed where held)
     or exists (
-      select from queue.tasks as t where t.every > interval '0' and queue.task_is_due(t, p_active, p_now));
+      select from queue.tasks as t where t.every > interval '0' and queue.task_is_due(t, p_active, p_now))
+    -- read whole, since an index of it would be written by each renewal: once a second
+    or exists (select from queue.tasks as t where t.name = 'reclaim' and t.done_at <= p_now - interval '1 second')
+      and exists (select from queue.leases where expires_at <= p_now);
 end;
 $$;
 
 -- Do one task in a subtransaction; null when it failed or was cancelled, which is noted.
 create function queue.do_task(p_name text, p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_done integer;
 begin

@@ -4,7 +4,7 @@
 -- Call the worker by pg_net; false when it or the settings are missing. On AWS a hint only: an enqueue through the API
 -- wakes the worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.
 create function queue.invoke_worker() returns boolean
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_url text := queue.setting('worker_url') #>> '{}';
   v_secret text := queue.setting('worker_secret_name') #>> '{}';
@@ -31,14 +31,14 @@ $$;
 
 -- Functions granted to job_worker that a revoked key may still call.
 create function queue.unguarded() returns setof oid
-language sql stable set search_path = '' as $$
+language sql stable as $$
   select p.oid from pg_catalog.pg_proc as p
   where p.proacl::text ~ '[{,]job_worker=' and strpos(p.prosrc, 'queue.refuse_revoked();') = 0 order by p.oid
 $$;
 
 -- Make the refusal of revoked keys the first statement of each function granted to job_worker, those of apps too.
 create function queue.guard_workers() returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 declare
   v_one record;
   v_body text;
@@ -67,7 +67,7 @@ $$;
 -- Which optional parts are installed and attached: each absent, not_attached or attached; pg_net is no_worker while no
 -- worker's address is set.
 create function queue.extension_state() returns jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
   v_net boolean := to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null
     and to_regclass('vault.decrypted_secrets') is not null;
@@ -92,7 +92,7 @@ end;
 $$;
 
 create function queue.attach_part(p_part text) returns void
-language plpgsql set search_path = '' as $$
+language plpgsql as $$
 begin
   case p_part
     when 'pg_cron' then
