@@ -75,7 +75,6 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("aws", "Operate", "On AWS", "infra/aws/README.md"),
     Page("container", "Operate", "Without AWS", "infra/container/README.md"),
     Page("deploys", "Operate", "Deploys, and running jobs", f"{_HERE}/pages/deploys.md"),
-    Page("cost", "Operate", "What it costs", "infra/aws/COST.md"),
     Page("data", "Operate", "Staging, backup, a person's data", f"{_HERE}/pages/data.md"),
 )
 

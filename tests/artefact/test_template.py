@@ -12,7 +12,6 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from infra.bench.cost import USAGE
 from minutehand.config import Settings
 from minutehand.deploy.build import PARTS
 from minutehand.deploy.package import TEMPLATE
@@ -782,16 +781,6 @@ def test_a_route_leads_to_the_function_that_may_do_what_it_asks(compiled: Stack,
         for route in compiled.of_type("AWS::ApiGatewayV2::Route").values()
         if {"Ref": integration} in route["Target"]["Fn::Join"][1]
     } == ROUTES[name]
-
-
-def test_the_cost_page_counts_the_alarms(compiled: Stack) -> None:
-    """AWS bills each metric that an alarm reads."""
-    metrics = sum(
-        len([one for one in alarm["Metrics"] if "MetricStat" in one]) if "Metrics" in alarm else 1
-        for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
-    )
-
-    assert metrics == USAGE.alarm_metrics
 
 
 def test_no_metric_is_paid_for_that_no_one_reads(compiled: Stack) -> None:

@@ -28,7 +28,7 @@ def count(engine: Engine, table: str) -> int:
 
 
 def churn(database: Database) -> list[str]:
-    """`make age` in small: two windows with two years after each; the tables that grew."""
+    """The bench of age in small: two windows with two years after each; the tables that grew."""
     return Ageing(database, 600, 3, 2, random.Random(1)).run(2)
 
 

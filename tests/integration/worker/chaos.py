@@ -1,12 +1,13 @@
 """The chaos run: everything that can die is killed while jobs run; then the books are checked.
 
-`python -m infra.bench.chaos --jobs 10000` prints the ledger and fails if it does not add up.
+`python -m tests.integration.worker.chaos --jobs 10000` fails if the ledger does not add up.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -20,15 +21,15 @@ from pathlib import Path
 
 import psycopg
 
-from infra.bench import sql_faults
-from infra.bench.chaos_worker import LEASE_SECONDS, Ledger, chaos_registry
-from infra.bench.faults import FaultyProxy, Odds
-from infra.bench.paths import PYTHONPATH, ROOT
 from infra.bench.scratch import WORKSPACE, Scratch, scratch_project, user_token
 from minutehand.local.ports import reserve_port
 from minutehand.local.processes import spawn, stop
 from minutehand.queue import NewJob, QueueClient
 from minutehand.worker import Worker
+from tests.integration.worker.chaos_worker import LEASE_SECONDS, Ledger, chaos_registry
+from tests.sql import faults as sql_faults
+from tests.support.faulty_proxy import FaultyProxy, Odds
+from tests.support.paths import ROOT
 
 ODDS = Odds(
     lose_request=0.01,
@@ -108,7 +109,7 @@ class Chaos:
         environment = {
             **self.scratch.environment,
             "SUPABASE_URL": f"http://127.0.0.1:{proxy.port}",
-            "PYTHONPATH": PYTHONPATH,
+            "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}",
         }
         self.processes = [self._spawn(environment) for _ in range(self.workers)]
         try:
@@ -153,7 +154,7 @@ class Chaos:
                 [
                     sys.executable,
                     "-m",
-                    "infra.bench.chaos_worker",
+                    "tests.integration.worker.chaos_worker",
                     "--ledger",
                     self.ledger,
                     "--seed",

@@ -1,6 +1,6 @@
 """Were the limits ever broken? Asked of the write-ahead log, in the order of the commits.
 
-`make linear` lets workers lease and settle jobs of types with every kind of limit while calls are
+Workers lease and settle jobs of types with every kind of limit while calls are
 cancelled, sessions cut, workers lost and the server killed. Then it decodes from the WAL each lease
 that was ever inserted or deleted and replays the commits one by one: no scope may hold more leases
 than its limit after any of them, no rate may be exceeded, no job be leased twice at once, and each
