@@ -7,8 +7,8 @@ import { createStore } from "./lib/store.js";
 
 /** @import { Given, JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
 /** @import { Attempt, DeadLetterGroup, Replay } from "./lib/jobs/types.js" */
-/** @typedef {Routes["POST /api/operations"]["body"]["action"]} BulkAction */
-/** @typedef {NonNullable<Routes["POST /api/operations"]["body"]["filter"]>} BulkFilter */
+/** @typedef {"cancel" | "retry"} BulkAction */
+/** @typedef {{[name: string]: unknown}} BulkFilter */
 
 const TIMEOUT_MS = 20_000;
 
@@ -531,17 +531,10 @@ export const jobs = {
   },
 };
 
-/** @typedef {{workspace_id: string, action: BulkAction, filter: BulkFilter}} Wanted What to do to which jobs. */
-
-/** One action on all jobs that match, which continues without the page. */
+/** One action on a batch of the jobs that match; to be repeated while `more`. */
 export const bulk = {
-  count: route("POST /api/operations/count"),
-  create: route("POST /api/operations"),
-  list: route("GET /api/operations"),
-  get: route("GET /api/operations/{operation_id}"),
-  jobs: route("GET /api/operations/{operation_id}/jobs"),
-  steer: route("POST /api/operations/{operation_id}/{action}"),
-  undo: route("POST /api/operations/{operation_id}/undo"),
+  cancel: route("POST /api/jobs/cancel"),
+  retry: route("POST /api/jobs/retry"),
 };
 
 export const types = {

@@ -72,7 +72,6 @@ const OPERATIONS = {
   nav: [
     { path: "/operations", label: "Overview", icon: "pulse", isWhole: true },
     { path: "/failures", label: "Failures", icon: "warning", isWhole: true },
-    { path: "/bulk-operations", label: "Bulk operations", icon: "again" },
     { path: "/schedules", label: "Schedules", icon: "clock", isWhole: true },
     { path: "/webhooks", label: "Webhooks", icon: "send", isWhole: true },
     { path: "/alerts", label: "Alerts", icon: "bell", isWhole: true },
@@ -84,8 +83,6 @@ const OPERATIONS = {
   routes: [
     { path: "/operations", load: () => import("./views/operations.js"), isWhole: true },
     { path: "/failures", load: () => import("./views/failures.js"), isWhole: true },
-    { path: "/bulk-operations", load: () => import("./views/bulk-operations.js") },
-    { path: "/bulk-operations/:id", load: () => import("./views/bulk-operation.js") },
     { path: "/schedules", load: () => import("./views/schedules.js"), isWhole: true },
     { path: "/webhooks", load: () => import("./views/webhooks.js"), isWhole: true },
     { path: "/alerts", load: () => import("./views/alerts.js"), isWhole: true },

@@ -1,4 +1,4 @@
--- What people do to jobs: cancel (trees too), retry, reprioritise, pause. In bulk: operations.
+-- What people do to jobs: cancel (trees too), retry, reprioritise, pause. In bulk: steer_many_jobs.
 
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql set search_path = ''

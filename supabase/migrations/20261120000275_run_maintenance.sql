@@ -88,10 +88,6 @@ begin
     when 'retention' then
       v_items := queue.due_removals(cardinality(v_parked) + case p_limit when 1 then 1
         else ceil(p_limit * (queue.setting('retention_batch'))::numeric / 500)::integer end, p_now);
-    when 'operations' then
-      v_items := array(
-        select o.id from queue.operations as o where o.status = 'running' and o.advance_at <= p_now
-        order by o.advance_at limit v_limit);
     else
       return null;
   end case;
@@ -130,7 +126,6 @@ begin
     when 'messages' then return queue.maintain_messages(p_now);
     when 'alerts' then return queue.check_alerts(p_now);
     when 'buckets' then return queue.prune_buckets(v_batch, p_now);
-    when 'operations' then return queue.advance_operations(p_items::uuid[], p_now, p_until);
   end case;
   return 0;
 end;
@@ -273,9 +268,7 @@ language sql stable set search_path = '' as $$
     (13, 'messages', interval '0'),
     (17, 'alerts', interval '1 minute'),
     -- leases need what these lock, so they come last
-    (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute'),
-    -- and people's calls what these lock
-    (16, 'operations', interval '0')) as t (place, name, every)
+    (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
   where (u.done_at <= p_now - t.every or u.behind)
     and (u.failures = 0 or u.done_at > u.failed_at
@@ -299,7 +292,6 @@ begin
     or exists (select 1 from queue.deadlines where deadline_at <= p_now)
     or exists (select 1 from queue.signals)
     or exists (select 1 from queue.outbox)
-    or exists (select 1 from queue.operations where status = 'running' and advance_at <= p_now)
     or exists (select 1 from queue.held_topics)
     or exists (select 1 from queue.leases where look_at <= p_now)
     or exists (select 1 from queue.schedules
@@ -371,7 +363,7 @@ begin
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'parked', (select count(*) from (select 1 from queue.parked limit 1000) as p),
     'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries',
-      'retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'operations', 'histories']
+      'retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'histories']
       and queue.maintenance_is_due(v_now));
 end;
 $$;

@@ -514,7 +514,7 @@ comment on function public.dead_letters is E'The dead letters of a workspace by 
   '[{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message, deploy}], more}, the largest '
   'group first.\n\ndeploy, the latest that serves the type: {version, commit, first_seen_at, failed_since, '
   'failed_before}. Looks at the 10,000 youngest jobs that failed; more says that there may be others. Pass a group''s type '
-  'and fingerprint to create_operation to retry them.';
+  'and fingerprint to retry_jobs to retry them.';
 
 select queue.allow('authenticated, service_role', 'public.list_jobs', 'public.sort_jobs', 'public.count_jobs',
   'public.dead_letters');

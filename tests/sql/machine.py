@@ -709,9 +709,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.call(
                 1,
                 lambda s: s.rpc(
-                    "create_operation",
-                    p_workspace_id=job["workspace_id"],
-                    p_request={"action": "cancel", "filter": {"ids": [job["id"]]}},
+                    "cancel_jobs", p_workspace_id=job["workspace_id"], p_filter={"ids": [job["id"]]}
                 ),
                 lambda _: None,
                 hold=False,

@@ -21,8 +21,7 @@ from tests.support.databases import (
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
-    "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "count_operation", "create_operation",
-    "undo_operation", "steer_operation", "get_operation", "list_operations", "operation_jobs",
+    "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "retry_jobs",
     "replay_job", "job_replays", "edit_job",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",

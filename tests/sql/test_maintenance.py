@@ -54,16 +54,12 @@ def in_a_minute(engine: Engine) -> str:
 
 SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
 ALERT = {"name": "a", "metric": "failed", "threshold": 1}
-NOTHING = {"action": "cancel", "filter": {"tag": "none"}}
 PROBE = (
     "insert into queue.breakers (job_type, workspace_id, opened_at, probing_since)"
     " values ('work', gen_random_uuid(), queue.clock(), queue.clock() + interval '1 minute')"
 )
 COMES: dict[str, Callable[[Engine], Any]] = {
-    "a job's time, after an operation": lambda e: (
-        e.rpc("create_operation", p_workspace_id=ACME, p_request=NOTHING),
-        e.enqueue(delay_seconds=60),
-    ),
+    "a job's time": lambda e: e.enqueue(delay_seconds=60),
     "a job's deadline": lambda e: e.enqueue(deadline_at=in_a_minute(e)),
     "a lease's end": lambda e: (e.enqueue(), e.lease_one(lease_seconds=60)),
     "a wait's end": lambda e: (
@@ -111,12 +107,10 @@ def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, 
         "queue.signals (kind, job_id) values ('check', gen_random_uuid())",
         "queue.outbox (webhook_id, job_id, seq, stream_id) select i, i, 1, i from gen_random_uuid() as i",
         "queue.held_topics (workspace_id, topic, held_at) values (gen_random_uuid(), 't', now())",
-        "queue.operations (workspace_id, name, action, filter, most, advance_at, created_at)"
-        " values (gen_random_uuid(), 'x', 'cancel', '{}', 1, queue.clock(), queue.clock())",
     ],
 )
 def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left: str) -> None:
-    """Ends that others wait for, deliveries, announcements and operations."""
+    """Ends that others wait for, deliveries and announcements."""
     due = "select queue.maintenance_is_due(queue.clock())"
     with engine.connection.transaction(force_rollback=True):
         assert not engine.one(due)
@@ -127,8 +121,7 @@ def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left:
 @pytest.mark.parametrize(
     ("task", "name"),
     [
-        ("promotion", "a job's time, after an operation"),
-        ("operations", "a job's time, after an operation"),
+        ("promotion", "a job's time"),
         ("expire", "a job's deadline"),
         ("reclaim", "a lease's end"),
         ("waits", "a wait's end"),
@@ -139,9 +132,8 @@ def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left:
 def test_a_parked_item_leaves_its_place_to_the_next(engine: Engine, task: str, name: str) -> None:
     """Of its own task; what is done is due no more."""
     engine.stop_clock()
-    for _ in range(1 if task in ("operations", "schedules") else 2):
+    for _ in range(1 if task == "schedules" else 2):
         COMES[name](engine)
-    engine.run("update queue.operations set status = 'running', advance_at = queue.clock()")
     engine.advance(60 if task != "retention" else 31 * 86400)
     due = "select queue.due_items(%s, %s, queue.clock())"
     first, *others = engine.one(due, task, 10)
@@ -197,7 +189,7 @@ def test_every_task_has_its_own_pace(engine: Engine) -> None:
         *(("reclaim", 0), ("waits", 0), ("signals", 0), ("schedules", 1), ("promotion", 0)),
         *(("deliveries", 0), ("expire", 1), ("poison", 5), ("statistics", 15), ("retention", 10)),
         *(("old_rows", 60), ("orphans", 300), ("messages", 0), ("sweep", 60), ("buckets", 60)),
-        *(("operations", 0), ("alerts", 60), ("histories", 60)),
+        *(("alerts", 60), ("histories", 60)),
     ]
 
 

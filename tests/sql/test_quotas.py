@@ -59,7 +59,7 @@ def test_what_a_workspace_may_have_is_said_to_it(engine: Engine) -> None:
     quotas = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
     most = {
         "schedules": 1000, "webhooks": 50, "alerts": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
-        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000, "operations": 10_000, "receipts": 100_000,
+        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000, "receipts": 100_000,
     }  # fmt: skip
 
     assert {name: quotas[f"max_{name}"]["max"] for name in most} == most

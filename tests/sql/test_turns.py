@@ -36,7 +36,6 @@ MADE = {
         "select public.training_transcribe(%(workspace)s, gen_random_uuid(), 'Lamp', 'https://example.com/a.mp3')",
         "training_id",
     ),
-    "operation": ("""select public.create_operation(%(workspace)s, '{"action": "cancel", "filter": {"job_type": "work"}}')""", "id"),
     "guest": ("select public.open_guest_session(%(workspace)s)", "session_id"),
     "beacon": ("""select public.beacon_submit('{"jobspec_id": "s", "version": "1", "benchmark": {"name": "b"}, "constraints": {"regions": ["eu", "us"], "min_regions": 1}, "questions": ["Why?"]}', %(workspace)s)""", "id"),
 }  # fmt: skip
@@ -44,7 +43,7 @@ MADE = {
 ARGUMENTS: dict[str, str] = {
     "p_workspace_id": "%(workspace)s", "p_job_id": "%(job)s", "p_job_type": "'work'", "p_minutes": "11520",
     "p_limit": "100000", "p_filter": "'{}'", "p_cursor": "null", "p_before": "null", "p_after": "0",
-    "p_operation_id": "%(operation)s", "p_action": "'pause'", "p_outcome": "null", "p_plan_id": "%(plan)s", "p_training_id": "%(training)s",
+    "p_action": "'pause'", "p_outcome": "null", "p_plan_id": "%(plan)s", "p_training_id": "%(training)s",
     "p_session_id": "'s'", "p_ids": "array[%(user)s]::uuid[]", "p_internal": "true", "p_results": "true",
     "p_token": "'none'", "p_message_id": "gen_random_uuid()", "p_work_id": "null", "p_search": "null",
     "p_name": "'n'", "p_version": "null", "p_is_open": "false", "p_offset": "10000", "p_count": "1000",
@@ -63,7 +62,7 @@ ARGUMENTS: dict[str, str] = {
     "p_jobs": "(select jsonb_agg('{\"job_type\": \"work\"}'::jsonb) from generate_series(1, 1000))",
     "chat_said.p_session_id": "%(session)s", "chat_status.p_session_id": "%(session)s", "chat_said.p_before": "null", "plan_list.p_session_id": "null", "plan_list.p_after": "null",
     "job_artefacts.p_key": "null", "job_artefacts.p_name": "null",
-    "training_list.p_after": "null", "operation_jobs.p_cursor": "null", "count_operation.p_request": """'{"action": "cancel", "filter": {"job_type": "work"}}'""", "job_steps.p_after": "null",
+    "training_list.p_after": "null", "job_steps.p_after": "null",
     "guest_session_events.p_session_id": "%(guest)s", "guest_session_events.p_job_id": "%(child)s",
     "guest_session_feed.p_session_id": "%(guest)s", "guest_session_jobs.p_session_id": "%(guest)s",
     "explain_job.p_job_id": "%(ready)s", "list_jobs.p_filter": """'{"search": "nothing"}'""", "sort_jobs.p_filter": """'{"search": "nothing"}'""",

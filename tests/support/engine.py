@@ -78,29 +78,14 @@ class Engine:
         assert row is not None
         return row[0]
 
-    def operate(
-        self, action: str, *, workspace: str = ACME, limit: int = 100_000, **filter: Any
-    ) -> Any:
-        """Cancel, retry or replay what a filter matches; it is done on return."""
-        request = {"action": action, "filter": filter, "limit": limit}
-        return self.carry_out(
-            self.rpc("create_operation", p_workspace_id=workspace, p_request=request)
-        )
-
-    def carry_out(self, operation: dict[str, Any]) -> dict[str, Any]:
-        """Have maintenance do what the call that began an operation had no time for.
-
-        It does what 300 ms allow, which on a busy machine may be nothing.
-        """
-        if operation["status"] != "running":
-            return operation
-        with self.beside() as service:
-            for _ in range(1000):
-                service.maintain()
-                now = service.rpc("get_operation", p_operation_id=operation["id"])
-                if now["status"] != "running":
-                    return {**operation, **now}
-        raise AssertionError("the operation does not end")
+    def operate(self, action: str, *, workspace: str = ACME, **filter: Any) -> int:
+        """Cancel or retry all that a filter matches; returns how many."""
+        call = {"p_workspace_id": workspace, "p_filter": filter}
+        count, more = 0, True
+        while more:
+            answer = self.rpc(f"{action}_jobs", **call)
+            count, more = count + answer["count"], answer["more"]
+        return count
 
     # --- producers ---
 

@@ -17,7 +17,6 @@ const LIVE = ["pending", "processing", "waiting"];
 const APPLIES = {
   cancel: LIVE,
   retry: ["failed", "cancelled"],
-  replay: ["completed", "failed", "cancelled"],
 };
 const NAMES = /** @type {BulkAction[]} */ (Object.keys(APPLIES));
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from minutehand.config import Settings
@@ -39,6 +39,7 @@ from minutehand.queue.models import (
     JobTypes,
     ListedJob,
     LogPage,
+    ManyChanged,
     NewJob,
     QueueStats,
     SortedJobs,
@@ -511,6 +512,25 @@ class UserQueue:
         """
         arguments = {"p_job_id": job_id} | ({} if payload is None else {"p_payload": payload})
         return Job.model_validate(await self._call("retry_job", arguments))
+
+    async def change_many(
+        self,
+        action: Literal[cancel, retry],
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        limit: int = 1000,
+    ) -> ManyChanged:
+        """Cancel or retry jobs that match; repeat while the answer's `more` is true.
+
+        Args:
+            where: As `list_jobs`: `state`, `job_type`, `queue`, `tag`, `ids`, …
+
+        Raises:
+            QueueError: With word `workspace_not_found`, `forbidden` or `invalid_argument`.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit}
+        return ManyChanged.model_validate(await self._call(f"{action}_jobs", arguments))
 
     async def replay(
         self,

@@ -263,6 +263,13 @@ class Enqueued(Model):
     warning: str | None = None
 
 
+class ManyChanged(Model):
+    """How many jobs a call cancelled or retried, and whether others match."""
+
+    count: int
+    more: bool
+
+
 class EnqueuedBatch(Model):
     """The jobs of one bulk enqueue, in the order given."""
 

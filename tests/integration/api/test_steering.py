@@ -76,17 +76,10 @@ class Wakes:
 
 
 async def test_what_may_run_again_wakes_a_worker(
-    room: str, hand: Hand, ada: httpx.AsyncClient, settings: Settings, stack: RunningStack
+    room: str, hand: Hand, ada: httpx.AsyncClient, settings: Settings
 ) -> None:
-    """Else the jobs of a resumed workspace or operation wait for the next minute."""
+    """Else the jobs of a resumed workspace wait for the next minute."""
     wakes = Wakes()
-    with stack.connect() as connection:
-        [operation] = connection.execute(
-            "insert into queue.operations (workspace_id, name, action, filter, most, advance_at,"
-            " created_at)"
-            " values (%s, 'o', 'retry', '{}', 1, now() + interval '1 day', now()) returning id",
-            (room.rpartition("/")[2],),
-        ).fetchone() or [None]
     job = {"workspace_id": room.rpartition("/")[2], "job_type": hand.job_type}
     services = Services(settings, waker=wakes)
     app = build_app(settings, services=services)
@@ -100,14 +93,9 @@ async def test_what_may_run_again_wakes_a_worker(
         await api.post("/api/jobs", json=job)
         before = list(wakes.reasons)
         resumed = await api.post(f"{room}/resume", json={})
-        steered = [
-            (await api.post(f"/api/operations/{operation}/{action}")).status_code
-            for action in ("pause", "resume")
-        ]
 
     assert resumed.status_code == 200
-    assert steered == [200, 200]
-    assert wakes.reasons[len(before) :] == ["resume", "operation"]
+    assert wakes.reasons[len(before) :] == ["resume"]
 
 
 async def test_a_schedule_is_created_changed_previewed_and_deleted(

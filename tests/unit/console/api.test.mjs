@@ -150,16 +150,15 @@ for (const [name, had, expected] of [
   });
 
 test("a route's braces are filled in their order, and what is left is its options", async () => {
-  answers["POST /api/operations/a%2Fb/cancel"] = {};
+  answers["POST /api/jobs/a%2Fb/cancel"] = {};
 
-  await api.bulk.steer("a/b", "cancel", api.once({ c: 1 }));
+  await api.jobs.cancel("a/b", api.once({ c: 1 }));
 
   const [{ headers, body }] = asked;
   assert.equal(body, '{"c":1}');
   assert.match(headers.get("Idempotency-Key"), /^[0-9a-f-]{36}$/);
-  const path = "/api/operations/a%2Fb/cancel";
-  const template = "POST /api/operations/{operation_id}/{action}";
-  assert.deepEqual(api.filled(template, { operation_id: "a/b", action: "cancel" }), ["POST", path]);
+  const path = "/api/jobs/a%2Fb/cancel";
+  assert.deepEqual(api.filled("POST /api/jobs/{job_id}/cancel", { job_id: "a/b" }), ["POST", path]);
   assert.deepEqual(api.filled("GET /api/jobs"), ["GET", "/api/jobs"]);
 });
 

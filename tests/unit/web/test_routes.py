@@ -19,8 +19,8 @@ from minutehand.web.services import Services
 from tests.unit.web.conftest import SECRET, URL, calling
 
 W, ID = "a0000000-0000-4000-8000-000000000001", "b0000000-0000-4000-8000-000000000002"
-OF_W, OF_JOB, OF_OPERATION = {"p_workspace_id": W}, {"p_job_id": ID}, {"p_operation_id": ID}
-ROOM, JOB, OPERATION = f"/api/workspaces/{W}", f"/api/jobs/{ID}", f"/api/operations/{ID}"
+OF_W, OF_JOB = {"p_workspace_id": W}, {"p_job_id": ID}
+ROOM, JOB = f"/api/workspaces/{W}", f"/api/jobs/{ID}"
 FILTER = {"job_type": "t"}
 OF_TYPE = {"kind": "workspace_type", "name": "t", "workspace_id": W}
 MADE = {
@@ -115,22 +115,9 @@ def database(one_database: Database) -> Database:
          {**OF_JOB, "p_request": {"from_step": "s"}}),
         ("POST /api/events", {"workspace_id": W, "name": "n", "payload": {"a": 1}}, "emit_event",
          {**OF_W, "p_name": "n", "p_payload": {"a": 1}}),
-        ("POST /api/operations/count", {"workspace_id": W, "action": "cancel", "filter": FILTER},
-         "count_operation", {**OF_W, "p_request": {"action": "cancel", "filter": FILTER}}),
-        ("POST /api/operations",
-         {"workspace_id": W, "action": "cancel", "filter": FILTER, "limit": 3, "name": "o"},
-         "create_operation",
-         {**OF_W, "p_request": {"action": "cancel", "filter": FILTER, "limit": 3, "name": "o"}}),
-        ("POST /api/jobs/redrive", {"workspace_id": W, "filter": FILTER, "limit": 3},
-         "create_operation",
-         {**OF_W, "p_request": {"action": "retry", "filter": FILTER, "limit": 3}}),
-        (f"GET /api/operations?workspace_id={W}&limit=3", None, "list_operations",
-         {**OF_W, "p_cursor": None, "p_limit": 3}),
-        (f"GET {OPERATION}", None, "get_operation", OF_OPERATION),
-        (f"GET {OPERATION}/jobs?outcome=failed&cursor=4&limit=3", None, "operation_jobs",
-         {**OF_OPERATION, "p_outcome": "failed", "p_cursor": 4, "p_limit": 3}),
-        (f"POST {OPERATION}/undo", None, "undo_operation", OF_OPERATION),
-        (f"POST {OPERATION}/stop", None, "steer_operation", {**OF_OPERATION, "p_action": "stop"}),
+        *((f"POST /api/jobs/{verb}", {"workspace_id": W, "filter": FILTER, "limit": 3},
+           f"{verb}_jobs", {**OF_W, "p_filter": FILTER, "p_limit": 3})
+          for verb in ("cancel", "retry")),
         (f"GET /api/jobs?workspace_id={W}&job_type=t&status=failed&tag=g&error_type=e&limit=3",
          None, "list_jobs",
          {"p_filter": {"workspace_id": W, "job_type": "t", "status": ["failed"], "tag": "g",

@@ -26,9 +26,6 @@ import type {
   ListedJob,
   LogLevel,
   NewJob,
-  NewOperation,
-  Operation,
-  OperationJob,
   PayloadOf,
   QueueStats,
   Replay,
@@ -238,33 +235,14 @@ export type Minutehand = {
     own_workspace: Fn<Partial<InWorkspace>, { workspace_id: string }>;
     people: Fn<{ p_ids: string[] }, { [id: string]: string }>;
     put_alert: Fn<InWorkspace & { p_alert: { [name: string]: Json | undefined } }, Row>;
-    count_operation: Fn<
-      InWorkspace & { p_request: Pick<NewOperation, "action" | "filter"> },
+    cancel_jobs: Fn<
+      InWorkspace & { p_filter: Omit<JobFilter, "workspace_id">; p_limit?: number },
       { count: number; more: boolean }
     >;
-    create_operation: Fn<
-      InWorkspace & { p_request: NewOperation },
-      Operation & { created: boolean; wake: boolean }
+    retry_jobs: Fn<
+      InWorkspace & { p_filter: Omit<JobFilter, "workspace_id">; p_limit?: number },
+      { count: number; more: boolean }
     >;
-    get_operation: Fn<{ p_operation_id: string }, Operation>;
-    list_operations: Fn<
-      InWorkspace & { p_cursor?: Cursor | null; p_limit?: number },
-      { operations: Operation[]; next: Cursor | null }
-    >;
-    operation_jobs: Fn<
-      {
-        p_operation_id: string;
-        p_outcome?: OperationJob["outcome"] | null;
-        p_cursor?: number | null;
-        p_limit?: number;
-      },
-      { jobs: OperationJob[]; next: number | null }
-    >;
-    steer_operation: Fn<
-      { p_operation_id: string; p_action: "pause" | "resume" | "stop" },
-      Operation & { wake: boolean }
-    >;
-    undo_operation: Fn<{ p_operation_id: string }, Operation & { created: boolean; wake: boolean }>;
     queue_series: Fn<
       { p_workspace_id?: string | null; p_minutes?: number; p_internal?: boolean },
       Row & { points: Rows; deploys: Rows }
