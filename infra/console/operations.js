@@ -4,32 +4,15 @@ import { ALL } from "./lib/scope.js";
 import { apiAddress, data, people, route, rpc, unreachable, unwrap } from "./api.js";
 
 /** @import { QueueStats } from "./lib/jobs/types.js" */
-/** @import { Alerts, Schedule, Webhook } from "./lib/routes.js" */
+/** @import { Schedule, Webhook } from "./lib/routes.js" */
 
 const TIMEOUT_MS = 20_000;
-const listAlerts = route("GET /api/workspaces/{workspace_id}/alerts");
 const listSchedules = route("GET /api/workspaces/{workspace_id}/schedules");
 const listWebhooks = route("GET /api/workspaces/{workspace_id}/webhooks");
 
 /** What operators read of all workspaces at once. */
 const ofAll = (/** @type {string} */ name, signal = AbortSignal.timeout(TIMEOUT_MS)) =>
   rpc(name, { p_workspace_id: null }, signal);
-
-export const alerts = {
-  /** @type {(workspaceId: string, signal: AbortSignal) => Promise<Alerts>} */
-  list: (workspaceId, signal) =>
-    workspaceId === ALL ? ofAll("list_alerts", signal) : listAlerts(workspaceId, { signal }),
-  put: route("PUT /api/workspaces/{workspace_id}/alerts/{name}"),
-  remove: route("DELETE /api/workspaces/{workspace_id}/alerts/{name}"),
-  /** Addresses of the workspace's members, in order. */
-  async addresses(/** @type {string} */ workspaceId) {
-    /** @type {{user_id: string}[]} */
-    const members = await unwrap(
-      data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId),
-    );
-    return Object.values(await people(members.map((member) => member.user_id))).sort();
-  },
-};
 
 /**
  * @typedef {{job_type: string, running: number, max_concurrency: number | null, workspace_concurrency: number | null,

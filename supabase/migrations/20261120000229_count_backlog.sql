@@ -1,4 +1,4 @@
--- Jobs that are due, by what keeps each of them from starting. One count, which readiness, statistics, alerts,
+-- Jobs that are due, by what keeps each of them from starting. One count, which readiness, statistics,
 -- the console, doctor and the command read.
 
 create function queue.recent_runs(p_now timestamptz) returns setof queue.ticks

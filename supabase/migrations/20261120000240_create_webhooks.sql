@@ -67,7 +67,6 @@ begin
       and case when w.event_types is null then e.type not in ('job.progress', 'job.log')
         else e.type = any (w.event_types) end
     join public.jobs as j on j.id = any (array[e.job_id]) and j.job_type <> 'webhook_delivery'
-      and (j.job_type <> 'alert' or e.type like 'alert.%')
       and (w.job_types is null or j.job_type = any (w.job_types))
     order by e.job_id, e.seq;
   end if;

@@ -124,7 +124,6 @@ begin
       return queue.prune(v_batch, p_now);
     when 'orphans' then perform queue.forget_orphans();
     when 'messages' then return queue.maintain_messages(p_now);
-    when 'alerts' then return queue.check_alerts(p_now);
     when 'buckets' then return queue.prune_buckets(v_batch, p_now);
   end case;
   return 0;
@@ -266,7 +265,6 @@ language sql stable set search_path = '' as $$
     (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'),
     (12, 'orphans', interval '5 minutes'), (18, 'histories', interval '1 minute'),
     (13, 'messages', interval '0'),
-    (17, 'alerts', interval '1 minute'),
     -- leases need what these lock, so they come last
     (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
@@ -296,9 +294,6 @@ begin
     or exists (select 1 from queue.leases where look_at <= p_now)
     or exists (select 1 from queue.schedules
       where enabled and next_at is not null and greatest(next_at, held_until) <= p_now)
-    or exists (select 1 from queue.maintenance_tasks as u where u.name = 'alerts'
-      and greatest(u.done_at, u.failed_at) <= p_now - interval '1 minute'
-      and exists (select 1 from queue.alerts where enabled))
     or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
     or exists (select 1 from queue.maintenance_tasks
       where behind or name = 'retention' and greatest(done_at, failed_at) <= p_now - interval '15 seconds'

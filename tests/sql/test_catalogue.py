@@ -28,7 +28,7 @@ MEMBERS = {
     "own_workspace", "list_invitations", "accept_invitation", "decline_invitation", "set_member", "remove_member", "list_members", "list_workspaces",
     "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "list_deploys", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
-    "job_trace", "queue_series", "people", "list_actions", "put_alert", "delete_alert", "list_alerts",
+    "job_trace", "queue_series", "people", "list_actions",
     # each of these asks whether the caller is an operator
     "operator_session", "operator_open", "operator_close", "operator_jobs", "operator_counts", "operator_failures",
     "operator_workers", "operator_workspaces",
@@ -36,7 +36,7 @@ MEMBERS = {
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "begin_worker_run", "end_worker_run", "queue_health", "webhook_to_send", "webhook_sent",
-    "queue_stats", "attach_extensions", "storage", "record_storage", "guest_key", "alert_recipients", "store_artefact", "held_workspace", "issue_receipt", "close_receipt", "add_signing_key",
+    "queue_stats", "attach_extensions", "storage", "record_storage", "guest_key", "store_artefact", "held_workspace", "issue_receipt", "close_receipt", "add_signing_key",
 }  # fmt: skip
 OPERATOR = {
     "revoke_worker_keys",
@@ -211,8 +211,8 @@ LINTS = {
         select p.oid::regprocedure from pg_proc p where p.pronamespace = 'queue'::regnamespace
           and not exists (select 1 from calls c where c.name = p.oid::regproc::text and c.oid <> p.oid)
           and not exists (select 1 from pg_depend d where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid and d.deptype = 'n')
-          -- called by the name of an alert's metric, by migrations, and where tenants are another's
-          and p.proname !~ '^metric_' and p.proname not in ('bound_rows', 'expose', 'keep_from_operators', 'show_to_members',
+          -- called by migrations, and where tenants are another's
+          and p.proname not in ('bound_rows', 'expose', 'keep_from_operators', 'show_to_members',
             'make_stream', 'visible_members', 'visible_tenants')""",
     "timestamp without time zone": """
         select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0

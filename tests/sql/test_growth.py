@@ -202,11 +202,6 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
         "insert into queue.tenant_limits (workspace_id, max_running) values (%s, 9)", workspace
     )
     engine.rpc(
-        "put_alert",
-        p_workspace_id=workspace,
-        p_alert={"name": "a", "metric": "failed", "threshold": 1},
-    )
-    engine.rpc(
         "put_webhook",
         p_workspace_id=workspace,
         p_webhook={"url": "https://e.com/", "sealed_secret": SEALED},

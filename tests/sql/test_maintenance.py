@@ -53,7 +53,6 @@ def in_a_minute(engine: Engine) -> str:
 
 
 SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
-ALERT = {"name": "a", "metric": "failed", "threshold": 1}
 PROBE = (
     "insert into queue.breakers (job_type, workspace_id, opened_at, probing_since)"
     " values ('work', gen_random_uuid(), queue.clock(), queue.clock() + interval '1 minute')"
@@ -69,7 +68,6 @@ COMES: dict[str, Callable[[Engine], Any]] = {
         ),
     ),
     "a schedule's time": lambda e: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
-    "an alert's look": lambda e: e.rpc("put_alert", p_workspace_id=ACME, p_alert=ALERT),
     "retention": lambda e: (e.enqueue(), e.run_all()),
     "a circuit breaker's probe": lambda e: e.run(PROBE),
     "nothing": lambda e: None,
@@ -189,7 +187,7 @@ def test_every_task_has_its_own_pace(engine: Engine) -> None:
         *(("reclaim", 0), ("waits", 0), ("signals", 0), ("schedules", 1), ("promotion", 0)),
         *(("deliveries", 0), ("expire", 1), ("poison", 5), ("statistics", 15), ("retention", 10)),
         *(("old_rows", 60), ("orphans", 300), ("messages", 0), ("sweep", 60), ("buckets", 60)),
-        *(("alerts", 60), ("histories", 60)),
+        ("histories", 60),
     ]
 
 
@@ -251,7 +249,7 @@ def test_a_call_asks_for_another_while_something_it_did_has_more(engine: Engine)
 
     assert asking() == set()
     engine.run("insert into queue.signals (kind, job_id) values ('check', gen_random_uuid())")
-    whole = {"expire", "poison", "orphans", "messages", "alerts"}
+    whole = {"expire", "poison", "orphans", "messages"}
     assert asking() == {*engine.rows("select name from queue.maintenance_tasks")} - whole
 
 

@@ -56,7 +56,7 @@ ARGUMENTS: dict[str, str] = {
     "p_object_key": "'k'", "p_size_bytes": "10", "p_checksum": "null", "p_audio_url": "'https://example.com/a.mp3'",
     "p_base_version": "1", "p_procedure": "'{}'", "p_stage": "'s'", "p_keep": "'{}'", "p_corrections": "'[]'", "p_without_model": "false", "p_ttl_seconds": "60",
     "p_all": "false", "p_id": "%(beacon)s", "p_account_id": "gen_random_uuid()", "p_contact_id": "gen_random_uuid()",
-    "p_import": "'{}'", "p_changes": "'{}'", "p_limits": "'{}'", "p_alert": "'{}'", "p_webhook": "'{}'",
+    "p_import": "'{}'", "p_changes": "'{}'", "p_limits": "'{}'", "p_webhook": "'{}'",
     "p_message": """'{"content": "hello"}'""", "p_plan": """'{"prompt": "p", "speed_vs_detail": "fast_but_skip_details"}'""",
     "p_request": "'{}'", "p_spec": "'{}'", "p_selection": """'{"limit": 1000}'""",
     "p_jobs": "(select jsonb_agg('{\"job_type\": \"work\"}'::jsonb) from generate_series(1, 1000))",

@@ -49,7 +49,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "pause": "queues:pause",
         "resume": "queues:resume",
         "schedules": "schedules:app",
-        "alerts": "alerts:app",
         "workspaces": "workspaces:workspaces",
         "members": "workspaces:members",
         "invitations": "workspaces:invitations",

@@ -95,53 +95,6 @@ class WebhookWithSecret(Webhook):
     secret: str
 
 
-class AlertMetric(Model):
-    """What may be watched; the name ends in the unit: `_share` (0 to 1), `_seconds`, or jobs."""
-
-    name: str
-    #: As people say it.
-    words: str
-    #: Only of all workspaces together, by an operator.
-    whole: bool = False
-
-
-class AlertTarget(Model):
-    """Where an alert is posted, without its secret address."""
-
-    format: Literal["slack", "json"]
-    host: str
-
-
-class Alert(Model):
-    """A threshold and whether it is reached: `raised_at` is null while it is not."""
-
-    id: str
-    workspace_id: WorkspaceId
-    workspace_name: str | None = None
-    name: str
-    metric: str
-    job_type: str | None = None
-    threshold: float
-    minutes: int
-    whole: bool = False
-    mail: tuple[str, ...] = ()
-    post: AlertTarget | None = None
-    enabled: bool = True
-    raised_at: datetime | None = None
-    value: float | None = None
-    checked_at: datetime | None = None
-    last_job_id: JobId | None = None
-    created_by: str | None = None
-    created_at: datetime
-
-
-class Alerts(Model):
-    """A workspace's alerts by name, and what may be watched."""
-
-    alerts: tuple[Alert, ...]
-    metrics: tuple[AlertMetric, ...] = ()
-
-
 class Quota(Model):
     """How many rows of a kind a workspace may have, and has; counted up to the most."""
 
@@ -323,26 +276,6 @@ class WorkspaceSteering:
             jobs=tuple(Job.model_validate(row) for row in rows[:limit]),
             next_cursor=last and Cursor(created_at=last["created_at"], id=last["id"]).encode(),
         )
-
-    async def alerts(self) -> Alerts:
-        """The alerts by name, and what may be watched."""
-        return Alerts.model_validate(await self._ask("list_alerts"))
-
-    async def put_alert(self, alert: Mapping[str, Any]) -> Alert:
-        """Make the alert of that name, or change it.
-
-        Raises:
-            QueueError: With word `invalid_argument`, `unknown_job_type` or `quota_exceeded`.
-        """
-        return Alert.model_validate(await self._ask("put_alert", p_alert=dict(alert)))
-
-    async def delete_alert(self, name: str) -> None:
-        """Remove an alert.
-
-        Raises:
-            QueueError: With word `alert_not_found`.
-        """
-        await self._ask("delete_alert", repeatable=False, p_name=name)
 
     async def limits(self) -> WorkspaceLimits:
         """The limits and their use."""

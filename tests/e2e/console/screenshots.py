@@ -42,7 +42,6 @@ SHOWN = {
     "waterfall-wide-light",
     "waterfall-narrow-dark",
     "types-wide-light",
-    "alerts-wide-light",
     "on-call-wide-light",
     "workers-wide-dark",
 }
@@ -52,7 +51,7 @@ ON_CALL = {"on-call": "/jobs", "workers": "/workers", "all-failures": "/failures
 MENU = {
     name: f"/{name}"
     for name in (
-        "jobs", "types", "logs", "operations", "failures", "schedules", "webhooks", "alerts",
+        "jobs", "types", "logs", "operations", "failures", "schedules", "webhooks",
         "limits", "members", "activity", "benchmarks", "chat", "accounts", "plans", "trainings",
     )
 }  # fmt: skip

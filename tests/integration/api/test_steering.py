@@ -193,44 +193,6 @@ async def test_limits_and_retention_are_read_by_members_and_set_by_managers(
     assert lifted.json()["own_max_running"] is None
 
 
-async def test_an_alert_is_made_changed_listed_and_deleted(
-    room: str, hand: Hand, ada: httpx.AsyncClient, bob: httpx.AsyncClient
-) -> None:
-    """By its name, which may hold a slash; mail goes to members of the workspace alone."""
-    path = f"{room}/alerts/nightly%2Ffailures"
-
-    made = await ada.put(path, json={"metric": "failed", "threshold": 2, "mail": [BOB.email]})
-    changed = await ada.put(
-        path, json={"metric": "failure_share", "threshold": 0.5, "job_type": hand.job_type}
-    )
-    listed = (await bob.get(f"{room}/alerts")).json()["alerts"]
-    strange = await ada.put(
-        path, json={"metric": "failed", "threshold": 2, "mail": ["eve@elsewhere.test"]}
-    )
-    plain = {"metric": "failed", "threshold": 2}
-    slack = {"format": "slack", "url": "https://hooks.slack.com/services/T0/B0/secret"}
-    posted = await ada.put(path, json={**plain, "post": slack})
-    kept = (await ada.put(path, json=plain)).json()
-    nowhere = await ada.put(path, json={**plain, "post": {**slack, "url": "ftp://example.com/x"}})
-    removed = (await ada.put(path, json={**plain, "post": None})).json()
-    deleted = await ada.delete(path)
-
-    assert posted.json()["post"] == kept["post"] == {"format": "slack", "host": "hooks.slack.com"}
-    assert "secret" not in posted.text
-    refused(nowhere, 422, "validation_failed")
-    assert removed["post"] is None
-    assert (made.status_code, made.json()["mail"]) == (200, [BOB.email])
-    assert (made.json()["minutes"], made.json()["raised_at"]) == (15, None)
-    measured = {"value": None, "checked_at": None}  # by maintenance, once a minute
-    assert [{**alert, **measured} for alert in listed] == [{**changed.json(), **measured}]
-    assert (listed[0]["name"], listed[0]["job_type"]) == ("nightly/failures", hand.job_type)
-    assert listed[0]["mail"] == []
-    refused(strange, 422, "invalid_argument")
-    assert deleted.status_code == 204
-    refused(await ada.delete(path), 404, "alert_not_found")
-
-
-ALERT: dict[str, Any] = {"metric": "queued", "threshold": 1}
 SCHEDULE: dict[str, Any] = {
     "cron": "* * * * *",
     "job_type": "enrich_account",
@@ -246,10 +208,8 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", f"/webhooks/{uuid.uuid4()}/rotate-secret", None),
     ("DELETE", f"/webhooks/{uuid.uuid4()}", None),
     ("PATCH", "/limits", {"own_max_running": 1}),
-    ("PUT", "/alerts/a", ALERT),
-    ("DELETE", "/alerts/a", None),
 ]
-READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits", "/retention", "/alerts"]
+READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits", "/retention"]
 
 
 async def test_members_may_look_and_strangers_learn_nothing(
@@ -279,16 +239,6 @@ async def test_members_may_look_and_strangers_learn_nothing(
         ("PATCH", f"/webhooks/{uuid.UUID(int=7)}", {"url": None}, 422, "url"),
         ("PATCH", "/limits", {"own_max_running": -1}, 422, "own_max_running"),
         ("PATCH", "/limits", {"weight": 9}, 422, "weight"),
-        ("PUT", "/alerts/a", {**ALERT, "metric": "weather"}, 422, "metric"),
-        ("PUT", "/alerts/a", {**ALERT, "threshold": -1}, 422, "threshold"),
-        ("PUT", "/alerts/a", {**ALERT, "minutes": 0}, 422, "minutes"),
-        (
-            "PUT",
-            "/alerts/a",
-            {**ALERT, "job_type": "x"},
-            422,
-            "job_type",
-        ),
         ("POST", "/pause", {"typo": 1}, 422, "typo"),
     ],
 )

@@ -324,28 +324,6 @@ def test_only_the_operator_pauses_a_type(run: Run) -> None:
     assert limit["pause_reason"] == "a test"
 
 
-def test_alerts_are_set_listed_and_removed(run: Run) -> None:
-    """By their name; what is wrong is told in a sentence."""
-    name = f"test/{uuid.uuid4().hex[:8]}"
-
-    wanted = ("queue_p95_seconds", "90", "--within", "1h")
-    slack = ("--slack", "https://hooks.slack.com/services/T0/B0/secret")
-    made = run.json("alerts", "set", name, *wanted, *slack)
-    listed = {alert["name"]: alert for alert in run.json("alerts")}
-    table = run("alerts").stdout
-    run("alerts", "remove", name)
-    missing = run.refused("alerts", "remove", name)
-    strange = run("alerts", "set", name, "failed", "2", "--mail", "eve@elsewhere.test", code=1)
-
-    measured = {"value": None, "checked_at": None}  # by maintenance, once a minute
-    assert {**listed[name], **measured} == {**made, **measured}
-    assert made["post"] == {"format": "slack", "host": "hooks.slack.com"}
-    assert (made["threshold"], made["minutes"], made["enabled"]) == (90, 60, True)
-    assert "1 min 30 s" in table
-    assert missing["code"] == "alert_not_found"
-    assert "must be a member" in strange.stderr
-
-
 def test_schedules_are_set_listed_and_removed(run: Run, account: str) -> None:
     """What runs by the clock, from the terminal."""
     name = f"nightly-{uuid.uuid4().hex[:8]}"

@@ -220,10 +220,6 @@ def sevens(project: Project, job_id: str, fence: int) -> dict[str, dict[str, Any
             "p_workspace_id": ACME,
             "p_limits": {"weight": 7, "max_running": 7, "own_max_running": 7, "max_pending": 7},
         },
-        "put_alert": {
-            "p_workspace_id": ACME,
-            "p_alert": {"name": "a", "metric": "failed", "threshold": 7, "minutes": 7},
-        },
     }
 
 

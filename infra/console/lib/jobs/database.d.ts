@@ -146,7 +146,6 @@ export type Minutehand = {
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
     decline_invitation: Fn<InWorkspace, AnsweredInvitation>;
-    delete_alert: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;
     emit_event: Fn<
@@ -194,7 +193,6 @@ export type Minutehand = {
       { p_workspace_id?: string; p_job_id?: string; p_before?: number; p_limit?: number },
       { actions: Rows }
     >;
-    list_alerts: Fn<{ p_workspace_id?: string | null }, { alerts: Rows }>;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: ListedJob[]; next: Cursor | null }
@@ -234,7 +232,6 @@ export type Minutehand = {
     operator_workspaces: Fn<{ p_search?: string | null; p_limit?: number }, { workspaces: Rows }>;
     own_workspace: Fn<Partial<InWorkspace>, { workspace_id: string }>;
     people: Fn<{ p_ids: string[] }, { [id: string]: string }>;
-    put_alert: Fn<InWorkspace & { p_alert: { [name: string]: Json | undefined } }, Row>;
     cancel_jobs: Fn<
       InWorkspace & { p_filter: Omit<JobFilter, "workspace_id">; p_limit?: number },
       { count: number; more: boolean }
