@@ -75,8 +75,8 @@ export const apiAddress = (/** @type {string} */ path) => new URL(path, apiOrigi
 /** The schema's tables and functions, over that client. */
 export const data = () => client.schema(schema);
 /**
- * @typedef {{supabaseUrl: string, supabaseKey: string, schema?: string, stage?: string, breakToken?: string | null,
- *   demoAccounts?: Array<{email: string, password: string, label: string}>}} Settings The accounts and the token are
+ * @typedef {{supabaseUrl: string, supabaseKey: string, schema?: string, stage?: string,
+ *   demoAccounts?: Array<{email: string, password: string, label: string}>}} Settings The accounts are
  *   of a developer's machine.
  */
 /**

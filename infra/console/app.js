@@ -45,8 +45,7 @@ import { When } from "./parts/when.js";
  *   loaded.
  * @typedef {{path: string, label: string, icon: string, isWhole?: boolean, isOperators?: boolean}} NavLine
  * @typedef {{name?: string, nav: NavLine[], routes: Route[]}} Section
- * @typedef {{label: string, promise: string, run: (workspace: Workspace) => Promise<string>, isSafe?: boolean}} BreakIt
- * @typedef {Section & {guestPages?: Route[], breakIt?: BreakIt[]}} App What an app's manifest exports.
+ * @typedef {Section & {guestPages?: Route[]}} App What an app's manifest exports.
  */
 
 /** @type {Section} */
@@ -62,7 +61,6 @@ const CORE = {
     { path: "/types", load: () => import("./views/types.js"), isWhole: true },
     { path: "/types/:name", load: () => import("./views/type.js"), isWhole: true },
     { path: "/logs", load: () => import("./views/logs.js"), isWhole: true },
-    { path: "/break-it", load: () => import("./views/break-it.js") },
   ],
 };
 // pages of all workspaces at once say so by `isWhole`; the others want one chosen
@@ -92,7 +90,6 @@ const OPERATIONS = {
 };
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
 const ChoosePassword = lazy(() => import("./views/sign-in.js"), "ChoosePassword");
-const BREAK_IT = { path: "/break-it", label: "Break it", icon: "hammer" };
 /** @type {Route} */
 const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 
@@ -179,12 +176,11 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   const mode = useStore(theme);
   const rows = useStore(density);
   const [menu, setMenu] = useState(false);
-  const core = settings().breakToken ? { ...CORE, nav: [...CORE.nav, BREAK_IT] } : CORE;
   const shown = (/** @type {NavLine} */ { isWhole, isOperators }) =>
     (isWhole || !isAll(workspace)) && (!isOperators || isOperator);
-  const sections = [core, OPERATIONS, ...apps]
+  const sections = [CORE, OPERATIONS, ...apps]
     .map((section) => ({ ...section, nav: section.nav.filter(shown) }))
-    .filter((section) => section.nav.length > 0 || section === core);
+    .filter((section) => section.nav.length > 0 || section === CORE);
   const routes = useMemo(
     () => [CORE, OPERATIONS, ...apps].flatMap((section) => section.routes),
     [apps],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -18,7 +17,6 @@ from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 
-import psutil
 from botocore.config import Config
 from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 from starlette.applications import Starlette
@@ -179,24 +177,14 @@ async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
 
 
 def local_site(values: Mapping[str, str]) -> Starlette:
-    """The console as the one-process stack serves it: demo accounts, policy, "Break it" panel."""
+    """The console as the one-process stack serves it: demo accounts and policy."""
     settings = Settings.from_env({**values, "STAGE": "local"})
-    return build_site(settings, values, workers=worker_environments)
+    return build_site(settings, values)
 
 
 def beside_api(site: Starlette) -> Callable[[str], Starlette | None]:
     """The site where CloudFront serves it: at each path that is not the API's."""
     return lambda path: None if is_api(path) else site
-
-
-def worker_environments() -> list[int]:
-    """The worker function's environments: those of our children that were started as it."""
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if child.environ().get("AWS_LAMBDA_FUNCTION_NAME", "").endswith("-worker"):
-                found.append(child.pid)
-    return found
 
 
 def _limit(text: str) -> int | None:

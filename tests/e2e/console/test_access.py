@@ -83,7 +83,6 @@ PATHS = [
     "IMPORT",
     "/contacts",
     "/workspace/settings/api",
-    "/break-it",
     "/nowhere",
 ]
 

@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from minutehand.local.breaking import break_token
 from minutehand.local.lambda_functions import beside_api, local_site
 from minutehand.local.site import console_config
 from minutehand.web.site import security_headers
@@ -24,7 +23,7 @@ VALUES = {
 
 
 async def test_the_console_is_the_one_processs_console() -> None:
-    """Demo accounts, the panel's token and the same policy, whoever runs the functions."""
+    """Demo accounts and the same policy, whoever runs the functions."""
     settings = Settings.from_env({**VALUES, "STAGE": "local"})
     async with (
         LambdaRuntime([], site=beside_api(local_site(VALUES))) as runtime,
@@ -37,7 +36,6 @@ async def test_the_console_is_the_one_processs_console() -> None:
 
     assert config == console_config(settings, VALUES)
     assert config["demoAccounts"]
-    assert config["breakToken"]
     expected = security_headers(settings, VALUES)
     assert {name: page.headers[name] for name in expected} == expected
     assert (head.status_code, head.content) == (200, b"")
@@ -52,20 +50,3 @@ async def test_nothing_outside_its_folders_is_served(path: str) -> None:
     answer = await ask(local_site(VALUES), Request("GET", path))
 
     assert answer.status == 404 or b'id="app"' in answer.body
-
-
-async def test_only_the_consoles_own_page_may_break_the_stack() -> None:
-    """Another name, another token, another method: refused before anything is done."""
-    site = local_site(VALUES)
-    token = break_token(VALUES)
-
-    async def post(way: str, given: str, host: str = "127.0.0.1:8000", method: str = "POST") -> int:
-        headers = (("host", host), ("x-break-token", given))
-        return (await ask(site, Request(method, f"/local/break/{way}", headers))).status
-
-    assert await post("kill-worker", "") == 403
-    assert await post("kill-worker", "ünlike") == 403
-    assert await post("kill-worker", token, host="rebound.example") == 403
-    assert await post("kill-worker", token, method="GET") == 200  # a page of the console
-    assert await post("everything", token) == 404
-    assert await post("kill-worker", token, host="localhost:8000") == 409  # none is running here
