@@ -42,7 +42,7 @@ def test_a_page_without_a_build_shows_a_job(
 ) -> None:
     """State, progress, question, result; another job; nothing followed once it is gone."""
     job_id = worker.enqueue({})
-    visitor = visit(None)
+    visitor = visit(None, allow=("status of 404",))
     page = visitor.page
     serve(page, PLAIN, values_of(stack, workspace, jobId=job_id))
     visitor.open("/mine/")
