@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, Engine, refusal
 
 #: Functions that need no lease, and why none can be asked for.
 WITHOUT_LEASE = {
@@ -144,29 +143,3 @@ def test_every_function_that_names_a_job_needs_its_lease(
     assert set(free) == set(WITHOUT_LEASE), free
     assert free["queue_stats"] == "workspace_not_found"
     assert engine.status(named["job_id"]) == "processing"
-
-
-def test_own_tables_are_open_to_the_holder_of_a_job_of_the_tenant_alone(
-    engine: Engine, worker: psycopg.Connection[Any]
-) -> None:
-    """A policy asks for it; and what the holder writes comes before the next holder."""
-    held, other = engine.enqueue(workspace=GLOBEX), engine.enqueue(delay_seconds=60)
-    lease = engine.lease_one()
-
-    def workspace(job_id: str, fence: int) -> str:
-        headers = json.dumps({"x-job-id": job_id, "x-job-fence": str(fence)})
-        worker.execute("select set_config('request.headers', %s, false)", (headers,))
-        return str(worker.execute("select public.held_workspace()").fetchone()[0])  # type: ignore[index]
-
-    with worker.transaction():
-        assert workspace(held, lease["fence"]) == GLOBEX
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            engine.run("select from public.jobs where id = %s for update nowait", held)
-    worker.execute("set default_transaction_read_only = on")
-    assert workspace(held, lease["fence"]) == GLOBEX
-    for job_id, fence in ((held, lease["fence"] + 1), (other, lease["fence"]), (held, None)):
-        if fence is None:
-            engine.settle(lease)
-        with pytest.raises(psycopg.Error) as refused:
-            workspace(job_id, fence or lease["fence"])
-        assert refusal(refused.value)[:2] == ("PT409", "lease_lost")

@@ -32,7 +32,6 @@ from minutehand.queue.models import (
     Storage,
     WorkerRunAdmission,
 )
-from minutehand.queue.tables import Table
 
 
 class WorkerQueue:
@@ -158,10 +157,6 @@ class WorkerQueue:
             keep_seconds=artefact.keep_seconds,
         )
         return Artefact.model_validate(stored)
-
-    def table(self, job_id: JobId, fence: int, name: str, *, schema: str) -> Table:
-        """Rows of a project's own table, of a leased job's tenant."""
-        return Table(self._functions, name, schema=schema, job_id=job_id, fence=fence)
 
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
         """Read the results of a leased job's steps by name, in pages of about 1 MB.

@@ -178,15 +178,6 @@ async def test_a_worker_calls_the_functions_of_its_schema() -> None:
     await worker.aclose()
 
 
-async def test_rows_are_reached_for_a_leased_job() -> None:
-    database = Database([{"id": 1}])
-    table = database.worker.table(JOB, 7, "accounts", schema="crm")
-
-    assert await table.select() == [{"id": 1}]
-    assert (table._headers["X-Job-Id"], table._headers["X-Job-Fence"]) == ("j", "7")
-    assert table._headers["Accept-Profile"] == "crm"
-
-
 async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
     """Page by page they look harmless, and take the memory of every job beside them."""
     page = {"bytes": StepsTooLong.MOST_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
