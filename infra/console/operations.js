@@ -1,18 +1,12 @@
 // What the pages of operations ask of the outside, which no other page needs to load.
 
-import { ALL } from "./lib/scope.js";
-import { apiAddress, data, people, route, rpc, unreachable, unwrap } from "./api.js";
+import { apiAddress, route, rpc, unreachable } from "./api.js";
 
 /** @import { QueueStats } from "./lib/jobs/types.js" */
 /** @import { Schedule, Webhook } from "./lib/routes.js" */
 
-const TIMEOUT_MS = 20_000;
 const listSchedules = route("GET /api/workspaces/{workspace_id}/schedules");
 const listWebhooks = route("GET /api/workspaces/{workspace_id}/webhooks");
-
-/** What operators read of all workspaces at once. */
-const ofAll = (/** @type {string} */ name, signal = AbortSignal.timeout(TIMEOUT_MS)) =>
-  rpc(name, { p_workspace_id: null }, signal);
 
 /**
  * @typedef {{job_type: string, running: number, max_concurrency: number | null, workspace_concurrency: number | null,
@@ -75,15 +69,13 @@ export const operations = {
   removeMember: route("DELETE /api/workspaces/{workspace_id}/members/{member}"),
   retention: route("GET /api/workspaces/{workspace_id}/retention"),
   /** @type {(workspaceId: string) => Promise<Schedule[]>} */
-  schedules: async (workspaceId) =>
-    (await (workspaceId === ALL ? ofAll("list_schedules") : listSchedules(workspaceId))).schedules,
+  schedules: async (workspaceId) => (await listSchedules(workspaceId)).schedules,
   putSchedule: route("PUT /api/workspaces/{workspace_id}/schedules/{name}"),
   deleteSchedule: route("DELETE /api/workspaces/{workspace_id}/schedules/{name}"),
   /** The next runs of `{schedule: name}` or `{cron, timezone}`. */
   nextRuns: route("GET /api/workspaces/{workspace_id}/next-runs"),
   /** @type {(workspaceId: string) => Promise<Webhook[]>} */
-  webhooks: async (workspaceId) =>
-    (await (workspaceId === ALL ? ofAll("list_webhooks") : listWebhooks(workspaceId))).webhooks,
+  webhooks: async (workspaceId) => (await listWebhooks(workspaceId)).webhooks,
   createWebhook: route("POST /api/workspaces/{workspace_id}/webhooks"),
   changeWebhook: route("PATCH /api/workspaces/{workspace_id}/webhooks/{webhook_id}"),
   rotateSecret: route("POST /api/workspaces/{workspace_id}/webhooks/{webhook_id}/rotate-secret"),

@@ -1,16 +1,24 @@
 -- Who belongs where, for policies and functions: asked of queue.tenants and queue.tenant_members.
 -- Those two views are the tenancy; the file after this one makes them. Bodies here are read when they run.
 
+create function queue.is_operator() returns boolean
+language plpgsql stable set search_path = '' as $$
+begin
+  return coalesce(auth.jwt() #>> '{app_metadata,minutehand_operator}', '') = 'true';
+end;
+$$;
+comment on function queue.is_operator is 'Whether the caller is staff, who see every tenant: app_metadata.minutehand_operator is true in their token.';
+
 create function queue.my_workspaces() returns setof uuid
 language plpgsql stable
 security definer -- reads membership for policies without being subject to them
 set search_path = '' as $$
 begin
   return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid())
-    union select o from queue.opened_workspaces() as o;
+    union select t.id from queue.tenants as t where queue.is_operator();
 end;
 $$;
-comment on function queue.my_workspaces is E'Workspaces of the caller, and those an operator has open, for policies.\n\nUse as "workspace_id in (select queue.my_workspaces())", so that it runs once a query.';
+comment on function queue.my_workspaces is E'Workspaces of the caller, all of them for staff, for policies.\n\nUse as "workspace_id in (select queue.my_workspaces())", so that it runs once a query.';
 
 create function queue.my_managed_workspaces() returns setof uuid
 language plpgsql stable
@@ -31,10 +39,10 @@ begin
   return exists (
     select from queue.tenant_members as m
     where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id)
-    or exists (select from queue.opened_workspaces() as o where o = p_workspace_id);
+    or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
 end;
 $$;
-comment on function queue.is_member is 'Whether the caller belongs to the workspace, or has it open as an operator.';
+comment on function queue.is_member is 'Whether the caller belongs to the workspace, or is staff.';
 
 create function queue.is_manager(p_workspace_id uuid) returns boolean
 language plpgsql stable

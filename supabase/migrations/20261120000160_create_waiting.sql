@@ -173,7 +173,6 @@ begin
   end if;
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait.name,
     'value', jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid()))), v_now);
-  perform queue.note_action('answer', v_job.workspace_id, p_job_id);
   perform queue.request_wake();
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;

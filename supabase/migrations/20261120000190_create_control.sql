@@ -60,9 +60,7 @@ begin
   if v_job.finished_at is not null and v_job.status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
-  if queue.cancel(array[p_job_id], queue.clock()) > 0 then
-    perform queue.note_action('cancel', v_job.workspace_id, p_job_id);
-  end if;
+  perform queue.cancel(array[p_job_id], queue.clock());
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
@@ -201,7 +199,6 @@ begin
   values (p_job_id, v_job.last_seq, v_job.workspace_id, v_job.session_id, 'job.edited',
     jsonb_build_object('status', v_job.status, 'attempts', v_job.attempts, 'next_retry_at', v_job.next_retry_at,
       'changed', case when v_job.session_id like 'guest\_%' then null else v_changed end), v_now); -- guests read it
-  perform queue.note_action('edit', v_job.workspace_id, p_job_id);
 end;
 $$;
 comment on function queue.change_payload is E'Give a live job that does not run another payload, checked by its type''s schema; the caller holds its row.\n\nAppends job.edited with {changed: {field: {before, after}}}: the first 200 characters of the first 20 fields; null for a job of a guest session, whose guests see no payload.';
@@ -240,7 +237,6 @@ begin
   if p_payload <> 'null' then
     perform queue.change_payload(p_job_id, p_payload);
   end if;
-  perform queue.note_action('retry', v_job.workspace_id, p_job_id);
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
@@ -309,7 +305,6 @@ begin
     return null;
   end if;
   if new.last_seq > old.last_seq then
-    perform queue.note_action('cancel', new.workspace_id, new.id);
     insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     values (new.id, new.last_seq, new.workspace_id, new.session_id,
       case when new.status = 'cancelled' then 'job.cancelled' else 'job.cancel_requested' end,
@@ -409,9 +404,6 @@ begin
     perform queue.bring_all_back(case when v_kind = 'workspace_type' then v_type end, v_workspace);
     perform queue.request_wake();
   end if;
-  perform queue.note_action(case when v_paused then 'pause' else 'resume' end, v_workspace, null, 0,
-    jsonb_strip_nulls(jsonb_build_object(
-    'kind', v_kind, 'name', coalesce(v_type, v_name), 'reason', left(p_request ->> 'reason', 500))));
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;

@@ -90,10 +90,6 @@ declare
 begin
   perform queue.take_turn(); -- as many steps as its origin has
   v_made := queue.replay(v_job, p_request);
-  if (v_made -> 'created')::boolean then
-    perform queue.note_action('replay', v_job.workspace_id, p_job_id, 1,
-      jsonb_build_object('id', v_made #> '{job,id}'));
-  end if;
   return v_made;
 end;
 $$;

@@ -174,8 +174,7 @@ insert into queue.kept_rows (relation, since, keep) values
   ('caller_buckets', 'refilled_at', '1 hour'), ('workers', 'seen_at', '30 days'), ('type_minutes', 'minute', '1 hour'),
   ('stat_minutes', 'minute', '8 days'), ('stat_hours', 'hour', '31 days'), ('proven', 'seen_at', '30 days'),
   ('message_minutes', 'minute', '31 days'), ('guest_sessions', 'expires_at', '1 day'),
-  ('operator_access', 'expires_at', '0'), ('storage_samples', 'sampled_at', '30 days');
-insert into queue.kept_rows (relation, since, days_setting) values ('actions', 'at', 'audit_days');
+  ('storage_samples', 'sampled_at', '30 days');
 insert into queue.kept_rows (relation, since, keep, condition) values
   ('deploys', 'first_seen_at', '30 days', 'o.last_seen_at < queue.clock() - interval ''30 days'''),
   -- a step that received it has no copy

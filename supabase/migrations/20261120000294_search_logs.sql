@@ -16,9 +16,6 @@ declare
 begin
   perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
-  if p_workspace_id is null then
-    perform queue.note_listing('{"logs": true}');
-  end if;
   return queue.in_order(null::jsonb, format($query$
     with slice as materialized (
       select l.id, l.job_id, l.attempt, l.log_level, l.message, %s as metadata, l.created_at
@@ -53,6 +50,6 @@ $$;
 comment on function public.search_logs is E'Log lines of a workspace''s jobs, newest first: {lines: [{id, job_id, '
   'job_type, attempt, log_level, message, metadata, created_at}], next}; pass next as p_before to '
   'continue.\n\nFilter: search (part of a message or its metadata), level (that one or worse), job_type, job_id, '
-  'since, until. Without a workspace, for operators, of all, without metadata; that is written to the audit log. A message is cut to 2,000 characters, and metadata of more bytes omitted: the job''s own lines have both whole. Looks at 20,000 lines: a page may hold fewer than asked for, even none, and still have a next one.';
+  'since, until. Without a workspace, for operators, of all, without metadata. A message is cut to 2,000 characters, and metadata of more bytes omitted: the job''s own lines have both whole. Looks at 20,000 lines: a page may hold fewer than asked for, even none, and still have a next one.';
 
 select queue.allow('authenticated, service_role', 'public.search_logs');

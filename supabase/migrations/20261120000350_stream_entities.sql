@@ -169,7 +169,6 @@ begin
   execute format('alter policy %I on %s using (workspace_id in (select queue.my_workspaces()) '
     'and exists (select from %s as e where e.id = %2$s.%4$I))',
     p_name || '_events_read_by_members', v_events, p_relation, v_key);
-  perform queue.keep_from_operators(v_events::regclass);
   perform queue.allow('anon, authenticated, service_role', v_after::regproc);
 end;
 $$;

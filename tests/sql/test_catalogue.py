@@ -28,10 +28,7 @@ MEMBERS = {
     "own_workspace", "list_invitations", "accept_invitation", "decline_invitation", "set_member", "remove_member", "list_members", "list_workspaces",
     "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "list_deploys", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
-    "job_trace", "queue_series", "people", "list_actions",
-    # each of these asks whether the caller is an operator
-    "operator_session", "operator_open", "operator_close", "operator_jobs", "operator_counts", "operator_failures",
-    "operator_workers", "operator_workspaces",
+    "job_trace", "queue_series", "people",
     "follow_topic", "job_artefacts", "job_receipt", "job_receipts", "signing_keys",
 }  # fmt: skip
 WORKER = {
@@ -44,7 +41,6 @@ OPERATOR = {
     "create_workspace",
     "retire_signing_key",
     "revoke_signing_key",
-    "set_operator",
     "set_retention",
     "set_settings",
 }
@@ -212,7 +208,7 @@ LINTS = {
           and not exists (select 1 from calls c where c.name = p.oid::regproc::text and c.oid <> p.oid)
           and not exists (select 1 from pg_depend d where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid and d.deptype = 'n')
           -- called by migrations, and where tenants are another's
-          and p.proname not in ('bound_rows', 'expose', 'keep_from_operators', 'show_to_members',
+          and p.proname not in ('bound_rows', 'expose', 'show_to_members',
             'make_stream', 'visible_members', 'visible_tenants')""",
     "timestamp without time zone": """
         select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0

@@ -125,7 +125,7 @@ def test_rows_that_are_kept_for_a_time_are_found_by_an_index(engine: Engine) -> 
 def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine) -> None:
     """Charts of a month, runs of a day, keys until they expire: neither less nor a year of it."""
     spans = {
-        "00:00:00": "job_keys operator_access artefacts",
+        "00:00:00": "job_keys artefacts",
         "01:00:00": "failures type_minutes caller_buckets",
         "1 day": "ticks guest_sessions",
         "7 days": "last_deliveries",
@@ -213,12 +213,6 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
     )
     engine.rpc("open_guest_session", p_workspace_id=workspace, p_options={"user_id": ADA})
     engine.rpc("emit_event", p_workspace_id=workspace, p_name="e")
-    engine.run(
-        "insert into queue.operator_access (user_id, workspace_id, reason, expires_at)"
-        " values (%s, %s, 'on call', 'infinity')",
-        ADA,
-        workspace,
-    )
     batch = engine.rpc("create_batch", p_workspace_id=workspace)["batch_id"]
     with engine.member(ADA) as ada:
         ada.rpc("set_member", p_workspace_id=workspace, p_email="new@example.com")

@@ -119,7 +119,6 @@ def operations(held: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[str, st
         "dead letters": ("select public.dead_letters(%s)", GLOBEX),
         "statistics": ("select public.queue_stats(%s)", ACME),
         "health": ("select public.queue_health() where %s <> ''", "-"),
-        "operator's counts": ("select public.operator_counts() where %s <> ''", "-"),
         "list": (jobs, json.dumps(acme)),
         "list failed": (jobs, json.dumps({**globex, "status": ["failed"]})),
         "list pending": (jobs, json.dumps({**acme, "status": ["pending"]})),

@@ -76,7 +76,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
         # published by workers; of schedules, which are bounded
         "declared_schedules", "schedule_minutes",
         # what people did, kept for a time
-        "actions", "operator_access", "stat_hours",
+        "stat_hours",
         # one per limited scope that leases from
         "caps", "buckets",
         # one per workspace and kind; one per job of a signed type: max_receipts refuses these when they are enqueued

@@ -127,9 +127,6 @@ def crowded(postgres: Postgres) -> Iterator[Engine]:
     [
         (f"public.search_logs('{ACME}')", 1000),
         (f"""public.search_logs('{ACME}', '{{"search": "nothing like it"}}')""", 6000),
-        ("public.operator_jobs('{}')", 12_000),
-        ("public.operator_failures()", 2000),
-        ("public.operator_counts()", 6000),
         ("(select public.job_trace(id) from public.jobs order by created_at limit 1)", 1000),
         ("(select public.job_replays(id) from public.jobs order by created_at limit 1)", 1000),
         (f"public.count_jobs('{ACME}')", 40_000),

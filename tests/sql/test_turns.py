@@ -66,7 +66,7 @@ ARGUMENTS: dict[str, str] = {
     "guest_session_events.p_session_id": "%(guest)s", "guest_session_events.p_job_id": "%(child)s",
     "guest_session_feed.p_session_id": "%(guest)s", "guest_session_jobs.p_session_id": "%(guest)s",
     "explain_job.p_job_id": "%(ready)s", "list_jobs.p_filter": """'{"search": "nothing"}'""", "sort_jobs.p_filter": """'{"search": "nothing"}'""",
-    "search_logs.p_filter": """'{"search": "nothing"}'""", "list_actions.p_job_id": "null",
+    "search_logs.p_filter": """'{"search": "nothing"}'""", 
     "event_feed.p_cursor": "'1:1:'", "session_feed.p_cursor": "'1:1:'", "guest_session_feed.p_cursor": "'1:1:'",
 }  # fmt: skip
 GRANTED = """
@@ -183,7 +183,6 @@ def filled(postgres: Postgres) -> Iterator[tuple[Engine, dict[str, str]]]:
         engine = Engine(database, connection)
         engine.register("work")
         engine.register("parent")
-        engine.rpc("set_operator", p_user_id=ADA)
         yield engine, full(engine)
 
 

@@ -2,7 +2,6 @@
 
 import { codeOf, counted, duration, number, percent } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
-import { isAll } from "../lib/scope.js";
 import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useMemo, useState } from "../lib/ui.js";
@@ -35,7 +34,7 @@ export default function Operations({ workspace }) {
   const range = rangeOf(query.get("range"), DEFAULT);
   const [minutes, words] = RANGES[range];
   const isInternal = query.get("internal") === "1";
-  const scope = isAll(workspace) ? null : workspace.id;
+  const scope = workspace.id;
   const stats = useRead(
     (signal) => operations.stats(scope, Math.min(minutes, 1440), signal),
     [scope, minutes],
@@ -55,7 +54,7 @@ export default function Operations({ workspace }) {
   return html`<div class="page">
     ${pageHead(
       "Overview",
-      isAll(workspace) ? "all workspaces" : workspace.name,
+      workspace.name,
       internalSwitch(isInternal),
       html`<div class="segments" role="group" aria-label="Range">
         ${Object.entries(RANGES).map(
@@ -219,9 +218,7 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
       <h2 id="h-types">By type</h2>
       <${ByType} types=${types} stats=${stats} />
     </section>
-    <${Deploys}
-      scope=${isAll(workspace) ? null : workspace.id}
-      latest=${series.deploys.at(-1)?.at} />
+    <${Deploys} scope=${workspace.id} latest=${series.deploys.at(-1)?.at} />
   `;
 }
 
@@ -373,17 +370,6 @@ function Pauses({ stats, workspace, refresh }) {
         danger: true,
       },
     );
-  if (isAll(workspace)) {
-    return (
-      pauses.length > 0 &&
-      html`<section class="card bar" aria-label="Pause">
-        <${Tag} tone="waiting">Paused<//>
-        <span>
-          ${counted(pauses.length, "pause")}: ${pauses.map((pause) => `${pause.kind.replace("_", " ")} ${pause.name}${pause.reason ? ` (${pause.reason})` : ""}`).join(", ")}.
-        </span>
-      </section>`
-    );
-  }
   const mayPause = workspace.role !== "member";
   return html`<section class="card bar" aria-label="Pause">
     <${Tag} tone=${own ? "waiting" : "pending"}>${own ? "Paused" : "Not paused"}<//>

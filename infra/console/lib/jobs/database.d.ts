@@ -189,10 +189,6 @@ export type Minutehand = {
       { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
     >;
     job_trace: Fn<Id, { now: string; more: boolean; jobs: Rows }>;
-    list_actions: Fn<
-      { p_workspace_id?: string; p_job_id?: string; p_before?: number; p_limit?: number },
-      { actions: Rows }
-    >;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: ListedJob[]; next: Cursor | null }
@@ -206,30 +202,6 @@ export type Minutehand = {
       { now: string; types: TypeLine[] }
     >;
     open_stream: Fn<Record<string, never>, { opened: boolean }>;
-    operator_close: Fn<InWorkspace, { closed: boolean }>;
-    operator_counts: Fn<
-      Record<string, never>,
-      { states: { [state: string]: number }; at_least: JobStatus[] }
-    >;
-    operator_failures: Fn<Record<string, never>, { groups: Rows; more: boolean }>;
-    operator_jobs: Fn<
-      {
-        p_filter?: { [name: string]: Json | undefined };
-        p_cursor?: string | null;
-        p_limit?: number;
-      },
-      { jobs: Rows; next: string | null }
-    >;
-    operator_open: Fn<
-      { p_request: { workspace_id?: string; job_id?: string; reason: string; minutes?: number } },
-      { workspace_id: string; name: string; expires_at: string }
-    >;
-    operator_session: Fn<
-      Record<string, never>,
-      { operator: boolean; opened: { workspace_id: string; name: string; expires_at: string }[] }
-    >;
-    operator_workers: Fn<{ p_minutes?: number }, { now: string; workers: Rows }>;
-    operator_workspaces: Fn<{ p_search?: string | null; p_limit?: number }, { workspaces: Rows }>;
     own_workspace: Fn<Partial<InWorkspace>, { workspace_id: string }>;
     people: Fn<{ p_ids: string[] }, { [id: string]: string }>;
     cancel_jobs: Fn<
