@@ -44,8 +44,7 @@ from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
-from tests.support.virtual_time import LoopClock, leaping
-from tests.unit.worker.model import (
+from tests.contract.model import (
     FAULTS,
     LATENCY,
     PATIENCE,
@@ -54,6 +53,7 @@ from tests.unit.worker.model import (
     Row,
     bytes_of,
 )
+from tests.support.virtual_time import LoopClock, leaping
 
 
 class Work(BaseModel):

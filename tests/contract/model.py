@@ -1,20 +1,19 @@
 """The queue as a worker knows it, in memory: leases, fences, and calls that fail on the way.
 
-`sql/` holds Postgres to these rules; here they are what a worker is tried against, in time that
-leaps (`support/virtual_time.py`).
+The promises hold Postgres to these rules; here they are what a worker is tried against, in time
+that leaps (`support/virtual_time.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from infra.bench.scratch import WORKSPACE, scratch_settings
-from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import (
     JobTypeSpec,
@@ -31,10 +30,14 @@ from minutehand.queue.models import (
     WorkerRunAdmission,
 )
 from minutehand.queue.worker_client import WorkerQueue
+from tests.support.project import settings_at
 from tests.support.virtual_time import BEGAN
 
 T = TypeVar("T")
 
+WORKSPACE = "11111111-1111-4111-8111-111111111111"
+#: Of the model's project: nothing listens there.
+SETTINGS = settings_at("http://127.0.0.1:9")
 #: Time of one call; how long a caller waits for one that hangs, as HTTP's time-out has it.
 LATENCY = 0.02
 PATIENCE = 6.0
@@ -50,6 +53,7 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float = math.inf
     timeout: float | None = None
+    version: int = 1
     status: str = "pending"
     fence: int = 0
     attempts: int = 0
@@ -86,7 +90,7 @@ class ModelQueue(WorkerQueue):
     def __init__(
         self, rows: Iterable[Row] = (), *, faults: Mapping[int, str] | None = None
     ) -> None:
-        super().__init__(scratch_settings("http://127.0.0.1:9"))
+        super().__init__(SETTINGS)
         self.rows = {row.id: row for row in rows}
         self.faults = dict(faults or {})
         self.calls: list[str] = []
@@ -226,6 +230,7 @@ class ModelQueue(WorkerQueue):
             workspace_id=WORKSPACE,
             job_type="work",
             payload=row.payload,
+            schema_version=row.version,
             attempts=row.attempts,
             created_at=BEGAN,
             timeout_seconds=row.timeout,
@@ -281,4 +286,7 @@ class ModelQueue(WorkerQueue):
 
 def bytes_of(items: Sequence[SettleItem]) -> int:
     """What they weigh on the wire."""
-    return sum(len(encode(item.wire())) for item in items)
+    return sum(
+        len(json.dumps(item.wire(), default=lambda one: one.model_dump(mode="json")))
+        for item in items
+    )
