@@ -224,7 +224,6 @@ insert into queue.settings (name, value) values
   ('lost_attempts_max', '5'),
   ('members_see_tracebacks', 'false'),
   ('refuse_unserved_types', 'false'),
-  ('poison_jobs', '10'),
   ('retention_batch', '2000'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('retention_floor_days', '{"completed": 7, "cancelled": 7, "failed": 30}'),

@@ -28,7 +28,7 @@ create table queue.job_types (
   internal boolean not null default false,
   run_p95_ms double precision, -- 95th percentile of recent run times, milliseconds; null before 20 runs
   paused_at timestamptz, -- since when no job of the type starts; null while running
-  paused_by text, -- who paused it: a user id, or "poison" for the engine itself
+  paused_by text, -- who paused it: a user id
   pause_reason text, -- why it is paused
   registered_at timestamptz not null default queue.clock(), -- when a worker last published it
   -- true after worker keys were revoked, until the type is published again: that registration may change anything
@@ -68,18 +68,6 @@ create table queue.pauses (
 );
 create index pauses_by_workspace on queue.pauses (workspace_id);
 comment on table queue.pauses is 'Queues, workspaces, and job types of one workspace, whose jobs do not start for now.';
-
-create table queue.failures (
-  job_type text not null, -- the type
-  workspace_id uuid not null, -- the tenant
-  fingerprint text not null, -- hash of the error without its numbers and ids
-  job_id uuid not null, -- the job that failed
-  message text, -- its message, the last time
-  failed_at timestamptz not null, -- the last time
-  primary key (job_type, workspace_id, fingerprint, job_id)
-);
-create index failures_by_time on queue.failures (failed_at);
-comment on table queue.failures is 'Unexpected errors of the last minutes, one row per job and fingerprint: many jobs with one error are poison.';
 
 create table queue.tenant_limits (
   workspace_id uuid primary key, -- the workspace
@@ -375,7 +363,7 @@ create table queue.maintenance_tasks (
 comment on table queue.maintenance_tasks is 'The tasks of maintenance, and when each was last done.';
 insert into queue.maintenance_tasks (name)
 select unnest(array[
-  'reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
+  'reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'statistics',
   'retention', 'old_rows', 'orphans', 'messages', 'sweep', 'buckets']);
 
 create table queue.wakeups (

@@ -337,8 +337,6 @@ begin
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
-  perform 1 from queue.breakers where workspace_id = '00000000-0000-0000-0000-000000000000'
-  order by job_type for update; -- before their types, as everywhere
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
@@ -380,7 +378,6 @@ begin
   -- an older worker does not undo a newer one
   where types.schema_version <= excluded.schema_version or types.redefinable;
   get diagnostics v_count = row_count;
-  perform queue.keep_probing(v_now);
   perform queue.declare_schedules(p_types, v_now);
   perform queue.bring_all_back(t.value ->> 'job_type', null) from jsonb_array_elements(p_types) as t;
   return jsonb_build_object('registered', v_count);

@@ -583,7 +583,7 @@ begin
     where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
       and exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'workspace_id')
       -- rows of a job go with it, and what leases opened is closed by the leases that find it empty
-      and (c.relname in ('failures', 'artefacts', 'receipts', 'unclosed')
+      and (c.relname in ('artefacts', 'receipts', 'unclosed')
         or c.relname not in ('partitions', 'turns', 'openings', 'forgotten')
         and not exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'job_id'))
     order by c.relname

@@ -405,8 +405,7 @@ begin
     select distinct 'workspace', '', p.workspace_id, '' from parts as p where p.is_bound
     union all
     select distinct 'workspace_type', p.job_type, p.workspace_id, ''
-    from parts as p, (select exists (select from queue.breakers where probing_since is not null) as is_open) as b
-      where p.workspace_concurrency is not null or b.is_open and queue.probing(p.job_type, p.workspace_id)
+    from parts as p where p.workspace_concurrency is not null
     union all
     select distinct 'key', p.job_type, p.workspace_id, p.concurrency_key from parts as p
     where p.key_concurrency is not null and p.concurrency_key <> '' or p.rate_limit is not null and p.rate_per_key)
@@ -442,7 +441,7 @@ begin
     select count(*) into v_running from (
       select 1 from queue.leases where job_type = p_job_type limit v_max) as l where v_max is not null;
   elsif p_scope = 'workspace_type' then
-    v_max := case when queue.probing(p_job_type, p_workspace_id) then 1 else v_type.workspace_concurrency end;
+    v_max := v_type.workspace_concurrency;
     select count(*) into v_running from (
       select 1 from queue.leases where job_type collate "C" = p_job_type and workspace_id = p_workspace_id
       limit v_max) as l;
@@ -539,8 +538,7 @@ begin
         else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority,
       t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
         or t.key_concurrency is not null and p.concurrency_key <> ''
-        or l.running_max is not null
-        or b.is_open and queue.probing(f.job_type, f.workspace_id) as is_bound
+        or l.running_max is not null as is_bound
     from front as f
     cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
     left join lateral (
@@ -560,8 +558,7 @@ begin
     left join lateral (
       select r.ready_at from queue.ready as r
       where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head
-      on not p.is_paused
-    cross join (select exists (select from queue.breakers where probing_since is not null) as is_open) as b)
+      on not p.is_paused)
   select coalesce(array_agg(row(c.id, c.workspace_id, c.job_type, c.queue, c.concurrency_key, c.tag_now, c.weight,
       c.priority, c.ready_at, c.rewinds, c.is_bound, null, null, null, null, false)::queue.candidate)
       filter (where c.ready_at is not null), '{}'),
@@ -703,8 +700,7 @@ begin
       and not exists (select from queue.shares as s
         where s.workspace_id = any (array[c.workspace_id, v_nil]) and s.finish_tag > c.tag)
       and not exists (select from queue.tenant_limits as l where l.workspace_id = c.workspace_id)
-      and not exists (select from queue.pauses) and not exists (
-        select from queue.breakers where probing_since is not null)
+      and not exists (select from queue.pauses)
     order by r.ready_at, r.job_id limit 1 for update of r, j skip locked) as h on true;
   if v_first.is_late is false then
     v_choice.candidates := array[row(v_first.partition_id, v_first.workspace_id, v_first.job_type, v_first.queue,

@@ -24,9 +24,7 @@ comment on type queue.verdict is 'What becomes of a job. message and fingerprint
 
 create type queue.settled as (
   job_id uuid, workspace_id uuid, job_created_at timestamptz, partition_id uuid, ready_at timestamptz,
-  run_at timestamptz, act text, is_end boolean,
-  -- unexpected, and not that the database itself was unavailable: circuit breakers and the check for poison count it
-  is_failure boolean
+  run_at timestamptz, act text, is_end boolean
 );
 comment on type queue.settled is 'A settled job that is more than completed, or is tied to others.';
 
@@ -348,18 +346,6 @@ end;
 $$;
 comment on function queue.begin_waits is 'Note what the jobs p_ids wait for, as their items say; maintenance checks events and children.';
 
-create function queue.note_failures(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
-begin
-  insert into queue.failures (job_type, workspace_id, fingerprint, job_id, message, failed_at)
-  select j.job_type, j.workspace_id, j.error_fingerprint, j.id, left(j.error_message, 500), p_now
-  from public.jobs as j where j.id = any (p_ids)
-  on conflict (job_type, workspace_id, fingerprint, job_id) do update set message = excluded.message,
-    failed_at = excluded.failed_at;
-end;
-$$;
-comment on function queue.note_failures is 'Note unexpected errors of jobs, which circuit breakers and the check for poison count.';
-
 create function queue.settled_answer(
   p_job_id uuid, p_fence bigint, p_act text, p_status text, p_next_retry_at timestamptz
 ) returns text
@@ -454,8 +440,7 @@ begin
     from moved as m group by m.job_type, m.workspace_id, m.act, wait_bucket, run_bucket)
   select json_agg(a) filter (where m.is_done), array_agg(m.id), array_agg(m.fence),
     string_agg(queue.settled_answer(m.id, m.fence, m.act, m.status, m.next_retry_at), ',') filter (where not m.is_done),
-    array_agg(row(m.id, m.workspace_id, m.created_at, m.partition_id, m.ready_at, m.run_at, m.act, m.is_end,
-      m.is_error and m.said = 'retry' and m.problem ->> 'type' is distinct from 'QueueUnavailable'
+    array_agg(row(m.id, m.workspace_id, m.created_at, m.partition_id, m.ready_at, m.run_at, m.act, m.is_end
       )::queue.settled) filter (where not m.is_done or m.is_tied),
     array_agg(row(m.id, m.last_seq, m.workspace_id, m.session_id,
       'job.' || case m.act when 'retry' then 'retried' else m.act end, case
@@ -473,7 +458,6 @@ create function queue.move_on(p_items queue.worker_item[], p_moved queue.settled
 language plpgsql set search_path = '' as $$
 declare
   v_waiting constant uuid[] := array(select m.job_id from unnest(p_moved) as m where m.act = 'waiting');
-  v_failed constant uuid[] := array(select m.job_id from unnest(p_moved) as m where m.is_failure);
 begin
   insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
   select m.job_id, m.run_at, m.partition_id, m.workspace_id, m.job_created_at
@@ -482,7 +466,6 @@ begin
     select row(m.job_id, m.workspace_id, m.job_created_at, m.partition_id, m.ready_at)::queue.ready_job
     from unnest(p_moved) as m where m.act = 'released'));
   perform queue.begin_waits(p_items, v_waiting, p_now) where v_waiting <> '{}';
-  perform queue.note_failures(v_failed, p_now) where v_failed <> '{}';
 end;
 $$;
 comment on function queue.move_on is 'Put settled jobs that have not ended where they are found next: deferred, ready or waiting.';

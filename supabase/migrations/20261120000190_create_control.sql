@@ -378,12 +378,7 @@ begin
   if v_paused then
     perform queue.check_pause(v_type, p_request ->> 'reason');
   end if;
-  -- a person has taken over
-  if v_kind = 'workspace_type' then
-    perform queue.close_breaker(v_type, v_workspace, queue.clock());
-  end if;
   if v_kind = 'job_type' then
-    perform queue.close_breaker(v_name, '00000000-0000-0000-0000-000000000000', queue.clock());
     update queue.job_types set paused_at = case when v_paused then queue.clock() end,
       paused_by = case when v_paused then v_by end, pause_reason = case when v_paused then p_request ->> 'reason' end
     where job_type = v_name;
@@ -398,9 +393,6 @@ begin
     delete from queue.pauses where kind = v_kind and name = v_name;
   end if;
   if not v_paused then
-    -- errors of before the pause do not count again
-    delete from queue.failures where v_kind = 'job_type' and job_type = v_name
-      or v_kind = 'workspace_type' and job_type = v_type and workspace_id = v_workspace;
     perform queue.bring_all_back(case when v_kind = 'workspace_type' then v_type end, v_workspace);
     perform queue.request_wake();
   end if;

@@ -33,12 +33,7 @@ language sql set search_path = '' as $$
     insert into queue.type_minutes as m (minute, job_type, run_bucket, jobs)
     select minute, job_type, run_bucket, sum(jobs) from old
     where outcome in ('completed', 'retry', 'failed') group by 1, 2, 3 order by 1, 2, 3
-    on conflict (minute, job_type, run_bucket) do update set jobs = m.jobs + excluded.jobs),
-  proven as (
-    insert into queue.proven as p (job_type, workspace_id, since, seen_at)
-    select job_type, workspace_id, min(at), max(at) from old where outcome = 'completed' group by 1, 2 order by 1, 2
-    on conflict (job_type, workspace_id) do update set seen_at = excluded.seen_at
-    where p.seen_at < excluded.seen_at - interval '1 day')
+    on conflict (minute, job_type, run_bucket) do update set jobs = m.jobs + excluded.jobs)
   select count(*)::integer from old
 $$;
 comment on function queue.fold_deltas is 'Add the oldest counts of stat_deltas to stat_minutes, at most p_limit; returns how many.';
@@ -169,10 +164,10 @@ comment on table queue.kept_rows is 'Tables of the engine whose rows are kept fo
 
 insert into queue.kept_rows (relation, since, keep) values
   ('job_keys', 'expires_at', '0'), ('ticks', 'started_at', '1 day'), ('batches', 'finished_at', '30 days'),
-  ('failures', 'failed_at', '1 hour'), ('schedule_slots', 'fired_at', '30 days'), ('removals', 'day', '30 days'),
+  ('schedule_slots', 'fired_at', '30 days'), ('removals', 'day', '30 days'),
   ('last_deliveries', 'made_at', '7 days'),
   ('caller_buckets', 'refilled_at', '1 hour'), ('workers', 'seen_at', '30 days'), ('type_minutes', 'minute', '1 hour'),
-  ('stat_minutes', 'minute', '8 days'), ('stat_hours', 'hour', '31 days'), ('proven', 'seen_at', '30 days'),
+  ('stat_minutes', 'minute', '8 days'), ('stat_hours', 'hour', '31 days'),
   ('message_minutes', 'minute', '31 days'), ('guest_sessions', 'expires_at', '1 day'),
   ('storage_samples', 'sampled_at', '30 days');
 insert into queue.kept_rows (relation, since, keep, condition) values

@@ -4,7 +4,6 @@ create function queue.explain_pause(p_job public.jobs) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
   v_pause record;
-  v_probe_at timestamptz;
 begin
   select * into v_pause from (
     select 'type' as kind, t.job_type as name, t.paused_at, t.paused_by, t.pause_reason as reason
@@ -17,24 +16,17 @@ begin
   if not found then
     return null;
   end if;
-  if v_pause.paused_by = 'poison' then
-    select b.probe_at into v_probe_at from queue.breakers as b where b.job_type = p_job.job_type
-      and b.workspace_id = case v_pause.kind when 'type' then '00000000-0000-0000-0000-000000000000'
-        else p_job.workspace_id end;
-  end if;
   return jsonb_build_object('reason', v_pause.kind || '_paused',
-    'sentence', format('%s been paused since %s by %s%s.%s', case v_pause.kind
+    'sentence', format('%s been paused since %s by %s%s.', case v_pause.kind
         when 'type' then format('The job type %s has', p_job.job_type) when 'workspace' then 'The workspace has'
         when 'queue' then format('The queue %s has', v_pause.name)
         else format('The job type %s has, in this workspace,', p_job.job_type) end,
-      queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
-        else queue.actor(v_pause.paused_by) end, coalesce(': ' || v_pause.reason, ''),
-      coalesce(' It is tried again from ' || queue.utc(v_probe_at) || ' on.', '')),
+      queue.utc(v_pause.paused_at), queue.actor(v_pause.paused_by), coalesce(': ' || v_pause.reason, '')),
     'command', case v_pause.kind when 'workspace' then 'minutehand resume workspace ' || p_job.workspace_id
       when 'queue' then 'minutehand resume queue ' || v_pause.name
       when 'type' then 'minutehand resume type ' || p_job.job_type end,
     'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
-      'pause_reason', v_pause.reason, 'probe_at', v_probe_at));
+      'pause_reason', v_pause.reason));
 end;
 $$;
 comment on function queue.explain_pause is 'The pause that keeps a job from starting; null for none.';

@@ -76,7 +76,7 @@ begin
     when s.key in ('webhook_private_addresses', 'allow_anonymous', 'members_see_tracebacks', 'refuse_unserved_types')
       then jsonb_typeof(s.value) <> 'boolean'
     when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max',
-      'poison_jobs', 'user_pending_max', 'retention_batch', 'webhook_failures_max')
+      'user_pending_max', 'retention_batch', 'webhook_failures_max')
       then jsonb_typeof(s.value) <> 'number' or (s.value)::numeric not between 1 and 2147483647
         or (s.value)::numeric % 1 <> 0
     -- an app's own number
@@ -94,7 +94,7 @@ begin
   return (select jsonb_object_agg(name, value) from queue.settings);
 end;
 $$;
-comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days and retention_floor_days (above 85 % of the plan''s size) are {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. realtime_messages_per_second is free, pro or a number, database_limit_mb is plan or a number; client_address_header names a header. Quotas (max_…) and the numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
+comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days and retention_floor_days (above 85 % of the plan''s size) are {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. realtime_messages_per_second is free, pro or a number, database_limit_mb is plan or a number; client_address_header names a header. Quotas (max_…) and the numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
 
 create function queue.is_retention(p_value jsonb) returns boolean
 language sql immutable set search_path = '' as $$

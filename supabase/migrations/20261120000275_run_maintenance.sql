@@ -115,7 +115,6 @@ begin
     when 'expire' then return queue.expire(p_items::uuid[], p_now);
     when 'retention' then return queue.remove_jobs(p_items::uuid[], p_now);
     when 'deliveries' then return queue.drain_outbox(100, p_now);
-    when 'poison' then perform queue.find_poison(p_now);
     when 'sweep' then return queue.sweep(p_now);
     when 'statistics' then return queue.roll_up(p_now);
     when 'histories' then return queue.pack_histories(v_batch, p_now);
@@ -261,7 +260,7 @@ language sql stable set search_path = '' as $$
   select t.name
   from (values (1, 'reclaim', interval '0'), (2, 'waits', interval '0'), (3, 'signals', interval '0'),
     (4, 'schedules', interval '1 second'), (5, 'promotion', interval '0'), (6, 'deliveries', interval '0'),
-    (7, 'expire', interval '1 second'), (8, 'poison', interval '5 seconds'), (9, 'statistics', interval '15 seconds'),
+    (7, 'expire', interval '1 second'), (9, 'statistics', interval '15 seconds'),
     (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'),
     (12, 'orphans', interval '5 minutes'), (18, 'histories', interval '1 minute'),
     (13, 'messages', interval '0'),
@@ -294,7 +293,6 @@ begin
     or exists (select 1 from queue.leases where look_at <= p_now)
     or exists (select 1 from queue.schedules
       where enabled and next_at is not null and greatest(next_at, held_until) <= p_now)
-    or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
     or exists (select 1 from queue.maintenance_tasks
       where behind or name = 'retention' and greatest(done_at, failed_at) <= p_now - interval '15 seconds'
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended)));

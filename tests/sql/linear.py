@@ -253,7 +253,7 @@ def _prepare(connection: Connection) -> None:
     types = [{"job_type": name, **common, **policy} for name, policy in TYPES.items()]
     connection.execute("select public.register_job_types(%s)", (json.dumps(types),))
     # failures here are planned: neither a type nor a job is to be taken out for them
-    _rpc(connection, "set_settings", {"lost_attempts_max": 1000, "poison_jobs": 1_000_000})
+    _rpc(connection, "set_settings", {"lost_attempts_max": 1000})
     for workspace, most in TENANT_MAX.items():
         connection.execute(
             "insert into queue.tenant_limits (workspace_id, max_running) values (%s, %s)"

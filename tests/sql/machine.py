@@ -32,7 +32,7 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 EMPTIED = (
     "public.jobs", "queue.signals", "queue.named_events", "queue.partitions", "queue.turns", "queue.openings", "queue.ticks",
-    "queue.buckets", "queue.batches", "queue.attempts", "queue.failures", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
+    "queue.buckets", "queue.batches", "queue.attempts", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
     "queue.parked",
 )  # fmt: skip
 SWEEP = "; ".join(f"delete from {table}" for table in EMPTIED)
@@ -103,7 +103,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.watcher.run(
             "update queue.maintenance_tasks set done_at = '-infinity', failed_at = null, failures = 0"
         )
-        self.watcher.run("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         self.watcher.rpc("register_job_types", p_types=[
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy} for name, policy in TYPES.items()
         ])  # fmt: skip

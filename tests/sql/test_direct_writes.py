@@ -575,7 +575,7 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
     engine.stop_clock()
     tables = engine.rows(
         "select c.oid::regclass::text from pg_class as c join pg_attribute as a on a.attrelid = c.oid"
-        " where c.relkind = 'r' and a.attname = 'job_id' and c.relname not in ('failures', 'signals')"
+        " where c.relkind = 'r' and a.attname = 'job_id' and c.relname not in ('signals')"
     )
 
     def make(n: int) -> tuple[list[str], dict[str, Any]]:

@@ -404,7 +404,7 @@ def test_an_unknown_outcome_fails_the_job_not_the_batch(engine: Engine) -> None:
 
 
 def test_errors_that_differ_in_numbers_and_ids_share_a_fingerprint(engine: Engine) -> None:
-    """Redrive and poison detection group by it."""
+    """Dead letters are grouped by it."""
     some_id = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
     texts = ["account 17 of 20", "account 99 of 5", f"account {some_id} of {some_id.upper()}"]
     long = "x" * 2000

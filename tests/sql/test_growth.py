@@ -126,12 +126,11 @@ def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine)
     """Charts of a month, runs of a day, keys until they expire: neither less nor a year of it."""
     spans = {
         "00:00:00": "job_keys artefacts",
-        "01:00:00": "failures type_minutes caller_buckets",
+        "01:00:00": "type_minutes caller_buckets",
         "1 day": "ticks guest_sessions",
         "7 days": "last_deliveries",
         "8 days": "stat_minutes",
-        "30 days": "batches schedule_slots removals workers deploys named_events proven"
-        " storage_samples",
+        "30 days": "batches schedule_slots removals workers deploys named_events storage_samples",
         "31 days": "stat_hours message_minutes",
         "1 year": "receipts",
     }

@@ -53,10 +53,6 @@ def in_a_minute(engine: Engine) -> str:
 
 
 SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
-PROBE = (
-    "insert into queue.breakers (job_type, workspace_id, opened_at, probing_since)"
-    " values ('work', gen_random_uuid(), queue.clock(), queue.clock() + interval '1 minute')"
-)
 COMES: dict[str, Callable[[Engine], Any]] = {
     "a job's time": lambda e: e.enqueue(delay_seconds=60),
     "a job's deadline": lambda e: e.enqueue(deadline_at=in_a_minute(e)),
@@ -69,7 +65,6 @@ COMES: dict[str, Callable[[Engine], Any]] = {
     ),
     "a schedule's time": lambda e: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
     "retention": lambda e: (e.enqueue(), e.run_all()),
-    "a circuit breaker's probe": lambda e: e.run(PROBE),
     "nothing": lambda e: None,
     "nothing, as a schedule is off": lambda e: e.rpc(
         "put_schedule", p_workspace_id=ACME, p_schedule={**SCHEDULE, "enabled": False}
@@ -185,7 +180,7 @@ def test_every_task_has_its_own_pace(engine: Engine) -> None:
 
     assert paces == [
         *(("reclaim", 0), ("waits", 0), ("signals", 0), ("schedules", 1), ("promotion", 0)),
-        *(("deliveries", 0), ("expire", 1), ("poison", 5), ("statistics", 15), ("retention", 10)),
+        *(("deliveries", 0), ("expire", 1), ("statistics", 15), ("retention", 10)),
         *(("old_rows", 60), ("orphans", 300), ("messages", 0), ("sweep", 60), ("buckets", 60)),
         ("histories", 60),
     ]
@@ -249,7 +244,7 @@ def test_a_call_asks_for_another_while_something_it_did_has_more(engine: Engine)
 
     assert asking() == set()
     engine.run("insert into queue.signals (kind, job_id) values ('check', gen_random_uuid())")
-    whole = {"expire", "poison", "orphans", "messages"}
+    whole = {"expire", "orphans", "messages"}
     assert asking() == {*engine.rows("select name from queue.maintenance_tasks")} - whole
 
 
@@ -318,18 +313,18 @@ def test_a_task_that_fails_rests_twice_as_long_each_time(engine: Engine) -> None
     def rests(failures: int, done_ago: str = "1 day") -> float:
         engine.run(
             "update queue.maintenance_tasks set failures = %s, failed_at = queue.clock(),"
-            " done_at = queue.clock() - %s::interval where name = 'poison'",
+            " done_at = queue.clock() - %s::interval where name = 'reclaim'",
             failures, done_ago,
         )  # fmt: skip
         return float(
             engine.one(
-                "select min(s) from generate_series(0, 4000, 5) as s where 'poison' in"
+                "select min(s) from generate_series(0, 4000, 5) as s where 'reclaim' in"
                 " (select queue.due_tasks(queue.clock() + make_interval(secs => s)))"
             )
         )
 
     assert [rests(failures) for failures in (1, 2, 3, 10, 40)] == [5, 10, 20, 2560, 3600]
-    assert rests(40, "-1 second") == 10
+    assert rests(40, "-1 second") == 5
 
 
 def break_item(engine: Engine, job_id: str, how: str) -> None:

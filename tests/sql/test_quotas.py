@@ -68,11 +68,11 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
-        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags", "unclosed",
+        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "job_tags", "unclosed",
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
-        "breakers", "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "proven", "removals", "stat_deltas", "stat_minutes",
+        "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "removals", "stat_deltas", "stat_minutes",
         # published by workers; of schedules, which are bounded
         "declared_schedules", "schedule_minutes",
         # what people did, kept for a time

@@ -268,7 +268,7 @@ def test_what_is_kept_is_read_again_in_every_spelling(
     some = {"type": "array", "minItems": 7, "maxItems": 7}
     schema = {"type": "object", "properties": {"text": length, "items": some}}
     days = {"completed": 7, "cancelled": 7, "failed": 7}
-    settings = {"retention_days": days, "realtime_messages_per_second": 7, "poison_jobs": 7}
+    settings = {"retention_days": days, "realtime_messages_per_second": 7}
     for function, body in {
         "register_job_types": {"p_types": [{**SPEC, "payload_schema": schema}]},
         "set_retention": {"p_job_type": SPEC["job_type"], "p_days": days},

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import ErrorInfo, JobId, SettleItem
 from minutehand.worker import (
     Cancel,
@@ -343,18 +342,6 @@ def test_a_retry_after_on_the_exception_is_respected(asked: Any, seconds: float 
     item = settled(Raised(ServiceBusyError(asked)))
 
     assert item.retry_after_seconds == seconds
-
-
-@pytest.mark.parametrize("beneath", [False, True])
-def test_an_outage_of_the_database_is_named_as_such(beneath: bool) -> None:
-    """By this word no circuit breaker counts it; an error of an app's own may carry it."""
-    error: Exception = QueueUnavailable("the database is not connected")
-    if beneath:
-        error, error.__cause__ = RuntimeError("the database is not connected"), error
-    item = settled(Raised(error))
-
-    assert item.error is not None
-    assert (item.outcome, item.error.type) == ("retry", "QueueUnavailable")
 
 
 def of_httpx(said: str) -> Exception:
