@@ -38,13 +38,6 @@ export const operations = {
     return rpc("queue_series", asked, signal);
   },
   /**
-   * Which code served jobs in the last week, the latest first.
-   *
-   * @type {(workspaceId: string | null, signal: AbortSignal)
-   *   => Promise<{deploys: import("./lib/jobs/types.js").Deploy[]}>}
-   */
-  deploys: (workspaceId, signal) => rpc("list_deploys", { p_workspace_id: workspaceId }, signal),
-  /**
    * Readiness; "not ready" is an answer as well.
    *
    * @type {(signal: AbortSignal) => Promise<Health>}

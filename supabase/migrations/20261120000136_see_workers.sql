@@ -44,7 +44,6 @@ begin
     origin = coalesce(v_origin, w.origin), seen_at = p_now, runs = w.runs + 1
   where w.ctid = any (array(
     select h.ctid from queue.workers as h where h.worker_id = v_worker for update skip locked));
-  perform queue.see_deploy(p_request ->> 'version', v_origin, p_job_types, p_now);
 end;
 $$;
 comment on function queue.see_worker is 'Note that a run of a worker has begun, from its first lease request.';

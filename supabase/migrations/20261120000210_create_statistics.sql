@@ -171,7 +171,6 @@ insert into queue.kept_rows (relation, since, keep) values
   ('message_minutes', 'minute', '31 days'), ('guest_sessions', 'expires_at', '1 day'),
   ('storage_samples', 'sampled_at', '30 days');
 insert into queue.kept_rows (relation, since, keep, condition) values
-  ('deploys', 'first_seen_at', '30 days', 'o.last_seen_at < queue.clock() - interval ''30 days'''),
   -- a step that received it has no copy
   ('named_events', 'emitted_at', '30 days',
     'not exists (select 1 from queue.steps as s where s.workspace_id = o.workspace_id and s.event_name = o.name)');

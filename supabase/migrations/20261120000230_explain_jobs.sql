@@ -347,9 +347,9 @@ $$;
 comment on function public.explain_job is E'Why a job is where it is, and what to do: {job_id, status, reason, '
   'sentence, data, estimated_start_at, remedy, command, child_id, checks, history}.\n\nremedy and command, where '
   'something can be done. checks: [{check, verdict, detail, command}] that concern a job that has not ended well, what '
-  'failed first. history of a failure: {first_seen_at, version, commit, deploy, jobs, workspaces, last_success_at}, of the '
-  'caller''s workspace, for operators of all; deploy, the latest that serves its type: {version, commit, '
-  'first_seen_at, failed_since, failed_before}. Reasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, '
+  'failed first. history of a failure: {first_seen_at, version, commit, jobs, workspaces, last_success_at}, of the '
+  'caller''s workspace, for operators of all. Reasons: '
+  'scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, '
   'workspace_type_limit, workspace_limit, type_limit, rate_limited, type_paused, workspace_type_paused, '
   'queue_paused, workspace_paused, no_worker, no_processor, running, cancelling, lease_expired, sleeping, asking, '
   'waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';

@@ -497,23 +497,20 @@ begin
       join public.jobs as j on j.id = any (array[e.job_id])),
     alike as (
       select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
-        (array_agg(id order by finished_at desc, id))[1] as latest_id,
-        queue.failures_by_deploy(job_type, array_agg(finished_at)) as deploy
+        (array_agg(id order by finished_at desc, id))[1] as latest_id
       from letters group by 1, 2)
     select jsonb_build_object(
       'groups', coalesce(jsonb_agg(jsonb_build_object('job_type', a.job_type, 'error_fingerprint',
         a.error_fingerprint, 'jobs', a.jobs,
-        'first_at', a.first_at, 'last_at', a.last_at, 'latest_id', a.latest_id, 'error_message', l.error_message,
-        'deploy', a.deploy)
+        'first_at', a.first_at, 'last_at', a.last_at, 'latest_id', a.latest_id, 'error_message', l.error_message)
         order by a.jobs desc, a.last_at desc), '[]'),
       'more', (select count(*) from letters) = v_most)
     from alike as a join letters as l on l.id = a.latest_id);
 end;
 $$;
 comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: '
-  '[{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message, deploy}], more}, the largest '
-  'group first.\n\ndeploy, the latest that serves the type: {version, commit, first_seen_at, failed_since, '
-  'failed_before}. Looks at the 10,000 youngest jobs that failed; more says that there may be others. Pass a group''s type '
+  '[{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest '
+  'group first.\n\nLooks at the 10,000 youngest jobs that failed; more says that there may be others. Pass a group''s type '
   'and fingerprint to retry_jobs to retry them.';
 
 select queue.allow('authenticated, service_role', 'public.list_jobs', 'public.sort_jobs', 'public.count_jobs',

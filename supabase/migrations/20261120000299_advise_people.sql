@@ -190,16 +190,13 @@ language sql stable set search_path = '' as $$
     order by a.leased_at limit 1)
   select jsonb_build_object('first_seen_at', (select b.leased_at from began as b),
     'version', (select b.version from began as b), 'commit', (select b.commit from began as b),
-    'deploy', queue.failures_by_deploy(p_job.job_type, array(
-      select coalesce(a.finished_at, p_job.updated_at) from (select id, finished_at from alike
-        union select p_job.id, p_job.finished_at) as a)),
     'jobs', (select count(*) from touched), 'workspaces', (select count(distinct t.workspace_id) from touched as t),
     'last_success_at', (select max(e.ended_at) from (
       select o.ended_at, o.workspace_id from queue.ended as o
       where o.job_type = p_job.job_type and o.outcome collate "C" = 'completed'
       order by o.ended_at desc limit 2000) as e, scope where scope.whole or e.workspace_id = p_job.workspace_id))
 $$;
-comment on function queue.failure_history is 'Since when and for whom a job''s error happens, of the latest 2,000 failures: {first_seen_at, version, commit, deploy, jobs, workspaces, last_success_at}, deploy as of failures_by_deploy; of its workspace, for operators of all.';
+comment on function queue.failure_history is 'Since when and for whom a job''s error happens, of the latest 2,000 failures: {first_seen_at, version, commit, jobs, workspaces, last_success_at}; of its workspace, for operators of all.';
 
 create function queue.last_place(p_job_id uuid) returns text
 language sql stable set search_path = '' as $$

@@ -67,7 +67,7 @@ begin
       from (select n.at, n.job_type, n.run_bucket, sum(n.jobs) as jobs from numbers as n
         where n.outcome in ('completed', 'failed', 'retry') group by 1, 2, 3) as x group by 1, 2)
     select jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds', extract(epoch from v_step),
-      'live', queue.live_total(p_workspace_id), 'deploys', queue.deploys_since(v_since),
+      'live', queue.live_total(p_workspace_id),
       'points', (select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('queue_p50_ms', w.wait -> 'p50_ms',
         'queue_p95_ms', w.wait -> 'p95_ms',
           'run_p50_ms', r.run -> 'p50_ms', 'run_p95_ms', r.run -> 'p95_ms') order by c.at, c.job_type), '[]')
@@ -77,7 +77,7 @@ end;
 $$;
 comment on function public.queue_series is E'Counts and times per type over p_minutes (15 to 43,200): {now, since, '
   'step_seconds, live, points: [{at, job_type, enqueued, completed, failed, cancelled, retried, lost, redriven, '
-  'queue_p95_ms, run_p95_ms, …}], deploys: [{at, version, commit}]}.\n\nOf a workspace, or for operators without one of all; internal types only with '
+  'queue_p95_ms, run_p95_ms, …}]}.\n\nOf a workspace, or for operators without one of all; internal types only with '
   'p_internal. live is the number of jobs that have not ended now; earlier numbers follow from it and the counts.';
 
 select queue.allow('authenticated, service_role', 'public.queue_series');

@@ -760,7 +760,7 @@ ROUTES = {
     "status": {
         "GET /api/jobs", "GET /api/jobs/{proxy+}", "GET /api/workspaces/{workspace_id}/events",
         "GET /api/sessions/{session_id}/events", "GET /api/types", "GET /api/types/{proxy+}",
-        "GET /api/deploys", "GET /api/logs", "GET /api/receipts", "GET /api/keys",
+        "GET /api/logs", "GET /api/receipts", "GET /api/keys",
         "GET /api/status", "GET /api/openapi.json",
     },
     "worker": {"GET /api/jobs/worker", "POST /api/jobs/worker", "POST /api/jobs/process"},

@@ -8,7 +8,6 @@ import { ActionButton } from "../parts/dialog.js";
 import { listed } from "../parts/live-list.js";
 import { operate } from "../parts/operate.js";
 import { pageHead } from "../parts/page-head.js";
-import { SinceDeploy } from "../parts/since-deploy.js";
 import { Empty } from "../parts/states-of-view.js";
 import { column } from "../parts/table.js";
 import { When } from "../parts/when.js";
@@ -47,7 +46,6 @@ export default function Failures({ workspace }) {
         <a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>
           ${group.error_message ?? "no message"}
         </a>
-        ${group.deploy && html`<p class="muted small"><${SinceDeploy} deploy=${group.deploy} /></p>`}
       `,
     ),
     column("Latest", (group) => html`<${When} at=${group.last_at} />`),

@@ -20,7 +20,6 @@ import { fact, jobLink } from "../parts/facts.js";
 import { JsonView } from "../parts/json-view.js";
 import { Files } from "../parts/files.js";
 import { EditDialog, EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
-import { SinceDeploy } from "../parts/since-deploy.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Steps, useSteps } from "../parts/steps.js";
@@ -288,12 +287,7 @@ const Since = ({ history }) =>
             at=${history.last_success_at} />
         `
         : "Last success: never"
-    }. ${
-      history.deploy &&
-      html`
-        <${SinceDeploy} deploy=${history.deploy} />.
-      `
-    }
+    }.
   `;
 
 /** The sentence up to the error, which stands below in full. */

@@ -36,7 +36,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "explain": "jobs:explain",
         "receipts": "receipts:app",
         "types": "types:types",
-        "deploys": "queues:deploys",
         "stats": "queues:stats",
         "top": "top:top",
     },

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from minutehand.cli.jobs import code_of
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import WHOLE, digits_of
 from minutehand.terminal.options import verb, workspace_verb
@@ -20,10 +19,6 @@ Kind = Literal["type", "queue", "workspace"]
 
 WhatKind = Annotated[Kind, typer.Argument(help="type, queue or workspace.")]
 WhatName = Annotated[str, typer.Argument(help="Its name, or the workspace's id.")]
-DEPLOYS = headed(
-    "code:DEPLOY version first_seen_at:SINCE last_seen_at:WORKER_SEEN completed failed retried lost"
-    " types"
-)
 STATS = headed(
     "type completed failed retried lost queue:QUEUE_P95 run:RUN_P95 cost:COST_USD_(EST.)"
 )
@@ -90,17 +85,6 @@ def stats(
         told = connection.get("/api/status", workspace_id=connection.workspace, minutes=minutes)
     if not output.answered(told):
         _print(output, told, minutes)
-
-
-@workspace_verb
-def deploys(output: Output, connection: Connection) -> None:
-    """List which code served jobs in the last week, and how attempts ended under it."""
-    found = connection.get("/api/deploys", workspace_id=connection.workspace)["deploys"]
-    output.table(found, DEPLOYS, row=_deploy, empty="no deploys", spare=("types",))
-
-
-def _deploy(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "code": code_of(one), "types": one["job_types"] or "all"}
 
 
 def messages_line(numbers: Mapping[str, Any]) -> str:

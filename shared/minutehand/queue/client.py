@@ -19,7 +19,6 @@ from minutehand.queue.models import (
     Artefact,
     Artefacts,
     Cursor,
-    Deploys,
     Enqueued,
     EnqueuedBatch,
     EnqueueOptions,
@@ -643,13 +642,6 @@ class UserQueue:
         """
         arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
         return QueueStats.model_validate(await self._call("queue_stats", arguments))
-
-    async def deploys(
-        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 10_080
-    ) -> Deploys:
-        """Which code served jobs, and how attempts of a workspace ended under it; see `stats`."""
-        arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
-        return Deploys.model_validate(await self._call("list_deploys", arguments))
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True

@@ -287,42 +287,6 @@ class JobCheck(Model):
     command: str | None = None
 
 
-class Deploy(Model):
-    """Code that serves jobs; `source` is where the commit's files can be read."""
-
-    version: str
-    commit: str | None = None
-    source: str | None = None
-    #: None for all.
-    job_types: tuple[str, ...] | None = None
-    first_seen_at: datetime
-    last_seen_at: datetime
-    #: When the next deploy of such types was first seen; None for the one that serves them now.
-    replaced_at: datetime | None = None
-    #: Attempts in between, to the minute.
-    completed: int = 0
-    failed: int = 0
-    retried: int = 0
-    lost: int = 0
-
-
-class Deploys(Model):
-    """Deploys, the latest first, at most 50."""
-
-    now: datetime
-    deploys: tuple[Deploy, ...]
-
-
-class FailuresByDeploy(Model):
-    """How many failures there were since the latest deploy that serves the type, and before."""
-
-    version: str
-    commit: str | None = None
-    first_seen_at: datetime
-    failed_since: int = 0
-    failed_before: int = 0
-
-
 class FailureHistory(Model):
     """Of the latest 2,000 failures: of the job's workspace, for operators of all."""
 
@@ -330,7 +294,6 @@ class FailureHistory(Model):
     #: Of the code that failed so first.
     version: str | None = None
     commit: str | None = None
-    deploy: FailuresByDeploy | None = None
     #: That failed for good, and of how many workspaces they are.
     jobs: int = 0
     workspaces: int = 0

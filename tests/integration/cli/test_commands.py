@@ -607,18 +607,3 @@ def test_top_shows_queues_workers_and_failures(run: Run, stack: RunningStack) ->
     assert re.search(rf"by-hand +1 .*{worker.job_type}", shown)
     assert re.search(rf"{failed} +{worker.job_type} .* ago +no luck today", shown)
     assert told["counts"]["states"]["running"] >= 1
-
-
-def test_deploys_are_listed_with_what_ended_under_them(run: Run, stack: RunningStack) -> None:
-    """The commit of the worker that runs the stack's jobs, and the latest one in top."""
-    with HandWorker(stack, stack.demo_workspace_id) as worker:
-        worker.enqueue_many([{}])
-        worker.deploy("c0ffee" * 6)
-        worker.run("failed", error={"type": "Boom", "message": "no luck today"})
-        listed = run.json("deploys")
-        shown = run("deploys", env={"COLUMNS": "200"}).stdout
-        top = run("top", env={"COLUMNS": "200"}).stdout
-
-    assert any(one["commit"] == "c0ffee" * 6 and one["version"] == "7" for one in listed)
-    assert re.search(r"c0ffeec0f +7 ", shown)
-    assert re.search(r"deploy \S+, .* ago: [\d,]+ completed, [\d,]+ failed", top)

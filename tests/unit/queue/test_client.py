@@ -202,12 +202,6 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {"p_workspace_id": "w", "p_name": "e", "p_payload": 0},
         ),
         (lambda q: q.stats(), "queue_stats", {"p_workspace_id": None, "p_minutes": 60}),
-        (lambda q: q.deploys(), "list_deploys", {"p_workspace_id": None, "p_minutes": 10_080}),
-        (
-            lambda q: q.deploys("w", minutes=5),
-            "list_deploys",
-            {"p_workspace_id": "w", "p_minutes": 5},
-        ),
         (
             lambda q: q.list_jobs(
                 "w", status=["failed", "failed"], job_type="t", queue="q", session_id="s",

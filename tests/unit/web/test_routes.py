@@ -125,8 +125,6 @@ def database(one_database: Database) -> Database:
         (f"GET /api/types?workspace_id={W}&internal=true", None, "list_job_types",
          {**OF_W, "p_internal": True}),
         (f"GET /api/types/t?workspace_id={W}", None, "get_job_type", {**OF_W, "p_job_type": "t"}),
-        (f"GET /api/deploys?workspace_id={W}&minutes=9", None, "list_deploys",
-         {**OF_W, "p_minutes": 9}),
         (f"GET /api/logs?workspace_id={W}&search=x&job_type=t&job_id={ID}&before=9&limit=3", None,
          "search_logs",
          {**OF_W, "p_filter": {"search": "x", "job_type": "t", "job_id": ID}, "p_before": 9,

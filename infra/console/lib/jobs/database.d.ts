@@ -6,7 +6,6 @@ import type {
   Attempt,
   Cursor,
   DeadLetterGroup,
-  Deploy,
   DescribedJob,
   Enqueued,
   EnqueuedBatch,
@@ -193,10 +192,6 @@ export type Minutehand = {
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: ListedJob[]; next: Cursor | null }
     >;
-    list_deploys: Fn<
-      { p_workspace_id?: string | null; p_minutes?: number },
-      { now: string; deploys: Deploy[] }
-    >;
     list_job_types: Fn<
       { p_workspace_id?: string | null; p_internal?: boolean },
       { now: string; types: TypeLine[] }
@@ -214,7 +209,7 @@ export type Minutehand = {
     >;
     queue_series: Fn<
       { p_workspace_id?: string | null; p_minutes?: number; p_internal?: boolean },
-      Row & { points: Rows; deploys: Rows }
+      Row & { points: Rows }
     >;
     search_logs: Fn<
       {

@@ -685,33 +685,6 @@ export type DeadLetterGroup = {
   last_at: string;
   latest_id: string;
   error_message: string | null;
-  deploy: FailuresByDeploy | null;
-};
-
-/** Failures since the latest deploy that serves the type, and before. */
-export type FailuresByDeploy = {
-  version: string;
-  commit: string | null;
-  first_seen_at: string;
-  failed_since: number;
-  failed_before: number;
-};
-
-/** Code that serves jobs, and how attempts ended under it until `replaced_at`. */
-export type Deploy = {
-  version: string;
-  commit: string | null;
-  /** Where the commit's files can be read: a path is appended. */
-  source: string | null;
-  /** Null for all. */
-  job_types: JobType[] | null;
-  first_seen_at: string;
-  last_seen_at: string;
-  replaced_at: string | null;
-  completed: number;
-  failed: number;
-  retried: number;
-  lost: number;
 };
 
 /** What is used of a supabase-js client: any version of it, with any types of its own. */
