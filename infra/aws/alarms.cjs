@@ -163,18 +163,6 @@ function rows(p) {
         "`minutehand retry --type …`. They are kept until then, nothing is lost.",
     },
     {
-      // written once an hour, so each check covers two of them
-      id: "DatabaseNearlyFull",
-      ...own("DatabaseBytes"),
-      Statistic: "Maximum",
-      Period: 7200,
-      EvaluationPeriods: 1,
-      over: p.databaseBytes,
-      runbook:
-        "The database holds four fifths of what its plan includes (databaseLimitMB); a full free project turns read-only. " +
-        "`minutehand doctor --only storage` says what takes it and how fast it grows: shorten retention_days with set_settings, or take a larger plan.",
-    },
-    {
       id: "RecursionDropped",
       ...lambda("Worker", "RecursiveInvocationsDropped"),
       Statistic: "Sum",
@@ -285,7 +273,6 @@ module.exports = async ({ resolveVariable }) => {
   const p = {
     stage: await resolveVariable("sls:stage"),
     oldestDueSeconds: Number(await resolveVariable("param:oldestDueSeconds")),
-    databaseBytes: 0.8 * 1024 ** 2 * Number(await resolveVariable("param:databaseLimitMB")),
     nearTimeout: {
       jobs: 0.8 * (await timeout("jobs")),
       status: 0.8 * (await timeout("status")),

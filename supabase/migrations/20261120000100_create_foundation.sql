@@ -226,8 +226,6 @@ insert into queue.settings (name, value) values
   ('refuse_unserved_types', 'false'),
   ('retention_batch', '2000'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
-  ('retention_floor_days', '{"completed": 7, "cancelled": 7, "failed": 30}'),
-  ('database_limit_mb', '"plan"'),
   ('user_pending_max', '100000');
 
 create function queue.setting(p_name text) returns jsonb

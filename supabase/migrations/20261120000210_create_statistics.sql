@@ -62,14 +62,10 @@ comment on function queue.roll_up is E'Add counts to stat_minutes, compute the 9
 
 create function queue.due_removals(p_limit integer, p_now timestamptz) returns uuid[]
 language sql stable set search_path = '' as $$
-  with floor as materialized (
-    select case when (queue.storage_state() ->> 'retention_shortened')::boolean
-      then queue.setting('retention_floor_days') end as days),
-  piles as materialized (
-    select t.job_type, o.outcome, p_now - make_interval(days => least((f.days ->> o.outcome)::integer, coalesce(
-      (t.retention_days ->> o.outcome)::integer, (queue.setting('retention_days') ->> o.outcome)::integer))) as before
-    from queue.job_types as t cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)
-    cross join floor as f),
+  with piles as materialized (
+    select t.job_type, o.outcome, p_now - make_interval(days => coalesce(
+      (t.retention_days ->> o.outcome)::integer, (queue.setting('retention_days') ->> o.outcome)::integer)) as before
+    from queue.job_types as t cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)),
   due as materialized ( -- one probe each
     select p.*, ceil(p_limit::numeric / count(*) over ())::integer as share from piles as p
     where exists (
@@ -87,8 +83,7 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of '
   'each type and outcome, over all tenants, an equal share of each. Children stay while their parent waits for '
-  'children.\n\nDays per status are in the setting retention_days; a type may have days of its own. While the plan is '
-  'nearly full, at most retention_floor_days.';
+  'children.\n\nDays per status are in the setting retention_days; a type may have days of its own.';
 
 create function queue.strip_job(p_id uuid, p_limit integer) returns integer
 language plpgsql set search_path = '' as $$
@@ -168,8 +163,7 @@ insert into queue.kept_rows (relation, since, keep) values
   ('last_deliveries', 'made_at', '7 days'),
   ('caller_buckets', 'refilled_at', '1 hour'), ('workers', 'seen_at', '30 days'), ('type_minutes', 'minute', '1 hour'),
   ('stat_minutes', 'minute', '8 days'), ('stat_hours', 'hour', '31 days'),
-  ('message_minutes', 'minute', '31 days'), ('guest_sessions', 'expires_at', '1 day'),
-  ('storage_samples', 'sampled_at', '30 days');
+  ('message_minutes', 'minute', '31 days'), ('guest_sessions', 'expires_at', '1 day');
 insert into queue.kept_rows (relation, since, keep, condition) values
   -- a step that received it has no copy
   ('named_events', 'emitted_at', '30 days',
@@ -301,7 +295,8 @@ begin
         'since', a.xact_start) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
         and a.xact_start < v_now - interval '1 minute' order by a.xact_start limit 1),
-    'messages', queue.message_numbers(), 'storage', queue.storage_state(),
+    'messages', queue.message_numbers(),
+    'storage', jsonb_build_object('read_only', current_setting('default_transaction_read_only')::boolean),
     'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime'
       and tablename = 'messages'));
 end;

@@ -66,11 +66,10 @@ begin
   end if;
   select s.key into v_bad from jsonb_each(p_settings) as s
   where case
-    when s.key in ('retention_days', 'retention_floor_days') then not queue.is_retention(s.value)
+    when s.key = 'retention_days' then not queue.is_retention(s.value)
       or not s.value ?& array['completed', 'cancelled', 'failed']
-    when s.key in ('realtime_messages_per_second', 'database_limit_mb') then case jsonb_typeof(s.value)
-      when 'string' then s.value #>> '{}' <> all (case s.key when 'database_limit_mb' then array['plan']
-        else array['free', 'pro'] end)
+    when s.key = 'realtime_messages_per_second' then case jsonb_typeof(s.value)
+      when 'string' then s.value #>> '{}' <> all (array['free', 'pro'])
       when 'number' then (s.value)::numeric not between 1 and 1000000 or (s.value)::numeric % 1 <> 0 else true end
     when s.key in ('worker_url', 'worker_secret_name', 'client_address_header') then jsonb_typeof(s.value) <> 'string'
     when s.key in ('webhook_private_addresses', 'allow_anonymous', 'members_see_tracebacks', 'refuse_unserved_types')
@@ -94,7 +93,7 @@ begin
   return (select jsonb_object_agg(name, value) from queue.settings);
 end;
 $$;
-comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days and retention_floor_days (above 85 % of the plan''s size) are {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. realtime_messages_per_second is free, pro or a number, database_limit_mb is plan or a number; client_address_header names a header. Quotas (max_…) and the numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
+comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. realtime_messages_per_second is free, pro or a number; client_address_header names a header. Quotas (max_…) and the numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
 
 create function queue.is_retention(p_value jsonb) returns boolean
 language sql immutable set search_path = '' as $$

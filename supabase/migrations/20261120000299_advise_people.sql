@@ -126,7 +126,6 @@ declare
   v_workers jsonb := queue.explain_workers(p_job, p_now);
   v_limit jsonb;
   v_lease queue.leases;
-  v_storage jsonb := queue.storage_state();
 begin
   if p_job.status = 'pending' then
     v_limit := queue.explain_limits(p_job, p_now);
@@ -156,12 +155,11 @@ begin
         case when v_lease.expires_at <= p_now then 'minutehand doctor --only schedule' end),
       (5, 'attempts', case when p_job.lost_attempts > 0 then 'warn' end,
         format('%s of its attempts lost their worker.', p_job.lost_attempts), 'minutehand show ' || p_job.id),
-      (6, 'storage', case when (v_storage ->> 'read_only')::boolean then 'fail'
-          when (v_storage ->> 'retention_shortened')::boolean then 'warn' else 'pass' end,
-        case when (v_storage ->> 'read_only')::boolean then 'The database is read-only: its plan is full.'
-          when (v_storage ->> 'retention_shortened')::boolean then 'The database is nearly full.'
-          else 'The database has room.' end, case when (v_storage ->> 'read_only')::boolean
-          or (v_storage ->> 'retention_shortened')::boolean then 'minutehand doctor --only storage' end))
+      (6, 'storage', case when current_setting('default_transaction_read_only')::boolean then 'fail' else 'pass' end,
+        case when current_setting('default_transaction_read_only')::boolean
+          then 'The database is read-only: its plan is full.' else 'The database takes writes.' end,
+        case when current_setting('default_transaction_read_only')::boolean then 'minutehand doctor --only storage'
+          end))
       as c (place, name, verdict, detail, command) where c.verdict is not null);
 end;
 $$;

@@ -52,7 +52,7 @@ def test_what_a_stage_says_reaches_the_stack(
         "logRetentionDays": 14, "allowAnonymous": "true", "workersAtOnce": at_once,
         "workerConcurrency": 3, "extraWorkers": 2, "streamWaitSeconds": 15, "budgetUSD": 50,
         "workerLayers": ["arn:aws:lambda:us-east-1:123456789012:layer:speech:1"],
-        "oldestDueSeconds": 60, "databaseLimitMB": 500, "requestsPerSecond": 90,
+        "oldestDueSeconds": 60, "requestsPerSecond": 90,
         "requestBurst": 91, "enqueuesPerSecond": 80, "enqueueBurst": 81, "bulksPerSecond": 7,
         "bulkBurst": 8, "corsOrigins": ["https://a.example", "https://b.example"],
         **models,
@@ -88,7 +88,6 @@ def test_what_a_stage_says_reaches_the_stack(
     assert found["MonthlyBudget"]["Budget"]["BudgetLimit"]["Amount"] == 50
     assert found["OldestDueJobAlarm"]["Threshold"] == 60
     assert found["WorkerNearTimeoutAlarm"]["Threshold"] == 599_000
-    assert found["DatabaseNearlyFullAlarm"]["Threshold"] == 0.8 * 500 * 2**20
     gateway = found["HttpApiStage"]
     limits = {"all": gateway["DefaultRouteSettings"], **gateway["RouteSettings"]}
     assert {

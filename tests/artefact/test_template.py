@@ -35,7 +35,6 @@ ALARMS = {
     "DeadLetters",
     "RecursionDropped",
     "WorkersTooFew",
-    "DatabaseNearlyFull",
     "WorkerFailuresLost",
     "TickFailuresWaiting",
     "TickFailuresLost",
@@ -490,7 +489,7 @@ def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
 
 def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None:
     """An alarm on a misspelt metric sleeps for ever."""
-    from minutehand.worker.metrics import NAMESPACE, database_line, tick_line
+    from minutehand.worker.metrics import NAMESPACE, tick_line
     from minutehand.worker.summary import TickSummary
 
     line = json.loads(
@@ -505,10 +504,6 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
     )
     [written] = line["_aws"]["CloudWatchMetrics"]
     names = {metric["Name"] for metric in written["Metrics"]}
-    [hourly] = json.loads(database_line(1, stage=compiled.stage, at_ms=0))["_aws"][
-        "CloudWatchMetrics"
-    ]
-    names |= {metric["Name"] for metric in hourly["Metrics"]}
     used = {
         alarm["MetricName"]
         for alarm in compiled.of_type("AWS::CloudWatch::Alarm").values()
@@ -522,10 +517,10 @@ def test_our_own_metrics_are_the_ones_the_worker_writes(compiled: Stack) -> None
         if metric[0] == NAMESPACE
     }
 
-    assert used == {"OldestDueSeconds", "DeadLetters", "DatabaseBytes", "WorkerKeyDays"}
+    assert used == {"OldestDueSeconds", "DeadLetters", "WorkerKeyDays"}
     # the schedule's own line, see functions/worker/invocations.py
     assert used | drawn <= names | {"WorkerKeyDays"}
-    assert written["Dimensions"] == hourly["Dimensions"] == [["stage"]]
+    assert written["Dimensions"] == [["stage"]]
 
 
 def test_no_secret_is_in_the_template(compiled: Stack) -> None:
@@ -1331,7 +1326,6 @@ ALARM_AT = {
     "OldestDueJob": (OURS, "OldestDueSeconds", "Maximum", ">", 180, 3, 3),
     "WorkerKeyExpires": (OURS, "WorkerKeyDays", "Minimum", "<", 7, 1, 5),
     "DeadLetters": (OURS, "DeadLetters", "Sum", ">", 0, 1, 5),
-    "DatabaseNearlyFull": (OURS, "DatabaseBytes", "Maximum", ">", 0.8 * 8192 * 2**20, 1, 1),
     "ScheduleStopped": (SCHEDULER, "InvocationAttemptCount", "Sum", "<", 1, 5, 5),
     "ScheduleDropped": (SCHEDULER, "InvocationDroppedCount", "Sum", ">", 0, 5, 5),
     "TickFailuresLost": (
@@ -1366,12 +1360,7 @@ def test_each_alarm_is_raised_at_its_number(compiled: Stack) -> None:
         for name, alarm in alarms.items()
     }
     assert found == ALARM_AT
-    assert {
-        alarm["Period"]
-        for name, alarm in alarms.items()
-        if "Period" in alarm and name != "DatabaseNearlyFullAlarm"
-    } == {60}
-    assert alarms["DatabaseNearlyFullAlarm"]["Period"] == 7200  # it is written once an hour
+    assert {alarm["Period"] for name, alarm in alarms.items() if "Period" in alarm} == {60}
     for name, alarm in alarms.items():
         match alarm.get("Namespace"):
             case "AWS/Lambda":

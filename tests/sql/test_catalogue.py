@@ -33,7 +33,7 @@ MEMBERS = {
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "begin_worker_run", "end_worker_run", "queue_health", "webhook_to_send", "webhook_sent",
-    "queue_stats", "attach_extensions", "storage", "record_storage", "guest_key", "store_artefact", "issue_receipt", "close_receipt", "add_signing_key",
+    "queue_stats", "attach_extensions", "guest_key", "store_artefact", "issue_receipt", "close_receipt", "add_signing_key",
 }  # fmt: skip
 OPERATOR = {
     "revoke_worker_keys",

@@ -26,8 +26,6 @@ WITHOUT_LEASE = {
     "tick_finished": "names a run by an id of its own",
     "queue_health": "names nothing",
     "queue_stats": "refuses a workspace",
-    "storage": "names nothing",
-    "record_storage": "names nothing",
     "add_signing_key": "names a chain; keeps the key there is",
     "close_receipt": "names a job that ended, which no one holds; its receipt is checked",
     "beacon_claim_outbox": "names nothing",
@@ -108,7 +106,6 @@ def test_a_function_granted_later_is_guarded_by_the_next_worker(
         "create function shop.price(p_id integer default 7) returns integer language sql security definer as $$ select p_id $$;"
         " create function shop.sell(p_id integer) returns integer language plpgsql security definer as $$\n#variable_conflict use_column\ndeclare v integer := p_id / 0; begin return v; end $$;"
         " grant execute on function shop.price, shop.sell to job_worker;"
-        " create or replace function public.storage() returns jsonb language sql security definer set search_path = '' as $$ select '{}'::jsonb $$"
     )
     assert engine.one("select queue.extension_state()")["worker_guard"] == "not_attached"
 

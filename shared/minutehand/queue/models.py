@@ -930,12 +930,8 @@ class TopicFollowed(BaseModel):
 
 
 class StorageState(Model):
-    """How full the plan is; `share` is None before the first sample."""
+    """Whether the database takes writes."""
 
-    limit_bytes: int = 0
-    share: float | None = None
-    #: Above 85 %: ended jobs are kept for `retention_floor_days` at most.
-    retention_shortened: bool = False
     #: No write is possible any more.
     read_only: bool = False
     #: The statements that end it.
@@ -969,23 +965,6 @@ class QueueStats(BaseModel):
     """Counts, throughput and percentiles as `queue_stats` returns them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class Storage(Model):
-    """Size of the database when it was last measured; nothing is known before the first tick."""
-
-    sampled_at: datetime | None = None
-    database_bytes: int | None = None
-    #: Of it: jobs with logs and events, and the engine's own tables.
-    jobs_bytes: int | None = None
-    #: Of it: Realtime's messages, kept for three days.
-    messages_bytes: int | None = None
-    growth_bytes_per_day: int | None = None
-    limit_bytes: int | None = None
-    share: float | None = None
-    retention_shortened: bool = False
-    retention_days: dict[str, int] | None = None
-    retention_floor_days: dict[str, int] | None = None
 
 
 def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:

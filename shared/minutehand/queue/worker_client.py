@@ -29,7 +29,6 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
-    Storage,
     WorkerRunAdmission,
 )
 
@@ -250,10 +249,4 @@ class WorkerQueue:
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        stats = await self._functions.call("queue_stats", arguments)
-        storage = await self._functions.call("storage", {})
-        return QueueStats.model_validate({**stats, "storage": storage})
-
-    async def record_storage(self) -> Storage:
-        """Measure the database's size, at most about once an hour."""
-        return Storage.model_validate(await self._functions.call("record_storage", {}, attempts=1))
+        return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))
