@@ -32,7 +32,7 @@ $(BIN)/minutehand: infra/bootstrap/minutehand $(PYTHON_READY)
 	@install -m 755 $< $@
 
 run: setup ## Start the whole stack and its demo; ONCE=1 exits when its jobs have ended, DEMO=0 leaves it out
-	@exec $(BIN)/python -m minutehand.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo) $(if $(LAMBDA),--lambda)
+	@exec $(BIN)/python -m minutehand.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo)
 
 reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m minutehand.local reset
@@ -108,8 +108,8 @@ bench-console: setup ## Measure the console in Chromium: first load, long lists,
 screenshots: setup ## Take the console's pictures again
 	@$(BIN)/python -m tests.e2e.console.screenshots
 
-package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
-	@$(BIN)/python -m minutehand.deploy.package --stage $(or $(STAGE),dev) $(ARGS)
+package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed
+	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)
 
 dist: setup ## Build the three wheels and the npm archive into dist/
 	@$(BIN)/python -m infra.release.wheel

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minutehand.deploy.tools import find_tool
+from minutehand.deploy.build import find_tool
 from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]

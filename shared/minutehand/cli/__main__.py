@@ -60,7 +60,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "doctor": "doctor.command:doctor",
         "docs": "docs:docs",
         "token": "tokens:token",
-        "rotate": "rotate:rotate",
         "package": "deploy:package",
         "stages": "stages:app",
         "deploy": "deploy:deploy",

@@ -135,7 +135,8 @@ def judge_key(days: float) -> dict[str, Any]:
         WARN if days < KEY_WARN_DAYS else PASS,
         round(days, 1),
         "days",
-        f"expires in {days:.0f} days" + ("; `minutehand rotate`" if days < KEY_WARN_DAYS else ""),
+        f"expires in {days:.0f} days"
+        + ("; see `minutehand token worker`" if days < KEY_WARN_DAYS else ""),
     )
 
 

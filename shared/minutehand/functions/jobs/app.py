@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.config import Settings
 from minutehand.functions.jobs import apps, members, routes, steering
+from minutehand.functions.status.app import READS
 from minutehand.web.application import create_app
 from minutehand.web.services import Services, Waker
 
@@ -38,7 +39,7 @@ class AppsOnDemand:
         self.services = Services(settings, waker=waker)
         self._own = create_app(
             self.services,
-            OWN,
+            [*OWN, *READS],
             title="Minutehand jobs",
             body_limits=routes.BODY_LIMITS,
         )

@@ -9,8 +9,11 @@ from minutehand.functions.status import artefacts, document, receipts, routes
 from minutehand.web.application import create_app
 from minutehand.web.services import Services
 
+#: The platform's own routes of this function; on Lambda `jobs` has them too, for the paths that
+#: API Gateway sends there.
+READS = (routes.router, artefacts.router, receipts.router, document.router)
+
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
     """The app; `services` replaces what it works with."""
-    routers = [routes.router, artefacts.router, receipts.router, document.router]
-    return create_app(services or Services(settings), routers, title="Minutehand status")
+    return create_app(services or Services(settings), READS, title="Minutehand status")
