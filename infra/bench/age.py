@@ -273,7 +273,10 @@ def _counters(connection: Connection) -> tuple[int, int, int]:
             "select blks_hit + blks_read from pg_stat_database where datname = current_database()",
         ),
         _value(connection, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"),
-        _value(connection, "select coalesce(sum(jobs), 0) from queue.removals"),
+        _value(
+            connection,
+            "select n_tup_del from pg_stat_user_tables where relid = 'public.jobs'::regclass",
+        ),
     )
 
 

@@ -61,7 +61,6 @@ const OPERATIONS = {
     { path: "/failures", label: "Failures", icon: "warning" },
     { path: "/schedules", label: "Schedules", icon: "clock" },
     { path: "/webhooks", label: "Webhooks", icon: "send" },
-    { path: "/limits", label: "Limits", icon: "gauge" },
     { path: "/members", label: "Members", icon: "person" },
   ],
   routes: [
@@ -69,7 +68,6 @@ const OPERATIONS = {
     { path: "/failures", load: () => import("./views/failures.js") },
     { path: "/schedules", load: () => import("./views/schedules.js") },
     { path: "/webhooks", load: () => import("./views/webhooks.js") },
-    { path: "/limits", load: () => import("./views/limits.js") },
     { path: "/members", load: () => import("./views/members.js") },
   ],
 };

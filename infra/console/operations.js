@@ -55,12 +55,9 @@ export const operations = {
     rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   pause: route("POST /api/workspaces/{workspace_id}/pause"),
   resume: route("POST /api/workspaces/{workspace_id}/resume"),
-  limits: route("GET /api/workspaces/{workspace_id}/limits"),
-  setLimits: route("PATCH /api/workspaces/{workspace_id}/limits"),
   members: route("GET /api/workspaces/{workspace_id}/members"),
   setMember: route("PUT /api/workspaces/{workspace_id}/members/{email}"),
   removeMember: route("DELETE /api/workspaces/{workspace_id}/members/{member}"),
-  retention: route("GET /api/workspaces/{workspace_id}/retention"),
   /** @type {(workspaceId: string) => Promise<Schedule[]>} */
   schedules: async (workspaceId) => (await listSchedules(workspaceId)).schedules,
   putSchedule: route("PUT /api/workspaces/{workspace_id}/schedules/{name}"),

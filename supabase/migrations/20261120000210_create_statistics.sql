@@ -133,18 +133,13 @@ begin
     return 1; -- row by row: the next call continues
   end if;
   perform set_config('minutehand.retention', 'on', true);
-  with gone as (
-    delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
-  insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
-  select g.workspace_id, (p_now at time zone 'UTC')::date, g.outcome, count(*), p_now from gone as g group by 1, 3
-  on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs,
-    removed_at = excluded.removed_at;
+  delete from public.jobs where id = any (v_ids);
   perform set_config('minutehand.retention', '', true);
   return cardinality(v_ids);
 end;
 $$;
 comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 of their rows '
-  'are deleted, and count them for their workspaces; returns how many.\n\nA job with more rows than that is deleted '
+  'are deleted; returns how many.\n\nA job with more rows than that is deleted '
   'in several calls. Locked jobs are left to the next call.';
 
 create table queue.kept_rows (
@@ -159,7 +154,7 @@ comment on table queue.kept_rows is 'Tables of the engine whose rows are kept fo
 
 insert into queue.kept_rows (relation, since, keep) values
   ('job_keys', 'expires_at', '0'), ('ticks', 'started_at', '1 day'), ('batches', 'finished_at', '30 days'),
-  ('schedule_slots', 'fired_at', '30 days'), ('removals', 'day', '30 days'),
+  ('schedule_slots', 'fired_at', '30 days'),
   ('last_deliveries', 'made_at', '7 days'),
   ('caller_buckets', 'refilled_at', '1 hour'), ('workers', 'seen_at', '30 days'), ('type_minutes', 'minute', '1 hour'),
   ('stat_minutes', 'minute', '8 days'), ('stat_hours', 'hour', '31 days'),

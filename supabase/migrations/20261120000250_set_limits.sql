@@ -105,24 +105,5 @@ language sql immutable set search_path = '' as $$
 $$;
 comment on function queue.is_retention is 'Whether a value is {completed, cancelled, failed} in whole days, each of them optional.';
 
-create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
-language plpgsql
-security definer -- the service role holds no rights on the engine's tables
-set search_path = '' as $$
-begin
-  if p_days is not null and not queue.is_retention(p_days) then
-    perform queue.refuse(400, 'invalid_argument',
-      'p_days must be {completed, cancelled, failed} in whole days, or null', 'days');
-  end if;
-  p_days := queue.plain(p_days);
-  update queue.job_types set retention_days = p_days where job_type = p_job_type;
-  if not found then
-    perform queue.refuse_type(p_job_type);
-  end if;
-  return jsonb_build_object('job_type', p_job_type, 'retention_days', p_days);
-end;
-$$;
-comment on function public.set_retention is 'Set how long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
-
 select queue.allow('authenticated, service_role', 'public.set_workspace_limits', 'public.workspace_limits');
-select queue.allow('service_role', 'public.set_settings', 'public.set_retention');
+select queue.allow('service_role', 'public.set_settings');

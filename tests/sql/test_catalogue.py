@@ -26,7 +26,7 @@ MEMBERS = {
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
     "own_workspace", "list_invitations", "accept_invitation", "decline_invitation", "set_member", "remove_member", "list_members", "list_workspaces",
-    "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
+    "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
     "job_trace", "queue_series", "people",
     "follow_topic", "job_artefacts", "job_receipt", "job_receipts", "signing_keys",
@@ -41,7 +41,6 @@ OPERATOR = {
     "create_workspace",
     "retire_signing_key",
     "revoke_signing_key",
-    "set_retention",
     "set_settings",
 }
 GUESTS = {

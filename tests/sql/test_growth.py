@@ -130,7 +130,7 @@ def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine)
         "1 day": "ticks guest_sessions",
         "7 days": "last_deliveries",
         "8 days": "stat_minutes",
-        "30 days": "batches schedule_slots removals workers named_events",
+        "30 days": "batches schedule_slots workers named_events",
         "31 days": "stat_hours message_minutes",
         "1 year": "receipts",
     }

@@ -72,7 +72,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
-        "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "removals", "stat_deltas", "stat_minutes",
+        "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "stat_deltas", "stat_minutes",
         # published by workers; of schedules, which are bounded
         "declared_schedules", "schedule_minutes",
         # what people did, kept for a time

@@ -99,7 +99,9 @@ def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
 
 def test_registering_again_keeps_what_operators_set(engine: Engine) -> None:
     """A worker's start must not lift a pause or a retention."""
-    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
+    engine.run(
+        "update queue.job_types set retention_days = %s where job_type = 'work'", '{"completed": 1}'
+    )
     engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work"})
 
     engine.register("work")

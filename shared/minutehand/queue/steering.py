@@ -6,7 +6,7 @@ Who may do what is decided by the SQL functions, under the caller's own token.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -124,41 +124,6 @@ class WorkspaceLimits(Model):
     running: int
     quotas: Mapping[str, Quota] = {}
     per_caller: CallerLimits | None = None
-
-
-class RetentionDays(Model):
-    """Days for which ended jobs are kept, by how they ended."""
-
-    completed: int
-    cancelled: int
-    failed: int
-
-
-class TypeRetention(Model):
-    """Days of a job type that has its own."""
-
-    job_type: str
-    days: RetentionDays
-
-
-class Removed(Model):
-    """How many jobs retention removed on a day, UTC."""
-
-    day: date
-    completed: int
-    cancelled: int
-    failed: int
-    removed_at: datetime
-
-
-class Retention(Model):
-    """How long ended jobs are kept, and what was removed in the last 30 days."""
-
-    workspace_id: WorkspaceId
-    days: RetentionDays
-    types: tuple[TypeRetention, ...] = ()
-    checked_at: datetime | None = None
-    removed: tuple[Removed, ...] = ()
 
 
 class WorkspaceSteering:
@@ -285,10 +250,6 @@ class WorkspaceSteering:
         """Change what `limits` names; null lifts a limit."""
         await self._ask("set_workspace_limits", p_limits=dict(limits))
         return await self.limits()
-
-    async def retention(self) -> Retention:
-        """How long ended jobs are kept, and what was removed."""
-        return Retention.model_validate(await self._ask("workspace_retention"))
 
     async def _ask(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
         arguments["p_workspace_id"] = self._workspace_id

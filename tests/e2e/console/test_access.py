@@ -75,7 +75,6 @@ PATHS = [
     "/failures",
     "/schedules",
     "/webhooks",
-    "/limits",
     "/members",
     "/activity",
     "/accounts",

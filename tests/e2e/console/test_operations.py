@@ -11,7 +11,6 @@ from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import picture
 from tests.e2e.console.people import ADA, BOB
 from tests.e2e.console.worker import HandWorker
-from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
@@ -191,29 +190,6 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     expect(form).to_contain_text("Nothing delivered yet")
     form.get_by_role("button", name="Close").click()
 
-    page.get_by_role("link", name="Limits").click()
-    page.get_by_label("Own limit").fill("3")
-    page.get_by_role("button", name="Set", exact=True).click()
-    expect(page.get_by_text("Running: 0 of 3")).to_be_visible()
-    bob = visit(BOB, "/limits").page
-    expect(bob.get_by_text("Running: 0 of 3")).to_be_visible()
-    bob.get_by_role("link", name="Webhooks").click()
+    bob = visit(BOB, "/webhooks").page
     expect(bob.get_by_text("job.completed, job.failed")).to_be_visible()
     expect(bob.get_by_role("button", name="Add a webhook")).to_have_count(0)
-
-
-def test_members_see_how_long_jobs_are_kept_and_what_was_removed(
-    visit: Visit, stack: RunningStack, workspace: dict[str, str]
-) -> None:
-    """Retention is no secret of the engine."""
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into queue.removals values (%s, current_date, 'completed', 1234, now())",
-            (workspace["id"],),
-        )
-    page = visit(BOB, "/limits").page
-
-    card = page.get_by_role("region", name="Retention")
-    expect(card.get_by_role("row", name="Kept for")).to_contain_text("30 days")
-    expect(card.get_by_role("row", name="Removed in 30 days")).to_contain_text("1,234")
-    expect(card).to_contain_text("Last removed")

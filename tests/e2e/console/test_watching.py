@@ -211,7 +211,7 @@ def test_a_session_that_ended_says_so_and_leads_back(
     page.route(refusing, lambda route: route.fulfill(status=400, json=refused))
 
     if is_open:
-        page.evaluate(END_SESSION, "a[href='/limits']")
+        page.evaluate(END_SESSION, "a[href='/webhooks']")
     else:
         page.goto("/config.json")  # where nothing is read
         page.evaluate(END_SESSION)
@@ -219,7 +219,7 @@ def test_a_session_that_ended_says_so_and_leads_back(
 
     told = page.get_by_role("status").filter(has_text="Your session has ended")
     expect(told).to_be_visible()
-    expect(page).to_have_url(re.compile(f"{'/limits' if is_open else path}$"))
+    expect(page).to_have_url(re.compile(f"{'/webhooks' if is_open else path}$"))
     address = page.url
     page.unroute(refusing)
     page.get_by_role("button", name="Ada").click()

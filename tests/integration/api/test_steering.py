@@ -177,19 +177,16 @@ async def test_deliveries_of_a_webhook_are_paged(
     refused(await ada.get(f"{path}/deliveries", params={"cursor": "x"}), 400, "invalid_argument")
 
 
-async def test_limits_and_retention_are_read_by_members_and_set_by_managers(
+async def test_limits_are_read_by_members_and_set_by_managers(
     room: str, ada: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
     """The numbers of the operations page."""
     changed = await ada.patch(f"{room}/limits", json={"own_max_running": 3})
     limits = (await bob.get(f"{room}/limits")).json()
-    kept = (await bob.get(f"{room}/retention")).json()
     lifted = await ada.patch(f"{room}/limits", json={"own_max_running": None})
 
     assert changed.json() == limits
     assert (limits["own_max_running"], limits["running"]) == (3, 0)
-    assert set(kept["days"]) == {"completed", "cancelled", "failed"}
-    assert kept["removed"] == []
     assert lifted.json()["own_max_running"] is None
 
 
@@ -209,7 +206,7 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("DELETE", f"/webhooks/{uuid.uuid4()}", None),
     ("PATCH", "/limits", {"own_max_running": 1}),
 ]
-READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits", "/retention"]
+READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits"]
 
 
 async def test_members_may_look_and_strangers_learn_nothing(

@@ -98,7 +98,6 @@ def database(one_database: Database) -> Database:
         (f"GET {ROOM}/limits", None, "workspace_limits", OF_W),
         (f"PATCH {ROOM}/limits", {"own_max_running": 5}, "set_workspace_limits",
          {**OF_W, "p_limits": {"own_max_running": 5}}),
-        (f"GET {ROOM}/retention", None, "workspace_retention", OF_W),
         (f"POST {JOB}/cancel", None, "cancel_job", OF_JOB),
         (f"POST {JOB}/retry", {"payload": {"n": 1}}, "retry_job",
          {**OF_JOB, "p_payload": {"n": 1}}),

@@ -28,7 +28,6 @@ import type {
   PayloadOf,
   QueueStats,
   Replay,
-  RetentionDays,
   Schedule,
   Step,
   StepPlace,
@@ -398,16 +397,6 @@ export type Minutehand = {
     workspace_limits: Fn<
       InWorkspace,
       WorkspaceLimits & { running: number; default_max_pending: number }
-    >;
-    workspace_retention: Fn<
-      InWorkspace,
-      {
-        workspace_id: string;
-        days: RetentionDays;
-        types: { job_type: string; days: RetentionDays }[];
-        checked_at: string | null;
-        removed: (RetentionDays & { day: string; removed_at: string })[];
-      }
     >;
   };
   Enums: Record<string, never>;

@@ -624,8 +624,6 @@ export type WorkspaceLimits = {
   per_caller?: Record<string, number>;
 };
 
-export type RetentionDays = { completed: number; cancelled: number; failed: number };
-
 export type Percentiles = { p50_ms: number | null; p95_ms: number | null; p99_ms: number | null };
 
 /** Counts of a job type in `queue_stats`. */
