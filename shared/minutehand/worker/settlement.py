@@ -219,7 +219,7 @@ def _message(error: BaseException) -> str:
 
 
 def _error(kind: str, message: str, data: Mapping[str, Any] | None) -> ErrorInfo:
-    text = without_secrets(clean_text(message))
+    text = without_secrets(clean_text(message[: 2 * MAX_ERROR_MESSAGE]))
     if len(text) > MAX_ERROR_MESSAGE:
         text = text[: MAX_ERROR_MESSAGE - 1] + "…"
     kept: Any = None
