@@ -496,7 +496,6 @@ export const jobs = {
     route("GET /api/jobs/{job_id}/attempts")
   ),
   steps: route("GET /api/jobs/{job_id}/steps"),
-  receipt: route("GET /api/jobs/{job_id}/receipt"),
   /** @type {(id: string, signal: AbortSignal) => Promise<JobTrace>} */
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
   prompt: route("GET /api/jobs/{job_id}/prompt"),

@@ -35,7 +35,6 @@ create table queue.job_types (
   redefinable boolean not null default false,
   -- payload fields whose values become tags as name:value, so that jobs are found by them at any age
   tagged_by text[] not null default '{}',
-  signed boolean not null default false, -- true when each of its jobs ends with a signed receipt
   source text, -- where its processor is: module:function, as its worker reports it
   description text, -- what it does, the first lines of its processor's docstring
   constraint job_types_name_is_short check (char_length(job_type) between 1 and 100),

@@ -236,7 +236,6 @@ insert into queue.fields (of, name, schema, description) values
   ('job_type', 'ageing_seconds', '{"type": "integer", "minimum": 1, "maximum": 2147483647}',
     'A ready job gains one step of priority each time this many seconds pass; never by default.'),
   ('job_type', 'internal', '{"type": "boolean"}', 'Only the platform enqueues it.'),
-  ('job_type', 'signed', '{"type": "boolean"}', 'Each of its jobs ends with a signed receipt.'),
   ('job_type', 'tagged_by', '{"type": "array", "items": {"type": "string"}}',
     'Payload fields whose values become tags, as name:value.'),
   ('job_type', 'source', '{"type": "string"}', 'Where its processor is: module:function.'),
@@ -340,7 +339,7 @@ begin
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
-    rate_per_key, payload_schema, schema_version, events, live, ageing_seconds, internal, tagged_by, signed,
+    rate_per_key, payload_schema, schema_version, events, live, ageing_seconds, internal, tagged_by,
     source, description, registered_at)
   select t.job_type, coalesce(t.queue, 'default'), t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
     coalesce(t.lease_seconds, 60), coalesce(t.timeout_seconds, 300), coalesce(t.max_attempts, 5),
@@ -352,14 +351,14 @@ begin
     t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), coalesce(t.live, 'full'),
     t.ageing_seconds, coalesce(t.internal,
       (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
-    array(select jsonb_array_elements_text(t.tagged_by)), coalesce(t.signed, false), left(t.source, 500),
+    array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500),
     left(t.description, 2000), v_now
   from jsonb_to_recordset(p_types) as t (
     -- numeric, since 60.0 and 6e1 are the whole number 60 too
     job_type text, queue text, max_concurrency numeric, workspace_concurrency numeric, key_concurrency numeric,
     lease_seconds numeric, timeout_seconds numeric, max_attempts numeric, backoff jsonb, rate_limit jsonb,
     payload_schema jsonb, schema_version numeric, events text, live text, ageing_seconds numeric, internal boolean,
-    tagged_by jsonb, signed boolean, source text, description text)
+    tagged_by jsonb, source text, description text)
   order by t.job_type
   on conflict (job_type) do update set
     queue = excluded.queue, max_concurrency = excluded.max_concurrency,
@@ -370,7 +369,7 @@ begin
     rate_limit = excluded.rate_limit, rate_per_seconds = excluded.rate_per_seconds,
     rate_per_key = excluded.rate_per_key, payload_schema = excluded.payload_schema,
     schema_version = excluded.schema_version, events = excluded.events, live = excluded.live,
-    ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by, signed = excluded.signed,
+    ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by,
     source = excluded.source, description = excluded.description, redefinable = false,
     registered_at = excluded.registered_at,
     -- a worker may make a type internal, and may not undo that

@@ -302,12 +302,10 @@ begin
   end if;
   if v_live > v_max then
     perform queue.refuse_quota(p_workspace_id);
-  elsif exists (select 1 from queue.job_types where job_type = any (p_job_types) and signed) then
-    perform queue.check_rows(p_workspace_id, 'max_receipts', 1);
   end if;
 end;
 $$;
-comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs of these types exceed the live jobs allowed to the workspace, or there is no room for a receipt of theirs.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and no one waits.';
+comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs of these types exceed the live jobs allowed to the workspace.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and no one waits.';
 
 create function queue.claim_key(
   p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds double precision
@@ -583,7 +581,7 @@ begin
     where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
       and exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'workspace_id')
       -- rows of a job go with it, and what leases opened is closed by the leases that find it empty
-      and (c.relname in ('artefacts', 'receipts', 'unclosed')
+      and (c.relname = 'artefacts'
         or c.relname not in ('partitions', 'turns', 'openings', 'forgotten')
         and not exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'job_id'))
     order by c.relname

@@ -77,30 +77,6 @@ comment on function queue.collect_outbox is 'Trigger: write the events that endp
 create trigger job_events_collect after insert on queue.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
-create function queue.append_events(p_job_id uuid, p_events jsonb) returns bigint
-language plpgsql set search_path = '' as $$
-declare
-  v_now timestamptz := queue.clock();
-  v_count integer := jsonb_array_length(p_events);
-  v_job public.jobs;
-begin
-  if exists (
-      select 1 from jsonb_array_elements(p_events) as e
-      where coalesce(e.value ->> 'type', 'job.') like 'job.%'
-        or jsonb_typeof(e.value -> 'data') is distinct from 'object') then
-    perform queue.refuse(400, 'invalid_argument', 'an event needs data and a type of its app, not job.*', 'events');
-  end if;
-  update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id
-  returning * into v_job;
-  insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-  select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id,
-    e.value ->> 'type', e.value -> 'data', v_now
-  from jsonb_array_elements(p_events) with ordinality as e order by e.ordinality;
-  return v_job.last_seq;
-end;
-$$;
-comment on function queue.append_events is E'Append an app''s own events [{type, data}] to a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nFor apps'' functions, in the transaction that the events are about. The caller holds the job''s row. Each endpoint gets the events of a workspace in the order of their commits when the caller locks something of the workspace first.';
-
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql set search_path = '' as $$
 declare

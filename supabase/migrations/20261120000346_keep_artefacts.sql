@@ -86,8 +86,7 @@ begin
   elsif v_found is null then
     perform queue.visible_job(p_job_id);
   end if;
-  return jsonb_build_object('artefacts', coalesce(v_found, '[]'),
-    'has_receipt', exists (select 1 from queue.receipts as r where r.job_id = p_job_id));
+  return jsonb_build_object('artefacts', coalesce(v_found, '[]'));
 end;
 $$;
 comment on function queue.show_artefacts is 'Body of public.job_artefacts, with rights that browsers'' roles do not have.';
@@ -97,7 +96,7 @@ language sql stable set search_path = ''
 begin atomic
   select queue.show_artefacts(p_job_id, p_key, p_name);
 end;
-comment on function public.job_artefacts is E'Files that a job made, by name: {artefacts: [{name, media_type, size_bytes, created_at, expires_at, url}], has_receipt}. For members, and for anyone who holds the key in a url of theirs.\n\nWith p_name that one alone, and its content in base64. 404 artefact_not_found for one that is missing, expired, or of another key. has_receipt: job_receipt has what was signed of its result, or of how else it ended.';
+comment on function public.job_artefacts is E'Files that a job made, by name: {artefacts: [{name, media_type, size_bytes, created_at, expires_at, url}]}. For members, and for anyone who holds the key in a url of theirs.\n\nWith p_name that one alone, and its content in base64. 404 artefact_not_found for one that is missing, expired, or of another key. has_receipt: job_receipt has what was signed of its result, or of how else it ended.';
 
 select queue.allow('anon, authenticated, service_role', 'queue.show_artefacts', 'public.job_artefacts');
 select queue.allow('job_worker, service_role', 'public.store_artefact');

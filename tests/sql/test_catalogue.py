@@ -29,18 +29,16 @@ MEMBERS = {
     "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
     "job_trace", "queue_series", "people",
-    "follow_topic", "job_artefacts", "job_receipt", "job_receipts", "signing_keys",
+    "follow_topic", "job_artefacts",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "begin_worker_run", "end_worker_run", "queue_health", "webhook_to_send", "webhook_sent",
-    "queue_stats", "attach_extensions", "guest_key", "store_artefact", "issue_receipt", "close_receipt", "add_signing_key",
+    "queue_stats", "attach_extensions", "guest_key", "store_artefact",
 }  # fmt: skip
 OPERATOR = {
     "revoke_worker_keys",
     "connect_worker",
     "create_workspace",
-    "retire_signing_key",
-    "revoke_signing_key",
     "set_settings",
 }
 GUESTS = {
@@ -49,7 +47,6 @@ GUESTS = {
     "guest_session_events",
     "guest_session_feed",
     "guest_session_jobs",
-    "signing_keys",
 }
 GUEST_FUNCTIONS = {
     "whole",
@@ -60,10 +57,9 @@ GUEST_FUNCTIONS = {
     "show_guest_session_feed",
     "show_artefacts",
     "entity_events",
-    "show_signing_keys",
 }
-IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "may_follow", "visible_tenants", "visible_members", "show_receipt", "show_receipts"} | GUEST_FUNCTIONS,
-            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "visible_tenants", "visible_members", "show_receipt", "show_receipts"} | GUEST_FUNCTIONS,
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "may_follow", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
             "anon": {"may_follow"} | GUEST_FUNCTIONS}  # fmt: skip
 OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app: their names, or what their names begin with
@@ -195,9 +191,6 @@ LINTS = {
     "table without a comment": """
         select c.oid::regclass from pg_class c where c.relkind in ('r', 'p', 'v') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and obj_description(c.oid, 'pg_class') is null""",
-    "column that the Data API shows without a comment": """
-        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        where c.relkind in ('r', 'p', 'v') and c.relnamespace = 'public'::regnamespace and col_description(c.oid, a.attnum) is null""",
     "function without a comment": """
         select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and obj_description(p.oid, 'pg_proc') is null""",

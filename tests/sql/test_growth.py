@@ -132,7 +132,6 @@ def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine)
         "8 days": "stat_minutes",
         "30 days": "batches schedule_slots workers named_events",
         "31 days": "stat_hours message_minutes",
-        "1 year": "receipts",
     }
 
     kept = dict(engine.rows("select relation, keep::text from queue.kept_rows"))

@@ -58,7 +58,7 @@ def test_what_a_workspace_may_have_is_said_to_it(engine: Engine) -> None:
     quotas = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
     most = {
         "schedules": 1000, "webhooks": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
-        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000, "receipts": 100_000,
+        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000,
     }  # fmt: skip
 
     assert {name: quotas[f"max_{name}"]["max"] for name in most} == most
@@ -68,7 +68,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
-        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "job_tags", "unclosed",
+        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "job_tags",
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
@@ -79,8 +79,6 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
         "stat_hours",
         # one per limited scope that leases from
         "caps", "buckets",
-        # one per workspace and kind; one per job of a signed type: max_receipts refuses these when they are enqueued
-        "chains", "receipts",
         # one per topic and statement whose messages were held back, until the announcement a second later
         "held_topics",
     }  # fmt: skip

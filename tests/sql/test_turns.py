@@ -154,14 +154,6 @@ def full(engine: Engine) -> dict[str, str]:
         words["job"],
     )
     engine.run("update public.jobs set fence = 1000 where id = %s", words["job"])
-    engine.run(
-        "insert into queue.receipts select %s, n, gen_random_uuid(), null, '{\"children\": []}', 'd', now() from generate_series(1, 1000) as n",
-        ACME,
-    )
-    engine.run(
-        "insert into queue.receipts select %s, 1001, %s, null, jsonb_build_object('children', jsonb_agg(jsonb_build_object('job_id', job_id, 'receipt', digest))), 'd', now() from queue.receipts",
-        *(ACME, words["job"]),
-    )
     engine.run("set session_replication_role = origin")
     engine.run(MULTIPLY.replace("{rows}", str(ROWS)))
     settle_down(engine)

@@ -408,7 +408,6 @@ def test_a_type_published_again_is_as_it_was_published_last(engine: Engine) -> N
         queue="slow",
         events="minimal",
         live="off",
-        signed=True,
         description="More.",
         tagged_by=["customer"],
         payload_schema={"type": "object"},
@@ -418,7 +417,7 @@ def test_a_type_published_again_is_as_it_was_published_last(engine: Engine) -> N
     named = {"job_type", "registered_at"}
     bare, before = (policy_of(engine, name) for name in ("bare", "again"))
     changed = {name for name in bare if bare[name] != before[name]} - named
-    assert len(changed) == len(numbers) + 7 + 3 + 3
+    assert len(changed) == len(numbers) + 6 + 3 + 3
 
     engine.register("again")
 

@@ -34,7 +34,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "watch": "watch:watch",
         "logs": "watch:logs",
         "explain": "jobs:explain",
-        "receipts": "receipts:app",
         "types": "types:types",
         "stats": "queues:stats",
         "top": "top:top",

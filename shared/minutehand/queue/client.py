@@ -471,28 +471,6 @@ class UserQueue:
         [found] = (await self._call("job_artefacts", arguments))["artefacts"]
         return Artefact.model_validate(found), base64.b64decode(found["content"])
 
-    async def receipt(self, job_id: JobId | str) -> dict[str, Any]:
-        """The job's signed receipt, as a `minutehand.signing.bundle.JobBundle`.
-
-        Raises:
-            QueueError: `receipt_not_found`, it has none, or is not yours.
-        """
-        found: dict[str, Any] = await self._call("job_receipt", {"p_job_id": job_id})
-        return found
-
-    async def receipts(
-        self, workspace_id: WorkspaceId | str, *, after: int = 0
-    ) -> list[dict[str, Any]]:
-        """A workspace's receipts in order, at most 500 after number `after` of its chain."""
-        arguments = {"p_workspace_id": workspace_id, "p_after": after}
-        found: list[dict[str, Any]] = (await self._call("job_receipts", arguments))["receipts"]
-        return found
-
-    async def signing_keys(self) -> dict[str, Any]:
-        """Every public key that ever signed a receipt, newest first, as a JWK set; anyone may."""
-        found: dict[str, Any] = await self._call("signing_keys", {})
-        return found
-
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat.
 

@@ -812,7 +812,6 @@ class JobTypeSpec(Model):
     ageing_seconds: int | None = None
     internal: bool | None = None
     tagged_by: tuple[str, ...] | None = None
-    signed: bool | None = None
     #: `module:function`, and the first lines of its docstring.
     source: str | None = None
     description: str | None = None

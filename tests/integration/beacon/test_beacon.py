@@ -151,7 +151,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     [execution] = state["executions"]
     station.project.run_sql(
-        "update public.beacon_executions set receipt = receipt || '{\"provider\": \"other\"}'"
+        'update public.beacon_executions set receipt = receipt || \'{"provider": "other"}\''
         " where id = %s",
         execution["id"],
     )

@@ -171,19 +171,12 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
                 (lambda q: q.explain("j"), "explain_job"),
                 (lambda q: q.attempts("j"), "job_attempts"),
                 (lambda q: q.trace("j"), "job_trace"),
-                (lambda q: q.receipt("j"), "job_receipt"),
                 (lambda q: q.cancel("j"), "cancel_job"),
                 (lambda q: q.replays("j"), "job_replays"),
             )
         ),
         (lambda q: q.steps("j"), "job_steps", {"p_job_id": "j", "p_after": None}),
         (lambda q: q.artefacts("j", key="k"), "job_artefacts", {"p_job_id": "j", "p_key": "k"}),
-        (
-            lambda q: q.receipts("w"),
-            "job_receipts",
-            {"p_workspace_id": "w", "p_after": 0},
-        ),
-        (lambda q: q.signing_keys(), "signing_keys", {}),
         (lambda q: q.open_stream(), "open_stream", {}),
         (lambda q: q.replay("j"), "replay_job", {"p_job_id": "j", "p_request": {}}),
         (
@@ -282,11 +275,6 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             lambda q: q.read_artefact("j", "f", key="k"),
             "job_artefacts",
             {"p_job_id": "j", "p_key": "k", "p_name": "f"},
-        ),
-        (
-            lambda q: q.receipts("w", after=7),
-            "job_receipts",
-            {"p_workspace_id": "w", "p_after": 7},
         ),
         (
             lambda q: q.replay(
@@ -402,9 +390,6 @@ async def test_what_the_database_answers_is_handed_on() -> None:
         assert (await made(reading({"job": JOB, "created": True}))).created
     assert await reading({"attempts": [{"n": 1}]}).attempts("j") == [{"n": 1}]
     assert await reading([{"id": "j"}]).replays("j") == [{"id": "j"}]
-    assert await reading({"receipts": [{"n": 1}]}).receipts("w") == [{"n": 1}]
-    assert await reading({"keys": []}).signing_keys() == {"keys": []}
-    assert await reading({"n": 1}).receipt("j") == {"n": 1}
     assert await reading({"woken": 2}).emit_event("w", "e") == {"woken": 2}
     assert await reading([{"id": "w"}]).is_member("w") is True
     assert await reading([]).is_member("w") is False

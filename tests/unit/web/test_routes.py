@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.config import Settings
 from minutehand.functions.jobs.app import OWN
-from minutehand.functions.status import receipts, routes
+from minutehand.functions.status import routes
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import DataApi
 from minutehand.web.application import create_app
@@ -40,7 +40,7 @@ class Database:
         services = Services(settings, waker=self)
         api = DataApi(settings.supabase_url, transport=httpx.MockTransport(self._reply))
         services.queue = services._streams = QueueClient(settings, api=api)
-        self.app = create_app(services, [*OWN, routes.router, receipts.router])
+        self.app = create_app(services, [*OWN, routes.router])
 
     async def wake(self, *, reason: str = "enqueue") -> None:
         self.woken.append(reason)
@@ -151,10 +151,6 @@ def database(one_database: Database) -> Database:
         (f"GET {JOB}/trace", None, "job_trace", OF_JOB),
         (f"GET /api/status?workspace_id={W}&minutes=7", None, "queue_stats",
          {**OF_W, "p_minutes": 7}),
-        (f"GET {JOB}/receipt", None, "job_receipt", OF_JOB),
-        (f"GET /api/receipts?workspace_id={W}", None, "job_receipts", {**OF_W, "p_after": 0}),
-        (f"GET /api/receipts?workspace_id={W}&from=2", None, "job_receipts",
-         {**OF_W, "p_after": 1}),
     ],
 )  # fmt: skip
 async def test_a_route_asks_the_database_as_its_caller(

@@ -174,13 +174,8 @@ export type Minutehand = {
     job_attempts: Fn<Id, { attempts: Attempt[]; more: boolean }>;
     job_artefacts: Fn<
       Id & { p_key?: string | null; p_name?: string | null },
-      { artefacts: Artefact[]; has_receipt: boolean }
+      { artefacts: Artefact[] }
     >;
-    job_receipt: Fn<
-      Id,
-      { format: string; receipt: Row; children: Rows; payload?: Json; result?: Json }
-    >;
-    job_receipts: Fn<InWorkspace & { p_after?: number }, { receipts: Rows }>;
     job_replays: Fn<Id, Replay[]>;
     job_steps: Fn<
       Id & { p_after?: StepPlace | null },
@@ -368,7 +363,6 @@ export type Minutehand = {
       { p_session_id: string; p_cursor?: string | null; p_limit?: number },
       FeedPage
     >;
-    signing_keys: Fn<Record<string, never>, { keys: Rows }>;
     set_member: Fn<
       InWorkspace & { p_email: string; p_role?: MemberRole },
       {

@@ -2,7 +2,6 @@
 -- Delete this app's migrations and shared/minutehand_apps/beacon, and the platform does not notice.
 
 create schema if not exists beacon;
-comment on schema beacon is 'The beacon app''s own: its signing key and helpers. Not exposed.';
 revoke all on schema beacon from public;
 
 create table public.beacon_jobs (
@@ -76,6 +75,7 @@ comment on table public.beacon_executions is
 'A job''s questions put to one model in one region, with the signed receipt of the answers.';
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
+create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
 create index beacon_jobs_live on public.beacon_jobs (created_at) where finished_at is null;
 create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id) where status = 'pending';
 create index beacon_outbox_by_job on public.beacon_outbox (job_id);
@@ -120,5 +120,7 @@ left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is 'Jobs with their executions and their present state in the queue.';
 
 select queue.close_tables('beacon.signing_key');
+grant select (kid, x) on beacon.signing_key to anon, authenticated, service_role;
+create policy public_half on beacon.signing_key for select using (true);
 select queue.show_to_members('public.beacon_jobs', 'public.beacon_outbox', 'public.beacon_executions',
   'public.beacon_job_states', 'public.beacon_execution_states');

@@ -52,8 +52,7 @@ declare
   v_receipt jsonb := p_request -> 'receipt';
   v_execution public.beacon_executions;
 begin
-  -- the job before its executions, as where it ends
-  perform 1 from public.beacon_jobs where queue_job_id = v_held.parent_id for share;
+  perform 1 from public.beacon_jobs where queue_job_id = v_held.parent_id for share; -- before its executions
   select * into v_execution from public.beacon_executions
   where id = (v_held.payload ->> 'execution_id')::uuid for update;
   if v_execution.receipt is null then
@@ -134,9 +133,7 @@ comment on function public.beacon_key is
 'The key that signs receipts, sealed, or null; p_made is stored where there is none yet; for the worker.';
 
 create function public.beacon_keys() returns jsonb
-language sql stable
-security definer -- no role reads the key's table
-set search_path = '' as $$
+language sql stable set search_path = '' as $$
   select jsonb_build_object('keys', coalesce(
     jsonb_agg(jsonb_build_object('kty', 'OKP', 'crv', 'Ed25519', 'x', x, 'kid', kid, 'use', 'sig')), '[]'))
   from beacon.signing_key
@@ -158,6 +155,7 @@ comment on function public.beacon_health is
 revoke execute on all functions in schema beacon from public, anon, authenticated, service_role;
 select queue.allow('authenticated, service_role', 'public.beacon_submit', 'public.beacon_cancel',
   'public.beacon_redrive');
+grant usage on schema beacon to anon, authenticated, service_role;
 select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
 select queue.allow('job_worker, service_role', 'public.beacon_publish', 'public.beacon_reconcile',
   'public.beacon_start', 'public.beacon_start_execution', 'public.beacon_issue', 'public.beacon_finish',
