@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help truth lock setup run reset test quick test-schema machine weekly mutate check format compatibility bench bench-queue bench-live bench-chat simulate age linear victim chaos package dist soak bench-console screenshots docs
+.PHONY: help truth lock setup run reset test quick test-schema machine weekly mutate check format compatibility bench package dist bench-console screenshots docs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -32,7 +32,7 @@ $(BIN)/minutehand: infra/bootstrap/minutehand $(PYTHON_READY)
 	@install -m 755 $< $@
 
 run: setup ## Start the whole stack and its demo; ONCE=1 exits when its jobs have ended, DEMO=0 leaves it out
-	@exec $(BIN)/python -m minutehand.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo) $(if $(LAMBDA),--lambda)
+	@exec $(BIN)/python -m minutehand.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo)
 
 reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m minutehand.local reset
@@ -99,17 +99,8 @@ docs: setup ## Build the documentation's site into build/docs/site; fails on a d
 	@$(CERTIFICATES) PYTHONPATH=shared $(BIN)/uv run -q --no-project --with-requirements infra/docs/requirements.lock \
 	  python -m infra.docs
 
-bench: setup ## Measure, and compare with other queues on the same Postgres
+bench: setup ## Measure the queue beside others in one run; ARGS=instructions, live or age
 	@$(BIN)/python -m infra.bench $(ARGS)
-
-bench-queue: setup ## Measure the queue's SQL beside other queues on one Postgres
-	@$(BIN)/python -m infra.bench.queues $(ARGS)
-
-bench-live: setup ## Measure live updates beside the figures to beat
-	@$(BIN)/python -m infra.bench.live $(ARGS)
-
-bench-chat: setup ## Measure the chat under many sessions against a running stack
-	@$(BIN)/python -m infra.bench.chat $(ARGS)
 
 bench-console: setup ## Measure the console in Chromium: first load, long lists, many events
 	@$(BIN)/python -m tests.e2e.console.bench
@@ -117,26 +108,8 @@ bench-console: setup ## Measure the console in Chromium: first load, long lists,
 screenshots: setup ## Take the console's pictures again
 	@$(BIN)/python -m tests.e2e.console.screenshots
 
-package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed
-	@$(BIN)/python -m minutehand.deploy.package --stage $(or $(STAGE),dev) $(ARGS)
+package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed
+	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)
 
 dist: setup ## Build the three wheels and the npm archive into dist/
 	@$(BIN)/python -m infra.release.wheel
-
-simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
-	@$(BIN)/python -m infra.bench.simulate $(ARGS)
-
-age: setup ## Churn a million jobs (ARGS="--jobs N"): rate, blocks, sizes and lock waits per window
-	@$(BIN)/python -m infra.bench.age $(ARGS)
-
-linear: setup ## Replay limits, rates and fences in commit order from the WAL, after 32 workers, faults and crashes
-	@$(BIN)/python -m infra.bench.linear $(ARGS)
-
-victim: setup ## Measure one tenant's pick-up while others do what once slowed everyone
-	@$(BIN)/python -m infra.bench.victim $(ARGS)
-
-chaos: setup ## Kill everything while 10,000 jobs run, then check the books
-	@$(BIN)/python -m infra.bench.chaos $(ARGS)
-
-soak: setup ## Run 1,000 benchmark jobs while providers, a region and Postgres fail, and report
-	@$(BIN)/python -m infra.bench.soak $(ARGS)

@@ -10,12 +10,6 @@ insert into public.workspace_members (workspace_id, user_id, role) values
   ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
 on conflict (user_id, workspace_id) do nothing;
 
--- Someone on call, who belongs to no workspace; on the local stack alone.
-insert into queue.operators (user_id, note)
-select 'aaaaaaaa-0000-4000-8000-000000000004', 'the local stack''s operator'
-where exists (select from supabase_migrations.seed_files where path like 'hosted/%')
-on conflict (user_id) do nothing;
-
 -- The local stack lets anonymous guests in, as ALLOW_ANONYMOUS does; elsewhere, as on a branch that runs
 -- seeds too, the operator decides. Only the local stack's base is recorded as hosted/….
 update queue.settings set value = 'true', updated_at = queue.clock()

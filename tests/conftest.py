@@ -23,7 +23,7 @@ from infra.release.npm_archive import build_npm_archive
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, start_prepared_server
 from tests.support.paths import ROOT
-from tests.support.renewed import RenewedDatabase
+from tests.support.renewed import Renewed, RenewedDatabase
 from tests.support.shared import made_once
 from tests.support.stacks import RunningStack, running_stack
 from tests.support.weekly import WEEKLY, weekly
@@ -105,6 +105,23 @@ def seeded_database(postgres: Postgres) -> Iterator[RenewedDatabase]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
+    """The database and its Data API, for all tests of this process."""
+    made = Renewed(postgres)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def renewed(renewed_project: Renewed) -> Renewed:
+    """The same as after the seeds, whatever a test before did to it."""
+    renewed_project.renew()
+    return renewed_project
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 // The browser's key reads under row level security; writes go through the API.
 
 import { setSchema } from "./lib/jobs/reads.js";
-import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
 /** @import { Given, JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
 /** @import { Attempt, DeadLetterGroup, Replay } from "./lib/jobs/types.js" */
-/** @typedef {Routes["POST /api/operations"]["body"]["action"]} BulkAction */
-/** @typedef {NonNullable<Routes["POST /api/operations"]["body"]["filter"]>} BulkFilter */
+/** @typedef {"cancel" | "retry"} BulkAction */
+/** @typedef {{[name: string]: unknown}} BulkFilter */
 
 const TIMEOUT_MS = 20_000;
 
@@ -44,12 +43,11 @@ let schema = "public"; // where what users see was installed
 let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
-/** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
+/** @typedef {{id: string, name: string, role: "manager" | "member"}} Workspace */
 /** @typedef {{id: string, email: string}} User */
-/** @typedef {{workspace_id: string, name: string, expires_at: string}} Opened A workspace opened for a person on call. */
 /**
  * @typedef {{status: "starting" | "out" | "in" | "failed", user: User | null, workspaces: Workspace[],
- *   workspace: Workspace | null, isOperator: boolean, reason: string | null, isNew: boolean, error?: any}} Session `reason`
+ *   workspace: Workspace | null, reason: string | null, isNew: boolean, error?: any}} Session `reason`
  *   says why someone was signed out who did not ask for it; `isNew`: came by a link that Auth mailed, and has no
  *   password yet.
  */
@@ -60,7 +58,6 @@ const SIGNED_OUT = {
   user: null,
   workspaces: [],
   workspace: null,
-  isOperator: false,
   reason: null,
   isNew: false,
 };
@@ -75,8 +72,8 @@ export const apiAddress = (/** @type {string} */ path) => new URL(path, apiOrigi
 /** The schema's tables and functions, over that client. */
 export const data = () => client.schema(schema);
 /**
- * @typedef {{supabaseUrl: string, supabaseKey: string, schema?: string, stage?: string, breakToken?: string | null,
- *   demoAccounts?: Array<{email: string, password: string, label: string}>}} Settings The accounts and the token are
+ * @typedef {{supabaseUrl: string, supabaseKey: string, schema?: string, stage?: string,
+ *   demoAccounts?: Array<{email: string, password: string, label: string}>}} Settings The accounts are
  *   of a developer's machine.
  */
 /**
@@ -195,7 +192,7 @@ async function signedIn(/** @type {{id: string, email?: string}} */ user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    const { workspaces, isOperator } = await readWorkspaces(user.id);
+    const workspaces = await readWorkspaces(user.id);
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
@@ -204,7 +201,6 @@ async function signedIn(/** @type {{id: string, email?: string}} */ user) {
       user: { id: user.id, email: user.email ?? "" },
       workspaces,
       workspace,
-      isOperator,
       reason: null,
       isNew: session.get().isNew,
     });
@@ -214,16 +210,15 @@ async function signedIn(/** @type {{id: string, email?: string}} */ user) {
 }
 
 /**
- * The workspaces a person belongs to; for operators also those they have open, and all of them as one.
+ * The workspaces a person sees: those they belong to, for staff all.
  *
  * @param {string} userId
- * @returns {Promise<{workspaces: Workspace[], isOperator: boolean}>}
+ * @returns {Promise<Workspace[]>}
  */
 async function readWorkspaces(userId) {
-  const [found, memberships, onCall] = await Promise.all([
+  const [found, memberships] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
-    rpc("operator_session"),
   ]);
   const roles = new Map(
     memberships.map((/** @type {{workspace_id: string, role: string}} */ one) => [
@@ -231,31 +226,20 @@ async function readWorkspaces(userId) {
       one.role,
     ]),
   );
-  const opened = new Map(onCall.opened.map((/** @type {Opened} */ one) => [one.workspace_id, one]));
-  const known = new Map(
-    found.map((/** @type {{id: string, name: string}} */ one) => [one.id, one.name]),
-  );
-  for (const { workspace_id: id, name } of onCall.opened)
-    known.set(id, known.get(id) ?? name ?? id);
-  const workspaces = [...known].map(([id, name]) => ({
-    id,
-    name,
-    role: roles.get(id) ?? (opened.has(id) ? "operator" : "member"),
-    expiresAt: roles.has(id) ? null : (opened.get(id)?.expires_at ?? null),
+  return found.map((/** @type {{id: string, name: string}} */ one) => ({
+    ...one,
+    role: roles.get(one.id) ?? "member",
   }));
-  if (onCall.operator)
-    workspaces.push({ id: ALL, name: "All workspaces", role: "operator", expiresAt: null });
-  return { workspaces, isOperator: onCall.operator };
 }
 
-/** Read them again, after one was joined, or opened or closed by an operator, and look at `id` from now on. */
+/** Read them again, after one was joined, and look at `id` from now on. */
 export async function refreshWorkspaces(/** @type {string} */ id) {
   const now = session.get();
   if (!now.user) return;
-  const { workspaces, isOperator } = await readWorkspaces(now.user.id);
+  const workspaces = await readWorkspaces(now.user.id);
   const workspace =
     workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
-  session.set({ ...session.get(), workspaces, workspace, isOperator });
+  session.set({ ...session.get(), workspaces, workspace });
 }
 
 export async function signIn(/** @type {string} */ email, /** @type {string} */ password) {
@@ -512,7 +496,6 @@ export const jobs = {
     route("GET /api/jobs/{job_id}/attempts")
   ),
   steps: route("GET /api/jobs/{job_id}/steps"),
-  receipt: route("GET /api/jobs/{job_id}/receipt"),
   /** @type {(id: string, signal: AbortSignal) => Promise<JobTrace>} */
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
   prompt: route("GET /api/jobs/{job_id}/prompt"),
@@ -531,17 +514,10 @@ export const jobs = {
   },
 };
 
-/** @typedef {{workspace_id: string, action: BulkAction, filter: BulkFilter}} Wanted What to do to which jobs. */
-
-/** One action on all jobs that match, which continues without the page. */
+/** One action on a batch of the jobs that match; to be repeated while `more`. */
 export const bulk = {
-  count: route("POST /api/operations/count"),
-  create: route("POST /api/operations"),
-  list: route("GET /api/operations"),
-  get: route("GET /api/operations/{operation_id}"),
-  jobs: route("GET /api/operations/{operation_id}/jobs"),
-  steer: route("POST /api/operations/{operation_id}/{action}"),
-  undo: route("POST /api/operations/{operation_id}/undo"),
+  cancel: route("POST /api/jobs/cancel"),
+  retry: route("POST /api/jobs/retry"),
 };
 
 export const types = {
@@ -575,36 +551,6 @@ export async function people(ids) {
   }
   return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
 }
-
-/** @typedef {DeadLetterGroup & {workspaces: number, workspace_ids: string[]}} FailureGroup Of all workspaces. */
-/** @typedef {{job_id: string, job_type: string, workspace_name: string | null, leased_at: string}} HeldJob */
-/**
- * @typedef {{worker_id: string, version: string | null, commit: string | null, job_types: string[] | null, seen_at: string | null,
- *   state: "alive" | "stale" | "gone", free_slots: number, busy_slots: number, runs: number,
- *   leased: number | null, running: HeldJob[]}} WorkerLine
- */
-
-/** What people on call may do beyond their own workspaces; each read and action is recorded. */
-export const operator = {
-  /** A page of all workspaces' jobs: `{jobs, next}`. */
-  jobs: (
-    /** @type {Record<string, unknown>} */ filter,
-    /** @type {string | null} */ cursor,
-    /** @type {AbortSignal} */ signal,
-  ) => rpc("operator_jobs", { p_filter: filter, p_cursor: cursor, p_limit: 100 }, signal),
-  counts: (/** @type {AbortSignal} */ signal) => rpc("operator_counts", {}, signal),
-  /** @type {(signal: AbortSignal) => Promise<{groups: FailureGroup[], more: boolean}>} */
-  failures: (signal) => rpc("operator_failures", {}, signal),
-  /** @type {(minutes: number, signal: AbortSignal) => Promise<{now: string, workers: WorkerLine[]}>} */
-  workers: (minutes, signal) => rpc("operator_workers", { p_minutes: minutes }, signal),
-  /** @type {(wanted: {workspace_id?: string, job_id?: string, reason: string}) => Promise<Opened>} */
-  open: (wanted) => rpc("operator_open", { p_request: wanted }),
-  close: (/** @type {string} */ workspaceId) =>
-    rpc("operator_close", { p_workspace_id: workspaceId }),
-  /** Pause or resume a job type for everyone. */
-  pause: (/** @type {string} */ name, /** @type {boolean} */ paused) =>
-    rpc("pause_jobs", { p_request: { kind: "job_type", name, paused } }),
-};
 
 export const invitations = {
   list: route("GET /api/invitations"),

@@ -1,17 +1,8 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
-import {
-  chooseWorkspace,
-  operator,
-  refreshWorkspaces,
-  session,
-  settings,
-  signOut,
-  start,
-} from "./api.js";
+import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { density, nextDensity } from "./lib/density.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
-import { ALL, isAll } from "./lib/scope.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
 import {
@@ -33,7 +24,6 @@ import { openPalette, Palette } from "./parts/palette.js";
 import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import { notifyFailure, Toasts } from "./parts/toasts.js";
-import { When } from "./parts/when.js";
 
 /** @import { User, Workspace } from "./api.js" */
 /**
@@ -41,63 +31,48 @@ import { When } from "./parts/when.js";
  *   A view's module; its component takes the route's parameters, `workspace`, `user` and `apps`.
  */
 /**
- * @typedef {{path: string, load: () => Promise<Page>, isWhole?: boolean, module?: Page}} Route `module` once it is
+ * @typedef {{path: string, load: () => Promise<Page>, module?: Page}} Route `module` once it is
  *   loaded.
- * @typedef {{path: string, label: string, icon: string, isWhole?: boolean, isOperators?: boolean}} NavLine
+ * @typedef {{path: string, label: string, icon: string}} NavLine
  * @typedef {{name?: string, nav: NavLine[], routes: Route[]}} Section
- * @typedef {{label: string, promise: string, run: (workspace: Workspace) => Promise<string>, isSafe?: boolean}} BreakIt
- * @typedef {Section & {guestPages?: Route[], breakIt?: BreakIt[]}} App What an app's manifest exports.
+ * @typedef {Section & {guestPages?: Route[]}} App What an app's manifest exports.
  */
 
 /** @type {Section} */
 const CORE = {
   nav: [
-    { path: "/jobs", label: "Jobs", icon: "jobs", isWhole: true },
-    { path: "/types", label: "Types", icon: "shapes", isWhole: true },
-    { path: "/logs", label: "Logs", icon: "search", isWhole: true },
+    { path: "/jobs", label: "Jobs", icon: "jobs" },
+    { path: "/types", label: "Types", icon: "shapes" },
+    { path: "/logs", label: "Logs", icon: "search" },
   ],
   routes: [
-    { path: "/jobs", load: () => import("./views/jobs.js"), isWhole: true },
-    { path: "/jobs/:id", load: () => import("./views/job.js"), isWhole: true },
-    { path: "/types", load: () => import("./views/types.js"), isWhole: true },
-    { path: "/types/:name", load: () => import("./views/type.js"), isWhole: true },
-    { path: "/logs", load: () => import("./views/logs.js"), isWhole: true },
-    { path: "/break-it", load: () => import("./views/break-it.js") },
+    { path: "/jobs", load: () => import("./views/jobs.js") },
+    { path: "/jobs/:id", load: () => import("./views/job.js") },
+    { path: "/types", load: () => import("./views/types.js") },
+    { path: "/types/:name", load: () => import("./views/type.js") },
+    { path: "/logs", load: () => import("./views/logs.js") },
   ],
 };
-// pages of all workspaces at once say so by `isWhole`; the others want one chosen
 /** @type {Section} */
 const OPERATIONS = {
   name: "Operations",
   nav: [
-    { path: "/operations", label: "Overview", icon: "pulse", isWhole: true },
-    { path: "/failures", label: "Failures", icon: "warning", isWhole: true },
-    { path: "/bulk-operations", label: "Bulk operations", icon: "again" },
-    { path: "/schedules", label: "Schedules", icon: "clock", isWhole: true },
-    { path: "/webhooks", label: "Webhooks", icon: "send", isWhole: true },
-    { path: "/alerts", label: "Alerts", icon: "bell", isWhole: true },
-    { path: "/limits", label: "Limits", icon: "gauge", isWhole: true },
-    { path: "/workers", label: "Workers", icon: "chip", isWhole: true, isOperators: true },
+    { path: "/operations", label: "Overview", icon: "pulse" },
+    { path: "/failures", label: "Failures", icon: "warning" },
+    { path: "/schedules", label: "Schedules", icon: "clock" },
+    { path: "/webhooks", label: "Webhooks", icon: "send" },
     { path: "/members", label: "Members", icon: "person" },
-    { path: "/activity", label: "Activity", icon: "steps", isWhole: true },
   ],
   routes: [
-    { path: "/operations", load: () => import("./views/operations.js"), isWhole: true },
-    { path: "/failures", load: () => import("./views/failures.js"), isWhole: true },
-    { path: "/bulk-operations", load: () => import("./views/bulk-operations.js") },
-    { path: "/bulk-operations/:id", load: () => import("./views/bulk-operation.js") },
-    { path: "/schedules", load: () => import("./views/schedules.js"), isWhole: true },
-    { path: "/webhooks", load: () => import("./views/webhooks.js"), isWhole: true },
-    { path: "/alerts", load: () => import("./views/alerts.js"), isWhole: true },
-    { path: "/limits", load: () => import("./views/limits.js"), isWhole: true },
-    { path: "/workers", load: () => import("./views/workers.js"), isWhole: true },
+    { path: "/operations", load: () => import("./views/operations.js") },
+    { path: "/failures", load: () => import("./views/failures.js") },
+    { path: "/schedules", load: () => import("./views/schedules.js") },
+    { path: "/webhooks", load: () => import("./views/webhooks.js") },
     { path: "/members", load: () => import("./views/members.js") },
-    { path: "/activity", load: () => import("./views/activity.js"), isWhole: true },
   ],
 };
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
 const ChoosePassword = lazy(() => import("./views/sign-in.js"), "ChoosePassword");
-const BREAK_IT = { path: "/break-it", label: "Break it", icon: "hammer" };
 /** @type {Route} */
 const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 
@@ -122,7 +97,7 @@ async function findApps() {
 
 /** @param {{apps: App[]}} props */
 function Console({ apps }) {
-  const { status, error, user, workspace, workspaces, isOperator, isNew } = useStore(session);
+  const { status, error, user, workspace, workspaces, isNew } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
   if (status === "failed")
     return html`<main class="sign-in" id="main">
@@ -134,12 +109,7 @@ function Console({ apps }) {
     </main>`;
   if (status === "out") return html`<${SignIn} />`;
   if (isNew) return html`<${ChoosePassword} user=${user} />`;
-  return html`<${Shell}
-    apps=${apps}
-    user=${user}
-    workspace=${workspace}
-    workspaces=${workspaces}
-    isOperator=${isOperator} />`;
+  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} />`;
 }
 
 const ThemeButton = () =>
@@ -176,20 +146,14 @@ function AsGuest({ apps }) {
 }
 
 /**
- * @param {{apps: App[], user: User, workspace: Workspace | null, workspaces: Workspace[],
- *   isOperator: boolean}} props
+ * @param {{apps: App[], user: User, workspace: Workspace | null, workspaces: Workspace[]}} props
  */
-function Shell({ apps, user, workspace, workspaces, isOperator }) {
+function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
   const rows = useStore(density);
   const [menu, setMenu] = useState(false);
-  const core = settings().breakToken ? { ...CORE, nav: [...CORE.nav, BREAK_IT] } : CORE;
-  const shown = (/** @type {NavLine} */ { isWhole, isOperators }) =>
-    (isWhole || !isAll(workspace)) && (!isOperators || isOperator);
-  const sections = [core, OPERATIONS, ...apps]
-    .map((section) => ({ ...section, nav: section.nav.filter(shown) }))
-    .filter((section) => section.nav.length > 0 || section === core);
+  const sections = [CORE, OPERATIONS, ...apps];
   const routes = useMemo(
     () => [CORE, OPERATIONS, ...apps].flatMap((section) => section.routes),
     [apps],
@@ -267,7 +231,6 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
                 ${workspaces.map(
                   (one) => html`<option value=${one.id} key=${one.id}>
                     ${one.name}
-                    ${one.role === "operator" && one.expiresAt ? " (on call)" : ""}
                   </option>`,
                 )}
               </select>
@@ -307,34 +270,26 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
     </aside>
     <main id="main" tabindex="-1">
       <${Invitations} key=${user.id} />
-      ${workspace?.expiresAt && html`<${OnCall} workspace=${workspace} />`}
       ${
-        workspace && isAll(workspace) && !found.route.isWhole && found.route !== NOT_FOUND
-          ? html`<div class="page">
-            <h1 tabindex="-1">Choose a workspace</h1>
+        workspace
+          ? html`<${View}
+            route=${found.route}
+            params=${found.params}
+            workspace=${workspace}
+            user=${user}
+            apps=${apps}
+            key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
+          : html`<div class="page">
+            <h1 tabindex="-1">No workspace</h1>
             <p class="muted">
-              This page is of one workspace. Choose it in the menu, or open one of its jobs.
+              You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.
+            </p>
+            <p class="muted">
+              The first one of a project is made by the person who deployed it: <code>
+                minutehand workspace create NAME --manager ${user.email}
+              </code>
             </p>
           </div>`
-          : workspace
-            ? html`<${View}
-              route=${found.route}
-              params=${found.params}
-              workspace=${workspace}
-              user=${user}
-              apps=${apps}
-              key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
-            : html`<div class="page">
-              <h1 tabindex="-1">No workspace</h1>
-              <p class="muted">
-                You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.
-              </p>
-              <p class="muted">
-                The first one of a project is made by the person who deployed it: <code>
-                  minutehand workspace create NAME --manager ${user.email}
-                </code>
-              </p>
-            </div>`
       }
     </main>
     <${Palette} commands=${commands} />
@@ -342,31 +297,6 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
     <${Confirmations} />
     <${Toasts} />
   </div>`;
-}
-
-/**
- * Says whose guest one is, until when, and gives it back.
- *
- * @param {{workspace: Workspace}} props
- */
-function OnCall({ workspace }) {
-  const close = async () => {
-    // first: what the page would still read of it is refused once it is closed
-    chooseWorkspace(ALL);
-    navigate("/jobs");
-    try {
-      await operator.close(workspace.id);
-      await refreshWorkspaces(ALL);
-    } catch (error) {
-      notifyFailure("Could not close", error);
-    }
-  };
-  return html`<p class="on-call" role="status">
-    <span>
-      You are on call in <strong>${workspace.name}</strong>, <${When} at=${workspace.expiresAt} /> it closes. What you do here is written down.
-    </span>
-    ${quiet("Close it now", close)}
-  </p>`;
 }
 
 /** Another workspace: what is open belongs to the old one, so its list is shown instead. */

@@ -1,35 +1,12 @@
 // What the pages of operations ask of the outside, which no other page needs to load.
 
-import { ALL } from "./lib/scope.js";
-import { apiAddress, data, people, route, rpc, unreachable, unwrap } from "./api.js";
+import { apiAddress, route, rpc, unreachable } from "./api.js";
 
 /** @import { QueueStats } from "./lib/jobs/types.js" */
-/** @import { Alerts, Schedule, Webhook } from "./lib/routes.js" */
+/** @import { Schedule, Webhook } from "./lib/routes.js" */
 
-const TIMEOUT_MS = 20_000;
-const listAlerts = route("GET /api/workspaces/{workspace_id}/alerts");
 const listSchedules = route("GET /api/workspaces/{workspace_id}/schedules");
 const listWebhooks = route("GET /api/workspaces/{workspace_id}/webhooks");
-
-/** What operators read of all workspaces at once. */
-const ofAll = (/** @type {string} */ name, signal = AbortSignal.timeout(TIMEOUT_MS)) =>
-  rpc(name, { p_workspace_id: null }, signal);
-
-export const alerts = {
-  /** @type {(workspaceId: string, signal: AbortSignal) => Promise<Alerts>} */
-  list: (workspaceId, signal) =>
-    workspaceId === ALL ? ofAll("list_alerts", signal) : listAlerts(workspaceId, { signal }),
-  put: route("PUT /api/workspaces/{workspace_id}/alerts/{name}"),
-  remove: route("DELETE /api/workspaces/{workspace_id}/alerts/{name}"),
-  /** Addresses of the workspace's members, in order. */
-  async addresses(/** @type {string} */ workspaceId) {
-    /** @type {{user_id: string}[]} */
-    const members = await unwrap(
-      data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId),
-    );
-    return Object.values(await people(members.map((member) => member.user_id))).sort();
-  },
-};
 
 /**
  * @typedef {{job_type: string, running: number, max_concurrency: number | null, workspace_concurrency: number | null,
@@ -61,13 +38,6 @@ export const operations = {
     return rpc("queue_series", asked, signal);
   },
   /**
-   * Which code served jobs in the last week, the latest first.
-   *
-   * @type {(workspaceId: string | null, signal: AbortSignal)
-   *   => Promise<{deploys: import("./lib/jobs/types.js").Deploy[]}>}
-   */
-  deploys: (workspaceId, signal) => rpc("list_deploys", { p_workspace_id: workspaceId }, signal),
-  /**
    * Readiness; "not ready" is an answer as well.
    *
    * @type {(signal: AbortSignal) => Promise<Health>}
@@ -85,22 +55,17 @@ export const operations = {
     rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   pause: route("POST /api/workspaces/{workspace_id}/pause"),
   resume: route("POST /api/workspaces/{workspace_id}/resume"),
-  limits: route("GET /api/workspaces/{workspace_id}/limits"),
-  setLimits: route("PATCH /api/workspaces/{workspace_id}/limits"),
   members: route("GET /api/workspaces/{workspace_id}/members"),
   setMember: route("PUT /api/workspaces/{workspace_id}/members/{email}"),
   removeMember: route("DELETE /api/workspaces/{workspace_id}/members/{member}"),
-  retention: route("GET /api/workspaces/{workspace_id}/retention"),
   /** @type {(workspaceId: string) => Promise<Schedule[]>} */
-  schedules: async (workspaceId) =>
-    (await (workspaceId === ALL ? ofAll("list_schedules") : listSchedules(workspaceId))).schedules,
+  schedules: async (workspaceId) => (await listSchedules(workspaceId)).schedules,
   putSchedule: route("PUT /api/workspaces/{workspace_id}/schedules/{name}"),
   deleteSchedule: route("DELETE /api/workspaces/{workspace_id}/schedules/{name}"),
   /** The next runs of `{schedule: name}` or `{cron, timezone}`. */
   nextRuns: route("GET /api/workspaces/{workspace_id}/next-runs"),
   /** @type {(workspaceId: string) => Promise<Webhook[]>} */
-  webhooks: async (workspaceId) =>
-    (await (workspaceId === ALL ? ofAll("list_webhooks") : listWebhooks(workspaceId))).webhooks,
+  webhooks: async (workspaceId) => (await listWebhooks(workspaceId)).webhooks,
   createWebhook: route("POST /api/workspaces/{workspace_id}/webhooks"),
   changeWebhook: route("PATCH /api/workspaces/{workspace_id}/webhooks/{webhook_id}"),
   rotateSecret: route("POST /api/workspaces/{workspace_id}/webhooks/{webhook_id}/rotate-secret"),

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minutehand.deploy.tools import find_tool
+from minutehand.deploy.build import find_tool
 from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def build_npm_archive(target: Path) -> Path:
 def stage_package(folder: Path) -> None:
     """Write the package's files, declarations included, into the empty `folder`."""
     _run(["node", str(COMPILER), "--project", str(FACE), "--outDir", str(folder)], ROOT)
-    faces = [SOURCES / name for name in ("jobs.js", "element.js", "elements.js", "uploads.js")]
+    faces = [SOURCES / name for name in ("jobs.js", "element.js", "uploads.js")]
     for path in (*faces, *sorted((SOURCES / "jobs").glob("*.?s"))):
         shutil.copyfile(path, folder / path.relative_to(SOURCES))
     for path in (*sorted(FACE.glob("*.?s")), FACE / "README.md", ROOT / "LICENSE"):

@@ -14,7 +14,6 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 TRAVELS = {
     "functions/README.md": "docs/http.md",
     "infra/aws/README.md": "docs/aws.md",
-    "infra/aws/COST.md": "docs/cost.md",
     "infra/console/README.md": "docs/browser.md",
     "infra/console/npm/README.md": "docs/npm.md",
     "infra/container/README.md": "docs/container.md",
@@ -29,9 +28,7 @@ TRAVELS = {
     ".npmrc": "node/.npmrc",
 }
 #: For people who read the checkout, this project's own stages, and what `make check` writes.
-LEFT_OUT = frozenset(
-    {"screenshots", "README.md", "COST.md", "DECISIONS.md", "stages.yml", "routes.d.ts"}
-)
+LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md", "stages.yml", "routes.d.ts"})
 
 
 def resource_files(root: Path) -> dict[str, str]:

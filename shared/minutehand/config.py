@@ -42,7 +42,6 @@ EXAMPLES: Mapping[str, str] = {
     "BACKGROUND_JOB_TOKEN": "new-token,old-token",
     "WORKER_FUNCTION_NAME": "minutehand-prod-worker",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
-    "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:9001",
     "KMS_KEY_ID": "alias/minutehand-prod",
     "SEALING_KEY_FILE": ".local/sealing.json",
     "UPLOADS_BUCKET": "minutehand-prod-uploads",
@@ -93,7 +92,6 @@ class Settings(BaseModel):
     worker_function_name: str | None = None
     aws_endpoint_url: str | None = None
     #: Where Lambda alone answers elsewhere, as the local runtime does; else `aws_endpoint_url`.
-    lambda_endpoint_url: str | None = None
     aws_region: str = "us-east-1"
     #: The KMS key that seals vendor keys; without one, development's key file.
     kms_key_id: str | None = None
@@ -159,7 +157,6 @@ class Settings(BaseModel):
             background_job_tokens=_tokens(environ, "BACKGROUND_JOB_TOKEN"),
             worker_function_name=read_text(environ, "WORKER_FUNCTION_NAME"),
             aws_endpoint_url=read_url(environ, "AWS_ENDPOINT_URL"),
-            lambda_endpoint_url=read_url(environ, "AWS_ENDPOINT_URL_LAMBDA"),
             aws_region=read_text(environ, "AWS_REGION") or "us-east-1",
             kms_key_id=read_text(environ, "KMS_KEY_ID"),
             sealing_key_file=read_text(environ, "SEALING_KEY_FILE"),

@@ -66,7 +66,6 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("browser", "Guides", "Show a job in your page", "infra/console/README.md"),
     Page("npm", "Guides", "The npm package", "infra/console/npm/README.md"),
     Page("webhooks", "Guides", "Webhooks", f"{_HERE}/webhooks/README.md"),
-    Page("receipts", "Guides", "Signed receipts", f"{_HERE}/signing/README.md"),
     Page("agents", "Guides", "For coding agents", f"{_HERE}/pages/agents.md"),
     Page("skill", "Guides", "The skill file for agents", f"{_HERE}/pages/SKILL.md"),
     Page("models", "Guides", "Language models and speech", f"{_HERE}/ai/README.md"),
@@ -75,7 +74,6 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("aws", "Operate", "On AWS", "infra/aws/README.md"),
     Page("container", "Operate", "Without AWS", "infra/container/README.md"),
     Page("deploys", "Operate", "Deploys, and running jobs", f"{_HERE}/pages/deploys.md"),
-    Page("cost", "Operate", "What it costs", "infra/aws/COST.md"),
     Page("data", "Operate", "Staging, backup, a person's data", f"{_HERE}/pages/data.md"),
 )
 

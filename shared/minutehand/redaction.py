@@ -1,16 +1,20 @@
 """Hides what looks like a key, a token or a password in what a failed attempt keeps.
 
-One list for messages, data and lines of code; what is kept of an attempt is settlement's.
+One list for messages, data and lines of code; what is kept of an attempt is settlement's. Linear in
+its input: the patterns see at most `_WINDOW` characters at once.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
-#: Longest text that is looked through: far more than is kept of any.
+#: Most characters that are looked through of one error: far more than is kept of any.
 MOST_READ: Final = 20_000
+#: Longest piece of a text that is matched at once; pieces end at line breaks and spaces.
+_WINDOW: Final = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
 #: Names that never stand before an ordinary word, as `key: name` does.
@@ -19,7 +23,7 @@ _TELLING = (
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
-_WORDS = r"[^\n;|]{0,200}?"
+_WORDS = r"[^\n;|]{0,100}?"
 #: Commands up to a short option's value; to mysql -p is a password only without a space after it.
 _BEFORE_PASSWORD = (
     r"(?:(?<![\w/.-])|(?<=bin/))(?:"
@@ -29,6 +33,21 @@ _BEFORE_PASSWORD = (
     rf"""|redis-cli\b{_WORDS}[\s'"]-a[\s'",]+"""
     r"""|sshpass[\s'",]+-p[\s'",]*)"""
 )
+#: Secrets of several lines: a PEM file, what pydantic quotes of a field.
+_OF_LINES: Final = (
+    (
+        re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?"),
+        HIDDEN,
+    ),
+    (
+        re.compile(
+            rf"(?mi)^((?:[\w.]{{1,80}}\.)?{_TELLING}\n.{{0,500}}\binput_value=).{{0,500}}"
+            r"(?=, input_type=)"
+        ),
+        rf"\1{HIDDEN}",
+    ),
+)
+_WORD: Final = re.compile(r"\S*")
 _SECRETS: Final = (
     # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
     (
@@ -42,10 +61,6 @@ _SECRETS: Final = (
         re.compile(r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*"),
         rf"\1 {HIDDEN}",
     ),
-    (
-        re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?"),
-        HIDDEN,
-    ),
     # addresses that are secrets themselves: webhooks of chat services, Telegram's bots
     (
         re.compile(
@@ -54,11 +69,7 @@ _SECRETS: Final = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(/bot\d{5,12}:)[\w-]{20,}"), rf"\1{HIDDEN}"),
-    # what Postgres quotes of a row, pydantic of a field, and what a command was given
-    (
-        re.compile(rf"(?mi)^((?:[\w.]{{1,80}}\.)?{_TELLING}\n.*\binput_value=).*(?=, input_type=)"),
-        rf"\1{HIDDEN}",
-    ),
+    # what Postgres quotes of a row, and what a command was given
     (re.compile(rf"(?i)(\b{_TELLING}\)=\()[^)]*\)"), rf"\1{HIDDEN})"),
     (re.compile(rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}"), rf"\1{HIDDEN}"),
     (
@@ -114,26 +125,62 @@ _SECRETS: Final = (
 def without_secrets(text: str) -> str:
     """`text`, of `MOST_READ` characters at most, with what looks like a secret replaced."""
     text = text[:MOST_READ]
-    for pattern, instead in _SECRETS:
+    for pattern, instead in _OF_LINES:
         text = pattern.sub(instead, text)
-    return text
+    return "".join(_filtered(piece) for piece in _pieces(text))
+
+
+def _filtered(piece: str) -> str:
+    for pattern, instead in _SECRETS:
+        piece = pattern.sub(instead, piece)
+    return piece
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a text at line breaks and spaces; the rest of a longer word is hidden."""
+    for line in text.splitlines(keepends=True):
+        while len(line) > _WINDOW:
+            end = line.rfind(" ", 0, _WINDOW) + 1
+            if end:
+                yield line[:end]
+                line = line[end:]
+            else:
+                yield line[:_WINDOW]
+                yield HIDDEN
+                line = line[_WORD.match(line, _WINDOW).end() :]
+        yield line
+
+
+class Redactor:
+    """Filters the parts of one error, `MOST_READ` characters in all; what is beyond is left out."""
+
+    def __init__(self) -> None:
+        self._left = MOST_READ
+
+    def text(self, text: str) -> str:
+        """Filter a text."""
+        text = text[: self._left]
+        self._left -= len(text)
+        return without_secrets(text)
+
+    def data(self, value: Any) -> Any:
+        """Filter the texts in plain JSON, and hide those that a telling name holds."""
+        match value:
+            case str():
+                return self.text(value)
+            case list():
+                return [self.data(item) for item in value]
+            case dict():
+                return {
+                    self.text(name): _hidden(item) if _TELLING_NAME.match(name) else self.data(item)
+                    for name, item in value.items()
+                }
+        return value
 
 
 def data_without_secrets(value: Any) -> Any:
     """Plain JSON with the texts in it filtered, and those hidden that a telling name holds."""
-    match value:
-        case str():
-            return without_secrets(value)
-        case list():
-            return [data_without_secrets(item) for item in value]
-        case dict():
-            return {
-                without_secrets(name): _hidden(item)
-                if _TELLING_NAME.match(name)
-                else data_without_secrets(item)
-                for name, item in value.items()
-            }
-    return value
+    return Redactor().data(value)
 
 
 def _hidden(value: Any) -> Any:
@@ -144,5 +191,5 @@ def _hidden(value: Any) -> Any:
         case list():
             return [_hidden(item) for item in value]
         case dict():
-            return {without_secrets(name): _hidden(item) for name, item in value.items()}
+            return {name[:100]: _hidden(item) for name, item in value.items()}
     return value

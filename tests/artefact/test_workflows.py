@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.mutate.defects import defects
 from minutehand.version import VERSION
 from tests.support.paths import ROOT
 
@@ -55,68 +54,6 @@ def test_what_may_write_runs_nothing_that_was_resolved_or_built() -> None:
             assert "setup-python" not in step.get("uses", "")
             for line in step.get("run", "").splitlines():
                 assert line.split()[0] in HARMLESS, (file, line)
-
-
-def test_what_is_published_is_what_was_built_and_its_hashes_are_checked() -> None:
-    """The second job takes the first one's files and no others."""
-    build, publish = (WORKFLOWS["release.yml"]["jobs"][name] for name in ("build", "publish"))
-    ran = [step["run"] for step in build["steps"] if "run" in step]
-
-    assert ran[0] == '.ci/version "$GITHUB_REF_NAME"'  # before anything is installed
-    assert ran.index(".ci/run") < ran.index("make package STAGE=prod") < ran.index("make dist")
-    assert [s["uses"].split("@")[0] for s in publish["steps"] if "uses" in s] == [
-        "actions/download-artifact"
-    ]
-    last = publish["steps"][-1]["run"]
-    assert last.index("sha256sum --check --strict") < last.index("gh release create")
-
-
-def test_every_python_that_is_promised_is_tested() -> None:
-    """From the oldest to the newest."""
-    matrix = WORKFLOWS["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]
-
-    assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
-
-
-def test_compatibility_is_tried_weekly_with_the_last_release_in_sight() -> None:
-    """A release is found by its tag, which a shallow clone lacks."""
-    workflow = WORKFLOWS["compatibility.yml"]
-    job = workflow["jobs"]["postgres"]
-
-    assert workflow[True]["schedule"] == [{"cron": "41 3 * * 3"}]  # YAML reads `on` as true
-    assert job["steps"][0]["with"]["fetch-depth"] == 0
-    assert job["steps"][-1]["run"] == "make compatibility"
-
-
-def test_other_random_histories_are_tried_weekly() -> None:
-    """The suite runs the same thirty each time, or it could not be repeated.
-
-    And whole what the suite does in part.
-    """
-    workflow = WORKFLOWS["machine.yml"]
-
-    assert workflow[True]["schedule"] == [{"cron": "23 4 * * 6"}]
-    assert workflow["jobs"]["machine"]["steps"][-1]["run"] == "make machine"
-    assert workflow["jobs"]["weekly"]["steps"][-1]["run"] == "make weekly"
-    told = subprocess.run(
-        ["make", "--dry-run", "machine", "SEED=7"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "MACHINE_EXAMPLES=500 MACHINE_SEED=7" in told
-
-
-def test_planted_defects_are_tried_weekly() -> None:
-    """All of them: a survivor makes the run red."""
-    workflow = WORKFLOWS["mutate.yml"]
-
-    assert workflow[True]["schedule"] == [{"cron": "41 2 * * 0"}]
-    job = workflow["jobs"]["mutate"]
-    assert job["steps"][-1] == {"run": "make mutate", "env": {"ARGS": "${{ matrix.part }}:"}}
-    parts = {"machine", *(each.part for each in defects())}
-    assert set(job["strategy"]["matrix"]["part"]) == parts
 
 
 @pytest.fixture

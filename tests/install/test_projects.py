@@ -140,9 +140,9 @@ def with_own_table(environment: Environment, project: Path, tenant: str) -> None
     )  # fmt: skip
     [processor] = [folder / path for path in made["written"] if path.endswith("/leads_enrich.py")]
     text = processor.read_text()
-    work = '{"employees": 42, "found": [lead.domain, None]}'
-    assert "lead.model_dump()" in text
-    processor.write_text(text.replace("lead.model_dump()", work))
+    work = 'row={"employees": 42, "found": [lead["domain"], None]}'
+    assert "row=lead" in text
+    processor.write_text(text.replace("row=lead", work))
 
 
 def add_leads(database: HostedDatabase, *tenants: str) -> None:
@@ -283,6 +283,6 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
     for line in sql.splitlines():
         if line.startswith("-- supabase/migrations/"):
             (project / line.removeprefix("-- ")).unlink()
-    functions = "public.enrich_leads_read, public.enrich_leads_write"
+    functions = "public.enrich_leads_lead"
     database.as_owner(f"drop function {functions}; drop table public.leads")
     database.run("delete from auth.users")

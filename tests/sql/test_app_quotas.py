@@ -74,9 +74,6 @@ MADE: dict[str, Callable[[Engine, int], object]] = {
         "insert into public.contacts (workspace_id, name) values (%s, 'Hazel')", ACME
     ),
     "max_account_imports": import_file,
-    "max_beacon_jobs": lambda e, n: e.rpc(
-        "beacon_submit", p_spec={**SPEC, "jobspec_id": f"s{n}"}, p_workspace_id=ACME
-    ),
 }
 
 
@@ -127,7 +124,7 @@ def test_every_table_of_an_app_has_a_quota_or_a_reason(engine: Engine) -> None:
         "plan_stages", "plan_events",
         "training_jobs", "training_stages", "training_chunks", "host_events",
         "calls", "account_import_errors",
-        "beacon_outbox", "beacon_executions", "beacon_receipts",
+        "beacon_jobs", "beacon_outbox", "beacon_executions",
     }  # fmt: skip
 
     tables = engine.rows(

@@ -21,32 +21,24 @@ from tests.support.databases import (
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
-    "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "count_operation", "create_operation",
-    "undo_operation", "steer_operation", "get_operation", "list_operations", "operation_jobs",
+    "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "retry_jobs",
     "replay_job", "job_replays", "edit_job",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
     "own_workspace", "list_invitations", "accept_invitation", "decline_invitation", "set_member", "remove_member", "list_members", "list_workspaces",
-    "workspace_retention", "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "list_deploys", "search_logs",
+    "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
-    "job_trace", "queue_series", "people", "list_actions", "put_alert", "delete_alert", "list_alerts",
-    # each of these asks whether the caller is an operator
-    "operator_session", "operator_open", "operator_close", "operator_jobs", "operator_counts", "operator_failures",
-    "operator_workers", "operator_workspaces",
-    "follow_topic", "job_artefacts", "job_receipt", "job_receipts", "signing_keys",
+    "job_trace", "queue_series", "people",
+    "follow_topic", "job_artefacts",
 }  # fmt: skip
 WORKER = {
     "lease_jobs", "run_maintenance", "read_steps", "report_jobs", "settle_jobs", "spawn_jobs", "register_job_types", "tick_finished", "begin_worker_run", "end_worker_run", "queue_health", "webhook_to_send", "webhook_sent",
-    "queue_stats", "attach_extensions", "storage", "record_storage", "guest_key", "alert_recipients", "store_artefact", "held_workspace", "issue_receipt", "close_receipt", "add_signing_key",
+    "queue_stats", "attach_extensions", "guest_key", "store_artefact",
 }  # fmt: skip
 OPERATOR = {
     "revoke_worker_keys",
     "connect_worker",
     "create_workspace",
-    "retire_signing_key",
-    "revoke_signing_key",
-    "set_operator",
-    "set_retention",
     "set_settings",
 }
 GUESTS = {
@@ -55,7 +47,6 @@ GUESTS = {
     "guest_session_events",
     "guest_session_feed",
     "guest_session_jobs",
-    "signing_keys",
 }
 GUEST_FUNCTIONS = {
     "whole",
@@ -66,10 +57,9 @@ GUEST_FUNCTIONS = {
     "show_guest_session_feed",
     "show_artefacts",
     "entity_events",
-    "show_signing_keys",
 }
-IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "may_follow", "visible_tenants", "visible_members", "show_receipt", "show_receipts"} | GUEST_FUNCTIONS,
-            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "visible_tenants", "visible_members", "show_receipt", "show_receipts"} | GUEST_FUNCTIONS,
+IN_QUEUE = {"authenticated": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "may_follow", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
+            "service_role": {"my_workspaces", "my_managed_workspaces", "is_member", "is_manager", "clock", "new_id", "running_ids", "live_ids", "facts_of", "visible_tenants", "visible_members"} | GUEST_FUNCTIONS,
             "anon": {"may_follow"} | GUEST_FUNCTIONS}  # fmt: skip
 OURS = "p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
 # the apps' own functions in public are tested with their app: their names, or what their names begin with
@@ -201,9 +191,6 @@ LINTS = {
     "table without a comment": """
         select c.oid::regclass from pg_class c where c.relkind in ('r', 'p', 'v') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and obj_description(c.oid, 'pg_class') is null""",
-    "column that the Data API shows without a comment": """
-        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        where c.relkind in ('r', 'p', 'v') and c.relnamespace = 'public'::regnamespace and col_description(c.oid, a.attnum) is null""",
     "function without a comment": """
         select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and obj_description(p.oid, 'pg_proc') is null""",
@@ -212,8 +199,8 @@ LINTS = {
         select p.oid::regprocedure from pg_proc p where p.pronamespace = 'queue'::regnamespace
           and not exists (select 1 from calls c where c.name = p.oid::regproc::text and c.oid <> p.oid)
           and not exists (select 1 from pg_depend d where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid and d.deptype = 'n')
-          -- called by the name of an alert's metric, by migrations, and where tenants are another's
-          and p.proname !~ '^metric_' and p.proname not in ('bound_rows', 'expose', 'keep_from_operators', 'show_to_members',
+          -- called by migrations, and where tenants are another's
+          and p.proname not in ('bound_rows', 'expose', 'show_to_members',
             'make_stream', 'visible_members', 'visible_tenants')""",
     "timestamp without time zone": """
         select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0

@@ -248,7 +248,6 @@ def test_a_half_cursor_is_refused_in_one_way(engine: Engine) -> None:
     """Lists continue from the same kind of place."""
     calls: dict[str, dict[str, Any]] = {
         "list_jobs": {"p_filter": {"workspace_id": ACME}},
-        "list_operations": {"p_workspace_id": ACME},
     }
     for call, given in calls.items():
         with pytest.raises(psycopg.Error, match="cursor must be the next of an answer") as refused:
@@ -550,7 +549,7 @@ def test_another_tenants_rows_do_not_exist(engine: Engine) -> None:
             assert said[0][0] == "PT404"
         for call in (
             ("enqueue_job", {"p_job_type": "work"}), ("enqueue_jobs", {"p_jobs": [{"job_type": "work"}]}),
-            ("create_operation", {"p_request": {"action": "cancel"}}), ("list_operations", {}), ("emit_event", {"p_name": "x"}), ("create_batch", {}), ("queue_stats", {}),
+            ("cancel_jobs", {"p_filter": {"tag": "x"}}), ("emit_event", {"p_name": "x"}), ("create_batch", {}), ("queue_stats", {}),
         ):  # fmt: skip
             for workspace in (ACME, missing):
                 with pytest.raises(psycopg.Error) as refused:
@@ -576,7 +575,7 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
     engine.stop_clock()
     tables = engine.rows(
         "select c.oid::regclass::text from pg_class as c join pg_attribute as a on a.attrelid = c.oid"
-        " where c.relkind = 'r' and a.attname = 'job_id' and c.relname not in ('failures', 'signals')"
+        " where c.relkind = 'r' and a.attname = 'job_id' and c.relname not in ('signals')"
     )
 
     def make(n: int) -> tuple[list[str], dict[str, Any]]:

@@ -136,9 +136,6 @@ def test_pauses_say_who_and_why(engine: Engine) -> None:
         ada.rpc("pause_jobs", p_request=own)
     assert " by ada@acme.test" in explain(engine, job_id)["sentence"]
     engine.rpc("pause_jobs", p_request={**own, "paused": False})
-    engine.run("select queue.open_breaker('work', %s, 'poison', queue.clock())", ACME)
-    said = explain(engine, job_id)
-    assert " by the engine itself: poison. It is tried again from 2" in said["sentence"]
 
 
 def test_missing_workers_and_processors_are_distinguished(engine: Engine) -> None:

@@ -28,7 +28,7 @@ def count(engine: Engine, table: str) -> int:
 
 
 def churn(database: Database) -> list[str]:
-    """`make age` in small: two windows with two years after each; the tables that grew."""
+    """The bench of age in small: two windows with two years after each; the tables that grew."""
     return Ageing(database, 600, 3, 2, random.Random(1)).run(2)
 
 
@@ -125,15 +125,13 @@ def test_rows_that_are_kept_for_a_time_are_found_by_an_index(engine: Engine) -> 
 def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine) -> None:
     """Charts of a month, runs of a day, keys until they expire: neither less nor a year of it."""
     spans = {
-        "00:00:00": "job_keys operator_access artefacts",
-        "01:00:00": "failures type_minutes caller_buckets",
+        "00:00:00": "job_keys artefacts",
+        "01:00:00": "type_minutes caller_buckets",
         "1 day": "ticks guest_sessions",
         "7 days": "last_deliveries",
         "8 days": "stat_minutes",
-        "30 days": "batches schedule_slots removals workers deploys named_events proven"
-        " storage_samples",
+        "30 days": "batches schedule_slots workers named_events",
         "31 days": "stat_hours message_minutes",
-        "1 year": "receipts",
     }
 
     kept = dict(engine.rows("select relation, keep::text from queue.kept_rows"))
@@ -202,11 +200,6 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
         "insert into queue.tenant_limits (workspace_id, max_running) values (%s, 9)", workspace
     )
     engine.rpc(
-        "put_alert",
-        p_workspace_id=workspace,
-        p_alert={"name": "a", "metric": "failed", "threshold": 1},
-    )
-    engine.rpc(
         "put_webhook",
         p_workspace_id=workspace,
         p_webhook={"url": "https://e.com/", "sealed_secret": SEALED},
@@ -218,12 +211,6 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
     )
     engine.rpc("open_guest_session", p_workspace_id=workspace, p_options={"user_id": ADA})
     engine.rpc("emit_event", p_workspace_id=workspace, p_name="e")
-    engine.run(
-        "insert into queue.operator_access (user_id, workspace_id, reason, expires_at)"
-        " values (%s, %s, 'on call', 'infinity')",
-        ADA,
-        workspace,
-    )
     batch = engine.rpc("create_batch", p_workspace_id=workspace)["batch_id"]
     with engine.member(ADA) as ada:
         ada.rpc("set_member", p_workspace_id=workspace, p_email="new@example.com")

@@ -273,12 +273,6 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     engine.rpc("pause_jobs", p_request={**pause, "paused": False})
     assert len(engine.lease()) == 1
     assert engine.rows(paused) == []
-    of = {"kind": pause["kind"], "name": pause["name"]}
-    assert engine.rows("select action, detail from queue.actions order by id") == [
-        ("pause", {**of, "reason": "a first"}),
-        ("pause", {**of, "reason": "maintenance"}),
-        ("resume", of),
-    ]
 
 
 @pytest.mark.parametrize("limit", ["workspace_concurrency", "key_concurrency"])

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from infra.bench.linear import History, Load, least_tokens, limit_of
+from tests.sql.linear import History, Load, least_tokens, limit_of
 from tests.support.databases import Database
 
 
 def test_no_commit_ever_breaks_a_limit_a_rate_or_a_fence(seeded: Database) -> None:
-    """`make linear` in small: eight workers, cancelled calls, cut sessions, lost workers."""
+    """The replay in small: eight workers, cancelled calls, cut sessions, lost workers."""
     load = Load(seeded, seconds=8, workers=8, seed=3)
 
     history = load.run()

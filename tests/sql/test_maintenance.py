@@ -38,7 +38,6 @@ def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
         ("pending", 1),
     ]
     assert engine.one("select count(*) from public.job_events") == 4
-    assert engine.one("select sum(jobs) from queue.removals where outcome = 'completed'") == 700
     assert engine.one("select queue.remove_jobs(array[%s]::uuid[], queue.clock())", live) == 0
     engine.advance(60 * 86400)
     for _ in range(4):
@@ -53,17 +52,8 @@ def in_a_minute(engine: Engine) -> str:
 
 
 SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
-ALERT = {"name": "a", "metric": "failed", "threshold": 1}
-NOTHING = {"action": "cancel", "filter": {"tag": "none"}}
-PROBE = (
-    "insert into queue.breakers (job_type, workspace_id, opened_at, probing_since)"
-    " values ('work', gen_random_uuid(), queue.clock(), queue.clock() + interval '1 minute')"
-)
 COMES: dict[str, Callable[[Engine], Any]] = {
-    "a job's time, after an operation": lambda e: (
-        e.rpc("create_operation", p_workspace_id=ACME, p_request=NOTHING),
-        e.enqueue(delay_seconds=60),
-    ),
+    "a job's time": lambda e: e.enqueue(delay_seconds=60),
     "a job's deadline": lambda e: e.enqueue(deadline_at=in_a_minute(e)),
     "a lease's end": lambda e: (e.enqueue(), e.lease_one(lease_seconds=60)),
     "a wait's end": lambda e: (
@@ -73,9 +63,7 @@ COMES: dict[str, Callable[[Engine], Any]] = {
         ),
     ),
     "a schedule's time": lambda e: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
-    "an alert's look": lambda e: e.rpc("put_alert", p_workspace_id=ACME, p_alert=ALERT),
     "retention": lambda e: (e.enqueue(), e.run_all()),
-    "a circuit breaker's probe": lambda e: e.run(PROBE),
     "nothing": lambda e: None,
     "nothing, as a schedule is off": lambda e: e.rpc(
         "put_schedule", p_workspace_id=ACME, p_schedule={**SCHEDULE, "enabled": False}
@@ -111,12 +99,10 @@ def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, 
         "queue.signals (kind, job_id) values ('check', gen_random_uuid())",
         "queue.outbox (webhook_id, job_id, seq, stream_id) select i, i, 1, i from gen_random_uuid() as i",
         "queue.held_topics (workspace_id, topic, held_at) values (gen_random_uuid(), 't', now())",
-        "queue.operations (workspace_id, name, action, filter, most, advance_at, created_at)"
-        " values (gen_random_uuid(), 'x', 'cancel', '{}', 1, queue.clock(), queue.clock())",
     ],
 )
 def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left: str) -> None:
-    """Ends that others wait for, deliveries, announcements and operations."""
+    """Ends that others wait for, deliveries and announcements."""
     due = "select queue.maintenance_is_due(queue.clock())"
     with engine.connection.transaction(force_rollback=True):
         assert not engine.one(due)
@@ -127,8 +113,7 @@ def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left:
 @pytest.mark.parametrize(
     ("task", "name"),
     [
-        ("promotion", "a job's time, after an operation"),
-        ("operations", "a job's time, after an operation"),
+        ("promotion", "a job's time"),
         ("expire", "a job's deadline"),
         ("reclaim", "a lease's end"),
         ("waits", "a wait's end"),
@@ -139,9 +124,8 @@ def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left:
 def test_a_parked_item_leaves_its_place_to_the_next(engine: Engine, task: str, name: str) -> None:
     """Of its own task; what is done is due no more."""
     engine.stop_clock()
-    for _ in range(1 if task in ("operations", "schedules") else 2):
+    for _ in range(1 if task == "schedules" else 2):
         COMES[name](engine)
-    engine.run("update queue.operations set status = 'running', advance_at = queue.clock()")
     engine.advance(60 if task != "retention" else 31 * 86400)
     due = "select queue.due_items(%s, %s, queue.clock())"
     first, *others = engine.one(due, task, 10)
@@ -195,9 +179,9 @@ def test_every_task_has_its_own_pace(engine: Engine) -> None:
 
     assert paces == [
         *(("reclaim", 0), ("waits", 0), ("signals", 0), ("schedules", 1), ("promotion", 0)),
-        *(("deliveries", 0), ("expire", 1), ("poison", 5), ("statistics", 15), ("retention", 10)),
+        *(("deliveries", 0), ("expire", 1), ("statistics", 15), ("retention", 10)),
         *(("old_rows", 60), ("orphans", 300), ("messages", 0), ("sweep", 60), ("buckets", 60)),
-        *(("operations", 0), ("alerts", 60), ("histories", 60)),
+        ("histories", 60),
     ]
 
 
@@ -259,7 +243,7 @@ def test_a_call_asks_for_another_while_something_it_did_has_more(engine: Engine)
 
     assert asking() == set()
     engine.run("insert into queue.signals (kind, job_id) values ('check', gen_random_uuid())")
-    whole = {"expire", "poison", "orphans", "messages", "alerts"}
+    whole = {"expire", "orphans", "messages"}
     assert asking() == {*engine.rows("select name from queue.maintenance_tasks")} - whole
 
 
@@ -328,18 +312,18 @@ def test_a_task_that_fails_rests_twice_as_long_each_time(engine: Engine) -> None
     def rests(failures: int, done_ago: str = "1 day") -> float:
         engine.run(
             "update queue.maintenance_tasks set failures = %s, failed_at = queue.clock(),"
-            " done_at = queue.clock() - %s::interval where name = 'poison'",
+            " done_at = queue.clock() - %s::interval where name = 'reclaim'",
             failures, done_ago,
         )  # fmt: skip
         return float(
             engine.one(
-                "select min(s) from generate_series(0, 4000, 5) as s where 'poison' in"
+                "select min(s) from generate_series(0, 4000, 5) as s where 'reclaim' in"
                 " (select queue.due_tasks(queue.clock() + make_interval(secs => s)))"
             )
         )
 
     assert [rests(failures) for failures in (1, 2, 3, 10, 40)] == [5, 10, 20, 2560, 3600]
-    assert rests(40, "-1 second") == 10
+    assert rests(40, "-1 second") == 5
 
 
 def break_item(engine: Engine, job_id: str, how: str) -> None:
@@ -478,7 +462,10 @@ def test_retention_keeps_up_with_one_tenant_among_many(engine: Engine) -> None:
         " select md5(n::text)::uuid, 'T' from generate_series(1, 3000) as n"
     )
     engine.register("brief")
-    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 7})
+    engine.run(
+        "update queue.job_types set retention_days = %s where job_type = 'brief'",
+        '{"completed": 7}',
+    )
     engine.enqueue_many(900)
     engine.enqueue_many(50, job_type="brief")
     engine.run_all()

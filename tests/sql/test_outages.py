@@ -43,7 +43,10 @@ def test_retention_of_one_type_costs_nothing_for_10000_empty_workspaces(engine: 
         " select md5(n::text)::uuid, 'T' from generate_series(1, 10000) as n"
     )
     engine.register("brief")
-    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 7})
+    engine.run(
+        "update queue.job_types set retention_days = %s where job_type = 'brief'",
+        '{"completed": 7}',
+    )
     engine.enqueue_many(20, job_type="brief")
     engine.enqueue_many(20)
     engine.run_all()

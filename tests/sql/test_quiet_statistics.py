@@ -26,8 +26,8 @@ select public.enqueue_jobs(%%s, (select jsonb_agg(jsonb_build_object('job_type',
   from generate_series(1, 200) as n), 'ids')
 """
 
-#: An operation names a criterion.
-ALL = '{"action": "cancel", "filter": {"created_after": "2000-01-01"}}'
+#: A cancel names a criterion.
+ALL = '{"created_after": "2000-01-01"}'
 
 
 def request(**fields: Any) -> str:
@@ -112,14 +112,13 @@ def operations(held: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[str, st
         "enqueue": (ENQUEUE % "'payload', jsonb_build_object('n', n)", ACME),
         "enqueue with options": (ENQUEUE % options, ACME),
         "emit": ("select public.emit_event(%s, 'go', '{}')", ACME),
-        "retry many": ('select public.create_operation(%s, \'{"action": "retry"}\')', GLOBEX),
-        "cancel many": (f"select public.create_operation(%s, '{ALL}')", ACME),
+        "retry many": ("select public.retry_jobs(%s, '{}')", GLOBEX),
+        "cancel many": (f"select public.cancel_jobs(%s, '{ALL}')", ACME),
         "maintain": (maintain, '{"budget_ms": 5000}'),
         "count": ("select public.count_jobs(%s)", ACME),
         "dead letters": ("select public.dead_letters(%s)", GLOBEX),
         "statistics": ("select public.queue_stats(%s)", ACME),
         "health": ("select public.queue_health() where %s <> ''", "-"),
-        "operator's counts": ("select public.operator_counts() where %s <> ''", "-"),
         "list": (jobs, json.dumps(acme)),
         "list failed": (jobs, json.dumps({**globex, "status": ["failed"]})),
         "list pending": (jobs, json.dumps({**acme, "status": ["pending"]})),

@@ -18,7 +18,6 @@ SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 MADE: dict[str, Callable[[Engine, int], object]] = {
     "max_schedules": lambda e, n: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": f"s{n}", "cron": "0 0 1 1 *", "job_type": "work"}),
     "max_webhooks": lambda e, n: e.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": f"https://e.com/{n}", "sealed_secret": SEALED}),
-    "max_alerts": lambda e, n: e.rpc("put_alert", p_workspace_id=ACME, p_alert={"name": f"a{n}", "metric": "failed", "threshold": 1}),
     "max_pauses": lambda e, n: e.rpc("pause_jobs", p_request={"kind": "workspace_type", "name": f"t{n}", "workspace_id": ACME}),
     "max_batches": lambda e, n: e.rpc("create_batch", p_workspace_id=ACME),
     "max_events": lambda e, n: e.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}"),
@@ -46,7 +45,7 @@ def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
         told = ada.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]
 
     assert told == {"max": most, "used": most}
-    if name not in {"max_schedules", "max_webhooks", "max_alerts"}:
+    if name not in {"max_schedules", "max_webhooks"}:
         MADE[name](engine, 3)
         return
     with pytest.raises(psycopg.Error) as of_service:
@@ -58,8 +57,8 @@ def test_what_a_workspace_may_have_is_said_to_it(engine: Engine) -> None:
     """As the engine is installed; apps add their own."""
     quotas = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
     most = {
-        "schedules": 1000, "webhooks": 50, "alerts": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
-        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000, "operations": 10_000, "receipts": 100_000,
+        "schedules": 1000, "webhooks": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
+        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000,
     }  # fmt: skip
 
     assert {name: quotas[f"max_{name}"]["max"] for name in most} == most
@@ -69,19 +68,17 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
-        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags", "unclosed",
+        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "job_tags",
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
-        "breakers", "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "proven", "removals", "stat_deltas", "stat_minutes",
+        "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "stat_deltas", "stat_minutes",
         # published by workers; of schedules, which are bounded
         "declared_schedules", "schedule_minutes",
         # what people did, kept for a time
-        "actions", "operator_access", "stat_hours",
+        "stat_hours",
         # one per limited scope that leases from
         "caps", "buckets",
-        # one per workspace and kind; one per job of a signed type: max_receipts refuses these when they are enqueued
-        "chains", "receipts",
         # one per topic and statement whose messages were held back, until the announcement a second later
         "held_topics",
     }  # fmt: skip

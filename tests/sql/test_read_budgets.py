@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg
 import pytest
 
 from minutehand.local.postgres import Postgres
@@ -102,38 +101,6 @@ def test_an_explanation_beside_thousands_of_keys_looks_at_some(engine: Engine) -
         assert blocks(engine, f"public.explain_job('{job_id}')") <= 6000
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("action", ["cancel", "retry"])
-def test_a_step_of_an_operation_reads_a_slice_or_a_batch(engine: Engine, action: str) -> None:
-    """Whether none of the jobs matches or all."""
-    jobs = weekly(50_000, otherwise=20_000)
-    engine.run(FILL.format(workspace=f"'{ACME}'", job_type="'work'", key="null", count=jobs))
-    if action == "retry":
-        engine.run("set session_replication_role = replica")
-        engine.run(
-            "update public.jobs set status = 'failed', outcome = 'failed', finished_at = now()"
-        )
-        engine.run("delete from queue.ready")
-        engine.run(
-            "insert into queue.ended select workspace_id, outcome, created_at, id, job_type, finished_at"
-            " from public.jobs"
-        )
-        engine.run("update queue.job_events set type = 'job.failed'")
-        engine.run("set session_replication_role = origin")
-    settle_down(engine)
-    for filter, most in (({"job_type": "none"}, 12_000), ({}, 20_000)):
-        made = engine.one(
-            "insert into queue.operations (workspace_id, name, action, filter, most, advance_at, choosing, created_at)"
-            " select workspace_id, 'x', action, filter, 1000, queue.clock(), choosing, queue.clock()"
-            " from queue.read_operation(%s, %s) returning id",
-            ACME, psycopg.types.json.Jsonb({"action": action, "filter": filter}),
-        )  # fmt: skip
-        step = f"queue.advance_operation('{made}', queue.clock(), '-infinity')"
-        assert engine.one(f"select {step}")
-
-        assert blocks(engine, step) <= most
-
-
 @pytest.fixture(scope="module")
 def crowded(postgres: Postgres) -> Iterator[Engine]:
     """30,000 pending jobs, and 60,000 log lines of one that failed."""
@@ -160,9 +127,6 @@ def crowded(postgres: Postgres) -> Iterator[Engine]:
     [
         (f"public.search_logs('{ACME}')", 1000),
         (f"""public.search_logs('{ACME}', '{{"search": "nothing like it"}}')""", 6000),
-        ("public.operator_jobs('{}')", 12_000),
-        ("public.operator_failures()", 2000),
-        ("public.operator_counts()", 6000),
         ("(select public.job_trace(id) from public.jobs order by created_at limit 1)", 1000),
         ("(select public.job_replays(id) from public.jobs order by created_at limit 1)", 1000),
         (f"public.count_jobs('{ACME}')", 40_000),

@@ -64,9 +64,6 @@ def test_a_payload_and_results_take_the_place_of_the_recorded_ones(engine: Engin
     assert (lease["job"]["payload"], made["tags"]) == ({"n": 2}, ["given", "n:2"])
     assert engine.rpc("job_steps", p_job_id=made["id"])["steps"][0]["result"] == largest
     assert engine.step(origin, "read") == "read"
-    assert engine.rows(
-        "select action, detail ->> 'id' from queue.actions where job_id = %s", origin
-    ) == [("replay", made["id"])]
 
 
 def test_a_job_without_steps_runs_again_from_its_start(engine: Engine) -> None:
@@ -193,7 +190,6 @@ def test_a_key_makes_one_replay(engine: Engine) -> None:
     )
 
     assert first["id"] == again["id"]
-    assert engine.rows("select action from queue.actions") == ["replay"]
     for job_id, step in ((origin, "read"), (other, "write")):
         with pytest.raises(psycopg.Error) as refused:
             replay(engine, job_id, from_step=step, idempotency_key="once")
@@ -279,7 +275,6 @@ def test_a_scheduled_job_is_edited_and_stays_scheduled(engine: Engine) -> None:
 
     assert (edited["payload"], edited["state"]) == ({"n": 2}, "scheduled")
     assert engine.events(job_id) == ["job.created", "job.edited"]
-    assert engine.rows("select action from queue.actions") == ["edit"]
     assert engine.lease() == []
     engine.run("update queue.job_types set internal = true")
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:

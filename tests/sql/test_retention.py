@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - requests stay on one line
-"""How long ended jobs are kept; what members see of that and of a schedule's future runs."""
+"""How long ended jobs are kept, and a schedule's future runs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ def test_a_types_own_retention_is_shorter_or_longer(engine: Engine) -> None:
     """Both directions against the setting of 30 days."""
     engine.register("brief")
     engine.register("kept")
-    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
-    engine.rpc("set_retention", p_job_type="kept", p_days={"completed": 300})
-    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
-    engine.rpc("set_retention", p_job_type="work", p_days=None)
-    for job_type, days, answer in (
-        ("work", {"completed": -1}, ("PT400", "invalid_argument", "days")),
-        ("typo", {"completed": 1}, ("PT404", "unknown_job_type", "typo")),
-    ):
-        with pytest.raises(psycopg.Error) as refused:
-            engine.rpc("set_retention", p_job_type=job_type, p_days=days)
-        assert refusal(refused.value) == answer
+    engine.run(
+        "update queue.job_types set retention_days = %s where job_type = 'brief'",
+        '{"completed": 1}',
+    )
+    engine.run(
+        "update queue.job_types set retention_days = %s where job_type = 'kept'",
+        '{"completed": 300}',
+    )
     for job_type in ("work", "brief", "kept"):
         engine.enqueue(job_type=job_type)
     engine.run_all()
@@ -61,58 +58,6 @@ def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine
     engine.advance(60)
     engine.maintain()
     assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
-
-
-def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine) -> None:
-    """Days per status, types with their own, and the removals of their workspace alone."""
-    engine.register("brief")
-    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
-    for workspace in (ACME, ACME, GLOBEX):
-        engine.enqueue(workspace=workspace)
-    engine.enqueue(job_type="brief")
-    engine.run_all()
-    engine.advance(31 * 86400)
-    engine.lease_call(0)
-    engine.run(
-        "insert into queue.removals select %s, (queue.clock() at time zone 'UTC')::date - days, 'failed', 2, queue.clock()"
-        " from unnest(array[29, 30]) as days",
-        ACME,
-    )
-
-    with engine.member(BOB) as bob:
-        seen = bob.rpc("workspace_retention", p_workspace_id=ACME)
-
-    assert seen["days"] == {"completed": 30, "cancelled": 30, "failed": 90}
-    own = [one for one in seen["types"] if one["job_type"] == "brief"]  # apps bring theirs
-    assert own == [{"job_type": "brief", "days": {"completed": 1, "cancelled": 30, "failed": 90}}]
-    named = ("completed", "cancelled", "failed")
-    assert [[day[name] for name in named] for day in seen["removed"]] == [[3, 0, 0], [0, 0, 2]]
-    assert seen["checked_at"] is not None
-
-
-def test_removals_of_a_day_add_up(engine: Engine) -> None:
-    """However many calls removed them."""
-    for _ in range(2):
-        engine.enqueue()
-        engine.run_all()
-        engine.run("update queue.ended set ended_at = ended_at - interval '31 days'")
-        engine.run("update queue.maintenance_tasks set done_at = '-infinity'")
-        engine.maintain()
-
-    assert engine.rows("select jobs::int from queue.removals") == [2]
-
-
-def test_removals_are_forgotten_after_thirty_days_and_with_their_workspace(engine: Engine) -> None:
-    """A row per day and outcome, for a month."""
-    for _ in range(2):
-        engine.enqueue()
-        engine.run_all()
-        engine.advance(40 * 86400)
-        engine.lease_call(0)
-
-    assert engine.one("select count(*) from queue.removals") == 1
-    engine.run("delete from public.workspaces where id = %s", ACME)
-    assert engine.one("select count(*) from queue.removals") == 0
 
 
 def test_next_runs_are_shown_for_a_schedule_and_for_an_expression(engine: Engine) -> None:
@@ -151,13 +96,7 @@ def test_what_is_no_schedule_has_no_runs(
     assert refusal(refused.value) == answer
 
 
-def test_what_maintenance_has_not_looked_at_yet_has_no_time(engine: Engine) -> None:
-    engine.run("update queue.maintenance_tasks set done_at = '-infinity' where name = 'retention'")
-
-    assert engine.rpc("workspace_retention", p_workspace_id=ACME)["checked_at"] is None
-
-
-@pytest.mark.parametrize("function", ["workspace_retention", "workspace_limits", "next_runs"])
+@pytest.mark.parametrize("function", ["workspace_limits", "next_runs"])
 def test_strangers_learn_nothing(engine: Engine, function: str) -> None:
     """Another tenant's workspace does not exist."""
     more = {"p_schedule": {"cron": "* * * * *"}} if function == "next_runs" else {}

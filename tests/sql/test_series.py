@@ -141,16 +141,6 @@ def test_a_type_has_a_run_time_from_twenty_runs_on(engine: Engine) -> None:
     assert known == [None, None, pytest.approx(1.25**10 - 1)]
 
 
-def test_a_type_is_proven_for_a_tenant_as_long_as_it_works_for_it(engine: Engine) -> None:
-    """What then fails for several such tenants is the deployment's doing: the type is stopped."""
-    for days in (0, 20, 20):
-        engine.advance(days * 86_400)
-        engine.run(COUNT, ACME, "completed", 1)
-        engine.maintain()
-
-    assert engine.one("select queue.clock() - since > interval '39 days' from queue.proven")
-
-
 def test_internal_types_are_left_out_unless_asked_for(engine: Engine) -> None:
     """Deliveries of webhooks are no work of a workspace."""
     engine.run(COUNT.replace("'work'", "'webhook_delivery'"), ACME, "completed", 5)

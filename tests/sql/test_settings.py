@@ -63,14 +63,12 @@ def test_a_new_project_has_the_defaults_that_are_documented(engine: Engine) -> N
     """What an operator does not set is a promise too."""
     defaults = {
         "payload_max_bytes": 262_144, "result_max_bytes": 262_144, "idempotency_ttl_seconds": 86_400,
-        "lost_attempts_max": 5, "members_see_tracebacks": False, "refuse_unserved_types": False, "poison_jobs": 10,
+        "lost_attempts_max": 5, "members_see_tracebacks": False, "refuse_unserved_types": False,
         "retention_days": {"completed": 30, "cancelled": 30, "failed": 90},
-        "retention_floor_days": {"completed": 7, "cancelled": 7, "failed": 30},
-        "database_limit_mb": "plan", "user_pending_max": 100_000, "schedule_runs_per_minute": 240,
+        "user_pending_max": 100_000, "schedule_runs_per_minute": 240,
         "user_enqueues_per_second": 50, "user_enqueues_burst": 10_000, "user_calls_at_once": 8,
         "user_stream_opens_per_second": 5, "user_stream_opens_burst": 100, "webhook_failures_max": 20,
-        "audit_days": 400, "max_open_operations": 10, "max_operation_jobs": 1_000_000,
-        "operation_days": 30, "max_receipts": 100_000, "max_schedules": 1000, "max_webhooks": 50, "max_alerts": 50,
+        "max_schedules": 1000, "max_webhooks": 50,
         "max_pauses": 500, "max_batches": 10_000, "max_events": 100_000, "max_sessions": 100_000,
     }  # fmt: skip
 
@@ -82,18 +80,18 @@ def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
     """A typo must not be stored."""
     days = {"completed": 0, "cancelled": 2, "failed": 36500}
 
-    for good in ({"retention_days": days}, {"retention_floor_days": days}, {"realtime_messages_per_second": "pro"}, {"realtime_messages_per_second": 1},
-                 {"database_limit_mb": "plan"}, {"client_address_header": "x-real-ip"}, {"allow_anonymous": True}, {"poison_jobs": 1}, {"chat_guest_messages_per_day": 1}):  # fmt: skip
+    for good in ({"retention_days": days}, {"realtime_messages_per_second": "pro"}, {"realtime_messages_per_second": 1},
+                 {"client_address_header": "x-real-ip"}, {"allow_anonymous": True}, {"lost_attempts_max": 1}, {"chat_guest_messages_per_day": 1}):  # fmt: skip
         assert engine.rpc("set_settings", p_settings=good).items() >= good.items()
-    for bad in ({"retention_days": {"completed": 1}}, {"retention_days": {**days, "x": 1}}, {"poison_jobs": 0}, {"poison_jobs": "9"}, {"typo": 1},
-                {"retention_days": {**days, "failed": 1.5}}, {"retention_days": 5}, {"retention_floor_days": {**days, "failed": -1}}, {"poison_jobs": 1.5},
+    for bad in ({"retention_days": {"completed": 1}}, {"retention_days": {**days, "x": 1}}, {"lost_attempts_max": 0}, {"lost_attempts_max": "9"}, {"typo": 1},
+                {"retention_days": {**days, "failed": 1.5}}, {"retention_days": 5}, {"lost_attempts_max": 1.5},
                 {"retention_days": {**days, "failed": "1"}}, {"retention_days": {**days, "failed": 36501}}, {"realtime_messages_per_second": "plan"},
-                {"realtime_messages_per_second": 0}, {"database_limit_mb": "pro"}, {"database_limit_mb": 1.5}, {"database_limit_mb": True}, {"worker_url": 1},
+                {"realtime_messages_per_second": 0}, {"worker_url": 1},
                 {"allow_anonymous": "true"}, {"chat_guest_messages_per_day": 0}, {"chat_guest_messages_per_day": "1"}):  # fmt: skip
         with pytest.raises(psycopg.Error) as refused:
-            engine.rpc("set_settings", p_settings={"poison_jobs": 7, **bad})
+            engine.rpc("set_settings", p_settings={"lost_attempts_max": 7, **bad})
         assert refusal(refused.value) == ("PT400", "invalid_argument", next(iter(bad)))
-    assert engine.one("select value from queue.settings where name = 'poison_jobs'") == 1
+    assert engine.one("select value from queue.settings where name = 'lost_attempts_max'") == 1
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("set_settings", p_settings=[])
     assert refusal(refused.value) == ("PT400", "invalid_argument", "settings")
@@ -101,7 +99,9 @@ def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
 
 def test_registering_again_keeps_what_operators_set(engine: Engine) -> None:
     """A worker's start must not lift a pause or a retention."""
-    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
+    engine.run(
+        "update queue.job_types set retention_days = %s where job_type = 'work'", '{"completed": 1}'
+    )
     engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work"})
 
     engine.register("work")

@@ -302,10 +302,8 @@ def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
 
 def test_the_queue_is_in_the_order_of_leasing(seeded: Database) -> None:
     """By priority, then by age, as the view's reader would order it."""
-    everything = '{"action": "cancel", "filter": {"created_after": "2000-01-01"}}'
-    begun = as_user(seeded, ADA, "select public.create_operation(%s, %s)", ACME, everything)
     with seeded.connect() as connection:
-        Engine(seeded, connection).carry_out(begun)
+        Engine(seeded, connection).operate("cancel", created_after="2000-01-01")
     made = [start(seeded) for _ in range(4)]
     for number, priority in ((2, 10), (3, 200)):
         statement = "update public.jobs set priority = %s where id = %s returning 1"

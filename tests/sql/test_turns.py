@@ -36,7 +36,6 @@ MADE = {
         "select public.training_transcribe(%(workspace)s, gen_random_uuid(), 'Lamp', 'https://example.com/a.mp3')",
         "training_id",
     ),
-    "operation": ("""select public.create_operation(%(workspace)s, '{"action": "cancel", "filter": {"job_type": "work"}}')""", "id"),
     "guest": ("select public.open_guest_session(%(workspace)s)", "session_id"),
     "beacon": ("""select public.beacon_submit('{"jobspec_id": "s", "version": "1", "benchmark": {"name": "b"}, "constraints": {"regions": ["eu", "us"], "min_regions": 1}, "questions": ["Why?"]}', %(workspace)s)""", "id"),
 }  # fmt: skip
@@ -44,7 +43,7 @@ MADE = {
 ARGUMENTS: dict[str, str] = {
     "p_workspace_id": "%(workspace)s", "p_job_id": "%(job)s", "p_job_type": "'work'", "p_minutes": "11520",
     "p_limit": "100000", "p_filter": "'{}'", "p_cursor": "null", "p_before": "null", "p_after": "0",
-    "p_operation_id": "%(operation)s", "p_action": "'pause'", "p_outcome": "null", "p_plan_id": "%(plan)s", "p_training_id": "%(training)s",
+    "p_action": "'pause'", "p_outcome": "null", "p_plan_id": "%(plan)s", "p_training_id": "%(training)s",
     "p_session_id": "'s'", "p_ids": "array[%(user)s]::uuid[]", "p_internal": "true", "p_results": "true",
     "p_token": "'none'", "p_message_id": "gen_random_uuid()", "p_work_id": "null", "p_search": "null",
     "p_name": "'n'", "p_version": "null", "p_is_open": "false", "p_offset": "10000", "p_count": "1000",
@@ -57,17 +56,17 @@ ARGUMENTS: dict[str, str] = {
     "p_object_key": "'k'", "p_size_bytes": "10", "p_checksum": "null", "p_audio_url": "'https://example.com/a.mp3'",
     "p_base_version": "1", "p_procedure": "'{}'", "p_stage": "'s'", "p_keep": "'{}'", "p_corrections": "'[]'", "p_without_model": "false", "p_ttl_seconds": "60",
     "p_all": "false", "p_id": "%(beacon)s", "p_account_id": "gen_random_uuid()", "p_contact_id": "gen_random_uuid()",
-    "p_import": "'{}'", "p_changes": "'{}'", "p_limits": "'{}'", "p_alert": "'{}'", "p_webhook": "'{}'",
+    "p_import": "'{}'", "p_changes": "'{}'", "p_limits": "'{}'", "p_webhook": "'{}'",
     "p_message": """'{"content": "hello"}'""", "p_plan": """'{"prompt": "p", "speed_vs_detail": "fast_but_skip_details"}'""",
     "p_request": "'{}'", "p_spec": "'{}'", "p_selection": """'{"limit": 1000}'""",
     "p_jobs": "(select jsonb_agg('{\"job_type\": \"work\"}'::jsonb) from generate_series(1, 1000))",
     "chat_said.p_session_id": "%(session)s", "chat_status.p_session_id": "%(session)s", "chat_said.p_before": "null", "plan_list.p_session_id": "null", "plan_list.p_after": "null",
     "job_artefacts.p_key": "null", "job_artefacts.p_name": "null",
-    "training_list.p_after": "null", "operation_jobs.p_cursor": "null", "count_operation.p_request": """'{"action": "cancel", "filter": {"job_type": "work"}}'""", "job_steps.p_after": "null",
+    "training_list.p_after": "null", "job_steps.p_after": "null",
     "guest_session_events.p_session_id": "%(guest)s", "guest_session_events.p_job_id": "%(child)s",
     "guest_session_feed.p_session_id": "%(guest)s", "guest_session_jobs.p_session_id": "%(guest)s",
     "explain_job.p_job_id": "%(ready)s", "list_jobs.p_filter": """'{"search": "nothing"}'""", "sort_jobs.p_filter": """'{"search": "nothing"}'""",
-    "search_logs.p_filter": """'{"search": "nothing"}'""", "list_actions.p_job_id": "null",
+    "search_logs.p_filter": """'{"search": "nothing"}'""", 
     "event_feed.p_cursor": "'1:1:'", "session_feed.p_cursor": "'1:1:'", "guest_session_feed.p_cursor": "'1:1:'",
 }  # fmt: skip
 GRANTED = """
@@ -155,14 +154,6 @@ def full(engine: Engine) -> dict[str, str]:
         words["job"],
     )
     engine.run("update public.jobs set fence = 1000 where id = %s", words["job"])
-    engine.run(
-        "insert into queue.receipts select %s, n, gen_random_uuid(), null, '{\"children\": []}', 'd', now() from generate_series(1, 1000) as n",
-        ACME,
-    )
-    engine.run(
-        "insert into queue.receipts select %s, 1001, %s, null, jsonb_build_object('children', jsonb_agg(jsonb_build_object('job_id', job_id, 'receipt', digest))), 'd', now() from queue.receipts",
-        *(ACME, words["job"]),
-    )
     engine.run("set session_replication_role = origin")
     engine.run(MULTIPLY.replace("{rows}", str(ROWS)))
     settle_down(engine)
@@ -184,7 +175,6 @@ def filled(postgres: Postgres) -> Iterator[tuple[Engine, dict[str, str]]]:
         engine = Engine(database, connection)
         engine.register("work")
         engine.register("parent")
-        engine.rpc("set_operator", p_user_id=ADA)
         yield engine, full(engine)
 
 

@@ -79,14 +79,14 @@ def test_a_type_whose_jobs_all_fail_has_no_success(engine: Engine) -> None:
 
 
 def test_types_of_the_platform_are_listed_only_on_request(engine: Engine) -> None:
-    """Deliveries and alerts are no one's code."""
+    """Deliveries are no one's code."""
 
     def internal(**asked: Any) -> set[str]:
         types = engine.rpc("list_job_types", p_workspace_id=ACME, **asked)["types"]
         return {each["job_type"] for each in types if each["internal"]}
 
     assert internal() == set()
-    assert internal(p_internal=True) >= {"webhook_delivery", "alert"}
+    assert internal(p_internal=True) >= {"webhook_delivery"}
 
 
 def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
@@ -408,7 +408,6 @@ def test_a_type_published_again_is_as_it_was_published_last(engine: Engine) -> N
         queue="slow",
         events="minimal",
         live="off",
-        signed=True,
         description="More.",
         tagged_by=["customer"],
         payload_schema={"type": "object"},
@@ -418,7 +417,7 @@ def test_a_type_published_again_is_as_it_was_published_last(engine: Engine) -> N
     named = {"job_type", "registered_at"}
     bare, before = (policy_of(engine, name) for name in ("bare", "again"))
     changed = {name for name in bare if bare[name] != before[name]} - named
-    assert len(changed) == len(numbers) + 7 + 3 + 3
+    assert len(changed) == len(numbers) + 6 + 3 + 3
 
     engine.register("again")
 

@@ -100,7 +100,6 @@ def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:
     assert refusal(refused.value)[:2] == ("PT409", "invalid_state")
 
     assert engine.lease_one()["steps"]["go"] == {"answer": "yes", "by": ADA}
-    assert engine.one("select action, user_id::text from queue.actions") == ("answer", ADA)
 
 
 def test_an_answer_to_the_question_before_is_no_answer_to_the_next(engine: Engine) -> None:

@@ -554,40 +554,6 @@ def test_a_processor_spawns_internal_jobs_for_the_person_its_job_is_of(engine: E
     assert str(engine.one("select user_id from public.jobs where id = %s", child)) == BOB
 
 
-def test_an_apps_own_events_are_delivered_in_order_per_workspace(engine: Engine) -> None:
-    """Told of whatever jobs: one after the other, where jobs' own events run side by side."""
-    subscribe(engine, event_types=["app.told"])
-    jobs = engine.enqueue_many(3)
-
-    for number, job in enumerate([*jobs, *jobs]):
-        engine.one(
-            "select queue.append_events(%s, jsonb_build_array(jsonb_build_object('type', 'app.told', 'data', jsonb_build_object('n', %s::int))))",
-            job,
-            number,
-        )
-
-    assert len(engine.lease(50, job_types=["webhook_delivery"])) == 1
-    engine.advance(seconds=600)
-    assert [message["body"]["data"]["n"] for message in deliver(engine)] == list(range(6))
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        '{"type": "job.completed", "data": {}}',
-        '{"data": {}}',
-        '{"type": "app.told"}',
-        '{"type": "app.told", "data": 1}',
-    ],
-)
-def test_an_app_cannot_speak_as_the_engine(engine: Engine, event: str) -> None:
-    """Whoever follows a job trusts job.* to be the engine's own word."""
-    job = engine.enqueue_many(1)[0]
-
-    with pytest.raises(psycopg.Error, match="an event needs data and a type of its app"):
-        engine.one("select queue.append_events(%s, jsonb_build_array(%s::jsonb))", job, event)
-
-
 def test_a_delivery_that_failed_for_good_does_not_fail_the_next(engine: Engine) -> None:
     """They follow each other; what the receiver refused once is not the fault of what follows."""
     subscribe(engine)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, Engine, refusal
 
 #: Functions that need no lease, and why none can be asked for.
 WITHOUT_LEASE = {
@@ -27,16 +26,9 @@ WITHOUT_LEASE = {
     "tick_finished": "names a run by an id of its own",
     "queue_health": "names nothing",
     "queue_stats": "refuses a workspace",
-    "storage": "names nothing",
-    "record_storage": "names nothing",
-    "add_signing_key": "names a chain; keeps the key there is",
-    "close_receipt": "names a job that ended, which no one holds; its receipt is checked",
-    "beacon_claim_outbox": "names nothing",
-    "beacon_close": "names a job that ended, which no one holds; its receipt is checked",
-    "beacon_publish": "names what it claimed, each published once",
+    "beacon_publish": "names nothing",
     "beacon_reconcile": "names nothing",
-    "beacon_take_abandoned": "names nothing",
-    "beacon_report_providers": "names providers",
+    "beacon_key": "keeps the key there is",
     "beacon_health": "names nothing",
     "guest_key": "names nothing",
     "chat_matching": "reads its arguments alone",
@@ -109,7 +101,6 @@ def test_a_function_granted_later_is_guarded_by_the_next_worker(
         "create function shop.price(p_id integer default 7) returns integer language sql security definer as $$ select p_id $$;"
         " create function shop.sell(p_id integer) returns integer language plpgsql security definer as $$\n#variable_conflict use_column\ndeclare v integer := p_id / 0; begin return v; end $$;"
         " grant execute on function shop.price, shop.sell to job_worker;"
-        " create or replace function public.storage() returns jsonb language sql security definer set search_path = '' as $$ select '{}'::jsonb $$"
     )
     assert engine.one("select queue.extension_state()")["worker_guard"] == "not_attached"
 
@@ -144,29 +135,3 @@ def test_every_function_that_names_a_job_needs_its_lease(
     assert set(free) == set(WITHOUT_LEASE), free
     assert free["queue_stats"] == "workspace_not_found"
     assert engine.status(named["job_id"]) == "processing"
-
-
-def test_own_tables_are_open_to_the_holder_of_a_job_of_the_tenant_alone(
-    engine: Engine, worker: psycopg.Connection[Any]
-) -> None:
-    """A policy asks for it; and what the holder writes comes before the next holder."""
-    held, other = engine.enqueue(workspace=GLOBEX), engine.enqueue(delay_seconds=60)
-    lease = engine.lease_one()
-
-    def workspace(job_id: str, fence: int) -> str:
-        headers = json.dumps({"x-job-id": job_id, "x-job-fence": str(fence)})
-        worker.execute("select set_config('request.headers', %s, false)", (headers,))
-        return str(worker.execute("select public.held_workspace()").fetchone()[0])  # type: ignore[index]
-
-    with worker.transaction():
-        assert workspace(held, lease["fence"]) == GLOBEX
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            engine.run("select from public.jobs where id = %s for update nowait", held)
-    worker.execute("set default_transaction_read_only = on")
-    assert workspace(held, lease["fence"]) == GLOBEX
-    for job_id, fence in ((held, lease["fence"] + 1), (other, lease["fence"]), (held, None)):
-        if fence is None:
-            engine.settle(lease)
-        with pytest.raises(psycopg.Error) as refused:
-            workspace(job_id, fence or lease["fence"])
-        assert refusal(refused.value)[:2] == ("PT409", "lease_lost")

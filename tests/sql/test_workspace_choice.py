@@ -117,15 +117,17 @@ def test_members_are_shown_their_tenants_and_manage_some(
         assert [each for each in own if person.one("select queue.is_manager(%s)", each)] == managed
 
 
-def test_a_workspace_that_an_operator_has_open_is_one_of_several(several: Engine) -> None:
-    """What they write for their own must not land in a customer's."""
-    several.rpc("set_operator", p_user_id=ADA)
-    with several.member(ADA) as ada:
-        ada.rpc("operator_open", p_request={"workspace_id": GLOBEX, "reason": "ticket 7"})
-        with pytest.raises(psycopg.Error) as error:
-            ada.rpc("own_workspace")
-
-    assert refusal(error.value)[:2] == ("PT400", "workspace_needed")
+def test_staff_see_the_jobs_of_every_tenant_and_others_do_not(several: Engine) -> None:
+    """By the claim of their token alone, which only the project's owner writes."""
+    job_id = several.enqueue(workspace=GLOBEX)
+    seen = "select id::text from public.jobs"
+    staff = {"sub": NOBODY, "app_metadata": {"minutehand_operator": True}}
+    with several.database.as_role("authenticated", staff) as connection:
+        operator = Engine(several.database, connection)
+        assert operator.rows(seen) == [job_id]
+        assert operator.rpc("get_job", p_job_id=job_id)["id"] == job_id
+    with several.database.as_role("authenticated", {"sub": NOBODY}) as connection:
+        assert Engine(several.database, connection).rows(seen) == []
 
 
 def test_a_workspace_has_a_name_and_members_of_two_roles(engine: Engine) -> None:

@@ -196,10 +196,6 @@ class FaultyHost(RunningStack):
             self.wait(job_id, fault.state)
             if fault.after:
                 self._succeed(fault.kind, names[fault.after])
-            if fault.who is OLGA:
-                opened = {"p_request": {"job_id": job_id, "reason": "an alert"}}
-                url = f"{self.supabase_url}/rest/v1/rpc/operator_open"
-                self.call("POST", url, opened, who=OLGA)
             yield job_id
         finally:
             self._run(fault.undo.format(**names))

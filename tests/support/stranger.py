@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from minutehand.deploy.tools import find_tool
+from minutehand.deploy.build import find_tool
 from minutehand.node import node_binary
 from tests.support.paths import ROOT
 

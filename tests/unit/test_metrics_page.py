@@ -34,7 +34,6 @@ STATS: dict[str, Any] = {
     },
     "limits": [{"job_type": "a", "running": 1, "paused_at": None, "max_concurrency": 5}],
     "workers": [{"seen_at": f"2026-11-{day}T12:00:00+00:00"} for day in ("21", "22")],
-    "storage": {"database_bytes": 7, "limit_bytes": None},
 }
 
 
@@ -60,11 +59,9 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
         'running_jobs_limit{job_type="a"} 5.0',
         'type_paused{job_type="a"} 0.0',
         "worker_seen_seconds 60.0",
-        "database_bytes 7.0",
     ):
         assert f"minutehand_{line}\n" in text
     assert "minutehand_queue_seconds{" not in text
-    assert "minutehand_database_limit_bytes" not in text
 
 
 def test_what_is_not_known_has_no_value() -> None:

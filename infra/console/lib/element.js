@@ -1,7 +1,8 @@
 /**
- * `<minutehand-job>`: one job, live: its state, progress, question, error and log.
+ * `<minutehand-job>`: one job, live: its state, progress, question and error.
  *
- * Importing this module defines it; in Node it does nothing.
+ * Importing this module defines it; in Node it does nothing. Text of others is set by
+ * `textContent`; the look is a constructed sheet, which no content policy has to allow.
  *
  * @example
  * import "minutehand/element";
@@ -9,95 +10,75 @@
  * document.querySelector("minutehand-job").client = supabase;
  */
 
-import { define, FollowingElement, make, put } from "./jobs/following-element.js";
-import { call, readLines } from "./jobs/reads.js";
+import { call } from "./jobs/reads.js";
 import { watchRow } from "./jobs/watch-jobs.js";
 
-/** @import { Client, Json, Wait } from "./jobs/types.js" */
-/** @import { Row } from "./jobs/watch-jobs.js" */
+/** @import { Client, Json } from "./jobs/types.js" */
+/** @import { JobsWatch, Row } from "./jobs/watch-jobs.js" */
 
-const MOST_LINES = 300;
-const isAsking = (/** @type {Row} */ job) => job.waiting_for?.kind === "ask";
+const TEXTS = {
+  loading: "Loading",
+  missing: "No such job, or it is not yours.",
+  "signed-out": "Sign in to see this.",
+  forbidden: "You may not see this.",
+  next: "Next run: {at}",
+  answer: "Your answer",
+  send: "Answer",
+};
+/** @type {Record<string, keyof typeof TEXTS>} */
+const REFUSALS = { 401: "signed-out", 403: "forbidden", 404: "missing", "22P02": "missing" };
+const STYLE = `
+minutehand-job{display:grid;gap:.5em;overflow-wrap:anywhere}
+minutehand-job [hidden]{display:none}
+minutehand-job progress{inline-size:100%}
+minutehand-job form{display:flex;flex-wrap:wrap;gap:.5em}
+minutehand-job .error{color:color-mix(in oklab,#c81e1e 70%,currentColor);white-space:pre-wrap}`;
+const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object);
+/** @type {CSSStyleSheet | undefined} */
+let sheet;
 
-export class JobElement extends FollowingElement {
-  static observedAttributes = [...super.observedAttributes, "job-id"];
+/** @type {(node: HTMLElement, text?: unknown) => void} Without text it is hidden. */
+function put(node, text) {
+  const next = text ? String(text) : "";
+  if (node.textContent !== next) node.textContent = next;
+  node.hidden = !next;
+}
+
+export class JobElement extends Base {
+  static observedAttributes = ["job-id", "schema", "label"];
 
   /** @type {Record<string, any>} */
-  #parts;
-  /** @type {Wait | null} */
-  #wait = null;
+  #parts = {};
+  /** @type {Client | undefined} */
+  #client;
+  /** @type {Record<string, string>} */
+  #texts = {};
+  /** @type {JobsWatch | undefined} */
+  #watch;
+  /** @type {unknown[]} What is followed: client, job and schema. */
+  #subject = [];
+  #unlisten = () => {};
   #asked = "";
-  #linesOf = "";
-  #lastLine = 0;
-  #readTo = 0;
   #ended = "";
   #isBusy = false;
 
-  constructor() {
-    /** @type {Record<string, any>} */
-    const parts = {};
-    /** @type {(name: string, tag?: string, more?: Record<string, string>, ...children: Node[]) => Node} */
-    const part = (name, tag = "p", more = {}, ...children) =>
-      (parts[name] = make(tag, { part: name, ...more }, ...children));
-    const section = part(
-      "section",
-      "section",
-      { tabindex: "-1" },
-      part(
-        "header",
-        "header",
-        {},
-        part("state", "strong"),
-        part("label"),
-        part("percentage"),
-        part("freshness", "small"),
-      ),
-      part("problem", "em"),
-      part("track", "div", { role: "progressbar" }, part("bar", "div")),
-      part("message"),
-      part("next", "small"),
-      part("error", "em"),
-      part(
-        "question",
-        "form",
-        {},
-        part("asked", "p", { id: "asked" }),
-        part("options", "div", { role: "group", "aria-labelledby": "asked" }),
-        part("refused", "em", { role: "alert" }),
-        part("until", "small"),
-      ),
-      part(
-        "log",
-        "details",
-        {},
-        part("summary", "summary"),
-        part("lines", "div", { role: "log", "aria-live": "off", tabindex: "0" }),
-      ),
-      make("slot"),
-    );
-    super(section, part("announcement", "p", { role: "status" }));
-    this.#parts = parts;
-    parts.question.addEventListener("submit", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      const value = parts.question.querySelector("input")?.value.trim();
-      if (value) this.answer(value);
-    });
-    parts.log.addEventListener("toggle", () => this.draw());
+  get client() {
+    return this.#client;
   }
 
-  get subject() {
-    const { job } = this.given;
-    // a row of a list does not have a question's options
-    return this.jobId && (!job || isAsking(job)) ? [this.jobId] : null;
+  set client(client) {
+    this.#client = client ?? undefined;
+    this.#update();
   }
 
-  /** @type {FollowingElement["follow"]} */
-  follow(client, schema) {
-    const onChange = () => {
-      this.draw();
-      this.#tell("jobchange");
-    };
-    return watchRow(client, this.jobId ?? "", { schema, onChange });
+  /** Words in place of the English ones, states included. */
+  get texts() {
+    return this.#texts;
+  }
+
+  set texts(texts) {
+    this.#texts = texts ?? {};
+    this.#draw();
   }
 
   get jobId() {
@@ -109,12 +90,13 @@ export class JobElement extends FollowingElement {
   }
 
   /** @type {Row | null} */
-  get #job() {
-    return this.state.jobs[0] ?? this.given.job ?? null;
+  get job() {
+    return this.#watch?.state.jobs[0] ?? null;
   }
 
-  get #client() {
-    return this.used ?? this.given.client;
+  /** Read now. */
+  async refresh() {
+    await this.#watch?.refresh();
   }
 
   /**
@@ -123,127 +105,184 @@ export class JobElement extends FollowingElement {
    * @param {Json} answer One of the options, if there are any.
    */
   async answer(answer) {
-    if (this.#isBusy || !this.#client) return;
+    const [client, id, schema] = /** @type {[Client, string, string | undefined]} */ (
+      this.#subject
+    );
+    if (this.#isBusy || !client) return;
     this.#isBusy = true;
-    const { refused } = this.#parts;
-    put(refused);
+    put(this.#parts.refused);
     try {
-      const values = { p_job_id: this.#job?.id, p_answer: { answer, name: this.#wait?.name } };
-      await call(this.#client, this.schema, "answer_job", values);
+      const name = this.job?.waiting_for?.name;
+      await call(client, schema, "answer_job", { p_job_id: id, p_answer: { answer, name } });
       await this.refresh();
     } catch (error) {
-      put(refused, /** @type {Error} */ (error).message);
+      put(this.#parts.refused, /** @type {Error} */ (error).message);
     }
     this.#isBusy = false;
   }
 
-  /** @param {string} type */
-  #tell(type) {
-    const detail = { ...this.state, job: this.#job };
-    this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
+  connectedCallback() {
+    if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
+    if (!document.adoptedStyleSheets.includes(sheet)) document.adoptedStyleSheets.push(sheet);
+    if (!this.#parts.state) this.#build();
+    const self = /** @type {any} */ (this);
+    for (const name of ["client", "texts", "jobId"]) {
+      if (!Object.hasOwn(self, name)) continue;
+      const value = self[name]; // set before the element was defined, it hides the accessor
+      delete self[name];
+      self[name] = value;
+    }
+    this.#update();
   }
 
-  draw() {
-    const parts = this.#parts;
-    const { words, isClosed } = this.refusal;
-    const job = isClosed ? null : this.#job;
-    const { state, status, error_message: error, fence, id, finished_at: end } = job ?? {};
-    const word = state || !words ? this.text(state ?? "loading") : null;
-    parts.section.className = state ?? "";
-    put(parts.state, word);
-    put(parts.label, this.getAttribute("label") ?? job?.job_type);
-    const { freshness } = this.state;
-    put(parts.freshness, freshness && this.text(freshness));
-    put(parts.problem, words);
-    this.#drawProgress(job);
-    const isLate = state === "scheduled" || state === "retrying";
-    put(parts.next, isLate && this.text("next", job?.next_run_at));
-    put(parts.error, (status === "failed" || state === "retrying") && error);
-    const isRead = job && (job !== this.given.job || !this.subject);
-    this.#drawQuestion(isRead && isAsking(job) ? (job.waiting_for ?? null) : null);
-    const isQuiet = this.hasAttribute("compact") && !this.#wait;
-    put(
-      parts.announcement,
-      !isQuiet && [word, words, this.#wait?.question].filter(Boolean).join(": "),
+  disconnectedCallback() {
+    // a move in the page connects it again at once
+    queueMicrotask(() => this.#update());
+  }
+
+  attributeChangedCallback() {
+    this.#update();
+  }
+
+  #build() {
+    /** @type {(name: string, tag: string, more?: Record<string, string>) => HTMLElement} */
+    const part = (name, tag, more = {}) => {
+      const made = (this.#parts[name] = document.createElement(tag));
+      for (const [key, value] of Object.entries({ class: name, ...more }))
+        made.setAttribute(key, value);
+      return made;
+    };
+    const form = part("question", "form");
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const value = form.querySelector("input")?.value.trim();
+      if (value) void this.answer(value);
+    });
+    form.append(
+      part("asked", "p"),
+      part("options", "div"),
+      part("refused", "p", { role: "alert" }),
     );
-    parts.log.hidden = !job;
-    put(parts.summary, this.text("log"));
-    if (job && parts.log.open) this.#drawLines(job);
-    const ending = `${id} ${fence}`;
+    this.append(part("label", "span"), part("state", "strong", { role: "status" }));
+    this.append(part("problem", "p"), part("progress", "progress", { max: "100" }));
+    this.append(part("message", "span"), part("next", "small"), part("error", "p"), form);
+  }
+
+  #update() {
+    const isWhole = this.isConnected && this.#client && this.jobId;
+    const schema = this.getAttribute("schema") ?? undefined;
+    const subject = isWhole ? [this.#client, this.jobId, schema] : [];
+    if (
+      String(subject.slice(1)) !== String(this.#subject.slice(1)) ||
+      subject[0] !== this.#subject[0]
+    )
+      this.#begin(subject);
+    this.#draw();
+  }
+
+  /** @param {unknown[]} subject */
+  #begin(subject) {
+    this.#watch?.close();
+    this.#unlisten();
+    this.#subject = subject;
+    this.#watch = undefined;
+    this.#unlisten = () => {};
+    const [client, id, schema] = /** @type {[Client, string, string | undefined]} */ (subject);
+    if (!client) return;
+    const onChange = () => {
+      this.#draw();
+      this.#announce("jobchange");
+    };
+    this.#watch = watchRow(client, id, { schema, onChange });
+    this.#listen(client);
+  }
+
+  /** Another person signed in, or nobody is: nothing of what was shown may stay. */
+  #listen(/** @type {any} */ client) {
+    /** @type {string | null | undefined} */
+    let who;
+    try {
+      const onChange = (/** @type {string} */ _, /** @type {any} */ session) => {
+        const now = session?.user?.id ?? null;
+        if (who !== undefined && who !== now) {
+          this.#begin(this.#subject);
+          this.#draw();
+        }
+        who = now;
+      };
+      const { data } = client.auth.onAuthStateChange(onChange);
+      this.#unlisten = () => data.subscription.unsubscribe();
+    } catch {
+      // a client with an access token of its own has no sessions
+    }
+  }
+
+  /** @type {(name: string) => string} */
+  #text(name) {
+    const words = /** @type {Record<string, string>} */ (TEXTS)[name];
+    return this.#texts[name] ?? words ?? name.charAt(0).toUpperCase() + name.slice(1);
+  }
+
+  /** @param {string} type */
+  #announce(type) {
+    this.dispatchEvent(new CustomEvent(type, { detail: { job: this.job }, bubbles: true }));
+  }
+
+  #draw() {
+    const parts = this.#parts;
+    if (!parts.state) return;
+    const { freshness, problem } = this.#watch?.state ?? {};
+    const { status: code, code: name, reachable, message } = /** @type {any} */ (problem) ?? {};
+    const refusal = REFUSALS[name] ?? REFUSALS[code];
+    const job = refusal ? null : this.job;
+    const { state, status, progress, finished_at: end } = job ?? {};
+    put(parts.label, job && (this.getAttribute("label") ?? job.job_type));
+    put(parts.state, !refusal && this.#text(state ?? "loading"));
+    parts.state.dataset.freshness = freshness ?? "";
+    put(parts.problem, refusal ? this.#text(refusal) : reachable !== false && message);
+    parts.progress.hidden = !job || end || status !== "processing";
+    if (typeof progress?.percentage === "number") parts.progress.value = progress.percentage;
+    else parts.progress.removeAttribute("value");
+    put(parts.message, progress?.message || progress?.stage);
+    const isLate = job?.next_run_at && (state === "scheduled" || state === "retrying");
+    put(
+      parts.next,
+      isLate && this.#text("next").replace("{at}", new Date(job.next_run_at ?? 0).toLocaleString()),
+    );
+    put(parts.error, (status === "failed" || state === "retrying") && job?.error_message);
+    this.#drawQuestion(job?.waiting_for?.kind === "ask" ? job.waiting_for : null);
+    const ending = `${job?.id} ${job?.fence}`;
     if (!end || this.#ended === ending) return;
     this.#ended = ending;
-    this.#tell("jobend");
+    this.#announce("jobend");
   }
 
-  /** @param {Row | null} job */
-  #drawProgress(job) {
-    const { track, bar, percentage, message } = this.#parts;
-    const { percentage: reported, stage, message: words } = job?.progress ?? {};
-    const share = typeof reported === "number" ? Math.min(100, Math.max(0, reported)) : null;
-    const isShown = job && !job.finished_at && (share !== null || job.status === "processing");
-    const format = new Intl.NumberFormat(this.language, { style: "percent" });
-    const text = share === null ? null : format.format(Math.floor(share) / 100);
-    put(percentage, isShown && text);
-    put(message, words || stage);
-    track.hidden = !isShown;
-    track.ariaLabel = this.text("progress");
-    track.ariaValueNow = share;
-    track.ariaValueText = text;
-    bar.className = share === null ? "going" : "";
-    bar.style.inlineSize = share === null ? "" : `${share}%`;
-  }
-
-  /** @param {Wait | null} wait */
+  /** @param {Row["waiting_for"] | null} wait */
   #drawQuestion(wait) {
-    const { question, asked, options, refused, until, section } = this.#parts;
-    this.#wait = wait;
-    if (!wait && question.contains(this.shadowRoot?.activeElement)) section.focus();
+    const { question, asked, options, refused } = this.#parts;
     question.hidden = !wait;
-    put(until, wait?.until && this.text("until", wait.until));
-    const [label, send] = [this.text("answer"), this.text("send")];
-    const now = JSON.stringify([wait?.name, wait?.question, wait?.options, label, send]);
+    const now = JSON.stringify([wait?.name, wait?.question, wait?.options]);
     if (now === this.#asked) return;
-    this.#asked = now;
+    this.#asked = now; // what is being typed stays
     put(refused);
     const text = wait?.question;
     put(asked, typeof text === "string" ? text : JSON.stringify(text));
+    const make = (/** @type {string} */ tag, /** @type {object} */ more) =>
+      Object.assign(document.createElement(tag), more);
     options.replaceChildren(
-      ...(wait?.options?.map((value) => {
-        const choice = make("button", { part: "option", type: "button" }, String(value));
-        choice.onclick = () => void this.answer(value);
-        return choice;
-      }) ?? [
-        make("input", { part: "input", "aria-label": label, placeholder: label }),
-        make("button", { part: "send" }, send),
+      ...(wait?.options?.map((value) =>
+        make("button", {
+          type: "button",
+          textContent: String(value),
+          onclick: () => void this.answer(value),
+        }),
+      ) ?? [
+        make("input", { ariaLabel: this.#text("answer"), placeholder: this.#text("answer") }),
+        make("button", { textContent: this.#text("send") }),
       ]),
     );
   }
-
-  /** @param {Row} job */
-  async #drawLines({ id, last_seq: seq }) {
-    const { lines } = this.#parts;
-    if (this.#linesOf !== id) {
-      this.#linesOf = id;
-      this.#lastLine = this.#readTo = 0;
-      lines.replaceChildren();
-    }
-    if (!this.#client || this.#readTo === seq) return;
-    this.#readTo = seq;
-    lines.ariaLabel = this.text("log");
-    const reading = readLines(this.#client, this.schema, id, this.#lastLine, MOST_LINES);
-    // what cannot be read is read with the next drawing; why is said by the watch
-    const read = await reading.catch(() => ((this.#readTo = 0), []));
-    const isAtEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
-    for (const { id: line, log_level: level, message, created_at: at } of read) {
-      if (this.#linesOf !== id || line <= this.#lastLine) continue; // another job's, or read twice
-      this.#lastLine = line;
-      const time = new Date(at).toLocaleTimeString(this.language);
-      const begin = make("small", { part: "time" }, level === "info" ? time : `${time} ${level}`);
-      lines.append(make("p", { part: "line", class: level }, begin, ` ${message}`));
-    }
-    while (lines.childElementCount > MOST_LINES) lines.firstChild.remove();
-    if (isAtEnd) lines.scrollTop = lines.scrollHeight;
-  }
 }
 
-define("minutehand-job", JobElement, "client", "token", "texts", "job");
+if (globalThis.customElements && !customElements.get("minutehand-job"))
+  customElements.define("minutehand-job", JobElement);

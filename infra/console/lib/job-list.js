@@ -3,11 +3,26 @@
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent } from "./jobs/sequence.js";
 import { watchWorkspace } from "./jobs/watch.js";
-import { OperatorList, UNREAD } from "./operator-list.js";
-import { ALL } from "./scope.js";
 import { stateOfJob, statusOf } from "./states.js";
 import { isPassing } from "./store.js";
 import { useLayoutEffect, useRef, useState } from "./ui.js";
+
+/** What a list shows before its first page. */
+export const UNREAD = {
+  /** @type {any[]} */
+  rows: [],
+  /** @type {any} */
+  counts: null,
+  isLoading: true,
+  isLoadingMore: false,
+  isAll: false,
+  /** @type {any} */
+  error: null,
+  newer: 0,
+  missed: 0,
+  freshness: "catching-up",
+  isPaused: false,
+};
 
 const PAGE = 100;
 const FLUSH_MS = 200;
@@ -298,10 +313,7 @@ export function useJobList(/** @type {string} */ workspaceId, /** @type {Filter}
   const list = useRef(null);
   // before painting: a button pressed at once must find the list it belongs to
   useLayoutEffect(() => {
-    const made =
-      workspaceId === ALL
-        ? new OperatorList(filter, setState)
-        : new JobList(workspaceId, filter, setState);
+    const made = new JobList(workspaceId, filter, setState);
     list.current = made;
     setState(made.state);
     made.start();

@@ -12,7 +12,6 @@
 export function linksOf(job, { reason, child_id: childId }) {
   if (childId) return [{ href: `/jobs/${childId}`, label: "The failed child" }];
   if (reason === "workspace_paused") return [{ href: "/operations", label: "Overview" }];
-  if (reason === "workspace_limit") return [{ href: "/limits", label: "Limits" }];
   const name = encodeURIComponent(job.job_type);
   const type = { href: `/types/${name}`, label: "The type" };
   return reason === "workspace_type_paused"
@@ -45,7 +44,7 @@ export function remedyOfRefusal(/** @type {any} */ error) {
     case "quota_exceeded":
       return {
         text: "Let jobs end or cancel some, or ask the operator for a higher quota.",
-        links: [{ href: "/limits", label: "Limits" }],
+        links: [],
       };
     case "unknown_job_type":
       return {

@@ -22,8 +22,7 @@ const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost
 
 /** @typedef {Record<string, any> & {at: string, job_type: string}} Point A row of `queue_series`. */
 /**
- * @typedef {{now: string, since: string, step_seconds: number, live: number, points: Point[],
- *   deploys: Array<{at: string, version: string, commit: string | null}>}} Series
+ * @typedef {{now: string, since: string, step_seconds: number, live: number, points: Point[]}} Series
  */
 /** @typedef {Record<string, number[]>} Lines Values per point, by the name of a count. */
 

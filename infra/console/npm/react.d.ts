@@ -1,6 +1,6 @@
 import type { DetailedHTMLProps, HTMLAttributes } from "react";
 import type { Client, JobHooks } from "./jobs/types.js";
-import type { MinutehandJob, MinutehandJobs } from "./tags.js";
+import type { MinutehandJob } from "./tags.js";
 
 /**
  * Make `useJob`, `useJobs` and `useEnqueue` for a client, once, outside of components.
@@ -13,34 +13,19 @@ export declare function makeHooks(
   defaults?: { workspace_id?: string; schema?: string },
 ): JobHooks;
 
-type Tag<E, Attributes> = DetailedHTMLProps<HTMLAttributes<E>, E> &
-  Partial<Omit<E, keyof HTMLElement>> &
-  Attributes & { [attribute: `text-${string}`]: string };
-type Source = { url?: string; key?: string; schema?: string };
+type Attributes = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
+  Partial<Omit<MinutehandJob, keyof HTMLElement>>;
 
 declare module "react" {
   namespace JSX {
     interface IntrinsicElements {
-      "minutehand-job": Tag<
-        MinutehandJob,
-        Source & {
-          "job-id"?: string | undefined;
-          label?: string;
-          compact?: boolean;
-          onjobchange?: (event: HTMLElementEventMap["jobchange"]) => void;
-          onjobend?: (event: HTMLElementEventMap["jobend"]) => void;
-        }
-      >;
-      "minutehand-jobs": Tag<
-        MinutehandJobs,
-        Source & {
-          "workspace-id"?: string | undefined;
-          tag?: string;
-          type?: string;
-          limit?: number;
-          onjobend?: (event: HTMLElementEventMap["jobend"]) => void;
-        }
-      >;
+      "minutehand-job": Attributes & {
+        "job-id"?: string | undefined;
+        schema?: string;
+        label?: string;
+        onjobchange?: (event: HTMLElementEventMap["jobchange"]) => void;
+        onjobend?: (event: HTMLElementEventMap["jobend"]) => void;
+      };
     }
   }
 }

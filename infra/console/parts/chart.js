@@ -1,6 +1,6 @@
 // Lines over time, by uPlot, loaded when the first chart is drawn; and the same as a table.
 
-import { clock, codeOf, number, utc } from "../lib/format.js";
+import { clock, number, utc } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { needStyles } from "../lib/styles.js";
 import { theme } from "../lib/theme.js";
@@ -40,46 +40,12 @@ const isValue = (/** @type {number | null | undefined} */ value) =>
 const shortTime = (/** @type {number} */ seconds, /** @type {number} */ span) =>
   span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
-/** A vertical line for each deploy, with its commit where there is room. */
-function mark(
-  /** @type {Plot} */ { ctx, bbox, valToPos },
-  /** @type {import("../lib/series.js").Series["deploys"]} */ deploys,
-  /** @type {string} */ colour,
-) {
-  ctx.save();
-  ctx.strokeStyle = ctx.fillStyle = colour;
-  ctx.lineWidth = devicePixelRatio;
-  ctx.font = `${10 * devicePixelRatio}px system-ui`;
-  ctx.textAlign = "left";
-  let free = Number.POSITIVE_INFINITY; // the latest has its name first
-  for (const deploy of deploys.toReversed()) {
-    const edge = bbox.left + bbox.width;
-    // what came after the last point is at the edge
-    const x = Math.min(edge, valToPos(Date.parse(deploy.at) / 1000, "x", true));
-    if (x < bbox.left) continue;
-    ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
-    ctx.beginPath();
-    ctx.moveTo(x, bbox.top);
-    ctx.lineTo(x, bbox.top + bbox.height);
-    ctx.stroke();
-    const name = codeOf(deploy);
-    const gap = 4 * devicePixelRatio;
-    const width = ctx.measureText(name).width + gap;
-    const from = x + width < edge ? x + gap : x - width;
-    if (from + width < free && from > bbox.left) {
-      ctx.fillText(name, from, bbox.top + 10 * devicePixelRatio);
-      free = from;
-    }
-  }
-  ctx.restore();
-}
-
 /**
  * @param {{label: string, at: number[], lines: Line[], format?: (value: number) => string, most?: number,
- *   deploys?: import("../lib/series.js").Series["deploys"]}} props `at` in seconds; `most` is the top of the axis at
- *   least; each of `deploys` is a vertical line.
+ *}} props `at` in seconds; `most` is the top of the axis at
+ *   least.
  */
-export function Chart({ label, at, lines, format = number, most = 4, deploys = [] }) {
+export function Chart({ label, at, lines, format = number, most = 4 }) {
   /** @type {{current: HTMLElement}} */
   const box = useRef(null);
   const plot = useRef(/** @type {Plot | null} */ (null));
@@ -88,8 +54,6 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
   const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
-  const marked = useRef(deploys);
-  marked.current = deploys;
   const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
   const said = (/** @type {number | null | undefined} */ value) =>
     isValue(value) ? format(value) : "–";
@@ -102,14 +66,6 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
       ? { index: idx, left: Math.min(left + 70, box.current.clientWidth - 190) }
       : null;
   };
-  const deploysIn = (/** @type {number} */ index) =>
-    deploys
-      .filter(({ at: seen }) => {
-        const time = Date.parse(seen) / 1000;
-        return time >= at[index] && time < (at[index + 1] ?? Number.POSITIVE_INFINITY);
-      })
-      .map((one) => `, deploy ${codeOf(one)}`)
-      .join("");
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
@@ -132,7 +88,6 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
           legend: { show: false },
           hooks: {
             setCursor: [(drawn) => isOver.current && setHover(placeOf(drawn))],
-            draw: [(drawn) => mark(drawn, marked.current, colour("--muted"))],
           },
           cursor: { points: { size: 6 }, sync: { key: "operations" } },
           scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
@@ -196,7 +151,7 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
       plot.current = null;
     };
   }, [mode, shape, span > DAY]);
-  useEffect(() => plot.current?.setData(data), [at, lines, deploys]);
+  useEffect(() => plot.current?.setData(data), [at, lines]);
   const busy = at
     .map((_, index) => index)
     .filter((index) => lines.some((line) => line.values[index]))
@@ -219,7 +174,7 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
     ${
       hover &&
       html`<div class="chart-card" style=${{ left: `${hover.left}px` }}>
-        <p class="muted">${shortTime(at[hover.index], span)} UTC${deploysIn(hover.index)}</p>
+        <p class="muted">${shortTime(at[hover.index], span)} UTC</p>
         ${lines.map(
           (line) => html`<p key=${line.name}>
             <span>${line.name}</span>
@@ -232,7 +187,7 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
       class="plot"
       ref=${box}
       role="img"
-      aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end${deploys.length > 0 ? `; deploys: ${deploys.map((one) => `${codeOf(one)} ${shortTime(Date.parse(one.at) / 1000, span)}`).join(", ")}` : ""}`}></div>
+      aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end`}></div>
     <details class="more">
       <summary>As a table</summary>
       ${table({ label, rows: busy, key: (index) => at[index] }, [

@@ -1,7 +1,6 @@
 // Facts of what a page shows: figures in cards, a list of names and values, links to jobs.
 
 import { shortId } from "../lib/format.js";
-import { isAll } from "../lib/scope.js";
 import { html } from "../lib/ui.js";
 import { column } from "./table.js";
 import { When } from "./when.js";
@@ -36,7 +35,3 @@ export const SCHEDULE_COLUMNS = [
     !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
   ),
 ];
-
-/** Whose a row is, where all workspaces are shown. @param {{id: string}} workspace @param {{workspace_name?: string | null}} row */
-export const ownerOf = (workspace, row) =>
-  isAll(workspace) && html` <span class="muted small">${row.workspace_name ?? ""}</span>`;

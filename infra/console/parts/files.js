@@ -1,13 +1,10 @@
-// What a job made to be kept: the files of `ctx.artefact`, and its signed receipt.
+// What a job made to be kept: the files of `ctx.artefact`.
 
-import { apiAddress, jobs as api, rpc } from "../api.js";
+import { apiAddress, rpc } from "../api.js";
 import { bytes } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
-import { download } from "./copy.js";
-import { ActionButton } from "./dialog.js";
 import { Stale } from "./states-of-view.js";
-import { notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
 /** @import { Artefact, WatchedJob } from "../lib/jobs/types.js" */
@@ -18,18 +15,9 @@ export function Files({ job }) {
     (signal) => rpc("job_artefacts", { p_job_id: job.id }, signal),
     [job.id, job.status],
   );
-  const isSigned = files.value?.has_receipt ?? false;
-  const saveReceipt = async () => {
-    try {
-      const bundle = await api.receipt(job.id);
-      download(`receipt-${job.id}.json`, JSON.stringify(bundle, null, 2), "application/json");
-    } catch (error) {
-      notifyFailure("Could not download the receipt", error);
-    }
-  };
   /** @type {Artefact[]} */
   const list = files.value?.artefacts ?? [];
-  if (list.length === 0 && !isSigned && !files.isStale) return null;
+  if (list.length === 0 && !files.isStale) return null;
   return html`<section class="card" aria-labelledby="h-files">
     <h2 id="h-files">Files</h2>
     ${files.isStale && html`<${Stale} error=${files.error} retry=${files.refresh} />`}
@@ -48,18 +36,6 @@ export function Files({ job }) {
           </li>`,
         )}
       </ul>`
-    }
-    ${
-      isSigned &&
-      html`<p class="small">
-        ${job.status === "completed" ? "The result" : "How it ended"} is signed. <${ActionButton}
-          className="quiet"
-          run=${saveReceipt}>
-          Download the receipt
-        <//> and check it with <code>
-          minutehand receipts verify
-        </code>.
-      </p>`
     }
   </section>`;
 }

@@ -3,7 +3,6 @@
 import { types } from "../api.js";
 import { duration, shortId } from "../lib/format.js";
 import { place, setQuery } from "../lib/router.js";
-import { ALL } from "../lib/scope.js";
 import { createStore, useStore } from "../lib/store.js";
 import { html, useId, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
@@ -110,9 +109,6 @@ const KINDS = {
   parent: { field: "parent_id", say: shortId },
 };
 
-/** What the list of all workspaces can be narrowed by. */
-const OF_ALL = ["type", "queue"];
-
 /**
  * The filters that are on, each removed by a click, and a field that adds one and suggests its values.
  *
@@ -127,12 +123,12 @@ export function Filters({ filter, onFilter, rows, workspaceId }) {
   const learn = () => {
     if (names) return;
     setNames([]);
-    types.list(workspaceId === ALL ? null : workspaceId, AbortSignal.timeout(20_000)).then(
+    types.list(workspaceId, AbortSignal.timeout(20_000)).then(
       (found) => setNames(found.types.map((/** @type {{job_type: string}} */ one) => one.job_type)),
       () => setNames(null),
     );
   };
-  const words = workspaceId === ALL ? OF_ALL : Object.keys(KINDS);
+  const words = Object.keys(KINDS);
   const word = words.find((one) => text.startsWith(`${one}:`));
   const known = word ? (KINDS[word].known?.(rows, names ?? []) ?? []) : [];
   const suggested = word

@@ -7,7 +7,6 @@ import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
 import { isTyped, useKey } from "../lib/keys.js";
-import { ALL } from "../lib/scope.js";
 import { NAMES, nextRunOf, STATES, stateOfJob, statusOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import {
@@ -36,7 +35,7 @@ import { Took, When } from "./when.js";
 /** @typedef {ListedJob & {run_ms?: number, workspace_name?: string | null}} Row `workspace_name` where all are shown. */
 /** @typedef {{states: Record<string, number>, at_least: string[]}} Counts Statuses in `at_least` may have more. */
 /**
- * @typedef {typeof import("../lib/operator-list.js").UNREAD & {rows: Row[], counts: Counts | null,
+ * @typedef {typeof import("../lib/job-list.js").UNREAD & {rows: Row[], counts: Counts | null,
  *   isCut?: boolean}} ListState
  */
 
@@ -66,7 +65,6 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
     count: rows.length,
     rowHeight: ROWS[/** @type {keyof ROWS} */ (rowHeight)],
   });
-  const isOfAll = workspaceId === ALL;
   const onScreen = rows.slice(view.first, view.last);
   const ids = useRef(/** @type {string[]} */ ([]));
   ids.current = onScreen.map((row) => row.id);
@@ -148,14 +146,12 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
               </label>
             </th>
             <th scope="col" class="c-job">Job</th>
-            ${isOfAll && html`<th scope="col" class="c-workspace">Workspace</th>`}
             <th scope="col" class="c-state">State</th>
             <th scope="col" class="c-progress">Progress</th>
             <th scope="col" class="c-num num">Attempt</th>
-            ${SORTED.map(([by, className, words, first]) =>
-              isOfAll
-                ? html`<th scope="col" key=${by} class=${className}>${words}</th>`
-                : html`<${SortHead}
+            ${SORTED.map(
+              ([by, className, words, first]) =>
+                html`<${SortHead}
                   key=${by}
                   ...${{ by, className, words, first, filter, onFilter }} />`,
             )}
@@ -176,8 +172,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
               index=${view.first + index}
               isChosen=${chosen.has(row.id)}
               toggle=${toggle}
-              href=${hrefOf(row.id)}
-              isOfAll=${isOfAll} />`,
+              href=${hrefOf(row.id)} />`,
           )}
           ${
             view.after > 0 &&
@@ -365,10 +360,9 @@ const second = (/** @type {Row} */ row) =>
     : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
 
 /**
- * @param {{row: Row, index: number, isChosen: boolean, toggle: (id: string) => void, href: string,
- *   isOfAll: boolean}} props
+ * @param {{row: Row, index: number, isChosen: boolean, toggle: (id: string) => void, href: string}} props
  */
-function Row({ row, index, isChosen, toggle, href, isOfAll }) {
+function Row({ row, index, isChosen, toggle, href }) {
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -391,23 +385,13 @@ function Row({ row, index, isChosen, toggle, href, isOfAll }) {
         }
       </a>
     </td>
-    ${
-      isOfAll &&
-      html`<td class="c-workspace">
-        <span class="ellipsis" title=${row.workspace_id}>
-          ${row.workspace_name ?? shortId(row.workspace_id)}
-        </span>
-      </td>`
-    }
     <td class="c-state">
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
     </td>
     <td class="c-progress">
       ${
         row.status === "processing"
-          ? isOfAll
-            ? html`<${JobProgress} job=${row} compact />`
-            : html`<${LiveProgress} row=${row} />`
+          ? html`<${LiveProgress} row=${row} />`
           : !ENDED.has(row.status) && percentage(row.progress) > 0
             ? html`<${JobProgress} job=${row} compact />`
             : ""

@@ -1,8 +1,6 @@
 // What can be done to chosen jobs, or to all that match.
 
-import { operator } from "../api.js";
 import { counted, number } from "../lib/format.js";
-import { ALL } from "../lib/scope.js";
 import { STATES, statusOf } from "../lib/states.js";
 import { html } from "../lib/ui.js";
 import { quiet } from "./button.js";
@@ -17,7 +15,6 @@ const LIVE = ["pending", "processing", "waiting"];
 const APPLIES = {
   cancel: LIVE,
   retry: ["failed", "cancelled"],
-  replay: ["completed", "failed", "cancelled"],
 };
 const NAMES = /** @type {BulkAction[]} */ (Object.keys(APPLIES));
 
@@ -50,19 +47,10 @@ export function Selection({ picked, total, filter, workspaceId, list, clear }) {
     picked.filter((row) => APPLIES[action].includes(row.status));
   const actOnPicked = async (/** @type {BulkAction} */ action) => {
     const rows = pickedFor(action);
-    // of all workspaces: each is opened first, which is written down
-    for (const id of new Set(rows.map((row) => row.workspace_id))) {
-      if (workspaceId === ALL)
-        await operator.open({ workspace_id: id, reason: "several jobs at once" });
-      const own = rows.filter((row) => row.workspace_id === id);
-      const ids = own.map((row) => row.id);
-      const states = APPLIES[action].filter((one) => own.some((row) => row.status === one));
-      const chosen = /** @type {BulkFilter} */ ({
-        ids,
-        status: action === "cancel" ? LIVE : states,
-      });
-      if (!(await operate({ workspaceId: id, action, filter: chosen, known: ids.length }))) return;
-    }
+    const ids = rows.map((row) => row.id);
+    const states = APPLIES[action].filter((one) => rows.some((row) => row.status === one));
+    const chosen = { ids, status: action === "cancel" ? LIVE : states };
+    if (!(await operate({ workspaceId, action, filter: chosen, known: ids.length }))) return;
     clear();
     list.current.refresh();
   };
@@ -70,7 +58,7 @@ export function Selection({ picked, total, filter, workspaceId, list, clear }) {
     if (await operate({ workspaceId, action, filter: where })) list.current.refresh();
   };
 
-  const isAny = workspaceId !== ALL && sure !== 0 && (state || Object.keys(where).length > 0);
+  const isAny = sure !== 0 && (state || Object.keys(where).length > 0);
   if (picked.length === 0 && !isAny) return null;
   const matching = state ? STATES[/** @type {keyof STATES} */ (state)].word.toLowerCase() : "";
   const all =

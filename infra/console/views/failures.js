@@ -1,8 +1,6 @@
-// Failed jobs by what went wrong: of a workspace, retried together, or for people on call of all of them.
+// Failed jobs by what went wrong, retried together.
 
-import { operator } from "../api.js";
 import { number } from "../lib/format.js";
-import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { operations } from "../operations.js";
@@ -10,12 +8,12 @@ import { ActionButton } from "../parts/dialog.js";
 import { listed } from "../parts/live-list.js";
 import { operate } from "../parts/operate.js";
 import { pageHead } from "../parts/page-head.js";
-import { SinceDeploy } from "../parts/since-deploy.js";
 import { Empty } from "../parts/states-of-view.js";
 import { column } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
-/** @import { FailureGroup, Workspace } from "../api.js" */
+/** @import { Workspace } from "../api.js" */
+/** @import { DeadLetterGroup } from "../lib/jobs/types.js" */
 /** @import { Column } from "../parts/table.js" */
 
 export const title = () => "Failures";
@@ -24,14 +22,9 @@ const EVERY_MS = 5000; // a retry of many continues after its button was pressed
 
 /** @param {{workspace: Workspace}} props */
 export default function Failures({ workspace }) {
-  const isOfAll = isAll(workspace);
-  const read = useRead(
-    (signal) =>
-      isOfAll ? operator.failures(signal) : operations.deadLetters(workspace.id, signal),
-    [workspace.id],
-  );
-  usePolling(read, isOfAll ? null : EVERY_MS);
-  const retry = async (/** @type {FailureGroup} */ group) => {
+  const read = useRead((signal) => operations.deadLetters(workspace.id, signal), [workspace.id]);
+  usePolling(read, EVERY_MS);
+  const retry = async (/** @type {DeadLetterGroup} */ group) => {
     await operate({
       workspaceId: workspace.id,
       action: "retry",
@@ -42,15 +35,10 @@ export default function Failures({ workspace }) {
     });
     read.refresh();
   };
-  /** @type {Column<FailureGroup>[]} */
+  /** @type {Column<DeadLetterGroup>[]} */
   const columns = [
     column("Jobs", "num strong", (group) => number(group.jobs)),
-    column("Workspaces", "num", (group) => number(group.workspaces)),
-    column("Type", "wrap", ({ job_type: type }) =>
-      isOfAll
-        ? html`<a href=${`/jobs?state=failed&job_type=${encodeURIComponent(type)}`}>${type}</a>`
-        : type,
-    ),
+    column("Type", "wrap", (group) => group.job_type),
     column(
       "Error",
       "wrap wide",
@@ -58,10 +46,8 @@ export default function Failures({ workspace }) {
         <a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>
           ${group.error_message ?? "no message"}
         </a>
-        ${group.deploy && html`<p class="muted small"><${SinceDeploy} deploy=${group.deploy} /></p>`}
       `,
     ),
-    column("First", (group) => html`<${When} at=${group.first_at} />`),
     column("Latest", (group) => html`<${When} at=${group.last_at} />`),
     column(
       "Actions",
@@ -69,7 +55,6 @@ export default function Failures({ workspace }) {
       (group) => html`<${ActionButton} run=${() => retry(group)}>Retry ${number(group.jobs)}<//>`,
     ),
   ];
-  const leftOut = isOfAll ? ["Actions"] : ["Workspaces", "First"];
   return html`<div class="page">
     ${pageHead("Failures", workspace.name)}
     <section class="card" aria-label="Failures">
@@ -85,7 +70,7 @@ export default function Failures({ workspace }) {
             Jobs that run out of attempts, or that cannot succeed, are kept here for you to read and retry.
           <//>`,
         },
-        columns.filter(({ name }) => !leftOut.includes(name)),
+        columns,
       )}
     </section>
   </div>`;

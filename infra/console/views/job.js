@@ -1,21 +1,13 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import {
-  jobs as api,
-  operator,
-  people,
-  refreshWorkspaces,
-  rpc,
-  session,
-  supabase,
-} from "../api.js";
+import { jobs as api, people, supabase } from "../api.js";
 import { codeOf, counted, errorLine, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
 import { linksOf } from "../lib/remedies.js";
 import { nextRunOf } from "../lib/states.js";
-import { usePolling, useRead, useStore } from "../lib/store.js";
+import { usePolling, useRead } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge, Verdict } from "../parts/badge.js";
 import { quiet } from "../parts/button.js";
@@ -23,18 +15,15 @@ import { copy, CopyId } from "../parts/copy.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
-import { Actions as ActionList } from "../parts/actions.js";
 import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { fact, jobLink } from "../parts/facts.js";
 import { JsonView } from "../parts/json-view.js";
-import { field } from "../parts/field.js";
 import { Files } from "../parts/files.js";
 import { EditDialog, EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
-import { SinceDeploy } from "../parts/since-deploy.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Steps, useSteps } from "../parts/steps.js";
-import { actionsOn, notifyFailure } from "../parts/toasts.js";
+import { actionsOn } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
@@ -93,26 +82,8 @@ const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
  * @param {Props} props
  */
 export default function JobPage(props) {
-  const { isOperator } = useStore(session);
   if (!ID.test(props.id)) return html`<${NotFound} what="job" />`;
-  return isOperator ? html`<${LookedFor} ...${props} />` : html`<${Watched} ...${props} />`;
-}
-
-/**
- * For people on call: whether the job is one of theirs is asked before it is followed.
- *
- * @param {Props} props
- */
-function LookedFor(props) {
-  const found = useRead(() => api.byIds([props.id]), [props.id]);
-  if (!found.value)
-    return html`<div class="page">
-      <h1 tabindex="-1">Job</h1>
-      ${html`<${Unread} of=${found} what="the job" />`}
-    </div>`;
-  return found.value.length > 0
-    ? html`<${Watched} ...${props} />`
-    : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
+  return html`<${Watched} ...${props} />`;
 }
 
 /** @param {Props} props */
@@ -131,41 +102,6 @@ function Watched({ id }) {
       <${Loading} what="Reading the job" />
     </div>`;
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} key=${job.id} />`;
-}
-
-/**
- * A job that is not of one's workspaces: for people on call a way in, which is written down.
- *
- * @param {{id: string, onOpened: () => void}} props
- */
-function Elsewhere({ id, onOpened }) {
-  const [reason, setReason] = useState("");
-  const open = async () => {
-    try {
-      const opened = await operator.open({ job_id: id, reason: reason.trim() });
-      await refreshWorkspaces(opened.workspace_id);
-      onOpened();
-    } catch (error) {
-      notifyFailure("Could not open", error);
-    }
-  };
-  return html`<div class="page">
-    <h1 tabindex="-1">A job of another workspace</h1>
-    <section class="card stack narrow-card">
-      <p>
-        You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.
-      </p>
-      <form class="stack" onSubmit=${(/** @type {SubmitEvent} */ event) => event.preventDefault()}>
-        ${field("Reason", reason, setReason, { required: true, maxlength: 500, placeholder: "A ticket, an alert" })}
-        <div class="actions">
-          <a class="button" href="/jobs">Back</a>
-          <${ActionButton} className="primary" run=${open} disabled=${!reason.trim()}>
-            Open the workspace
-          <//>
-        </div>
-      </form>
-    </section>
-  </div>`;
 }
 
 /** @param {{watch: Watch, job: WatchedJob, freshness: Watch["freshness"]}} props */
@@ -242,7 +178,6 @@ function Loaded({ watch, job, freshness }) {
           steps=${steps}
           onReplay=${(/** @type {string} */ from, /** @type {Step[]} */ kept) => setReplaying({ from, kept })} />
         <${Replays} job=${job} />
-        <${Activity} job=${job} />
         <section class="card" aria-labelledby="h-payload">
           <h2 id="h-payload">Payload</h2>
           <${JsonView} value=${job.payload} label="Payload" />
@@ -352,12 +287,7 @@ const Since = ({ history }) =>
             at=${history.last_success_at} />
         `
         : "Last success: never"
-    }. ${
-      history.deploy &&
-      html`
-        <${SinceDeploy} deploy=${history.deploy} />.
-      `
-    }
+    }.
   `;
 
 /** The sentence up to the error, which stands below in full. */
@@ -476,23 +406,6 @@ function EventList({ events }) {
       </li>`,
     )}
   </ol>`;
-}
-
-/**
- * What people did to it; nothing is shown where no one did anything.
- *
- * @param {{job: WatchedJob}} props
- */
-function Activity({ job }) {
-  const read = useRead(
-    (signal) => rpc("list_actions", { p_job_id: job.id }, signal),
-    [job.id, job.status, job.generation, job.cancel_requested_at],
-  );
-  if (!read.value?.actions.length) return null;
-  return html`<section class="card" aria-labelledby="h-activity">
-    <h2 id="h-activity">Activity</h2>
-    <${ActionList} actions=${read.value.actions} />
-  </section>`;
 }
 
 /**

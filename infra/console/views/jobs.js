@@ -1,7 +1,6 @@
 // The page of all jobs; its filters live in the address.
 
 import { setQuery, useQuery } from "../lib/router.js";
-import { isAll } from "../lib/scope.js";
 import { html, useState } from "../lib/ui.js";
 import { JobMonitor } from "../parts/job-monitor.js";
 import { EnqueueDialog } from "../parts/lazy.js";
@@ -37,12 +36,7 @@ export default function Jobs({ workspace }) {
     <header class="page-head">
       <h1 tabindex="-1">Jobs</h1>
       <span class="spacer"></span>
-      ${
-        !isAll(workspace) &&
-        html`<button type="button" onClick=${() => setEnqueuing(true)}>
-          Enqueue a job
-        </button>`
-      }
+      <button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button>
     </header>
     <${JobMonitor}
       workspaceId=${workspace.id}

@@ -3,7 +3,6 @@
 import { rpc } from "../api.js";
 import { clock, pretty, shortId, utc } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
-import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { beginOf, SINCE } from "../parts/filters.js";
@@ -51,7 +50,7 @@ export default function Logs({ workspace }) {
       rpc(
         "search_logs",
         {
-          p_workspace_id: isAll(workspace) ? null : workspace.id,
+          p_workspace_id: workspace.id,
           p_filter: filter,
           p_before: pages.at(-1),
           p_limit: 200,

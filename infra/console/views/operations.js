@@ -1,8 +1,7 @@
 // How the whole is doing: readiness, what is live, throughput, depth, queue time and success over a range.
 
-import { codeOf, counted, duration, number, percent } from "../lib/format.js";
+import { duration, number, percent } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
-import { isAll } from "../lib/scope.js";
 import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useMemo, useState } from "../lib/ui.js";
@@ -13,7 +12,6 @@ import { Chart } from "../parts/chart.js";
 import { ActionButton } from "../parts/dialog.js";
 import { figure } from "../parts/facts.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
-import { column, heading, table } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { internalSwitch, pageHead } from "../parts/page-head.js";
@@ -35,7 +33,7 @@ export default function Operations({ workspace }) {
   const range = rangeOf(query.get("range"), DEFAULT);
   const [minutes, words] = RANGES[range];
   const isInternal = query.get("internal") === "1";
-  const scope = isAll(workspace) ? null : workspace.id;
+  const scope = workspace.id;
   const stats = useRead(
     (signal) => operations.stats(scope, Math.min(minutes, 1440), signal),
     [scope, minutes],
@@ -55,7 +53,7 @@ export default function Operations({ workspace }) {
   return html`<div class="page">
     ${pageHead(
       "Overview",
-      isAll(workspace) ? "all workspaces" : workspace.name,
+      workspace.name,
       internalSwitch(isInternal),
       html`<div class="segments" role="group" aria-label="Range">
         ${Object.entries(RANGES).map(
@@ -178,7 +176,6 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
           <${Chart}
             label="Jobs"
             at=${at}
-            deploys=${series.deploys}
             lines=${[
               { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] },
               { name: "Completed", values: totals.completed, colour: "--completed" },
@@ -190,7 +187,6 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
           <${Chart}
             label="Jobs that had not ended"
             at=${at}
-            deploys=${series.deploys}
             lines=${[{ name: "Not ended", values: depth, colour: "--processing" }]} />
         </section>
         <section class="card" aria-labelledby="h-wait">
@@ -198,7 +194,6 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
           <${Chart}
             label="Queue time"
             at=${at}
-            deploys=${series.deploys}
             most=${100}
             format=${duration}
             lines=${lines.map(([name, type], index) => ({ name, values: type.queue, colour: colour(index) }))} />
@@ -208,7 +203,6 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
           <${Chart}
             label="Share that completed"
             at=${at}
-            deploys=${series.deploys}
             most=${1}
             format=${percent}
             lines=${shares} />
@@ -219,43 +213,7 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
       <h2 id="h-types">By type</h2>
       <${ByType} types=${types} stats=${stats} />
     </section>
-    <${Deploys}
-      scope=${isAll(workspace) ? null : workspace.id}
-      latest=${series.deploys.at(-1)?.at} />
   `;
-}
-
-/**
- * Which code served jobs in the last week, and how attempts ended under it.
- *
- * @param {{scope: string | null, latest?: string}} props
- */
-function Deploys({ scope, latest }) {
-  const read = useRead((signal) => operations.deploys(scope, signal), [scope, latest]);
-  const deploys = read.value?.deploys ?? [];
-  return html`<section class="card" aria-labelledby="h-deploys">
-    <h2 id="h-deploys">Deploys</h2>
-    ${
-      deploys.length === 0
-        ? html`<${Empty}
-          title=${read.error ? "The deploys could not be read" : "No worker in the last week"} />`
-        : table({ label: "Deploys", rows: deploys, key: (one) => one.first_seen_at }, [
-            heading("Commit", "mono small", (one) =>
-              one.commit ? codeOf(one) : html`<span class="muted">not known</span>`,
-            ),
-            column("Version", (one) => one.version || "–"),
-            column("Since", (one) => html`<${When} at=${one.first_seen_at} />`),
-            column("Last worker", (one) => html`<${When} at=${one.last_seen_at} />`),
-            column("Types", "muted small", (one) =>
-              one.job_types ? counted(one.job_types.length, "type") : "all",
-            ),
-            column("Completed", "num", (one) => number(one.completed)),
-            column("Failed", "num", (one) => number(one.failed)),
-            column("Retried", "num", (one) => number(one.retried)),
-            column("Lost", "num", (one) => number(one.lost)),
-          ])
-    }
-  </section>`;
 }
 
 /** @type {Array<[name: keyof Percentiles, word: string]>} */
@@ -373,17 +331,6 @@ function Pauses({ stats, workspace, refresh }) {
         danger: true,
       },
     );
-  if (isAll(workspace)) {
-    return (
-      pauses.length > 0 &&
-      html`<section class="card bar" aria-label="Pause">
-        <${Tag} tone="waiting">Paused<//>
-        <span>
-          ${counted(pauses.length, "pause")}: ${pauses.map((pause) => `${pause.kind.replace("_", " ")} ${pause.name}${pause.reason ? ` (${pause.reason})` : ""}`).join(", ")}.
-        </span>
-      </section>`
-    );
-  }
   const mayPause = workspace.role !== "member";
   return html`<section class="card bar" aria-label="Pause">
     <${Tag} tone=${own ? "waiting" : "pending"}>${own ? "Paused" : "Not paused"}<//>

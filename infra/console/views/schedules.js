@@ -5,7 +5,7 @@ import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { DialogForm } from "../parts/dialog-form.js";
-import { jobLink, ownerOf, SCHEDULE_COLUMNS } from "../parts/facts.js";
+import { jobLink, SCHEDULE_COLUMNS } from "../parts/facts.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
@@ -62,7 +62,6 @@ export default function Schedules({ workspace }) {
             "Name",
             (one) => html`
               ${one.name}
-              ${ownerOf(workspace, one)}
             `,
           ),
           column("Job", (one) => one.job_type),

@@ -2,7 +2,6 @@
 
 import { types } from "../api.js";
 import { duration, number, percent } from "../lib/format.js";
-import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { WorkerState } from "../parts/badge.js";
@@ -24,7 +23,7 @@ const EVERY_MS = 10_000;
 
 /** @param {{name: string, workspace: Workspace}} props */
 export default function TypePage({ name, workspace }) {
-  const scope = isAll(workspace) ? null : workspace.id;
+  const scope = workspace.id;
   const read = useRead((signal) => types.get(scope, name, signal), [scope, name]);
   const [enqueuing, setEnqueuing] = useState(false);
   usePolling(read, EVERY_MS);

@@ -3,7 +3,6 @@
 import { types } from "../api.js";
 import { counted, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
-import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
@@ -23,7 +22,7 @@ const EVERY_MS = 10_000;
 /** @param {{workspace: Workspace}} props */
 export default function Types({ workspace }) {
   const isInternal = useQuery().get("internal") === "1";
-  const scope = isAll(workspace) ? null : workspace.id;
+  const scope = workspace.id;
   const read = useRead((signal) => types.list(scope, signal, isInternal), [scope, isInternal]);
   usePolling(read, EVERY_MS);
   return html`<div class="page">

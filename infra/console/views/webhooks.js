@@ -1,7 +1,6 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
 import { number } from "../lib/format.js";
-import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
@@ -9,7 +8,7 @@ import { StateBadge } from "../parts/badge.js";
 import { quiet } from "../parts/button.js";
 import { CopyId } from "../parts/copy.js";
 import { ActionButton, Dialog } from "../parts/dialog.js";
-import { jobLink, ownerOf } from "../parts/facts.js";
+import { jobLink } from "../parts/facts.js";
 import { field } from "../parts/field.js";
 import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
@@ -83,7 +82,6 @@ export default function Webhooks({ workspace }) {
                 html` <span class="muted small">${one.description}</span>
                 `
               }
-              ${ownerOf(workspace, one)}
             `,
           ),
           column(
@@ -113,7 +111,7 @@ export default function Webhooks({ workspace }) {
             "Actions",
             "num row-actions",
             (one) => html`
-              ${!isAll(workspace) && quiet("Deliveries", () => setOpened(one))}
+              ${quiet("Deliveries", () => setOpened(one))}
               ${
                 mayManage &&
                 html`

@@ -32,8 +32,6 @@ def client(
         attempts: Tries in all; 1 for calls whose loss is harmless.
     """
     endpoint = settings.aws_endpoint_url
-    if service == "lambda":
-        endpoint = settings.lambda_endpoint_url or endpoint
     # making one is not safe between threads, and of two first callers each would make its own
     with _making:
         return _client(

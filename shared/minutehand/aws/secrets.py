@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.aws.lean_ssm import can_sign, get_parameter
 from minutehand.config import ConfigurationError
 
 
@@ -20,15 +19,6 @@ def read_parameter(ssm: Any, parameter: str) -> Mapping[str, str]:
         ConfigurationError: It is not a JSON object of strings.
     """
     text = ssm.get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
-    return parse_secrets(parameter, text)
-
-
-def parse_secrets(parameter: str, text: str) -> Mapping[str, str]:
-    """A parameter's value as the JSON object of strings it should be.
-
-    Raises:
-        ConfigurationError: It is something else; the value is not in the message.
-    """
     try:
         values = json.loads(text)
     except ValueError as error:
@@ -42,19 +32,15 @@ def read_secrets(environ: Mapping[str, str], *, ssm: Any = None) -> Mapping[str,
     """The secrets named by SECRETS_PARAMETER; none where it is unset.
 
     The template holds only the parameter's name, so that no secret appears in CloudFormation or
-    the console. Without `ssm` and with credentials in `environ`, as on Lambda, boto3 is not
-    imported for it.
+    the console.
     """
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
         return {}
-    if ssm is None and can_sign(environ):
-        return parse_secrets(parameter, get_parameter(parameter, environ))
     return read_parameter(ssm or _boto3_ssm(environ), parameter)
 
 
 def _boto3_ssm(environ: Mapping[str, str]) -> Any:
-    """A client with boto3's whole chain of credentials, for anywhere but Lambda."""
     import boto3
 
     return boto3.client(

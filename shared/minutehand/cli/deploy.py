@@ -13,38 +13,29 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from minutehand.app import find_apps
 from minutehand.cli.account import caller, check_region, told
 from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
-from minutehand.commit import code_environment
 from minutehand.config import ConfigurationError
-from minutehand.deploy.bundles import BUNDLES, PackagingError
+from minutehand.deploy.build import Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
-from minutehand.deploy.limits import (
-    SSM_CHARACTERS,
-    Limit,
-    account_limits,
-    explain_failure,
-    too_long,
-)
-from minutehand.deploy.package import OSLS
-from minutehand.deploy.package import main as make_package
+from minutehand.deploy.limits import SSM_CHARACTERS, concurrency_limit, explain_failure, too_long
+from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, read_stages, write_service
 from minutehand.deploy.stage_values import problems
 from minutehand.node import NodeMissing, node_binary, node_home
-from minutehand.project import Project
+from minutehand.project import Project, keep_out_of_git
 from minutehand.terminal.connection import CommandFailed, read_env_file, refuse_tracked
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
-from minutehand.version import VERSION
 
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
@@ -126,28 +117,26 @@ def package(
     output: Output,
     *,
     stage: Annotated[str, typer.Option(help="Whose template is compiled.")] = "dev",
-    target: Annotated[
-        str, typer.Option(help="lambda, or host: this machine and its Python.")
-    ] = "lambda",
-    out: Annotated[Path | None, typer.Option(help="Default: build/aws or build/host.")] = None,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
-    template: Annotated[
-        bool, typer.Option("--template/--no-template", help="Compile serverless.yml too.")
-    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Default: build/aws.")] = None,
 ) -> None:
-    """Build the zips for AWS and compile the stack, without an account."""
-    arguments = ["--stage", stage, "--region", region, "--target", target]
-    arguments += ["--out", str(out)] if out else []
-    arguments += [] if template else ["--no-template"]
-    with redirect_stdout(sys.stderr if output.as_json else sys.stdout):
-        failed = make_package(arguments)
-    if failed:
-        raise CommandFailed("the package could not be built", code="packaging_failed")
-    folder = out or Project.find().root / "build" / ("aws" if target == "lambda" else target)
-    if output.as_json:
-        names = [bundle.name for bundle in BUNDLES]
-        texts = {name: (folder / f"{name}.manifest.json").read_text("utf-8") for name in names}
-        output.value({name: json.loads(text) for name, text in texts.items()}, text="packaged")
+    """Build the zip for AWS and compile the stack, without an account."""
+    made, template = make_package(stage, region, out)
+    text = f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, Python {made.python}\n{template}"
+    output.value({**asdict(made), "template": str(template)}, text=text)
+
+
+def make_package(stage: str, region: str, out: Path | None = None) -> tuple[Built, Path]:
+    """Build the zip, then the template that deploys it."""
+    project = Project.find()
+    folder = (out or project.root / "build" / "aws").resolve()
+    keep_out_of_git(folder)
+    try:
+        made = build(folder, project)
+        template = compile_template(stage, folder, artifacts=folder, region=region) / TEMPLATE
+    except (PackagingError, ConfigurationError, NodeMissing) as error:
+        raise CommandFailed(str(error), code="packaging_failed") from error
+    return made, template
 
 
 @verb
@@ -226,7 +215,7 @@ def planned(
     secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
     if secrets_only:
         return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
-    build = ("build the zips and compile the stack", lambda: build_package(plan))
+    build = ("build the zip and compile the stack", lambda: make_package(plan.stage, plan.region))
     ref = ("check the Supabase CLI and the project", lambda: check_database(plan, output))
     reached = (
         "compare the migrations with the Supabase project",
@@ -247,6 +236,7 @@ def planned(
         secrets,
         ("upload the console", lambda: upload_console(plan)),
         ("run the first tick, which publishes the job types", lambda: first_tick(plan)),
+        ("let the database wake the worker", lambda: connect_worker(plan, output)),
     ]
 
 
@@ -276,33 +266,14 @@ def check_filled(plan: Plan) -> None:
 
 
 def check_limits(plan: Plan, output: Output) -> None:
-    """The account has room for the stage, before CloudFormation finds out by rolling back."""
-    found = stage_limits(plan.client, plan.stage, plan.region)
-    for limit in found:
-        if limit.verdict == "warn":
-            output.note(f"     {limit.detail}")
-            output.note(f"       → {limit.fix}")
-    stopping = [limit for limit in found if limit.stops]
-    if stopping:
-        raise CommandFailed(
-            "; ".join(limit.detail for limit in stopping),
-            code="account_limit",
-            fix="; ".join(limit.fix for limit in stopping),
-        )
-
-
-def stage_limits(client: Callable[[str], Any], stage: str, region: str) -> list[Limit]:
-    """What the account says to a stage."""
-    import boto3
-
-    session = boto3.Session()
-    return account_limits(
-        client,
-        stage=stage,
-        region=region,
-        values=parameters(stage),
-        regions_of=session.get_available_regions,
-    )
+    """The account has room for the stage's workers, before CloudFormation finds out."""
+    values = parameters(plan.stage)
+    limit = concurrency_limit(plan.client("lambda"), plan.stage, plan.region, values)
+    if limit.stops:
+        raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
+    if limit.verdict == "warn":
+        output.note(f"     {limit.detail}")
+        output.note(f"       → {limit.fix}")
 
 
 def check_values(stage: str) -> None:
@@ -333,12 +304,6 @@ def check_secrets(plan: Plan) -> None:
         )
 
 
-def build_package(plan: Plan) -> None:
-    """Package for the stage."""
-    if make_package(["--stage", plan.stage, "--region", plan.region]):
-        raise CommandFailed("the package could not be built", code="packaging_failed")
-
-
 def osls(plan: Plan, *command: str) -> None:
     """Run osls in the project with the caller's AWS credentials."""
     project = Project.find()
@@ -350,13 +315,7 @@ def osls(plan: Plan, *command: str) -> None:
     done = subprocess.run(
         [*program, *command, "--stage", plan.stage, "--region", plan.region],
         cwd=project.root,
-        env={
-            **os.environ,
-            "MINUTEHAND_VERSION": VERSION,
-            **project.environment,
-            **code_environment(project),
-            "SLS_INTERACTIVE_SETUP_ENABLE": "0",
-        },
+        env={**os.environ, **service_environment(project)},
         check=False,
         stdout=sys.stderr,
     )
@@ -458,4 +417,28 @@ def first_tick(plan: Plan) -> None:
             f"the first tick failed: {words}",
             code="first_tick_failed",
             fix=f"aws logs tail /aws/lambda/{SERVICE}-{plan.stage}-worker --since 10m",
+        )
+
+
+def connect_worker(plan: Plan, output: Output) -> None:
+    """Let a job that SQL or a browser makes invoke the worker at once, by pg_net."""
+    url = f"{outputs(plan)['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
+    token = plan.secrets["WORKER_SECRET_TOKEN"].partition(",")[0]
+    key = plan.secrets.get("SUPABASE_SECRET_KEY")
+    schema = Project.find().schema_
+    if not key:
+        output.note("     SUPABASE_SECRET_KEY is not given, so run this as postgres once:")
+        output.note(f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')")
+        return
+    answer = httpx.post(
+        f"{parameters(plan.stage)['supabaseUrl']}/rest/v1/rpc/connect_worker",
+        json={"p_url": url, "p_token": token},
+        headers={"apikey": key, "Content-Profile": schema},
+        timeout=30,
+    )
+    if answer.is_error:
+        raise CommandFailed(
+            f"connect_worker was refused: {answer.text[:300]}",
+            code="not_connected",
+            fix="enable pg_net in the project, then deploy again; jobs run each minute meanwhile",
         )

@@ -325,23 +325,13 @@ def since(history: dict[str, Any]) -> str:
         f"{jobs} {'job' if jobs == 1 else 'jobs'} of "
         f"{workspaces} {'workspace' if workspaces == 1 else 'workspaces'} failed so"
     )
-    return f"Since when: {first}{count}. {_success(history)}.{since_deploy(history['deploy'])}"
+    return f"Since when: {first}{count}. {_success(history)}."
 
 
-def since_deploy(deploy: dict[str, Any] | None) -> str:
-    """How many failed since the latest deploy, and before: a sentence with a blank before it."""
-    if deploy is None:
-        return ""
-    return (
-        f" Since deploy {code_of(deploy)} ({ago(deploy['first_seen_at'])}): "
-        f"{deploy['failed_since']} failed, {deploy['failed_before']} before."
-    )
-
-
-def code_of(deploy: dict[str, Any]) -> str:
+def code_of(version: dict[str, Any]) -> str:
     """The commit in short, else the version."""
-    commit = deploy["commit"] or ""
-    return f"{commit[:9]}{'-dirty' * commit.endswith('-dirty')}" or deploy["version"] or ""
+    commit = version["commit"] or ""
+    return f"{commit[:9]}{'-dirty' * commit.endswith('-dirty')}" or version["version"] or ""
 
 
 def _success(history: dict[str, Any]) -> str:

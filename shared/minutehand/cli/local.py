@@ -29,9 +29,6 @@ def dev(
         bool, typer.Option("--once", help="Exit when the demo jobs have ended.")
     ] = False,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Run the demo jobs.")] = True,
-    on_lambda: Annotated[
-        bool, typer.Option("--lambda", help="Run the functions as Lambda does.")
-    ] = False,
     any_ports: Annotated[
         bool, typer.Option("--any-ports", help="Do not prefer the ports 54321 and 8000.")
     ] = False,
@@ -50,7 +47,6 @@ def dev(
     flags = [
         *(["--once"] if once else []),
         *([] if demo else ["--no-demo"]),
-        *(["--lambda"] if on_lambda else []),
         *(["--any-ports"] if any_ports else []),
         *(["--supabase-url", supabase_url] if supabase_url else []),
     ]

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from minutehand.cli.jobs import code_of
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import WHOLE, digits_of
 from minutehand.terminal.options import verb, workspace_verb
@@ -20,10 +19,6 @@ Kind = Literal["type", "queue", "workspace"]
 
 WhatKind = Annotated[Kind, typer.Argument(help="type, queue or workspace.")]
 WhatName = Annotated[str, typer.Argument(help="Its name, or the workspace's id.")]
-DEPLOYS = headed(
-    "code:DEPLOY version first_seen_at:SINCE last_seen_at:WORKER_SEEN completed failed retried lost"
-    " types"
-)
 STATS = headed(
     "type completed failed retried lost queue:QUEUE_P95 run:RUN_P95 cost:COST_USD_(EST.)"
 )
@@ -85,22 +80,10 @@ def stats(
     if operator:
         asked = {"p_workspace_id": None, "p_minutes": minutes}
         told = connection.rpc("queue_stats", asked, as_operator=True)
-        told["storage"] = connection.rpc("storage", {}, as_operator=True)
     else:
         told = connection.get("/api/status", workspace_id=connection.workspace, minutes=minutes)
     if not output.answered(told):
         _print(output, told, minutes)
-
-
-@workspace_verb
-def deploys(output: Output, connection: Connection) -> None:
-    """List which code served jobs in the last week, and how attempts ended under it."""
-    found = connection.get("/api/deploys", workspace_id=connection.workspace)["deploys"]
-    output.table(found, DEPLOYS, row=_deploy, empty="no deploys", spare=("types",))
-
-
-def _deploy(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "code": code_of(one), "types": one["job_types"] or "all"}
 
 
 def messages_line(numbers: Mapping[str, Any]) -> str:
@@ -134,8 +117,6 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
     ]
     spare = ("cost", "lost", "retried", "queue")
     output.table(rows, STATS, empty=f"nothing ran in the last {minutes} minutes", spare=spare)
-    if (storage := told.get("storage")) and storage["database_bytes"] is not None:
-        output.text(storage_line(storage))
     held = [
         (limit["job_type"], limit.get("pause_reason"))
         for limit in told.get("limits") or []
@@ -147,22 +128,6 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
     for what, reason in held:
         paused = Text(f"{what} is paused", style="yellow")
         output.text(Text.assemble(paused, f": {reason or 'no reason given'}"))
-
-
-def storage_line(storage: Mapping[str, Any]) -> str:
-    """The database's size in one line, with what takes it and how fast it grows."""
-    parts = (
-        f"database {megabytes(storage['database_bytes'])}: "
-        f"jobs {megabytes(storage['jobs_bytes'])}, "
-        f"Realtime's messages {megabytes(storage['messages_bytes'])}"
-    )
-    growth = storage["growth_bytes_per_day"]
-    return parts if growth is None else f"{parts}; {megabytes(growth, signed=True)} a day"
-
-
-def megabytes(size: float, *, signed: bool = False) -> str:
-    """Bytes as MB of 1,048,576, as Supabase counts."""
-    return f"{size / 1024**2:{'+' if signed else ''},.1f} MB"
 
 
 def _p95(times: Mapping[str, Any] | None) -> str | None:

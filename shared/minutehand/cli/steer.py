@@ -1,27 +1,68 @@
-"""Verbs that change jobs: cancel, retry, answer; those in bulk are operations."""
+"""Verbs that change jobs: cancel, retry, answer."""
 
 from __future__ import annotations
 
 import json
+import sys
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
 from minutehand.cli.jobs import JobState, read_payload
-from minutehand.cli.operations import (
-    MOST,
-    Detach,
-    Fingerprint,
-    Limit,
-    OlderThan,
-    Yes,
-    given_filters,
-    operate,
-)
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, verb, workspace_verb
+from minutehand.terminal.options import (
+    AnyJobId,
+    JobId,
+    JobType,
+    Queue,
+    Tag,
+    seconds_of,
+    verb,
+    workspace_verb,
+)
 from minutehand.terminal.output import Output
+
+#: Most jobs of one call.
+BATCH = 1000
+OlderThan = Annotated[str | None, typer.Option(help="Created longer ago than 1h, 2d.")]
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _given(**filters: Any) -> dict[str, Any]:
+    """The criteria that were given, as the API takes them: an age as an instant."""
+    chosen = {name: value for name, value in filters.items() if value is not None}
+    if "created_before" in chosen:
+        before = datetime.now(UTC) - timedelta(seconds=seconds_of(chosen["created_before"]))
+        chosen["created_before"] = before.isoformat()
+    return chosen
+
+
+def _act_on_all(
+    output: Output,
+    connection: Connection,
+    action: str,
+    filters: dict[str, Any],
+    *,
+    limit: int | None,
+    yes: bool,
+) -> None:
+    """Ask, then act on batch after batch until none matches."""
+    if not yes:
+        if output.as_json or not sys.stdin.isatty():
+            raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
+        if not typer.confirm(f"{action.capitalize()} all jobs that match?", err=True):
+            raise CommandFailed("nothing was changed", code="not_confirmed")
+    count, more = 0, True
+    while more and (limit is None or count < limit):
+        most = BATCH if limit is None else min(BATCH, limit - count)
+        body = {"workspace_id": connection.workspace, "filter": filters, "limit": most}
+        changed = connection.call("POST", f"/api/jobs/{action}", json=body)
+        count, more = count + changed["count"], changed["more"]
+    done = {"cancel": "cancelled", "retry": "retried"}[action]
+    output.value({"count": count, "more": more}, text=f"{count} jobs {done}")
 
 
 def _act(
@@ -46,12 +87,11 @@ def cancel(
     ] = None,
     session: Annotated[str | None, typer.Option(help="Only jobs of this session.")] = None,
     older_than: OlderThan = None,
-    limit: Limit = MOST,
+    limit: Limit = None,
     yes: Yes = False,
-    detach: Detach = False,
 ) -> None:
     """Cancel a job, or all live jobs that match; a running one stops within a heartbeat."""
-    chosen = given_filters(
+    chosen = _given(
         job_type=job_type,
         queue=queue,
         tag=tag,
@@ -64,7 +104,7 @@ def cancel(
         return
     if job_id is not None or not chosen:
         raise _which("cancel", "--type TYPE --state queued")
-    operate(output, connection, "cancel", chosen, limit=limit, yes=yes, detach=detach)
+    _act_on_all(output, connection, "cancel", chosen, limit=limit, yes=yes)
 
 
 @workspace_verb
@@ -79,17 +119,16 @@ def retry(
     job_type: JobType = None,
     queue: Queue = None,
     tag: Tag = None,
-    fingerprint: Fingerprint = None,
+    fingerprint: Annotated[str | None, typer.Option(help="The error's fingerprint.")] = None,
     older_than: OlderThan = None,
     every: Annotated[
         bool, typer.Option("--all", help="Every failed job of the workspace.")
     ] = False,
-    limit: Limit = MOST,
+    limit: Limit = None,
     yes: Yes = False,
-    detach: Detach = False,
 ) -> None:
     """Run a failed or cancelled job again, a delayed one now, or all failed jobs that match."""
-    chosen = given_filters(
+    chosen = _given(
         job_type=job_type,
         queue=queue,
         tag=tag,
@@ -102,7 +141,7 @@ def retry(
         return
     if job_id is not None or payload is not None or not (chosen or every):
         raise _which("retry", "--type TYPE, or --all")
-    operate(output, connection, "retry", chosen, limit=limit, yes=yes, detach=detach)
+    _act_on_all(output, connection, "retry", chosen, limit=limit, yes=yes)
 
 
 @verb

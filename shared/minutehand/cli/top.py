@@ -13,10 +13,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from minutehand.cli.jobs import code_of
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import workspace_verb
-from minutehand.terminal.output import Output, ago, headed, lasted, shown, state_style
+from minutehand.terminal.output import Output, headed, lasted, shown, state_style
 
 MINUTES = 15
 LIVE = ("queued", "scheduled", "retrying", "running", "suspended")
@@ -70,7 +69,6 @@ def read(connection: Connection) -> dict[str, Any]:
         "types": connection.get("/api/types", **where)["types"],
         "running": connection.get("/api/jobs", **jobs, state="running", limit=200)["jobs"],
         "failed": connection.get("/api/jobs", **jobs, state="failed", limit=10)["jobs"],
-        "deploys": connection.get("/api/deploys", **where)["deploys"],
     }
 
 
@@ -80,10 +78,6 @@ def page(output: Output, told: Mapping[str, Any]) -> Group:
     head = Text(f"{datetime.now(UTC):%H:%M:%S} UTC")
     for state in LIVE:
         head.append(f"  {states[state]:,} ").append(state, style=state_style(state))
-    if told["deploys"]:
-        latest = told["deploys"][0]
-        head.append(f"\ndeploy {code_of(latest)}, {ago(latest['first_seen_at'])}: ")
-        head.append(f"{latest['completed']:,} completed, {latest['failed']:,} failed")
     running = told["running"]
     return Group(
         head,

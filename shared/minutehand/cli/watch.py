@@ -39,7 +39,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
                 ended = str(event.data["reason"])
             elif event.type == "freshness":
                 tell_freshness(output, event)
-            elif "." in event.type:  # job.* or an app's own, as beacon.receipt.issued
+            elif "." in event.type:  # job.* or an app's own, as enrichment.record.updated
                 kind = event.type.removeprefix("job.")
                 if kind != "created":
                     started.set()

@@ -5,10 +5,9 @@ What a caller may see and do is decided by the database, under the session of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
-from functools import wraps
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
 
 from minutehand.client.access import Access, BlockingCalls, TokenSource, bearer
 from minutehand.client.follower import Timing
@@ -28,14 +27,12 @@ from minutehand.queue.models import (
     UniqueOptions,
     WorkspaceId,
 )
-from minutehand.queue.operations import Operations
 from supabase import AsyncClient
 from supabase import Client as SupabaseClient
 
 #: The schema `minutehand install` chooses by default.
 INSTALLED: Final = "minutehand"
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -218,13 +215,6 @@ class Client:
         """
         return await (await self.queue()).answer(job_id, answer)
 
-    async def operations(self) -> Operations:
-        """Cancel, retry or replay all jobs that match, under a token that is valid now.
-
-        What is left when `create` returns, workers finish: see `Operations`.
-        """
-        return Operations(await self.queue())
-
     async def queue(self) -> UserQueue:
         """Everything else members may call, under a token that is valid now."""
         return await self._access.user()
@@ -346,10 +336,6 @@ class SyncClient:
         """As `Client.answer`."""
         return _done(self._queue.answer(job_id, answer))
 
-    def operations(self) -> SyncOperations:
-        """As `Client.operations`."""
-        return SyncOperations(self._queue)
-
 
 def _done(call: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine over blocking calls, which is there without any loop."""
@@ -360,28 +346,3 @@ def _done(call: Coroutine[Any, Any, T]) -> T:
         return result
     call.close()
     raise RuntimeError("a blocking call suspended")
-
-
-def _blocking(
-    method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncOperations, P], T]:
-    @wraps(method)
-    def call(self: SyncOperations, /, *args: P.args, **named: P.kwargs) -> T:
-        return _done(method(self._operations, *args, **named))
-
-    return call
-
-
-class SyncOperations:
-    """`Operations` whose methods block."""
-
-    def __init__(self, queue: UserQueue) -> None:
-        self._operations = Operations(queue)
-
-    count = _blocking(Operations.count)
-    create = _blocking(Operations.create)
-    list = _blocking(Operations.list)
-    get = _blocking(Operations.get)
-    jobs = _blocking(Operations.jobs)
-    steer = _blocking(Operations.steer)
-    undo = _blocking(Operations.undo)

@@ -1,329 +1,240 @@
-"""Builds bundles: files, locked wheels, byte code, zip, inventory; checks each against its budget.
+"""The zip that the four functions share: locked wheels, this package, the project's code.
 
-Needs a package registry or uv's cache, never a cloud account.
+Needs a package registry or uv's cache, never a cloud account. The functions run on the Python that
+builds them, so that its byte code is theirs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
-import py_compile
 import shutil
+import subprocess
 import sys
+import tomllib
+import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from importlib.util import MAGIC_NUMBER
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
+from packaging.requirements import InvalidRequirement, Requirement
 
 from minutehand.app import find_apps
-from minutehand.deploy import bytecode
-from minutehand.deploy.archive import prune, tree_size, write_zip
-from minutehand.deploy.bundles import LAMBDA, RUNTIME_MODULES, Bundle, PackagingError, Target
-from minutehand.deploy.bytecode import compile_trees
-from minutehand.deploy.imports import Sources, closure, third_party
-from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
-from minutehand.deploy.lockfile import OURSELVES, Locked, find_lock, read_project_lock, select
-from minutehand.deploy.tools import run_tool, uv
-from minutehand.node import node_binary, script
+from minutehand.config import JobServiceError
+from minutehand.node import CERTIFICATES
 from minutehand.project import Project
-from minutehand.resources import PACKAGE, checkout, resource
-from minutehand.version import VERSION
+from minutehand.resources import PACKAGE, checkout
 
-#: Found at run time beside the code; everything else in a package is source or text for people.
-DATA_SUFFIXES = frozenset({".py", ".json", ".txt", ".csv", ".sql", ".html", ".jinja", ".toml"})
+#: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
+RUNTIMES = ("3.11", "3.12", "3.13", "3.14")
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+#: Amazon Linux 2023 has glibc 2.34; 2.28 wheels are what vendors publish for it.
+PLATFORM = "aarch64-manylinux_2_28"
+ARCHIVE = "app.zip"
+#: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+LAMBDA_BYTES = 250 * 1024 * 1024
+#: Lambda's image has these; bundling them would add 33 MB for nothing.
+IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath")
+#: Folders of this package and of apps that no function imports, and modules of apps.
+NOT_ON_LAMBDA = frozenset(
+    {"cli", "console", "demo", "deploy", "examples", "install", "local", "migrations", "pages",
+     "resources", "seeds", "terminal", "verbs"}
+)  # fmt: skip
+NO_MODULES = frozenset({"demo", "local", "verbs"})
+#: Folders of a project that hold Python and are no packages of its functions.
+NOT_PACKAGES = frozenset({"build", "dist", "docs", "infra", "minutehand", "scripts", "tests"})
+UNREAD = (".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h", ".typed", ".md", ".rst")
+LOCK = "requirements.lock"
+#: The earliest instant that a zip can hold: its bytes depend on its content alone.
+INSTANT = (1980, 1, 1, 0, 0, 0)
 
-#: The parts of this package that functions import; the command and the local stack stay here.
-PARTS = ("ai", "aws", "functions", "queue", "web", "webhooks", "worker")
-#: Where HTTP/2 is an option that is off, and what only it needs.
-HTTP = frozenset({"httpx", "httpcore"})
-HTTP2 = frozenset({"h2", "hpack", "hyperframe"})
-#: What an app brings for other places than a function.
-NOT_ON_LAMBDA = frozenset({"console", "demo", "examples", "local", "migrations", "seeds", "verbs"})
+
+class PackagingError(JobServiceError):
+    """The zip cannot be built, or must not be shipped; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What one bundle became."""
+    """What was built."""
 
-    name: str
     archive: str
     sha256: str
     zipped_bytes: int
     unzipped_bytes: int
     python: str
-    magic: str
-    #: Of the first-party files and the lock; shows whether a zip is older than the sources.
-    sources_sha256: str
-    #: Of all it depends on: those, the target, and what builds it.
-    made_of: str
-    distributions: dict[str, str]
 
 
-def host_target() -> Target:
-    """This machine and this interpreter: for tests that run the zip.
+def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
+    """Build `app.zip` and its unzipped tree `app` in `out`.
 
-    Where that is Lambda's Python, its byte code comes from Lambda's compiler and is proven by it.
-    """
-    minor = platform.python_version().rsplit(".", 1)[0]
-    compiler = LAMBDA.compiler if minor == LAMBDA.python else "host"
-    return Target("host", minor, None, compiler)
-
-
-def sources_of(project: Project) -> Sources:
-    """Where this package, the project's own packages and its handlers are imported from."""
-    apps = find_apps(project.apps)
-    parents = {app.folder.parents[app.package.count(".")] for app in apps}
-    parents = {parent for parent in parents if "site-packages" not in parent.parts}
-    roots = sorted({*project.import_roots, *parents} - {PACKAGE.parent}, reverse=True)
-    tops = {"minutehand", *(app.package.partition(".")[0] for app in apps)}
-    tops.update(name for root in roots for name in _python_names(root))
-    return Sources((PACKAGE.parent, *roots), frozenset(tops))
-
-
-def _python_names(root: Path) -> Iterator[str]:
-    """What can be imported from `root`: its modules, and folders with Python files in them."""
-    for path in root.iterdir():
-        if path.suffix == ".py":
-            yield path.stem
-        elif path.is_dir() and path.name.isidentifier() and any(path.glob("*.py")):
-            yield path.name
-
-
-def source_files(bundle: Bundle, project: Project) -> list[Path]:
-    """The first-party files of `bundle`, relative order fixed."""
-    sources = sources_of(project)
-    modules = {*bundle.handlers, *own_handlers(bundle, project)}
-    files: set[Path] = set()
-    if "health" in bundle.functions:
-        # found by name at run time, see minutehand.functions.health.apps
-        checked = [app for app in find_apps(project.apps) if app.has("health")]
-        modules.update(f"{app.package}.health" for app in checked)
-    if bundle.apps:
-        folders = [PACKAGE / part for part in PARTS]
-        folders += [app.folder for app in find_apps(project.apps)]
-        files = {
-            path for folder in folders for path in folder.rglob("*") if _is_needed(path, folder)
-        }
-        # what an app imports of the project's other packages, and those around it
-        modules.update(sources.module_name(file) for file in files if file.suffix == ".py")
-    return sorted(files | set(closure(modules, sources)))
-
-
-def own_handlers(bundle: Bundle, project: Project) -> list[str]:
-    """The thin handlers of this repository, which take precedence over those of the package."""
-    names = [f"functions.{name}.handler" for name in bundle.functions]
-    return names if checkout() == project.root else []
-
-
-def _is_needed(path: Path, folder: Path) -> bool:
-    inside = path.relative_to(folder)
-    return (
-        path.is_file()
-        and path.suffix in DATA_SUFFIXES
-        and inside.parts[0] not in NOT_ON_LAMBDA
-        and inside.stem not in NOT_ON_LAMBDA
-        and not inside.name.startswith("test_")
-        and not any(part.startswith((".", "__pycache__")) for part in inside.parts)
-    )
-
-
-def sources_hash(files: Iterable[Path], project: Project) -> str:
-    """One hash of `files` and of the locked packages."""
-    whole = hashlib.sha256()
-    sources = sources_of(project)
-    named = [(sources.place(file).as_posix(), file) for file in files]
-    lock = find_lock(project.root)
-    for name, file in (*named, (lock.name, lock)):
-        whole.update(name.encode() + b"\0")
-        whole.update(hashlib.sha256(file.read_bytes()).digest())
-    return whole.hexdigest()
-
-
-def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
-    """The locked distributions that `files` need at run time.
-
-    What no lock knows is omitted: an import inside a `try` may miss.
-    """
-    entries = read_project_lock(project.root)
-    direct = {name for name, entry in entries.items() if OURSELVES & entry.parents}
-    roots: set[str] = set()
-    for names in third_party(files, sources_of(project)).values():
-        known = names & entries.keys()
-        roots |= known & direct or known
-    return select(entries, roots, skip={canonicalize_name(name) for name in RUNTIME_MODULES})
-
-
-def build(
-    bundles: Iterable[Bundle], target: Target, out: Path, *, project: Project | None = None
-) -> list[Built]:
-    """Build `bundles` for `target` into `out` and return what each became.
-
-    Their bytes do not depend on which are built together; together is quicker. One that is there,
-    made of the same, stays.
+    Args:
+        out: The folder of both.
+        project: Whose lock and code.
+        for_lambda: False builds for this machine, so that a test can run it.
 
     Raises:
-        PackagingError: A tool failed, or a result is over its budget.
+        PackagingError: A tool failed, Lambda does not run this Python, or the zip is too large.
     """
-    project = project or Project.find()
-    plans = [_plan(bundle, target, project) for bundle in bundles]
-    built = {plan.bundle.name: kept for plan in plans if (kept := _kept(plan, out))}
-    parts = [_assemble(p, target, out, project) for p in plans if p.bundle.name not in built]
-    if parts:
-        python, magic = _compile([part.tree for part in parts], target)
-        built |= {p.plan.bundle.name: _seal(p, out, python=python, magic=magic) for p in parts}
-    return [built[plan.bundle.name] for plan in plans]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A bundle, and what it is to be made of."""
-
-    bundle: Bundle
-    files: list[Path]
-    sources_sha256: str
-    made_of: str
-
-
-@dataclass(frozen=True)
-class _Assembled:
-    """A bundle's tree before its byte code."""
-
-    plan: _Plan
-    tree: Path
-    locked: list[Locked]
-
-
-def _plan(bundle: Bundle, target: Target, project: Project) -> _Plan:
-    files = source_files(bundle, project)
-    sources = sources_hash(files, project)
-    named = (bundle, target, VERSION, platform.python_version(), sources)
-    made_of = hashlib.sha256(repr(named).encode())
-    builders = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
-    for path in (*builders, resource("node") / "package-lock.json"):  # which pins the compiler
-        made_of.update(path.read_bytes())
-    return _Plan(bundle, files, sources, made_of.hexdigest())
-
-
-def _kept(plan: _Plan, out: Path) -> Built | None:
-    """What an earlier build left, if it is whole and was made of the same."""
-    name = plan.bundle.name
-    try:
-        built = Built(**json.loads((out / f"{name}.manifest.json").read_text("utf-8")))
-        found = hashlib.sha256((out / built.archive).read_bytes()).hexdigest()
-    except (OSError, ValueError, TypeError):  # none, half of one, or another release's
-        return None
-    same = (built.made_of, built.sha256) == (plan.made_of, found)
-    return built if same and (out / name).is_dir() else None
-
-
-def _assemble(plan: _Plan, target: Target, out: Path, project: Project) -> _Assembled:
-    sources, files = sources_of(project), plan.files
-    tree = out / plan.bundle.name
+    if PYTHON not in RUNTIMES:
+        raise PackagingError(
+            f"Lambda does not run Python {PYTHON}; build with one of {', '.join(RUNTIMES)}"
+        )
+    tree = out / "app"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    locked = locked_for(files, project)
-    _install(locked, target, tree, out)
-    prune(tree)
-    drop_http2(tree, files)
-    for file in files:
-        copy = tree / sources.place(file)
+    _install(locked(project, out), tree, for_lambda=for_lambda)
+    for source, place in sources(project):
+        copy = tree / place
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
-    return _Assembled(plan, tree, locked)
+        shutil.copyfile(source, copy)
+    compiled = [sys.executable, "-m", "compileall", "-q", "-j", "0", "-s", str(tree)]
+    compiled += ["-p", "/var/task", "--invalidation-mode", "unchecked-hash", str(tree)]
+    run(compiled, "the byte code could not be compiled")
+    size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
+    if for_lambda and size > LAMBDA_BYTES:
+        raise PackagingError(
+            f"the zip would hold {size / 1e6:,.0f} MB and Lambda takes {LAMBDA_BYTES / 1e6:,.0f}: "
+            f"{LOCK} should pin only what the functions import. Delete it, and the next build "
+            "writes it without what only `minutehand dev` needs"
+        )
+    archive = out / ARCHIVE
+    digest = _write_zip(tree, archive)
+    return Built(archive.name, digest, archive.stat().st_size, size, PYTHON)
 
 
-def _seal(part: _Assembled, out: Path, *, python: str, magic: str) -> Built:
-    plan, tree = part.plan, part.tree
-    name = plan.bundle.name
-    archive = out / f"{name}.zip"
-    digest = write_zip(tree, archive)
-    metadata = read_metadata(tree)
-    present = [entry for entry in part.locked if canonicalize_name(entry.name) in metadata]
-    bom = bill_of_materials(name, VERSION, present, metadata)
-    (out / f"{name}.cdx.json").write_text(json.dumps(bom, indent=2) + "\n", "utf-8")
-    (out / f"{name}.licences.tsv").write_text(licence_table(present, metadata), "utf-8")
-    built = Built(
-        name=name,
-        archive=archive.name,
-        sha256=digest,
-        zipped_bytes=archive.stat().st_size,
-        unzipped_bytes=tree_size(tree),
-        python=python,
-        magic=magic,
-        sources_sha256=plan.sources_sha256,
-        made_of=plan.made_of,
-        distributions={entry.name: entry.version for entry in present},
-    )
-    _within_budget(plan.bundle, built, tree)
-    (out / f"{name}.manifest.json").write_text(json.dumps(asdict(built), indent=2) + "\n", "utf-8")
-    return built
+def locked(project: Project, out: Path) -> Path:
+    """The pinned requirements to install: requirements.lock, or uv.lock without its groups.
 
-
-def _install(locked: list[Locked], target: Target, tree: Path, out: Path) -> None:
-    if not locked:
-        return
-    listing = out / f"{tree.name}.requirements.txt"
-    listing.write_text("".join(entry.text for entry in locked), "utf-8")
-    command = [
-        uv(), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
-        "--only-binary", ":all:", "--link-mode", "copy", "--no-config",
-        "--target", str(tree), "--python-version", target.python, "--python", sys.executable,
-        "-r", str(listing),
-    ]  # fmt: skip
-    if target.platform is not None:
-        command += ["--python-platform", target.platform]
-    run_tool(command, "the locked wheels could not be installed")
-
-
-def drop_http2(tree: Path, files: Iterable[Path]) -> None:
-    """Remove HTTP/2 from `tree` unless something there or in `files` switches it on.
-
-    Clients ask for `httpx[http2]` and leave it to their callers whether to speak it.
+    A project without either gets a requirements.lock, to be committed.
     """
-    installed = [path for path in tree.rglob("*.py") if path.parts[len(tree.parts)] not in HTTP]
-    if any(b"http2=True" in path.read_bytes() for path in (*installed, *files)):
-        return
-    for path in tree.iterdir():
-        if path.name.partition("-")[0] in HTTP2:
-            shutil.rmtree(path)
+    lock = project.root / LOCK
+    if not lock.is_file() and (project.root / "uv.lock").is_file():
+        lock = out / LOCK
+        command = [find_tool("uv"), "export", "--quiet", "--directory", str(project.root)]
+        command += ["--frozen", "--no-dev", "--no-emit-project", "--no-emit-package", "minutehand"]
+        lock.write_text(run(command, "uv.lock could not be read"), "utf-8")
+    elif not lock.is_file():
+        command = [find_tool("uv"), "pip", "compile", "--quiet", "--universal", "--generate-hashes"]
+        command += ["--no-emit-index-url", "--python-version", PYTHON, "--python", sys.executable]
+        wanted = "\n".join(sorted(_wanted(project)))
+        lock.write_text(run([*command, "-"], f"{LOCK} could not be made", given=wanted), "utf-8")
+    return lock
 
 
-def _compile(trees: list[Path], target: Target) -> tuple[str, str]:
-    """Write the byte code of all trees; return the version and the magic of what compiled it."""
-    if target.compiler == "host":
+def _wanted(project: Project) -> Iterator[str]:
+    """What this package and the project ask for, extras and this package itself aside."""
+    yield from _ours()
+    file = project.root / "pyproject.toml"
+    about = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
+    asked = list(about.get("project", {}).get("dependencies", []))
+    listed = project.root / "requirements.txt"
+    asked += listed.read_text("utf-8").splitlines() if listed.is_file() else []
+    for line in asked:
         try:
-            compile_trees(trees)
-        except py_compile.PyCompileError as error:
-            raise PackagingError(f"the byte code could not be compiled: {error}") from error
-        return platform.python_version(), MAGIC_NUMBER.hex()
+            wanted = Requirement(line.partition(" #")[0].strip())
+        except InvalidRequirement:
+            continue  # an option, a path, a comment
+        if wanted.name != "minutehand":
+            yield str(wanted)
+
+
+def _ours() -> Iterable[str]:
+    try:
+        return [line for line in requires("minutehand") or () if "extra ==" not in line]
+    except PackageNotFoundError:
+        file = (checkout() or PACKAGE.parents[1]) / "pyproject.toml"
+        found: list[str] = tomllib.loads(file.read_text("utf-8"))["project"]["dependencies"]
+        return found
+
+
+def sources(project: Project) -> Iterator[tuple[Path, Path]]:
+    """Each file of this package's and the project's code, with its place in the zip."""
+    apps = find_apps(project.apps)
+    tops = {PACKAGE}
+    for app in apps:
+        top = app.folder.parents[app.package.count(".") - 1] if "." in app.package else app.folder
+        if "site-packages" not in top.parts:  # else the lock brings it
+            tops.add(top)
+    for root in project.import_roots:
+        tops.update(path for path in root.iterdir() if _is_package(path))
+    for top in sorted(tops):
+        files = [top] if top.is_file() else sorted(top.rglob("*"))
+        for file in files:
+            place = file.relative_to(top.parent)
+            if file.is_file() and _is_needed(place):
+                yield file, place
+
+
+def _is_package(path: Path) -> bool:
+    if path.suffix == ".py":
+        return True
+    usable = path.is_dir() and path.name.isidentifier() and path.name not in NOT_PACKAGES
+    return usable and any(path.glob("*.py"))
+
+
+def _is_needed(place: Path) -> bool:
+    hidden = any(part.startswith((".", "__pycache__")) for part in place.parts)
+    return not (
+        hidden
+        or place.suffix in UNREAD
+        or place.name.startswith("test_")
+        or place.stem in NO_MODULES
+        or NOT_ON_LAMBDA & set(place.parts[1:-1])
+    )
+
+
+def _install(lock: Path, tree: Path, *, for_lambda: bool) -> None:
     command = [
-        str(node_binary()), str(script("minutehand/deploy/compile.mjs")),
-        target.python, bytecode.__file__,
-        *map(str, trees),
+        find_tool("uv"), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:",
+        "--no-config", "--link-mode", "copy", "--target", str(tree), "--python-version", PYTHON,
+        "--python", sys.executable, "-r", str(lock),
     ]  # fmt: skip
-    output = run_tool(command, "the byte code could not be compiled")
-    report = json.loads(output.strip().splitlines()[-1])
-    return report["python"], report["magic"]
+    if for_lambda:
+        command += ["--python-platform", PLATFORM]
+    run(command, "the locked wheels could not be installed")
+    for name in (*IN_THE_RUNTIME, "bin"):
+        for path in (tree / name, *tree.glob(f"{name}-*.dist-info")):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in tree.rglob("*"):
+        if path.name == ".lock" or (path.is_file() and path.suffix in UNREAD):
+            path.unlink()
 
 
-def _within_budget(bundle: Bundle, built: Built, tree: Path) -> None:
-    for what, size, budget in (
-        ("zipped", built.zipped_bytes, bundle.zipped_budget),
-        ("unzipped", built.unzipped_bytes, bundle.unzipped_budget),
-    ):
-        if size > budget:
-            largest = sorted(
-                (
-                    (tree_size(path) if path.is_dir() else path.stat().st_size, path.name)
-                    for path in tree.iterdir()
-                ),
-                reverse=True,
-            )[:5]
-            raise PackagingError(
-                f"{bundle.name} is {size:,} bytes {what}, its budget is {budget:,}; largest: "
-                + ", ".join(f"{name} {bytes_:,}" for bytes_, name in largest)
-                + ". Drop a dependency, or raise the budget in bundles.py with a reason."
-            )
+def _write_zip(folder: Path, target: Path) -> str:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_dir():
+                continue
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), INSTANT)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o100755 if path.suffix == ".so" else 0o100644) << 16
+            archive.writestr(entry, path.read_bytes())
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def find_tool(name: str) -> str:
+    """A program: beside this interpreter first, as a virtual environment need not be active.
+
+    Raises:
+        PackagingError: It is not installed.
+    """
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise PackagingError(f'{name} is not installed: pip install "minutehand[deploy]"')
+    return found
+
+
+def run(command: list[str], what: str, *, given: str | None = None) -> str:
+    """Run a program and return what it printed.
+
+    Raises:
+        PackagingError: It ended with an error; its own words follow `what`.
+    """
+    if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
+        command = [*command, "--system-certs"]  # a company's proxy may sign with its own
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PackagingError(f"{what}: {' '.join(command[:4])}… said\n{done.stdout}{done.stderr}")
+    return done.stdout

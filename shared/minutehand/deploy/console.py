@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from minutehand.app import App, find_apps
-from minutehand.deploy.bundles import PackagingError
+from minutehand.deploy.build import PackagingError
 from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import resource

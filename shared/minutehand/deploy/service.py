@@ -61,5 +61,7 @@ def write_service(project: Project, root: Path) -> None:
     for file in sorted(resource("cloudformation").iterdir()):
         if file.suffix in {".yml", ".cjs", ".js"} and file.name != "stages.yml":
             shutil.copyfile(file, folder / "aws" / file.name)
+    (folder / "aws" / "console.yml").rename(folder / "aws" / "console-true.yml")
+    (folder / "aws" / "console-false.yml").write_text("Resources: {}\n", "utf-8")
     (folder / "stages.json").write_text(json.dumps(read_stages(project), indent=2), "utf-8")
     (folder / "apps.json").write_text(json.dumps(needs_of(project).service(), indent=2), "utf-8")

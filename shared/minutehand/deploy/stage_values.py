@@ -63,7 +63,6 @@ RULES: Mapping[str, Rule] = {
     "allowAnonymous": _one_of("true", "false"),
     "oldestDueSeconds": _number(1, 86_400),
     "uploadDays": _number(1, 3650),
-    "budgetUSD": _number(1, 10_000_000),
     "alarmEmail": (
         (lambda value: bool(re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value))),
         "a mail address",

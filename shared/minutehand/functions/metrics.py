@@ -94,8 +94,4 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
         gauge("worker_seen_seconds", "Since a worker was last seen.").set(
             max(0.0, (now - max(seen)).total_seconds())
         )
-    storage = stats["storage"]
-    for name, what in (("database_bytes", "Size of the database."), ("limit_bytes", "Its limit.")):
-        if storage[name] is not None:
-            gauge(name.replace("limit", "database_limit"), what).set(storage[name])
     return registry

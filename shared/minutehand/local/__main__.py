@@ -26,14 +26,6 @@ def arguments() -> argparse.Namespace:
     )
     up.add_argument("--with-parent", action="store_true", help="stop when the parent process ends")
     up.add_argument("--scratch", action="store_true", help="no durability, for tests")
-    up.add_argument(
-        "--lambda",
-        dest="on_lambda",
-        metavar="FOLDER",
-        nargs="?",
-        const="",
-        help="run the functions as Lambda does; from a folder of unzipped packages, if given",
-    )
     up.add_argument("--supabase-url", help="run beside this Supabase: worker, API, console only")
     reset = commands.add_parser("reset", help="delete the stack's data and keys")
     for command in (up, reset):

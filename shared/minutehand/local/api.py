@@ -81,12 +81,7 @@ def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
             await services.aclose()
 
     functions = Functions(build_worker_routes(supervisor), apps)
-    site = build_site(
-        settings,
-        environ,
-        workers=lambda: [supervisor.pid] if supervisor.pid else [],
-        lifespan=lifespan,
-    )
+    site = build_site(settings, environ, lifespan=lifespan)
     return Host(functions, site, services.hub)
 
 

@@ -28,7 +28,7 @@ FROM_CLI = "… (supabase status -o env prints it)"
 #: Of the launcher's environment, what its children always get.
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
-    | {"LOG_LEVEL", "WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE", "LAMBDA_CONCURRENCY"}
+    | {"LOG_LEVEL", "WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"}
 )
 
 

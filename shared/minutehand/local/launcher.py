@@ -87,7 +87,6 @@ class Launcher:
             remote=remote,
             scratch=self._options.scratch,
             prefer_known=not self._options.any_ports,
-            on_lambda=self._options.on_lambda,
         )
         tasks = [
             asyncio.create_task(self._serve(stack, logs)),

@@ -57,20 +57,10 @@ def ticked(url: str) -> Probe:
     return probe
 
 
-def service_parts(
-    ports: Ports, database_url: str, state: Path, *, on_lambda: str | None = None
-) -> list[Part]:
-    """List everything but Postgres, in the order in which it is started.
-
-    With `on_lambda` the functions run as Lambda runs them instead of in one ASGI process: from
-    the folder of unzipped packages it names, or from the source tree when it is empty.
-    """
+def service_parts(ports: Ports, database_url: str, state: Path) -> list[Part]:
+    """List everything but Postgres, in the order in which it is started."""
     python = sys.executable
     ready = f"http://{LOOPBACK}:{ports.api}/api/health/ready"
-    functions: tuple[str, ...] = ("minutehand.local.api",)
-    if on_lambda is not None:
-        package = ("--package", on_lambda) if on_lambda else ()
-        functions = ("minutehand.local.lambda_functions", *package)
     return [
         Part(
             "gateway",
@@ -93,7 +83,7 @@ def service_parts(
         ),
         Part(
             "api",
-            (python, "-m", *functions),
+            (python, "-m", "minutehand.local.api"),
             ticked(ready),  # before its first tick no job type is known
             {"API_PORT": str(ports.api), "DATABASE_URL": database_url},
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,22 +15,14 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from minutehand.app import App, find_apps
 from minutehand.config import Settings
-from minutehand.local.breaking import break_routes, break_token
 from minutehand.local.users import DEMO_USERS, PASSWORD
 from minutehand.node import node_home
 from minutehand.resources import resource
 from minutehand.web.site import CompressedFiles, ConsoleFiles, security_headers
 
 
-def build_site(
-    settings: Settings, environ: Mapping[str, str], *, workers: Callable[[], list[int]], **more: Any
-) -> Starlette:
-    """Build what CloudFront serves beside the API, and the panel that only this machine has.
-
-    Args:
-        workers: The processes that run jobs.
-        more: For `Starlette`.
-    """
+def build_site(settings: Settings, environ: Mapping[str, str], **more: Any) -> Starlette:
+    """Build what CloudFront serves beside the API; `more` is for `Starlette`."""
     config = console_config(settings, environ)
 
     async def serve_config(_: Request) -> JSONResponse:
@@ -39,7 +31,6 @@ def build_site(
     headers = security_headers(settings, environ)
     routes: list[BaseRoute] = [
         Route("/config.json", serve_config),
-        *break_routes(settings, environ, workers),
         *_vendored_modules(),
         *_pages_of_apps(find_apps(settings.apps), headers),
         Mount("/", app=ConsoleFiles(resource("console"), headers)),
@@ -66,7 +57,6 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "schema": settings.schema_name,
         "stage": settings.stage,
         "demoAccounts": accounts if local and environ.get("DEMO_EMAIL") else [],
-        "breakToken": break_token(environ) if local else None,
     }
 
 

@@ -53,7 +53,6 @@ class Stack:
         scratch: Trade the database's durability for speed; for tests.
         prefer_known: Take the documented ports when they are free.
         remote: Values of a Supabase that runs already; only worker, API and console start then.
-        on_lambda: Run the functions under Lambda's rules, see `service_parts`.
     """
 
     def __init__(
@@ -66,7 +65,6 @@ class Stack:
         external_url: str | None = None,
         scratch: bool = False,
         prefer_known: bool = True,
-        on_lambda: str | None = None,
         remote: Mapping[str, str] | None = None,
     ) -> None:
         self._state = state
@@ -97,7 +95,7 @@ class Stack:
         self._companions = tuple(part.name for part in of_apps)
         self._environment = for_children(self.values, inherited, self.project)
         node_home(self._say)
-        parts = service_parts(self.ports, self.database_url, state.path, on_lambda=on_lambda)
+        parts = service_parts(self.ports, self.database_url, state.path)
         parts += of_apps
         wanted = {part.name for part in parts}
         if remote is not None:

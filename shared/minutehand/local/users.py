@@ -44,7 +44,10 @@ insert into auth.users (
 )
 select
   %(id)s::uuid, 'authenticated', 'authenticated', %(email)s::text, %(hash)s, now(),
-  '{"provider": "email", "providers": ["email"]}',
+  jsonb_build_object(
+    'provider', 'email', 'providers', '["email"]'::jsonb,
+    'minutehand_operator', %(operator)s::boolean
+  ),
   jsonb_build_object(
     'sub', %(id)s::text, 'email', %(email)s::text, 'email_verified', true, 'phone_verified', false
   )
@@ -70,6 +73,7 @@ def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
                 "id": user.id,
                 "email": user.email,
                 "hash": PASSWORD_HASH,
+                "operator": user.workspace_id is None,
                 "identity_id": uuid5(user.id, "email"),
             }
             if connection.execute(_INSERT_USER, values).rowcount:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from minutehand.config import Settings
@@ -19,7 +19,6 @@ from minutehand.queue.models import (
     Artefact,
     Artefacts,
     Cursor,
-    Deploys,
     Enqueued,
     EnqueuedBatch,
     EnqueueOptions,
@@ -39,6 +38,7 @@ from minutehand.queue.models import (
     JobTypes,
     ListedJob,
     LogPage,
+    ManyChanged,
     NewJob,
     QueueStats,
     SortedJobs,
@@ -471,28 +471,6 @@ class UserQueue:
         [found] = (await self._call("job_artefacts", arguments))["artefacts"]
         return Artefact.model_validate(found), base64.b64decode(found["content"])
 
-    async def receipt(self, job_id: JobId | str) -> dict[str, Any]:
-        """The job's signed receipt, as a `minutehand.signing.bundle.JobBundle`.
-
-        Raises:
-            QueueError: `receipt_not_found`, it has none, or is not yours.
-        """
-        found: dict[str, Any] = await self._call("job_receipt", {"p_job_id": job_id})
-        return found
-
-    async def receipts(
-        self, workspace_id: WorkspaceId | str, *, after: int = 0
-    ) -> list[dict[str, Any]]:
-        """A workspace's receipts in order, at most 500 after number `after` of its chain."""
-        arguments = {"p_workspace_id": workspace_id, "p_after": after}
-        found: list[dict[str, Any]] = (await self._call("job_receipts", arguments))["receipts"]
-        return found
-
-    async def signing_keys(self) -> dict[str, Any]:
-        """Every public key that ever signed a receipt, newest first, as a JWK set; anyone may."""
-        found: dict[str, Any] = await self._call("signing_keys", {})
-        return found
-
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat.
 
@@ -511,6 +489,25 @@ class UserQueue:
         """
         arguments = {"p_job_id": job_id} | ({} if payload is None else {"p_payload": payload})
         return Job.model_validate(await self._call("retry_job", arguments))
+
+    async def change_many(
+        self,
+        action: Literal[cancel, retry],
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        limit: int = 1000,
+    ) -> ManyChanged:
+        """Cancel or retry jobs that match; repeat while the answer's `more` is true.
+
+        Args:
+            where: As `list_jobs`: `state`, `job_type`, `queue`, `tag`, `ids`, …
+
+        Raises:
+            QueueError: With word `workspace_not_found`, `forbidden` or `invalid_argument`.
+        """
+        arguments = {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit}
+        return ManyChanged.model_validate(await self._call(f"{action}_jobs", arguments))
 
     async def replay(
         self,
@@ -623,13 +620,6 @@ class UserQueue:
         """
         arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
         return QueueStats.model_validate(await self._call("queue_stats", arguments))
-
-    async def deploys(
-        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 10_080
-    ) -> Deploys:
-        """Which code served jobs, and how attempts of a workspace ended under it; see `stats`."""
-        arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
-        return Deploys.model_validate(await self._call("list_deploys", arguments))
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True

@@ -135,28 +135,6 @@ class DataApi:
         )
         return rows if isinstance(rows, list) else []
 
-    async def rows(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        *,
-        headers: Mapping[str, str],
-        repeatable: bool,
-    ) -> list[dict[str, Any]]:
-        """Read or change rows of a table; returns them."""
-        content = None if row is None else encode(row)
-        rows = await self._send(
-            method,
-            path,
-            headers={**headers, **({} if row is None else {"Content-Type": "application/json"})},
-            content=content,
-            params=httpx.QueryParams(dict(params)),
-            repeatable=repeatable,
-        )
-        return rows if isinstance(rows, list) else []
-
     async def _send(
         self,
         method: str,

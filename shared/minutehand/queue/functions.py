@@ -51,28 +51,6 @@ class WorkerFunctions:
             lambda key: self._send(function, arguments, key, repeatable, attempts)
         )
 
-    async def rows(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str],
-        row: Mapping[str, Any] | None,
-        *,
-        headers: Mapping[str, str],
-        repeatable: bool,
-    ) -> list[dict[str, Any]]:
-        """Read or change rows of a table as `job_worker`, see `DataApi.rows`.
-
-        Raises:
-            ConfigurationError: The key is the project's secret one, which no policy binds.
-        """
-        self._key.refuse_secret()
-        return await self._signed(
-            lambda key: self._api.rows(
-                method, path, params, row, headers={**key, **headers}, repeatable=repeatable
-            )
-        )
-
     async def _signed(self, send: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
         try:
             return await send(self._key.headers())

@@ -77,19 +77,6 @@ class WorkerKey:
             "Authorization": f"Bearer {token}",
         }
 
-    def refuse_secret(self) -> None:
-        """Refuse to go on with the project's secret key, which row level security does not bind.
-
-        Raises:
-            ConfigurationError: There is no key of the worker's own.
-        """
-        if not (self._settings.supabase_worker_key or self._settings.supabase_jwt_secret):
-            raise ConfigurationError(
-                "SUPABASE_WORKER_KEY",
-                "must be set for ctx.table: row level security does not bind the secret key",
-                EXAMPLES["SUPABASE_WORKER_KEY"],
-            )
-
     def forget(self) -> None:
         """Mint again at the next call; for a token that was refused."""
         self._minted = None

@@ -263,6 +263,13 @@ class Enqueued(Model):
     warning: str | None = None
 
 
+class ManyChanged(Model):
+    """How many jobs a call cancelled or retried, and whether others match."""
+
+    count: int
+    more: bool
+
+
 class EnqueuedBatch(Model):
     """The jobs of one bulk enqueue, in the order given."""
 
@@ -280,42 +287,6 @@ class JobCheck(Model):
     command: str | None = None
 
 
-class Deploy(Model):
-    """Code that serves jobs; `source` is where the commit's files can be read."""
-
-    version: str
-    commit: str | None = None
-    source: str | None = None
-    #: None for all.
-    job_types: tuple[str, ...] | None = None
-    first_seen_at: datetime
-    last_seen_at: datetime
-    #: When the next deploy of such types was first seen; None for the one that serves them now.
-    replaced_at: datetime | None = None
-    #: Attempts in between, to the minute.
-    completed: int = 0
-    failed: int = 0
-    retried: int = 0
-    lost: int = 0
-
-
-class Deploys(Model):
-    """Deploys, the latest first, at most 50."""
-
-    now: datetime
-    deploys: tuple[Deploy, ...]
-
-
-class FailuresByDeploy(Model):
-    """How many failures there were since the latest deploy that serves the type, and before."""
-
-    version: str
-    commit: str | None = None
-    first_seen_at: datetime
-    failed_since: int = 0
-    failed_before: int = 0
-
-
 class FailureHistory(Model):
     """Of the latest 2,000 failures: of the job's workspace, for operators of all."""
 
@@ -323,7 +294,6 @@ class FailureHistory(Model):
     #: Of the code that failed so first.
     version: str | None = None
     commit: str | None = None
-    deploy: FailuresByDeploy | None = None
     #: That failed for good, and of how many workspaces they are.
     jobs: int = 0
     workspaces: int = 0
@@ -842,7 +812,6 @@ class JobTypeSpec(Model):
     ageing_seconds: int | None = None
     internal: bool | None = None
     tagged_by: tuple[str, ...] | None = None
-    signed: bool | None = None
     #: `module:function`, and the first lines of its docstring.
     source: str | None = None
     description: str | None = None
@@ -960,12 +929,8 @@ class TopicFollowed(BaseModel):
 
 
 class StorageState(Model):
-    """How full the plan is; `share` is None before the first sample."""
+    """Whether the database takes writes."""
 
-    limit_bytes: int = 0
-    share: float | None = None
-    #: Above 85 %: ended jobs are kept for `retention_floor_days` at most.
-    retention_shortened: bool = False
     #: No write is possible any more.
     read_only: bool = False
     #: The statements that end it.
@@ -999,23 +964,6 @@ class QueueStats(BaseModel):
     """Counts, throughput and percentiles as `queue_stats` returns them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class Storage(Model):
-    """Size of the database when it was last measured; nothing is known before the first tick."""
-
-    sampled_at: datetime | None = None
-    database_bytes: int | None = None
-    #: Of it: jobs with logs and events, and the engine's own tables.
-    jobs_bytes: int | None = None
-    #: Of it: Realtime's messages, kept for three days.
-    messages_bytes: int | None = None
-    growth_bytes_per_day: int | None = None
-    limit_bytes: int | None = None
-    share: float | None = None
-    retention_shortened: bool = False
-    retention_days: dict[str, int] | None = None
-    retention_floor_days: dict[str, int] | None = None
 
 
 def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Who may do what is decided by the SQL functions, under the caller's own token.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -95,53 +95,6 @@ class WebhookWithSecret(Webhook):
     secret: str
 
 
-class AlertMetric(Model):
-    """What may be watched; the name ends in the unit: `_share` (0 to 1), `_seconds`, or jobs."""
-
-    name: str
-    #: As people say it.
-    words: str
-    #: Only of all workspaces together, by an operator.
-    whole: bool = False
-
-
-class AlertTarget(Model):
-    """Where an alert is posted, without its secret address."""
-
-    format: Literal["slack", "json"]
-    host: str
-
-
-class Alert(Model):
-    """A threshold and whether it is reached: `raised_at` is null while it is not."""
-
-    id: str
-    workspace_id: WorkspaceId
-    workspace_name: str | None = None
-    name: str
-    metric: str
-    job_type: str | None = None
-    threshold: float
-    minutes: int
-    whole: bool = False
-    mail: tuple[str, ...] = ()
-    post: AlertTarget | None = None
-    enabled: bool = True
-    raised_at: datetime | None = None
-    value: float | None = None
-    checked_at: datetime | None = None
-    last_job_id: JobId | None = None
-    created_by: str | None = None
-    created_at: datetime
-
-
-class Alerts(Model):
-    """A workspace's alerts by name, and what may be watched."""
-
-    alerts: tuple[Alert, ...]
-    metrics: tuple[AlertMetric, ...] = ()
-
-
 class Quota(Model):
     """How many rows of a kind a workspace may have, and has; counted up to the most."""
 
@@ -171,41 +124,6 @@ class WorkspaceLimits(Model):
     running: int
     quotas: Mapping[str, Quota] = {}
     per_caller: CallerLimits | None = None
-
-
-class RetentionDays(Model):
-    """Days for which ended jobs are kept, by how they ended."""
-
-    completed: int
-    cancelled: int
-    failed: int
-
-
-class TypeRetention(Model):
-    """Days of a job type that has its own."""
-
-    job_type: str
-    days: RetentionDays
-
-
-class Removed(Model):
-    """How many jobs retention removed on a day, UTC."""
-
-    day: date
-    completed: int
-    cancelled: int
-    failed: int
-    removed_at: datetime
-
-
-class Retention(Model):
-    """How long ended jobs are kept, and what was removed in the last 30 days."""
-
-    workspace_id: WorkspaceId
-    days: RetentionDays
-    types: tuple[TypeRetention, ...] = ()
-    checked_at: datetime | None = None
-    removed: tuple[Removed, ...] = ()
 
 
 class WorkspaceSteering:
@@ -324,26 +242,6 @@ class WorkspaceSteering:
             next_cursor=last and Cursor(created_at=last["created_at"], id=last["id"]).encode(),
         )
 
-    async def alerts(self) -> Alerts:
-        """The alerts by name, and what may be watched."""
-        return Alerts.model_validate(await self._ask("list_alerts"))
-
-    async def put_alert(self, alert: Mapping[str, Any]) -> Alert:
-        """Make the alert of that name, or change it.
-
-        Raises:
-            QueueError: With word `invalid_argument`, `unknown_job_type` or `quota_exceeded`.
-        """
-        return Alert.model_validate(await self._ask("put_alert", p_alert=dict(alert)))
-
-    async def delete_alert(self, name: str) -> None:
-        """Remove an alert.
-
-        Raises:
-            QueueError: With word `alert_not_found`.
-        """
-        await self._ask("delete_alert", repeatable=False, p_name=name)
-
     async def limits(self) -> WorkspaceLimits:
         """The limits and their use."""
         return WorkspaceLimits.model_validate(await self._ask("workspace_limits"))
@@ -352,10 +250,6 @@ class WorkspaceSteering:
         """Change what `limits` names; null lifts a limit."""
         await self._ask("set_workspace_limits", p_limits=dict(limits))
         return await self.limits()
-
-    async def retention(self) -> Retention:
-        """How long ended jobs are kept, and what was removed."""
-        return Retention.model_validate(await self._ask("workspace_retention"))
 
     async def _ask(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
         arguments["p_workspace_id"] = self._workspace_id

@@ -29,10 +29,8 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
-    Storage,
     WorkerRunAdmission,
 )
-from minutehand.queue.tables import Table
 
 
 class WorkerQueue:
@@ -159,10 +157,6 @@ class WorkerQueue:
         )
         return Artefact.model_validate(stored)
 
-    def table(self, job_id: JobId, fence: int, name: str, *, schema: str) -> Table:
-        """Rows of a project's own table, of a leased job's tenant."""
-        return Table(self._functions, name, schema=schema, job_id=job_id, fence=fence)
-
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
         """Read the results of a leased job's steps by name, in pages of about 1 MB.
 
@@ -255,10 +249,4 @@ class WorkerQueue:
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        stats = await self._functions.call("queue_stats", arguments)
-        storage = await self._functions.call("storage", {})
-        return QueueStats.model_validate({**stats, "storage": storage})
-
-    async def record_storage(self) -> Storage:
-        """Measure the database's size, at most about once an hour."""
-        return Storage.model_validate(await self._functions.call("record_storage", {}, attempts=1))
+        return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))

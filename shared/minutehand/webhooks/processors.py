@@ -22,7 +22,6 @@ from minutehand.config import Settings
 from minutehand.queue.functions import FunctionStore
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
-from minutehand.webhooks.alerts import Alert, Alerts, MailServer
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.sent import Sent
 from minutehand.webhooks.signing import signed_headers
@@ -75,15 +74,6 @@ class WebhookStore(FunctionStore):
         }
         # a failure that is reported twice counts twice
         return await self._call("webhook_sent", request, repeatable=sent.ok)
-
-    async def alert_recipients(self, job_id: str, fence: int) -> dict[str, Any]:
-        """To whom the leased job of an alert writes: members by mail, and where it is posted.
-
-        Raises:
-            LeaseLost: Another attempt has taken over.
-        """
-        request = {"job_id": job_id, "fence": fence}
-        return await self._call("alert_recipients", request, repeatable=True)
 
     async def _call(
         self, function: str, request: Mapping[str, Any], *, repeatable: bool
@@ -140,21 +130,6 @@ class Webhooks:
         if not noted["enabled"]:
             return Fail(f"{sent.message}; the webhook is disabled", data=data)
         return Retry(sent.message, after=sent.retry_after, data=data)
-
-    async def recipients(self, job_id: str, fence: int) -> dict[str, Any]:
-        """See `WebhookStore.alert_recipients`."""
-        return await self.store.alert_recipients(job_id, fence)
-
-    async def post_alert(
-        self, workspace_id: str, target: Mapping[str, Any], body: Mapping[str, Any]
-    ) -> Sent:
-        """Post an alert to its sealed address, which is its only secret."""
-        try:
-            [url] = await self._secrets.open(workspace_id, [target["sealed_url"]], purpose="alert")
-        except SealBroken:
-            return Sent(ok=False, message="the address cannot be decrypted: set it again")
-        private = target["private_addresses"] is True
-        return await self._send(url, to_json(body), HEADERS, self._answer_seconds, private)
 
     async def post(self, message: Mapping[str, Any]) -> Sent:
         """Sign and post one message; its answer's body is not read."""
@@ -240,13 +215,4 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         events="minimal",
         internal=True,
     )(app.deliver)
-    registry.processor(
-        "alert",
-        payload=Alert,
-        timeout=60,
-        max_attempts=8,
-        backoff=Backoff(first=10, cap=3600),
-        events="minimal",
-        internal=True,
-    )(Alerts(MailServer.from_env(settings.environ), app.recipients, app.post_alert).send)
     return app

@@ -10,15 +10,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
 from minutehand.webhooks.signing import PREFIX
 
 _BYTES = 32
-
-Purpose = Literal["webhook", "alert"]
 
 
 @dataclass(frozen=True)
@@ -47,30 +44,18 @@ class WebhookSecrets:
             ConfigurationError: No key to seal with is set.
         """
         plain = PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
-        return NewSecret(
-            plain, await self._sealer.seal(plain, context=_context(workspace_id, "webhook"))
-        )
+        return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
 
-    async def seal_address(self, workspace_id: str, url: str) -> str:
-        """Seal where alerts of the workspace are posted: with such an address anyone may post.
-
-        Raises:
-            ConfigurationError: No key to seal with is set.
-        """
-        return await self._sealer.seal(url, context=_context(workspace_id, "alert"))
-
-    async def open(
-        self, workspace_id: str, sealed: Sequence[str], *, purpose: Purpose = "webhook"
-    ) -> list[str]:
+    async def open(self, workspace_id: str, sealed: Sequence[str]) -> list[str]:
         """What was sealed for the workspace, in the same order.
 
         Raises:
-            SealBroken: One was sealed for another workspace or purpose, or its key is gone.
+            SealBroken: One was sealed for another workspace, or its key is gone.
         """
-        context = _context(workspace_id, purpose)
+        context = _context(workspace_id)
         return [await self._sealer.open(one, context=context) for one in sealed]
 
 
-def _context(workspace_id: str, purpose: Purpose) -> dict[str, str]:
+def _context(workspace_id: str) -> dict[str, str]:
     # not a vendor's key of the same workspace either
-    return row_context(workspace_id=str(workspace_id), secret=purpose)
+    return row_context(workspace_id=str(workspace_id), secret="webhook")

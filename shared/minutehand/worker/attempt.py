@@ -27,7 +27,6 @@ from minutehand.queue.models import (
     NewJob,
     SettleItem,
 )
-from minutehand.queue.tables import Table
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import trace, tracebacks
 from minutehand.worker.context import JobContext, Updates
@@ -230,10 +229,6 @@ class Attempt:
     async def store_artefact(self, artefact: NewArtefact) -> Artefact:
         """Store a file."""
         return await self._queue.store_artefact(self.job_id, self.fence, artefact)
-
-    def table(self, name: str, schema: str) -> Table:
-        """Rows of an own table."""
-        return self._queue.table(self.job_id, self.fence, name, schema=schema)
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""

@@ -28,7 +28,6 @@ from minutehand.queue.models import (
     RunningStep,
     StepResult,
 )
-from minutehand.queue.tables import Table
 from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import STEP_BACKOFF, Stage, run_graph
@@ -276,9 +275,6 @@ class ContextPort(Protocol):
 
     async def store_artefact(self, artefact: NewArtefact) -> Artefact:
         """Store a file; raises LeaseLost when it was refused."""
-
-    def table(self, name: str, schema: str) -> Table:
-        """Rows of an own table, of the job's tenant."""
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""
@@ -677,20 +673,6 @@ class JobContext:
                 name=name, media_type=media, content=content, keep_seconds=round(seconds(keep))
             )
         )
-
-    # Own tables -----------------------------------------------------------------------------
-
-    def table(self, name: str, *, schema: str = "public") -> Table:
-        """Rows of a table of yours, of the job's tenant alone: `select insert update delete`.
-
-        The table's grants and policies to `job_worker` say what is allowed; see the guide on own
-        tables, also for functions instead of grants. Nothing is read or written once the lease is
-        lost.
-
-        Args:
-            schema: Where the table is; the Data API must expose it.
-        """
-        return self._port.table(name, schema)
 
     # Children -------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ class FanOut:
     Attributes:
         most: Most extra workers one tick starts.
         target_wait_seconds: A backlog should be begun within this time. A short one costs hardly
-            more: run time is billed, on any worker (`make simulate`).
+            more: run time is billed, on any worker.
         typical_seconds: How long a job is taken to run while nothing is known.
         minimum_backlog: Fewer due jobs than this never start an extra worker.
     """

@@ -19,7 +19,7 @@ from typing import Any
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import ReportItem, Storage
+from minutehand.queue.models import ReportItem
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.channel import Channel
@@ -46,7 +46,6 @@ class Worker:
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with each finished tick, e.g. to write its metrics.
-        on_storage: Called about once an hour with the database's size.
         channel: To the process that supervises this one, which learns of each attempt by it.
     """
 
@@ -70,7 +69,6 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[Tick], None] | None = None,
-        on_storage: Callable[[Storage], None] | None = None,
         channel: Channel | None = None,
     ) -> None:
         self.settings = settings
@@ -88,7 +86,6 @@ class Worker:
         self._start_extra_workers = start_extra_workers
         self._most = most
         self._on_tick = on_tick
-        self._on_storage = on_storage
         self._channel = channel
         self._registered: object = None
         self._maintain_at = float("-inf")
@@ -263,7 +260,7 @@ class Worker:
         return summary
 
     async def _maintain_project(self) -> None:
-        """Attach extensions that came later, and measure the database."""
+        """Attach extensions that came later."""
         now = self._clock.monotonic()
         if now < self._maintain_at:
             return
@@ -271,7 +268,6 @@ class Worker:
         try:
             async with asyncio.timeout(self.MAINTAIN_SECONDS):
                 attached = await self.queue.attach_extensions()
-                storage = await self.queue.record_storage()
         except (QueueError, TimeoutError) as error:
             # e.g. a schema of the release before: nothing that a job needs
             logger.info(
@@ -284,8 +280,6 @@ class Worker:
                 "An extension could not be attached",
                 extra={"event": "extensions.refused", "problems": problems},
             )
-        if self._on_storage is not None:
-            self._on_storage(storage)
 
     async def run_forever(
         self,

@@ -91,8 +91,3 @@ def tick_line(
         at_ms=at_ms,
         properties={"worker_id": summary.worker_id, "tick_id": summary.tick_id},
     )
-
-
-def database_line(size_bytes: int, *, stage: str, at_ms: int) -> str:
-    """The metric of the database's size, written about once an hour."""
-    return emf_line({"DatabaseBytes": (size_bytes, "Bytes")}, {"stage": stage}, at_ms=at_ms)

@@ -98,7 +98,6 @@ class JobType(Generic[P]):
     internal: bool = False
     part_of: str | None = None
     tagged_by: tuple[str, ...] = ()
-    signed: bool = False
     schedules: tuple[Schedule, ...] = ()
     around: Sequence[Middleware] = field(default=(), repr=False, compare=False)
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
@@ -175,7 +174,6 @@ class JobType(Generic[P]):
             ageing_seconds=_whole(self.ageing),
             internal=self.internal,
             tagged_by=self.tagged_by,
-            signed=self.signed,
             source=self.source,
             description=self.description,
             schedules=tuple(schedule.wire(self.name) for schedule in self.schedules),
@@ -298,13 +296,6 @@ class Registry:
             more = [each for each in middleware if each not in kind.around]
             self._types[kind.name] = replace(kind, around=(*more, *kind.around))
 
-    def sign_with(self, make: Callable[[], Middleware]) -> None:
-        """Run the middleware that `make` returns around all others of the types that are signed."""
-        if signed := [kind for kind in self if kind.signed]:
-            signer = make()
-            for kind in signed:
-                self._types[kind.name] = replace(kind, around=(signer, *kind.around))
-
     @property
     def publishers(self) -> Mapping[str, Publisher]:
         """What each worker run calls for apps with an outbox of their own, by name."""
@@ -349,7 +340,6 @@ class Registry:
         internal: bool = False,
         part_of: str | None = None,
         tagged_by: Sequence[str] = (),
-        signed: bool = False,
         schedule: Schedules | None = None,
     ) -> Decorator[P]:
         """Register the decorated function as the processor of `job_type`.
@@ -379,7 +369,6 @@ class Registry:
                 as well.
             tagged_by: Fields of the payload whose values become tags of each job, as
                 `customer:42`, so that jobs are found by them at any age; `a.b` reaches inside.
-            signed: Each job ends with a signed receipt, see the page on receipts.
             schedule: When the clock enqueues such jobs: a cron expression for the system, or
                 `Schedule`s for each workspace or one. A deploy changes and removes them.
 
@@ -414,7 +403,6 @@ class Registry:
                 internal=internal,
                 part_of=part_of,
                 tagged_by=tuple(tagged_by),
-                signed=signed,
                 schedules=schedules,
                 around=self._around,  # the list itself: more may be added
                 adapter=TypeAdapter(payload),

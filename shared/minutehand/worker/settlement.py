@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
-from minutehand.queue.errors import ProcessorError, QueueUnavailable
+from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo, JobId, SettleItem
 from minutehand.redaction import data_without_secrets, without_secrets
 from minutehand.worker.context import Suspended, TurnEnded
@@ -133,11 +133,9 @@ def _raised(error: BaseException) -> SettleItem:
         return _item("snoozed", delay_seconds=30.0)
     if isinstance(error, ProcessorError) and not error.retryable:
         return _item("failed", error=error_info(error))
-    told = error_info(error)
-    if isinstance(error, QueueUnavailable) or isinstance(error.__cause__, QueueUnavailable):
-        # the database was unavailable: by this word no circuit breaker counts it against the type
-        told = told.model_copy(update={"type": "QueueUnavailable"})
-    return _item("retry", error=told, retry_after_seconds=retry_after_of(first_of(error)))
+    return _item(
+        "retry", error=error_info(error), retry_after_seconds=retry_after_of(first_of(error))
+    )
 
 
 def _is_decision(error: BaseException) -> bool:
@@ -221,7 +219,7 @@ def _message(error: BaseException) -> str:
 
 
 def _error(kind: str, message: str, data: Mapping[str, Any] | None) -> ErrorInfo:
-    text = without_secrets(clean_text(message))
+    text = without_secrets(clean_text(message[: 2 * MAX_ERROR_MESSAGE]))
     if len(text) > MAX_ERROR_MESSAGE:
         text = text[: MAX_ERROR_MESSAGE - 1] + "…"
     kept: Any = None

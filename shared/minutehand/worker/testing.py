@@ -78,7 +78,6 @@ class ProcessorTest(Generic[P]):
         steps: Results of finished steps and ended waits, by name; may be filled beforehand.
         children: Every child job spawned, by spawn name.
         artefacts: Content of the files it stored, by name.
-        tables: What `ctx.table` gives, by name: a stand-in of yours with the methods it calls.
         remaining: What `ctx.remaining` says.
         around: Middleware to run it in, the first outermost.
     """
@@ -95,7 +94,6 @@ class ProcessorTest(Generic[P]):
     steps: dict[str, Any] = field(default_factory=dict)
     children: dict[str, list[NewJob]] = field(default_factory=dict)
     artefacts: dict[str, bytes] = field(default_factory=dict)
-    tables: Mapping[str, Any] = field(default_factory=dict)
     remaining: float = 300.0
     around: Sequence[Middleware] = ()
     clock: Clock = field(default_factory=FrozenClock)
@@ -238,10 +236,6 @@ class _Stage:
             expires_at=test.clock.now() + timedelta(seconds=artefact.keep_seconds),
             url=f"/api/jobs/{test.job_id}/artefacts/{artefact.name}?key=tested",
         )
-
-    def table(self, name: str, schema: str) -> Any:
-        """The test's stand-in."""
-        return self._test.tables[name]
 
     def remaining(self) -> float:
         """What the test said."""

@@ -1,11 +1,10 @@
-"""The contracts: job specs, messages, answers and rows, each written once for every reader.
+"""The contracts: job specs, messages, answers, receipts and rows, each written once.
 
-The JSON Schemas that the API publishes and the database checks by are made from these models.
+The JSON Schemas that the API publishes are made from these models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -16,24 +15,9 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     model_validator,
 )
-
-from minutehand.signing import models as chains
-from minutehand.signing.canonical import EXACT
-from minutehand.signing.models import (
-    VISIBLE,
-    ChainHashes,
-    Digest,
-    Head,
-    Id,
-    Instant,
-    Row,
-    SealedKey,
-    ShortText,
-    Strict,
-)
-from minutehand.signing.models import Signed as AnySigned
 
 #: Executions that one job spec may ask for: regions times models.
 MAX_EXECUTIONS = 200
@@ -48,38 +32,47 @@ def _whole(value: Any) -> Any:
     """JSON has one kind of number: 2.0 is 2, and neither true nor "2" is a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a whole number")
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError("must be a whole number")
-        return int(value)
-    return value
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("must be a whole number")
+    return int(value)
 
 
-Count = Annotated[int, Field(ge=1, le=50), BeforeValidator(_whole)]
-Seconds = Annotated[int, Field(ge=1, le=86400), BeforeValidator(_whole)]
-Milliseconds = Annotated[int, Field(ge=0, le=86400000), BeforeValidator(_whole)]
-VersionNumber = Annotated[int, Field(ge=0, le=EXACT), BeforeValidator(_whole)]
+#: Something beside blanks.
+_VISIBLE = r"[^ \t\n\r]"
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
+QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=10000, pattern=_VISIBLE)]
 JobspecId = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=200)
 ]
+Version = Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=64)]
 Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
 ModelId = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=200)
 ]
-QuestionId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=VISIBLE)]
-QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=10000, pattern=VISIBLE)]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
 
 class Exact(BaseModel):
-    """A model that takes nothing it does not know, and no text for a number."""
+    """A model that takes nothing it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Benchmark(BaseModel):
-    """What is measured; members beside the name are kept as they came."""
+class Open(BaseModel):
+    """A model that keeps the members it does not know as they came."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Row(BaseModel):
+    """What others wrote; members that are not named do not matter."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Benchmark(Open):
+    """What is measured."""
 
     name: ShortText
 
@@ -90,42 +83,42 @@ class Constraints(Exact):
     regions: Annotated[list[Region], Field(min_length=1, max_length=50)] = Field(
         description="Each once."
     )
-    min_regions: Count = Field(
+    min_regions: Annotated[int, Field(ge=1, le=50), BeforeValidator(_whole)] = Field(
         description="Regions that must succeed; at most as many as there are."
     )
-    timeout: Seconds | None = Field(
+    timeout: Annotated[int, Field(ge=1, le=86400), BeforeValidator(_whole)] | None = Field(
         default=None,
-        description="Seconds from the start of the job until an execution counts as failed; "
-        "3600 when absent.",
-    )
-    stragglers: Literal["keep", "cancel"] = Field(
-        default="keep",
-        description="What becomes of executions still running once min_regions succeeded: "
-        "keep waits for them, cancel ends the job at once.",
+        description="Seconds that each region has for its answers; 3600 when absent.",
     )
 
 
 class Question(Exact):
     """A question with an id of its own."""
 
-    id: QuestionId
+    id: ShortText
     question: QuestionText
     category: ShortText
 
 
-class ModelRef(BaseModel):
+class ModelRef(Open):
     """A model by its id; members beside it are sent to the provider as they came."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
     id: ModelId
+
+
+class Asked(Exact):
+    """A question as sent to a provider."""
+
+    question_id: str
+    question: str
+    category: str | None = None
 
 
 class JobSpec(Exact):
     """A benchmark: questions put to models in regions."""
 
     jobspec_id: JobspecId
-    version: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=64)] | VersionNumber
+    version: Version | Annotated[int, Field(ge=0, le=2**53 - 1)]
     benchmark: Benchmark
     constraints: Constraints
     questions: Annotated[list[QuestionText | Question], Field(min_length=1, max_length=500)] = (
@@ -161,23 +154,12 @@ class JobSpec(Exact):
     @property
     def asked(self) -> list[Asked]:
         """The questions with their ids, in order."""
-        return list(_asked(self.questions))
-
-
-class Asked(Exact):
-    """A question as sent to a provider."""
-
-    question_id: str
-    question: str
-    category: str | None = None
-
-
-def _asked(questions: list[str | Question]) -> Iterator[Asked]:
-    for place, each in enumerate(questions, 1):
-        if isinstance(each, str):
-            yield Asked(question_id=f"q{place}", question=each)
-        else:
-            yield Asked(question_id=each.id, question=each.question, category=each.category)
+        return [
+            Asked(question_id=f"q{place}", question=each)
+            if isinstance(each, str)
+            else Asked(question_id=each.id, question=each.question, category=each.category)
+            for place, each in enumerate(self.questions, 1)
+        ]
 
 
 class JobMessage(Exact):
@@ -201,11 +183,11 @@ class ExecutionMessage(Exact):
 class Response(Exact):
     """One question's answer."""
 
-    question_id: QuestionId
+    question_id: ShortText
     question: QuestionText
-    response: Annotated[str, StringConstraints(min_length=1, max_length=100000, pattern=VISIBLE)]
+    response: Annotated[str, StringConstraints(min_length=1, max_length=100000, pattern=_VISIBLE)]
     category: ShortText | None = None
-    duration_ms: Milliseconds
+    duration_ms: Annotated[int, Field(ge=0, le=86400000)]
 
 
 class OutputData(Exact):
@@ -214,83 +196,74 @@ class OutputData(Exact):
     responses: Annotated[list[Response], Field(min_length=1, max_length=500)]
 
 
-class Output(Exact):
-    """What an execution gave."""
+class NestedData(Exact):
+    """The same once more inside a `data`, as some runners write it."""
 
     data: OutputData
 
 
-class ClosingHashes(ChainHashes):
-    """What a closing receipt vouches for, each as sha256:<hex> over canonical JSON (RFC 8785)."""
+class Output(Exact):
+    """What an execution gave; this app writes the direct form, and reads both."""
 
-    jobspec: Digest = Field(description="Of the job spec.")
+    data: OutputData | NestedData
+
+    @property
+    def responses(self) -> list[Response]:
+        """The answers, whichever form they came in."""
+        return (self.data.data if isinstance(self.data, NestedData) else self.data).responses
 
 
-class Hashes(ClosingHashes):
+class Hashes(Exact):
     """What a receipt vouches for, each as sha256:<hex> over canonical JSON (RFC 8785)."""
 
-    output: Digest = Field(description="Of the member `output`.")
+    jobspec: Digest = Field(description="Of the job spec.")
+    output: Digest | None = Field(default=None, description="Of the member `output`.")
 
 
-class Signed(AnySigned):
+class Signed(Exact):
     """What receipts of both kinds state; see the app's README for every member."""
 
+    id: UUID
+    workspace_id: UUID
+    job_id: UUID
     jobspec_id: JobspecId
-    jobspec_version: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=64)]
-    completed_at: Instant
+    jobspec_version: Version
+    issued_at: Instant
+    software: ShortText
+    hashes: Hashes
+    key_id: str
+    signature: str
 
 
 class Receipt(Signed):
     """A signed statement of one execution."""
 
-    format: Literal["minutehand-beacon-receipt/1"]
-    execution_id: Id
+    format: Literal["minutehand-beacon-receipt/2"]
+    execution_id: UUID
     region: Region
     provider: ShortText
     model: ModelId
-    started_at: Instant
     output: Output
-    hashes: Hashes
-
-
-class ClosedExecution(Strict):
-    """One execution as its job's closing receipt states it."""
-
-    execution_id: Id
-    region: Region
-    model: ModelId
-    status: Literal["completed", "failed", "cancelled"]
-    error: str | None = Field(description="Why it failed.")
-    receipt: Digest | None = Field(description="Of its whole receipt; null when it has none.")
 
 
 class Closing(Signed):
-    """The signed end of a job: all that was asked, what it came to, and every receipt of it."""
+    """The signed end of a job: what it came to, and how many receipts it has."""
 
-    format: Literal["minutehand-beacon-closing/1"]
-    status: Literal["completed", "failed", "cancelled"]
-    error: str | None = Field(description="Why the job failed.")
+    format: Literal["minutehand-beacon-closing/2"]
+    status: Literal["completed", "failed"]
+    error: str | None
     reached: list[Region] = Field(description="Regions in which every model answered.")
-    receipts: Annotated[int, Field(ge=0, le=MAX_EXECUTIONS)] = Field(
-        description="How many executions have a receipt."
-    )
-    executions: Annotated[list[ClosedExecution], Field(min_length=1, max_length=MAX_EXECUTIONS)]
-    started_at: Instant | None
-    hashes: ClosingHashes
+    executions: int = Field(description="How many were asked for.")
+    receipts: int = Field(description="How many of them have a receipt.")
 
 
 class Bundle(Exact):
-    """A job's receipts and closing, with its job spec, to be verified without asking anyone."""
+    """A job's spec and receipts, to be verified without asking anyone."""
 
-    format: Literal["minutehand-beacon-bundle/1"] = "minutehand-beacon-bundle/1"
-    jobspec: dict[str, Any] | None = None
-    receipts: Annotated[list[dict[str, Any]], Field(max_length=1000)]
-    closing: dict[str, Any] | None = Field(
-        default=None, description="By the schema closing; absent while the job is running."
-    )
-    running: Literal[True] | None = Field(
-        default=None, description="The job had not ended: receipts may follow, and nothing closes."
-    )
+    format: Literal["minutehand-beacon-bundle/2"] = "minutehand-beacon-bundle/2"
+    jobspec: dict[str, Any]
+    receipts: Annotated[list[dict[str, Any]], Field(max_length=MAX_EXECUTIONS)]
+    closing: dict[str, Any] | None = Field(description="Null while the job has not ended.")
 
 
 class JobRow(Row):
@@ -301,7 +274,7 @@ class JobRow(Row):
     jobspec_id: str
     version: str
     spec: dict[str, Any]
-    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
 
 
 class ExecutionRow(Row):
@@ -310,9 +283,8 @@ class ExecutionRow(Row):
     id: UUID
     region: str
     model: str
-    provider: str | None = None
-    provider_task: str | None = None
-    started_at: AwareDatetime | None = None
+    status: ExecutionStatus = "pending"
+    receipt: dict[str, Any] | None = None
 
 
 class StartedJob(Row):
@@ -322,50 +294,21 @@ class StartedJob(Row):
     executions: list[ExecutionRow] = Field(default_factory=list)
 
 
-class ProviderHealth(Row):
-    """What is known of one provider in one region, over all workers."""
-
-    provider: str
-    region: str
-    failures: int = 0
-    open_until: AwareDatetime | None = None
-
-
 class StartedExecution(Row):
-    """What a leased `beacon_execution` works on; `over` says why it is not to run."""
+    """What a leased `beacon_execution` works on; None where it is gone."""
 
     execution: ExecutionRow | None
     job: JobRow | None = None
-    over: str | None = None
-    receipt: dict[str, Any] | None = None
-    key: SealedKey | None = None
-    head: Head | None = None
-    health: list[ProviderHealth] = Field(default_factory=list)
-    #: The database's clock: the one that all instants of a receipt are read from.
-    now: AwareDatetime | None = None
 
 
-class Issued(chains.Issued):
-    """What became of a receipt, and whether it was the last that its job needed."""
+class Ended(Row):
+    """What a job came to."""
 
-    enough: bool = False
-
-
-class Closed(chains.Unsigned):
-    """A job's end: as it was stored with its closing receipt, or what that must state."""
-
-    spec: dict[str, Any] = Field(default_factory=dict)
-    status: JobStatus | None = None
-    reached: list[str] = Field(default_factory=list)
-    missing: list[str] = Field(default_factory=list)
+    status: JobStatus
+    reached: list[str]
     error: str | None = None
-
-
-class OutboxRow(Row):
-    """A claimed row of the outbox; the message is as it was stored, of any version."""
-
-    id: UUID
-    message: Any
+    receipts: int
+    executions: int
 
 
 #: By the names under /api/v1/schemas.
@@ -381,13 +324,15 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a contract.
-
-    Raises:
-        KeyError: No contract has this name.
-    """
+    """The JSON Schema (2020-12) of a contract; KeyError where none has this name."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"/api/v1/schemas/{name}",
         **SCHEMAS[name].model_json_schema(),
     }
+
+
+def first_problem(error: ValidationError, whole: str = "the document") -> str:
+    """The first thing wrong with a value, and where; `whole` names the value itself."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

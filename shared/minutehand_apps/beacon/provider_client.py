@@ -15,9 +15,15 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from minutehand.queue.foreign import NoAnswer, connect, exchange
 from minutehand.queue.lean_httpx import httpx
-from minutehand.signing.models import Row, first_problem
 from minutehand.worker.remote import RemoteFailed, RemoteTask
-from minutehand_apps.beacon.models import DEFAULT_MODEL, ExecutionRow, JobSpec, ModelId, Output
+from minutehand_apps.beacon.models import (
+    DEFAULT_MODEL,
+    ExecutionRow,
+    JobSpec,
+    ModelId,
+    Row,
+    first_problem,
+)
 from minutehand_apps.beacon.responses import OutputRejected, read_output
 from minutehand_apps.beacon.settings import Provider
 
@@ -48,15 +54,6 @@ class Result(Row):
 
 
 A = TypeVar("A", bound=Row)
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderAnswer:
-    """What a provider gave."""
-
-    provider: str
-    model: str
-    output: Output
 
 
 def connections(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
@@ -103,7 +100,7 @@ class AtProvider:
             return RemoteTask("running")
         return RemoteTask(task.status, task.error)  # type: ignore[arg-type]
 
-    async def result(self, task_id: str) -> ProviderAnswer:
+    async def result(self, task_id: str) -> dict[str, Any]:
         """Fetch the answers, and refuse those of anything else than what was asked."""
         result = await self._ask(Result, "GET", f"/{task_id}/result")
         asked, name = self.execution, self.name
@@ -117,14 +114,18 @@ class AtProvider:
             output = read_output(result.data, self.spec)
         except OutputRejected as error:
             raise RemoteFailed(f"{name}: {error}") from error
-        return ProviderAnswer(name, result.model, output)
+        return {
+            "provider": name,
+            "model": result.model,
+            "output": output.model_dump(mode="json", exclude_none=True),
+        }
 
     async def cancel(self, task_id: str) -> None:
         """Ask it to stop; what it answers changes nothing."""
-        await cancel(self.http, self.provider, task_id)
+        await self._call("POST", f"/{task_id}/cancel")
 
     async def _ask(self, kind: type[A], method: str, path: str, **sent: Any) -> A:
-        told = await _call(self.http, self.provider, method, path, **sent)
+        told = await self._call(method, path, **sent)
         try:
             return kind.model_validate(told)
         except ValidationError as error:
@@ -132,28 +133,21 @@ class AtProvider:
                 f"{self.name} answered in a wrong format: {first_problem(error, 'the answer')}"
             ) from error
 
-
-async def cancel(http: httpx.AsyncClient, provider: Provider, task_id: str) -> None:
-    """Ask a provider to stop; raises RemoteFailed if it could not be asked."""
-    await _call(http, provider, "POST", f"/{task_id}/cancel")
-
-
-async def _call(
-    http: httpx.AsyncClient, provider: Provider, method: str, path: str, **sent: Any
-) -> dict[str, Any]:
-    if provider.token is not None:
-        sent["headers"] = {**sent.get("headers", {}), "Authorization": f"Bearer {provider.token}"}
-    url = f"{provider.url}/v1/executions{path}"
-    try:
-        answer = await exchange(http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent)
-    except NoAnswer as error:
-        raise RemoteFailed(f"{provider.name} {error}") from error
-    if answer.status not in {200, 201, 202}:
-        raise RemoteFailed(f"{provider.name} answered with status {answer.status}")
-    told = answer.object()
-    if told is None:
-        raise RemoteFailed(f"{provider.name} must answer with a JSON object")
-    return told
+    async def _call(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
+        if self.provider.token is not None:
+            bearer = {"Authorization": f"Bearer {self.provider.token}"}
+            sent["headers"] = {**sent.get("headers", {}), **bearer}
+        url = f"{self.provider.url}/v1/executions{path}"
+        try:
+            answer = await exchange(self.http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent)
+        except NoAnswer as error:
+            raise RemoteFailed(f"{self.name} {error}") from error
+        if answer.status not in {200, 201, 202}:
+            raise RemoteFailed(f"{self.name} answered with status {answer.status}")
+        told = answer.object()
+        if told is None:
+            raise RemoteFailed(f"{self.name} must answer with a JSON object")
+        return told
 
 
 def _id_of(model: Any) -> str:

@@ -9,8 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from minutehand.signing.models import first_problem
-from minutehand_apps.beacon.models import Asked, JobSpec, Output, OutputData, Response
+from minutehand_apps.beacon.models import (
+    Asked,
+    JobSpec,
+    Output,
+    OutputData,
+    Response,
+    first_problem,
+)
 
 
 class OutputRejected(Exception):
@@ -42,13 +48,6 @@ def read_output(data: Any, spec: JobSpec) -> Output:
         raise OutputRejected(f"an answer to a question that was not asked: {_listed(extra)}")
     responses = [_response(each, by_id[each.question_id]) for each in asked]
     return Output(data=OutputData(responses=responses))
-
-
-def problem_with(output: Output, spec: JobSpec) -> str | None:
-    """Say how an output differs from one answer per question in order; None when it does not."""
-    given = [(each.question_id, each.question, each.category) for each in output.data.responses]
-    asked = [(each.question_id, each.question, each.category) for each in spec.asked]
-    return None if given == asked else "there must be one answer per question, in order"
 
 
 def _response(asked: Asked, answer: dict[str, Any]) -> Response:

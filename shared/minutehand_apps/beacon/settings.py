@@ -9,8 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from minutehand.config import ConfigurationError, read_text
-from minutehand.signing.models import ShortText
-from minutehand_apps.beacon.models import Region
+from minutehand_apps.beacon.models import Region, ShortText
 
 VARIABLE = "BEACON_PROVIDERS"
 EXAMPLE = '[{"name": "acme", "url": "https://eu.acme.example", "regions": ["eu-west"]}]'

@@ -5,76 +5,28 @@ What is allowed, and what is one transaction, is decided in SQL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
-
-from pydantic import Field
 
 from minutehand.queue.functions import FunctionStore
-from minutehand.signing.models import Row
-from minutehand_apps.beacon.models import (
-    Closed,
-    Issued,
-    OutboxRow,
-    StartedExecution,
-    StartedJob,
-)
-
-
-class ProviderReport(Row):
-    """How a provider did its part."""
-
-    provider: str
-    region: str
-    ok: bool
-    error: str | None = None
-
-
-class Reconciled(Row):
-    """What the reconciler found and repaired, by kind; `ran` is False when another was faster."""
-
-    ran: bool
-    found: dict[str, int] = Field(default_factory=dict)
-
-
-class AbandonedTask(Row):
-    """Work that a provider still does though no one waits for it."""
-
-    provider: str
-    provider_task: str
+from minutehand_apps.beacon.models import Ended, StartedExecution, StartedJob
 
 
 class WorkerStore(FunctionStore):
     """What the worker may do, as `job_worker`; every call may be repeated.
 
-    Each for a leased job raises LeaseLost when another attempt has taken over; nothing was
-    stored then.
+    Each for a leased job raises LeaseLost when another attempt has taken over.
     """
 
-    async def claim_outbox(self, *, limit: int) -> list[OutboxRow]:
-        """Take messages that are due, oldest first; each is offered again after its backoff."""
+    async def publish(self, *, limit: int) -> int:
+        """Enqueue messages of the outbox that are due; returns how many jobs were made."""
         # once: a run that cannot publish must not wait for it; the next round is a second away
-        answer = await self._functions.call("beacon_claim_outbox", {"p_limit": limit}, attempts=1)
-        return [OutboxRow.model_validate(row) for row in answer["rows"]]
-
-    async def publish(self, ids: Sequence[UUID], refused: Sequence[Mapping[str, str]]) -> int:
-        """Enqueue claimed messages and make the refused ones dead letters; returns how many."""
-        answer = await self._functions.call(
-            "beacon_publish", {"p_ids": [str(each) for each in ids], "p_refused": list(refused)}
-        )
+        answer = await self._functions.call("beacon_publish", {"p_limit": limit}, attempts=1)
         return int(answer["published"])
 
-    async def reconcile(self, *, every_seconds: int) -> Reconciled:
-        """Find and repair what should not be, unless a worker did within `every_seconds`."""
-        arguments = {"p_every_seconds": every_seconds}
-        answer = await self._functions.call("beacon_reconcile", arguments, attempts=1)
-        return Reconciled.model_validate(answer)
-
-    async def take_abandoned(self) -> list[AbandonedTask]:
-        """Take tasks that providers must be asked to stop; each is returned once."""
-        answer = await self._functions.call("beacon_take_abandoned", {}, repeatable=False)
-        return [AbandonedTask.model_validate(each) for each in answer["tasks"]]
+    async def reconcile(self) -> int:
+        """End jobs that ended in the queue without their processor; returns how many."""
+        return int((await self._functions.call("beacon_reconcile", {}, attempts=1))["ended"])
 
     async def start(self, job_id: str, fence: int) -> StartedJob:
         """Start the job of a leased `beacon_job`."""
@@ -83,18 +35,13 @@ class WorkerStore(FunctionStore):
         )
 
     async def finish(
-        self, job_id: str, fence: int, receipt: Mapping[str, Any] | None = None
-    ) -> Closed:
-        """End the job of a leased `beacon_job` with its closing receipt, or learn what to sign."""
-        more = {} if receipt is None else {"receipt": dict(receipt)}
-        return Closed.model_validate(
+        self, job_id: str, fence: int, closing: Mapping[str, Any] | None = None
+    ) -> Ended:
+        """What the job of a leased `beacon_job` came to; it ends with its closing receipt."""
+        more = {} if closing is None else {"closing": dict(closing)}
+        return Ended.model_validate(
             await self._functions.call_held("beacon_finish", job_id, fence, **more)
         )
-
-    async def close(self, receipt: Mapping[str, Any] | None = None) -> Closed:
-        """Close a job that ended without its processor, or learn of one and what to sign."""
-        arguments = {} if receipt is None else {"p_job_id": receipt["job_id"], "p_receipt": receipt}
-        return Closed.model_validate(await self._functions.call("beacon_close", arguments))
 
     async def start_execution(self, job_id: str, fence: int) -> StartedExecution:
         """Start the execution of a leased `beacon_execution`."""
@@ -102,31 +49,20 @@ class WorkerStore(FunctionStore):
             await self._functions.call_held("beacon_start_execution", job_id, fence)
         )
 
-    async def note_execution(
-        self, job_id: str, fence: int, *, provider: str | None, task: str | None
-    ) -> None:
-        """Note which provider works on a leased execution, for the run after a wait."""
-        await self._functions.call_held(
-            "beacon_note_execution", job_id, fence, provider=provider, task=task
+    async def issue(self, job_id: str, fence: int, receipt: Mapping[str, Any]) -> dict[str, Any]:
+        """Store a signed receipt, once; returns the first."""
+        answer = await self._functions.call_held(
+            "beacon_issue", job_id, fence, receipt=dict(receipt)
         )
+        stored: dict[str, Any] = answer["receipt"]
+        return stored
 
-    async def issue(self, job_id: str, fence: int, receipt: Mapping[str, Any]) -> Issued:
-        """Store a signed receipt, or learn after which one it must be signed again."""
-        return Issued.model_validate(
-            await self._functions.call_held("beacon_issue", job_id, fence, receipt=dict(receipt))
-        )
-
-    async def cancel_stragglers(self, job_id: str, fence: int) -> None:
-        """Cancel the other executions of a leased execution's job."""
-        await self._functions.call_held("beacon_cancel_stragglers", job_id, fence)
-
-    async def report_providers(self, reports: Sequence[ProviderReport]) -> None:
-        """Record the outcomes of calls of providers; each provider and region at most once."""
-        await self._functions.call(
-            "beacon_report_providers", {"p_reports": [each.model_dump() for each in reports]}
-        )
+    async def signing_key(self, made: Mapping[str, str] | None = None) -> dict[str, str] | None:
+        """The app's key, sealed; `made` is stored where there is none yet."""
+        found: dict[str, str] | None = await self._functions.call("beacon_key", {"p_made": made})
+        return found
 
     async def health(self) -> dict[str, Any]:
-        """Read the outbox's depth and the providers' state."""
+        """Read the outbox's depth, oldest message and dead letters."""
         found: dict[str, Any] = await self._functions.call("beacon_health", {}, attempts=1)
         return found

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from minutehand.local.users import ACME
 from tests.e2e.console.browsers import FLAGS, chromium
-from tests.e2e.console.people import ADA, OLGA, Visitor
+from tests.e2e.console.people import ADA, Visitor
 from tests.e2e.console.story import Story, tell
 from tests.support.stacks import RunningStack, running_stack
 
@@ -42,17 +42,13 @@ SHOWN = {
     "waterfall-wide-light",
     "waterfall-narrow-dark",
     "types-wide-light",
-    "alerts-wide-light",
-    "on-call-wide-light",
     "workers-wide-dark",
 }
-#: Pages that people on call see.
-ON_CALL = {"on-call": "/jobs", "workers": "/workers", "all-failures": "/failures"}
 #: Pages of the menu, which are looked at empty and failing, too.
 MENU = {
     name: f"/{name}"
     for name in (
-        "jobs", "types", "logs", "operations", "failures", "schedules", "webhooks", "alerts",
+        "jobs", "types", "logs", "operations", "failures", "schedules", "webhooks",
         "limits", "members", "activity", "benchmarks", "chat", "accounts", "plans", "trainings",
     )
 }  # fmt: skip
@@ -141,16 +137,17 @@ def visitor_of(
 def take_full(
     browser: Browser, camera: Camera, stack: RunningStack, story: Story, look: str
 ) -> None:
-    """Take the pages of a stack that was told the story, of members and of people on call."""
-    for who, pages in ((ADA, pages_of(story)), (OLGA, ON_CALL)):
-        wanted = {name: path for name, path in pages.items() if camera.wants(f"{name}-{look}")}
-        if not wanted:
-            continue
-        visitor = visitor_of(browser, stack, look, str(ACME) if who is ADA else None, who)
-        for name, path in wanted.items():
-            visitor.open(path)
-            camera.take(visitor.page, f"{name}-{look}")
-        visitor.close()
+    """Take the pages of a stack that was told the story."""
+    wanted = {
+        name: path for name, path in pages_of(story).items() if camera.wants(f"{name}-{look}")
+    }
+    if not wanted:
+        return
+    visitor = visitor_of(browser, stack, look, str(ACME), ADA)
+    for name, path in wanted.items():
+        visitor.open(path)
+        camera.take(visitor.page, f"{name}-{look}")
+    visitor.close()
 
 
 def take_bare(browser: Browser, camera: Camera, stack: RunningStack, look: str) -> None:

@@ -163,20 +163,6 @@ def fail(stack: RunningStack, workspace_id: str) -> str:
     return f"/jobs/{job}"
 
 
-def watch_thresholds(stack: RunningStack, workspace_id: str) -> None:
-    """Two alerts, one of them raised."""
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into queue.alerts (workspace_id, name, metric, threshold, minutes, mail,"
-            " raised_at, value, checked_at) values"
-            " (%(id)s, 'Too many failures', 'failure_share', 0.02, 60, '{ada@acme.test}',"
-            " now() - interval '4 minutes', 0.031, now() - interval '20 seconds'),"
-            " (%(id)s, 'Digests are late', 'queue_p95_seconds', 30, 15, '{}', null, 0.4,"
-            " now() - interval '20 seconds')",
-            {"id": workspace_id},
-        )
-
-
 def tell(stack: RunningStack, workspace_id: str) -> Story:
     """Make jobs of several types in every state, and what the apps show."""
     benchmark, plan, chat, video = asyncio.run(show_apps(stack, workspace_id))
@@ -223,7 +209,6 @@ def tell(stack: RunningStack, workspace_id: str) -> Story:
         time.sleep(0.7)
     reports.report(lease, **at(68, "statements", "Statement 7 of 12 from the bank"))
     reports.report(lease, logs=[{"level": "warning", "message": "Statement 7 is late"}])
-    watch_thresholds(stack, workspace_id)
     return Story(
         family=publish(stack, workspace_id),
         running=f"/jobs/{running}",

@@ -43,7 +43,6 @@ def paths(
     room = f"/api/workspaces/{workspace['id']}"
     schedule = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "job_type": worker.job_type}
     api("PUT", f"{room}/schedules/nightly", schedule)
-    api("PUT", f"{room}/alerts/{'late' * 20}", {"metric": "queue_p95_seconds", "threshold": 9})
     api("POST", f"{room}/webhooks", {"url": f"https://hooks.example/{'long' * 30}"})
     with stack.connect() as connection:
         account, imported = connection.execute(
@@ -76,8 +75,6 @@ PATHS = [
     "/failures",
     "/schedules",
     "/webhooks",
-    "/alerts",
-    "/limits",
     "/members",
     "/activity",
     "/accounts",
@@ -85,7 +82,6 @@ PATHS = [
     "IMPORT",
     "/contacts",
     "/workspace/settings/api",
-    "/break-it",
     "/nowhere",
 ]
 

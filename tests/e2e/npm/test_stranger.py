@@ -111,8 +111,8 @@ def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked:
     assert package["name"] == "minutehand"
     assert package["version"] != "0.0.0"
     assert "dependencies" not in package
-    # the modules that define an element: a bundler drops what is imported for nothing else
-    assert package["sideEffects"] == ["./element.js", "./elements.js"]
+    # the module that defines an element: a bundler drops what is imported for nothing else
+    assert package["sideEffects"] == ["./element.js"]
     assert package["peerDependenciesMeta"] == {"react": {"optional": True}}
     assert {name for name in imported if not name.startswith(".")} == set()
 

@@ -116,14 +116,8 @@ JOB_PARTS = ("", "/logs", "/events", "/explain", "/attempts", "/steps", "/trace"
 USER_ROUTES = [
     ("POST", "/api/jobs"),
     ("POST", "/api/jobs/bulk"),
-    ("POST", "/api/jobs/redrive"),
-    ("POST", "/api/operations"),
-    ("POST", "/api/operations/count"),
-    ("GET", f"/api/operations/{UNKNOWN}"),
-    *(
-        ("POST", f"/api/operations/{UNKNOWN}/{verb}")
-        for verb in ("pause", "resume", "stop", "undo")
-    ),
+    ("POST", "/api/jobs/cancel"),
+    ("POST", "/api/jobs/retry"),
     ("POST", "/api/events"),
     ("POST", "/api/uploads"),
     ("GET", "/api/jobs"),
@@ -206,11 +200,9 @@ async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
         await eve.get(f"/api/workspaces/{ACME_ID}/events"),
         await eve.get("/api/status", params={"workspace_id": ACME_ID}),
         await eve.post(
-            "/api/operations",
-            json={"workspace_id": ACME_ID, "action": "cancel", "filter": {"ids": [theirs.id]}},
+            "/api/jobs/cancel", json={"workspace_id": ACME_ID, "filter": {"ids": [theirs.id]}}
         ),
-        await eve.get("/api/operations", params={"workspace_id": ACME_ID}),
-        await eve.post("/api/jobs/redrive", json={"workspace_id": ACME_ID}),
+        await eve.post("/api/jobs/retry", json={"workspace_id": ACME_ID}),
         await eve.post("/api/events", json={"workspace_id": ACME_ID, "name": "x"}),
         await eve.post(
             "/api/uploads",

@@ -76,17 +76,10 @@ class Wakes:
 
 
 async def test_what_may_run_again_wakes_a_worker(
-    room: str, hand: Hand, ada: httpx.AsyncClient, settings: Settings, stack: RunningStack
+    room: str, hand: Hand, ada: httpx.AsyncClient, settings: Settings
 ) -> None:
-    """Else the jobs of a resumed workspace or operation wait for the next minute."""
+    """Else the jobs of a resumed workspace wait for the next minute."""
     wakes = Wakes()
-    with stack.connect() as connection:
-        [operation] = connection.execute(
-            "insert into queue.operations (workspace_id, name, action, filter, most, advance_at,"
-            " created_at)"
-            " values (%s, 'o', 'retry', '{}', 1, now() + interval '1 day', now()) returning id",
-            (room.rpartition("/")[2],),
-        ).fetchone() or [None]
     job = {"workspace_id": room.rpartition("/")[2], "job_type": hand.job_type}
     services = Services(settings, waker=wakes)
     app = build_app(settings, services=services)
@@ -100,14 +93,9 @@ async def test_what_may_run_again_wakes_a_worker(
         await api.post("/api/jobs", json=job)
         before = list(wakes.reasons)
         resumed = await api.post(f"{room}/resume", json={})
-        steered = [
-            (await api.post(f"/api/operations/{operation}/{action}")).status_code
-            for action in ("pause", "resume")
-        ]
 
     assert resumed.status_code == 200
-    assert steered == [200, 200]
-    assert wakes.reasons[len(before) :] == ["resume", "operation"]
+    assert wakes.reasons[len(before) :] == ["resume"]
 
 
 async def test_a_schedule_is_created_changed_previewed_and_deleted(
@@ -189,60 +177,19 @@ async def test_deliveries_of_a_webhook_are_paged(
     refused(await ada.get(f"{path}/deliveries", params={"cursor": "x"}), 400, "invalid_argument")
 
 
-async def test_limits_and_retention_are_read_by_members_and_set_by_managers(
+async def test_limits_are_read_by_members_and_set_by_managers(
     room: str, ada: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
     """The numbers of the operations page."""
     changed = await ada.patch(f"{room}/limits", json={"own_max_running": 3})
     limits = (await bob.get(f"{room}/limits")).json()
-    kept = (await bob.get(f"{room}/retention")).json()
     lifted = await ada.patch(f"{room}/limits", json={"own_max_running": None})
 
     assert changed.json() == limits
     assert (limits["own_max_running"], limits["running"]) == (3, 0)
-    assert set(kept["days"]) == {"completed", "cancelled", "failed"}
-    assert kept["removed"] == []
     assert lifted.json()["own_max_running"] is None
 
 
-async def test_an_alert_is_made_changed_listed_and_deleted(
-    room: str, hand: Hand, ada: httpx.AsyncClient, bob: httpx.AsyncClient
-) -> None:
-    """By its name, which may hold a slash; mail goes to members of the workspace alone."""
-    path = f"{room}/alerts/nightly%2Ffailures"
-
-    made = await ada.put(path, json={"metric": "failed", "threshold": 2, "mail": [BOB.email]})
-    changed = await ada.put(
-        path, json={"metric": "failure_share", "threshold": 0.5, "job_type": hand.job_type}
-    )
-    listed = (await bob.get(f"{room}/alerts")).json()["alerts"]
-    strange = await ada.put(
-        path, json={"metric": "failed", "threshold": 2, "mail": ["eve@elsewhere.test"]}
-    )
-    plain = {"metric": "failed", "threshold": 2}
-    slack = {"format": "slack", "url": "https://hooks.slack.com/services/T0/B0/secret"}
-    posted = await ada.put(path, json={**plain, "post": slack})
-    kept = (await ada.put(path, json=plain)).json()
-    nowhere = await ada.put(path, json={**plain, "post": {**slack, "url": "ftp://example.com/x"}})
-    removed = (await ada.put(path, json={**plain, "post": None})).json()
-    deleted = await ada.delete(path)
-
-    assert posted.json()["post"] == kept["post"] == {"format": "slack", "host": "hooks.slack.com"}
-    assert "secret" not in posted.text
-    refused(nowhere, 422, "validation_failed")
-    assert removed["post"] is None
-    assert (made.status_code, made.json()["mail"]) == (200, [BOB.email])
-    assert (made.json()["minutes"], made.json()["raised_at"]) == (15, None)
-    measured = {"value": None, "checked_at": None}  # by maintenance, once a minute
-    assert [{**alert, **measured} for alert in listed] == [{**changed.json(), **measured}]
-    assert (listed[0]["name"], listed[0]["job_type"]) == ("nightly/failures", hand.job_type)
-    assert listed[0]["mail"] == []
-    refused(strange, 422, "invalid_argument")
-    assert deleted.status_code == 204
-    refused(await ada.delete(path), 404, "alert_not_found")
-
-
-ALERT: dict[str, Any] = {"metric": "queued", "threshold": 1}
 SCHEDULE: dict[str, Any] = {
     "cron": "* * * * *",
     "job_type": "enrich_account",
@@ -258,10 +205,8 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", f"/webhooks/{uuid.uuid4()}/rotate-secret", None),
     ("DELETE", f"/webhooks/{uuid.uuid4()}", None),
     ("PATCH", "/limits", {"own_max_running": 1}),
-    ("PUT", "/alerts/a", ALERT),
-    ("DELETE", "/alerts/a", None),
 ]
-READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits", "/retention", "/alerts"]
+READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits"]
 
 
 async def test_members_may_look_and_strangers_learn_nothing(
@@ -291,16 +236,6 @@ async def test_members_may_look_and_strangers_learn_nothing(
         ("PATCH", f"/webhooks/{uuid.UUID(int=7)}", {"url": None}, 422, "url"),
         ("PATCH", "/limits", {"own_max_running": -1}, 422, "own_max_running"),
         ("PATCH", "/limits", {"weight": 9}, 422, "weight"),
-        ("PUT", "/alerts/a", {**ALERT, "metric": "weather"}, 422, "metric"),
-        ("PUT", "/alerts/a", {**ALERT, "threshold": -1}, 422, "threshold"),
-        ("PUT", "/alerts/a", {**ALERT, "minutes": 0}, 422, "minutes"),
-        (
-            "PUT",
-            "/alerts/a",
-            {**ALERT, "job_type": "x"},
-            422,
-            "job_type",
-        ),
         ("POST", "/pause", {"typo": 1}, 422, "typo"),
     ],
 )

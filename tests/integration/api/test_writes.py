@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
 
 import httpx
 import pytest
@@ -60,17 +59,6 @@ async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.Async
     assert {k: v for k, v in read.items() if k not in changing} == {
         k: v for k, v in job.items() if k not in changing
     }
-
-
-async def ended(ada: httpx.AsyncClient, begun: httpx.Response) -> dict[str, Any]:
-    """An operation at its end: its call does what it can in a moment, maintenance the rest."""
-
-    async def completed() -> dict[str, Any] | None:
-        path = f"/api/operations/{begun.json()['id']}"
-        found: dict[str, Any] = (await ada.get(path)).json()
-        return found if found["status"] == "completed" else None
-
-    return await eventually(completed)
 
 
 async def test_curls_default_content_type_is_taken(hand: Hand, ada: httpx.AsyncClient) -> None:
@@ -189,80 +177,6 @@ async def test_a_running_job_sees_its_cancellation(hand: Hand, ada: httpx.AsyncC
     assert asked["status"] == "processing"
     assert asked["cancel_requested_at"] is not None
     assert (await ada.get(f"/api/jobs/{job.id}")).json()["status"] == "cancelled"
-
-
-async def test_a_dead_letter_is_retried_one_by_one_or_together(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
-    """And a job that did not fail is refused."""
-    jobs = await hand.enqueue_many(3)
-    for lease in await hand.lease(limit=3):
-        await hand.settle(lease, "failed", error={"type": "Boom", "message": "broken"})
-
-    retried = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
-    wanted = {"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}}
-    counted = await ada.post("/api/operations/count", json={**wanted, "action": "retry"})
-    begun = await ada.post("/api/jobs/redrive", json={**wanted, "limit": 1})
-    assert (await ended(ada, begun))["done"] == 1
-    redriven = await ada.post("/api/jobs/redrive", json=wanted)
-    refused = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
-
-    assert (retried.status_code, retried.json()["status"]) == (200, "pending")
-    assert counted.json() == {"count": 2, "more": False}
-    assert redriven.status_code == 201
-    assert (await ended(ada, redriven))["done"] == 1
-    assert refused.status_code == 409
-
-
-async def test_an_operation_is_begun_once_read_and_taken_back(
-    hand: Hand, ada: httpx.AsyncClient, eve: httpx.AsyncClient
-) -> None:
-    """By its key; page by page; what it cancelled runs again."""
-    jobs = await hand.enqueue_many(3)
-    wanted = {
-        "workspace_id": ACME_ID,
-        "action": "cancel",
-        "filter": {"job_type": hand.job_type, "state": ["queued"]},
-        "name": "Wrong import",
-    }
-    key = {"idempotency-key": str(uuid.uuid4())}
-
-    first = await ada.post("/api/operations", json=wanted, headers=key)
-    done = await ended(ada, first)
-    quoted = {"idempotency-key": f'"{key["idempotency-key"]}"'}
-    again = await ada.post("/api/operations", json=wanted, headers=quoted)
-    path = first.headers["location"]
-    pages = [(await ada.get(f"{path}/jobs", params={"limit": 2})).json()]
-    pages += [(await ada.get(f"{path}/jobs", params={"cursor": pages[0]["next"]})).json()]
-    skipped = await ada.get(f"{path}/jobs", params={"outcome": "skipped"})
-    undo = await ended(ada, await ada.post(f"{path}/undo"))
-    newest = await ended(ada, await ada.post("/api/operations", json={**wanted, "limit": 1}))
-    broken = await ada.get(
-        "/api/operations", params={"workspace_id": ACME_ID, "cursor": "no-cursor"}
-    )
-    finished = await ada.post(f"{path}/pause")
-    listed = (await ada.get("/api/operations", params={"workspace_id": ACME_ID, "limit": 1})).json()
-    older = await ada.get(
-        "/api/operations", params={"workspace_id": ACME_ID, "cursor": listed["next_cursor"]}
-    )
-
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.json() == done
-    assert (done["name"], done["done"]) == ("Wrong import", 3)
-    results = [one for page in pages for one in page["jobs"]]
-    assert sorted(one["job_id"] for one in results) == sorted(job.id for job in jobs)
-    assert {(one["outcome"], one["job_type"]) for one in results} == {("done", hand.job_type)}
-    assert (undo["action"], undo["done"]) == ("retry", 3)
-    assert (skipped.json()["jobs"], newest["done"]) == ([], 1)
-    assert (broken.status_code, error_of(broken)["code"]) == (400, "invalid_argument")
-    assert (finished.status_code, error_of(finished)["code"]) == (409, "invalid_state")
-    assert [one["id"] for one in listed["operations"]] == [newest["id"]]
-    assert [one["id"] for one in older.json()["operations"][:2]] == [undo["id"], done["id"]]
-    assert (await eve.get(path)).status_code == 404
-    for action in ("cancel", "replay"):
-        everything = {**wanted, "action": action, "filter": {}}
-        refused = await ada.post("/api/operations", json=everything)
-        assert (refused.status_code, error_of(refused)["code"]) == (422, "validation_failed")
 
 
 async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncClient) -> None:

@@ -1,7 +1,4 @@
-"""One project for these tests, three provider servers, and beacon's API and worker in one hand.
-
-The database is shared: each test submits specs of its own and looks at those.
-"""
+"""One project for these tests, three provider servers, and beacon's API and worker in one hand."""
 
 from __future__ import annotations
 
@@ -14,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.config import Settings
-from minutehand.worker import Registry, publishing, remote
-from minutehand.worker.testing import drain
-from minutehand_apps.beacon import outbox
+from minutehand.worker import Registry
 from minutehand_apps.beacon.local import HOMES
 from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
 from minutehand_apps.beacon.outbox import Outbox
@@ -27,12 +21,6 @@ from tests.support.harness import AppHarness, serving
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.support.renewed import Renewed
 
-GLOBEX = "22222222-2222-4222-8222-222222222222"
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-QUESTIONS = [
-    "What is the capital of France?",
-    {"id": "m1", "question": "What is two and two?", "category": "mathematics"},
-]
 ENDED = ("completed", "failed", "cancelled")
 _names = itertools.count(1)
 
@@ -50,18 +38,8 @@ class Providers:
     """The three providers of the local stack, each a real HTTP server on a port of its own."""
 
     def __init__(self) -> None:
-        self.by_name = {name: ProviderServer(name, seed=1) for name in HOMES}
-        self.urls: dict[str, str] = {}
-
-    @property
-    def variable(self) -> str:
-        """BEACON_PROVIDERS for them."""
-        return json.dumps(
-            [
-                {"name": name, "url": self.urls[name], "regions": list(homes)}
-                for name, homes in HOMES.items()
-            ]
-        )
+        self.by_name = {name: ProviderServer(name) for name in HOMES}
+        self.variable = ""
 
     def faults(self, name: str | None, region: str = "*", **faults: Any) -> None:
         """Have one misbehave in a region, or all of them."""
@@ -72,8 +50,11 @@ class Providers:
     async def open(self) -> AsyncIterator[Providers]:
         """Serve until the block is left."""
         async with AsyncExitStack() as stack:
+            listed = []
             for name, provider in self.by_name.items():
-                self.urls[name] = await stack.enter_async_context(serving(provider.app))
+                url = await stack.enter_async_context(serving(provider.app))
+                listed.append({"name": name, "url": url, "regions": list(HOMES[name])})
+            self.variable = json.dumps(listed)
             yield self
 
 
@@ -82,93 +63,47 @@ class Station(AppHarness):
 
     below = "/api/v1"
 
-    def __init__(
-        self, project: Project, providers: Providers, *, settings: Settings | None = None
-    ) -> None:
-        settings = (settings or project.settings).with_environ(BEACON_PROVIDERS=providers.variable)
+    def __init__(self, project: Project, providers: Providers) -> None:
+        settings = project.settings.with_environ(BEACON_PROVIDERS=providers.variable)
         self.beacon = Beacon(settings)
         registry = Registry()
         register(registry, settings, app=self.beacon)
         super().__init__(project, settings, registry, self.beacon, grace_seconds=2)
+        self.outbox = Outbox(self.beacon)
 
     def spec(self, **fields: Any) -> dict[str, Any]:
         """A job spec with an id of its own; `constraints` are merged."""
-        constraints = {
-            "regions": ["us-east", "eu-west"],
-            "min_regions": 1,
-            **fields.pop("constraints", {}),
-        }
+        constraints = {"regions": ["us-east", "eu-west"], "min_regions": 1}
         return {
             "jobspec_id": f"spec-{next(_names)}",
             "version": "1",
             "benchmark": {"name": "trivia"},
-            "constraints": constraints,
-            "questions": QUESTIONS,
+            "constraints": {**constraints, **fields.pop("constraints", {})},
+            "questions": [
+                "What is the capital of France?",
+                {"id": "m1", "question": "What is two and two?", "category": "mathematics"},
+            ],
             **fields,
         }
 
     async def submit(self, **fields: Any) -> dict[str, Any]:
         """Submit a spec for Acme."""
-        body = {"workspace_id": ACME, **self.spec(**fields)}
-        answer = await self.call("POST", "/jobs", json=body)
-        assert answer.status_code == 202, answer.text
-        submitted: dict[str, Any] = answer.json()
-        return submitted
+        return await self.ok("POST", "/jobs", json={"workspace_id": ACME, **self.spec(**fields)})
+
+    async def ok(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Call the API; what it answers, which must not be an error."""
+        answer = await self.call(method, path, **options)
+        assert answer.status_code < 300, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
 
     async def look(self, job: dict[str, Any]) -> dict[str, Any]:
         """The job as its members see it."""
-        answer = await self.call("GET", f"/jobs/{job['id']}")
-        assert answer.status_code == 200, answer.text
-        state: dict[str, Any] = answer.json()
-        return state
+        return await self.ok("GET", f"/jobs/{job['id']}")
 
     async def ended(self, job: dict[str, Any]) -> dict[str, Any]:
         """Tick, backoffs over at once, until the job has ended."""
         return await self.tick_until(lambda: self.look(job), lambda state: state["status"] in ENDED)
-
-    async def publish(self) -> int:
-        """Move what is due from the outbox into the queue, without running anything."""
-        return await self.outbox.run()
-
-    @property
-    def outbox(self) -> Outbox:
-        """The publisher behind the worker's runs."""
-        publish = self.worker.registry.publishers["beacon"]
-        outbox: Outbox = publish.__self__  # type: ignore[attr-defined]
-        return outbox
-
-    async def reconcile(self) -> dict[str, int]:
-        """Reconcile now, whoever did before."""
-        self.project.run_sql("delete from beacon.reconciliations")
-        return await self.outbox.reconcile()
-
-    async def tick(self) -> None:
-        """Tick until nothing is due."""
-        await drain(self.worker)
-
-    async def receipt(self, execution: dict[str, Any]) -> dict[str, Any]:
-        """An execution's receipt."""
-        answer = await self.call("GET", f"/executions/{execution['id']}/receipt")
-        assert answer.status_code == 200, answer.text
-        receipt: dict[str, Any] = answer.json()
-        return receipt
-
-    def chain(self) -> list[dict[str, Any]]:
-        """Acme's receipts in order; fails if the chain has a gap or a wrong link."""
-        rows = self.project.rows(
-            "select * from public.beacon_receipts where workspace_id = %s order by number", ACME
-        )
-        assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
-        assert [row["previous"] for row in rows] == [None, *(row["digest"] for row in rows)][:-1]
-        return rows
-
-
-@pytest.fixture(autouse=True)
-def _patient_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Production asks again a moment later; most tests look at what one call has done."""
-    monkeypatch.setattr(outbox, "CLAIM_SECONDS", 60.0)
-    monkeypatch.setattr(publishing, "PATIENCE_SECONDS", 60.0)
-    monkeypatch.setattr(remote, "CANCEL_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -181,6 +116,5 @@ async def providers() -> AsyncIterator[Providers]:
 @pytest.fixture
 async def station(project: Project, providers: Providers) -> AsyncIterator[Station]:
     """The app on this project."""
-    project.run_sql("delete from beacon.provider_health")
     async with Station(project, providers).open() as station:
         yield station

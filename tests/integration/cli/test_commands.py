@@ -324,28 +324,6 @@ def test_only_the_operator_pauses_a_type(run: Run) -> None:
     assert limit["pause_reason"] == "a test"
 
 
-def test_alerts_are_set_listed_and_removed(run: Run) -> None:
-    """By their name; what is wrong is told in a sentence."""
-    name = f"test/{uuid.uuid4().hex[:8]}"
-
-    wanted = ("queue_p95_seconds", "90", "--within", "1h")
-    slack = ("--slack", "https://hooks.slack.com/services/T0/B0/secret")
-    made = run.json("alerts", "set", name, *wanted, *slack)
-    listed = {alert["name"]: alert for alert in run.json("alerts")}
-    table = run("alerts").stdout
-    run("alerts", "remove", name)
-    missing = run.refused("alerts", "remove", name)
-    strange = run("alerts", "set", name, "failed", "2", "--mail", "eve@elsewhere.test", code=1)
-
-    measured = {"value": None, "checked_at": None}  # by maintenance, once a minute
-    assert {**listed[name], **measured} == {**made, **measured}
-    assert made["post"] == {"format": "slack", "host": "hooks.slack.com"}
-    assert (made["threshold"], made["minutes"], made["enabled"]) == (90, 60, True)
-    assert "1 min 30 s" in table
-    assert missing["code"] == "alert_not_found"
-    assert "must be a member" in strange.stderr
-
-
 def test_schedules_are_set_listed_and_removed(run: Run, account: str) -> None:
     """What runs by the clock, from the terminal."""
     name = f"nightly-{uuid.uuid4().hex[:8]}"
@@ -629,18 +607,3 @@ def test_top_shows_queues_workers_and_failures(run: Run, stack: RunningStack) ->
     assert re.search(rf"by-hand +1 .*{worker.job_type}", shown)
     assert re.search(rf"{failed} +{worker.job_type} .* ago +no luck today", shown)
     assert told["counts"]["states"]["running"] >= 1
-
-
-def test_deploys_are_listed_with_what_ended_under_them(run: Run, stack: RunningStack) -> None:
-    """The commit of the worker that runs the stack's jobs, and the latest one in top."""
-    with HandWorker(stack, stack.demo_workspace_id) as worker:
-        worker.enqueue_many([{}])
-        worker.deploy("c0ffee" * 6)
-        worker.run("failed", error={"type": "Boom", "message": "no luck today"})
-        listed = run.json("deploys")
-        shown = run("deploys", env={"COLUMNS": "200"}).stdout
-        top = run("top", env={"COLUMNS": "200"}).stdout
-
-    assert any(one["commit"] == "c0ffee" * 6 and one["version"] == "7" for one in listed)
-    assert re.search(r"c0ffeec0f +7 ", shown)
-    assert re.search(r"deploy \S+, .* ago: [\d,]+ completed, [\d,]+ failed", top)

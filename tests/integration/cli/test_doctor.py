@@ -386,15 +386,6 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
      "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
      "delete from queue.job_types where job_type = 'planted'",
      Verdict.WARN, "no running worker serves planted", "deploy the processor again"),
-    ("storage",
-     "create table public.kept_samples as table queue.storage_samples; delete from queue.storage_samples; "
-     "insert into queue.storage_samples values (now() - interval '2 days', 0, 0, 0), (now(), 4e9, 0, 0)",
-     "delete from queue.storage_samples; insert into queue.storage_samples table public.kept_samples; drop table public.kept_samples",
-     Verdict.WARN, "full in 4 days", "larger plan"),
-    ("storage",
-     """select public.set_settings('{"database_limit_mb": 1}')""",
-     """select public.set_settings('{"database_limit_mb": "plan"}')""",
-     Verdict.FAIL, "of 1.0 MB in the plan; ended jobs are kept for retention_floor_days", "retention_days"),
     ("webhooks",
      "insert into queue.webhooks (workspace_id, url, sealed_secret, enabled, disabled_reason) "
      "values ('11111111-1111-4111-8111-111111111111', 'https://hook.example', 'mh1.a2V5.d3JhcHBlZA==.Ym9keQ==', false, 'planted')",

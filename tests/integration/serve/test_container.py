@@ -13,7 +13,7 @@ import pytest
 from minutehand.local.ports import reserve_port
 from minutehand.node import node_binary
 from tests.integration.serve.test_serve import eventually
-from tests.support.dockerfile import Stage, build
+from tests.support.dockerfile import build
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
@@ -70,20 +70,3 @@ def answers(url: str, service: subprocess.Popen[bytes]) -> bool:
         return httpx.get(url, timeout=5).is_success
     except httpx.TransportError:
         return False
-
-
-def test_an_instruction_that_is_not_carried_out_is_refused(tmp_path: Path) -> None:
-    """Else a step of the recipe would be checked by no one."""
-    recipe = tmp_path / "Dockerfile"
-    for text, said in (("ADD x y", "ADD"), ("COPY nothing here", "no such file")):
-        recipe.write_text(f"FROM scratch AS one{said[:2]}\n{text}\n")
-        with pytest.raises(ValueError, match=said):
-            build(recipe, tmp_path, tmp_path / said[:2], PATH="/bin")
-
-
-def test_a_stage_keeps_to_its_folder(tmp_path: Path) -> None:
-    """The container's absolute paths are the stage's own, this machine's stay this machine's."""
-    stage = Stage("scratch", tmp_path)
-    (tmp_path / "venv").mkdir()
-
-    assert stage.inside("/venv/bin/pip -r /usr/x") == f"{tmp_path}/venv/bin/pip -r /usr/x"

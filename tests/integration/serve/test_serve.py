@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -211,18 +210,6 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
     assert ("minutehand_worker_seen_seconds",) in samples
 
 
-def test_a_browsers_insert_runs_on_arrival_too(host: Served, stack: RunningStack) -> None:
-    """Through the Data API under row level security, past our own API."""
-    made = httpx.post(
-        f"{stack.supabase_url}/rest/v1/rpc/enqueue_job",
-        headers=stack.headers(stack.sign_in(stack.demo_email)),
-        json={"p_workspace_id": ACME, "p_job_type": "served.greet", "p_payload": {"name": "Bob"}},
-    )
-    assert made.is_success, made.text
-
-    eventually(lambda: host.status(made.json()["job"]["id"]) == "completed")
-
-
 def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
     """The same routes as on AWS, in the same process."""
     headers = {"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"}
@@ -238,71 +225,6 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 
     assert ready.status_code == 200, ready.text
     assert (nothing.status_code, nothing.json()["code"]) == (404, "route_not_found")
-
-
-def test_what_no_call_announced_runs_with_the_minute(host: Served) -> None:
-    """A call may be lost; pg_cron's is the net."""
-    eventually(host.is_quiet)
-    host.connection.execute("delete from queue.settings where name = 'worker_invoked_for'")
-    url = host.connection.execute(
-        "delete from queue.settings where name = 'worker_url' returning value"
-    ).fetchone()
-    calls = host.calls()
-    job = host.insert("served.greet", name="Minute")
-    assert url is not None
-    host.connection.execute(
-        "insert into queue.settings (name, value) values ('worker_url', %s)", (json.dumps(url[0]),)
-    )
-    assert host.calls() == calls
-
-    host.caller.minute()
-
-    eventually(lambda: host.status(job) == "completed")
-
-
-def test_a_caller_that_hangs_up_stops_nothing(host: Served) -> None:
-    """pg_net waits two seconds; jobs take longer."""
-    eventually(host.is_quiet)
-    job = host.insert("served.slow", seconds=3)
-
-    eventually(lambda: host.status(job) == "completed")
-
-    eventually(host.is_quiet)
-    late = host.connection.execute(
-        "select count(*) from net._http_response where timed_out"
-    ).fetchone()
-    attempts = host.connection.execute(
-        "select attempts from public.jobs where id = %s", (job,)
-    ).fetchone()
-    assert (late is not None and late[0] >= 1, attempts) == (True, (1,))
-
-
-@pytest.mark.parametrize("how", ["hang", "block"])
-def test_a_processor_that_blocks_its_worker_takes_nothing_else_with_it(
-    host: Served, how: str
-) -> None:
-    """The API answers meanwhile; the worker is killed, and the attempt says in which line it hung."""
-    eventually(host.is_quiet)
-    neighbour = host.insert("served.slow", seconds=4)
-    eventually(lambda: host.attempts(neighbour))
-    job = host.insert(f"served.{how}")
-    eventually(lambda: host.attempts(job))
-
-    while host.status(job) == "processing":
-        assert httpx.get(f"{host.url}/health", timeout=20).is_success
-        time.sleep(0.05)
-
-    eventually(lambda: host.status(neighbour) == "completed")
-    told = host.connection.execute(
-        "select status, error_data ->> 'type', error_message from public.jobs where id = %s", (job,)
-    ).fetchone()
-    host.connection.execute("select public.cancel_job(%s)", (job,))
-    assert told is not None
-    assert told[:2] == ("pending", "AttemptTimeout")
-    assert re.search(
-        r"ran past 1 s: it blocked its worker for \d+ s at \S*greeter/processors\.py:\d+", told[2]
-    ), told
-    assert host.attempts(neighbour) == 1  # what ran beside it was given back, not charged
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_job_says_so(host: Served) -> None:
@@ -389,33 +311,3 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "WORKER_SECRET_TOKEN is not set" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("trusted", "seen"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")]
-)
-def test_the_address_of_a_guest_is_what_the_trusted_proxy_says(
-    stack: RunningStack, tmp_path: Path, trusted: str, seen: str
-) -> None:
-    """And of no one else: behind another proxy all of its guests would be one address."""
-    serving = served(
-        stack,
-        tmp_path,
-        FORWARDED_ALLOW_IPS=trusted,
-        ALLOW_ANONYMOUS="true",
-        MINUTEHAND_APPS="minutehand_apps.chat",
-    )
-    with serving as (url, _), stack.connect() as connection:
-        connection.execute("delete from queue.guest_uses")
-        httpx.post(
-            f"{url}/api/chat",
-            headers={"x-session-id": f"behind-a-proxy-{seen}", "x-forwarded-for": "203.0.113.7"},
-            json={"messages": [{"role": "user", "content": "Hello"}]},
-            timeout=120,
-            trust_env=False,
-        )
-        counted = connection.execute(
-            "select distinct address from queue.guest_uses where address <> ''"
-        ).fetchall()
-
-    assert counted == [(seen,)]

@@ -1,4 +1,4 @@
-"""The chaos run in its short form; the long one is `python -m infra.bench.chaos`."""
+"""The chaos run in its short form; the long one is `python -m tests.integration.worker.chaos`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.bench.chaos import Books, Chaos
 from infra.bench.scratch import scratch_project
+from tests.integration.worker.chaos import Books, Chaos
 from tests.support.weekly import weekly
 
 

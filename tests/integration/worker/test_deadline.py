@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from infra.bench.faults import FaultyProxy
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, QueueUnavailable, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker, otel
+from tests.support.faulty_proxy import FaultyProxy
 from tests.support.killable import until
 from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project, settings_at

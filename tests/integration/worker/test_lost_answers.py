@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from infra.bench.faults import FaultyProxy, Odds
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.faulty_proxy import FaultyProxy, Odds
 from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project, settings_at
 

@@ -220,10 +220,6 @@ def sevens(project: Project, job_id: str, fence: int) -> dict[str, dict[str, Any
             "p_workspace_id": ACME,
             "p_limits": {"weight": 7, "max_running": 7, "own_max_running": 7, "max_pending": 7},
         },
-        "put_alert": {
-            "p_workspace_id": ACME,
-            "p_alert": {"name": "a", "metric": "failed", "threshold": 7, "minutes": 7},
-        },
     }
 
 
@@ -272,10 +268,9 @@ def test_what_is_kept_is_read_again_in_every_spelling(
     some = {"type": "array", "minItems": 7, "maxItems": 7}
     schema = {"type": "object", "properties": {"text": length, "items": some}}
     days = {"completed": 7, "cancelled": 7, "failed": 7}
-    settings = {"retention_days": days, "realtime_messages_per_second": 7, "poison_jobs": 7}
+    settings = {"retention_days": days, "realtime_messages_per_second": 7}
     for function, body in {
         "register_job_types": {"p_types": [{**SPEC, "payload_schema": schema}]},
-        "set_retention": {"p_job_type": SPEC["job_type"], "p_days": days},
         "set_settings": {"p_settings": settings},
     }.items():
         answer = caller.call(function, spelled(json.dumps(body), spelling))
@@ -292,12 +287,7 @@ def test_what_is_kept_is_read_again_in_every_spelling(
     [read] = project.rows(
         "select queue.message_budget() as budget, queue.due_removals(10, now()) as due"
     )
-    kept = project.rows(
-        "select value::text from queue.settings where name = any(%s)"
-        " union all select retention_days::text from queue.job_types where job_type = %s",
-        [*settings],
-        SPEC["job_type"],
-    )
+    kept = project.rows("select value::text from queue.settings where name = any(%s)", [*settings])
     assert read == {"budget": 7, "due": []}
     assert not [row for row in kept if "." in row["value"]]
 

@@ -16,19 +16,15 @@ import psycopg
 import pytest
 
 from minutehand.cli.own_tables import planned
-from minutehand.config import ConfigurationError
 from minutehand.docs import render
 from minutehand.install.rewrite import Schemas
 from minutehand.local.users import ADA, PASSWORD
 from minutehand.project import Project as Installed
-from minutehand.queue import UserQueue, WorkerQueue
-from minutehand.queue.errors import LeaseLost, QueueError
+from minutehand.queue import UserQueue
 from minutehand.queue.functions import WorkerFunctions
-from minutehand.queue.models import JobId
-from minutehand.worker import Job, JobContext, Registry, Worker, default_registry
+from minutehand.worker import JobContext, Registry, Worker, default_registry
 from supabase import AsyncClientOptions, acreate_client
 from tests.support.databases import SCHEMAS
-from tests.support.engine import GLOBEX
 from tests.support.paths import ROOT
 from tests.support.project import ACME, Project
 
@@ -55,7 +51,6 @@ def run_python(module: types.ModuleType, page: str) -> None:
     schema = f'schema="{SCHEMAS.clients}"'  # where this run's renamed statements make the table
     for block in blocks(page, "python"):
         block = block.replace('schema="public"', schema)
-        block = block.replace('ctx.table("invoices")', f'ctx.table("invoices", {schema})')
         exec(compile(block, page, "exec"), module.__dict__)
 
 
@@ -92,7 +87,7 @@ async def test_a_processor_uses_own_tables_as_the_page_says(
     module: types.ModuleType,
 ) -> None:
     """Table, policy, grant, function, call: from the insert of a row to its mail."""
-    table, trigger, _ = blocks("OWN_DATA.md", "sql")
+    table, trigger = blocks("OWN_DATA.md", "sql")
     project.run_sql(table)
     run_command(project)
     run_python(module, "OWN_DATA.md")
@@ -123,7 +118,7 @@ async def test_a_processor_uses_own_tables_as_the_page_says(
 
 def test_the_worker_reaches_the_functions_and_no_table(project: Project) -> None:
     """What the page promises of a stolen key; and the product's own linter finds nothing."""
-    table, trigger, _ = blocks("OWN_DATA.md", "sql")
+    table, trigger = blocks("OWN_DATA.md", "sql")
     project.run_sql(table)
     run_command(project)
     project.run_sql(trigger)
@@ -133,7 +128,7 @@ def test_the_worker_reaches_the_functions_and_no_table(project: Project) -> None
             connection.execute("select * from public.invoices")
         with pytest.raises(psycopg.Error, match="the lease on the job is lost"):
             connection.execute(
-                "select public.send_invoices_read("
+                "select public.send_invoices_invoice("
                 "jsonb_build_object('job_id', gen_random_uuid(), 'fence', 1))"
             )
         connection.execute("reset role")
@@ -141,65 +136,6 @@ def test_the_worker_reaches_the_functions_and_no_table(project: Project) -> None
             "select relrowsecurity from pg_class where oid = 'public.invoices'::regclass"
         ).fetchone()
     assert found == (True,)
-
-
-async def test_a_granted_table_is_that_of_the_jobs_tenant_alone(
-    project: Project,
-    registry: Registry,
-    worker: Worker,
-    worker_queue: WorkerQueue,
-    ada: UserQueue,
-    module: types.ModuleType,
-) -> None:
-    """The page's grants and processor; whatever a processor asks for, and only while it is held."""
-    table, _, grants = blocks("OWN_DATA.md", "sql")
-    project.run_sql(table)
-    project.run_sql(grants + "grant insert, delete on public.invoices to job_worker;")
-    project.run_sql("notify pgrst, 'reload schema'")
-    for tenant in (ACME, GLOBEX):
-        project.rows(
-            "insert into public.invoices (workspace_id, customer, amount)"
-            " values (%s, 'Ada', 12.50) returning id", tenant,
-        )  # fmt: skip
-    run_python(module, "OWN_DATA.md")
-    found: list[Any] = []
-
-    @registry.processor("invoices.look", payload=module.SendInvoices)
-    async def look(job: Job[Any], ctx: JobContext) -> None:
-        invoices = ctx.table("invoices", schema=SCHEMAS.clients)
-        found.append([row["id"] for row in await invoices.select("id", order="id.asc")])
-        found.append(await invoices.update({"amount": 0}, id=2))
-        found.append(await invoices.delete(workspace_id=GLOBEX))
-        made = await invoices.insert({"workspace_id": ACME, "customer": "Bob", "amount": 3})
-        found.append(made["customer"])
-        with pytest.raises(QueueError) as refused:
-            await invoices.insert({"workspace_id": GLOBEX, "customer": "Eve", "amount": 3})
-        found.append(refused.value.code)
-        with pytest.raises(ValueError, match="name the rows"):
-            await invoices.delete()
-        lost = worker_queue.table(job.id, job.fence + 1, "invoices", schema=SCHEMAS.clients)
-        for call in (lost.select(), lost.update({"amount": 0}, id=1)):
-            with pytest.raises(LeaseLost):
-                await call
-
-    registry.add(next(kind for kind in default_registry if kind.name == "invoices.round"))
-    await worker.register()
-    for job_type in ("invoices.look", "invoices.round"):
-        await ada.enqueue(ACME, job_type, {"invoice_id": 1})
-    await drain(worker, project)
-
-    page = await ada.list_jobs(ACME)
-    assert [(job.status, job.error_message) for job in page.jobs] == [("completed", None)] * 2
-    assert found == [[1], [], [], "Bob", "42501"]
-    amounts = project.rows("select workspace_id, amount from public.invoices order by id")
-    assert [(str(row["workspace_id"]), float(row["amount"])) for row in amounts] == [
-        (ACME, 12.0), (GLOBEX, 12.5), (ACME, 3.0),
-    ]  # fmt: skip
-    without = {"supabase_jwt_secret": None, "supabase_worker_key": None}
-    bypassing = WorkerQueue(project.settings.model_copy(update=without))
-    with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
-        await bypassing.table(JobId("1"), 1, "invoices", schema=SCHEMAS.clients).select()
-    await bypassing.aclose()
 
 
 async def test_the_examples_of_the_context_run(

@@ -11,9 +11,8 @@ import pytest
 
 from minutehand.aws.clients import client
 from minutehand.aws.rotation import RotatingHandler
-from minutehand.aws.secrets import read_parameter, read_secrets
+from minutehand.aws.secrets import read_parameter
 from minutehand.config import ConfigurationError, Settings
-from minutehand.functions.worker.invocations import LambdaWorker
 
 
 def put(settings: Settings, name: str, value: str) -> None:
@@ -113,47 +112,6 @@ def test_a_plain_setting_wins_over_a_secret(settings: Settings) -> None:
     assert Rotation(settings, "/minutehand/test/e", TOKEN="plain").token_after(0) == "plain"
 
 
-def test_without_a_parameter_nothing_is_read() -> None:
-    """The local stack has none, and no SSM either."""
-    handler = RotatingHandler({"TOKEN": "plain"}, Built, wall_clock=lambda: 0.0)
-
-    assert handler({}, None) == {"token": "plain"}
-
-
-def test_the_workers_token_is_rotated_without_a_deploy(settings: Settings) -> None:
-    """As every function's; its connections and loop are made anew with it."""
-    names = {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x", "SUPABASE_SECRET_KEY": "sb_secret_x"}
-    keys = {"SUPABASE_URL": "https://project.example", **names, "USE_MOCK_APOLLO": "true"}
-    tokens = {"WORKER_SECRET_TOKEN": "one", "BACKGROUND_JOB_TOKEN": "b"}
-    put(settings, "/minutehand/test/w", json.dumps({**keys, **tokens}))
-    now = 0.0
-    environ = {
-        "SECRETS_PARAMETER": "/minutehand/test/w",
-        "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
-        "AWS_REGION": settings.aws_region,
-    }
-    handler = RotatingHandler(
-        environ, lambda given: LambdaWorker(Settings.from_env(given)), wall_clock=lambda: now
-    )
-
-    def status(token: str) -> int:
-        event = {
-            "routeKey": "GET /api/jobs/worker",
-            "requestContext": {"requestId": "r", "http": {"method": "GET"}},
-            "headers": {"authorization": f"Bearer {token}"},
-        }
-        code: int = handler(event, None)["statusCode"]
-        return code
-
-    assert (status("one"), status("two")) == (200, 401)
-    put(
-        settings, "/minutehand/test/w", json.dumps({**keys, **tokens, "WORKER_SECRET_TOKEN": "two"})
-    )
-    now = 301.0
-    assert (status("one"), status("two")) == (401, 200)
-    handler.close()
-
-
 class OwnSsm:
     """A client of the caller's."""
 
@@ -162,17 +120,6 @@ class OwnSsm:
     def get_parameter(self, **asked: Any) -> Any:
         assert asked == {"Name": "/p", "WithDecryption": True}
         return {"Parameter": {"Value": self.value}}
-
-
-def test_a_client_of_the_callers_is_asked_each_time() -> None:
-    """At the start, and when the secrets are read again."""
-    ssm, now = OwnSsm(), 0.0
-    handler = RotatingHandler({"SECRETS_PARAMETER": "/p"}, Built, ssm=ssm, wall_clock=lambda: now)
-    assert handler({}, None) == {"token": "one"}
-
-    ssm.value, now = '{"TOKEN": "two"}', 301.0
-
-    assert handler({}, None) == {"token": "two"}
 
 
 @pytest.mark.parametrize(
@@ -192,17 +139,3 @@ def test_a_parameter_of_another_shape_is_refused(settings: Settings, value: str,
     assert "/minutehand/test/c" in str(refused.value)
     assert '{"NAME":"value"}' in str(refused.value)
     assert value not in str(refused.value)
-
-
-def test_secrets_are_read_where_a_parameter_is_named(settings: Settings) -> None:
-    """Locally none is, and AWS is not asked."""
-    put(settings, "/minutehand/test/d", json.dumps({"A": "from ssm", "B": "from ssm"}))
-    environ = {
-        "SECRETS_PARAMETER": "/minutehand/test/d",
-        "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
-        "AWS_REGION": settings.aws_region,
-        "A": "from the function",
-    }
-
-    assert read_secrets(environ) == {"A": "from ssm", "B": "from ssm"}
-    assert read_secrets({"X": "1"}) == {}

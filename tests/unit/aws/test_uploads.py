@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,20 +19,16 @@ from hypothesis import strategies as st
 from minutehand.aws.bucket import UploadsBucket
 from minutehand.aws.clients import client
 from minutehand.aws.uploads import (
-    KEY,
     MAX_BYTES,
     MAX_PARTS,
     MIB,
     MIN_PART_BYTES,
-    FileDigest,
-    Part,
     Plan,
     StorageUnavailable,
     UploadIncomplete,
     UploadNotFound,
     Uploads,
     plan,
-    read_checksum,
 )
 from minutehand.config import ConfigurationError, Settings
 
@@ -62,14 +57,6 @@ def test_a_file_beyond_the_limit_is_refused() -> None:
     assert plan(16_000 * MIB + 1).part_bytes == 9 * MIB
 
 
-def test_a_part_of_the_wrong_size_counts_as_missing() -> None:
-    """A cut connection may leave half a part behind."""
-    cut = Plan(size_bytes=20 * MIB, part_bytes=8 * MIB)
-    arrived = [Part(1, 8 * MIB, "a"), Part(2, 5 * MIB, "b"), Part(3, 4 * MIB, "c")]
-
-    assert cut.missing(arrived) == (2,)
-
-
 def sha256(content: bytes) -> str:
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
 
@@ -79,27 +66,6 @@ async def _put(url: str, content: bytes) -> None:
     async with httpx.AsyncClient(trust_env=False) as browser:
         response = await browser.put(url, content=content, headers=headers)
     assert response.status_code == 200, response.text
-
-
-@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2000, 2500])
-def test_a_file_is_known_by_itself_and_by_its_parts(size: int) -> None:
-    """However the bytes come in; another byte is another file."""
-    content = bytes(range(250)) * 10
-    parts = [content[:size][n : n + 1000] for n in range(0, size, 1000)] or [b""]
-    whole = hashlib.sha256(content[:size]).hexdigest()
-    sums = b"".join(hashlib.sha256(part).digest() for part in parts)
-    by_parts = f"{hashlib.sha256(sums).hexdigest()}-{len(parts)}"
-
-    def digest() -> FileDigest:
-        found = FileDigest(1000)
-        for start in range(0, size, 300):
-            found.update(content[start : min(size, start + 300)])
-        return found
-
-    assert digest().matches(whole)
-    assert digest().matches(by_parts)
-    assert not digest().matches("0" * 64)
-    assert not digest().matches(f"{by_parts}0")
 
 
 async def test_an_upload_survives_a_break_and_a_repeated_completion(settings: Settings) -> None:
@@ -220,33 +186,6 @@ def paged(settings: Settings) -> Iterator[Settings]:
     server.server_close()
 
 
-async def test_every_page_of_parts_is_read_and_each_part_has_its_checksum(paged: Settings) -> None:
-    """S3 lists a thousand at once; what it does not list would be sent again, or left out."""
-    uploads = Uploads(paged)
-
-    assert await uploads.create("a.mp4", content_type="video/mp4") == "SHA256 of video/mp4"
-    assert await uploads.parts("a.mp4", "u") == (
-        Part(1, 5, '"1"', "abc"),
-        Part(2, 5, '"2"'),
-        Part(3, 3, '"3"'),
-        Part(4, 3, '"4"'),
-    )
-
-
-async def test_parts_are_joined_in_order_each_by_what_storage_knows_of_it(paged: Settings) -> None:
-    """Its tag, and its checksum where there is one; a part beyond the plan is left out."""
-    PagedS3.joined.clear()
-
-    await Uploads(paged).complete("a.mp4", "u", Plan(size_bytes=13, part_bytes=5))
-
-    [sent] = PagedS3.joined
-    assert re.findall(r"<(ETag|PartNumber|ChecksumSHA256)>(.*?)<", sent) == [
-        ("PartNumber", "1"), ("ETag", '"1"'), ("ChecksumSHA256", "abc"),
-        ("PartNumber", "2"), ("ETag", '"2"'),
-        ("PartNumber", "3"), ("ETag", '"3"'),
-    ]  # fmt: skip
-
-
 async def test_a_file_is_read_measured_checked_and_removed(settings: Settings) -> None:
     """A removal may be repeated; what is gone has no size."""
     bucket, uploads = UploadsBucket(settings), Uploads(settings)
@@ -262,12 +201,6 @@ async def test_a_file_is_read_measured_checked_and_removed(settings: Settings) -
     assert await uploads.size_of("r.mp4") is None
     with pytest.raises(UploadNotFound):
         await uploads.check("r.mp4", Plan(MIB + 1, MIB), right)
-
-
-def test_a_request_waits_less_for_storage_than_a_processor(settings: Settings) -> None:
-    """The gateway gives up after thirty seconds."""
-    assert Uploads(settings)._s3.meta.config.read_timeout == 10
-    assert UploadsBucket(settings)._s3.meta.config.read_timeout == 20
 
 
 class Refusing(Uploads):
@@ -310,53 +243,6 @@ async def test_what_storage_refuses_says_what_may_be_done(
         await Refusing(settings, status, code).remove("x")
 
     assert type(caught.value) is raised
-
-
-@pytest.mark.parametrize(
-    ("name", "taken"),
-    [
-        ("a" * 120, True), ("a" * 121, False), ("", False), (".", False), ("..", False),
-        ("..a", True), ("A_9-.mp4", True), ("a/b", False), ("a b", False),
-    ],
-)  # fmt: skip
-def test_a_key_is_one_that_creating_an_upload_gives_out(name: str, taken: bool) -> None:
-    """Of a workspace and an owner; no name leads out of their folder."""
-    one, other = "1" * 36, "2" * 36
-
-    found = KEY.fullmatch(f"workspaces/{one}/{other}/{one}/{name}")
-
-    assert (found is not None) is taken
-    assert found is None or found.groupdict() == {"workspace": one, "owner": other}
-
-
-async def test_a_file_that_may_not_be_seen_is_not_taken_for_a_missing_one(
-    paged: Settings, settings: Settings
-) -> None:
-    """A role without its right would look like an upload that never came."""
-    assert await UploadsBucket(settings).read("nothing.mp4") is None
-
-    with pytest.raises(ClientError, match="403"):
-        await UploadsBucket(paged).find_size("a.mp4")
-
-
-def test_a_checksum_is_base64_or_hexadecimal_of_32_bytes() -> None:
-    """Anything else would be signed, and then never match what arrives."""
-    right = sha256(b"x")
-    assert read_checksum(right) == right
-    assert read_checksum(hashlib.sha256(b"x").hexdigest()) == right
-    for wrong in ("", right[4:], f"{right[:-4]}", f"!{right}", "zz" * 32):
-        with pytest.raises(ValueError, match=r"32 bytes|base64|hex|padding"):
-            read_checksum(wrong)
-
-
-async def test_unavailable_storage_is_distinguished_from_a_wrong_request(
-    settings: Settings,
-) -> None:
-    """The first may be repeated, the second may not."""
-    away = settings.model_copy(update={"aws_endpoint_url": "http://127.0.0.1:9"})
-
-    with pytest.raises(StorageUnavailable):
-        await Uploads(away).create("x", content_type="video/mp4")
 
 
 def test_a_deployment_without_a_bucket_says_so(settings: Settings) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from minutehand.aws.clients import client
 from minutehand.aws.wake import LambdaWaker
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import Settings
 from minutehand.log import request_context
 
 
@@ -119,14 +119,6 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
     assert reasons == ["enqueue", "redrive", "enqueue"]
 
 
-def test_a_hint_is_tried_for_a_second_once(settings: Settings) -> None:
-    """It is sent within a request, and losing it is harmless."""
-    config = LambdaWaker(settings)._make_client().meta.config
-
-    assert (config.connect_timeout, config.read_timeout) == (1, 1)
-    assert config.retries["total_max_attempts"] == 1
-
-
 @pytest.mark.parametrize("status", [429, 404, 500])
 async def test_a_refused_invoke_is_a_warning_and_nothing_more(
     waker: LambdaWaker,
@@ -162,48 +154,3 @@ async def test_a_hanging_invoke_does_not_hold_the_request(
     assert caplog.text.count("wake-up was lost") == 2
     assert caplog.records[-1].__dict__["reason"] == "TimeoutError"
     lambda_api.gate.set()  # or the loop waits for the thread
-
-
-async def test_a_waiter_that_leaves_takes_no_other_wake_up_along(
-    waker: LambdaWaker, lambda_api: LambdaApi
-) -> None:
-    """A client that hangs up cancels its request, not the invoke others wait for."""
-    lambda_api.gate.clear()
-    first = asyncio.ensure_future(waker.wake())
-    await asyncio.to_thread(lambda_api.arrived.wait, 60)
-    leaving = asyncio.ensure_future(waker.wake())
-    staying = asyncio.ensure_future(waker.wake())
-    await asyncio.sleep(0.01)
-
-    leaving.cancel()
-    first.cancel()
-    lambda_api.gate.set()
-    await staying
-
-    assert len(lambda_api.invokes) == 2
-
-
-async def test_a_caller_that_leaves_at_once_leaves_its_wake_up_behind(
-    lambda_api: LambdaApi, settings: Settings
-) -> None:
-    """Its job is committed, and the first invoke waits for a client to be made."""
-    host, port = lambda_api.server_address[:2]
-    there = settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"})
-    made = threading.Event()
-
-    def make() -> Any:
-        made.wait(60)
-        return client(there, "lambda")
-
-    leaving = asyncio.ensure_future(LambdaWaker(there, make_client=make).wake())
-    await asyncio.sleep(0)
-    leaving.cancel()
-    made.set()
-
-    assert await asyncio.to_thread(lambda_api.arrived.wait, 60)
-
-
-def test_a_waker_needs_a_function(settings: Settings) -> None:
-    """Without a name there is nothing to wake; the caller then leaves it to the tick."""
-    with pytest.raises(ConfigurationError, match="WORKER_FUNCTION_NAME"):
-        LambdaWaker(settings.model_copy(update={"worker_function_name": None}))

@@ -108,13 +108,13 @@ def test_a_given_token_is_not_replaced() -> None:
 
 def test_an_apps_own_events_are_shown_as_well(capsys: pytest.CaptureFixture[str]) -> None:
     """They have a seq like the others: leaving them out would look like a gap."""
-    issued = json.dumps({"seq": 1, "type": "beacon.receipt.issued", "data": {}})
-    own = f"id: 1\nevent: beacon.receipt.issued\ndata: {issued}\n\n"
+    issued = json.dumps({"seq": 1, "type": "enrichment.record.updated", "data": {}})
+    own = f"id: 1\nevent: enrichment.record.updated\ndata: {issued}\n\n"
     service = Service(sse(own, 'event: end\ndata: {"reason": "completed"}\n\n'))
 
     follow_job(Output(as_json=True), connected(service), "a-job")
 
-    assert json.loads(capsys.readouterr().out)["type"] == "beacon.receipt.issued"
+    assert json.loads(capsys.readouterr().out)["type"] == "enrichment.record.updated"
 
 
 def test_a_watch_says_that_it_is_catching_up_and_when_it_has(

@@ -23,7 +23,6 @@ from minutehand.client import (
 )
 from minutehand.client.access import Access, Calls
 from minutehand.queue import NewJob
-from minutehand.queue.operations import Operations
 from tests.support.official import blocking, official
 from tests.support.virtual_time import leaping
 
@@ -211,20 +210,13 @@ async def test_a_watch_continues_where_an_earlier_one_ended(server: Server) -> N
     assert server.seen == []
 
 
-def test_the_blocking_client_has_all_but_what_follows(server: Server) -> None:
+def test_the_blocking_client_has_all_but_what_follows() -> None:
     """`queue` gives coroutines, and a watch needs a loop."""
 
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
 
     only_async = {"queue", "watch_job", "watch_session", "watch_workspace"}
-    server.answers = [(200, {"count": 3, "more": False})]
-    with blocking(server.url, "sb_publishable_x") as supabase:
-        operations = SyncClient(supabase).operations()
-        found = operations.count("w", "retry", {"job_type": "t"})
-
-    assert found.count == 3
-    assert public(type(operations)) == public(Operations)
     assert public(SyncClient) == public(Client) - only_async
 
 

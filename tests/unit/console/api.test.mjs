@@ -150,16 +150,15 @@ for (const [name, had, expected] of [
   });
 
 test("a route's braces are filled in their order, and what is left is its options", async () => {
-  answers["POST /api/operations/a%2Fb/cancel"] = {};
+  answers["POST /api/jobs/a%2Fb/cancel"] = {};
 
-  await api.bulk.steer("a/b", "cancel", api.once({ c: 1 }));
+  await api.jobs.cancel("a/b", api.once({ c: 1 }));
 
   const [{ headers, body }] = asked;
   assert.equal(body, '{"c":1}');
   assert.match(headers.get("Idempotency-Key"), /^[0-9a-f-]{36}$/);
-  const path = "/api/operations/a%2Fb/cancel";
-  const template = "POST /api/operations/{operation_id}/{action}";
-  assert.deepEqual(api.filled(template, { operation_id: "a/b", action: "cancel" }), ["POST", path]);
+  const path = "/api/jobs/a%2Fb/cancel";
+  assert.deepEqual(api.filled("POST /api/jobs/{job_id}/cancel", { job_id: "a/b" }), ["POST", path]);
   assert.deepEqual(api.filled("GET /api/jobs"), ["GET", "/api/jobs"]);
 });
 
@@ -268,7 +267,6 @@ async function started(more = {}, { hash = "", visiting } = {}) {
       name: id.toUpperCase(),
     })),
     "GET /rest/v1/workspace_members": [{ workspace_id: "acme", role: "manager" }],
-    "POST /rest/v1/rpc/operator_session": { operator: false, opened: [] },
     ...more,
   });
   session.set({ ...session.get(), status: "starting", user: null, reason: null, isNew: false });
@@ -281,35 +279,27 @@ const signedIn = async () => {
   await until(() => ["in", "failed"].includes(session.get().status), "signed in");
 };
 
-test("a person sees their workspaces, those they opened on call, and all as one", async () => {
+test("a person sees the workspaces that the database shows them", async () => {
   localStorage.setItem("minutehand.workspace", "beta");
-  const opened = [
-    { workspace_id: "acme", name: "x", expires_at: "T" },
-    { workspace_id: "beta", name: "x", expires_at: "T" },
-    { workspace_id: "new", name: null, expires_at: "T" },
-  ];
-  await started({ "POST /rest/v1/rpc/operator_session": { operator: true, opened } });
+  await started();
   assert.deepEqual([session.get().status, session.get().reason], ["out", null]);
   await signedIn();
 
-  const { workspaces, workspace, user, isOperator, isNew } = session.get();
+  const { workspaces, workspace, user, isNew } = session.get();
   assert.deepEqual(workspaces.map(Object.values), [
-    ["acme", "ACME", "manager", null],
-    ["beta", "BETA", "operator", "T"],
-    ["delta", "DELTA", "member", null],
-    ["new", "new", "operator", "T"],
-    ["all", "All workspaces", "operator", null],
+    ["acme", "ACME", "manager"],
+    ["beta", "BETA", "member"],
+    ["delta", "DELTA", "member"],
   ]);
-  assert.deepEqual([workspace.id, user, isOperator, isNew], ["beta", ada, true, false]);
+  assert.deepEqual([workspace.id, user, isNew], ["beta", ada, false]);
   const read = asked.find(({ call }) => call.includes("/workspaces"));
   assert.equal(read.headers.get("Accept-Profile"), "work");
   const { persistSession, storageKey, detectSessionInUrl } = api.supabase().auth;
   const kept = [persistSession, storageKey, detectSessionInUrl];
   assert.deepEqual(kept, [true, "minutehand.session", false]);
 
-  answers["POST /rest/v1/rpc/operator_session"] = { operator: false, opened: [] };
   await api.refreshWorkspaces();
-  assert.deepEqual([session.get().workspace.id, session.get().isOperator], ["beta", false]);
+  assert.equal(session.get().workspace.id, "beta");
   await api.refreshWorkspaces("delta");
   assert.equal(session.get().workspace.id, "delta");
   api.chooseWorkspace("none");
@@ -367,7 +357,7 @@ test("a wrong password is refused, and workspaces that cannot be read are not an
   assert.deepEqual([status, code, message], [400, "invalid_credentials", "Invalid"]);
 
   answers[PASSWORD] = granted;
-  answers["POST /rest/v1/rpc/operator_session"] = [500, { message: "away" }];
+  answers["GET /rest/v1/workspace_members"] = [500, { message: "away" }];
   await signedIn();
   assert.deepEqual([session.get().status, session.get().error.status], ["failed", 500]);
 });

@@ -61,8 +61,8 @@ test("no module imports itself, through whichever others", () => {
   assert.deepEqual(circles, []);
 });
 
-/** Loaded by name: the elements by other pages, and each app's manifest by the shell. */
-const isFace = (address) => address === "/lib/elements.js" || address.endsWith("/manifest.js");
+/** Loaded by name: the element by other pages, and each app's manifest by the shell. */
+const isFace = (address) => address === "/lib/element.js" || address.endsWith("/manifest.js");
 
 test("every module is imported, or loaded by the shell", () => {
   const used = new Set([...modules.values()].flat());

@@ -8,7 +8,6 @@ import { mounted } from "./components.mjs";
 
 const { connect } = await import("../../../infra/console/api.js");
 const { JobList, useJobList } = await import("../../../infra/console/lib/job-list.js");
-const { OperatorList, UNREAD } = await import("../../../infra/console/lib/operator-list.js");
 
 /** Jobs newest first, as the database holds them; `refuse` makes the next answer an error. */
 let jobs = [];
@@ -32,7 +31,7 @@ function pageAfter(id, limit) {
   return { jobs: page, next: page.length < limit ? null : page.at(-1).id };
 }
 
-async function answer(url, body) {
+async function answer(url) {
   if (url.pathname.endsWith("/rpc/event_feed")) return { events: [], cursor: "c" };
   if (url.searchParams.has("sort")) {
     const from = Number(url.searchParams.get("offset"));
@@ -45,8 +44,7 @@ async function answer(url, body) {
     const page = pageAfter(url.searchParams.get("cursor"), Number(url.searchParams.get("limit")));
     return { jobs: page.jobs, next_cursor: page.next };
   }
-  if (url.pathname.endsWith("/rpc/operator_jobs")) return pageAfter(body.p_cursor, body.p_limit);
-  return { states: { queued: jobs.length }, at_least: [] }; // count_jobs and operator_counts
+  return { states: { queued: jobs.length }, at_least: [] }; // count_jobs
 }
 
 const server = createServer(async (request, response) => {
@@ -82,7 +80,6 @@ beforeEach(() => {
 
 const lists = {
   "a workspace's list": () => new JobList("acme", {}, () => {}),
-  "the list of all workspaces": () => new OperatorList({}, () => {}),
 };
 
 for (const [name, make] of Object.entries(lists)) {
@@ -101,7 +98,7 @@ for (const [name, make] of Object.entries(lists)) {
     );
     assert.equal(list.state.isAll, true);
     assert.equal(
-      asked.filter((path) => /\/(api\/jobs|rpc\/operator_jobs)$/.test(path)).length,
+      asked.filter((path) => /\/api\/jobs$/.test(path)).length,
       3,
       "no page is read twice",
     );
@@ -266,113 +263,6 @@ test("a row that fits no more goes, and a list that is closed leaves its topic a
     for (let turns = 0; turns < 20; turns += 1) await new Promise(setImmediate);
   }
   assert.deepEqual([left, asked], [["workspace:acme"], []]);
-});
-
-test("of all workspaces what the address asks for is asked, and all are counted", async (t) => {
-  const bodies = [];
-  t.mock.method(globalThis, "fetch", (given, options) => {
-    bodies.push([new URL(given).pathname.split("/").at(-1), JSON.parse(options.body)]);
-    return answerAtOnce(given, options);
-  });
-  const filter = {
-    state: "failed",
-    workspace_id: "acme",
-    job_type: "mail",
-    queue: "q",
-    search: "x",
-  };
-  const states = [];
-  const list = new OperatorList({ ...filter, sort: "age", tag: "a" }, (state) =>
-    states.push(state),
-  );
-  assert.deepEqual(list.state, UNREAD);
-  assert.deepEqual(UNREAD, {
-    ...{ rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null },
-    ...{ newer: 0, missed: 0, freshness: "catching-up", isPaused: false },
-  });
-  await list.load();
-
-  const page = { p_cursor: null, p_limit: 100 };
-  const expected = [
-    ["operator_jobs", { p_filter: { ...filter, state: ["failed"] }, ...page }],
-    ["operator_counts", {}],
-  ];
-  assert.deepEqual(bodies, expected);
-  const { rows, counts, ...rest } = states.at(-1);
-  assert.deepEqual([rows.length, counts], [100, { states: { queued: 250 }, at_least: [] }]);
-  const loaded = { ...UNREAD, isLoading: false, freshness: "polling" };
-  assert.deepEqual({ ...loaded, ...rest }, loaded);
-  assert.equal(states.find(({ isLoadingMore }) => isLoadingMore).isLoading, true);
-  list.close();
-  list.pause();
-  assert.equal(states.at(-1).isPaused, false, "a list that is closed says nothing more");
-});
-
-test("the list of all workspaces says whether the server is away or refuses, and is not read twice at once", async (t) => {
-  let status = 503;
-  let reads = 0;
-  t.mock.method(globalThis, "fetch", async (given, options) => {
-    if (given.includes("operator_jobs")) reads += 1;
-    if (status !== 200) return Response.json({ message: "no" }, { status });
-    return answerAtOnce(given, options);
-  });
-  const list = new OperatorList({}, () => {});
-  for (const [refusal, freshness] of [
-    [503, "offline"],
-    [403, "polling"],
-  ]) {
-    status = refusal;
-    await list.load();
-    assert.deepEqual([list.state.error.status, list.state.freshness], [status, freshness]);
-    assert.deepEqual([list.state.isLoading, list.state.isLoadingMore], [false, false]);
-  }
-  status = 200;
-  await list.load();
-  assert.equal(list.state.error, null);
-  status = 503;
-  await list.more();
-  assert.equal(list.state.error.status, 503);
-  status = 200;
-  jobs = newestFirst(150);
-  await list.load();
-  assert.deepEqual([list.state.rows.length, list.state.rows[0].id], [100, "job-0150"]);
-  reads = 0;
-  await Promise.all([list.refresh(), list.refresh(), list.more()]);
-  assert.equal(reads, 1);
-  jobs = [];
-  await list.refresh();
-  assert.deepEqual([list.state.rows, list.state.isAll], [[], true]);
-  jobs = newestFirst(160);
-  await list.refresh();
-  await list.more();
-  assert.deepEqual([list.state.rows.length, list.state.isAll], [160, true]);
-  await list.load();
-  assert.equal(list.state.isAll, false);
-  list.close();
-});
-
-test("the list of all workspaces is read while it is seen and not paused, and no longer", async (t) => {
-  t.mock.timers.enable({ apis: ["setInterval"] });
-  t.mock.method(globalThis, "fetch", answerAtOnce);
-  const list = new OperatorList({}, () => {});
-  list.start();
-  await turnsUntil(() => list.state.counts);
-  const readIn = async (ms) => {
-    asked = [];
-    t.mock.timers.tick(ms);
-    for (let turns = 0; turns < 50; turns += 1) await new Promise(setImmediate);
-    return asked.some((path) => path.endsWith("/operator_jobs"));
-  };
-  assert.deepEqual([await readIn(2900), await readIn(200)], [false, true]);
-  document.visibilityState = "hidden";
-  assert.equal(await readIn(3000), false);
-  document.visibilityState = "visible";
-  list.pause();
-  assert.equal(await readIn(3000), false);
-  list.resume();
-  assert.equal(await readIn(0), true);
-  list.close();
-  assert.equal(await readIn(9000), false);
 });
 
 let workspaces = 0; // a topic of its own each
@@ -582,8 +472,5 @@ test("a component shows the list of its workspace and filter, and another one wh
   assert.deepEqual(component.shown.state.rows, []);
   first.pause();
   assert.equal(first.state.isPaused, false, "it is closed");
-  given = ["all", {}];
-  component.draw();
-  assert.equal(list.current instanceof OperatorList, true);
   component.leave();
 });

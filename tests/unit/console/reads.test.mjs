@@ -11,7 +11,7 @@ import { watchJobs, watchRow } from "../../../infra/console/lib/jobs/watch-jobs.
 import { watchSession } from "../../../infra/console/lib/jobs/watch-session.js";
 import { until } from "./world.mjs";
 
-const { QueueError, readLines, readsOf, readsOfSession, setSchema } = reads;
+const { QueueError, readsOf, readsOfSession, setSchema } = reads;
 
 /** A client without a socket, whose every read is answered alike; `asked` are `method schema what`, and bodies. */
 function clientOf(answer = [], status = 200) {
@@ -114,13 +114,6 @@ for (const [name, read, given, expected, ...request] of [
     rows,
     "POST work rpc/guest_session_events",
     { ...guest, p_job_id: "j1", p_after: 4, ...page },
-  ],
-  [
-    "the last lines of a log, oldest first",
-    (of) => readLines(of, "work", "j1", 1, 2),
-    rows,
-    [...rows].reverse(),
-    "GET work job_logs?select=id,log_level,message,created_at&job_id=eq.j1&id=gt.1&order=id.desc&limit=2",
   ],
   [
     "a new job",

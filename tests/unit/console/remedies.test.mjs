@@ -8,7 +8,6 @@ test("a remedy leads to the page where it is done", () => {
   const href = (reason, child) => linksOf({ job_type: "a/b" }, { reason, child_id: child })[0].href;
 
   assert.equal(href("workspace_paused"), "/operations");
-  assert.equal(href("workspace_limit"), "/limits");
   assert.equal(href("no_processor"), "/types/a%2Fb");
   assert.equal(href("failed", "c"), "/jobs/c");
   const paused = linksOf({ job_type: "a/b" }, { reason: "workspace_type_paused" });
@@ -39,13 +38,11 @@ for (const [detail, text] of [
 
 test("what a remedy says and where it leads is whole", () => {
   const links = (reason) => linksOf({ job_type: "mail" }, { reason });
-  const limits = { href: "/limits", label: "Limits" };
-  assert.deepEqual(links("workspace_limit"), [limits]);
   assert.deepEqual(links("workspace_type_paused"), [
     { href: "/types/mail", label: "The type" },
     { href: "/jobs?state=failed&job_type=mail", label: "Show failures" },
   ]);
-  assert.deepEqual(remedyOfRefusal({ code: "quota_exceeded" }).links, [limits]);
+  assert.deepEqual(remedyOfRefusal({ code: "quota_exceeded" }).links, []);
   assert.deepEqual(remedyOfRefusal({ code: "unknown_job_type" }), {
     text: "Choose one of the types that workers have registered.",
     links: [{ href: "/types", label: "Types" }],

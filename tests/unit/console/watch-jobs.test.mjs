@@ -1,34 +1,9 @@
-// The watch of many jobs, and what the custom elements on top of it weigh.
+// The watch of many jobs.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { buildSync } from "esbuild";
 import { JobsWatch } from "../../../infra/console/lib/jobs/watch-jobs.js";
 import { until, World } from "./world.mjs";
-
-const LIB = new URL("../../../infra/console/lib/", import.meta.url);
-
-/** Bytes of a module and of all that it imports of ours, minified. */
-function sizeOf(name) {
-  const entryPoints = [fileURLToPath(new URL(name, LIB))];
-  const external = ["@supabase/supabase-js"];
-  const options = { entryPoints, external, bundle: true, minify: true, format: "esm" };
-  return buildSync({ ...options, write: false }).outputFiles[0].contents.length;
-}
-
-test("the element of a job is at most 20 kB with all that it imports of ours", () => {
-  const [job, both] = ["element.js", "elements.js"].map(sizeOf);
-
-  assert.ok(job <= 20_000, `${job} bytes`);
-  assert.ok(both <= 22_500, `${both} bytes`);
-});
-
-test("where there are no elements, importing them does nothing", async () => {
-  const { JobsElement } = await import(new URL("elements.js", LIB));
-
-  assert.equal(typeof JobsElement, "function");
-});
 
 function watching(world) {
   const read = async () => [{ ...(await world.reads.job()), finished_at: null }];

@@ -15,7 +15,6 @@ from minutehand.queue.client import DERIVED, JOB_COLUMNS, UserQueue
 from minutehand.queue.errors import QueueError
 from minutehand.queue.members import Invitations, WorkspaceMembers
 from minutehand.queue.models import Cursor, EnqueueOptions, JobLog, NewJob
-from minutehand.queue.operations import Operations
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ID = UUID(int=7)
@@ -84,16 +83,8 @@ async def asked(call: Callable[[UserQueue], Any], wire: Wire | None = None) -> W
         (lambda q: q.open_stream(), "open_stream", False),
         (lambda q: q.replay("j"), "replay_job", False),
         (lambda q: q.replay("j", idempotency_key="k"), "replay_job", True),
-        (lambda q: Operations(q).create("w", "retry", {}), "create_operation", False),
-        (
-            lambda q: Operations(q).create("w", "retry", {}, idempotency_key="k"),
-            "create_operation",
-            True,
-        ),
         (lambda q: WorkspaceMembers(q, "w").list(), "list_members", True),
         (lambda q: Invitations(q).list(), "list_invitations", True),
-        (lambda q: Operations(q).undo("o"), "undo_operation", True),
-        (lambda q: Operations(q).steer("o", "pause"), "steer_operation", True),
         (lambda q: WorkspaceMembers(q, "w").remove("m@x.test"), "remove_member", False),
         (lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="member"), "set_member", True),
         (lambda q: Invitations(q).answer("w", accept=True), "accept_invitation", False),
@@ -180,19 +171,12 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
                 (lambda q: q.explain("j"), "explain_job"),
                 (lambda q: q.attempts("j"), "job_attempts"),
                 (lambda q: q.trace("j"), "job_trace"),
-                (lambda q: q.receipt("j"), "job_receipt"),
                 (lambda q: q.cancel("j"), "cancel_job"),
                 (lambda q: q.replays("j"), "job_replays"),
             )
         ),
         (lambda q: q.steps("j"), "job_steps", {"p_job_id": "j", "p_after": None}),
         (lambda q: q.artefacts("j", key="k"), "job_artefacts", {"p_job_id": "j", "p_key": "k"}),
-        (
-            lambda q: q.receipts("w"),
-            "job_receipts",
-            {"p_workspace_id": "w", "p_after": 0},
-        ),
-        (lambda q: q.signing_keys(), "signing_keys", {}),
         (lambda q: q.open_stream(), "open_stream", {}),
         (lambda q: q.replay("j"), "replay_job", {"p_job_id": "j", "p_request": {}}),
         (
@@ -211,12 +195,6 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {"p_workspace_id": "w", "p_name": "e", "p_payload": 0},
         ),
         (lambda q: q.stats(), "queue_stats", {"p_workspace_id": None, "p_minutes": 60}),
-        (lambda q: q.deploys(), "list_deploys", {"p_workspace_id": None, "p_minutes": 10_080}),
-        (
-            lambda q: q.deploys("w", minutes=5),
-            "list_deploys",
-            {"p_workspace_id": "w", "p_minutes": 5},
-        ),
         (
             lambda q: q.list_jobs(
                 "w", status=["failed", "failed"], job_type="t", queue="q", session_id="s",
@@ -299,11 +277,6 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {"p_job_id": "j", "p_key": "k", "p_name": "f"},
         ),
         (
-            lambda q: q.receipts("w", after=7),
-            "job_receipts",
-            {"p_workspace_id": "w", "p_after": 7},
-        ),
-        (
             lambda q: q.replay(
                 "j", from_step="s", payload={}, results={"a": 2}, idempotency_key="k"
             ),
@@ -326,58 +299,6 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             lambda q: q.stats("w", minutes=5),
             "queue_stats",
             {"p_workspace_id": "w", "p_minutes": 5},
-        ),
-        (
-            lambda q: Operations(q).create("w", "cancel", {"tag": "a"}, name="n", limit=5),
-            "create_operation",
-            {
-                "p_workspace_id": "w",
-                "p_request": {
-                    "action": "cancel", "filter": {"tag": "a"}, "name": "n", "limit": 5
-                },
-            },
-        ),
-        (
-            lambda q: Operations(q).list("w", cursor=CURSOR.encode(), limit=5),
-            "list_operations",
-            {"p_workspace_id": "w", "p_cursor": CURSOR.model_dump(), "p_limit": 5},
-        ),
-        (
-            lambda q: Operations(q).jobs("o", outcome="failed", cursor=7, limit=5),
-            "operation_jobs",
-            {"p_operation_id": "o", "p_outcome": "failed", "p_cursor": 7, "p_limit": 5},
-        ),
-        (
-            lambda q: Operations(q).count("w", "retry", {"tag": "a"}),
-            "count_operation",
-            {"p_workspace_id": "w", "p_request": {"action": "retry", "filter": {"tag": "a"}}},
-        ),
-        (
-            lambda q: Operations(q).create("w", "retry", {}, idempotency_key="k"),
-            "create_operation",
-            {
-                "p_workspace_id": "w",
-                "p_request": {
-                    "action": "retry", "filter": {}, "limit": 100_000, "idempotency_key": "k"
-                },
-            },
-        ),
-        (
-            lambda q: Operations(q).list("w"),
-            "list_operations",
-            {"p_workspace_id": "w", "p_cursor": None, "p_limit": 50},
-        ),
-        (
-            lambda q: Operations(q).jobs("o"),
-            "operation_jobs",
-            {"p_operation_id": "o", "p_outcome": None, "p_cursor": None, "p_limit": 100},
-        ),
-        (lambda q: Operations(q).get("o"), "get_operation", {"p_operation_id": "o"}),
-        (lambda q: Operations(q).undo("o"), "undo_operation", {"p_operation_id": "o"}),
-        (
-            lambda q: Operations(q).steer("o", "stop"),
-            "steer_operation",
-            {"p_operation_id": "o", "p_action": "stop"},
         ),
         (
             lambda q: WorkspaceMembers(q, "w").remove("m@x.test"),
@@ -469,9 +390,6 @@ async def test_what_the_database_answers_is_handed_on() -> None:
         assert (await made(reading({"job": JOB, "created": True}))).created
     assert await reading({"attempts": [{"n": 1}]}).attempts("j") == [{"n": 1}]
     assert await reading([{"id": "j"}]).replays("j") == [{"id": "j"}]
-    assert await reading({"receipts": [{"n": 1}]}).receipts("w") == [{"n": 1}]
-    assert await reading({"keys": []}).signing_keys() == {"keys": []}
-    assert await reading({"n": 1}).receipt("j") == {"n": 1}
     assert await reading({"woken": 2}).emit_event("w", "e") == {"woken": 2}
     assert await reading([{"id": "w"}]).is_member("w") is True
     assert await reading([]).is_member("w") is False
@@ -489,32 +407,6 @@ async def test_what_the_database_answers_is_handed_on() -> None:
     )
     assert (found.name, data) == ("f", b"abc")
     assert [each.name for each in await reading({"artefacts": [file]}).artefacts("j")] == ["f"]
-
-
-OPERATION: dict[str, Any] = {
-    "id": "o", "workspace_id": "w", "action": "retry", "filter": {}, "status": "running",
-    "name": "n",
-    "limit": 5, "counted": True, "matched": 1, "more": False, "done": 0, "skipped": 0,
-    "failed": 0, "created_at": AT.isoformat(),
-}  # fmt: skip
-
-
-async def test_what_became_of_an_operation_is_handed_on() -> None:
-    """`created` says whether this call made it; where it is told again it is left out."""
-    made = await Operations(reading({**OPERATION, "created": False})).create("w", "retry", {})
-    found = await Operations(reading(OPERATION)).get("o")
-    counted = await Operations(reading({"count": 2, "more": True})).count("w", "retry", {})
-    page = {"operations": [OPERATION], "next": CURSOR.model_dump()}
-    first = await Operations(reading(page)).list("w")
-    last = await Operations(reading({**page, "next": None})).list("w")
-    jobs = {"jobs": [{"job_id": "j", "outcome": "done"}], "next": 7}
-
-    assert (made.created, found.created) == (False, True)
-    assert "created" not in made.model_dump()
-    assert (counted.count, counted.more) == (2, True)
-    assert ([each.id for each in first.operations], first.next_cursor) == (["o"], CURSOR.encode())
-    assert last.next_cursor is None
-    assert (await Operations(reading(jobs)).jobs("o")).next == 7
 
 
 def test_a_list_asks_for_no_column_that_clients_may_not_read() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from minutehand.clock import FrozenClock
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.functions import CallerFunctions, FunctionStore, WorkerFunctions
@@ -56,32 +56,6 @@ async def test_functions_are_where_clients_see_jobs_or_in_a_schema_of_their_own(
     store = FunctionStore(SETTINGS)
     await store.aclose()
     assert store._functions._api._http.is_closed
-
-
-async def test_a_table_is_not_reached_with_a_key_that_no_policy_binds() -> None:
-    """Its rows would be of any tenant."""
-    project = Project([])
-    settings = SETTINGS.model_copy(
-        update={"supabase_jwt_secret": None, "supabase_secret_key": "sb_secret_x"}
-    )
-    worker = WorkerFunctions(settings, api=project.api)
-
-    with pytest.raises(ConfigurationError):
-        await worker.rows("GET", "/orders", {}, None, headers={}, repeatable=True)
-
-    await worker.aclose()
-    assert project.requests == []
-
-
-async def test_a_worker_reaches_a_table_with_its_key_and_what_is_asked_besides() -> None:
-    project = Project([])
-    worker = WorkerFunctions(SETTINGS, api=project.api)
-
-    await worker.rows("GET", "/orders", {}, None, headers={"x-job-id": "j"}, repeatable=True)
-
-    [sent] = project.requests
-    assert sent.headers["authorization"].startswith("Bearer ey")
-    assert (sent.headers["apikey"], sent.headers["x-job-id"]) == ("sb_publishable_x", "j")
 
 
 async def test_a_call_is_tried_as_often_as_it_says() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
 
 import jwt
@@ -112,23 +111,6 @@ def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
 def test_without_any_key_the_missing_variable_is_named() -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
         WorkerKey(settings())
-
-
-@pytest.mark.parametrize(
-    ("fields", "bound"),
-    [
-        ({"supabase_worker_key": "given"}, True),
-        ({"supabase_jwt_secret": SECRET}, True),
-        ({"supabase_worker_key": "given", "supabase_secret_key": "sb_secret_x"}, True),
-        ({"supabase_secret_key": "sb_secret_x"}, False),
-    ],
-)
-def test_the_secret_key_is_no_key_to_tables(fields: dict[str, str], bound: bool) -> None:
-    """Row level security does not bind it: `ctx.table` would reach every row."""
-    key = WorkerKey(settings(**fields))
-
-    with contextlib.nullcontext() if bound else pytest.raises(ConfigurationError):
-        key.refuse_secret()
 
 
 def test_a_caller_is_let_in_by_its_own_token_and_a_guest_by_none() -> None:

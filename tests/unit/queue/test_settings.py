@@ -50,7 +50,6 @@ def test_two_variables_are_enough() -> None:
         ("SUPABASE_JWKS", '{"keys": []}', "supabase_jwks", {"keys": []}),
         ("BACKGROUND_JOB_TOKEN", "a,b", "background_job_tokens", ("a", "b")),
         ("AWS_ENDPOINT_URL", "http://a", "aws_endpoint_url", "http://a"),
-        ("AWS_ENDPOINT_URL_LAMBDA", "http://a/", "lambda_endpoint_url", "http://a"),
         ("CORS_ORIGINS", "https://a, https://b,", "cors_origins", ("https://a", "https://b")),
         ("ALLOW_ANONYMOUS", "Yes", "allow_anonymous", True),
         ("STREAMING", "1", "streaming", True),

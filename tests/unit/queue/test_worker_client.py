@@ -94,7 +94,6 @@ class Database:
         (lambda w: w.stats(), {}, "queue_stats", {"p_workspace_id": None, "p_minutes": 60}),
         (lambda w: w.stats(minutes=5), {}, "queue_stats",
          {"p_workspace_id": None, "p_minutes": 5}),
-        (lambda w: w.record_storage(), {}, "record_storage", {}),
     ],
 )  # fmt: skip
 async def test_all_that_a_worker_has_to_say_is_sent(
@@ -137,12 +136,11 @@ async def test_what_the_database_answers_a_worker_is_handed_on() -> None:
     assert await told({"realtime": "attached"}, lambda w: w.attach_extensions()) == {
         "realtime": "attached"
     }
-    health = await told({"due": 3, "storage": {"share": 0.5}}, lambda w: w.health())
-    assert (health.due, health.storage.share) == (3, 0.5)
+    health = await told({"due": 3, "storage": {"read_only": True}}, lambda w: w.health())
+    assert (health.due, health.storage.read_only) == (3, True)
     assert health.storage.fix == read_only_fix("jobs"), "in the project's own schema"
     stats = await told({"n": 1}, lambda w: w.stats())
-    assert stats.model_dump() == {"n": 1, "storage": {"n": 1}}
-    assert (await told({"share": 0.5}, lambda w: w.record_storage())).share == 0.5
+    assert stats.model_dump() == {"n": 1}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +153,6 @@ async def test_what_the_database_answers_a_worker_is_handed_on() -> None:
         (lambda w: w.end_run("r"), 2),
         (lambda w: w.attach_extensions(), 1),
         (lambda w: w.tick_finished(tick_id="t", worker_id="w", summary={}), 1),
-        (lambda w: w.record_storage(), 1),
     ],
 )
 async def test_what_can_wait_for_the_next_time_is_not_tried_for_long(
@@ -176,15 +173,6 @@ async def test_a_worker_calls_the_functions_of_its_schema() -> None:
 
     assert worker._functions._api._http.headers["content-profile"] == "jobs"
     await worker.aclose()
-
-
-async def test_rows_are_reached_for_a_leased_job() -> None:
-    database = Database([{"id": 1}])
-    table = database.worker.table(JOB, 7, "accounts", schema="crm")
-
-    assert await table.select() == [{"id": 1}]
-    assert (table._headers["X-Job-Id"], table._headers["X-Job-Fence"]) == ("j", "7")
-    assert table._headers["Accept-Profile"] == "crm"
 
 
 async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:

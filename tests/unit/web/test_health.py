@@ -21,8 +21,6 @@ from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
 from tests.support.virtual_time import leaping
 
-NEARLY_FULL = StorageState(share=0.9, retention_shortened=True)
-
 
 def health(
     oldest: float | None = None,
@@ -67,8 +65,6 @@ class Queue:
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
         (health(backlog="warn", oldest=1, tick=201), 503, "not_ready", {"last_tick": "fail"}),
-        (health(storage=StorageState(share=0.5)), 200, "ready", {}),
-        (health(storage=NEARLY_FULL), 200, "degraded", {"storage": "warn"}),
         (health(storage=StorageState(read_only=True)), 503, "not_ready", {"storage": "fail"}),
     ],
 )
@@ -282,7 +278,7 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
 
 def test_each_verdict_says_what_was_found() -> None:
     """An operator reads this line and nothing else."""
-    found = judge(health(oldest=130.4, stalled=125, tick=7, storage=NEARLY_FULL))
+    found = judge(health(oldest=130.4, stalled=125, tick=7))
     young = judge(health(stalled=120, oldest=121, tick=None, storage=StorageState()))
 
     said = {name: (line["value"], line["unit"], line["detail"]) for name, line in found.items()}
@@ -290,13 +286,10 @@ def test_each_verdict_says_what_was_found() -> None:
         "queue_depth": (3, "jobs", "3 wait: no worker serves a"),
         "oldest_due": (130.4, "s", "has waited 130 s; nothing was leased for 125 s"),
         "last_tick": (7, "s", "ended 7 s ago"),
-        "storage": (
-            90.0, "%",
-            "90% of the plan's size is used; ended jobs are removed after retention_floor_days",
-        ),
+        "storage": (None, "", "takes writes"),
     }  # fmt: skip
     assert [young[name]["detail"] for name in ("oldest_due", "last_tick", "storage")] == [
-        "has waited 121 s", "no tick seen yet", "not measured yet",
+        "has waited 121 s", "no tick seen yet", "takes writes",
     ]  # fmt: skip
     assert judge(health())["oldest_due"]["detail"] == "nothing is due"
     assert judge_key(29.4)["detail"] == "expires in 29 days; `minutehand rotate`"

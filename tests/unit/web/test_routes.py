@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.config import Settings
 from minutehand.functions.jobs.app import OWN
-from minutehand.functions.status import receipts, routes
+from minutehand.functions.status import routes
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import DataApi
 from minutehand.web.application import create_app
@@ -19,8 +19,8 @@ from minutehand.web.services import Services
 from tests.unit.web.conftest import SECRET, URL, calling
 
 W, ID = "a0000000-0000-4000-8000-000000000001", "b0000000-0000-4000-8000-000000000002"
-OF_W, OF_JOB, OF_OPERATION = {"p_workspace_id": W}, {"p_job_id": ID}, {"p_operation_id": ID}
-ROOM, JOB, OPERATION = f"/api/workspaces/{W}", f"/api/jobs/{ID}", f"/api/operations/{ID}"
+OF_W, OF_JOB = {"p_workspace_id": W}, {"p_job_id": ID}
+ROOM, JOB = f"/api/workspaces/{W}", f"/api/jobs/{ID}"
 FILTER = {"job_type": "t"}
 OF_TYPE = {"kind": "workspace_type", "name": "t", "workspace_id": W}
 MADE = {
@@ -40,7 +40,7 @@ class Database:
         services = Services(settings, waker=self)
         api = DataApi(settings.supabase_url, transport=httpx.MockTransport(self._reply))
         services.queue = services._streams = QueueClient(settings, api=api)
-        self.app = create_app(services, [*OWN, routes.router, receipts.router])
+        self.app = create_app(services, [*OWN, routes.router])
 
     async def wake(self, *, reason: str = "enqueue") -> None:
         self.woken.append(reason)
@@ -98,12 +98,6 @@ def database(one_database: Database) -> Database:
         (f"GET {ROOM}/limits", None, "workspace_limits", OF_W),
         (f"PATCH {ROOM}/limits", {"own_max_running": 5}, "set_workspace_limits",
          {**OF_W, "p_limits": {"own_max_running": 5}}),
-        (f"GET {ROOM}/retention", None, "workspace_retention", OF_W),
-        (f"GET {ROOM}/alerts", None, "list_alerts", OF_W),
-        (f"PUT {ROOM}/alerts/a%2Fb", {"metric": "m", "threshold": 1}, "put_alert",
-         {**OF_W, "p_alert": {"metric": "m", "threshold": 1.0, "minutes": 15, "job_type": None,
-                              "mail": [], "whole": False, "enabled": True, "name": "a/b"}}),
-        (f"DELETE {ROOM}/alerts/a%2Fb", None, "delete_alert", {**OF_W, "p_name": "a/b"}),
         (f"POST {JOB}/cancel", None, "cancel_job", OF_JOB),
         (f"POST {JOB}/retry", {"payload": {"n": 1}}, "retry_job",
          {**OF_JOB, "p_payload": {"n": 1}}),
@@ -115,22 +109,9 @@ def database(one_database: Database) -> Database:
          {**OF_JOB, "p_request": {"from_step": "s"}}),
         ("POST /api/events", {"workspace_id": W, "name": "n", "payload": {"a": 1}}, "emit_event",
          {**OF_W, "p_name": "n", "p_payload": {"a": 1}}),
-        ("POST /api/operations/count", {"workspace_id": W, "action": "cancel", "filter": FILTER},
-         "count_operation", {**OF_W, "p_request": {"action": "cancel", "filter": FILTER}}),
-        ("POST /api/operations",
-         {"workspace_id": W, "action": "cancel", "filter": FILTER, "limit": 3, "name": "o"},
-         "create_operation",
-         {**OF_W, "p_request": {"action": "cancel", "filter": FILTER, "limit": 3, "name": "o"}}),
-        ("POST /api/jobs/redrive", {"workspace_id": W, "filter": FILTER, "limit": 3},
-         "create_operation",
-         {**OF_W, "p_request": {"action": "retry", "filter": FILTER, "limit": 3}}),
-        (f"GET /api/operations?workspace_id={W}&limit=3", None, "list_operations",
-         {**OF_W, "p_cursor": None, "p_limit": 3}),
-        (f"GET {OPERATION}", None, "get_operation", OF_OPERATION),
-        (f"GET {OPERATION}/jobs?outcome=failed&cursor=4&limit=3", None, "operation_jobs",
-         {**OF_OPERATION, "p_outcome": "failed", "p_cursor": 4, "p_limit": 3}),
-        (f"POST {OPERATION}/undo", None, "undo_operation", OF_OPERATION),
-        (f"POST {OPERATION}/stop", None, "steer_operation", {**OF_OPERATION, "p_action": "stop"}),
+        *((f"POST /api/jobs/{verb}", {"workspace_id": W, "filter": FILTER, "limit": 3},
+           f"{verb}_jobs", {**OF_W, "p_filter": FILTER, "p_limit": 3})
+          for verb in ("cancel", "retry")),
         (f"GET /api/jobs?workspace_id={W}&job_type=t&status=failed&tag=g&error_type=e&limit=3",
          None, "list_jobs",
          {"p_filter": {"workspace_id": W, "job_type": "t", "status": ["failed"], "tag": "g",
@@ -143,8 +124,6 @@ def database(one_database: Database) -> Database:
         (f"GET /api/types?workspace_id={W}&internal=true", None, "list_job_types",
          {**OF_W, "p_internal": True}),
         (f"GET /api/types/t?workspace_id={W}", None, "get_job_type", {**OF_W, "p_job_type": "t"}),
-        (f"GET /api/deploys?workspace_id={W}&minutes=9", None, "list_deploys",
-         {**OF_W, "p_minutes": 9}),
         (f"GET /api/logs?workspace_id={W}&search=x&job_type=t&job_id={ID}&before=9&limit=3", None,
          "search_logs",
          {**OF_W, "p_filter": {"search": "x", "job_type": "t", "job_id": ID}, "p_before": 9,
@@ -172,10 +151,6 @@ def database(one_database: Database) -> Database:
         (f"GET {JOB}/trace", None, "job_trace", OF_JOB),
         (f"GET /api/status?workspace_id={W}&minutes=7", None, "queue_stats",
          {**OF_W, "p_minutes": 7}),
-        (f"GET {JOB}/receipt", None, "job_receipt", OF_JOB),
-        (f"GET /api/receipts?workspace_id={W}", None, "job_receipts", {**OF_W, "p_after": 0}),
-        (f"GET /api/receipts?workspace_id={W}&from=2", None, "job_receipts",
-         {**OF_W, "p_after": 1}),
     ],
 )  # fmt: skip
 async def test_a_route_asks_the_database_as_its_caller(

@@ -61,15 +61,13 @@ class Opened(WebhookSecrets):
     """Secrets that are sealed as `sealed`; others were sealed for someone else."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[str] = []
 
-    async def open(
-        self, workspace_id: str, sealed: Sequence[str], *, purpose: str = "webhook"
-    ) -> list[str]:
-        self.asked.append((workspace_id, purpose))
+    async def open(self, workspace_id: str, sealed: Sequence[str]) -> list[str]:
+        self.asked.append(workspace_id)
         if list(sealed) != ["sealed"]:
             raise SealBroken("another's")
-        return [SECRET if purpose == "webhook" else "https://chat.example/x?key=1"]
+        return [SECRET]
 
 
 class Hook(Webhooks):
@@ -111,7 +109,7 @@ async def test_a_message_is_signed_over_the_very_bytes_that_are_sent() -> None:
     assert request.headers["content-type"] == "application/json"
     signed = signed_headers("m1", AT, request.content, [SECRET])
     assert {name: request.headers[name] for name in signed} == signed
-    assert hook.opened.asked == [("w", "webhook")]
+    assert hook.opened.asked == ["w"]
 
 
 @pytest.mark.parametrize(
@@ -166,35 +164,20 @@ async def test_this_machine_is_meant_only_where_stage_and_engine_say_so(
 ) -> None:
     """Either alone may be a slip, and leads into our network."""
     hook = Hook(stage=stage)
-    target = {"sealed_url": "sealed", "private_addresses": private}
 
     await hook.post({**MESSAGE, "private_addresses": private})
-    await hook.post_alert("w", target, {})
 
-    assert hook.loopback == [loopback] * 2
+    assert hook.loopback == [loopback]
 
 
 async def test_what_cannot_be_opened_is_not_sent_and_says_what_to_do() -> None:
-    """A retry would not mend it; a new secret or address does."""
+    """A retry would not mend it; a new secret does."""
     hook = Hook()
 
     message = await hook.post({**MESSAGE, "sealed_secrets": ["other"]})
-    alert = await hook.post_alert("w", {"sealed_url": "other", "private_addresses": False}, {})
 
     assert message.message == "the signing secret cannot be decrypted: create a new one"
-    assert alert.message == "the address cannot be decrypted: set it again"
-    assert (message.ok, alert.ok, hook.requests) == (False, False, [])
-
-
-async def test_an_alert_is_posted_to_its_sealed_address_unsigned() -> None:
-    hook = Hook()
-
-    await hook.post_alert("w", {"sealed_url": "sealed", "private_addresses": False}, {"n": 1})
-
-    [request] = hook.requests
-    assert (str(request.url), request.content) == ("https://chat.example/x?key=1", b'{"n":1}')
-    assert "webhook-signature" not in request.headers
-    assert hook.opened.asked == [("w", "alert")]
+    assert (message.ok, hook.requests) == (False, [])
 
 
 async def test_connections_are_shared_and_neither_redirected_nor_led_through_a_proxy() -> None:
@@ -255,7 +238,7 @@ async def test_a_delivery_that_no_one_wants_any_more_is_cancelled_unsent() -> No
     assert (hook.requests, store.reports) == ([], [])
 
 
-def test_both_types_are_the_platforms_own_and_have_the_limits_of_their_migration() -> None:
+def test_deliveries_are_the_platforms_own_and_have_the_limits_of_their_migration() -> None:
     registry = Registry()
     register(registry, Settings(supabase_url="http://x.test", supabase_publishable_key="k"))
 
@@ -263,14 +246,13 @@ def test_both_types_are_the_platforms_own_and_have_the_limits_of_their_migration
     delivery = types["webhook_delivery"]
     assert all(kind.internal and kind.events == "minimal" for kind in types.values())
     assert (delivery.workspace_concurrency, delivery.key_concurrency) == (3, 2)
-    assert (delivery.max_attempts, types["alert"].max_attempts) == (12, 8)
+    assert delivery.max_attempts == 12
 
 
 @pytest.mark.parametrize(
     ("call", "function", "more", "repeated"),
     [
         (lambda s: s.to_send("j", 3), "webhook_to_send", {}, True),
-        (lambda s: s.alert_recipients("j", 3), "alert_recipients", {}, True),
         (
             lambda s: s.sent("j", 3, Sent(True, "ok", 200)),
             "webhook_sent",

@@ -465,15 +465,6 @@ async def test_a_file_is_kept_for_a_month_unless_it_says_otherwise() -> None:
     assert test.artefacts == {"a.txt": b"a", "b.txt": b"bb"}
 
 
-async def test_a_stand_in_for_a_table_is_found_by_its_name() -> None:
-    own = object()
-
-    async def order(job: Job[Order], ctx: JobContext) -> bool:
-        return ctx.table("orders", schema="app") is own
-
-    assert (await checked(order, tables={"orders": own}).run()).result is True
-
-
 def test_a_tag_is_a_word_that_no_terminal_obeys() -> None:
     updates = Updates()
     ctx = JobContext(_Stage(checked(None)), updates, steps={}, clock=FrozenClock())

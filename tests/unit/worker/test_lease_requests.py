@@ -15,8 +15,8 @@ from minutehand.worker import TickOptions, metrics
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.summary import TickSummary
+from tests.contract.model import ModelQueue
 from tests.support.virtual_time import LoopClock, leaping
-from tests.unit.worker.model import ModelQueue
 
 
 class Standing(SystemClock):

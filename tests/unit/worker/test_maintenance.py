@@ -13,8 +13,8 @@ from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.maintenance import Maintenance
 from minutehand.worker.summary import TickSummary
+from tests.contract.model import ModelQueue
 from tests.support.virtual_time import LoopClock, leaping
-from tests.unit.worker.model import ModelQueue
 
 
 class Answering(ModelQueue):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minutehand.worker import TickSummary
-from minutehand.worker.metrics import database_line, tick_line
+from minutehand.worker.metrics import tick_line
 
 
 def test_a_metrics_line_is_cloudwatchs_format() -> None:
@@ -41,14 +41,6 @@ def test_a_metrics_line_is_cloudwatchs_format() -> None:
         about = {"Namespace": "Minutehand", "Dimensions": [["stage"]], "Metrics": named}
         head = {"_aws": {"Timestamp": 7, "CloudWatchMetrics": [about]}}
         assert line == head | told | {"stage": "prod", "worker_id": "w", "tick_id": "t"}
-
-
-def test_the_database_s_size_is_a_metric_of_its_stage() -> None:
-    line = json.loads(database_line(5, stage="prod", at_ms=7))
-    [about] = line["_aws"]["CloudWatchMetrics"]
-
-    assert (line["stage"], line["DatabaseBytes"]) == ("prod", 5)
-    assert about["Metrics"] == [{"Name": "DatabaseBytes", "Unit": "Bytes"}]
 
 
 @pytest.mark.parametrize(

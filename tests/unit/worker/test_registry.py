@@ -62,7 +62,6 @@ def test_everything_said_is_published() -> None:
         live="states",
         ageing=timedelta(minutes=1),
         internal=True,
-        signed=True,
         tagged_by=["account_id"],
         schedule=Schedule("0 3 * * *", timezone="Europe/Berlin", missed="skip"),
     )(enrich)
@@ -87,7 +86,6 @@ def test_everything_said_is_published() -> None:
         "live": "states",
         "ageing_seconds": 60,
         "internal": True,
-        "signed": True,
         "tagged_by": ["account_id"],
         "source": "tests.unit.worker.test_registry:enrich",
         "description": "Do nothing.",
@@ -214,26 +212,15 @@ async def outer(job: Any, ctx: Any, call: Any) -> Any:
 
 
 def test_what_runs_around_others_comes_first_and_once() -> None:
-    """Signing is outermost, and only of the types that say so."""
+    """Middleware that was there already stays where it is."""
     registry = Registry()
-    registry.processor("signed", payload=Account, signed=True)(enrich)
     registry.processor("plain", payload=Account)(enrich)
     assert registry.around(inner) is inner
     registry.around_all(outer, inner)
-    registry.sign_with(lambda: outer)
 
     assert list(registry.get("plain").around) == [outer, inner]
-    assert list(registry.get("signed").around) == [outer, outer, inner]
     with pytest.raises(TypeError, match="async"):
         registry.around(lambda job, ctx, call: call())
-
-
-def test_no_signer_is_made_where_nothing_is_signed() -> None:
-    """It reads a key, which a worker without signed types has not."""
-    registry = Registry()
-    registry.processor("plain", payload=Account)(enrich)
-
-    registry.sign_with(lambda: pytest.fail("made"))
 
 
 def test_what_a_reloaded_module_registered_is_dropped() -> None:

@@ -34,7 +34,6 @@ from minutehand.queue.models import (
     SettleItem,
     SettleResponse,
     SettleResult,
-    Storage,
     UnreadableLease,
     WorkerRunAdmission,
 )
@@ -44,8 +43,7 @@ from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
-from tests.support.virtual_time import LoopClock, leaping
-from tests.unit.worker.model import (
+from tests.contract.model import (
     FAULTS,
     LATENCY,
     PATIENCE,
@@ -54,6 +52,7 @@ from tests.unit.worker.model import (
     Row,
     bytes_of,
 )
+from tests.support.virtual_time import LoopClock, leaping
 
 
 class Work(BaseModel):
@@ -1305,35 +1304,33 @@ def test_a_wake_up_means_that_the_database_is_there_again_and_no_end_of_a_refusa
 def test_a_worker_gives_its_run_the_options_and_the_time_and_says_what_it_did() -> None:
     """The project is maintained after the jobs, for three seconds, where these are left."""
     ticks: list[Tick] = []
-    sizes: list[Storage] = []
+    asked: list[int] = []
     hangs = False
 
     class Measured(ModelQueue):
         async def attach_extensions(self) -> dict[str, Any]:
             await asyncio.sleep(99 if hangs else 0)
+            asked.append(1)
             return {}
-
-        async def record_storage(self) -> Storage:
-            return Storage(database_bytes=1)
 
     async def story() -> None:
         nonlocal hangs
         loop = asyncio.get_running_loop()
         queue = Measured([Row("1", {"seconds": 99}), Row("2", {})])
-        worker = worker_of(queue, on_tick=ticks.append, on_storage=sizes.append)
+        worker = worker_of(queue, on_tick=ticks.append)
         await worker.tick(budget_seconds=10, options=TickOptions(concurrency=1))
         assert loop.time() == pytest.approx(9, abs=0.1)
         assert queue.rows["2"].status == "pending"
-        assert (len(ticks), sizes) == (1, [])
+        assert (len(ticks), asked) == (1, [])
         queue.rows.clear()
         await worker.tick(budget_seconds=10)
-        assert (len(ticks), len(sizes)) == (2, 1)
+        assert (len(ticks), len(asked)) == (2, 1)
         hangs = True
         await asyncio.sleep(3600)
         began = loop.time()
         await worker.tick(budget_seconds=10)
         assert loop.time() - began == pytest.approx(3, abs=0.1)
-        assert len(sizes) == 1
+        assert len(asked) == 1
 
     leaping(story())
 
@@ -1544,9 +1541,8 @@ def test_a_worker_s_tick_is_woken_supervised_and_looks_again() -> None:
 
 
 def test_what_a_worker_could_not_do_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
-    """And how large the database is goes to who asks for it."""
+    """In its log."""
     caplog.set_level("INFO", logger="minutehand.worker.loop")
-    sizes: list[int | None] = []
 
     class Failing(ModelQueue):
         async def begin_run(
@@ -1563,15 +1559,10 @@ def test_what_a_worker_could_not_do_is_in_its_log(caplog: pytest.LogCaptureFixtu
         async def attach_extensions(self) -> dict[str, Any]:
             return {"problems": ["pg_net: refused"]}
 
-        async def record_storage(self) -> Storage:
-            return Storage(database_bytes=5)
-
     begun: list[str] = []
 
     async def story() -> None:
-        worker = worker_of(
-            Failing(), most=2, on_storage=lambda storage: sizes.append(storage.database_bytes)
-        )
+        worker = worker_of(Failing(), most=2)
         await worker.tick(budget_seconds=60)
         await worker.tick(budget_seconds=60)
 
@@ -1581,7 +1572,6 @@ def test_what_a_worker_could_not_do_is_in_its_log(caplog: pytest.LogCaptureFixtu
     assert lines["tick.not_repeated"]["error"] == "no second look"
     assert lines["extensions.refused"]["problems"] == ["pg_net: refused"]
     assert lines["tick.crowded_out"]["most"] == 2
-    assert sizes == [5]
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -6,7 +6,6 @@ import type {
   Attempt,
   Cursor,
   DeadLetterGroup,
-  Deploy,
   DescribedJob,
   Enqueued,
   EnqueuedBatch,
@@ -26,13 +25,9 @@ import type {
   ListedJob,
   LogLevel,
   NewJob,
-  NewOperation,
-  Operation,
-  OperationJob,
   PayloadOf,
   QueueStats,
   Replay,
-  RetentionDays,
   Schedule,
   Step,
   StepPlace,
@@ -149,7 +144,6 @@ export type Minutehand = {
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
     decline_invitation: Fn<InWorkspace, AnsweredInvitation>;
-    delete_alert: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;
     emit_event: Fn<
@@ -180,94 +174,36 @@ export type Minutehand = {
     job_attempts: Fn<Id, { attempts: Attempt[]; more: boolean }>;
     job_artefacts: Fn<
       Id & { p_key?: string | null; p_name?: string | null },
-      { artefacts: Artefact[]; has_receipt: boolean }
+      { artefacts: Artefact[] }
     >;
-    job_receipt: Fn<
-      Id,
-      { format: string; receipt: Row; children: Rows; payload?: Json; result?: Json }
-    >;
-    job_receipts: Fn<InWorkspace & { p_after?: number }, { receipts: Rows }>;
     job_replays: Fn<Id, Replay[]>;
     job_steps: Fn<
       Id & { p_after?: StepPlace | null },
       { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
     >;
     job_trace: Fn<Id, { now: string; more: boolean; jobs: Rows }>;
-    list_actions: Fn<
-      { p_workspace_id?: string; p_job_id?: string; p_before?: number; p_limit?: number },
-      { actions: Rows }
-    >;
-    list_alerts: Fn<{ p_workspace_id?: string | null }, { alerts: Rows }>;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
       { jobs: ListedJob[]; next: Cursor | null }
-    >;
-    list_deploys: Fn<
-      { p_workspace_id?: string | null; p_minutes?: number },
-      { now: string; deploys: Deploy[] }
     >;
     list_job_types: Fn<
       { p_workspace_id?: string | null; p_internal?: boolean },
       { now: string; types: TypeLine[] }
     >;
     open_stream: Fn<Record<string, never>, { opened: boolean }>;
-    operator_close: Fn<InWorkspace, { closed: boolean }>;
-    operator_counts: Fn<
-      Record<string, never>,
-      { states: { [state: string]: number }; at_least: JobStatus[] }
-    >;
-    operator_failures: Fn<Record<string, never>, { groups: Rows; more: boolean }>;
-    operator_jobs: Fn<
-      {
-        p_filter?: { [name: string]: Json | undefined };
-        p_cursor?: string | null;
-        p_limit?: number;
-      },
-      { jobs: Rows; next: string | null }
-    >;
-    operator_open: Fn<
-      { p_request: { workspace_id?: string; job_id?: string; reason: string; minutes?: number } },
-      { workspace_id: string; name: string; expires_at: string }
-    >;
-    operator_session: Fn<
-      Record<string, never>,
-      { operator: boolean; opened: { workspace_id: string; name: string; expires_at: string }[] }
-    >;
-    operator_workers: Fn<{ p_minutes?: number }, { now: string; workers: Rows }>;
-    operator_workspaces: Fn<{ p_search?: string | null; p_limit?: number }, { workspaces: Rows }>;
     own_workspace: Fn<Partial<InWorkspace>, { workspace_id: string }>;
     people: Fn<{ p_ids: string[] }, { [id: string]: string }>;
-    put_alert: Fn<InWorkspace & { p_alert: { [name: string]: Json | undefined } }, Row>;
-    count_operation: Fn<
-      InWorkspace & { p_request: Pick<NewOperation, "action" | "filter"> },
+    cancel_jobs: Fn<
+      InWorkspace & { p_filter: Omit<JobFilter, "workspace_id">; p_limit?: number },
       { count: number; more: boolean }
     >;
-    create_operation: Fn<
-      InWorkspace & { p_request: NewOperation },
-      Operation & { created: boolean; wake: boolean }
+    retry_jobs: Fn<
+      InWorkspace & { p_filter: Omit<JobFilter, "workspace_id">; p_limit?: number },
+      { count: number; more: boolean }
     >;
-    get_operation: Fn<{ p_operation_id: string }, Operation>;
-    list_operations: Fn<
-      InWorkspace & { p_cursor?: Cursor | null; p_limit?: number },
-      { operations: Operation[]; next: Cursor | null }
-    >;
-    operation_jobs: Fn<
-      {
-        p_operation_id: string;
-        p_outcome?: OperationJob["outcome"] | null;
-        p_cursor?: number | null;
-        p_limit?: number;
-      },
-      { jobs: OperationJob[]; next: number | null }
-    >;
-    steer_operation: Fn<
-      { p_operation_id: string; p_action: "pause" | "resume" | "stop" },
-      Operation & { wake: boolean }
-    >;
-    undo_operation: Fn<{ p_operation_id: string }, Operation & { created: boolean; wake: boolean }>;
     queue_series: Fn<
       { p_workspace_id?: string | null; p_minutes?: number; p_internal?: boolean },
-      Row & { points: Rows; deploys: Rows }
+      Row & { points: Rows }
     >;
     search_logs: Fn<
       {
@@ -427,7 +363,6 @@ export type Minutehand = {
       { p_session_id: string; p_cursor?: string | null; p_limit?: number },
       FeedPage
     >;
-    signing_keys: Fn<Record<string, never>, { keys: Rows }>;
     set_member: Fn<
       InWorkspace & { p_email: string; p_role?: MemberRole },
       {
@@ -456,16 +391,6 @@ export type Minutehand = {
     workspace_limits: Fn<
       InWorkspace,
       WorkspaceLimits & { running: number; default_max_pending: number }
-    >;
-    workspace_retention: Fn<
-      InWorkspace,
-      {
-        workspace_id: string;
-        days: RetentionDays;
-        types: { job_type: string; days: RetentionDays }[];
-        checked_at: string | null;
-        removed: (RetentionDays & { day: string; removed_at: string })[];
-      }
     >;
   };
   Enums: Record<string, never>;

@@ -85,22 +85,6 @@ export const call = (client, schema, name, values) =>
   rows(within(client, schema).rpc(name, values));
 
 /**
- * Log lines of a job, whole, oldest first: those after a line, at most the last `limit` of them.
- *
- * @param {Client} client
- * @param {string | undefined} schema
- * @param {string} jobId
- * @param {number} after The `id` of a line.
- * @param {number} limit
- * @returns {Promise<Pick<JobLog, "id" | "log_level" | "message" | "created_at">[]>}
- */
-export async function readLines(client, schema, jobId, after, limit) {
-  const query = within(client, schema).from("job_logs").select("id,log_level,message,created_at");
-  const lines = query.eq("job_id", jobId).gt("id", after).order("id", { ascending: false });
-  return (await rows(lines.limit(limit))).reverse();
-}
-
-/**
  * @typedef {object} Reads
  * @property {(id: string) => Promise<Job | null>} job The row; null when missing or another's.
  * @property {(id: string, seq: number) => Promise<JobEventRow[]>} events Up to a

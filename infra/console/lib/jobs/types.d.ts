@@ -493,49 +493,6 @@ export type FoundLine = {
   created_at: string;
 };
 
-/** What `create_operation` does to which jobs; `filter` is that of `list_jobs` without `workspace_id`. */
-export type NewOperation = {
-  action: "cancel" | "retry" | "replay";
-  filter?: Omit<JobFilter, "workspace_id">;
-  name?: string;
-  /** At most so many jobs, the newest; up to 100,000. */
-  limit?: number;
-  idempotency_key?: string;
-};
-
-/** An action on many jobs and how far it is; `matched` is final once `counted` is true. */
-export type Operation = {
-  id: string;
-  workspace_id: string;
-  name: string;
-  action: "cancel" | "retry" | "replay";
-  filter: Json;
-  limit: number;
-  status: "running" | "paused" | "stopped" | "completed";
-  reason: string | null;
-  counted: boolean;
-  matched: number;
-  more: boolean;
-  done: number;
-  skipped: number;
-  failed: number;
-  undo_of: string | null;
-  undone_by: string | null;
-  created_by: string | null;
-  created_at: string;
-  finished_at: string | null;
-};
-
-/** What became of a job of an operation. */
-export type OperationJob = {
-  job_id: string;
-  job_type: JobType | null;
-  outcome: "done" | "skipped" | "failed" | "waiting";
-  /** Of skipped: its state, `deleted` or `duplicate_job`; of failed: the error. */
-  reason: string | null;
-  new_job_id: string | null;
-};
-
 export type Cursor = { created_at: string; id: string };
 
 /** Why a job is where it is, in a sentence and in data. */
@@ -667,8 +624,6 @@ export type WorkspaceLimits = {
   per_caller?: Record<string, number>;
 };
 
-export type RetentionDays = { completed: number; cancelled: number; failed: number };
-
 export type Percentiles = { p50_ms: number | null; p95_ms: number | null; p99_ms: number | null };
 
 /** Counts of a job type in `queue_stats`. */
@@ -728,33 +683,6 @@ export type DeadLetterGroup = {
   last_at: string;
   latest_id: string;
   error_message: string | null;
-  deploy: FailuresByDeploy | null;
-};
-
-/** Failures since the latest deploy that serves the type, and before. */
-export type FailuresByDeploy = {
-  version: string;
-  commit: string | null;
-  first_seen_at: string;
-  failed_since: number;
-  failed_before: number;
-};
-
-/** Code that serves jobs, and how attempts ended under it until `replaced_at`. */
-export type Deploy = {
-  version: string;
-  commit: string | null;
-  /** Where the commit's files can be read: a path is appended. */
-  source: string | null;
-  /** Null for all. */
-  job_types: JobType[] | null;
-  first_seen_at: string;
-  last_seen_at: string;
-  replaced_at: string | null;
-  completed: number;
-  failed: number;
-  retried: number;
-  lost: number;
 };
 
 /** What is used of a supabase-js client: any version of it, with any types of its own. */

@@ -7,7 +7,7 @@ import re
 
 from minutehand.cli.account import caller
 from minutehand.cli.deploy import parameters as stage_parameters
-from minutehand.cli.deploy import placeholders, shown, stage_limits
+from minutehand.cli.deploy import placeholders, shown
 from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, warn
 from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
@@ -70,18 +70,6 @@ def account(target: Target) -> Finding:
     return ok(f"{caller(target.aws('sts'))}, {target.region}")
 
 
-@CHECKS.add("account-limits", deployed=True, held_by_aws=True)
-def limits(target: Target) -> Finding:
-    """The account has room for the stage."""
-    found = stage_limits(target.aws, str(target.stage), target.region)
-    for verdict, finding in (("fail", fail), ("warn", warn)):
-        if met := [limit for limit in found if limit.verdict == verdict]:
-            return finding(
-                "; ".join(limit.detail for limit in met), "; ".join(limit.fix for limit in met)
-            )
-    return ok("; ".join(limit.detail for limit in found))
-
-
 @CHECKS.add("parameters", deployed=True, held_by_aws=True)
 def parameters(target: Target) -> Finding:
     """Every function has its secrets."""
@@ -108,9 +96,7 @@ def schedule(target: Target) -> Finding:
     """It exists, is on, has its own role and somewhere to put failures."""
     client = target.aws("scheduler")
     try:
-        found = client.get_schedule(
-            Name=f"minutehand-{target.stage}-tick", GroupName=f"minutehand-{target.stage}"
-        )
+        found = client.get_schedule(Name=f"minutehand-{target.stage}-tick")
     except client.exceptions.ResourceNotFoundException:
         return fail("the minute schedule does not exist: nothing ticks", deploy_command(target))
     if found["State"] != "ENABLED":
@@ -126,7 +112,7 @@ def schedule(target: Target) -> Finding:
 
 @CHECKS.add("aws-functions", deployed=True, held_by_aws=True)
 def functions(target: Target) -> Finding:
-    """They exist, run the right Python, and hold no secret in plain sight."""
+    """They exist, and hold no secret in plain sight."""
     client = target.aws("lambda")
     secret_names = SECRET_NAMES | needs_of(Project.at(target.root)).all_secrets
     for short in NEEDED:
@@ -146,33 +132,22 @@ def functions(target: Target) -> Finding:
                 f"{name} shows {', '.join(plain)} to everyone with the AWS console",
                 "remove it there, rotate it, and put it into SSM with --secrets-only",
             )
-        if function["Runtime"] != "python3.13":
-            return fail(
-                f"{name} runs {function['Runtime']}, its byte code is for python3.13",
-                deploy_command(target),
-            )
-    return ok("four functions on python3.13")
+    return ok("four functions")
 
 
-@CHECKS.add("failure-queues", deployed=True, held_by_aws=True)
+@CHECKS.add("failures", deployed=True, held_by_aws=True)
 def failures(target: Target) -> Finding:
-    """Nothing waits for a person; what a busy worker dropped is a record, and expires."""
+    """Where invocations go that could not be delivered; no job is there."""
     sqs = target.aws("sqs")
-    counts = {}
-    for kind in ("worker", "tick"):
-        name = f"minutehand-{target.stage}-{kind}-failures"
-        try:
-            url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        except sqs.exceptions.QueueDoesNotExist:
-            return fail(f"{name} does not exist: failures are lost", deploy_command(target))
-        attributes = sqs.get_queue_attributes(
-            QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
-        )["Attributes"]
-        counts[kind] = int(attributes["ApproximateNumberOfMessages"])
-    if counts["tick"]:
-        return warn(f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}")
-    if counts["worker"]:
-        return ok(f"{counts['worker']} invocations failed for good in 3 days; no job is lost")
+    name = f"minutehand-{target.stage}-failures"
+    try:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    except sqs.exceptions.QueueDoesNotExist:
+        return fail(f"{name} does not exist: failures are lost", deploy_command(target))
+    asked = ["ApproximateNumberOfMessages"]
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=asked)["Attributes"]
+    if count := int(found[asked[0]]):
+        return warn(f"{name} holds {count}", f"aws sqs receive-message --queue-url {url}")
     return ok("empty")
 
 

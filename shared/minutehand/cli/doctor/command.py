@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 from minutehand.cli.account import check_region
-from minutehand.cli.doctor import cloud, database, machine, proof, service, settings
+from minutehand.cli.doctor import cloud, database, proof, service, settings
 from minutehand.cli.doctor.deployed import filled_in, stage_values
 from minutehand.cli.doctor.findings import (
     Check,
@@ -35,7 +35,6 @@ from minutehand.terminal.options import EnvFile, verb
 from minutehand.terminal.output import Output
 
 CHECKS: tuple[Check, ...] = (
-    *machine.CHECKS,
     *settings.CHECKS,
     *database.CHECKS,
     *service.CHECKS,

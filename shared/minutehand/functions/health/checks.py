@@ -69,7 +69,7 @@ async def readiness(
             await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
         unknown = "unknown while the database is unavailable"
-        units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s", "storage": "%"}
+        units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s", "storage": ""}
         for name, unit in units.items():
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
@@ -122,17 +122,11 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
 
 
 def judge_storage(storage: Any) -> dict[str, Any]:
-    """Verdict on the plan's size: once it is used up, no write is possible any more."""
+    """Verdict on writes: a plan that is used up turns the database read-only."""
     if storage.read_only:
         fix = "; ".join(storage.fix)
-        return _verdict(FAIL, None, "%", f"the database is read-only, its plan is full: {fix}")
-    if storage.share is None:
-        return _verdict(PASS, None, "%", "not measured yet")
-    used = f"{storage.share:.0%} of the plan's size is used"
-    if storage.retention_shortened:
-        used += "; ended jobs are removed after retention_floor_days"
-    verdict = WARN if storage.retention_shortened else PASS
-    return _verdict(verdict, round(100 * storage.share, 1), "%", used)
+        return _verdict(FAIL, None, "", f"the database is read-only, its plan is full: {fix}")
+    return _verdict(PASS, None, "", "takes writes")
 
 
 def judge_key(days: float) -> dict[str, Any]:
@@ -141,7 +135,8 @@ def judge_key(days: float) -> dict[str, Any]:
         WARN if days < KEY_WARN_DAYS else PASS,
         round(days, 1),
         "days",
-        f"expires in {days:.0f} days" + ("; `minutehand rotate`" if days < KEY_WARN_DAYS else ""),
+        f"expires in {days:.0f} days"
+        + ("; see `minutehand token worker`" if days < KEY_WARN_DAYS else ""),
     )
 
 

@@ -7,12 +7,13 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from minutehand.config import Settings
-from minutehand.functions.jobs import alerts, apps, members, operations, routes, steering
+from minutehand.functions.jobs import apps, members, routes, steering
+from minutehand.functions.status.app import READS
 from minutehand.web.application import create_app
 from minutehand.web.services import Services, Waker
 
 #: The platform's own routes of this function.
-OWN = (routes.router, operations.router, steering.router, alerts.router, members.router)
+OWN = (routes.router, steering.router, members.router)
 
 
 def build_app(
@@ -38,7 +39,7 @@ class AppsOnDemand:
         self.services = Services(settings, waker=waker)
         self._own = create_app(
             self.services,
-            OWN,
+            [*OWN, *READS],
             title="Minutehand jobs",
             body_limits=routes.BODY_LIMITS,
         )

@@ -164,6 +164,14 @@ class Replay(Body):
     )
 
 
+class ManyJobs(Body):
+    """Which jobs of a workspace to cancel or retry; the filter is that of the list."""
+
+    workspace_id: UUID
+    filter: dict[str, Any] = Field(default_factory=dict)
+    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1000
+
+
 class EditJob(Body):
     """What of a job is changed before it runs; its payload, whole."""
 

@@ -19,9 +19,10 @@ from minutehand.functions.jobs.models import (
     EditJob,
     EmitEvent,
     EnqueuedJob,
+    ManyJobs,
     Replay,
 )
-from minutehand.queue.models import Enqueued, Job
+from minutehand.queue.models import Enqueued, Job, ManyChanged
 from minutehand.web.auth import SignedIn
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided
@@ -90,6 +91,24 @@ async def create_jobs(
         jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs),
         warning=batch.warning,
     )
+
+
+@router.post("/jobs/cancel")
+async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> ManyChanged:
+    """Cancel the live jobs that match, a batch a call; for managers."""
+    return await services.queue_of(caller).change_many(
+        "cancel", str(body.workspace_id), body.filter, limit=body.limit
+    )
+
+
+@router.post("/jobs/retry")
+async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> ManyChanged:
+    """Run the failed jobs that match again, a batch a call; for managers."""
+    changed = await services.queue_of(caller).change_many(
+        "retry", str(body.workspace_id), body.filter, limit=body.limit
+    )
+    await services.waker.wake(reason="retry")
+    return changed
 
 
 @router.post("/jobs/{job_id:uuid}/cancel")

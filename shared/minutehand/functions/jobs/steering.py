@@ -1,4 +1,4 @@
-"""Routes by which people steer a workspace: pauses, schedules, webhooks, limits, retention.
+"""Routes by which people steer a workspace: pauses, schedules, webhooks and limits.
 
 Each is one call of the queue under the caller's token; what managers alone may do is decided there.
 """
@@ -17,7 +17,6 @@ from minutehand.queue.steering import (
     Missed,
     NextRuns,
     Pause,
-    Retention,
     Schedule,
     Webhook,
     WebhookWithSecret,
@@ -288,9 +287,3 @@ async def set_limits(
 ) -> WorkspaceLimits:
     """Set the limit that a manager may set; the smaller of it and the operator's holds."""
     return await steering(services, caller, workspace_id).set_limits(body.model_dump(mode="json"))
-
-
-@router.get("/retention")
-async def get_retention(workspace_id: UUID, caller: SignedIn, services: Provided) -> Retention:
-    """How long ended jobs are kept, and what was removed in the last 30 days."""
-    return await steering(services, caller, workspace_id).retention()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from minutehand.config import Settings
-from minutehand.functions.status import artefacts, document, receipts, routes
+from minutehand.functions.status import artefacts, document, routes
 from minutehand.web.application import create_app
 from minutehand.web.services import Services
+
+#: The platform's own routes of this function; on Lambda `jobs` has them too, for the paths that
+#: API Gateway sends there.
+READS = (routes.router, artefacts.router, document.router)
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
     """The app; `services` replaces what it works with."""
-    routers = [routes.router, artefacts.router, receipts.router, document.router]
-    return create_app(services or Services(settings), routers, title="Minutehand status")
+    return create_app(services or Services(settings), READS, title="Minutehand status")

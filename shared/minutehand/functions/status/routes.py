@@ -15,7 +15,6 @@ from pydantic import AwareDatetime, BaseModel
 from minutehand.functions.status.prompt import failure_prompt
 from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import (
-    Deploys,
     Explanation,
     FeedPage,
     ForeignCursor,
@@ -245,17 +244,6 @@ async def get_type(
 ) -> JobTypeDetail:
     """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
     return await services.queue_of(caller).job_type(job_type, str(workspace_id))
-
-
-@router.get("/deploys")
-async def list_deploys(
-    caller: SignedIn,
-    services: Provided,
-    workspace_id: UUID,
-    minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 10_080,
-) -> Deploys:
-    """Which code served jobs, the latest first, and how the workspace's attempts ended under it."""
-    return await services.queue_of(caller).deploys(str(workspace_id), minutes=minutes)
 
 
 @router.get("/logs")

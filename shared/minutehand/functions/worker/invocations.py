@@ -25,11 +25,10 @@ from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.errors import QueueError
 from minutehand.queue.keys import days_left
-from minutehand.queue.models import Storage
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.loop import Worker
-from minutehand.worker.metrics import database_line, emf_line, tick_line
+from minutehand.worker.metrics import emf_line, tick_line
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -70,7 +69,6 @@ class LambdaWorker:
             start_extra_workers=self._start_extra_workers,
             most=settings.workers_at_once,
             on_tick=self._write_metrics,
-            on_storage=self._write_storage,
         )
         self._routes = WorkerRoutes(settings, self._worker)
 
@@ -155,12 +153,6 @@ class LambdaWorker:
                 )
                 + "\n"
             )
-
-    def _write_storage(self, storage: Storage) -> None:
-        if storage.database_bytes is not None:
-            at_ms = int(time.time() * 1000)
-            line = database_line(storage.database_bytes, stage=self._settings.stage, at_ms=at_ms)
-            sys.stdout.write(line + "\n")
 
     async def _report_oldest_due(self, summary: TickSummary) -> None:
         """Write the one metric that notices jobs which no tick takes; idle costs no query."""

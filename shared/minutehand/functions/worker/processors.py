@@ -13,7 +13,6 @@ from types import ModuleType
 from minutehand import telemetry
 from minutehand.app import OnError, find_apps
 from minutehand.config import Settings
-from minutehand.signing.jobs import ResultSigner
 from minutehand.webhooks import processors as webhooks
 from minutehand.worker.registry import Registry, default_registry
 
@@ -57,13 +56,6 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         from minutehand.worker import otel  # only here: it is an extra
 
         registry.around_all(otel.spans, otel.metrics)
-
-    def signer() -> ResultSigner:
-        made = ResultSigner(settings)
-        registry.publisher("receipts", made.close_ended)
-        return made
-
-    registry.sign_with(signer)
     return registry
 
 

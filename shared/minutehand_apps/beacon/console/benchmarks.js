@@ -3,7 +3,6 @@
 import { counted } from "../../lib/format.js";
 import { useLivePages } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
-import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
@@ -16,21 +15,18 @@ import { beacon, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
 /** @import { Workspace } from "../../api.js" */
-/** @import { ExecutionOfJob, ListedBenchmark, Submitted } from "./routes.js" */
+/** @import { Execution, ListedJob, Submitted } from "./routes.js" */
 
 export const title = () => "Benchmarks";
 
 /** @param {{workspace: Workspace}} props */
 export default function Benchmarks({ workspace }) {
   const jobs = useLivePages(workspace.id, beacon.jobs);
-  const dead = useRead((signal) => beacon.deadLetters(workspace.id, signal), [workspace.id]);
+  const rows = jobs.value?.flatMap((page) => page.jobs) ?? [];
+  const dead = rows.filter((job) => job.outbox_status === "dead");
   const [writing, setWriting] = useState(false);
-  const act = actionsOn(() => {
-    dead.refresh();
-    jobs.refresh();
-  });
   const retry = () =>
-    act("Could not retry", async () => {
+    actionsOn(jobs.refresh)("Could not retry", async () => {
       const { count } = await beacon.redrive(workspace.id);
       notify(`${counted(count, "message")} will be published again`);
     });
@@ -42,23 +38,18 @@ export default function Benchmarks({ workspace }) {
       <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button>
     </header>
     ${
-      dead.value &&
-      dead.value.length > 0 &&
+      dead.length > 0 &&
       html`<section class="card stack" aria-labelledby="h-dead">
         <div class="bar">
           <h2 id="h-dead">Not queued</h2>
           <span class="spacer"></span>
-          <${ActionButton} run=${retry}>Retry ${counted(dead.value.length, "message")}<//>
+          <${ActionButton} run=${retry}>Retry ${counted(dead.length, "job")}<//>
         </div>
         <ul class="stack">
-          ${dead.value.map(
+          ${dead.map(
             (one) => html`<li key=${one.id}>
-              <a href=${`/benchmarks/${one.job_id}`}>
-                <code>${one.message.jobspec_id ?? one.job_id}</code>
-              </a> <span
-                class="problem wrap">
-                ${one.error}
-              </span>
+              <a href=${`/benchmarks/${one.id}`}><code>${one.jobspec_id}</code></a>
+              <span class="problem wrap"> ${one.error}</span>
             </li>`,
           )}
         </ul>
@@ -69,7 +60,7 @@ export default function Benchmarks({ workspace }) {
         of: jobs,
         what: "jobs",
         label: "Jobs",
-        rows: jobs.value?.flatMap((page) => page.jobs) ?? [],
+        rows,
         key: (job) => job.id,
         cards: true,
         attributes: (job) => ({ "data-job": job.jobspec_id }),
@@ -112,8 +103,8 @@ export default function Benchmarks({ workspace }) {
 }
 
 /** The states of a job's executions by region, in the spec's order. */
-function regionsOf(/** @type {ListedBenchmark} */ job) {
-  /** @type {Map<string, ExecutionOfJob["status"][]>} */
+function regionsOf(/** @type {ListedJob} */ job) {
+  /** @type {Map<string, Execution["status"][]>} */
   const found = new Map();
   for (const { region, status } of job.executions)
     found.set(region, [...(found.get(region) ?? []), status]);

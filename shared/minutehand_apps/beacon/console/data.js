@@ -3,7 +3,7 @@
 import { callRoute } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes, Submission } from "./routes.js" */
+/** @import { Output, Routes, Submission } from "./routes.js" */
 
 /** @type {Call<Routes>} */
 const call = callRoute;
@@ -26,18 +26,9 @@ export const beacon = {
   cancel: (/** @type {string} */ id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
   bundle: (/** @type {string} */ id, /** @type {AbortSignal | undefined} */ signal) =>
     call("GET /api/v1/jobs/{id}/bundle", { places: { id }, signal }),
-  deadLetters: async (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
-    (
-      await call("GET /api/v1/outbox", {
-        query: { workspace_id: workspaceId, status: "dead", limit: 20 },
-        signal,
-      })
-    ).messages,
   redrive: (/** @type {string} */ workspaceId) =>
     call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
   keys: () => call("GET /api/v1/keys"),
-  verify: (/** @type {Routes["POST /api/v1/receipts/verify"]["body"]} */ bundle) =>
-    call("POST /api/v1/receipts/verify", { body: bundle }),
 };
 
 /** The states of jobs and executions, with the tones of the engine's own. */
@@ -63,3 +54,7 @@ export const asked = (/** @type {Pick<Submission, "questions">} */ spec) =>
       ? { question_id: `q${index + 1}`, question: one, category: null }
       : { question_id: one.id, question: one.question, category: one.category },
   );
+
+/** The answers of an output, in either of its forms. */
+export const responsesOf = (/** @type {Output | null | undefined} */ output) =>
+  output ? ("data" in output.data ? output.data.data : output.data).responses : [];

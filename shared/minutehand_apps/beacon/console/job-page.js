@@ -116,7 +116,7 @@ export default function JobPage({ id }) {
           column("Started", (one) =>
             one.started_at ? html`<${When} at=${one.started_at} />` : "–",
           ),
-          column("Receipt", "num", (one) => one.receipt_number ?? "–"),
+          column("Receipt", (one) => (one.receipt_id ? "signed" : "–")),
         ],
       )}
     </section>

@@ -2,7 +2,7 @@
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog-form.js";
-import { choice, field, toValue } from "../../parts/field.js";
+import { field, toValue } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
 /** @import { Submitted } from "./routes.js" */
@@ -23,7 +23,6 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     least: "1",
     models: "",
     questions: "",
-    stragglers: /** @type {"keep" | "cancel"} */ ("keep"),
   });
   const set = (/** @type {keyof typeof form} */ name) => (/** @type {any} */ value) =>
     setForm({ ...form, [name]: value });
@@ -50,7 +49,6 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
         constraints: {
           regions: words(form.regions),
           min_regions: Number(form.least),
-          stragglers: form.stragglers,
         },
         questions: form.questions
           .split("\n")
@@ -79,12 +77,6 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
       ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", { required: true })}
       ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}
     </div>
-    <div class="ways">
-      ${textLine(html`Models <span class="hint">none: the provider's own choice</span>`, "models")}
-      ${choice("Late regions", form.stragglers, set("stragglers"), [
-        ["keep", "are waited for"],
-        ["cancel", "are cancelled once enough answered"],
-      ])}
-    </div>
+    ${textLine(html`Models <span class="hint">none: the provider's own choice</span>`, "models")}
   <//>`;
 }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import sys
 import time
 import uuid
@@ -38,13 +37,11 @@ class Faults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     down: bool = Field(default=False, description="Every call is answered with 503.")
-    error_rate: float = Field(default=0, ge=0, le=1, description="Submissions answered with 500.")
     delay_seconds: float = Field(default=0, ge=0, le=3600, description="How long a task takes.")
     wrong_format: bool = Field(default=False, description="The result's data is a text.")
     wrong_region: bool = Field(default=False, description="The result names another region.")
-    duplicate: bool = Field(default=False, description="Each answer comes twice.")
     nested: bool = Field(default=False, description="The answers are in data.data: allowed.")
-    answers: Literal["whole", "missing", "extra", "empty"] = "whole"
+    answers: Literal["whole", "missing", "twice", "empty"] = "whole"
 
 
 class Submission(BaseModel):
@@ -84,13 +81,12 @@ class Task:
 class ProviderServer:
     """One provider: its tasks, its faults per region, and the routes over them."""
 
-    def __init__(self, name: str, *, seed: int = 0) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.faults: dict[str, Faults] = {}
         self.submissions = 0
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._by_key: dict[str, str] = {}
-        self._random = random.Random(seed)
         self.app = Starlette(
             routes=[
                 Route("/v1/executions", self.submit, methods=["POST"]),
@@ -120,8 +116,6 @@ class ProviderServer:
         fault = self.fault(submitted.region)
         if fault.down:
             return _away()
-        if self._random.random() < fault.error_rate:
-            return JSONResponse({"error": "internal error"}, status_code=500)
         key = request.headers.get("idempotency-key") or uuid.uuid4().hex
         task = self._tasks.get(self._by_key.get(key, ""))
         if task is None or task.cancelled:
@@ -191,12 +185,10 @@ class ProviderServer:
 
     def _responses(self, submitted: Submission, fault: Faults) -> list[dict[str, Any]]:
         responses = [self._response(asked, submitted) for asked in submitted.questions]
-        if fault.duplicate:
-            responses = [each for each in responses for _ in range(2)]
         if fault.answers == "missing":
             return responses[1:]
-        if fault.answers == "extra":
-            return [*responses, {**responses[0], "question_id": "not asked"}]
+        if fault.answers == "twice":
+            return [*responses, responses[0]]
         if fault.answers == "empty":
             return [{**responses[0], "response": " "}, *responses[1:]]
         return responses

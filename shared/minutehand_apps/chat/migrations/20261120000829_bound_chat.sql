@@ -6,7 +6,3 @@ from (values
   ('public.chat_conversations'::regclass, 'max_chat_conversations', 50000),
   ('public.chat_messages'::regclass, 'max_chat_messages', 200000)
 ) as q (relation, name, most);
-
--- an operator who has a workspace open reads these rows and changes none
-select queue.keep_from_operators('public.chat_conversations', 'public.chat_messages', 'public.chat_work_items',
-  'public.chat_notes');

@@ -10,7 +10,3 @@ from (values
 
 create trigger quota_of_accounts_is_held after insert on public.account_imports referencing new table as made
   for each statement execute function queue.hold_quota('max_accounts', 'false');
-
--- an operator who has a workspace open reads these rows and changes none
-select queue.keep_from_operators('public.workspace_settings', 'public.accounts', 'public.contacts',
-  'public.account_imports');

@@ -5,6 +5,3 @@ select queue.bound_rows(q.relation, q.name, q.most)
 from (values
   ('public.plans'::regclass, 'max_plans', 10000)
 ) as q (relation, name, most);
-
--- an operator who has a workspace open reads these rows and changes none
-select queue.keep_from_operators('public.plans', 'public.plan_stages');

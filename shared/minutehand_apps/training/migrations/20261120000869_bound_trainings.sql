@@ -6,7 +6,3 @@ from (values
   ('public.trainings'::regclass, 'max_trainings', 10000),
   ('public.training_procedures'::regclass, 'max_training_procedures', 100000)
 ) as q (relation, name, most);
-
--- an operator who has a workspace open reads these rows and changes none
-select queue.keep_from_operators('public.trainings', 'public.training_jobs', 'public.training_stages',
-  'public.training_chunks', 'public.training_procedures');

@@ -1,0 +1,134 @@
+"""Lambda's runtime API for one function, whose environment is AWS's own runtime client.
+
+Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+#: What Lambda's image brings beside Python.
+IMAGE = (
+    *("awslambdaric", "simplejson", "snapshot-restore-py"),
+    *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
+)
+
+
+def runtime_site(folder: Path) -> Path:
+    """Make a folder of what Lambda's image contains, as links into this environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in IMAGE:
+        for file in distribution(name).files or ():
+            top = folder / file.parts[0]
+            if file.parts[0] not in {"..", "__pycache__"} and not top.exists():
+                top.symlink_to(Path(str(file.locate())).parents[len(file.parts) - 1] / top.name)
+    return folder
+
+
+class LambdaFunction:
+    """One execution environment: started at its first invocation, killed at a deadline."""
+
+    def __init__(self, handler: str, *, tree: Path, site: Path, environ: Mapping[str, str]) -> None:
+        self._events: queue.Queue[tuple[str, bytes, float]] = queue.Queue()
+        self._answers: dict[str, queue.Queue[tuple[bool, bytes]]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler())
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._command = [sys.executable, "-S", "-m", "awslambdaric", handler]
+        self._tree = tree
+        self._environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(tree), str(site)]),
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+            "AWS_LAMBDA_FUNCTION_NAME": handler,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "LAMBDA_TASK_ROOT": str(tree),
+            "_HANDLER": handler,
+            **environ,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def invoke(self, event: Any, *, seconds: float = 60.0) -> Any:
+        """Invoke it and return its answer.
+
+        Raises:
+            TimeoutError: It did not answer before its deadline, and was killed as Lambda does.
+            RuntimeError: It answered with an error, whose text this is.
+        """
+        if self._process is None:
+            self._process = subprocess.Popen(self._command, cwd=self._tree, env=self._environ)
+        request_id = str(uuid.uuid4())
+        answer = self._answers[request_id] = queue.Queue()
+        self._events.put((request_id, json.dumps(event).encode(), time.time() + seconds))
+        try:
+            succeeded, body = answer.get(timeout=seconds)
+        except queue.Empty:
+            self.kill()
+            raise TimeoutError(f"no answer within {seconds} s") from None
+        if not succeeded:
+            raise RuntimeError(body.decode())
+        return json.loads(body)
+
+    def kill(self) -> None:
+        """End the environment at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        for answer in self._answers.values():
+            answer.put((False, b"killed"))
+
+    def close(self) -> None:
+        """End it, and the API."""
+        self.kill()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _make_handler(self) -> type[BaseHTTPRequestHandler]:
+        function = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                request_id, body, deadline = function._events.get()
+                self.send_response(200)
+                self.send_header("Lambda-Runtime-Aws-Request-Id", request_id)
+                self.send_header("Lambda-Runtime-Deadline-Ms", str(int(deadline * 1000)))
+                self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:x")
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                *_, request_id, kind = self.path.split("/")
+                for each in function._answers.values() if request_id == "init" else ():
+                    each.put((False, body))
+                if request_id in function._answers:
+                    function._answers[request_id].put((kind == "response", body))
+                self.send_response(202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        return Handler

@@ -1,0 +1,135 @@
+"""The zip under AWS's own runtime client, with nothing else importable: start, deadline, kill."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
+from tests.artefact.runtime import LambdaFunction
+from tests.support.lambda_events import load_event
+from tests.support.project import ACME, Project, project_of_a_room
+from tests.support.renewed import Renewed
+
+TICK = {"source": "minutehand.tick"}
+
+
+@pytest.fixture
+def project(renewed: Renewed) -> Project:
+    """A database behind a Data API."""
+    return project_of_a_room(renewed)
+
+
+@pytest.fixture
+def functions(project: Project, tree: Path, site: Path) -> Iterator[dict[str, LambdaFunction]]:
+    """The four functions of the zip."""
+    environ = {
+        "SUPABASE_URL": project.gateway.url,
+        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+        "SUPABASE_SECRET_KEY": SECRET_KEY,
+        "SUPABASE_JWT_SECRET": JWT_SECRET,
+        "WORKER_SECRET_TOKEN": "worker-token",
+        "BACKGROUND_JOB_TOKEN": "background-token",
+        "MINUTEHAND_APPS": "jobs",
+        "STAGE": "test",
+    }
+    made = {
+        name: LambdaFunction(
+            f"minutehand.functions.{name}.handler.handler", tree=tree, site=site, environ=environ
+        )
+        for name in ("jobs", "status", "worker", "health")
+    }
+    yield made
+    for function in made.values():
+        function.close()
+
+
+def request(method: str, path: str, **more: Any) -> dict[str, Any]:
+    """An event of API Gateway."""
+    event = load_event("http_get_job")
+    event["requestContext"]["http"] |= {"method": method, "path": path}
+    return event | {"routeKey": "$default", "rawPath": path, "pathParameters": {}, **more}
+
+
+def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
+    """Each handler imports, routes and refuses from the zip alone."""
+    asked = {
+        "health": ("GET", "/health", 200),
+        "jobs": ("POST", "/api/jobs", 401),
+        "status": ("GET", "/api/jobs", 401),
+        "worker": ("GET", "/api/jobs/worker", 401),
+    }
+
+    for name, (method, path, status) in asked.items():
+        answer = functions[name].invoke(request(method, path, headers={}), seconds=120)
+        assert answer["statusCode"] == status, (name, answer)
+
+
+def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
+    functions: dict[str, LambdaFunction], project: Project
+) -> None:
+    """`ANY /api/{proxy+}` brings it the reads that `status` does not claim."""
+    headers = {"authorization": f"Bearer {project.token()}"}
+
+    event = request("GET", "/api/types", headers=headers, rawQueryString=f"workspace_id={ACME}")
+    answer = functions["jobs"].invoke(event, seconds=120)
+
+    assert answer["statusCode"] == 200, answer
+
+
+def test_a_tick_runs_the_projects_processor(
+    functions: dict[str, LambdaFunction], project: Project
+) -> None:
+    """Code, lock and package are in one zip."""
+    functions["worker"].invoke(TICK, seconds=120)  # the first registers the type
+    job = project.insert("test.nap")
+
+    functions["worker"].invoke(TICK)
+
+    assert project.row(job)["status"] == "completed"
+
+
+def test_a_tick_answers_before_its_deadline(
+    functions: dict[str, LambdaFunction], project: Project
+) -> None:
+    """What it cannot end is given up in time, and Lambda has nothing to kill."""
+    functions["worker"].invoke(TICK, seconds=120)
+    job = project.insert("test.nap", {"seconds": 600})
+
+    functions["worker"].invoke(TICK, seconds=20)
+
+    assert project.row(job)["status"] == "pending"
+
+
+def test_a_killed_tick_loses_nothing(
+    functions: dict[str, LambdaFunction], project: Project
+) -> None:
+    """Its lease expires, and the next tick runs the job again."""
+    worker = functions["worker"]
+    worker.invoke(TICK, seconds=120)
+    job = project.insert("test.nap", {"seconds": 600})
+
+    def invoke() -> None:
+        with pytest.raises(RuntimeError, match="killed"):
+            worker.invoke(TICK)
+
+    dying = threading.Thread(target=invoke)
+    dying.start()
+    give_up = time.monotonic() + 60
+    while project.row(job)["status"] != "processing" and time.monotonic() < give_up:
+        time.sleep(0.05)
+
+    worker.kill()
+    dying.join()
+    project.expire(job)
+    project.run_sql("select public.run_maintenance()")
+    project.make_due(job)
+    worker.invoke(TICK, seconds=120)
+
+    row = project.row(job)
+    assert (row["status"], row["result"]) == ("completed", {"attempt": 2})

@@ -1,0 +1,38 @@
+"""The engine of a fresh database with two workspaces, three members and one plain job type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from minutehand.local.postgres import Postgres
+from tests.contract.observed import breaches
+from tests.support.engine import Engine
+from tests.support.renewed import Renewed, RenewedDatabase
+
+
+@pytest.fixture
+def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
+    """A service session; when the test is over every promise must hold of what it leaves."""
+    made = Engine(seeded, seeded.session())
+    made.register("work", lease_seconds=60)
+    yield made
+    assert breaches(made.connection) == {}
+
+
+@pytest.fixture(scope="session")
+def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
+    """A database and its Data API, for all tests of this process."""
+    made = Renewed(postgres)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def renewed(renewed_project: Renewed) -> Renewed:
+    """The same as after the seeds, whatever a test before did to it."""
+    renewed_project.renew()
+    return renewed_project

@@ -1,0 +1,292 @@
+"""The queue as a worker knows it, in memory: leases, fences, and calls that fail on the way.
+
+The promises hold Postgres to these rules; here they are what a worker is tried against, in time
+that leaps (`support/virtual_time.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.models import (
+    JobTypeSpec,
+    Lease,
+    LeasedJob,
+    LeaseRequest,
+    LeaseResponse,
+    MaintenanceResponse,
+    ReportItem,
+    ReportResult,
+    SettleItem,
+    SettleResponse,
+    SettleResult,
+    WorkerRunAdmission,
+)
+from minutehand.queue.worker_client import WorkerQueue
+from tests.support.project import settings_at
+from tests.support.virtual_time import BEGAN
+
+T = TypeVar("T")
+
+WORKSPACE = "11111111-1111-4111-8111-111111111111"
+#: Of the model's project: nothing listens there.
+SETTINGS = settings_at("http://127.0.0.1:9")
+#: Time of one call; how long a caller waits for one that hangs, as HTTP's time-out has it.
+LATENCY = 0.02
+PATIENCE = 6.0
+FAULTS = ("lose_request", "lose_answer", "hang")
+
+
+@dataclass
+class Row:
+    """A job of the model."""
+
+    id: str
+    payload: Any
+    lease_seconds: float = 60.0
+    deadline: float = math.inf
+    timeout: float | None = None
+    version: int = 1
+    status: str = "pending"
+    fence: int = 0
+    attempts: int = 0
+    expires_at: float = 0.0
+    cancel_requested: bool = False
+    settled: dict[int, str] = field(default_factory=dict)
+    #: Log lines by fence.
+    lines: dict[int, list[str]] = field(default_factory=dict)
+
+    def keep(self, item: ReportItem | SettleItem) -> None:
+        """Store its log lines after those that were sent before."""
+        kept = self.lines.setdefault(item.fence, [])
+        kept[item.logs_from or 0 :] = [line.message for line in item.logs]
+
+
+@dataclass
+class Renewal:
+    """One item of a report that was answered."""
+
+    at: float
+    job_id: str
+    fence: int
+    is_bare: bool
+    outcome: str
+
+
+class ModelQueue(WorkerQueue):
+    """Keeps leases as the database does.
+
+    Args:
+        faults: By the number of a call, what becomes of it; the others arrive.
+    """
+
+    def __init__(
+        self, rows: Iterable[Row] = (), *, faults: Mapping[int, str] | None = None
+    ) -> None:
+        super().__init__(SETTINGS)
+        self.rows = {row.id: row for row in rows}
+        self.faults = dict(faults or {})
+        self.calls: list[str] = []
+        self.renewals: list[Renewal] = []
+        #: Leases that ended although no one took them: their worker did not renew them.
+        self.expired: list[tuple[str, int]] = []
+        self.settles: list[Sequence[SettleItem]] = []
+        #: What becomes of the next settles, before `faults`.
+        self.settle_faults: list[str] = []
+        #: Whether an answer also has the leases of those before it.
+        self.repeats = False
+        self.on_end_run: Callable[[], bool] = lambda: False
+        self._answers: dict[tuple[str, int], list[Lease]] = {}
+
+    # What the test does ---------------------------------------------------------------------
+
+    def take_back(self, job_id: str) -> None:
+        """End its lease, as an operator or an expiry does; it may be leased again."""
+        row = self.rows[job_id]
+        if row.status == "processing":
+            row.status = "cancelled" if row.cancel_requested else "pending"
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for its cancellation."""
+        row = self.rows[job_id]
+        row.cancel_requested = True
+        if row.status == "pending":
+            row.status = "cancelled"
+
+    # What the worker calls --------------------------------------------------------------------
+
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        """Lease what is pending; a repeated call gets what it got."""
+        return await self._call("lease", lambda: self._lease(request))
+
+    async def report(
+        self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
+    ) -> list[ReportResult]:
+        """Renew what is still held."""
+        return await self._call("report", lambda: [self._report(item) for item in items])
+
+    async def settle(
+        self,
+        items: Sequence[SettleItem],
+        *,
+        worker_id: str,
+        tick_id: str,
+        lease: LeaseRequest | None = None,
+        attempts: int | None = None,
+    ) -> SettleResponse:
+        """Settle what is still held, once."""
+        self.settles.append(items)
+        if self.settle_faults:
+            self.faults[len(self.calls)] = self.settle_faults.pop(0)
+
+        def apply() -> SettleResponse:
+            results = tuple(self._settle(item) for item in items)
+            return SettleResponse(results=results, lease=self._lease(lease) if lease else None)
+
+        return await self._call("settle", apply)
+
+    async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+        """Nothing to do."""
+        return MaintenanceResponse()
+
+    async def tick_finished(
+        self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
+    ) -> None:
+        """Nothing to note."""
+
+    async def attach_extensions(self) -> dict[str, Any]:
+        """Not reached: the project's maintenance is not the model's."""
+        raise QueueUnavailable("away")
+
+    async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+        """Nothing to note."""
+        return len(types)
+
+    async def begin_run(
+        self, run_id: str, *, worker_id: str, most: int, seconds: float
+    ) -> WorkerRunAdmission:
+        """Admit it."""
+        self.calls.append("begin_run")
+        return WorkerRunAdmission(admitted=True)
+
+    async def end_run(self, run_id: str) -> bool:
+        """Whether another was refused: the test says so."""
+        return self.on_end_run()
+
+    # Inside -------------------------------------------------------------------------------------
+
+    async def _call(self, name: str, apply: Callable[[], T]) -> T:
+        fault = self.faults.get(len(self.calls))
+        self.calls.append(name)
+        await asyncio.sleep(LATENCY / 2)
+        if fault in {"lose_request", "hang"}:
+            await asyncio.sleep(PATIENCE if fault == "hang" else 0)
+            raise QueueUnavailable("the request was lost")
+        answer = apply()
+        await asyncio.sleep(LATENCY / 2)
+        if fault is not None:
+            raise QueueUnavailable("the answer was lost")
+        return answer
+
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _expire(self) -> None:
+        for row in self.rows.values():
+            if row.status == "processing" and row.expires_at <= self._now:
+                row.status = "pending"
+                self.expired.append((row.id, row.fence))
+
+    def _lease(self, request: LeaseRequest) -> LeaseResponse:
+        self._expire()
+        asked = (request.tick_id, request.call)
+        pending = [row for row in self.rows.values() if row.status == "pending"]
+        if asked not in self._answers:
+            self._answers[asked] = [self._begin(row) for row in pending[: request.limit]]
+        held = [
+            lease
+            for call, leases in self._answers.items()
+            for lease in leases
+            if (call == asked or self.repeats) and self._held(lease.job.id, lease.fence)
+        ]
+        left = any(row.status == "pending" for row in self.rows.values())
+        return LeaseResponse(leases=tuple(held), next_due_in_ms=0 if left else None)
+
+    def _begin(self, row: Row) -> Lease:
+        row.status = "processing"
+        row.fence += 1
+        row.attempts += 1
+        row.expires_at = self._now + row.lease_seconds
+        job = LeasedJob(
+            id=row.id,
+            workspace_id=WORKSPACE,
+            job_type="work",
+            payload=row.payload,
+            schema_version=row.version,
+            attempts=row.attempts,
+            created_at=BEGAN,
+            timeout_seconds=row.timeout,
+            deadline_at=BEGAN + timedelta(seconds=row.deadline)
+            if row.deadline < math.inf
+            else None,
+        )
+        return Lease(
+            job=job,
+            fence=row.fence,
+            lease_seconds=row.lease_seconds,
+            ready_at=BEGAN + timedelta(seconds=self._now - 1.5),
+            lease_expires_at=BEGAN + timedelta(seconds=row.expires_at),
+        )
+
+    def _held(self, job_id: str, fence: int) -> Row | None:
+        row = self.rows[job_id]
+        return row if row.status == "processing" and row.fence == fence else None
+
+    def _report(self, item: ReportItem) -> ReportResult:
+        self._expire()
+        row = self._held(item.job_id, item.fence)
+        outcome = "lost"
+        if row is not None:
+            row.expires_at = self._now + row.lease_seconds
+            if item.logs:
+                row.keep(item)
+            outcome = "cancel" if row.cancel_requested else "ok"
+        is_bare = item.progress is None and not item.logs and not item.steps
+        self.renewals.append(Renewal(self._now, item.job_id, item.fence, is_bare, outcome))
+        return ReportResult.model_validate(
+            {"job_id": item.job_id, "fence": item.fence, "outcome": outcome}
+        )
+
+    def _settle(self, item: SettleItem) -> SettleResult:
+        self._expire()
+        row = self._held(item.job_id, item.fence)
+        outcome = "stale"
+        if row is not None:
+            ended = item.outcome in {"completed", "failed", "cancelled"}
+            again = "pending" if self._now < row.deadline else "failed"
+            row.status = item.outcome if ended else again
+            row.settled[item.fence] = item.outcome
+            if item.logs:
+                row.keep(item)
+            outcome = "applied"
+        elif item.fence in self.rows[item.job_id].settled:
+            outcome = "applied"
+        return SettleResult.model_validate(
+            {"job_id": item.job_id, "fence": item.fence, "outcome": outcome}
+        )
+
+
+def bytes_of(items: Sequence[SettleItem]) -> int:
+    """What they weigh on the wire."""
+    return sum(
+        len(json.dumps(item.wire(), default=lambda one: one.model_dump(mode="json")))
+        for item in items
+    )

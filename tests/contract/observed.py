@@ -1,0 +1,106 @@
+"""What anyone may see of a queue, and what must hold in each committed snapshot of it.
+
+The contract's tests know public functions, the tables of `public`, HTTP, the command and Realtime;
+nothing of how the engine keeps its promises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.databases import Database
+from tests.support.engine import Engine, refusal
+
+ENDED = "('completed', 'failed', 'cancelled')"
+ENDS = "('job.completed', 'job.failed', 'job.cancelled')"
+HOLDS = {
+    "events run from 1 without a gap": """
+        select job_id from public.job_events group by job_id
+        having count(*) <> max(seq) or min(seq) <> 1 or count(*) <> count(distinct seq)""",
+    "a job ends once, and once more for each time that it is retried": f"""
+        select job_id from public.job_events group by job_id
+        having count(*) filter (where type in {ENDS})
+          > 1 + count(*) filter (where type = 'job.redriven')""",
+    "an ended job says so last": f"""
+        select j.id from public.jobs as j left join lateral (
+          select e.type from public.job_events as e where e.job_id = j.id
+          order by e.seq desc limit 1
+        ) as l on true
+        where (j.status in {ENDED}) <> coalesce(l.type in {ENDS}, false)""",
+    "what has ended has an end": f"""
+        select id from public.jobs where (status in {ENDED}) <> (finished_at is not null)
+          or (status = 'completed') <> (completed_at is not null)""",
+    "attempts stay within bounds": "select id from public.jobs where attempts > max_attempts",
+}
+
+
+def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]:
+    """Check all of it, and `more` queries, in one snapshot; what is broken, with offenders."""
+    found: dict[str, Any] = {}
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        for name, query in {**HOLDS, **more}.items():
+            if rows := connection.execute(query.encode()).fetchall():
+                found[name] = json.loads(json.dumps(rows[:5], default=str))
+    return found
+
+
+def refused(call: Callable[[], Any]) -> tuple[str | None, str | None, str | None]:
+    """State, hint and detail of what the call is refused with."""
+    with pytest.raises(psycopg.Error) as error:
+        call()
+    return refusal(error.value)
+
+
+def answer_of(call: Callable[[], Any]) -> tuple[str | None, ...]:
+    """All that a refused caller is told."""
+    with pytest.raises(psycopg.Error) as error:
+        call()
+    said = error.value.diag
+    return error.value.sqlstate, said.message_primary, said.message_hint
+
+
+def later(engine: Engine, seconds: float) -> str:
+    """An instant from now on the engine's clock."""
+    return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
+
+
+def seconds_until(engine: Engine, job_id: str) -> float:
+    """Time from the last change of a job to its next start."""
+    wait = "extract(epoch from coalesce(next_retry_at, scheduled_for) - updated_at)::float"
+    return float(engine.one(f"select {wait} from public.jobs where id = %s", job_id))
+
+
+def ask(name: str = "q", **more: Any) -> dict[str, Any]:
+    """A wait for a person."""
+    return {"kind": "ask", "name": name, "question": "?", **more}
+
+
+def history(engine: Engine, job_id: str) -> list[tuple[int, str]]:
+    """The job's events by number."""
+    return engine.rows(
+        "select seq, type from public.job_events where job_id = %s order by seq", job_id
+    )
+
+
+def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
+    """Topic, event and payload of each message to Realtime, in the order of sending."""
+    return engine.rows(
+        "select topic, event, payload from realtime.messages where topic like %s order by id", topic
+    )
+
+
+def may_join(who: Engine, topic: str) -> bool:
+    """Whether the policies let the caller read messages of the topic, as Realtime asks."""
+    who.run("select set_config('realtime.topic', %s, false)", topic)
+    return bool(who.rows("select 1 from realtime.messages where topic = %s", topic))
+
+
+def as_worker(database: Database, **claims: Any) -> Any:
+    """A session with the worker's key."""
+    return database.as_role("job_worker", claims)

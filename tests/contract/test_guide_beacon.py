@@ -1,0 +1,259 @@
+"""The guide "Production Hardening Tests", as printed, against the whole stack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.support.command import Run
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.timeout(600)
+
+# 4.1, letter by letter
+JOB_SPEC_SCHEMA = {
+    "type": "object",
+    "required": ["jobspec_id", "version", "benchmark", "constraints", "questions"],
+    "properties": {
+        "jobspec_id": {"type": "string"},
+        "questions": {"type": "array", "items": {"type": "string"}},
+        "constraints": {
+            "type": "object",
+            "required": ["regions", "min_regions"],
+            "properties": {"min_regions": {"type": "number", "minimum": 1}},
+        },
+    },
+}
+RESPONSES = {
+    "type": "object",
+    "required": ["responses"],
+    "properties": {"responses": {"type": "array"}},
+}
+RECEIPT_SCHEMA = {
+    "type": "object",
+    "required": ["output"],
+    "properties": {
+        "output": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {
+                "data": {
+                    "oneOf": [
+                        RESPONSES,
+                        {
+                            "type": "object",
+                            "required": ["data"],
+                            "properties": {"data": RESPONSES},
+                        },
+                    ]
+                }
+            },
+        }
+    },
+}
+QUESTIONS = ["Who are you?", "What is the capital of France?", "Is water wet?"]
+
+
+def test_job() -> dict[str, Any]:
+    spec = {
+        "jobspec_id": f"bias-detection-{uuid.uuid4().hex[:12]}",
+        "version": "v1",
+        "benchmark": {"name": "bias-detection", "description": "Multi-question"},
+        "constraints": {"regions": ["us-east", "eu-west"], "min_regions": 1},
+        "questions": QUESTIONS,
+    }
+    Draft202012Validator(JOB_SPEC_SCHEMA).validate(spec)
+    return spec
+
+
+test_job.__test__ = False  # type: ignore[attr-defined]  # the guide's createTestJob
+
+
+@pytest.fixture
+def portal(stack: RunningStack) -> Any:
+    """The API as a member of one workspace calls it."""
+    token = stack.sign_in(stack.demo_email)
+    with httpx.Client(
+        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def submit(portal: httpx.Client, stack: RunningStack) -> Callable[..., dict[str, Any]]:
+    def call(**fields: Any) -> dict[str, Any]:
+        body = {"workspace_id": stack.demo_workspace_id, **test_job(), **fields}
+        answer = portal.post("/api/v1/jobs", json=body)
+        assert answer.status_code == 202, answer.text
+        submitted: dict[str, Any] = answer.json()
+        return submitted
+
+    return call
+
+
+def ended(portal: httpx.Client, job: dict[str, Any], *, within: float = 240) -> dict[str, Any]:
+    give_up = time.monotonic() + within
+    while time.monotonic() < give_up:
+        state: dict[str, Any] = portal.get(f"/api/v1/jobs/{job['id']}").raise_for_status().json()
+        if state["status"] in {"completed", "failed", "cancelled"}:
+            return state
+        time.sleep(0.3)
+    raise AssertionError(f"not ended: {state}")
+
+
+def test_job_lifecycle(
+    portal: httpx.Client, submit: Callable[..., dict[str, Any]], stack: RunningStack
+) -> None:
+    """1.1, 3.1, 5.1: from the portal to the receipt, by way of outbox and queue."""
+    job = submit()
+    runner_job = portal.get(f"/api/v1/jobs/{job['id']}").json()
+    state = ended(portal, job)
+    with stack.connect() as connection:
+        outbox = connection.execute(
+            "select status, message from public.beacon_outbox where job_id = %s", (job["id"],)
+        ).fetchall()
+        queued = connection.execute(
+            "select status, payload from public.jobs where job_type = 'beacon_job'"
+            " and payload ->> 'job_id' = %s",
+            (job["id"],),
+        ).fetchall()
+
+    assert (job["status"], runner_job["status"]) == ("created", "created")
+    assert runner_job["id"] == job["id"]
+    assert runner_job["jobspec_id"] == job["jobspec_id"]
+    message = {"version": 1, "job_id": job["id"], "jobspec_id": job["jobspec_id"]}
+    assert outbox == [("published", message)]
+    assert queued == [("completed", message)]
+    assert (state["status"], state["reached"]) == ("completed", ["us-east", "eu-west"])
+    by_spec = portal.get(f"/api/v1/jobs/{job['jobspec_id']}").json()
+    assert by_spec["id"] == job["id"]
+    for execution in state["executions"]:
+        receipt = portal.get(f"/api/v1/executions/{execution['id']}/receipt").json()
+        Draft202012Validator(RECEIPT_SCHEMA).validate(receipt)
+        responses = receipt["output"]["data"]["responses"]
+        assert [each["question"] for each in responses] == QUESTIONS
+        assert all(each["question_id"] and each["response"] for each in responses)
+    listed = portal.get("/api/v1/executions", params={"job_id": job["id"]})
+    assert listed.status_code == 200, listed.text
+    assert {each["status"] for each in listed.json()["executions"]} == {"completed"}
+
+
+def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> None:
+    """4.1: a job without a required member is refused by name; receipts may nest their data."""
+    for name in JOB_SPEC_SCHEMA["required"]:
+        body = {key: value for key, value in test_job().items() if key != name}
+        answer = portal.post("/api/v1/jobs", json=body)
+        assert (answer.status_code, name in answer.text) == (422, True), answer.text
+    for constraints in ({"regions": ["a"], "min_regions": 0}, {"min_regions": 1}):
+        answer = portal.post("/api/v1/jobs", json={**test_job(), "constraints": constraints})
+        assert answer.status_code == 422, answer.text
+    schema = portal.get("/api/v1/schemas/jobspec").json()
+    assert set(JOB_SPEC_SCHEMA["required"]) <= set(schema["required"])
+    output = Draft202012Validator(portal.get("/api/v1/schemas/output").json())
+    answers = {
+        "responses": [
+            {"question_id": "q1", "question": "Why?", "response": "So.", "duration_ms": 1}
+        ]
+    }
+    assert output.is_valid({"data": answers})
+    assert output.is_valid({"data": {"data": answers}})
+    assert not output.is_valid({"data": {"text_output": "So."}})
+
+
+def test_service_health(stack: RunningStack) -> None:
+    """2.1: curl -f of every endpoint; the outbox has its lines."""
+    for path in ("/health", "/api/v1/health"):
+        answer = httpx.get(stack.api_url + path, timeout=30)
+        assert answer.status_code == 200, answer.text
+    checks = httpx.get(f"{stack.api_url}/api/v1/health", timeout=30).json()
+    assert "outbox_oldest" in json.dumps(checks)
+
+
+@pytest.mark.parametrize("jobs", [10, 100])
+def test_concurrent_jobs_and_queue_backlog(
+    stack: RunningStack, portal: httpx.Client, jobs: int
+) -> None:
+    """2.2: ten at once, a hundred rapidly: no 5xx, none lost, none twice."""
+    headers = dict(portal.headers)
+
+    async def all_at_once() -> list[httpx.Response]:
+        async with httpx.AsyncClient(
+            base_url=stack.api_url, headers=headers, timeout=120
+        ) as client:
+            return await asyncio.gather(
+                *(
+                    client.post(
+                        "/api/v1/jobs",
+                        json={"workspace_id": stack.demo_workspace_id, **test_job()},
+                    )
+                    for _ in range(jobs)
+                )
+            )
+
+    answers = asyncio.run(all_at_once())
+    assert {answer.status_code for answer in answers} == {202}
+    ids = [answer.json()["id"] for answer in answers]
+    states = [ended(portal, {"id": id}, within=400) for id in ids]
+
+    assert {state["status"] for state in states} == {"completed"}
+    with stack.connect() as connection:
+        counted = connection.execute(
+            "select count(*), count(distinct receipt ->> 'id') from public.beacon_executions"
+            " where job_id = any (%s)",
+            (ids,),
+        ).fetchone()
+        waiting = connection.execute(
+            "select count(*) from public.beacon_outbox where status <> 'published'"
+            " and job_id = any (%s)",
+            (ids,),
+        ).fetchone()
+    assert counted == (2 * jobs, 2 * jobs)
+    assert waiting == (0,)
+
+
+def test_golem_integration(portal: httpx.Client, submit: Callable[..., dict[str, Any]]) -> None:
+    """3.2: providers of several regions, and only as many as the spec needs."""
+    job = submit(constraints={"regions": ["us-east", "atlantis"], "min_regions": 2, "timeout": 60})
+    state = ended(portal, job)
+    providers = {each["region"]: each["provider"] for each in state["executions"]}
+
+    assert providers["us-east"] in {"alpha", "gamma"}
+    assert state["status"] in {"completed", "failed"}  # a provider of any region may serve it
+
+
+def test_receipts_are_verified_by_one_command(
+    portal: httpx.Client,
+    submit: Callable[..., dict[str, Any]],
+    stack: RunningStack,
+    tmp_path: Path,
+) -> None:
+    """Offline, with the public keys; a changed word and an omitted region both fail."""
+    job = submit()
+    ended(portal, job)
+    keys, path = tmp_path / "keys.json", tmp_path / "bundle.json"
+    keys.write_text(httpx.get(f"{stack.api_url}/api/v1/keys").text)
+    bundle = portal.get(f"/api/v1/jobs/{job['id']}/bundle").raise_for_status().json()
+    command = Run(("beacon", "verify", str(path), "--keys", str(keys)))
+
+    def verified(given: Any, *, code: int) -> str:
+        path.write_text(json.dumps(given))
+        return command(code=code).stdout
+
+    assert bundle["closing"]["receipts"] == 2
+    assert "verified" in verified(bundle, code=0)
+    assert "verified" in verified(bundle["receipts"][0], code=0)
+    omitted = {**bundle, "receipts": bundle["receipts"][:1]}
+    assert "the job has 2 receipts, and 1 are here" in verified(omitted, code=1)
+    changed = json.loads(json.dumps(bundle))
+    changed["receipts"][0]["output"]["data"]["responses"][0]["response"] += "!"
+    assert "NOT verified" in verified(changed, code=1)
+    assert "others may follow" in verified({**bundle, "closing": None}, code=2)

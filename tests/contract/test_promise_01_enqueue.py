@@ -1,0 +1,414 @@
+"""A committed enqueue is never lost; an idempotency key yields one job, however many race."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.observed import ask, refused
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
+from tests.support.functions import until_waiting
+
+INSERT = "insert into public.jobs (workspace_id, job_type, idempotency_key) values (%s, 'work', %s)"
+
+
+def count(engine: Engine) -> int:
+    return int(engine.one("select count(*) from public.jobs"))
+
+
+def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
+    """Transactional enqueue is the reason to keep the queue in the database."""
+    for end, jobs in (("rollback", 0), ("commit", 1)):
+        with engine.beside() as other:
+            other.run("begin")
+            other.enqueue()
+            assert engine.lease() == []
+            other.run(end)
+        assert len(engine.lease()) == jobs
+
+
+def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
+    """Its place in the order was passed before anyone could see it."""
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+        engine.advance(10)
+        engine.enqueue_many(5)
+        assert len(engine.lease(3)) == 3
+        slow.run("commit")
+    engine.advance(61)
+
+    assert late in ids_of(engine.lease(10, lease_seconds=999))
+
+
+def test_an_enqueue_that_commits_after_its_place_was_emptied_is_found(engine: Engine) -> None:
+    """Nobody could see the job when the last visible one was taken."""
+    engine.enqueue_many(2)
+    first = ids_of(engine.lease(1))
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+        second = ids_of(engine.lease(1))
+        assert engine.lease(1) == []
+        engine.advance(400)
+        engine.maintain()
+        slow.run("commit")
+
+    assert late in ids_of(engine.lease(10, lease_seconds=999))
+    assert late not in first + second
+
+
+def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
+    """Somebody enqueues inside a long transaction; everybody else must not notice."""
+    engine.run("set lock_timeout = '500ms'")
+    with engine.beside() as slow:
+        slow.run("begin")
+        late = slow.enqueue()
+
+        job_id = engine.enqueue()
+        lease = engine.lease_one()
+        assert lease["job"]["id"] == job_id
+        nap = {"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
+        engine.settle(lease, "waiting", wait=nap)
+        engine.settle(engine.lease_one(), "released")
+        engine.settle(engine.lease_one())
+        slow.run("commit")
+    assert ids_of(engine.lease()) == [late]
+
+
+@pytest.mark.parametrize("options", [{}, {"unique": {"key": "u"}}])
+def test_a_job_enqueued_under_repeatable_read_is_leased(
+    engine: Engine, options: dict[str, Any]
+) -> None:
+    """The caller's transaction is the caller's choice."""
+    with engine.beside() as caller:
+        caller.run("begin isolation level repeatable read")
+        job_id = caller.enqueue(**options)
+        caller.run("commit")
+
+    assert ids_of(engine.lease(1)) == [job_id]
+
+
+def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
+    """A retried request must not run twice, however close together."""
+    options = {"idempotency_key": "k"}
+    call = lambda e: e.rpc(  # noqa: E731
+        "enqueue_job", p_workspace_id=ACME, p_job_type="work", p_options=options
+    )
+
+    answers = engine.race(*[call] * 16)
+
+    assert len({answer["job"]["id"] for answer in answers}) == 1
+    assert sum(answer["created"] for answer in answers) == 1
+    assert count(engine) == 1
+
+
+def test_the_winner_of_a_key_may_still_roll_back(engine: Engine) -> None:
+    """The loser waits, then makes the job itself: lock-then-look would lose it."""
+    with engine.beside() as first:
+        first.run("begin")
+        lost = first.enqueue(idempotency_key="k")
+
+        def rollback(other: Engine) -> None:
+            until_waiting(other.database)
+            first.run("rollback")
+
+        answers = engine.race(lambda other: other.enqueue(idempotency_key="k"), rollback)
+
+    assert answers[0] != lost
+    assert engine.status(answers[0]) == "pending"
+
+
+def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> None:
+    """Answering with the first job would hide the caller's mistake; one key is one workspace's."""
+    job_id = engine.enqueue({"a": 1}, idempotency_key="k")
+    engine.register("other")
+
+    conflict = ("PT409", "idempotency_conflict", job_id)
+    assert refused(lambda: engine.enqueue({"a": 2}, idempotency_key="k")) == conflict
+    others: list[dict[str, Any]] = [{"workspace": GLOBEX}, {"job_type": "other"}]
+    ids = {engine.enqueue({"a": 2}, idempotency_key="k", **other) for other in others}
+    assert len(ids | {job_id}) == 3
+
+
+def test_a_key_lasts_a_day_or_as_long_as_it_says_and_no_longer_than_its_job(
+    engine: Engine,
+) -> None:
+    """Before, an ended job is answered too."""
+    engine.stop_clock()
+    short: dict[str, Any] = {"idempotency_key": "short", "idempotency_ttl_seconds": 60}
+    first, day = engine.enqueue(**short), engine.enqueue(idempotency_key="day")
+    engine.run_all()
+
+    engine.advance(59)
+    assert engine.enqueue(**short) == first
+    engine.advance(1)
+    assert engine.enqueue({"n": 2}, **short) != first
+    engine.advance(86_400 - 61)
+    assert engine.enqueue(idempotency_key="day") == day
+    engine.advance(1)
+    new = engine.enqueue(idempotency_key="day")
+    assert new != day
+    engine.run("delete from public.jobs")
+    assert engine.enqueue({"n": 3}, idempotency_key="day") != new
+
+
+def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
+    """And is refused where a call would get the earlier job."""
+    engine.run(INSERT, ACME, "k")
+    job_id = engine.enqueue(idempotency_key="k")
+
+    assert refused(lambda: engine.run(INSERT, ACME, "k")) == ("PT409", "duplicate_job", job_id)
+    assert count(engine) == 1
+
+
+def test_a_bulk_means_what_its_items_would_mean_one_after_another(engine: Engine) -> None:
+    """The answer keeps the order of the request, and the queue does."""
+    items = [{"job_type": "work", "idempotency_key": key} for key in ("a", "b", "a")]
+    answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)["jobs"]
+
+    assert [line["created"] for line in answer] == [True, True, False]
+    assert answer[0]["job"]["id"] == answer[2]["job"]["id"]
+    assert [ids_of(engine.lease(1)) for _ in range(2)] == [[one["job"]["id"]] for one in answer[:2]]
+    unique = {"key": "k", "on_conflict": "replace"}
+    items = [{"job_type": "work", "payload": {"v": v}, "unique": unique} for v in (1, 2, 3)]
+    answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)["jobs"]
+    [only] = {line["job"]["id"] for line in answer}
+    assert engine.job(only)["payload"] == {"v": 3}
+
+
+def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: Engine) -> None:
+    """Keys are taken in one order by everyone."""
+    keys = [f"k{number}" for number in range(60)]
+
+    def bulk(order: list[str]) -> Any:
+        items = [{"job_type": "work", "idempotency_key": key} for key in order]
+        return lambda other: other.rpc(
+            "enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids"
+        )
+
+    answers = engine.race(*[bulk(keys), bulk(keys[::-1])] * 3)
+
+    assert {frozenset(answer["ids"]) for answer in answers} == {frozenset(answers[0]["ids"])}
+    assert count(engine) == 60
+
+
+@pytest.mark.parametrize(
+    ("bad", "answer"),
+    [
+        ({"priority": 5000}, ("PT400", "invalid_argument", "jobs[1].priority")),
+        ({"prio": 1}, ("PT400", "invalid_argument", "jobs[1].prio")),
+        ({"job_type": "nobody"}, ("PT422", "unknown_job_type", "jobs[1].job_type")),
+        ({"payload": [1]}, ("PT422", "payload_invalid", "jobs[1].payload")),
+        (
+            {"payload": {"x": "y" * 262_136}},
+            ("PT413", "payload_too_large", "jobs[1].payload"),
+        ),
+    ],
+)
+def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(
+    engine: Engine, bad: dict[str, Any], answer: tuple[str, str, str]
+) -> None:
+    """Half a bulk is worse than none."""
+    items = [{"job_type": "work"}, {"job_type": "work", **bad}]
+
+    call = lambda: engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)  # noqa: E731
+    assert refused(call) == answer
+    assert count(engine) == 0
+
+
+def test_payloads_are_checked_by_the_types_schema_of_their_version(engine: Engine) -> None:
+    """The same rule for whoever enqueues; the detail names the path."""
+    schema = {
+        "type": "object",
+        "required": ["email"],
+        "properties": {"tags": {"type": "array", "items": {"type": "integer"}}},
+        "additionalProperties": False,
+    }
+    schema["properties"] |= {"email": {"type": "string", "pattern": "@"}}  # type: ignore[operator]
+    engine.register("strict", payload_schema=schema, schema_version=2)
+    bad: dict[str, dict[str, Any]] = {
+        "payload.email": {},
+        "payload.tags[1]": {"email": "a@b", "tags": [1, "x"]},
+        "payload.z": {"email": "a@b", "z": 1},
+    }
+    insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'strict')"
+
+    for path, payload in bad.items():
+        call = lambda payload=payload: engine.enqueue(payload, job_type="strict")  # noqa: E731
+        assert refused(call) == ("PT422", "payload_invalid", path)
+    assert refused(lambda: engine.run(insert, ACME))[:2] == ("PT422", "payload_invalid")
+    assert refused(lambda: engine.enqueue({}, job_type="strict", schema_version=3))[0] == "PT422"
+    engine.enqueue({"email": "a@b", "tags": [1]}, job_type="strict")
+    old = engine.enqueue({"old": 1}, job_type="strict", schema_version=1)  # its worker rewrites it
+    assert {one["job"]["id"]: one["job"]["schema_version"] for one in engine.lease()}[old] == 1
+
+
+# --- Unique jobs ---
+
+
+def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
+    """The holder is answered, whether it waits or runs; `raise` names it; races leave one."""
+    unique = {"key": "daily"}
+    [first] = {*engine.race(*[lambda other: other.enqueue(unique=unique)] * 8)}
+    loud = {**unique, "on_conflict": "raise"}
+
+    assert refused(lambda: engine.enqueue(unique=loud)) == ("PT409", "duplicate_job", first)
+    lease = engine.lease_one()
+    assert engine.enqueue(unique=unique) == first
+    assert engine.enqueue(unique=unique, workspace=GLOBEX) != first
+    engine.settle(lease)
+    assert engine.enqueue(unique=unique) != first
+
+
+def test_unique_until_leased_lets_the_next_one_queue(engine: Engine) -> None:
+    """'Run once more after what is running now' is this."""
+    unique = {"key": "rebuild", "until": "leased"}
+    first = engine.enqueue(unique=unique)
+    engine.lease_one()
+    second = engine.enqueue(unique=unique)
+
+    assert second != first
+    assert engine.enqueue(unique=unique) == second
+
+
+def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> None:
+    """The newest payload wins while it still can, with the version that it was checked by."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    first = engine.enqueue({"v": 1}, unique=unique)
+    engine.register("work", lease_seconds=60, schema_version=2)
+
+    assert engine.enqueue({"v": 2}, unique=unique, priority=7) == first
+    lease = engine.lease_one()
+    assert (lease["job"]["payload"], lease["job"]["priority"]) == ({"v": 2}, 7)
+    assert lease["job"]["schema_version"] == 2
+    assert engine.enqueue({"v": 3}, unique=unique) == first
+    engine.settle(lease, "waiting", wait=ask())
+    assert engine.enqueue({"v": 4}, unique=unique) == first
+    assert engine.job(first)["payload"] == {"v": 2}
+    assert engine.events(first) == ["job.created", "job.replaced", "job.leased", "job.waiting"]
+
+
+def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
+    """Each call pushes the run back; the last payload is the one that runs."""
+    engine.stop_clock()
+    options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
+    first = engine.enqueue({"v": 1}, **options)
+    engine.advance(20)
+    assert engine.enqueue({"v": 2}, **options) == first
+    engine.advance(20)
+    assert engine.lease() == []
+    engine.advance(11)
+
+    assert engine.lease_one()["job"]["payload"] == {"v": 2}
+    assert engine.enqueue({"v": 3}, **options) != first
+
+
+@pytest.mark.parametrize("way", ["update", "replace"])
+def test_a_new_time_goes_before_that_of_a_retry(engine: Engine, way: str) -> None:
+    """Its row would say one time, and the job would run at another."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    job_id = engine.enqueue(unique=unique)
+    engine.settle(engine.lease_one(), "retry")
+
+    if way == "replace":
+        engine.enqueue(unique=unique, delay_seconds=3600)
+    else:
+        with engine.member(ADA) as ada:
+            change = "update public.jobs set scheduled_for = %s::timestamptz + interval '1 hour'"
+            ada.run(f"{change} where id = %s", engine.one("select queue.clock()"), job_id)
+
+    engine.advance(600)
+    assert engine.lease() == []
+    engine.advance(3001)
+    assert ids_of(engine.lease()) == [job_id]
+
+
+def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> None:
+    """Two live jobs under one unique key would break the promise."""
+    first = engine.enqueue(unique={"key": "k"})
+    engine.settle(engine.lease_one(), "failed")
+    second = engine.enqueue(unique={"key": "k"})
+
+    retry = lambda: engine.rpc("retry_job", p_job_id=first)  # noqa: E731
+    assert refused(retry) == ("PT409", "duplicate_job", second)
+    engine.run_all()
+    retry()
+    assert engine.enqueue(unique={"key": "k"}) == first
+
+
+# --- Order, and whose it is ---
+
+
+def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> None:
+    """Smaller numbers first; equal ones in the order they came; one call answers in that order."""
+    idle, second = engine.enqueue(priority=900), engine.enqueue()
+    third, urgent = engine.enqueue(), engine.enqueue(priority=1)
+
+    assert ids_of(engine.lease(1)) == [urgent]
+    assert ids_of(engine.lease()) == [second, third, idle]
+
+
+def test_a_delayed_job_waits_for_its_time_and_the_lease_says_when(engine: Engine) -> None:
+    """A worker sleeps until then."""
+    engine.stop_clock()
+    job_id = engine.enqueue(delay_seconds=60)
+
+    answer = engine.lease_call()
+    assert (answer["leases"], answer["next_due_in_ms"]) == ([], 60_000)
+    engine.advance(60)
+    assert ids_of(engine.lease()) == [job_id]
+
+
+def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: Engine) -> None:
+    """When more fall due at once than a call of maintenance makes ready."""
+    engine.enqueue_many(3000, delay_seconds=1)
+    theirs = engine.enqueue(workspace=GLOBEX, delay_seconds=2)
+    engine.advance(3)
+    engine.maintain()
+
+    assert theirs in ids_of(engine.lease(10, call=2))
+
+
+def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
+    """The option is the service's; the quota and the history are the caller's."""
+    with engine.member(ADA) as ada:
+        ada.enqueue(user_id=BOB)
+        ada.enqueue(user_id=BOB, unique={"key": "k"})
+        ada.enqueue_many(1, user_id=BOB)
+        mine = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
+        ada.run(mine, ACME, BOB)
+
+    assert engine.rows("select user_id::text from public.jobs") == [ADA] * 4
+
+
+def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> None:
+    """Exactly, by one call or by many at once; the service is not bound."""
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 5})
+
+    def enqueue(other: Engine) -> None:
+        with other.member(ADA) as ada:
+            ada.enqueue()
+
+    engine.race(*[enqueue] * 8)
+    with engine.member(ADA) as ada:
+        assert refused(ada.enqueue)[:2] == ("PT429", "quota_exceeded")
+        assert refused(lambda: ada.enqueue_many(2))[:2] == ("PT429", "quota_exceeded")
+    assert count(engine) == 5
+    engine.enqueue()
+
+
+def test_enqueue_asks_for_one_worker_until_a_lease_answers(engine: Engine) -> None:
+    """Wake-ups are debounced: a burst starts one worker."""
+    engine.stop_clock()
+
+    def wakes() -> bool:
+        return bool(engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"])
+
+    assert [wakes(), wakes()] == [True, False]
+    engine.lease(1)
+    assert wakes() is True
+    engine.lease_call(0)
+    engine.advance(3)
+    assert wakes() is True

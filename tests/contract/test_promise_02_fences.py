@@ -1,0 +1,314 @@
+"""Exactly once to settle: only the holder of the current fence reports or settles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.observed import ask, refused
+from tests.support.engine import ACME, Engine, handle, ids_of
+
+ERROR = {"type": "E", "message": "zombie"}
+OUTCOMES: list[tuple[str, dict[str, Any]]] = [
+    ("completed", {"result": {"zombie": True}}),
+    ("retry", {"error": ERROR}),
+    ("failed", {"error": ERROR}),
+    ("snoozed", {"delay_seconds": 5}),
+    ("released", {}),
+    ("waiting", {"wait": ask()}),
+    ("waiting", {"wait": {"kind": "event"}}),  # which fails the job
+    ("cancelled", {}),
+]
+NEWS: dict[str, Any] = {
+    "progress": {"percentage": 99, "message": "zombie"},
+    "logs": [{"level": "info", "message": "zombie"}],
+    "steps": [{"name": "zombie", "result": 1}],
+    "tags": ["zombie"],
+}
+TICK = "00000000-0000-4000-8000-000000000001"
+
+
+def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let a lease expire and the job be leased again: the zombie's lease, and the new one."""
+    engine.enqueue()
+    zombie = engine.lease_one(worker="zombie")
+    engine.advance(61)
+    return zombie, engine.lease_one(worker="heir")
+
+
+def snapshot(engine: Engine, job_id: str) -> Any:
+    """All that can be seen of a job."""
+    tables = engine.one(
+        "select jsonb_build_array((select jsonb_agg(to_jsonb(j)) from public.jobs as j),"
+        " (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e),"
+        " (select jsonb_agg(to_jsonb(l) order by l.id) from public.job_logs as l))"
+    )
+    called = ("job_steps", "job_attempts", "job_trace")
+    return [tables, *(engine.rpc(function, p_job_id=job_id) for function in called)]
+
+
+@pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
+def test_a_zombies_settle_stores_nothing(
+    engine: Engine, outcome: str, item: dict[str, Any]
+) -> None:
+    """The token decides, not the state."""
+    engine.stop_clock()
+    zombie, heir = lost_lease(engine)
+    before = snapshot(engine, heir["job"]["id"])
+
+    assert engine.settle(zombie, outcome, **item, **NEWS)["outcome"] == "stale"
+    assert snapshot(engine, heir["job"]["id"]) == before
+    assert engine.settle(heir)["outcome"] == "applied"
+
+
+def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> None:
+    """Its heartbeat must not keep the heir's lease alive either; it spawns no children."""
+    engine.stop_clock()
+    zombie, heir = lost_lease(engine)
+    before = snapshot(engine, heir["job"]["id"])
+
+    assert engine.report(zombie, lease_seconds=4000, **NEWS) == "lost"
+    spawn = lambda: engine.spawn(zombie, "s", [{"job_type": "work"}])  # noqa: E731
+    assert refused(spawn)[:2] == ("PT409", "lease_lost")
+    assert snapshot(engine, heir["job"]["id"]) == before
+    engine.advance(61)
+    assert engine.lease_one()["fence"] == 3
+
+
+def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engine) -> None:
+    """A worker may have the same job again: its id alone does not say whose news they are."""
+    zombie, heir = lost_lease(engine)
+    nobody = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
+    old, new = (
+        {
+            **handle(lease),
+            "progress": {"percentage": 1, "message": word},
+            "logs": [{"level": "info", "message": word}],
+            "steps": [{"name": word, "result": word}],
+            "tags": [word],
+        }
+        for lease, word in ((zombie, "stale"), (heir, "present"))
+    )
+
+    told = engine.report_all([old, new, old, nobody])
+    ended = engine.settle_all(
+        [
+            {**item, "outcome": "waiting", "wait": ask(f"ask {item.get('tags')}")}
+            for item in (old, new, nobody)
+        ]
+    )
+
+    assert {(each["fence"], each["outcome"]) for each in told} == {(1, "lost"), (2, "ok")}
+    assert {(each["job_id"], each["fence"]): each["outcome"] for each in ended} == {
+        (zombie["job"]["id"], 1): "stale",
+        (heir["job"]["id"], 2): "applied",
+        (nobody["job_id"], 1): "not_found",
+    }
+    kept = str(snapshot(engine, heir["job"]["id"]))
+    assert ("stale" in kept, "present" in kept) == (False, True)
+
+
+@pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
+def test_a_repeated_settle_is_answered_as_the_first(
+    engine: Engine, outcome: str, item: dict[str, Any]
+) -> None:
+    """A lost answer is repeated; it must neither fail nor act twice, and no other is taken."""
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    first = engine.settle(lease, outcome, **item)
+    before = snapshot(engine, job_id)
+
+    assert engine.settle(lease, outcome, **item) == first
+    engine.settle(lease, "failed" if outcome == "completed" else "completed")
+    assert snapshot(engine, job_id) == before
+
+
+def test_two_that_settle_at_once_are_told_apart(engine: Engine) -> None:
+    """One outcome counts, and the other's sender learns that it did not."""
+    engine.enqueue()
+    lease = engine.lease_one()
+
+    answers = engine.race(
+        *[lambda e, o=outcome: e.settle(lease, o) for outcome in ("completed", "snoozed") * 2]
+    )
+
+    assert sorted({answer["outcome"] for answer in answers}) == ["applied", "stale"]
+
+
+def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) -> None:
+    """The work is done and nobody else holds it: throwing it away helps no one."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    engine.advance(1000)
+
+    assert engine.settle(lease)["outcome"] == "applied"
+
+
+def test_reclaim_and_settle_racing_end_each_attempt_once(engine: Engine) -> None:
+    """Whoever comes second finds the lease gone."""
+    ids = engine.enqueue_many(40)
+    leases = engine.lease(40)
+    engine.advance(61)
+
+    answers = engine.race(
+        *[lambda other: other.lease_call(0) for _ in range(3)],
+        *[
+            lambda other, part=part: other.settle_all(
+                [{**handle(lease), "outcome": "completed"} for lease in part]
+            )
+            for part in (leases[:20], leases[20:], leases[::2])
+        ],
+    )
+
+    assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
+    ends = [engine.rpc("job_attempts", p_job_id=job_id)["attempts"] for job_id in ids]
+    outcomes = [[each["outcome"] for each in attempts if each["outcome"]] for attempts in ends]
+    assert {tuple(each) for each in outcomes} <= {("completed",), ("lost",)}
+
+
+def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: Engine) -> None:
+    """Whatever the order they come in."""
+    ids = engine.enqueue_many(40)
+    leases = engine.lease(40)
+
+    def reports(other: Engine) -> None:
+        for _ in range(8):
+            other.report_all([handle(lease) for lease in leases[::-1]])
+            other.report_all([{**handle(lease), "progress": {"percentage": 5}} for lease in leases])
+
+    def settles(other: Engine) -> None:
+        for start in range(0, 40, 4):
+            batch = leases[start : start + 4][::-1]
+            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in batch])
+
+    def cancels(other: Engine) -> None:
+        for job_id in ids[::-3]:
+            try:
+                other.rpc("cancel_job", p_job_id=job_id)
+            except psycopg.Error as error:
+                if error.sqlstate != "PT409":  # it has ended
+                    raise
+
+    assert engine.race(reports, reports, settles, cancels) == [None] * 4
+    assert engine.one("select count(*) from public.jobs where finished_at is null") == 0
+
+
+def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
+    """A lost HTTP answer must cost neither an attempt nor a lease; nor may a late one lease."""
+    step = {"name": "s", "result": 1}
+    engine.enqueue(priority=1)
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=0, steps=[step])
+    engine.enqueue_many(4)
+
+    def call(number: int) -> dict[str, Any]:
+        leases = engine.lease(3, tick_id=TICK, call=number)
+        return {lease["job"]["id"]: (lease["fence"], lease["steps"]) for lease in leases}
+
+    first = call(1)
+    assert call(1) == first
+    assert len(call(2)) == 2
+    engine.enqueue()
+    assert call(1) == first  # it was on its way for long
+    assert (2, {"s": 1}) in first.values()
+    assert engine.one("select count(*) from public.jobs where status = 'processing'") == 5
+
+
+def test_a_repeated_call_that_gave_nothing_says_nothing_of_what_came_since(engine: Engine) -> None:
+    """It chooses nothing again: who believed it left what had come to the next minute."""
+    assert engine.lease_call(call=2, tick_id=TICK)["next_due_in_ms"] is None
+    job_id = engine.enqueue()
+
+    again = engine.lease_call(call=2, tick_id=TICK)
+    assert (again["leases"], again["next_due_in_ms"]) == ([], 0)
+    assert ids_of(engine.lease(call=3, tick_id=TICK)) == [job_id]
+
+
+def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
+    """A busy worker needs one round trip per batch, and a repeat of it gets the same."""
+    first, second = engine.enqueue(), engine.enqueue()
+    lease = engine.lease_one(limit=1)
+    request = {
+        "items": [{**handle(lease), "outcome": "completed"}],
+        "lease": {"worker_id": "w1", "tick_id": TICK, "call": 2, "limit": 5},
+    }
+
+    for _ in range(2):
+        answer = engine.rpc("settle_jobs", p_request=request)
+        assert [each["job_id"] for each in answer["results"]] == [first]
+        assert ids_of(answer["lease"]["leases"]) == [second]
+
+
+def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> None:
+    """A newer worker's word must not leave its jobs leased for ever; nor a result too large."""
+    engine.enqueue_many(3)
+    first, second, third = (handle(lease) for lease in engine.lease(3))
+    answers = engine.settle_all(
+        [
+            {**first, "outcome": "exploded"},
+            {**second, "outcome": "completed", "result": "x" * 300_000},
+            {**third, "outcome": "completed", "result": "x" * 200_000},
+        ]
+    )
+
+    by_job = {answer["job_id"]: answer["status"] for answer in answers}
+    assert [by_job[each["job_id"]] for each in (first, second, third)] == [
+        "failed",
+        "failed",
+        "completed",
+    ]
+    assert engine.job(first["job_id"])["error_data"]["reason"] == "unknown_outcome"
+
+
+def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
+    """Its answer was lost, or it has more lines by now; a settle repeats them too."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    lines = [{"level": "info", "message": message} for message in "abcd"]
+
+    for most in (2, 2, 3):
+        engine.report(lease, logs=lines[:most], logs_from=0)
+    engine.settle(lease, logs=lines[2:], logs_from=2)
+
+    stored = "select string_agg(message, '' order by id) from public.job_logs where job_id = %s"
+    assert engine.one(stored, job_id) == "abcd"
+
+
+def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
+    """A retry continues after the last finished step; the first result stands."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    engine.report(lease, steps=[{"name": "a", "result": 1}])
+    steps = [{"name": "a", "result": 2}, {"name": "b", "result": None}]
+    engine.settle(lease, "retry", retry_after_seconds=0, steps=steps)
+
+    again = engine.lease_one()
+    assert (again["steps"], again["job"]["attempts"]) == ({"a": 1, "b": None}, 2)
+    lines = engine.rpc("read_steps", p_request=handle(again))["lines"]
+    assert {each["name"]: each["value"] for each in lines} == again["steps"]
+    shown = engine.rpc("job_steps", p_job_id=job_id)["steps"]
+    assert [(each["name"], each["result"]) for each in shown] == [("a", 1), ("b", None)]
+
+
+def test_a_worker_takes_only_its_types_and_queues(engine: Engine) -> None:
+    """One that cannot run a job must not hold it."""
+    engine.register("other", queue="slow")
+    work, other = engine.enqueue(), engine.enqueue(job_type="other")
+
+    assert engine.lease(1, job_types=["nothing"]) == []
+    assert engine.lease(job_types=["other"], queues=["default"]) == []
+    assert ids_of(engine.lease(job_types=["other"])) == [other]
+    assert ids_of(engine.lease(queues=["default"])) == [work]
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
+
+
+def test_a_full_lease_says_that_more_is_due(engine: Engine) -> None:
+    """A worker that believed otherwise would leave the rest to the next minute."""
+    engine.enqueue_many(25)
+
+    assert engine.lease_call(5)["due"] == 20
+    assert engine.lease_call(10, call=2)["due"] >= 1
+    rest = engine.lease_call(20)
+    assert (len(rest["leases"]), rest["due"], rest["next_due_in_ms"]) == (10, 0, None)

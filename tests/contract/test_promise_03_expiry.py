@@ -1,0 +1,333 @@
+"""A lease expires on the database's clock alone; attempts count at lease, and end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.observed import breaches, later, refused
+from tests.support.engine import Engine, handle, ids_of
+
+ERROR = {"type": "ValueError", "message": "no such account 17"}
+
+
+def attempts_of(engine: Engine, job_id: str) -> list[str]:
+    found = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    return [each["outcome"] for each in found]
+
+
+def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
+    """With or without news, for as long as the report says; then the job is offered again."""
+    engine.stop_clock()
+    engine.enqueue()
+    lease = engine.lease_one()
+    assert (lease["lease_seconds"], lease["job"]["attempts"]) == (60, 1)
+
+    for seconds, news in ((59, {}), (59, {"progress": {"percentage": 5}}), (59, {})):
+        engine.advance(seconds)
+        assert engine.lease() == []
+        assert engine.report(lease, **news) == "ok"
+    engine.report(lease, lease_seconds=300)
+    engine.advance(299)
+    assert engine.lease() == []
+    engine.advance(1)
+    [again] = engine.lease()
+    assert (again["fence"], again["job"]["attempts"]) == (2, 2)
+    assert engine.report(lease) == "lost"
+
+
+def test_a_lease_expires_on_what_was_stored_at_lease(engine: Engine) -> None:
+    """A later change of the type's policy must not end running leases."""
+    engine.enqueue()
+    engine.lease_one(lease_seconds=100)
+    engine.register("work", lease_seconds=1)
+    engine.advance(50)
+
+    assert engine.lease() == []
+
+
+def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
+    """Five attempts by default, or as many as it was given; kept with its error for a person."""
+    for given, most in ((None, 5), (2, 2)):
+        job_id = engine.enqueue(**({} if given is None else {"max_attempts": given}))
+        for _ in range(most):
+            status = engine.settle(engine.lease_one(), "retry", error=ERROR)["status"]
+            engine.advance(7200)
+        assert status == "failed"
+        job = engine.job(job_id)
+        assert (job["attempts"], job["error_message"]) == (most, ERROR["message"])
+        assert job["error_data"]["reason"] == "attempts_spent"
+        assert attempts_of(engine, job_id) == ["retry"] * (most - 1) + ["failed"]
+        assert engine.events(job_id)[-1] == "job.failed"
+    [group] = engine.rpc("dead_letters", p_workspace_id=job["workspace_id"])["groups"]
+    assert (group["latest_id"], group["jobs"]) == (job_id, 2)
+
+
+def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
+    """And the last one fails the job, with what is known of its worker."""
+    job_id = engine.enqueue(max_attempts=2)
+    for _ in range(2):
+        engine.lease_one(worker="mortal")
+        engine.advance(61)
+        engine.maintain()
+
+    job = engine.job(job_id)
+    assert (job["status"], job["attempts"]) == ("failed", 2)
+    assert attempts_of(engine, job_id) == ["lost", "lost"]
+    assert "mortal" in job["error_message"]
+    assert engine.events(job_id)[-2:] == ["job.reclaimed", "job.failed"]
+
+
+def test_a_job_whose_workers_keep_dying_fails_whatever_attempts_it_has_left(
+    engine: Engine,
+) -> None:
+    """Recovery must end; retried by hand, it has all of its attempts again."""
+    job_id = engine.enqueue(max_attempts=50)
+    for _ in range(5):
+        engine.lease_one()
+        engine.advance(61)
+
+    assert engine.lease() == []
+    job = engine.job(job_id)
+    assert (job["status"], job["attempts"]) == ("failed", 5)
+    assert job["error_data"]["reason"] == "worker_lost"
+    engine.rpc("retry_job", p_job_id=job_id)
+    engine.lease_one()
+    engine.advance(61)
+    assert engine.lease_one()["job"]["attempts"] == 2
+
+
+@pytest.mark.parametrize("outcome", ["snoozed", "released", "waiting"])
+def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
+    """Only trying counts."""
+    job_id = engine.enqueue(max_attempts=1)
+    nap = {"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
+    for fence in (1, 2, 3):
+        lease = engine.lease_one()
+        assert (lease["fence"], lease["job"]["attempts"]) == (fence, 1)
+        engine.settle(lease, outcome, delay_seconds=0, wait=nap)
+    engine.settle(engine.lease_one())
+
+    assert (engine.status(job_id), engine.job(job_id)["attempts"]) == ("completed", 1)
+
+
+def test_a_released_job_is_the_next_to_run(engine: Engine) -> None:
+    """What a worker gives back at its deadline keeps its place."""
+    first, *_ = engine.enqueue_many(10)
+    leases = engine.lease(5)
+    engine.settle(leases[0], "released")
+
+    assert ids_of(engine.lease(1)) == [first]
+
+
+def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
+    """Not retryable is a decision of the code that knows, and may give its own reason."""
+    for said, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
+        job_id = engine.enqueue()
+        engine.settle(engine.lease_one(), "failed", error={**ERROR, **said})
+
+        assert engine.status(job_id) == "failed"
+        assert engine.job(job_id)["error_data"]["reason"] == reason
+
+
+def test_what_completes_in_the_end_shows_no_error(engine: Engine) -> None:
+    """Lists by error would name what went well; its attempts keep what happened."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error=ERROR)
+    assert engine.job(job_id)["error_message"] == ERROR["message"]
+    engine.advance(70)
+    engine.settle(engine.lease_one())
+
+    job = engine.job(job_id)
+    assert (job["error_message"], job["error_data"], job["next_retry_at"]) == (None, None, None)
+    [before, _] = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    assert before["error_message"] == ERROR["message"]
+
+
+# --- Deadlines ---
+
+
+def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
+    """Waiting, delayed or running: what has not begun by then fails with the reason."""
+    engine.stop_clock()
+    given: dict[str, Any] = {"deadline_at": later(engine, 30)}
+    running = engine.enqueue(**given)
+    held = engine.lease_one()
+    ids = [engine.enqueue(**given), engine.enqueue(delay_seconds=100, **given)]
+    engine.advance(30)
+
+    assert engine.lease(1, call=2) == []
+    assert engine.lease() == []
+    for job_id in ids:
+        assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
+    assert engine.settle(held)["status"] == "completed"
+    assert engine.status(running) == "completed"
+
+
+def test_a_deadline_ends_a_question_too_and_maintenance_is_due_for_it(engine: Engine) -> None:
+    """Nothing else would come to the job."""
+    engine.stop_clock()
+    job_id = engine.enqueue(deadline_at=later(engine, 30))
+    wait = {"kind": "ask", "name": "q", "question": "?"}
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    engine.maintain()
+    engine.advance(31)
+    engine.maintain()
+
+    assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
+
+
+@pytest.mark.parametrize("way", ["retry", "lost"])
+def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
+    """It failed, or its worker died; retried by hand, the job has no deadline any more."""
+    engine.stop_clock()
+    job_id = engine.enqueue(deadline_at=later(engine, 30))
+    lease = engine.lease_one(lease_seconds=30)
+    engine.advance(30)
+    if way == "retry":
+        assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
+    engine.maintain()
+
+    assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
+    engine.rpc("retry_job", p_job_id=job_id)
+    assert ids_of(engine.lease()) == [job_id]
+
+
+# --- Again, by hand ---
+
+
+def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
+    """Attempts from zero; fence and events continue, so nothing old is mistaken for new."""
+    engine.stop_clock()
+    job_id = engine.enqueue(max_attempts=1, scheduled_for="2000-01-01T00:00:00Z")
+    zombie = engine.lease_one()
+    engine.settle(zombie, "retry", error=ERROR)
+    engine.advance(5)
+
+    job = engine.rpc("retry_job", p_job_id=job_id)
+
+    assert (job["id"], job["status"], job["attempts"]) == (job_id, "pending", 0)
+    assert {job[name] for name in ("finished_at", "result", "next_retry_at")} == {None}
+    lease = engine.lease_one()
+    assert (lease["fence"], lease["job"]["attempts"]) == (2, 1)
+    engine.settle(zombie, "completed")
+    assert engine.status(job_id) == "processing"
+    engine.settle(lease)
+    assert engine.events(job_id)[-3:] == ["job.redriven", "job.leased", "job.completed"]
+
+
+def test_a_retry_takes_a_new_payload_with_the_version_it_was_checked_by(engine: Engine) -> None:
+    """Else the worker takes it for an old one and rewrites it once more."""
+    job_id = engine.enqueue({"n": 1})
+    engine.settle(engine.lease_one(), "failed")
+    engine.register("work", schema_version=2)
+
+    engine.rpc("retry_job", p_job_id=job_id, p_payload={"n": 2})
+
+    job = engine.lease_one()["job"]
+    assert (job["payload"], job["schema_version"]) == ({"n": 2}, 2)
+
+
+def test_a_job_in_backoff_or_of_another_day_runs_now(engine: Engine) -> None:
+    """The person has fixed the cause and does not want to wait an hour."""
+    failing, delayed = engine.enqueue(), engine.enqueue(delay_seconds=3600)
+    engine.settle(engine.lease_one(), "retry", error=ERROR)
+    assert engine.lease() == []
+
+    for job_id in (failing, delayed):
+        engine.rpc("retry_job", p_job_id=job_id)
+    assert set(ids_of(engine.lease())) == {failing, delayed}
+
+
+@pytest.mark.parametrize("state", ["pending", "processing", "completed"])
+def test_what_cannot_be_retried_is_refused_with_its_state(engine: Engine, state: str) -> None:
+    """409 with the present state."""
+    job_id = engine.enqueue()
+    if state != "pending":
+        lease = engine.lease_one()
+    if state == "completed":
+        engine.settle(lease)
+
+    retry = lambda: engine.rpc("retry_job", p_job_id=job_id)  # noqa: E731
+    assert refused(retry) == ("PT409", "invalid_state", state)
+
+
+def replay(engine: Engine, job_id: str, **request: Any) -> dict[str, Any]:
+    return dict(engine.rpc("replay_job", p_job_id=job_id, p_request=request)["job"])
+
+
+def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
+    """In the order they finished in; it is a job of its own, and a key makes one of it."""
+    origin = engine.enqueue({"n": 1}, priority=7, session_id="s")
+    steps = [{"name": name, "result": name} for name in ("read", "price", "write")]
+    engine.settle(engine.lease_one(), steps=steps, result=1)
+
+    made = replay(engine, origin, from_step="write", results={"read": "R"}, idempotency_key="k")
+
+    again = replay(engine, origin, from_step="write", results={"read": "R"}, idempotency_key="k")
+    assert again["id"] == made["id"] != origin
+    assert (made["replay_of"], made["priority"], made["session_id"]) == (origin, 7, "s")
+    [lease] = engine.lease()
+    assert lease["steps"] == {"read": "R", "price": "price"}
+    wrong = lambda: replay(engine, origin, from_step="nothing")  # noqa: E731
+    assert refused(wrong)[:2] == ("PT400", "invalid_argument")
+    engine.advance(1)
+    second = replay(engine, made["id"])["id"]
+    chain = engine.rpc("job_replays", p_job_id=origin)
+    assert [each["id"] for each in chain] == [origin, made["id"], second]
+
+
+def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None:
+    """What ran beside it is kept, although it ended later."""
+    shape = {"top": [], "left": ["top"], "right": ["top"], "bottom": ["left", "right"]}
+    origin = engine.enqueue()
+    graph = {"name": "graph", "kind": "graph", "result": shape}
+    steps = [graph, *({"name": name, "result": name} for name in shape)]
+    engine.settle(engine.lease_one(), steps=steps)
+
+    replay(engine, origin, from_step="left")
+    assert set(engine.lease_one()["steps"]) == {"graph", "top", "right"}
+
+
+def test_runs_of_workers_stop_at_their_bound(engine: Engine) -> None:
+    """One that was killed counts for its time alone."""
+    engine.stop_clock()
+
+    def begin(run: int, most: int = 2) -> bool:
+        request = {"run_id": f"00000000-0000-4000-8000-{run:012}", "worker_id": "w", "most": most}
+        return bool(
+            engine.rpc("begin_worker_run", p_request={**request, "seconds": 60})["admitted"]
+        )
+
+    assert [begin(1), begin(1), begin(2), begin(3)] == [True, True, True, False]
+    run = {"run_id": f"00000000-0000-4000-8000-{1:012}"}
+    assert engine.rpc("end_worker_run", p_request=run) == {"ended": True, "refused": True}
+    assert [begin(4), begin(5)] == [True, False]
+    engine.advance(60)
+    assert begin(6, most=1)
+
+
+def test_what_has_ended_long_ago_is_removed_and_nothing_that_lives(engine: Engine) -> None:
+    """Retention looks at how long ago a job ended, and at no job that has not."""
+    ids = engine.enqueue_many(4)
+    leases = engine.lease(3)
+    engine.settle(leases[0])
+    engine.settle(leases[1], "failed")
+    engine.settle(leases[2], "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
+    engine.advance(3 * 86_400)
+    engine.maintain()
+    assert engine.one("select count(*) from public.jobs") == 4
+    engine.rpc("retry_job", p_job_id=ids[1])
+    for _ in range(3):
+        engine.advance(400 * 86_400)
+        engine.maintain()
+
+    left = {str(each) for each in engine.rows("select id from public.jobs")}
+    assert left == set(ids) - {ids[0]}
+    assert breaches(engine.connection) == {}
+    gone = lambda: engine.rpc("get_job", p_job_id=ids[0])  # noqa: E731
+    assert refused(gone)[0] == "PT404"
+    assert engine.settle_all([{**handle(leases[0]), "outcome": "completed"}])[0]["outcome"] == (
+        "not_found"
+    )

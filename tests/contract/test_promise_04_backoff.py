@@ -1,0 +1,97 @@
+"""Backoff: exponential with jitter, a minute first, an hour at most; a service's word wins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.observed import later, seconds_until
+from tests.support.engine import Engine
+
+ERROR = {"type": "E", "message": "no"}
+
+
+def waits(engine: Engine, attempts: int, **options: Any) -> list[float]:
+    """The waits before each attempt after the first."""
+    job_id = engine.enqueue(max_attempts=attempts + 1, **options)
+    found = []
+    for _ in range(attempts):
+        engine.settle(engine.lease_one(), "retry", error=ERROR)
+        found.append(seconds_until(engine, job_id))
+        engine.advance(found[-1] + 1)
+    engine.settle(engine.lease_one())
+    return found
+
+
+def test_waits_double_from_a_minute_to_an_hour(engine: Engine) -> None:
+    """Each within a tenth, and never above the cap."""
+    found = waits(engine, 9)
+
+    for wait, nominal in zip(found, (60, 120, 240, 480, 960, 1920, 3600, 3600, 3600), strict=True):
+        assert 0.8 * nominal <= wait <= min(3600, 1.1 * nominal), found
+
+
+@pytest.mark.parametrize("backoff", [{"first_seconds": 60}, {"first_seconds": 3600}])
+def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
+    """What failed together does not come back together; at the cap neither."""
+    engine.enqueue_many(20, backoff=backoff)
+    leases = engine.lease(20)
+    for lease in leases:
+        engine.settle(lease, "retry", error=ERROR)
+
+    spread = {round(seconds_until(engine, lease["job"]["id"]), 3) for lease in leases}
+    assert len(spread) > 10
+
+
+def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
+    """Policy of the type is a default."""
+    engine.register("work", backoff={"first_seconds": 1000, "cap_seconds": 5000, "factor": 4})
+
+    [own] = waits(engine, 1, backoff={"first_seconds": 2})
+    [capped] = waits(engine, 1, backoff={"cap_seconds": 100})
+    typical = waits(engine, 3)
+
+    assert 1.6 <= own <= 2.2
+    assert 80 <= capped <= 100
+    for wait, nominal in zip(typical, (1000, 4000, 5000), strict=True):
+        assert 0.8 * nominal <= wait <= 1.1 * nominal
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asked", "seconds"),
+    [
+        ("retry", {"retry_after_seconds": 777}, 777),
+        ("retry", {"retry_after_seconds": 1e9}, 604_800),
+        ("retry", {"retry_after_seconds": -1}, 0),
+        ("snoozed", {}, 60),
+        ("snoozed", {"delay_seconds": 1e9}, 31_536_000),
+        ("snoozed", {"delay_seconds": -1}, 0),
+    ],
+)
+def test_retry_after_of_a_service_wins(
+    engine: Engine, outcome: str, asked: dict[str, float], seconds: int
+) -> None:
+    """They know better when they will answer again; within bounds, as a snooze is."""
+    engine.stop_clock()
+    job_id = engine.enqueue(backoff={"first_seconds": 1, "cap_seconds": 5})
+    engine.settle(engine.lease_one(), outcome, error=ERROR, **asked)
+
+    assert round(seconds_until(engine, job_id)) == seconds
+    if 0 < seconds < 1000:
+        engine.advance(seconds - 1)
+        assert engine.lease() == []
+        engine.advance(1)
+        engine.lease_one()
+
+
+def test_a_snooze_lasts_until_the_instant_it_names(engine: Engine) -> None:
+    """And not the minute of one that names none."""
+    engine.stop_clock()
+    engine.enqueue()
+    engine.settle(engine.lease_one(), "snoozed", until=later(engine, 7200))
+
+    engine.advance(7199)
+    assert engine.lease() == []
+    engine.advance(1)
+    assert engine.lease_one()["job"]["attempts"] == 1

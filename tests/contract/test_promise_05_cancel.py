@@ -1,0 +1,247 @@
+"""Cancel works in every live state; a running processor learns of it by its next report."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from tests.contract.observed import ask, refused
+from tests.support.engine import ADA, Engine, handle, ids_of
+from tests.support.functions import until_waiting
+
+ERROR = {"type": "E", "message": "no"}
+CHILD = [{"job_type": "work"}]
+
+
+def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
+    """Cancel it as a member does."""
+    with engine.member(ADA) as ada:
+        if way == "function":
+            ada.rpc("cancel_job", p_job_id=job_id)
+        else:
+            ada.run("update public.jobs set status = 'cancelled' where id = %s", job_id)
+
+
+@pytest.mark.parametrize("way", ["function", "update"])
+def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
+    """Ready, delayed, in backoff or asking; its question goes with it, its error stays."""
+    retrying, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
+    first, second = engine.lease(2)
+    engine.settle(first, "retry", error=ERROR)
+    engine.settle(second, "waiting", wait=ask())
+    ids = [retrying, asking, engine.enqueue(), engine.enqueue(delay_seconds=100)]
+
+    for job_id in ids:
+        cancel(engine, job_id, way)
+
+    assert [engine.status(job_id) for job_id in ids] == ["cancelled"] * 4
+    assert {engine.job(job_id)["next_retry_at"] for job_id in ids} == {None}
+    assert engine.events(ids[2]) == ["job.created", "job.cancelled"]
+    assert engine.job(retrying)["error_message"] == "no"
+    answer = lambda: engine.rpc("answer_job", p_job_id=asking, p_answer={"answer": 1})  # noqa: E731
+    assert refused(answer) == ("PT409", "invalid_state", "cancelled")
+    engine.advance(4000)
+    assert engine.lease() == []
+
+
+@pytest.mark.parametrize("way", ["function", "update"])
+def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
+    """The next report says so, and each after it; a retry it wants is none any more."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+
+    for _ in range(2):
+        cancel(engine, job_id, way)
+    assert engine.status(job_id) == "processing"
+    assert [engine.report(lease), engine.report(lease, progress={"percentage": 5})] == [
+        "cancel"
+    ] * 2
+    assert engine.settle(lease, "retry", error=ERROR)["outcome"] == "cancelled"
+    assert engine.events(job_id).count("job.cancel_requested") == 1
+    assert engine.events(job_id)[-1] == "job.cancelled"
+    assert engine.lease() == []
+    assert engine.rpc("retry_job", p_job_id=job_id)["status"] == "pending"
+    assert engine.report(engine.lease_one()) == "ok"
+
+
+def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
+    """The work is done; its result is not thrown away."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    cancel(engine, job_id)
+
+    assert engine.settle(lease, "completed", result=1)["status"] == "completed"
+
+
+def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> None:
+    """The expiry of its lease ends it, which is no error of its own."""
+    job_id = engine.enqueue()
+    engine.lease_one()
+    cancel(engine, job_id)
+    engine.advance(61)
+
+    assert engine.lease() == []
+    job = engine.job(job_id)
+    assert (job["status"], job["error_message"]) == ("cancelled", None)
+
+
+def test_cancelling_twice_is_harmless_and_an_ended_job_refuses(engine: Engine) -> None:
+    """409 names the present state."""
+    job_id = engine.enqueue()
+    for _ in range(2):
+        cancel(engine, job_id)
+    assert engine.events(job_id) == ["job.created", "job.cancelled"]
+
+    for end in ("completed", "failed"):
+        ended = engine.enqueue()
+        engine.run_all(end)
+        call = lambda ended=ended: cancel(engine, ended)  # noqa: E731
+        assert refused(call) == ("PT409", "invalid_state", end)
+
+
+def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
+    """Children and grandchildren, pending and running; what has ended stays, and what it began."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    child, done = engine.spawn(lease, "s", CHILD * 2)
+    by_id = {each["job"]["id"]: each for each in engine.lease(2)}
+    [outlives] = engine.spawn(by_id[done], "s", CHILD)
+    engine.settle(by_id[done])
+    grandchildren = engine.spawn(by_id[child], "s", CHILD * 2)
+
+    cancel(engine, root)
+    engine.maintain()
+
+    assert [engine.status(each) for each in grandchildren] == ["cancelled"] * 2
+    assert (engine.status(done), engine.status(outlives)) == ("completed", "pending")
+    assert {engine.report(by_id[child]), engine.report(lease)} == {"cancel"}
+
+
+def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -> None:
+    """Ended as one that waits, it would leave its worker with a lease."""
+    root = engine.enqueue()
+    engine.spawn(engine.lease_one(), "s", CHILD)
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        [running] = other.lease(call=2)
+        done = threads.submit(engine.rpc, "cancel_job", p_job_id=root)
+        until_waiting(engine.database)
+        other.run("commit")
+        done.result(60)
+    engine.maintain()
+
+    assert engine.report(running) == "cancel"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "end"),
+    [("failed", "cancelled"), ("cancelled", "cancelled"), ("completed", "pending")],
+)
+def test_live_children_end_with_a_failed_parent_but_outlive_a_completed_one(
+    engine: Engine, outcome: str, end: str
+) -> None:
+    """Work for a result that nobody will read stops; also what was spawned late."""
+    parent = engine.enqueue()
+    engine.enqueue()
+    lease, other = engine.lease(2)
+    [early] = engine.spawn(lease, "early", CHILD)
+    if outcome == "cancelled":
+        cancel(engine, parent)
+    [late] = engine.spawn(lease, "late", CHILD)
+
+    settled = ((lease, outcome), (other, "failed"))  # in one call
+    engine.settle_all([{**handle(one), "outcome": how} for one, how in settled])
+    engine.maintain()
+
+    assert [engine.status(late), engine.status(early)] == [end, end]
+
+
+def test_a_child_that_is_locked_when_its_parent_ends_is_cancelled_later(engine: Engine) -> None:
+    """Maintenance waits for no transaction, and comes back for what it had to leave."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    held, other = engine.spawn(lease, "s", CHILD * 2)
+    engine.settle(lease, "failed")
+
+    with engine.beside() as session, session.connection.transaction():
+        session.run("select from public.jobs where id = %s for update", held)
+        engine.maintain()
+    assert (engine.status(held), engine.status(other)) == ("pending", "cancelled")
+    engine.advance(61)
+    engine.maintain()
+
+    assert engine.status(held) == "cancelled"
+
+
+def test_children_of_a_parent_that_is_retried_at_once_continue(engine: Engine) -> None:
+    """Maintenance learns of its end when it has begun again, and would take them from it."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "s", CHILD)
+    engine.settle(lease, "failed")
+    engine.rpc("retry_job", p_job_id=root)
+    engine.maintain()
+
+    assert engine.status(child) == "pending"
+
+
+def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engine) -> None:
+    """A retried parent would gather nothing but cancelled children."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    child, done = engine.spawn(lease, "s", CHILD * 2)
+    cancel(engine, done)
+    engine.settle(lease, "failed")
+    engine.maintain()
+    assert engine.status(child) == "cancelled"
+    engine.rpc("retry_job", p_job_id=root)
+
+    assert [engine.status(each) for each in (root, child, done)] == [
+        "pending",
+        "pending",
+        "cancelled",
+    ]
+
+
+def test_cancels_and_leases_racing_end_each_job_once(engine: Engine) -> None:
+    """Without one order of locks some would end twice."""
+    ids = engine.enqueue_many(120)
+
+    def work(other: Engine) -> None:
+        for _ in range(8):
+            leases = other.lease(20)
+            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+
+    def cancels(other: Engine) -> None:
+        for job_id in ids[::3]:
+            try:
+                other.rpc("cancel_job", p_job_id=job_id)
+            except psycopg.Error as error:
+                if error.sqlstate != "PT409":
+                    raise
+
+    assert engine.race(work, work, work, cancels, cancels) == [None] * 5
+    engine.run_all()
+    ends = "select count(*) from public.job_events where type in ('job.completed', 'job.cancelled')"
+    assert engine.one(ends) == 120
+
+
+def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
+    """Its worker learns that it is gone, its children end, and no one waits for it."""
+    parent = engine.enqueue()
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "s", CHILD)
+    engine.settle(lease, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
+    running = engine.lease_one()
+    engine.run("delete from public.jobs where id = %s", child)
+
+    assert engine.report(running) == "lost"
+    again = engine.lease_one()
+    assert ids_of([again]) == [parent]
+    assert [each["status"] for each in again["steps"]["all"]["children"]] == ["cancelled"]
+    [orphan] = engine.spawn(again, "t", CHILD)
+    engine.run("delete from public.jobs where id = %s", parent)
+    engine.maintain()
+    assert engine.status(orphan) == "cancelled"

@@ -1,0 +1,416 @@
+"""Per job, events carry a gapless seq from 1; reading after n, then listening, misses nothing."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from minutehand.queue.broadcasts import events_of_message
+from tests.contract.observed import ask, history, later, messages, refused
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
+
+Told = list[tuple[str, int]]
+STATES = "type not in ('job.progress', 'job.log')"
+
+
+def read(
+    engine: Engine, cursor: str | None, *, limit: int = 500, session: str | None = None
+) -> tuple[Told, str]:
+    """Read on until there is no more; the events and the cursor after them."""
+    told: Told = []
+    of = {"p_session_id": session} if session else {"p_workspace_id": ACME}
+    function = "session_feed" if session else "event_feed"
+    while True:
+        page = engine.rpc(function, **of, p_cursor=cursor, p_limit=limit)
+        assert len(page["events"]) <= limit
+        told += [(event["job_id"], event["seq"]) for event in page["events"]]
+        cursor = page["cursor"]
+        if not page["more"]:
+            return told, str(cursor)
+
+
+def in_order(told: Told) -> bool:
+    """Whether each job's events rise, and none comes twice."""
+    last: dict[str, int] = {}
+    for job_id, seq in told:
+        if seq <= last.get(job_id, 0):
+            return False
+        last[job_id] = seq
+    return True
+
+
+def test_a_life_is_told_without_a_gap(engine: Engine) -> None:
+    """Through reports, a retry, a question, a cancel, another life and a lost worker."""
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    log = {"level": "info", "message": "x"}
+    engine.report(lease, progress={"percentage": 5, "stage": "s"}, logs=[log, log])
+    engine.settle(lease, "retry", error={"type": "E", "message": "m"}, retry_after_seconds=0)
+    engine.settle(engine.lease_one(), "waiting", wait=ask())
+    engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
+    engine.lease_one()
+    engine.advance(61)
+    lease = engine.lease_one()
+    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.settle(lease, "cancelled")
+    engine.rpc("retry_job", p_job_id=job_id)
+    engine.settle(engine.lease_one(), result={"n": 1})
+
+    said = history(engine, job_id)
+    assert [seq for seq, _ in said] == list(range(1, len(said) + 1))
+    assert [kind.removeprefix("job.") for _, kind in said] == [
+        *("created", "leased", "log", "log", "progress", "retried", "leased", "waiting"),
+        *("resumed", "leased", "reclaimed", "leased", "cancel_requested", "cancelled"),
+        *("redriven", "leased", "completed"),
+    ]
+    data = dict(
+        engine.rows(
+            "select type, data from public.job_events where job_id = %s order by seq", job_id
+        )
+    )
+    assert data["job.progress"]["progress"]["percentage"] == 5
+    assert (data["job.completed"]["status"], data["job.completed"]["attempts"]) == ("completed", 1)
+
+
+def test_a_minimal_type_tells_its_ends_alone(engine: Engine) -> None:
+    """Cheap types still tell how they end, without gaps."""
+    engine.register("quiet", events="minimal")
+    job_id = engine.enqueue(job_type="quiet")
+    engine.settle(engine.lease_one(), logs=[{"level": "info", "message": "kept as a line"}])
+
+    assert history(engine, job_id) == [(1, "job.completed")]
+    assert engine.one("select count(*) from public.job_logs") == 1
+
+
+def test_a_feed_without_a_cursor_starts_now(engine: Engine) -> None:
+    """What was before is in the snapshot the client has read."""
+    engine.enqueue()
+    told, cursor = read(engine, None)
+    job_id = engine.enqueue()
+
+    assert (told, read(engine, cursor)[0]) == ([], [(job_id, 1)])
+
+
+def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
+    """A cursor by time or by transaction id would have passed it; a rollback tells nothing."""
+    _, cursor = read(engine, None)
+    with engine.beside() as slow, engine.beside() as doomed:
+        slow.run("begin")
+        early = slow.enqueue()  # its transaction is older than the next one, and still open
+        doomed.run("begin")
+        doomed.enqueue()
+        quick = engine.enqueue()
+        first, cursor = read(engine, cursor)
+        slow.run("commit")
+        doomed.run("rollback")
+        second, cursor = read(engine, cursor)
+
+    assert (first, second) == ([(quick, 1)], [(early, 1)])
+    assert read(engine, cursor)[0] == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 1000])
+def test_pages_of_any_size_show_everything_once_and_in_order(engine: Engine, limit: int) -> None:
+    """A bulk shares one instant and one transaction; pages are cut inside it."""
+    _, cursor = read(engine, None)
+    jobs = engine.enqueue_many(9)
+    engine.run_all()
+    engine.run("begin")
+    cancelled = engine.enqueue()
+    engine.rpc("cancel_job", p_job_id=cancelled)
+    engine.run("commit")
+
+    told, cursor = read(engine, cursor, limit=limit)
+
+    assert len(told) == len(set(told)) == 29
+    assert {job_id for job_id, _ in told} == {*jobs, cancelled}
+    assert in_order(told)
+    assert read(engine, cursor, limit=limit)[0] == []
+
+
+def test_an_older_transaction_that_writes_later(engine: Engine) -> None:
+    """A job's events keep their order, whichever transaction began first."""
+    _, cursor = read(engine, None)
+    with engine.beside() as older:
+        older.run("begin")
+        older.one("select pg_current_xact_id()")
+        engine.enqueue()
+        older.settle(engine.lease_one())
+        older.run("commit")
+
+    for limit in (1, 500):
+        assert [seq for _, seq in read(engine, cursor, limit=limit)[0]] == [1, 2, 3]
+
+
+def test_racing_sessions_lose_nothing(engine: Engine) -> None:
+    """Writers, and one reader that never rests."""
+    _, start = read(engine, None)
+
+    def write(session: Engine) -> None:
+        for _ in range(4):
+            session.enqueue_many(3)
+            for lease in session.lease(2):
+                session.settle(lease)
+
+    def follow(session: Engine) -> Told:
+        seen, cursor = [], start
+        for _ in range(40):
+            told, cursor = read(session, cursor, limit=3)
+            seen += told
+        return seen + read(session, cursor)[0]
+
+    *_, seen = engine.race(*[write] * 6, follow)
+    late, _ = read(engine, start)
+
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= set(late)
+    assert in_order(late)
+    rows = engine.rows(f"select job_id::text, seq from public.job_events where {STATES}")
+    assert set(late) == set(rows)
+
+
+def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine) -> None:
+    """The same as their Realtime topics."""
+    session = str(uuid.uuid4())
+    _, cursor = read(engine, None)
+    job_id = engine.enqueue(session_id=session)
+    _, of_session = read(engine, None, session=session)
+    lease = engine.lease_one()
+    engine.report(lease, progress={"percentage": 5}, logs=[{"level": "info", "message": "x"}])
+    engine.settle(lease)
+
+    said = dict(history(engine, job_id))
+    kinds = [said[seq].removeprefix("job.") for _, seq in read(engine, cursor)[0]]
+    assert kinds == ["created", "leased", "completed"]
+    told = {
+        said[seq].removeprefix("job.") for _, seq in read(engine, of_session, session=session)[0]
+    }
+    assert told >= {"leased", "progress", "completed"}
+    assert "log" not in told
+
+
+def test_a_cursor_that_is_none_is_refused(engine: Engine) -> None:
+    """By name, and not with an error of the cast."""
+    for cursor in ("", "x", "~~~~", "1:1:~1:1:~now~x~1"):
+        call = lambda cursor=cursor: engine.rpc(  # noqa: E731
+            "event_feed", p_workspace_id=ACME, p_cursor=cursor
+        )
+        assert refused(call)[1] == "invalid_argument"
+
+
+# --- Realtime tells what the log says ---
+
+
+def told_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
+    """Every event that was sent to a topic, alike ones with the time of the first."""
+    return [
+        {name: value for name, value in event.items() if name != "at"}
+        for _, _, payload in messages(engine, topic)
+        for event in events_of_message(payload)
+    ]
+
+
+def test_a_followers_messages_are_the_log(engine: Engine) -> None:
+    """One message a topic and statement, events in order, nothing of another tenant in it."""
+    session = str(uuid.uuid4())
+    jobs = [engine.enqueue(session_id=session), engine.enqueue(workspace=GLOBEX)]
+    topics = [f"job:{jobs[0]}", f"workspace:{ACME}", f"session:{session}"]
+    with engine.member(ADA) as ada:
+        for topic in topics:
+            ada.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4(), p_version=2)
+    engine.run("delete from realtime.messages")
+    leases = engine.lease(2)
+    log = {"level": "info", "message": "for members"}
+    news = {"progress": {"percentage": 5}, "logs": [log]}
+    engine.report_all([{**handle(lease), **news} for lease in leases])
+    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+
+    logged = engine.rows(
+        "select jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data)"
+        " from public.job_events where job_id = %s and seq > 1 order by seq",
+        jobs[0],
+    )
+    states = [each for each in logged if each["type"] not in {"job.progress", "job.log"}]
+    assert told_on(engine, topics[0]) == logged
+    assert told_on(engine, topics[1]) == states
+    assert told_on(engine, topics[2]) == [each for each in logged if each["type"] != "job.log"]
+    assert len(messages(engine, topics[0])) == 3
+    assert {event["job_id"] for event in told_on(engine, f"workspace:{GLOBEX}")} <= {jobs[1]}
+
+
+def test_a_bulk_is_sent_in_few_messages(engine: Engine) -> None:
+    """A thousand jobs at once would use up a plan's second ten times over."""
+    ids = engine.enqueue_many(500)
+
+    sent = messages(engine)
+    assert len(sent) <= 10
+    told = [(event["job_id"], event["seq"]) for event in told_on(engine, f"workspace:{ACME}")]
+    assert sorted(told) == sorted((job_id, 1) for job_id in ids)
+
+
+def test_what_cannot_be_sent_does_not_fail_the_job(engine: Engine) -> None:
+    """Clients read the log; Realtime may be away, or another version."""
+    with engine.connection.transaction(force_rollback=True):
+        engine.run("alter table realtime.messages add constraint broken check (false) not valid")
+        for count in (1, 3):
+            ids = engine.enqueue_many(count)
+            assert [engine.events(job_id) for job_id in ids] == [["job.created"]] * count
+
+
+# --- Waits, whose news are events too ---
+
+
+def wait(engine: Engine, **wait_: Any) -> str:
+    """Enqueue a job and let it wait."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    assert engine.settle(lease, "waiting", wait=wait_)["status"] == "waiting"
+    return str(lease["job"]["id"])
+
+
+def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
+    """At that instant, within the same attempt."""
+    engine.stop_clock()
+    job_id = wait(engine, kind="sleep", name="nap", until=later(engine, 60))
+    answer = engine.lease_call()
+    assert (answer["leases"], answer["next_due_in_ms"]) == ([], 60_000)
+    engine.advance(60)
+
+    lease = engine.lease_one()
+    assert (lease["job"]["attempts"], lease["steps"]) == (1, {"nap": {"slept": True}})
+    assert engine.events(job_id)[-3:] == ["job.waiting", "job.resumed", "job.leased"]
+
+
+def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> None:
+    """Anything else is refused, also an answer to the one before; its default comes in time."""
+    job_id = wait(engine, **ask("go", options=["yes", "no"]))
+    bad: list[tuple[dict[str, Any], tuple[str, str]]] = [
+        ({"answer": "maybe"}, ("PT422", "payload_invalid")),
+        ({"ansver": "yes"}, ("PT400", "invalid_argument")),
+        ({"answer": "yes", "name": "before"}, ("PT409", "invalid_state")),
+        ({"answer": "x" * 262_144}, ("PT413", "payload_too_large")),
+    ]
+    call = lambda said: engine.rpc("answer_job", p_job_id=job_id, p_answer=said)  # noqa: E731
+    for said, answer in bad:
+        assert refused(lambda said=said: call(said))[:2] == answer
+    good = {"answer": "yes", "name": "go"}
+    with engine.member(ADA) as ada:
+        assert ada.rpc("answer_job", p_job_id=job_id, p_answer=good)["status"] == "pending"
+    assert refused(lambda: call(good))[:2] == ("PT409", "invalid_state")
+    lease = engine.lease_one()
+    assert lease["steps"]["go"] == {"answer": "yes", "by": ADA}
+
+    late = ask("late", default="no", timeout_at=later(engine, 60))
+    engine.settle(lease, "waiting", wait=late)
+    engine.advance(61)
+    assert engine.lease_one()["steps"]["late"] == {"answer": "no", "timed_out": True}
+
+
+@pytest.mark.parametrize("first", ["event", "wait"])
+def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: str) -> None:
+    """First of a name wins; another tenant's of that name is another."""
+
+    def emit(value: int, workspace: str = ACME) -> Any:
+        payload = {"n": value}
+        return engine.rpc("emit_event", p_workspace_id=workspace, p_name="paid", p_payload=payload)
+
+    emit(0, GLOBEX)
+    if first == "event":
+        assert emit(1) == {"first": True}
+    wait(engine, kind="event", name="payment", event="paid")
+    if first == "wait":
+        assert engine.lease() == []
+        emit(1)
+    assert emit(2) == {"first": False}
+
+    assert engine.lease_one()["steps"]["payment"] == {"event": {"n": 1}}
+
+
+def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
+    """Whichever transaction commits last; also for a job that another session holds."""
+    engine.enqueue_many(20)
+    leases = engine.lease(20)
+
+    def emits(other: Engine) -> None:
+        for n in range(20):
+            other.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}", p_payload={"n": n})
+
+    def waits(other: Engine) -> None:
+        for n, lease in enumerate(leases):
+            other.settle(lease, "waiting", wait={"kind": "event", "name": "w", "event": f"e{n}"})
+
+    def leases_too(other: Engine) -> None:
+        for _ in range(10):
+            other.lease_call(0)
+
+    assert engine.race(emits, waits, leases_too) == [None] * 3
+    assert len(engine.lease(100)) == 20
+    job_id = wait(engine, kind="event", name="w", event="held")
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select from public.jobs where id = %s for update", job_id)
+        engine.rpc("emit_event", p_workspace_id=ACME, p_name="held")
+        assert engine.lease() == []
+        other.run("commit")
+    engine.advance(2)
+    assert engine.lease_one()["job"]["id"] == job_id
+
+
+def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None:
+    """Also those that failed, or ended before; a repeated spawn makes no others."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = [{"job_type": "work", "payload": {"n": n}} for n in range(3)]
+    ids = engine.spawn(parent, "map", children)
+    assert engine.spawn(parent, "map", children[:1]) == ids
+    leases = {lease["job"]["id"]: lease for lease in engine.lease()}
+    engine.settle(leases[ids[2]], "completed", result=2)
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": ids})
+    engine.settle(leases[ids[0]], "failed", error={"type": "E", "message": "no"})
+    assert engine.lease() == []
+    engine.settle(leases[ids[1]], "completed", result=1)
+
+    lease = engine.lease_one()
+    gathered = lease["steps"]["all"]["children"]
+    assert [child["id"] for child in gathered] == ids
+    assert [child["status"] for child in gathered] == ["failed", "completed", "completed"]
+    assert [child["result"] for child in gathered] == [None, 1, 2]
+    wait = {"kind": "children", "name": "none", "job_ids": []}
+    engine.settle(lease, "waiting", wait=wait)
+    assert (engine.lease_one()["steps"]["none"]["children"] or []) == []
+
+
+def test_a_parent_waits_again_for_a_child_that_is_retried_before_it_is_gathered(
+    engine: Engine,
+) -> None:
+    """What it gathered then would say that the child has not ended, and for good."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    [child] = engine.spawn(parent, "s", [{"job_type": "work"}])
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
+    engine.settle(engine.lease_one(), "failed")
+    with engine.beside() as session, session.connection.transaction():
+        session.run("select from public.jobs where id = %s for update", parent["job"]["id"])
+        engine.maintain()
+    engine.rpc("retry_job", p_job_id=child)
+    engine.settle(engine.lease_one())
+    engine.advance(2)
+
+    [gathered] = engine.lease_one()["steps"]["all"]["children"]
+    assert (gathered["id"], gathered["status"]) == (child, "completed")
+
+
+def test_only_members_read_a_feed(engine: Engine) -> None:
+    """For a missing workspace and another's alike; of a session each tenant its own part."""
+    session = str(uuid.uuid4())
+    mine = engine.enqueue(session_id=session)
+    theirs = engine.enqueue(session_id=session, workspace=GLOBEX)
+    with engine.member(ADA) as ada, engine.member(EVE) as eve:
+        for workspace in (ACME, str(uuid.uuid4())):
+            call = lambda of=workspace: eve.rpc("event_feed", p_workspace_id=of)  # noqa: E731
+            assert refused(call)[0] == "PT404"
+        assert {job for job, _ in read(ada, None, session=session)[0]} <= {mine}
+        assert {job for job, _ in read(eve, None, session=session)[0]} <= {theirs}

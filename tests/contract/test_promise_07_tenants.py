@@ -1,0 +1,415 @@
+"""No tenant reads, writes, cancels, follows or learns the existence of another's jobs."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.observed import answer_of, as_worker, ask, may_join, refused
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
+
+MISSING = "00000000-0000-4000-8000-00000000dead"
+#: Somebody whom Auth knows, but no workspace does.
+GUEST = "cccccccc-0000-4000-8000-000000000009"
+ONE_JOB: dict[str, dict[str, Any]] = {
+    "get_job": {},
+    "cancel_job": {},
+    "retry_job": {},
+    "answer_job": {"p_answer": {"answer": 1}},
+    "replay_job": {"p_request": {}},
+    "job_replays": {},
+    "explain_job": {},
+    "job_attempts": {},
+    "job_steps": {},
+    "job_trace": {},
+}
+SCHEDULE = {"name": "s", "cron": "@daily", "job_type": "work"}
+HOOK = {"url": "https://hooks.example.com/in", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
+ONE_WORKSPACE: dict[str, dict[str, Any]] = {
+    "enqueue_job": {"p_job_type": "work"},
+    "enqueue_jobs": {"p_jobs": [{"job_type": "work"}]},
+    "emit_event": {"p_name": "x"},
+    "queue_stats": {},
+    "queue_series": {},
+    "count_jobs": {},
+    "dead_letters": {},
+    "search_logs": {"p_filter": {"search": "x"}},
+    "event_feed": {},
+    "list_job_types": {},
+    "list_schedules": {},
+    "put_schedule": {"p_schedule": SCHEDULE},
+    "delete_schedule": {"p_name": "s"},
+    "list_webhooks": {},
+    "put_webhook": {"p_webhook": HOOK},
+    "delete_webhook": {"p_webhook_id": MISSING},
+    "workspace_limits": {},
+    "set_workspace_limits": {"p_limits": {"own_max_running": 1}},
+    "open_guest_session": {},
+}
+
+
+@contextmanager
+def anyone(engine: Engine) -> Iterator[Engine]:
+    """A browser with the publishable key and no user."""
+    with engine.database.as_role("anon", {}) as connection:
+        yield Engine(engine.database, connection)
+
+
+def asking_job(engine: Engine) -> str:
+    """A job with a log line, a step and a question."""
+    job_id = engine.enqueue({"secret": "s3cr3t"}, session_id="theirs")
+    log = {"level": "info", "message": "s3cr3t"}
+    step = {"name": "s", "result": "s3cr3t"}
+    engine.settle(engine.lease_one(), "waiting", wait=ask(), logs=[log], steps=[step])
+    return job_id
+
+
+@pytest.mark.parametrize("function", ONE_JOB)
+def test_anothers_job_is_answered_like_a_missing_one(engine: Engine, function: str) -> None:
+    """Word for word, and the job is as it was."""
+    job_id = asking_job(engine)
+    before = engine.job(job_id)
+
+    with engine.member(EVE) as eve:
+        said = [
+            answer_of(lambda job=job: eve.rpc(function, p_job_id=job, **ONE_JOB[function]))
+            for job in (job_id, MISSING)
+        ]
+        assert said[0] == tuple(word and word.replace(MISSING, job_id) for word in said[1])
+        assert said[0][0] == "PT404"
+    assert engine.job(job_id) == before
+
+
+@pytest.mark.parametrize("function", ONE_WORKSPACE)
+def test_anothers_workspace_is_answered_like_a_missing_one(engine: Engine, function: str) -> None:
+    """Reads, writes, and what its managers may do."""
+    with engine.member(EVE) as eve:
+        for workspace in (ACME, MISSING):
+            call = lambda of=workspace: eve.rpc(  # noqa: E731
+                function, p_workspace_id=of, **ONE_WORKSPACE[function]
+            )
+            assert refused(call)[:2] == ("PT404", "workspace_not_found")
+    with engine.member(ADA) as ada:
+        if function.startswith("delete_"):
+            assert refused(
+                lambda: ada.rpc(function, p_workspace_id=ACME, **ONE_WORKSPACE[function])
+            )[1] in {"schedule_not_found", "webhook_not_found"}
+        else:
+            ada.rpc(function, p_workspace_id=ACME, **ONE_WORKSPACE[function])
+
+
+def test_rows_and_lists_hold_ones_own_alone(engine: Engine) -> None:
+    """Reads are empty, updates touch nothing; colleagues share."""
+    job_id = asking_job(engine)
+
+    with engine.member(EVE) as eve:
+        for table in ("jobs", "job_events", "job_logs", "workspace_members"):
+            rows = f"select count(*) from public.{table} where workspace_id = %s"
+            assert eve.one(rows, ACME) == 0
+        assert eve.one("select count(*) from public.workspaces where id = %s", ACME) == 0
+        touch = "with u as (update public.jobs set priority = 1 returning 1) select count(*) from u"
+        assert eve.one(touch) == 0
+        eve.enqueue(workspace=GLOBEX)
+        listed = eve.rpc("list_jobs", p_filter={"workspace_id": GLOBEX})["jobs"]
+        assert job_id not in [job["id"] for job in listed]
+        theirs = lambda: eve.rpc("list_jobs", p_filter={"workspace_id": ACME})  # noqa: E731
+        assert refused(theirs)[0] == "PT404"
+        assert [row["id"] for row in eve.rpc("list_workspaces")["workspaces"]] == [GLOBEX]
+    for user in (ADA, BOB):
+        with engine.member(user) as person:
+            assert [str(one) for one in person.rows("select id from public.jobs")] == [job_id]
+            assert person.rpc("get_job", p_job_id=job_id)["id"] == job_id
+
+
+def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
+    """Refused like a missing one."""
+    other = engine.enqueue(workspace=GLOBEX)
+
+    for missing in (other, MISSING):
+        assert refused(lambda m=missing: engine.enqueue(parent_id=m)) == (
+            "PT404", "job_not_found", missing,
+        )  # fmt: skip
+        items = [{"job_type": "work", "parent_id": missing}]
+        call = lambda items=items: engine.rpc(  # noqa: E731
+            "enqueue_jobs", p_workspace_id=ACME, p_jobs=items
+        )
+        assert refused(call)[0] == "PT404"
+
+
+def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
+    """Jobs, workspaces and sessions; also in other letters, or with more around."""
+    session = f"chat:{uuid.uuid4()}"
+    job_id = engine.enqueue(session_id=session)
+    topics = [f"workspace:{ACME}", f"session:{session}", f"job:{job_id}"]
+    odd = [
+        each
+        for topic in topics
+        for each in (
+            topic.upper(), f"{topic} ", f" {topic}", f"realtime:{topic}", f"{topic}:{GLOBEX}",
+            topic.replace(":", "::", 1), topic.partition(":")[2], f"{topic}%",
+            topic.replace("-", "_"), f"workspace:{GLOBEX},{topic}",
+        )
+    ]  # fmt: skip
+    for topic in [*topics, *odd]:
+        engine.run(
+            "insert into realtime.messages (topic, extension, event, payload, private)"
+            " values (%s, 'broadcast', 'e', '{}', true)",
+            topic,
+        )
+
+    with engine.member(ADA) as ada, engine.member(EVE) as eve, anyone(engine) as guest:
+        assert [topic for topic in topics if not may_join(ada, topic)] == []
+        for who in (eve, guest):
+            assert [topic for topic in [*topics, *odd] if may_join(who, topic)] == []
+        assert [topic for topic in odd if may_join(ada, topic)] == []
+        follow = {"p_follower_id": str(uuid.uuid4())}
+        for topic in [*topics, "session:missing", "anything"]:
+            call = lambda t=topic: eve.rpc("follow_topic", p_topic=t, **follow)  # noqa: E731
+            assert refused(call)[0] == "PT404"
+        for topic in topics:
+            assert ada.rpc("follow_topic", p_topic=topic, **follow)["receivers"] >= 0
+
+
+def test_a_session_is_its_first_workspaces(engine: Engine) -> None:
+    """Another tenant that uses the id too neither hears nor speaks, until no job of it is left."""
+    topic = "session:s"
+    first, last = (engine.enqueue(session_id="s") for _ in range(2))
+    theirs = engine.enqueue(workspace=GLOBEX, session_id="s")
+    said = "select distinct payload ->> 'job_id' from realtime.messages where topic = %s"
+    with engine.member(ADA) as ada, engine.member(EVE) as eve:
+        assert (may_join(ada, topic), may_join(eve, topic)) == (True, False)
+        assert theirs not in engine.rows(said, topic)
+        engine.run("delete from public.jobs where id = any(%s::uuid[])", [first, theirs])
+        engine.enqueue(workspace=GLOBEX, session_id="s")
+        assert (may_join(ada, topic), may_join(eve, topic)) == (True, False)
+        engine.run("delete from public.jobs where id = %s", last)
+        engine.enqueue(workspace=GLOBEX, session_id="s")
+        assert (may_join(ada, topic), may_join(eve, topic)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("put_schedule", {"p_schedule": SCHEDULE}),
+        ("delete_schedule", {"p_name": "s"}),
+        ("put_webhook", {"p_webhook": HOOK}),
+        ("set_workspace_limits", {"p_limits": {"own_max_running": 1}}),
+        ("open_guest_session", {}),
+    ],
+)
+def test_members_may_not_what_managers_may(
+    engine: Engine, function: str, arguments: dict[str, Any]
+) -> None:
+    """They send the tenant's data away, let the world in, or stop their colleagues."""
+    with engine.member(BOB) as bob:
+        call = lambda: bob.rpc(function, p_workspace_id=ACME, **arguments)  # noqa: E731
+        assert refused(call)[:2] == ("PT403", "forbidden")
+
+
+def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Engine) -> None:
+    """Ids are no secret, and a name is a workspace's own."""
+    with engine.member(ADA) as ada:
+        ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE)
+        made = ada.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
+    of_globex = {"p_workspace_id": GLOBEX}
+    with engine.member(EVE) as eve:
+        change = {**HOOK, "id": made["id"]}
+        assert refused(lambda: eve.rpc("put_webhook", **of_globex, p_webhook=change))[0] == "PT404"
+        gone = {"p_webhook_id": made["id"]}
+        assert refused(lambda: eve.rpc("delete_webhook", **of_globex, **gone))[0] == "PT404"
+        assert refused(lambda: eve.rpc("delete_schedule", **of_globex, p_name="s"))[0] == "PT404"
+        assert eve.rpc("list_schedules", **of_globex) == {"schedules": []}
+        assert eve.rpc("list_webhooks", **of_globex) == {"webhooks": []}
+    with engine.member(ADA) as ada:
+        assert len(ada.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]) == 1
+        assert len(ada.rpc("list_schedules", p_workspace_id=ACME)["schedules"]) == 1
+
+
+def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: Engine) -> None:
+    """Whoever made it, and whatever job it names; nor does a zombie's 410 disable another's."""
+    made = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
+    mine, theirs = engine.enqueue(), engine.enqueue(workspace=GLOBEX)
+    delivery = {"job_type": "webhook_delivery", "priority": 0}
+    forged = {"webhook_id": made["id"], "seq": 1}
+    failed = {"ok": False, "status": 410, "message": "410"}
+    for workspace, job_id in ((ACME, theirs), (GLOBEX, mine)):
+        engine.enqueue({**forged, "job_id": job_id}, workspace=workspace, **delivery)
+        lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
+        assert engine.rpc("webhook_to_send", p_request=handle(lease))["send"] is False
+        if workspace == GLOBEX:
+            engine.rpc("webhook_sent", p_request={**handle(lease), **failed})
+        engine.settle(lease)
+    engine.advance(5)
+    engine.maintain()
+    zombie = engine.lease(1, job_types=["webhook_delivery"])[0]
+    engine.advance(3600)
+    assert engine.lease(1, job_types=["webhook_delivery"])
+    engine.rpc("webhook_sent", p_request={**handle(zombie), **failed})
+
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert (listed["enabled"], listed["failures"]) == (True, 0)
+    with engine.member(ADA) as ada:
+        for call in (
+            lambda: ada.enqueue(forged, job_type="webhook_delivery"),
+            lambda: ada.rpc(
+                "enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "webhook_delivery"}]
+            ),
+        ):
+            assert refused(call)[:2] == ("PT403", "forbidden")
+
+
+# --- Guests, and those without a name ---
+
+
+def opened(engine: Engine, **options: Any) -> str:
+    """A new guest session to Acme; its id."""
+    made = engine.rpc("open_guest_session", p_workspace_id=ACME, p_options=options)
+    return str(made["session_id"])
+
+
+def guest_sees(who: Engine, session: str) -> list[str]:
+    return [job["id"] for job in who.rpc("guest_session_jobs", p_session_id=session)["jobs"]]
+
+
+def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) -> None:
+    """No payload, no maker, no log line; not another's job that names the session."""
+    session, other = opened(engine), opened(engine)
+    job_id = engine.enqueue({"prompt": "hidden"}, session_id=session)
+    of_other = engine.enqueue(session_id=other)
+    with engine.member(EVE) as eve:
+        eve.enqueue(workspace=GLOBEX, session_id=session)
+    lease = next(one for one in engine.lease() if one["job"]["id"] == job_id)
+    engine.report(lease, logs=[{"level": "info", "message": "inside"}], progress={"percentage": 4})
+    engine.settle(lease, result={"answer": 42})
+    of_job = {"p_session_id": session, "p_job_id": job_id}
+
+    with anyone(engine) as guest:
+        [job] = guest.rpc("guest_session_jobs", p_session_id=session)["jobs"]
+        events = guest.rpc("guest_session_events", **of_job)["events"]
+        feed = guest.rpc("guest_session_feed", p_session_id=session)
+        assert (job["id"], job["status"], job["result"]) == (job_id, "completed", {"answer": 42})
+        assert job.keys().isdisjoint({"payload", "user_id", "workspace_id", "error_data"})
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert not {"inside", "hidden"} & set(json.dumps([events, feed, job]).split('"'))
+        wrong = {"p_session_id": session, "p_job_id": of_other}
+        assert refused(lambda: guest.rpc("guest_session_events", **wrong))[0] == "PT404"
+        for topic in (f"job:{job_id}", f"workspace:{ACME}", f"session:{session[:-1]}"):
+            assert not may_join(guest, topic)
+        assert may_join(guest, f"session:{session}")
+
+
+def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
+    """Guesses, ordinary sessions, closed and ended ones, tables: one answer."""
+    session, closed, short = opened(engine), opened(engine), opened(engine, ttl_seconds=30)
+    plain = f"s-{uuid.uuid4()}"
+    for each in (session, closed, short, plain):
+        engine.enqueue(session_id=each)
+    engine.rpc("close_guest_session", p_session_id=closed)
+    engine.advance(31)
+    guesses = [
+        plain,
+        closed,
+        short,
+        "",
+        "guest_",
+        f"guest_{'0' * 64}",
+        session.upper(),
+        f"{session} ",
+    ]
+    with anyone(engine) as guest:
+        for guess in guesses:
+            for function in ("guest_session_jobs", "guest_session_feed"):
+                call = lambda f=function, g=guess: guest.rpc(f, p_session_id=g)  # noqa: E731
+                assert refused(call)[:2] == ("PT404", "session_not_found")
+            assert not may_join(guest, f"session:{guess}")
+        for table in ("jobs", "job_events", "job_logs", "workspaces"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                guest.run(f"select * from public.{table}")
+        assert len(guest_sees(guest, session)) == 1
+    engine.rpc("set_settings", p_settings={"allow_anonymous": False})
+    with anyone(engine) as guest:
+        assert refused(lambda: guest_sees(guest, session))[0] == "PT404"
+
+
+def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
+    """An owner outside the workspace, signed in by name."""
+    session = opened(engine, user_id=GUEST)
+    job_id = engine.enqueue(session_id=session)
+
+    with engine.member(GUEST) as owner:
+        assert guest_sees(owner, session) == [job_id]
+        assert may_join(owner, f"session:{session}")
+        assert owner.rows("select id from public.jobs") == []
+    for who in (engine.member(EVE), anyone(engine)):
+        with who as stranger:
+            assert refused(lambda s=stranger: guest_sees(s, session))[0] == "PT404"
+            assert not may_join(stranger, f"session:{session}")
+
+
+def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
+    """Some projects sign such tokens for devices; the service is named by its role."""
+    job_id = engine.enqueue()
+    with engine.database.as_role("authenticated") as connection:
+        nobody = Engine(engine.database, connection)
+        assert nobody.rows("select id from public.jobs") == []
+        assert refused(lambda: nobody.rpc("get_job", p_job_id=job_id))[0] == "PT404"
+        for kind, name in (("job_type", "work"), ("queue", "default"), ("workspace", ACME)):
+            request = {"kind": kind, "name": name}
+            call = lambda r=request: nobody.rpc("pause_jobs", p_request=r)  # noqa: E731
+            assert refused(call)[0] in {"PT403", "PT404"}
+
+
+# --- A worker's key ---
+
+
+def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
+    """Old ones for a grace; a later rotation gives the stolen one no other."""
+    engine.stop_clock()
+    now = time.time()
+    engine.enqueue_many(3)
+
+    def leases(age: float) -> Any:
+        with as_worker(engine.database, iat=now - age) as connection:
+            worker = Engine(engine.database, connection)
+            try:
+                return len(worker.lease(1, call=2))
+            except psycopg.Error as error:
+                return error.diag.message_hint
+
+    before = engine.one("select queue.clock()")
+    assert leases(3600) == 1
+    engine.rpc("revoke_worker_keys", p_before=before, p_grace_seconds=360)
+    assert leases(3600) == 1
+    engine.advance(361)
+    assert leases(3600) == "key_revoked"
+    engine.rpc(
+        "revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=360
+    )
+    assert leases(3600) == "key_revoked"
+    assert leases(-361) == 1
+
+
+def test_a_worker_may_call_its_functions_and_nothing_else(engine: Engine) -> None:
+    """What a thief of its key reads signs no guest's address after a rotation."""
+    job_id = engine.enqueue()
+    with as_worker(engine.database, iat=time.time()) as connection:
+        worker = Engine(engine.database, connection)
+        assert ids_of(worker.lease(1, call=2)) == [job_id]
+        read = worker.rpc("guest_key")
+        for statement in (
+            "select * from public.jobs",
+            "select public.get_job(gen_random_uuid())",
+            f"select public.enqueue_job('{ACME}', 'work')",
+            "select public.set_settings('{}')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                worker.run(statement)
+    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
+    assert engine.rpc("guest_key") != read

@@ -1,0 +1,368 @@
+"""Limits are exact under races, pauses hold, and no tenant's flood delays another's first job."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.contract.observed import breaches, refused
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
+
+RUNNING = "from public.jobs where status = 'processing'"
+CAPS = {
+    "by type": f"select job_type {RUNNING} group by 1 having count(*) > 9",
+    "by type in a workspace": f"select workspace_id {RUNNING} group by 1 having count(*) > 6",
+    "by key": f"select 1 {RUNNING} group by workspace_id, concurrency_key having count(*) > 2",
+    "of a workspace": f"select 1 {RUNNING} and workspace_id = '{ACME}' having count(*) > 5",
+}
+LIMITED = {"max_concurrency": 9, "workspace_concurrency": 6, "key_concurrency": 2}
+
+
+def race_workers(engine: Engine, *, workers: int = 6, rounds: int = 6, **hold: str) -> None:
+    """Let workers lease and settle while a watcher checks every snapshot it can get."""
+    stop = threading.Event()
+    seen: list[dict[str, Any]] = []
+
+    def work(other: Engine) -> None:
+        for _ in range(rounds):
+            leases = other.lease(7)
+            time.sleep(0.005)
+            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+
+    def watch() -> None:
+        with engine.beside() as other:
+            while not stop.is_set():
+                seen.append(breaches(other.connection, **hold))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        answers = engine.race(*[work] * workers)
+    finally:
+        stop.set()
+        watcher.join()
+    assert answers == [None] * workers
+    assert [broken for broken in seen if broken] == []
+    assert len(seen) >= 3
+
+
+def limit_workspace(engine: Engine, workspace: str = ACME, **limits: Any) -> None:
+    engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
+
+
+def fill(engine: Engine, count: int) -> None:
+    for workspace in (ACME, GLOBEX):
+        for key in ("a", "b", "c", "d"):
+            engine.enqueue_many(count, workspace=workspace, concurrency_key=key)
+
+
+def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
+    """All four at once, looked at in each snapshot."""
+    engine.register("work", lease_seconds=60, **LIMITED)
+    limit_workspace(engine, max_running=5)
+    fill(engine, 40)
+
+    race_workers(engine, **CAPS)
+
+    assert engine.one("select count(*) from public.jobs where status = 'completed'") > 5
+
+
+def test_limits_are_used_up_before_they_refuse(engine: Engine) -> None:
+    """Exact in both directions: no free slot stays empty, nor one whose worker died."""
+    engine.register("work", lease_seconds=60, **LIMITED)
+    limit_workspace(engine, max_running=5)
+    fill(engine, 10)
+
+    leases = engine.lease(100)
+    assert len(leases) == 9
+    assert engine.lease(100) == []
+    engine.settle(leases[0])
+    assert sum(len(engine.lease(100)) for _ in range(2)) == 1
+    engine.advance(61)
+    assert sum(len(engine.lease(100)) for _ in range(2)) == 9
+    assert breaches(engine.connection, **CAPS) == {}
+
+
+LIMITS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"max_concurrency": 1}, {}),
+    ({"workspace_concurrency": 1}, {}),
+    ({"key_concurrency": 1}, {}),
+    ({"rate_limit": {"limit": 1, "per_seconds": 60}}, {}),
+    ({}, {"max_running": 1}),
+]
+
+
+@pytest.mark.parametrize(("policy", "limits"), LIMITS)
+@pytest.mark.parametrize("call", [1, 2])
+def test_leases_of_one_hold_each_limit(
+    engine: Engine, policy: dict[str, Any], limits: dict[str, Any], call: int
+) -> None:
+    """One after another, and two that are open at once; a free slot is found again."""
+    engine.stop_clock()
+    engine.register("narrow", lease_seconds=60, **policy)
+    limit_workspace(engine, **limits)
+    engine.enqueue_many(4, job_type="narrow", concurrency_key="k")
+    engine.lease_call(0)
+    with engine.beside() as other:
+        other.run("begin")
+        [held] = other.lease(1, call=call)
+        assert engine.lease_call(1, call=2)["leases"] == []
+        other.run("commit")
+
+    assert [len(engine.lease(1, call=each)) for each in (2, 3)] == [0, 0]
+    engine.settle(held)
+    engine.advance(61 if "rate_limit" in policy else 1)
+    assert sum(len(engine.lease(1, call=2)) for _ in range(2)) == 1
+
+
+def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) -> None:
+    """It would not see what was leased since: refused, or it sees it."""
+    engine.register("work", max_concurrency=1)
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue(workspace=workspace, queue=f"q{workspace[0]}")
+    engine.lease_call(0)
+    with engine.beside() as other:
+        other.run("begin isolation level repeatable read")
+        other.one("select count(*) from public.jobs")
+        assert len(engine.lease(1, call=2)) == 1
+        if not isinstance(engine.race(lambda _: other.lease(1, call=2))[0], list):
+            other.run("rollback")
+        else:
+            other.run("commit")
+
+    assert engine.one(f"select count(*) {RUNNING}") == 1
+
+
+def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
+    """It spans priorities and queues; what one tenant's holds is no slot of another's."""
+    engine.register("work", key_concurrency=1)
+    engine.register("bill", key_concurrency=1)
+    for priority in (1, 2, 3):
+        engine.enqueue(concurrency_key="k", priority=priority, queue=f"q{priority}")
+    assert len(engine.lease(10)) == 1
+    others = [
+        engine.enqueue(concurrency_key="k", workspace=GLOBEX),
+        engine.enqueue(concurrency_key="k", job_type="bill"),
+    ]
+
+    assert set(ids_of(engine.lease(10))) == set(others)
+
+
+def test_what_is_full_hides_nothing_that_is_free(engine: Engine) -> None:
+    """A thousand jobs of one busy key, and a full type of an earlier priority, before free ones."""
+    engine.register("work", key_concurrency=1)
+    engine.register("narrow", max_concurrency=1)
+    engine.enqueue_many(1000, concurrency_key="busy")
+    free = engine.enqueue(concurrency_key="free", priority=500)
+    engine.enqueue_many(5, job_type="narrow", priority=1)
+    wide = [engine.enqueue(priority=900), engine.enqueue(priority=900)]
+
+    got = [lease["job"]["id"] for _ in range(3) for lease in engine.lease(10)]
+    assert {free, *wide} <= set(got)
+    assert len(got) == 5
+
+
+def test_many_blocked_keys_do_not_hide_a_free_one(engine: Engine) -> None:
+    """A lease that looks at some and has not come to the end says to ask again at once."""
+    engine.register("work", key_concurrency=1)
+    items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(200)]
+    for _ in range(2):
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    given: list[str] = []
+    while len(given) < 200:
+        given += ids_of(engine.lease(1000))
+    free = engine.enqueue(concurrency_key="free", priority=500)
+
+    for call in range(60):
+        answer = engine.lease_call(5, call=call + 2)
+        if answer["leases"]:
+            break
+        assert answer["next_due_in_ms"] == 0
+    assert ids_of(answer["leases"]) == [free]
+
+
+def test_a_rate_is_never_exceeded_in_any_window(engine: Engine) -> None:
+    """Token bucket: at most the burst plus what has refilled since."""
+    engine.register("work", lease_seconds=60, rate_limit={"limit": 20, "per_seconds": 1})
+    engine.enqueue_many(60)
+
+    race_workers(engine, workers=4)
+
+    starts = engine.rows(
+        "select extract(epoch from created_at)::float from public.job_events"
+        " where type = 'job.leased' order by 1"
+    )
+    assert len(starts) >= 20
+    for first in range(len(starts)):
+        for last in range(first, len(starts)):
+            assert last - first + 1 <= 20 + 20 * (starts[last] - starts[first]) + 0.5
+
+
+def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
+    """Ten a minute: ten now, one six seconds later, ten after a long pause; a lease says when."""
+    engine.stop_clock()
+    engine.register("work", lease_seconds=60, rate_limit={"limit": 10, "per_seconds": 60})
+    engine.enqueue_many(50)
+
+    assert len(engine.lease(50, lease_seconds=9999)) == 10
+    assert engine.lease_call(call=2)["next_due_in_ms"] == 6000
+    engine.advance(6)
+    assert len(engine.lease(50, lease_seconds=9999)) == 1
+    engine.advance(3000)
+    assert len(engine.lease(50, lease_seconds=9999)) == 10
+
+
+def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
+    """One customer's API key must not slow another's."""
+    engine.stop_clock()
+    engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
+    for workspace in (ACME, GLOBEX):
+        for key in ("a", "b"):
+            engine.enqueue_many(5, concurrency_key=key, workspace=workspace)
+
+    assert sum(len(engine.lease(50)) for _ in range(3)) == 8
+
+
+PAUSES = [
+    {"kind": "job_type", "name": "work"},
+    {"kind": "queue", "name": "default"},
+    {"kind": "workspace", "name": ACME},
+    {"kind": "workspace_type", "name": "work", "workspace_id": ACME},
+]
+
+
+@pytest.mark.parametrize("pause", PAUSES)
+def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict[str, Any]) -> None:
+    """Running jobs continue; the rest waits, loses nothing, and says why. Others run."""
+    engine.register("other", queue="slow")
+    engine.enqueue()
+    running = engine.lease_one()
+    job_id = engine.enqueue()
+    free = engine.enqueue(workspace=GLOBEX, job_type="other")
+    engine.rpc("pause_jobs", p_request={**pause, "reason": "maintenance", "by": "ops"})
+
+    assert ids_of(engine.lease(1, call=2)) == [free]
+    answer = engine.lease_call()
+    assert (answer["leases"], answer["next_due_in_ms"]) == ([], None)
+    assert engine.settle(running)["outcome"] == "applied"
+    assert "maintenance" in str(engine.rpc("explain_job", p_job_id=job_id))
+    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    assert ids_of(engine.lease()) == [job_id]
+
+
+@pytest.mark.parametrize(
+    ("user", "request_", "answer"),
+    [
+        (BOB, {"kind": "workspace", "name": ACME}, ("PT403", "forbidden")),
+        (EVE, {"kind": "workspace", "name": ACME}, ("PT404", "workspace_not_found")),
+        (EVE, PAUSES[3], ("PT404", "workspace_not_found")),
+        (ADA, PAUSES[0], ("PT403", "forbidden")),
+        (ADA, PAUSES[1], ("PT403", "forbidden")),
+        (ADA, {"kind": "team", "name": ACME}, ("PT400", "invalid_argument")),
+    ],
+)
+def test_people_pause_only_what_they_manage(
+    engine: Engine, user: str, request_: dict[str, Any], answer: tuple[str, str]
+) -> None:
+    """A member would stop colleagues; a stranger must not learn that the workspace exists."""
+    with engine.member(user) as person:
+        assert refused(lambda: person.rpc("pause_jobs", p_request=request_))[:2] == answer
+    with engine.member(ADA) as ada:
+        assert ada.rpc("pause_jobs", p_request=PAUSES[2])
+
+
+def test_limits_of_a_workspace_are_its_managers_below_the_operators(engine: Engine) -> None:
+    """The smaller of both holds."""
+    limit_workspace(engine, max_running=5)
+    engine.enqueue_many(9)
+    with engine.member(ADA) as ada:
+        limit_workspace(ada, own_max_running=3)
+        assert refused(lambda: limit_workspace(ada, max_running=100))[:2] == ("PT403", "forbidden")
+    assert len(engine.lease(9)) == 3
+    limit_workspace(engine, own_max_running=9)
+    assert sum(len(engine.lease(9)) for _ in range(2)) == 2
+
+
+# --- Fairness ---
+
+
+def tenants(engine: Engine, count: int) -> list[str]:
+    ids = [str(uuid.UUID(int=0x40008000000000000000 + n, version=4)) for n in range(count)]
+    engine.connection.cursor().executemany(
+        "insert into public.workspaces (id, name) values (%s, 'T')", [(one,) for one in ids]
+    )
+    return ids
+
+
+def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
+    return Counter(lease["job"]["workspace_id"] for lease in engine.lease(limit))
+
+
+def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
+    """Thousands waiting against one, and of a later priority: it is in the very next lease."""
+    flood = "insert into public.jobs (workspace_id, job_type) select %s, 'work' from generate_series(1, 10000)"  # noqa: E501
+    engine.run(flood, ACME)
+    engine.lease(5)
+    engine.enqueue(workspace=GLOBEX, priority=900)
+
+    assert of_workspaces(engine, 2)[GLOBEX] == 1
+
+
+def test_with_k_tenants_none_waits_longer_than_k_leases(engine: Engine) -> None:
+    """Whatever their backlogs and priorities."""
+    workspaces = tenants(engine, 15)
+    engine.enqueue_many(1000, priority=0)
+    for workspace in workspaces:
+        engine.enqueue_many(3, workspace=workspace)
+
+    first = [of_workspaces(engine, 1) for _ in range(16)]
+
+    assert {one for counts in first for one in counts} == {ACME, *workspaces}
+
+
+@pytest.mark.parametrize("places", ["concurrency_key", None])
+def test_weights_divide_the_slots_whatever_the_number_of_keys(
+    engine: Engine, places: str | None
+) -> None:
+    """Three to one, over several calls."""
+    limit_workspace(engine, weight=3)
+    items = [
+        {"job_type": "work", **({places: f"p{n % 40:02}"} if places else {})} for n in range(200)
+    ]
+    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    engine.enqueue_many(200, workspace=GLOBEX)
+
+    counts: Counter[str] = Counter()
+    for _ in range(10):
+        counts += of_workspaces(engine, 8)
+
+    assert 55 <= counts[ACME] <= 65
+
+
+def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: Engine) -> None:
+    """Work-conserving, and no burst of revenge after a pause."""
+    engine.enqueue_many(300)
+    for _ in range(10):
+        leases = engine.lease(20)
+        assert {lease["job"]["workspace_id"] for lease in leases} == {ACME}
+        engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+    engine.enqueue_many(300, workspace=GLOBEX)
+
+    assert 8 <= of_workspaces(engine, 20)[GLOBEX] <= 12
+
+
+def test_drained_tenants_in_front_do_not_hide_a_full_one(engine: Engine) -> None:
+    """A window over all of them without looking inside would lease nothing for ever."""
+    for workspace in tenants(engine, 150):
+        engine.enqueue(workspace=workspace)
+    drained = 0
+    while drained < 150:
+        drained += len(engine.lease(100, lease_seconds=9999))
+    engine.enqueue_many(50)
+
+    assert of_workspaces(engine, 40) == {ACME: 40}

@@ -1,0 +1,740 @@
+"""A tick never outlives its deadline; it gives back what it has not begun, and settles the rest.
+
+Against a model of the queue, in time that leaps: its rules under random histories, and each rule
+that chance meets too seldom. A lease that it holds is renewed until its settle was answered, no
+more often than needed; a job has one processor at a time; what ran is settled once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import (
+    LeaseRequest,
+    LeaseResponse,
+    SettleItem,
+    SettleResponse,
+    UnreadableLease,
+    WorkerRunAdmission,
+)
+from minutehand.worker import (
+    Cancel,
+    Fail,
+    FanOut,
+    Job,
+    JobContext,
+    ProcessorError,
+    Registry,
+    Retry,
+    Snooze,
+    Stage,
+    StagesFailed,
+    TickOptions,
+    TickSummary,
+    TurnEnded,
+    Worker,
+)
+from minutehand.worker.testing import ProcessorTest
+from tests.contract.model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
+from tests.support.virtual_time import LoopClock, leaping
+
+OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
+
+
+class Work(BaseModel):
+    """How long to work and to resist a stop, how many bytes to return, and lines to end with."""
+
+    seconds: float = 1.0
+    bytes: int = 0
+    resists: float = 0.0
+    lines: int = 1
+
+
+@dataclass
+class World:
+    """A worker over `queue`, and what its processors did."""
+
+    queue: ModelQueue
+    options: TickOptions = OPTIONS
+    alive: Counter[str] = field(default_factory=Counter)
+    most_alive: int = 0
+    ended_at: dict[str, float] = field(default_factory=dict)
+    remaining: dict[str, float] = field(default_factory=dict)
+    runs: Counter[str] = field(default_factory=Counter)
+    on_start: Callable[[Job[Work]], None] = lambda _: None
+
+    async def work(self, job: Job[Work], ctx: JobContext) -> str:
+        self.runs[job.id] += 1
+        self.alive[job.id] += 1
+        self.most_alive = max(self.most_alive, self.alive[job.id])
+        try:
+            self.on_start(job)
+            ctx.log("info", "begun")
+            self.remaining[job.id] = ctx.remaining
+            await asyncio.sleep(job.payload.seconds)
+            for _ in range(job.payload.lines):
+                ctx.log("info", "ended")
+        except asyncio.CancelledError:
+            if job.payload.resists:
+                await asyncio.sleep(job.payload.resists)
+            raise
+        finally:
+            self.alive[job.id] -= 1
+            self.ended_at[job.id] = asyncio.get_running_loop().time()
+        return "x" * job.payload.bytes
+
+    def worker(self, **more: Any) -> Worker:
+        registry = more.pop("registry", None)
+        if registry is None:
+            registry = Registry()
+            registry.processor("work", payload=Work)(self.work)
+        options = {"clock": LoopClock(), "options": self.options, "worker_id": "w", **more}
+        return Worker(SETTINGS, registry=registry, queue=self.queue, **options)
+
+    async def tick(self, budget_seconds: float = math.inf, **more: Any) -> TickSummary:
+        run = {name: more.pop(name) for name in ("wakeups", "draining", "fan_out") if name in more}
+        return await self.worker(**more).tick(budget_seconds=budget_seconds, **run)
+
+
+def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[Renewal, Renewal]]:
+    """Pairs of answered renewals of one lease that are closer than a quarter of it."""
+    last: dict[tuple[str, int], Renewal] = {}
+    found = []
+    for each in renewals:
+        lease = (each.job_id, each.fence)
+        before = last.get(lease)
+        if before and each.is_bare and each.at - before.at < rows[each.job_id].lease_seconds / 4.1:
+            found.append((before, each))
+        if each.outcome != "lost":
+            last[lease] = each
+    return found
+
+
+JOB = st.tuples(
+    st.floats(0, 120),
+    st.sampled_from([30.0, 60.0, 90.0]),
+    st.sampled_from([0, 0, 200_000]),
+    st.sampled_from([0.0, 0.0, 2.0]),
+)
+EVENT = st.tuples(st.floats(0, 100), st.sampled_from(["cancel", "take_back"]), st.integers(0, 7))
+
+
+# the same histories each time, and none made smaller for minutes
+@settings(max_examples=40, derandomize=True, phases=[Phase.generate])
+@given(
+    jobs=st.lists(JOB, min_size=1, max_size=8),
+    events=st.lists(EVENT, max_size=4),
+    # apart from each other: a queue that is away for most of a lease may lose it
+    faults=st.dictionaries(st.integers(1, 8).map(lambda n: 2 * n), st.sampled_from(FAULTS)),
+    repeats=st.booleans(),
+)
+def test_no_history_breaks_a_rule_of_the_worker(
+    jobs: list[tuple[float, float, int, float]],
+    events: list[tuple[float, str, int]],
+    faults: dict[int, str],
+    repeats: bool,
+) -> None:
+    """Jobs of any length, cancels, leases taken away, requests and answers lost or hanging."""
+    rows = [
+        Row(str(n), {"seconds": seconds, "bytes": size, "resists": resists}, lease)
+        for n, (seconds, lease, size, resists) in enumerate(jobs)
+    ]
+    queue = ModelQueue(rows, faults=faults)
+    queue.repeats = repeats
+    world = World(queue)
+    taken: list[tuple[float, str, str]] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        ticking = asyncio.create_task(world.tick())
+
+        def happen(at: float, kind: str, job_id: str) -> None:
+            # one that is taken back before it begins runs for nothing, and again
+            is_leased = queue.rows[job_id].status == "processing"
+            if world.alive[job_id] or (kind == "take_back" and is_leased):
+                taken.append((at, kind, job_id))
+            getattr(queue, kind)(job_id)
+
+        for at, kind, number in events:
+            loop.call_later(at, happen, at, kind, rows[number % len(rows)].id)
+        await ticking
+        before = len(queue.calls)
+        await asyncio.sleep(300)
+        assert len(queue.calls) == before, "it calls after its end"
+
+    leaping(story())
+
+    assert queue.expired == [], "a lease was not renewed"
+    assert faults or too_early(queue.renewals, queue.rows) == []
+    # one that resists is given up, and its job may run again beside it
+    assert world.most_alive <= 1 or any(resists for *_, resists in jobs)
+    assert events or all(row.status == "completed" for row in rows)
+    for row in rows:
+        for fence, outcome in row.settled.items():
+            assert outcome != "completed" or row.lines[fence] == ["begun", "ended"]
+        assert sum(outcome == "completed" for outcome in row.settled.values()) <= 1
+        again = sum(kind == "take_back" and job == row.id for _, kind, job in taken)
+        assert world.runs[row.id] <= 1 + again, "it ran again for no reason"
+    for at, kind, job_id in taken:
+        if kind == "cancel":
+            heard = queue.rows[job_id].lease_seconds / 3 + len(faults) * (PATIENCE + 1)
+            assert world.ended_at[job_id] <= at + heard + 3, "its processor was not stopped"
+    assert all(bytes_of(items) < 1_200_000 for items in queue.settles)
+
+
+# --- Renewing, losing, settling ---
+
+
+def test_a_settle_that_hangs_keeps_the_lease_of_a_cancelled_job_and_says_so_seldom() -> None:
+    """Its answer to a renewal is "cancel", which is a renewal all the same."""
+    queue = ModelQueue([Row("1", {"seconds": 0.1}, 30.0)])
+    queue.settle_faults = ["hang"] * 20
+    world = World(queue)
+    world.on_start = lambda job: queue.cancel(job.id)
+
+    leaping(world.tick())
+
+    assert (queue.expired, len(queue.renewals) > 5) == ([], True)
+    assert too_early(queue.renewals, queue.rows) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
+    """Once, and in its order, whether or not it had arrived."""
+    queue = ModelQueue([Row("1", {"seconds": 60})], faults=dict.fromkeys((1, 2, 3), fault))
+    quick = ModelQueue([Row("1", {"seconds": 0.005})], faults={1: "lose_answer"})
+
+    for each in (queue, quick):
+        leaping(World(each).tick())
+        assert each.rows["1"].lines == {1: ["begun", "ended"]}
+
+
+def test_results_are_settled_a_megabyte_at_a_time() -> None:
+    """A larger call is refused by gateways, and every job in it with it."""
+    queue = ModelQueue([Row(str(n), {"bytes": 200_000}) for n in range(20)])
+
+    leaping(World(queue).tick())
+
+    assert all(row.status == "completed" for row in queue.rows.values())
+    assert all(bytes_of(items) <= 1_000_000 for items in queue.settles)
+
+
+def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
+    """Its job fails, and where that is refused too it runs again; a retry stays one."""
+
+    class Refusing(ModelQueue):
+        async def settle(self, items: Sequence[SettleItem], **more: Any) -> SettleResponse:
+            refused = {("bad", "completed"), ("worse", "completed"), ("worse", "failed")}
+            told = {(item.job_id, item.outcome) for item in items}
+            stored = any(item.outcome == "retry" and item.logs for item in items)
+            if told & refused or stored:
+                raise QueueError("refused", status=400, code="PT400")
+            return await super().settle(items, **more)
+
+    queue = Refusing([Row(name, {}) for name in ("worse", "bad", "good", "again")])
+    world = World(queue)
+
+    def fail(job: Job[Work]) -> None:
+        if job.id == "again":
+            raise ValueError("no")
+
+    world.on_start = fail
+    leaping(world.tick(10))
+
+    settled = {name: row.settled.get(1) for name, row in queue.rows.items()}
+    assert (settled["worse"], settled["bad"], settled["good"]) == (None, "failed", "completed")
+    assert settled["again"] in {None, "retry"}
+
+
+def test_a_settle_that_never_gets_through_is_repeated_until_the_end() -> None:
+    """And no longer."""
+    queue = ModelQueue([Row("1", {}), Row("2", {})])
+    queue.settle_faults = ["lose_request"] * 99
+
+    async def story() -> tuple[TickSummary, float]:
+        summary = await World(queue).tick(10)
+        return summary, asyncio.get_running_loop().time()
+
+    summary, ended = leaping(story())
+    assert (summary.completed, summary.lost) == (0, 2)
+    assert 10 < len(queue.settles) < 40
+    assert ended <= 10
+
+
+def test_a_job_that_comes_back_to_its_worker_has_one_processor_at_a_time() -> None:
+    """The new lease says that the old one is over, before any report does."""
+    queue = ModelQueue([Row("1", {"seconds": 20})])
+    world = World(queue)
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_later(5, queue.take_back, "1")
+        await world.tick()
+
+    leaping(story())
+
+    assert (world.runs["1"], world.most_alive) == (2, 1)
+    assert queue.rows["1"].settled == {2: "completed"}
+
+
+def test_a_lease_that_is_answered_twice_is_run_once() -> None:
+    """By its fence, in whatever answer it comes."""
+    queue = ModelQueue([Row("1", {"seconds": 20})])
+    queue.repeats = True
+    world = World(queue)
+
+    leaping(world.tick())
+
+    assert queue.calls.count("lease") > 2
+    assert (world.runs["1"], queue.rows["1"].settled) == (1, {1: "completed"})
+
+
+def test_a_lease_whose_answer_was_lost_is_asked_for_again_by_its_number() -> None:
+    """What it leased is found, and costs no second attempt."""
+    queue = ModelQueue([Row("1", {"seconds": 1})], faults={0: "lose_answer"})
+    asked: list[tuple[str, int]] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            asked.append((request.tick_id, request.call))
+            answer = await super().lease(request)
+            due = 1000 if len(asked) == 1 else None
+            return answer.model_copy(update={"next_due_in_ms": due})
+
+    queue = Noting(faults={1: "lose_answer"})
+
+    async def story() -> TickSummary:
+        late = {"late": Row("late", {})}
+        asyncio.get_running_loop().call_later(0.9, queue.rows.update, late)
+        return await World(queue, TickOptions(linger_seconds=9, poll_seconds=3)).tick(60)
+
+    assert leaping(story()).completed == 1
+    assert asked[1] == asked[2]
+    assert queue.rows["late"].attempts == 1
+    assert all(call >= 1 for _, call in asked)
+
+
+def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
+    """Cut off from the queue, its worker must take it that another one has the job by now."""
+    queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
+    queue.faults = dict.fromkeys(range(1, 400), "lose_request")
+    world = World(queue)
+
+    leaping(world.tick())
+
+    assert 30 < world.ended_at["1"] < 32
+    assert queue.settles == []
+
+
+@pytest.mark.parametrize("before", ["cancel", None])
+def test_a_lease_that_is_lost_is_not_settled(before: str | None) -> None:
+    """Whatever else stopped its processor: the job is another's."""
+    queue = ModelQueue([Row("1", {"seconds": 100, "resists": 100}, 30.0)])
+    options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600)
+
+    async def story() -> TickSummary:
+        loop = asyncio.get_running_loop()
+        if before:
+            loop.call_later(1, queue.cancel, "1")
+        loop.call_later(15, lambda: setattr(queue.rows["1"], "status", "failed"))
+        return await World(queue, options).tick()
+
+    summary = leaping(story())
+    assert (queue.settles, summary.lost) == ([], 1)
+
+
+def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> None:
+    """Each report is answered by the same cancel: one of them is enough."""
+    queue = ModelQueue([Row("1", {"seconds": 100}, 30.0)])
+    ended: list[float] = []
+    registry = Registry()
+
+    @registry.processor("work", payload=Work)
+    async def work(job: Job[Work], ctx: JobContext) -> str:
+        try:
+            await asyncio.sleep(job.payload.seconds)
+        finally:
+            began = asyncio.get_running_loop().time()
+            try:
+                for _ in range(4):
+                    ctx.log("info", "cleaning up")
+                    await asyncio.sleep(1)
+            finally:
+                ended.append(asyncio.get_running_loop().time() - began)
+        return "never"
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_later(1, queue.cancel, "1")
+        await World(queue, TickOptions(linger_seconds=0)).tick(registry=registry)
+
+    leaping(story())
+
+    assert ended == [pytest.approx(4)]
+    assert queue.rows["1"].settled == {1: "cancelled"}
+
+
+# --- The deadline ---
+
+
+@pytest.mark.parametrize("resists", [0, 100])
+def test_a_tick_is_over_before_its_time_is(resists: float) -> None:
+    """What still runs is stopped and settled, also where its processor resists."""
+    queue = ModelQueue([Row("1", {"seconds": 100, "resists": resists})])
+
+    async def story() -> float:
+        await World(queue).tick(10)
+        return asyncio.get_running_loop().time()
+
+    assert leaping(story()) <= 10
+    assert queue.rows["1"].settled == {1: "retry"}
+
+
+def test_a_processor_is_stopped_while_a_settle_hangs() -> None:
+    """The loop does not wait for the one to look after the other."""
+    queue = ModelQueue([Row("1", {"seconds": 8}), Row("2", {"seconds": 99})])
+    queue.settle_faults = ["hang"] * 9
+    world = World(queue)
+
+    leaping(world.tick(10))
+
+    assert world.ended_at["2"] <= 9.2
+
+
+def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
+    """With the answer to a settle that had to be repeated; it costs no attempt."""
+    queue = ModelQueue([Row("1", {"seconds": 7.7}), Row("2", {})])
+    queue.settle_faults = ["hang"]
+    world = World(queue, TickOptions(concurrency=1, linger_seconds=0))
+
+    summary = leaping(world.tick(10))
+
+    assert (world.runs["2"], queue.rows["2"].settled) == (0, {1: "released"})
+    assert (summary.released, summary.lost) == (1, 0)
+
+
+@pytest.mark.parametrize(("usual", "outcome"), [(None, "retry"), (600, "released")])
+def test_a_short_run_charges_no_attempt_where_others_are_longer(
+    usual: float | None, outcome: str
+) -> None:
+    """One of those may bring the job to its end."""
+    queue = ModelQueue([Row("1", {"seconds": 99})])
+
+    leaping(World(queue, TickOptions(linger_seconds=0, usual_seconds=usual)).tick(10))
+
+    assert queue.rows["1"].settled == {1: outcome}
+
+
+def test_a_processor_knows_its_time_and_is_stopped_at_its_jobs_deadline() -> None:
+    """Also where its type has no time-out, or a longer one."""
+    rows = [
+        Row("none", {"seconds": 300}, deadline=20),
+        Row("longer", {"seconds": 300}, deadline=20, timeout=50),
+        Row("shorter", {"seconds": 300}, timeout=10),
+        Row("tick", {"seconds": 1}, deadline=500),
+    ]
+    world = World(ModelQueue(rows))
+
+    leaping(world.tick(100))
+
+    for row in rows[:2]:
+        assert 20 <= world.ended_at[row.id] < 21
+        assert row.settled == {1: "retry"}, "the database decides that it was the last"
+        assert 19 < world.remaining[row.id] <= 20
+    assert 9 < world.remaining["shorter"] <= 10
+    assert world.runs["shorter"] > 5
+    assert 50 < world.remaining["tick"] <= 100
+
+
+def test_a_host_that_goes_down_gives_its_jobs_back() -> None:
+    """Within two seconds, at no attempt's cost; nothing is leased after the word."""
+    work = {"seconds": 20}
+    queue = ModelQueue([Row("1", work), Row("2", work | {"resists": 100})])
+
+    async def story() -> float:
+        loop, worker = asyncio.get_running_loop(), World(queue).worker()
+        loop.call_later(5, worker.stop)
+        loop.call_later(5, lambda: queue.rows.update(late=Row("late", {})))
+        await worker.run_forever()
+        return loop.time()
+
+    assert leaping(story()) < 8
+    assert queue.rows.pop("late").status == "pending"
+    assert {row.settled[1] for row in queue.rows.values()} == {"released"}
+
+
+def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
+    """Nobody renews its leases any more, and nobody would settle."""
+    queue = ModelQueue([Row("1", {"seconds": 300})])
+    world = World(queue)
+
+    async def story() -> None:
+        ticking = asyncio.create_task(world.tick())
+        await asyncio.sleep(5)
+        ticking.cancel()
+        await asyncio.wait([ticking])
+        await asyncio.sleep(1)
+        assert not world.alive["1"]
+
+    leaping(story())
+
+    assert queue.settles == []
+
+
+@pytest.mark.parametrize("event", ["wake-up", "locked", "enqueue"])
+def test_a_run_does_not_leave_before_what_was_just_announced(event: str) -> None:
+    """A wake-up during its only look; a job that another held; one that counted on its room."""
+
+    class Late(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            first = not self.calls
+            answer = await super().lease(request)
+            if first and event != "enqueue":
+                self.rows["late"] = Row("late", {})
+            if first and event == "wake-up":
+                wakeups.set()
+                await asyncio.sleep(0.1)
+            return answer.model_copy(update={"next_due_in_ms": 0 if event == "locked" else None})
+
+        async def settle(self, *args: Any, **more: Any) -> SettleResponse:
+            answer = await super().settle(*args, **more)
+            if event == "enqueue":
+                self.rows.setdefault("late", Row("late", {}))
+            return answer
+
+    wakeups = asyncio.Event()
+    queue = Late([Row("1", {"seconds": 9})] if event == "enqueue" else [])
+    leaping(World(queue).tick(60, wakeups=wakeups if event == "wake-up" else None))
+
+    assert queue.rows["late"].status == "completed"
+
+
+def test_what_never_comes_is_not_asked_for_without_a_pause() -> None:
+    """The answer is "at once", again and again, for what another transaction holds."""
+
+    class Held(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            answer = await super().lease(request)
+            return answer.model_copy(update={"next_due_in_ms": 0})
+
+    queue = Held()
+    leaping(World(queue).tick(60))
+
+    assert 3 < queue.calls.count("lease") < 150
+
+
+def test_a_job_that_cannot_be_read_fails_and_others_run() -> None:
+    """A row of another version must not stay leased for ever."""
+
+    class Strange(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            answer = await super().lease(request)
+            odd = [each for each in answer.leases if each.job.id == "odd"]
+            broken = [
+                UnreadableLease(job_id=each.job.id, fence=each.fence, problem="no") for each in odd
+            ]
+            rest = tuple(each for each in answer.leases if each not in odd)
+            return answer.model_copy(update={"leases": rest, "unreadable": tuple(broken)})
+
+    queue = Strange([Row("odd", {}), Row("good", {})])
+    leaping(World(queue).tick())
+
+    assert {name: row.settled for name, row in queue.rows.items()} == {
+        "odd": {1: "failed"},
+        "good": {1: "completed"},
+    }
+
+
+def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
+    """For what this worker has no time for; an extra one starts none, idle costs none."""
+    started: list[int] = []
+
+    class Backlogged(ModelQueue):
+        due = 500
+
+        async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
+            return WorkerRunAdmission(admitted=True, free=4)
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            answer = await super().lease(request)
+            return answer.model_copy(update={"due": self.due})
+
+    async def start(count: int) -> int:
+        started.append(count)
+        return count
+
+    def run(due: int, *, most: int = 9, **more: Any) -> list[int]:
+        started.clear()
+        queue = Backlogged([Row(str(n), {"seconds": 5}) for n in range(3)])
+        queue.due = due
+        options = TickOptions(concurrency=1, linger_seconds=0)
+        extra = {"fan_out": FanOut(most=most), "start_extra_workers": start, "most": 5}
+
+        async def story() -> None:
+            await World(queue, options).worker(**extra).tick(budget_seconds=60, **more)
+
+        leaping(story())
+        return list(started)
+
+    assert run(500) == [4]
+    assert run(500, most=2) == [2]
+    assert run(0) == []
+    assert run(500, fan_out=False) == []
+
+
+# --- What a processor says, and what is settled ---
+
+
+class Answer(BaseModel):
+    n: int = 0
+
+
+async def wait_in_a_handler(job: Job[Answer], ctx: JobContext) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ctx.ask("q", "?"))
+        group.create_task(boom())
+
+
+async def boom() -> None:
+    raise ValueError("token=sk_live_0123456789abcdef0123456789abcdef")
+
+
+async def fails(job: Job[Answer], ctx: JobContext) -> None:
+    raise ProcessorError("closed", retryable=False)
+
+
+async def raises(job: Job[Answer], ctx: JobContext) -> None:
+    await boom()
+
+
+def returns(value: Any) -> Any:
+    async def processor(job: Job[Answer], ctx: JobContext) -> Any:
+        return value
+
+    return processor
+
+
+@pytest.mark.parametrize(
+    ("processor", "outcome"),
+    [
+        (returns({"n": 1}), "completed"),
+        (returns(Fail("no")), "failed"),
+        (returns(Retry(after=3)), "retry"),
+        (returns(Snooze(after=3)), "snoozed"),
+        (returns(Cancel("no")), "cancelled"),
+        (fails, "failed"),
+        (raises, "retry"),
+        (wait_in_a_handler, "retry"),
+    ],
+)
+async def test_an_ending_is_settled_as_what_it_is(processor: Any, outcome: str) -> None:
+    """An error beside a wait is no wait; a secret in its message goes nowhere."""
+    run = await ProcessorTest(processor, Answer()).run()
+
+    assert run.outcome == outcome
+    assert "sk_live_0123456789" not in str(run.error)
+
+
+@pytest.mark.parametrize(("version", "seen"), [(1, 111), (2, 11), (3, 1), (4, None)])
+def test_an_old_payload_is_raised_and_a_newer_one_is_left_to_newer_code(
+    version: int, seen: int | None
+) -> None:
+    """Step by step, from its own version on."""
+    got: list[int] = []
+    registry = Registry()
+    steps = {1: lambda old: {"n": old["n"] + 100}, 2: lambda old: {"n": old["n"] + 10}}
+
+    @registry.processor("work", payload=Answer, version=3, upcasters=steps)
+    async def work(job: Job[Answer], ctx: JobContext) -> None:
+        got.append(job.payload.n)
+
+    queue = ModelQueue([Row("1", {"n": 1}, version=version)])
+    leaping(World(queue).tick(20, registry=registry))
+
+    assert got == ([] if seen is None else [seen])
+    assert (queue.rows["1"].settled.get(1) == "completed") is (seen is not None)
+
+
+async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() -> None:
+    """The next attempt repeats nothing that is done; a stage that waits ends none beside it."""
+    ran: Counter[str] = Counter()
+    faults: dict[str, Exception] = {"left": ConnectionError("no answer")}
+
+    async def graph(job: Job[Answer], ctx: JobContext) -> Any:
+        def stage(name: str, *after: str) -> Stage:
+            async def run(given: Mapping[str, Any]) -> str:
+                ran[name] += 1
+                await asyncio.sleep(0.01 if name == "right" else 0)
+                if name in faults:
+                    raise faults.pop(name)
+                return name
+
+            return Stage(name=name, run=run, after=after, tries=1)
+
+        names = ("left", "top"), ("right", "top"), ("bottom", "left", "right"), ("side", "right")
+        return await ctx.graph([stage("top"), *(stage(*each) for each in names)])
+
+    test = ProcessorTest(graph, Answer())
+    run = await test.run()
+    assert isinstance(run.raised, StagesFailed)
+    assert run.outcome == "retry"
+    assert ran == dict.fromkeys(("top", "left", "right", "side"), 1)
+    assert (await test.run()).result["bottom"] == "bottom"
+    assert ran == {**dict.fromkeys(("top", "right", "side", "bottom"), 1), "left": 2}
+
+    faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0
+    ended = await ProcessorTest(graph, Answer()).run()
+    assert (ended.outcome, ran["right"]) == ("snoozed", 1)
+
+
+async def test_a_step_is_done_once_and_stored_before_its_job_continues() -> None:
+    """An attempt that dies behind it does not do it again."""
+    done: list[str] = []
+
+    async def steps(job: Job[Answer], ctx: JobContext) -> str:
+        async def charge() -> str:
+            done.append("charge")
+            return "receipt"
+
+        receipt = await ctx.step("charge", charge)
+        if len(done) == 1:
+            done.append("died")
+            raise ConnectionError
+        return receipt
+
+    test = ProcessorTest(steps, Answer())
+    assert (await test.run()).outcome == "retry"
+    assert (await test.run()).result == "receipt"
+    assert done == ["charge", "died"]
+
+
+def test_a_database_that_is_away_loses_nothing() -> None:
+    """A loop tries again, more and more slowly, and then does what there is."""
+
+    class Away(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            self.calls.append("tried")
+            if asyncio.get_running_loop().time() < 60:
+                raise QueueUnavailable("away")
+            return await super().lease(request)
+
+    queue = Away([Row("1", {})])
+
+    async def story() -> None:
+        worker = World(queue).worker()
+        asyncio.get_running_loop().call_later(90, worker.stop)
+        await worker.run_forever()
+
+    leaping(story())
+
+    assert queue.rows["1"].status == "completed"
+    assert queue.calls.count("tried") < 90

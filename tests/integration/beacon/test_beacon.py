@@ -1,0 +1,181 @@
+"""What the app promises beyond its guide: failover, the outbox, cancelling, receipts, tenants."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from minutehand_apps.beacon.receipts import read_keys, verify
+from tests.integration.beacon.conftest import ENDED, Providers, Station
+from tests.support.killable import until
+from tests.support.project import ACME
+
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+
+
+async def verdict(station: Station, bundle: dict[str, Any]) -> str:
+    keys = await station.ok("GET", "/keys", user=None)
+    return verify(bundle, read_keys(keys)).verdict
+
+
+@pytest.mark.timeout(600)
+async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
+    station: Station, providers: Providers
+) -> None:
+    """Nothing is lost or doubled, and the job ends as if no one had died."""
+    job = await station.submit(constraints={"min_regions": 2})
+
+    async def ended() -> object:
+        await station.outbox.run()
+        return (await station.look(job))["status"] in ENDED
+
+    deaths = await station.survive(
+        "beacon",
+        ended,
+        BEACON_PROVIDERS=providers.variable,
+        SEALING_KEY_FILE=station.settings.sealing_key_file,
+    )
+
+    state = await station.look(job)
+    assert (state["status"], state["reached"]) == ("completed", ["us-east", "eu-west"])
+    bundle = await station.ok("GET", f"/jobs/{job['id']}/bundle")
+    assert (len(bundle["receipts"]), await verdict(station, bundle)) == (2, "passed")
+    assert len(deaths) >= 3, deaths
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"down": True}, "answered with status 503"),
+        ({"wrong_format": True}, "data.responses must be a list"),
+        ({"wrong_region": True}, "ran in region 'nowhere-1', not 'us-east'"),
+        ({"answers": "missing"}, "no answer to question 'q1'"),
+        ({"answers": "twice"}, "question 'q1' is answered twice"),
+        ({"answers": "empty"}, "the answer to question 'q1' is empty"),
+    ],
+    ids=str,
+)
+async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
+    station: Station, providers: Providers, faults: dict[str, Any], reason: str
+) -> None:
+    """Whatever is wrong with the first, the second is asked; too few regions are a failure."""
+    providers.faults("alpha", "us-east", **faults)
+    helped = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
+    providers.faults(None, "us-east", **faults)
+    failed = await station.ended(await station.submit(constraints={"min_regions": 2}))
+
+    assert [each["provider"] for each in helped["executions"]] == ["gamma"]
+    assert (failed["status"], failed["reached"]) == ("failed", ["eu-west"])
+    assert "reached 1 of 2 regions, min_regions is 2: us-east: " in failed["error"]
+    assert reason in failed["error"]
+    bundle = await station.ok("GET", f"/jobs/{failed['id']}/bundle")
+    assert (bundle["closing"]["status"], await verdict(station, bundle)) == ("failed", "passed")
+
+
+async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
+    station: Station, providers: Providers
+) -> None:
+    """One deadline for all that a region does."""
+    providers.faults(None, "us-east", delay_seconds=600)
+    job = await station.submit(constraints={"regions": ["us-east"], "timeout": 1})
+    state = await station.ended(job)
+
+    assert state["status"] == "failed"
+    assert "no answer within 1 s" in state["error"]
+
+
+async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_again(
+    station: Station,
+) -> None:
+    """It stops no other, its job says why, and a person can have it tried again."""
+    strange, good = await station.submit(), await station.submit()
+    rewrite = "update public.beacon_outbox set message = message || %s where job_id = %s"
+    station.project.run_sql(rewrite, Jsonb({"version": 9}), strange["id"])
+    assert (await station.ended(good))["status"] == "completed"
+
+    state = await station.look(strange)
+    assert (state["status"], state["outbox_status"]) == ("failed", "dead")
+    assert "version" in state["error"]
+    station.project.run_sql(rewrite, Jsonb({"version": 1}), strange["id"])
+    body = {"workspace_id": ACME, "ids": [strange["id"]]}
+    assert (await station.call("POST", "/outbox/redrive", json={}, user=EVE)).json()["count"] == 0
+    assert (await station.ok("POST", "/outbox/redrive", json=body))["count"] == 1
+    assert (await station.ended(strange))["status"] == "completed"
+
+
+async def test_publishers_side_by_side_publish_each_message_once(
+    station: Station, providers: Providers
+) -> None:
+    """Two workers drain the same outbox at once."""
+    jobs = [await station.submit() for _ in range(12)]
+    async with Station(station.project, providers).open() as other:
+        await asyncio.gather(*(each.outbox.run() for each in (station, other) for _ in range(3)))
+
+    rows = station.project.rows(
+        "select payload ->> 'job_id' as id from public.jobs where job_type = 'beacon_job'"
+        " and payload ->> 'job_id' = any (%s)",
+        [job["id"] for job in jobs],
+    )
+    assert sorted(row["id"] for row in rows) == sorted(job["id"] for job in jobs)
+
+
+async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Providers) -> None:
+    """In the outbox, and while a provider works; what has ended stays as it ended."""
+    waiting = await station.submit()
+    await station.ok("POST", f"/jobs/{waiting['id']}/cancel")
+    done = await station.ended(await station.submit())
+    providers.faults(None, delay_seconds=600)
+    job = await station.submit(constraints={"regions": ["us-east"]})
+    await asyncio.sleep(1)  # until then it is only accepted
+    running = asyncio.create_task(station.worker.tick(budget_seconds=30))
+    before = len(providers.by_name["alpha"].tasks)
+    await until(lambda: len(providers.by_name["alpha"].tasks) > before)
+    await station.ok("POST", f"/jobs/{job['jobspec_id']}/cancel")
+    await running
+
+    for each in (waiting, job):
+        state = await station.look(each)
+        assert (state["status"], state["executions"][0]["status"]) == ("cancelled", "cancelled")
+    again = await station.call("POST", f"/jobs/{done['id']}/cancel")
+    assert (again.status_code, again.json()["code"]) == (409, "invalid_state")
+    assert (await station.ok("POST", f"/jobs/{job['id']}/cancel"))["status"] == "cancelled"
+
+
+async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
+    station: Station,
+) -> None:
+    """Whoever can write the table cannot state what was answered."""
+    state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
+    [execution] = state["executions"]
+    station.project.run_sql(
+        'update public.beacon_executions set receipt = receipt || \'{"provider": "other"}\''
+        " where id = %s",
+        execution["id"],
+    )
+
+    for path in (f"/executions/{execution['id']}/receipt", f"/jobs/{state['id']}/bundle"):
+        answer = await station.call("GET", path)
+        assert (answer.status_code, answer.json()["code"]) == (409, "receipt_invalid")
+
+
+async def test_jobs_of_others_do_not_exist(station: Station) -> None:
+    """Not by id, not by jobspec_id, nor their executions and receipts."""
+    job = await station.ended(await station.submit())
+    execution = job["executions"][0]["id"]
+
+    for method, path in (
+        ("GET", f"/jobs/{job['id']}"),
+        ("GET", f"/jobs/{job['jobspec_id']}"),
+        ("GET", f"/jobs/{job['id']}/bundle"),
+        ("POST", f"/jobs/{job['id']}/cancel"),
+        ("GET", f"/executions/{execution}"),
+        ("GET", f"/executions/{execution}/receipt"),
+    ):
+        assert (await station.call(method, path, user=EVE)).status_code == 404, path
+    into = await station.call(
+        "POST", "/jobs", json={"workspace_id": ACME, **station.spec()}, user=EVE
+    )
+    assert (into.status_code, into.json()["code"]) == (404, "workspace_not_found")
