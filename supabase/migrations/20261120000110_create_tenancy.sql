@@ -106,7 +106,8 @@ create function queue.may_read(p_workspace_id uuid) returns void
 language plpgsql stable as $$
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()
-      and exists (select from queue.tenants as t where t.id = p_workspace_id)) then
+      and (p_workspace_id = queue.system_workspace()
+        or exists (select from queue.tenants as t where t.id = p_workspace_id))) then
     perform queue.refuse_workspace(p_workspace_id);
   end if;
 end;

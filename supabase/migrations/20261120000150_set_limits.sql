@@ -171,7 +171,8 @@ begin
     'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   perform queue.renew_guest_key(); -- a worker's key reads it
-  update queue.job_types set redefinable = true;
+  -- so that the next registration of each type replaces what the holder of a stolen key registered
+  update queue.job_types set schema_version = least(schema_version, 1);
   get diagnostics v_count = row_count;
   return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds),
     'types', v_count);

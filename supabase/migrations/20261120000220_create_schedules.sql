@@ -483,5 +483,17 @@ begin
 end;
 $$;
 
+create function queue.tenant_created() returns trigger
+language plpgsql
+security definer -- those who make a tenant hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  perform queue.spread_schedules(null, new.id, queue.clock());
+  return null;
+end;
+$$;
+create trigger workspaces_after_insert after insert on public.workspaces
+  for each row execute function queue.tenant_created();
+
 select queue.allow('authenticated, service_role', 'public.put_schedule', 'public.delete_schedule',
   'public.list_schedules', 'public.next_runs');
