@@ -45,6 +45,7 @@ create table public.jobs (
   unique_key text,
   replay_from text, -- the step of replay_of from which it runs again
   traceparent text,
+  backoff jsonb, -- {first_seconds, cap_seconds, factor} of its own
   tags text[],
   is_minimal boolean, -- no events of creation and lease; null for usual
   constraint jobs_status_is_known check (status = any (case when finished_at is null
@@ -164,6 +165,7 @@ create table queue.notes (
   key text -- null for a turn
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 create index notes_in_order on queue.notes (look_at, id);
+create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
   lane integer not null,

@@ -354,9 +354,7 @@ begin
   end if;
   if (p_old.key_concurrency, p_old.rate_limit, p_old.rate_per_seconds, p_old.rate_per_key)
       is distinct from (p_new.key_concurrency, p_new.rate_limit, p_new.rate_per_seconds, p_new.rate_per_key) then
-    insert into queue.notes (lane, workspace_id, key)
-    select distinct g.lane, g.workspace_id, g.key from queue.gated as g
-    where g.job_type = p_new.job_type and not g.admitted;
+    perform queue.regate(p_new.job_type);
   end if;
 end;
 $$;

@@ -5,7 +5,8 @@
 create type queue.job_options as (
   queue text, priority integer, scheduled_for timestamptz, delay_seconds double precision, max_attempts integer,
   idempotency_key text, concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz,
-  timeout_seconds double precision, "unique" jsonb, traceparent text, schema_version integer, user_id uuid, tags text[]
+  timeout_seconds double precision, "unique" jsonb, traceparent text, schema_version integer, user_id uuid, tags text[],
+  idempotency_ttl_seconds double precision, debounce_seconds double precision, backoff jsonb
 );
 
 -- When workers that listen were last notified, and when a caller was last asked to start one; milliseconds of the Unix
@@ -99,14 +100,19 @@ begin
 end;
 $$;
 
+-- The lane of a type in a queue. Callers may name queues of their own, up to a hundred a type: a lease reads them all.
 create function queue.lane_of(p_job_type text, p_queue text, p_within text default '') returns integer
-language plpgsql stable as $$
+language plpgsql as $$
 declare
-  v_lane constant integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue);
+  v_lane integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue);
 begin
   if v_lane is null then
-    perform queue.refuse(422, 'unknown_queue', format('no worker has named the queue %s', left(p_queue, 100)),
-      p_within || 'queue');
+    if (select count(*) from queue.lanes as l where l.job_type = p_job_type) > 100 then
+      perform queue.refuse(422, 'unknown_queue', format('a type has at most 100 queues; %s is one more',
+        left(p_queue, 100)), p_within || 'queue');
+    end if;
+    insert into queue.lanes as l (job_type, queue) values (p_job_type, p_queue)
+    on conflict (job_type, queue) do update set queue = excluded.queue returning l.lane into v_lane;
   end if;
   return v_lane;
 end;
@@ -161,7 +167,8 @@ begin
     when p.schema_version < 1 then array['schema_version must be at least 1', 'schema_version']
     when p.timeout_seconds not between 1 and 43200
       then array['timeout_seconds must be between 1 and 43200', 'timeout_seconds']
-    when char_length(p.queue) not between 1 and 100 then array['queue must have 1 to 100 characters', 'queue']
+    when char_length(p.queue) not between 1 and 100 or p.queue ~ '[[:cntrl:]]'
+      then array['queue must have 1 to 100 characters, none of control', 'queue']
     when char_length(p.concurrency_key) not between 1 and 255 or p.concurrency_key ~ '[[:cntrl:]]'
       then array['concurrency_key must have 1 to 255 characters, none of control', 'concurrency_key']
     when char_length(p.session_id) not between 1 and 255
@@ -177,7 +184,17 @@ begin
         or char_length(p."unique" ->> 'key') not between 1 and 255
         or coalesce(p."unique" ->> 'until', 'finished') not in ('leased', 'finished')
         or coalesce(p."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
-      then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'] end;
+      then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique']
+    when p.idempotency_ttl_seconds not between 0 and 315360000
+      then array['idempotency_ttl_seconds must be between 0 and ten years', 'idempotency_ttl_seconds']
+    when p.debounce_seconds is not null and (p."unique" is null or p.debounce_seconds not between 0.1 and 86400)
+      then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds']
+    when p.backoff is not null and (jsonb_typeof(p.backoff) <> 'object'
+        or p.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
+        or coalesce((p.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
+        or coalesce((p.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
+        or coalesce((p.backoff ->> 'factor')::double precision, 2) not between 1 and 10)
+      then array['backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'] end;
 end;
 $$;
 
@@ -194,17 +211,21 @@ begin
   end if;
   v_name := (select k from jsonb_object_keys(p_options) as k where k <> all ('{queue,priority,scheduled_for,
     delay_seconds,max_attempts,idempotency_key,concurrency_key,session_id,parent_id,deadline_at,timeout_seconds,unique,
-    traceparent,schema_version,user_id,tags}'::text[]) limit 1);
+    traceparent,schema_version,user_id,tags,idempotency_ttl_seconds,debounce_seconds,backoff}'::text[]) limit 1);
   if v_name is not null then
     perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_name, 80)),
       p_within || left(v_name, 80));
   end if;
   begin
     v_read := jsonb_populate_record(null::queue.job_options, p_options);
+    v_problem := queue.options_problem(v_read);
   exception when data_exception then
     perform queue.refuse_value('the job', nullif(rtrim(p_within, '.'), ''), sqlerrm);
   end;
-  v_problem := queue.options_problem(v_read);
+  if v_read.debounce_seconds is not null then -- a new job each time, which takes the place of the one that waits
+    v_read.delay_seconds := v_read.debounce_seconds;
+    v_read."unique" := v_read."unique" || '{"until": "leased", "on_conflict": "replace"}';
+  end if;
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem[1], p_within || v_problem[2]);
   end if;
@@ -264,6 +285,7 @@ begin
   job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
   job.deadline_at := options.deadline_at;
   job.timeout_seconds := options.timeout_seconds;
+  job.backoff := options.backoff;
   job.idempotency_key := options.idempotency_key;
   job.concurrency_key := options.concurrency_key;
   job.unique_key := options."unique" ->> 'key';
@@ -292,6 +314,9 @@ begin
     perform from queue.turns as t
     where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
       and t.from_ord <= p_ord;
+    if not found then -- a note that another left opens it before this lock is gone, and then it stays open
+      perform from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null limit 1;
+    end if;
     if found then
       return;
     end if;
@@ -328,7 +353,13 @@ begin
   if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
-    insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
+    perform from queue.notes as n -- one of this transaction is enough
+    where n.workspace_id = p_job.workspace_id and n.lane = p_job.lane and n.key = v_key
+      and n.xmin = pg_current_xact_id()::xid
+    limit 1;
+    if not found then
+      insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
+    end if;
     return true;
   end if;
   perform queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
@@ -375,12 +406,12 @@ end;
 $$;
 
 -- Take an idempotency key for a new job; give the job that has it. 409 when it was used with another payload.
-create function queue.claim_key(p_job public.jobs, p_now timestamptz) returns uuid
+create function queue.claim_key(p_job public.jobs, p_ttl double precision, p_now timestamptz) returns uuid
 language plpgsql as $$
 declare
   v_hash constant text := md5(p_job.payload::text);
-  v_expires constant timestamptz :=
-    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer);
+  v_expires constant timestamptz := p_now + make_interval(
+    secs => coalesce(p_ttl, (queue.setting('idempotency_ttl_seconds'))::double precision));
   v_held queue.job_keys;
 begin
   insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
@@ -467,7 +498,7 @@ declare
   v_id uuid := p_job.id;
 begin
   if p_job.idempotency_key is not null and not p_claimed then
-    v_id := queue.claim_key(p_job, p_now);
+    v_id := queue.claim_key(p_job, p_options.idempotency_ttl_seconds, p_now);
   end if;
   if v_id = p_job.id and p_job.unique_key is not null then
     v_id := queue.claim_unique(p_job, p_options, p_now);
@@ -511,11 +542,11 @@ begin
   end if;
   insert into public.jobs (id, workspace_id, user_id, parent_id, lane, priority, max_attempts, last_seq,
     schema_version, timeout_seconds, queue, job_type, payload, session_id, concurrency_key, idempotency_key, unique_key,
-    traceparent, tags, ord, scheduled_for, deadline_at, is_minimal, created_at, updated_at)
+    traceparent, tags, backoff, ord, scheduled_for, deadline_at, is_minimal, created_at, updated_at)
   values (job.id, p_workspace_id, job.user_id, job.parent_id, job.lane, job.priority, job.max_attempts, job.last_seq,
     job.schema_version, job.timeout_seconds, job.queue, job.job_type, p_payload, job.session_id, job.concurrency_key,
-    job.idempotency_key, job.unique_key, job.traceparent, job.tags, job.ord, job.scheduled_for, job.deadline_at,
-    job.is_minimal, p_now, p_now);
+    job.idempotency_key, job.unique_key, job.traceparent, job.tags, job.backoff, job.ord, job.scheduled_for,
+    job.deadline_at, job.is_minimal, p_now, p_now);
   is_ready := queue.place(job, p_now, p_type);
   created := true;
 end;
@@ -655,7 +686,8 @@ declare
       'key', i.value ->> 'idempotency_key',
       'hash', md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text)))
     from jsonb_array_elements(p_items) with ordinality as i (value, n)
-    where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null);
+    where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null
+      and not i.value ? 'idempotency_ttl_seconds');
   v_found record;
   v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
 begin
@@ -803,6 +835,7 @@ declare
   v_now constant timestamptz := queue.clock();
   v_id constant uuid := coalesce(new.id, queue.new_id());
   v_made record;
+  v_holder uuid;
 begin
   if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
     perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id'); -- retention reads it
@@ -819,9 +852,9 @@ begin
   new := v_made.job;
   new.id := v_id;
   new.worker := 0; -- for the trigger after it
-  v_made.job := new;
-  if queue.claim(new, v_made.options, v_now) <> new.id then
-    perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', new.idempotency_key);
+  v_holder := queue.claim(new, v_made.options, v_now);
+  if v_holder <> new.id then
+    perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', v_holder::text);
   end if;
   return new;
 end;
@@ -881,7 +914,11 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  perform queue.note_ends(v_ids, queue.clock());
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'check', j.workspace_id, j.parent_id from removed as j where j.parent_id is not null
+  union
+  select 'orphans', c.workspace_id, c.parent_id from public.jobs as c
+  where c.parent_id = any (v_ids) and c.finished_at is null;
   return null;
 end;
 $$;

@@ -147,40 +147,46 @@ begin
 end;
 $$;
 
--- Act on notes. Who opens turns is alone, and no one waits; the rest is for the next leases.
+-- Act on notes: of each gate and turn among the first two hundred all there are, of turns twenty. Who opens is alone,
+-- and no one waits; the rest is for the next leases.
 create function queue.open_turns(p_now timestamptz) returns void
 language plpgsql as $$
 declare
   v_note record;
-  v_done bigint[] := '{}';
+  v_ids bigint[];
 begin
   if not queue.try_lock('turns') then
     return;
   end if;
   for v_note in
-    select l.job_type, n.workspace_id, n.key, array_agg(n.id) as ids
+    select l.job_type, n.workspace_id, n.key, min(n.id) as first
     from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
     join queue.lanes as l on l.lane = n.lane
-    where n.key is not null group by 1, 2, 3
+    where n.key is not null group by 1, 2, 3 order by min(n.id)
   loop
+    v_ids := array( -- before its jobs are counted: what comes later keeps its note
+      select n.id from queue.lanes as l
+      join queue.notes as n on n.workspace_id = v_note.workspace_id and n.lane = l.lane and n.key = v_note.key
+      where l.job_type = v_note.job_type and n.look_at <= p_now);
     if queue.open_gate(v_note.job_type, v_note.workspace_id, v_note.key, p_now) then
-      v_done := v_done || v_note.ids;
+      delete from queue.notes where id = any (v_ids);
     end if;
   end loop;
-  -- a statement later: the gates have left notes too
-  for v_note in
-    select n.lane, n.workspace_id, array_agg(n.id) as ids
-    from (select * from queue.notes where look_at <= p_now and id <> all (v_done) order by look_at, id limit 200) as n
+  for v_note in -- a statement later: the gates have left notes too
+    select n.lane, n.workspace_id
+    from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
     where n.key is null group by 1, 2 order by min(n.id) limit 20
   loop
+    v_ids := array(
+      select n.id from queue.notes as n
+      where n.workspace_id = v_note.workspace_id and n.lane = v_note.lane and n.key is null);
     insert into queue.turns as t (lane, workspace_id, served_at)
     values (v_note.lane, v_note.workspace_id, coalesce((
       select o.served_at from queue.turns as o where o.lane = v_note.lane and not o.aside
       order by o.served_at limit 1), p_now))
     on conflict (lane, workspace_id) do update set aside = t.aside and t.look_at is not null, from_ord = 0;
-    v_done := v_done || v_note.ids;
+    delete from queue.notes where id = any (v_ids);
   end loop;
-  delete from queue.notes where id = any (v_done);
 end;
 $$;
 
@@ -594,7 +600,7 @@ begin
     update queue.turns set aside = false, look_at = null where ctid = any (array(
       select ctid from queue.turns where aside and look_at <= p_now order by look_at limit 40 for update skip locked));
   end if;
-  v_shares := queue.share_slots(p_lanes, p_request.most, p_now);
+  v_shares := queue.share_slots(case when p_request.most > 0 then p_lanes end, p_request.most, p_now);
   more := v_shares.busy;
   if v_shares.shares is not null then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that

@@ -46,13 +46,18 @@ as $$ select p_error - '{message,traceback,origin}'::text[] $$;
 
 -- When the next attempt begins: after what a foreign service asked for, else exponentially within a tenth, never above
 -- the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-create function queue.retry_at(p_type queue.job_types, p_attempts integer, p_after double precision, p_now timestamptz)
-returns timestamptz
+create function queue.retry_at(
+  p_type queue.job_types, p_backoff jsonb, p_attempts integer, p_after double precision, p_now timestamptz
+) returns timestamptz
 language plpgsql volatile as $$
 declare
-  v_wait constant double precision :=
-    power(p_type.backoff_factor, least(p_attempts, 60) - 1) * p_type.backoff_first_seconds;
+  v_wait double precision;
 begin
+  p_type := jsonb_populate_record(p_type, jsonb_build_object('backoff_first_seconds',
+    coalesce(p_backoff -> 'first_seconds', to_jsonb(p_type.backoff_first_seconds)), 'backoff_cap_seconds',
+    coalesce(p_backoff -> 'cap_seconds', to_jsonb(p_type.backoff_cap_seconds)), 'backoff_factor',
+    coalesce(p_backoff -> 'factor', to_jsonb(p_type.backoff_factor))));
+  v_wait := power(p_type.backoff_factor, least(p_attempts, 60) - 1) * p_type.backoff_first_seconds;
   return p_now + make_interval(secs => case
     when p_after is not null then least(604800, greatest(0, p_after))
     when v_wait >= p_type.backoff_cap_seconds then p_type.backoff_cap_seconds * (0.8 + 0.2 * random())
@@ -99,9 +104,9 @@ begin
   v_made.message := case
     when v_made.act in ('retry', 'failed', 'lost')
       then left(coalesce(v_made.problem ->> 'message', 'no reason given'), 10000)
-    when v_made.act = 'cancelled' then left(nullif(v_made.problem ->> 'message', ''), 10000) end;
+    when v_made.act = 'cancelled' and p_item.outcome <> 'lost' then left(nullif(v_made.problem ->> 'message', ''), 10000) end;
   v_made.run_at := case v_made.act
-    when 'retry' then queue.retry_at(v_type, v_job.attempts, p_item.retry_after_seconds, p_now)
+    when 'retry' then queue.retry_at(v_type, v_job.backoff, v_job.attempts, p_item.retry_after_seconds, p_now)
     when 'snoozed' then coalesce(p_item.until, p_now + make_interval(secs =>
       least(31536000, greatest(0, coalesce(p_item.delay_seconds, 60))))) end;
   return v_made;
@@ -167,7 +172,8 @@ $$;
 
 create type queue.settled as (
   id uuid, workspace_id uuid, session_id text, fence integer, status text, attempts integer, last_seq integer,
-  act text, message text, next_retry_at timestamptz, wait jsonb, is_tied boolean
+  act text, message text, next_retry_at timestamptz, wait jsonb, is_tied boolean,
+  is_lost boolean -- its worker's last word, before the event of its end
 );
 
 create function queue.settled_type(p_act text) returns text
@@ -181,12 +187,19 @@ $$;
 create function queue.settled_groups(p_moved queue.settled[], out results json, out changes queue.change[])
 language sql stable as $$
   select (
-    select json_agg(a) from unnest(p_moved) as m cross join lateral (
-      select m.id as job_id, m.fence, case m.act when 'cancelled' then m.act else 'applied' end as outcome, m.status,
-        m.next_retry_at) as a), (
+    select json_agg(case when m.next_retry_at is null then to_json(a)
+      else json_build_object('job_id', m.id, 'fence', m.fence, 'outcome', a.outcome, 'status', m.status,
+        'next_retry_at', m.next_retry_at) end)
+    from unnest(p_moved) as m cross join lateral (
+      select m.id as job_id, m.fence, case m.act when 'cancelled' then m.act else 'applied' end as outcome, m.status)
+      as a), (
     select array_agg(row(k.workspace_id, k.session_id, queue.settled_type(k.act),
       queue.settled_data(k.status, k.attempts, k.message, k.next_retry_at, k.wait), k.ids, k.seqs)::queue.change)
     from (
+      select m.workspace_id, m.session_id, 'lost' as act, 'processing' as status, m.attempts, null as message,
+        null::timestamptz as next_retry_at, null::jsonb as wait, array[m.id] as ids, array[m.last_seq - 1] as seqs
+      from unnest(p_moved) as m where m.is_lost
+      union all
       select m.workspace_id, m.session_id, m.act, m.status, m.attempts, case when m.act <> 'completed' then m.message end
           as message, m.next_retry_at, m.wait, array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
       from unnest(p_moved) as m group by 1, 2, 3, 4, 5, 6, 7, 8) as k)
@@ -227,11 +240,11 @@ begin
       run_ms = coalesce(j.run_ms, 0) + case when a.act = 'released' then 0
         else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
-      last_seq = j.last_seq + 1
+      last_seq = j.last_seq + 1 + (a.said = 'lost' and a.act <> 'lost')::integer
     from judged as a where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
       j.is_minimal, num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied, a.act, a.message,
-      a.problem, a.is_done, a.wait, a.said, a.leased_at, a.attempt, a.worker),
+      a.problem, a.is_done, a.wait, a.said, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at, a.attempt, a.worker),
   history as (
     insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
       traceback, origin)
@@ -246,9 +259,13 @@ begin
       queue.settled_data(m.status, m.attempts, case when not m.is_done then m.message end, m.next_retry_at,
         case when m.act = 'waiting' then m.wait end), p_now
     from moved as m
-    where not (m.is_done and m.fence = 1 and m.last_seq = case when m.is_minimal then 1 else 3 end))
+    where not (m.is_done and m.fence = 1 and m.last_seq = case when m.is_minimal then 1 else 3 end)
+    union all
+    select m.id, m.last_seq - 1, m.workspace_id, 'job.reclaimed',
+      jsonb_build_object('status', 'processing', 'attempts', m.attempts), p_now
+    from moved as m where m.is_lost)
   select array_agg(row(m.id, m.workspace_id, m.session_id, m.fence, m.status, m.attempts, m.last_seq, m.act,
-    m.message, m.next_retry_at, case when m.act = 'waiting' then m.wait end, m.is_tied)::queue.settled)
+    m.message, m.next_retry_at, case when m.act = 'waiting' then m.wait end, m.is_tied, m.is_lost)::queue.settled)
   into v_moved from moved as m;
   return v_moved;
 end;
@@ -271,7 +288,7 @@ $$;
 
 -- The answers to items whose lease is no longer held: settled before (then a repeat is answered as the first time),
 -- lost, or never there.
-create function queue.settled_before(p_items queue.worker_item[], p_answered uuid[]) returns json
+create function queue.settled_before(p_items queue.worker_item[], p_moved queue.settled[]) returns json
 language plpgsql stable as $$
 begin
   return (
@@ -287,7 +304,7 @@ begin
     left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
     cross join lateral (select coalesce(a.outcome,
       case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-    where (i.job_id = any (p_answered)) is not true);
+    where (i.job_id, coalesce(i.fence, -1)) not in (select m.id, m.fence from unnest(p_moved) as m));
 end;
 $$;
 
@@ -316,8 +333,7 @@ begin
     results := (select json_agg(a.value) from (
       select value from json_array_elements(results)
       union all
-      select value from json_array_elements(queue.settled_before(p_items, array(
-        select m.id from unnest(v_moved) as m)))) as a);
+      select value from json_array_elements(queue.settled_before(p_items, coalesce(v_moved, '{}')))) as a);
   end if;
   if exists (select from unnest(v_moved) as m where m.act <> 'completed' or m.is_tied) then
     perform queue.move_on(array(select m from unnest(v_moved) as m where m.act <> 'completed' or m.is_tied), v_now);
@@ -379,7 +395,7 @@ begin
       case when p_status = 'failed' then e.error_message end, null, null), p_now
     from ended as e)
   select array_agg(row(e.id, e.workspace_id, e.session_id, e.fence, e.status, e.attempts, e.last_seq, p_status,
-    case when p_status = 'failed' then e.error_message end, null, null, true)::queue.settled)
+    case when p_status = 'failed' then e.error_message end, null, null, true, false)::queue.settled)
   into v_moved from ended as e;
   if v_moved is null then
     return 0;

@@ -77,7 +77,12 @@ create function queue.begin_waits(p_waits jsonb, p_now timestamptz) returns void
 language plpgsql as $$
 begin
   with waiting as (
-    select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind
+    select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind,
+      -- the ends of jobs that are not its children signal nothing: it looks again now and then
+      case when w.wait ->> 'kind' = 'children' and exists (
+          select from jsonb_array_elements_text(w.wait -> 'job_ids') as c (id)
+          where not exists (select from public.jobs as o where o.id = c.id::uuid and o.parent_id = j.id offset 0))
+        then p_now + interval '10 seconds' end as look_at
     from jsonb_to_recordset(p_waits) as w (job_id uuid, wait jsonb) join public.jobs as j on j.id = w.job_id),
   kept as (
     insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
@@ -85,7 +90,8 @@ begin
       jsonb_strip_nulls(jsonb_build_object('question', w.wait -> 'question', 'options', w.wait -> 'options',
         'job_ids', w.wait -> 'job_ids')),
       case when w.kind = 'event' then left(w.wait ->> 'event', 255) end,
-      coalesce(w.wait ->> 'timeout_at', w.wait ->> 'until')::timestamptz, w.wait -> 'default', p_now
+      coalesce(w.look_at, (w.wait ->> 'timeout_at')::timestamptz, (w.wait ->> 'until')::timestamptz),
+      w.wait -> 'default', p_now
     from waiting as w)
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', w.workspace_id, w.id from waiting as w where w.kind in ('event', 'children');
@@ -133,7 +139,8 @@ begin
 end;
 $$;
 
--- End the waits whose time has passed: sleeping jobs continue, questions and events take their default.
+-- End the waits whose time has passed: sleeping jobs continue, questions and events take their default. Children are
+-- looked at again.
 create function queue.expire_waits(p_now timestamptz, p_limit integer) returns integer
 language plpgsql as $$
 declare
@@ -145,11 +152,16 @@ begin
     return 0;
   end if;
   v_ids := queue.hold_waiting(v_ids);
+  with again as (
+    update queue.waits set timeout_at = p_now + interval '10 seconds'
+    where job_id = any (v_ids) and kind = 'children' and timeout_at <= p_now returning workspace_id, job_id)
+  insert into queue.signals (kind, workspace_id, job_id) select 'check', a.workspace_id, a.job_id from again as a;
   select array_agg(w.job_id), array_agg(case w.kind
     when 'sleep' then '{"slept": true}'::jsonb
     when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
     else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
-  into v_ids, v_values from queue.waits as w where w.job_id = any (v_ids) and w.timeout_at <= p_now;
+  into v_ids, v_values from queue.waits as w
+  where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
   if v_ids is null then
     return 0;
   end if;

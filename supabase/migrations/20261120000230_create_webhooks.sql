@@ -275,7 +275,7 @@ begin
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
     'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
       'data', v_event.data || jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq,
-        'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
+        'workspace_id', v_event.workspace_id, 'session_id', v_job.session_id, 'job_type', v_job.job_type)));
 end;
 $$;
 comment on function public.webhook_to_send is

@@ -371,6 +371,9 @@ declare
   v_workspaces uuid[];
   v_found record;
 begin
+  if num_nulls(p_cursor ->> 'id', p_cursor ->> 'created_at') > 0 and p_cursor <> 'null' then
+    perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
+  end if;
   v_filter := queue.list_filter(p_filter);
   v_workspaces := queue.list_workspaces(v_filter);
   perform queue.take_turn();

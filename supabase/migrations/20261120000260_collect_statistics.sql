@@ -55,7 +55,7 @@ $$;
 create function queue.fold_feed(p_from xid8, p_end xid8, p_since timestamptz) returns integer
 language sql as $$
   with ended as materialized (
-    select l.at, l.workspace_id, j.job_type, k.outcome, j.is_minimal, j.created_at,
+    select l.at, l.workspace_id, j.job_type, k.outcome,
       case when k.outcome in ('completed', 'failed') then queue.bucket_of(j.queue_ms) end as wait,
       case when k.outcome in ('completed', 'failed') then queue.bucket_of(j.run_ms) end as run
     from queue.feed as l
@@ -65,15 +65,10 @@ language sql as $$
     cross join lateral unnest(l.job_ids) as i (id)
     join public.jobs as j on j.id = i.id
     where l.at >= p_since and l.place >= p_from and l.place < p_end),
-  seen as (
-    select e.at, e.workspace_id, e.job_type, e.outcome, e.wait, e.run from ended as e
-    union all -- those that leave no line when they are made
-    select e.created_at, e.workspace_id, e.job_type, 'enqueued', null, null from ended as e
-    where e.is_minimal and e.outcome in ('completed', 'failed', 'cancelled')),
   cells as (
     select s.workspace_id, m.minutes, date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
       s.job_type, s.outcome, s.wait, s.run, count(*) as jobs
-    from seen as s cross join (values (1), (60)) as m (minutes) group by 1, 2, 3, 4, 5, 6, 7),
+    from ended as s cross join (values (1), (60)) as m (minutes) group by 1, 2, 3, 4, 5, 6, 7),
   sums as (
     select c.workspace_id, c.minutes, c.at, c.job_type, c.outcome, sum(c.jobs) as jobs,
       queue.sum_histogram(jsonb_build_object(c.wait, c.jobs)) filter (where c.wait is not null) as waits,
@@ -172,8 +167,12 @@ returns table (job_type text, cause text, ready_at timestamptz, jobs bigint, is_
 language sql stable as $$
   with lanes as materialized (
     select l.lane, l.job_type, l.queue, queue.unserved(l.job_type, p_now, l.queue) as is_unserved,
-      greatest(100, 10000 / count(*) over ()) as most
-    from queue.lanes as l),
+      greatest(100, 10000 / count(*) over ()) as most,
+      t.max_concurrency <= (select count(*) from queue.lanes as n join queue.leases as h on h.lane = n.lane
+        where n.job_type = t.job_type)
+        or exists (select from queue.buckets as b where b.name = 'r:' || t.job_type
+          and b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds < 1) as is_full
+    from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type),
   due as (
     select l.lane, r.workspace_id, min(r.ready_at) as ready_at, count(*) as jobs, count(*) < l.most as is_whole
     from lanes as l
@@ -188,7 +187,7 @@ language sql stable as $$
   select l.job_type, case
       when exists (select from queue.pauses_of(l.job_type, l.queue, d.workspace_id)) then 'paused'
       when l.is_unserved then 'unserved'
-      when exists (select from queue.turns as t where t.lane = d.lane and t.workspace_id = d.workspace_id
+      when l.is_full or exists (select from queue.turns as t where t.lane = d.lane and t.workspace_id = d.workspace_id
         and t.aside and t.look_at is not null) then 'at_limit'
       else 'ready' end, d.ready_at, d.jobs, d.is_whole
   from due as d join lanes as l on l.lane = d.lane

@@ -3,10 +3,39 @@
 -- stops no other.
 
 insert into queue.tasks (name, place, every) values
-  ('promote', 10, '0'), ('reclaim', 20, '0'), ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
+  ('promotion', 10, '0'), ('reclaim', 20, '0'), ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
+
+-- The places of up to p_limit deferred lines that are due: half of them the oldest, half in equal shares for the
+-- tenants that have any, so that none waits behind another's many.
+create function queue.due_places(p_limit integer, p_now timestamptz) returns tid[]
+language plpgsql stable as $$
+declare
+  v_places tid[] := array(
+    select d.ctid from queue.deferred as d where d.run_at <= p_now order by d.run_at limit p_limit);
+  v_tenants uuid[];
+begin
+  if cardinality(v_places) < p_limit then
+    return v_places;
+  end if;
+  with recursive tenants as ( -- each by one look-up
+    (select d.workspace_id, 1 as n from queue.deferred as d order by d.workspace_id limit 1)
+    union all
+    select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.workspace_id
+      order by d.workspace_id limit 1), t.n + 1
+    from tenants as t where t.workspace_id is not null and t.n < 250)
+  select array_agg(t.workspace_id) filter (where t.workspace_id is not null) into v_tenants from tenants as t;
+  return array(
+    select o from unnest(v_places[1:p_limit / 2]) as o
+    union
+    select f.place from unnest(v_tenants) as t (workspace_id) cross join lateral (
+      select d.ctid as place from queue.deferred as d
+      where d.workspace_id = t.workspace_id and d.run_at <= p_now
+      order by d.run_at limit ceil(p_limit / 2.0 / cardinality(v_tenants))) as f);
+end;
+$$;
 
 -- Deferred jobs that are due become ready, and jobs whose deadline has passed end. A job that someone holds stays due.
-create function queue.do_promote(p_now timestamptz, p_until timestamptz) returns integer
+create function queue.do_promotion(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_due record;
@@ -16,7 +45,7 @@ begin
   loop
     select array_agg(h.place) as places, array_agg(distinct h.id) as ids into v_due from (
       select d.ctid as place, j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
-      where d.run_at <= p_now order by d.run_at limit 500 for update of d, j skip locked) as h;
+      where d.ctid = any (queue.due_places(500, p_now)) for update of d, j skip locked) as h;
     exit when v_due.ids is null;
     delete from queue.deferred where ctid = any (v_due.places);
     v_late := array(
@@ -98,11 +127,6 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  delete from queue.feed where ctid = any (array(
-    select f.ctid from queue.feed as f
-    where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 10000));
-  get diagnostics v_rows = row_count;
-  v_done := v_done + v_rows;
   delete from queue.job_keys where ctid = any (array(
     select k.ctid from queue.job_keys as k where k.expires_at <= p_now order by k.expires_at limit 5000
     for update skip locked));

@@ -366,7 +366,7 @@ INVARIANTS = {
     "a failed job is a dead letter, no other is": """
         select coalesce(j.id, d.job_id) from (select id from public.jobs where status = 'failed') j
         full join queue.dead d on d.job_id = j.id where j.id is null or d.job_id is null""",
-    "a live job's deadline is watched": """
+    "the deadline of a live job is watched": """
         select j.id from public.jobs j where j.finished_at is null and j.deadline_at is not null
           and j.status <> 'processing' and not exists (
             select from queue.deferred d where d.job_id = j.id and d.run_at = j.deadline_at)""",
