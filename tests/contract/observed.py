@@ -97,6 +97,13 @@ def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
 
 def may_join(who: Engine, topic: str) -> bool:
     """Whether the policies let the caller read messages of the topic, as Realtime asks."""
+    # whether a topic has messages depends on who follows it; whether one may read them does not
+    with who.database.connect() as service:
+        service.execute(
+            "insert into realtime.messages (topic, extension, event, payload, private)"
+            " values (%s, 'broadcast', 'e', '{}', true)",
+            (topic,),
+        )
     who.run("select set_config('realtime.topic', %s, false)", topic)
     return bool(who.rows("select 1 from realtime.messages where topic = %s", topic))
 
