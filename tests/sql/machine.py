@@ -773,9 +773,7 @@ class QueueMachine(RuleBasedStateMachine):
         broken = {name: offenders for name, offenders in self.watcher.rows(BROKEN) if offenders}
         assert not broken, broken
         assert (
-            self.watcher.rows(
-                "select name, failure from queue.tasks where failed_at is not null"
-            )
+            self.watcher.rows("select name, failure from queue.tasks where failed_at is not null")
             == []
         )
 

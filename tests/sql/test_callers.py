@@ -1,0 +1,179 @@
+# ruff: noqa: E501 - requests stay on one line
+"""What callers may use: rates, large calls at once, workers that run at once, settings."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, Engine, refusal
+
+
+def test_a_persons_rate_of_enqueues_is_a_bucket_of_their_own(engine: Engine) -> None:
+    """By every way in; the service has none, and the refusal says when to come again."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_enqueues_per_second": 1, "user_enqueues_burst": 3})
+    with engine.member(ADA) as ada, engine.member(BOB) as bob:
+        ada.enqueue_many(2)
+        ada.run(
+            "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')",
+            ACME,
+            ADA,
+        )
+        for way in (lambda: ada.enqueue(), lambda: ada.enqueue_many(2)):
+            with pytest.raises(psycopg.Error) as refused:
+                way()
+            assert refusal(refused.value)[1] == "rate_limited"
+            assert '"retry_after_seconds": ' in (refused.value.diag.message_detail or "")
+        bob.enqueue()
+        engine.enqueue_many(10)
+        engine.advance(2)
+        ada.enqueue_many(2)
+        with pytest.raises(psycopg.Error):
+            ada.enqueue()
+
+
+def test_a_refused_enqueue_costs_nothing(engine: Engine) -> None:
+    """Neither a job nor a token."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_enqueues_per_second": 1, "user_enqueues_burst": 3})
+    with engine.member(ADA) as ada:
+        with pytest.raises(psycopg.Error):
+            ada.enqueue_many(4)
+        ada.enqueue_many(3)
+    assert engine.one("select count(*) from public.jobs") == 3
+
+
+def test_opening_streams_is_bounded(engine: Engine) -> None:
+    """Each holds an invocation."""
+    engine.stop_clock()
+    engine.rpc(
+        "set_settings", p_settings={"user_stream_opens_per_second": 1, "user_stream_opens_burst": 2}
+    )
+    with engine.member(ADA) as ada:
+        assert [ada.rpc("open_stream")["opened"] for _ in range(2)] == [True, True]
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("open_stream")
+    assert refusal(refused.value)[1] == "rate_limited"
+    assert all(engine.rpc("open_stream")["opened"] for _ in range(5))
+
+
+def test_large_calls_of_a_person_are_one_at_a_time_and_few_wait(engine: Engine) -> None:
+    """However many they send, the rest of the connections stays for others."""
+    engine.rpc("set_settings", p_settings={"user_calls_at_once": 1})
+    with engine.member(ADA) as first, engine.member(ADA) as second, engine.member(BOB) as other:
+        first.run("begin")
+        first.rpc("list_jobs")
+        with pytest.raises(psycopg.Error) as refused:
+            second.rpc("list_jobs")
+        assert refusal(refused.value)[1] == "rate_limited"
+        assert other.rpc("list_jobs")["jobs"] == []
+        first.run("commit")
+        assert second.rpc("list_jobs")["jobs"] == []
+
+
+def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
+    """A backlog does not make each enqueue dearer; ten seconds later at most it is refused."""
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 2100})
+    engine.enqueue_many(2100)
+    with engine.member(ADA) as ada:
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue()
+        assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+    engine.settle_all(
+        [
+            {"job_id": lease["job"]["id"], "fence": lease["fence"], "outcome": "completed"}
+            for lease in engine.lease(500)
+        ]
+    )
+    engine.advance(11)
+    with engine.member(ADA) as ada:
+        ada.enqueue()
+
+
+def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
+    engine: Engine,
+) -> None:
+    """An account of ten concurrent invocations has none to reserve."""
+
+    def begin(run_id: str, seconds: int = 60) -> Any:
+        return engine.rpc(
+            "begin_worker_run",
+            p_request={"run_id": run_id, "worker_id": "w", "most": 2, "seconds": seconds},
+        )
+
+    first, second, third = (str(uuid.uuid4()) for _ in range(3))
+    assert begin(first) == {"admitted": True, "free": 1}
+    assert begin(first) == {"admitted": True, "free": 1}  # a repeat
+    assert begin(second)["admitted"]
+    assert begin(third) == {"admitted": False, "free": 0}
+    assert engine.rpc("end_worker_run", p_request={"run_id": first}) == {
+        "ended": True,
+        "refused": True,
+    }
+    assert engine.rpc("end_worker_run", p_request={"run_id": first}) == {
+        "ended": False,
+        "refused": False,
+    }
+    assert begin(third)["admitted"]
+    engine.advance(61)
+    assert begin(first) == {"admitted": True, "free": 1}
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc(
+            "begin_worker_run", p_request={"run_id": "x", "worker_id": "w", "most": 1, "seconds": 1}
+        )
+    assert refusal(refused.value)[1] == "invalid_argument"
+
+
+def test_racing_runs_are_admitted_exactly(engine: Engine) -> None:
+    """Never one more."""
+
+    def begin(other: Engine) -> Any:
+        request = {"run_id": str(uuid.uuid4()), "worker_id": "w", "most": 3, "seconds": 60}
+        return other.rpc("begin_worker_run", p_request=request)["admitted"]
+
+    assert sorted(engine.race(*[begin] * 8)) == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"unknown": 1}, {"payload_max_bytes": 0}, {"payload_max_bytes": "big"}, {"user_calls_at_once": 1.5}, {"refuse_unserved_types": 1}, {"guest_key": "x"},
+     {"worker_keys_revoked": {}}, {"retention_days": {"completed": 1}}, {"retention_days": {"completed": -1, "failed": 1, "cancelled": 1}}, ["x"]],
+)  # fmt: skip
+def test_a_setting_that_is_none_or_no_value_of_it_is_refused(engine: Engine, bad: Any) -> None:
+    """A typo must not look as if it held."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("set_settings", p_settings=bad)
+    assert refusal(refused.value)[1] == "invalid_argument"
+
+
+def test_settings_are_answered_without_secrets(engine: Engine) -> None:
+    """All that an operator may tune."""
+    changed = engine.rpc(
+        "set_settings",
+        p_settings={
+            "payload_max_bytes": 1000,
+            "retention_days": {"completed": 1, "failed": 2, "cancelled": 3},
+        },
+    )
+    assert (changed["payload_max_bytes"], changed["retention_days"]["failed"]) == (1000, 2)
+    assert "guest_key" not in changed
+
+
+def test_limits_of_a_workspace_are_shown_with_those_of_a_caller(engine: Engine) -> None:
+    """And how much of them is used."""
+    engine.rpc(
+        "set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5, "weight": 2}
+    )
+    engine.enqueue()
+    engine.lease_one()
+    with engine.member(BOB) as bob:
+        shown = bob.rpc("workspace_limits", p_workspace_id=ACME)
+    assert (shown["max_running"], shown["weight"], shown["running"]) == (5, 2, 1)
+    assert shown["per_caller"]["enqueues_burst"] == 10000
+    for bad in ({"weight": 0}, {"max_running": "x"}, {"unknown": 1}):
+        with pytest.raises(psycopg.Error):
+            engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=bad)

@@ -1,0 +1,340 @@
+# ruff: noqa: E501 - queries and requests stay on one line
+"""What people read of jobs: lists, counts, dead letters, attempts, traces, log lines."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, refusal
+
+STATUSES = ["pending", "processing", "waiting", "completed", "failed", "cancelled"]
+
+
+def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
+    """The ids of a whole list, page by page."""
+    ids: list[str] = []
+    cursor = None
+    for _ in range(500):
+        page = engine.rpc("list_jobs", p_filter=filters, p_cursor=cursor, p_limit=limit)
+        assert len(page["jobs"]) <= limit
+        ids += [job["id"] for job in page["jobs"]]
+        cursor = page["next"]
+        if cursor is None:
+            return ids
+    raise AssertionError("the list does not end")
+
+
+def settle_some(engine: Engine) -> None:
+    """Put a job into every state, some into several, in both workspaces."""
+    engine.register("other")
+    engine.register("keyed", key_concurrency=1)
+    for workspace, job_type, n in itertools.product([ACME, GLOBEX], ["work", "other"], range(9)):
+        engine.enqueue(
+            workspace=workspace,
+            job_type=job_type,
+            session_id=f"s{n % 2}",
+            payload={"n": n % 4},
+            tags=[f"n{n % 4}"],
+        )
+    outcomes = ["completed", "failed", "cancelled", "waiting", "retry", "completed"]
+    wait = {"kind": "sleep", "name": "nap", "until": "2199-01-01T00:00:00Z"}
+    for lease, outcome in zip(engine.lease(18), itertools.cycle(outcomes), strict=False):
+        engine.settle(
+            lease, outcome, wait=wait, error={"type": "E", "message": f"100% of {outcome}"}
+        )
+    engine.lease(3)
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(3, workspace=workspace, job_type="keyed", concurrency_key="k")
+        engine.enqueue(workspace=workspace, delay_seconds=600)
+
+
+def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
+    """From narrow tables or slices, page by page, the same list for every filter."""
+    settle_some(engine)
+    dice = random.Random(7)
+    assert set(engine.rows("select distinct status from public.jobs")) == set(STATUSES)
+    middle = {
+        name: engine.one(f"select percentile_disc(0.5) within group (order by {name})::text from public.jobs")
+        for name in ("created_at", "finished_at", "run_ms")
+    }  # fmt: skip
+    conditions: dict[str, tuple[str, list[Any]]] = {
+        "job_type": ("job_type = %s", ["work", "other", "keyed"]),
+        "session_id": ("session_id = %s", ["s0", "s1"]),
+        "tag": ("%s = any (tags)", ["n0", "n1"]),
+        "payload": ("payload @> %s::jsonb", ['{"n": 2}']),
+        "error": ("error_message ilike '%%' || %s", ["of FAILED", "of retry"]),
+        "error_type": ("error_data ->> 'type' = %s", ["E", "F"]),
+        "worker_id": ("fence > 0 and %s = 'w1'", ["w1", "w2"]),
+        "created_after": ("created_at >= %s", [middle["created_at"]]),
+        "finished_before": ("finished_at < %s", [middle["finished_at"]]),
+        "min_run_ms": ("run_ms >= %s::float", [middle["run_ms"]]),
+    }
+
+    with engine.member(ADA) as ada:
+        for turn in range(50):
+            filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
+            if dice.random() < 0.5:
+                filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
+            names = {list(conditions)[turn % len(conditions)], dice.choice(list(conditions))}
+            chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}
+            filters |= {n: json.loads(v) if n == "payload" else v for n, v in chosen.items()}
+            plain = engine.rows(
+                "select id::text from public.jobs where workspace_id = %s and status = any (%s)"
+                + "".join(f" and {conditions[name][0]}" for name in chosen)
+                + " order by id desc",
+                ACME, filters.get("status", STATUSES), *chosen.values(),
+            )  # fmt: skip
+            assert pages(ada, **filters) == plain, filters
+
+
+def test_a_list_spans_the_members_workspaces_and_an_operators_all(engine: Engine) -> None:
+    """Row level security is not asked here, so the function must ask itself."""
+    settle_some(engine)
+    engine.run(
+        "insert into public.workspace_members (workspace_id, user_id, role) values (%s, %s, 'member')",
+        GLOBEX,
+        BOB,
+    )
+    everything = engine.rows("select id::text from public.jobs order by id desc")
+    with engine.member(BOB) as bob:
+        assert pages(bob, 20) == everything
+    with engine.member(ADA) as ada:
+        assert len(pages(ada, 20)) < len(everything)
+    staff = {"sub": ADA, "app_metadata": {"minutehand_operator": True}}
+    with engine.database.as_role("authenticated", staff) as connection:
+        assert pages(Engine(engine.database, connection), 20) == everything
+    with pytest.raises(psycopg.Error) as unnamed:
+        engine.rpc("list_jobs")
+    assert refusal(unnamed.value) == ("PT400", "invalid_argument", "workspace_id")
+
+
+def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) -> None:
+    """The console shows the last digits of an id, a log line perhaps the first."""
+    settle_some(engine)
+    job_id = engine.enqueue({"to": "Ann@b.test"}, idempotency_key="Order_77")
+
+    def found(search: str) -> list[str]:
+        return pages(engine, workspace_id=ACME, search=search)
+
+    assert found("ORDER_7") == found("ann@b") == [job_id]
+    assert found("order-7") == []
+    assert set() < set(found("100% of f")) < set(found("100%"))
+    assert found(job_id) == found(job_id[-8:]) == found(job_id[-8:].upper()) == [job_id]
+    assert pages(engine, id_prefix=job_id[:35]) == [job_id]
+    assert job_id in pages(engine, id_prefix=job_id[:8])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [({"p_filter": {"statuses": ["pending"]}}, "statuses"), ({"p_filter": {"status": ["pending", "done"]}}, "status"), ({"p_filter": {"status": [None]}}, "status"),
+     ({"p_filter": {"state": ["done"]}}, "state"), ({"p_filter": {"payload": ["n"]}}, "payload"), ({"p_filter": {"id_prefix": "wxyzwxyz"}}, "id_prefix"),
+     ({"p_filter": {"parent_id": "7"}}, "filter"), ({"p_filter": {"created_after": "soon"}}, "filter"), ({"p_cursor": {}}, "cursor"), ({"p_cursor": {"id": ACME}}, "cursor")],
+)  # fmt: skip
+def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
+    engine: Engine, arguments: dict[str, Any], field: str
+) -> None:
+    """A typo must not match everything, nor half a cursor read the first page for ever."""
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.rpc("list_jobs", **arguments)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
+
+
+def test_a_sparse_list_comes_in_slices_and_misses_nothing(engine: Engine) -> None:
+    """A page may be empty and still have a next one; what lives or failed is found at once."""
+    engine.register("other")
+    rare = engine.enqueue(job_type="other")
+    asleep = engine.enqueue(job_type="other", delay_seconds=600)
+    engine.enqueue_many(900)
+
+    sparse = {"workspace_id": ACME, "job_type": "other"}
+    page = engine.rpc("list_jobs", p_filter=sparse, p_limit=2)
+    assert (page["jobs"], page["next"] is None) == ([], False)
+    assert pages(engine, 2, **sparse) == [asleep, rare]
+    found = engine.rpc("list_jobs", p_filter={**sparse, "state": ["scheduled"]}, p_limit=2)
+    assert ([job["id"] for job in found["jobs"]], found["next"]) == ([asleep], None)
+    assert len(engine.rpc("list_jobs", p_filter={"workspace_id": ACME}, p_limit=999)["jobs"]) == 200
+
+
+def test_counts_are_those_of_the_list_in_every_state(engine: Engine) -> None:
+    """Both leave out jobs of internal types, unless the filter names their type."""
+    settle_some(engine)
+    engine.run("update queue.job_types set internal = true where job_type = 'other'")
+
+    for filters in ({}, {"job_type": "work"}, {"job_type": "other"}):
+        counted = engine.rpc("count_jobs", p_workspace_id=ACME, p_filter=filters)
+        assert counted["at_least"] == []
+        for state, count in counted["states"].items():
+            listed = pages(engine, 200, workspace_id=ACME, state=[state], internal=False, **filters)
+            assert len(listed) == count, (filters, state)
+        assert sum(counted["counts"].values()) == sum(counted["states"].values())
+    live = engine.rpc("queue_stats", p_workspace_id=ACME)["live"]
+    states = engine.rpc("count_jobs", p_workspace_id=ACME)["states"]
+    assert live == {state: states[state] for state in live}
+
+
+def test_counts_beyond_the_bound_say_so(engine: Engine) -> None:
+    """Ten thousand and more; the rest stays exact."""
+    engine.enqueue_many(10_500)
+    engine.enqueue(delay_seconds=60)
+
+    counted = engine.rpc("count_jobs", p_workspace_id=ACME)
+    assert counted["at_least"] == ["completed", "cancelled", "pending"] or set(counted["at_least"]) == {"pending", "completed", "cancelled"}  # fmt: skip
+    assert (counted["states"]["queued"], counted["states"]["scheduled"]) == (10_000, 1)
+
+
+def test_children_are_listed_and_counted_in_their_own_workspace_alone(engine: Engine) -> None:
+    """The id of another tenant's job tells nothing of what it is doing."""
+    parent = engine.enqueue()
+    children = [engine.enqueue(parent_id=parent) for _ in range(3)]
+    assert pages(engine, 2, parent_id=parent) == children[::-1]
+    of_parent = {"p_filter": {"parent_id": parent}}
+    assert engine.rpc("count_jobs", p_workspace_id=ACME, **of_parent)["states"]["queued"] == 3
+    assert (
+        engine.rpc("count_jobs", p_workspace_id=GLOBEX, **of_parent)["states"].get("queued", 0) == 0
+    )
+
+
+def test_a_list_shows_a_glimpse_and_get_job_the_whole(engine: Engine) -> None:
+    """A page of 200 jobs stays far below the 6 MB that Lambda may answer."""
+    job_id = engine.enqueue({"to": "a" * 200, "n": 1, "deep": {"x": 1}, "b": True, "c": 2})
+    lease = engine.lease_one()
+    engine.settle(lease, "failed", error={"type": "app.Boom", "message": "m" * 900})
+
+    [listed] = engine.rpc("list_jobs", p_filter={"ids": [job_id]})["jobs"]
+    whole = engine.rpc("get_job", p_job_id=job_id)
+    assert len(listed["error_message"]) == 500
+    assert set(whole) - set(listed) == {"payload", "result", "error_data"}
+    assert listed["glimpse"].count(",") == 2
+    assert whole["error"] == "Boom: " + "m" * 900
+    assert (whole["progress"]["percentage"], whole["tags"], whole["state"]) == (0, [], "failed")
+
+
+def test_times_of_a_job_add_up(engine: Engine) -> None:
+    """Queue, run and the rest are the whole, whatever happened between."""
+    engine.stop_clock()
+    job_id = engine.enqueue(delay_seconds=10)
+    engine.advance(15)
+    lease = engine.lease_one()
+    engine.advance(3)
+    running = engine.rpc("get_job", p_job_id=job_id)
+    assert (running["state"], running["worker_id"], running["times"]["run_ms"]) == (
+        "running",
+        "w1",
+        3000,
+    )
+    engine.settle(lease, "retry", error={"type": "E", "message": "m"}, duration_ms=2500)
+    waits = engine.rpc("get_job", p_job_id=job_id)
+    assert (waits["state"], waits["next_run_at"]) == ("retrying", waits["next_retry_at"])
+    engine.advance(100)
+    engine.settle(engine.lease_one(), duration_ms=1000)
+
+    times = engine.rpc("get_job", p_job_id=job_id)["times"]
+    assert (times["queue_ms"], times["run_ms"], times["runs"]) == (5000, 3500, 2)
+    assert times["queue_ms"] + times["run_ms"] + times["wait_ms"] == times["total_ms"] == 118_000
+
+
+def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
+    """Numbers and ids aside, the largest group first; another tenant's errors are its own."""
+    for n in range(3):
+        engine.enqueue()
+        engine.settle(
+            engine.lease_one(), "failed", error={"type": "E", "message": f"user {n} is gone"}
+        )
+    engine.enqueue()
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "another"})
+    engine.enqueue(workspace=GLOBEX)
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "theirs"})
+
+    found = engine.rpc("dead_letters", p_workspace_id=ACME)
+    assert ([group["jobs"] for group in found["groups"]], found["more"]) == ([3, 1], False)
+    same = {"workspace_id": ACME, "error_fingerprint": found["groups"][0]["error_fingerprint"]}
+    assert len(pages(engine, status=["failed"], **same)) == 3
+    engine.rpc("retry_job", p_job_id=found["groups"][1]["latest_id"])
+    assert len(engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]) == 1
+
+
+def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: Engine) -> None:
+    """They show code."""
+    job_id = engine.enqueue()
+    engine.settle(
+        engine.lease_one(),
+        "retry",
+        error={"type": "E", "message": "m"},
+        traceback={"frames": []},
+        retry_after_seconds=0,
+    )
+    engine.advance(1)
+    lease = engine.lease_one(worker="w2")
+
+    with engine.member(ADA) as ada, engine.member(BOB) as bob:
+        [first, running] = ada.rpc("job_attempts", p_job_id=job_id)["attempts"]
+        assert (first["outcome"], first["error"], first["worker_id"]) == ("retry", "E: m", "w1")
+        assert (running["worker_id"], running["ended_at"], running["fence"]) == ("w2", None, 2)
+        plain = bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]
+    assert "traceback" in first
+    assert "traceback" not in plain
+    assert plain["has_traceback"] == first["has_traceback"]
+    engine.settle(lease)
+    assert len(engine.rpc("job_attempts", p_job_id=job_id)["attempts"]) == 2
+
+
+def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engine) -> None:
+    """A page reads it in one call."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    engine.report(
+        lease, steps=[{"name": "a", "result": 1, "took_ms": 5}], step={"name": "b", "for_ms": 1}
+    )
+    [child] = engine.spawn(lease, "kids", [{"job_type": "work"}])
+    engine.settle(lease, "waiting", wait={"kind": "children", "name": "kids", "job_ids": [child]})
+
+    trace = engine.rpc("job_trace", p_job_id=job_id)
+    assert [(job["id"], job["parent_id"]) for job in trace["jobs"]] == [
+        (job_id, None),
+        (child, job_id),
+    ]
+    own = trace["jobs"][0]
+    assert [attempt["outcome"] for attempt in own["attempts"]] == ["waiting"]
+    assert [(step["name"], step["kind"], step["ended_at"] is None) for step in own["steps"]] == [
+        ("a", "step", False),
+        ("kids", "children", True),
+    ]
+    assert (trace["more"], own["times"]["runs"], trace["jobs"][1]["times"]) == (False, 1, None)
+
+
+def test_log_lines_are_found_over_all_jobs_of_a_workspace(engine: Engine) -> None:
+    """Newest first, by level and words, page by page."""
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue(workspace=workspace)
+    for lease in engine.lease(2):
+        lines = [
+            {
+                "level": level,
+                "message": f"{level} of it",
+                "metadata": {"k": "needle"} if level == "error" else {},
+            }
+            for level in ("debug", "info", "warning", "error")
+        ]
+        engine.report(lease, logs=lines)
+
+    def found(**filters: Any) -> list[str]:
+        return [
+            line["log_level"]
+            for line in engine.rpc("search_logs", p_workspace_id=ACME, p_filter=filters)["lines"]
+        ]
+
+    assert found() == ["error", "warning", "info", "debug"]
+    assert found(level="warning") == ["error", "warning"]
+    assert found(search="NEEDLE") == found(search="error of") == ["error"]
+    assert found(job_type="none") == found(until="2020-01-01T00:00:00Z") == []
+    page = engine.rpc("search_logs", p_workspace_id=ACME, p_limit=3)
+    rest = engine.rpc("search_logs", p_workspace_id=ACME, p_before=page["next"])
+    assert ([line["log_level"] for line in rest["lines"]], rest["next"]) == (["debug"], None)
+    assert len(engine.rpc("search_logs")["lines"]) == 8

@@ -1,0 +1,235 @@
+# ruff: noqa: E501 - requests stay on one line
+"""Numbers over time, the backlog by what keeps it, readiness, and types as people ask for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, refusal
+
+
+def collect(engine: Engine) -> None:
+    """Let maintenance read the feed."""
+    engine.advance(6)
+    engine.maintain()
+
+
+def stats(
+    engine: Engine, workspace: str | None = ACME, job_type: str = "work", **more: Any
+) -> dict[str, Any]:
+    """The numbers of a type."""
+    return dict(
+        engine.rpc("queue_stats", p_workspace_id=workspace, **more)["types"].get(job_type, {})
+    )
+
+
+def live_some(engine: Engine) -> None:
+    """Two jobs complete, one of them at its second attempt, one fails, one is cancelled, one is lost."""
+    engine.enqueue_many(5)
+    first, second, third, fourth, _ = engine.lease(5)
+    engine.advance(2)
+    engine.settle(first, duration_ms=1000)
+    engine.settle(second, "retry", error={"type": "E", "message": "m"}, retry_after_seconds=0)
+    engine.settle(third, "failed", error={"type": "E", "message": "m"})
+    engine.settle(fourth, "cancelled")
+    engine.advance(1)
+    engine.settle(engine.lease_one(), duration_ms=1000)
+    engine.advance(70)  # the fifth's worker is gone
+    engine.maintain()
+
+
+def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
+    """However often maintenance looks; another workspace's are its own, the whole has both."""
+    live_some(engine)
+    engine.enqueue(workspace=GLOBEX)
+    for _ in range(3):
+        collect(engine)
+
+    mine = stats(engine)
+    counts = {
+        name: mine[name]
+        for name in ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
+    }
+    assert counts == {
+        "enqueued": 5,
+        "completed": 2,
+        "failed": 1,
+        "cancelled": 1,
+        "retried": 1,
+        "lost": 1,
+    }
+    assert mine["success_rate"] == 0.6667
+    assert stats(engine, GLOBEX)["enqueued"] == 1
+    assert stats(engine, None)["enqueued"] == 6
+    assert (
+        sum(
+            line["enqueued"]
+            for line in engine.rpc("queue_stats", p_workspace_id=ACME)["throughput"]
+        )
+        == 5
+    )
+
+
+def test_what_commits_late_is_counted_late_and_not_lost(engine: Engine) -> None:
+    """A reader by time alone would have passed it."""
+    with engine.beside() as other:
+        other.run("begin")
+        other.enqueue()
+        engine.enqueue()
+        collect(engine)
+        assert stats(engine).get("enqueued", 0) <= 1
+        other.run("commit")
+    collect(engine)
+
+    assert stats(engine)["enqueued"] == 2
+
+
+def test_a_bulk_is_counted_in_slices(engine: Engine) -> None:
+    """More lines than one look takes."""
+    engine.enqueue_many(3000)
+    engine.run("insert into queue.feed (place, at, workspace_id, type, data, job_ids, seqs) select '3', queue.clock(), %s, 'job.log', '{}', '{}', '{}' from generate_series(1, 4500)", ACME)  # fmt: skip
+    collect(engine)
+
+    assert stats(engine)["enqueued"] == 3000
+
+
+def test_minimal_types_are_counted_when_they_end(engine: Engine) -> None:
+    """They leave no line when they are made."""
+    engine.register("quiet", events="minimal")
+    engine.enqueue(job_type="quiet")
+    engine.settle(engine.lease_one())
+    collect(engine)
+
+    quiet = stats(engine, job_type="quiet")
+    assert (quiet["enqueued"], quiet["completed"]) == (1, 1)
+
+
+def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine) -> None:
+    """From a quarter of an hour to a month; what is older is dropped."""
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    collect(engine)
+    series = engine.rpc("queue_series", p_workspace_id=ACME)
+    assert (series["step_seconds"], series["live"]) == (60, 0)
+    assert [(point["job_type"], point["completed"]) for point in series["points"]] == [
+        ("work", 1)
+    ] * len(series["points"])
+
+    engine.advance(26 * 3600)
+    engine.enqueue()
+    collect(engine)
+    assert (
+        engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=1440)["points"][0]["completed"]
+        == 0
+    )
+    assert (
+        sum(
+            point["completed"]
+            for point in engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=10080)["points"]
+        )
+        == 1
+    )
+    assert (
+        engine.one("select count(*) from queue.stats where minutes = 1 and outcome = 'completed'")
+        == 0
+    )
+    engine.advance(32 * 86400)
+    engine.enqueue()
+    collect(engine)
+    assert engine.one("select count(*) from queue.stats where outcome = 'completed'") == 0
+
+
+def test_members_read_their_own_numbers_alone(engine: Engine) -> None:
+    """Those of all are the operator's."""
+    with engine.member(BOB) as bob:
+        assert bob.rpc("queue_stats", p_workspace_id=ACME)["workers"] is None
+        for workspace, state in ((GLOBEX, "PT404"), (None, "PT403")):
+            with pytest.raises(psycopg.Error) as refused:
+                bob.rpc("queue_stats", p_workspace_id=workspace)
+            assert refused.value.sqlstate == state
+    engine.lease_call(0)
+    assert engine.rpc("queue_stats")["workers"][0]["worker_id"] == "w1"
+
+
+def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
+    """A verdict for readiness: unserved types warn, what nothing takes for a quarter of an hour fails."""
+    engine.register("other")
+    engine.register("full", max_concurrency=1)
+    engine.register("keyed", key_concurrency=1)
+    engine.register("paused")
+    assert engine.rpc("queue_health")["backlog"]["verdict"] == "pass"
+    engine.enqueue_many(2, job_type="full")
+    engine.enqueue_many(3, job_type="keyed", concurrency_key="k")
+    engine.lease(10)
+    engine.enqueue(job_type="paused")
+    engine.run("insert into queue.pauses (kind, name) values ('type', 'paused')")
+    engine.enqueue(job_type="other")
+    engine.advance(70)
+    engine.lease_call(3, job_types=["full", "keyed", "paused"], lease_seconds=3000)
+
+    backlog = engine.rpc("queue_health")["backlog"]
+    causes = {
+        cause: backlog[cause]["jobs"]
+        for cause in ("unserved", "paused", "at_limit", "blocked", "ready", "stalled")
+    }
+    assert causes == {
+        "unserved": 1,
+        "paused": 1,
+        "at_limit": 1,
+        "blocked": 2,
+        "ready": 0,
+        "stalled": 0,
+    }
+    assert (backlog["jobs"], backlog["at_least"], backlog["verdict"]) == (5, False, "warn")
+    assert "no worker serves other" in backlog["detail"]
+
+
+def test_what_nothing_takes_is_stalled(engine: Engine) -> None:
+    """For two minutes a warning, for a quarter of an hour a failure."""
+    engine.enqueue()
+    engine.maintain()
+    for seconds, cause, verdict in (
+        (60, "ready", "pass"),
+        (100, "stalled", "warn"),
+        (900, "stalled", "fail"),
+    ):
+        engine.advance(seconds)
+        health = engine.rpc("queue_health")
+        assert (health["backlog"][cause]["jobs"], health["backlog"]["verdict"]) == (1, verdict)
+    assert health["oldest_due_seconds"] > 1000
+    assert health["last_tick_at"] is None
+    assert (health["due"], health["pending"], health["failed"]) == (1, 1, 0)
+
+
+def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> None:
+    """Also the platform's own, when asked for."""
+    engine.register("other", source="app:other", description="Does it.", key_concurrency=2)
+    engine.register("other", schedules=[{"name": "n", "cron": "never"}])
+    live_some(engine)
+    engine.lease_call(0, worker="w9", job_types=["work"], version="v7")
+    collect(engine)
+
+    lines = {
+        line["job_type"]: line
+        for line in engine.rpc("list_job_types", p_workspace_id=ACME)["types"]
+    }
+    assert set(lines) == {"work", "other"}
+    assert lines["work"]["day"]["enqueued"] == 5
+    assert "v7" in lines["work"]["code_versions"]
+    assert lines["other"]["refusal"] is not None
+    detail = engine.rpc("get_job_type", p_job_type="other", p_workspace_id=ACME)
+    assert (detail["limits"]["key_concurrency"], detail["source"]) == (2, "app:other")
+    assert {
+        worker["state"] for worker in engine.rpc("get_job_type", p_job_type="work")["serving"]
+    } >= {"alive"}
+    named = [line["job_type"] for line in engine.rpc("list_job_types", p_internal=True)["types"]]
+    assert "webhook_delivery" in named
+    assert "other" in [
+        refused["job_type"] for refused in engine.rpc("queue_health")["refused_types"]
+    ]
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as missing:
+        ada.rpc("get_job_type", p_job_type="wrok", p_workspace_id=ACME)
+    assert refusal(missing.value)[1] == "unknown_job_type"
