@@ -286,76 +286,49 @@ $$;
 create function queue.register_type(p_type jsonb, p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
+  c_usual constant jsonb := '{"queue": "default", "lease_seconds": 60, "timeout_seconds": 300, "max_attempts": 5,
+    "backoff_first_seconds": 60, "backoff_cap_seconds": 3600, "backoff_factor": 2, "rate_per_key": false,
+    "schema_version": 1, "tagged_by": []}';
   v_type constant jsonb := case jsonb_typeof(p_type) when 'object' then (
     select jsonb_object_agg(f.key, f.value) from jsonb_each(p_type) as f where f.value <> 'null') else p_type end;
-  v_backoff constant jsonb := coalesce(v_type -> 'backoff', '{}');
-  v_rate constant jsonb := coalesce(v_type -> 'rate_limit', '{}');
-  v_known queue.job_types;
-  v_problem text[];
+  v_old queue.job_types;
   v_new queue.job_types;
+  v_problem text[];
 begin
-  select * into v_known from queue.job_types as t where t.job_type = v_type ->> 'job_type' for update;
-  v_problem := queue.type_problem(v_type, v_known);
+  select * into v_old from queue.job_types as t where t.job_type = v_type ->> 'job_type' for update;
+  v_problem := queue.type_problem(v_type, v_old);
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
-  elsif v_known.schema_version > coalesce((v_type ->> 'schema_version')::integer, 1) then
+  elsif v_old.schema_version > coalesce((v_type ->> 'schema_version')::integer, 1) then
     return false;
   end if;
-  v_new := jsonb_populate_record(null::queue.job_types, v_type - '{backoff,rate_limit,schedules}'::text[]);
-  v_new.queue := coalesce(v_new.queue, 'default');
-  v_new.rate_limit := v_rate ->> 'limit';
-  v_new.rate_per_seconds := v_rate ->> 'per_seconds';
-  v_new.rate_per_key := coalesce((v_rate ->> 'per_key')::boolean, false);
-  v_new.lease_seconds := coalesce(v_new.lease_seconds, 60);
-  v_new.timeout_seconds := coalesce(v_new.timeout_seconds, 300);
-  v_new.max_attempts := coalesce(v_new.max_attempts, 5);
-  v_new.backoff_first_seconds := coalesce((v_backoff ->> 'first_seconds')::double precision, 60);
-  v_new.backoff_cap_seconds := coalesce((v_backoff ->> 'cap_seconds')::double precision, 3600);
-  v_new.backoff_factor := coalesce((v_backoff ->> 'factor')::double precision, 2);
-  v_new.is_minimal := coalesce(v_type ->> 'events' = 'minimal', false);
-  -- a worker may make a type internal, and may not undo that
-  v_new.internal := coalesce(v_new.internal or queue.is_worker() and v_known.internal, v_known.internal, false);
-  v_new.schema_version := coalesce(v_new.schema_version, 1);
-  v_new.tagged_by := coalesce(v_new.tagged_by, '{}');
-  v_new.run_p95_ms := v_known.run_p95_ms;
-  v_new.source := left(v_new.source, 500);
-  v_new.description := left(v_new.description, 2000);
-  v_new.schedules := v_known.schedules;
-  v_new.registered_at := p_now;
-  if v_known.job_type is null then
-    insert into queue.job_types select v_new.* on conflict (job_type) do nothing; -- published by another at this moment
-  else
-    update queue.job_types set (queue, max_concurrency, workspace_concurrency, key_concurrency, rate_limit,
-      rate_per_seconds, rate_per_key, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds,
-      backoff_cap_seconds, backoff_factor, is_minimal, internal, schema_version, payload_schema, tagged_by, source,
-      description, refusal, registered_at) = (v_new.queue, v_new.max_concurrency, v_new.workspace_concurrency,
-      v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key, v_new.lease_seconds,
-      v_new.timeout_seconds, v_new.max_attempts, v_new.backoff_first_seconds, v_new.backoff_cap_seconds,
-      v_new.backoff_factor, v_new.is_minimal, v_new.internal, v_new.schema_version, v_new.payload_schema,
-      v_new.tagged_by, v_new.source, v_new.description, null, p_now)
-    where job_type = v_new.job_type;
-  end if;
+  v_new := jsonb_populate_record(null::queue.job_types, c_usual || v_type || jsonb_strip_nulls(jsonb_build_object(
+    'backoff_first_seconds', v_type #> '{backoff,first_seconds}',
+    'backoff_cap_seconds', v_type #> '{backoff,cap_seconds}', 'backoff_factor', v_type #> '{backoff,factor}',
+    'rate_limit', coalesce(v_type #> '{rate_limit,limit}', 'null'),
+    'rate_per_seconds', v_type #> '{rate_limit,per_seconds}', 'rate_per_key', v_type #> '{rate_limit,per_key}',
+    'is_minimal', coalesce(v_type ->> 'events' = 'minimal', false), 'source', left(v_type ->> 'source', 500),
+    'description', left(v_type ->> 'description', 2000), 'run_p95_ms', v_old.run_p95_ms, 'schedules', v_old.schedules,
+    'registered_at', p_now,
+    -- a worker may make a type internal, and may not undo that
+    'internal', case when v_type -> 'internal' = 'true' or queue.is_worker() or not v_type ? 'internal'
+      then coalesce(v_type -> 'internal' = 'true' or v_old.internal, false) else false end)));
+  delete from queue.job_types where job_type = v_new.job_type;
+  insert into queue.job_types select v_new.* on conflict (job_type) do nothing; -- published by another at this moment
   insert into queue.lanes (queue, job_type) values (v_new.queue, v_new.job_type) on conflict do nothing;
   perform queue.declare_schedules(v_type, p_now);
-  perform queue.apply_limits(v_known, v_new);
-  return true;
-end;
-$$;
-
--- Let a type's changed limits hold for its jobs that run and wait already.
-create function queue.apply_limits(p_old queue.job_types, p_new queue.job_types) returns void
-language plpgsql as $$
-begin
-  if (p_old.max_concurrency, p_old.workspace_concurrency, p_old.rate_limit, p_old.rate_per_seconds)
-      is distinct from (p_new.max_concurrency, p_new.workspace_concurrency, p_new.rate_limit, p_new.rate_per_seconds)
+  -- changed limits hold for its jobs that run and wait already
+  if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds)
+      is distinct from (v_new.max_concurrency, v_new.workspace_concurrency, v_new.rate_limit, v_new.rate_per_seconds)
   then
-    perform queue.bind_leases(p_new.job_type, null);
-    perform queue.bring_back(null, p_new.job_type);
+    perform queue.bind_leases(v_new.job_type, null);
+    perform queue.bring_back(null, v_new.job_type);
   end if;
-  if (p_old.key_concurrency, p_old.rate_limit, p_old.rate_per_seconds, p_old.rate_per_key)
-      is distinct from (p_new.key_concurrency, p_new.rate_limit, p_new.rate_per_seconds, p_new.rate_per_key) then
-    perform queue.regate(p_new.job_type);
+  if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key)
+      is distinct from (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
+    perform queue.regate(v_new.job_type);
   end if;
+  return true;
 end;
 $$;
 
@@ -397,5 +370,5 @@ begin
 end;
 $$;
 comment on function public.register_job_types is
-  E'Publish job types and their policies: {registered, refused: [{job_type, code, message, field}]}.\n\nIdempotent, for a worker''s start. A type that is refused keeps the policy it had and shows why.';
+  E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\nA type that is refused keeps the policy it had and shows why.';
 select queue.allow('job_worker, service_role', 'public.register_job_types');

@@ -86,8 +86,8 @@ end;
 $$;
 comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. 409 when it has completed or failed.';
 
--- A member's plain update may cancel a job or, while it is pending, change its priority and time. Before it: the columns
--- that follow, and its place as it was.
+-- A member's plain update may cancel a job or, while it is pending, change its priority and time. Before it: the
+-- columns that follow, and its place as it was.
 create function queue.before_update() returns trigger
 language plpgsql
 security definer -- members hold no rights on the engine's tables
@@ -110,9 +110,6 @@ begin
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
   elsif new.priority not between 0 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'priority must be between 0 and 1000', 'priority');
-  elsif new.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
-    perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999',
-      'scheduled_for');
   else
     new.ord := queue.ord_of(new.priority, coalesce(new.scheduled_for, new.created_at));
   end if;
@@ -222,26 +219,17 @@ language plpgsql as $$
 declare
   v_type constant queue.job_types := queue.type_or_refuse(p_job.job_type);
   v_problem constant text[] := queue.payload_problem(v_type, p_payload, null);
-  v_changed jsonb;
 begin
   if v_type.internal and auth.uid() is not null then
     perform queue.refuse(403, 'forbidden',
       format('only the platform itself enqueues jobs of the type %s', v_type.job_type), 'job_type');
   elsif v_problem is not null then
     perform queue.refuse_problem(v_problem);
-  elsif p_payload = p_job.payload then
-    return;
   end if;
-  select jsonb_object_agg(k.key, jsonb_build_object('before', left((p_job.payload -> k.key)::text, 200),
-    'after', left((p_payload -> k.key)::text, 200)))
-  into v_changed from (
-    select key from jsonb_object_keys(p_job.payload || p_payload) as k (key)
-    where p_job.payload -> key is distinct from p_payload -> key order by key limit 20) as k;
   update public.jobs set payload = p_payload, schema_version = v_type.schema_version,
     tags = queue.tags_of(v_type.tagged_by, p_payload, queue.given_tags(p_job))
   where id = p_job.id;
-  perform queue.append_event(array[p_job.id], 'job.edited', jsonb_build_object( -- guests see no payload
-    'changed', case when p_job.session_id like 'guest\_%' then null else v_changed end), p_now);
+  perform queue.append_event(array[p_job.id], 'job.edited', '{}', p_now);
 end;
 $$;
 
@@ -280,38 +268,28 @@ end;
 $$;
 comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns it.\n\nFinished steps are kept. 409 in any other state.';
 
--- The jobs that a bulk action is for: those of a filter of list_jobs, in the states that it applies to.
+-- The jobs that a bulk action is for, one more than the limit: those of a filter of list_jobs, whose states must be
+-- among those that it applies to and are p_usual unless it names some.
 create function queue.chosen_jobs(
   p_workspace_id uuid, p_filter jsonb, p_states text[], p_usual text[], p_limit integer
 ) returns uuid[]
 language plpgsql as $$
 declare
-  v_filter constant jsonb := coalesce(nullif(p_filter, 'null'), '{}');
-  v_key constant text := case when v_filter ? 'status' and not v_filter ? 'state' then 'status' else 'state' end;
-  v_words text[];
+  v_words constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
 begin
   perform queue.take_turn();
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(v_filter) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'filter must be an object', 'filter');
-  elsif v_filter ? 'workspace_id' then
-    perform queue.refuse(400, 'invalid_argument', 'the filter is of one workspace and names none', 'filter');
+  if jsonb_typeof(p_filter) is distinct from 'object' or p_filter ? 'workspace_id' then
+    perform queue.refuse(400, 'invalid_argument', 'filter must be an object and name no workspace', 'filter');
+  elsif p_filter = '{}' and 'queued' = any (p_usual) then
+    perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
+  elsif not to_jsonb(p_states) @> coalesce(v_words, '[]') then
+    perform queue.refuse(400, 'invalid_argument', 'this does not apply to jobs that are ' || v_words::text, 'state');
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
-  v_words := case jsonb_typeof(v_filter -> v_key)
-    when 'array' then array(select jsonb_array_elements_text(v_filter -> v_key))
-    when 'string' then array[v_filter ->> v_key] else '{}' end;
-  if v_words <> '{}' and not v_words && p_states then
-    perform queue.refuse(400, 'invalid_argument', format('this does not apply to %s jobs',
-      array_to_string(v_words, ', ')), v_key);
-  end if;
-  v_words := case v_words when '{}' then p_usual
-    else array(select w from unnest(v_words) as w where w = any (p_states)) end;
-  return queue.find_jobs(p_workspace_id, v_filter || jsonb_build_object(v_key, to_jsonb(v_words)), p_limit + 1);
-exception
-  when data_exception then
-    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+  return queue.find_jobs(p_workspace_id, case when v_words is null
+    then p_filter || jsonb_build_object('state', p_usual) else p_filter end, p_limit + 1);
 end;
 $$;
 
@@ -322,21 +300,16 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off as $$
 declare
-  c_live constant text[] := array['queued', 'scheduled', 'retrying', 'running', 'suspended'];
-  v_limit constant integer := coalesce(p_limit, 1000);
-  v_ids uuid[];
+  c_live constant text[] := '{queued,scheduled,retrying,running,suspended}';
+  v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, c_live || '{pending,processing,waiting}'::text[],
+    c_live, p_limit);
   v_able uuid[];
 begin
-  if jsonb_strip_nulls(coalesce(p_filter, '{}')) in ('{}', 'null') then
-    perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
-  end if;
-  v_ids := queue.chosen_jobs(p_workspace_id, p_filter, c_live || array['pending', 'processing', 'waiting'], c_live,
-    v_limit);
   v_able := array(
     select j.id from public.jobs as j
-    where j.id = any (v_ids[:v_limit]) and j.finished_at is null and j.cancel_requested_at is null);
+    where j.id = any (v_ids[:p_limit]) and j.finished_at is null and j.cancel_requested_at is null);
   perform queue.cancel(v_able, queue.clock());
-  return jsonb_build_object('count', cardinality(v_able), 'more', cardinality(v_ids) > v_limit);
+  return jsonb_build_object('count', cardinality(v_able), 'more', cardinality(v_ids) > p_limit);
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more}.\n\nFor managers. Call again while there are more.';
@@ -349,14 +322,15 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_limit constant integer := coalesce(p_limit, 1000);
-  v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, '{failed,cancelled}', '{failed}', v_limit);
+  v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, '{failed,cancelled}', '{failed}', p_limit);
   v_count integer;
 begin
-  perform queue.lock_jobs(v_ids[:v_limit]);
-  v_count := queue.retry_held(v_ids[:v_limit], v_now);
-  perform queue.notify_workers(), queue.wake_worker(v_now) where v_count > 0;
-  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
+  perform queue.lock_jobs(v_ids[:p_limit]);
+  v_count := queue.retry_held(v_ids[:p_limit], v_now);
+  if v_count > 0 then
+    perform queue.notify_workers(), queue.wake_worker(v_now);
+  end if;
+  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > p_limit);
 end;
 $$;
 comment on function public.retry_jobs is E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit (1,000): {count, more}.\n\nFor managers. Call again while there are more.';

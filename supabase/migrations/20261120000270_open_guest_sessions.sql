@@ -1,12 +1,10 @@
 -- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to one user. The id is
--- generated here and is the capability; it opens that session and nothing else. And what guests may do: a limit for
--- each address and for all of them together.
+-- generated here and is the capability; it opens that session and nothing else.
 
 create table queue.guest_sessions (
   session_id text primary key,
   workspace_id uuid not null, -- whose jobs it shows; those of others with the same session_id are not part of it
   user_id uuid, -- the one user it is for; null for anyone who holds the id
-  is_members boolean not null default false, -- whether the user has it as a member, and only while one
   opened_at timestamptz not null default queue.clock(),
   expires_at timestamptz not null,
   constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$'),
@@ -19,7 +17,6 @@ insert into queue.settings (name, value) values
   ('allow_anonymous', 'false'),
   -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
   ('client_address_header', '"cf-connecting-ip"'),
-  ('guest_address_percent', '10'), -- what one address may use of what all guests together may
   -- with which the API signs the address of a guest whose call it passes on
   ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 insert into queue.tasks (name, place, every) values ('guests', 75, '1 hour');
@@ -72,51 +69,27 @@ exception when invalid_text_representation then
 end;
 $$;
 
--- Count what a guest does, or refuse with 429: within the settings <name>_per_minute and <name>_per_day for all guests
--- together, and guest_address_percent of them for each address. People with an account and the service have other
--- limits, or none. For apps' functions: queue.check_guest first and this last, since others wait for the counts.
-create function queue.admit_guest(p_name text, p_uses integer default 1) returns void
+-- Count what a guest does in a workspace, or refuse with 429: at most the setting <name>_per_minute from one address.
+-- People with an account and the service have other limits, or none. For apps' functions, called last: others wait.
+create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_window record;
+  v_most constant double precision := queue.setting(p_name || '_per_minute');
   v_tokens double precision;
 begin
   if queue.is_service_role() or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
     return;
   end if;
-  for v_window in
-    select a.address, u.unit, u.seconds, ceil((queue.setting(format('%s_per_%s', p_name, u.unit)))::numeric
-      * case a.address when '' then 1 else (queue.setting('guest_address_percent'))::numeric / 100 end
-      )::double precision as most
-    from (values (queue.client_address()), ('')) as a (address) -- an address first: it is locked by fewer
-    cross join (values ('day', 86400), ('minute', 60)) as u (unit, seconds)
-    where queue.setting(format('%s_per_%s', p_name, u.unit)) is not null
-  loop
-    insert into queue.buckets as b (name, tokens, refilled_at)
-    select format('g:%s/%s/%s', p_name, v_window.unit, v_window.address), v_window.most - p_uses, v_now
-    where p_uses > 0
-    on conflict (name) do update set refilled_at = v_now, tokens = least(v_window.most, b.tokens
-      + extract(epoch from v_now - b.refilled_at) * v_window.most / v_window.seconds) - p_uses
-    returning b.tokens into v_tokens;
-    if p_uses = 0 then
-      v_tokens := (select b.tokens + extract(epoch from v_now - b.refilled_at) * v_window.most / v_window.seconds - 1
-        from queue.buckets as b where b.name = format('g:%s/%s/%s', p_name, v_window.unit, v_window.address));
-    end if;
-    if v_tokens < 0 then -- the refusal rolls the count back
-      perform queue.refuse(429, 'quota_exceeded', format('no more of this without an account %s this %s',
-        case v_window.address when '' then 'in' else 'from your address in' end, v_window.unit),
-        format('%s_per_%s', p_name, v_window.unit));
-    end if;
-  end loop;
-end;
-$$;
-
--- Refuse with 429 a guest who may do no more of it, before anything is done; counts nothing.
-create function queue.check_guest(p_name text) returns void
-language plpgsql as $$
-begin
-  perform queue.admit_guest(p_name, 0);
+  insert into queue.buckets as b (name, tokens, refilled_at)
+  values (format('g:%s/%s/%s', p_name, p_workspace_id, queue.client_address()), v_most - 1, v_now)
+  on conflict (name) do update set refilled_at = v_now,
+    tokens = least(v_most, b.tokens + extract(epoch from v_now - b.refilled_at) * v_most / 60) - 1
+  returning b.tokens into v_tokens;
+  if v_tokens < 0 then -- the refusal rolls the count back
+    perform queue.refuse(429, 'quota_exceeded', 'no more of this without an account from your address in this minute',
+      p_name || '_per_minute');
+  end if;
 end;
 $$;
 
@@ -133,7 +106,6 @@ create function queue.is_mine(p_session queue.guest_sessions) returns boolean
 language sql stable as $$
   select auth.uid() is not null and p_session.user_id = auth.uid()
     and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
-    and (not p_session.is_members or queue.is_member(p_session.workspace_id))
 $$;
 
 -- The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.
@@ -154,50 +126,6 @@ begin
     perform queue.refuse_session();
   end if;
   return v_session;
-end;
-$$;
-
--- The guest session of an id, opened when there is none and prolonged otherwise, which once a day is enough; one that
--- has ended stays so. For apps' own functions: the caller checks queue.may_join_guest_session.
-create function queue.ensure_guest_session(
-  p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
-) returns queue.guest_sessions
-language plpgsql as $$
-declare
-  v_session queue.guest_sessions;
-begin
-  insert into queue.guest_sessions as s (session_id, workspace_id, user_id, is_members, expires_at)
-  values (p_session_id, p_workspace_id, p_user_id, queue.is_member(p_workspace_id),
-    queue.clock() + make_interval(secs => p_seconds))
-  on conflict (session_id) do update set expires_at = excluded.expires_at
-  where s.expires_at > queue.clock() and s.expires_at < excluded.expires_at - interval '1 day'
-  returning * into v_session;
-  if v_session.session_id is null then
-    select * into v_session from queue.guest_sessions as s where s.session_id = p_session_id;
-  end if;
-  return v_session;
-end;
-$$;
-
--- The workspace of an app's guests: the setting p_setting, or one without members that is made now.
-create function queue.guest_workspace(p_setting text, p_name text) returns uuid
-language plpgsql as $$
-declare
-  v_id uuid := queue.setting(p_setting) #>> '{}';
-begin
-  if exists (select from queue.tenants where id = v_id) then
-    return v_id;
-  end if;
-  -- locked, so that two first guests make one workspace
-  select value #>> '{}' into v_id from queue.settings where name = p_setting for update;
-  if not exists (select from queue.tenants where id = v_id) then
-    insert into queue.tenants (name) values (p_name) returning id into v_id;
-    update queue.settings set value = to_jsonb(v_id) where name = p_setting;
-  end if;
-  return v_id;
-exception when feature_not_supported or wrong_object_type or object_not_in_prerequisite_state then
-  -- the tenants are the project's own: none is made for guests
-  perform queue.refuse(403, 'forbidden', 'Guests need workspaces of their own, which this project does not have');
 end;
 $$;
 
@@ -318,7 +246,7 @@ begin
   values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
     p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds::double precision))
   returning * into v_made;
-  return to_jsonb(v_made) - 'is_members';
+  return to_jsonb(v_made);
 end;
 $$;
 comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id if omitted). It shows the jobs that are enqueued with this session_id.';
