@@ -235,19 +235,17 @@ $$;
 
 -- A new job as its type, payload and options say, checked but not written: for every way in.
 create function queue.make_job(
-  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_within text,
-  p_now timestamptz, out job public.jobs, out options queue.job_options
-)
+  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, options queue.job_options,
+  p_within text, p_now timestamptz
+) returns public.jobs
 language plpgsql as $$
 declare
+  job public.jobs;
   v_problem text[];
 begin
-  if p_options <> '{}' then
-    options := queue.read_options(p_options, p_within);
-    if options.parent_id is not null and not exists (
-        select from public.jobs where id = options.parent_id and workspace_id = p_workspace_id) then
-      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', options.parent_id::text);
-    end if;
+  if options.parent_id is not null and not exists (
+      select from public.jobs where id = options.parent_id and workspace_id = p_workspace_id) then
+    perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', options.parent_id::text);
   end if;
   if p_type.internal and p_user_id is not null then
     perform queue.refuse(403, 'forbidden',
@@ -291,7 +289,10 @@ begin
   job.unique_key := options."unique" ->> 'key';
   job.session_id := options.session_id;
   job.traceparent := coalesce(options.traceparent, queue.request_trace());
-  job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
+  if p_type.tagged_by <> '{}' or options.tags is not null then
+    job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
+  end if;
+  return job;
 end;
 $$;
 
@@ -300,7 +301,8 @@ create function queue.check_item(p_workspace_id uuid, p_user_id uuid, p_item jso
 language plpgsql as $$
 begin
   perform queue.make_job(p_workspace_id, p_user_id, queue.type_or_refuse(p_item ->> 'job_type', p_within),
-    coalesce(nullif(p_item -> 'payload', 'null'), '{}'), p_item - '{job_type,payload}'::text[], p_within, queue.clock());
+    coalesce(nullif(p_item -> 'payload', 'null'), '{}'),
+    queue.read_options(p_item - '{job_type,payload}'::text[], p_within), p_within, queue.clock());
 end;
 $$;
 
@@ -523,16 +525,18 @@ create function queue.add(
 )
 language plpgsql as $$
 declare
-  v_made record;
+  v_options queue.job_options;
   v_id uuid;
 begin
-  v_made := queue.make_job(p_workspace_id, p_user_id, p_type, p_payload, p_options, p_within, p_now);
-  job := v_made.job;
+  if p_options <> '{}' then
+    v_options := queue.read_options(p_options, p_within);
+  end if;
+  job := queue.make_job(p_workspace_id, p_user_id, p_type, p_payload, v_options, p_within, p_now);
   if p_claimed is not null then
     job.id := p_claimed;
   end if;
   if p_options <> '{}' then
-    v_id := queue.claim(job, v_made.options, p_now, p_claimed is not null);
+    v_id := queue.claim(job, v_options, p_now, p_claimed is not null);
     if v_id <> job.id then
       select * into job from public.jobs where id = v_id;
       created := false;
@@ -834,7 +838,7 @@ declare
   v_user constant uuid := queue.check_caller(new.workspace_id);
   v_now constant timestamptz := queue.clock();
   v_id constant uuid := coalesce(new.id, queue.new_id());
-  v_made record;
+  v_options queue.job_options;
   v_holder uuid;
 begin
   if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
@@ -843,16 +847,15 @@ begin
   if new.status <> 'pending' then
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
   end if;
-  v_made := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload,
-    jsonb_strip_nulls(jsonb_build_object('queue', new.queue, 'priority', new.priority, 'scheduled_for',
+  v_options := queue.read_options(jsonb_strip_nulls(jsonb_build_object('queue', new.queue, 'priority', new.priority, 'scheduled_for',
       new.scheduled_for, 'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
       new.concurrency_key, 'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
       'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
-      'user_id', new.user_id, 'tags', nullif(new.tags, '{}'))), '', v_now);
-  new := v_made.job;
+      'user_id', new.user_id, 'tags', nullif(new.tags, '{}'))), '');
+  new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '', v_now);
   new.id := v_id;
   new.worker := 0; -- for the trigger after it
-  v_holder := queue.claim(new, v_made.options, v_now);
+  v_holder := queue.claim(new, v_options, v_now);
   if v_holder <> new.id then
     perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', v_holder::text);
   end if;

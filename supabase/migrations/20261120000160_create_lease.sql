@@ -399,7 +399,7 @@ $$;
 -- Lease the jobs at the head of each share. leases: the answer; changes: what is to be published.
 create function queue.take_jobs(
   p_shares queue.share[], p_bounded boolean, p_request queue.lease_request, p_now timestamptz,
-  out leases json, out leased integer, out changes queue.change[], out unique_ids uuid[]
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[]
 )
 language plpgsql as $$
 begin
@@ -431,10 +431,6 @@ begin
       p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker, p_request.tick_id,
       p_request.call, b.key
     from begun as b),
-  charged as ( -- when the gate opens next
-    update queue.gated as g set started_at = p_now from begun as b
-    where b.rate_per_key and g.workspace_id = b.workspace_id and g.job_type = b.job_type and g.key = b.key
-      and g.job_id = b.id and g.admitted and not g.ended),
   logged as ( -- what does not follow from the row
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
     select b.id, b.last_seq, b.workspace_id, 'job.leased', jsonb_build_object('status', 'processing', 'attempts',
@@ -446,8 +442,8 @@ begin
   select coalesce(json_agg(answer order by b.priority, b.created_at, b.id), '[]'), count(*), (
       select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object('status', 'processing',
         'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids, k.seqs)::queue.change) from kinds as k),
-    array_agg(b.id) filter (where b.unique_key is not null)
-  into leases, leased, changes, unique_ids
+    array_agg(b.id) filter (where b.unique_key is not null or b.rate_per_key)
+  into leases, leased, changes, noted
   from begun as b
   cross join lateral (
     select b.id, b.workspace_id, b.user_id, b.session_id, b.queue, b.job_type, b.payload, b.schema_version, b.priority,
@@ -456,6 +452,19 @@ begin
   cross join lateral (
     select b.fence, b.lease_seconds, p_now + make_interval(secs => b.lease_seconds) as lease_expires_at, b.ready_at,
       case when b.fence = 1 and b.replay_from is null then '{}' else queue.steps_of(b.id) end as steps, job) as answer;
+end;
+$$;
+
+-- Of jobs just leased: free unique keys that last until then, and note starts that the rate of a key is charged for.
+create function queue.note_starts(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  delete from queue.unique_jobs as u using public.jobs as j
+  where j.id = any (p_ids) and u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key
+    and u.job_id = j.id and u.until = 'leased';
+  update queue.gated as g set started_at = p_now from public.jobs as j
+  where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+    and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
 end;
 $$;
 
@@ -608,10 +617,8 @@ begin
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
-    if v_taken.unique_ids is not null then
-      delete from queue.unique_jobs as u using public.jobs as j
-      where j.id = any (v_taken.unique_ids) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
-        and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
+    if v_taken.noted is not null then
+      perform queue.note_starts(v_taken.noted, v_now);
     end if;
     if not v_shares.is_alone then
       perform queue.serve_turns(v_shares.shares, v_now);

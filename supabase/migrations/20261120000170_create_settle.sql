@@ -172,8 +172,10 @@ $$;
 
 create type queue.settled as (
   id uuid, workspace_id uuid, session_id text, fence integer, status text, attempts integer, last_seq integer,
-  act text, message text, next_retry_at timestamptz, wait jsonb, is_tied boolean,
-  is_lost boolean -- its worker's last word, before the event of its end
+  act text, message text, next_retry_at timestamptz, wait jsonb,
+  is_plain boolean, -- completed at its first lease, and tied to nothing: all of it follows from its row
+  is_lost boolean, -- its worker's last word, before the event of its end
+  attempt integer, worker integer, leased_at timestamptz, problem jsonb
 );
 
 create function queue.settled_type(p_act text) returns text
@@ -243,31 +245,37 @@ begin
       last_seq = j.last_seq + 1 + (a.said = 'lost' and a.act <> 'lost')::integer
     from judged as a where j.id = a.job_id
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
-      j.is_minimal, num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied, a.act, a.message,
-      a.problem, a.is_done, a.wait, a.said, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at, a.attempt, a.worker),
-  history as (
-    insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
-      traceback, origin)
-    select m.id, m.fence, m.attempt, m.worker, m.leased_at, p_now, case m.said when 'lost' then m.said else m.act end,
-      m.message, case when m.message is not null then queue.public_error(m.problem) end,
-      case when pg_column_size(m.problem -> 'traceback') <= 20000 then nullif(m.problem -> 'traceback', 'null') end,
-      case when jsonb_typeof(m.problem -> 'origin') = 'object' then m.problem -> 'origin' end
-    from moved as m where not m.is_done or m.fence > 1), -- a first success follows from the job's row
-  logged as (
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select m.id, m.last_seq, m.workspace_id, queue.settled_type(m.act),
-      queue.settled_data(m.status, m.attempts, case when not m.is_done then m.message end, m.next_retry_at,
-        case when m.act = 'waiting' then m.wait end), p_now
-    from moved as m
-    where not (m.is_done and m.fence = 1 and m.last_seq = case when m.is_minimal then 1 else 3 end)
-    union all
-    select m.id, m.last_seq - 1, m.workspace_id, 'job.reclaimed',
-      jsonb_build_object('status', 'processing', 'attempts', m.attempts), p_now
-    from moved as m where m.is_lost)
+      a.is_done and j.fence = 1 and j.last_seq = case when j.is_minimal then 1 else 3 end
+        and num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) = 0 as is_plain, a.act, a.message, a.problem,
+      a.wait, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at, a.attempt, a.worker)
   select array_agg(row(m.id, m.workspace_id, m.session_id, m.fence, m.status, m.attempts, m.last_seq, m.act,
-    m.message, m.next_retry_at, case when m.act = 'waiting' then m.wait end, m.is_tied, m.is_lost)::queue.settled)
+    m.message, m.next_retry_at, case when m.act = 'waiting' then m.wait end, m.is_plain, m.is_lost, m.attempt, m.worker,
+    m.leased_at, m.problem)::queue.settled)
   into v_moved from moved as m;
   return v_moved;
+end;
+$$;
+
+-- Keep what does not follow from the rows of settled jobs: their attempts, but a first that completed, and events.
+create function queue.write_history(p_moved queue.settled[], p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
+    traceback, origin)
+  select m.id, m.fence, m.attempt, m.worker, m.leased_at, p_now, case when m.is_lost then 'lost' else m.act end,
+    m.message, case when m.message is not null then queue.public_error(m.problem) end,
+    case when pg_column_size(m.problem -> 'traceback') <= 20000 then nullif(m.problem -> 'traceback', 'null') end,
+    case when jsonb_typeof(m.problem -> 'origin') = 'object' then m.problem -> 'origin' end
+  from unnest(p_moved) as m where m.act <> 'completed' or m.fence > 1;
+  insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+  select m.id, m.last_seq, m.workspace_id, queue.settled_type(m.act), queue.settled_data(m.status, m.attempts,
+    case when m.act <> 'completed' then m.message end, m.next_retry_at, m.wait), p_now
+  from unnest(p_moved) as m join public.jobs as j on j.id = m.id
+  where not (m.act = 'completed' and m.fence = 1 and m.last_seq = case when j.is_minimal then 1 else 3 end)
+  union all
+  select m.id, m.last_seq - 1, m.workspace_id, 'job.reclaimed',
+    jsonb_build_object('status', 'processing', 'attempts', m.attempts), p_now
+  from unnest(p_moved) as m where m.is_lost;
 end;
 $$;
 
@@ -279,6 +287,7 @@ declare
     select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
     where m.act = 'waiting');
 begin
+  perform queue.write_history(p_moved, p_now);
   perform queue.end_places(array(select m.id from unnest(p_moved) as m), p_now);
   if v_waits is not null then
     perform queue.begin_waits(v_waits, p_now);
@@ -335,8 +344,8 @@ begin
       union all
       select value from json_array_elements(queue.settled_before(p_items, coalesce(v_moved, '{}')))) as a);
   end if;
-  if exists (select from unnest(v_moved) as m where m.act <> 'completed' or m.is_tied) then
-    perform queue.move_on(array(select m from unnest(v_moved) as m where m.act <> 'completed' or m.is_tied), v_now);
+  if exists (select from unnest(v_moved) as m where not m.is_plain) then
+    perform queue.move_on(array(select m from unnest(v_moved) as m where not m.is_plain), v_now);
   end if;
   if exists (select from queue.turns where aside and look_at < 'infinity') then -- what was at a limit may start again
     update queue.turns set aside = false, look_at = null where ctid = any (array(
@@ -395,7 +404,7 @@ begin
       case when p_status = 'failed' then e.error_message end, null, null), p_now
     from ended as e)
   select array_agg(row(e.id, e.workspace_id, e.session_id, e.fence, e.status, e.attempts, e.last_seq, p_status,
-    case when p_status = 'failed' then e.error_message end, null, null, true, false)::queue.settled)
+    case when p_status = 'failed' then e.error_message end, null, null, false, false, null, null, null, null)::queue.settled)
   into v_moved from ended as e;
   if v_moved is null then
     return 0;

@@ -62,15 +62,6 @@ begin
 end;
 $$;
 
-create function queue.count_up(p_counter regclass, p_count bigint) returns void
-language plpgsql as $$
-begin
-  for v_each in 1 .. p_count loop -- cheaper than a query
-    perform nextval(p_counter);
-  end loop;
-end;
-$$;
-
 -- Whether so many messages may go now; counts them if so. Progress and logs may use half of a second's budget, states
 -- three quarters, and announcements all of it. What a transaction sends arrives at its end, all at once, so it may send
 -- no more than a second holds.
@@ -80,6 +71,8 @@ declare
   v_budget constant integer := queue.message_budget() * case when p_is_minor then 2 else 3 end / 4;
   v_sent constant bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
   v_second record;
+  v_counted bigint;
+  v_noted text;
 begin
   v_second := queue.messages_used();
   -- not by a transaction that may run for long: its messages arrive at its end
@@ -87,11 +80,12 @@ begin
     perform queue.announce_held();
   end if;
   if v_sent + p_cost > v_budget or v_second.used + p_cost > v_budget then
-    perform nextval('queue.messages_held');
-    return false;
+    return nextval('queue.messages_held') < 0; -- false
   end if;
-  perform queue.count_up('queue.messages_counted', p_cost);
-  perform set_config('minutehand.messages_sent', (v_sent + p_cost)::text, true);
+  for v_each in 1 .. p_cost loop -- by assignments, cheaper than queries
+    v_counted := nextval('queue.messages_counted');
+  end loop;
+  v_noted := set_config('minutehand.messages_sent', (v_sent + p_cost)::text, true);
   return true;
 end;
 $$;
@@ -131,7 +125,8 @@ begin
       select c.workspace_id, c.session_id, c.type, c.data, c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
         c.seqs[1000 * k + 1:1000 * k + 1000] as seqs, row_number() over () as n
       from unnest(p_changes) with ordinality as c
-      cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k),
+      cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k
+      where c.seqs is not null),
     wanted as (
       select 'workspace:' || p.workspace_id as topic, p.* from parts as p
       where p.type not in ('job.progress', 'job.log')
@@ -154,23 +149,19 @@ begin
 end;
 $$;
 
--- Send messages to private topics in their order; the one way to Realtime, for the engine and for apps. False when the
--- budget does not reach. A failure only warns: what matters can also be read.
-create function queue.send_messages(p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean)
-returns boolean
+-- Send messages to private topics in their order; the one way to Realtime, for the engine and for apps. p_cost: what they
+-- count with their deliveries. False when the budget does not reach. A failure only warns: what matters can also be
+-- read.
+create function queue.send_messages(
+  p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean, p_cost bigint
+) returns boolean
 language plpgsql as $$
-declare
-  v_cost bigint := 2 * cardinality(p_topics); -- at least one watcher each
 begin
-  if exists (select from queue.followers) then
-    v_cost := (select sum(1 + greatest(1, (select count(*) from queue.followers as f where f.topic = t)))
-      from unnest(p_topics) as t);
-  end if;
-  if not queue.may_send(v_cost, p_is_minor) then
+  if not queue.may_send(p_cost, p_is_minor) then
     return false;
   end if;
   insert into realtime.messages (id, topic, extension, event, payload, private)
-  select queue.new_id(), t.topic, 'broadcast', t.event, t.payload, true
+  select gen_random_uuid(), t.topic, 'broadcast', t.event, t.payload, true
   from unnest(p_topics, p_events, p_payloads) as t (topic, event, payload);
   return true;
 exception when others then
@@ -187,20 +178,20 @@ create function queue.send_events(
 language plpgsql as $$
 declare
   v_message record;
-  v_topics text[];
-  v_events text[];
-  v_payloads jsonb[];
+  v_sent boolean;
 begin
-  if not p_is_plain or exists (select from queue.followers) then
-    select array_agg(t.topic), array_agg(m.event), array_agg(m.payload) into v_topics, v_events, v_payloads
-    from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as m;
-    return v_topics is null or queue.send_messages(v_topics, v_events, v_payloads, p_is_minor);
-  elsif p_is_minor then
-    return true;
+  perform from queue.followers limit 1;
+  if p_is_plain and not found then
+    v_message := queue.message_of(p_events, p_now);
+    return p_is_minor or queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
+      array[v_message.payload], false, 2); -- a watcher, at least
   end if;
-  v_message := queue.message_of(p_events, p_now);
-  return queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
-    array[v_message.payload], false);
+  select queue.send_messages(array_agg(t.topic), array_agg(m.event), array_agg(m.payload), p_is_minor, (
+      sum(1 + greatest(1, (select count(*) from queue.followers as f where f.topic = t.topic))))::bigint)
+  into v_sent
+  from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as m
+  having count(*) > 0;
+  return coalesce(v_sent, true);
 end;
 $$;
 
@@ -210,30 +201,28 @@ create function queue.publish(p_changes queue.change[], p_now timestamptz) retur
 language plpgsql as $$
 declare
   c_minor constant text[] := array['job.progress', 'job.log'];
-  v_xid constant xid8 := pg_current_xact_id();
-  v_events queue.change[] := p_changes;
-  v_one queue.change := p_changes[1];
-  v_is_minor boolean := v_one.type = any (c_minor);
-  v_is_plain boolean := cardinality(v_one.job_ids) < 1000; -- one message, to the workspace, has all
+  v_workspace constant uuid := p_changes[1].workspace_id;
+  v_place constant xid8 := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()));
+  v_change queue.change;
+  v_jobs integer := 0; -- that have events
+  v_is_minor boolean := true;
+  v_is_plain boolean := true; -- one message, to the workspace, has all
   v_held boolean; -- null unless something is
 begin
-  if v_one.seqs is null or cardinality(p_changes) > 1 then
-    select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs)::queue.change
-      order by c.ordinality), bool_and(c.type = any (c_minor)),
-      bool_and(c.type <> all (c_minor) and c.workspace_id = v_one.workspace_id) and sum(cardinality(c.job_ids)) < 1000
-    into v_events, v_is_minor, v_is_plain
-    from (select c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs, c.ordinality
-      from unnest(p_changes) with ordinality as c where c.seqs is not null) as c;
-  end if;
-  if v_events is not null and to_regclass('realtime.messages') is not null then
-    v_held := not queue.send_events(v_events, v_is_minor, v_is_plain, p_now);
+  foreach v_change in array p_changes loop
+    v_is_plain := v_is_plain and v_change.seqs is not null and v_change.workspace_id = v_workspace
+      and v_change.type <> all (c_minor);
+    v_is_minor := v_is_minor and v_change.type = any (c_minor);
+    v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
+  end loop;
+  if v_jobs > 0 and to_regclass('realtime.messages') is not null then
+    v_held := nullif(not queue.send_events(p_changes, v_is_minor, v_is_plain and v_jobs < 1000, p_now), false);
   end if;
   insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, held)
-  select greatest(v_xid, pg_snapshot_xmax(pg_current_snapshot())), p_now, c.workspace_id, c.session_id, c.type, c.data,
-    c.job_ids, c.seqs, case when c.seqs is not null then nullif(v_held, false) end
-  from unnest(p_changes) with ordinality as c
-  where c.type <> all (c_minor) or c.type = 'job.progress' and c.session_id is not null or v_held
-  order by c.ordinality;
+  select v_place, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
+    case when c.seqs is not null then v_held end
+  from unnest(p_changes) as c
+  where v_is_plain or c.type <> all (c_minor) or c.type = 'job.progress' and c.session_id is not null or v_held;
 end;
 $$;
 
@@ -280,7 +269,7 @@ begin
   if v_told is null then
     return 0;
   end if;
-  perform queue.count_up('queue.messages_counted', v_cost);
+  perform nextval('queue.messages_counted') from generate_series(1, v_cost);
   insert into realtime.messages (id, topic, extension, event, payload, private)
   select queue.new_id(), t.topic, 'broadcast', 'job.look_again',
     jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true

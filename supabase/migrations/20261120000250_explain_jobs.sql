@@ -43,13 +43,22 @@ create function queue.unserved_warning(p_job_types text[]) returns text
 language plpgsql stable as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_type constant text := (select u from unnest(p_job_types) as u where queue.unserved(u, v_now) order by 1 limit 1);
-  v_warning constant text :=
-    format('no worker that runs now serves the job type %s; the job waits until one does', v_type);
+  v_type text;
+  v_warning text;
 begin
+  perform from queue.ticks as t -- usually
+  where t.ended_at is null and t.seen_at > v_now - interval '3 minutes'
+    and (t.job_types is null or t.job_types @> p_job_types)
+  limit 1;
+  if found then
+    return null;
+  end if;
+  v_type := (select u from unnest(p_job_types) as u where queue.unserved(u, v_now) order by 1 limit 1);
   if v_type is null then
     return null;
-  elsif queue.setting('refuse_unserved_types') = 'true' then
+  end if;
+  v_warning := format('no worker that runs now serves the job type %s; the job waits until one does', v_type);
+  if queue.setting('refuse_unserved_types') = 'true' then
     perform queue.refuse(422, 'job_type_unserved', v_warning, 'job_type');
   end if;
   return v_warning;
