@@ -8,7 +8,7 @@
 
 insert into queue.settings (name, value) values
   ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
-insert into queue.tasks (name, place, every) values ('live', 70, '1 second');
+insert into queue.tasks (name, place, every) values ('live', 70, '1 second'), ('feed', 75, '1 minute');
 
 -- Sequences count at once for everyone, without locks and whatever becomes of a transaction. Unlogged: after a crash no
 -- one is connected, and counting starts again.
@@ -149,9 +149,9 @@ begin
 end;
 $$;
 
--- Send messages to private topics in their order; the one way to Realtime, for the engine and for apps. p_cost: what they
--- count with their deliveries. False when the budget does not reach. A failure only warns: what matters can also be
--- read.
+-- Send messages to private topics in their order; the one way to Realtime, for the engine and for apps. p_cost: what
+-- they count with their deliveries. False when the budget does not reach. A failure only warns: what matters can also
+-- be read.
 create function queue.send_messages(
   p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean, p_cost bigint
 ) returns boolean
@@ -161,7 +161,7 @@ begin
     return false;
   end if;
   insert into realtime.messages (id, topic, extension, event, payload, private)
-  select gen_random_uuid(), t.topic, 'broadcast', t.event, t.payload, true
+  select queue.new_id(), t.topic, 'broadcast', t.event, t.payload, true -- in their order
   from unnest(p_topics, p_events, p_payloads) as t (topic, event, payload);
   return true;
 exception when others then
@@ -348,25 +348,40 @@ end;
 comment on function public.follow_topic is E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds, quiet}.\n\nCall it before joining and every again_seconds while joined: topics of jobs and sessions get messages only while someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
--- The maintenance of what is live: announcements, clients that have left, and the end of the feed.
+-- The maintenance of what is live: announcements, clients that have left, guest sessions that have ended.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
-declare
-  v_done integer := queue.announce_held();
-  v_place xid8;
 begin
   delete from queue.followers where (topic, user_id, follower_id) in (
     select f.topic, f.user_id, f.follower_id from queue.followers as f
     where f.seen_at < clock_timestamp() - interval '150 seconds' for update skip locked);
-  with gone as (
-    delete from queue.feed where ctid = any (array(
-      select f.ctid from queue.feed as f
-      where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
-    returning place)
-  select max(g.place), v_done + count(*) into v_place, v_done from gone as g;
-  if v_place is not null then -- a cursor from before has missed something
-    update queue.tasks set read_to = greatest(read_to, v_place) where name = 'live';
-  end if;
+  delete from queue.guest_sessions where session_id = any (array(
+    select s.session_id from queue.guest_sessions as s
+    where s.expires_at < p_now - interval '1 day' order by s.expires_at limit 1000 for update skip locked));
+  return queue.announce_held();
+end;
+$$;
+
+-- The end of the feed: its lines of more than feed_hours ago.
+create function queue.do_feed(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_gone record;
+  v_done integer := 0;
+begin
+  loop
+    with gone as (
+      delete from queue.feed where ctid = any (array(
+        select f.ctid from queue.feed as f
+        where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
+      returning place)
+    select max(g.place) as place, count(*)::integer as lines into v_gone from gone as g;
+    exit when v_gone.lines = 0;
+    -- a cursor from before has missed something
+    update queue.tasks set read_to = greatest(read_to, v_gone.place) where name = 'live';
+    v_done := v_done + v_gone.lines;
+    exit when clock_timestamp() > p_until;
+  end loop;
   return v_done;
 end;
 $$;

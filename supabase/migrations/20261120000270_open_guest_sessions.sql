@@ -19,7 +19,6 @@ insert into queue.settings (name, value) values
   ('client_address_header', '"cf-connecting-ip"'),
   -- with which the API signs the address of a guest whose call it passes on
   ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
-insert into queue.tasks (name, place, every) values ('guests', 75, '1 hour');
 
 -- Another key, after worker keys were revoked.
 create function queue.renew_guest_key() returns void
@@ -266,20 +265,6 @@ begin
 end;
 $$;
 comment on function public.close_guest_session is 'End a guest session now: {closed}. For managers of its workspace.';
-
--- The maintenance of guests: sessions are forgotten a day after their end.
-create function queue.do_guests(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_count integer;
-begin
-  delete from queue.guest_sessions where session_id = any (array(
-    select s.session_id from queue.guest_sessions as s
-    where s.expires_at < p_now - interval '1 day' order by s.expires_at limit 1000 for update skip locked));
-  get diagnostics v_count = row_count;
-  return v_count;
-end;
-$$;
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
 select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_events',
