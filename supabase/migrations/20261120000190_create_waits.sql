@@ -285,7 +285,7 @@ begin
         limit c_most);
       v_locked := queue.cancel_free(v_jobs, 'parent_ended', p_now);
     end if;
-    if cardinality(v_jobs) = c_most and v_locked = '{}' then -- the rest by another signal, after those of others
+    if cardinality(v_jobs) = c_most and cardinality(v_locked) < c_most then -- the rest later, after those of others
       insert into queue.signals (kind, workspace_id, job_id, name)
       values (v_one.kind, v_one.workspace_id, v_one.job_id, v_one.name);
     elsif v_locked <> '{}' then

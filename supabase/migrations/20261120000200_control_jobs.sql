@@ -41,28 +41,29 @@ begin
 end;
 $$;
 
--- Cancel those of the jobs that no one has locked; returns the others. Never waits, for maintenance.
+-- Cancel those of the jobs that no one has locked; returns the others. For maintenance, which waits for no one.
 create function queue.cancel_free(p_ids uuid[], p_reason text, p_now timestamptz) returns uuid[]
-language plpgsql as $$
+language plpgsql
+set lock_timeout = '1ms' as $$
 declare
-  v_held uuid[];
+  v_id uuid;
+  v_held uuid[] := '{}';
 begin
-  v_held := array( -- places first
-    select r.job_id from queue.ready as r
-    join public.jobs as j on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
-    where j.id = any (p_ids) and j.status = 'pending' for update of r skip locked)
-    || array(select w.job_id from queue.waits as w where w.job_id = any (p_ids) for update skip locked);
-  v_held := array(
-    select j.id from public.jobs as j
-    where j.id = any (p_ids) and j.finished_at is null
-      and (j.id = any (v_held) or j.status = 'processing' or j.status = 'pending' and not exists (
-        select from queue.ready as r
-        where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id))
-    order by j.id for update skip locked);
+  begin
+    perform queue.lock_jobs(p_ids);
+    v_held := p_ids;
+  exception when lock_not_available then
+    foreach v_id in array p_ids loop
+      begin
+        perform queue.lock_jobs(array[v_id]);
+        v_held := v_held || v_id;
+      exception when lock_not_available then
+        continue;
+      end;
+    end loop;
+  end;
   perform queue.cancel_held(v_held, p_reason, p_now);
-  return array(
-    select j.id from public.jobs as j
-    where j.id = any (p_ids) and j.id <> all (v_held) and j.finished_at is null and j.cancel_requested_at is null);
+  return array(select i from unnest(p_ids) as i where i <> all (v_held));
 end;
 $$;
 
