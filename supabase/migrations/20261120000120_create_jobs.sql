@@ -26,7 +26,7 @@ create table public.jobs (
   last_seq integer not null default nullif(0, 0), -- number of its latest event
   schema_version integer not null default nullif(0, 0), -- version of the type's payload it was enqueued with
   generation integer not null default 1, -- raised by each retry of an ended job
-  lost_attempts integer, -- attempts whose lease expired
+  lost_attempts integer not null default 0, -- attempts whose lease expired
   timeout_seconds integer,
   worker integer, -- who leased it first; 0 until then for a job of a plain insert
   queue_ms real, -- from being ready to its first start
@@ -343,7 +343,7 @@ alter table queue.feed alter job_ids set storage external, alter seqs set storag
 create index feed_by_workspace on queue.feed (workspace_id, place, id);
 create index feed_by_session on queue.feed (session_id, place, id) where session_id is not null;
 create index feed_held on queue.feed (id) where held;
-create index feed_by_time on queue.feed using brin (at) with (pages_per_range = 16);
+create index feed_by_time on queue.feed using brin (at) with (pages_per_range = 16, autosummarize = on);
 
 -- What a statement has done to jobs of one tenant and session that is alike for all: a line of the feed.
 create type queue.change as (

@@ -274,6 +274,7 @@ begin
   job.max_attempts := coalesce(options.max_attempts, p_type.max_attempts);
   job.fence := 0;
   job.generation := 1;
+  job.lost_attempts := 0;
   job.last_seq := (not p_type.is_minimal)::integer;
   job.is_minimal := nullif(p_type.is_minimal, false);
   job.created_at := p_now;

@@ -82,7 +82,7 @@ begin
     when p_item.outcome in ('retry', 'lost') and v_job.attempts >= v_job.max_attempts then 'attempts_spent'
     when p_item.outcome in ('retry', 'lost') and v_job.deadline_at <= p_now then 'deadline_passed'
     when p_item.outcome = 'lost'
-      and coalesce(v_job.lost_attempts, 0) + 1 >= (queue.setting('lost_attempts_max'))::integer then 'lost_too_often' end;
+      and v_job.lost_attempts + 1 >= (queue.setting('lost_attempts_max'))::integer then 'lost_too_often' end;
   v_made.act := case
     when p_item.outcome = 'completed' then 'failed' -- its result is too large
     when v_job.cancel_requested_at is not null or p_item.outcome = 'cancelled' then 'cancelled'
@@ -238,7 +238,7 @@ begin
       error_data = case when a.is_done then null when a.message is null then j.error_data
         else queue.public_error(a.problem) end,
       attempts = greatest(0, j.attempts - (a.act in ('snoozed', 'released', 'waiting'))::integer),
-      lost_attempts = case when a.act = 'lost' then coalesce(j.lost_attempts, 0) + 1 else j.lost_attempts end,
+      lost_attempts = j.lost_attempts + (a.said = 'lost')::integer,
       run_ms = coalesce(j.run_ms, 0) + case when a.act = 'released' then 0
         else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,

@@ -79,7 +79,7 @@ language plpgsql immutable as $$
 begin
   return to_jsonb(p_job) - '{lane,ord,worker,is_minimal}'::text[] || jsonb_build_object(
     'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
-    'tags', coalesce(p_job.tags, '{}'), 'lost_attempts', coalesce(p_job.lost_attempts, 0));
+    'tags', coalesce(p_job.tags, '{}'));
 end;
 $$;
 
@@ -289,7 +289,8 @@ begin
 end;
 $$;
 
--- The next p_slice jobs of a list in its order, before p_before, as SQL.
+-- The next p_slice jobs of a list in its order, before p_before, as SQL. As a range: an index of ids alone, read past
+-- whatever else there is, cannot serve it.
 create function queue.list_from(p_filter jsonb, p_workspaces uuid[], p_ids uuid[], p_before uuid, p_slice integer)
 returns text
 language plpgsql stable as $$
@@ -307,13 +308,13 @@ begin
     return concat(format('select j.* from public.jobs as j where j.id between %L and %L', rpad(v_hex, 32, '0'),
       rpad(v_hex, 32, 'f')), v_own, v_before, ' order by j.id desc limit ', p_slice);
   elsif v_head is not null then
-    return concat(format('select j.* from public.jobs as j where j.%I = %L', v_head, p_filter ->> v_head), v_own,
-      v_before, format(' order by j.%I desc, j.id desc limit %s', v_head, p_slice));
+    return concat(format('select j.* from public.jobs as j where j.%I between %L and %2$L', v_head,
+      p_filter ->> v_head), v_own, v_before, format(' order by j.%I desc, j.id desc limit %s', v_head, p_slice));
   elsif p_workspaces is null then
     return concat('select j.* from public.jobs as j where true', v_before, ' order by j.id desc limit ', p_slice);
   end if;
   return concat('select j.* from unnest(', quote_literal(p_workspaces), '::uuid[]) as w (id) cross join lateral (',
-    'select * from public.jobs as j where j.workspace_id = w.id', v_before,
+    'select * from public.jobs as j where j.workspace_id between w.id and w.id', v_before,
     ' order by j.workspace_id desc, j.id desc limit ', p_slice, ') as j order by j.id desc limit ', p_slice);
 end;
 $$;
