@@ -1,0 +1,231 @@
+# ruff: noqa: E501 - queries stay on one line
+"""Cost is flat: blocks that calls touch beside 100,000 waiting jobs, 10,000 tenants and 10,000 keys."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.support.databases import Database
+from tests.support.engine import ACME, GLOBEX, Engine
+
+pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
+
+#: What the planner may know when a session makes its plans: all, nothing, or that every table is empty.
+STATISTICS = {
+    "all": "analyze",
+    "none": "delete from pg_statistic; update pg_class set reltuples = -1 where relkind = 'r'",
+    "empty": "delete from pg_statistic; update pg_class set reltuples = 0 where relkind in ('r', 'i') and relnamespace in (select oid from pg_namespace where nspname in ('queue', 'public', 'realtime'))",
+}
+FILL = "insert into public.jobs (workspace_id, job_type, concurrency_key) select {workspace}, {job_type}, {key} from generate_series(1, {count}) as n"
+
+
+def fill(
+    engine: Engine,
+    count: int,
+    *,
+    workspace: str = f"'{ACME}'",
+    job_type: str = "'work'",
+    key: str = "null",
+) -> None:
+    """Insert many jobs, a thousand a statement."""
+    for _ in range(max(1, count // 1000)):
+        engine.run(
+            FILL.format(workspace=workspace, job_type=job_type, key=key, count=min(count, 1000))
+        )
+
+
+def settle_down(engine: Engine, rounds: int = 1) -> None:
+    """Open what enqueues have noted, and let the server tidy up."""
+    for _ in range(rounds):
+        engine.lease(1)
+    engine.run("vacuum")
+
+
+def blocks(engine: Engine, statement: str, *values: Any) -> int:
+    """Blocks of a call, at the third try of a session of its own; rolled back."""
+    found = []
+    with engine.beside() as other:
+        for _ in range(3):
+            other.run("begin")
+            found.append(other.blocks(statement, *values))
+            other.run("rollback")
+    return min(found)
+
+
+def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
+    """Blocks of one lease call, as a later call of a tick."""
+    wanted = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": limit, **request}
+    return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(wanted))
+
+
+@pytest.fixture
+def crowded(seeded: Database) -> Engine:
+    """100,000 waiting jobs of a tenant; a thousand that have ended."""
+    engine = Engine(seeded, seeded.session())
+    engine.run("set statement_timeout = '300s'")
+    engine.register("work", lease_seconds=600)
+    engine.enqueue_many(1000, workspace=GLOBEX)
+    engine.run_all(rounds=5)
+    for _ in range(100):
+        engine.rpc(
+            "enqueue_jobs",
+            p_workspace_id=ACME,
+            p_jobs=[{"job_type": "work"}] * 1000,
+            p_return="ids",
+        )
+    settle_down(engine)
+    return engine
+
+
+@pytest.mark.parametrize("known", STATISTICS)
+def test_calls_beside_100_000_waiting_jobs_cost_what_they_cost_beside_none(
+    crowded: Engine, known: str
+) -> None:
+    """By any statistics; the first page of a list and a place in the queue too."""
+    crowded.run(STATISTICS[known])
+    last = crowded.one(
+        "select id::text from public.jobs where workspace_id = %s order by id desc limit 1", ACME
+    )
+    found = {
+        "enqueue": blocks(crowded, "select public.enqueue_job(%s, 'work')", ACME),
+        "lease": lease_blocks(crowded),
+        "lease of 50": lease_blocks(crowded, 50) / 50,
+        "get": blocks(crowded, "select public.get_job(%s)", last),
+        "list": blocks(
+            crowded,
+            "select public.list_jobs(%s::jsonb, p_limit => 20)",
+            json.dumps({"workspace_id": ACME}),
+        ),
+        "list of few": blocks(
+            crowded,
+            "select public.list_jobs(%s::jsonb, p_limit => 20)",
+            json.dumps({"workspace_id": ACME, "state": ["running"]}),
+        ),
+        "list of another": blocks(
+            crowded,
+            "select public.list_jobs(%s::jsonb, p_limit => 20)",
+            json.dumps({"workspace_id": GLOBEX, "status": ["completed"]}),
+        ),
+    }
+    budget = {
+        "enqueue": 120,
+        "lease": 260,
+        "lease of 50": 40,
+        "get": 40,
+        "list": 500,
+        "list of few": 200,
+        "list of another": 500,
+    }
+    assert {name: count for name, count in found.items() if count > budget[name]} == {}
+    bounded = {
+        "count": blocks(crowded, "select public.count_jobs(%s)", ACME),
+        "explain": blocks(crowded, "select public.explain_job(%s)", last),
+        "health": blocks(crowded, "select public.queue_health()"),
+    }
+    assert {name: count for name, count in bounded.items() if count > 60_000} == {}
+
+
+def test_a_lease_beside_ten_thousand_waiting_tenants_reads_a_few(engine: Engine) -> None:
+    """As many turns as it asks for jobs."""
+    engine.run("set statement_timeout = '300s'")
+    engine.run(
+        "insert into public.workspaces (id, name) select md5(n::text)::uuid, 'T' from generate_series(1, 10000) as n"
+    )
+    for start in range(0, 10_000, 1000):
+        engine.run(
+            FILL.format(
+                workspace=f"md5((n + {start})::text)::uuid",
+                job_type="'work'",
+                key="null",
+                count=1000,
+            )
+        )
+    for _ in range(600):
+        engine.lease(1)
+        if not engine.one("select exists (select from queue.notes)"):
+            break
+    engine.run("vacuum analyze")
+
+    assert lease_blocks(engine) <= 300
+    assert lease_blocks(engine, 20) <= 1500
+
+
+def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Engine) -> None:
+    """A gate hides what cannot run; nothing is set aside."""
+    engine.run("set statement_timeout = '300s'")
+    engine.register("keyed", key_concurrency=1)
+    for start in range(0, 10_000, 1000):
+        engine.run(
+            FILL.format(
+                workspace=f"'{ACME}'",
+                job_type="'keyed'",
+                key=f"'k' || (n + {start}) / 2",
+                count=1000,
+            )
+        )
+    while engine.lease(500, job_types=["keyed"]):
+        pass
+    engine.run("vacuum analyze")
+
+    assert lease_blocks(engine, job_types=["keyed"]) <= 300
+    free = engine.enqueue(job_type="keyed", concurrency_key="free")
+    assert [lease["job"]["id"] for lease in engine.lease(5, job_types=["keyed"])] == [free]
+
+
+def test_an_idle_lease_writes_nothing_and_takes_no_transaction_id(engine: Engine) -> None:
+    """Idle workers would use up ids, and fill the log, by asking."""
+    engine.stop_clock()
+    tick = str(uuid.uuid4())
+    engine.lease_call(1, tick_id=tick)
+    engine.run("begin")
+    assert engine.lease_call(1, tick_id=tick, call=2)["leases"] == []
+    assert engine.one("select pg_current_xact_id_if_assigned()") is None
+    engine.run("rollback")
+    assert lease_blocks(engine) <= 100
+
+
+def test_a_job_of_a_full_key_is_leased_by_the_settlement_of_the_one_before(engine: Engine) -> None:
+    """In the very call that frees it."""
+    engine.register("keyed", key_concurrency=1)
+    first, second = engine.enqueue_many(2, job_type="keyed", concurrency_key="k")
+    lease = engine.lease_one()
+    assert lease["job"]["id"] == first
+    request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": 1}
+    item = {"job_id": first, "fence": lease["fence"], "outcome": "completed"}
+    answer = engine.rpc("settle_jobs", p_request={"items": [item], "lease": request})
+    assert [given["job"]["id"] for given in answer["lease"]["leases"]] == [second]
+
+
+def test_a_completed_default_job_keeps_few_bytes(engine: Engine) -> None:
+    """In all tables and indexes together, the feed of some hours aside."""
+    engine.run("set statement_timeout = '300s'")
+    kept = "select sum(pg_total_relation_size(c.oid)) from pg_class c where c.relkind = 'r' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and c.relname <> 'feed'"
+
+    def live(count: int) -> int:
+        for _ in range(count // 500):
+            engine.rpc(
+                "enqueue_jobs",
+                p_workspace_id=ACME,
+                p_jobs=[{"job_type": "work", "payload": {"to": "a@b.test", "n": 1}}] * 500,
+                p_return="ids",
+            )
+            engine.settle_all(
+                [
+                    {
+                        "job_id": lease["job"]["id"],
+                        "fence": lease["fence"],
+                        "outcome": "completed",
+                        "result": {"ok": True},
+                    }
+                    for lease in engine.lease(500)
+                ]
+            )
+            engine.run("vacuum queue.ready, queue.leases, public.jobs")
+        return int(engine.one(kept))
+
+    before = live(2000)
+    assert (live(6000) - before) / 6000 <= 500

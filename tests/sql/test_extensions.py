@@ -1,0 +1,94 @@
+# ruff: noqa: E501 - queries stay on one line
+"""What a project may switch on later: pg_cron, pg_net, the Vault, Realtime's policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, Engine, refusal
+from tests.support.extensions import PG_CRON, PG_NET, VAULT, create, drop
+
+URL, TOKEN = "https://jobs.example.com/api/jobs/worker", "a-token-of-enough-characters"
+GUESTS = 'drop policy if exists "minutehand: guests follow their session" on realtime.messages'
+
+
+@pytest.fixture(autouse=True)
+def _switched_off_again(engine: Engine) -> Iterator[None]:
+    yield
+    engine.run("reset role")
+    drop(engine.connection)
+
+
+def test_what_is_installed_later_is_attached_by_a_call(engine: Engine) -> None:
+    """Which may be made again at any time."""
+    assert engine.rpc("attach_extensions")["pg_cron"] == "absent"
+    create(engine.connection, PG_CRON)
+    for _ in range(2):
+        done = engine.rpc("attach_extensions")
+        assert (done["pg_cron"], done["problems"]) == ("attached", {})
+    assert sorted(engine.rows("select jobname from cron.job")) == [
+        "minutehand-tick",
+        "minutehand-tidy",
+    ]
+
+
+def test_policies_come_back(engine: Engine) -> None:
+    """A project made before Realtime was there; a policy that somebody removed."""
+    engine.run(GUESTS)
+    assert engine.rpc("attach_extensions")["realtime"] == "attached"
+    assert (
+        engine.one(
+            "select count(*) from pg_policies where tablename = 'messages' and policyname like 'minutehand:%'"
+        )
+        == 2
+    )
+
+
+def test_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
+    """And the answer says whose refusal it was."""
+    create(engine.connection, PG_CRON)
+    engine.run(
+        "create or replace function cron.schedule(job_name text, schedule text, command text) returns bigint language plpgsql as $$ begin raise exception 'not here'; end $$"
+    )
+    engine.run(GUESTS)
+
+    done = engine.rpc("attach_extensions")
+    assert (done["pg_cron"], done["realtime"]) == ("not_attached", "attached")
+    assert done["problems"] == {"pg_cron": "not here (P0001)"}
+
+
+def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engine: Engine) -> None:
+    """Without AWS nobody else would wake it for a browser's insert."""
+    create(engine.connection, PG_CRON, PG_NET, VAULT)
+    engine.rpc("connect_worker", p_url="https://old.example.com/x", p_token=TOKEN + "0")
+    made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
+    assert (made["pg_cron"], made["pg_net"], made["url"]) == ("attached", "attached", URL)
+
+    with engine.member(ADA) as ada:
+        ada.run(
+            "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')",
+            ACME,
+            ADA,
+        )
+
+    assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
+        (URL, f"Bearer {TOKEN}")
+    ]
+    assert engine.one("select count(*) from vault.secrets") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "extensions", "answer"),
+    [("jobs.example.com", TOKEN, (PG_NET, VAULT), "invalid_argument"), (URL, "x" * 15, (PG_NET, VAULT), "invalid_argument"), (URL, TOKEN, (VAULT,), "extension_missing")],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(
+    engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: str
+) -> None:
+    """At once, and not at night when nothing is invoked."""
+    create(engine.connection, *extensions)
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("connect_worker", p_url=url, p_token=token)
+    assert refusal(refused.value)[1] == answer

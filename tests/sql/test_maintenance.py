@@ -1,0 +1,211 @@
+# ruff: noqa: E501 - requests stay on one line
+"""Maintenance is bounded, guarded and alone; and a queue that is a year old costs what a new one costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.engine import ACME, GLOBEX, Engine, handle
+
+SIZES = """
+select c.oid::regclass::text from pg_class as c
+where c.relkind = 'r' and c.relnamespace in ('queue'::regnamespace, 'public'::regnamespace)
+"""
+
+
+def sizes(engine: Engine) -> dict[str, int]:
+    """Rows of every table."""
+    return {table: engine.one(f"select count(*) from {table}") for table in engine.rows(SIZES)}
+
+
+def test_one_maintains_at_a_time_and_the_others_are_told(engine: Engine) -> None:
+    """They would only wait for its locks."""
+    with engine.beside() as other:
+        other.run("begin")
+        other.rpc("run_maintenance", p_request={})
+        assert engine.rpc("run_maintenance", p_request={}).get("busy") is True
+        other.run("rollback")
+
+
+def test_a_task_that_fails_stops_no_other_and_is_shown(engine: Engine) -> None:
+    """Noted with its error, and tried again."""
+    engine.run(
+        "create function queue.broken() returns trigger language plpgsql as 'begin raise division_by_zero; end'"
+    )
+    engine.run(
+        "create trigger broken before insert on queue.stats for each row execute function queue.broken()"
+    )
+    job_id = engine.enqueue(delay_seconds=5)
+    engine.advance(6)
+    engine.maintain()
+
+    assert engine.rpc("explain_job", p_job_id=job_id)["reason"] != "due"
+    [failing] = engine.rpc("queue_health")["failing_maintenance"]
+    assert failing["name"] == "statistics"
+    engine.run("drop trigger broken on queue.stats; drop function queue.broken()")
+    engine.advance(4000)
+    engine.maintain()
+    engine.advance(4000)
+    assert engine.rpc("queue_health")["failing_maintenance"] == []
+
+
+def test_a_job_that_someone_holds_keeps_no_other(engine: Engine) -> None:
+    """Due jobs, expired leases and retention skip what is locked, and come back for it."""
+    held, free = engine.enqueue(delay_seconds=5), engine.enqueue(delay_seconds=5)
+    engine.advance(6)
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select 1 from public.jobs where id = %s for update", held)
+        engine.maintain()
+        assert [lease["job"]["id"] for lease in engine.lease(5)] == [free]
+        other.run("commit")
+    engine.advance(1)
+    assert [lease["job"]["id"] for lease in engine.lease(5)] == [held]
+
+
+def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
+    """Live jobs stay whatever their age, and children while their parent waits for them."""
+    engine.rpc(
+        "set_settings",
+        p_settings={"retention_days": {"completed": 1, "cancelled": 1, "failed": 10}},
+    )
+    done, failed, live, parent = engine.enqueue_many(4)
+    by_id = {lease["job"]["id"]: lease for lease in engine.lease(4)}
+    engine.settle(by_id[done], logs=[{"level": "info", "message": "m"}])
+    engine.settle(by_id[failed], "failed", error={"type": "E", "message": "m"})
+    engine.settle(by_id[live], "snoozed", delay_seconds=86400 * 30)
+    [child, other] = engine.spawn(by_id[parent], "s", [{"job_type": "work"}] * 2)
+    engine.settle(
+        by_id[parent], "waiting", wait={"kind": "children", "name": "s", "job_ids": [child, other]}
+    )
+    engine.settle(engine.lease(1)[0])
+
+    def left() -> set[str]:
+        for _ in range(3):
+            engine.advance(3700)
+            engine.maintain()
+        return {str(one) for one in engine.rows("select id from public.jobs")}
+
+    engine.advance(2 * 86400)
+    assert left() == {failed, live, parent, child, other}
+    engine.advance(10 * 86400)
+    assert left() == {live, parent, child, other}
+    assert engine.one("select count(*) from public.job_logs") == 0
+
+
+def some_life(engine: Engine, day: int) -> None:
+    """A day of everything that leaves rows."""
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(3, workspace=workspace)
+        engine.enqueue(
+            workspace=workspace,
+            job_type="keyed",
+            concurrency_key=f"k{day}",
+            idempotency_key=f"i{day}",
+            session_id=f"s{day}",
+            unique={"key": f"u{day}"},
+            tags=[f"t{day}"],
+        )
+        engine.enqueue(workspace=workspace, job_type="rated", concurrency_key=f"k{day}")
+        engine.rpc("emit_event", p_workspace_id=workspace, p_name=f"e{day}")
+    leases = engine.lease(20, worker=f"w{day}")
+    outcomes = ("completed", "failed", "retry", "cancelled", "waiting", "snoozed")
+    wait = {"kind": "event", "name": "w", "event": f"e{day}"}
+    for number, lease in enumerate(leases):
+        engine.report(
+            lease,
+            progress={"percentage": 1},
+            logs=[{"level": "info", "message": "m"}],
+            steps=[{"name": "s", "result": 1}],
+        )
+        engine.settle(
+            lease,
+            outcomes[number % 6],
+            wait=wait,
+            error={"type": "E", "message": f"m{day}"},
+            delay_seconds=60,
+        )
+    engine.rpc(
+        "begin_worker_run",
+        p_request={
+            "run_id": f"00000000-0000-4000-8000-{day:012}",
+            "worker_id": "w",
+            "most": 9,
+            "seconds": 60,
+        },
+    )
+    engine.advance(4000)
+    engine.run_all()
+    engine.rpc("run_maintenance", p_request={"budget_ms": 5000})
+
+
+def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
+    """Each has an owner in maintenance: what four months leave, the next leave too."""
+    engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
+    engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
+    engine.rpc(
+        "put_webhook",
+        p_workspace_id=ACME,
+        p_webhook={
+            "url": "https://example.com/x",
+            "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
+        },
+    )
+    engine.rpc(
+        "set_settings",
+        p_settings={
+            "retention_days": {"completed": 5, "cancelled": 5, "failed": 5},
+            "feed_hours": 24,
+        },
+    )
+    engine.run(
+        "create or replace function queue.new_id() returns uuid language sql volatile as $$ select (left(queue.id_at(queue.clock())::text, 14) || '7' || substr(gen_random_uuid()::text, 16))::uuid $$"
+    )
+    engine.run(
+        "create or replace function queue.new_ids(p_count integer) returns uuid[] language sql volatile as 'select array(select queue.new_id() from generate_series(1, p_count) order by 1)'"
+    )
+    seen: list[dict[str, int]] = []
+    for window in range(3):
+        for day in range(12):
+            some_life(engine, 100 * window + day)
+            engine.advance(10 * 86400 - 4000)
+            for _ in range(2):
+                engine.maintain()
+        seen.append(sizes(engine))
+
+    grown = {
+        table: (seen[1][table], count)
+        for table, count in seen[2].items()
+        if count > 1.1 * seen[1][table] + 5
+    }
+    assert grown == {}
+
+
+@pytest.mark.parametrize("tables", [["queue.feed"], ["queue.ticks", "queue.workers"]])
+def test_what_is_kept_for_a_time_goes_with_it(engine: Engine, tables: list[str]) -> None:
+    """The feed some hours, runs of workers a day."""
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    before = {table: engine.one(f"select count(*) from {table}") for table in tables}
+    assert all(before.values())
+    engine.advance(110 * 86400)
+    for _ in range(3):
+        engine.advance(3700)
+        engine.maintain()
+    left: dict[str, Any] = {table: engine.one(f"select count(*) from {table}") for table in tables}
+    assert {table: count for table, count in left.items() if count} == {}
+
+
+def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
+    """An idle queue costs one query a tick; what is due is done at once."""
+    engine.maintain()
+    assert engine.lease_call(1, call=2)["maintenance"] is False
+    engine.enqueue(delay_seconds=30)
+    answer = engine.lease_call(1, call=2)
+    assert 0 < answer["next_due_in_ms"] <= 30_000
+    engine.advance(31)
+    assert engine.lease_call(1, call=2)["maintenance"] is True
+    lease = engine.lease_one()
+    assert handle(lease)
