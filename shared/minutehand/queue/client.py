@@ -492,7 +492,7 @@ class UserQueue:
 
     async def change_many(
         self,
-        action: Literal[cancel, retry],
+        action: Literal["cancel", "retry"],
         workspace_id: WorkspaceId | str,
         where: Mapping[str, Any],
         *,

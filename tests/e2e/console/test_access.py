@@ -76,7 +76,6 @@ PATHS = [
     "/schedules",
     "/webhooks",
     "/members",
-    "/activity",
     "/accounts",
     "ACCOUNT",
     "IMPORT",
