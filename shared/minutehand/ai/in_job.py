@@ -13,7 +13,14 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from minutehand.ai.errors import AnswerUnusable, LanguageModelError
-from minutehand.ai.language_model import Completion, LanguageModel, OnText, Prompt, Usage
+from minutehand.ai.language_model import (
+    Completion,
+    LanguageModel,
+    Material,
+    OnText,
+    Prompt,
+    Usage,
+)
 from minutehand.queue.errors import ProcessorError
 
 Value = TypeVar("Value")
@@ -114,6 +121,14 @@ async def ask(
             if attempt == tries:
                 raise AnswerUnusable(str(error), text=error.text, usage=spent) from error
             ctx.log("warning", "Asking the model again", reason=str(error))
+            # mended once: it is told what was wrong with its answer
+            wrong = Material("Your answer before", error.text[:4000] or "(none)", derived=True)
+            note = f"Your answer before could not be used: {error}. Answer again."
+            prompt = replace(
+                prompt,
+                instructions=f"{prompt.instructions}\n\n{note}",
+                material=[*prompt.material, wrong],
+            )
             continue
         ctx.cost_usd += usage.cost_usd or 0.0
         return Answer(value, completion, together(spent, usage))
