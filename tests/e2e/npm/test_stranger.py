@@ -166,10 +166,6 @@ AROUND = {
         "declare const workspace_id: string;\n"
         "declare const draw: (...state: (string | number | null | undefined)[]) => void;",
     ),
-    "shared/minutehand_apps/chat/README.md": (
-        'import { watchSession } from "minutehand";\n'
-        "declare const [id, onEvent, draw]: [string, () => void, (jobs: object) => void];",
-    ),
 }
 
 
