@@ -4,7 +4,8 @@ import { callRoute, filled, request, supabase, unwrap } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
 /** @import { Job } from "../../lib/jobs/types.js" */
-/** @import { Json, Routes } from "./routes.js" */
+/** @import { Json } from "../../lib/calls.js" */
+/** @import { Routes } from "./routes.js" */
 /** @typedef {{apollo_source?: string, [name: string]: Json}} Metadata */
 /**
  * @typedef {{id: string, workspace_id: string, name: string, domain: string | null, industry: string | null,
