@@ -553,8 +553,3 @@ export async function people(ids) {
   return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
 }
 
-export const invitations = {
-  list: route("GET /api/invitations"),
-  accept: route("POST /api/invitations/{workspace_id}/accept"),
-  decline: route("POST /api/invitations/{workspace_id}/decline"),
-};

@@ -100,8 +100,7 @@ select queue.bound_rows(to_regclass(format('queue.%I', q.relation)), 'max_' || q
 from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true),
   ('pauses', 'pauses', 500, false), ('batches', 'batches', 10000, false),
   ('named_events', 'events', 100000, false), ('sessions', 'sessions', 100000, false),
-  ('guest_sessions', 'guest_sessions', 10000, false), ('invitations', 'invitations', 1000, false),
-  ('member_changes', 'member_changes', 100000, false)) as q (relation, name, most, for_all)
+  ('guest_sessions', 'guest_sessions', 10000, false)) as q (relation, name, most, for_all)
 -- some are missing where tenants are an application's own
 where to_regclass(format('queue.%I', q.relation)) is not null;
 

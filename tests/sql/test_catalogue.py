@@ -25,7 +25,7 @@ MEMBERS = {
     "replay_job", "job_replays", "edit_job",
     "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
-    "own_workspace", "list_invitations", "accept_invitation", "decline_invitation", "set_member", "remove_member", "list_members", "list_workspaces",
+    "own_workspace", "list_workspaces",
     "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
     "guest_session_jobs", "guest_session_events", "guest_session_feed", "open_guest_session", "close_guest_session",
     "job_trace", "queue_series", "people",

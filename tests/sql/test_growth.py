@@ -213,7 +213,6 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
     engine.rpc("emit_event", p_workspace_id=workspace, p_name="e")
     batch = engine.rpc("create_batch", p_workspace_id=workspace)["batch_id"]
     with engine.member(ADA) as ada:
-        ada.rpc("set_member", p_workspace_id=workspace, p_email="new@example.com")
         ada.rpc(
             "pause_jobs",
             p_request={"kind": "workspace_type", "name": "doc", "workspace_id": workspace},

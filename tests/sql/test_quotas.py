@@ -23,8 +23,6 @@ MADE: dict[str, Callable[[Engine, int], object]] = {
     "max_events": lambda e, n: e.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}"),
     "max_sessions": lambda e, n: e.enqueue(session_id=f"s{n}"),
     "max_guest_sessions": lambda e, n: e.rpc("open_guest_session", p_workspace_id=ACME, p_options={"user_id": EVE}),
-    "max_invitations": lambda e, n: e.rpc("set_member", p_workspace_id=ACME, p_email=f"nobody{n}@example.com"),
-    "max_member_changes": lambda e, n: e.rpc("set_member", p_workspace_id=ACME, p_email=f"nobody{n}@example.com"),
 }  # fmt: skip
 
 
@@ -58,7 +56,7 @@ def test_what_a_workspace_may_have_is_said_to_it(engine: Engine) -> None:
     quotas = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
     most = {
         "schedules": 1000, "webhooks": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
-        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000,
+        "guest_sessions": 10_000, "artefacts": 10_000,
     }  # fmt: skip
 
     assert {name: quotas[f"max_{name}"]["max"] for name in most} == most

@@ -48,7 +48,7 @@ MENU = {
     name: f"/{name}"
     for name in (
         "jobs", "types", "logs", "operations", "failures", "schedules", "webhooks",
-        "members", "benchmarks", "chat", "accounts", "plans", "trainings",
+        "benchmarks", "chat", "accounts", "plans", "trainings",
     )
 }  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"

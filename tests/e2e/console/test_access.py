@@ -75,7 +75,6 @@ PATHS = [
     "/failures",
     "/schedules",
     "/webhooks",
-    "/members",
     "/accounts",
     "ACCOUNT",
     "IMPORT",

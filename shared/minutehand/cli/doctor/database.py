@@ -370,40 +370,15 @@ def members(target: Target) -> Finding:
              (select count(distinct m.user_id) from queue.tenant_members as m
               join auth.users as u on u.id = m.user_id)"""
     )
-    own = target.ask("select to_regclass('queue.invitations') is not null")[0][0]
-    create = "minutehand workspaces create NAME --manager MAIL"
-    if not own:
-        if tenants and people:
-            return ok(f"{tenants} tenants, {people} people")
-        return warn(
-            f"{tenants} tenants with {people} people: no one can use the queue yet",
-            f"check the views {target.schemas.engine}.tenants and tenant_members",
-        )
-    if not tenants:
-        return fail("no workspace exists yet: no one can use the service", create)
-    unmanaged = target.ask(
-        """select t.name,
-             exists (select from queue.invitations as i
-               where i.workspace_id = t.id and i.role = 'manager' and i.expires_at > now())
-           from queue.tenants as t where not exists (
-             select from queue.tenant_members as m join auth.users as u on u.id = m.user_id
-             where m.workspace_id = t.id and m.role = 'manager')
-           and t.id::text not in (select s.value #>> '{}' from queue.settings as s
-             where s.name like '%\\_guest\\_workspace' and s.value <> 'null') -- made for guests
-           order by 2, 1"""
+    if tenants and people:
+        return ok(f"{tenants} tenants, {people} people")
+    if target.ask("select to_regclass('public.workspace_members') is not null")[0][0]:
+        create = "minutehand workspaces create NAME --manager MAIL"
+        return fail("no one belongs to a workspace yet: no one can use the service", create)
+    return warn(
+        f"{tenants} tenants with {people} people: no one can use the queue yet",
+        f"check the views {target.schemas.engine}.tenants and tenant_members",
     )
-    if unmanaged:
-        name, is_invited = unmanaged[0]
-        if is_invited:
-            return warn(
-                f"the manager of {name} is invited and has not signed in yet",
-                f"minutehand members list --workspace {name!r}, and ask that person to sign up",
-            )
-        return warn(
-            f"workspace {name} has no manager with an account",
-            f"minutehand members add MAIL --role manager --operator --workspace {name!r}",
-        )
-    return ok(f"{tenants} workspaces, {people} people")
 
 
 @CHECKS.add("storage", needs=NEEDS, after=MIGRATED)
