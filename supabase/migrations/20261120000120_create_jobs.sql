@@ -42,7 +42,6 @@ create table public.jobs (
   tags text[] not null default '{}',
   unique_key text,
   parent_id uuid,
-  batch_id uuid,
   replay_of uuid,
   replay_from text,
   cancel_requested_at timestamptz,
@@ -77,7 +76,6 @@ create index jobs_by_workspace on public.jobs (workspace_id, created_at, id);
 create index jobs_by_session on public.jobs (session_id, created_at, id) where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, created_at, id) where parent_id is not null;
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
-create index jobs_by_batch on public.jobs (batch_id, created_at, id) where batch_id is not null;
 -- after them: of indexes that cost alike, as all do while statistics say that the table is empty, the
 -- planner takes the latest, and jobs_by_workspace serves an id by reading all of it
 alter table public.jobs add primary key (id);
@@ -119,7 +117,6 @@ comment on column public.jobs.concurrency_key is 'Jobs of a type that share a ke
 comment on column public.jobs.tags is 'Words to find it by, at most 20 of 1 to 100 characters; see queue.job_tags.';
 comment on column public.jobs.unique_key is 'Only one such job at a time, see enqueue_job; null for none.';
 comment on column public.jobs.parent_id is 'The job that spawned it.';
-comment on column public.jobs.batch_id is 'The batch it belongs to.';
 comment on column public.jobs.replay_of is 'The job it is a replay of; null for none.';
 comment on column public.jobs.replay_from is 'The step of that job from which it runs again; null for its start.';
 comment on column public.jobs.cancel_requested_at is 'When a cancel was requested while it ran, UTC; null otherwise.';

@@ -226,14 +226,6 @@ create table queue.deadlines (
 create index deadlines_by_time on queue.deadlines (deadline_at);
 comment on table queue.deadlines is 'Live jobs that have a deadline.';
 
-create table queue.batch_members (
-  job_id uuid primary key, -- the job
-  batch_id uuid not null, -- its batch
-  workspace_id uuid not null -- the tenant: two may have chosen the same id
-);
-create index batch_members_by_batch on queue.batch_members (batch_id, workspace_id);
-comment on table queue.batch_members is 'Live jobs of batches: a closed batch without any is finished.';
-
 create table queue.leases (
   job_id uuid primary key, -- the job
   fence bigint not null, -- fencing token: each write of the holder must show it
@@ -440,15 +432,15 @@ comment on table queue.sessions is E'Which workspace a session id belongs to: th
 
 create table queue.signals (
   id bigint generated always as identity primary key, -- identity
-  -- check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id; orphans: end
+  -- check: look at job_id; ended: job_id ended; event: an event was emitted; orphans: end
   -- the live children of job_id
   kind text not null,
-  job_id uuid, -- the job or batch
+  job_id uuid, -- the job
   workspace_id uuid, -- tenant of an event
   name text, -- name of an event
   -- who wrote it: a check is made by a later transaction, see queue.due_signals
   xid xid8 not null default pg_current_xact_id(),
-  constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch', 'orphans'))
+  constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'orphans'))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 create index signals_by_workspace on queue.signals (workspace_id, id);
 comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by maintenance.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
@@ -472,21 +464,6 @@ create table queue.spawns (
   primary key (job_id, name)
 );
 comment on table queue.spawns is 'Children created by each spawn, so that a repeat creates none.';
-
-create table queue.batches (
-  id uuid not null, -- identity within the tenant: callers choose it, and two tenants may choose the same
-  workspace_id uuid not null, -- the tenant
-  callback jsonb, -- {job_type, payload, …} enqueued once at the end; null for none
-  callback_job_id uuid, -- the job the callback became
-  closed_at timestamptz, -- when no more jobs may join
-  finished_at timestamptz, -- when its last job ended
-  problem text, -- why the callback could not be enqueued; null when it was
-  created_at timestamptz not null default queue.clock(), -- when it was created
-  primary key (id, workspace_id)
-);
-create index batches_by_end on queue.batches (finished_at) where finished_at is not null;
-create index batches_by_workspace on queue.batches (workspace_id);
-comment on table queue.batches is 'Jobs enqueued together, with a callback when all have ended.';
 
 create table queue.stat_deltas (
   id bigint generated always as identity primary key, -- identity

@@ -7,7 +7,7 @@ create type queue.enqueue_item as (
   delay_seconds double precision, max_attempts integer, idempotency_key text, idempotency_ttl_seconds double precision,
   concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz, timeout_seconds double precision,
   backoff jsonb, after jsonb, after_failed text, "unique" jsonb, debounce_seconds double precision,
-  batch_id uuid, traceparent text, schema_version integer, user_id uuid, tags text[]
+  traceparent text, schema_version integer, user_id uuid, tags text[]
 );
 comment on type queue.enqueue_item is 'The options of a job to enqueue.';
 
@@ -410,7 +410,7 @@ declare
 begin
   with placed as materialized (
     select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at,
-      scheduled_for, deadline_at, batch_id,
+      scheduled_for, deadline_at,
       queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id
     from public.jobs where id = any (p_ids)),
   known as materialized (select id from queue.open_partitions(array(
@@ -440,9 +440,6 @@ begin
   limited as (
     insert into queue.deadlines (job_id, deadline_at)
     select id, deadline_at from placed where deadline_at is not null and status in ('pending', 'waiting')),
-  joined as (
-    insert into queue.batch_members (job_id, batch_id, workspace_id)
-    select id, batch_id, workspace_id from placed where batch_id is not null and status in ('pending', 'waiting')),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
     select v_now, job_type, workspace_id, 'enqueued', count(*) from placed group by 2, 3)
@@ -515,7 +512,6 @@ begin
     and t.job_created_at = r.created_at and t.job_id = r.id;
   delete from queue.deferred where job_id = any (v_ids);
   delete from queue.deadlines where job_id = any (v_ids);
-  delete from queue.batch_members where job_id = any (v_ids);
   delete from queue.leases where job_id = any (v_ids);
   delete from queue.waits where job_id = any (v_ids);
   delete from queue.steps where job_id = any (v_ids);
@@ -533,8 +529,6 @@ begin
   insert into queue.signals (kind, job_id, workspace_id)
   select 'ended', r.id, r.workspace_id from removed as r
   where exists (select 1 from queue.dependencies as d where d.after_id = r.id)
-  union
-  select 'batch', r.batch_id, r.workspace_id from removed as r where r.batch_id is not null and r.finished_at is null
   union
   select 'orphans', c.parent_id, c.workspace_id from public.jobs as c
   where c.parent_id = any (v_ids) and c.finished_at is null;
@@ -626,7 +620,7 @@ begin
   if p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
   elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
-    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number',
+    return array['400', 'invalid_argument', 'after must name at most 1000 jobs',
       'after'];
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
     return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
@@ -746,7 +740,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_later_job is 'Refuse a job that a schedule or a batch is to enqueue later unless it could be enqueued now. p_within comes before the field''s name.';
+comment on function queue.check_later_job is 'Refuse a job that a schedule is to enqueue later unless it could be enqueued now. p_within comes before the field''s name.';
 
 create function queue.replace_pending(p_holders jsonb, p_items queue.enqueue_item[], p_now timestamptz) returns uuid[]
 language plpgsql set search_path = '' as $$
@@ -809,23 +803,6 @@ begin
 end;
 $$;
 comment on function queue.depend is 'Make a job that is about to be inserted wait for others of its workspace.';
-
-create function queue.join_batches(p_workspace_id uuid, p_batch_ids uuid[]) returns void
-language plpgsql set search_path = '' as $$
-declare
-  v_batch uuid;
-begin
-  for v_batch in select distinct b from unnest(p_batch_ids) as b order by 1 loop
-    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id)
-    on conflict (id, workspace_id) do nothing;
-    perform 1 from queue.batches where id = v_batch and workspace_id = p_workspace_id and closed_at is null for share;
-    if not found then
-      perform queue.refuse(409, 'invalid_state', 'the batch is closed', v_batch::text);
-    end if;
-  end loop;
-end;
-$$;
-comment on function queue.join_batches is 'Create the batches that do not exist yet; refuse closed ones.';
 
 create function queue.plain_item(p_item jsonb, p_within text default '') returns jsonb
 language plpgsql immutable set search_path = '' as $$
@@ -1008,8 +985,6 @@ begin
     end if;
   end loop;
 
-  perform queue.join_batches(p_workspace_id, array(
-    select distinct items.batch_id from unnest(p_items) as items where items.batch_id is not null));
   if exists (select from unnest(p_items) as items where items.session_id is not null) then
     perform queue.claim_sessions(p_workspace_id, array(
       select distinct items.session_id from unnest(p_items) as items where items.session_id is not null));
@@ -1017,7 +992,7 @@ begin
   return v_waiting;
 end;
 $$;
-comment on function queue.tie_items is 'Tie new jobs to their parents, dependencies, batches and sessions; return which of them wait for others.';
+comment on function queue.tie_items is 'Tie new jobs to their parents, dependencies and sessions; return which of them wait for others.';
 
 create function queue.insert_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz
@@ -1068,7 +1043,7 @@ language plpgsql set search_path = '' as $$
 begin
   insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
     priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
-    idempotency_key, concurrency_key, unique_key, parent_id, batch_id, traceparent, last_seq, tags)
+    idempotency_key, concurrency_key, unique_key, parent_id, traceparent, last_seq, tags)
   select new.id, p_workspace_id, coalesce(p_user_id, items.user_id), items.session_id,
     coalesce(items.queue, types.queue), items.job_type, coalesce(items.payload, '{}'),
     coalesce(items.schema_version, types.schema_version), case when new.waiting then 'waiting' else 'pending' end,
@@ -1078,7 +1053,7 @@ begin
       else items.scheduled_for end,
     p_now + make_interval(secs => items.ordinality * 1e-6), p_now, items.deadline_at, items.timeout_seconds,
     items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
-    items.batch_id, coalesce(items.traceparent, (select queue.request_trace())),
+    coalesce(items.traceparent, (select queue.request_trace())),
     case when types.events = 'full' then 1 else 0 end,
     case types.tagged_by when '{}' then coalesce(items.tags, '{}')
       else queue.tags_of(types.tagged_by, items.payload, items.tags) end
@@ -1187,6 +1162,9 @@ declare
   v_user uuid := queue.check_caller(p_workspace_id);
   v_warning text;
 begin
+  if p_items @? '$[*] ? (exists(@.after) || exists(@.after_failed))' then -- functions of apps alone may
+    perform queue.refuse(400, 'invalid_argument', 'unknown option: after', 'after');
+  end if;
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
     where jsonb_typeof(i.value) = 'object'));
   return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk) || jsonb_build_object('warning', v_warning);
@@ -1384,7 +1362,7 @@ begin
     (v_done -> 'wake')::boolean, v_done ->> 'warning');
 end;
 $$;
-comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags; a service''s also user_id.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key belonged to an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
+comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, unique, debounce_seconds, traceparent, schema_version, tags; a service''s also user_id.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key belonged to an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql

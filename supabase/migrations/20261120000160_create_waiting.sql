@@ -62,10 +62,9 @@ begin
   on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.settle_items has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);
-  delete from queue.batch_members where job_id = any (p_ids);
   insert into queue.signals (kind, job_id, workspace_id)
   select 'ended', j.id, j.workspace_id from public.jobs as j
-  where j.id = any (p_ids) and (j.parent_id is not null or j.batch_id is not null
+  where j.id = any (p_ids) and (j.parent_id is not null
     or exists (select 1 from queue.dependencies as d where d.after_id = j.id));
   v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
   if cardinality(v_bad) > 0 then
@@ -99,45 +98,6 @@ begin
 end;
 $$;
 comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own and return its id, or raise lock_not_available rather than wait for another transaction.\n\nThe caller then leaves it to the next call of maintenance.';
-
-create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
-declare
-  v_batch queue.batches;
-  v_looked text[] := '{}'; -- id and tenant of each
-  v_callback uuid;
-begin
-  for v_batch in
-    select * from queue.batches where id = any (p_ids) and closed_at is not null and finished_at is null
-    order by id for update skip locked
-  loop
-    v_callback := null;
-    if not exists (
-        select 1 from queue.batch_members where batch_id = v_batch.id and workspace_id = v_batch.workspace_id) then
-      begin -- a callback that no longer fits its type's schema must not stop the others
-        if v_batch.callback is not null then
-          v_callback := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
-        end if;
-        update queue.batches set finished_at = p_now, callback_job_id = v_callback
-        where id = v_batch.id and workspace_id = v_batch.workspace_id;
-      exception
-        when lock_not_available or deadlock_detected or serialization_failure then
-          continue; -- it would have to wait: no failure of the callback's
-        when others then
-          update queue.batches set finished_at = p_now, problem = sqlerrm
-          where id = v_batch.id and workspace_id = v_batch.workspace_id;
-      end;
-    end if;
-    v_looked := v_looked || (v_batch.id || '/' || v_batch.workspace_id);
-  end loop;
-  -- a later call checks the batches again that are locked, or whose callback would wait
-  insert into queue.signals (kind, job_id, workspace_id)
-  select distinct 'batch', id, workspace_id from queue.batches
-  where id = any (p_ids) and closed_at is not null and finished_at is null
-    and id || '/' || workspace_id <> all (v_looked);
-end;
-$$;
-comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Never waits. An id that several tenants chose means the batches of all.';
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
@@ -210,68 +170,6 @@ end;
 $$;
 comment on function public.emit_event is E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, whether it comes before or after the wait; a repeat changes nothing.';
 
-create function public.create_batch(p_workspace_id uuid, p_callback jsonb default null) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
-declare
-  v_id uuid := queue.new_id();
-  v_field text;
-begin
-  perform queue.may_steer(p_workspace_id);
-  if p_callback is not null then
-    if jsonb_typeof(p_callback) <> 'object' then
-      perform queue.refuse(400, 'invalid_argument', 'callback must be an object', 'callback');
-    end if;
-    select key into v_field from jsonb_object_keys(p_callback) as key
-    where key <> all (array['job_type', 'payload', 'queue', 'priority', 'max_attempts', 'concurrency_key',
-      'session_id', 'timeout_seconds', 'backoff', 'unique', 'delay_seconds', 'traceparent'])
-      and (key <> 'user_id' or auth.uid() is not null) limit 1;
-    if found then
-      perform queue.refuse(400, 'invalid_argument',
-        format('a callback cannot set the option %s', left(v_field, 80)), 'callback.' || left(v_field, 80));
-    end if;
-    perform queue.check_later_job(p_callback, 'callback.');
-  end if;
-  insert into queue.batches (id, workspace_id, callback) values (v_id, p_workspace_id,
-    p_callback || case when auth.uid() is null then '{}' else jsonb_build_object('user_id', auth.uid()) end);
-  return jsonb_build_object('batch_id', v_id);
-exception
-  when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse_value('the callback', 'callback', sqlerrm);
-end;
-$$;
-comment on function public.create_batch is E'Create a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who created the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
-
-create function public.close_batch(p_batch_id uuid, p_workspace_id uuid default null) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
-declare
-  v_batch queue.batches;
-  v_owners uuid[];
-begin
-  v_owners := array(select b.workspace_id from queue.batches as b
-    where b.id = p_batch_id and (p_workspace_id is null or b.workspace_id = p_workspace_id)
-      and (b.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()));
-  if cardinality(v_owners) = 0 then
-    perform queue.refuse(404, 'batch_not_found', 'no such batch', p_batch_id::text);
-  elsif cardinality(v_owners) > 1 then
-    perform queue.refuse(400, 'invalid_argument', 'several of your workspaces have a batch of this id: name the one',
-      'workspace_id');
-  end if;
-  select * into v_batch from queue.batches where id = p_batch_id and workspace_id = v_owners[1] for update;
-  if v_batch.closed_at is null then
-    update queue.batches set closed_at = queue.clock() where id = p_batch_id and workspace_id = v_owners[1]
-    returning * into v_batch;
-    insert into queue.signals (kind, job_id, workspace_id) values ('batch', p_batch_id, v_owners[1]);
-    perform queue.request_wake();
-  end if;
-  return jsonb_build_object('batch_id', v_batch.id) || to_jsonb(v_batch) - 'id';
-end;
-$$;
-comment on function public.close_batch is E'Close a batch: no more jobs may join, and the callback is enqueued when the last one has ended: {batch_id, workspace_id, callback, callback_job_id, closed_at, finished_at, problem, created_at}. Idempotent.\n\np_workspace_id is needed when several of the caller''s workspaces have a batch of this id.';
-
 create function queue.visible_job(p_job_id uuid) returns public.jobs
 language plpgsql stable set search_path = '' as $$
 declare
@@ -286,5 +184,4 @@ end;
 $$;
 comment on function queue.visible_job is 'The job, if the caller may see it; see queue.refuse_job.';
 
-select queue.allow('authenticated, service_role', 'public.answer_job', 'public.emit_event', 'public.create_batch',
-  'public.close_batch');
+select queue.allow('authenticated, service_role', 'public.answer_job', 'public.emit_event');

@@ -418,11 +418,6 @@ begin
     join queue.waits as w on w.workspace_id = any (array[s.workspace_id]) and w.event_name = any (array[s.name])
     where s.id = any (v_ids) and s.kind = 'event' limit 1000);
   perform queue.end_waits(v_edges.touched || v_checked || v_receivers, p_now);
-  perform queue.finish_batches(array(
-    select j.batch_id from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
-    where s.id = any (v_ids) and s.kind = 'ended' and j.batch_id is not null
-    union
-    select s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'batch'), p_now);
   v_orphans := queue.end_orphans(array(
     select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'orphans'), 1000, p_now);
   delete from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_late) and case s.kind

@@ -418,7 +418,7 @@ begin
     returning a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.said, a.wait, a.cost_usd,
       a.act, a.problem, a.run_at, a.is_end, a.is_error, a.message, a.is_done, a.wait_ms, a.own_run_ms, j.id,
       j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
-      j.created_at, num_nonnulls(j.parent_id, j.batch_id, j.unique_key, j.deadline_at) > 0 as is_tied),
+      j.created_at, num_nonnulls(j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied),
   filed as (
     insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
     select m.workspace_id, m.act, m.created_at, m.id, m.job_type, p_now from moved as m where m.is_end),

@@ -142,8 +142,6 @@ begin
   if v_ids is null then
     return 0;
   end if;
-  insert into queue.batch_members (job_id, batch_id, workspace_id)
-  select id, batch_id, workspace_id from public.jobs where id = any (v_ids) and batch_id is not null;
   insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
   select p_now, job_type, workspace_id, 'redriven', count(*) from public.jobs where id = any (v_ids) group by 2, 3;
   perform queue.place(v_ids, p_now);

@@ -153,7 +153,7 @@ create table queue.kept_rows (
 comment on table queue.kept_rows is 'Tables of the engine whose rows are kept for a time, and how long.';
 
 insert into queue.kept_rows (relation, since, keep) values
-  ('job_keys', 'expires_at', '0'), ('ticks', 'started_at', '1 day'), ('batches', 'finished_at', '30 days'),
+  ('job_keys', 'expires_at', '0'), ('ticks', 'started_at', '1 day'),
   ('schedule_slots', 'fired_at', '30 days'),
   ('last_deliveries', 'made_at', '7 days'),
   ('caller_buckets', 'refilled_at', '1 hour'), ('workers', 'seen_at', '30 days'), ('type_minutes', 'minute', '1 hour'),

@@ -35,8 +35,6 @@ begin
     return query select 'prefix', null::uuid, null;
   elsif p_filter ? 'parent_id' then
     return query select 'parent', null::uuid, null;
-  elsif p_filter ? 'batch_id' then
-    return query select 'batch', null::uuid, null;
   elsif p_filter ? 'session_id' then
     return query select 'session', null::uuid, null;
   elsif p_filter ? 'tag' then
@@ -57,7 +55,7 @@ begin
 end;
 $$;
 comment on function queue.list_sources is E'The sources that a list is read from and merged of.\n\nOne index or '
-  'narrow table per state and workspace, or the one of a tag, session, parent, batch or part of an id.';
+  'narrow table per state and workspace, or the one of a tag, session, parent or part of an id.';
 
 create function queue.in_order(p_as anyelement, p_query text) returns setof anyelement
 language plpgsql stable set search_path = ''
@@ -85,7 +83,6 @@ language sql stable set search_path = '' as $$
     ' and queue = ' || quote_literal(p_filter ->> 'queue'),
     ' and session_id = ' || quote_literal(p_filter ->> 'session_id'),
     ' and parent_id = ' || quote_literal(p_filter ->> 'parent_id'),
-    ' and batch_id = ' || quote_literal(p_filter ->> 'batch_id'),
     ' and tags @> array[' || quote_literal(p_filter ->> 'tag') || ']',
     ' and payload @> ' || quote_literal(p_filter -> 'payload'),
     ' and finished_at >= ' || quote_literal(p_filter ->> 'finished_after'),
@@ -119,7 +116,7 @@ language plpgsql stable set search_path = '' as $$
 declare
   v_filter jsonb := queue.list_filter(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue',
     'session_id',
-    'parent_id', 'batch_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
+    'parent_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
     'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'version', 'search',
       'ids', 'id_prefix', 'internal']);
   v_word text;
@@ -157,14 +154,14 @@ begin
       perform queue.may_read(v_named);
     end if;
     return array(select w from queue.my_workspaces() as w where v_named is null or w = v_named);
-  elsif v_named is null and not p_filter ?| array['ids', 'id_prefix', 'parent_id', 'batch_id', 'session_id'] then
+  elsif v_named is null and not p_filter ?| array['ids', 'id_prefix', 'parent_id', 'session_id'] then
     perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
   end if;
   return case when v_named is not null then array[v_named] end;
 end;
 $$;
 comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, the one of '
-  'them that is named (else 404), or the one that the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
+  'them that is named (else 404), or the one that the service names.\n\nNull for all of them: the service''s search by id, session or parent.';
 
 create function queue.list_from(
   p_source queue.list_source, p_filter jsonb, p_workspaces uuid[], p_place queue.list_place
@@ -175,7 +172,7 @@ declare
     'live_jobs'); -- in the order of lists
   v_at constant text := case when v_narrow then 'w.job_created_at' else 'j.created_at' end;
   v_id constant text := case when v_narrow then 'w.job_id' else 'j.id' end;
-  v_head constant text := case when p_source.source in ('session', 'parent', 'batch')
+  v_head constant text := case when p_source.source in ('session', 'parent')
     then format('j.%s_id', p_source.source) end;
   v_value constant text := case when v_head is not null
     then quote_literal(p_filter ->> (p_source.source || '_id')) end;
@@ -326,7 +323,7 @@ $$;
 comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; pass next '
   'as p_cursor to continue, as it is.\n\nA job in a list has no payload, result or error_data: glimpse is a line of '
   'its payload, error_message has at most 500 characters; get_job has them whole.\n\nFilter: workspace_id, status […], state […] (queued, scheduled, retrying, '
-  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, payload '
+  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, tag, payload '
   '{field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, error '
   '(part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, tag, '
   'idempotency key or id, or of a payload up to 8 kB as text), ids, id_prefix (6 to 32 digits; then in order of ids). Reads at '

@@ -98,7 +98,7 @@ comment on function queue.bound_rows is E'Bound the rows of a table with a works
 
 select queue.bound_rows(to_regclass(format('queue.%I', q.relation)), 'max_' || q.name, q.most, q.for_all)
 from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true),
-  ('pauses', 'pauses', 500, false), ('batches', 'batches', 10000, false),
+  ('pauses', 'pauses', 500, false),
   ('named_events', 'events', 100000, false), ('sessions', 'sessions', 100000, false),
   ('guest_sessions', 'guest_sessions', 10000, false)) as q (relation, name, most, for_all)
 -- some are missing where tenants are an application's own

@@ -32,7 +32,7 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 EMPTIED = (
     "public.jobs", "queue.signals", "queue.named_events", "queue.partitions", "queue.turns", "queue.openings", "queue.ticks",
-    "queue.buckets", "queue.batches", "queue.attempts", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
+    "queue.buckets", "queue.attempts", "queue.pauses", "queue.job_keys", "queue.stat_deltas",
     "queue.parked",
 )  # fmt: skip
 SWEEP = "; ".join(f"delete from {table}" for table in EMPTIED)
@@ -339,28 +339,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.results.pop(job_id, None)
 
         self.call(index, lambda s: s.rpc("retry_job", p_job_id=job_id), note, hold=hold)
-
-    @precondition(lambda self: self.jobs)
-    @rule(index=sessions_, pick=fractions)
-    def run_after(self, index: int, pick: float) -> None:
-        job_id = self.some_job(pick)
-        options = {"after": [job_id], "after_failed": self.random.choice(["fail", "run", "cancel"])}
-
-        def note(answer: Any) -> None:
-            if isinstance(answer, dict):
-                self.jobs[answer["job"]["id"]] = self.jobs[job_id]
-
-        self.call(
-            index,
-            lambda s: s.rpc(
-                "enqueue_job",
-                p_workspace_id=self.jobs[job_id],
-                p_job_type="plain",
-                p_options=options,
-            ),
-            note,
-            hold=False,
-        )
 
     @precondition(lambda self: self.jobs)
     @rule(pick=fractions)

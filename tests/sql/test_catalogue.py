@@ -23,7 +23,7 @@ ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = {
     "enqueue_job", "enqueue_jobs", "get_job", "explain_job", "cancel_job", "retry_job", "answer_job", "cancel_jobs", "retry_jobs",
     "replay_job", "job_replays", "edit_job",
-    "emit_event", "create_batch", "close_batch", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
+    "emit_event", "job_attempts", "job_steps", "pause_jobs", "queue_stats", "event_feed", "session_feed",
     "open_stream", "put_schedule", "delete_schedule", "list_schedules", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits",
     "own_workspace", "list_workspaces",
     "next_runs", "list_jobs", "sort_jobs", "count_jobs", "dead_letters", "list_job_types", "get_job_type", "search_logs",
@@ -243,14 +243,14 @@ def test_each_way_to_insert_a_job_names_every_column(
     every = inserted("insert_jobs")
     own = set(re.findall(r"new\.(\w+) := (?:null|\d|')", source["check_insert"]))
     # after is a state and rows of its own
-    ties = {"status", "unique_key", "parent_id", "batch_id"}
+    ties = {"status", "unique_key", "parent_id"}
     alone = {"id", "workspace_id", "user_id", "queue", "job_type", "payload", "schema_version", "max_attempts", "created_at", "updated_at", "traceparent", "last_seq", "tags"}  # fmt: skip
     assert every | own == columns
     assert inserted("enqueue_one") == every - ties
     assert inserted("insert_plain") == alone
     [single] = re.findall(r"'\{([\w,\s]+)\}'", source["is_single"])
     assert options - set(re.split(r",\s*", single)) == {
-        "job_type", "payload", "parent_id", "batch_id", "after", "after_failed", "unique", "debounce_seconds"
+        "job_type", "payload", "parent_id", "after", "after_failed", "unique", "debounce_seconds"
     }  # fmt: skip
 
 

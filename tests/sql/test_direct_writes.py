@@ -55,11 +55,11 @@ def test_every_new_job_keeps_the_trace_of_its_request(engine: Engine, sent: str)
 
     engine.run(INSERT, ACME, "work")
     engine.enqueue()
-    engine.enqueue(after=[engine.enqueue(traceparent="own")])
+    engine.enqueue(traceparent="own")
     engine.enqueue_many(1)
 
     kept = sorted(row or "" for row in engine.rows("select traceparent from public.jobs"))
-    assert kept == sorted([TRACE if sent == TRACE else ""] * 4 + ["own"])
+    assert kept == sorted([TRACE if sent == TRACE else ""] * 3 + ["own"])
 
 
 ANOTHERS_PAST = {
@@ -379,26 +379,6 @@ def test_a_trigger_of_ones_own_may_set_what_the_caller_did_not(engine: Engine) -
     assert engine.one("select count(*) from queue.deferred") == 2
 
 
-def test_a_statement_may_end_what_it_inserts(engine: Engine) -> None:
-    """Before the triggers that admit it ran: its batch ends, its history has no gap."""
-    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
-    engine.run(
-        "with made as (insert into public.jobs (workspace_id, job_type, deadline_at, batch_id)"
-        " values (%s, 'work', now() + interval '1 hour', %s) returning id)"
-        " select public.cancel_job(id) from made",
-        ACME,
-        batch,
-    )
-    engine.rpc("close_batch", p_batch_id=batch)
-    engine.lease_call(0)
-
-    assert engine.one("select finished_at is not null from queue.batches")
-    assert engine.rows("select type from public.job_events order by seq") == [
-        "job.created",
-        "job.cancelled",
-    ]
-
-
 def test_a_member_cancels_by_update_in_every_state(engine: Engine) -> None:
     """The same effects as cancel_job."""
     pending, deferred = engine.enqueue(priority=900), engine.enqueue(delay_seconds=60)
@@ -425,7 +405,6 @@ def test_cancel_by_update_reaches_the_children_and_the_dependants(engine: Engine
     """The tree rule does not depend on the function."""
     parent = engine.enqueue()
     [child] = engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
-    dependant = engine.enqueue(after=[child], after_failed="cancel")
 
     with engine.member(ADA) as ada:
         ada.run("update public.jobs set status = 'cancelled' where id = %s", parent)
@@ -433,7 +412,6 @@ def test_cancel_by_update_reaches_the_children_and_the_dependants(engine: Engine
     engine.lease_call(0)
 
     assert engine.status(child) == "cancelled"
-    assert engine.status(dependant) == "cancelled"
 
 
 def test_a_member_reschedules_and_reprioritises_while_pending(engine: Engine) -> None:
@@ -549,7 +527,7 @@ def test_another_tenants_rows_do_not_exist(engine: Engine) -> None:
             assert said[0][0] == "PT404"
         for call in (
             ("enqueue_job", {"p_job_type": "work"}), ("enqueue_jobs", {"p_jobs": [{"job_type": "work"}]}),
-            ("cancel_jobs", {"p_filter": {"tag": "x"}}), ("emit_event", {"p_name": "x"}), ("create_batch", {}), ("queue_stats", {}),
+            ("cancel_jobs", {"p_filter": {"tag": "x"}}), ("emit_event", {"p_name": "x"}), ("queue_stats", {}),
         ):  # fmt: skip
             for workspace in (ACME, missing):
                 with pytest.raises(psycopg.Error) as refused:
@@ -581,7 +559,6 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
     def make(n: int) -> tuple[list[str], dict[str, Any]]:
         given: dict[str, Any] = {
             "tags": ["t"],
-            "batch_id": ACME,
             "deadline_at": "2199-01-01T00:00:00Z",
         }
         ids = [
@@ -597,7 +574,7 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
         log = {"level": "info", "message": "x"}
         engine.report(running, steps=[{"name": "s", "result": 1}], step={"name": "t"}, logs=[log])
         engine.spawn(running, "c", [{"job_type": "work", "delay_seconds": 60}])
-        return [*ids, engine.enqueue(after=ids[-1:], delay_seconds=9)], running
+        return [*ids, engine.enqueue(delay_seconds=9)], running
 
     def counts() -> dict[str, int]:
         return {table: engine.one(f"select count(*) from {table}") for table in tables}

@@ -80,15 +80,6 @@ def test_each_kind_of_waiting_is_named(engine: Engine) -> None:
         job_id = engine.enqueue()
         engine.settle(engine.lease_one(), "waiting", wait=wait)
         assert reason(engine, job_id) == word
-    first = engine.enqueue(delay_seconds=99)
-    ended = engine.enqueue()
-    last = engine.enqueue(after=[first, ended])
-    engine.settle(engine.lease_one())
-    said = explain(engine, last)
-    assert (said["reason"], said["data"]["live"]) == ("waiting_for_jobs", 1)
-    assert said["sentence"] == "It runs after 2 other jobs, of which 1 have not ended."
-    engine.run("delete from public.jobs where id = %s", first)
-    assert explain(engine, last)["data"]["live"] == 0, "what is gone is not waited for"
 
 
 def test_an_end_says_how_it_came_about(engine: Engine) -> None:
@@ -100,15 +91,12 @@ def test_an_end_says_how_it_came_about(engine: Engine) -> None:
         engine.settle(engine.lease_one(), outcome, error={"type": "E", "message": "m"})
         said = explain(engine, job_id)
         assert (said["reason"], said["sentence"].endswith(end)) == (outcome, True)
-    parent = engine.enqueue()
+    engine.enqueue()
     lease = engine.lease_one()
     [child] = engine.spawn(lease, "s", [{"job_type": "work"}])
-    after = engine.enqueue(after=[parent], after_failed="cancel")
     engine.settle(lease, "failed", error={"type": "E", "message": "m"})
     engine.maintain()
     assert explain(engine, child)["sentence"].endswith(" because its parent ended.")
-    because = " because a job it was to run after did not complete."
-    assert explain(engine, after)["sentence"].endswith(because)
 
 
 def test_pauses_say_who_and_why(engine: Engine) -> None:

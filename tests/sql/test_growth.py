@@ -130,7 +130,7 @@ def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine)
         "1 day": "ticks guest_sessions",
         "7 days": "last_deliveries",
         "8 days": "stat_minutes",
-        "30 days": "batches schedule_slots workers named_events",
+        "30 days": "schedule_slots workers named_events",
         "31 days": "stat_hours message_minutes",
     }
 
@@ -211,7 +211,6 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
     )
     engine.rpc("open_guest_session", p_workspace_id=workspace, p_options={"user_id": ADA})
     engine.rpc("emit_event", p_workspace_id=workspace, p_name="e")
-    batch = engine.rpc("create_batch", p_workspace_id=workspace)["batch_id"]
     with engine.member(ADA) as ada:
         ada.rpc(
             "pause_jobs",
@@ -219,7 +218,7 @@ def leave_rows_everywhere(engine: Engine, workspace: str) -> None:
         )
     jobs = [
         {**keyed(n, job_type="work", payload={"n": n}, unique={"key": str(n)}), "session_id": "s",
-         "tags": ["t"], "batch_id": batch, "deadline_at": "2090-01-01T00:00:00Z"}
+         "tags": ["t"], "deadline_at": "2090-01-01T00:00:00Z"}
         for n in range(6)
     ]  # fmt: skip
     engine.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=jobs)

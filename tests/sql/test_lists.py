@@ -51,11 +51,9 @@ def test_half_a_cursor_is_refused_by_its_name(engine: Engine, cursor: Any) -> No
 def settle_some(engine: Engine) -> None:
     """Put a job into every state, some into several, in both workspaces."""
     engine.register("other")
-    first = engine.enqueue(session_id="s1")
+    engine.enqueue(session_id="s1")
     for workspace, job_type, n in itertools.product([ACME, GLOBEX], ["work", "other"], range(9)):
         more: dict[str, Any] = {}
-        if n == 0:
-            more["after"] = [first] if workspace == ACME else []
         engine.enqueue(
             workspace=workspace,
             job_type=job_type,
@@ -168,25 +166,14 @@ def test_running_jobs_are_the_members_own_and_all_for_the_service(engine: Engine
         assert ada.rows(running) == [jobs[ACME]]
 
 
-def test_children_and_batches_are_listed_at_every_age(engine: Engine) -> None:
+def test_children_are_listed_at_every_age(engine: Engine) -> None:
     """Also those that ended long ago."""
     engine.enqueue()
     parent = engine.lease_one()
     children = engine.spawn(parent, "all", [{"job_type": "work", "payload": {}} for _ in range(4)])
-    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
-    batched = [engine.enqueue(batch_id=batch) for _ in range(4)]
     engine.run_all()
 
     assert pages(engine, parent_id=parent["job"]["id"]) == sorted(children, reverse=True)
-    assert pages(engine, batch_id=batch, status=["completed"]) == sorted(batched, reverse=True)
-
-
-def test_jobs_that_wait_for_others_are_listed_by_age(engine: Engine) -> None:
-    """They wait before they are inserted, and are as old as the others all the same."""
-    first = engine.enqueue()
-    ids = [engine.enqueue(after=[first]) for _ in range(5)]
-
-    assert pages(engine, limit=2, workspace_id=ACME, status=["waiting"]) == ids[::-1]
 
 
 def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) -> None:

@@ -70,7 +70,6 @@ DIRECTED: dict[str, Callable[[Engine], None]] = {
         limit={"max_concurrency": 1},
         prepare="select 1",
     ),
-    "unseen_end_is_missed": test_waits.test_a_job_that_runs_after_one_just_ending_is_not_forgotten,
 }
 
 

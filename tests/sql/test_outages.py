@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine, handle, refusal
+from tests.support.engine import ACME, GLOBEX, Engine, handle
 
 READ = """
 select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint
@@ -155,77 +154,6 @@ def test_an_event_is_kept_for_as_long_as_a_job_has_it(engine: Engine) -> None:
 # --- dependencies ---
 
 
-def test_dependencies_are_counted_down_and_not_recounted(engine: Engine) -> None:
-    """Forty jobs after the same 250: each end costs its own edges, not all of everyone's."""
-    first = engine.enqueue_many(250)
-    engine.rpc(
-        "enqueue_jobs",
-        p_workspace_id=ACME,
-        p_jobs=[{"job_type": "work", "after": first}] * 40,
-        p_return="ids",
-    )
-    maintain_all(engine)
-    leases = engine.lease(250, call=2)
-    read = 0
-    for start in range(0, 250, 50):
-        engine.settle_all(
-            [{**handle(lease), "outcome": "completed"} for lease in leases[start : start + 50]]
-        )
-        read += rows_read(engine, lambda: maintain_all(engine))
-
-    assert len(engine.lease(100, call=2)) == 40
-    assert read <= 12 * 40 * 250
-    assert engine.one("select count(*) from queue.dependencies") == 0
-
-
-@pytest.mark.parametrize("door", ["one", "many", "children"])
-def test_a_long_after_list_is_refused_by_every_way_in(engine: Engine, door: str) -> None:
-    """With what to do instead."""
-    after = [engine.enqueue()] * 1001
-    item = {"job_type": "work", "after": after}
-
-    def enqueue() -> None:
-        if door == "one":
-            engine.enqueue(after=after)
-        elif door == "many":
-            engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])
-        else:
-            engine.spawn(engine.lease_one(), "s", [item])
-
-    with pytest.raises(psycopg.Error) as refused:
-        enqueue()
-
-    field = "after" if door == "one" else "jobs[0].after"
-    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
-    assert "a batch" in str(refused.value)
-
-
-def test_a_call_with_too_many_edges_in_all_is_refused(engine: Engine) -> None:
-    """A thousand jobs after a thousand would be a million rows in one statement."""
-    item = {"job_type": "work", "after": [engine.enqueue()] * 1000}
-
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item] * 11)
-
-    assert refusal(refused.value) == ("PT400", "invalid_argument", "after")
-
-
-def test_a_job_that_thousands_wait_for_lets_them_go_in_slices(engine: Engine) -> None:
-    """Its signal stays until the last of them is counted."""
-    first = engine.enqueue()
-    last = engine.enqueue(after=[first])
-    maintain_all(engine)
-    engine.run(
-        "insert into queue.dependencies (after_id, job_id)"
-        " select %s, ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid from generate_series(1, 5000) as n",
-        first,
-    )
-    engine.settle(engine.lease_one(call=2))
-    maintain_all(engine)
-
-    assert engine.lease_one(call=2)["job"]["id"] == last
-
-
 # --- crowds ---
 
 
@@ -243,29 +171,6 @@ def test_a_crowd_due_at_one_instant_does_not_keep_anothers_job_waiting(engine: E
 
     ready = engine.rows("select job_id::text from queue.ready where workspace_id = %s", GLOBEX)
     assert ready == [other]
-
-
-def test_a_crowd_of_signals_does_not_keep_anothers_waiting(engine: Engine) -> None:
-    """Each tenant gets a share of the places."""
-    engine.run(
-        "insert into queue.signals (kind, job_id, workspace_id)"
-        " select 'ended', gen_random_uuid(), %s from generate_series(1, 3000)",
-        ACME,
-    )
-    first = engine.enqueue(workspace=GLOBEX)
-    engine.settle(engine.lease(1, call=2)[0])
-    second = engine.enqueue(workspace=GLOBEX, after=[first])
-    oldest = engine.one("select min(id) from queue.signals")
-    engine.run(
-        "insert into queue.parked values ('signals', %s, queue.clock(), 'm', 1, queue.clock())",
-        oldest,
-    )
-
-    due = engine.one("select queue.due_signals(500)")
-    assert engine.one("select id from queue.signals where job_id = %s", second) in due
-    assert oldest not in due
-    tenants = [engine.one("select queue.some_tenants('signals', 9)") for _ in range(9)]
-    assert [sorted(map(str, found)) for found in tenants] == [[ACME, GLOBEX]] * 9
 
 
 # --- results ---

@@ -195,14 +195,13 @@ def test_lists_read_a_page(full: Engine, condition: str) -> None:
         {"status": ["completed", "failed"], "created_before": "2030-01-01T00:00:00Z"},
         {"workspace_id": ACME, "created_after": "2020-01-01T00:00:00Z"},
         {"parent_id": str(uuid.UUID(int=1))},
-        {"batch_id": str(uuid.UUID(int=2))},
         {"session_id": "many"},
         {"id_prefix": "abcdef"},
     ],
     ids=lambda filters: "+".join(filters) + ":" + "+".join(filters.get("status", [])),
 )
 def test_lists_of_every_kind_read_by_their_limit(full: Engine, filters: dict[str, Any]) -> None:
-    """Some jobs wait, older than the backlog; a family, a batch and a session are large."""
+    """Some jobs wait, older than the backlog; a family and a session are large."""
     full.run("begin")
     full.run("set local session_replication_role = replica")
     full.run(
@@ -215,9 +214,9 @@ def test_lists_of_every_kind_read_by_their_limit(full: Engine, filters: dict[str
         " select id, workspace_id, 'sleep', 'nap', created_at from public.jobs where status = 'waiting'"
     )
     full.run(
-        "update public.jobs set parent_id = %s, batch_id = %s, session_id = 'many' where id in"
+        "update public.jobs set parent_id = %s, session_id = 'many' where id in"
         " (select id from public.jobs where outcome = 'completed' and workspace_id = %s order by created_at limit 5000)",
-        str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), ACME,
+        str(uuid.UUID(int=1)), ACME,
     )  # fmt: skip
     claims = f'{{"role": "authenticated", "sub": "{ADA}"}}'
     full.run("select set_config('request.jwt.claims', %s, true)", claims)

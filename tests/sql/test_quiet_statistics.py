@@ -52,7 +52,7 @@ def fill(engine: Engine) -> dict[str, list[dict[str, Any]]]:
     engine.register("work", lease_seconds=600)
     engine.register("bad", max_attempts=1)
     engine.register("keyed", key_concurrency=1)
-    for name in ("later", "waiting", "after"):
+    for name in ("later", "waiting"):
         engine.register(name)
     for workspace, job_type, keyed, seconds, count in (
         (ACME, "work", False, -1, 20_000),
@@ -62,15 +62,6 @@ def fill(engine: Engine) -> dict[str, list[dict[str, Any]]]:
         (ACME, "waiting", False, -1, 3_000),
     ):
         engine.run(MANY, workspace, job_type, keyed, seconds, count)
-    first = engine.enqueue(job_type="later")
-    for _ in range(4):
-        engine.run(
-            "select public.enqueue_jobs(%s, (select jsonb_agg(jsonb_build_object("
-            "'job_type', 'after', 'after', jsonb_build_array(%s::text)))"
-            " from generate_series(1, 500)), 'ids')",
-            ACME,
-            first,
-        )
     settle_down(engine)
     for lease_type, outcome in (("bad", "failed"), ("work", "completed")):
         for _ in range(4):

@@ -19,7 +19,6 @@ MADE: dict[str, Callable[[Engine, int], object]] = {
     "max_schedules": lambda e, n: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": f"s{n}", "cron": "0 0 1 1 *", "job_type": "work"}),
     "max_webhooks": lambda e, n: e.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": f"https://e.com/{n}", "sealed_secret": SEALED}),
     "max_pauses": lambda e, n: e.rpc("pause_jobs", p_request={"kind": "workspace_type", "name": f"t{n}", "workspace_id": ACME}),
-    "max_batches": lambda e, n: e.rpc("create_batch", p_workspace_id=ACME),
     "max_events": lambda e, n: e.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}"),
     "max_sessions": lambda e, n: e.enqueue(session_id=f"s{n}"),
     "max_guest_sessions": lambda e, n: e.rpc("open_guest_session", p_workspace_id=ACME, p_options={"user_id": EVE}),
@@ -55,7 +54,7 @@ def test_what_a_workspace_may_have_is_said_to_it(engine: Engine) -> None:
     """As the engine is installed; apps add their own."""
     quotas = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
     most = {
-        "schedules": 1000, "webhooks": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
+        "schedules": 1000, "webhooks": 50, "pauses": 500, "events": 100_000, "sessions": 100_000,
         "guest_sessions": 10_000, "artefacts": 10_000,
     }  # fmt: skip
 
@@ -66,7 +65,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
-        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "job_tags",
+        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "unique_jobs", "job_keys", "job_tags",
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
@@ -94,7 +93,7 @@ def test_a_large_quota_is_counted_every_ten_seconds(engine: Engine) -> None:
     """A row costs what it always costs, and the overshoot is what ten seconds can make."""
     engine.stop_clock()
     engine.run("update queue.settings set value = '2001' where name = 'max_events'")
-    other = "insert into queue.row_counts values (%s, 'max_batches', 9999, queue.clock())"
+    other = "insert into queue.row_counts values (%s, 'max_pauses', 9999, queue.clock())"
     engine.run(other, ACME)
     many = (
         "insert into queue.named_events (workspace_id, name, payload)"

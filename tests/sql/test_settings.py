@@ -69,7 +69,7 @@ def test_a_new_project_has_the_defaults_that_are_documented(engine: Engine) -> N
         "user_enqueues_per_second": 50, "user_enqueues_burst": 10_000, "user_calls_at_once": 8,
         "user_stream_opens_per_second": 5, "user_stream_opens_burst": 100, "webhook_failures_max": 20,
         "max_schedules": 1000, "max_webhooks": 50,
-        "max_pauses": 500, "max_batches": 10_000, "max_events": 100_000, "max_sessions": 100_000,
+        "max_pauses": 500, "max_events": 100_000, "max_sessions": 100_000,
     }  # fmt: skip
 
     kept = dict(engine.rows("select name, value from queue.settings"))

@@ -138,13 +138,11 @@ def test_what_a_person_does_is_notified_too(engine: Engine) -> None:
     engine.settle(engine.lease_one(), "failed")
     later = engine.enqueue(delay_seconds=60)
     resumed = {"kind": "queue", "name": "default", "paused": False}
-    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
     listening(engine)
 
     calls: list[tuple[str, dict[str, Any]]] = [
         ("answer_job", {"p_job_id": job_id, "p_answer": {"answer": 1}}),
         ("emit_event", {"p_workspace_id": ACME, "p_name": "e"}),
-        ("close_batch", {"p_batch_id": batch}),
         ("retry_job", {"p_job_id": failed}),
         ("retry_job", {"p_job_id": later}),
         ("pause_jobs", {"p_request": resumed}),
@@ -153,15 +151,3 @@ def test_what_a_person_does_is_notified_too(engine: Engine) -> None:
         engine.run(FREEZE.format(ms=20 * ms))
         engine.rpc(call, **given)
         assert heard(engine) == 1, call
-
-
-def test_an_end_that_others_wait_for_is_notified(engine: Engine) -> None:
-    """The worker that settles it may be about to stop; no other has heard of what it lets run."""
-    first = engine.enqueue()
-    engine.enqueue(after=[first])
-    lease = engine.lease_one()
-    listening(engine)
-
-    engine.settle(lease)
-
-    assert heard(engine) == 1

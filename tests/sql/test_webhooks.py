@@ -519,7 +519,7 @@ def test_a_delivery_made_in_another_workspace_reaches_no_webhook(engine: Engine)
 
 @pytest.mark.parametrize("user", [BOB, ADA])
 def test_no_person_makes_a_delivery(engine: Engine, user: str) -> None:
-    """By no function: one job, many, a row, a schedule, a batch's callback."""
+    """By no function: one job, many, a row; a schedule."""
     engine.register("seal", internal=True)
     forged = {"webhook_id": ACME, "job_id": ACME, "seq": 1}
     with engine.member(user) as member:
@@ -528,7 +528,6 @@ def test_no_person_makes_a_delivery(engine: Engine, user: str) -> None:
             lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "work"}, {"job_type": t}]),
             lambda t: member.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": t, "priority": 1}]),
             lambda t: member.run("insert into public.jobs (workspace_id, job_type, status, user_id) values (%s, %s, 'pending', %s)", ACME, t, user),
-            lambda t: member.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": t, "payload": forged}),
         ]  # fmt: skip
         if user == ADA:
             schedule = {"name": "s", "cron": "* * * * *"}

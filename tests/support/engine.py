@@ -382,9 +382,6 @@ INVARIANTS = {
     "live jobs alone have a deadline to watch": """
         select coalesce(j.id, d.job_id) from public.jobs j full join queue.deadlines d on d.job_id = j.id
         where (case when j.finished_at is null then j.deadline_at end) is distinct from d.deadline_at""",
-    "live jobs alone keep their batch open": """
-        select coalesce(j.id, m.job_id) from public.jobs j full join queue.batch_members m on m.job_id = j.id
-        where (case when j.finished_at is null then j.batch_id end) is distinct from m.batch_id""",
     "a unique key is held by a live job": """
         select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
         where j.id is null or j.finished_at is not null""",

@@ -53,15 +53,12 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
         [{"first_seconds": 1, "cap_seconds": 60, "factor": 2}],
         [{"first_seconds": -1}, {"cap_seconds": 604801}, {"factor": 11}, {"x": 1}, "slow"],
     ),
-    "after": ([[]], [[SOMEONE] * 1001, "everyone", ["nobody"]]),
-    "after_failed": (["fail", "run", "cancel"], ["wait", ""]),
     "unique": (
         [{"key": ONCE}, {"key": ONCE, "until": "leased", "on_conflict": "replace"}],
         [{"key": ""}, {"key": "k" * 256}, {}, {"key": "k", "until": "ever"}, "k",
          {"key": "k", "on_conflict": "fight"}, {"key": "k", "x": 1}],
     ),
     "debounce_seconds": ([], [1, -1, 86401, "long"]),
-    "batch_id": ([SOMEONE], ["nobody"]),
     "schema_version": ([1], [0, 2, "new"]),
     "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag"]),
 }  # fmt: skip
@@ -74,7 +71,7 @@ PAIRS: list[tuple[dict[str, Any], bool]] = [
 ]
 #: Of a call, not of a row; a plain insert has no word for them.
 NOT_COLUMNS = {
-    "delay_seconds", "idempotency_ttl_seconds", "after", "after_failed", "unique",
+    "delay_seconds", "idempotency_ttl_seconds", "unique",
     "debounce_seconds",
 }  # fmt: skip
 

@@ -190,7 +190,7 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
         (
             lambda q: q.list_jobs(
                 "w", status=["failed", "failed"], job_type="t", queue="q", session_id="s",
-                parent_id="p", batch_id="b", created_after=AT, created_before=AT, search="x",
+                parent_id="p", created_after=AT, created_before=AT, search="x",
                 id_prefix="abcdef", more={"tag": "a", "state": None}, cursor=CURSOR.encode(),
                 limit=9,
             ),
@@ -198,7 +198,7 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {
                 "p_filter": {
                     "workspace_id": "w", "status": ["failed"], "job_type": "t", "queue": "q",
-                    "session_id": "s", "parent_id": "p", "batch_id": "b",
+                    "session_id": "s", "parent_id": "p",
                     "created_after": AT.isoformat(), "created_before": AT.isoformat(),
                     "search": "x", "id_prefix": "abcdef", "tag": "a",
                 },

@@ -116,19 +116,6 @@ export type Minutehand = {
   Functions: {
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
-    close_batch: Fn<
-      { p_batch_id: string; p_workspace_id?: string },
-      {
-        batch_id: string;
-        workspace_id: string;
-        callback: NewJob | null;
-        callback_job_id: string | null;
-        closed_at: string;
-        finished_at: string | null;
-        problem: string | null;
-        created_at: string;
-      }
-    >;
     close_guest_session: Fn<{ p_session_id: string }, { closed: boolean }>;
     count_jobs: Fn<
       InWorkspace & { p_filter?: Pick<JobFilter, "job_type" | "queue" | "parent_id"> },
@@ -138,7 +125,6 @@ export type Minutehand = {
         at_least: JobStatus[];
       }
     >;
-    create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
     delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;

@@ -249,7 +249,7 @@ declare
 begin
   select jsonb_agg(
     enrichment.record_job('account', accounts.id, accounts.domain)
-    || jsonb_strip_nulls(jsonb_build_object('batch_id', p_import.id, 'user_id', p_import.user_id))
+    || jsonb_strip_nulls(jsonb_build_object('user_id', p_import.user_id))
     order by accounts.id
   ) into v_jobs
   from public.accounts as accounts
