@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minutehand.config import Settings
-from minutehand.deploy.tools import find_tool
+from minutehand.deploy.build import find_tool
 from minutehand.functions.status.document import whole_document
 from minutehand.web.services import Services
 
