@@ -40,6 +40,8 @@ class Project(BaseModel):
     tenancy: Tenancy = "workspaces"
     #: The folder with the project's packages where they are not in the root, as in a monorepo.
     source: str = "src"
+    #: This checkout's own: lines of each room, see `tests/unit/test_size.py`.
+    size: dict[str, int] = Field(default={}, repr=False)
 
     @classmethod
     def at(cls, root: Path) -> Self:

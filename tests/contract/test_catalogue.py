@@ -143,9 +143,6 @@ LINTS = {
     "an RPC name with two signatures": """
         select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
         group by pronamespace, proname having count(*) > 1""",
-    "column that the Data API shows without a comment": """
-        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        where c.relkind in ('r', 'p', 'v') and c.relnamespace = 'public'::regnamespace and col_description(c.oid, a.attnum) is null""",
     "timestamp without time zone": """
         select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
         where c.relkind = 'r' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and a.atttypid = 'timestamp'::regtype""",

@@ -51,6 +51,7 @@ def test_a_packed_history_reads_as_before(engine: Engine) -> None:
 
 def test_what_may_continue_stays_in_rows(engine: Engine) -> None:
     """A failed job may run again, a session has a feed of its own, and what wrote much is few."""
+    engine.stop_clock()
     [young] = complete(engine)
     failed = engine.enqueue(max_attempts=1)
     engine.settle(engine.lease_one(), "failed")

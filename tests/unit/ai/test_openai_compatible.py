@@ -33,6 +33,12 @@ class Titled(BaseModel):
     title: str
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server and client share one loop: on a busy machine it takes more than 5 s to connect."""
+    monkeypatch.setattr("minutehand.queue.foreign.CONNECT_SECONDS", 60.0)
+
+
 def client(server: ModelServer, **options: Any) -> OpenAICompatible:
     """A client whose waits take no time."""
     waits: list[float] = options.pop("waits", [])
