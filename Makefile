@@ -91,9 +91,9 @@ truth: setup ## Hold all this against the real servers in Docker, or a project (
 CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),UV_SYSTEM_CERTS=1)
 LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --override infra/release/own.txt
 lock: setup ## Resolve the Python locks again; UPGRADE=1 takes newer versions
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/minutehand_apps/pyproject.toml -o requirements.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/minutehand_apps/pyproject.toml shared/supabase_local/pyproject.toml --all-extras --group dev -o requirements-dev.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/minutehand_apps/pyproject.toml --extra serve -o infra/container/requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra apps -o requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra apps --extra serve -o infra/container/requirements.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) --group docs -o infra/docs/requirements.lock
 
 docs: setup ## Build the documentation's site into build/docs/site; fails on a dead link
@@ -112,5 +112,5 @@ screenshots: setup ## Take the console's pictures again
 package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)
 
-dist: setup ## Build the three wheels and the npm archive into dist/
+dist: setup ## Build the wheel and the npm archive into dist/
 	@$(BIN)/python -m infra.release.wheel
