@@ -292,19 +292,6 @@ def test_what_is_kept_is_read_again_in_every_spelling(
     assert not [row for row in kept if "." in row["value"]]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_columns_filled_from_json_take_every_spelling(project: Project, spelling: str) -> None:
-    """A record's integer would refuse 7.0."""
-    row = spelled('[{"row": 7, "domain": "seven.example", "employee_count": 7}]', spelling)
-
-    project.run_sql("select enrichment.merge_accounts(%s, %s::jsonb)", ACME, row)
-
-    [kept] = project.rows(
-        "select employee_count from public.accounts where domain = 'seven.example'"
-    )
-    assert kept["employee_count"] == 7
-
-
 @pytest.mark.parametrize("number", ["7.5", "1e10"])
 def test_an_option_that_is_not_whole_is_named(caller: Caller, number: str) -> None:
     """A clear refusal, not a word of Postgres about its integers."""
