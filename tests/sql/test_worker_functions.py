@@ -31,7 +31,6 @@ WITHOUT_LEASE = {
     "beacon_key": "keeps the key there is",
     "beacon_health": "names nothing",
     "guest_key": "names nothing",
-    "chat_matching": "reads its arguments alone",
     "enrichment_finish_call": "counts a call that a lease began; what was paid is paid",
     "enrichment_abandon_call": "forgets a call that a lease began",
     "training_host_event": "is called for a signed webhook; only lets a job ask sooner",
