@@ -46,7 +46,7 @@ from minutehand.worker import (
     Worker,
 )
 from minutehand.worker.testing import ProcessorTest
-from tests.contract.model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
+from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
 from tests.support.virtual_time import LoopClock, leaping
 
 OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
@@ -336,21 +336,23 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
     assert queue.settles == []
 
 
-@pytest.mark.parametrize("before", ["cancel", None])
-def test_a_lease_that_is_lost_is_not_settled(before: str | None) -> None:
-    """Whatever else stopped its processor: the job is another's."""
-    queue = ModelQueue([Row("1", {"seconds": 100, "resists": 100}, 30.0)])
+@pytest.mark.parametrize(("before", "resists"), [("cancel", 100), (None, 100), (None, 0)])
+def test_a_lease_that_is_lost_is_not_settled(before: str | None, resists: float) -> None:
+    """Whatever else stopped its processor, which it does at the next report: it is another's."""
+    queue = ModelQueue([Row("1", {"seconds": 100, "resists": resists}, 30.0)])
     options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600)
+    world = World(queue, options)
 
     async def story() -> TickSummary:
         loop = asyncio.get_running_loop()
         if before:
             loop.call_later(1, queue.cancel, "1")
         loop.call_later(15, lambda: setattr(queue.rows["1"], "status", "failed"))
-        return await World(queue, options).tick()
+        return await world.tick()
 
     summary = leaping(story())
     assert (queue.settles, summary.lost) == ([], 1)
+    assert world.ended_at["1"] < 30 + resists
 
 
 def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> None:
