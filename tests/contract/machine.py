@@ -51,7 +51,7 @@ begin
   end loop;
 end $$
 """
-OUTCOMES = ["completed", "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"]
+OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"]
 WAITS = ("sleep", "ask", "event", "children")
 SESSIONS, HOLDS = st.integers(0, 2), st.sampled_from([False, False, True])
 FRACTIONS = st.floats(0, 1, exclude_max=True)
