@@ -56,6 +56,7 @@ def test_no_plan_is_compiled_because_a_kind_of_plan_is_off(carried: dict[str, se
 
 def test_the_tests_that_the_table_names_are_there() -> None:
     """The name of a test says what would break."""
-    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "sql").glob("test_*.py"))
+    files = [*(ROOT / "tests/sql").glob("test_*.py"), *(ROOT / "tests/contract").glob("test_*.py")]
+    tests = "".join(path.read_text("utf-8") for path in files)
 
     assert {test for *_, test in ROWS if f"def {test}(" not in tests} == set()
