@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from minutehand.local.postgres import Postgres
 from tests.contract.api import Api, serving_api
 from tests.contract.observed import breaches
 from tests.support.engine import Engine
@@ -21,23 +20,6 @@ def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
     made.register("work", lease_seconds=60)
     yield made
     assert breaches(made.connection) == {}
-
-
-@pytest.fixture(scope="session")
-def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
-    """A database and its Data API, for all tests of this process."""
-    made = Renewed(postgres)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
-def renewed(renewed_project: Renewed) -> Renewed:
-    """The same as after the seeds, whatever a test before did to it."""
-    renewed_project.renew()
-    return renewed_project
 
 
 @pytest.fixture
