@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help truth lock setup run reset test quick test-schema machine weekly mutate check format compatibility bench package dist bench-console screenshots docs
+.PHONY: help truth lock setup run reset test quick machine weekly mutate check format compatibility bench package dist bench-console screenshots docs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -43,10 +43,6 @@ test: setup ## Run every test; ARGS="-k name" narrows
 
 quick: setup ## Run the tests that need no stack, in less than a minute
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal tests/unit $(ARGS)
-
-test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
-	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
-	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
 
 machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \

@@ -8,7 +8,7 @@ import re
 import psycopg
 import pytest
 
-from tests.support.databases import SCHEMAS, Database
+from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, Engine, refusal
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, create
 
@@ -54,7 +54,7 @@ def test_pg_cron_and_pg_net_that_come_later_are_attached_once(engine: Engine) ->
     )
     assert engine.rows(
         "select jobname, schedule, command, username from cron.job where jobname = 'minutehand-tick'"
-    ) == [("minutehand-tick", "* * * * *", f"select {SCHEMAS.engine}.invoke_worker()", "postgres")]
+    ) == [("minutehand-tick", "* * * * *", "select queue.invoke_worker()", "postgres")]
     tidy = "select schedule, command from cron.job where jobname <> 'minutehand-tick'"
     schedule, command = engine.one(tidy)
     assert schedule == "17 3 * * *"
@@ -73,7 +73,7 @@ def test_a_schedule_of_an_earlier_version_is_replaced(engine: Engine) -> None:
     assert engine.rpc("attach_extensions")["pg_cron"] == "attached"
 
     assert engine.rows("select command from cron.job where jobname = 'minutehand-tick'") == [
-        f"select {SCHEMAS.engine}.invoke_worker()"
+        "select queue.invoke_worker()"
     ]
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_guarded_is_named(engine: Engine, function: str) -> None:
 
     assert engine.rows("select u::regproc::text from queue.unguarded() as u") == ["shop.a"]
     guarded = "select prosrc from pg_proc where oid = 'shop.b'::regproc"
-    assert engine.one(guarded) == f"select {SCHEMAS.engine}.refuse_revoked(); select 1 "
+    assert engine.one(guarded) == "select queue.refuse_revoked(); select 1 "
 
 
 def test_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:

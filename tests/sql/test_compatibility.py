@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.release.catalogue import catalogue, differences
-from tests.support.databases import SCHEMAS, Database
+from tests.support.databases import Database
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ from tests.support.databases import SCHEMAS, Database
 )
 def test_a_catalogue_shows_any_difference(database: Database, change: str) -> None:
     """Equal catalogues are only worth what they would notice."""
-    before = catalogue(database.url, SCHEMAS)
+    before = catalogue(database.url)
     with database.connect() as connection:
         connection.execute(change.encode())
 
-    found = differences(before, catalogue(database.url, SCHEMAS))
+    found = differences(before, catalogue(database.url))
 
     assert found
     assert all(line[0] in "-+" for line in found)

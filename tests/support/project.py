@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
 from minutehand.config import Settings
-from tests.support.databases import SCHEMAS, Database
+from tests.support.databases import Database
 from tests.support.renewed import Renewed
 
 ACME = WORKSPACE
@@ -21,7 +21,7 @@ __all__ = ["ACME", "ADA", "Gateway", "Project", "project_of_a_room", "settings_a
 
 def settings_at(url: str) -> Settings:
     """Settings of a project whose schemas have the names of this run."""
-    return scratch_settings(url, schema=SCHEMAS.clients)
+    return scratch_settings(url, schema="public")
 
 
 @dataclass

@@ -42,7 +42,7 @@ def docs(
     names = _names(Project.find())
     text = render(
         page.text,
-        Schemas(names["schema"], names["engine_schema"]),
+        Schemas(names["schema"]),
         tenant=names["tenant"],
         job_type=names["job_type"],
     )

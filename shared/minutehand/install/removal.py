@@ -95,7 +95,7 @@ def removal_sql(folder: Path) -> str:
     if not files:
         raise not_installed(folder, fix="name the project's folder")
     project = Project.at(folder)
-    schemas = Schemas(project.schema_, project.engine_schema)
+    schemas = Schemas(project.schema_)
     paths = sorted({file.path for file in files})
     texts = "\n".join(path.read_text("utf-8") for path in paths)
     made = re.findall(r"^create schema (?:if not exists )?(\w+)", texts, re.MULTILINE)
