@@ -2,9 +2,7 @@
 
 There are three templates: a hosted project before its first migration, all migrations, and the
 same with the demo users and the seeds. They are made once a day for the same sources, and each
-server, a stack's too, starts over a copy of their data folder. With `TEST_SCHEMA=minutehand` in
-the environment the last two are built under other schema names, as an install does it, and what
-tests say in SQL is renamed on its way: `make test-schema`.
+server, a stack's too, starts over a copy of their data folder.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
 from minutehand.config import Settings
@@ -52,7 +52,7 @@ class Project:
         values = {
             "workspace_id": ACME,
             "job_type": job_type,
-            "payload": psycopg.types.json.Jsonb(payload or {}),
+            "payload": Jsonb(payload or {}),
             "status": "pending",
             **columns,
         }
