@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help truth lock setup run reset test quick test-schema machine weekly mutate check format compatibility bench package dist bench-console screenshots docs
+.PHONY: help truth lock setup run reset test quick machine weekly mutate check format compatibility bench package dist bench-console screenshots docs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -38,18 +38,15 @@ reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m minutehand.local reset
 
 test: setup ## Run every test; ARGS="-k name" narrows
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS) || \
+	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
 quick: setup ## Run the tests that need no stack, in less than a minute
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal tests/unit $(ARGS)
 
-test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
-	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
-	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
-
 machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
-	  $(BIN)/python -m pytest -q -s tests/sql/test_machine.py -k random_history $(ARGS)
+	  $(BIN)/python -m pytest -q -s tests/contract/test_histories.py -k random_history $(ARGS)
 
 weekly: setup ## Run whole what `make test` runs in part: sizes, planted defects, the container
 	@WEEKLY=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m weekly $(ARGS)
@@ -90,9 +87,9 @@ truth: setup ## Hold all this against the real servers in Docker, or a project (
 CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),UV_SYSTEM_CERTS=1)
 LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --override infra/release/own.txt
 lock: setup ## Resolve the Python locks again; UPGRADE=1 takes newer versions
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/minutehand_apps/pyproject.toml -o requirements.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/minutehand_apps/pyproject.toml shared/supabase_local/pyproject.toml --all-extras --group dev -o requirements-dev.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml shared/minutehand_apps/pyproject.toml --extra serve -o infra/container/requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra apps -o requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra apps --extra serve -o infra/container/requirements.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) --group docs -o infra/docs/requirements.lock
 
 docs: setup ## Build the documentation's site into build/docs/site; fails on a dead link
@@ -111,5 +108,5 @@ screenshots: setup ## Take the console's pictures again
 package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)
 
-dist: setup ## Build the three wheels and the npm archive into dist/
+dist: setup ## Build the wheel and the npm archive into dist/
 	@$(BIN)/python -m infra.release.wheel

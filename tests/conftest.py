@@ -34,7 +34,7 @@ os.environ.pop("COLUMNS", None)
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: Long, and late in the alphabet: begun first, so that no process is left with one at the end.
 LONG_FILES = (
-    "tests/sql/test_machine.py",
+    "tests/contract/test_histories.py",
     "tests/artefact/test_package.py",
     "tests/integration/worker/test_tick.py",
 )

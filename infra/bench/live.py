@@ -68,7 +68,6 @@ def bench(folder: Path) -> Iterator[Bench]:
                 "SUPABASE_JWT_SECRET": JWT_SECRET,
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
-                "REALTIME_PLAN": "peak",
             },
             output=subprocess.DEVNULL,
         )

@@ -4,7 +4,8 @@
 import { setSchema } from "./lib/jobs/reads.js";
 import { createStore } from "./lib/store.js";
 
-/** @import { Given, JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
+/** @import { Given, Places } from "./lib/calls.js" */
+/** @import { JobTrace, ListedJob, Routes } from "./lib/routes.js" */
 /** @import { Attempt, DeadLetterGroup, Replay } from "./lib/jobs/types.js" */
 /** @typedef {"cancel" | "retry"} BulkAction */
 /** @typedef {{[name: string]: unknown}} BulkFilter */
@@ -552,8 +553,3 @@ export async function people(ids) {
   return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
 }
 
-export const invitations = {
-  list: route("GET /api/invitations"),
-  accept: route("POST /api/invitations/{workspace_id}/accept"),
-  decline: route("POST /api/invitations/{workspace_id}/decline"),
-};

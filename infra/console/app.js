@@ -18,7 +18,6 @@ import {
 import { quiet } from "./parts/button.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
-import { Invitations } from "./parts/invitations.js";
 import { lazy, useModule } from "./parts/lazy.js";
 import { openPalette, Palette } from "./parts/palette.js";
 import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
@@ -61,14 +60,12 @@ const OPERATIONS = {
     { path: "/failures", label: "Failures", icon: "warning" },
     { path: "/schedules", label: "Schedules", icon: "clock" },
     { path: "/webhooks", label: "Webhooks", icon: "send" },
-    { path: "/members", label: "Members", icon: "person" },
   ],
   routes: [
     { path: "/operations", load: () => import("./views/operations.js") },
     { path: "/failures", load: () => import("./views/failures.js") },
     { path: "/schedules", load: () => import("./views/schedules.js") },
     { path: "/webhooks", load: () => import("./views/webhooks.js") },
-    { path: "/members", load: () => import("./views/members.js") },
   ],
 };
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
@@ -269,7 +266,6 @@ function Shell({ apps, user, workspace, workspaces }) {
       </div>
     </aside>
     <main id="main" tabindex="-1">
-      <${Invitations} key=${user.id} />
       ${
         workspace
           ? html`<${View}

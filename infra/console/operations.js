@@ -55,9 +55,6 @@ export const operations = {
     rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   pause: route("POST /api/workspaces/{workspace_id}/pause"),
   resume: route("POST /api/workspaces/{workspace_id}/resume"),
-  members: route("GET /api/workspaces/{workspace_id}/members"),
-  setMember: route("PUT /api/workspaces/{workspace_id}/members/{email}"),
-  removeMember: route("DELETE /api/workspaces/{workspace_id}/members/{member}"),
   /** @type {(workspaceId: string) => Promise<Schedule[]>} */
   schedules: async (workspaceId) => (await listSchedules(workspaceId)).schedules,
   putSchedule: route("PUT /api/workspaces/{workspace_id}/schedules/{name}"),

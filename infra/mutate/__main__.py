@@ -1,7 +1,8 @@
 """`make mutate`: plant each defect in a copy of the tree, run the tests that must find it, report.
 
 `ARGS="worker:"` takes those whose part, name or file contains one of the words; `--list` only names
-them. One process: a defect that needs Postgres takes half a minute, the others a few seconds.
+them; `--contract` takes those that break a promise, and asks `tests/contract` alone. One process: a
+defect that needs Postgres takes half a minute, the others a few seconds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 import venv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from infra.mutate.defects import OF_THE_MACHINE, ROOT, Defect, defects
@@ -75,8 +77,11 @@ def run(copy: Path, tests: str) -> tuple[str, str]:
 def plant(copy: Path, defect: Defect) -> tuple[str, str]:
     """Plant it, run its tests, put the file back."""
     file = copy / defect.file
-    whole = file.read_text("utf-8")
-    file.write_text(defect.planted(whole), "utf-8")
+    try:
+        whole = file.read_text("utf-8")
+        file.write_text(defect.planted(whole), "utf-8")
+    except (OSError, ValueError) as error:  # what it breaks is written otherwise by now, or gone
+        return "broken", str(error)
     try:
         return run(copy, defect.tests)
     finally:
@@ -88,12 +93,15 @@ def main() -> int:
     reader = argparse.ArgumentParser(prog="make mutate", description=__doc__)
     reader.add_argument("words", nargs="*", help="only what contains one of them")
     reader.add_argument("--list", action="store_true", help="name them, run nothing")
+    reader.add_argument("--contract", action="store_true", help="what breaks a promise")
     given = reader.parse_args()
 
     def wanted(text: str) -> bool:
         return not given.words or any(word in text for word in given.words)
 
     chosen = [each for each in defects() if wanted(f"{each.part}: {each.name} {each.file}")]
+    if given.contract:
+        chosen = [replace(each, tests="tests/contract") for each in chosen if each.contract]
     planted = sorted(path.stem for path in OF_THE_MACHINE.glob("*.sql"))
     histories = [name for name in planted if wanted(f"machine: {name}")]
     if given.list:
@@ -116,7 +124,7 @@ def main() -> int:
         if histories:
             # its test plants each of them itself and passes if the machine finds it
             for name in histories:
-                outcome, said = run(Path(folder), f"tests/sql/test_machine.py -k [{name}]")
+                outcome, said = run(Path(folder), f"tests/contract/test_histories.py -k [{name}]")
                 outcome = {"passed": "failed", "failed": "passed"}.get(outcome, outcome)
                 came[outcome] += 1
                 print(f"{words[outcome]:8}         machine: {name}", flush=True)

@@ -8,13 +8,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = Path(__file__).parent / "defects.toml"
-#: Defects of the engine that random histories find; `tests/sql/test_machine.py` plants them itself.
+#: Defects of the engine that `tests/contract/test_histories.py` plants itself.
 OF_THE_MACHINE = ROOT / "tests" / "sql" / "defects"
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A text replaced by another in one file; `tests` are pytest's arguments."""
+    """A text replaced by another in one file; `tests` are pytest's arguments.
+
+    Attributes:
+        contract: Whether it breaks a promise: `tests/contract` alone must find it.
+    """
 
     name: str
     part: str
@@ -22,6 +26,7 @@ class Defect:
     old: str
     new: str
     tests: str
+    contract: bool = False
 
     def planted(self, text: str) -> str:
         """The file's text with the defect.

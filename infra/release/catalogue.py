@@ -12,7 +12,7 @@ from minutehand.install.rewrite import CLIENTS, ENGINE, Schemas, rewrite
 # not-null constraints have rows of their own since 18, `m` (maintain) is a privilege since 17
 QUERY = r"""
 with ours as (
-  select oid, nspname from pg_namespace where nspname in ('public', 'queue')),
+  select oid, nspname from pg_namespace where oid in (to_regnamespace('public'), to_regnamespace('queue'))),
 tables as (
   select c.*, o.nspname from pg_class c join ours o on o.oid = c.relnamespace where c.relkind in ('r', 'p', 'v', 'S'))
 select line from (
@@ -38,7 +38,7 @@ select line from (
     (select string_agg(pg_get_userbyid(r), ' ' order by r::regrole::text) from unnest(p.polroles) r),
     pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
   from pg_policy p join pg_class c on c.oid = p.polrelid join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname in ('public', 'queue', 'realtime')
+  where n.oid in (to_regnamespace('public'), to_regnamespace('queue'), to_regnamespace('realtime'))
   union all
   select format('function %s.%s(%s) owner=%s grants=%s %s', o.nspname, f.proname, pg_get_function_identity_arguments(f.oid),
     pg_get_userbyid(f.proowner), (select string_agg(a::text, ' ' order by a::text) from unnest(f.proacl) a),
@@ -54,7 +54,7 @@ select line from (
   from (select pg_identify_object(classoid, objoid, objsubid) as x, description from pg_description where objoid >= 16384) as d
   where (x).schema in (select nspname from ours) or (x).type = 'schema' and (x).identity in (select nspname from ours)
   union all
-  select format('published %s %s.%s', pubname, schemaname, tablename) from pg_publication_tables where schemaname in ('public', 'queue')
+  select format('published %s %s.%s', pubname, schemaname, tablename) from pg_publication_tables where to_regnamespace(quote_ident(schemaname)) in (to_regnamespace('public'), to_regnamespace('queue'))
   union all
   select format('role %s login=%s inherit=%s member of %s', rolname, rolcanlogin, rolinherit,
     (select string_agg(m.roleid::regrole::text, ' ' order by m.roleid::regrole::text) from pg_auth_members m where m.member = r.oid))

@@ -23,7 +23,7 @@ from infra.release.wheels import Environment
 from minutehand.install.rewrite import Schemas
 from minutehand.local.ports import reserve_port
 
-SCHEMAS = Schemas("minutehand", "minutehand_engine")
+SCHEMAS = Schemas("minutehand")
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
 #: A worker that runs until nothing is due.
 WORK = """\

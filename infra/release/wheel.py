@@ -1,4 +1,4 @@
-"""`make dist`: the wheels, and the npm archive beside them, into `dist/`; the same bytes each time.
+"""`make dist`: the wheel, and the npm archive beside it, into `dist/`; the same bytes each time.
 
 usage: python -m infra.release.wheel [--out dist]
 """

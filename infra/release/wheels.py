@@ -1,4 +1,4 @@
-"""Wheels as they are published, and an environment that has them and nothing of the checkout."""
+"""The wheel as it is published, and an environment that has them and nothing of the checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the wheels are made of.
+#: What the wheel is made of.
 PARTS = (
     "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
     ".npmrc", "CHANGELOG.md", "infra/release/resources.py", "pyproject.toml", "README.md",
@@ -43,17 +43,16 @@ def commit_instant() -> str:
 
 
 def build_wheels(source: Path, folder: Path) -> Path:
-    """Build into a folder as many wheels as that release has; the same bytes each time."""
+    """Build the release's wheel into a folder; the same bytes each time."""
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     folder.mkdir(parents=True, exist_ok=True)
-    for project in (source, *(file.parent for file in source.glob("shared/*/pyproject.toml"))):
-        list(WheelBuilder(str(project)).build(directory=str(folder), versions=["standard"]))
+    list(WheelBuilder(str(source)).build(directory=str(folder), versions=["standard"]))
     return folder
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the wheels; their dependencies are those of the tests' own."""
+    """A virtual environment with the wheel; its dependencies are those of the tests' own."""
 
     folder: Path
 

@@ -30,18 +30,17 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 from minutehand.config import ConfigurationError
-from minutehand.resources import PACKAGE, checkout
+from minutehand.resources import checkout
 
 #: Told of a module by name, and of why it cannot be used.
 OnError = Callable[[str, Exception], None]
-#: Distributions offer their apps in this group: `name = "package.of.the.app"`.
-GROUP = "minutehand.apps"
+#: The apps of the clone: not in the wheel.
+CLONES = "minutehand_apps.*"
 
 
 @dataclass(frozen=True)
@@ -118,16 +117,8 @@ def find_apps(packages: Iterable[str]) -> list[App]:
 
 @cache
 def offered_apps() -> dict[str, App]:
-    """The apps of installed distributions by name; a project has only those that it names.
-
-    A checkout is not installed: there the files say it that a wheel's entry points are made of.
-    """
-    import tomllib  # no function needs it
-
-    packages = [point.value for point in entry_points(group=GROUP)]
-    for file in PACKAGE.parent.glob("*/pyproject.toml") if checkout() else ():
-        about = tomllib.loads(file.read_text("utf-8"))["project"]
-        packages += about.get("entry-points", {}).get(GROUP, {}).values()
+    """The apps of a clone by name, none elsewhere; a project has only those that it names."""
+    packages = _expanded(CLONES) if checkout() else []
     return {app.name: app for app in map(App, sorted(packages))}
 
 

@@ -169,8 +169,11 @@ class Settings(BaseModel):
                 environ, "STREAM_WAIT_SECONDS", default=20, least=0, most=20
             ),
             log_level=_level(environ),
-            language_model_url=read_url(environ, "LANGUAGE_MODEL_URL"),
-            language_model_key=read_text(environ, "LANGUAGE_MODEL_KEY"),
+            # OpenAI's own names do as well, where a model is named
+            language_model_url=read_url(environ, "LANGUAGE_MODEL_URL")
+            or (read_url(environ, "OPENAI_BASE_URL") if environ.get("LANGUAGE_MODEL") else None),
+            language_model_key=read_text(environ, "LANGUAGE_MODEL_KEY")
+            or read_text(environ, "OPENAI_API_KEY"),
             language_model=read_text(environ, "LANGUAGE_MODEL"),
             language_model_prices=_prices(environ, "LANGUAGE_MODEL_PRICES"),
             speech_url=read_url(environ, "SPEECH_URL"),

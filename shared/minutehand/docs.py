@@ -15,7 +15,7 @@ from typing import Final
 from minutehand.install.rewrite import Schemas
 from minutehand.resources import PACKAGE, checkout
 
-DEFAULT: Final = Schemas("minutehand", "minutehand_engine")
+DEFAULT: Final = Schemas("minutehand")
 TENANT: Final = "11111111-1111-4111-8111-111111111111"
 JOB_TYPE: Final = "jobs.hello"
 

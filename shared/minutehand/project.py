@@ -33,13 +33,19 @@ class Project(BaseModel):
     root: Path
     #: Packages that bring processors, routes, pages and the like, as import names.
     apps: tuple[str, ...] = ()
-    #: Where clients see jobs, and where the engine keeps its own tables and functions.
+    #: Where clients see jobs.
     #: Without a file nothing was installed: the names are those of the migrations as written.
     schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
-    engine_schema: str = Field(default="queue", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     tenancy: Tenancy = "workspaces"
     #: The folder with the project's packages where they are not in the root, as in a monorepo.
     source: str = "src"
+    #: This checkout's own: lines of each room, see `tests/unit/test_size.py`.
+    size: dict[str, int] = Field(default={}, repr=False)
+
+    @property
+    def engine_schema(self) -> str:
+        """Where the engine keeps its own tables and functions."""
+        return "queue" if self.schema_ == "public" else f"{self.schema_}_engine"
 
     @classmethod
     def at(cls, root: Path) -> Self:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from minutehand.local.postgres import Postgres
+from tests.contract.api import Api, serving_api
 from tests.contract.observed import breaches
 from tests.support.engine import Engine
+from tests.support.project import Project, settings_at
 from tests.support.renewed import Renewed, RenewedDatabase
 
 
@@ -21,18 +22,18 @@ def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
     assert breaches(made.connection) == {}
 
 
-@pytest.fixture(scope="session")
-def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
-    """A database and its Data API, for all tests of this process."""
-    made = Renewed(postgres)
-    try:
-        yield made
-    finally:
-        made.close()
+@pytest.fixture
+def project(renewed: Renewed) -> Project:
+    """A project without apps, whose engine knows one type."""
+    settings = settings_at(renewed.gateway.url).model_copy(update={"apps": ()})
+    made = Project(settings, renewed.database, renewed.gateway)
+    Engine(made.database, made.database.session()).register("work", lease_seconds=60)
+    return made
 
 
 @pytest.fixture
-def renewed(renewed_project: Renewed) -> Renewed:
-    """The same as after the seeds, whatever a test before did to it."""
-    renewed_project.renew()
-    return renewed_project
+async def api(project: Project) -> AsyncIterator[Api]:
+    """Its functions; when the test is over every promise must hold of what it leaves."""
+    async with serving_api(project) as made:
+        yield made
+    assert breaches(project.database.session()) == {}

@@ -42,23 +42,6 @@ def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engi
     assert late in ids_of(engine.lease(10, lease_seconds=999))
 
 
-def test_an_enqueue_that_commits_after_its_place_was_emptied_is_found(engine: Engine) -> None:
-    """Nobody could see the job when the last visible one was taken."""
-    engine.enqueue_many(2)
-    first = ids_of(engine.lease(1))
-    with engine.beside() as slow:
-        slow.run("begin")
-        late = slow.enqueue()
-        second = ids_of(engine.lease(1))
-        assert engine.lease(1) == []
-        engine.advance(400)
-        engine.maintain()
-        slow.run("commit")
-
-    assert late in ids_of(engine.lease(10, lease_seconds=999))
-    assert late not in first + second
-
-
 def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
     """Somebody enqueues inside a long transaction; everybody else must not notice."""
     engine.run("set lock_timeout = '500ms'")

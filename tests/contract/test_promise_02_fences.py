@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.contract.observed import ask, refused
@@ -126,18 +125,6 @@ def test_a_repeated_settle_is_answered_as_the_first(
     assert snapshot(engine, job_id) == before
 
 
-def test_two_that_settle_at_once_are_told_apart(engine: Engine) -> None:
-    """One outcome counts, and the other's sender learns that it did not."""
-    engine.enqueue()
-    lease = engine.lease_one()
-
-    answers = engine.race(
-        *[lambda e, o=outcome: e.settle(lease, o) for outcome in ("completed", "snoozed") * 2]
-    )
-
-    assert sorted({answer["outcome"] for answer in answers}) == ["applied", "stale"]
-
-
 def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) -> None:
     """The work is done and nobody else holds it: throwing it away helps no one."""
     engine.enqueue()
@@ -145,55 +132,6 @@ def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) 
     engine.advance(1000)
 
     assert engine.settle(lease)["outcome"] == "applied"
-
-
-def test_reclaim_and_settle_racing_end_each_attempt_once(engine: Engine) -> None:
-    """Whoever comes second finds the lease gone."""
-    ids = engine.enqueue_many(40)
-    leases = engine.lease(40)
-    engine.advance(61)
-
-    answers = engine.race(
-        *[lambda other: other.lease_call(0) for _ in range(3)],
-        *[
-            lambda other, part=part: other.settle_all(
-                [{**handle(lease), "outcome": "completed"} for lease in part]
-            )
-            for part in (leases[:20], leases[20:], leases[::2])
-        ],
-    )
-
-    assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
-    ends = [engine.rpc("job_attempts", p_job_id=job_id)["attempts"] for job_id in ids]
-    outcomes = [[each["outcome"] for each in attempts if each["outcome"]] for attempts in ends]
-    assert {tuple(each) for each in outcomes} <= {("completed",), ("lost",)}
-
-
-def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: Engine) -> None:
-    """Whatever the order they come in."""
-    ids = engine.enqueue_many(40)
-    leases = engine.lease(40)
-
-    def reports(other: Engine) -> None:
-        for _ in range(8):
-            other.report_all([handle(lease) for lease in leases[::-1]])
-            other.report_all([{**handle(lease), "progress": {"percentage": 5}} for lease in leases])
-
-    def settles(other: Engine) -> None:
-        for start in range(0, 40, 4):
-            batch = leases[start : start + 4][::-1]
-            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in batch])
-
-    def cancels(other: Engine) -> None:
-        for job_id in ids[::-3]:
-            try:
-                other.rpc("cancel_job", p_job_id=job_id)
-            except psycopg.Error as error:
-                if error.sqlstate != "PT409":  # it has ended
-                    raise
-
-    assert engine.race(reports, reports, settles, cancels) == [None] * 4
-    assert engine.one("select count(*) from public.jobs where finished_at is null") == 0
 
 
 def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
 
 from tests.contract.observed import ask, refused
@@ -203,29 +202,6 @@ def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engin
         "pending",
         "cancelled",
     ]
-
-
-def test_cancels_and_leases_racing_end_each_job_once(engine: Engine) -> None:
-    """Without one order of locks some would end twice."""
-    ids = engine.enqueue_many(120)
-
-    def work(other: Engine) -> None:
-        for _ in range(8):
-            leases = other.lease(20)
-            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
-
-    def cancels(other: Engine) -> None:
-        for job_id in ids[::3]:
-            try:
-                other.rpc("cancel_job", p_job_id=job_id)
-            except psycopg.Error as error:
-                if error.sqlstate != "PT409":
-                    raise
-
-    assert engine.race(work, work, work, cancels, cancels) == [None] * 5
-    engine.run_all()
-    ends = "select count(*) from public.job_events where type in ('job.completed', 'job.cancelled')"
-    assert engine.one(ends) == 120
 
 
 def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:

@@ -145,33 +145,6 @@ def test_an_older_transaction_that_writes_later(engine: Engine) -> None:
         assert [seq for _, seq in read(engine, cursor, limit=limit)[0]] == [1, 2, 3]
 
 
-def test_racing_sessions_lose_nothing(engine: Engine) -> None:
-    """Writers, and one reader that never rests."""
-    _, start = read(engine, None)
-
-    def write(session: Engine) -> None:
-        for _ in range(4):
-            session.enqueue_many(3)
-            for lease in session.lease(2):
-                session.settle(lease)
-
-    def follow(session: Engine) -> Told:
-        seen, cursor = [], start
-        for _ in range(40):
-            told, cursor = read(session, cursor, limit=3)
-            seen += told
-        return seen + read(session, cursor)[0]
-
-    *_, seen = engine.race(*[write] * 6, follow)
-    late, _ = read(engine, start)
-
-    assert len(seen) == len(set(seen))
-    assert set(seen) <= set(late)
-    assert in_order(late)
-    rows = engine.rows(f"select job_id::text, seq from public.job_events where {STATES}")
-    assert set(late) == set(rows)
-
-
 def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine) -> None:
     """The same as their Realtime topics."""
     session = str(uuid.uuid4())

@@ -39,6 +39,8 @@ ONE_WORKSPACE: dict[str, dict[str, Any]] = {
     "queue_stats": {},
     "queue_series": {},
     "count_jobs": {},
+    "cancel_jobs": {"p_filter": {"job_type": "work"}},
+    "retry_jobs": {"p_filter": {}},
     "dead_letters": {},
     "search_logs": {"p_filter": {"search": "x"}},
     "event_feed": {},
@@ -69,6 +71,21 @@ def asking_job(engine: Engine) -> str:
     step = {"name": "s", "result": "s3cr3t"}
     engine.settle(engine.lease_one(), "waiting", wait=ask(), logs=[log], steps=[step])
     return job_id
+
+
+def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: Engine) -> None:
+    """`app_metadata`, and not what a person may write of themselves."""
+    job_id = engine.enqueue(workspace=GLOBEX)
+    seen = "select id::text from public.jobs"
+    claim = {"minutehand_operator": True}
+    for claims, expected in (
+        ({"app_metadata": claim}, [job_id]),
+        ({"user_metadata": claim}, []),
+        ({}, []),
+    ):
+        given = {"sub": GUEST, **claims}
+        with engine.database.as_role("authenticated", given) as connection:
+            assert Engine(engine.database, connection).rows(seen) == expected
 
 
 @pytest.mark.parametrize("function", ONE_JOB)

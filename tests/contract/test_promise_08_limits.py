@@ -167,42 +167,6 @@ def test_what_is_full_hides_nothing_that_is_free(engine: Engine) -> None:
     assert len(got) == 5
 
 
-def test_many_blocked_keys_do_not_hide_a_free_one(engine: Engine) -> None:
-    """A lease that looks at some and has not come to the end says to ask again at once."""
-    engine.register("work", key_concurrency=1)
-    items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(200)]
-    for _ in range(2):
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
-    given: list[str] = []
-    while len(given) < 200:
-        given += ids_of(engine.lease(1000))
-    free = engine.enqueue(concurrency_key="free", priority=500)
-
-    for call in range(60):
-        answer = engine.lease_call(5, call=call + 2)
-        if answer["leases"]:
-            break
-        assert answer["next_due_in_ms"] == 0
-    assert ids_of(answer["leases"]) == [free]
-
-
-def test_a_rate_is_never_exceeded_in_any_window(engine: Engine) -> None:
-    """Token bucket: at most the burst plus what has refilled since."""
-    engine.register("work", lease_seconds=60, rate_limit={"limit": 20, "per_seconds": 1})
-    engine.enqueue_many(60)
-
-    race_workers(engine, workers=4)
-
-    starts = engine.rows(
-        "select extract(epoch from created_at)::float from public.job_events"
-        " where type = 'job.leased' order by 1"
-    )
-    assert len(starts) >= 20
-    for first in range(len(starts)):
-        for last in range(first, len(starts)):
-            assert last - first + 1 <= 20 + 20 * (starts[last] - starts[first]) + 0.5
-
-
 def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
     """Ten a minute: ten now, one six seconds later, ten after a long pause; a lease says when."""
     engine.stop_clock()

@@ -46,7 +46,7 @@ from minutehand.worker import (
     Worker,
 )
 from minutehand.worker.testing import ProcessorTest
-from tests.contract.model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
+from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
 from tests.support.virtual_time import LoopClock, leaping
 
 OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
@@ -213,11 +213,12 @@ def test_a_settle_that_hangs_keeps_the_lease_of_a_cancelled_job_and_says_so_seld
 def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
     """Once, and in its order, whether or not it had arrived."""
     queue = ModelQueue([Row("1", {"seconds": 60})], faults=dict.fromkeys((1, 2, 3), fault))
-    quick = ModelQueue([Row("1", {"seconds": 0.005})], faults={1: "lose_answer"})
+    # its only report is on its way when it ends, and its last lines are more than one carries
+    quick = ModelQueue([Row("1", {"seconds": 0.005, "lines": 700})], faults={1: "lose_request"})
 
-    for each in (queue, quick):
+    for each, lines in ((queue, 1), (quick, 700)):
         leaping(World(each).tick())
-        assert each.rows["1"].lines == {1: ["begun", "ended"]}
+        assert each.rows["1"].lines == {1: ["begun", *["ended"] * lines]}
 
 
 def test_results_are_settled_a_megabyte_at_a_time() -> None:
@@ -336,25 +337,27 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
     assert queue.settles == []
 
 
-@pytest.mark.parametrize("before", ["cancel", None])
-def test_a_lease_that_is_lost_is_not_settled(before: str | None) -> None:
-    """Whatever else stopped its processor: the job is another's."""
-    queue = ModelQueue([Row("1", {"seconds": 100, "resists": 100}, 30.0)])
+@pytest.mark.parametrize(("before", "resists"), [("cancel", 100), (None, 100), (None, 0)])
+def test_a_lease_that_is_lost_is_not_settled(before: str | None, resists: float) -> None:
+    """Whatever else stopped its processor, which it does at the next report: it is another's."""
+    queue = ModelQueue([Row("1", {"seconds": 100, "resists": resists}, 30.0)])
     options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600)
+    world = World(queue, options)
 
     async def story() -> TickSummary:
         loop = asyncio.get_running_loop()
         if before:
             loop.call_later(1, queue.cancel, "1")
         loop.call_later(15, lambda: setattr(queue.rows["1"], "status", "failed"))
-        return await World(queue, options).tick()
+        return await world.tick()
 
     summary = leaping(story())
     assert (queue.settles, summary.lost) == ([], 1)
+    assert world.ended_at["1"] < 30 + resists
 
 
 def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> None:
-    """Each report is answered by the same cancel: one of them is enough."""
+    """Each report is answered by the same cancel; what it returns in the end is not wanted."""
     queue = ModelQueue([Row("1", {"seconds": 100}, 30.0)])
     ended: list[float] = []
     registry = Registry()
@@ -363,7 +366,7 @@ def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> 
     async def work(job: Job[Work], ctx: JobContext) -> str:
         try:
             await asyncio.sleep(job.payload.seconds)
-        finally:
+        except asyncio.CancelledError:
             began = asyncio.get_running_loop().time()
             try:
                 for _ in range(4):
@@ -371,7 +374,7 @@ def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> 
                     await asyncio.sleep(1)
             finally:
                 ended.append(asyncio.get_running_loop().time() - began)
-        return "never"
+        return "something"
 
     async def story() -> None:
         asyncio.get_running_loop().call_later(1, queue.cancel, "1")
@@ -432,6 +435,15 @@ def test_a_short_run_charges_no_attempt_where_others_are_longer(
     leaping(World(queue, TickOptions(linger_seconds=0, usual_seconds=usual)).tick(10))
 
     assert queue.rows["1"].settled == {1: outcome}
+
+
+def test_a_job_that_began_late_in_a_run_is_not_charged_for_its_end() -> None:
+    """It had less than half of a run; the next one may have more."""
+    queue = ModelQueue([Row("early", {"seconds": 60}), Row("late", {"seconds": 300})])
+
+    leaping(World(queue, TickOptions(concurrency=1, linger_seconds=0)).tick(100))
+
+    assert [row.settled[1] for row in queue.rows.values()] == ["completed", "released"]
 
 
 def test_a_processor_knows_its_time_and_is_stopped_at_its_jobs_deadline() -> None:

@@ -182,7 +182,7 @@ class HostedDatabase:
 
     def own_catalogue(self) -> list[str]:
         """What `public` holds, and the policies of Realtime."""
-        return catalogue(self.url, Schemas("public", "no_schema_of_this_name"))
+        return catalogue(self.url, Schemas("public"))
 
     def everything(self) -> list[str]:
         """Every schema, relation, function, policy, trigger and role of the project."""

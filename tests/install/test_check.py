@@ -142,7 +142,7 @@ def test_the_tenants_are_read_from_the_catalogue(name: str, hosted_base: str) ->
                 problem = str(error)
         for tables in joined:
             again = catalogue.complete(existing(*tables.options))
-            sql = again.migration(Schemas("clients", "engine"))
+            sql = again.migration(Schemas("clients"))
             views = re.findall(r"^create view engine\..*?;", sql, re.DOTALL | re.MULTILINE)
             connection.execute("\n".join(["create schema engine;", *views]).encode())
         connection.rollback()

@@ -41,7 +41,7 @@ from tests.support.command import Run
 from tests.support.paths import ROOT
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-OURS = Schemas("minutehand", "minutehand_engine")
+OURS = Schemas("minutehand")
 
 
 def run(*arguments: str, code: int = 0) -> dict[str, Any]:
@@ -82,7 +82,6 @@ def test_a_dry_run_writes_nothing_and_the_second_run_neither(tmp_path: Path) -> 
     assert tomllib.loads(written["minutehand.toml"]) == {
         "apps": ["jobs"],
         "schema": "minutehand",
-        "engine_schema": "minutehand_engine",
         "tenancy": "workspaces",
     }
     assert 'schemas = ["public", "graphql_public", "minutehand"]' in written["supabase/config.toml"]
@@ -283,7 +282,7 @@ def test_a_configuration_of_the_cli_exposes_the_schema(
     clients: str, exposed: list[str], tmp_path: Path
 ) -> None:
     """One of ours where there is none; theirs must be TOML, and may leave it to the CLI."""
-    answers = Answers(Schemas(clients, "engine"), Tenants())
+    answers = Answers(Schemas(clients), Tenants())
     folder = tmp_path / "My Shop!"
     plan_install(folder, answers, now=NOON).apply()
     path = folder / "supabase" / "config.toml"
@@ -376,13 +375,9 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("answers", "code"),
     [
-        ({"schemas": Schemas("Minutehand", "engine")}, "bad_schema"),
-        ({"schemas": Schemas("same", "same")}, "bad_schema"),
-        ({"schemas": Schemas("minutehand", "public")}, "bad_schema"),
-        ({"schemas": Schemas("pg_jobs", "engine")}, "bad_schema"),
-        ({"schemas": Schemas("s" * 52, "engine")}, "bad_schema"),
-        ({"schemas": Schemas("minutehand", "pg_engine")}, "bad_schema"),
-        ({"schemas": Schemas("minutehand", "1engine")}, "bad_schema"),
+        ({"schemas": Schemas("Minutehand")}, "bad_schema"),
+        ({"schemas": Schemas("pg_jobs")}, "bad_schema"),
+        ({"schemas": Schemas("s" * 52)}, "bad_schema"),
         ({"package": "minutehand"}, "bad_package"),
         ({"package": "acme.Jobs"}, "bad_package"),
         ({"package": "1jobs"}, "bad_package"),
@@ -399,7 +394,7 @@ def test_names_that_cannot_be_are_refused(answers: dict[str, Any], code: str) ->
         Answers(**{"schemas": OURS, "tenants": Tenants(), **answers})
 
     assert refused.value.code == code
-    longest = Answers(Schemas("s" * 51, "_2"), Tenants(), package="_a.b2_")
+    longest = Answers(Schemas("s" * 44), Tenants(), package="_a.b2_")
     assert (longest.apps, longest.source) == ((), "")
 
 
@@ -409,7 +404,7 @@ def test_a_taken_package_or_schema_is_named(tmp_path: Path) -> None:
     migrations.mkdir(parents=True)
     own = migrations / "20250101000000_own.sql"
     for text, option in (
-        ("create schema if not exists minutehand_engine;", "another name: --engine-schema …"),
+        ("create schema if not exists minutehand_engine;", "another name: --schema …"),
         ('CREATE SCHEMA "minutehand";', "another name: --schema …"),
         ("create schema minutehand_too; create schema public;", None),
     ):
@@ -553,13 +548,13 @@ def test_an_app_may_follow_later(tmp_path: Path) -> None:
     assert name.endswith(f"{THIS_FILE}_beacon_training.sql")
 
 
-def test_without_any_app_that_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is another distribution, which the engine does not need."""
+def test_without_any_app_the_clone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel has none."""
     monkeypatch.setattr("minutehand.install.sources.offered_apps", dict)
 
     with pytest.raises(InstallError, match="unknown app 'chat'") as refused:
         sources(OURS, Tenants(), ["chat"])
-    assert refused.value.fix == "pip install minutehand-apps"
+    assert "clone" in refused.value.fix
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

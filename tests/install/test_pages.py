@@ -124,9 +124,9 @@ def test_pages_take_a_projects_names_and_leave_python_alone() -> None:
         "```python\nfrom minutehand.worker import Job  # jobs.hello\n```\n"
     )
 
-    assert render(text, Schemas("app", "inner"), tenant="T", job_type="shop.pack") == (
+    assert render(text, Schemas("app"), tenant="T", job_type="shop.pack") == (
         "```sql\nselect app.enqueue_job('T', 'shop.pack');\n```\n"
-        "`select inner.x()` and `minutehand.client`\n"
+        "`select app_engine.x()` and `minutehand.client`\n"
         "```python\nfrom minutehand.worker import Job  # shop.pack\n```\n"
     )
 
@@ -136,7 +136,7 @@ def test_the_command_prints_a_page_of_this_project(
 ) -> None:
     """Its schema, its tenants and a type of its own; a word that is no topic is searched for."""
     (tmp_path / "minutehand.toml").write_text(
-        'apps = ["shop_jobs"]\nschema = "app"\nengine_schema = "app_engine"\ntenancy = "personal"\n'
+        'apps = ["shop_jobs"]\nschema = "app"\ntenancy = "personal"\n'
     )
     (tmp_path / "shop_jobs").mkdir()
     (tmp_path / "shop_jobs" / "__init__.py").touch()

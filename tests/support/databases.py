@@ -2,9 +2,7 @@
 
 There are three templates: a hosted project before its first migration, all migrations, and the
 same with the demo users and the seeds. They are made once a day for the same sources, and each
-server, a stack's too, starts over a copy of their data folder. With `TEST_SCHEMA=minutehand` in
-the environment the last two are built under other schema names, as an install does it, and what
-tests say in SQL is renamed on its way: `make test-schema`.
+server, a stack's too, starts over a copy of their data folder.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -23,12 +20,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from minutehand.install.rewrite import Schemas, rename_in_text, rewrite
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
@@ -40,44 +36,6 @@ TEMPLATE = "template_minutehand"
 SEEDED = "template_seeded"
 _CACHE = ROOT / ".local" / "test-templates"
 _numbers = itertools.count(1)
-#: The names of this run's schemas: the clients', and the engine's.
-SCHEMAS = (
-    Schemas(os.environ["TEST_SCHEMA"], f"{os.environ['TEST_SCHEMA']}_engine")
-    if os.environ.get("TEST_SCHEMA")
-    else Schemas()
-)
-
-
-class RenamingCursor(psycopg.Cursor[Any]):
-    """Sends what a test says with the schemas' names of this run."""
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        """Run the renamed query."""
-        if isinstance(params, tuple):
-            params = tuple(map(_renamed_value, params))
-        return super().execute(_renamed(query), params, **options)
-
-    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-        """Run the renamed query for each parameters."""
-        super().executemany(_renamed(query), params_seq, **options)
-
-
-def _renamed_value(value: Any) -> Any:
-    if isinstance(value, list):
-        return [*map(_renamed_value, value)]
-    # `queue` alone is a column or a kind more often than a schema
-    named = isinstance(value, str) and re.fullmatch(r"public|(?:public|queue)\.\w+", value)
-    return rename_in_text(f"{value}.x", SCHEMAS).removesuffix(".x") if named else value
-
-
-def _renamed(query: Any) -> Any:
-    match query:
-        case str():
-            return rewrite(query, SCHEMAS)
-        case bytes():
-            return rewrite(query.decode(), SCHEMAS).encode()
-        case _:
-            return query
 
 
 class Database:
@@ -92,9 +50,6 @@ class Database:
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """Open an autocommit connection, as the superuser unless `user` says otherwise."""
         options.setdefault("autocommit", True)
-        if not SCHEMAS.as_written:
-            options.setdefault("cursor_factory", RenamingCursor)
-            options.setdefault("options", f"-c search_path={SCHEMAS.clients},public")
         return psycopg.connect(self.url, **options)
 
     def session(self) -> psycopg.Connection[Any]:
@@ -134,10 +89,8 @@ class Database:
     def seed(self) -> None:
         """Add the demo users and what `supabase/seed.sql` and its like add."""
         create_demo_users(self.url)
-        with tempfile.TemporaryDirectory(prefix="minutehand-seeds-") as folder:
-            for path in migrations.seed_files():
-                renamed = path if SCHEMAS.as_written else _written(path, Path(folder))
-                migrations.apply_seed(migrations.as_user(self.url, "postgres"), renamed)
+        for path in migrations.seed_files():
+            migrations.apply_seed(migrations.as_user(self.url, "postgres"), path)
 
 
 def start_scratch_server(folder: Path, *, prepared: Path | None = None) -> Postgres:
@@ -194,11 +147,10 @@ def _fingerprint() -> str:
         *migrations.seed_files(),
         *(ROOT / "shared" / "supabase_local").rglob("*.sql"),
         *(local / "local" / f"{name}.py" for name in ("migrations", "postgres", "users")),
-        local / "install" / "rewrite.py",
         ROOT / "requirements-dev.lock",
         *(Path(__file__).with_name(f"{name}.py") for name in ("databases", "kept")),
     ]
-    found = hashlib.sha256(json.dumps([SCHEMAS.clients, SCHEMAS.engine]).encode())
+    found = hashlib.sha256()
     found.update(os.environ.get("POSTGRES_BINARIES", "").encode())
     found.update(datetime.now(UTC).date().isoformat().encode())  # seeds are relative to now
     for path in sorted(files):
@@ -249,7 +201,7 @@ def build_seeded_template(server: Postgres) -> None:
     seeded = Database(server, SEEDED)
     seeded.seed()
     with psycopg.connect(seeded.url) as connection:
-        keep(connection, SCHEMAS.engine)
+        keep(connection, "queue")
 
 
 def prepare(server: Postgres, name: str) -> None:
@@ -257,21 +209,7 @@ def prepare(server: Postgres, name: str) -> None:
     url = server.url(database=name)
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
-    apply_renamed(migrations.as_user(url, "postgres"), SCHEMAS)
-
-
-def apply_renamed(url: str, schemas: Schemas) -> None:
-    """Apply every migration of the checkout under other schema names."""
-    with tempfile.TemporaryDirectory(prefix="minutehand-schema-") as folder:
-        for migration in migrations.find_migrations():
-            _written(migration.path, Path(folder), schemas)
-        migrations.apply_migrations(url, migrations.migrations_in(Path(folder)))
-
-
-def _written(path: Path, folder: Path, schemas: Schemas = SCHEMAS) -> Path:
-    target = folder / path.name
-    target.write_text(rewrite(path.read_text("utf-8"), schemas), "utf-8")
-    return target
+    migrations.apply_migrations(migrations.as_user(url, "postgres"), migrations.find_migrations())
 
 
 @contextmanager

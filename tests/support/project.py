@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
 from minutehand.config import Settings
-from tests.support.databases import SCHEMAS, Database
+from tests.support.databases import Database
 from tests.support.renewed import Renewed
 
 ACME = WORKSPACE
@@ -21,7 +21,7 @@ __all__ = ["ACME", "ADA", "Gateway", "Project", "project_of_a_room", "settings_a
 
 def settings_at(url: str) -> Settings:
     """Settings of a project whose schemas have the names of this run."""
-    return scratch_settings(url, schema=SCHEMAS.clients)
+    return scratch_settings(url, schema="public")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Project:
         values = {
             "workspace_id": ACME,
             "job_type": job_type,
-            "payload": psycopg.types.json.Jsonb(payload or {}),
+            "payload": Jsonb(payload or {}),
             "status": "pending",
             **columns,
         }

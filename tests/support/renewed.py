@@ -15,7 +15,7 @@ import psycopg
 from infra.bench.scratch import Gateway
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
-from tests.support.databases import SCHEMAS, SEEDED, Database, create_clone, drop
+from tests.support.databases import SEEDED, Database, create_clone, drop
 
 BUSY_SECONDS = 60.0
 #: Dead rows are read over: what left more of them than this is not for another test.
@@ -108,7 +108,7 @@ class Renewed:
 
     def __init__(self, server: Postgres) -> None:
         self.database = RenewedDatabase(server, "renewed", keeps_sessions=True)
-        self.gateway = Gateway(self.database.url, 0, schema=SCHEMAS.clients)
+        self.gateway = Gateway(self.database.url, 0, schema="public")
         self._process: subprocess.Popen[bytes] | None = None
 
     def renew(self) -> None:
@@ -124,7 +124,7 @@ class Renewed:
             self.gateway.stop()
             if not put_back:
                 self.database.make()
-            self.gateway = Gateway(self.database.url, reserve_port(), schema=SCHEMAS.clients)
+            self.gateway = Gateway(self.database.url, reserve_port(), schema="public")
             self.gateway.start()
             self._process = self.gateway.process
 

@@ -17,7 +17,7 @@ import psycopg
 
 from minutehand.local.launcher import reset
 from minutehand.terminal.connection import read_env_file
-from tests.support.databases import SCHEMAS, prepare_stack
+from tests.support.databases import prepare_stack
 from tests.support.paths import ROOT
 
 START_SECONDS = 240.0
@@ -119,7 +119,7 @@ def launch(
     if TRUTH_URL:
         arguments += ("--supabase-url", TRUTH_URL)
     elif not environment.setdefault("DATABASE_URL", ""):
-        ours = root == ROOT and SCHEMAS.as_written and "--supabase-url" not in arguments
+        ours = root == ROOT and "--supabase-url" not in arguments
         if ours and not (folder / "postgres.password").exists():
             prepare_stack(folder)
     with (folder / "launcher.out").open("ab") as output:

@@ -55,7 +55,7 @@ export function Selection({ picked, total, filter, workspaceId, list, clear }) {
     list.current.refresh();
   };
   const actOnAll = async (/** @type {BulkAction} */ action) => {
-    if (await operate({ workspaceId, action, filter: where })) list.current.refresh();
+    if (await operate({ workspaceId, action, filter: where, known: sure })) list.current.refresh();
   };
 
   const isAny = sure !== 0 && (state || Object.keys(where).length > 0);

@@ -32,6 +32,7 @@ export default function Failures({ workspace }) {
         job_type: group.job_type,
         ...(group.error_fingerprint && { error_fingerprint: group.error_fingerprint }),
       },
+      known: read.value?.more ? undefined : group.jobs,
     });
     read.refresh();
   };

@@ -517,7 +517,6 @@ function Facts({ job }) {
           ${jobLink(job.replay_of)} ${job.replay_from && html` from ${mono(job.replay_from)}`}
         `,
     )}
-    ${fact("Batch", job.batch_id && html`<${CopyId} id=${job.batch_id} what="batch id" />`)}
     ${fact("Created by", job.user_id ? html`<${Person} id=${job.user_id} />` : "a service")}
   </dl>`;
 }

@@ -6,7 +6,6 @@ Requests and answers are left to openai_compatible.py and speech_endpoint.py.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -54,10 +53,6 @@ class Endpoint:
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
-
-    def post(self, **content: Any) -> AbstractAsyncContextManager[httpx.Response]:
-        """Post `content` (json, or data and files) and read the answer as it comes."""
-        return self._http.stream("POST", self._url, **content)
 
     async def exchange(self, *, most_bytes: int, **content: Any) -> Answer:
         """Post `content` and read the whole answer; see `minutehand.queue.foreign.exchange`."""

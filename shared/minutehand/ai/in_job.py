@@ -13,7 +13,14 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from minutehand.ai.errors import AnswerUnusable, LanguageModelError
-from minutehand.ai.language_model import Completion, LanguageModel, OnText, Prompt, Usage
+from minutehand.ai.language_model import (
+    Completion,
+    LanguageModel,
+    Material,
+    OnText,
+    Prompt,
+    Usage,
+)
 from minutehand.queue.errors import ProcessorError
 
 Value = TypeVar("Value")
@@ -52,33 +59,38 @@ async def ask_for(
     prompt: Prompt,
     shape: type[Shape],
     *,
-    otherwise: Callable[[], Shape] | None = None,
-    on_text: OnText | None = None,
+    check: Callable[[Shape], None] | None = None,
 ) -> Shape:
     """Ask for a `shape`, whose JSON Schema goes with the prompt; to be called in a step or stage.
 
     Args:
-        otherwise: Gives what stands in when the model fails, such as a filled template.
-        on_text: Called with each piece of the answer's JSON as it is written.
+        check: Refuses an answer of the right shape by a ValueError, which the model is told.
 
     Raises:
-        ProcessorError: The model failed and there is no `otherwise`. It may be retried, after what
-            the model's service asked for, where that may help.
+        ProcessorError: The model failed. It may be retried, after what the model's service asked
+            for, where that may help; `data` has the error's code and what to hope for.
     """
-    prompt = replace(prompt, schema=shape.model_json_schema())
+
+    def read(said: Completion) -> Shape:
+        found = read_shape(said, shape)
+        try:
+            if check is not None:
+                check(found)
+        except ValueError as error:
+            why = f"The answer of {said.model} cannot be used: {error}"
+            raise AnswerUnusable(why, text=said.text, usage=said.usage) from error
+        return found
+
     try:
         return (
-            await ask(ctx, model, prompt, lambda said: read_shape(said, shape), on_text=on_text)
+            await ask(ctx, model, replace(prompt, schema=shape.model_json_schema()), read)
         ).value
     except LanguageModelError as error:
-        if otherwise is not None:
-            ctx.log("warning", "The model failed; what stands in for it is used", reason=str(error))
-            return otherwise()
         raise ProcessorError(
             str(error),
             retryable=error.hope == "later",
             retry_after=error.retry_after.total_seconds() if error.retry_after else None,
-            data={"code": error.code},
+            data={"code": error.code, "hope": error.hope},
         ) from error
 
 
@@ -114,6 +126,14 @@ async def ask(
             if attempt == tries:
                 raise AnswerUnusable(str(error), text=error.text, usage=spent) from error
             ctx.log("warning", "Asking the model again", reason=str(error))
+            # mended once: it is told what was wrong with its answer
+            wrong = Material("Your answer before", error.text[:4000] or "(none)", derived=True)
+            note = f"Your answer before could not be used: {error}. Answer again."
+            prompt = replace(
+                prompt,
+                instructions=f"{prompt.instructions}\n\n{note}",
+                material=[*prompt.material, wrong],
+            )
             continue
         ctx.cost_usd += usage.cost_usd or 0.0
         return Answer(value, completion, together(spent, usage))

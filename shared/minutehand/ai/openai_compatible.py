@@ -1,4 +1,4 @@
-"""Any endpoint that speaks OpenAI's chat completions, streamed: one client per process.
+"""Any endpoint that speaks OpenAI's chat completions: one client per process.
 
 Repeats only what left no answer behind; all longer waiting is the job's, not the call's.
 """
@@ -7,51 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from minutehand.ai.endpoint import Endpoint, refusal, sentence
-from minutehand.ai.errors import (
-    CutShort,
-    InputRefused,
-    LanguageModelError,
-    Unreachable,
-)
-from minutehand.ai.event_stream import EventStreamParser, EventStreamTooLong
-from minutehand.ai.language_model import (
-    HINT,
-    Completion,
-    OnText,
-    Prompt,
-    Usage,
-    cost,
-    count_tokens,
-)
+from minutehand.ai.endpoint import Endpoint, refusal
+from minutehand.ai.errors import AnswerUnusable, CutShort, InputRefused, Unreachable
+from minutehand.ai.language_model import Completion, OnText, Prompt, Usage, cost
 from minutehand.queue.foreign import NoAnswer
-from minutehand.queue.lean_httpx import httpx
 
-MAX_ANSWER_CHARACTERS: Final = 400_000
-MAX_ERROR_BYTES: Final = 64_000
-#: More tokens than this cannot be the count of one request, and would not fit the column.
-MOST_COUNTED: Final = 10_000_000
+MAX_ANSWER_BYTES: Final = 1_000_000
+#: What reasoning models on servers of one's own say first.
+_THOUGHT: Final = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
-_UNSAID: Final = frozenset({HINT, "title", "default", "maxLength", "minLength", "maxItems"})
+_UNSAID: Final = frozenset({"title", "default", "maxLength", "minLength", "maxItems", "minItems"})
+#: What an endpoint may not take; it is asked again without the first that it names.
+_OPTIONAL: Final = ("response_format", "max_tokens")
 
 
 class OpenAICompatible:
-    """Speaks `POST {url}/chat/completions` with `stream: true`.
+    """Speaks `POST {url}/chat/completions`.
 
     Args:
         url: Up to and with the version, as https://api.openai.com/v1.
         key: Sent as a bearer token; None for endpoints that ask for none.
         prices: US dollars per million tokens read and written.
-        answer_seconds: Patience between two pieces of an answer.
+        answer_seconds: Longest time for one answer, however lively it drips.
         attempts: Most requests for one call.
         sleep: Waits between them.
 
     References:
-        https://platform.openai.com/docs/api-reference/chat/create,
-        https://platform.openai.com/docs/api-reference/chat-streaming
+        https://platform.openai.com/docs/api-reference/chat/create
     """
 
     offline: Final = False
@@ -63,15 +49,16 @@ class OpenAICompatible:
         model: str,
         key: str | None = None,
         prices: tuple[float, float] | None = None,
-        answer_seconds: float = 60.0,
-        attempts: int = 3,
+        answer_seconds: float = 120.0,
+        attempts: int = 2,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._model = model
         self._prices = prices
+        self._within = answer_seconds
         self._endpoint = Endpoint(
             f"{url.rstrip('/')}/chat/completions",
-            accept="text/event-stream",
+            accept="application/json",
             key=key,
             answer_seconds=answer_seconds,
             attempts=attempts,
@@ -87,169 +74,81 @@ class OpenAICompatible:
 
     async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
         """Answer `prompt`; see `LanguageModel.complete`."""
-        return await self._endpoint.repeat(self._complete, prompt, on_text)
+        completion = await self._endpoint.repeat(self._complete, prompt)
+        if on_text is not None:
+            on_text(completion.text)
+        return completion
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._endpoint.aclose()
 
-    async def _complete(self, prompt: Prompt, on_text: OnText | None) -> Completion:
-        for _ in range(3):
+    async def _complete(self, prompt: Prompt) -> Completion:
+        while True:
             try:
-                return await self._stream(prompt, on_text)
+                return await self._ask(prompt)
             except InputRefused as error:
                 # nothing was answered or charged: ask again in the endpoint's own dialect
-                unknown = self._unknown_field(error)
-                if unknown is None:
+                unknown = [
+                    name
+                    for name in _OPTIONAL
+                    if error.status in {400, 422}
+                    and name in str(error)
+                    and name not in self._without
+                ]
+                if not unknown:
                     raise
-                self._without.add(unknown)
-        return await self._stream(prompt, on_text)
-
-    def _unknown_field(self, error: InputRefused) -> str | None:
-        if error.status not in {400, 422}:
-            return None
-        fields = ("response_format", "stream_options", "max_tokens", "seed")
-        named = [name for name in fields if name in str(error) and name not in self._without]
-        return named[0] if named else None
+                self._without.add(unknown[0])
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": _messages(prompt),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": prompt.most_tokens,
-            "seed": prompt.seed,
-        }
-        if prompt.schema is not None:
+        body: dict[str, Any] = {"model": self._model, "messages": _messages(prompt)}
+        # newer models know it by its other name alone
+        longest = "max_completion_tokens" if "max_tokens" in self._without else "max_tokens"
+        body[longest] = prompt.most_tokens
+        if prompt.schema is not None and "response_format" not in self._without:
             schema = {"name": prompt.name, "strict": True, "schema": _plain_schema(prompt.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if "max_tokens" in self._without:  # newer models know it by its other name alone
-            body["max_completion_tokens"] = prompt.most_tokens
-        return {name: value for name, value in body.items() if name not in self._without}
+        return body
 
-    async def _stream(self, prompt: Prompt, on_text: OnText | None) -> Completion:
-        answer = _Answer(on_text)
+    async def _ask(self, prompt: Prompt) -> Completion:
         try:
-            async with self._endpoint.post(json=self._body(prompt)) as response:
-                if response.status_code != 200:
-                    told = await _read(response)
-                    raise refusal(
-                        "The language model", response.status_code, response.headers, told
-                    )
-                async for chunk in response.aiter_bytes():
-                    answer.take(chunk)
-                    if answer.done:
-                        break
-        except (httpx.HTTPError, EventStreamTooLong) as error:
-            answer.fail(error)
-        return self._completion(prompt, answer)
-
-    def _completion(self, prompt: Prompt, answer: _Answer) -> Completion:
-        text = answer.text
-        usage = self._usage(prompt, answer)
-        if answer.finish is None:
-            if not text:
-                raise Unreachable(f"{self._model} returned an empty answer")
-            raise CutShort(f"{self._model} did not finish its answer", text=text, usage=usage)
-        if answer.refusal or answer.finish == "content_filter":
-            said = answer.refusal or "its content filter stopped it"
-            raise InputRefused(f"{self._model} refused: {said[:300]}", text=text, usage=usage)
+            answer = await self._endpoint.exchange(
+                most_bytes=MAX_ANSWER_BYTES, within=self._within, json=self._body(prompt)
+            )
+        except NoAnswer as error:
+            what = f"The language model {error}"
+            if error.kind == "broken":
+                raise CutShort(what, repeatable=True) from error
+            # silence may hide an answer that is charged for: only what was never sent is safe
+            raise Unreachable(what, repeatable=error.unsent) from error
+        told = answer.object() or {}
+        if answer.status != 200:
+            raise refusal("The language model", answer.status, answer.headers, told)
+        try:
+            choice = told["choices"][0]
+            said, finish = choice["message"], choice.get("finish_reason")
+            text = said.get("content") or ""
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise AnswerUnusable(f"The answer of {self._model} is not as documented") from error
+        usage = self._usage(told.get("usage") or {})
+        if said.get("refusal") or finish == "content_filter":
+            why = str(said.get("refusal") or "its content filter stopped it")[:300]
+            raise InputRefused(f"{self._model} refused: {why}", usage=usage)
+        if not text:
+            raise AnswerUnusable(f"{self._model} returned an empty answer", usage=usage)
         return Completion(
-            text=text, model=self._model, usage=usage, whole=answer.finish != "length"
+            text=_THOUGHT.sub("", text, count=1),
+            model=self._model,
+            usage=usage,
+            whole=finish != "length",
         )
 
-    def _usage(self, prompt: Prompt, answer: _Answer) -> Usage:
-        said = answer.usage
-        if said is None:
-            asked = "".join(message["content"] for message in _messages(prompt))
-            read, written = count_tokens(asked), count_tokens(answer.text)
-        else:
-            read, written = said
-        return Usage(read, written, cost(self._prices, read, written), estimated=said is None)
-
-
-class _Answer:
-    """An answer as it grows."""
-
-    def __init__(self, on_text: OnText | None) -> None:
-        self._parser = EventStreamParser()
-        self._on_text = on_text
-        self._pieces: list[str] = []
-        self._size = 0
-        #: The answer so far, while it may be a thought; None once it is not.
-        self._opening: str | None = ""
-        self.finish: str | None = None
-        self.refusal = ""
-        self.usage: tuple[int, int] | None = None
-        self.done = False
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    def take(self, chunk: bytes) -> None:
-        for event in self._parser.feed(chunk):
-            if event.data == "[DONE]":
-                self.done = True
-                return
-            try:
-                told = json.loads(event.data)
-            except (ValueError, RecursionError) as error:
-                raise self._broken("sent invalid JSON") from error
-            if isinstance(told, dict):
-                self._take(told)
-
-    def _take(self, told: Mapping[str, Any]) -> None:
-        if told.get("error"):
-            raise self._broken(f"reported an error: {sentence(told)[:300]}")
-        usage = told.get("usage")
-        if isinstance(usage, dict):
-            self.usage = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
-        for choice in told.get("choices") or []:  # some send null with the usage
-            delta = choice.get("delta") or {}
-            if isinstance(delta.get("refusal"), str):
-                self.refusal += delta["refusal"]
-            if isinstance(delta.get("content"), str) and delta["content"]:
-                self._write(delta["content"])
-            if isinstance(choice.get("finish_reason"), str):
-                self.finish = choice["finish_reason"]
-
-    def _write(self, text: str) -> None:
-        self._size += len(text)
-        if self._size > MAX_ANSWER_CHARACTERS:
-            raise self._broken("does not end")
-        if shown := self._without_thought(text):
-            self._pieces.append(shown)
-            if self._on_text is not None:
-                self._on_text(shown)
-
-    def _without_thought(self, text: str) -> str:
-        """Leave out what reasoning models on servers of one's own say first, in `<think>`."""
-        if self._opening is None:
-            return text
-        self._opening += text
-        begun = self._opening.lstrip()
-        if begun.startswith("<think>"):
-            text = begun.partition("</think>")[2].lstrip()
-        else:
-            text = "" if "<think>".startswith(begun) else self._opening
-        if text:
-            self._opening = None
-        return text
-
-    def fail(self, error: Exception) -> None:
-        """Turn a broken connection into what it means for the answer, unless all of it came."""
-        if self.finish is not None:
-            return
-        none = NoAnswer.of(error)
-        raise self._broken(str(none), repeat=none.unsent) from error
-
-    def _broken(self, what: str, *, repeat: bool = False) -> LanguageModelError:
-        if self._pieces:
-            return CutShort(f"The language model {what}", text=self.text)
-        # silence may hide an answer that is charged for: only what was never sent is safe
-        return Unreachable(f"The language model {what}", repeatable=repeat)
+    def _usage(self, told: Mapping[str, Any]) -> Usage:
+        read, written = (
+            value if isinstance(value := told.get(name), int) and 0 <= value < 10**7 else 0
+            for name in ("prompt_tokens", "completion_tokens")
+        )
+        return Usage(read, written, cost(self._prices, read, written))
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -267,7 +166,7 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _plain_schema(schema: Any) -> Any:
-    """The schema without what only the offline model or pydantic reads; names stay."""
+    """The schema as strict endpoints take it: every member named and none beside them."""
     if isinstance(schema, list):
         return [_plain_schema(item) for item in schema]
     if not isinstance(schema, Mapping):
@@ -276,26 +175,9 @@ def _plain_schema(schema: Any) -> Any:
     for key, value in schema.items():
         if key in {"properties", "$defs"}:
             plain[key] = {name: _plain_schema(each) for name, each in value.items()}
-        elif key not in _UNSAID:
+        elif key not in _UNSAID and not key.startswith("x-"):
             plain[key] = _plain_schema(value)
-    if "properties" in plain:  # strict endpoints refuse one that may be left out
+    if "properties" in plain:
         plain["required"] = list(plain["properties"])
+        plain["additionalProperties"] = False
     return plain
-
-
-async def _read(response: httpx.Response) -> dict[str, Any]:
-    body = bytearray()
-    try:
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_ERROR_BYTES:
-                break
-        told = json.loads(bytes(body))
-    except (httpx.HTTPError, ValueError, RecursionError):
-        return {}  # the status says enough
-    return told if isinstance(told, dict) else {}
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return min(value, MOST_COUNTED) if isinstance(value, int) and value >= 0 else 0

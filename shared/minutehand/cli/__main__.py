@@ -48,8 +48,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "resume": "queues:resume",
         "schedules": "schedules:app",
         "workspaces": "workspaces:workspaces",
-        "members": "workspaces:members",
-        "invitations": "workspaces:invitations",
     },
     "Project": {
         "init": "scaffold:init",

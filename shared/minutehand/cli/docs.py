@@ -42,7 +42,7 @@ def docs(
     names = _names(Project.find())
     text = render(
         page.text,
-        Schemas(names["schema"], names["engine_schema"]),
+        Schemas(names["schema"]),
         tenant=names["tenant"],
         job_type=names["job_type"],
     )
@@ -103,16 +103,19 @@ def _tenant() -> str:
 
 def _job_type(project: Project) -> str:
     """A type of the project's that takes what the examples send, a name."""
-    from minutehand.cli.declarations import find_typed_jobs  # loads the project's processors
+    from minutehand.cli.processors import registry_of  # loads the project's processors
 
     try:
-        jobs = find_typed_jobs(project)
+        registry = registry_of(project)
     except CommandFailed:
         return JOB_TYPE
-    for job in jobs:
-        takes = job.payload.get("properties", {})
-        if takes.get("name", {}).get("type") == "string" and {"name"} >= {
-            *job.payload.get("required", ())
-        }:
-            return job.name
+    for kind in sorted(registry, key=lambda kind: kind.name):
+        schema = kind.adapter.json_schema()
+        takes = schema.get("properties", {})
+        if (
+            not kind.internal
+            and takes.get("name", {}).get("type") == "string"
+            and {"name"} >= {*schema.get("required", ())}
+        ):
+            return kind.name
     return JOB_TYPE

@@ -39,7 +39,7 @@ Folder = Annotated[Path, typer.Argument(help="The project's folder.", show_defau
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
 ]
-SCHEMA, ENGINE_SCHEMA, PACKAGE = "minutehand", "minutehand_engine", "jobs"
+SCHEMA, PACKAGE = "minutehand", "jobs"
 TENANTS_WRITTEN = (
     "who the tenants are is written already, so those options change nothing: edit the part"
     " tenancy/existing of the migration, or delete that file and install again, before its push;"
@@ -55,9 +55,6 @@ def install(
     *,
     schema: Annotated[
         str | None, typer.Option(help="Where clients see jobs; `public` is possible. [minutehand]")
-    ] = None,
-    engine_schema: Annotated[
-        str | None, typer.Option(help="The engine's own schema, never exposed. [minutehand_engine]")
     ] = None,
     tenancy: Annotated[
         str | None,
@@ -107,7 +104,7 @@ def install(
         known = Project.at(folder)
         tenants: Tenants | None = None
         if known != Project(root=folder):  # it was answered before
-            schema, engine_schema = schema or known.schema_, engine_schema or known.engine_schema
+            schema = schema or known.schema_
             offered = {app.package for app in offered_apps().values()}
             own = (name for name in known.apps if name not in offered and name[-2:] != ".*")
             package, source = package or next(own, None), source or _source(known)
@@ -118,9 +115,7 @@ def install(
         here = found.tenants() if found else []
         default = "existing/workspaces/personal" if here else "/".join(TENANCIES)
         answers = Answers(
-            Schemas(
-                schema or _ask(asks, "Schema of the jobs", SCHEMA), engine_schema or ENGINE_SCHEMA
-            ),
+            Schemas(schema or _ask(asks, "Schema of the jobs", SCHEMA)),
             tenants
             or _tenants(
                 found,

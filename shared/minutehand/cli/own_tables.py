@@ -192,7 +192,7 @@ def _owner(
         tenants = (f"{project.schema_}.workspaces", "id")
     ways = [(table, "t", "{}", "")]
     for _ in range(4):
-        further = []
+        further: list[tuple[str, str, str, str]] = []
         for here, name, around, first in ways:
             columns = [(row[1], row[2]) for row in connection.execute(COLUMNS, (here,))]
             links = connection.execute(REFERENCES, (here,)).fetchall()

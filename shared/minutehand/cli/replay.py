@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.declarations import registry_of
 from minutehand.cli.jobs import read_payload, tell_enqueued
+from minutehand.cli.processors import registry_of
 from minutehand.cli.show import read_steps
 from minutehand.clock import SystemClock
 from minutehand.config import JobServiceError

@@ -1,9 +1,8 @@
-"""`minutehand types`: job types, who serves them, how they went today; TypeScript of them."""
+"""`minutehand types`: job types, who serves them, how they went today."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -28,23 +27,11 @@ def types(
     internal: Annotated[
         bool, typer.Option("--internal", help="Also those that only the platform enqueues.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Write TypeScript types to this file.", dir_okay=False),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="With --out: write nothing, fail if it is out of date.")
-    ] = False,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
 ) -> None:
-    """List job types: schema, limits, schedules, who serves them; or write TypeScript of them."""
-    if out is not None or check:
-        from minutehand.cli.declarations import write  # loads the project's processors
-
-        write(output, out or Path("jobs.d.ts"), check=check)
-        return
+    """List job types: schema, limits, schedules, who serves them."""
     with connected(env_file, token, workspace) as connection:
         where: dict[str, Any] = {"workspace_id": connection.workspace}
         if job_type is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from minutehand.client.access import Access, BlockingCalls, TokenSource, bearer
 from minutehand.client.follower import Timing
@@ -52,11 +52,8 @@ class Options(TypedDict, total=False):
     deadline_at: datetime
     timeout_seconds: float
     backoff: BackoffOptions
-    after: tuple[str, ...]
-    after_failed: Literal["fail", "run", "cancel"]
     unique: UniqueOptions
     debounce_seconds: float
-    batch_id: str
     traceparent: str
     schema_version: int
     tags: tuple[str, ...]
@@ -70,7 +67,6 @@ class JobFilter(TypedDict, total=False):
     queue: str
     session_id: str
     parent_id: str
-    batch_id: str
     created_after: datetime
     created_before: datetime
     search: str

@@ -40,7 +40,6 @@ ANSWERS = """\
 # Written by `minutehand install`; read by the command, the local stack and the packager.
 apps = [{apps}]
 schema = "{schema}" # where clients see jobs
-engine_schema = "{engine}"
 tenancy = "{tenancy}"
 {source}"""
 
@@ -177,12 +176,6 @@ class Answers:
                     code="bad_schema",
                     fix="e.g. --schema minutehand",
                 )
-        if self.schemas.clients == self.schemas.engine or self.schemas.engine == "public":
-            raise InstallError(
-                "the engine needs a schema of its own, which no client sees",
-                code="bad_schema",
-                fix="e.g. --engine-schema minutehand_engine",
-            )
         taken = {*sys.stdlib_module_names, *keyword.kwlist, "minutehand", "supabase"}
         names = self.package.split(".")
         if not all(re.fullmatch(r"[a-z_][a-z0-9_]*", name) for name in names) or taken & set(names):
@@ -254,12 +247,11 @@ def _known_answers(folder: Path) -> Project | None:
 
 
 def _check_same(known: Project, answers: Answers) -> None:
-    now = (answers.schemas.clients, answers.schemas.engine, answers.tenants.kind)
-    before = (known.schema_, known.engine_schema, known.tenancy)
+    now = (answers.schemas.clients, answers.tenants.kind)
+    before = (known.schema_, known.tenancy)
     if now != before:
         raise InstallError(
-            "Minutehand is installed here with"
-            f" --schema {before[0]} --engine-schema {before[1]} --tenancy {before[2]}",
+            f"Minutehand is installed here with --schema {before[0]} --tenancy {before[1]}",
             code="installed_otherwise",
             fix="pass the same options, or remove it first: minutehand uninstall",
         )
@@ -274,11 +266,10 @@ def _check_schemas_are_free(folder: Path, schemas: Schemas) -> None:
         for name in (schemas.clients, schemas.engine):
             pattern = rf'\bcreate\s+schema\s+(?:if\s+not\s+exists\s+)?"?{name}"?\b'
             if name != "public" and re.search(pattern, text, re.IGNORECASE):
-                option = "--schema" if name == schemas.clients else "--engine-schema"
                 raise InstallError(
                     f"{path.name} makes a schema {name} already",
                     code="schema_taken",
-                    fix=f"choose another name: {option} …",
+                    fix="choose another name: --schema …",
                 )
 
 

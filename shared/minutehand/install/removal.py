@@ -22,23 +22,6 @@ begin
 end;
 $$;
 
--- what streams of entities have made, those of tables of yours too
-do $$
-declare
-  v_made text;
-begin
-  if to_regclass('{engine}.streams') is not null then
-    for v_made in
-      select format('table %s', s.events) from {engine}.streams as s
-      union all
-      select format('function {clients}.%I', s.name || '_events_after') from {engine}.streams as s
-    loop
-      execute format('drop %s cascade', v_made);
-    end loop;
-  end if;
-end;
-$$;
-
 -- policies on realtime.messages, triggers on tables of yours and published tables are dropped too
 {schemas}
 do $$
@@ -95,7 +78,7 @@ def removal_sql(folder: Path) -> str:
     if not files:
         raise not_installed(folder, fix="name the project's folder")
     project = Project.at(folder)
-    schemas = Schemas(project.schema_, project.engine_schema)
+    schemas = Schemas(project.schema_)
     paths = sorted({file.path for file in files})
     texts = "\n".join(path.read_text("utf-8") for path in paths)
     made = re.findall(r"^create schema (?:if not exists )?(\w+)", texts, re.MULTILINE)

@@ -125,7 +125,7 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> lis
 
 
 def find_app(name: str) -> App:
-    """One of the apps that installed distributions offer.
+    """One of the apps of the clone.
 
     Raises:
         InstallError: There is none of that name.
@@ -135,7 +135,7 @@ def find_app(name: str) -> App:
         raise InstallError(
             f"unknown app {name!r}",
             code="no_app",
-            fix=f"one of {', '.join(known)}" if known else "pip install minutehand-apps",
+            fix=f"one of {', '.join(known)}" if known else "run it in a clone, which has them",
         )
     return known[name]
 

@@ -56,7 +56,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
             fix=f'pip install "minutehand>={since}"',
         )
     project = Project.at(folder)
-    schemas = Schemas(project.schema_, project.engine_schema)
+    schemas = Schemas(project.schema_)
     apps = sorted({_app(file) for file in have} - {ENGINE_ORIGIN, TENANCY_ORIGIN})
     answers = Answers(schemas, tenants_of(project, have), apps=tuple(apps))
     if not keep_edited:

@@ -19,14 +19,12 @@ from typing import Any
 import psycopg
 from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.json import Jsonb
 
 import supabase_local
 from minutehand.app import find_apps
 from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
-from supabase_local.realtime.limits import PLANS, Limits
 
 _SUPABASE = Path(supabase_local.__file__).parent
 HOSTED = _SUPABASE / "hosted"
@@ -238,19 +236,6 @@ def attach_extensions(url: str, project: Project) -> None:
     removed = (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
     with suppress(*removed), psycopg.connect(url) as connection:
         connection.execute(call.format(composed.Identifier(project.schema_)))
-
-
-def set_message_budget(url: str, project: Project, limits: Limits) -> None:
-    """Let the database keep to what the local Realtime server allows, a fifth below it."""
-    words = {PLANS["free"]["messages_per_second"]: "free", Limits().messages_per_second: "pro"}
-    budget = words.get(limits.messages_per_second) or min(
-        1_000_000, max(1, int(limits.messages_per_second * 0.8))
-    )
-    with psycopg.connect(url) as connection:
-        connection.execute(
-            composed.SQL("select {}.set_settings(%s)").format(composed.Identifier(project.schema_)),
-            (Jsonb({"realtime_messages_per_second": budget}),),
-        )
 
 
 def seed_files(project: Project | None = None) -> list[Path]:

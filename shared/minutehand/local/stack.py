@@ -31,7 +31,6 @@ from minutehand.local.users import ADA, EVE, create_demo_users
 from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import checkout, resource
-from supabase_local.realtime.limits import Limits
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
@@ -193,8 +192,6 @@ class Stack:
             self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
         self._new_migrations = NewMigrations(owner, self.project, self._say)
         migrations.check_engine(url, self.project)
-        if self.postgres is not None:
-            migrations.set_message_budget(url, self.project, Limits.from_env(os.environ))
         if self.project.tenancy == "workspaces":
             create_demo_users(url)
         elif self.project.tenancy == "personal":

@@ -172,7 +172,6 @@ class UserQueue:
         queue: str | None = None,
         session_id: str | None = None,
         parent_id: str | None = None,
-        batch_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         search: str | None = None,
@@ -205,7 +204,6 @@ class UserQueue:
             "queue": queue,
             "session_id": session_id,
             "parent_id": parent_id,
-            "batch_id": batch_id,
             "created_after": created_after.isoformat() if created_after else None,
             "created_before": created_before.isoformat() if created_before else None,
             "search": search,
@@ -492,7 +490,7 @@ class UserQueue:
 
     async def change_many(
         self,
-        action: Literal[cancel, retry],
+        action: Literal["cancel", "retry"],
         workspace_id: WorkspaceId | str,
         where: Mapping[str, Any],
         *,

@@ -110,7 +110,6 @@ class _JobFields(Model):
     cancel_requested_at: datetime | None = None
     deadline_at: datetime | None = None
     timeout_seconds: float | None = None
-    batch_id: str | None = None
     #: The job it is a replay of, and the step from which; None for its start.
     replay_of: str | None = None
     replay_from: str | None = None
@@ -198,11 +197,8 @@ class EnqueueOptions(Model):
     deadline_at: datetime | None = None
     timeout_seconds: Number | None = None
     backoff: BackoffOptions | None = None
-    after: tuple[str, ...] | None = None
-    after_failed: Literal["fail", "run", "cancel"] | None = None
     unique: UniqueOptions | None = None
     debounce_seconds: Number | None = None
-    batch_id: str | None = None
     traceparent: str | None = None
     schema_version: int | None = None
     #: At most 20 words of 1 to 100 characters to find the job by.

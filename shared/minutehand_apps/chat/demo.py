@@ -1,7 +1,4 @@
-"""The app's demo: a request that becomes research and a page fed by it.
-
-The page's work asks a question and takes its default after two seconds without an answer.
-"""
+"""The app's demo: a request that becomes work, asks a question and takes its default."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is said in a chat, what it becomes, and what jobs carry.
+"""What is decided about a message, and what work brings: the shapes that a model fills.
 
-The rules for a message are in SQL; here are its shape, its defaults and its bounds.
+A member that a model adds is dropped; what it leaves out or cuts wrong is asked for once more.
 """
 
 from __future__ import annotations
@@ -8,196 +8,91 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["research", "summarise", "compare", "draft", "build"]
-Mode = Literal["auto", "reply", "work"]
-JobStatus = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: Work items that one message may become.
-MOST_ITEMS = 3
+Line = Annotated[str, Field(min_length=1, max_length=300)]
+Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
-class Exact(BaseModel):
-    """A model that takes nothing it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Text(BaseModel):
-    """A text to work on, as it was taken: what is one is not asked a second time."""
+class Shape(BaseModel):
+    """A shape that drops what it does not know."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    title: str
-    text: str
 
+class ChatPayload(Shape):
+    """Payload of `chat_message`: what is said stays in the chat's own tables."""
 
-class Document(Exact):
-    """A text that comes with a message."""
-
-    title: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
-    text: Annotated[str, Field(min_length=1, max_length=20_000, pattern=r"\S")]
-
-
-class ChatPayload(BaseModel):
-    """Payload of `chat_reply` and `chat_work`: what is said stays in the chat's own tables."""
-
-    conversation_id: UUID
     message_id: UUID
+    ask_seconds: int | None = None
 
 
-class Request(BaseModel):
-    """How a message wants to be taken."""
+class Said(Shape):
+    """An earlier message of the session."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    mode: Mode = "auto"
-    ask: bool = True
-    ask_seconds: int = 3600
-    seed: int = 0
+    type: Literal["message", "reply", "question", "answer", "info"]
+    content: str
 
 
-class Asked(BaseModel):
-    """The message a job is for."""
+class Loaded(Shape):
+    """What a leased job works on; `text` is None when its session is gone."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    id: UUID
-    seq: int
-    text: str
-    request: Request
+    text: str | None
+    history: list[Said]
 
 
-class Item(BaseModel):
-    """A piece of background work."""
+class Decision(Shape):
+    """What a message asks for."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    kind: Kind
-    title: str
-    instruction: str
-
-
-class Finding(BaseModel):
-    """What one part of work came to."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    title: str
-    text: str
+    tier: Literal["instant", "standard", "async"]
+    reply: str = Field(default="", max_length=20_000, description="The answer, unless async.")
+    type: Literal["research", "build", "write"] = "write"
+    title: str = Field(default="", max_length=200, description="Of the work, in a line.")
+    page: bool = Field(default=False, description="Whether the result is a page to look at.")
+    question: str = Field(
+        default="", max_length=300, description="What to ask first, if the result depends on it."
+    )
+    options: list[Line] = Field(default_factory=list, max_length=6)
 
 
-class Found(BaseModel):
-    """What the work before came to, for the work that it feeds."""
+class Findings(Shape):
+    """What research brought, from what the model knows."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    title: str
-    text: str
-    data: dict[str, Any] | None = None
-
-    @property
-    def parts(self) -> list[Finding]:
-        """Its parts."""
-        return [Finding.model_validate(each) for each in (self.data or {}).get("parts", [])]
-
-    @property
-    def sources(self) -> list[str]:
-        """What it cites."""
-        return list((self.data or {}).get("sources", []))
+    points: Annotated[list[Line], Field(min_length=1, max_length=20)]
 
 
-class PastMessage(BaseModel):
-    """An earlier message."""
+class Answer(Shape):
+    """A result in words."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    author: Literal["user", "assistant"]
-    kind: str
-    text: str
+    text: Text
 
 
-class Loaded(BaseModel):
-    """What a leased job works on; `message` is None when its conversation is gone."""
+class Figure(Shape):
+    """A number with its name."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    message: Asked | None
-    written: UUID | None = None
-    item: Item | None = None
-    workspace_id: str | None = None
-    #: How far the job has come in an earlier lease, 0 to 100.
-    percentage: float = 0
-    found: list[Found] = Field(default_factory=list)
-    documents: list[Text] = Field(default_factory=list)
-    history: list[PastMessage] = Field(default_factory=list)
+    label: Line
+    value: float
 
 
-class Written(BaseModel):
-    """What a model wrote, and what that took."""
+class Section(Shape):
+    """A part of a page."""
 
-    text: str
-    model: str | None = None
-    offline: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float = 0.0
-    data: dict[str, Any] | None = None
+    title: Line
+    text: Annotated[str, Field(max_length=4000)] = ""
+    figures: list[Figure] = Field(default_factory=list, max_length=40)
+    steps: list[Line] = Field(default_factory=list, max_length=40, description="In their order.")
 
 
-class Posted(BaseModel):
-    """The message a job left; None where the queue takes no more work."""
+class Page(Shape):
+    """A page: a dashboard, a timeline, a report."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    message_id: UUID | None
-    work_items: list[UUID] = Field(default_factory=list)
-
-
-class Outcome(BaseModel):
-    """What became of a message of a session."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    status: JobStatus | None
-    progress: dict[str, Any] | None = None
-    error_message: str | None = None
-    message: dict[str, Any] | None = None
-    work: list[dict[str, Any]] = Field(default_factory=list)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self.message is not None or self.status in {"failed", "cancelled", None}
+    title: Line
+    summary: Text
+    sections: Annotated[list[Section], Field(min_length=1, max_length=12)]
+    colours: list[Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        default_factory=list, max_length=3, description="As #rrggbb, the main one first."
+    )
 
 
-# What people get ---------------------------------------------------------------------------------
-
-
-class SessionLine(BaseModel):
-    """A session in a list, as the view `async_session_state` has it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    session_id: str = Field(description="Its key; its topic is session:<session_id>.")
-    conversation_id: UUID
-    title: str | None
-    live: int
-    waiting: int
-    done: int
-    failed: int
-    cancelled: int
-    answer_wanted: bool
-    replying: bool
-    messages: int
-    created_by: UUID | None
-    created_at: AwareDatetime
-    last_message_at: AwareDatetime
-    last_activity_at: AwareDatetime
-
-
-class SessionPage(BaseModel):
-    """Sessions, the one written in last first."""
-
-    sessions: list[SessionLine]
-    next: str | None = Field(description="Pass as `after` for more; null at the end.")
+#: What a job returns, as its result.
+Result = dict[str, Any]

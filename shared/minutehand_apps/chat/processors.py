@@ -1,201 +1,145 @@
-"""The chat processors: a message's reply, and the background work that a message became.
+"""The processor of a message: it answers at once, or becomes work in stages.
 
-Each posts one message at its end, once, however often it is begun. Work without a language model
-is offline_work.py's, work with one online_work.py's.
+Each step is remembered, so that a crash, a retry and an answered question never pay twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
+from pydantic import BaseModel
+
+from minutehand.ai.in_job import ask_for
+from minutehand.ai.language_model import Prompt
 from minutehand.config import Settings
-from minutehand.queue.errors import InvalidState, QueueError
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail, Retry, Snooze
+from minutehand.worker.outcomes import Fail
 from minutehand.worker.registry import Registry
-from minutehand_apps.chat.models import ChatPayload, Item, Loaded, Posted, Written
+from minutehand_apps.chat import prompts, script
+from minutehand_apps.chat.models import Answer, ChatPayload, Decision, Findings, Page, Result
 from minutehand_apps.chat.services import Chat
 
-if TYPE_CHECKING:
-    from minutehand_apps.chat.writing import Writer
+S = TypeVar("S", bound=BaseModel)
 
-Ending = dict[str, Any] | Fail | Retry | Snooze
-GONE = "The conversation is gone"
-NO_ROOM = "The queue takes no more work from here now. Wait for some of it, or cancel some."
+GONE: Final = "The session is gone"
+BEGUN: Final = "I am working on this in the background; you can go on chatting."
+BY_MODEL: Final = "From what the model knows; nothing was looked up."
 
 
-class Processors:
-    """The app's processors over one process's dependencies."""
+class Processor:
+    """One process's dependencies, and what is done with a message."""
 
     def __init__(self, app: Chat) -> None:
         self._app = app
 
-    async def reply(self, job: Job[ChatPayload], ctx: JobContext) -> Ending:
-        """Answer a message, or begin the work it asks for and say so."""
-        return await self._posting(job, ctx, self._reply)
-
-    async def work(self, job: Job[ChatPayload], ctx: JobContext) -> Ending:
-        """Do a work item in steps, asking where that changes the result, and post it."""
-        return await self._posting(job, ctx, self._work)
-
-    async def _posting(
-        self, job: Job[ChatPayload], ctx: JobContext, write: Callable[..., Awaitable[Posted]]
-    ) -> Ending:
-        # here and not at the top: only writing needs a language model
-        from minutehand_apps.chat.writing import Writer
-
+    async def run(self, job: Job[ChatPayload], ctx: JobContext) -> Result | Fail:
+        """Decide, and answer or work."""
         loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.message is None:
+        if loaded.text is None:
             return Fail(GONE)
-        if loaded.written is not None:  # the worker died before it could say so
-            return {"message_id": str(loaded.written)}
-        try:
-            posted = await write(job, ctx, loaded, Writer(self._app, ctx, floor=loaded.percentage))
-        except InvalidState as error:
-            return Retry(str(error))  # a job cancelled meanwhile has no next attempt
-        except QueueError as error:
-            if error.word != "conversation_not_found":
-                raise
-            return Fail(GONE)
-        found = {"work_items": [str(each) for each in posted.work_items]}
-        return {"message_id": str(posted.message_id), **(found if posted.work_items else {})}
-
-    async def _reply(
-        self, job: Job[ChatPayload], ctx: JobContext, loaded: Loaded, writer: Writer
-    ) -> Posted:
-        from minutehand_apps.chat import prompts
-        from minutehand_apps.chat.writing import together
-
-        message = loaded.message
-        assert message is not None
-        items, decided, tier, reasons = await self._decide(loaded, writer)
-        if items:
-            return await self._delegate(job, items, decided, reasons)
-        if writer.offline:
-            written = await self._offline_reply(loaded, tier)
-        else:
-            ctx.progress(5, "writing")
-            prompt = prompts.reply(
-                message.text, loaded.documents, loaded.history, message.request.seed
-            )
-            written = await writer.text(None, prompt, begin=5, end=95)
-        written = together(written, decided) if decided else written
-        written = written.model_copy(update={"data": {"tier": tier, "reasons": reasons}})
-        return await self._app.store.post(job.id, job.fence, written)
-
-    async def _offline_reply(self, loaded: Loaded, tier: str) -> Written:
-        """A passage that answers, quoted; else what a model would need."""
-        from minutehand_apps.chat import offline
-        from minutehand_apps.chat.sources import named_in
-        from minutehand_apps.chat.work_run import given_passages
-
-        assert loaded.message is not None
-        question, text = loaded.message.text, offline.NO_MODEL
-        if tier != "instant":
-            passages = [*given_passages(loaded.documents), *named_in(question)]
-            found = await self._app.store.matching(question, passages)
-            text = offline.answer(found)
-        return Written(text=text, model=offline.NAME, offline=True)
-
-    async def _decide(
-        self, loaded: Loaded, writer: Writer
-    ) -> tuple[list[Item], Written | None, str, list[str]]:
-        """The work a message asks for, what it took to decide, the tier, and why.
-
-        There are no items for a direct reply.
-        """
-        from minutehand_apps.chat import prompts
-        from minutehand_apps.chat.classifier import classify
-        from minutehand_apps.chat.writing import Pause
-
-        message = loaded.message
-        assert message is not None
-        forced = message.request.mode == "work"
-        by_rules = classify(message.text, loaded.documents, forced=forced)
-        if message.request.mode == "reply" or not self._app.own.async_work:
-            tier = "instant" if by_rules.tier == "instant" else "standard"
-            return [], None, tier, ["a direct answer was requested"]
-        if writer.offline or by_rules.tier == "instant":
-            return by_rules.items, None, by_rules.tier, by_rules.reasons
-        prompt = prompts.decide(
-            message.text, loaded.documents, loaded.history, message.request.seed
+        run = _Run(self._app, job, ctx, loaded.text)
+        decision = await run.ask(
+            prompts.decide(loaded.text, loaded.history, may_work=self._app.works),
+            Decision,
+            lambda: script.decide(run.text),
         )
-        try:
-            decided = await writer.shaped("decide", prompt, prompts.Decision)
-        except Pause as pause:
-            if not isinstance(pause.outcome, Fail):
-                raise
-            # the rules decide where the model does not
-            return by_rules.items, pause.used, by_rules.tier, by_rules.reasons
-        decision = prompts.Decision.model_validate(decided.data)
-        items = [Item.model_validate(each.model_dump()) for each in decision.items]
-        if forced and not items:
-            items = by_rules.items
-        why = decision.reason or "the model decided so"
-        if items and (decision.needs_work or forced):
-            return items, decided, "async", [why]
-        return [], decided, "standard", [why]
+        if decision.tier != "async" or not self._app.works:
+            reply = decision.reply or "Background work is off: set ENABLE_ASYNC_WORK=true."
+            await run.say("reply", reply)
+            return {"tier": decision.tier, "text": reply}
+        return await run.work(decision)
 
-    async def _delegate(
-        self, job: Job[ChatPayload], items: list[Item], decided: Written | None, reasons: list[str]
-    ) -> Posted:
-        from minutehand_apps.chat.writing import together
 
-        def said(text: str) -> Written:
-            written = Written(text=text, data={"reasons": reasons})
-            return together(written, decided) if decided else written
+class _Run:
+    """One run of one message's job."""
 
-        posted = await self._app.store.delegate(job.id, job.fence, items, said("…"))
-        if posted.message_id is not None:
-            return posted
-        return await self._app.store.post(job.id, job.fence, said(NO_ROOM))
+    def __init__(self, app: Chat, job: Job[ChatPayload], ctx: JobContext, text: str) -> None:
+        self._app = app
+        self._job = job
+        self._ctx = ctx
+        self.text = text
 
-    async def _work(
-        self, job: Job[ChatPayload], ctx: JobContext, loaded: Loaded, writer: Writer
-    ) -> Posted:
-        from minutehand_apps.chat.offline_work import OfflineWork
-        from minutehand_apps.chat.online_work import OnlineWork
-        from minutehand_apps.chat.work_run import WorkRun
-        from minutehand_apps.chat.writing import Pause
+    async def work(self, decision: Decision) -> Result:
+        """Do the work in stages; what it returns is the job's result."""
+        title = decision.title or self.text[:80]
+        await self.say("reply", BEGUN, work={"type": decision.type, "title": title})
+        await self._stage(10, "ANALYZING", "Analyzing request...")
+        answer = await self._question(decision)
+        points: list[str] = []
+        if decision.type == "research":
+            await self._stage(30, "RESEARCHING", "Gathering information...")
+            prompt = prompts.research(self.text, decision, answer)
+            points = (await self.ask(prompt, Findings, script.research)).points
+        await self._stage(45, "BUILDING", "Building the result...")
+        made = await (self._page if decision.page else self._text)(decision, answer, points)
+        await self._stage(100, "DONE", "Done")
+        await self.say("info", made["text"])
+        return {"tier": "async", "points": points, "answer": answer, **made}
 
-        if loaded.item is None:
-            raise Pause(Fail(GONE))
-        run = WorkRun(self._app, job, ctx, loaded)
-        if writer.offline:
-            written = await OfflineWork(run).write()
-        else:
-            written = await OnlineWork(run, writer).write()
-        ctx.progress(100, "DONE", loaded.item.title)
-        return await self._app.store.post(job.id, job.fence, written)
+    async def _page(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
+        prompt = prompts.page(self.text, decision, answer, points)
+        page = await self.ask(prompt, Page, lambda: script.page(answer))
+        return {"text": self._marked(page.summary), "page": page.model_dump()}
+
+    async def _text(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
+        prompt = prompts.write(self.text, decision, answer, points)
+        found = await self.ask(prompt, Answer, lambda: Answer(text=script.write()))
+        return {"text": self._marked(found.text), "page": None}
+
+    def _marked(self, text: str) -> str:
+        """Say where a result comes from; the script says it in each of its texts."""
+        return text if self._app.model is None else f"{text}\n\n{BY_MODEL}"
+
+    async def _question(self, decision: Decision) -> str | None:
+        """Put the question whose answer changes the result; any words answer it."""
+        if not decision.question:
+            return None
+        seconds = self._job.payload.ask_seconds or self._app.ask_seconds
+        default = decision.options[0] if decision.options else "As you think best"
+        expires_at = self._app.clock.now() + timedelta(seconds=seconds)
+        asked = {"name": "question", "options": decision.options, "default": default}
+        asked["expires_at"] = int(expires_at.timestamp() * 1000)
+        await self.say("question", decision.question, question=asked)
+        answer = await self._ctx.ask(
+            decision.question, timeout=seconds, default=default, name="question"
+        )
+        return str(answer)
+
+    async def _stage(self, percentage: float, stage: str, message: str) -> None:
+        self._ctx.progress(percentage, stage, message)
+        if self._app.model is None and percentage < 100:
+            await asyncio.sleep(self._app.pace_seconds)
+
+    async def ask(self, prompt: Prompt, shape: type[S], by_script: Callable[[], S]) -> S:
+        """A step: what the model answers, or the script where there is none."""
+        model = self._app.model
+
+        async def run() -> dict[str, Any]:
+            found = by_script() if model is None else await ask_for(self._ctx, model, prompt, shape)
+            return found.model_dump()
+
+        return await self._ctx.step(prompt.name, run, returns=shape)
+
+    async def say(self, kind: Any, content: str, **more: Any) -> None:
+        """Say something in the session, once."""
+        await self._app.store.say(self._job.id, self._job.fence, kind, content, **more)
 
 
 def register(registry: Registry, settings: Settings, *, app: Chat | None = None) -> Chat:
-    """Add the app's processors to `registry`; returns what they hold, to be closed at the end."""
+    """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Chat(settings)
-    processors = Processors(app)
-    backoff = Backoff(first=5, cap=120)
     registry.processor(
-        "chat_reply",
+        "chat_message",
         payload=ChatPayload,
-        # a conversation's replies one after the other, each knowing the one before
-        key_concurrency=1,
-        max_attempts=4,
-        backoff=Backoff(first=2, cap=60),
-        internal=True,
-    )(processors.reply)
-    registry.processor(
-        "chat_work",
-        payload=ChatPayload,
-        # what is more waits in the queue, and is said to: chat.room reads both from here
         workspace_concurrency=25,
-        key_concurrency=5,
-        # some eight requests to a model, each of which may take a minute
-        timeout=780,
-        max_attempts=4,
-        backoff=backoff,
+        timeout=600,  # four questions to a model, each with its own deadline
+        max_attempts=3,
+        backoff=Backoff(first=5, cap=60),
         internal=True,
-    )(processors.work)
+    )(Processor(app).run)
     return app

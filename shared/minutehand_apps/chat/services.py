@@ -1,38 +1,36 @@
-"""What chat works with: its store, search and the language model. Made once per process.
-
-Nothing is connected before it is needed, and no model is loaded without use.
-"""
+"""What the chat works with: its settings, its store and the language model, once per process."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from minutehand.clock import Clock
-from minutehand.config import Settings
+from minutehand.config import ConfigurationError, Settings, read_flag, read_text
 from minutehand.queue.dependencies import Dependencies
-from minutehand_apps.chat.settings import ChatSettings
 from minutehand_apps.chat.store import WorkerStore
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
-    from minutehand_apps.chat.search import MediaWikiSearch
+
+ASK_SECONDS: Final = 300
 
 
 class Chat(Dependencies):
-    """Dependencies of one process."""
+    """Dependencies of one process.
 
-    def __init__(
-        self, settings: Settings, *, model: LanguageModel | None = None, clock: Clock | None = None
-    ) -> None:
+    Attributes:
+        works: ENABLE_ASYNC_WORK, whether requests become background work.
+        ask_seconds: CHAT_ASK_SECONDS, how long a question waits before its default is taken.
+        pace_seconds: CHAT_PACE_SECONDS, how long each stage of a script is shown, so that people
+            can follow and cancel it.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         super().__init__(settings, clock=clock)
-        self._given_model = model
-        self.own = ChatSettings.from_env(settings.environ)
-
-    @property
-    def by_rules(self) -> bool:
-        """Whether requests are classified by rules alone, as no model is configured."""
-        return self._given_model is None and self.settings.language_model_url is None
+        self.works = read_flag(settings.environ, "ENABLE_ASYNC_WORK")
+        self.ask_seconds = self._number("CHAT_ASK_SECONDS", ASK_SECONDS)
+        self.pace_seconds = self._number("CHAT_PACE_SECONDS", 0)
 
     @cached_property
     def store(self) -> WorkerStore:
@@ -40,16 +38,20 @@ class Chat(Dependencies):
         return WorkerStore(self.settings)
 
     @cached_property
-    def model(self) -> LanguageModel:
-        """Writes replies and results."""
+    def model(self) -> LanguageModel | None:
+        """Decides and writes; None where none is configured, and the script does."""
+        if self.settings.language_model_url is None:
+            return None
         from minutehand.ai.engines import make_language_model
 
-        return self._given_model or make_language_model(self.settings)
+        return make_language_model(self.settings)
 
-    @cached_property
-    def search(self) -> MediaWikiSearch:
-        """Where research finds sources, where CHAT_SEARCH_URL is set."""
-        from minutehand_apps.chat.search import MediaWikiSearch
-
-        assert self.own.search_url is not None
-        return MediaWikiSearch(self.own.search_url)
+    def _number(self, name: str, default: float) -> float:
+        text = read_text(self.settings.environ, name)
+        try:
+            value = default if text is None else float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 604_800:
+            raise ConfigurationError(name, "must be a number of seconds", f"{default:g}")
+        return value

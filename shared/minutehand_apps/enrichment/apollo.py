@@ -25,17 +25,13 @@ class Organization(Row):
     id: str | None = None
     name: str | None = None
     primary_domain: str | None = None
-    website_url: str | None = None
     linkedin_url: str | None = None
-    phone: str | None = None
     industry: str | None = None
     estimated_num_employees: int | None = None
     annual_revenue: float | None = None
-    founded_year: int | None = None
     city: str | None = None
     state: str | None = None
     country: str | None = None
-    short_description: str | None = None
 
 
 class Person(Row):
@@ -43,12 +39,8 @@ class Person(Row):
 
     id: str | None = None
     name: str | None = None
-    first_name: str | None = None
-    last_name: str | None = None
     email: str | None = None
-    email_status: str | None = None
     title: str | None = None
-    headline: str | None = None
     linkedin_url: str | None = None
     city: str | None = None
     state: str | None = None

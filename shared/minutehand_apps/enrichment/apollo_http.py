@@ -5,13 +5,12 @@ Repeats only what cannot have been charged; all other waiting is the job's, not 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
+from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.worker.plain import clean_text
@@ -44,9 +43,8 @@ class HttpApollo:
     """Speaks to Apollo with one workspace's key.
 
     Args:
-        http: Connections to use; a client of its own when None, which `aclose` then closes.
+        http: Connections to use, and whose matter it is to close them.
         answer_seconds: Patience between two pieces of an answer.
-        sleep: Waits between attempts to connect.
 
     References:
         https://docs.apollo.io/reference/organization-enrichment,
@@ -60,13 +58,11 @@ class HttpApollo:
         self,
         api_key: str,
         *,
-        http: httpx.AsyncClient | None = None,
+        http: httpx.AsyncClient,
         base_url: str,
         answer_seconds: float = 20.0,
-        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        self._http = http or connect()
-        self._is_own = http is None
+        self._http = http
         self._base_url = base_url
         self._timeout = timeouts(answer_seconds)
         self._key = api_key
@@ -77,7 +73,7 @@ class HttpApollo:
         }
         # A connection that was never made carried no request: nothing was charged.
         self._connecting = repeating(
-            lambda error: isinstance(error, NoAnswer) and error.unsent, attempts=3, sleep=sleep
+            lambda error: isinstance(error, NoAnswer) and error.unsent, attempts=3
         )
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
@@ -111,9 +107,7 @@ class HttpApollo:
         return Usage(credits_remaining=left if type(left) is int else None, source="apollo")
 
     async def aclose(self) -> None:
-        """Close the connections, unless they are someone else's."""
-        if self._is_own:
-            await self._http.aclose()
+        """Close nothing: the connections are someone else's."""
 
     async def _call(
         self, method: str, path: str, params: dict[str, Any] | None = None

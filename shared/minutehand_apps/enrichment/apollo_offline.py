@@ -6,7 +6,6 @@ The local default (`USE_MOCK_APOLLO=true`); a reserved `.invalid` domain is a co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from minutehand_apps.enrichment.apollo import (
@@ -29,7 +28,6 @@ class OfflineApollo:
     Args:
         api_key: Any key starting `test-key-` works; every other one is rejected as Apollo would.
         call_seconds: How long a call takes.
-        sleep: Waits that long; tests pass one that does not.
     """
 
     source: Literal["offline"] = "offline"
@@ -39,11 +37,9 @@ class OfflineApollo:
         api_key: str,
         *,
         call_seconds: float = CALL_SECONDS,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api_key = api_key
         self._call_seconds = call_seconds
-        self._sleep = sleep
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
         """Describe the same company for the same domain, for 1 credit."""
@@ -68,7 +64,7 @@ class OfflineApollo:
         """Hold nothing, so give nothing back."""
 
     async def _call(self) -> None:
-        await self._sleep(self._call_seconds)
+        await asyncio.sleep(self._call_seconds)
         if not self._api_key.startswith(KEY_PREFIX):
             raise ApolloKeyRejected(
                 "Apollo rejected the API key (offline client: a working key starts with "
@@ -85,7 +81,6 @@ def organization_for(domain: str) -> Organization | None:
         id=f"offline-{domain}",
         name=f"Mock Company for {domain}",
         primary_domain=domain,
-        website_url=f"https://{domain}",
         industry="Technology",
         estimated_num_employees=50,
         city="San Francisco",

@@ -1,4 +1,4 @@
-"""The app's demo: store a key, enrich every account and contact, import a short list.
+"""The app's demo: store a key, enrich every account and contact.
 
 Goes through the same functions as a person in the console does, as a signed-in manager.
 """
@@ -11,12 +11,6 @@ DEMO_KEY = "test-key-demo-0001"
 #: Ids of the seeded accounts and contacts; what a person added is not touched.
 SEEDED_ACCOUNTS = "ac000000-0000-4000-8000-{}"
 SEEDED_CONTACTS = "cc000000-0000-4000-8000-{}"
-DEMO_LIST = (
-    "name,domain,industry,employee_count\n"
-    "Tyrell,tyrell.example,Robotics,1200\n"
-    "Weyland-Yutani,weyland.example,Mining,85000\n"
-    "Massive Dynamic,massive.example,,\n"
-)
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
@@ -26,22 +20,12 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
     """
     ids: list[str] = []
     if await _has_demo_key(api, workspace_id):
-        if accounts := await _seeded(data, "accounts", SEEDED_ACCOUNTS):
-            selection = {"workspace_id": workspace_id, "account_ids": accounts}
-            answer = await api.post("/api/accounts/enrich", json=selection)
-            answer.raise_for_status()
-            ids += [made["job"]["id"] for made in answer.json()["jobs"]]
-        for contact in await _seeded(data, "contacts", SEEDED_CONTACTS):
-            answer = await api.post(f"/api/contacts/{contact}/enrich")
-            answer.raise_for_status()
-            ids.append(answer.json()["id"])
-    imported = await api.post(
-        "/api/accounts/import",
-        data={"workspace_id": workspace_id},
-        files={"file": ("demo.csv", DEMO_LIST.encode(), "text/csv")},
-    )
-    imported.raise_for_status()
-    return [*ids, imported.json()["job"]["id"]]
+        for table, pattern in (("accounts", SEEDED_ACCOUNTS), ("contacts", SEEDED_CONTACTS)):
+            for record in await _seeded(data, table, pattern):
+                answer = await api.post(f"/api/{table}/{record}/enrich")
+                answer.raise_for_status()
+                ids.append(answer.json()["id"])
+    return ids
 
 
 async def _has_demo_key(api: httpx.AsyncClient, workspace_id: str) -> bool:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
-from pydantic import BaseModel, Field, computed_field
+from pydantic import BaseModel, Field
 
 from minutehand_apps.enrichment.apollo import Organization, Person, Row, Source
 
@@ -18,43 +17,38 @@ Kind = Literal["account", "contact"]
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{3,253}}$)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])")
 _EMAIL = re.compile(r"[^@\s<>,;\"]{1,64}@([^@\s]{3,253})")
+#: Longest texts that the tables take, in characters; 200 for the others.
+_LIMITS = {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}
+
+RecordId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class EnrichAccount(BaseModel):
     """Payload of `enrich_account`."""
 
-    account_id: UUID
-    domain: Annotated[str, Field(max_length=2000)] | None = None
-    """Looked up instead of the account's own domain when given."""
+    account_id: RecordId = Field(description="One that no account has fails as not found.")
+    domain: Annotated[str, Field(max_length=2000)] | None = Field(
+        default=None, description="Looked up instead of the account's own."
+    )
 
 
 class EnrichContact(BaseModel):
     """Payload of `enrich_contact`."""
 
-    contact_id: UUID
-    email: Annotated[str, Field(max_length=320)] | None = None
-    """Looked up instead of the contact's own address when given."""
-
-
-class ImportAccounts(BaseModel):
-    """Payload of `import_accounts`."""
-
-    import_id: UUID
-
-
-class ResealKey(BaseModel):
-    """Payload of `reseal_apollo_key`: nothing, the job's workspace says it all."""
+    contact_id: RecordId
+    email: Annotated[str, Field(max_length=320)] | None = Field(
+        default=None, description="Looked up instead of the contact's own."
+    )
 
 
 class Loaded(Row):
     """A job's record with its workspace's Apollo settings, as SQL answers it."""
 
-    account: dict[str, Any] | None = None
-    contact: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
     apollo_client: str | None = None
+    #: How long Apollo still wants this key to wait; None or below 0 when it does not.
     paused_seconds: float | None = None
-    """How long Apollo still wants this key to wait; `None` or below 0 when it does not."""
 
 
 class Applied(Row):
@@ -76,64 +70,30 @@ class Enriched(Row):
     kept: list[str] = Field(default_factory=list)
 
 
-class Import(Row):
-    """A CSV import and its progress."""
-
-    id: UUID
-    workspace_id: UUID
-    job_id: UUID | None = None
-    object_key: str
-    file_name: str
-    total_bytes: int
-    enrich: bool
-    rows_read: int
-    rows_created: int
-    rows_updated: int
-    rows_failed: int
-    bytes_read: int
-    columns: dict[str, Any] | None = None
-    finished_at: str | None = None
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def errors_url(self) -> str:
-        """Where the refused rows can be downloaded."""
-        return f"/api/accounts/imports/{self.id}/errors.csv"
-
-
 def account_fields(found: Organization) -> dict[str, Any]:
     """What an account takes from a company; fields Apollo did not return are absent."""
-    fields: dict[str, Any] = {
-        "name": found.name,
-        "industry": found.industry,
-        "employee_count": found.estimated_num_employees,
-        # the table refuses endless decimals, and the answer is paid for
-        "annual_revenue": None if found.annual_revenue is None else round(found.annual_revenue, 2),
-        "city": found.city,
-        "state": found.state,
-        "country": found.country,
-    }
-    return _returned(fields)
+    return _returned(
+        {
+            "name": found.name,
+            "industry": found.industry,
+            "employee_count": found.estimated_num_employees,
+            # the table refuses endless decimals, and the answer is paid for
+            "annual_revenue": found.annual_revenue and round(found.annual_revenue, 2),
+            "city": found.city,
+            "state": found.state,
+            "country": found.country,
+        }
+    )
 
 
 def contact_fields(found: Person) -> dict[str, Any]:
     """What a contact takes from a person; fields Apollo did not return are absent."""
-    fields: dict[str, Any] = {
-        "name": found.name,
-        "title": found.title,
-        "linkedin_url": found.linkedin_url,
-    }
-    return _returned(fields)
+    return _returned({"name": found.name, "title": found.title, "linkedin_url": found.linkedin_url})
 
 
 def _returned(fields: dict[str, Any]) -> dict[str, Any]:
-    clipped = {k: v[: text_limit(k)] if isinstance(v, str) else v for k, v in fields.items()}
+    clipped = {k: v[: _LIMITS.get(k, 200)] if isinstance(v, str) else v for k, v in fields.items()}
     return {k: v for k, v in clipped.items() if v not in (None, "") and _is_sane(v)}
-
-
-def text_limit(field: str) -> int:
-    """Longest text that the tables take, in characters."""
-    return {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}.get(field, 200)
 
 
 def _is_sane(value: object) -> bool:

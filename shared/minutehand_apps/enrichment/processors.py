@@ -1,6 +1,6 @@
-"""The enrichment processors: one account, one contact, a key sealed again.
+"""The enrichment processors: one account, one contact.
 
-Reading CSV files is `import_processor`; what may be overwritten is decided in SQL.
+What may be overwritten is decided in SQL.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
-from uuid import UUID
 
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
@@ -30,25 +29,22 @@ from minutehand_apps.enrichment.apollo import (
     PersonMatch,
     json_record,
 )
-from minutehand_apps.enrichment.import_processor import ImportProcessor
 from minutehand_apps.enrichment.models import (
     EnrichAccount,
     EnrichContact,
     Enriched,
-    ImportAccounts,
     Kind,
-    ResealKey,
     account_fields,
     contact_fields,
     find_domain,
     find_email,
 )
-from minutehand_apps.enrichment.services import Enrichment, key_context
+from minutehand_apps.enrichment.services import Enrichment
 
 logger = logging.getLogger(__name__)
 
+#: The name of a job's one paid call, in its steps.
 CALL = "apollo"
-"""The name of a job's one paid call, in its steps and in the ledger."""
 
 SHUT = "The stored Apollo API key cannot be opened; enter it again in the settings"
 AWAY = "The stored Apollo API key cannot be opened now: the key service did not answer"
@@ -62,7 +58,7 @@ class Task:
     """One enrichment: which record, looked up by what, and how its answer becomes fields."""
 
     kind: Kind
-    record_id: UUID
+    record_id: str
     hint: Literal["domain", "email"]
     #: Looked up instead of the record's own.
     given: str | None
@@ -108,31 +104,12 @@ class Processors:
         given = job.payload
         return await self._enrich(job, ctx, Task("contact", given.contact_id, "email", given.email))
 
-    async def reseal_apollo_key(
-        self, job: Job[ResealKey], ctx: JobContext
-    ) -> dict[str, bool] | Fail:
-        """Seal the workspace's key under the current wrapping key; jobs continue meanwhile."""
-        workspace_id = str(job.workspace_id)
-        sealed = await self._app.store.load_key(job.id, job.fence)
-        if sealed is None:
-            return {"resealed": False}
-        try:
-            with _key_service(job):
-                resealed = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
-        except SealBroken:
-            return Fail(SHUT)
-        if resealed is None:
-            return {"resealed": False}
-        swapped = await self._app.store.swap_key(job.id, job.fence, old=sealed, new=resealed)
-        ctx.progress(100, "completed")
-        return {"resealed": swapped}
-
     async def _enrich(self, job: Job[Any], ctx: JobContext, task: Task) -> Ended:
         noun = task.kind
         ctx.progress(10, "starting")
-        ctx.log("info", f"Starting enrichment for {noun}…", **{f"{noun}_id": str(task.record_id)})
+        ctx.log("info", f"Starting enrichment for {noun}…", **{f"{noun}_id": task.record_id})
         loaded = await self._app.store.load(job.id, job.fence, noun, task.record_id)
-        record = getattr(loaded, noun)
+        record = loaded.record
         if record is None:
             # it may be in a transaction that commits a moment later, so this is worth retrying
             raise _not_found(noun, task.record_id)
@@ -230,16 +207,16 @@ class Processors:
     ) -> dict[str, Any]:
         """Call once per job, however many attempts it takes, and count its cost."""
         store = self._app.store
-        already = await store.begin_call(job.id, job.fence, CALL)
+        already = await store.begin_call(job.id, job.fence)
         if already is not None:
             return already
         try:
             answer = await call()
         except ApolloError as error:
             if not (isinstance(error, ApolloUnavailable) and error.uncertain):
-                await store.abandon_call(job.id, job.fence, CALL)
+                await store.abandon_call(job.id, job.fence)
             raise
-        await store.finish_call(job.id, job.fence, CALL, answer, credits=answer["credits"])
+        await store.finish_call(job.id, job.fence, answer)
         return answer
 
 
@@ -259,7 +236,7 @@ def _key_service(job: Job[Any]) -> Iterator[None]:
         raise ProcessorError(AWAY) from error
 
 
-def _not_found(noun: str, record_id: UUID) -> ProcessorError:
+def _not_found(noun: str, record_id: str) -> ProcessorError:
     return ProcessorError(f"{noun.capitalize()} not found: {record_id}")
 
 
@@ -295,11 +272,4 @@ def register(
     registry.processor(
         "enrich_contact", payload=EnrichContact, workspace_concurrency=5, backoff=backoff
     )(processors.enrich_contact)
-    registry.processor("reseal_apollo_key", payload=ResealKey, backoff=backoff, internal=True)(
-        processors.reseal_apollo_key
-    )
-    importer = ImportProcessor(app.store, app.files)
-    registry.processor("import_accounts", payload=ImportAccounts, timeout=840, backoff=backoff)(
-        importer.import_accounts
-    )
     return app

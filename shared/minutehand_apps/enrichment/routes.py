@@ -1,19 +1,20 @@
-"""The app's routes, found by the `jobs` function: settings, enrichment, imports.
+"""The app's routes, found by the `jobs` function: settings, and the buttons that enrich.
 
 Each is a call of a SQL function under the caller's own token; what it may do is decided there.
 """
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from uuid import UUID
 
-from minutehand.web.services import Services
-from minutehand_apps.enrichment.enrich_routes import EnrichRoutes
-from minutehand_apps.enrichment.import_routes import MAX_UPLOAD_BYTES, ImportRoutes
+from fastapi import APIRouter, Response
+
+from minutehand.queue.models import Job
+from minutehand.web.auth import SignedIn
+from minutehand.web.services import Provided, Services
+from minutehand_apps.enrichment.models import Kind
 from minutehand_apps.enrichment.services import Enrichment
 from minutehand_apps.enrichment.settings_routes import SettingsRoutes
-
-BODY_LIMITS = {r"/api/accounts/import": MAX_UPLOAD_BYTES + 64 * 1024}
 
 
 def router(services: Services) -> APIRouter:
@@ -21,6 +22,35 @@ def router(services: Services) -> APIRouter:
     app = services.provide(Enrichment, lambda: Enrichment(services.settings))
     routes = APIRouter(prefix="/api", tags=["enrichment"])
     SettingsRoutes(app).add_to(routes)
-    EnrichRoutes(app).add_to(routes)
-    ImportRoutes(app).add_to(routes)
+
+    async def enrich(
+        kind: Kind, record_id: UUID, caller: SignedIn, services: Provided, response: Response
+    ) -> Job:
+        answer = await app.acting_as(caller.token).call(
+            f"enrich_{kind}", **{f"{kind}_id": str(record_id)}
+        )
+        if answer["wake"]:
+            await services.waker.wake()
+        if not answer["created"]:
+            response.status_code = 200
+        job = Job.model_validate(answer["job"])
+        response.headers["Location"] = f"/api/jobs/{job.id}"
+        return job
+
+    running = {200: {"model": Job, "description": "Already running: its job."}}
+
+    @routes.post("/accounts/{account_id}/enrich", status_code=201, responses=running)  # type: ignore[arg-type]
+    async def enrich_account(
+        account_id: UUID, caller: SignedIn, services: Provided, response: Response
+    ) -> Job:
+        """Enrich one account."""
+        return await enrich("account", account_id, caller, services, response)
+
+    @routes.post("/contacts/{contact_id}/enrich", status_code=201, responses=running)  # type: ignore[arg-type]
+    async def enrich_contact(
+        contact_id: UUID, caller: SignedIn, services: Provided, response: Response
+    ) -> Job:
+        """Enrich one contact."""
+        return await enrich("contact", contact_id, caller, services, response)
+
     return routes

@@ -13,7 +13,6 @@ from minutehand.config import Settings
 from minutehand.queue.dependencies import Dependencies
 from minutehand_apps.enrichment.apollo import ApolloClient
 from minutehand_apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
-from minutehand_apps.enrichment.files import ImportFiles
 from minutehand_apps.enrichment.settings import ApolloSettings
 from minutehand_apps.enrichment.store import WorkerStore
 
@@ -43,11 +42,6 @@ class Enrichment(Dependencies):
     def store(self) -> WorkerStore:
         """The worker's functions."""
         return WorkerStore(self.settings)
-
-    @cached_property
-    def files(self) -> ImportFiles:
-        """Uploaded CSV files."""
-        return ImportFiles(self.settings)
 
     @cached_property
     def sealer(self) -> Sealer:

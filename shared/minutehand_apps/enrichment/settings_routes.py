@@ -12,13 +12,11 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 
 from minutehand.aws.sealing import SealBroken
-from minutehand.queue.models import Enqueued, Job
 from minutehand.web.auth import SignedIn
 from minutehand.web.errors import ApiError
 from minutehand.web.foreign import standing_on
-from minutehand.web.services import Provided
 from minutehand.web.uploads import Body
-from minutehand_apps.enrichment.apollo import ApolloError, ApolloRateLimited
+from minutehand_apps.enrichment.apollo import ApolloError
 from minutehand_apps.enrichment.services import Enrichment
 
 TEST_SECONDS = 8.0
@@ -91,7 +89,6 @@ class ConnectionTest(BaseModel):
         description="not_configured, wrong_key, rate_limited, out_of_credits, unreachable, …",
     )
     message: str | None = None
-    retry_after_seconds: float | None = None
 
 
 class SettingsRoutes:
@@ -108,7 +105,6 @@ class SettingsRoutes:
         add(path, self.put_settings, methods=["PUT"])
         add(path, self.delete_key, methods=["DELETE"])
         add(f"{path}/test-connection", self.test_connection, methods=["POST"])
-        add(f"{path}/reseal", self.reseal_key, methods=["POST"], status_code=202)
 
     async def get_settings(self, workspace_id: UUID, caller: SignedIn) -> WorkspaceSettings:
         """Read a workspace's settings."""
@@ -144,11 +140,10 @@ class SettingsRoutes:
         mode = settings.apollo_client
         if body is not None and body.apollo_api_key is not None:
             return await self._try_key(body.apollo_api_key.get_secret_value(), mode)
-        leave = await self._app.acting_as(caller.token).call(
-            "apollo_key_ticket", workspace_id=workspace_id, repeatable=False
+        stored = await self._app.acting_as(caller.token).call(
+            "get_sealed_apollo_key", workspace_id=workspace_id
         )
-        with standing_on("the worker's key"):
-            sealed = await self._app.store.load_key_by_ticket(leave["ticket"])
+        sealed: str | None = stored["sealed_key"]
         if sealed is None:
             return ConnectionTest(
                 ok=False,
@@ -163,18 +158,6 @@ class SettingsRoutes:
                 ok=False, reason="unreadable_key", message="Enter the Apollo API key again"
             )
         return await self._try_key(key, mode)
-
-    async def reseal_key(self, workspace_id: UUID, caller: SignedIn, services: Provided) -> Job:
-        """Seal the stored key under the present wrapping key, by a job; managers only."""
-        await self._require_manager(workspace_id, caller)
-        enqueued = Enqueued.model_validate(
-            await self._app.acting_as(caller.token).call(
-                "reseal_apollo_key", workspace_id=workspace_id, repeatable=False
-            )
-        )
-        if enqueued.wake:
-            await services.waker.wake()
-        return enqueued.job
 
     async def _put(
         self, workspace_id: UUID, changes: dict[str, Any], caller: SignedIn
@@ -199,13 +182,11 @@ class SettingsRoutes:
         try:
             usage = await client.usage()
         except ApolloError as error:
-            wait = error.retry_after if isinstance(error, ApolloRateLimited) else None
             return ConnectionTest(
                 ok=False,
                 source=client.source,
                 reason=error.code,
                 message=str(error),
-                retry_after_seconds=wait.total_seconds() if wait else None,
             )
         finally:
             await client.aclose()

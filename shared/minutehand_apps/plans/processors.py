@@ -1,49 +1,124 @@
-"""The plans processor: one job a plan, whose stages run side by side as far as the graph allows.
+"""The plan processor: one job a plan, whose stages run side by side as far as the graph allows.
 
-However the job ends, there is a report: it is made of what the stages stored.
+A stage is a remembered step of the job, kept for the report as soon as it ends: a crash, a retry
+and a failure of others never lose it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from minutehand.ai.in_job import ask_for
 from minutehand.config import Settings
+from minutehand.queue.errors import ProcessorError
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
+from minutehand.worker.graph import Stage as Step
 from minutehand.worker.job import Job
+from minutehand.worker.outcomes import Fail
 from minutehand.worker.registry import Registry
+from minutehand_apps.plans import prompts
+from minutehand_apps.plans.graph import Stage, stages_of
 from minutehand_apps.plans.models import PlanPayload
 from minutehand_apps.plans.services import Plans
+from minutehand_apps.plans.shapes import Chapter
 
 
-class Processors:
-    """The app's processor over one process's dependencies."""
+class Processor:
+    """One process's dependencies, and what is done with a plan."""
 
     def __init__(self, app: Plans) -> None:
         self._app = app
 
-    async def plan(self, job: Job[PlanPayload], ctx: JobContext) -> dict[str, Any]:
-        """Run the stages that are not finished, and end the plan."""
-        # here and not at the top: an idle worker loads no planning
-        from minutehand_apps.plans.pipeline import Pipeline
-        from minutehand_apps.plans.recorder import PlanGone
-
-        plan_id = str(job.payload.plan_id)
+    async def run(self, job: Job[PlanPayload], ctx: JobContext) -> dict[str, Any] | Fail:
+        """Run every stage that is not done; a failed one is tried again by the job's retry."""
         plan = await self._app.store.load(job.id, job.fence)
-        if plan is None or plan.finished_at is not None:
-            return {"plan_id": plan_id, "outcome": "gone"}
+        if plan.prompt is None or plan.speed_vs_detail is None:
+            return Fail("The plan is gone")
+        stages = stages_of(plan.speed_vs_detail)
+        done = sum(ctx.has_step(stage.name) for stage in stages)
+        run = _Run(self._app, job, ctx, plan.prompt, done=done, total=len(stages))
+        await ctx.graph(
+            [
+                Step(name=each.name, run=partial(run.stage, each), after=each.needs)
+                for each in stages
+            ]
+        )
+        return {"stages": [stage.name for stage in stages]}
+
+
+class _Run:
+    """One run of one plan's job."""
+
+    def __init__(
+        self,
+        app: Plans,
+        job: Job[PlanPayload],
+        ctx: JobContext,
+        prompt: str,
+        *,
+        done: int,
+        total: int,
+    ) -> None:
+        self._app = app
+        self._job = job
+        self._ctx = ctx
+        self._prompt = prompt
+        self._total = total
+        self._done = done
+        #: Why the model gave no answer at all: then no other stage asks it in this attempt.
+        self._down: ProcessorError | None = None
+
+    async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a stage, tell of it and keep it."""
+        self._tell("stage_started", stage, "info", f"{stage.title}: started")
+        keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
         try:
-            outcome = await Pipeline(self._app, job, ctx, plan).run()
-        except PlanGone:
-            return {"plan_id": plan_id, "outcome": "gone"}
-        ctx.progress(100 if outcome == "completed" else None, "report", "The report is ready")
-        return {"plan_id": plan_id, "outcome": outcome}
+            chapter = await self._make(stage, given)
+        except ProcessorError as error:
+            self._tell("stage_failed", stage, "error", f"{stage.title}: {error}")
+            await keep(reason=str(error))
+            raise
+        result = chapter.model_dump(mode="json")
+        model = self._app.model
+        await keep(result=result, model=model.name if model else None)
+        self._done += 1
+        self._tell("stage_completed", stage, "info", f"{stage.title}: done")
+        self._ctx.progress(100 * self._done / self._total, stage.name, stage.title)
+        return result
+
+    async def _make(self, stage: Stage, given: Mapping[str, Any]) -> Chapter:
+        model = self._app.model
+        if model is None:
+            return stage.shape.sample()
+        if self._down is not None:
+            raise self._down
+        prompt = prompts.of_stage(stage, self._prompt, given)
+        try:
+            return await ask_for(
+                self._ctx, model, prompt, stage.shape, check=lambda found: found.check(given)
+            )
+        except ProcessorError as error:
+            if error.data and error.data.get("hope") != "differently":
+                self._down = error
+            raise
+
+    def _tell(self, event: str, stage: Stage, level: str, message: str) -> None:
+        # each line of the log is an event of the job, and so of the plan's stream
+        self._ctx.log(level, message, event=event, stage=stage.name, title=stage.title)
 
 
 def register(registry: Registry, settings: Settings, *, app: Plans | None = None) -> Plans:
-    """Add the app's processor to `registry`; returns what it holds, to be closed at the end."""
+    """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Plans(settings)
     registry.processor(
-        "plan", payload=PlanPayload, backoff=Backoff(first=5, cap=120), internal=True
-    )(Processors(app).plan)
+        "plan",
+        payload=PlanPayload,
+        timeout=780,
+        max_attempts=2,
+        backoff=Backoff(first=5, cap=60),
+        internal=True,
+    )(Processor(app).run)
     return app

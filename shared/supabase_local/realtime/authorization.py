@@ -5,10 +5,9 @@ Probes run in a transaction that is always rolled back; results are kept by the 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -31,63 +30,39 @@ _SET_ROLE = """
 MISSING_PARTITION = "MissingPartition: Realtime was unable to find the expected messages partition"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rights:
-    """What was granted, per extension."""
-
-    broadcast: bool = False
-    presence: bool = False
-
-    def __bool__(self) -> bool:
-        return self.broadcast or self.presence
-
-    def covers(self, other: Rights) -> bool:
-        """Say whether everything in `other` is granted here too."""
-        return (self.broadcast or not other.broadcast) and (self.presence or not other.presence)
-
-
-ALL = Rights(broadcast=True, presence=True)
-
-
 class Authorizer:
     """Runs the probes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read(
-        self, token: Token, topic: str, extensions: Sequence[str], headers: Mapping[str, str]
-    ) -> Rights:
-        """Which extensions of `topic` the token may read.
+    async def read(self, token: Token, topic: str, headers: Mapping[str, str]) -> bool:
+        """Whether the token may read broadcasts of `topic`.
 
         Raises:
             DatabaseUnavailable: The database is unavailable, or has no partition for today.
         """
-        ids = {extension: str(uuid.uuid4()) for extension in extensions}
+        probe = str(uuid.uuid4())
         try:
             async with self._database.transaction() as connection:
-                await self._insert_probes(connection, topic, ids)
+                await self._insert_probe(connection, topic, probe)
                 await _become(connection, token, topic, headers)
                 cursor = await connection.execute(
-                    "select id::text from realtime.messages where id = any(%s::uuid[])",
-                    [list(ids.values())],
+                    "select from realtime.messages where id = %s", [probe]
                 )
-                seen = {row[0] for row in await cursor.fetchall()}
+                return await cursor.fetchone() is not None
         except psycopg.Error as error:
             _log_refusal(topic, error)
-            return Rights()
-        return Rights(**{extension: probe in seen for extension, probe in ids.items()})
+            return False
 
-    async def write(
-        self, token: Token, topic: str, extension: str, headers: Mapping[str, str]
-    ) -> bool:
-        """Whether the token may insert a message of `extension` on `topic`."""
+    async def write(self, token: Token, topic: str, headers: Mapping[str, str]) -> bool:
+        """Whether the token may send broadcasts to `topic`."""
         try:
             async with self._database.transaction() as connection:
                 await _become(connection, token, topic, headers)
                 await connection.execute(
-                    "insert into realtime.messages (topic, extension) values (%s, %s)",
-                    [topic, extension],
+                    "insert into realtime.messages (topic, extension) values (%s, 'broadcast')",
+                    [topic],
                 )
         except psycopg.Error as error:
             if error.sqlstate != "42501":
@@ -95,14 +70,11 @@ class Authorizer:
             return False
         return True
 
-    async def _insert_probes(
-        self, connection: Connection, topic: str, ids: Mapping[str, str]
-    ) -> None:
+    async def _insert_probe(self, connection: Connection, topic: str, probe: str) -> None:
         try:
             await connection.execute(
-                "insert into realtime.messages (topic, extension, id)"
-                " select %s, e, i from unnest(%s::text[], %s::uuid[]) as probes (e, i)",
-                [topic, list(ids), list(ids.values())],
+                "insert into realtime.messages (topic, extension, id) values (%s, 'broadcast', %s)",
+                [topic, probe],
             )
         except psycopg.errors.CheckViolation as error:
             raise DatabaseUnavailable(MISSING_PARTITION) from error

@@ -5,17 +5,11 @@ The loop in `Rooms.deliver` is the hot path; everything it needs is computed bef
 
 from __future__ import annotations
 
-import logging
 import re
 
-from supabase_local.realtime.limits import Limits, MessageRate
 from supabase_local.realtime.member import PREFIX, Member
 from supabase_local.realtime.pgoutput import Change, Unchanged
-from supabase_local.realtime.presence import PresenceState
 from supabase_local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
-from supabase_local.realtime.tokens import redacted
-
-logger = logging.getLogger(__name__)
 
 _MESSAGES_TABLE = re.compile(r"messages(_\d{4}_\d{2}_\d{2})?")
 
@@ -23,21 +17,21 @@ _MESSAGES_TABLE = re.compile(r"messages(_\d{4}_\d{2}_\d{2})?")
 class Room:
     """The members of one topic and privacy. Public `x` and private `x` are two rooms."""
 
-    __slots__ = ("members", "presence", "private", "topic")
+    __slots__ = ("members", "private", "topic")
 
     def __init__(self, topic: str, private: bool) -> None:
         self.topic = topic
         self.private = private
         self.members: dict[Member, None] = {}
-        self.presence = PresenceState()
 
 
 class Rooms:
     """All rooms of the server."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, *, drop_every: int = 0) -> None:
         self._rooms: dict[tuple[str, bool], Room] = {}
-        self.rate = MessageRate(limits.messages_per_second, tick=limits.rate_window_seconds / 12)
+        self._drop_every = drop_every
+        self._rows = 0
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -72,14 +66,11 @@ class Rooms:
         if room is None:
             return
         for member in list(room.members):
-            if member is exclude or not member.reads_broadcast:
+            if member is exclude:
                 continue
             frame = message.frame(member.version)
             if frame is not None:
                 member.send_frame(frame)
-                self.rate.add()
-                if self.rate.triggered:
-                    member.shut_down("Too many messages per second")
 
     def heard(self, change: Change) -> bool:
         """Whether a change would reach a subscriber: a message for a room that has members."""
@@ -95,23 +86,17 @@ class Rooms:
                 self.deliver_row(_row_of(change))
 
     def deliver_row(self, row: dict[str, str | Unchanged | None]) -> None:
-        """Broadcast one row of `realtime.messages`; over the rate it is dropped without a word."""
+        """Broadcast one row of `realtime.messages`, but each `drop_every`th."""
         topic, event, private = row.get("topic"), row.get("event"), row.get("private")
         message_id = row.get("id")
         if not isinstance(topic, str) or not isinstance(event, str) or not isinstance(private, str):
             return
         if not isinstance(message_id, str):
             return
-        has_listeners = (topic, private == "t") in self._rooms
-        if self.rate.allows(1):
-            self.rate.add()
-        elif has_listeners:
-            logger.warning(
-                "a database broadcast was dropped: too many messages per second",
-                extra={"event": "realtime.rate_limited", "topic": redacted(topic)},
-            )
+        if (topic, private == "t") not in self._rooms:
             return
-        if not has_listeners:
+        self._rows += 1
+        if self._drop_every and self._rows % self._drop_every == 0:
             return
         payload, binary = row.get("payload"), row.get("binary_payload")
         if isinstance(payload, str):

@@ -27,7 +27,7 @@ from supabase_local.realtime.database import (
 from supabase_local.realtime.filters import Entry, InvalidEntry, parse_entry
 from supabase_local.realtime.flow import Flow
 from supabase_local.realtime.join import change_id
-from supabase_local.realtime.limits import Limits, MessageRate
+from supabase_local.realtime.limits import Limits
 from supabase_local.realtime.member import PREFIX, Member
 from supabase_local.realtime.pgoutput import Change, Relation, Unchanged, Value
 from supabase_local.realtime.replication import ReplicationStream
@@ -97,13 +97,10 @@ class Subscription:
 class PostgresChanges:
     """All subscriptions of the server."""
 
-    def __init__(
-        self, url: str, database: Database, limits: Limits, *, rate: MessageRate, flow: Flow
-    ) -> None:
+    def __init__(self, url: str, database: Database, limits: Limits, *, flow: Flow) -> None:
         self._url = url
         self._database = database
         self._limits = limits
-        self._rate = rate
         self._flow = flow
         self._subscriptions: dict[Member, Subscription] = {}
         self._listeners: dict[str, tuple[Member, int]] = {}
@@ -362,7 +359,7 @@ class PostgresChanges:
                 numbers = by_channel[listener[0]]
                 if listener[1] not in numbers:
                     numbers.append(listener[1])
-        if not by_channel or self._rate.exceeded():
+        if not by_channel:
             return
         data = f'{wal[:-1]},"errors":{dump(errors or None)}}}'
         made: dict[tuple[str, tuple[int, ...]], Fanout] = {}
@@ -375,7 +372,6 @@ class PostgresChanges:
             frame = message.frame(channel.version)
             if frame is not None:
                 channel.send_frame(frame)
-        self._rate.add(len(by_channel))
 
     # ------------------------------------------------------------------------ wal2json
 

@@ -9,16 +9,12 @@ import asyncio
 import json
 import logging
 import time
-import uuid
 from typing import Any
 
-from supabase_local.realtime.authorization import ALL, Rights
 from supabase_local.realtime.database import DatabaseUnavailable
 from supabase_local.realtime.hub import Hub
 from supabase_local.realtime.join import JoinRefused, JoinRequest
-from supabase_local.realtime.limits import CallWindow
 from supabase_local.realtime.member import PREFIX, Socket
-from supabase_local.realtime.presence import diff_message
 from supabase_local.realtime.serializer import (
     JSON,
     Fanout,
@@ -56,15 +52,8 @@ class Channel:
         self.version: Version = session.version
         self.send_frame = session.send
         self.token: Token
-        self.reads = ALL
-        self.reads_broadcast = True
-        self.presence_enabled = request.presence_enabled
-        self.presence_key = request.presence_key or str(uuid.uuid4())
         self.closed = False
-        self._writes: dict[str, bool] = {}
-        self._presence_calls = CallWindow(
-            hub.limits.presence_calls, hub.limits.presence_window_seconds
-        )
+        self._may_write: bool | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._refreshed_at = 0.0
@@ -89,25 +78,17 @@ class Channel:
         if not self.private:
             return
         try:
-            rights = await self._probe_reads(self.token)
+            may_read = await self._may_read(self.token)
         except DatabaseUnavailable as error:
             raise JoinRefused(error.reason) from error
-        if not rights:
+        if not may_read:
             raise JoinRefused(f"Unauthorized: {no_read(self.topic)}")
-        self._set_reads(rights)
 
-    async def _probe_reads(self, token: Token) -> Rights:
-        extensions = ["broadcast", "presence"] if self.presence_enabled else ["broadcast"]
-        return await self.hub.authorizer.read(token, self.topic, extensions, self.session.headers)
-
-    def _set_reads(self, rights: Rights) -> None:
-        self.reads = rights
-        self.reads_broadcast = rights.broadcast
+    async def _may_read(self, token: Token) -> bool:
+        return await self.hub.authorizer.read(token, self.topic, self.session.headers)
 
     def joined(self) -> None:
         """Tell the client what follows the join's reply, and start the token's clock."""
-        if self.presence_enabled and self.reads.presence:
-            self._push_presence_state()
         if self.request.replication_ready:
             self.hub.spawn(self._report_replication())
         self._watch_token()
@@ -139,10 +120,6 @@ class Channel:
             encode(self.version, self.join_ref, None, self.full_topic, event, dump(payload))
         )
 
-    def _push_presence_state(self) -> None:
-        room = self.hub.rooms.find(self.topic, self.private)
-        self._push("presence_state", room.presence.state() if room else {})
-
     def _reply(self, ref: str | None, response: Any, status: str = "ok") -> None:
         self.send_frame(reply(self.version, self.join_ref, ref, self.full_topic, response, status))
 
@@ -156,7 +133,6 @@ class Channel:
         for timer in (self._timer, self._refresh_timer):
             if timer is not None:
                 timer.cancel()
-        self._untrack()
         self.hub.rooms.leave(self)
         self.hub.changes.unsubscribe(self)
 
@@ -196,8 +172,6 @@ class Channel:
         """Handle one message for this topic."""
         if message.event == "broadcast":
             await self._on_broadcast(message)
-        elif message.event == "presence":
-            await self._on_presence(message)
         elif message.event == "access_token":
             await self._on_access_token(message.payload)
         else:
@@ -212,14 +186,13 @@ class Channel:
 
     async def _on_broadcast(self, message: Inbound) -> None:
         hub = self.hub
-        hub.rooms.rate.add()
         if message.size > hub.limits.payload_bytes and _too_large(
             message, hub.limits.payload_bytes
         ):
             if self.request.ack:
                 self._reply(message.ref, "payload_size_exceeded", "error")
             return
-        if not await self._may_write("broadcast"):
+        if self.private and not await self._writes():
             return
         fanout = self._fanout_of(message)
         exclude = None if self.request.self_broadcast else self
@@ -236,85 +209,15 @@ class Channel:
             self.full_topic, message.user_event, message.payload, encoding=message.encoding
         )
 
-    async def _may_write(self, extension: str) -> bool:
-        if not self.private:
-            return True
-        known = self._writes.get(extension)
-        if known is None:
+    async def _writes(self) -> bool:
+        if self._may_write is None:
             try:
-                known = await self.hub.authorizer.write(
-                    self.token, self.topic, extension, self.session.headers
+                self._may_write = await self.hub.authorizer.write(
+                    self.token, self.topic, self.session.headers
                 )
             except DatabaseUnavailable:
                 return False  # not remembered: the database may be back for the next push
-            self._writes[extension] = known
-        return known
-
-    # ------------------------------------------------------------------------- presence
-
-    async def _on_presence(self, message: Inbound) -> None:
-        if not self._presence_calls.allow():
-            self.shut_down("Client presence rate limit exceeded")
-            return
-        if not self.hub.presence_rate.allow():
-            self.shut_down("Too many presence messages per second")
-            return
-        payload = message.payload if isinstance(message.payload, dict) else {}
-        name = payload.get("event")
-        action = name.lower() if isinstance(name, str) else ""
-        if action == "untrack":
-            self._untrack()
-            self._reply(message.ref, {})
-        elif action == "track":
-            await self._track(message, payload.get("payload", {}))
-        else:
-            self._reply(message.ref, {}, "error")
-
-    async def _track(self, message: Inbound, meta: Any) -> None:
-        if not isinstance(meta, dict):
-            response = {"reason": "Presence track payload must be a map"}
-            self._reply(message.ref, response, "error")
-            return
-        if len(dump(meta).encode()) > self.hub.limits.payload_bytes:
-            self.shut_down("Track message size exceeded")
-            return
-        if not await self._may_write("presence"):
-            self._reply(message.ref, {}, "error")
-            return
-        if not self.presence_enabled:
-            await self._enable_presence()
-        room = self.hub.rooms.find(self.topic, self.private)
-        if self.closed or room is None:
-            return
-        diff = room.presence.track(self, self.presence_key, meta)
-        self._reply(message.ref, {})
-        if diff is not None:
-            self._send_diff(diff)
-
-    async def _enable_presence(self) -> None:
-        self.presence_enabled = True
-        if self.private:
-            try:
-                self._set_reads(await self._probe_reads(self.token))
-            except DatabaseUnavailable:
-                return
-        if self.reads.presence:
-            self._push_presence_state()
-
-    def _untrack(self) -> None:
-        room = self.hub.rooms.find(self.topic, self.private)
-        diff = room.presence.untrack(self) if room else None
-        if diff is not None:
-            self._send_diff(diff)
-
-    def _send_diff(self, diff: Any) -> None:
-        room = self.hub.rooms.find(self.topic, self.private)
-        message = diff_message(self.full_topic, diff)
-        for member in list(room.members) if room else ():
-            if member.reads.presence and not member.closed:
-                frame = message.frame(member.version)
-                if frame is not None:
-                    member.send_frame(frame)
+        return self._may_write
 
     # --------------------------------------------------------------------------- tokens
 
@@ -342,23 +245,17 @@ class Channel:
             return
         if self.private:
             try:
-                rights = await self._probe_reads(token)
+                may_read = await self._may_read(token)
             except DatabaseUnavailable as error:
                 self.shut_down(error.reason.partition(": ")[2])
                 return
-            if not rights:
+            if not may_read:
                 self.shut_down(no_read(self.topic))
                 return
-            if not rights.covers(self.reads):
-                self.shut_down(
-                    f"You no longer have permission to read from this Channel topic: {self.topic}"
-                )
-                return
-            self._set_reads(rights)
         if self.closed:
             return
         self.token = token
-        self._writes.clear()
+        self._may_write = None
         self._watch_token()
         if self.request.changes:
             self.hub.changes.subscribe(self)

@@ -14,7 +14,7 @@ from supabase_local.realtime.changes import PostgresChanges
 from supabase_local.realtime.database import BUSY, UNREACHABLE, Database
 from supabase_local.realtime.flow import Flow
 from supabase_local.realtime.join import JoinRefused
-from supabase_local.realtime.limits import CallWindow, Limits
+from supabase_local.realtime.limits import Limits
 from supabase_local.realtime.member import Socket
 from supabase_local.realtime.pgoutput import Change
 from supabase_local.realtime.replication import ReplicationStream
@@ -37,15 +37,10 @@ class Hub:
             url, size=limits.database_connections, timeout=limits.database_timeout_seconds
         )
         self.authorizer = Authorizer(self.database)
-        self.rooms = Rooms(limits)
+        self.rooms = Rooms(drop_every=limits.drop_every)
         self.flow = Flow()
         self.visibility = Visibility(url)
-        window = limits.rate_window_seconds
-        self.presence_rate = CallWindow(limits.presence_messages_per_second * window, window)
-        self.join_rate = CallWindow(limits.joins_per_second * window, window)
-        self.changes = PostgresChanges(
-            url, self.database, limits, rate=self.rooms.rate, flow=self.flow
-        )
+        self.changes = PostgresChanges(url, self.database, limits, flow=self.flow)
         self.messages = ReplicationStream(
             url,
             publication="supabase_realtime_messages_publication",
@@ -80,25 +75,14 @@ class Hub:
         """End all background work."""
         await end_tasks(self.tasks)
 
-    def check_join(self, *, private: bool, channels: int) -> None:
-        """The checks of a join that need no database.
+    def check_join(self) -> None:
+        """Refuse joins while the server stops.
 
         Raises:
-            JoinRefused: The first that fails.
+            JoinRefused: It does.
         """
-        in_time = self.join_rate.allow()
         if self.shutting_down:
             raise JoinRefused("RealtimeRestarting: Realtime is restarting, please standby")
-        if self.limits.private_only and not private:
-            raise JoinRefused("PrivateOnly: This project only allows private channels")
-        if len(self.sessions) > self.limits.connections:
-            raise JoinRefused("ConnectionRateLimitReached: Too many connected users")
-        if not in_time:
-            raise JoinRefused(
-                "ClientJoinRateLimitReached: Too many joins per second", close_code=1001
-            )
-        if channels >= self.limits.channels_per_connection:
-            raise JoinRefused("ChannelRateLimitReached: Too many channels")
 
     def check_database(self, *, private: bool) -> None:
         """Refuse while the database is away; a join need not wait for replication.

@@ -32,10 +32,7 @@ class JoinRequest:
     private: bool
     ack: bool
     self_broadcast: bool
-    replay: bool
     replication_ready: bool
-    presence_enabled: bool
-    presence_key: str
     changes: tuple[dict[str, Any], ...]
     wait_for_changes: bool
     wait_timeout_seconds: float
@@ -56,20 +53,15 @@ def parse_join(payload: Any) -> JoinRequest:
     payload = _section(payload, "payload")
     config = _section(payload.get("config"), "config")
     broadcast = _section(config.get("broadcast"), "broadcast")
-    presence = _section(config.get("presence"), "presence")
     options = _section(config.get("postgres_changes_options"), "postgres_changes_options")
     token = payload.get("user_token") or payload.get("access_token")
-    key = presence.get("key")
     timeout = options.get("timeout")
     return JoinRequest(
         token=token if isinstance(token, str) else None,
         private=_flag(config.get("private"), "private"),
         ack=_flag(broadcast.get("ack"), "broadcast.ack"),
         self_broadcast=_flag(broadcast.get("self"), "broadcast.self"),
-        replay=broadcast.get("replay") is not None,
         replication_ready=_flag(broadcast.get("replication_ready"), "replication_ready"),
-        presence_enabled=_flag(presence.get("enabled"), "presence.enabled"),
-        presence_key=key if isinstance(key, str) else "",
         changes=_changes(config.get("postgres_changes")),
         wait_for_changes=_flag(options.get("wait"), "postgres_changes_options.wait"),
         wait_timeout_seconds=min(timeout, 20_000) / 1000

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from supabase_local.realtime.authorization import Rights
 from supabase_local.realtime.join import JoinRequest
 from supabase_local.realtime.serializer import Version
 from supabase_local.realtime.tokens import Token
@@ -28,9 +27,6 @@ class Member(Protocol):
     version: Version
     request: JoinRequest
     token: Token
-    reads: Rights
-    #: `reads.broadcast`, for the hot path.
-    reads_broadcast: bool
     #: It has ended; nothing is sent any more.
     closed: bool
     #: Writes one finished frame to the socket.

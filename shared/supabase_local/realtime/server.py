@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 
@@ -13,8 +14,7 @@ from supabase_local.realtime.connection import Connection
 from supabase_local.realtime.database import DatabaseUnavailable, describe
 from supabase_local.realtime.hub import Hub
 from supabase_local.realtime.limits import Limits
-from supabase_local.realtime.rest import CORS, Rest, json_response
-from supabase_local.realtime.serializer import parse_version
+from supabase_local.realtime.serializer import dump, parse_version
 from supabase_local.realtime.session import Session
 from supabase_local.realtime.tokens import TokenError, Verifier
 
@@ -26,13 +26,24 @@ _PARTITION_SECONDS = 4 * 3600
 _PRIVATE_HEADERS = frozenset({"authorization", "apikey", "x-api-key", "cookie"})
 
 
+CORS = (
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-headers", "authorization, apikey, x-api-key, content-type, *"),
+)
+
+
+def json_response(status: int, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """JSON as hosted writes it."""
+    kind = ("content-type", "application/json; charset=utf-8")
+    return Response(status, dump(body).encode(), (kind, *headers))
+
+
 class RealtimeServer:
     """The listener on one port."""
 
     def __init__(self, url: str, verifier: Verifier, limits: Limits) -> None:
         self.limits = limits
         self.hub = Hub(url, verifier, limits)
-        self._rest = Rest(self.hub)
         self._refused_handshakes = limits.refused_handshakes
         self._listener: asyncio.Server | None = None
 
@@ -109,7 +120,7 @@ class RealtimeServer:
             return json_response(200 if running else 503, body, CORS)
         if request.path in _SOCKET_PATHS:
             return Response(426, b"", (("upgrade", "websocket"),))
-        return await self._rest.respond(request)
+        return Response(404, b"", CORS)
 
     async def open_socket(self, connection: Connection, request: Request) -> Response | None:
         """Upgrade, or say why not."""
@@ -129,8 +140,6 @@ class RealtimeServer:
         if self._refused_handshakes > 0:
             self._refused_handshakes -= 1
             return await self._refuse(500, "Error connecting to Realtime")
-        if len(self.hub.sessions) >= self.limits.connections:
-            return await self._refuse(429, "Too many connected users")
         if not request.header("sec-websocket-key"):
             return Response(400, b"")
         if request.header("sec-websocket-version") != "13":

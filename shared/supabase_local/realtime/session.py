@@ -159,11 +159,9 @@ class Session:
         # a null join_ref makes the push's own ref the channel's, as Phoenix clients send both alike
         join_ref = message.join_ref if message.join_ref is not None else message.ref
         channel = Channel(self, hub, topic, join_ref, request)
-        hub.check_join(private=channel.private, channels=len(self.channels))
+        hub.check_join()
         try:
             await channel.authorize(request.token)
-            if request.replay:
-                raise JoinRefused("UnableToReplayMessages: the local Realtime has no replay")
             if request.changes and request.wait_for_changes:
                 await hub.changes.subscribe_and_wait(channel, request.wait_timeout_seconds)
         except SubscriptionRefused as error:

@@ -42,14 +42,13 @@ SHOWN = {
     "waterfall-wide-light",
     "waterfall-narrow-dark",
     "types-wide-light",
-    "workers-wide-dark",
 }
 #: Pages of the menu, which are looked at empty and failing, too.
 MENU = {
     name: f"/{name}"
     for name in (
         "jobs", "types", "logs", "operations", "failures", "schedules", "webhooks",
-        "limits", "members", "activity", "benchmarks", "chat", "accounts", "plans", "trainings",
+        "benchmarks", "chat", "accounts", "plans", "trainings",
     )
 }  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[3] / "infra/console/screenshots"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from uuid import uuid4
 
 import httpx
 
@@ -53,8 +52,7 @@ async def test_states_and_the_next_run_are_the_databases_own_words(
 
 async def test_a_sorted_list_is_narrowed_as_any_other(hand: Hand, ada: httpx.AsyncClient) -> None:
     """And continued by place; an end before which is asked for is no beginning."""
-    batch = str(uuid4())
-    one = await enqueue(ada, hand, batch_id=batch)
+    await enqueue(ada, hand)
     two = await enqueue(ada, hand)
     await ada.post(f"/api/jobs/{two['id']}/cancel")
 
@@ -63,7 +61,6 @@ async def test_a_sorted_list_is_narrowed_as_any_other(hand: Hand, ada: httpx.Asy
         return [job["id"] for job in listed]
 
     assert await ids(order="asc", offset=1) == [two["id"]]
-    assert await ids(batch_id=batch) == [one["id"]]
     assert await ids(search=two["id"]) == [two["id"]]
     for params in ({"sort": "created_at"}, {}):
         assert await found(ada, hand, finished_before="2020-01-01T00:00:00Z", **params) == []

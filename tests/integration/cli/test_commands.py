@@ -285,10 +285,9 @@ def test_retrying_in_bulk_asks_before_it_touches_anything(
     result = run.json("retry", "--type", "nobody_has_this", "--yes")
 
     unnamed = run.refused("retry")
-    assert "no job to retry matches" in run("retry", "--type", "nobody_has_this").stdout
 
     assert refused["code"] == "not_confirmed"
-    assert (result["matched"], result["status"]) == (0, "completed")
+    assert result == {"count": 0, "more": False}
     assert "minutehand retry ID, or minutehand retry --type TYPE" in unnamed["fix"]
 
 
@@ -316,7 +315,6 @@ def test_only_the_operator_pauses_a_type(run: Run) -> None:
     try:
         run("pause", "type", "enrich_contact", "--reason", "a test")
         limits = run.json("stats", "--all")["limits"]
-        assert "Realtime's messages" in run("stats", "--all").stdout
     finally:
         run("resume", "type", "enrich_contact")
 

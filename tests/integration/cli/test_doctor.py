@@ -713,15 +713,9 @@ def test_a_project_without_users_is_found(stack: RunningStack) -> None:
         connection.execute("create table public.kept_members as table public.workspace_members")
         try:
             connection.execute("alter table public.workspace_members disable trigger user")
-            connection.execute("delete from public.workspace_members where role = 'manager'")
+            connection.execute("delete from public.workspace_members")
             locked_out = found(stack, "members")
-            connection.execute(
-                "insert into queue.invitations (workspace_id, email, role)"
-                " select id, 'new@x.test', 'manager' from public.workspaces"
-            )
-            invited = found(stack, "members")
         finally:
-            connection.execute("delete from queue.invitations where email = 'new@x.test'")
             connection.execute(
                 "insert into public.workspace_members table public.kept_members"
                 " on conflict do nothing"
@@ -729,13 +723,8 @@ def test_a_project_without_users_is_found(stack: RunningStack) -> None:
             connection.execute("alter table public.workspace_members enable trigger user")
             connection.execute("drop table public.kept_members")
 
-    assert locked_out.verdict is Verdict.WARN, locked_out
-    assert "has no manager" in locked_out.detail
-    assert "minutehand members add" in str(locked_out.fix)
-    assert "has not signed in yet" in invited.detail
-    # the workspace that an app makes for guests has no manager
-    with stack.connect() as connection:
-        connection.execute("select queue.guest_workspace('chat_guest_workspace', 'Guests')")
+    assert locked_out.verdict is Verdict.FAIL, locked_out
+    assert "minutehand workspaces create" in str(locked_out.fix)
     assert found(stack, "members").verdict is Verdict.OK
 
 

@@ -1,7 +1,4 @@
-"""One project for this folder's tests, and the app with a worker that ticks when it is told to.
-
-The database is shared: each test creates plans of its own and looks at those.
-"""
+"""One project for this folder's tests, a language model's server, and the plans in one harness."""
 
 from __future__ import annotations
 
@@ -20,24 +17,45 @@ from tests.support.project import Project, project_of_a_room
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-PROMPT = (
-    "Build a booking app with 4 screens by 30 June 2099. Two developers at 500 EUR a day,"
-    " budget 40,000 EUR."
-)
-#: Stages whose texts a language model writes, where there is one.
-NARRATED = ["strategy", "risks", "questions", "executive_summary"]
-ENDED = {"completed", "failed", "cancelled"}
+POINTS = {"points": ["A line <b>"]}
+#: What the server answers, by stage.
+ANSWERS: dict[str, Any] = {
+    "understand": {"title": "Bakery", "goal": "Sell bread.", "facts": ["200 guests"], "more": 1},
+    "work_breakdown": {
+        "tasks": [
+            {"id": "A", "title": "Oven", "days": 2},
+            {"id": "B", "title": "Sign", "days": 3},
+            {"id": "C", "title": "Open", "days": 1},
+        ]
+    },
+    "dependencies": {
+        "order": [{"task": "C", "after": ["A", "B"]}, {"task": "A", "after": ["nothing known"]}]
+    },
+    "budget": {"currency": "EUR", "costs": [{"title": "Oven", "amount": 1000.5}]},
+    "risks": {"risks": [{"risk": "Rain", "answer": "A tent"}]},
+    "milestones": {"milestones": [{"title": "Opening", "when": "Day 4"}]},
+    "strategy": {"text": "Bake."},
+    "executive_summary": {"text": "In short."},
+}
+OTHERS = ("assumptions", "constraints", "team", "quality", "communication", "what_if", "questions")
 
 
 @pytest.fixture(scope="module")
 def project(renewed_project: Renewed) -> Project:
-    """A database behind a Data API, with plans without an account allowed."""
+    """A database behind a Data API that lets guests in."""
     return project_of_a_room(renewed_project, "allow_anonymous")
 
 
+@pytest.fixture
+async def server() -> AsyncIterator[ModelServer]:
+    """The language model."""
+    async with ModelServer() as running:
+        running.answers = {**ANSWERS, **dict.fromkeys(OTHERS, POINTS)}
+        yield running
+
+
 class Harness(AppHarness):
-    """The whole app, where prompts are handed in."""
+    """The whole app."""
 
     below = "/api/plans"
 
@@ -48,76 +66,49 @@ class Harness(AppHarness):
         super().__init__(project, settings, registry, self.plans)
 
     async def create(
-        self, prompt: str = PROMPT, speed: str = "fast_but_skip_details", **options: Any
-    ) -> dict[str, Any]:
-        """Create a plan as Ada, unless another user is named."""
-        body = {"prompt": prompt, "speed_vs_detail": speed}
-        answer = await self.call("POST", "", json=body, **options)
+        self, speed: str = "fast_but_skip_details", *, user: str | None = None, **options: Any
+    ) -> str:
+        """Create a plan, as a guest unless a user is named; its id."""
+        body = {"prompt": "Create a simple plan for a local bakery", "speed_vs_detail": speed}
+        answer = await self.call("POST", "", user=user, json=body, **options)
         assert answer.status_code == 202, answer.text
-        plan: dict[str, Any] = answer.json()
-        return plan
+        plan_id: str = answer.json()["plan_id"]
+        return plan_id
 
-    async def look(self, plan: dict[str, Any], **options: Any) -> dict[str, Any]:
-        """The plan as its members see it."""
-        answer = await self.call("GET", f"/{plan['plan_id']}", **options)
+    async def look(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
+        """GET the plan."""
+        answer = await self.call("GET", f"/{plan_id}", user=user)
         assert answer.status_code == 200, answer.text
-        state: dict[str, Any] = answer.json()
-        return state
+        found: dict[str, Any] = answer.json()
+        return found
 
-    async def ended(
-        self, plan: dict[str, Any], *, others_died: bool = False, **options: Any
-    ) -> dict[str, Any]:
-        """Tick until the plan has ended, though other workers died or not."""
+    async def ended(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
+        """Tick until the plan has ended; it."""
         return await self.tick_until(
-            lambda: self.look(plan, **options),
-            lambda state: state["status"] in ENDED,
-            others_died=others_died,
+            lambda: self.look(plan_id, user),
+            lambda seen: seen["status"] in {"completed", "failed", "cancelled"},
         )
 
-    async def report(self, plan: dict[str, Any], **options: Any) -> dict[str, Any]:
-        """The plan's report as JSON."""
-        headers = {"Accept": "application/json"}
-        answer = await self.call("GET", f"/{plan['plan_id']}/report", headers=headers, **options)
+    async def report(self, plan_id: str, accept: str = "text/markdown", **options: Any) -> str:
+        """GET the report."""
+        answer: httpx.Response = await self.call(
+            "GET", f"/{plan_id}/report", user=None, headers={"Accept": accept}, **options
+        )
         assert answer.status_code == 200, answer.text
-        report: dict[str, Any] = answer.json()
-        return report
-
-    async def events(self, plan: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
-        """What the plan's stream says until it ends; its ids are the events' numbers."""
-        told = await self.stream(f"/{plan['plan_id']}/stream", **headers)
-        assert [int(id_) for id_, _ in told] == [event["seq"] for _, event in told]
-        return [event for _, event in told]
-
-    async def get(self, plan: dict[str, Any], path: str, **options: Any) -> httpx.Response:
-        """One of the plan's routes."""
-        return await self.call("GET", f"/{plan['plan_id']}{path}", **options)
+        return answer.text
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ModelServer]:
-    """A language model that writes a sentence for each narrated chapter."""
-    async with ModelServer() as running:
-        running.answers = {name: {"text": f"In words: {name}."} for name in NARRATED}
-        yield running
+async def harness(project: Project) -> AsyncIterator[Harness]:
+    """The app without a language model."""
+    settings = project.settings.model_copy(update={"allow_anonymous": True})
+    async with Harness(project, settings).open() as made:
+        yield made
 
 
 @pytest.fixture
-async def settings(project: Project) -> Settings:
-    """The project's, with plans without an account allowed."""
-    return project.settings.model_copy(update={"allow_anonymous": True})
-
-
-@pytest.fixture
-async def harness(project: Project, settings: Settings) -> AsyncIterator[Harness]:
-    """The app offline."""
-    async with Harness(project, settings).open() as harness:
-        yield harness
-
-
-@pytest.fixture
-async def narrated(
-    project: Project, settings: Settings, server: ModelServer
-) -> AsyncIterator[Harness]:
+async def with_model(project: Project, server: ModelServer) -> AsyncIterator[Harness]:
     """The app with a language model."""
-    async with Harness(project, server.known_to(settings)).open() as harness:
-        yield harness
+    settings = project.settings.model_copy(update={"allow_anonymous": True})
+    async with Harness(project, server.known_to(settings)).open() as made:
+        yield made

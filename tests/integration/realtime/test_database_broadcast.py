@@ -8,8 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.realtime.support import PUBLISHABLE, SECRET_KEY, JavaScript, Server, unique
-from tests.integration.realtime.test_broadcast import DEEP, UNICODE
+from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
 
 
@@ -63,20 +62,6 @@ async def test_a_rolled_back_message_is_never_sent(
     await socket.silence()
 
 
-async def test_a_payload_with_an_id_keeps_it(connect: Any, sql: psycopg.Connection[Any]) -> None:
-    """§6: meta.id stays the row's."""
-    topic = unique()
-    socket = await connect(key=SECRET_KEY)
-    await socket.joined(topic, private=True)
-
-    sql.execute("""select realtime.send('{"id": "mine"}', 'e', %s)""", [topic])
-    payload = (await socket.expect("broadcast"))["payload"]
-
-    row = sql.execute("select id::text from realtime.messages where topic = %s", [topic]).fetchone()
-    assert row is not None
-    assert (payload["payload"], payload["meta"]) == ({"id": "mine"}, {"id": row[0]})
-
-
 async def test_a_message_reaches_its_own_topic_only(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
@@ -90,40 +75,6 @@ async def test_a_message_reaches_its_own_topic_only(
 
     await here.expect("broadcast")
     await there.silence()
-
-
-@pytest.mark.parametrize("payload", ["1", "[1]", '"text"', "null"])
-async def test_a_payload_that_is_no_object_only_warns(
-    connect: Any, sql: psycopg.Connection[Any], payload: str
-) -> None:
-    """Check 17: a lost broadcast never fails the transaction."""
-    topic = unique()
-    socket = await connect(key=SECRET_KEY)
-    await socket.joined(topic, private=True)
-    warnings: list[str] = []
-    sql.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
-
-    sql.execute("select realtime.send(%s::jsonb, 'e', %s)", [payload, topic])
-
-    assert [text.partition(":")[0] for text in warnings] == ["WarnSendingBroadcastMessage"]
-    await socket.silence()
-
-
-async def test_a_role_without_permission_only_gets_a_warning(
-    connect: Any, project: Database
-) -> None:
-    """Check 17: send runs with its caller's rights."""
-    topic = unique()
-    socket = await connect(key=SECRET_KEY)
-    await socket.joined(topic, private=True)
-    warnings: list[str] = []
-
-    with project.as_role("authenticated", {"sub": None}) as connection:
-        connection.add_notice_handler(lambda n: warnings.append(n.message_primary or ""))
-        connection.execute("select realtime.send('{}', 'e', %s)", [topic])
-
-    assert "row-level security" in warnings[0]
-    await socket.silence()
 
 
 async def test_a_row_trigger_broadcasts_every_kind_of_change(
@@ -166,102 +117,3 @@ async def test_a_row_trigger_broadcasts_every_kind_of_change(
             "record": record,
             "old_record": old,
         }
-
-
-def test_a_statement_trigger_is_refused_in_words(sql: psycopg.Connection[Any]) -> None:
-    """§6: both errors arrive wrapped."""
-    call = (
-        "select realtime.broadcast_changes('t', 'e', %s, 'jobs', 'public', null::realtime.messages,"
-        " null::realtime.messages, %s)"
-    )
-
-    with pytest.raises(psycopg.errors.RaiseException) as statement:
-        sql.execute(call, ["INSERT", "STATEMENT"])
-    with pytest.raises(psycopg.errors.RaiseException) as unknown:
-        sql.execute(call, ["MERGE", "ROW"])
-
-    assert "Failed to process the row: function can only be triggered for each row" in str(
-        statement.value
-    )
-    assert "Failed to process the row: Unexpected operation type: MERGE" in str(unknown.value)
-
-
-@pytest.mark.parametrize("payload", [UNICODE, DEEP, {"big": "ü" * 100_000}])
-async def test_any_json_survives_the_way_through_the_database(
-    server: Server,
-    js: JavaScript,
-    connect: Any,
-    sql: psycopg.Connection[Any],
-    payload: dict[str, Any],
-) -> None:
-    """Check 37: to both versions and to the official client."""
-    topic = f"日本:{unique()}"
-    old = await connect(version=1)
-    await old.joined(topic)
-    await js.call("client", name="c", url=server.http, key=PUBLISHABLE)
-    on = [{"type": "broadcast", "event": "événement"}]
-    await js.call("subscribe", client="c", channel="c", topic=topic, on=on)
-
-    sql.execute(
-        "select realtime.send(%s::jsonb, 'événement', %s, false)",
-        [psycopg.types.json.Jsonb(payload), topic],
-    )
-    text = (await old.expect("broadcast"))["payload"]
-    [binary] = await js.receive("c")
-
-    for message in (text, binary):
-        body = dict(message["payload"])
-        assert body.pop("id") == message["meta"]["id"]
-        assert body == payload
-
-
-async def test_bytes_from_the_database_reach_version_2_only(
-    connect: Any, sql: psycopg.Connection[Any]
-) -> None:
-    """§6: send_binary."""
-    topic, data = unique(), bytes(range(256))
-    old, new = await connect(version=1), await connect(version=2)
-    await old.joined(topic)
-    await new.joined(topic)
-
-    sql.execute("select realtime.send_binary(%s, 'bytes', %s, false)", [data, topic])
-
-    assert (await new.expect("broadcast"))["payload"]["payload"] == data
-    await old.silence()
-
-
-async def test_any_inserted_row_is_broadcast(connect: Any, sql: psycopg.Connection[Any]) -> None:
-    """§6: whatever inserted it; rows without an event are not messages."""
-    topic = unique()
-    socket = await connect(key=SECRET_KEY)
-    await socket.joined(topic, private=True)
-
-    sql.execute(
-        "insert into realtime.messages (topic, extension, payload, event, private)"
-        " values (%(t)s, 'broadcast', '{}', null, true), (%(t)s, 'broadcast', null, 'e', true),"
-        " (%(t)s, 'broadcast', '[1]', 'list', true)",
-        {"t": topic},
-    )
-
-    frame = await socket.expect("broadcast")
-    assert (frame["payload"]["event"], frame["payload"]["payload"]) == ("list", [1])
-    await socket.silence()
-
-
-def test_the_schemas_neighbours_are_the_real_ones(sql: Any) -> None:
-    """As the migrations of 2.129.8 leave them: who asks the catalogue finds the same."""
-    functions = sql.execute(
-        "select pronargs, provolatile from pg_proc where proname = 'check_equality_op' order by 1"
-    ).fetchall()
-    columns = sql.execute(
-        "select attname, format_type(atttypid, atttypmod) from pg_attribute"
-        " where attrelid = 'realtime.schema_migrations'::regclass and attnum > 0 order by attnum"
-    ).fetchall()
-    readers = sql.execute(
-        "select a.grantee::regrole::text from pg_class as c, aclexplode(c.relacl) as a"
-        " where c.oid = 'realtime.schema_migrations'::regclass and a.grantee <> c.relowner"
-    ).fetchall()
-
-    assert functions == [(4, "i"), (5, "s")]
-    assert columns == [("version", "bigint"), ("inserted_at", "timestamp(0) without time zone")]
-    assert readers == []

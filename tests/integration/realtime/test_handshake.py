@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import InvalidStatus
 
 from tests.integration.realtime.support import (
     PUBLISHABLE,
@@ -17,7 +14,6 @@ from tests.integration.realtime.support import (
     Server,
     Socket,
     token,
-    unique,
 )
 
 UPGRADE = {
@@ -64,69 +60,6 @@ def test_a_bad_key_is_refused_with_401_and_says_why(
     answer = httpx.get(url, headers=UPGRADE)
 
     assert (answer.status_code, answer.json()) == (401, {"error": message})
-
-
-def test_an_unknown_version_is_refused(server: Server) -> None:
-    """Issue 5: unknown versions never crash the server."""
-    url = server.websocket_url(vsn="3.0.0").replace("ws://", "http://")
-
-    answer = httpx.get(url, headers=UPGRADE)
-
-    assert (answer.status_code, answer.content) == (403, b"")
-
-
-async def test_the_key_in_the_header_wins(server: Server) -> None:
-    """A gateway puts the key it checked into `x-api-key`."""
-    headers = {"x-api-key": PUBLISHABLE}
-
-    async with websocket_connect(
-        server.websocket_url(key="garbage"), additional_headers=headers
-    ) as connection:
-        assert await Socket(connection, 2).is_alive()
-
-
-async def test_the_connection_limit_refuses_the_next_socket(
-    start_server: Callable[..., Server],
-) -> None:
-    """§1: too many users answer 429."""
-    small = start_server(connections=2)
-
-    async with websocket_connect(small.websocket_url()), websocket_connect(small.websocket_url()):
-        with pytest.raises(InvalidStatus) as refused:
-            await websocket_connect(small.websocket_url())
-
-    response = refused.value.response
-    assert response.status_code == 429
-    assert json.loads(response.body) == {"error": "Too many connected users"}
-
-
-@pytest.mark.parametrize("version", [1, 2])
-async def test_the_first_frame_of_a_public_topic_is_the_reply(connect: Any, version: int) -> None:
-    """Check 2: an empty list of changes is there, not absent."""
-    socket = await connect(version=version)
-    topic = unique()
-
-    await socket.push(f"realtime:{topic}", "phx_join", {"config": {}}, join_ref="1", ref="1")
-    first = await socket.receive()
-
-    assert (first["event"], first["topic"], first["ref"]) == ("phx_reply", f"realtime:{topic}", "1")
-    assert first["payload"] == {"status": "ok", "response": {"postgres_changes": []}}
-
-
-async def test_version_1_frames_have_exactly_four_keys(connect: Any) -> None:
-    """Check 3: the Python models reject a frame without a ref."""
-    socket, other = await connect(version=1), await connect(version=2)
-    topic = unique()
-    await socket.push(f"realtime:{topic}", "phx_join", {"config": {}}, join_ref="1", ref="1")
-    reply = await socket.receive()
-    await other.joined(topic)
-
-    await other.broadcast(topic, "e", {})
-    broadcast = await socket.receive()
-
-    for frame in (reply, broadcast):
-        assert frame["keys"] == {"topic", "event", "payload", "ref"}
-    assert broadcast["ref"] is None
 
 
 @pytest.mark.parametrize("version", [1, 2])

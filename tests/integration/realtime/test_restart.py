@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from tests.integration.realtime.support import SECRET_KEY, Server, open_socket, unique
 from tests.support.databases import start_scratch_server
-from tests.support.paths import ROOT
 
 AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 
@@ -103,30 +99,3 @@ async def test_the_server_may_start_before_postgres(own_postgres: Postgres) -> N
         await socket.connection.close()
     finally:
         server.stop()
-
-
-@pytest.mark.parametrize(
-    ("environ", "named"),
-    [
-        ({"DATABASE_URL": "postgresql://nowhere/db"}, "SUPABASE_JWT_SECRET"),
-        ({"DATABASE_URL": "x", "SUPABASE_JWT_SECRET": "y", "PORT": "many"}, "many"),
-        (
-            {"DATABASE_URL": "x", "SUPABASE_JWT_SECRET": "y", "REALTIME_CONNECTIONS": "few"},
-            "REALTIME_CONNECTIONS",
-        ),
-    ],
-)
-def test_a_bad_setting_is_named(environ: dict[str, str], named: str) -> None:
-    """The server says what it needs and does not start without it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "supabase_local.realtime"],
-        env={"PATH": os.environ["PATH"], **environ},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-    assert done.returncode == 2
-    assert named in done.stderr

@@ -76,69 +76,6 @@ async def test_a_slot_waits_for_an_open_write_transaction(
     assert await message_of(socket) == READY
 
 
-async def test_a_channel_is_shut_down_when_replication_does_not_start_in_time(
-    start_server: Start, connect: Any
-) -> None:
-    """Only where the join asked for readiness; clients then join again."""
-    server = start_server(wait=False, replication_ready_seconds=60, replication_timeout_seconds=0.2)
-    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
-    await join_ready(socket, topic)
-
-    assert await message_of(socket) == "Replication connection was not established in time"
-    await socket.expect("phx_close")
-
-
-async def test_above_the_rate_the_databases_messages_are_dropped_silently(
-    start_server: Start, connect: Any, sql: Sql
-) -> None:
-    """The channel stays joined and hears again once the mean is below the limit."""
-    server = start_server(messages_per_second=2, rate_window_seconds=6)
-    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
-    await join_ready(socket, topic)
-    assert await message_of(socket) == READY
-
-    def is_above() -> bool:
-        answer = httpx.post(f"{server.http}/realtime/v1/api/broadcast")
-        return float(answer.headers["x-rate-rolling"]) > 1
-
-    async def heard(event: str) -> bool:
-        send(sql, topic, event)
-        try:
-            frame = await socket.receive(0.5)
-        except TimeoutError:  # dropped, or a busy machine was slow
-            return False
-        assert frame["event"] == "broadcast"
-        return bool(frame["payload"]["event"] == event)
-
-    while "realtime.rate_limited" not in {event.get("event") for event in server.events}:
-        while not is_above():
-            send(sql, unique(), *["n"] * 20)  # where nobody is shut down for hearing too many
-        await heard("lost")
-    while not await heard("back"):
-        continue
-
-
-async def test_a_client_that_is_delivered_something_above_the_rate_is_shut_down(
-    start_server: Start, connect: Any
-) -> None:
-    """Check 41, by the real rule: the receiver's channel ends; its socket and the sender stay."""
-    server = start_server(messages_per_second=1, rate_window_seconds=1)
-    topic = unique()
-    sender, receiver = await connect(server=server), await connect(server=server)
-    await sender.joined(topic)
-    join_ref = await receiver.joined(topic)
-
-    frame: dict[str, Any] = {"event": "broadcast"}
-    while frame["event"] == "broadcast":
-        await sender.broadcast(topic, "n", {})
-        frame = await receiver.receive()
-
-    assert frame["payload"]["message"] == "Too many messages per second"
-    assert (await receiver.expect("phx_close"))["ref"] == join_ref
-    assert await receiver.is_alive()
-    assert await sender.is_alive()
-
-
 async def test_a_join_finds_the_authorization_pool_exhausted(
     start_server: Start, connect: Any
 ) -> None:
@@ -165,40 +102,8 @@ def test_a_handshake_fails_and_the_next_one_passes(start_server: Start) -> None:
     assert answers[1].status_code == 400  # past the refusal; it has no key for the handshake
 
 
-async def test_an_idle_tenant_goes_cold_and_the_next_join_starts_it(
-    start_server: Start, connect: Any, sql: Sql
-) -> None:
-    """Nothing is read for a project that no one listens to."""
-    server = start_server(tenant_idle_seconds=0.05)
-    first, topic = await connect(server=server, key=SECRET_KEY), unique()
-    await first.joined(topic, private=True)
-    await first.connection.close()
-    server.wait_for("realtime.tenant_idle")
-    seen = len(server.events)
-
-    socket = await connect(server=server, key=SECRET_KEY)
-    await join_ready(socket, topic)
-
-    assert await message_of(socket) == READY
-    server.wait_for("realtime.replication_started", after=seen)
-    send(sql, topic, "heard")
-    assert (await socket.expect("broadcast"))["payload"]["event"] == "heard"
-
-
 @pytest.fixture
 def partitions(sql: Sql) -> Any:
     """Today's partition is back afterwards."""
     yield
     sql.execute("select realtime.maintain_partitions()")
-
-
-@pytest.mark.usefixtures("partitions")
-async def test_a_missing_partition_refuses_private_joins(start_server: Start, connect: Any) -> None:
-    """As on a project whose janitor did not run."""
-    server = start_server(missing_partition=True)
-    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
-
-    while (reply := await socket.join(topic, private=True))["status"] == "ok":
-        continue  # the server drops it while it starts
-
-    assert reply["response"]["reason"].startswith("MissingPartition: ")

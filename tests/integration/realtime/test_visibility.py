@@ -10,8 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from supabase_local.realtime import visibility as visibility_module
-from supabase_local.realtime.visibility import Visibility
 from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
 
@@ -110,63 +108,3 @@ async def test_a_row_change_is_tested_once_the_row_is_visible(
         assert not writing.done()
 
     assert (await socket.expect("postgres_changes"))["payload"]["data"]["record"] == {"id": 1}
-
-
-async def test_ended_transactions_are_visible_whatever_their_epoch(
-    project: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Streamed ids have 32 bits and wrap; committed, rolled back and long gone are all over."""
-    monkeypatch.setattr(visibility_module, "_PATIENCE_SECONDS", 600.0)  # it must not give up
-    ids = []
-    for statement in ("commit", "rollback"):
-        sql.execute("begin")
-        row = sql.execute("select pg_current_xact_id()::text::bigint % 4294967296").fetchone()
-        sql.execute(statement)
-        assert row is not None
-        ids.append(int(row[0]))
-    visibility = Visibility(project.url)
-
-    async with asyncio.timeout(60):
-        await visibility.wait([*ids, 3, 2**32 - 5, (ids[0] - 2**31 + 10) % 2**32])
-    await visibility.close()
-
-
-async def test_first_callers_share_one_connection(database: Database) -> None:
-    """Joins and deliveries ask at the same moment; a second connection would stay for ever."""
-    visibility = Visibility(database.url)  # where no server listens with its own
-
-    await asyncio.gather(*(visibility.wait([3]) for _ in range(5)))
-    with database.connect() as connection:
-        row = connection.execute(
-            "select count(*) from pg_stat_activity"
-            " where application_name = 'realtime_visibility' and datname = %s",
-            [database.name],
-        ).fetchone()
-    await visibility.close()
-
-    assert row == (1,)
-
-
-async def test_a_running_transaction_is_waited_for(
-    project: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also one whose id is the newest of all."""
-    monkeypatch.setattr(visibility_module, "_PATIENCE_SECONDS", 600.0)
-    visibility = Visibility(project.url)
-    sql.execute("begin")
-    row = sql.execute("select pg_current_xact_id()::text::bigint % 4294967296").fetchone()
-    assert row is not None
-
-    waiting = asyncio.create_task(visibility.wait([int(row[0])]))
-    looks: set[Any] = set()
-    with project.connect() as watching:
-        async with asyncio.timeout(60):
-            while len(looks) < 4 and not waiting.done():
-                looks |= set(watching.execute(LOOKED).fetchall())
-                await asyncio.sleep(0.001)
-    early = waiting.done()
-    sql.execute("commit")
-    await asyncio.wait_for(waiting, 60)
-    await visibility.close()
-
-    assert not early

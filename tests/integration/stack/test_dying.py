@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,6 @@ import psutil
 import psycopg
 import pytest
 
-from minutehand.local.postgres import Postgres
 from minutehand.local.processes import has_ended
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack, end, launch, wait_ready
@@ -58,52 +55,6 @@ def answers(url: str) -> bool:
         return httpx.get(url).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def test_calls_in_flight_fail_at_once_when_postgres_dies(doomed: RunningStack) -> None:
-    """A client that hung until its own timeout would hold its slot all that time."""
-    with doomed.connect() as connection:
-        connection.execute(
-            "create or replace function public.scratch_sleep() returns text language sql"
-            " as $$ select pg_sleep(60)::text $$;"
-            " create or replace function public.scratch_known() returns int language sql"
-            " as $$ select 1 $$;"
-            " notify pgrst"
-        )
-    url = f"{doomed.supabase_url}/rest/v1/rpc/scratch_sleep"
-    headers = doomed.headers(doomed.sign_in(doomed.demo_email))
-    answered: list[int] = []
-    known = f"{doomed.supabase_url}/rest/v1/rpc/scratch_known"
-    eventually(lambda: httpx.post(known, headers=headers, json={}).is_success)
-
-    def call() -> None:
-        answered.append(httpx.post(url, headers=headers, json={}, timeout=40).status_code)
-
-    def under_way() -> bool:
-        return bool(answered) or connection.execute(running).fetchone() == (3,)
-
-    running = (
-        "select count(*) from pg_stat_activity"
-        " where query like '%scratch_sleep%' and state = 'active' and pid <> pg_backend_pid()"
-    )
-    calls: list[threading.Thread] = []
-    with doomed.connect() as connection:
-        # a user's statement ends after eight seconds, perhaps before the last one has begun
-        while not calls or answered:
-            for thread in calls:
-                thread.join()
-            answered.clear()
-            calls = [threading.Thread(target=call) for _ in range(3)]
-            for thread in calls:
-                thread.start()
-            eventually(under_way)
-    children(doomed.launcher)["postgres"].kill()
-    for thread in calls:
-        thread.join()  # one that hung would raise after its 40 seconds
-
-    assert answered == [503, 503, 503]
-    eventually(lambda: answers(f"{doomed.supabase_url}/_ready"))
-    assert "postgres was killed by SIGKILL" in doomed.output()
 
 
 def test_what_was_committed_survives_the_death_of_postgres(doomed: RunningStack) -> None:
@@ -183,40 +134,3 @@ def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
     assert second.returncode == 3
     assert str(doomed.launcher.pid) in second.stdout
     assert answers(f"{doomed.api_url}/health")
-
-
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_every_child(tmp_path: Path, sign: signal.Signals) -> None:
-    """Ctrl-C gives the machine back as it was, also in the middle of starting."""
-    launcher = launch(tmp_path, "--no-demo")
-    try:
-        eventually(lambda: "gateway" in children(launcher))
-        started = list(children(launcher).values())
-
-        launcher.send_signal(sign)
-
-        assert launcher.wait(120) == 0
-        assert all(has_ended(process) for process in started)
-        assert not (tmp_path / "ready").exists()
-    finally:
-        end(tmp_path, launcher)
-
-
-def test_an_external_database_is_used_and_left_running(tmp_path: Path, postgres: Postgres) -> None:
-    """DATABASE_URL names a server of the developer's own: it is brought up to date, not owned."""
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute("create database external")
-    url = postgres.url(database="external")
-    launcher = launch(tmp_path, "--no-demo", DATABASE_URL=url)
-    try:
-        running = wait_ready(tmp_path, launcher)
-
-        assert running.database_url == url
-        assert "postgres" not in children(launcher)
-        assert not (tmp_path / "postgres").exists()
-        assert running.sign_in(running.demo_email)
-    finally:
-        end(tmp_path, launcher)
-    with psycopg.connect(url) as connection:
-        row = connection.execute("select count(*) > 0 from supabase_migrations.schema_migrations")
-        assert row.fetchone() == (True,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from minutehand.local import migrations
@@ -40,13 +39,6 @@ def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
     assert not any(text.rstrip().endswith(";") for *_, texts in rows for text in texts)
 
 
-def test_a_second_run_finds_nothing_to_do(database: Database) -> None:
-    """Every start of the stack runs them."""
-    url = migrations.as_user(database.url, "postgres")
-
-    assert migrations.apply_migrations(url) == []
-
-
 def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_path: Path) -> None:
     """A half-applied migration could neither be repeated nor repaired."""
     write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
@@ -68,34 +60,6 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
     assert apply(database, tmp_path) == ["29990101000001"]
 
 
-def test_a_byte_order_mark_and_a_folder_are_passed_over(database: Database, tmp_path: Path) -> None:
-    """Editors on Windows write the mark and psql drops it; the CLI reads files alone."""
-    path = tmp_path / "29990101000000_marked.sql"
-    path.write_text("create table public.scratch_marked ();", "utf-8-sig")
-    (tmp_path / "29990101000001_folder.sql").mkdir()
-
-    assert apply(database, tmp_path) == ["29990101000000"]
-
-
-def test_a_setting_of_one_file_does_not_reach_the_next(database: Database, tmp_path: Path) -> None:
-    """As with the CLI: else a file works here and fails where it is applied alone."""
-    write(
-        tmp_path,
-        "29990101000000_first.sql",
-        "set search_path = realtime;\nset check_function_bodies = off;",
-    )
-    write(
-        tmp_path,
-        "29990101000001_second.sql",
-        "create table scratch_second as select current_setting('check_function_bodies') as bodies;",
-    )
-
-    apply(database, tmp_path)
-
-    with database.connect() as connection:
-        assert connection.execute("select bodies from public.scratch_second").fetchone() == ("on",)
-
-
 def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
     """What ran on one machine and what stands in the file must not drift apart in silence."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
@@ -112,35 +76,6 @@ def test_a_migration_from_the_past_is_refused(database: Database, tmp_path: Path
 
     with pytest.raises(MigrationFailed, match="is older than"):
         apply(database, tmp_path)
-
-
-def test_semicolons_inside_bodies_and_strings_do_not_cut(
-    database: Database, tmp_path: Path
-) -> None:
-    """Function bodies, comments and strings are full of them."""
-    write(
-        tmp_path,
-        "29990101000000_tricky.sql",
-        """
-        -- a comment; with a semicolon and an apostrophe's end
-        create function public.scratch_one() returns text language plpgsql as $body$
-        begin perform 1; return 'a;b'; end; $body$;
-        /* block ; /* nested ; */ still a comment; */
-        create function public.scratch_two() returns int language sql
-        begin atomic select case when true then 1 else 2 end; end;
-        create rule scratch as on insert to public.jobs do also (select 1; select 2);
-        drop rule scratch on public.jobs;
-        comment on function public.scratch_one is E'it\\'s; fine'
-        """,
-    )
-
-    apply(database, tmp_path)
-
-    with database.connect() as connection:
-        assert connection.execute(
-            "select public.scratch_one(), public.scratch_two(),"
-            " obj_description('public.scratch_one'::regproc)"
-        ).fetchone() == ("a;b", 1, "it's; fine")
 
 
 def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
@@ -165,39 +100,6 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
             "select hash from supabase_migrations.seed_files where path = 'seed.sql'"
         ).fetchone()
     assert row == (hashlib.sha256(seed.read_bytes()).hexdigest(),)
-
-
-def test_a_project_that_brings_its_own_base_is_unchanged(database: Database) -> None:
-    """Against Supabase in Docker or hosted, the base is theirs."""
-    with database.connect() as connection:
-        connection.execute("delete from supabase_migrations.seed_files")
-        connection.execute("drop function auth.email")
-
-    migrations.prepare_hosted(database.url)
-
-    with database.connect() as connection, pytest.raises(psycopg.errors.UndefinedFunction):
-        connection.execute("select auth.email()")
-
-
-def test_demo_users_and_seed_belong_together(database: Database) -> None:
-    """The seed refers to the users by their fixed ids; running it all twice changes nothing."""
-    database.seed()
-    database.seed()
-
-    with database.connect() as connection:
-        rows = connection.execute(
-            "select users.email, workspaces.name, members.role"
-            " from public.workspace_members as members"
-            " join auth.users as users on users.id = members.user_id"
-            " join public.workspaces as workspaces on workspaces.id = members.workspace_id"
-            " order by 1"
-        ).fetchall()
-
-    assert rows == [
-        ("ada@acme.test", "Acme", "manager"),
-        ("bob@acme.test", "Acme", "member"),
-        ("eve@globex.test", "Globex", "manager"),
-    ]
 
 
 def test_a_migration_written_while_the_stack_is_up_is_applied(

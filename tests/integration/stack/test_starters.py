@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import psycopg
 import pytest
 
@@ -15,7 +14,7 @@ from minutehand.local.migrations import MigrationFailed, apply_migrations, apply
 from minutehand.local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT
-from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stacks import RunningStack
 
 STARTERS = sorted((ROOT / "tests" / "fixtures" / "starters").glob("*.sql"))
 
@@ -65,32 +64,6 @@ def test_a_seeded_password_signs_in(stack: RunningStack) -> None:
         assert stack.sign_in(email)
 
 
-def test_the_way_out_is_walked(stack: RunningStack, tmp_path: Path) -> None:
-    """`dev --supabase-url` beside a Supabase that runs: worker, API and console alone.
-
-    Its keys come by the names that `supabase status -o env` prints.
-    """
-    keys = {
-        "PUBLISHABLE_KEY": stack.supabase_publishable_key,
-        "SECRET_KEY": stack.supabase_secret_key,
-        "JWT_SECRET": stack.supabase_jwt_secret,
-        "DB_URL": stack.database_url,
-    }
-    arguments = ("--no-demo", "--supabase-url", stack.supabase_url)
-    launcher = launch(tmp_path, *arguments, **keys)
-    try:
-        beside = wait_ready(tmp_path, launcher)
-
-        assert beside.supabase_url == stack.supabase_url
-        assert beside.api_url != stack.api_url
-        token = stack.sign_in("ada@acme.test")
-        answer = httpx.get(f"{beside.api_url}/api/jobs", headers=beside.headers(token))
-        assert answer.status_code == 200, answer.text
-        assert not (tmp_path / "postgres").exists()
-    finally:
-        end(tmp_path, launcher)
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -109,14 +82,6 @@ def test_what_needs_supabase_itself_says_so(project: str, tmp_path: Path, text: 
         migrate(project, tmp_path, text)
 
 
-def test_a_slip_of_ones_own_names_no_way_out(project: str, tmp_path: Path) -> None:
-    """It would lead astray."""
-    with pytest.raises(MigrationFailed, match="nowhere") as refused:
-        migrate(project, tmp_path, "select * from nowhere;")
-
-    assert "supabase start" not in str(refused.value)
-
-
 @pytest.mark.parametrize("asked", [True, False])
 def test_new_tables_reach_the_data_api_where_the_project_says_so(
     asked: bool, project: str, tmp_path: Path
@@ -132,25 +97,3 @@ def test_new_tables_reach_the_data_api_where_the_project_says_so(
     with psycopg.connect(project) as connection:
         may = "select has_table_privilege('authenticated', 'public.notes', 'insert')"
         assert connection.execute(may.encode()).fetchone() == (asked,)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (b"insert into t values ('M\xfcller');", "must be UTF-8"),
-        (b"\\restrict abc\ncreate table u ();", r"statement 1: \\restrict is for psql"),
-        (b"COPY public.t (n) FROM stdin;\nMary\n\\.\n", "FROM stdin is for psql"),
-    ],
-)
-def test_what_is_no_sql_is_a_sentence(text: bytes, said: str, project: str, tmp_path: Path) -> None:
-    """As dumps and editors of Windows write it."""
-    seed = tmp_path / "seed.sql"
-    seed.write_bytes(text)
-
-    with pytest.raises(MigrationFailed, match=said):
-        apply_seed(project, seed)
-
-
-def test_an_extension_that_is_there_already_is_no_error(project: str, tmp_path: Path) -> None:
-    """The dashboard had it switched on where the file was written."""
-    migrate(project, tmp_path, 'create extension pgcrypto;\ncreate extension "uuid-ossp";')

@@ -13,7 +13,6 @@ from minutehand.local.ports import reserve_port
 from minutehand.local.worker import run_worker
 from minutehand.queue import QueueUnavailable, WorkerQueue
 from minutehand.worker import Registry, Worker
-from tests.support.databases import SCHEMAS
 from tests.support.project import Gateway, Project, settings_at
 
 Start = Callable[..., Gateway]
@@ -26,7 +25,7 @@ def start(project: Project) -> Iterator[Start]:
 
     def one(**switches: str) -> Gateway:
         url = project.database.url
-        gateway = Gateway(url, reserve_port(), schema=SCHEMAS.clients, switches=switches)
+        gateway = Gateway(url, reserve_port(), schema="public", switches=switches)
         started.append(gateway)
         gateway.start()
         return gateway

@@ -11,7 +11,6 @@ from minutehand.queue import UserQueue
 from minutehand.testing import kill_in_each_stage
 from minutehand.worker import Worker
 from tests.integration.worker.shop_app.processors import register
-from tests.support.databases import SCHEMAS
 from tests.support.killable import environment_of
 from tests.support.project import Project
 
@@ -36,8 +35,8 @@ async def test_stages_run_once_and_what_is_beside_them_as_often_as_a_worker_dies
             connection,
             environment,
             ended,
-            schema=SCHEMAS.clients,
-            engine_schema=SCHEMAS.engine,
+            schema="public",
+            engine_schema="queue",
         )
 
     ran = Counter(ledger.read_text().split())

@@ -24,7 +24,6 @@ from minutehand.queue import UserQueue
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.worker import JobContext, Registry, Worker, default_registry
 from supabase import AsyncClientOptions, acreate_client
-from tests.support.databases import SCHEMAS
 from tests.support.paths import ROOT
 from tests.support.project import ACME, Project
 
@@ -48,7 +47,7 @@ def module() -> Iterator[types.ModuleType]:
 
 
 def run_python(module: types.ModuleType, page: str) -> None:
-    schema = f'schema="{SCHEMAS.clients}"'  # where this run's renamed statements make the table
+    schema = 'schema="public"'  # where this run's renamed statements make the table
     for block in blocks(page, "python"):
         block = block.replace('schema="public"', schema)
         exec(compile(block, page, "exec"), module.__dict__)

@@ -1,4 +1,4 @@
-"""A local server in the documented format of streamed chat completions, with its ways to fail.
+"""A local server in the documented format of chat completions, with its ways to fail.
 
 How it listens, hangs and breaks off is the matter of `tests/support/misbehaving.py`.
 """
@@ -24,18 +24,21 @@ class Fault:
     """What a request gets instead of an answer.
 
     Attributes:
-        cut_after: Break off after so many pieces of the answer.
-        hang_after: Fall silent after so many pieces; 0 before the first byte.
+        cut: Break off in the middle of the answer.
+        drip: Send a byte now and then, without end.
         said: Content in place of the answer's.
+        message: More of the message, such as a refusal.
         usage: What it says the answer took.
     """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
-    cut_after: int | None = None
-    hang_after: int | None = None
+    cut: bool = False
+    drip: bool = False
+    hang: bool = False
     said: str | None = None
+    message: dict[str, Any] = field(default_factory=dict)
     finish: str | None = "stop"
     drop: bool = False
     usage: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +82,7 @@ class ModelServer(MisbehavingServer):
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Stream the answer to a prompt."""
+        """Answer a prompt."""
         body = json.loads(request.body)
         spec = (body.get("response_format") or {}).get("json_schema") or {"name": "text"}
         key = request.headers.get("authorization", "").removeprefix("Bearer ") or None
@@ -91,31 +94,27 @@ class ModelServer(MisbehavingServer):
             return
         if key != KEY:
             fault = Fault(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
-        if fault.hang_after == 0:
+        if fault.hang:
             await self.hang()
         if fault.status != 200:
             told = fault.body if fault.body is not None else b"no JSON"
             write(writer, fault.status, told, fault.headers)
             return
-        writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-            b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-        )
         text = fault.said if fault.said is not None else await self._text(body, spec)
-        for number, start in enumerate(range(0, len(text), 20)):
-            if fault.cut_after == number:
-                return
-            if fault.hang_after == number:
-                await self.hang()
-            delta = {"content": text[start : start + 20]}
-            _event(writer, {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        _event(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": fault.finish}]})
-        if "stream_options" in body:
-            usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-            _event(writer, {"choices": [], "usage": usage | fault.usage})
+        said = {"role": "assistant", "content": text} | fault.message
+        answer = {
+            "choices": [{"index": 0, "message": said, "finish_reason": fault.finish}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 50} | fault.usage,
+        }
+        if fault.drip:
+            writer.write(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n\r\n")
+            while not writer.is_closing():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            return
         self.paid[name] += 1
-        _event(writer, "[DONE]")
-        writer.write(b"0\r\n\r\n")
+        write(writer, 200, answer, cut=fault.cut)
 
     async def _text(self, body: dict[str, Any], spec: dict[str, Any]) -> str:
         if spec["name"] in self.answers:
@@ -125,9 +124,3 @@ class ModelServer(MisbehavingServer):
         given = Material("given", body["messages"][-1]["content"])
         prompt = Prompt(spec["name"], "", [given], schema=spec.get("schema"))
         return (await OfflineLanguageModel().complete(prompt)).text
-
-
-def _event(writer: asyncio.StreamWriter, told: Any) -> None:
-    data = told if isinstance(told, str) else json.dumps(told)
-    raw = f"data: {data}\n\n".encode()
-    writer.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")

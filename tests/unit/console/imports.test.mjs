@@ -52,7 +52,7 @@ test("every import leads to a module", () => {
   );
 
   assert.deepEqual(astray, []);
-  assert.ok(modules.get("/apps/chat/join.js") && modules.get("/app.js").includes("/api.js"));
+  assert.ok(modules.get("/apps/chat/conversation.js") && modules.get("/app.js").includes("/api.js"));
 });
 
 test("no module imports itself, through whichever others", () => {

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import signal
-import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from minutehand.config import ConfigurationError
 from minutehand.local.environment import (
     Ports,
     contract,
     demo_values,
     for_children,
-    remote_values,
 )
-from minutehand.local.logs import readable
-from minutehand.local.ports import LOOPBACK, is_free, reserve_port
-from minutehand.local.postgres import Postgres, memory_folder
+from minutehand.local.ports import is_free, reserve_port
 from minutehand.local.processes import (
     Identity,
-    end_group,
-    has_ended,
-    send_signal,
-    spawn,
-    stop,
-    wait_gone,
 )
-from minutehand.local.stack import describe_end
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.local.users import ADA
 from minutehand.project import Project
@@ -66,25 +50,6 @@ def test_a_port_is_never_reserved_twice_not_even_by_another_process() -> None:
 
     assert mine != theirs
     assert is_free(mine)
-
-
-def test_a_preferred_port_that_is_taken_is_left_to_its_owner() -> None:
-    """A developer's other project may hold 8000."""
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        assert reserve_port(port) != port
-
-
-def test_scratch_data_goes_to_memory_only_where_there_is_room(tmp_path: Path) -> None:
-    """A container's 64 MB must not be filled, nor a folder taken that Postgres cannot enter."""
-    tmp_path.chmod(0o700)
-
-    assert memory_folder(Path("/dev/missing"), need=0) is None
-    assert memory_folder(tmp_path, need=0) is None
-    assert memory_folder(need=1 << 60) is None
 
 
 def test_one_folder_has_one_launcher(tmp_path: Path) -> None:
@@ -135,60 +100,6 @@ def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> No
             process.wait()
 
 
-def test_a_process_that_ends_while_it_is_looked_at_is_not_an_error() -> None:
-    """A killed server's backends end by themselves while the next start goes through them."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    found = psutil.Process(child.pid)
-    assert not has_ended(found)
-    child.kill()
-    child.wait()
-
-    send_signal(found, signal.SIGINT)
-
-    assert has_ended(found)
-    assert wait_gone(found, 5)
-
-
-def test_a_group_of_another_process_with_the_same_number_is_not_killed() -> None:
-    """A child that ended long before it is stopped; what it left in its group goes with it."""
-    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-    stranger = spawn(sleeper, output=subprocess.DEVNULL)
-    leaves = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
-    child = spawn([sys.executable, "-c", leaves])
-    try:
-        assert child.stdout is not None
-        with child.stdout:
-            left = psutil.Process(int(child.stdout.readline()))
-        child.wait()
-
-        stop(child)
-        end_group(stranger.pid)
-
-        assert wait_gone(left, 60)
-        assert stranger.poll() is None
-    finally:
-        stop(stranger)
-
-
-def test_leftovers_that_end_by_themselves_do_not_stop_the_next_start(tmp_path: Path) -> None:
-    """The list of a data folder's servers is old as soon as it is made."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    found = psutil.Process(child.pid)
-
-    class EndingWhileListed(Postgres):
-        def _leftovers(self) -> Iterator[psutil.Process]:
-            child.kill()
-            child.wait()
-            yield found
-
-    server = EndingWhileListed(tmp_path, scratch=True)
-    try:
-        server.data_dir.mkdir()
-        server.end_leftovers()
-    finally:
-        server.destroy()
-
-
 def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:
     """Tools rely on these names; design.md lists them."""
     values = contract(
@@ -228,41 +139,3 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
     assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
-
-
-def test_another_supabase_is_taken_by_the_names_of_its_own_command() -> None:
-    """`supabase status -o env` prints them; a missing key is named before anything starts."""
-    printed = {"ANON_KEY": "a", "SERVICE_ROLE_KEY": "s", "DB_URL": "postgresql://x", "OTHER": "o"}
-
-    assert remote_values("http://127.0.0.1:54321/", printed) == {
-        "SUPABASE_URL": "http://127.0.0.1:54321",
-        "REALTIME_URL": "ws://127.0.0.1:54321/realtime/v1",
-        "SUPABASE_PUBLISHABLE_KEY": "a",
-        "SUPABASE_SECRET_KEY": "s",
-        "DATABASE_URL": "postgresql://x",
-    }
-    with pytest.raises(ConfigurationError, match="SUPABASE_SECRET_KEY is not set"):
-        remote_values("http://127.0.0.1:54321", {"PUBLISHABLE_KEY": "a"})
-
-
-def test_json_lines_become_sentences_and_others_stay() -> None:
-    """The terminal is read by people; the files keep every byte."""
-    line = json.dumps(
-        {
-            "timestamp": "t",
-            "level": "WARNING",
-            "message": "queue is unavailable",
-            "event": "e",
-            "n": 3,
-        }
-    )
-
-    assert readable(line) == ("WARNING", "queue is unavailable  n=3")
-    assert readable("plain words") == ("INFO", "plain words")
-    assert readable('"a string"') == ("INFO", '"a string"')
-
-
-def test_an_end_is_shown_in_words() -> None:
-    """A bare -9 says little."""
-    assert describe_end(-9) == "was killed by SIGKILL"
-    assert describe_end(2) == "ended with code 2"

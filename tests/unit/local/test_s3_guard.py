@@ -53,11 +53,6 @@ def put(url: str, body: bytes = BODY, checksum: str | None = SUM) -> httpx.Respo
     return httpx.put(url, content=body, headers=headers, trust_env=False)
 
 
-def test_what_was_signed_is_taken(s3: Any) -> None:
-    """With its checksum as a header, as it was signed."""
-    assert put(address(s3)).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("body", "checksum", "status", "code"),
     [

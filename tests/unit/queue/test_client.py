@@ -12,8 +12,6 @@ import pytest
 
 from minutehand.queue.broadcasts import MESSAGE_VERSION
 from minutehand.queue.client import DERIVED, JOB_COLUMNS, UserQueue
-from minutehand.queue.errors import QueueError
-from minutehand.queue.members import Invitations, WorkspaceMembers
 from minutehand.queue.models import Cursor, EnqueueOptions, JobLog, NewJob
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,12 +81,6 @@ async def asked(call: Callable[[UserQueue], Any], wire: Wire | None = None) -> W
         (lambda q: q.open_stream(), "open_stream", False),
         (lambda q: q.replay("j"), "replay_job", False),
         (lambda q: q.replay("j", idempotency_key="k"), "replay_job", True),
-        (lambda q: WorkspaceMembers(q, "w").list(), "list_members", True),
-        (lambda q: Invitations(q).list(), "list_invitations", True),
-        (lambda q: WorkspaceMembers(q, "w").remove("m@x.test"), "remove_member", False),
-        (lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="member"), "set_member", True),
-        (lambda q: Invitations(q).answer("w", accept=True), "accept_invitation", False),
-        (lambda q: Invitations(q).answer("w", accept=False), "decline_invitation", False),
         (lambda q: q.cancel("j"), "cancel_job", True),
         (lambda q: q.retry("j"), "retry_job", True),
         (lambda q: q.edit("j", payload=1), "edit_job", True),
@@ -198,7 +190,7 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
         (
             lambda q: q.list_jobs(
                 "w", status=["failed", "failed"], job_type="t", queue="q", session_id="s",
-                parent_id="p", batch_id="b", created_after=AT, created_before=AT, search="x",
+                parent_id="p", created_after=AT, created_before=AT, search="x",
                 id_prefix="abcdef", more={"tag": "a", "state": None}, cursor=CURSOR.encode(),
                 limit=9,
             ),
@@ -206,7 +198,7 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {
                 "p_filter": {
                     "workspace_id": "w", "status": ["failed"], "job_type": "t", "queue": "q",
-                    "session_id": "s", "parent_id": "p", "batch_id": "b",
+                    "session_id": "s", "parent_id": "p",
                     "created_after": AT.isoformat(), "created_before": AT.isoformat(),
                     "search": "x", "id_prefix": "abcdef", "tag": "a",
                 },
@@ -299,21 +291,6 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             lambda q: q.stats("w", minutes=5),
             "queue_stats",
             {"p_workspace_id": "w", "p_minutes": 5},
-        ),
-        (
-            lambda q: WorkspaceMembers(q, "w").remove("m@x.test"),
-            "remove_member",
-            {"p_workspace_id": "w", "p_member": "m@x.test"},
-        ),
-        (
-            lambda q: Invitations(q).answer("w", accept=True),
-            "accept_invitation",
-            {"p_workspace_id": "w"},
-        ),
-        (
-            lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="manager"),
-            "set_member",
-            {"p_workspace_id": "w", "p_email": "m@x.test", "p_role": "manager"},
         ),
     ],
 )  # fmt: skip
@@ -417,19 +394,3 @@ def test_a_list_asks_for_no_column_that_clients_may_not_read() -> None:
     added = {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "error", "times"}
     assert not columns & added
     assert added == DERIVED
-
-
-@pytest.mark.parametrize(
-    ("code", "word"), [("PGRST202", "members_elsewhere"), ("PT403", "forbidden")]
-)
-async def test_tenants_of_tables_elsewhere_are_said_to_be_there(code: str, word: str) -> None:
-    """The functions are not installed then; any other refusal is passed on."""
-    refusal = QueueError("no", status=404, code=code, hint="forbidden")
-
-    for people in (
-        lambda q: WorkspaceMembers(q, "w").list(),
-        lambda q: Invitations(q).list(),
-    ):
-        with pytest.raises(QueueError) as raised:
-            await people(UserQueue(Wire(refusal), {"apikey": "k"}))
-        assert (raised.value.word, raised.value.status) == (word, 404)

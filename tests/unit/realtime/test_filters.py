@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 from supabase_local.realtime.filters import (
     Filter,
     InvalidEntry,
-    inspect,
     parse_entry,
     parse_filters,
 )
-from supabase_local.realtime.join import change_id, parse_join
 
 
 @pytest.mark.parametrize(
@@ -65,20 +63,6 @@ def test_an_entry_without_meaning_says_why(params: dict[str, Any], message: str)
     assert "secret" not in str(refused.value)
 
 
-def test_defaults_of_an_entry() -> None:
-    """Schema only means all its tables, table only means public."""
-    assert str(parse_entry({"schema": "app"})) == (
-        "event: *, schema: app, table: *, filters: [], select: nil"
-    )
-    assert str(parse_entry({"table": "m", "event": "insert", "filter": None})) == (
-        "event: INSERT, schema: public, table: m, filters: [], select: nil"
-    )
-    chosen = {"table": "m", "event": "truncate", "select": ["a", 1]}
-    assert str(parse_entry(chosen)) == (
-        'event: *, schema: public, table: m, filters: [], select: ["a"]'
-    )
-
-
 @given(st.text(max_size=60))
 def test_any_filter_text_is_read_or_refused(text: str) -> None:
     """Never another error: it comes from a client."""
@@ -86,39 +70,3 @@ def test_any_filter_text_is_read_or_refused(text: str) -> None:
         parse_filters(text)
     except InvalidEntry:
         return
-
-
-def test_values_print_as_hosted_prints_them() -> None:
-    """Messages are compared by people who search for them."""
-    assert inspect([("a", None, True, {"k": [1]})]) == '[{"a", nil, true, %{"k" => [1]}}]'
-
-
-@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers(), max_size=4))
-def test_an_entrys_id_depends_on_its_content_alone(entry: dict[str, Any]) -> None:
-    """It must survive a rejoin, and zero means nothing to a client."""
-    number = change_id(entry)
-
-    assert 0 < number < 2**27
-    assert number == change_id(dict(reversed(entry.items())))
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["config", "broadcast", "presence", "postgres_changes", "private", "replay", "key",
-                 "enabled", "since", "limit", "ack", "self", "access_token"]
-            ),
-            inner,
-            max_size=5,
-        ),
-        max_leaves=20,
-    )
-)  # fmt: skip
-def test_any_join_payload_is_read(payload: Any) -> None:
-    """Bad values become defaults."""
-    request = parse_join(payload)
-
-    assert isinstance(request.private, bool)

@@ -39,30 +39,9 @@ def test_project_keys_stand_for_roles_and_do_not_expire() -> None:
     assert verifier().verify("sb_secret_b").expires_at is None
 
 
-def test_an_unset_project_key_opens_nothing() -> None:
-    """An empty key must not equal an empty setting."""
-    with pytest.raises(TokenError):
-        Verifier(jwt_secret=SECRET).verify("")
-
-
-def test_times_may_be_fractional() -> None:
-    """They are rounded."""
-    ends = time.time() + 30.7
-    token = jwt.encode(claims(exp=ends, iat=1.5), SECRET, "HS256")
-
-    assert verifier().verify(token).expires_at == pytest.approx(ends, abs=2)
-
-
 def test_a_key_set_verifies_by_kid() -> None:
     """Projects with asymmetric keys."""
     token = jwt.encode(claims(), PRIVATE, "ES256", headers={"kid": "k1"})
-
-    assert verifier(jwks=json.dumps({"keys": [JWK]})).verify(token).role == "authenticated"
-
-
-def test_an_hmac_token_with_an_unknown_kid_falls_back_to_the_secret() -> None:
-    """As hosted, for tokens signed before the key set existed."""
-    token = jwt.encode(claims(), SECRET, "HS256", headers={"kid": "other"})
 
     assert verifier(jwks=json.dumps({"keys": [JWK]})).verify(token).role == "authenticated"
 
@@ -80,17 +59,6 @@ def test_the_key_names_the_algorithm_never_the_token() -> None:
         assert refused.value.code == code
 
 
-def test_an_unknown_kid_is_named() -> None:
-    """§4: the join's reason names it, the handshake's does not."""
-    token = jwt.encode(claims(), PRIVATE, "ES256", headers={"kid": "k2"})
-
-    with pytest.raises(TokenError) as refused:
-        verifier().verify(token)
-
-    assert '(kid) "k2", check your JWT secret' in refused.value.message
-    assert "k2" not in refused.value.handshake
-
-
 @pytest.mark.parametrize("exp", ["soon", None, [], True, float("inf")])
 def test_an_expiry_that_is_no_number_is_refused(exp: Any) -> None:
     """Whatever a token claims, it must not live forever."""
@@ -98,12 +66,3 @@ def test_an_expiry_that_is_no_number_is_refused(exp: Any) -> None:
 
     with pytest.raises(TokenError):
         verifier().verify(token)
-
-
-@pytest.mark.parametrize("body", [b"[]", b"text", b'"x"', b"null", b"\xff"])
-def test_claims_that_are_no_object_are_malformed(body: bytes) -> None:
-    """Signed garbage is still garbage."""
-    with pytest.raises(TokenError) as refused:
-        verifier().verify(jwt.api_jws.encode(body, SECRET, "HS256"))
-
-    assert refused.value.code == "MalformedJWT"

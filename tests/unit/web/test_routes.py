@@ -73,14 +73,6 @@ def database(one_database: Database) -> Database:
 @pytest.mark.parametrize(
     ("request_", "body", "function", "arguments"),
     [
-        (f"GET {ROOM}/members", None, "list_members", OF_W),
-        (f"PUT {ROOM}/members/a@b.test", {"role": "manager"}, "set_member",
-         {**OF_W, "p_email": "a@b.test", "p_role": "manager"}),
-        (f"DELETE {ROOM}/members/a@b.test", None, "remove_member",
-         {**OF_W, "p_member": "a@b.test"}),
-        ("GET /api/invitations", None, "list_invitations", {}),
-        (f"POST /api/invitations/{W}/accept", None, "accept_invitation", OF_W),
-        (f"POST /api/invitations/{W}/decline", None, "decline_invitation", OF_W),
         (f"POST {ROOM}/pause", {"job_type": "t", "reason": "r"}, "pause_jobs",
          {"p_request": {**OF_TYPE, "paused": True, "reason": "r"}}),
         (f"POST {ROOM}/resume", {"job_type": "t"}, "pause_jobs",

@@ -15,7 +15,7 @@ from minutehand.worker import TickOptions, metrics
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.summary import TickSummary
-from tests.contract.model import ModelQueue
+from tests.support.queue_model import ModelQueue
 from tests.support.virtual_time import LoopClock, leaping
 
 

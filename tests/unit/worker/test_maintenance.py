@@ -13,7 +13,7 @@ from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.maintenance import Maintenance
 from minutehand.worker.summary import TickSummary
-from tests.contract.model import ModelQueue
+from tests.support.queue_model import ModelQueue
 from tests.support.virtual_time import LoopClock, leaping
 
 

@@ -26,7 +26,7 @@ from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settlement import Raised, Returned
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
-from tests.contract.model import ModelQueue
+from tests.support.queue_model import ModelQueue
 from tests.support.virtual_time import BEGAN, LoopClock, leaping
 from tests.unit.worker.attempts import held_attempt
 

@@ -43,7 +43,7 @@ from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
-from tests.contract.model import (
+from tests.support.queue_model import (
     FAULTS,
     LATENCY,
     PATIENCE,

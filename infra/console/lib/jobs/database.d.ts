@@ -80,11 +80,9 @@ type View<Row> = { Row: { [column in keyof Row]: Row[column] | null }; Relations
 type Fn<Args, Returns> = { Args: Args; Returns: Returns };
 type Id = { p_job_id: string };
 type InWorkspace = { p_workspace_id: string };
-type AnsweredInvitation = { workspace_id: string; role: MemberRole; accepted: boolean };
 /** An object whose members the function's own comment names. */
 type Row = { [name: string]: Json | undefined };
 type Rows = Row[];
-type MemberRole = "manager" | "member";
 
 export type Minutehand = {
   Tables: {
@@ -116,22 +114,8 @@ export type Minutehand = {
     running_jobs: View<Job>;
   };
   Functions: {
-    accept_invitation: Fn<InWorkspace, AnsweredInvitation>;
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
-    close_batch: Fn<
-      { p_batch_id: string; p_workspace_id?: string },
-      {
-        batch_id: string;
-        workspace_id: string;
-        callback: NewJob | null;
-        callback_job_id: string | null;
-        closed_at: string;
-        finished_at: string | null;
-        problem: string | null;
-        created_at: string;
-      }
-    >;
     close_guest_session: Fn<{ p_session_id: string }, { closed: boolean }>;
     count_jobs: Fn<
       InWorkspace & { p_filter?: Pick<JobFilter, "job_type" | "queue" | "parent_id"> },
@@ -141,9 +125,7 @@ export type Minutehand = {
         at_least: JobStatus[];
       }
     >;
-    create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
-    decline_invitation: Fn<InWorkspace, AnsweredInvitation>;
     delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;
     emit_event: Fn<
@@ -240,42 +222,6 @@ export type Minutehand = {
       },
       { jobs: ListedJob[]; more: boolean; cut: boolean }
     >;
-    list_invitations: Fn<
-      Record<string, never>,
-      {
-        invitations: {
-          workspace_id: string;
-          name: string;
-          role: MemberRole;
-          invited_by: string | null;
-          created_at: string;
-          expires_at: string;
-        }[];
-      }
-    >;
-    list_members: Fn<
-      InWorkspace,
-      {
-        workspace_id: string;
-        members: { user_id: string; email: string | null; role: MemberRole; created_at: string }[];
-        invitations: {
-          email: string;
-          role: MemberRole;
-          created_at: string;
-          expires_at: string;
-          invited_by: string | null;
-        }[];
-        changes: {
-          action: string;
-          email: string | null;
-          user_id: string | null;
-          role: MemberRole | null;
-          actor: string | null;
-          actor_role: string;
-          created_at: string;
-        }[];
-      }
-    >;
     list_schedules: Fn<{ p_workspace_id?: string | null }, { schedules: Schedule[] }>;
     list_webhooks: Fn<{ p_workspace_id?: string | null }, { webhooks: Webhook[] }>;
     list_workspaces: Fn<
@@ -287,7 +233,6 @@ export type Minutehand = {
           created_at: string;
           members: number;
           managers: number;
-          invitations: number;
         }[];
       }
     >;
@@ -343,10 +288,6 @@ export type Minutehand = {
       Webhook
     >;
     queue_stats: Fn<{ p_workspace_id?: string; p_minutes?: number }, QueueStats>;
-    remove_member: Fn<
-      InWorkspace & { p_member: string },
-      { workspace_id: string; member: string; removed: true }
-    >;
     replay_job: Fn<
       Id & {
         p_request?: {
@@ -362,15 +303,6 @@ export type Minutehand = {
     session_feed: Fn<
       { p_session_id: string; p_cursor?: string | null; p_limit?: number },
       FeedPage
-    >;
-    set_member: Fn<
-      InWorkspace & { p_email: string; p_role?: MemberRole },
-      {
-        workspace_id: string;
-        email: string;
-        role: MemberRole;
-        state: "member" | "invited";
-      }
     >;
     set_workspace_limits: Fn<
       InWorkspace & { p_limits: Partial<Omit<WorkspaceLimits, "workspace_id">> },

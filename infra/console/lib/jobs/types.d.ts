@@ -175,7 +175,6 @@ export type Job<T extends JobType = JobType> = {
   tags: string[];
   unique_key: string | null;
   parent_id: string | null;
-  batch_id: string | null;
   /** The job it is a replay of, and the step from which; null for its start. */
   replay_of: string | null;
   replay_from: string | null;
@@ -342,15 +341,12 @@ export type EnqueueOptions = {
   timeout_seconds?: number;
   backoff?: BackoffOptions;
   /** Ids of jobs that must end first. */
-  after?: string[];
-  after_failed?: "fail" | "run" | "cancel";
   unique?: {
     key: string;
     until?: "leased" | "finished";
     on_conflict?: "skip" | "replace" | "raise";
   };
   debounce_seconds?: number;
-  batch_id?: string;
   traceparent?: string;
   schema_version?: number;
   /** At most 20 words of 1 to 100 characters to find the job by. */
@@ -398,7 +394,6 @@ export type JobFilter = {
   queue?: string;
   session_id?: string;
   parent_id?: string;
-  batch_id?: string;
   created_after?: string;
   created_before?: string;
   state?: JobWord[];

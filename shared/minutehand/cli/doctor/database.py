@@ -163,7 +163,7 @@ def grants(target: Target) -> Finding:
             """select wanted from unnest(%s::text[]) as wanted
                where not exists (select 1 from pg_proc as p
                  join pg_namespace as n on n.oid = p.pronamespace
-                 where n.nspname = 'public' and p.proname = wanted
+                 where n.oid = 'public'::regnamespace and p.proname = wanted
                    and has_function_privilege(%s::name, p.oid, 'execute'))""",
             list(functions),
             role,
@@ -181,7 +181,7 @@ def grants(target: Target) -> Finding:
 none(  # `service_role` and `job_worker` hold them
     "worker-functions",
     """select p.proname, r.rolname from pg_proc as p
-       join pg_namespace as n on n.oid = p.pronamespace and n.nspname = 'public'
+       join pg_namespace as n on n.oid = p.pronamespace and n.oid = 'public'::regnamespace
        cross join pg_roles as r
        where p.proname in ('lease_jobs', 'report_jobs', 'settle_jobs', 'spawn_jobs',
            'register_job_types', 'tick_finished', 'store_artefact')
@@ -196,7 +196,7 @@ none(
     "row-level-security",
     """select string_agg(c.relname, ', ' order by c.relname), min(quote_ident(c.relname))
        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-       where n.nspname = 'public' and c.relkind in ('r', 'p') and not c.relrowsecurity
+       where n.oid = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity
        having count(*) > 0""",
     fail,
     "off on {0}",
@@ -206,7 +206,7 @@ none(
 none(  # the engine's functions alone may
     "engine-tables",
     """select c.relname, r.rolname from pg_class as c
-       join pg_namespace as n on n.oid = c.relnamespace and n.nspname = 'queue'
+       join pg_namespace as n on n.oid = c.relnamespace and n.oid = 'queue'::regnamespace
        cross join pg_roles as r
        where c.relkind in ('r', 'p') and r.rolname in ('anon', 'authenticated', 'job_worker')
          and has_table_privilege(r.oid, c.oid, case
@@ -283,7 +283,8 @@ none(
     "publication",
     """select string_agg(wanted, ', '), min(wanted) from unnest('{jobs,job_logs}'::text[]) as wanted
        where not exists (select from pg_publication_tables
-         where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = wanted)
+         where pubname = 'supabase_realtime' and tablename = wanted
+           and schemaname = 'public'::regnamespace::text)
        having count(*) > 0""",
     warn,
     "supabase_realtime lacks {0}",
@@ -370,40 +371,15 @@ def members(target: Target) -> Finding:
              (select count(distinct m.user_id) from queue.tenant_members as m
               join auth.users as u on u.id = m.user_id)"""
     )
-    own = target.ask("select to_regclass('queue.invitations') is not null")[0][0]
-    create = "minutehand workspaces create NAME --manager MAIL"
-    if not own:
-        if tenants and people:
-            return ok(f"{tenants} tenants, {people} people")
-        return warn(
-            f"{tenants} tenants with {people} people: no one can use the queue yet",
-            f"check the views {target.schemas.engine}.tenants and tenant_members",
-        )
-    if not tenants:
-        return fail("no workspace exists yet: no one can use the service", create)
-    unmanaged = target.ask(
-        """select t.name,
-             exists (select from queue.invitations as i
-               where i.workspace_id = t.id and i.role = 'manager' and i.expires_at > now())
-           from queue.tenants as t where not exists (
-             select from queue.tenant_members as m join auth.users as u on u.id = m.user_id
-             where m.workspace_id = t.id and m.role = 'manager')
-           and t.id::text not in (select s.value #>> '{}' from queue.settings as s
-             where s.name like '%\\_guest\\_workspace' and s.value <> 'null') -- made for guests
-           order by 2, 1"""
+    if tenants and people:
+        return ok(f"{tenants} tenants, {people} people")
+    if target.ask("select to_regprocedure('queue.keep_manager()') is not null")[0][0]:
+        create = "minutehand workspaces create NAME --manager MAIL"
+        return fail("no one belongs to a workspace yet: no one can use the service", create)
+    return warn(
+        f"{tenants} tenants with {people} people: no one can use the queue yet",
+        f"check the views {target.schemas.engine}.tenants and tenant_members",
     )
-    if unmanaged:
-        name, is_invited = unmanaged[0]
-        if is_invited:
-            return warn(
-                f"the manager of {name} is invited and has not signed in yet",
-                f"minutehand members list --workspace {name!r}, and ask that person to sign up",
-            )
-        return warn(
-            f"workspace {name} has no manager with an account",
-            f"minutehand members add MAIL --role manager --operator --workspace {name!r}",
-        )
-    return ok(f"{tenants} workspaces, {people} people")
 
 
 @CHECKS.add("storage", needs=NEEDS, after=MIGRATED)

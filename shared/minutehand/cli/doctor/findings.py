@@ -87,7 +87,7 @@ class Target:
     def schemas(self) -> Schemas:
         """Where this project keeps what clients see, and the engine."""
         project = Project.at(self.root)
-        return Schemas(project.schema_, project.engine_schema)
+        return Schemas(project.schema_)
 
     @property
     def person(self) -> Connection:

@@ -182,7 +182,7 @@ def sign_in(target: Target) -> Finding:
 
 @CHECKS.add("sign-up", needs=SUPABASE, after=START)
 def sign_up(target: Target) -> Finding:
-    """An address is its owner's before it counts as an invited one."""
+    """An address is its owner's before anything is given to it."""
     key = target.values["SUPABASE_PUBLISHABLE_KEY"]
     answer = target.get("SUPABASE_URL", "/auth/v1/settings", apikey=key)
     if not answer.is_success:
@@ -193,7 +193,7 @@ def sign_up(target: Target) -> Finding:
     page = "Authentication → Sign in / Providers"
     if told.get("mailer_autoconfirm") and told.get("external", {}).get("email"):
         return fail(
-            "addresses are not confirmed: anyone can sign up with an invited address",
+            "addresses are not confirmed: anyone can sign up with another's address",
             f"{page} → Email: switch on Confirm email",
         )
     allowed = target.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}

@@ -7,13 +7,13 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from minutehand.config import Settings
-from minutehand.functions.jobs import apps, members, routes, steering
+from minutehand.functions.jobs import apps, routes, steering
 from minutehand.functions.status.app import READS
 from minutehand.web.application import create_app
 from minutehand.web.services import Services, Waker
 
 #: The platform's own routes of this function.
-OWN = (routes.router, steering.router, members.router)
+OWN = (routes.router, steering.router)
 
 
 def build_app(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import (
@@ -78,11 +78,8 @@ class JobOptions(Body):
     deadline_at: Instant | None = None
     timeout_seconds: Annotated[float, Field(strict=True, ge=1, le=43_200)] | None = None
     backoff: Backoff | None = None
-    after: Annotated[tuple[UUID, ...], Field(max_length=1000)] | None = None
-    after_failed: Literal["fail", "run", "cancel"] | None = None
     unique: Unique | None = None
     debounce_seconds: Seconds | None = None
-    batch_id: UUID | None = None
     schema_version: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=20)] | None = Field(
         default=None, description="Words to find the job by."

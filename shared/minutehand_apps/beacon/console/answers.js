@@ -40,7 +40,13 @@ export function Answers({ job }) {
               ${columns.map(({ id, status, answers }) => {
                 const answer = answers.get(one.question_id);
                 return html`<td key=${id} class="wrap">
-                  ${answer ? answer.response : html`<span class="muted">${STATES[status].word}</span>`}
+                  ${
+                    answer
+                      ? answer.response
+                      : html`<span class="muted">
+                        ${STATES[status].word}
+                      </span>`
+                  }
                 </td>`;
               })}
             </tr>`,

@@ -15,7 +15,7 @@ import { beacon, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
 /** @import { Workspace } from "../../api.js" */
-/** @import { Execution, ListedJob, Submitted } from "./routes.js" */
+/** @import { Execution, MinutehandAppsBeaconRoutesListedJob as ListedJob, Submitted } from "./routes.js" */
 
 export const title = () => "Benchmarks";
 

@@ -1,254 +1,226 @@
-// A conversation as members and guests have it: what was said, replies while they are written,
-// and work between the messages. What else may be done with it is given by the page.
+// A session: what was said, work as a card with its progress, question and result, and a box to write in.
 
-import { supabase } from "../../api.js";
-import { watchSession } from "../../lib/jobs.js";
+import { apiAddress, callRoute } from "../../api.js";
+import { stateOf } from "../../lib/states.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
+import { html, useEffect, useState } from "../../lib/ui.js";
+import { StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
+import { JobProgress } from "../../parts/job-progress.js";
+import { Answering } from "../../parts/question.js";
 import { Stale } from "../../parts/states-of-view.js";
-import { actionsOn, notifyFailure } from "../../parts/toasts.js";
+import { actionsOn } from "../../parts/toasts.js";
 import { Unread } from "../../parts/unread.js";
-import { Composer } from "./composer.js";
-import { isOver, standing } from "./data.js";
-import { joined, merged } from "./join.js";
-import { ComingReply, Message } from "./message.js";
-import { WorkCard } from "./work-card.js";
+import { When } from "../../parts/when.js";
+import NotFound from "../../views/not-found.js";
 
-/** @import { ComponentChildren, VNode } from "preact" */
-/** @import { SessionJob } from "../../lib/jobs/types.js" */
-/** @import { ChatSession, NewMessage, Said, Talk, Work } from "./data.js" */
-/** @import { Written } from "./join.js" */
+/** @typedef {{text: string, page?: {title: string, url: string}}} Result */
+/**
+ * @typedef {{id: string, type: string, role: string, content: string, timestamp: number, status?: string,
+ *   error?: string, work?: string, result?: Result}} Said
+ */
+/** @typedef {{id: string, title: string, status: string, progress: object, error?: string}} Work */
+/** @typedef {{id: string, workId: string, content: string, options: string[], default: string, expiresAt: number}} Question */
 
 needStyles("/apps/chat/chat.css");
 
-/** The conversation is read again from time to time, whatever events arrived. */
-const POLL_MS = 30_000;
-const POLL_UNHEARD_MS = 5000; // its guest session has ended: nothing is sent any more
+export const title = () => "Conversation";
 
-/** Within this many pixels of the end a person reads the latest, and stays there. */
-const NEAR_END = 160;
-const distanceToEnd = () => document.documentElement.scrollHeight - innerHeight - scrollY;
+const LIVE_MS = 1000;
+const QUIET_MS = 10_000;
+/** @type {Record<string, string>} */
+const STATUS = { accepted: "pending", in_progress: "processing", waiting_for_user: "waiting" };
+const namedBy = (/** @type {string} */ hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
-/**
- * The session's jobs by id, the texts they write, and how fresh that is; `soon` when more has to be read.
- *
- * @param {string | undefined} session
- * @param {() => void} soon
- */
-function useLive(session, soon) {
-  const [live, setLive] = useState(/** @type {Map<string, SessionJob>} */ (new Map()));
-  const [{ freshness, missing }, setState] = useState({ freshness: "catching-up", missing: false });
-  const texts = useRef(/** @type {Map<string, Written>} */ (new Map()));
-  useEffect(() => {
-    if (!session) return undefined;
-    /** @type {number | null} */
-    let timer = null;
-    let known = "";
-    let wasMissing = false;
-    setState((before) => ({ ...before, missing: false }));
-    const later = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        soon();
-      }, 250));
-    const watch = watchSession(supabase(), session, {
-      onEvent: (event) => event.type !== "job.progress" && later(), // the text comes with the event itself
-      onChange: (state) => {
-        setState({ freshness: state.freshness, missing: state.missing });
-        if (state.missing && !wasMissing) later();
-        wasMissing = state.missing;
-        for (const job of state.jobs)
-          texts.current.set(
-            job.id,
-            joined(texts.current.get(job.id) ?? { from: 0, text: "" }, job.progress),
-          );
-        setLive(new Map(state.jobs.map((job) => [job.id, job])));
-        // a job that was made just now is read with its first events, which are then not told
-        const now = state.jobs.map((job) => `${job.id} ${job.status}`).join();
-        if (now !== known) later();
-        known = now;
-      },
-    });
-    return () => {
-      clearTimeout(/** @type {number | undefined} */ (timer));
-      watch.close();
-    };
-  }, [session]);
-  return { live, texts: texts.current, freshness, missing };
+/** What a session holds; one that is still to begin holds nothing. */
+async function readSession(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
+  const as = { headers: { "X-Session-Id": id }, signal };
+  const [talk, state] = await Promise.all([
+    callRoute("GET /api/chat", as).catch((error) => {
+      if (error.status === 404) return { title: "New conversation", messages: [] };
+      throw error;
+    }),
+    callRoute("GET /api/async-status", as),
+  ]);
+  return { ...talk, work: [...state.activeWork, ...state.endedWork], asks: state.pendingQuestions };
 }
 
-/**
- * @param {{session: ChatSession, isMember: boolean, crumb?: VNode, gone: VNode,
- *   tools: (talk: Talk) => ComponentChildren}} props `gone` is shown instead of what is missing,
- *   closed or another's.
- */
-export function Conversation({ session, isMember, crumb, tools, gone }) {
-  const latest = useRead((signal) => session.said(undefined, signal), [session]);
-  const found = useRead(session.state, [session]);
-  const [kept, setKept] = useState(/** @type {Said[]} */ ([]));
-  const wasNear = useRef(true);
-  const refresh = () => {
-    found.refresh();
-    latest.refresh();
-  };
-  const talk = latest.value;
-  // what slides off the latest page stays
+/** @param {{workspace: import("../../api.js").Workspace}} props */
+export default function ConversationPage({ workspace }) {
+  const [id, setId] = useState(namedBy(location.hash));
   useEffect(() => {
-    if (talk) setKept((now) => merged(now, talk.messages));
-  }, [talk]);
-  const { live, texts, freshness, missing } = useLive(talk?.sessionId, refresh);
-  const pollMs = missing ? POLL_UNHEARD_MS : POLL_MS;
-  usePolling(found, pollMs);
-  usePolling(latest, pollMs);
-  const messages = merged(kept, talk?.messages ?? []);
-  useEffect(() => {
-    const note = () => {
-      wasNear.current = distanceToEnd() < NEAR_END;
-    };
-    addEventListener("scroll", note, { passive: true });
-    return () => removeEventListener("scroll", note);
+    const look = () => setId(namedBy(location.hash));
+    addEventListener("hashchange", look);
+    return () => removeEventListener("hashchange", look);
   }, []);
-  useLayoutEffect(() => {
-    if (wasNear.current) scrollTo(0, document.documentElement.scrollHeight);
-  });
-  if ([401, 404, 422].includes(latest.error?.status)) return gone;
-  const state = found.value;
-  if (!talk || !state)
+  if (!id) return html`<${NotFound} what="conversation" />`;
+  return html`<${Conversation} key=${id} id=${id} workspaceId=${workspace.id} />`;
+}
+
+/** @param {{id: string, workspaceId: string}} props */
+function Conversation({ id, workspaceId }) {
+  const found = useRead((signal) => readSession(id, signal), [id]);
+  const session = found.value;
+  const isLive = session?.messages.some((/** @type {Said} */ one) =>
+    ["pending", "processing", "waiting"].includes(one.status ?? ""),
+  );
+  usePolling(found, isLive ? LIVE_MS : QUIET_MS);
+  if (!session)
     return html`<div class="page">
       <h1 tabindex="-1">Conversation</h1>
-      <${Unread} of=${{ error: latest.error ?? found.error, refresh }} what="the conversation" />
+      <${Unread} of=${found} what="the conversation" />
     </div>`;
-  const act = actionsOn(refresh);
-  const send = async (/** @type {NewMessage} */ message) => {
-    try {
-      await session.send(message);
-      wasNear.current = true;
-    } finally {
-      refresh(); // what refuses it may be the end of the conversation
-    }
+  const act = actionsOn(found.refresh);
+  const headers = { "X-Session-Id": id };
+  const send = (/** @type {string} */ content, /** @type {string} */ key) => {
+    setTimeout(found.refresh, 300); // the answer may take a while: what was said is shown before
+    return callRoute("POST /api/chat", {
+      headers: { ...headers, "Idempotency-Key": key },
+      body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
+    }).finally(found.refresh);
   };
-  const older = async () => {
-    try {
-      const page = await session.said(messages[0].seq);
-      wasNear.current = false;
-      setKept((now) => merged(page.messages, now));
-    } catch (error) {
-      notifyFailure("Older messages were not read", error);
-    }
-  };
-  const items = new Map([...state.activeWork, ...state.endedWork].map((item) => [item.id, item]));
-  const questions = new Map(state.pendingQuestions.map((question) => [question.workId, question]));
-  const jobOf = (/** @type {string} */ work) => work.slice("work_".length);
-  const card = (/** @type {Work} */ item) => {
-    const question = questions.get(item.id);
+  const work = new Map(session.work.map((/** @type {Work} */ one) => [one.id, one]));
+  const card = (/** @type {string} */ workId) => {
+    const item = work.get(workId);
+    if (!item) return null;
+    const question = session.asks.find((/** @type {Question} */ one) => one.workId === workId);
     return html`<${WorkCard}
-      key=${item.id}
       item=${item}
       question=${question}
-      href=${isMember ? `/jobs/${jobOf(item.id)}` : null}
-      live=${live.get(jobOf(item.id))}
-      onAnswer=${(/** @type {string} */ text) => act("Could not answer", () => session.answer(question?.id ?? "", text))}
-      onCancel=${() => act("Could not cancel", () => session.cancel(item.id))} />`;
+      onAnswer=${(/** @type {string} */ content) =>
+        act("Could not answer", () =>
+          callRoute("POST /api/async-messages", {
+            headers,
+            body: { messageId: question.id, content },
+          }),
+        )}
+      onCancel=${() => act("Could not cancel", () => callRoute("POST /api/async-cancel", { headers, body: { workId } }))} />`;
   };
-  const cards = (/** @type {Said} */ message) =>
-    (message.work ?? []).flatMap((work) => items.get(work) ?? []);
-  const placed = new Set(messages.flatMap((message) => message.work ?? []));
-  const elsewhere = state.activeWork.filter((item) => !placed.has(item.id));
-  const coming = state.replies.filter((reply) => reply.status !== "completed");
-  const asking = state.pendingQuestions.find(
-    ({ workId }) => (live.get(jobOf(workId))?.status ?? "waiting") === "waiting",
-  );
-  const { word, tone } = standing({
-    answer_wanted: Boolean(asking),
-    replying: coming.some((reply) => !isOver(reply.status)),
-    live: state.activeWork.length,
-    failed: state.endedWork.filter((item) => item.status === "failed").length,
-  });
   return html`<article class="page chat">
     <header class="page-head">
       <div class="grow">
-        ${crumb && html`<p class="crumb">${crumb}</p>`}
-        <h1 tabindex="-1" class="wrap">${talk.title ?? "New conversation"}</h1>
+        <p class="crumb"><a href="/chat">Chat</a></p>
+        <h1 tabindex="-1" class="wrap">${session.title}</h1>
       </div>
     </header>
-    <div class="bar">
-      <${Tag} tone=${tone}>${word}<//>
-      ${talk.sessionId && html`<${Freshness} value=${freshness} />`}
-      <span class="spacer"></span>
-      ${tools(talk)}
-    </div>
-    ${found.isStale && html`<${Stale} error=${found.error} retry=${refresh} />`}
-    ${
-      messages[0]?.seq > 1 &&
-      html`<div class="actions start">
-        <${ActionButton} className="quiet" run=${older}>Older messages<//>
-      </div>`
-    }
-    ${
-      elsewhere.length > 0 &&
-      html`<section class="chat-work" aria-label="Earlier work">
-        ${elsewhere.map(card)}
-      </section>`
-    }
-    <div role="log" aria-label="Messages">
-      <ol class="chat-messages">
-        ${messages.map(
-          (message) => html`<li key=${message.id}>
-            <${Message} message=${message} />
-            ${
-              cards(message).length > 0 &&
-              html`<div class="chat-work" aria-live="off">
-                ${cards(message).map(card)}
-              </div>`
-            }
-          </li>`,
-        )}
-      </ol>
-    </div>
-    ${
-      coming.length > 0 &&
-      html`<ol class="chat-messages" aria-label="Replies to come">
-        ${coming.map(
-          (reply) => html`<li key=${reply.jobId}>
-            <${ComingReply}
-              reply=${reply}
-              live=${live.get(reply.jobId)}
-              text=${texts.get(reply.jobId)}
-              onStop=${() => act("Could not stop", () => session.cancel(reply.messageId))} />
-          </li>`,
-        )}
-      </ol>`
-    }
-    ${
-      messages.length === 0 &&
-      coming.length === 0 &&
-      html`<p class="muted">
-        Nothing was said yet.
-      </p>`
-    }
-    <div class="chat-composer">
-      <div role="status">
-        ${
-          asking &&
-          html`<div class="chat-asks">
-            <span class="grow">${items.get(asking.workId)?.title}: ${asking.content}</span>
-            <button
-              type="button"
-              class="quiet"
-              onClick=${() => {
-                const at = document.getElementById(asking.workId);
-                at?.scrollIntoView({ block: "center" });
-                at?.focus({ preventScroll: true });
-              }}>
-              Go to the question
-            </button>
-          </div>`
-        }
-      </div>
-      <${Composer} onSend=${send} />
-    </div>
+    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+    <div role="log" aria-label="Messages"><ol class="chat-messages">
+      ${session.messages.map(
+        (/** @type {Said} */ one) => html`<li key=${one.id}>
+          <${Message} message=${one} />
+          ${one.work && card(one.work)}
+        </li>`,
+      )}
+    </ol></div>
+    ${session.messages.length === 0 && html`<p class="muted">Nothing was said yet.</p>`}
+    <div class="chat-composer"><${Composer} onSend=${send} /></div>
   </article>`;
+}
+
+/** @param {{message: Said}} props */
+function Message({ message }) {
+  const { page } = message.result ?? {};
+  const isWaiting = !message.work && ["pending", "processing"].includes(message.status ?? "");
+  return html`<article
+    class=${message.role === "user" ? "chat-bubble mine" : "chat-bubble"}
+    data-type=${message.type}>
+    <p>${message.content}</p>
+    ${page && html`<${Page} title=${page.title} address=${apiAddress(page.url)} />`}
+    ${isWaiting && html`<p class="hint">is being answered…</p>`}
+    ${!message.work && message.status === "failed" && html`<p class="problem">${message.error}</p>`}
+    <p class="hint"><${When} at=${new Date(message.timestamp).toISOString()} /></p>
+  </article>`;
+}
+
+/** @param {{title: string, address: string}} props A page, in a frame that reaches nothing. */
+const Page = ({ title: name, address }) =>
+  html`<figure class="chat-page">
+    <figcaption>
+      <a href=${address} target="_blank" rel="noopener noreferrer">${name}</a>
+    </figcaption>
+    <iframe sandbox="" src=${address} title=${name} loading="lazy" referrerpolicy="no-referrer">
+    </iframe>
+  </figure>`;
+
+/**
+ * @param {{item: Work, question?: Question, onAnswer: (text: string) => Promise<unknown>,
+ *   onCancel: () => Promise<unknown>}} props
+ */
+function WorkCard({ item, question, onAnswer, onCancel }) {
+  const status = STATUS[item.status] ?? item.status;
+  const isLive = item.status in STATUS;
+  return html`<section
+    class=${question ? "card question" : "card"}
+    data-work=${item.id}
+    data-status=${status}
+    aria-label=${`${item.title}: ${stateOf(status).word}`}>
+    <div class="bar">
+      <span class="strong wrap grow">${item.title}</span>
+      <${StateBadge} status=${status} />
+      <a href=${`/jobs/${item.id.slice("work_".length)}`}>Job</a>
+    </div>
+    ${isLive && html`<${JobProgress} job=${{ status, progress: item.progress }} />`}
+    ${
+      question &&
+      html`
+        <${Answering}
+          key=${question.id}
+          question=${question.content}
+          options=${question.options ?? []}
+          isFree
+          most=${2000}
+          send=${onAnswer} />
+        <p class="muted small">
+          If no one answers, it takes “${question.default}” <${When}
+            at=${new Date(question.expiresAt).toISOString()} />.
+        </p>
+      `
+    }
+    ${item.status === "failed" && html`<p class="problem">${item.error}</p>`}
+    ${isLive && html`<${ActionButton} className="danger" run=${onCancel}>Cancel<//>`}
+  </section>`;
+}
+
+/** @param {{onSend: (text: string, key: string) => Promise<unknown>}} props Enter sends, Shift and Enter begin a line. */
+function Composer({ onSend }) {
+  const [text, setText] = useState("");
+  // the same key for the same words: sent twice, they are one message
+  const [key, setKey] = useState(() => crypto.randomUUID());
+  const [problem, setProblem] = useState("");
+  const change = (/** @type {string} */ words) => {
+    setText(words);
+    setKey(crypto.randomUUID());
+  };
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const words = text.trim();
+    if (!words) return;
+    change("");
+    setProblem("");
+    try {
+      await onSend(words, key);
+    } catch (error) {
+      setProblem(error.message);
+      setText((now) => now || words);
+    }
+  };
+  return html`<form onSubmit=${submit} aria-label="New message">
+    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+    <label>
+      <span class="hidden">Message</span>
+      <textarea
+        rows="2"
+        maxlength="8000"
+        placeholder="Say something; Enter sends it"
+        value=${text}
+        onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => change(event.target.value)}
+        onKeyDown=${(/** @type {KeyboardEvent} */ event) =>
+          event.key === "Enter" &&
+          !event.shiftKey &&
+          !event.isComposing &&
+          submit(event)}></textarea>
+    </label>
+    <button type="submit" class="primary" disabled=${!text.trim()}>Send</button>
+  </form>`;
 }

@@ -1,11 +1,10 @@
-// The chat app's pages in the console: sessions, and the background work that messages become.
+// The chat's pages in the console: sessions, and what is said and done in each.
 
 export default {
   name: "Chat",
   nav: [{ path: "/chat", label: "Chat", icon: "speech" }],
   routes: [
-    { path: "/chat", load: () => import("./conversations.js") },
-    { path: "/chat/session", load: () => import("./chat-page.js") },
+    { path: "/chat", load: () => import("./sessions.js") },
+    { path: "/chat/session", load: () => import("./conversation.js") },
   ],
-  guestPages: [{ path: "/guest/chat", load: () => import("./chat-page.js") }],
 };

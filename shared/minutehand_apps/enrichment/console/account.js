@@ -2,21 +2,18 @@
 
 import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
-import { makeUseJobStatus, watchWorkspace } from "../../lib/jobs.js";
+import { watchWorkspace } from "../../lib/jobs.js";
 import { useWatched } from "../../lib/live.js";
-import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
-import { hooks, html, useState } from "../../lib/ui.js";
-import { Freshness, StateBadge } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { JobProgress } from "../../parts/job-progress.js";
+import { html, useState } from "../../lib/ui.js";
+import { StateBadge } from "../../parts/badge.js";
 import { Failed, Stale } from "../../parts/states-of-view.js";
-import { notify, notifyFailure } from "../../parts/toasts.js";
+import { notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/unread.js";
 import NotFound from "../../views/not-found.js";
-import { Enriched } from "./accounts.js";
-import { byId, contactsOf, edit, enrichment, jobsOf } from "./data.js";
+import { Enriched, enrichButton } from "./accounts.js";
+import { accountOf, contactsOf, edit, jobsOf } from "./data.js";
 
 /** @import { Workspace } from "../../api.js" */
 /** @import { Job } from "../../lib/jobs/types.js" */
@@ -27,21 +24,19 @@ import { byId, contactsOf, edit, enrichment, jobsOf } from "./data.js";
  */
 /** @typedef {{[F in Field]?: string | number | null}} Draft */
 
-const useJobStatus = makeUseJobStatus(hooks, supabase);
-
 export const title = () => "Account";
 
 /** @param {{id: string, workspace: Workspace}} props */
 export default function AccountPage({ id, workspace }) {
-  const account = useRead(() => byId("accounts", id), [id]);
+  const account = useRead(() => accountOf(id), [id]);
   const contacts = useRead(() => contactsOf(id), [id]);
-  const history = useRead(() => jobsOf("enrich_account", "account_id", id), [id]);
+  const history = useRead(() => jobsOf(id), [id]);
   const refresh = () => {
     account.refresh();
     history.refresh();
     contacts.refresh();
   };
-  // enrichment may be asked for elsewhere: by a colleague, an import, another tab
+  // enrichment may be asked for elsewhere: by a colleague, another tab
   useWatched({ refresh }, (options) => watchWorkspace(supabase(), workspace.id, options), [
     workspace.id,
     id,
@@ -66,14 +61,6 @@ export default function AccountPage({ id, workspace }) {
  *   refresh: () => void}} props The account as last read, and its people and jobs.
  */
 function Loaded({ account, isStale, error, contacts, history, refresh }) {
-  const latest = history.value?.[0];
-  const enrich = async () => {
-    try {
-      navigate(`/jobs/${(await enrichment.account(account.id)).id}`);
-    } catch (problem) {
-      notifyFailure("Could not enrich", problem);
-    }
-  };
   return html`<article class="page">
     <header class="page-head">
       <div>
@@ -82,10 +69,9 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
       </div>
       <span class="spacer"></span>
       <${Enriched} row=${account} />
-      <${ActionButton} className="primary" run=${enrich}>Enrich<//>
+      ${enrichButton("account", account.id, account.name, "primary")}
     </header>
     ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
-    ${latest && html`<${LatestJob} id=${latest.id} />`}
     <div class="columns">
       <div class="column main">
         <${Fields} account=${account} onSaved=${refresh} />
@@ -133,25 +119,6 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
   </article>`;
 }
 
-/**
- * The newest job, followed live while it runs; the workspace's watch reads the account again at its end.
- *
- * @param {{id: string}} props
- */
-function LatestJob({ id }) {
-  const { job, freshness, isEnded } = useJobStatus({ jobId: id });
-  if (!job || isEnded) return null;
-  return html`<section class="card live-job" aria-label="Running enrichment">
-    <div class="bar">
-      <${StateBadge} status=${job.status} />
-      <a href=${`/jobs/${id}`}>Enrichment</a>
-      <span class="spacer"></span>
-      <${Freshness} value=${freshness} />
-    </div>
-    <${JobProgress} job=${job} />
-  </section>`;
-}
-
 /** @type {[name: Field, label: string, kind?: "number"][]} */
 const FIELDS = [
   ["name", "Name"],
@@ -185,7 +152,7 @@ function Fields({ account, onSaved }) {
     }
     if (Object.keys(changes).length === 0) return setDraft(null);
     try {
-      await edit("accounts", account.id, changes);
+      await edit(account.id, changes);
       setDraft(null);
       setProblem(null);
       notify("Saved; enrichment jobs that run now do not change these fields");

@@ -1,23 +1,23 @@
-// Accounts: a long list with search, selection and bulk enrichment, and the way to the CSV import.
+// Accounts: a list with search, each with its enrichment, and the form of a new one.
 
-import { counted, number, safeUrl } from "../../lib/format.js";
+import { number } from "../../lib/format.js";
+import { useLivePages } from "../../lib/live.js";
 import { navigate, setQuery, useQuery } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
-import { ActionButton, confirm } from "../../parts/dialog.js";
+import { DialogForm } from "../../parts/dialog-form.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { field } from "../../parts/field.js";
 import { SearchBox } from "../../parts/job-monitor.js";
+import { liveList } from "../../parts/live-list.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { notify, notifyFailure } from "../../parts/toasts.js";
+import { column, heading } from "../../parts/table.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { enrichment } from "./data.js";
-import { ImportDialog } from "./import-dialog.js";
-import { RecordTable } from "./record-table.js";
-import { useRecords } from "./records.js";
+import { add, enrichment, page } from "./data.js";
 
 /** @import { Workspace } from "../../api.js" */
 /** @import { Account } from "./data.js" */
-/** @import { Column } from "./record-table.js" */
-/** @import { CreatedImport, EnrichSelection } from "./routes.js" */
 
 export const title = () => "Accounts";
 
@@ -30,119 +30,92 @@ export const Enriched = ({ row }) =>
     ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />`
     : html`<${Tag} tone="pending">Not yet<//>`;
 
-/** @type {Column<Account>[]} */
-const COLUMNS = [
-  {
-    head: "Name",
-    width: "26%",
-    cell: (row) => html`<a class="row-link strong" href=${`/accounts/${row.id}`}>${row.name}</a>`,
-  },
-  {
-    head: "Domain",
-    wide: true,
-    cell: (row) => (safeUrl(`https://${row.domain}`) && row.domain ? row.domain : "–"),
-  },
-  { head: "Industry", wide: true, cell: (row) => row.industry ?? "–" },
-  {
-    head: "Employees",
-    num: true,
-    wide: true,
-    width: "7rem",
-    cell: (row) => number(row.employee_count),
-  },
-  { head: "Place", wide: true, cell: (row) => place(row) || "–" },
-  { head: "Enrichment", width: "12rem", cell: (row) => html`<${Enriched} row=${row} />` },
-];
+/** The button of a record, which leads to its job. */
+export const enrichButton = (
+  /** @type {"account" | "contact"} */ kind,
+  /** @type {string} */ id,
+  /** @type {string} */ name,
+  className = "small",
+) => {
+  const run = async () => {
+    try {
+      navigate(`/jobs/${(await enrichment(kind, id)).id}`);
+    } catch (error) {
+      notifyFailure(`${name} was not enriched`, error);
+    }
+  };
+  return html`<${ActionButton} className=${className} run=${run} aria-label=${`Enrich ${name}`}>
+    Enrich
+  <//>`;
+};
 
 /** @param {{workspace: Workspace}} props */
 export default function Accounts({ workspace }) {
-  const query = useQuery();
-  const filter = {
-    search: query.get("search") || undefined,
-    enriched: query.get("enriched") || undefined,
-  };
-  const records = useRecords("accounts", workspace.id, filter);
-  const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
-  const [importing, setImporting] = useState(false);
-  /**
-   * @param {Omit<EnrichSelection, "workspace_id">} selection
-   * @param {number} count How many accounts these are.
-   */
-  const enrichAll = async (selection, count) => {
-    if (
-      count > 1 &&
-      !(await confirm({
-        title: `Enrich ${counted(count, "account")}?`,
-        text: "One job per account; accounts whose job is under way get no second one. Each answered lookup costs Apollo credits.",
-        action: `Enrich ${counted(count, "account")}`,
-      }))
-    )
-      return;
-    try {
-      const made = await enrichment.selection(workspace.id, selection);
-      notify(
-        `${counted(made.created, "job")} enqueued${made.deduplicated ? `, ${number(made.deduplicated)} under way already` : ""}`,
-        { href: "/jobs?job_type=enrich_account", label: "See the jobs" },
-      );
-      setChosen(new Set());
-    } catch (error) {
-      notifyFailure("Could not enrich", error);
-    }
-  };
-  const ids = [...chosen];
-  return html`<div class="page fill">
+  const search = useQuery().get("search") ?? "";
+  const [adding, setAdding] = useState(false);
+  return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">Accounts</h1>
       <span class="spacer"></span>
-      <${Freshness} value=${records.freshness} />
-      <button type="button" onClick=${() => setImporting(true)}>Import CSV</button>
+      <button type="button" class="primary" onClick=${() => setAdding(true)}>New account</button>
     </header>
     <div class="bar">
       <${SearchBox}
-        value=${filter.search ?? ""}
+        value=${search}
         placeholder="Search accounts"
-        onChange=${(/** @type {string} */ search) => setQuery({ search })} />
-      <label class="field-inline">
-        <span>Enriched</span>
-        <select
-          value=${filter.enriched ?? ""}
-          onChange=${(/** @type {Event & {target: HTMLSelectElement}} */ event) => setQuery({ enriched: event.target.value })}>
-          <option value="">all</option>
-          <option value="yes">yes</option>
-          <option value="no">not yet</option>
-        </select>
-      </label>
-      <span class="spacer"></span>
-      ${
-        ids.length > 0 &&
-        html`
-          <span class="num">${counted(ids.length, "account")} selected</span>
-          <${ActionButton}
-            className="primary"
-            run=${() => enrichAll({ account_ids: ids.slice(0, 1000) }, Math.min(1000, ids.length))}>
-            Enrich ${number(Math.min(1000, ids.length))}
-          <//>
-          <button type="button" class="quiet" onClick=${() => setChosen(new Set())}>Clear</button>
-        `
-      }
+        onChange=${(/** @type {string} */ text) => setQuery({ search: text })} />
     </div>
-    <${RecordTable}
-      label="Accounts"
-      records=${records}
-      columns=${COLUMNS}
-      chosen=${chosen}
-      setChosen=${setChosen}
-      nameOf=${(/** @type {Account} */ row) => row.name}
-      empty=${html`<${Empty}
-        title=${filter.search || filter.enriched ? "No account matches" : "No accounts yet"}>
-        ${filter.search || filter.enriched ? "" : "Import a CSV file with names and domains to begin."}
-      <//>`} />
-    ${
-      importing &&
-      html`<${ImportDialog}
-        workspaceId=${workspace.id}
-        onClose=${() => setImporting(false)}
-        onStarted=${(/** @type {CreatedImport} */ made) => navigate(`/accounts/import/${made.import.id}`)} />`
-    }
+    <${Rows} key=${search} workspace=${workspace} search=${search} />
+    ${adding && html`<${NewAccount} workspaceId=${workspace.id} onClose=${() => setAdding(false)} />`}
   </div>`;
+}
+
+/** @param {{workspaceId: string, onClose: () => void}} props */
+function NewAccount({ workspaceId, onClose }) {
+  const [name, setName] = useState("");
+  const [domain, setDomain] = useState("");
+  const save = async () => {
+    const values = { workspace_id: workspaceId, name: name.trim(), domain: domain.trim() || null };
+    const [made] = await add("accounts", values);
+    navigate(`/accounts/${made.id}`);
+  };
+  return html`<${DialogForm} title="New account" action="Add" run=${save} onClose=${onClose}>
+    ${field("Name", name, setName, { required: true, maxlength: 500 })}
+    ${field("Domain", domain, setDomain, { maxlength: 253, placeholder: "example.com" })}
+  <//>`;
+}
+
+/** What a search finds; another search is another list. @param {{workspace: Workspace, search: string}} props */
+function Rows({ workspace, search }) {
+  const accounts = useLivePages(workspace.id, (_, cursor, signal) =>
+    page("accounts", workspace.id, { search, cursor, signal }),
+  );
+  return html`
+    <${Freshness} value=${accounts.freshness} />
+    ${liveList(
+      {
+        of: accounts,
+        what: "accounts",
+        label: "Accounts",
+        rows: accounts.value?.flatMap(({ rows }) => rows) ?? [],
+        key: (row) => row.id,
+        cards: true,
+        attributes: (row) => ({ "data-record": row.id }),
+        empty: html`<${Empty} title=${search ? "No account matches" : "No accounts yet"}>
+          ${search ? "" : "Add one with its domain, and enrich it."}
+        <//>`,
+      },
+      [
+        heading("Name", "wrap", (row) => html`<a href=${`/accounts/${row.id}`}>${row.name}</a>`),
+        column("Domain", (row) => row.domain ?? "–"),
+        column("Industry", (row) => row.industry ?? "–"),
+        column("Employees", "num", (row) => number(row.employee_count)),
+        column("Place", "wrap", (row) => place(row) || "–"),
+        column("Enrichment", (row) => html`<${Enriched} row=${row} />`),
+        column(html`<span class="hidden">Actions</span>`, (row) =>
+          enrichButton("account", row.id, row.name),
+        ),
+      ],
+    )}
+  `;
 }

@@ -1,4 +1,4 @@
-// The enrichment app's pages in the console: accounts, contacts, imports, API settings.
+// The enrichment app's pages in the console: accounts, contacts, API settings.
 
 export default {
   name: "Enrichment",
@@ -9,7 +9,6 @@ export default {
   ],
   routes: [
     { path: "/accounts", load: () => import("./accounts.js") },
-    { path: "/accounts/import/:id", load: () => import("./import-page.js") },
     { path: "/accounts/:id", load: () => import("./account.js") },
     { path: "/contacts", load: () => import("./contacts.js") },
     { path: "/workspace/settings/api", load: () => import("./settings.js") },

@@ -167,6 +167,5 @@ function TestResult({ result }) {
     </p>`;
   return html`<p role="alert">
     <${Tag} tone="failed">Failed<//> ${result.message ?? result.reason}
-    ${result.retry_after_seconds && ` Try again in ${Math.ceil(result.retry_after_seconds)} s.`}
   </p>`;
 }

@@ -1,62 +1,127 @@
-// Plans: what is being planned in a workspace, and a form for a new prompt.
+// Plans of a workspace, the latest first, as row level security shows them; and a form for another.
 
-import { useLivePages } from "../../lib/live.js";
+import { callRoute, data, unwrap } from "../../api.js";
 import { navigate } from "../../lib/router.js";
-import { html, useState } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
-import { liveList } from "../../parts/live-list.js";
+import { stateOf } from "../../lib/states.js";
+import { usePolling, useRead } from "../../lib/store.js";
+import { html, useMemo, useState } from "../../lib/ui.js";
+import { Tag } from "../../parts/badge.js";
+import { DialogForm } from "../../parts/dialog-form.js";
+import { ActionButton } from "../../parts/dialog.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { column, heading } from "../../parts/table.js";
+import { column, heading, table } from "../../parts/table.js";
+import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
-import { plans, shortened, STATES } from "./data.js";
-import { PlanDialog } from "./plan-dialog.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { Created } from "./routes.js" */
+/** @typedef {{plan_id: string, prompt: string, status: string, percentage: number, created_at: string}} Line */
 
 export const title = () => "Plans";
 
-/** @param {{workspace: Workspace}} props */
+const SPEEDS = [
+  { value: "fast_but_skip_details", label: "Fast, without details" },
+  { value: "balanced_speed_and_detail", label: "Balanced" },
+  { value: "all_details_but_slow", label: "All details" },
+];
+
+/** A plan's state as the console's jobs have it. */
+export const toneOf = (/** @type {string} */ status) =>
+  stateOf(status === "running" ? "processing" : status);
+
+/** @param {{workspace: import("../../api.js").Workspace}} props */
 export default function Plans({ workspace }) {
-  const found = useLivePages(workspace.id, plans.list);
-  const [isWriting, setIsWriting] = useState(false);
+  const [isAsking, setIsAsking] = useState(false);
+  const found = useRead(
+    (signal) =>
+      /** @type {Promise<Line[]>} */ (
+        unwrap(
+          data()
+            .from("plan_states")
+            .select("*")
+            .eq("workspace_id", workspace.id)
+            .order("created_at", { ascending: false })
+            .limit(100)
+            .abortSignal(signal),
+        )
+      ),
+    [workspace.id],
+  );
+  usePolling(found, 5000);
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">Plans</h1>
       <span class="spacer"></span>
-      <${Freshness} value=${found.freshness} />
-      <button type="button" class="primary" onClick=${() => setIsWriting(true)}>New plan</button>
+      <${ActionButton} className="primary" run=${async () => setIsAsking(true)}>New plan<//>
     </header>
-    ${liveList(
-      {
-        of: found,
-        what: "plans",
-        label: "Prompts",
-        rows: found.value?.flatMap((page) => page.plans) ?? [],
-        key: (plan) => plan.plan_id,
-        empty: html`<${Empty} title="Nothing planned yet">
-          Describe what is to be done; the plan is computed stage by stage while you watch, and there is always a report.
-        <//>`,
-      },
-      [
-        heading(
-          "Prompt",
-          "wrap",
-          (plan) => html`<a href=${`/plans/${plan.plan_id}`}>${shortened(plan.prompt, 120)}</a>`,
-        ),
-        column(
-          "State",
-          ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
-        ),
-        column("Created", (plan) => html`<${When} at=${plan.created_at} />`),
-      ],
-    )}
+    ${isAsking && html`<${NewPlan} workspaceId=${workspace.id} onClose=${() => setIsAsking(false)} />`}
+    ${!found.value && html`<${Unread} of=${found} what="the plans" />`}
     ${
-      isWriting &&
-      html`<${PlanDialog}
-        workspaceId=${workspace.id}
-        onClose=${() => setIsWriting(false)}
-        onCreated=${(/** @type {Created} */ plan) => navigate(`/plans/${plan.plan_id}`)} />`
+      found.value?.length === 0 &&
+      html`<${Empty} title="No plans yet">
+        Describe a project. Its plan is made in stages, and there is a report at any moment.
+      <//>`
+    }
+    ${
+      (found.value?.length ?? 0) > 0 &&
+      table(
+        {
+          label: "Plans",
+          rows: found.value ?? [],
+          key: (/** @type {Line} */ one) => one.plan_id,
+        },
+        [
+          heading(
+            "Prompt",
+            "wrap",
+            (/** @type {Line} */ one) =>
+              html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
+          ),
+          column("State", (/** @type {Line} */ one) => {
+            const { tone, word } = toneOf(one.status);
+            return html`<${Tag} tone=${tone}>${word}<//>`;
+          }),
+          column("Created", (/** @type {Line} */ one) => html`<${When} at=${one.created_at} />`),
+        ],
+      )
     }
   </div>`;
+}
+
+/** @param {{workspaceId: string, onClose: () => void}} props */
+function NewPlan({ workspaceId, onClose }) {
+  const [prompt, setPrompt] = useState("");
+  const [speed, setSpeed] = useState("balanced_speed_and_detail");
+  // the same key for the same form: pressed twice, it is one plan
+  const key = useMemo(() => crypto.randomUUID(), [prompt, speed]);
+  const create = async () => {
+    const made = await callRoute("POST /api/plans", {
+      headers: { "Idempotency-Key": key },
+      body: { workspace_id: workspaceId, prompt: prompt.trim(), speed_vs_detail: speed },
+    });
+    navigate(`/plans/${made.plan_id}`);
+  };
+  return html`<${DialogForm}
+    title="New plan"
+    action="Plan it"
+    doing="Creating…"
+    run=${create}
+    onClose=${onClose}
+    wide>
+    <label class="field">
+      <span>Prompt</span>
+      <textarea
+        rows="6"
+        required
+        maxlength="8000"
+        value=${prompt}
+        onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setPrompt(event.target.value)}></textarea>
+    </label>
+    <label class="field">
+      <span>Detail</span>
+      <select
+        value=${speed}
+        onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setSpeed(event.target.value)}>
+        ${SPEEDS.map(({ value, label }) => html`<option key=${value} value=${value}>${label}</option>`)}
+      </select>
+    </label>
+  <//>`;
 }

@@ -1,0 +1,401 @@
+-- Chat: sessions, what is said in them, and the work that a message becomes.
+-- A message is a job; its state, progress and events are the job's. Delete this app, and the engine does not notice.
+
+create schema if not exists chat;
+revoke all on schema chat from public;
+
+create table public.async_session_state (
+  session_id text primary key,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  title text not null,
+  created_by uuid, -- null: a guest's, and open to anyone who knows its id
+  created_at timestamptz not null default queue.clock(),
+  last_message_at timestamptz not null default queue.clock()
+);
+comment on table public.async_session_state is 'Chat sessions. Members see their workspaces''.';
+create index async_session_state_newest on public.async_session_state (workspace_id, last_message_at desc);
+create index async_session_state_oldest on public.async_session_state (last_message_at);
+
+create table public.async_messages (
+  id uuid primary key default gen_random_uuid(), -- random: a page is read by it
+  seq bigint generated always as identity unique,
+  session_id text not null references public.async_session_state (session_id) on delete cascade,
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  job_id uuid not null,
+  type text not null,
+  content text not null,
+  work_type text, -- of a message that became work; null before, and when it was answered at once
+  work_title text,
+  question jsonb, -- of a question {name, options, default, expires_at}
+  answers uuid, -- of an answer the question
+  client_id text,
+  read_at timestamptz,
+  created_at timestamptz not null default queue.clock(),
+  constraint async_messages_type_is_known check (type in ('message', 'reply', 'question', 'answer', 'info')),
+  constraint async_messages_are_bounded check (char_length(content) between 1 and 50000),
+  constraint async_messages_are_sent_once unique (session_id, client_id),
+  constraint async_messages_answer_once unique (answers)
+);
+comment on table public.async_messages is 'What people and work say in a session, in the order of seq.';
+create index async_messages_of_a_session on public.async_messages (session_id, seq);
+create index async_messages_of_a_workspace on public.async_messages (workspace_id, created_at);
+create index async_messages_requests on public.async_messages (seq) where type = 'message';
+create unique index async_messages_one_a_job on public.async_messages (job_id, type)
+where type in ('message', 'reply', 'info');
+create unique index async_messages_ask_once on public.async_messages (job_id, (question ->> 'name'))
+where type = 'question';
+
+create view public.async_work_items with (security_invoker = true) as
+select 'work_' || m.job_id as id, m.session_id, m.workspace_id, m.job_id, m.work_type as type, m.work_title as title,
+  case j.status when 'pending' then 'accepted' when 'processing' then 'in_progress'
+    when 'waiting' then 'waiting_for_user' else coalesce(j.status, 'completed') end as status, -- null: long ended
+  jsonb_build_object(
+    'stage', case j.status when 'completed' then 'DONE' else coalesce(j.progress ->> 'stage', 'ANALYZING') end,
+    'percentage', coalesce((j.progress ->> 'percentage')::numeric, 0),
+    'message', coalesce(j.progress ->> 'message', 'Waiting in the queue')) as progress,
+  j.result, j.error_message, j.attempts, m.created_at, j.started_at, coalesce(j.updated_at, m.created_at) as updated_at,
+  j.finished_at as completed_at
+from public.async_messages as m
+left join public.jobs as j on j.id = m.job_id
+where m.type = 'message' and m.work_type is not null;
+comment on view public.async_work_items is 'Background work of chats.';
+
+insert into queue.settings (name, value) values
+  ('chat_session_id_min_characters', '32'), -- of an id that a caller brings: it is the key of a guest's session
+  ('chat_guest_messages_per_minute', '60'), -- of all guests together; null: no limit
+  ('chat_retention_days', '90'); -- since a session's latest message
+
+-- 1. Which session a caller may use ---------------------------------------------------------------------
+
+create function chat.session_or_null(p_session_id text) returns public.async_session_state
+language sql stable set search_path = '' as $$
+  select s.* from public.async_session_state as s
+  where s.session_id = p_session_id and (s.created_by is null or queue.is_member(s.workspace_id))
+$$;
+
+create function chat.session_or_refuse(p_session_id text) returns public.async_session_state
+language plpgsql stable set search_path = '' as $$
+declare
+  v_session public.async_session_state := chat.session_or_null(p_session_id);
+begin
+  if v_session.session_id is null then
+    perform queue.refuse(404, 'session_not_found', 'No such session', p_session_id);
+  end if;
+  return v_session;
+end;
+$$;
+
+create function chat.guest_workspace() returns uuid
+language plpgsql set search_path = '' as $$
+declare
+  c_id constant uuid := '00000000-0000-4000-8000-00000000c4a7';
+  v_most integer := (queue.setting('chat_guest_messages_per_minute') #>> '{}')::integer;
+begin
+  if coalesce((queue.setting('allow_anonymous') #>> '{}')::boolean, false) is not true then
+    perform queue.refuse(401, 'unauthorized', 'Unauthorized', 'guests are not allowed here');
+  elsif v_most <= (
+      select count(*) from public.async_messages
+      where workspace_id = c_id and type = 'message' and created_at > queue.clock() - interval '1 minute') then
+    perform queue.refuse(429, 'rate_limited', 'too many messages of guests; wait a minute', '60');
+  end if;
+  insert into public.workspaces (id, name) values (c_id, 'Guests of the chat') on conflict (id) do nothing;
+  return c_id;
+end;
+$$;
+
+create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text) returns public.async_session_state
+language plpgsql set search_path = '' as $$
+declare
+  v_session public.async_session_state;
+  v_least integer := (queue.setting('chat_session_id_min_characters') #>> '{}')::integer;
+  v_workspace uuid;
+begin
+  if p_session_id !~ '^[A-Za-z0-9._~:-]{1,200}$' or char_length(p_session_id) < v_least then
+    perform queue.refuse(422, 'session_id_invalid', format('x-session-id must have %s to 200 letters, digits or ._~:-, '
+      'and be hard to guess: who knows it can read the session', v_least), 'x-session-id');
+  end if;
+  v_workspace := case when auth.uid() is null then chat.guest_workspace()
+    else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid end;
+  insert into public.async_session_state (session_id, workspace_id, title, created_by)
+  values (p_session_id, v_workspace, left(p_title, 80), auth.uid()) on conflict (session_id) do nothing;
+  v_session := chat.session_or_refuse(p_session_id);
+  update public.async_session_state set last_message_at = queue.clock() where session_id = p_session_id;
+  return v_session;
+end;
+$$;
+
+-- 2. A message, and what became of it -------------------------------------------------------------------
+
+create function chat.request(p_session_id text, p_request jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $$ -- no role may write messages
+declare
+  v_text text := p_request ->> 'text';
+  v_session public.async_session_state;
+  v_message public.async_messages;
+  v_made jsonb;
+begin
+  if coalesce(char_length(v_text), 0) not between 1 and 8000 then
+    perform queue.refuse(422, 'message_invalid', 'text must have 1 to 8000 characters', 'text');
+  end if;
+  v_session := chat.enter(p_session_id, (p_request ->> 'workspace_id')::uuid, v_text);
+  select * into v_message from public.async_messages
+  where session_id = p_session_id and client_id = p_request ->> 'client_id';
+  if found and v_message.content <> v_text then
+    perform queue.refuse(409, 'idempotency_conflict', 'another message has this Idempotency-Key', v_message.id::text);
+  elsif found then
+    return jsonb_build_object('message_id', v_message.id, 'wake', false);
+  end if;
+  v_message.id := gen_random_uuid();
+  v_made := queue.enqueue(v_session.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'chat_message',
+    'user_id', auth.uid(), 'session_id', p_session_id, 'priority', 10, 'payload', jsonb_build_object(
+    'message_id', v_message.id, 'ask_seconds', p_request -> 'ask_seconds'))), false);
+  insert into public.async_messages (id, session_id, workspace_id, job_id, type, content, client_id)
+  values (v_message.id, p_session_id, v_session.workspace_id, (v_made #>> '{ids,0}')::uuid, 'message', v_text,
+    p_request ->> 'client_id');
+  delete from public.async_session_state where session_id in (
+    select s.session_id from public.async_session_state as s
+    where s.last_message_at < queue.clock() - make_interval(days => (queue.setting('chat_retention_days'))::integer)
+    order by s.last_message_at limit 5 for update skip locked);
+  return jsonb_build_object('message_id', v_message.id, 'wake', v_made -> 'wake');
+end;
+$$;
+comment on function chat.request is 'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+
+create function chat.result(p_job_id uuid) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('messageId', 'msg_' || m.id, 'text', m.content)
+    || case when jsonb_typeof(j.result -> 'page') = 'object' then jsonb_build_object('page', jsonb_build_object(
+      'title', j.result #> '{page,title}', 'url', '/api/chat/pages/msg_' || m.id)) else '{}' end
+  from public.async_messages as m left join public.jobs as j on j.id = m.job_id
+  where m.job_id = p_job_id and m.type = 'info'
+$$;
+
+create function chat.outcome(p_session_id text, p_message_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
+  select jsonb_build_object('status', j.status, 'error_message', j.error_message, 'reply', r.content,
+    'work', case when w.id is null then '[]' else jsonb_build_array(jsonb_build_object('id', w.id, 'type', w.type,
+      'status', w.status, 'estimatedDuration', 30000)) end)
+  from chat.session_or_refuse(p_session_id) as s
+  join public.async_messages as m on m.id = p_message_id and m.session_id = s.session_id
+  left join public.jobs as j on j.id = m.job_id
+  left join public.async_work_items as w on w.job_id = m.job_id
+  left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
+$$;
+comment on function chat.outcome is 'What became of a message: {status, error_message, reply, work}.';
+
+create function chat.said(p_session_id text) returns jsonb
+language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
+  select jsonb_build_object('sessionId', p_session_id, 'title', s.title, 'messages', (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('id', 'msg_' || m.id, 'type', m.type,
+      'role', case when m.type in ('message', 'answer') then 'user' else 'assistant' end, 'content', m.content,
+      'timestamp', floor(date_part('epoch', m.created_at) * 1000)::bigint,
+      'status', case m.type when 'message' then coalesce(j.status, 'completed') end,
+      'error', case m.type when 'message' then j.error_message end,
+      'work', case when m.work_type is not null then 'work_' || m.job_id end,
+      'result', case m.type when 'info' then chat.result(m.job_id) end)) order by m.seq), '[]')
+    from (select * from public.async_messages as x where x.session_id = p_session_id
+      order by x.seq desc limit 100) as m
+    left join public.jobs as j on j.id = m.job_id))
+  from chat.session_or_refuse(p_session_id) as s
+$$;
+comment on function chat.said is 'The latest messages of a session, in order: {sessionId, title, messages}.';
+
+create function chat.page(p_message_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$ -- its random id is the key to a page
+  select jsonb_build_object('page', (
+    select j.result -> 'page' from public.async_messages as m join public.jobs as j on j.id = m.job_id
+    where m.id = p_message_id and m.type = 'info'))
+$$;
+comment on function chat.page is 'The content of the page of a result, by the result''s message: {page}.';
+
+-- 3. The state of a session's work ----------------------------------------------------------------------
+
+create function chat.note(p_message public.async_messages) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_strip_nulls(jsonb_build_object('id', 'msg_' || p_message.id, 'workId', 'work_' || p_message.job_id,
+    'direction', case p_message.type when 'answer' then 'to_work' else 'to_user' end, 'type', p_message.type,
+    'content', p_message.content, 'requiresResponse', p_message.type = 'question',
+    'timestamp', floor(date_part('epoch', p_message.created_at) * 1000)::bigint,
+    'options', p_message.question -> 'options', 'default', p_message.question -> 'default',
+    'expiresAt', p_message.question -> 'expires_at', 'answers', 'msg_' || p_message.answers,
+    'result', case p_message.type when 'info' then chat.result(p_message.job_id) end))
+$$;
+
+create function chat.pending_questions(p_session_id text) returns jsonb
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_agg(chat.note(q) order by q.seq), '[]')
+  from public.async_messages as q join public.jobs as j on j.id = q.job_id and j.status = 'waiting'
+  where q.session_id = p_session_id and q.type = 'question'
+    and not exists (select from public.async_messages as a where a.answers = q.id)
+$$;
+
+create function chat.work(p_session_id text, p_live boolean) returns jsonb
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('id', w.id, 'type', w.type, 'title', w.title,
+    'status', w.status, 'estimatedDuration', 30000,
+    'elapsedSeconds', floor(date_part('epoch', coalesce(w.completed_at, queue.clock()) - w.created_at))::integer,
+    'progress', w.progress, 'error', w.error_message, 'result', chat.result(w.job_id))) order by w.created_at), '[]')
+  from (
+    select * from public.async_work_items as x
+    where x.session_id = p_session_id
+      and (x.status in ('accepted', 'in_progress', 'waiting_for_user')) = p_live
+    order by x.created_at desc limit 50) as w
+$$;
+
+create function chat.status(p_session_id text) returns jsonb
+language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
+  select jsonb_build_object('sessionId', p_session_id, 'activeWork', chat.work(s.session_id, true),
+    'endedWork', chat.work(s.session_id, false), 'pendingQuestions', chat.pending_questions(s.session_id),
+    'unreadMessageCount', (select count(*) from public.async_messages as m
+      where m.session_id = s.session_id and m.type in ('question', 'info') and m.read_at is null),
+    'queueStatus', ( -- of all sessions: the latest requests alone, since ended jobs are many
+      select jsonb_build_object('queued', count(*) filter (where j.status = 'pending'),
+        'executing', count(*) filter (where j.status = 'processing'))
+      from (
+        select x.job_id from public.async_messages as x where x.type = 'message' order by x.seq desc limit 500) as m
+      join public.jobs as j on j.id = m.job_id))
+  from chat.session_or_null(p_session_id) as s
+$$;
+comment on function chat.status is 'The state of a session''s work; empty for an unknown session.';
+
+create function chat.events(p_session_id text, p_done bigint, p_seen jsonb) returns jsonb
+language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
+  select jsonb_build_object('events', coalesce(jsonb_agg(to_jsonb(t) order by t.at, t.message, t.seq), '[]'))
+  from (
+    select m.seq as message, m.job_id, 'msg_' || m.id as message_id, m.work_type, m.work_title, e.seq, e.type, e.data,
+      e.created_at as at,
+      case e.type when 'job.completed' then chat.result(m.job_id) when 'job.waiting' then (
+        select chat.note(q) from public.async_messages as q where q.job_id = m.job_id and q.type = 'question'
+          and q.question ->> 'name' = e.data #>> '{wait,name}') end as more
+    from chat.session_or_null(p_session_id) as s
+    join public.async_messages as m on m.session_id = s.session_id and m.type = 'message' and m.seq > p_done
+    join public.job_events as e on e.job_id = m.job_id and e.seq > coalesce((p_seen ->> m.seq::text)::bigint, 0)
+    where e.type in ('job.completed', 'job.failed', 'job.cancelled')
+      or m.work_type is not null and e.type in ('job.leased', 'job.progress', 'job.waiting')
+    order by e.created_at, m.seq, e.seq limit 200) as t
+$$;
+comment on function chat.events is 'Events of a session after message p_done, and p_seen of later ones: {events}.';
+
+-- 4. Cancelling and answering ---------------------------------------------------------------------------
+
+create function chat.cancel(p_session_id text, p_work_id text) returns jsonb
+language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
+declare
+  v_ids uuid[];
+begin
+  if p_work_id is null then
+    perform chat.session_or_refuse(p_session_id);
+  end if;
+  select array_agg(m.job_id) into v_ids from public.async_messages as m
+  where m.type = 'message' and m.work_type is not null
+    and case when p_work_id is null then m.session_id = p_session_id
+      -- a guest may cancel work whose id they know
+      else m.job_id = case when p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+          then substr(p_work_id, 6)::uuid end
+        and (chat.session_or_null(m.session_id)).session_id is not null end;
+  if p_work_id is not null and v_ids is null then
+    perform queue.refuse(404, 'work_item_not_found', 'No such work', p_work_id);
+  end if;
+  v_ids := array(select j.id from public.jobs as j where j.id = any (v_ids) and j.finished_at is null
+    -- what has its result has ended, though its worker did not say so yet
+    and not exists (select from public.async_messages as r where r.job_id = j.id and r.type = 'info') order by j.id);
+  if p_work_id is not null and v_ids = '{}' then
+    perform queue.refuse(409, 'invalid_state', 'the work has ended already', p_work_id);
+  end if;
+  perform queue.cancel(v_ids, queue.clock());
+  return jsonb_build_object('success', true, 'message', 'Work cancelled successfully',
+    'cancelled', (select coalesce(jsonb_agg('work_' || id), '[]') from unnest(v_ids) as id));
+end;
+$$;
+comment on function chat.cancel is 'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
+
+create function chat.messages(p_session_id text) returns jsonb
+language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
+declare
+  v_id text := (chat.session_or_null(p_session_id)).session_id;
+  v_answer jsonb := (
+    select jsonb_build_object('sessionId', p_session_id,
+      'workId', 'work_' || (array_agg(m.job_id order by m.seq desc))[1],
+      'messages', coalesce(jsonb_agg(chat.note(m) order by m.seq), '[]'),
+      'pendingQuestions', chat.pending_questions(v_id),
+      'unreadCount', count(*) filter (where m.type in ('question', 'info') and m.read_at is null))
+    from (select * from public.async_messages as x
+      where x.session_id = v_id and x.type in ('question', 'answer', 'info') order by x.seq desc limit 100) as m);
+begin
+  update public.async_messages set read_at = queue.clock()
+  where session_id = v_id and type in ('question', 'info') and read_at is null;
+  return v_answer;
+end;
+$$;
+comment on function chat.messages is 'Messages between a session''s work and people; they count as read.';
+
+create function chat.respond(p_session_id text, p_message_id text, p_content text) returns jsonb
+language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
+declare
+  v_session public.async_session_state := chat.session_or_refuse(p_session_id);
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_question public.async_messages;
+  v_id uuid;
+begin
+  select * into v_question from public.async_messages as m
+  where m.session_id = v_session.session_id and 'msg_' || m.id = p_message_id and m.type = 'question';
+  if not found then
+    perform queue.refuse(404, 'message_not_found', 'No such question in this session', p_message_id);
+  end if;
+  -- guests may not answer jobs, so the app does it for them: whose session this is was checked above
+  perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
+  perform public.answer_job(v_question.job_id,
+    jsonb_build_object('answer', p_content, 'name', v_question.question ->> 'name'));
+  perform set_config('request.jwt.claims', v_claims, true);
+  insert into public.async_messages (session_id, workspace_id, job_id, type, content, answers)
+  values (p_session_id, v_session.workspace_id, v_question.job_id, 'answer', p_content, v_question.id)
+  returning id into v_id;
+  return jsonb_build_object('success', true, 'messageId', 'msg_' || v_id, 'workId', 'work_' || v_question.job_id,
+    'status', 'answered');
+end;
+$$;
+comment on function chat.respond is 'Answer a question in any words, once: {success, messageId, workId, status}.';
+
+-- 5. What the worker reads and says ---------------------------------------------------------------------
+
+create function public.chat_load(p_request jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $$ -- the worker holds no rights on the app's tables
+declare
+  v_job public.jobs := queue.held_job(p_request, array['chat_message'], 'nothing was read');
+  v_message public.async_messages;
+begin
+  select * into v_message from public.async_messages where job_id = v_job.id and type = 'message';
+  return jsonb_build_object('text', v_message.content, 'history', (
+    select coalesce(jsonb_agg(jsonb_build_object('type', h.type, 'content', left(h.content, 4000))
+      order by h.seq), '[]')
+    from (select * from public.async_messages as x
+      where x.session_id = v_message.session_id and x.seq < v_message.seq order by x.seq desc limit 20) as h));
+end;
+$$;
+comment on function public.chat_load is 'A leased job''s message and those before: {text, history}.';
+
+create function public.chat_say(p_request jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $$ -- the worker holds no rights on the app's tables
+declare
+  v_job public.jobs := queue.held_job(p_request, array['chat_message'], 'nothing was said');
+begin
+  update public.async_messages
+  set work_type = p_request #>> '{work,type}', work_title = left(p_request #>> '{work,title}', 200)
+  where job_id = v_job.id and type = 'message' and jsonb_typeof(p_request -> 'work') = 'object';
+  insert into public.async_messages (session_id, workspace_id, job_id, type, content, question)
+  select m.session_id, m.workspace_id, m.job_id, p_request ->> 'type', left(p_request ->> 'content', 50000),
+    nullif(p_request -> 'question', 'null')
+  from public.async_messages as m where m.job_id = v_job.id and m.type = 'message'
+  on conflict do nothing; -- a repeated attempt says it once
+  return '{"said": true}';
+end;
+$$;
+comment on function public.chat_say is 'Say {type, content, question, work} as a leased job, once: {said}.';
+
+-- Row level security and grants -------------------------------------------------------------------------
+
+revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
+select queue.show_to_members('public.async_session_state', 'public.async_messages', 'public.async_work_items');
+select queue.expose('chat', 'public.chat_', 'anon, authenticated, service_role', 'request', 'outcome', 'said', 'page',
+  'status', 'events', 'cancel', 'messages', 'respond');
+select queue.allow('job_worker, service_role', 'public.chat_load', 'public.chat_say');

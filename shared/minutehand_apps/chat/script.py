@@ -1,0 +1,67 @@
+"""Without a language model: fixed replies that walk the same flow, each marked as a sample.
+
+A dozen plain words decide the tier. No figure is read, none is computed, nothing is concluded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from minutehand_apps.chat.models import Decision, Figure, Findings, Page, Section
+
+SAMPLE: Final = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
+QUESTION: Final = "What color scheme would you like for the dashboard?"
+COLOURS: Final = {
+    "blue": "#1d4ed8",
+    "green": "#15803d",
+    "red": "#b91c1c",
+    "purple": "#7e22ce",
+    "orange": "#c2410c",
+    "gray": "#475569",
+}
+_GREETINGS: Final = frozenset({"hello", "hi", "hey", "thanks"})
+_RESEARCH: Final = frozenset({"research", "analyze", "investigate", "compare"})
+_BUILD: Final = frozenset({"build", "create", "design"})
+_PAGES: Final = frozenset({"dashboard", "visualization", "timeline", "page", "chart"})
+
+
+def decide(text: str) -> Decision:
+    """The tier and the work, by plain words."""
+    words = set(re.findall("[a-z]+", text.lower()))
+    if not words & (_RESEARCH | _BUILD):
+        tier = "instant" if words & _GREETINGS else "standard"
+        return Decision.model_validate({"tier": tier, "reply": f"This is a reply. ({SAMPLE})"})
+    is_page = bool(words & _PAGES)
+    return Decision(
+        tier="async",
+        type="research" if words & _RESEARCH else "build",
+        title=" ".join(text.split())[:80],
+        page=is_page,
+        question=QUESTION if is_page else "",
+        options=["Blue and white", "Green and white", "Gray"] if is_page else [],
+    )
+
+
+def research() -> Findings:
+    """Points that say nothing."""
+    return Findings(points=[f"A point would stand here. ({SAMPLE})"])
+
+
+def write() -> str:
+    """A text that says nothing."""
+    return f"The text of the result would stand here. ({SAMPLE})"
+
+
+def page(answer: str | None) -> Page:
+    """The page of every sample, in the colours of the answer."""
+    words = (answer or "").lower()
+    return Page(
+        title="Sample dashboard",
+        summary=f"This page shows the layout alone. ({SAMPLE})",
+        sections=[
+            Section(title="Figures", figures=[Figure(label=x, value=1) for x in ("A", "B", "C")]),
+            Section(title="Timeline", steps=["First", "Second", "Third"]),
+        ],
+        colours=[code for name, code in COLOURS.items() if name in words][:2],
+    )

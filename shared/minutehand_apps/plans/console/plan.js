@@ -1,0 +1,156 @@
+// One plan: its report as far as it is made, its stages, and its log.
+
+import { callRoute } from "../../api.js";
+import { navigate } from "../../lib/router.js";
+import { usePolling, useRead } from "../../lib/store.js";
+import { html } from "../../lib/ui.js";
+import { Tag } from "../../parts/badge.js";
+import { ActionButton, confirm } from "../../parts/dialog.js";
+import { JobProgress } from "../../parts/job-progress.js";
+import { Stale } from "../../parts/states-of-view.js";
+import { actionsOn } from "../../parts/toasts.js";
+import { Unread } from "../../parts/unread.js";
+import { When } from "../../parts/when.js";
+import NotFound from "../../views/not-found.js";
+import { toneOf } from "./plans.js";
+
+/** @typedef {{seq: number, type: string, at: string, data: {level?: string, message?: string}}} Event */
+
+export const title = () => "Plan";
+
+const LIVE_MS = 1000;
+const JSON_ONLY = { Accept: "application/json" };
+
+/** @typedef {string | string[] | string[][]} Block A text, a list, or a table with its head first. */
+/**
+ * @typedef {{title: string, notice: string, missing: {stage: string, title: string, reason: string}[],
+ *   chapters: {stage: string, title: string, blocks: Block[]}[]}} Report
+ */
+
+/** A plan, its report, and its events. */
+async function readPlan(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
+  const places = { plan_id: id };
+  const [plan, report, told] = await Promise.all([
+    callRoute("GET /api/plans/{plan_id}", { places, signal }),
+    callRoute("GET /api/plans/{plan_id}/report", { places, headers: JSON_ONLY, signal }),
+    callRoute("GET /api/plans/{plan_id}/stream", { places, headers: JSON_ONLY, signal }),
+  ]);
+  return { ...plan, report, events: told.events };
+}
+
+/** @param {{id: string}} props */
+export default function PlanPage({ id }) {
+  const found = useRead((signal) => readPlan(id, signal), [id]);
+  const plan = found.value;
+  const isLive = ["pending", "running"].includes(plan?.status);
+  usePolling(found, isLive ? LIVE_MS : null);
+  if ([404, 422].includes(found.error?.status)) return html`<${NotFound} what="plan" />`;
+  if (!plan)
+    return html`<div class="page">
+      <h1 tabindex="-1">Plan</h1>
+      <${Unread} of=${found} what="the plan" />
+    </div>`;
+  const act = actionsOn(found.refresh);
+  const places = { plan_id: id };
+  const remove = async () => {
+    if (
+      await confirm({
+        title: "Delete this plan?",
+        text: "Its report goes with it. This cannot be undone.",
+        action: "Delete plan",
+        danger: true,
+      })
+    )
+      await act("Could not delete", async () => {
+        await callRoute("DELETE /api/plans/{plan_id}", { places });
+        navigate("/plans");
+      });
+  };
+  const { tone, word } = toneOf(plan.status);
+  const lines = plan.events.filter((/** @type {Event} */ one) => one.data.message);
+  return html`<article class="page">
+    <header class="page-head">
+      <div class="grow">
+        <p class="crumb"><a href="/plans">Plans</a> / created <${When} at=${plan.created_at} /></p>
+        <h1 tabindex="-1" class="wrap">${plan.prompt.slice(0, 160)}</h1>
+      </div>
+    </header>
+    <div class="bar">
+      <${Tag} tone=${tone}>${word}<//>
+      <span class="spacer"></span>
+      <a href=${`/jobs/${plan.job_id}`}>Its job</a>
+      ${
+        isLive &&
+        html`<${ActionButton} run=${() => act("Could not cancel", () => callRoute("POST /api/plans/{plan_id}/cancel", { places }))}>
+          Cancel
+        <//>`
+      }
+      <${ActionButton} className="danger" run=${remove}>Delete<//>
+    </div>
+    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+    ${
+      isLive &&
+      html`<${JobProgress}
+        job=${{ status: "processing", progress: { percentage: plan.percentage, message: lines.at(-1)?.data.message } }} />`
+    }
+    ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
+    <${ReportSection} report=${plan.report} />
+    <details class="card">
+      <summary>Log</summary>
+      <ol aria-label="Log">
+        ${lines.map(
+          (/** @type {Event} */ one) => html`<li key=${one.seq} class="wrap">
+            <${When} at=${one.at} /> ${one.data.message}
+          </li>`,
+        )}
+      </ol>
+    </details>
+  </article>`;
+}
+
+/** @param {{report: Report}} props */
+const ReportSection = ({ report }) =>
+  html`<section class="card stack" aria-labelledby="h-report">
+    <h2 id="h-report">${report.title}</h2>
+    <p class="muted">${report.notice}</p>
+    ${
+      report.missing.length > 0 &&
+      html`<p>This report is partial.</p>
+        <ul>
+          ${report.missing.map(
+            (one) => html`<li key=${one.stage} class="wrap">${one.title}: ${one.reason}</li>`,
+          )}
+        </ul>`
+    }
+    ${report.chapters.map(
+      (chapter) => html`<h3>${chapter.title}</h3>
+        ${chapter.blocks.map(blockOf)}`,
+    )}
+  </section>`;
+
+/** A block as text nodes: what was written stays text. */
+function blockOf(/** @type {Block} */ block) {
+  if (typeof block === "string") return html`<p class="wrap">${block}</p>`;
+  if (block.length === 0) return null;
+  if (typeof block[0] === "string")
+    return html`<ul>
+      ${block.map((line) => html`<li class="wrap">${line}</li>`)}
+    </ul>`;
+  const [head, ...rows] = /** @type {string[][]} */ (block);
+  return html`<div class="scroll-x" tabindex="0" role="region" aria-label=${head.join(", ")}>
+    <table>
+      <thead>
+        <tr>
+          ${head.map((cell) => html`<th>${cell}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows.map(
+          (row) => html`<tr>
+            ${row.map((cell) => html`<td class="wrap">${cell}</td>`)}
+          </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
+}

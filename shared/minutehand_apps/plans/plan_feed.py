@@ -1,0 +1,96 @@
+"""A plan's events are its job's, one for one, so that their numbers have no gaps either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from minutehand.queue.errors import QueueError
+from minutehand.queue.functions import CallerFunctions
+from minutehand.web.feeds import READ_LIMIT, SharedFeed
+from minutehand.web.shared_reads import SharedReads
+from minutehand.web.sse import Batch, UnnamedLine
+
+
+class PlanFeed(SharedFeed):
+    """One plan's events by `seq`; it ends with the plan, or when that is deleted."""
+
+    def __init__(
+        self,
+        plan_id: UUID,
+        functions: CallerFunctions,
+        *,
+        after: int,
+        reads: SharedReads,
+        circle: str,
+    ) -> None:
+        super().__init__(f"plan:{plan_id}", reads=reads, circle=circle)
+        self._id = plan_id
+        self._functions = functions
+        self._after = after
+        self._end: str | None = None
+
+    async def open(self) -> Batch:
+        """The first read.
+
+        Raises:
+            QueueError: 404, there is no such plan, or it is not the reader's.
+        """
+        found = await self._page(None)
+        self.topic = f"job:{found['job_id']}"
+        return self._batch(found)
+
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
+        """Events after the last one read; the end when nothing is left."""
+        try:
+            return self._batch(await self._page(since))
+        except QueueError as error:
+            if error.status != 404:
+                raise
+            told = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
+            return Batch([self._line(told)], end="deleted")
+
+    async def check(self) -> Batch:
+        """Whether there is more: a plan may have been deleted meanwhile."""
+        return Batch(more=True)
+
+    async def _page(self, since: float | None) -> dict[str, Any]:
+        after = self._after
+        return await self.shared(
+            after,
+            lambda: self._functions.call(
+                "plan_events", plan_id=self._id, after=after, limit=READ_LIMIT
+            ),
+            since,
+        )
+
+    def _batch(self, found: Mapping[str, Any]) -> Batch:
+        lines = [self._line(event) for event in map(_in_words, found["events"])]
+        if found["events"]:
+            self._after = found["events"][-1]["seq"]
+            self._end = found["events"][-1]["type"].removeprefix("job.")
+        end = (self._end or "ended") if found["ended"] else None
+        return Batch(lines, end=end, more=len(lines) == READ_LIMIT)
+
+    def _line(self, told: Mapping[str, Any]) -> UnnamedLine:
+        event = {"plan_id": str(self._id), **told}
+        return UnnamedLine(str(told["seq"]), str(told["type"]), event)
+
+
+def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's event as a plan's: a line of its log may be a stage's beginning or end."""
+    kind, data = str(event["type"]).removeprefix("job."), event["data"] or {}
+    if kind == "log":
+        line = data["log"]
+        told = line.get("metadata") or {}
+        kind = told.get("event") or "log"
+        data = {"level": line["level"], "message": line["message"]}
+        data |= {name: told[name] for name in ("stage", "title") if name in told}
+    elif kind == "progress":
+        kind, data = "stage_progress", data.get("progress") or {}
+    else:
+        kind = f"plan_{kind}"
+        names = ("error_message", "attempts")
+        data = {name: data[name] for name in names if data.get(name) is not None}
+    return {"seq": event["seq"], "type": kind, "data": data, "at": event["at"]}

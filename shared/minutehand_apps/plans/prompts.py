@@ -1,0 +1,47 @@
+"""Every prompt of the plans. What a person wrote is material, never part of the instructions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from minutehand.ai.language_model import Material, Prompt
+from minutehand_apps.plans.graph import STAGES, Stage
+
+_ASKS: Final = {
+    "understand": "Say what is to be planned: a title, the goal, and the facts that the prompt"
+    " states, each in a line with its own words for dates, money and quantities.",
+    "assumptions": "List what has to be assumed, and why.",
+    "constraints": "List what limits the plan: time, money, people, rules.",
+    "strategy": "Compare two or three ways to do it and recommend one.",
+    "work_breakdown": "Break the work into tasks, each with a short id, a title and its days.",
+    "dependencies": "For each task name the ids of those that must be done before it.",
+    "team": "List the roles, and which tasks each does.",
+    "budget": "List the costs in one currency; an amount that nothing tells is 0, and its title"
+    " says that it is unknown.",
+    "milestones": "List the milestones, each with its day.",
+    "risks": "List the risks, and what is done about each.",
+    "quality": "List how each result is checked.",
+    "communication": "List who is told what, and when.",
+    "what_if": "List what changes if a risk comes true or money or time is short.",
+    "questions": "List the questions whose answers would change the plan most.",
+    "executive_summary": "Summarise the plan in two paragraphs: what, by when, for how much, and"
+    " what could stop it.",
+}
+_TITLES: Final = {stage.name: stage.title for stage in STAGES}
+
+
+def of_stage(stage: Stage, prompt: str, given: Mapping[str, Any]) -> Prompt:
+    """What a stage asks for, out of the prompt and what the stages before it found."""
+    found = [
+        Material(_TITLES[name], json.dumps(result, ensure_ascii=False), derived=True)
+        for name, result in given.items()
+    ]
+    return Prompt(
+        stage.name,
+        f"You work on one chapter of a project plan: {stage.title}. {_ASKS[stage.name]} Write in"
+        " the language of the prompt, for its author.",
+        [Material("The prompt", prompt), *found],
+        most_tokens=4000,
+    )

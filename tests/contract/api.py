@@ -1,0 +1,78 @@
+"""The functions of one origin over one project, in this process: for HTTP, client and command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from minutehand.functions.health.app import build_app as build_health
+from minutehand.functions.host import Functions
+from minutehand.functions.jobs.app import build_app as build_jobs
+from minutehand.functions.status.app import build_app as build_status
+from minutehand.queue import QueueClient, UserQueue
+from minutehand.web.services import Services
+from tests.support.command import Run
+from tests.support.engine import ADA, Engine
+from tests.support.harness import serving
+from tests.support.project import Project
+
+
+@dataclass
+class Api:
+    """An address, and what people hold in their hands."""
+
+    project: Project
+    engine: Engine
+    url: str
+    users: QueueClient
+    http: httpx.AsyncClient
+
+    async def call(
+        self, method: str, path: str, *, user: str | None = ADA, **more: object
+    ) -> httpx.Response:
+        """One request, Ada's unless another is named; as nobody for None."""
+        headers = {"authorization": f"Bearer {self.project.token(user)}"} if user else {}
+        return await self.http.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+
+    def client(self, user: str = ADA) -> UserQueue:
+        """The typed client as a person."""
+        return self.users.acting_as(self.project.token(user))
+
+    async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
+        """What the command prints, as a person with a token."""
+        settings = self.project.settings
+        environment = {
+            "API_URL": self.url,
+            "SUPABASE_URL": settings.supabase_url,
+            "SUPABASE_PUBLISHABLE_KEY": settings.supabase_publishable_key,
+            "SCHEMA": settings.schema_name,
+            "MINUTEHAND_TOKEN": self.project.token(user),
+            "MINUTEHAND_ENV_FILE": "",
+        }
+        run = Run(env=environment)
+        result = await asyncio.to_thread(run, *line, "--json", code=code)
+        return result.stdout + result.stderr
+
+
+@asynccontextmanager
+async def serving_api(project: Project) -> AsyncIterator[Api]:
+    """The API of a project whose worker ticks when a test says so."""
+    services = Services(project.settings)
+    apps = [build(project.settings, services=services) for build in (
+        build_health, build_status, build_jobs,
+    )]  # fmt: skip
+    engine = Engine(project.database, project.database.session())
+    users = QueueClient(project.settings)
+    async with (
+        serving(Functions(apps[0], apps)) as url,
+        httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http,
+    ):
+        try:
+            yield Api(project, engine, url, users, http)
+        finally:
+            await users.aclose()
+            await services.aclose()

@@ -1,0 +1,193 @@
+# ruff: noqa: E501 - queries stay on one line
+"""Who may call and read what, and what Supabase's linter would say: asked of the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.databases import TEMPLATE, Database, build_template, start_scratch_server
+
+ROLES = ("anon", "authenticated", "service_role", "job_worker")
+MEMBERS = ["own_workspace", "list_workspaces", "enqueue_job", "enqueue_jobs", "get_job", "list_jobs", "count_jobs", "cancel_job", "retry_job", "replay_job", "job_replays", "answer_job", "emit_event", "explain_job", "job_trace", "job_attempts", "job_steps", "search_logs", "dead_letters", "cancel_jobs", "retry_jobs", "pause_jobs", "put_schedule", "delete_schedule", "list_schedules", "next_runs", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits", "list_job_types", "get_job_type", "follow_topic", "open_stream", "event_feed", "session_feed", "queue_stats", "queue_series", "open_guest_session", "close_guest_session", "guest_session_jobs", "guest_session_events", "guest_session_feed"]  # fmt: skip
+WORKER = ["register_job_types", "lease_jobs", "settle_jobs", "report_jobs", "read_steps", "spawn_jobs", "tick_finished", "begin_worker_run", "end_worker_run", "run_maintenance", "webhook_to_send", "webhook_sent", "guest_key", "queue_health", "attach_extensions"]  # fmt: skip
+GUESTS = ["follow_topic", "guest_session_jobs", "guest_session_events", "guest_session_feed"]
+SERVICE = ["create_workspace", "set_settings", "revoke_worker_keys", "connect_worker"]
+
+
+@pytest.fixture
+def catalogue(database: Database) -> psycopg.Connection[tuple[object, ...]]:
+    """A superuser's connection to an empty project."""
+    return database.connect()
+
+
+def test_each_public_function_is_granted_to_its_callers_and_to_no_one_else(
+    catalogue: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """By name and role."""
+    granted = (
+        "select p.proname from pg_proc as p where p.pronamespace = 'public'::regnamespace"
+        " and has_function_privilege(%s, p.oid, 'execute')"
+    )
+    with catalogue:
+        found = {
+            role: {str(name) for (name,) in catalogue.execute(granted, (role,))} for role in ROLES
+        }
+        to_all = catalogue.execute(
+            "select proname from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
+            " and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
+        ).fetchall()
+    assert to_all == []
+    known = {*MEMBERS, *WORKER, *SERVICE}
+    expected = {
+        "anon": set(GUESTS),
+        "authenticated": set(MEMBERS),
+        "service_role": known,
+        "job_worker": {*WORKER, "queue_stats"},
+    }
+    for role, names in expected.items():
+        assert found[role] & known == names, role
+
+
+def test_no_one_but_the_owner_writes_or_guests_read_the_engine(
+    catalogue: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """Functions are the way in; what people read of it goes by policies, and workers read nothing."""
+    held = (
+        "select n.nspname || '.' || c.relname || ' ' || r || ' ' || p from pg_class as c join pg_namespace as n on n.oid = c.relnamespace,"
+        " unnest(%s::text[]) as r, unnest(%s::text[]) as p where c.relkind in ('r', 'p', 'v', 'm') and n.nspname = any(%s)"
+        " and has_table_privilege(r, c.oid, p)"
+    )
+    writes = ["insert", "update", "delete", "truncate", "references", "trigger"]
+    with catalogue:
+        written = catalogue.execute(held, (list(ROLES), writes, ["queue"])).fetchall()
+        read = catalogue.execute(held, (["anon", "job_worker"], ["select"], ["queue"])).fetchall()
+        tables = ["public.jobs", "public.job_logs", "public.job_events"]
+        guests = [
+            row
+            for row in catalogue.execute(
+                held, (["anon", "job_worker"], ["select", *writes], ["public"])
+            )
+            if str(row[0]).split()[0] in tables
+        ]
+        exposed = catalogue.execute(
+            "select rolname from pg_roles where rolname = any(%s) and has_schema_privilege(oid, 'queue', 'create')",
+            (list(ROLES),),
+        ).fetchall()
+    assert (written, read, guests, exposed) == ([], [], [], [])
+
+
+def test_what_a_browser_follows_is_published(
+    catalogue: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """Postgres Changes of a job and its log lines, as the guides subscribe."""
+    with catalogue:
+        found = catalogue.execute(
+            "select tablename from pg_publication_tables where pubname = 'supabase_realtime' and schemaname = 'public'"
+        ).fetchall()
+    assert {"jobs", "job_logs"} <= {name for (name,) in found}
+
+
+LINTS = {
+    # numbers and titles as in supabase/splinter
+    "0001 unindexed foreign key": """
+        select conrelid::regclass from pg_constraint k where contype = 'f' and connamespace::regnamespace::text not in ('auth', 'storage', 'realtime')
+          and not exists (select 1 from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
+            -- a partial one serves a delete only where its condition is that the key is not null
+            and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$'))""",
+    "index that is the beginning of another": """
+        select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid and o.indexrelid <> i.indexrelid
+        join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text not in ('auth', 'storage', 'realtime', 'pg_catalog', 'pg_toast')
+          and not i.indisunique and i.indpred is not distinct from o.indpred and i.indexprs is null and o.indexprs is null
+          and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text || ' ' like i.indoption::text || ' %'""",
+    "0003 auth function called per row in a policy": """
+        select polname from pg_policy p where polrelid::regclass::text not like 'auth.%'
+          and (pg_get_expr(polqual, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polqual, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)'
+            or pg_get_expr(polwithcheck, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polwithcheck, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)')""",
+    "0004 no primary key": """
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary)""",
+    "0006 several permissive policies for one role and command": """
+        select polrelid::regclass from pg_policy where polpermissive and polrelid::regclass::text not like 'realtime.%'
+        group by polrelid, polcmd, polroles having count(*) > 1""",
+    "0007 policy without row level security": """
+        select c.oid::regclass from pg_class c join pg_policy p on p.polrelid = c.oid where not c.relrowsecurity""",
+    "0009 duplicate index": """
+        select min(indexrelid::regclass::text) from pg_index where indrelid::regclass::text !~ '^(pg_|auth|realtime|supabase)'
+        group by indrelid, indkey::text, indclass::text, coalesce(indexprs::text, ''), coalesce(indpred::text, ''), indoption::text having count(*) > 1""",
+    "0010 view without security_invoker": """
+        select c.oid::regclass from pg_class c where c.relkind = 'v' and c.relnamespace = 'public'::regnamespace
+          and not coalesce(c.reloptions @> array['security_invoker=true'] or c.reloptions @> array['security_invoker=on'], false)""",
+    "0011 function with a mutable search path": """
+        select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
+    "definer function whose search path is not empty": """
+        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not p.proconfig @> array['search_path=""']""",
+    "0013 table in an exposed schema without row level security": """
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and not c.relrowsecurity
+          and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)""",
+    "0014 extension in public": "select extname from pg_extension where extnamespace = 'public'::regnamespace",
+    "0016 materialized view in the API": """
+        select c.oid::regclass from pg_class c where c.relkind = 'm' and c.relnamespace = 'public'::regnamespace""",
+    "0024 policy that is always true": """
+        select polname from pg_policy where polrelid::regclass::text !~ '^(auth|realtime)' and polcmd <> 'r'
+          and (pg_get_expr(polqual, polrelid) = 'true' or pg_get_expr(polwithcheck, polrelid) = 'true')""",
+    "0028 definer function that anon may execute": """
+        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'execute')""",
+    "0029 trigger function that anyone may execute": """
+        select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))""",
+    "an RPC name with two signatures": """
+        select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        group by pronamespace, proname having count(*) > 1""",
+    "timestamp without time zone": """
+        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+        where c.relkind = 'r' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and a.atttypid = 'timestamp'::regtype""",
+}
+
+
+@pytest.mark.parametrize("lint", sorted(LINTS))
+def test_the_linter_finds_nothing(
+    catalogue: psycopg.Connection[tuple[object, ...]], lint: str
+) -> None:
+    """Supabase's own lints as queries, and the house's."""
+    with catalogue:
+        catalogue.execute("set search_path = ''")
+        assert [str(offender) for (offender,) in catalogue.execute(LINTS[lint].encode())] == []
+
+
+SHAPE = """
+select 'column ' || c.oid::regclass || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || coalesce(' ' || pg_get_expr(d.adbin, d.adrelid), '')
+from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind in ('r', 'v')
+union all select 'index ' || pg_get_indexdef(indexrelid) from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text in ('public', 'queue')
+union all select 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) from pg_constraint where connamespace::regnamespace::text in ('public', 'queue') and conrelid <> 0
+union all select 'function ' || md5(pg_get_functiondef(p.oid)) || ' ' || p.oid::regprocedure || ' ' || coalesce(p.proacl::text, '') from pg_proc p where p.pronamespace::regnamespace::text in ('public', 'queue')
+union all select 'trigger ' || pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid where not tgisinternal and c.relnamespace::regnamespace::text in ('public', 'queue')
+union all select 'policy ' || polrelid::regclass || ' ' || polname || ' ' || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy
+union all select 'grant ' || c.oid::regclass || ' ' || coalesce(c.relacl::text, '') || coalesce(c.reloptions::text, '') from pg_class c where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind = 'r'
+"""
+
+
+def shape(database: Database) -> set[str]:
+    """Everything migrations make, as text."""
+    with database.connect() as connection:
+        return {line for (line,) in connection.execute(SHAPE)}
+
+
+def test_migrations_from_empty_make_the_same_catalogue_twice(
+    database: Database, tmp_path: Path
+) -> None:
+    """Nothing depends on the cluster's past: a second server starts from nothing."""
+    other = start_scratch_server(tmp_path)
+    try:
+        build_template(other)
+        again = shape(Database(other, TEMPLATE))
+    finally:
+        other.destroy()
+
+    assert again == shape(database)
+    assert len(again) > 500

@@ -1,0 +1,306 @@
+"""The guide of the chat's background work, its commands and statements as printed, on the stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack
+
+RESEARCH = "Research the latest AI trends and build me an interactive dashboard to visualize them"
+BUILD = "Build a complex data visualization dashboard"
+REPORT = "Research AI safety and build a comprehensive report"
+HISTORY = (
+    "Analyze the entire history of programming languages and create an interactive timeline"
+    " visualization with detailed information about each language"
+)
+Shell = Callable[..., str]
+
+
+@pytest.fixture
+def shell(stack: RunningStack) -> Shell:
+    """Run a command of the guide, its address replaced by the stack's; what it prints."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": stack.database_url,
+        "ENABLE_ASYNC_WORK": stack.enable_async_work,
+    }
+
+    def run(command: str, **more: str) -> str:
+        for printed in ("https://your-app.com", "http://localhost:3000"):
+            command = command.replace(printed, stack.api_url)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def session(shell: Shell) -> str:
+    """`SESSION_ID="test_$(date +%s)"`, one a second."""
+    time.sleep(1.1)
+    return shell('SESSION_ID="test_$(date +%s)"; echo -n $SESSION_ID')
+
+
+def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
+    """The guide's curl of POST /api/chat."""
+    body = json.dumps({"messages": [{"role": "user", "content": text}]})
+    answer: dict[str, Any] = json.loads(
+        shell(
+            """curl -X POST https://your-app.com/api/chat \\
+  -H "Content-Type: application/json" \\
+  -H "x-session-id: $SESSION_ID" \\
+  -d "$BODY" """,
+            SESSION_ID=session,
+            BODY=body,
+        )
+    )
+    return answer
+
+
+def status(shell: Shell, session: str) -> dict[str, Any]:
+    """The guide's curl of GET /api/async-status."""
+    command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" | jq '.'"""
+    found: dict[str, Any] = json.loads(shell(command, SESSION_ID=session))
+    return found
+
+
+def until(look: Callable[[], Any], seconds: float = 90) -> Any:
+    """What `look` sees once it is something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if seen := look():
+            return seen
+        time.sleep(0.3)
+    raise AssertionError("it did not come")
+
+
+def question_of(shell: Shell, session: str) -> dict[str, Any]:
+    """Wait for a session's question; GET /api/async-messages as it is then."""
+    until(lambda: status(shell, session)["pendingQuestions"])
+    command = """curl "https://your-app.com/api/async-messages?sessionId=$SESSION_ID" | jq '.'"""
+    found: dict[str, Any] = json.loads(shell(command, SESSION_ID=session))
+    return found
+
+
+def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
+    """The guide's answer to a question."""
+    done: dict[str, Any] = json.loads(
+        shell(
+            """curl -X POST https://your-app.com/api/async-messages \\
+  -H "Content-Type: application/json" \\
+  -d '{
+    "messageId": "'$MESSAGE'",
+    "sessionId": "'$SESSION_ID'",
+    "content": "Use a blue and white color scheme"
+  }' | jq '.'""",
+            SESSION_ID=session,
+            MESSAGE=message,
+        )
+    )
+    return done
+
+
+def test_quick_start(shell: Shell, stack: RunningStack) -> None:
+    """The variable, the tables, and the suite of the guide."""
+    assert shell("echo $ENABLE_ASYNC_WORK") == "true\n"
+    with stack.connect() as connection:
+        tables = connection.execute(
+            """SELECT table_name FROM information_schema.tables
+WHERE table_schema = 'public'
+AND table_name IN ('async_session_state', 'async_work_items');"""
+        ).fetchall()
+    assert {name for (name,) in tables} == {"async_session_state", "async_work_items"}
+    assert "async_session_state" in shell(r'psql $DATABASE_URL -c "\dt async_*"')
+    assert "1 row" in shell('psql $DATABASE_URL -c "SELECT 1"')
+
+
+def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
+    """`./tests/async-work/test-async-production.sh`."""
+    command = f"cd {ROOT} && ./tests/async-work/test-async-production.sh"
+    said = shell(command, API_BASE=stack.api_url)
+
+    assert said.endswith("all passed\n")
+    assert "FAIL" not in said
+    assert "a question is answered" in said
+
+
+def test_scenario_1_status(shell: Shell, session: str) -> None:
+    """A complex request shows its work, with every field of the guide."""
+    assert re.fullmatch(r"test_\d{10}", session)
+    begun = say(shell, session, RESEARCH)
+    found = until(lambda: (now := status(shell, session))["activeWork"] and now)
+
+    assert set(found) >= {
+        "sessionId", "activeWork", "pendingQuestions", "unreadMessageCount", "queueStatus",
+    }  # fmt: skip
+    assert found["sessionId"] == session
+    assert set(found["queueStatus"]) == {"queued", "executing"}
+    [work] = found["activeWork"]
+    assert work["id"] == begun["work"][0]["id"]
+    assert work["id"].startswith("work_")
+    assert work["type"] == "research"
+    assert work["status"] in {"accepted", "in_progress", "waiting_for_user"}
+    assert isinstance(work["estimatedDuration"], int)
+    assert isinstance(work["elapsedSeconds"], int)
+    assert set(work["progress"]) >= {"stage", "percentage", "message"}
+
+
+def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> None:
+    """An open stream sees the work from its start to its result, as `data:` lines."""
+    lines: list[dict[str, Any]] = []
+
+    def read() -> None:
+        url = f"{stack.api_url}/api/async-events?sessionId={session}"
+        headers = {"Accept": "text/event-stream"}
+        with httpx.stream("GET", url, headers=headers, timeout=120) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    lines.append(json.loads(line.removeprefix("data: ")))
+                    if lines[-1]["type"] == "work_completed":
+                        return
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    until(lambda: lines)
+    assert lines[0]["type"] == "connected"
+    assert lines[0]["sessionId"] == session
+    say(shell, session, BUILD)
+    answer_to(shell, session, question_of(shell, session)["pendingQuestions"][0]["id"])
+    reader.join(120)
+
+    kinds = [each["type"] for each in lines]
+    assert kinds[1] == "work_started"
+    assert kinds[-1] == "work_completed"
+    assert {each["sessionId"] for each in lines} == {session}
+    assert all(isinstance(each["timestamp"], int) for each in lines)
+    assert len({each["workId"] for each in lines[1:]}) == 1
+    shown = [each["data"] for each in lines if each["type"] == "work_progress"]
+    stages = list(dict.fromkeys(each["stage"] for each in shown))
+    assert stages[:2] == ["ANALYZING", "BUILDING"]
+    assert [each["percentage"] for each in shown] == sorted(each["percentage"] for each in shown)
+    assert all(each["message"] for each in shown)
+    page = lines[-1]["data"]["result"]["page"]
+    assert httpx.get(stack.api_url + page["url"]).text.startswith("<!doctype html>")
+
+
+def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
+    """One by its id, then all of the session."""
+    say(shell, session, RESEARCH)
+    command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" \
+| jq -r '.activeWork[0].id'"""
+    work = shell(command, SESSION_ID=session).strip()
+    cancel = """curl -X POST https://your-app.com/api/async-cancel \\
+  -H "Content-Type: application/json" \\
+  -d "$BODY" | jq '.'"""
+    one = json.loads(shell(cancel, BODY=json.dumps({"workId": work})))
+    begun = say(shell, session, BUILD)["work"][0]["id"]
+    every = json.loads(shell(cancel, BODY=json.dumps({"sessionId": session, "cancelAll": True})))
+
+    assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
+    assert every == {**one, "cancelled": [begun]}
+    until(lambda: not status(shell, session)["activeWork"])  # what runs learns it at its heartbeat
+
+
+def test_scenario_4_messages(shell: Shell, session: str) -> None:
+    """The question about colours, as printed, is answered as printed; a page follows."""
+    say(shell, session, RESEARCH)
+    found = question_of(shell, session)
+
+    assert found["sessionId"] == session
+    assert found["unreadCount"] == 1
+    [message] = found["messages"]
+    assert message["workId"] == found["workId"]
+    assert (message["direction"], message["type"]) == ("to_user", "question")
+    assert message["content"] == "What color scheme would you like for the dashboard?"
+    assert message["requiresResponse"] is True
+    assert found["pendingQuestions"] == [message]
+    answered = answer_to(shell, session, message["id"])
+    assert answered["success"] is True
+    [ended] = until(lambda: status(shell, session)["endedWork"])
+    assert (ended["status"], set(ended["result"])) == ("completed", {"messageId", "text", "page"})
+    assert status(shell, session)["unreadMessageCount"] == 1
+
+
+def test_scenario_5_persistence(shell: Shell, stack: RunningStack) -> None:
+    """What a session has is in the database: a new process finds the same work item."""
+    session = shell('SESSION_ID="persist_test_$(date +%s)"; echo -n $SESSION_ID')
+    begun = say(shell, session, REPORT)["work"][0]["id"]
+    [ended] = until(lambda: status(shell, session)["endedWork"])
+
+    assert ended["id"] == begun
+    with stack.connect() as connection:
+        sessions = connection.execute(
+            "SELECT * FROM async_session_state WHERE session_id = %s;", (session,)
+        ).fetchall()
+        work = connection.execute(
+            "SELECT id, type, status FROM async_work_items WHERE session_id = %s;", (session,)
+        ).fetchall()
+    assert len(sessions) == 1
+    assert work == [(begun, "research", "completed")]
+
+
+def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
+    """A request without a session id is classified, and the log says so."""
+    command = """curl -X POST https://your-app.com/api/chat \\
+  -H "Content-Type: application/json" \\
+  -d "$BODY" """
+    body = json.dumps({"messages": [{"role": "user", "content": HISTORY}]})
+    begun = json.loads(shell(command, BODY=body))
+
+    assert begun["tier"] == "async"
+    assert len(begun["work"]) == 1
+    assert status(shell, begun["sessionId"])["activeWork"]
+    until(lambda: "Request classified" in log_of(stack), 30)
+    first = shell(
+        'curl -N -s --max-time 3 -H "Accept: text/event-stream" '
+        '"http://localhost:3000/api/async-events?sessionId=test" || true'
+    )
+    assert '"type":"connected"' in first
+
+
+def log_of(stack: RunningStack) -> str:
+    """Everything that the stack's processes have logged."""
+    logs = [*stack.folder.rglob("*.log"), *stack.folder.rglob("*.txt")]
+    return "".join(path.read_text("utf-8", "replace") for path in logs)
+
+
+def test_monitoring(shell: Shell, stack: RunningStack) -> None:
+    """The queue's figures, and the counts and percentages in SQL."""
+    command = """curl "https://your-app.com/api/async-status?sessionId=any" | jq '.queueStatus'"""
+    assert set(json.loads(shell(command))) == {"queued", "executing"}
+    with stack.connect() as connection:
+        for statement in (
+            "SELECT COUNT(*) as total_sessions FROM async_session_state;",
+            "SELECT COUNT(*) as total_work FROM async_work_items;",
+            """SELECT COUNT(*) as active_work FROM async_work_items
+   WHERE status IN ('accepted', 'in_progress');""",
+        ):
+            assert len(connection.execute(statement.encode()).fetchall()) == 1
+        rates = connection.execute(
+            """SELECT
+     status,
+     COUNT(*) as count,
+     ROUND(100.0 * COUNT(*) / SUM(COUNT(*)) OVER (), 2) as percentage
+   FROM async_work_items
+   GROUP BY status;"""
+        ).fetchall()
+    assert sum(share for _, _, share in rates) == pytest.approx(100, abs=0.1)

@@ -1,0 +1,347 @@
+"""The guide "F044-A: Background Jobs & Enrichment Testing", as printed, against the whole stack."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.stacks import RunningStack
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("acme_key")]
+
+TOKEN = "dev-secret-token"
+MISSING = "00000000-0000-0000-0000-000000000000"
+LOGS = [
+    "Starting enrichment for account",
+    "Fetching workspace settings",
+    "Initializing Apollo client",
+    "Enriching with domain",
+    "Processing enrichment data",
+    "Updating account record",
+    "Account enrichment completed successfully",
+]
+#: Expected policies, by table.
+POLICIES = {
+    "jobs": {"SELECT", "INSERT", "UPDATE"},
+    "job_logs": {"SELECT"},
+    "workspace_settings": {"SELECT", "ALL"},
+}
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def api(stack: RunningStack) -> Iterator[httpx.Client]:
+    """The API as the demo's manager calls it."""
+    token = stack.sign_in(stack.demo_email)
+    with httpx.Client(
+        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def sql(stack: RunningStack) -> Iterator[Sql]:
+    """What psql would print."""
+    with stack.connect() as connection:
+        yield lambda statement, *args: connection.execute(
+            statement.encode(), args or None
+        ).fetchall()
+
+
+@pytest.fixture
+def account(sql: Sql, stack: RunningStack) -> str:
+    """An account with a domain of its own."""
+    [(made,)] = sql(
+        "insert into accounts (workspace_id, name, domain) values (%s, 'Guide', %s) returning id",
+        stack.demo_workspace_id,
+        f"{uuid.uuid4().hex[:12]}.example",
+    )
+    return str(made)
+
+
+def bash(command: str) -> str:
+    """Run a command as the guide prints it."""
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> dict[str, Any]:
+    """Test 3: trigger the worker."""
+    answer: dict[str, Any] = json.loads(
+        bash(
+            f"curl -s -X {method} {stack.api_url}/api/jobs/worker"
+            f' -H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
+        )
+    )
+    return answer
+
+
+def until(sql: Sql, statement: str, *args: Any, within: float = 120) -> tuple[Any, ...]:
+    """Wait for a statement to give a row."""
+    give_up = time.monotonic() + within
+    while time.monotonic() < give_up:
+        if rows := sql(statement, *args):
+            return rows[0]
+        time.sleep(0.2)
+    raise AssertionError(f"no row: {statement} {args}")
+
+
+def test_1_configure_the_apollo_key(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+    """Saved, configured, tested; the database holds it sealed."""
+    path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
+    saved = api.put(path, json={"apollo_api_key": "test-key-12345"})
+    tested = api.post(f"{path}/test-connection")
+
+    assert saved.json()["apollo_api_key"] == {"configured": True, "last4": "2345"}
+    assert (tested.json()["ok"], tested.json()["credits_remaining"]) == (True, 1000)
+    rows = sql("""
+        SELECT
+          workspace_id,
+          apollo_api_key_encrypted IS NOT NULL as has_key,
+          apollo_auto_enrich,
+          enrichment_credits_used
+        FROM workspace_settings;""")
+    [mine] = [row for row in rows if str(row[0]) == stack.demo_workspace_id]
+    assert mine[1] is True
+
+
+def test_2_to_5_a_button_a_job_its_logs_and_the_account(
+    api: httpx.Client, sql: Sql, stack: RunningStack, account: str
+) -> None:
+    """From the button to the filled account, by the guide's statements."""
+    job = api.post(f"/api/accounts/{account}/enrich")
+    assert job.status_code == 201, job.text
+    job_id = job.json()["id"]
+    told = worker(stack)
+    assert told["success"] is True
+    assert {"duration_ms", "worker_id", "timestamp"} <= set(told)
+    until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
+
+    [newest] = sql("""
+        SELECT id, job_type, status, payload, created_at FROM jobs
+        WHERE job_type = 'enrich_account'
+        ORDER BY created_at DESC
+        LIMIT 1;""")
+    executions = sql("""
+        SELECT id, job_type, status, progress, started_at, completed_at, error_message
+        FROM jobs
+        WHERE job_type = 'enrich_account'
+        ORDER BY created_at DESC
+        LIMIT 5;""")
+    logs = sql(
+        """
+        SELECT log_level, message, metadata, created_at
+        FROM job_logs
+        WHERE job_id = %s
+        ORDER BY created_at ASC;""",
+        job_id,
+    )
+    [row] = sql(
+        """
+        SELECT
+          id,
+          name,
+          domain,
+          industry,
+          employee_count,
+          annual_revenue,
+          city,
+          state,
+          country,
+          enriched_at,
+          metadata->>'apollo_enriched_at' as apollo_enriched_at
+        FROM accounts
+        WHERE id = %s;""",
+        account,
+    )
+
+    assert (str(newest[0]), newest[3]["account_id"]) == (job_id, account)
+    assert (executions[0][2], executions[0][3]["percentage"]) == ("completed", 100)
+    assert executions[0][6] is None
+    messages = [line[1] for line in logs]
+    assert len(messages) == len(LOGS)
+    for message, expected in zip(messages, LOGS, strict=True):
+        assert message.startswith(expected)
+    assert (row[3], row[4], row[6]) == ("Technology", 50, "San Francisco")
+    assert row[9] is not None
+    assert row[10] is not None
+
+
+def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) -> None:
+    """Inserted by SQL; the first retry is about a minute away, and the end says why."""
+    insert = """
+        INSERT INTO jobs (workspace_id, job_type, payload, status)
+        VALUES (
+          '%s',
+          'enrich_account',
+          '{"account_id": "00000000-0000-0000-0000-000000000000",
+            "domain": "nonexistent.fake"}'::jsonb,
+          'pending'
+        ) returning id"""
+    [(job_id,)] = sql(insert % stack.demo_workspace_id)
+    [(last,)] = sql(
+        "insert into jobs (workspace_id, job_type, payload, status, max_attempts)"
+        " values (%s, 'enrich_account', %s, 'pending', 1) returning id",
+        stack.demo_workspace_id,
+        json.dumps({"account_id": MISSING}),
+    )
+    worker(stack)
+    until(sql, "select 1 from jobs where id = %s and status = 'failed'", last)
+    until(sql, "select 1 from jobs where id = %s and attempts = 1 and status = 'pending'", job_id)
+
+    rows = sql("""
+        SELECT
+          id,
+          status,
+          attempts,
+          max_attempts,
+          next_retry_at,
+          error_message
+        FROM jobs
+        WHERE payload->>'account_id' = '00000000-0000-0000-0000-000000000000';""")
+    by_id = {row[0]: row for row in rows}
+    [(wait,)] = sql(
+        "select extract(epoch from next_retry_at - updated_at) from jobs where id = %s", job_id
+    )
+    assert by_id[job_id][1:4] == ("pending", 1, 5)
+    assert 25 <= wait <= 95
+    assert by_id[last][1:4] == ("failed", 1, 1)
+    assert all("Account not found" in row[5] for row in (by_id[job_id], by_id[last]))
+
+
+def test_7_progress_comes_while_it_runs(
+    api: httpx.Client, sql: Sql, stack: RunningStack, account: str
+) -> None:
+    """What a subscribed page draws: 10, 20, 30 … 100, in order."""
+    job_id = api.post(f"/api/accounts/{account}/enrich").json()["id"]
+    worker(stack)
+    until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
+    told = sql(
+        "select (data -> 'progress' ->> 'percentage')::float from job_events"
+        " where job_id = %s and data ? 'progress' order by seq",
+        job_id,
+    )
+    [(published,)] = sql(
+        "select count(*) from pg_publication_tables where pubname = 'supabase_realtime'"
+        " and tablename in ('jobs', 'job_logs')"
+    )
+
+    shown = [at for (at,) in told if at]
+    assert shown == sorted(shown)
+    assert shown[-1] == 100
+    assert published == 2
+
+
+def test_8_the_guides_loop_is_taken_literally(
+    sql: Sql, stack: RunningStack, api: httpx.Client
+) -> None:
+    """Ten jobs whose account-1 … account-10 do not exist: taken, tried, and told so."""
+    token = stack.sign_in(stack.demo_email)
+    printed = bash(f"""
+        supabase() {{ echo {token}; }}
+        for i in {{1..10}}; do
+          curl -s -X POST {stack.api_url}/api/jobs \\
+            -H "Authorization: Bearer $(supabase auth token)" \\
+            -H "Content-Type: application/json" \\
+            -d '{{
+              "workspace_id": "{stack.demo_workspace_id}",
+              "job_type": "enrich_account",
+              "payload": {{
+                "account_id": "account-'$i'",
+                "domain": "example'$i'.com"
+              }}
+            }}'
+          echo
+        done""")
+    ids = [json.loads(line)["id"] for line in printed.split("\n") if line.strip()]
+    assert len(ids) == 10
+    worker(stack)
+    until(
+        sql,
+        "select 1 from jobs where id = any (%s::uuid[])"
+        " and error_message like 'Account not found%%' having count(*) = 10",
+        ids,
+    )
+    counted = dict(
+        sql("""
+        SELECT status, COUNT(*) as count
+        FROM jobs
+        WHERE created_at > NOW() - INTERVAL '5 minutes'
+        GROUP BY status;""")
+    )
+    assert counted["pending"] >= 10
+
+
+def test_9_worker_health_and_a_wrong_token(stack: RunningStack) -> None:
+    """The check that a probe makes, and the 401 of the troubleshooting section."""
+    told = worker(stack, method="GET")
+    wrong = worker(stack, method="GET", token="wrong")
+
+    assert told["status"] == "healthy"
+    assert told["worker_id"]
+    assert set(told["environment"]) >= {"region", "env"}
+    assert wrong["error"] == "Unauthorized"
+
+
+def test_a_workspace_without_a_key_fails_at_once(
+    api: httpx.Client, sql: Sql, stack: RunningStack, account: str
+) -> None:
+    """In the guide's words; a key, and a retry, mend it."""
+    api.delete(f"/api/workspaces/{stack.demo_workspace_id}/settings").raise_for_status()
+    job_id = api.post(f"/api/accounts/{account}/enrich").json()["id"]
+    worker(stack)
+    (said,) = until(
+        sql, "select error_message from jobs where id = %s and status = 'failed'", job_id
+    )
+    path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
+    api.put(path, json={"apollo_api_key": "test-key-12345"}).raise_for_status()
+    api.post(f"/api/jobs/{job_id}/retry").raise_for_status()
+    worker(stack)
+
+    assert said == "Apollo API key not configured for this workspace"
+    until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
+
+
+def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
+    """By its own statement."""
+    found: dict[str, set[str]] = {}
+    for row in sql("""
+        SELECT schemaname, tablename, policyname, permissive, roles, cmd, qual
+        FROM pg_policies
+        WHERE tablename IN ('jobs', 'job_logs', 'workspace_settings');"""):
+        found.setdefault(row[1], set()).add(row[5])
+
+    for table, expected in POLICIES.items():
+        assert expected <= found[table], table
+
+
+def test_twenty_jobs_at_once(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+    """All complete, none twice: credits are counted once each."""
+    used = "select enrichment_credits_used from workspace_settings where workspace_id = %s"
+    [(before,)] = sql(used, stack.demo_workspace_id)
+    accounts = sql(
+        "insert into accounts (workspace_id, name, domain)"
+        " select %s, 'Many', md5(random()::text) || '.example' from generate_series(1, 20)"
+        " returning id",
+        stack.demo_workspace_id,
+    )
+    ids = [api.post(f"/api/accounts/{id}/enrich").json()["id"] for (id,) in accounts]
+    worker(stack)
+    until(
+        sql,
+        "select 1 from jobs where id = any (%s::uuid[]) and status = 'completed'"
+        " having count(*) = 20",
+        ids,
+    )
+
+    assert sql(used, stack.demo_workspace_id) == [(before + 20,)]

@@ -1,0 +1,263 @@
+"""The guide of the plans' streams, its commands and snippets as printed, on the stack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.stacks import RunningStack
+
+ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
+FAST = "fast_but_skip_details"
+#: Of the guide's hundred plans a thread and sixty seconds; `GUIDE_WHOLE=1` walks all of them.
+WHOLE = bool(os.environ.get("GUIDE_WHOLE"))
+
+
+@pytest.fixture
+def base(stack: RunningStack) -> str:
+    """Where the guide says http://localhost:8080."""
+    return stack.api_url
+
+
+def create(base: str, prompt: str) -> dict[str, Any]:
+    """POST /api/plans, as the guide's scripts send it."""
+    body = {"prompt": prompt, "speed_vs_detail": FAST}
+    answer = httpx.post(f"{base}/api/plans", json=body, timeout=60)
+    assert answer.status_code == 202, answer.text
+    plan: dict[str, Any] = answer.json()
+    return plan
+
+
+def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any]]:
+    """What an EventSource gets as `onmessage`, until the stream ends."""
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
+    url = f"{base}/api/plans/{plan_id}/stream"
+    with httpx.stream("GET", url, headers=headers, timeout=120) as stream:
+        assert stream.status_code == 200
+        for line in stream.iter_lines():
+            assert not line.startswith("event:")  # a named event never comes to onmessage
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def is_whole(told: list[dict[str, Any]]) -> bool:
+    """Numbered from 1 without a gap or a repeat, to an end."""
+    return [each["seq"] for each in told] == list(range(1, len(told) + 1)) and (
+        told[-1]["type"] in ENDS
+    )
+
+
+def test_1_1_single_client(base: str) -> None:
+    """The curl as printed answers at once, and its stream is there at once."""
+    command = """curl -X POST http://localhost:8080/api/plans \\
+  -H "Content-Type: application/json" \\
+  -d '{"prompt": "Create a simple marketing plan for a local bakery", \
+"speed_vs_detail": "fast_but_skip_details"}'"""
+    command = command.replace("http://localhost:8080", base)
+    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    plan = json.loads(said.stdout)
+
+    assert set(plan) >= {"plan_id", "status", "created_at", "stream_url"}
+    told = list(events(base, plan["plan_id"]))
+    assert is_whole(told)
+    assert told[-1]["type"] == "plan_completed"
+
+
+def test_1_2_stream_readiness(base: str) -> None:
+    """From the first moment."""
+    plan_id = create(base, "Test plan")["plan_id"]
+    answer = httpx.get(f"{base}/api/plans/{plan_id}/stream-status")
+    assert answer.json() == {"status": "ready", "ready": True}
+
+
+def test_1_3_log_messages(base: str) -> None:
+    """Each message is JSON; the pipeline's lines come with their stages while they run."""
+    plan_id = create(base, "Test plan")["plan_id"]
+    told = list(events(base, plan_id))
+
+    assert {each["plan_id"] for each in told} == {plan_id}
+    assert all({"seq", "type", "data", "at"} <= set(each) for each in told)
+    started = [each["data"]["stage"] for each in told if each["type"] == "stage_started"]
+    done = [each["data"]["stage"] for each in told if each["type"] == "stage_completed"]
+    assert len(started) == 8
+    assert sorted(started) == sorted(done)
+    assert all(each["data"]["message"] for each in told if each["type"] == "stage_started")
+
+
+def test_2_1_multiple_clients(base: str) -> None:
+    """Five watchers of one plan receive the same messages."""
+    plan_id = create(base, "Test plan")["plan_id"]
+    seen = in_threads(5, lambda _: list(events(base, plan_id)))
+
+    assert is_whole(seen[0])
+    assert all(each == seen[0] for each in seen)
+
+
+def test_2_2_drop_and_reconnect(base: str) -> None:
+    """With Last-Event-ID it continues; a new EventSource begins again; after the end: stop."""
+    plan_id = create(base, "Test plan")["plan_id"]
+    first: list[dict[str, Any]] = []
+    for event in events(base, plan_id):
+        first.append(event)
+        if len(first) == 3:
+            break  # the network is gone
+    rest = list(events(base, plan_id, after=3))
+
+    assert is_whole(first + rest)
+    assert list(events(base, plan_id)) == first + rest
+    url = f"{base}/api/plans/{plan_id}/stream"
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(len(first + rest))}
+    assert httpx.get(url, headers=headers).status_code == 204
+
+
+def test_2_3_rapid_creation_and_deletion(base: str) -> None:
+    """Ten plans, each streamed at once and deleted somewhere on its way."""
+
+    def one(number: int) -> tuple[str, list[dict[str, Any]]]:
+        plan_id = create(base, f"Test plan {number}")["plan_id"]
+        told: list[dict[str, Any]] = []
+        reader = threading.Thread(target=lambda: told.extend(events(base, plan_id)))
+        reader.start()
+        time.sleep(random.random() * 2)
+        assert httpx.delete(f"{base}/api/plans/{plan_id}").status_code == 204
+        reader.join(60)
+        assert not reader.is_alive()
+        return plan_id, told
+
+    for plan_id, told in in_threads(10, one):
+        assert is_whole(told)
+        assert told[-1]["type"] in {"plan_completed", "plan_deleted"}
+        assert httpx.get(f"{base}/api/plans/{plan_id}").status_code == 404
+
+
+def test_3_1_concurrent_access(base: str) -> None:
+    """Ten threads, each a hundred plans whose stream it opens and leaves: no KeyError."""
+
+    def worker(_: int) -> int:
+        made = 0
+        for i in range(100 if WHOLE else 8):
+            response = httpx.post(
+                f"{base}/api/plans",
+                json={"prompt": f"Test plan {i}", "speed_vs_detail": FAST},
+                timeout=120,
+            )
+            plan_id = response.json()["plan_id"]
+            made += 1
+            try:
+                with httpx.stream("GET", f"{base}/api/plans/{plan_id}/stream", timeout=1) as stream:
+                    assert stream.status_code == 200
+            except httpx.TimeoutException:
+                pass
+        return made
+
+    assert sum(in_threads(10, worker)) == (1000 if WHOLE else 80)
+    assert httpx.get(f"{base}/api/v1/health", timeout=60).status_code == 200
+
+
+def test_3_2_deletion_while_reading(base: str) -> None:
+    """A reader's stream ends with the deletion, and no error."""
+    plan_id = create(base, "Test plan")["plan_id"]
+    told: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: told.extend(events(base, plan_id)))
+    reader.start()
+    time.sleep(0.3)
+    httpx.delete(f"{base}/api/plans/{plan_id}")
+    reader.join(60)
+
+    assert not reader.is_alive()
+    assert is_whole(told)
+
+
+def test_4_1_throughput(base: str) -> None:
+    """Messages a second over all streams; the figure is printed, not asserted."""
+    end = time.monotonic() + (60 if WHOLE else 4)
+
+    def count(number: int) -> int:
+        messages = 0
+        while time.monotonic() < end:
+            plan_id = create(base, f"Plan {number}")["plan_id"]
+            messages += sum(1 for _ in events(base, plan_id))
+        return messages
+
+    began = time.monotonic()
+    messages = sum(in_threads(3, count))
+    assert messages > 0
+    print(f"SSE Throughput: {messages / (time.monotonic() - began):.0f} messages/second")
+
+
+def test_4_2_memory(base: str, stack: RunningStack) -> None:
+    """What twenty plans and their streams leave behind in the processes is bounded."""
+    children = psutil.Process(stack.launcher.pid).children(recursive=True)
+    python = [child for child in children if "python" in child.name()]
+
+    def used() -> float:
+        return sum(child.memory_info().rss for child in python if child.is_running()) / 1024**2
+
+    in_threads(5, lambda n: list(events(base, create(base, f"Warm {n}")["plan_id"])))
+    before = used()
+    in_threads(20, lambda n: list(events(base, create(base, f"Plan {n}")["plan_id"])))
+    assert used() < before + 80
+
+
+@pytest.mark.parametrize("plans", [1, 5, 10, 20, 50] if WHOLE else [1, 10])
+def test_4_3_scaling(base: str, plans: int) -> None:
+    """Many plans at once, each monitored to its end."""
+
+    def create_and_monitor(number: int) -> list[dict[str, Any]]:
+        return list(events(base, create(base, f"Plan {number}")["plan_id"]))
+
+    began = time.monotonic()
+    seen = in_threads(plans, create_and_monitor)
+    print(f"{plans} plans: {time.monotonic() - began:.1f} s")
+    assert all(is_whole(told) and told[-1]["type"] == "plan_completed" for told in seen)
+
+
+async def test_asynchronous_clients(base: str) -> None:
+    """The skeleton of the guide's suite: many streams of one event loop."""
+    plans = [create(base, f"Plan {number}")["plan_id"] for number in range(3)]
+    seen = await asyncio.gather(
+        *(asyncio.to_thread(lambda each=each: list(events(base, each))) for each in plans)
+    )
+    assert all(map(is_whole, seen))
+
+
+def test_a_partial_report_is_delivered(base: str) -> None:
+    """`Capture fallback report availability`: also of a plan that was stopped."""
+    plan_id = create(base, "Test plan")["plan_id"]
+    httpx.post(f"{base}/api/plans/{plan_id}/cancel", timeout=60)
+    last = list(events(base, plan_id))[-1]["type"]  # what runs learns of it at its heartbeat
+    report = httpx.get(f"{base}/api/plans/{plan_id}/report", timeout=60)
+
+    assert report.status_code == 200
+    assert ("This report is partial" in report.text) == (last == "plan_cancelled")
+
+
+def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:
+    """What each of so many threads returns."""
+    found: list[Any] = [None] * count
+    problems: list[BaseException] = []
+
+    def one(number: int) -> None:
+        try:
+            found[number] = run(number)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(600)
+    assert problems == []
+    return found

@@ -1,0 +1,216 @@
+"""The published document against the running functions: every route, every status, every shape."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import string
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from tests.contract.api import Api, serving_api
+from tests.support.engine import ACME, ADA
+from tests.support.project import Project, project_of_a_room
+from tests.support.renewed import Renewed
+
+Document = dict[str, Any]
+METHODS = ("get", "post", "put", "patch", "delete")
+ROUNDS = 3
+ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
+#: Served by the worker's function, or by a stream that stays open whatever is accepted.
+ELSEWHERE = ("/api/jobs/worker", "/api/jobs/process", "/api/async-events")
+
+
+@pytest.fixture
+async def whole(renewed: Renewed) -> AsyncIterator[Api]:
+    """The functions with the routes of every app."""
+    project: Project = project_of_a_room(renewed, "allow_anonymous")
+    project.settings = project.settings.model_copy(update={"allow_anonymous": True})
+    async with serving_api(project) as made:
+        made.engine.register("work", lease_seconds=60)
+        yield made
+
+
+async def document_of(api: Api) -> Document:
+    """The document as a client gets it."""
+    answer = await api.call("GET", "/api/openapi.json", user=None)
+    assert answer.status_code == 200
+    found: Document = answer.json()
+    return found
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item and not path.startswith(ELSEWHERE):
+                yield method, path, item[method]
+
+
+async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api) -> None:
+    """Security is declared where it is enforced; a quick client meets the limit of any route."""
+    document = await document_of(whole)
+    validate(document)
+    assert {"/api/jobs", "/api/jobs/{job_id}", "/api/jobs/worker"} <= set(document["paths"])
+    for method, path, operation in operations(document):
+        parts = (ACME if part.startswith("{") else part for part in path.split("/"))
+        answer = await whole.call(method, "/".join(parts), user=None)
+
+        security = operation.get("security", [])
+        # {} says that it also goes without
+        closed = bool(security) and {} not in security
+        assert (answer.status_code == 401) is closed, (method, path, answer.text)
+        if security:
+            assert "429" in operation["responses"], (method, path)
+
+
+class Maker:
+    """Values that fit a JSON schema, and now and then one that does not."""
+
+    def __init__(self, document: Document, seed: int, known: Mapping[str, str]) -> None:
+        self._document = document
+        self._random = random.Random(seed)
+        self._known = known
+
+    def value(self, schema: Document, name: str = "", depth: int = 0) -> Any:
+        dice = self._random
+        if dice.random() < 0.06:
+            return dice.choice(ODD_VALUES)
+        if "$ref" in schema:
+            return self.value(self._resolve(schema["$ref"]), name, depth + 1)
+        for union in ("anyOf", "oneOf", "allOf"):
+            if union in schema:
+                return self.value(dice.choice(schema[union]), name, depth)
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return dice.choice(schema["enum"])
+        if name in self._known and dice.random() < 0.7:
+            return self._known[name]
+        kind = schema.get("type", "object")
+        kind = dice.choice(kind) if isinstance(kind, list) else kind
+        make = getattr(self, f"_{kind}", None)
+        return make(schema, depth) if make else None
+
+    def _object(self, schema: Document, depth: int) -> Any:
+        required = set(schema.get("required", ()))
+        return {
+            name: self.value(each, name, depth + 1)
+            for name, each in schema.get("properties", {}).items()
+            if name in required or (depth < 4 and self._random.random() < 0.3)
+        }
+
+    def _array(self, schema: Document, depth: int) -> Any:
+        least = schema.get("minItems", 0)
+        count = self._random.randint(least, least + 2)
+        return [self.value(schema.get("items", {}), "", depth + 1) for _ in range(count)]
+
+    def _string(self, schema: Document, depth: int) -> str:
+        dice = self._random
+        if schema.get("format") == "uuid":
+            return dice.choice([ACME, "00000000-0000-4000-8000-00000000dead"])
+        if schema.get("format") == "date-time":
+            return dice.choice(["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"])
+        if "pattern" in schema:
+            return dice.choice(["video/mp4", "text/csv"])
+        least = schema.get("minLength", 0)
+        return "".join(dice.choices(string.ascii_letters + "äß%_*", k=least + dice.randint(0, 8)))
+
+    def _integer(self, schema: Document, depth: int) -> int:
+        least, most = schema.get("minimum", 0), schema.get("maximum", 1000)
+        return self._random.randint(int(least), min(int(most), int(least) + 100))
+
+    def _number(self, schema: Document, depth: int) -> float:
+        return float(self._integer(schema, depth))
+
+    def _boolean(self, schema: Document, depth: int) -> bool:
+        return self._random.random() < 0.5
+
+    def _resolve(self, reference: str) -> Document:
+        found: Any = self._document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+        resolved: Document = found
+        return resolved
+
+
+def request_for(
+    maker: Maker, method: str, path: str, operation: Document
+) -> tuple[str, dict[str, Any]]:
+    url, query, headers = path, {}, {}
+    for parameter in operation.get("parameters", ()):
+        value = maker.value(parameter["schema"], parameter["name"])
+        if parameter["in"] == "path":
+            text = str(value).replace("/", "").replace(".", "") or "x"
+            url = url.replace(f"{{{parameter['name']}}}", text)
+        elif parameter["in"] == "query" and value is not None and maker.value({"type": "boolean"}):
+            query[parameter["name"]] = value if isinstance(value, list) else str(value)
+        elif parameter["in"] == "header" and isinstance(value, str) and value.isascii():
+            headers[parameter["name"]] = value or "x"
+    more: dict[str, Any] = {"params": query, "headers": headers}
+    content = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in content:
+        more["json"] = maker.value(content["application/json"]["schema"])
+    return url, more
+
+
+async def test_whatever_is_sent_the_answer_is_one_the_document_knows(whole: Api) -> None:
+    """Random requests made from the schemas: a documented status, and a body of its shape."""
+    document = await document_of(whole)
+    known = {"job_id": whole.engine.enqueue(), "workspace_id": ACME, "job_type": "work"}
+    limit = asyncio.Semaphore(4)
+    answered: dict[int, int] = {}
+    wrong: list[str] = []
+
+    async def once(method: str, path: str, operation: Document, seed: int) -> None:
+        url, more = request_for(Maker(document, seed, known), method, path, operation)
+        headers = more.pop("headers")
+        if "userToken" in str(operation.get("security")):
+            headers["authorization"] = f"Bearer {whole.project.token(ADA)}"
+        async with limit:
+            response = await whole.http.request(method, url, headers=headers, **more)
+        where = f"{method.upper()} {url} {more} -> {response.status_code} {response.text[:400]}"
+        answered[response.status_code] = answered.get(response.status_code, 0) + 1
+        described = operation["responses"].get(str(response.status_code))
+        # readiness may say of a busy machine that it is not ready, and no bucket is configured
+        unready = response.status_code == 503
+        if (response.status_code >= 500 and not unready) or described is None:
+            wrong.append(where)
+        else:
+            wrong.extend(f"{where}: {e}" for e in deviations(document, described, response))
+
+    await asyncio.gather(
+        *(
+            once(method, path, operation, seed=hash_of(method, path) + round_)
+            for method, path, operation in operations(document)
+            if method == "get" or not path.endswith("/events")
+            if not path.endswith("/stream")
+            for round_ in range(ROUNDS)
+        )
+    )
+    assert not wrong, "\n".join(wrong)
+    assert answered.get(200, 0) > 20
+    assert answered.get(422, 0) > 20
+
+
+def hash_of(method: str, path: str) -> int:
+    """The same number in every run, unlike `hash`."""
+    return sum(ord(sign) * place for place, sign in enumerate(f"{method} {path}", 1))
+
+
+def deviations(document: Document, described: Document, response: httpx.Response) -> list[str]:
+    """How an answer's body differs from its description."""
+    content = described.get("content", {})
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if response.status_code == 204:
+        return ["a body"] if response.content else []
+    if kind not in content and not (kind == "application/json" and not content):
+        return [f"the type {kind}"]
+    if kind != "application/json" or "schema" not in content.get(kind, {}):
+        return []
+    schema = {**content[kind]["schema"], "components": document["components"]}
+    return [error.message for error in Draft202012Validator(schema).iter_errors(response.json())]

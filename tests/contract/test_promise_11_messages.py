@@ -1,0 +1,163 @@
+"""A project's Realtime plan is kept by the second; beyond it watchers are told to look again."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.observed import messages
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
+
+BUDGET = 20
+#: What any six seconds may carry, since five of the plan lie within them.
+WINDOW = 6
+
+
+@pytest.fixture
+def counted(engine: Engine) -> Engine:
+    """An engine with a small budget."""
+    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": BUDGET})
+    return engine
+
+
+def follow(engine: Engine, topic: str, user: str = ADA) -> dict[str, Any]:
+    """Follow a topic by one more client."""
+    with engine.member(user) as person:
+        return dict(person.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4()))
+
+
+def most_in_a_window(engine: Engine, deliveries: int = 1) -> int:
+    """The most messages and deliveries of any six seconds, as they were sent."""
+    sent = engine.rows("select extract(epoch from inserted_at)::float from realtime.messages")
+    sent.sort()
+    return max(
+        (
+            sum(1 for at in sent if first <= at < first + WINDOW) * (1 + deliveries)
+            for first in sent
+        ),
+        default=0,
+    )
+
+
+def until_told_again(engine: Engine, topic: str) -> None:
+    """Let statements follow until a topic is told to look again."""
+    give_up = time.monotonic() + 60
+    while not [1 for _, event, _ in messages(engine, topic) if event == "job.look_again"]:
+        assert time.monotonic() < give_up, "never told"
+        time.sleep(0.3)
+        engine.advance(1)
+        engine.maintain()
+
+
+def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: Engine) -> None:
+    """What is left out is announced; the feed has all of it."""
+    topic = f"workspace:{ACME}"
+    follow(counted, topic)
+    cursor = counted.rpc("event_feed", p_workspace_id=ACME)["cursor"]
+    for _ in range(150):
+        counted.enqueue()
+
+    assert 0 < len(messages(counted, topic)) < 150
+    assert most_in_a_window(counted) <= WINDOW * BUDGET
+    until_told_again(counted, topic)
+    page = counted.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor)
+    assert len(page["events"]) == 150
+    assert most_in_a_window(counted) <= WINDOW * BUDGET
+
+
+def test_followers_count_as_messages(counted: Engine) -> None:
+    """A plan counts each delivery; a follower is told what its rate is."""
+    topic = f"workspace:{ACME}"
+    for _ in range(9):
+        answer = follow(counted, topic)
+    assert answer["receivers"] == 9
+    for _ in range(40):
+        counted.enqueue()
+
+    assert 0 < len(messages(counted, topic)) * 10 <= WINDOW * BUDGET
+
+
+def test_progress_is_held_back_before_states(counted: Engine) -> None:
+    """A missed percentage is made up for by the next; an end is waited for."""
+    job_id = counted.enqueue()
+    follow(counted, f"job:{job_id}")
+    lease = counted.lease_one()
+    for percentage in range(60):
+        counted.report(lease, progress={"percentage": percentage})
+    counted.settle(lease)
+
+    said = [event for _, event, _ in messages(counted, f"job:{job_id}")]
+    assert 0 < said.count("job.progress") < 60
+    if "job.completed" not in said:
+        until_told_again(counted, f"job:{job_id}")
+
+
+def test_a_tenant_that_no_one_watches_holds_back_nothing_that_is_watched(counted: Engine) -> None:
+    """Another's backlog leaves room for the events of those who watch."""
+    for _ in range(60):
+        counted.enqueue(workspace=GLOBEX)
+    follow(counted, f"workspace:{ACME}")
+    job_id = counted.enqueue()
+
+    told = [payload["job_id"] for _, _, payload in messages(counted, f"workspace:{ACME}")]
+    assert told == [job_id]
+
+
+def test_many_connections_share_one_budget(counted: Engine) -> None:
+    """Each sees at once what the others have taken, committed or not."""
+
+    def enqueue(other: Engine) -> None:
+        for _ in range(25):
+            other.enqueue()
+
+    assert counted.race(*[enqueue] * 6) == [None] * 6
+    assert most_in_a_window(counted) <= WINDOW * BUDGET
+
+
+def test_one_transaction_takes_a_part_alone_and_a_rollback_none(counted: Engine) -> None:
+    """It is counted when it is sent, and Realtime counts when it commits."""
+    with counted.connection.transaction():
+        for _ in range(300):
+            counted.enqueue()
+    taken = len(messages(counted))
+    assert taken <= WINDOW * BUDGET / 2
+    with counted.beside() as other:
+        other.run("begin")
+        for _ in range(10):
+            other.enqueue()
+        other.run("rollback")
+    assert len(messages(counted)) == taken
+
+
+def test_one_persons_followers_are_bounded(engine: Engine) -> None:
+    """Each costs a message of the budget; one is one, however often it asks."""
+    topic = f"workspace:{ACME}"
+    same = {"p_topic": topic, "p_follower_id": str(uuid.uuid4())}
+    with engine.member(ADA) as ada:
+        assert [ada.rpc("follow_topic", **same)["receivers"] for _ in range(2)] == [1, 1]
+    for _ in range(40):
+        answer = follow(engine, topic)
+    assert answer["receivers"] <= 25
+    assert follow(engine, topic, BOB)["receivers"] == answer["receivers"] + 1
+
+
+@pytest.mark.parametrize("value", ["team", 0, 1.5, True, None, {"a": 1}])
+def test_the_budget_is_a_plan_or_a_number(engine: Engine, value: Any) -> None:
+    """A typing error must not silence a project."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("set_settings", p_settings={"realtime_messages_per_second": value})
+    assert refused.value.sqlstate == "PT400"
+
+
+@pytest.mark.parametrize(("live", "topics"), [("states", {"workspace"}), ("off", set())])
+def test_a_type_says_what_it_sends(engine: Engine, live: str, topics: set[str]) -> None:
+    """Masses of jobs that nobody watches one by one need not cost a message each."""
+    engine.register("work", live=live)
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+
+    assert {topic.partition(":")[0] for topic, _, _ in messages(engine)} == topics

@@ -1,0 +1,315 @@
+"""Every rule holds by every way in: each option of a job, good and bad, by all six of them.
+
+HTTP (one, many), `enqueue_job`, `enqueue_jobs`, a plain insert and a processor's children are asked
+with the same values, and their answers and what they keep are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from minutehand.queue import EnqueueOptions
+from tests.contract.api import Api
+from tests.contract.observed import refused
+from tests.support.engine import ACME, ADA, EVE, Engine, handle
+
+#: Stands for a text that is used once.
+ONCE = "<once>"
+LATER = "2031-01-01T00:00:00+00:00"
+INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
+TYPE_ERROR = None  # a value of the wrong type is refused; which field it was may go untold
+Way = Callable[[dict[str, Any]], Awaitable[str]]
+
+#: By option: good values, and bad ones.
+TABLE: dict[str, tuple[list[Any], list[Any]]] = {
+    "queue": (["q", "q" * 100], ["", "q" * 101, "q\x07"]),
+    "priority": ([0, 1000], [-1, 1001, "high"]),
+    "scheduled_for": ([LATER], INSTANTS),
+    "delay_seconds": ([0, 60.5], [-1, 315360001, "long"]),
+    "max_attempts": ([1, 50], [0, 51, "many"]),
+    "idempotency_key": ([ONCE], ["", "k" * 256]),
+    "idempotency_ttl_seconds": ([60], [-1, 315360001, "long"]),
+    "concurrency_key": (["c", "c" * 255], ["", "c" * 256, "c\n"]),
+    "session_id": ([ONCE], ["", "s" * 256]),
+    "parent_id": ([], ["nobody"]),
+    "deadline_at": ([LATER], INSTANTS),
+    "timeout_seconds": ([1, 43200], [0, 43201, "long"]),
+    "backoff": (
+        [{"first_seconds": 1, "cap_seconds": 60, "factor": 2}],
+        [{"first_seconds": -1}, {"cap_seconds": 604801}, {"factor": 11}, {"x": 1}, "slow"],
+    ),
+    "unique": (
+        [{"key": ONCE}, {"key": ONCE, "until": "leased", "on_conflict": "replace"}],
+        [{"key": ""}, {"key": "k" * 256}, {}, {"key": "k", "until": "ever"}, "k",
+         {"key": "k", "on_conflict": "fight"}, {"key": "k", "x": 1}],
+    ),
+    "debounce_seconds": ([], [1, -1, 86401, "long"]),
+    "schema_version": ([1], [0, 2, "new"]),
+    "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag"]),
+}  # fmt: skip
+#: Together they say two things at once, or need each other.
+PAIRS: list[tuple[dict[str, Any], bool]] = [
+    ({"scheduled_for": LATER, "delay_seconds": 60}, False),
+    ({"unique": {"key": ONCE}, "debounce_seconds": 0.05}, False),
+    ({"unique": {"key": ONCE}, "debounce_seconds": 30}, True),
+    ({"prioritty": 5}, False),
+]
+#: Of a call, not of a row; a plain insert has no word for them.
+NOT_COLUMNS = {
+    "delay_seconds", "idempotency_ttl_seconds", "unique", "debounce_seconds", "prioritty",
+}  # fmt: skip
+
+
+def test_the_client_has_every_option() -> None:
+    """It is checked when it is built, before any way is taken."""
+    assert set(TABLE) <= set(EnqueueOptions.model_fields)
+
+
+class Refused(Exception):
+    """A way refused the job; `field` is the option it names."""
+
+    def __init__(self, field: str | None) -> None:
+        self.field = field
+        super().__init__(field)
+
+
+def field_of(detail: str | None) -> str | None:
+    """The option of a refusal's detail, wherever the job lies in the request."""
+    if detail is None:
+        return None
+    return re.split(r"[.\[]", re.sub(r"^(jobs|children)(\.0|\[0\])\.", "", detail))[0]
+
+
+@pytest.fixture
+def ways(api: Api) -> dict[str, Way]:
+    """Each enqueues a job with options and returns its id, or raises Refused."""
+    engine = api.engine
+    engine.enqueue()
+    lease = engine.lease_one(lease_seconds=9000)
+
+    def fresh(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: fresh(each) for name, each in value.items()}
+        return uuid.uuid4().hex if value == ONCE else value
+
+    async def http(path: str, body: dict[str, Any]) -> Any:
+        answer = await api.call("POST", path, json={"workspace_id": ACME, **body})
+        if answer.status_code < 300:
+            return answer.json()
+        assert answer.status_code in {400, 422}, answer.text
+        detail = answer.json()["detail"]
+        raise Refused(field_of(detail[0]["field"]) if isinstance(detail, list) else None)
+
+    async def one(options: dict[str, Any]) -> str:
+        return str((await http("/api/jobs", {"job_type": "work", **fresh(options)}))["id"])
+
+    async def many(options: dict[str, Any]) -> str:
+        body = {"jobs": [{"job_type": "work", **fresh(options)}]}
+        return str((await http("/api/jobs/bulk", body))["jobs"][0]["job"]["id"])
+
+    def call(statement: Any, *values: Any) -> Any:
+        try:
+            row = engine.connection.execute(statement, values).fetchone()
+        except psycopg.Error as error:
+            if (error.sqlstate or "")[:2] == "22":  # a plain insert's value of another type
+                raise Refused(TYPE_ERROR) from error
+            if error.sqlstate not in {"PT400", "PT422"}:
+                raise
+            raise Refused(field_of(error.diag.message_detail)) from error
+        assert row is not None
+        return row[0]
+
+    async def by_function(options: dict[str, Any]) -> str:
+        function = "select public.enqueue_job(%s, 'work', '{}', %s) -> 'job' ->> 'id'"
+        return str(call(function, ACME, Jsonb(fresh(options))))
+
+    async def by_bulk_function(options: dict[str, Any]) -> str:
+        jobs = Jsonb([{"job_type": "work", **fresh(options)}])
+        return str(call("select public.enqueue_jobs(%s, %s) #>> '{jobs,0,job,id}'", ACME, jobs))
+
+    async def by_insert(options: dict[str, Any]) -> str:
+        given = fresh(options)
+        columns = sql.SQL(", ").join(map(sql.Identifier, given))
+        values = sql.SQL(", ").join(
+            sql.SQL("(jsonb_populate_record(null::public.jobs, {})).{}").format(
+                Jsonb({name: value}), sql.Identifier(name)
+            )
+            for name, value in given.items()
+        )
+        statement = sql.SQL(
+            "insert into public.jobs (workspace_id, job_type, {})"
+            " select %s, 'work', {} returning id"
+        ).format(columns, values)
+        return str(call(statement, ACME))
+
+    async def by_spawn(options: dict[str, Any]) -> str:
+        child = {"job_type": "work", **fresh(options)}
+        request = {**handle(lease), "name": uuid.uuid4().hex, "children": [child]}
+        return str(call("select public.spawn_jobs(%s) #>> '{job_ids,0}'", Jsonb(request)))
+
+    return {
+        "HTTP": one, "HTTP, many": many, "enqueue_job": by_function,
+        "enqueue_jobs": by_bulk_function, "insert": by_insert, "spawn_jobs": by_spawn,
+    }  # fmt: skip
+
+
+def that_know(ways: dict[str, Way], options: dict[str, Any]) -> dict[str, Way]:
+    """Those of the ways that have words for the options."""
+    without = {"insert"} if options.keys() & NOT_COLUMNS else set()
+    if "parent_id" in options:
+        without |= {"spawn_jobs"}  # a child's parent is who spawns it
+    return {name: way for name, way in ways.items() if name not in without}
+
+
+async def answers(ways: dict[str, Way], options: dict[str, Any]) -> dict[str, Any]:
+    """By way: `True` when it took the job, else the option it refused."""
+    found: dict[str, Any] = {}
+    for name, way in that_know(ways, options).items():
+        try:
+            await way(options)
+        except Refused as refusal:
+            found[name] = refusal.field
+        else:
+            found[name] = True
+    return found
+
+
+@pytest.mark.parametrize("option", TABLE)
+async def test_what_one_way_refuses_all_refuse_by_the_options_name(
+    ways: dict[str, Way], option: str
+) -> None:
+    """A rule that one way alone keeps is a way around it."""
+    for value in TABLE[option][1]:
+        found = await answers(ways, {option: value})
+
+        assert True not in found.values(), (value, found)
+        if not isinstance(value, str) or value == "" or len(value) > 20:
+            assert set(found.values()) <= {option, TYPE_ERROR}, (value, found)
+
+
+@pytest.mark.parametrize("option", TABLE)
+async def test_what_one_way_accepts_all_accept_and_keep_alike(
+    ways: dict[str, Way], api: Api, option: str
+) -> None:
+    """The same row comes of the same words."""
+    for value in TABLE[option][0]:
+        kept: dict[str, Any] = {}
+        for name, way in that_know(ways, {option: value}).items():
+            job = api.engine.job(await way({option: value}))
+            assert job["status"] == "pending"
+            kept[name] = None if value == ONCE else job.get(option)
+
+        assert len({json.dumps(each) for each in kept.values()}) == 1, (value, kept)
+
+
+@pytest.mark.parametrize(("options", "good"), PAIRS)
+async def test_what_contradicts_itself_is_refused_by_all(
+    ways: dict[str, Way], options: dict[str, Any], good: bool
+) -> None:
+    """A job must not start in a minute by one way and in years by another."""
+    found = await answers(ways, options)
+
+    assert {each is True for each in found.values()} == {good}, found
+
+
+# --- The table itself is a way in ---
+
+INSERT = "insert into public.jobs (workspace_id, job_type, status) values (%s, %s, 'pending')"
+UPDATE = "update public.jobs set {} where workspace_id = %s"
+MISSING = "00000000-0000-4000-8000-00000000dead"
+
+
+@pytest.mark.parametrize(
+    ("user", "statement", "values", "state", "hint"),
+    [
+        (EVE, INSERT, (ACME, "work"), "PT404", "workspace_not_found"),
+        (EVE, INSERT, (MISSING, "work"), "PT404", "workspace_not_found"),
+        (ADA, INSERT, (ACME, "nobody"), "PT422", "unknown_job_type"),
+        (ADA, INSERT.replace("pending", "completed"), (ACME, "work"), "PT400", "invalid_argument"),
+        (ADA, "delete from public.jobs where workspace_id = %s", (ACME,), "42501", None),
+        (ADA, UPDATE.format("attempts = 0"), (ACME,), "42501", None),
+        (ADA, UPDATE.format("payload = null"), (ACME,), "42501", None),
+    ],
+)  # fmt: skip
+def test_what_a_member_may_not_write_is_refused(
+    engine: Engine, user: str, statement: str, values: tuple[Any, ...], state: str, hint: str | None
+) -> None:
+    """Column grants, schemas and membership bound them."""
+    with engine.member(user) as person:
+        assert refused(lambda: person.run(statement, *values))[:2] == (state, hint)
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_a_plain_insert_is_what_an_enqueue_is(engine: Engine) -> None:
+    """Several rows at a time; what it omits comes of its type, and no past is claimed."""
+    engine.register("charge", queue="money", max_attempts=1, schema_version=3)
+    past = "attempts, result, error_message, started_at, finished_at, progress"
+    claims = "3, '1', 'x', '2020-01-01', '2020-01-01', '{\"percentage\": 90}'"
+    engine.run(
+        f"insert into public.jobs (workspace_id, job_type, priority, {past})"
+        f" select %s, 'charge', n, {claims} from generate_series(1, 3) as n",
+        ACME,
+    )
+    own = engine.enqueue(job_type="charge", priority=4)
+
+    leases = engine.lease()
+    assert [lease["job"]["priority"] for lease in leases] == [1, 2, 3, 4]
+    for lease in leases:
+        job = lease["job"]
+        assert (job["queue"], job["max_attempts"], job["attempts"]) == ("money", 1, 1)
+        assert job["schema_version"] == 3
+        assert engine.job(job["id"])["finished_at"] is None
+        assert engine.events(job["id"]) == ["job.created", "job.leased"]
+    assert leases[-1]["job"]["id"] == own
+
+
+def test_a_member_changes_what_is_pending_by_update(engine: Engine) -> None:
+    """The job changes its place at once; bounds are those of an enqueue, running ones refuse."""
+    first, second = engine.enqueue(), engine.enqueue()
+    with engine.member(ADA) as ada:
+        ada.run("update public.jobs set priority = 1 where id = %s", second)
+        [running] = engine.lease(1)
+        assert running["job"]["id"] == second
+        later = "update public.jobs set scheduled_for = now() + interval '1 day' where id = %s"
+        ada.run(later, first)
+        assert engine.lease(1) == []
+        for change, state in (
+            ("scheduled_for = '9999-06-01'", "PT400"), ("priority = 1001", "PT400"),
+            ("status = 'completed'", "PT409"),
+        ):  # fmt: skip
+            update = f"update public.jobs set {change} where id = %s"
+            assert refused(lambda update=update: ada.run(update, first))[0] == state
+        busy = "update public.jobs set priority = 3 where id = %s"
+        assert refused(lambda: ada.run(busy, second))[0] == "PT409"
+        ada.run("update public.jobs set scheduled_for = null where id = %s", first)
+    assert engine.lease_one()["job"]["id"] == first
+
+
+@pytest.mark.parametrize("call", ["answer_job", "emit_event"])
+def test_answers_and_events_are_bounded_too(engine: Engine, call: str) -> None:
+    """Their values travel in the leases of the jobs that waited."""
+    job = engine.enqueue()
+    wait = {"kind": "ask", "name": "q", "question": "?"}
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep]
+
+    for value, state in ((deep, "PT422"), ("x" * 262_144, "PT413")):
+        values: dict[str, Any] = (
+            {"p_job_id": job, "p_answer": {"answer": value}}
+            if call == "answer_job"
+            else {"p_workspace_id": ACME, "p_name": "n", "p_payload": {"x": value}}
+        )
+        with engine.member(ADA) as person:
+            assert refused(lambda p=person, v=values: p.rpc(call, **v))[0] == state
+    assert engine.status(job) == "waiting"

@@ -1,0 +1,395 @@
+"""Each public function by SQL, HTTP, client and command: one table, and every way arrives.
+
+What a way says is not restated here; the rules are in the promises' files. A change must leave the
+same behind by each way; a read must show the same thing; a stranger gets 404 by each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from minutehand.queue import EnqueueOptions, NewJob, QueueError, UserQueue
+from minutehand.queue.steering import WorkspaceSteering
+from tests.contract.api import Api
+from tests.contract.observed import ask
+from tests.support.engine import ACME, ADA, EVE, Engine
+
+W = f"/api/workspaces/{ACME}"
+CRON = {"cron": "0 3 * * *", "job_type": "work"}
+Client = Callable[[UserQueue, str], Awaitable[Any]]
+
+
+@dataclass
+class Ways:
+    """One function; `JOB` stands for the job's id in what is sent.
+
+    Attributes:
+        sql: Arguments of the public function.
+        state: What the job is in before.
+        shows: A query of public tables or functions whose answer the call changes; or, of a read,
+            the word that its answer must have.
+        stranger: Whether another tenant's person is answered 404.
+    """
+
+    sql: dict[str, Any]
+    http: tuple[str, str] | tuple[str, str, Any] | None = None
+    client: Client | None = None
+    command: str | None = None
+    state: str = "pending"
+    shows: str = "JOB"
+    stranger: bool = True
+
+
+def steer(queue: UserQueue) -> WorkspaceSteering:
+    return WorkspaceSteering(queue, ACME)
+
+
+JOB = {"p_job_id": "JOB"}
+OF = {"p_workspace_id": ACME}
+STATUS = "select status from public.jobs where id = 'JOB'"
+COUNT = "select count(*) from public.jobs where job_type = 'work'"
+TABLE: dict[str, Ways] = {
+    "enqueue_job": Ways(
+        {**OF, "p_job_type": "work", "p_payload": {"n": 1}},
+        ("POST", "/api/jobs", {"workspace_id": ACME, "job_type": "work", "payload": {"n": 1}}),
+        lambda q, _: q.enqueue(ACME, "work", {"n": 1}),
+        f"enqueue work '{{}}' --workspace {ACME}",
+        shows=COUNT,
+    ),
+    "enqueue_jobs": Ways(
+        {**OF, "p_jobs": [{"job_type": "work"}] * 2},
+        ("POST", "/api/jobs/bulk", {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}),
+        lambda q, _: q.enqueue_many(ACME, [NewJob(job_type="work")] * 2),
+        shows=COUNT,
+    ),
+    "get_job": Ways(JOB, ("GET", "/api/jobs/JOB"), lambda q, job: q.get_job(job), "show JOB"),
+    "list_jobs": Ways(
+        {"p_filter": {"workspace_id": ACME}},
+        ("GET", f"/api/jobs?workspace_id={ACME}"),
+        lambda q, _: q.list_jobs(ACME),
+        f"ls --workspace {ACME}",
+    ),
+    "count_jobs": Ways(
+        OF,
+        ("GET", f"/api/jobs/counts?workspace_id={ACME}"),
+        lambda q, _: q.counts(ACME, {}),
+        shows='"pending"|queued',
+    ),
+    "cancel_job": Ways(
+        JOB,
+        ("POST", "/api/jobs/JOB/cancel"),
+        lambda q, job: q.cancel(job),
+        "cancel JOB",
+        shows=STATUS,
+    ),
+    "retry_job": Ways(
+        JOB,
+        ("POST", "/api/jobs/JOB/retry"),
+        lambda q, job: q.retry(job),
+        "retry JOB",
+        state="failed",
+        shows=STATUS,
+    ),
+    "replay_job": Ways(
+        {**JOB, "p_request": {"from_step": "s"}},
+        ("POST", "/api/jobs/JOB/replay", {"from_step": "s"}),
+        lambda q, job: q.replay(job, from_step="s"),
+        "replay JOB --from s",
+        state="completed",
+        shows="select count(*) from public.jobs where replay_of = 'JOB' and replay_from = 's'",
+    ),
+    "job_replays": Ways(
+        JOB, ("GET", "/api/jobs/JOB/replays"), lambda q, job: q.replays(job), state="completed"
+    ),
+    "answer_job": Ways(
+        {**JOB, "p_answer": {"answer": "yes"}},
+        ("POST", "/api/jobs/JOB/answer", {"answer": "yes"}),
+        lambda q, job: q.answer(job, "yes"),
+        "answer JOB yes",
+        state="waiting",
+        shows=STATUS,
+    ),
+    "emit_event": Ways(
+        {**OF, "p_name": "paid", "p_payload": {"n": 1}},
+        ("POST", "/api/events", {"workspace_id": ACME, "name": "paid", "payload": {"n": 1}}),
+        lambda q, _: q.emit_event(ACME, "paid", {"n": 1}),
+        state="expecting",
+        shows=STATUS,
+    ),
+    "explain_job": Ways(
+        JOB,
+        ("GET", "/api/jobs/JOB/explain"),
+        lambda q, job: q.explain(job),
+        "explain JOB",
+        shows='"pending"|status',
+    ),
+    "job_trace": Ways(
+        JOB,
+        ("GET", "/api/jobs/JOB/trace"),
+        lambda q, job: q.trace(job),
+        "show JOB --trace",
+        state="completed",
+    ),
+    "job_attempts": Ways(
+        JOB,
+        ("GET", "/api/jobs/JOB/attempts"),
+        lambda q, job: q.attempts(job),
+        state="completed",
+        shows="completed",
+    ),
+    "job_steps": Ways(
+        JOB,
+        ("GET", "/api/jobs/JOB/steps"),
+        lambda q, job: q.steps(job),
+        state="completed",
+        shows="kept-by-step",
+    ),
+    "search_logs": Ways(
+        {**OF, "p_filter": {"search": "a line"}},
+        ("GET", f"/api/logs?workspace_id={ACME}&search=a line"),
+        lambda q, _: q.search_logs(ACME, {"search": "a line"}),
+        state="completed",
+        shows="a line",
+    ),
+    "cancel_jobs": Ways(
+        {**OF, "p_filter": {"job_type": "work"}},
+        ("POST", "/api/jobs/cancel", {"workspace_id": ACME, "filter": {"job_type": "work"}}),
+        None,
+        f"cancel --type work --workspace {ACME} --yes",
+        shows=STATUS,
+    ),
+    "retry_jobs": Ways(
+        {**OF, "p_filter": {"job_type": "work"}},
+        ("POST", "/api/jobs/retry", {"workspace_id": ACME, "filter": {"job_type": "work"}}),
+        None,
+        f"retry --type work --workspace {ACME} --yes",
+        state="failed",
+        shows=STATUS,
+    ),
+    "pause_jobs": Ways(
+        {"p_request": {"kind": "workspace", "name": ACME}},
+        ("POST", f"{W}/pause", {}),
+        lambda q, _: steer(q).pause(True),
+        f"pause workspace {ACME}",
+        shows="select public.explain_job('JOB') ->> 'reason'",
+    ),
+    "put_schedule": Ways(
+        {**OF, "p_schedule": {"name": "s", **CRON}},
+        ("PUT", f"{W}/schedules/s", CRON),
+        lambda q, _: steer(q).put_schedule({"name": "s", **CRON}),
+        f"schedules set s '0 3 * * *' work --workspace {ACME}",
+        shows=f"select count(*) from jsonb_array_elements(public.list_schedules('{ACME}') -> 'schedules')",  # noqa: E501
+    ),
+    "list_schedules": Ways(
+        OF,
+        ("GET", f"{W}/schedules"),
+        lambda q, _: steer(q).schedules(),
+        f"schedules --workspace {ACME}",
+        state="scheduled",
+        shows="kept|0 4",
+    ),
+    "delete_schedule": Ways(
+        {**OF, "p_name": "kept"},
+        ("DELETE", f"{W}/schedules/kept"),
+        lambda q, _: steer(q).delete_schedule("kept"),
+        f"schedules remove kept --workspace {ACME}",
+        state="scheduled",
+        shows=f"select public.list_schedules('{ACME}')",
+    ),
+    "next_runs": Ways(
+        {**OF, "p_schedule": CRON},
+        ("GET", f"{W}/next-runs?cron=0 3 * * *"),
+        lambda q, _: steer(q).next_runs({"cron": "0 3 * * *"}),
+        shows="03:00:00|3, 0",
+    ),
+    "list_webhooks": Ways(
+        OF, ("GET", f"{W}/webhooks"), lambda q, _: steer(q).webhooks(), shows="webhooks|()"
+    ),
+    "workspace_limits": Ways(
+        OF, ("GET", f"{W}/limits"), lambda q, _: steer(q).limits(), shows="own_max_running"
+    ),
+    "set_workspace_limits": Ways(
+        {**OF, "p_limits": {"own_max_running": 3}},
+        ("PATCH", f"{W}/limits", {"own_max_running": 3}),
+        lambda q, _: steer(q).set_limits({"own_max_running": 3}),
+        shows=f"select public.workspace_limits('{ACME}') -> 'own_max_running'",
+    ),
+    "list_job_types": Ways(
+        OF,
+        ("GET", f"/api/types?workspace_id={ACME}"),
+        lambda q, _: q.job_types(ACME),
+        f"types --workspace {ACME}",
+        shows="work",
+    ),
+    "get_job_type": Ways(
+        {**OF, "p_job_type": "work"},
+        ("GET", f"/api/types/work?workspace_id={ACME}"),
+        lambda q, _: q.job_type("work", ACME),
+        f"types work --workspace {ACME}",
+        shows="work",
+    ),
+    "queue_stats": Ways(
+        OF,
+        ("GET", f"/api/status?workspace_id={ACME}"),
+        lambda q, _: q.stats(ACME),
+        f"stats --workspace {ACME}",
+        shows="work|live",
+    ),
+    "event_feed": Ways(
+        OF, ("GET", f"{W}/events"), lambda q, _: q.workspace_feed(ACME), shows="cursor"
+    ),
+    "list_workspaces": Ways({}, None, None, "workspaces list", shows="Acme", stranger=False),
+    "own_workspace": Ways({}, shows=ACME, stranger=False),
+    "queue_health": Ways({}, ("GET", "/api/health/ready"), shows="ready|live|due", stranger=False),
+}
+
+
+def prepare(engine: Engine, state: str) -> str:
+    """A job of Acme in a state; its id."""
+    job_id = engine.enqueue({"n": 0})
+    if state == "scheduled":
+        kept = {"name": "kept", "cron": "0 4 * * *", "job_type": "work"}
+        engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=kept)
+    if state in {"pending", "scheduled"}:
+        return job_id
+    lease = next(one for one in engine.lease(100) if one["job"]["id"] == job_id)
+    if state == "waiting":
+        engine.settle(lease, "waiting", wait=ask())
+    elif state == "expecting":
+        engine.settle(lease, "waiting", wait={"kind": "event", "name": "e", "event": "paid"})
+    else:
+        line = {"level": "info", "message": "a line"}
+        step = {"name": "s", "result": "kept-by-step"}
+        engine.settle(lease, state, logs=[line], steps=[step])
+    return job_id
+
+
+def put(value: Any, job_id: str) -> Any:
+    """What is sent, with the job's id in its place."""
+    return json.loads(json.dumps(value).replace("JOB", job_id))
+
+
+async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user: str) -> str:
+    """Call it one way; what is answered, as text.
+
+    Raises:
+        PermissionError: The answer is 404, in the way's own words.
+    """
+    if way == "SQL":
+
+        def by_sql() -> str:
+            with api.engine.member(user) as person:
+                if function == "queue_health":
+                    person = api.engine
+                return json.dumps(person.rpc(function, **put(ways.sql, job_id)), default=str)
+
+        try:
+            return await asyncio.to_thread(by_sql)
+        except psycopg.Error as error:
+            if error.sqlstate == "PT404":
+                raise PermissionError from error
+            raise
+    if way == "HTTP":
+        assert ways.http is not None
+        method, path, *body = ways.http
+        more = {"json": put(body[0], job_id)} if body else {}
+        answer = await api.call(method, path.replace("JOB", job_id), user=user, **more)
+        if answer.status_code == 404:
+            raise PermissionError
+        assert answer.status_code < 300 or answer.status_code == 503, answer.text
+        return answer.text
+    if way == "client":
+        assert ways.client is not None
+        try:
+            return repr(await ways.client(api.client(user), job_id))
+        except QueueError as error:
+            if error.status == 404:
+                raise PermissionError from error
+            raise
+    assert ways.command is not None
+    words = [word.replace("JOB", job_id) for word in shlex.split(ways.command)]
+    answer_ = await api.command(*words, user=user, code=0 if user == ADA else 1)
+    if user != ADA:
+        assert re.search(r"not found|no job|not_found", answer_, re.IGNORECASE), answer_
+        raise PermissionError
+    return answer_
+
+
+WAYS = ("SQL", "HTTP", "client", "command")
+
+
+@pytest.mark.parametrize("function", TABLE)
+async def test_every_way_arrives(api: Api, function: str) -> None:
+    """The same is left behind, or shown; and refused to a stranger."""
+    ways = TABLE[function]
+    given = {"SQL": ways.sql, "HTTP": ways.http, "client": ways.client, "command": ways.command}
+    left: dict[str, Any] = {}
+    for way in WAYS:
+        if given[way] is None:
+            continue
+        api.engine.run("delete from public.jobs")
+        job_id = prepare(api.engine, ways.state)
+        query = ways.shows.replace("JOB", job_id)
+        is_query = query.startswith("select ")
+        before = api.engine.one(query) if is_query else None
+        if ways.stranger:
+            with pytest.raises(PermissionError):
+                await take(api, way, function, ways, job_id, EVE)
+        said = await take(api, way, function, ways, job_id, ADA)
+        if is_query:
+            api.engine.maintain()
+            left[way] = api.engine.one(query)
+            assert left[way] != before, (way, said)
+            undo(api.engine)
+        else:
+            assert re.search(query, said), (way, said)
+    assert len({json.dumps(each, default=str) for each in left.values()}) <= 1, left
+
+
+def undo(engine: Engine) -> None:
+    """What the next way is to do again."""
+    workspace = {"kind": "workspace", "name": ACME, "paused": False}
+    engine.rpc("pause_jobs", p_request=workspace)
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": None})
+    for schedule in engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]:
+        engine.rpc("delete_schedule", p_workspace_id=ACME, p_name=schedule["name"])
+
+
+async def test_a_way_in_that_needs_a_person_refuses_everyone_else(api: Api) -> None:
+    """401 in one shape, and never a stack trace."""
+    for ways in TABLE.values():
+        if ways.http is None or "health" in ways.http[1]:
+            continue
+        answer = await api.call(ways.http[0], ways.http[1].replace("JOB", ACME), user=None)
+        body = answer.json()
+        assert (answer.status_code, body["error"]) == (401, "Unauthorized")
+        assert set(body) == {"error", "code", "detail", "request_id"}
+
+
+async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
+    """201 with the job; 200 with the first one when the key repeats."""
+    headers = {"idempotency-key": "k", "authorization": f"Bearer {api.project.token(ADA)}"}
+    body = {"workspace_id": ACME, "job_type": "work", "payload": {}}
+    answers = [await api.http.post("/api/jobs", json=body, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    again = await api.client().enqueue(
+        ACME, "work", {}, options=EnqueueOptions(idempotency_key="k")
+    )
+    said = await api.command("enqueue", "work", "{}", "--key", "k", "--workspace", ACME)
+    ids = {answers[0].json()["id"], answers[1].json()["id"], str(again.job.id)}
+    assert len(ids) == 1
+    assert ids.pop() in said
+    bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
+    made = [await api.http.post("/api/jobs/bulk", json=bulk, headers=headers) for _ in range(2)]
+    lists = [[line["job"]["id"] for line in answer.json()["jobs"]] for answer in made]
+    assert lists[0] == lists[1]
+    assert len(set(lists[0])) == 2

@@ -1,0 +1,73 @@
+"""A local server in Apollo's documented v1 format, with the vendor's ways to fail on request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
+
+KEY = "live-key-0001"
+
+
+class ApolloServer(MisbehavingServer):
+    """Answers organization, people and health calls; `faults` go first, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[Fault] = []
+        #: The key and path of each request.
+        self.seen: list[tuple[str | None, str]] = []
+
+    @property
+    def base_url(self) -> str:
+        """What APOLLO_BASE_URL holds."""
+        return f"{self.origin}/api/v1"
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Answer one call."""
+        url = urlsplit(request.target)
+        key = request.headers.get("x-api-key")
+        self.seen.append((key, url.path))
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is not None and fault.drop:
+            return
+        if fault is None or fault.cut:
+            status, told = self._answer(key, url.path, parse_qs(url.query))
+            write(writer, status, told, {}, cut=fault is not None)
+        else:
+            write(writer, fault.status, fault.body, fault.headers)
+
+    def _answer(
+        self, key: str | None, path: str, query: dict[str, list[str]]
+    ) -> tuple[int, dict[str, Any]]:
+        if key != KEY:
+            return 401, {"error": "Invalid access credentials."}
+        match path.removeprefix("/api/v1/"):
+            case "organizations/enrich":
+                return 200, {"organization": organization(query["domain"][0])}
+            case "people/match":
+                person = {"name": "Tim Zheng", "title": "Founder & CEO", "email": query["email"][0]}
+                return 200, {"person": person}
+            case "auth/health":
+                return 200, {"healthy": True, "is_logged_in": True}
+            case "usage_stats/credit_usage_stats":
+                return 403, {"error": "API_INACCESSIBLE"}  # for master keys alone
+        return 404, {"error": "no such endpoint"}
+
+
+def organization(domain: str) -> dict[str, Any]:
+    """A company with the fields the reference page shows, and some nobody asked for."""
+    return {
+        "id": f"org-{domain}",
+        "name": f"The {domain} Company",
+        "alexa_ranking": 3514,
+        "primary_phone": {},
+        "phone": None,
+        "industry": "information technology & services",
+        "estimated_num_employees": 1600,
+        "annual_revenue": 100000000.0,
+        "city": "San Francisco",
+        "country": "United States",
+    }

@@ -1,0 +1,235 @@
+"""What the app promises beyond its guide: money, edits, the vendor's failures, the key, tenants."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from minutehand_apps.enrichment.models import find_domain, find_email
+from tests.integration.enrichment.apollo_server import KEY, ApolloServer
+from tests.integration.enrichment.conftest import (
+    BOB,
+    EVE,
+    INITECH,
+    NOBODY_LTD,
+    PETER,
+    SETTINGS,
+    SOYLENT,
+    Office,
+)
+from tests.support.misbehaving import Fault
+from tests.support.project import ACME
+
+
+def wait_of(job: dict[str, Any]) -> timedelta:
+    """How long a job waits from its settle on, by the database's clock alone."""
+    wait: timedelta = job["next_retry_at"] - job["updated_at"]
+    return wait
+
+
+@pytest.mark.timeout(600)
+async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) -> None:
+    """A call whose answer was stored is never made again, and no lease outlives its worker."""
+    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
+
+    async def ended() -> object:
+        return office.project.row(job_id)["status"] in ("completed", "failed")
+
+    deaths = await office.survive(
+        "enrichment",
+        ended,
+        USE_MOCK_APOLLO="true",
+        SEALING_KEY_FILE=office.settings.sealing_key_file,
+    )
+
+    [calls] = office.project.rows("select count(answered_at) as paid from enrichment.calls")
+    assert office.project.row(job_id)["status"] == "completed"
+    assert (office.credits(), calls["paid"]) == (1, 1)
+    assert len(deaths) >= 3, deaths
+
+
+async def test_the_real_client_fills_accounts_and_contacts(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """Chosen by configuration only; a contact takes its own fields."""
+    job = await online.run("enrich_account", {"account_id": INITECH})
+    contact = await online.run("enrich_contact", {"contact_id": PETER})
+
+    assert (job["result"]["source"], contact["result"]["looked_up"]) == (
+        "apollo",
+        "peter@initech.example",
+    )
+    account = online.record("accounts", INITECH)
+    assert (account["employee_count"], account["annual_revenue"]) == (1600, 100_000_000)
+    assert online.record("contacts", PETER)["title"] == "Founder & CEO"
+    assert {key for key, _ in apollo.seen} == {KEY}
+    assert online.credits() == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Fault(401, {"error": "Invalid access credentials."}), "Apollo rejected the API key"),
+        (Fault(402, {"error": "Payment required"}), "Apollo has no credits left for this key"),
+        (Fault(422, {"error": "no"}), "Apollo refused /organizations/enrich with 422: no"),
+    ],
+)
+async def test_what_a_person_must_mend_fails_at_once(
+    online: Office, apollo: ApolloServer, fault: Fault, message: str
+) -> None:
+    """Each in its own words: an empty balance must not look like a wrong key."""
+    apollo.faults = [fault]
+    job = await online.run("enrich_account", {"account_id": INITECH})
+
+    assert (job["status"], job["attempts"], job["error_message"]) == ("failed", 1, message)
+    assert online.credits() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("delete from public.workspace_settings", "Apollo API key not configured for this"),
+        # a restored backup may hold keys of another deployment
+        (
+            "update public.workspace_settings"
+            " set apollo_api_key_encrypted = 'mh1.bG9jYWw=.AAAA.AAAA'",
+            "enter it again",
+        ),
+        ("update public.accounts set domain = null", "The account has no usable domain"),
+    ],
+)
+async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
+    """Waiting would not make it appear."""
+    office.project.run_sql(change)
+    job = await office.run("enrich_account", {"account_id": INITECH})
+
+    assert (job["status"], job["attempts"]) == ("failed", 1)
+    assert message in job["error_message"]
+
+
+async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key(
+    online: Office, apollo: ApolloServer
+) -> None:
+    """No attempt is spent, and a thousand jobs do not run into the same limit one by one."""
+    apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
+    first = await online.run("enrich_account", {"account_id": INITECH})
+    other = await online.run("enrich_account", {"account_id": NOBODY_LTD})
+    asked = len(apollo.seen)
+    await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a new key waits for nothing
+    online.make_due()
+    done = await online.tick(str(first["id"]))
+
+    assert (first["status"], first["attempts"], wait_of(first)) == (
+        "pending",
+        0,
+        timedelta(seconds=700),
+    )
+    assert (other["status"], other["attempts"], asked) == ("pending", 0, 1)
+    assert (done["status"], done["attempts"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(503, b"<html>"), Fault(cut=True), Fault(200, b"{"), Fault(429, {})]
+)
+async def test_a_passing_fault_backs_off_about_a_minute(
+    online: Office, apollo: ApolloServer, fault: Fault
+) -> None:
+    """And the answer is counted once when it comes."""
+    apollo.faults = [fault]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+    waiting = await online.tick(job_id)
+    online.make_due(job_id)
+    done = await online.tick(job_id)
+
+    assert (waiting["status"], waiting["attempts"]) == ("pending", 1)
+    assert timedelta(seconds=25) <= wait_of(waiting) <= timedelta(seconds=95)
+    assert (done["status"], done["attempts"], online.credits()) == ("completed", 2, 1)
+
+
+async def test_an_account_that_is_missing_is_tried_five_times(office: Office) -> None:
+    """It may be in a transaction that commits a moment later; another workspace's is missing."""
+    job_id = await office.enqueue("enrich_account", {"account_id": SOYLENT})
+    first = await office.tick(job_id)
+    for _ in range(4):
+        office.make_due(job_id)
+        last = await office.tick(job_id)
+
+    assert (first["status"], first["attempts"]) == ("pending", 1)
+    assert timedelta(seconds=25) <= wait_of(first) <= timedelta(seconds=95)
+    assert (last["status"], last["attempts"]) == ("failed", 5)
+    assert last["error_message"] == f"Account not found: {SOYLENT}"
+
+
+async def test_a_persons_edit_is_never_overwritten(office: Office) -> None:
+    """What was changed since the job was made stays; the rest is filled."""
+    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
+    edited = await office.rest(
+        "PATCH", "/accounts", params={"id": f"eq.{INITECH}"}, json={"industry": "Banking"}
+    )
+    assert edited.status_code < 300, edited.text
+    job = await office.tick(job_id)
+
+    account = office.record("accounts", INITECH)
+    assert (account["industry"], account["employee_count"]) == ("Banking", 50)
+    assert job["result"]["kept"] == ["industry"]
+
+
+async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> None:
+    """The job completes with no match, the account stays as it was, nothing is charged."""
+    before = office.record("accounts", NOBODY_LTD)
+    job = await office.run("enrich_account", {"account_id": NOBODY_LTD})
+
+    assert (job["status"], job["result"]["outcome"]) == ("completed", "no match")
+    assert (office.record("accounts", NOBODY_LTD), office.credits()) == (before, 0)
+
+
+async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
+    office: Office,
+) -> None:
+    """Of records of others there are none."""
+    first = await office.call("POST", f"/api/accounts/{INITECH}/enrich")
+    again = await office.call("POST", f"/api/accounts/{INITECH}/enrich")
+    foreign = await office.call("POST", f"/api/accounts/{SOYLENT}/enrich")
+    await office.call("PUT", SETTINGS, json={"apollo_auto_enrich": True})
+    body = {"workspace_id": ACME, "name": "New", "domain": "new.example"}
+    added = await office.rest("POST", "/accounts", json=body)
+
+    assert (first.status_code, again.status_code, foreign.status_code) == (201, 200, 404)
+    assert first.json()["id"] == again.json()["id"]
+    assert added.status_code == 201, added.text
+    rows = office.project.rows("select payload ->> 'domain' as domain from public.jobs order by id")
+    assert [row["domain"] for row in rows] == ["initech.example", "new.example"]
+
+
+async def test_the_key_goes_in_and_never_comes_out(online: Office, apollo: ApolloServer) -> None:
+    """Members see four characters, strangers no workspace; jobs and logs hold none of it."""
+    apollo.faults = [Fault(500, {"error": f"echo {KEY}"})]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+    await online.tick(job_id)
+    seen = await online.call("GET", SETTINGS, user=BOB)
+    change = await online.call("PUT", SETTINGS, user=BOB, json={"apollo_auto_enrich": True})
+    sealed = await online.rest(
+        "GET", "/workspace_settings", params={"select": "apollo_api_key_encrypted"}
+    )
+    tested = await online.call("POST", f"{SETTINGS}/test-connection")
+    wrong = await online.call(
+        "POST", f"{SETTINGS}/test-connection", json={"apollo_api_key": "another-key"}
+    )
+
+    assert seen.json()["apollo_api_key"] == {"configured": True, "last4": KEY[-4:]}
+    assert (change.status_code, sealed.status_code) == (403, 403)
+    assert (await online.call("GET", SETTINGS, user=EVE)).status_code == 404
+    assert (tested.json()["ok"], tested.json()["credits_remaining"]) == (True, None)
+    assert (wrong.json()["ok"], wrong.json()["reason"]) == (False, "wrong_key")
+    for table in ("public.jobs", "public.job_logs", "public.workspace_settings"):
+        assert KEY not in str(online.project.rows(f"select to_jsonb(t) as row from {table} as t"))
+
+
+def test_a_domain_is_read_out_of_what_people_type() -> None:
+    """Addresses, upper case, a mail's end, names in other scripts."""
+    texts = ["https://www.Acme.example/about?x", "ann@acme.example", "ACME.example.", "bücher.de"]
+    assert [find_domain(text) for text in texts] == [*["acme.example"] * 3, "xn--bcher-kva.de"]
+    assert [find_domain(text) for text in ("acme", "a b.example", "", None)] == [None] * 4
+    assert (find_email(" ann@Acme.Example "), find_email("ann")) == ("ann@acme.example", None)

@@ -1,0 +1,83 @@
+"""The lines of each room of the tree beside its budget: numbers only fall.
+
+Whoever raises one in `pyproject.toml`, `[tool.minutehand.size]`, says why in the commit.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from tests.support.paths import ROOT
+
+#: A file counts once, for the first room whose pattern is in its path.
+ROOMS = {
+    "contract": r"^tests/contract/",
+    "plans": r"minutehand_apps/plans|tests/.*/plans/|test_plan(_rules|_pages)|plans\.py",
+    "chat": r"minutehand_apps/chat|tests/.*/chat/|test_chat|chat\.test|bench/chat",
+    "training": r"minutehand_apps/training|tests/.*/training/|test_training|spoken",
+    "beacon": r"minutehand_apps/beacon|tests/.*/beacon/|test_beacon|test_benchmarks",
+    "enrichment": r"minutehand_apps/(enrichment|[^/]+$)|tests/.*/enrichment/|test_enrich",
+    "measuring": r"^infra/(bench|mutate|truth|docs)/|^tests/sql/defects|planted_defects",
+    "engine": r"^(supabase|tests/sql)/",
+    "worker": r"^shared/minutehand/(functions/)?worker/|^tests/(unit|integration)/worker/",
+    "queue": r"^shared/minutehand/(queue|client)/|^tests/unit/(queue|client)/",
+    "web": r"^shared/minutehand/(web|webhooks|functions)/|^functions/"
+    r"|^tests/unit/(web|webhooks)/|^tests/integration/(api|webhooks)/",
+    "ai": r"^(shared/minutehand|tests/unit)/(ai|signing)/",
+    "install": r"^shared/minutehand/(install|project\.py|app\.py|resources\.py)"
+    r"|^tests/install/|starters|newcomer",
+    "deploy": r"^shared/minutehand/(aws|deploy|commit)|^infra/(aws|release|container|bootstrap)/"
+    r"|^tests/artefact/|^tests/unit/aws/|test_packaging|^tests/integration/serve|serverless"
+    r"|^\.ci|^\.github/workflows",
+    "command": r"^shared/minutehand/(cli|terminal)/|^tests/(integration|unit)/cli/",
+    "local": r"^shared/supabase_local/|^shared/minutehand/(local|node)|^tests/unit/local/"
+    r"|^tests/(unit|integration)/realtime/|lambda_runtime|^tests/integration/stack/",
+    "console": r"^infra/(console|eslint)|^tests/unit/console/|^tests/e2e/",
+    "support": r"^tests/(support|fixtures)|^tests/(integration/)?conftest",
+    "rest": r"",
+}
+#: What is text; locks are made by tools.
+TEXT = {
+    "", ".py", ".sql", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".md", ".css", ".html", ".json",
+    ".yml", ".yaml", ".toml", ".sh", ".txt", ".csv",
+}  # fmt: skip
+LOCK = re.compile(r"(\.lock|package-lock\.json)$")
+BUDGET: dict[str, int] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"][
+    "minutehand"
+]["size"]
+
+
+@cache
+def sizes() -> Counter[str]:
+    """Lines by room of what git tracks."""
+    found: Counter[str] = Counter()
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True
+    )
+    for path in listed.stdout.split("\0"):
+        file = ROOT / path
+        if file.suffix not in TEXT or LOCK.search(path) or not file.is_file():
+            continue
+        room = next(name for name, pattern in ROOMS.items() if re.search(pattern, path))
+        try:
+            found[room] += file.read_text("utf-8").count("\n")
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_keeps_its_budget(room: str) -> None:
+    """Less, rather than more: what is added replaces something."""
+    assert sizes()[room] <= BUDGET[room], f"{room} has {sizes()[room]} lines of {BUDGET[room]}"
+
+
+def test_every_budget_is_a_rooms() -> None:
+    """And the sum is what the tree may have."""
+    assert set(BUDGET) == set(ROOMS)
