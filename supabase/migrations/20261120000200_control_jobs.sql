@@ -176,7 +176,7 @@ begin
   on conflict (workspace_id, job_type, key) do nothing;
   with retried as (
     update public.jobs as j set status = 'pending', finished_at = null, completed_at = null, result = null,
-      attempts = 0, lost_attempts = null, generation = j.generation + 1, next_retry_at = null, scheduled_for = null,
+      attempts = 0, lost_attempts = 0, generation = j.generation + 1, next_retry_at = null, scheduled_for = null,
       deadline_at = null, cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (
@@ -454,19 +454,6 @@ end;
 $$;
 comment on function public.job_replays is 'The job, what it is a replay of, and all replays of those, oldest first, at most 100: [{id, replay_of, replay_from, status, state, created_at, finished_at}].';
 
--- Refuse callers who may not pause so much: managers their workspace and its types, operators and the service all.
-create function queue.may_pause(p_workspace_id uuid, p_kind text) returns void
-language plpgsql stable as $$
-begin
-  if queue.is_operator() or auth.uid() is null and queue.is_service() then
-    return;
-  elsif p_workspace_id is null then
-    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', p_kind);
-  end if;
-  perform queue.may_manage(p_workspace_id);
-end;
-$$;
-
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
@@ -490,7 +477,12 @@ begin
     v_type := case when v_kind = 'workspace_type' then regexp_replace(v_name, '^' || v_workspace || '/', '', 'i') end;
     v_name := v_workspace || coalesce('/' || v_type, '');
   end if;
-  perform queue.may_pause(v_workspace, v_kind);
+  if not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
+    if v_workspace is null then
+      perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
+    end if;
+    perform queue.may_manage(v_workspace);
+  end if;
   if char_length(v_reason) > 500 then
     perform queue.refuse(400, 'invalid_argument', 'reason has at most 500 characters', 'reason');
   elsif v_type is not null and (v_paused or v_kind = 'job_type')
