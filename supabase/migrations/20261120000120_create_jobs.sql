@@ -172,17 +172,17 @@ create table queue.ready (
   workspace_id uuid not null,
   ord bigint not null,
   ready_at timestamptz not null, -- since when
-  job_id uuid not null
+  job_id uuid not null,
+  primary key (lane, workspace_id, ord, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index ready_in_order on queue.ready (lane, workspace_id, ord);
 
 -- Pending jobs that may not start before a time, and the deadlines of live jobs.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
-  workspace_id uuid not null
+  workspace_id uuid not null,
+  primary key (run_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index deferred_in_order on queue.deferred (run_at, job_id);
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
 -- Dead letters: jobs that failed and were not retried, few among many that ended.
@@ -202,12 +202,12 @@ create table queue.gated (
   job_id uuid not null,
   admitted boolean not null default false,
   ended boolean not null default false, -- it holds no slot any more; the next who opens the gate deletes it
-  started_at timestamptz -- of a rate per key: its start, infinity once the bucket was charged for it
+  started_at timestamptz, -- of a rate per key: its start, infinity once the bucket was charged for it
+  primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (
   fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0
 );
-create index gated_in_order on queue.gated (workspace_id, job_type, key, admitted desc, ord);
 
 create table queue.leases (
   job_id uuid primary key,
@@ -336,11 +336,11 @@ create table queue.feed (
   data jsonb not null,
   job_ids uuid[] not null,
   seqs integer[], -- null where the type keeps no such event: for statistics, and the wake-up of workers
-  held boolean -- true until those who watch are told to look again: its message was beyond the budget
+  held boolean, -- true until those who watch are told to look again: its message was beyond the budget
+  primary key (workspace_id, place, id)
 );
 -- random digits do not compress
 alter table queue.feed alter job_ids set storage external, alter seqs set storage external;
-create index feed_by_workspace on queue.feed (workspace_id, place, id);
 create index feed_by_session on queue.feed (session_id, place, id) where session_id is not null;
 create index feed_held on queue.feed (id) where held;
 create index feed_by_time on queue.feed using brin (at) with (pages_per_range = 16, autosummarize = on);

@@ -346,7 +346,8 @@ declare
 begin
   if v_run_at > p_now or p_job.deadline_at <= p_now then -- maintenance ends it where its deadline has passed
     insert into queue.deferred (run_at, job_id, workspace_id)
-    values (case when p_job.deadline_at <= p_now then p_job.deadline_at else v_run_at end, p_job.id, p_job.workspace_id);
+    values (case when p_job.deadline_at <= p_now then p_job.deadline_at else v_run_at end, p_job.id, p_job.workspace_id)
+    on conflict do nothing; -- the line of its deadline
     return false;
   end if;
   if p_type.job_type is null then
@@ -511,7 +512,8 @@ begin
     end if;
   end if;
   if v_id = p_job.id and p_job.deadline_at is not null then
-    insert into queue.deferred (run_at, job_id, workspace_id) values (p_job.deadline_at, p_job.id, p_job.workspace_id);
+    insert into queue.deferred (run_at, job_id, workspace_id) values (p_job.deadline_at, p_job.id, p_job.workspace_id)
+    on conflict do nothing;
   end if;
   return v_id;
 end;
@@ -852,7 +854,8 @@ begin
       new.scheduled_for, 'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
       new.concurrency_key, 'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
       'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
-      'user_id', new.user_id, 'tags', nullif(new.tags, '{}'))), '');
+      'user_id', new.user_id, 'backoff', new.backoff, 'tags',
+    nullif(new.tags, '{}'))), '');
   new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '', v_now);
   new.id := v_id;
   new.worker := 0; -- for the trigger after it
@@ -889,9 +892,7 @@ create trigger jobs_after_insert after insert on public.jobs
 create function queue.after_delete() returns trigger
 language plpgsql
 security definer -- callers who may delete a job hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+set search_path = '' as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
 begin

@@ -125,6 +125,9 @@ begin
       select count(*) from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted));
   end if;
+  if v_free <= 0 and not v_type.rate_per_key then
+    return true;
+  end if;
   with let as (
     update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
@@ -147,7 +150,7 @@ begin
 end;
 $$;
 
--- Act on notes: of each gate and turn among the first two hundred all there are, of turns twenty. Who opens is alone,
+-- Act on notes: of fifty gates and twenty turns among the first two hundred, all there are of each. Who opens is alone,
 -- and no one waits; the rest is for the next leases.
 create function queue.open_turns(p_now timestamptz) returns void
 language plpgsql as $$
@@ -162,7 +165,7 @@ begin
     select l.job_type, n.workspace_id, n.key, min(n.id) as first
     from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
     join queue.lanes as l on l.lane = n.lane
-    where n.key is not null group by 1, 2, 3 order by min(n.id)
+    where n.key is not null group by 1, 2, 3 order by min(n.id) limit 50
   loop
     v_ids := array( -- before its jobs are counted: what comes later keeps its note
       select n.id from queue.lanes as l
@@ -406,7 +409,9 @@ begin
   with picked as materialized (
     select h.* from unnest(p_shares) as s
     cross join lateral (
-      select r.ctid as place, j.id, r.ord, r.ready_at from queue.ready as r join public.jobs as j on j.id = r.job_id
+      select r.ctid as place, j.id, r.ord, r.ready_at
+      from queue.ready as r
+      join public.jobs as j on j.id = any (array[r.job_id]) -- by its key, whatever statistics say of an empty table
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
       order by r.ord limit s.jobs for update of r, j skip locked) as h),
@@ -417,7 +422,7 @@ begin
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
     from picked as p, queue.job_types as t
-    where j.id = p.id and t.job_type = j.job_type
+    where j.id = any (array[p.id]) and t.job_type = j.job_type
     returning j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
       j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress, j.deadline_at,
       j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full, p.place,

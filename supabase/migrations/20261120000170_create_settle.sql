@@ -243,7 +243,7 @@ begin
         else coalesce(a.duration_ms, date_part('epoch', p_now - a.leased_at) * 1000) end,
       next_retry_at = case when a.act in ('retry', 'snoozed') then a.run_at end,
       last_seq = j.last_seq + 1 + (a.said = 'lost' and a.act <> 'lost')::integer
-    from judged as a where j.id = a.job_id
+    from judged as a where j.id = any (array[a.job_id])
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
       a.is_done and j.fence = 1 and j.last_seq = case when j.is_minimal then 1 else 3 end
         and num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) = 0 as is_plain, a.act, a.message, a.problem,

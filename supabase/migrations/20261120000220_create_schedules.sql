@@ -2,128 +2,77 @@
 -- A run is enqueued in the transaction that moves its schedule on, under the schedule's row lock: no leader, no
 -- double run. Schedules declared in code come with their type and become rows here, which people may only switch.
 
--- A cron field as a mask: a character per value from p_low to p_high, 1 where it matches; null when it cannot be read.
--- p_names are names of the values from p_low on.
-create function queue.cron_mask(p_field text, p_low integer, p_high integer, p_names text[] default '{}') returns text
-language plpgsql immutable as $$
-declare
-  v_mask text := repeat('0', p_high - p_low + 1);
-  v_part text;
-  v_ends text[];
-  v_from integer;
-  v_to integer;
-  v_step integer;
-begin
-  if p_field = '*' then
-    return repeat('1', p_high - p_low + 1);
-  elsif p_field = '' or p_field ~ '(^,|,$|,,)' then
-    return null;
-  end if;
-  foreach v_part in array string_to_array(lower(p_field), ',') loop
-    if v_part !~ '^(\*|[a-z]{3}|\d{1,2})(-([a-z]{3}|\d{1,2}))?(/\d{1,3})?$' or v_part like '*-%' then
-      return null;
-    end if;
-    v_step := coalesce(nullif(split_part(v_part, '/', 2), '')::integer, 1);
-    v_ends := string_to_array(split_part(v_part, '/', 1), '-');
-    if v_ends[1] = '*' then
-      v_from := p_low;
-      v_to := p_high;
-    else
-      v_from := coalesce(array_position(p_names, v_ends[1]) - 1 + p_low,
-        case when v_ends[1] ~ '^\d' then v_ends[1]::integer end);
-      v_to := case
-        when v_ends[2] is null and strpos(v_part, '/') > 0 then p_high
-        when v_ends[2] is null then v_from
-        else coalesce(array_position(p_names, v_ends[2]) - 1 + p_low,
-          case when v_ends[2] ~ '^\d' then v_ends[2]::integer end) end;
-    end if;
-    if v_from is null or v_to is null or v_step < 1 or v_from < p_low or v_to > p_high or v_from > v_to then
-      return null;
-    end if;
-    for v_value in v_from..v_to by v_step loop
-      v_mask := overlay(v_mask placing '1' from v_value - p_low + 1 for 1);
-    end loop;
-  end loop;
-  return v_mask;
-end;
+-- The values that a field of an expression names, from p_low to p_high; null when it cannot be read.
+create function queue.cron_values(p_field text, p_low integer, p_high integer, p_names text default '')
+returns integer[]
+language sql immutable as $$
+  with parts as (
+    select regexp_match(part, '^(\*|[a-z]{3}|\d{1,2})(?:-([a-z]{3}|\d{1,2}))?(?:/(\d{1,3}))?$') as m
+    from string_to_array(lower(p_field), ',') as a (list), unnest(a.list) as part),
+  spans as (
+    select coalesce(m[3]::integer, 1) as step, case when m[1] = '*' then p_low else n.first end as low,
+      case when m[1] = '*' and m[2] is null or m[2] is null and m[3] is not null then p_high
+        when m[1] = '*' then null when m[2] is null then n.first else n.last end as high
+    from parts cross join lateral (select
+      case when m[1] ~ '\d' then m[1]::integer else nullif(strpos(p_names, m[1]), 0) / 4 + p_low end as first,
+      case when m[2] ~ '\d' then m[2]::integer else nullif(strpos(p_names, m[2]), 0) / 4 + p_low end as last) as n)
+  select case when bool_and(s.step > 0 and s.low >= p_low and s.high <= p_high and s.low <= s.high) is true
+      and count(*) filter (where s.low is null or s.high is null) = 0 then (
+    select array_agg(distinct v order by v) from spans as o
+    cross join lateral generate_series(o.low, o.high, nullif(o.step, 0)) as v) end
+  from spans as s
 $$;
 
--- An expression as masks: {minutes, hours, days, months, weekdays, which of hours, days and weekdays are *}.
--- A day matches by day of month and weekday when one of them is *, by either when both are given, as cron does.
-create function queue.cron_parse(p_cron text) returns text[]
+-- An expression as {minutes, hours, days, months, weekdays} in one object, with whether hours follow elapsed time
+-- (every_hour), and whether days of month and week are alternatives (either), as when neither is *.
+create function queue.cron_parse(p_cron text) returns jsonb
 language plpgsql immutable as $$
 declare
-  v_fields text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
+  v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
     when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
     when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
-  v_days constant text[] := array['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'];
-  v_months constant text[] := array['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
-  v_plan text[];
+  v_plan constant jsonb := jsonb_build_object('minutes', queue.cron_values(v_fields[1], 0, 59),
+    'hours', queue.cron_values(v_fields[2], 0, 23), 'days', queue.cron_values(v_fields[3], 1, 31),
+    'months', queue.cron_values(v_fields[4], 1, 12, 'jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec'),
+    'weekdays', queue.cron_values(v_fields[5], 0, 7, 'sun,mon,tue,wed,thu,fri,sat'),
+    'every_hour', v_fields[2] like '*%', 'either', v_fields[3] not like '*%' and v_fields[5] not like '*%');
 begin
-  if cardinality(v_fields) = 5 and length(p_cron) <= 500 then
-    v_plan := array[
-      queue.cron_mask(v_fields[1], 0, 59), queue.cron_mask(v_fields[2], 0, 23), queue.cron_mask(v_fields[3], 1, 31),
-      queue.cron_mask(v_fields[4], 1, 12, v_months), queue.cron_mask(v_fields[5], 0, 7, v_days),
-      concat((v_fields[2] like '*%')::integer, (v_fields[3] like '*%')::integer, (v_fields[5] like '*%')::integer)];
-  end if;
-  if v_plan is null or array_position(v_plan, null) is not null then
+  if cardinality(v_fields) <> 5 or length(p_cron) > 500 or v_plan @> any (array['{"minutes": null}', '{"hours": null}',
+      '{"days": null}', '{"months": null}', '{"weekdays": null}']::jsonb[]) then
     perform queue.refuse(400, 'invalid_argument',
       format('not a cron expression of five fields: %s', left(p_cron, 100)), 'cron');
-  end if;
-  if substr(v_plan[5], 8) = '1' then -- Sunday is 0 and 7
-    v_plan[5] := overlay(v_plan[5] placing '1' from 1 for 1);
   end if;
   return v_plan;
 end;
 $$;
 
--- The first minute after p_after that the masks match, in local time; null when none comes within nine years.
-create function queue.cron_wall(p_plan text[], p_after timestamp) returns timestamp
-language plpgsql immutable as $$
-declare
-  v_day date := p_after::date;
-  v_last constant date := v_day + 366 * 9; -- the rarest date, 29 February, comes within eight years
-  v_hour integer := extract(hour from p_after);
-  v_in_month boolean;
-  v_in_week boolean;
-  v_at integer;
-begin
-  loop
-    if substr(p_plan[4], extract(month from v_day)::integer, 1) = '0' then
-      v_day := (date_trunc('month', v_day::timestamp) + interval '1 month')::date;
-    else
-      v_in_month := substr(p_plan[3], extract(day from v_day)::integer, 1) = '1';
-      v_in_week := substr(p_plan[5], extract(dow from v_day)::integer + 1, 1) = '1';
-      if (substr(p_plan[6], 2, 2) = '00' and (v_in_month or v_in_week)) or (v_in_month and v_in_week) then
-        if v_day > p_after::date then
-          return v_day + make_time(strpos(p_plan[2], '1') - 1, strpos(p_plan[1], '1') - 1, 0);
-        end if;
-        v_at := strpos(substr(p_plan[1], extract(minute from p_after)::integer + 2), '1');
-        if v_at > 0 and substr(p_plan[2], v_hour + 1, 1) = '1' then
-          return date_trunc('minute', p_after) + make_interval(mins => v_at);
-        end if;
-        v_at := strpos(substr(p_plan[2], v_hour + 2), '1');
-        if v_at > 0 then
-          return v_day + make_time(v_hour + v_at, strpos(p_plan[1], '1') - 1, 0);
-        end if;
-      end if;
-      v_day := v_day + 1;
-    end if;
-    if v_day > v_last then
-      return null;
-    end if;
-  end loop;
-end;
+-- The first minute after p_after that a plan names, in local time; null when none comes within nine years: the rarest
+-- date, 29 February, comes within eight.
+create function queue.cron_wall(p_plan jsonb, p_after timestamp) returns timestamp
+language sql immutable as $$
+  select d.day + make_time(h.value::text::integer, m.value::text::integer, 0)
+  from (
+    select n.day from (select p_after::date + n as day from generate_series(0, 3294) as n) as n
+    cross join lateral (select p_plan -> 'days' @> to_jsonb(extract(day from n.day)) as in_month,
+      p_plan -> 'weekdays' @> to_jsonb(extract(dow from n.day))
+        or p_plan -> 'weekdays' @> to_jsonb(extract(isodow from n.day)) as in_week) as f
+    where p_plan -> 'months' @> to_jsonb(extract(month from n.day))
+      and case when (p_plan -> 'either')::boolean then f.in_month or f.in_week else f.in_month and f.in_week end
+    order by n.day limit 2) as d
+  cross join jsonb_array_elements(p_plan -> 'hours') as h
+  cross join jsonb_array_elements(p_plan -> 'minutes') as m
+  where d.day + make_time(h.value::text::integer, m.value::text::integer, 0) > p_after
+  order by 1 limit 1
 $$;
 
 -- The first instant after p_after at which the masks match; null when none comes within nine years. A time on the wall
 -- may come twice (clocks go back) or never (they go forward): fixed hours run once, at the first or right after the
 -- gap; hours given as * run each real hour.
-create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
+create function queue.cron_after(p_plan jsonb, p_timezone text, p_after timestamptz) returns timestamptz
 language plpgsql stable as $$
 declare
-  v_every_hour constant boolean := left(p_plan[6], 1) = '1';
+  v_every_hour constant boolean := p_plan -> 'every_hour';
   v_wall timestamp := (p_after at time zone p_timezone) - interval '2 hours';
   v_instants timestamptz[];
   v_one timestamptz;
@@ -138,8 +87,7 @@ begin
         v_one + interval '30 minutes', v_one + interval '1 hour']) as i
       where i at time zone p_timezone = v_wall order by i);
     if not v_every_hour then
-      v_instants := coalesce(v_instants[1:1], '{}');
-      v_instants := case v_instants when '{}' then array[v_one] else v_instants end;
+      v_instants := array[coalesce(v_instants[1], v_one)];
     end if;
     v_next := least(v_next, (select min(i) from unnest(v_instants) as i where i > p_after));
   end loop;
@@ -164,7 +112,7 @@ create table queue.schedules (
   workspace_id uuid not null,
   name text not null, -- of one declared in code: code:<its name>
   cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly
-  plan text[] not null, -- the expression as cron_parse reads it
+  plan jsonb not null, -- the expression as cron_parse reads it
   timezone text not null default 'UTC', -- IANA time zone the fields are read in
   job_type text not null,
   payload jsonb not null default '{}',

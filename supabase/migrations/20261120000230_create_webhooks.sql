@@ -53,7 +53,7 @@ begin
   into v_items
   from queue.feed as l
   cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
-  join public.jobs as j on j.id = i.job_id
+  join public.jobs as j on j.id = any (array[i.job_id])
   where l.workspace_id = p_webhook.workspace_id and l.place >= p_webhook.read_to and l.place < v_end
     and case when p_webhook.event_types is null then l.type not in ('job.progress', 'job.log')
       else l.type = any (p_webhook.event_types) end

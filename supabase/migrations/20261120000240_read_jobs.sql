@@ -268,7 +268,7 @@ begin
     select d.job_id, j.lane,
       queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
     from (select * from queue.deferred as o where o.workspace_id between v_low and v_high limit p_limit) as d
-    join public.jobs as j on j.id = d.job_id -- a line may be a deadline's
+    join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
     where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for);
   end if;
   if p_states && array['processing', 'running'] then
@@ -278,13 +278,13 @@ begin
   if p_states && array['waiting', 'suspended'] then
     return query select w.job_id, j.lane, 'suspended'
     from (select * from queue.waits as o where o.workspace_id between v_low and v_high limit p_limit) as w
-    join public.jobs as j on j.id = w.job_id;
+    join public.jobs as j on j.id = any (array[w.job_id]);
   end if;
   if 'failed' = any (p_states) then
     return query select d.job_id, j.lane, 'failed'
     from (select * from queue.dead as o where o.workspace_id between v_low and v_high
       order by o.workspace_id desc, o.job_id desc limit p_limit) as d
-    join public.jobs as j on j.id = d.job_id;
+    join public.jobs as j on j.id = any (array[d.job_id]);
   end if;
 end;
 $$;
@@ -384,7 +384,7 @@ begin
   end if;
   return json_build_object(
     'jobs', (select coalesce(json_agg(queue.listed_json(j) order by f.n), '[]')
-      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j on j.id = f.id),
+      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j on j.id = any (array[f.id])),
     'next', (select json_build_object('created_at', j.created_at, 'id', j.id) from public.jobs as j
       where j.id = v_found.place));
 exception
@@ -487,7 +487,7 @@ begin
         queue.fingerprint(j.error_message, j.error_data) as fingerprint
       from (select d.job_id from queue.dead as d where d.workspace_id = p_workspace_id
         order by d.workspace_id desc, d.job_id desc limit 10000) as d
-      join public.jobs as j on j.id = d.job_id),
+      join public.jobs as j on j.id = any (array[d.job_id])),
     alike as (
       select job_type, fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
         (array_agg(id order by finished_at desc, id))[1] as latest_id,
@@ -607,7 +607,7 @@ begin
   end loop;
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
     select jsonb_agg(queue.traced_json(j, j.id = v_job.id) order by t.nth)
-    from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = t.id));
+    from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = any (array[t.id])));
 end;
 $$;
 comment on function public.job_trace is
@@ -642,8 +642,8 @@ begin
     with found as (
       select l.id, l.job_id, j.job_type, l.attempt, l.log_level, left(l.message, 2000) as message,
         case when octet_length(l.metadata::text) <= 2000 then l.metadata else '{}' end as metadata, l.created_at
-      from unnest(v_ids) with ordinality as s (id, n) join public.job_logs as l on l.id = s.id
-      join public.jobs as j on j.id = l.job_id
+      from unnest(v_ids) with ordinality as s (id, n) join public.job_logs as l on l.id = any (array[s.id])
+      join public.jobs as j on j.id = any (array[l.job_id])
       where l.log_level = any (v_levels) and l.created_at >= coalesce((f ->> 'since')::timestamptz, '-infinity')
         and l.created_at < coalesce((f ->> 'until')::timestamptz, 'infinity')
         and (f ->> 'job_type' is null or j.job_type = f ->> 'job_type')

@@ -178,7 +178,7 @@ declare
   v_seen timestamptz;
 begin
   select count(*) into v_ahead from (
-    select from queue.ready as r join public.jobs as j on j.id = r.job_id
+    select from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
     where r.lane = p_job.lane and r.workspace_id = p_job.workspace_id and r.ord >= v_from and r.ord < p_job.ord
       and coalesce(j.deadline_at > p_now, true)
     limit 1001) as ahead;

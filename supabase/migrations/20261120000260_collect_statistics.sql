@@ -63,7 +63,7 @@ language sql as $$
       ('job.cancelled', 'cancelled'), ('job.retried', 'retry'), ('job.reclaimed', 'lost'), ('job.redriven', 'redriven'))
       as k (type, outcome) on k.type = l.type
     cross join lateral unnest(l.job_ids) as i (id)
-    join public.jobs as j on j.id = i.id
+    join public.jobs as j on j.id = any (array[i.id])
     where l.at >= p_since and l.place >= p_from and l.place < p_end),
   cells as (
     select s.workspace_id, m.minutes, date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,

@@ -16,3 +16,18 @@ grant execute on function queue.follow, queue.show_guest_session, queue.show_gue
   queue.show_guest_session_feed
   to anon, authenticated, service_role;
 grant execute on function queue.may_follow to anon, authenticated; -- in policies
+
+-- no function here finds a name by its caller's search path
+do $$
+declare
+  v_one regprocedure;
+begin
+  for v_one in
+    select p.oid from pg_catalog.pg_proc as p
+    where p.pronamespace = 'queue'::regnamespace and p.prokind = 'f'
+      and not exists (select from unnest(p.proconfig) as c where c like 'search_path=%')
+  loop
+    execute format('alter function %s set search_path = %L', v_one, '');
+  end loop;
+end;
+$$;

@@ -165,7 +165,7 @@ LINTS = {
     "table without row level security": f"select c.oid::regclass from pg_class c where c.relkind = 'r' and not c.relrowsecurity and c.relnamespace {OURS}",
     "what the Data API shows without a comment": "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosrc like '%queue.%' and obj_description(p.oid, 'pg_proc') is null",
     "foreign key without an index": "select conrelid::regclass from pg_constraint k where contype = 'f' and connamespace in ('public'::regnamespace, 'queue'::regnamespace) and not exists (select from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
-    "planner switch below a public function": f"select p.oid::regprocedure from pg_proc p where p.pronamespace = 'queue'::regnamespace and exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache|jit)') and p.pronamespace {OURS}",
+    "planner switch below a public function": "select p.oid::regprocedure from pg_proc p where p.pronamespace = 'queue'::regnamespace and p.prorettype <> 'trigger'::regtype and exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache|jit)') and not has_function_privilege('anon', p.oid, 'execute')",
     "function of more than 80 lines": "select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace) and array_length(string_to_array(p.prosrc, E'\\n'), 1) > 82",
 }  # fmt: skip
 
