@@ -99,6 +99,7 @@ create table queue.job_types (
   schema_version integer not null default 1,
   payload_schema jsonb,
   tagged_by text[] not null default '{}', -- payload fields whose values become tags
+  live text not null default 'full', -- states: nothing to a job's own topic; off: no message at all
   run_p95_ms real, -- of recent runs; null before twenty
   source text, -- module:function of its processor
   description text,

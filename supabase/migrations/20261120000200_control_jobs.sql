@@ -111,6 +111,9 @@ begin
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
   elsif new.priority not between 0 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'priority must be between 0 and 1000', 'priority');
+  elsif new.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
+    perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999',
+      'scheduled_for');
   else
     new.ord := queue.ord_of(new.priority, coalesce(new.scheduled_for, new.created_at));
   end if;

@@ -62,13 +62,13 @@ begin
 end;
 $$;
 
--- Whether so many messages may go now; counts them if so. Progress and logs may use half of a second's budget, states
--- three quarters, and announcements all of it. What a transaction sends arrives at its end, all at once, so it may send
--- no more than a second holds.
-create function queue.may_send(p_cost bigint, p_is_minor boolean) returns boolean
+-- Whether so many messages may go now; counts them if so. p_eighths: of a second's budget, what these may use: progress
+-- and logs four, states that no one said to follow five, those that someone follows six; announcements may use all. What
+-- a transaction sends arrives at its end, all at once, so it may send no more than a second holds.
+create function queue.may_send(p_cost bigint, p_eighths integer) returns boolean
 language plpgsql as $$
 declare
-  v_budget constant integer := queue.message_budget() * case when p_is_minor then 2 else 3 end / 4;
+  v_budget constant integer := queue.message_budget() * p_eighths / 8;
   v_sent constant bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
   v_second record;
   v_counted bigint;
@@ -153,11 +153,11 @@ $$;
 -- they count with their deliveries. False when the budget does not reach. A failure only warns: what matters can also
 -- be read.
 create function queue.send_messages(
-  p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean, p_cost bigint
+  p_topics text[], p_events text[], p_payloads jsonb[], p_eighths integer, p_cost bigint
 ) returns boolean
 language plpgsql as $$
 begin
-  if not queue.may_send(p_cost, p_is_minor) then
+  if not queue.may_send(p_cost, p_eighths) then
     return false;
   end if;
   insert into realtime.messages (id, topic, extension, event, payload, private)
@@ -167,6 +167,23 @@ begin
 exception when others then
   raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
   return true;
+end;
+$$;
+
+-- Without the events of jobs whose types send nothing; null when none is left.
+create function queue.loud_events(p_events queue.change[]) returns queue.change[]
+language plpgsql stable as $$
+begin
+  return (
+    select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, k.ids, k.seqs)::queue.change
+      order by c.ordinality)
+    from unnest(p_events) with ordinality as c
+    cross join lateral (
+      select array_agg(i.id order by i.n) as ids, array_agg(i.seq order by i.n) as seqs
+      from unnest(c.job_ids, c.seqs) with ordinality as i (id, seq, n)
+      join public.jobs as j on j.id = i.id
+      join queue.job_types as t on t.job_type = j.job_type and t.live <> 'off') as k
+    where k.ids is not null);
 end;
 $$;
 
@@ -180,16 +197,25 @@ declare
   v_message record;
   v_sent boolean;
 begin
+  perform from queue.job_types where live = 'off' limit 1;
+  if found then
+    p_events := queue.loud_events(p_events);
+    if p_events is null then
+      return true;
+    end if;
+  end if;
   perform from queue.followers limit 1;
   if p_is_plain and not found then
     v_message := queue.message_of(p_events, p_now);
     return p_is_minor or queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
-      array[v_message.payload], false, 2); -- a watcher, at least
+      array[v_message.payload], 5, 2); -- a watcher, at least
   end if;
-  select queue.send_messages(array_agg(t.topic), array_agg(m.event), array_agg(m.payload), p_is_minor, (
-      sum(1 + greatest(1, (select count(*) from queue.followers as f where f.topic = t.topic))))::bigint)
+  select queue.send_messages(array_agg(m.topic), array_agg(m.event), array_agg(m.payload),
+    case when p_is_minor then 4 when sum(m.watchers) > 0 then 6 else 5 end, sum(1 + greatest(1, m.watchers))::bigint)
   into v_sent
-  from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as m
+  from (
+    select t.topic, o.event, o.payload, (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
+    from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as o) as m
   having count(*) > 0;
   return coalesce(v_sent, true);
 end;
@@ -307,7 +333,8 @@ begin
       queue.session_workspace(substr(p_topic, 9)) in (select queue.my_workspaces()), false)
     when p_topic ~ ('^workspace:' || c_uuid) then substr(p_topic, 11)::uuid in (select queue.my_workspaces())
     when p_topic ~ ('^job:' || c_uuid) then exists (
-      select from public.jobs as j where j.id = substr(p_topic, 5)::uuid
+      select from public.jobs as j join queue.job_types as t on t.job_type = j.job_type and t.live = 'full'
+      where j.id = substr(p_topic, 5)::uuid -- refused where nothing will come, so that watchers poll
         and (j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
           select from queue.live_guest_session(j.session_id) as s where s.workspace_id = j.workspace_id
             and queue.is_mine(s))))
@@ -336,7 +363,8 @@ begin
   return jsonb_build_object(
     'receivers', (select count(*) from queue.followers as f where f.topic = p_topic), 'again_seconds', 60,
     -- all followers together read fifty times a second; counted no further than where each waits half a minute
-    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0, 'quiet', false);
+    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0,
+    'quiet', exists (select from queue.job_types where live = 'off'));
 end;
 $$;
 
