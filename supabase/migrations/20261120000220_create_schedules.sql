@@ -50,20 +50,39 @@ $$;
 -- The first minute after p_after that a plan names, in local time; null when none comes within nine years: the rarest
 -- date, 29 February, comes within eight.
 create function queue.cron_wall(p_plan jsonb, p_after timestamp) returns timestamp
-language sql immutable as $$
-  select d.day + make_time(h.value::text::integer, m.value::text::integer, 0)
-  from (
-    select n.day from (select p_after::date + n as day from generate_series(0, 3294) as n) as n
-    cross join lateral (select p_plan -> 'days' @> to_jsonb(extract(day from n.day)) as in_month,
-      p_plan -> 'weekdays' @> to_jsonb(extract(dow from n.day))
-        or p_plan -> 'weekdays' @> to_jsonb(extract(isodow from n.day)) as in_week) as f
-    where p_plan -> 'months' @> to_jsonb(extract(month from n.day))
-      and case when (p_plan -> 'either')::boolean then f.in_month or f.in_week else f.in_month and f.in_week end
-    order by n.day limit 2) as d
-  cross join jsonb_array_elements(p_plan -> 'hours') as h
-  cross join jsonb_array_elements(p_plan -> 'minutes') as m
-  where d.day + make_time(h.value::text::integer, m.value::text::integer, 0) > p_after
-  order by 1 limit 1
+language plpgsql immutable as $$
+declare
+  v_day date := p_after::date;
+  v_hour integer := extract(hour from p_after);
+  v_minute integer;
+  v_in_month boolean;
+  v_in_week boolean;
+begin
+  if p_plan -> 'hours' @> to_jsonb(v_hour) then
+    v_minute := (select min(m::integer) from jsonb_array_elements_text(p_plan -> 'minutes') as m
+      where m::integer > extract(minute from p_after));
+  end if;
+  for v_nth in 0..3294 loop
+    v_in_month := p_plan -> 'days' @> to_jsonb(extract(day from v_day));
+    v_in_week := p_plan -> 'weekdays' @> any (array[to_jsonb(extract(dow from v_day)),
+      to_jsonb(extract(isodow from v_day))]);
+    if p_plan -> 'months' @> to_jsonb(extract(month from v_day))
+        and (v_in_month and v_in_week or (p_plan -> 'either')::boolean and (v_in_month or v_in_week)) then
+      if v_minute is null then
+        v_minute := p_plan #> '{minutes,0}';
+        v_hour := (select min(h::integer) from jsonb_array_elements_text(p_plan -> 'hours') as h
+          where h::integer > v_hour);
+      end if;
+      if v_hour is not null then
+        return v_day + make_time(v_hour, v_minute, 0);
+      end if;
+    end if;
+    v_day := v_day + 1;
+    v_hour := -1;
+    v_minute := null;
+  end loop;
+  return null;
+end;
 $$;
 
 -- The first instant after p_after at which the masks match; null when none comes within nine years. A time on the wall
@@ -73,11 +92,18 @@ create function queue.cron_after(p_plan jsonb, p_timezone text, p_after timestam
 language plpgsql stable as $$
 declare
   v_every_hour constant boolean := p_plan -> 'every_hour';
-  v_wall timestamp := (p_after at time zone p_timezone) - interval '2 hours';
+  v_wall timestamp := queue.cron_wall(p_plan, p_after at time zone p_timezone);
+  v_next timestamptz := v_wall at time zone p_timezone;
   v_instants timestamptz[];
   v_one timestamptz;
-  v_next timestamptz;
 begin
+  if v_next is null or (select count(distinct (p_at at time zone p_timezone) - (p_at at time zone 'UTC')) = 1
+      from unnest(array[p_after - interval '4 hours', p_after + interval '4 hours', v_next - interval '4 hours',
+        v_next + interval '4 hours']) as p_at) then
+    return v_next; -- no clock changes near either
+  end if;
+  v_wall := (p_after at time zone p_timezone) - interval '2 hours';
+  v_next := null;
   loop
     v_wall := queue.cron_wall(p_plan, v_wall);
     exit when v_wall is null or v_next is not null and v_wall > (v_next at time zone p_timezone) + interval '2 hours';

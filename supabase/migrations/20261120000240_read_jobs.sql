@@ -384,7 +384,8 @@ begin
   end if;
   return json_build_object(
     'jobs', (select coalesce(json_agg(queue.listed_json(j) order by f.n), '[]')
-      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n) join public.jobs as j on j.id = any (array[f.id])),
+      from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
+      join public.jobs as j on j.id = any (array[f.id])),
     'next', (select json_build_object('created_at', j.created_at, 'id', j.id) from public.jobs as j
       where j.id = v_found.place));
 exception
@@ -614,7 +615,7 @@ comment on function public.job_trace is
   'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 jobs of six levels.';
 
 create function public.search_logs(
-  p_workspace_id uuid default null, p_filter jsonb default '{}', p_before bigint default 9223372036854775807,
+  p_workspace_id uuid default null, p_filter jsonb default '{}', p_before bigint default null,
   p_limit integer default 100
 ) returns jsonb
 language plpgsql stable
@@ -629,14 +630,15 @@ declare
   f constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_levels constant text[] := case f ->> 'level' when 'info' then '{info,warning,error}'
     when 'warning' then '{warning,error}' when 'error' then '{error}' else '{debug,info,warning,error}' end;
+  v_before constant bigint := coalesce(p_before, 9223372036854775807);
   v_ids bigint[];
 begin
   perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   perform queue.check_names(f, array['search', 'level', 'job_type', 'job_id', 'since', 'until'], 'filter');
   v_ids := case when p_workspace_id is null
-    then array(select l.id from public.job_logs as l where l.id < p_before order by l.id desc limit v_most)
-    else array(select l.id from public.job_logs as l where l.workspace_id = p_workspace_id and l.id < p_before
+    then array(select l.id from public.job_logs as l where l.id < v_before order by l.id desc limit v_most)
+    else array(select l.id from public.job_logs as l where l.workspace_id = p_workspace_id and l.id < v_before
       order by l.workspace_id desc, l.id desc limit v_most) end;
   return (
     with found as (

@@ -16,27 +16,13 @@ create index stats_by_time on queue.stats (minutes, at, job_type);
 
 insert into queue.tasks (name, place, every) values ('statistics', 60, '5 seconds');
 
-create function queue.bucket_of(p_ms double precision) returns integer
-language plpgsql immutable as $$
-begin
-  return least(120, floor(ln(greatest(0, p_ms) + 1) / ln(1.25)));
-end;
+-- The sum of histograms {bucket: jobs}; null of none.
+create function queue.sum_histograms(p_all jsonb[]) returns jsonb
+language sql immutable as $$
+  select jsonb_object_agg(b.key, b.jobs)
+  from (select e.key, sum(e.value::bigint) as jobs
+    from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b
 $$;
-
-create function queue.add_histograms(p_one jsonb, p_other jsonb) returns jsonb
-language plpgsql immutable as $$
-begin
-  if p_one is null or p_other is null then
-    return coalesce(p_one, p_other);
-  end if;
-  return (
-    select jsonb_object_agg(b.key, b.jobs)
-    from (select u.key, sum(u.value::bigint) as jobs
-      from (select * from jsonb_each_text(p_one) union all select * from jsonb_each_text(p_other)) as u
-      group by 1) as b);
-end;
-$$;
-create aggregate queue.sum_histogram(jsonb) (sfunc = queue.add_histograms, stype = jsonb);
 
 -- Percentiles of a histogram, each within about 12 %.
 create function queue.percentiles(p_buckets jsonb) returns jsonb
@@ -56,8 +42,10 @@ create function queue.fold_feed(p_from xid8, p_end xid8, p_since timestamptz) re
 language sql as $$
   with ended as materialized (
     select l.at, l.workspace_id, j.job_type, k.outcome,
-      case when k.outcome in ('completed', 'failed') then queue.bucket_of(j.queue_ms) end as wait,
-      case when k.outcome in ('completed', 'failed') then queue.bucket_of(j.run_ms) end as run
+      case when k.outcome in ('completed', 'failed')
+        then least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25))) end as wait,
+      case when k.outcome in ('completed', 'failed')
+        then least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25))) end as run
     from queue.feed as l
     join (values ('job.created', 'enqueued'), ('job.completed', 'completed'), ('job.failed', 'failed'),
       ('job.cancelled', 'cancelled'), ('job.retried', 'retry'), ('job.reclaimed', 'lost'), ('job.redriven', 'redriven'))
@@ -71,14 +59,14 @@ language sql as $$
     from ended as s cross join (values (1), (60)) as m (minutes) group by 1, 2, 3, 4, 5, 6, 7),
   sums as (
     select c.workspace_id, c.minutes, c.at, c.job_type, c.outcome, sum(c.jobs) as jobs,
-      queue.sum_histogram(jsonb_build_object(c.wait, c.jobs)) filter (where c.wait is not null) as waits,
-      queue.sum_histogram(jsonb_build_object(c.run, c.jobs)) filter (where c.run is not null) as runs
+      queue.sum_histograms(array_agg(jsonb_build_object(c.wait, c.jobs)) filter (where c.wait is not null)) as waits,
+      queue.sum_histograms(array_agg(jsonb_build_object(c.run, c.jobs)) filter (where c.run is not null)) as runs
     from cells as c group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5),
   stored as (
     insert into queue.stats as s (workspace_id, minutes, at, job_type, outcome, jobs, waits, runs)
     select * from sums
     on conflict (workspace_id, minutes, at, job_type, outcome) do update set jobs = s.jobs + excluded.jobs,
-      waits = queue.add_histograms(s.waits, excluded.waits), runs = queue.add_histograms(s.runs, excluded.runs))
+      waits = queue.sum_histograms(array[s.waits, excluded.waits]), runs = queue.sum_histograms(array[s.runs, excluded.runs]))
   select count(*)::integer from ended
 $$;
 
@@ -130,14 +118,6 @@ begin
 end;
 $$;
 
--- How many jobs of a type ended in a workspace in the last ten minutes.
-create function queue.ended_lately(p_workspace_id uuid, p_job_type text, p_now timestamptz) returns bigint
-language sql stable as $$
-  select sum(s.jobs)::bigint from queue.stats as s
-  where s.workspace_id = p_workspace_id and s.minutes = 1 and s.at > p_now - interval '10 minutes'
-    and s.job_type = p_job_type and s.outcome in ('completed', 'failed')
-$$;
-
 create function queue.outcome_counts(p_lines queue.stats[]) returns jsonb
 language sql immutable as $$
   select jsonb_object_agg(k.name, coalesce(n.jobs, 0))
@@ -155,8 +135,8 @@ language sql stable as $$
       / nullif((n.counts ->> 'completed')::numeric + (n.counts ->> 'failed')::numeric, 0), 4),
     'run', queue.percentiles(n.runs), 'queue', queue.percentiles(n.waits))
   from (
-    select s.job_type, queue.outcome_counts(array_agg(s)) as counts, queue.sum_histogram(s.runs) as runs,
-      queue.sum_histogram(s.waits) as waits
+    select s.job_type, queue.outcome_counts(array_agg(s)) as counts, queue.sum_histograms(array_agg(s.runs)) as runs,
+      queue.sum_histograms(array_agg(s.waits)) as waits
     from queue.stat_lines(p_workspace_id, p_since, p_now) as s group by 1) as n
 $$;
 
@@ -368,8 +348,8 @@ begin
           order by p.at, p.job_type), '[]')
       from (
         select date_bin(v_step, s.at, v_since) as at, s.job_type, queue.outcome_counts(array_agg(s)) as counts,
-          queue.percentiles(queue.sum_histogram(s.waits)) as waits,
-          queue.percentiles(queue.sum_histogram(s.runs)) as runs
+          queue.percentiles(queue.sum_histograms(array_agg(s.waits))) as waits,
+          queue.percentiles(queue.sum_histograms(array_agg(s.runs))) as runs
         from queue.stat_lines(p_workspace_id, v_since, v_now) as s
         where p_internal or not exists (
           select from queue.job_types as t where t.job_type = s.job_type and t.internal)

@@ -73,7 +73,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
         "worker_id": ("fence > 0 and %s = 'w1'", ["w1", "w2"]),
         "created_after": ("created_at >= %s", [middle["created_at"]]),
         "finished_before": ("finished_at < %s", [middle["finished_at"]]),
-        "min_run_ms": ("run_ms >= %s::float", [middle["run_ms"]]),
+        "min_run_ms": ("run_ms >= %s::real", [middle["run_ms"]]),
     }
 
     with engine.member(ADA) as ada:
