@@ -10,7 +10,10 @@ language plpgsql immutable as $$
 declare
   v_root constant jsonb := coalesce(p_root, p_schema);
   v_type constant text := jsonb_typeof(p_value);
+  v_others constant jsonb := p_schema -> 'additionalProperties';
   v_wanted text[];
+  v_name text;
+  v_field jsonb;
   v_error text;
 begin
   if p_schema in ('true', '{}') then
@@ -42,12 +45,27 @@ begin
     end if;
   end if;
 
-  return case v_type
-    when 'object' then queue.schema_fields_error(p_schema, p_value, p_path, v_root)
-    when 'array' then queue.schema_items_error(p_schema, p_value, p_path, v_root)
-    when 'string' then case when p_schema ?| array['minLength', 'maxLength', 'pattern', 'format']
-      then queue.schema_text_error(p_schema, p_value #>> '{}', p_path) end
-    when 'number' then queue.schema_number_error(p_schema, (p_value #>> '{}')::numeric, p_path) end;
+  if v_type = 'array' then
+    return queue.schema_items_error(p_schema, p_value, p_path, v_root);
+  elsif v_type <> 'object' then
+    return queue.schema_scalar_error(p_schema, v_type, p_value #>> '{}', p_path);
+  end if;
+  for v_name in select * from jsonb_array_elements_text(p_schema -> 'required') loop
+    if not p_value ? v_name then
+      return format('%s.%s is required', p_path, v_name);
+    end if;
+  end loop;
+  for v_name, v_field in select * from jsonb_each(p_value) loop
+    if p_schema -> 'properties' ? v_name then
+      v_error := queue.schema_error(p_schema -> 'properties' -> v_name, v_field, p_path || '.' || v_name, v_root);
+    elsif v_others = 'false' then
+      v_error := format('%s.%s is not a known field', p_path, left(v_name, 80));
+    elsif jsonb_typeof(v_others) = 'object' then
+      v_error := queue.schema_error(v_others, v_field, p_path || '.' || v_name, v_root);
+    end if;
+    exit when v_error is not null;
+  end loop;
+  return v_error;
 end;
 $$;
 
@@ -77,33 +95,6 @@ begin
 end;
 $$;
 
-create function queue.schema_fields_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable as $$
-declare
-  v_others constant jsonb := p_schema -> 'additionalProperties';
-  v_name text;
-  v_field jsonb;
-  v_error text;
-begin
-  for v_name in select * from jsonb_array_elements_text(p_schema -> 'required') loop
-    if not p_value ? v_name then
-      return format('%s.%s is required', p_path, v_name);
-    end if;
-  end loop;
-  for v_name, v_field in select * from jsonb_each(p_value) loop
-    if p_schema -> 'properties' ? v_name then
-      v_error := queue.schema_error(p_schema -> 'properties' -> v_name, v_field, p_path || '.' || v_name, p_root);
-    elsif v_others = 'false' then
-      v_error := format('%s.%s is not a known field', p_path, left(v_name, 80));
-    elsif jsonb_typeof(v_others) = 'object' then
-      v_error := queue.schema_error(v_others, v_field, p_path || '.' || v_name, p_root);
-    end if;
-    exit when v_error is not null;
-  end loop;
-  return v_error;
-end;
-$$;
-
 create function queue.schema_items_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
 language plpgsql immutable as $$
 declare
@@ -126,36 +117,32 @@ begin
 end;
 $$;
 
-create function queue.schema_text_error(p_schema jsonb, p_value text, p_path text) returns text
+create function queue.schema_scalar_error(p_schema jsonb, p_type text, p_text text, p_path text) returns text
 language plpgsql immutable as $$
+declare
+  v_number constant numeric := case p_type when 'number' then p_text end;
 begin
   return case
-    when char_length(p_value) < (p_schema ->> 'minLength')::numeric
+    when v_number < (p_schema ->> 'minimum')::numeric
+      then format('%s must be at least %s', p_path, p_schema ->> 'minimum')
+    when v_number > (p_schema ->> 'maximum')::numeric
+      then format('%s must be at most %s', p_path, p_schema ->> 'maximum')
+    when v_number <= (p_schema ->> 'exclusiveMinimum')::numeric
+      then format('%s must be greater than %s', p_path, p_schema ->> 'exclusiveMinimum')
+    when v_number >= (p_schema ->> 'exclusiveMaximum')::numeric
+      then format('%s must be less than %s', p_path, p_schema ->> 'exclusiveMaximum')
+    when p_type <> 'string' then null
+    when char_length(p_text) < (p_schema ->> 'minLength')::numeric
       then format('%s must have at least %s characters', p_path, p_schema ->> 'minLength')
-    when char_length(p_value) > (p_schema ->> 'maxLength')::numeric
+    when char_length(p_text) > (p_schema ->> 'maxLength')::numeric
       then format('%s must have at most %s characters', p_path, p_schema ->> 'maxLength')
-    when p_schema ? 'pattern' and p_value !~ (p_schema ->> 'pattern')
+    when p_schema ? 'pattern' and p_text !~ (p_schema ->> 'pattern')
       then format('%s must match %s', p_path, p_schema ->> 'pattern')
-    when p_schema ->> 'format' = 'uuid' and p_value !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$'
+    when p_schema ->> 'format' = 'uuid' and p_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$'
       then format('%s must be a UUID', p_path)
     when p_schema ->> 'format' = 'date-time'
-        and p_value !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
+        and p_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
       then format('%s must be an ISO 8601 instant with an offset', p_path) end;
-end;
-$$;
-
-create function queue.schema_number_error(p_schema jsonb, p_value numeric, p_path text) returns text
-language plpgsql immutable as $$
-begin
-  return case
-    when p_value < (p_schema ->> 'minimum')::numeric
-      then format('%s must be at least %s', p_path, p_schema ->> 'minimum')
-    when p_value > (p_schema ->> 'maximum')::numeric
-      then format('%s must be at most %s', p_path, p_schema ->> 'maximum')
-    when p_value <= (p_schema ->> 'exclusiveMinimum')::numeric
-      then format('%s must be greater than %s', p_path, p_schema ->> 'exclusiveMinimum')
-    when p_value >= (p_schema ->> 'exclusiveMaximum')::numeric
-      then format('%s must be less than %s', p_path, p_schema ->> 'exclusiveMaximum') end;
 end;
 $$;
 

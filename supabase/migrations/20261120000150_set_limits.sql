@@ -41,15 +41,6 @@ begin
 end;
 $$;
 
--- Live jobs of a workspace, counted up to p_most.
-create function queue.count_live(p_workspace_id uuid, p_most integer) returns integer
-language plpgsql stable as $$
-begin
-  return (select count(*) from (
-    select from queue.places(p_workspace_id, '{pending,processing,waiting}', p_most) limit p_most) as p);
-end;
-$$;
-
 -- Every way to enqueue calls this with a person's new jobs, after they were added. The quota does not apply to the
 -- service. One above 2,000 is counted every ten seconds at most, so that a backlog does not make each enqueue dearer.
 create function queue.charge_enqueues(p_workspace_id uuid, p_user_id uuid, p_count integer) returns void
@@ -69,7 +60,8 @@ begin
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   end if;
   if v_live is null then
-    v_live := queue.count_live(p_workspace_id, v_max + 1);
+    v_live := (select count(*) from (
+      select from queue.places(p_workspace_id, '{pending,processing,waiting}', v_max + 1) limit v_max + 1) as p);
     if v_max > 2000 and queue.try_lock(v_bucket) then
       insert into queue.buckets (name, tokens, refilled_at) values (v_bucket, v_live, v_now)
       on conflict (name) do update set tokens = excluded.tokens, refilled_at = excluded.refilled_at;

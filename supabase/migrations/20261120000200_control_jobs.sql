@@ -217,26 +217,6 @@ begin
 end;
 $$;
 
--- Give a pending job, whose record the caller holds, another payload, checked as at an enqueue.
-create function queue.change_payload(p_job public.jobs, p_payload jsonb, p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_type constant queue.job_types := queue.type_or_refuse(p_job.job_type);
-  v_problem constant text[] := queue.payload_problem(v_type, p_payload, null);
-begin
-  if v_type.internal and auth.uid() is not null then
-    perform queue.refuse(403, 'forbidden',
-      format('only the platform itself enqueues jobs of the type %s', v_type.job_type), 'job_type');
-  elsif v_problem is not null then
-    perform queue.refuse_problem(v_problem);
-  end if;
-  update public.jobs set payload = p_payload, schema_version = v_type.schema_version,
-    tags = queue.tags_of(v_type.tagged_by, p_payload, queue.given_tags(p_job))
-  where id = p_job.id;
-  perform queue.append_event(array[p_job.id], 'job.edited', '{}', p_now);
-end;
-$$;
-
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
@@ -246,6 +226,8 @@ set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
+  v_type queue.job_types;
+  v_problem text[];
 begin
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_job from public.jobs where id = p_job_id;
@@ -263,8 +245,18 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
-  if p_payload <> 'null' then
-    perform queue.change_payload(v_job, p_payload, v_now);
+  if p_payload <> 'null' then -- checked as at an enqueue
+    v_type := queue.type_or_refuse(v_job.job_type);
+    v_problem := case when v_type.internal and auth.uid() is not null then array['403', 'forbidden',
+        format('only the platform itself enqueues jobs of the type %s', v_type.job_type), 'job_type']
+      else queue.payload_problem(v_type, p_payload, null) end;
+    if v_problem is not null then
+      perform queue.refuse_problem(v_problem);
+    end if;
+    update public.jobs set payload = p_payload, schema_version = v_type.schema_version,
+      tags = queue.tags_of(v_type.tagged_by, p_payload, queue.given_tags(v_job))
+    where id = p_job_id;
+    perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
   perform queue.notify_workers(), queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
@@ -360,31 +352,6 @@ language sql stable as $$
         and f.name = p_from and f.nth = 0), 'infinity'))
 $$;
 
--- Refuse the request of a replay that names what the job does not have.
-create function queue.check_replay(p_job public.jobs, p_request jsonb, p_results jsonb) returns void
-language plpgsql stable as $$
-declare
-  v_from constant text := p_request ->> 'from_step';
-  v_unknown text;
-begin
-  perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
-  if jsonb_typeof(p_results) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'results must be an object', 'results');
-  elsif v_from is not null and not exists (
-      select from queue.steps as s
-      where s.job_id = p_job.id and s.nth = 0 and (s.name = v_from or s.kind = 'graph' and s.value ? v_from)) then
-    perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step');
-  elsif octet_length(p_results::text) > (queue.setting('result_max_bytes'))::integer then
-    perform queue.refuse(413, 'payload_too_large', 'the results are longer than a result may be', 'results');
-  end if;
-  v_unknown := (select r.name from jsonb_object_keys(p_results) as r (name)
-    where r.name not in (select k.name from queue.kept_steps(p_job.id, v_from) as k) limit 1);
-  if v_unknown is not null then
-    perform queue.refuse(400, 'invalid_argument', format('%s is not a step that is kept', v_unknown), 'results');
-  end if;
-end;
-$$;
-
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
@@ -394,11 +361,27 @@ declare
   v_from constant text := p_request ->> 'from_step';
   v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
   v_results constant jsonb := coalesce(nullif(p_request -> 'results', 'null'), '{}');
+  v_problem text[];
   v_made jsonb;
   v_id uuid;
 begin
   perform queue.take_turn(); -- as many steps as its origin has
-  perform queue.check_replay(v_job, p_request, v_results);
+  perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
+  v_problem := case
+    when jsonb_typeof(v_results) <> 'object'
+      then array['400', 'invalid_argument', 'results must be an object', 'results']
+    when v_from is not null and not exists (
+        select from queue.steps as s
+        where s.job_id = p_job_id and s.nth = 0 and (s.name = v_from or s.kind = 'graph' and s.value ? v_from))
+      then array['400', 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step']
+    when octet_length(v_results::text) > (queue.setting('result_max_bytes'))::integer
+      then array['413', 'payload_too_large', 'the results are longer than a result may be', 'results']
+    else (select array['400', 'invalid_argument', format('%s is not a step that is kept', r.name), 'results']
+      from jsonb_object_keys(v_results) as r (name)
+      where r.name not in (select k.name from queue.kept_steps(p_job_id, v_from) as k) limit 1) end;
+  if v_problem is not null then
+    perform queue.refuse_problem(v_problem);
+  end if;
   v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload, v_job.payload),
     jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
       'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,

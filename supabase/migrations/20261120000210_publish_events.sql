@@ -63,8 +63,8 @@ end;
 $$;
 
 -- Whether so many messages may go now; counts them if so. p_eighths: of a second's budget, what these may use: progress
--- and logs four, states that no one said to follow five, those that someone follows six; announcements may use all. What
--- a transaction sends arrives at its end, all at once, so it may send no more than a second holds.
+-- and logs four, states that no one said to follow five, those that someone follows six, announcements all. What a
+-- transaction sends arrives at its end, all at once, so it may send no more than a second holds.
 create function queue.may_send(p_cost bigint, p_eighths integer) returns boolean
 language plpgsql as $$
 declare
@@ -170,23 +170,6 @@ exception when others then
 end;
 $$;
 
--- Without the events of jobs whose types send nothing; null when none is left.
-create function queue.loud_events(p_events queue.change[]) returns queue.change[]
-language plpgsql stable as $$
-begin
-  return (
-    select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, k.ids, k.seqs)::queue.change
-      order by c.ordinality)
-    from unnest(p_events) with ordinality as c
-    cross join lateral (
-      select array_agg(i.id order by i.n) as ids, array_agg(i.seq order by i.n) as seqs
-      from unnest(c.job_ids, c.seqs) with ordinality as i (id, seq, n)
-      join public.jobs as j on j.id = i.id
-      join queue.job_types as t on t.job_type = j.job_type and t.live <> 'off') as k
-    where k.ids is not null);
-end;
-$$;
-
 -- Send events to the topics that are to hear of them; false when the budget does not reach. p_is_plain: one message to
 -- their workspace has all, unless someone follows a session or job.
 create function queue.send_events(
@@ -199,7 +182,16 @@ declare
 begin
   perform from queue.job_types where live = 'off' limit 1;
   if found then
-    p_events := queue.loud_events(p_events);
+    p_events := (
+      select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, k.ids, k.seqs)::queue.change
+        order by c.ordinality)
+      from unnest(p_events) with ordinality as c
+      cross join lateral (
+        select array_agg(i.id order by i.n) as ids, array_agg(i.seq order by i.n) as seqs
+        from unnest(c.job_ids, c.seqs) with ordinality as i (id, seq, n)
+        join public.jobs as j on j.id = i.id
+        join queue.job_types as t on t.job_type = j.job_type and t.live <> 'off') as k
+      where k.ids is not null);
     if p_events is null then
       return true;
     end if;
@@ -461,64 +453,53 @@ end;
 $$;
 
 -- A page of a feed in the order of (place, id). It reads at most 1,000 lines: a page may be short, even empty, and
--- still have a place to continue from, which is null when there is nothing more up to p_until.
-create function queue.feed_page(
-  p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
-  out events jsonb, out places jsonb, out place text
-)
+-- still have more. A workspace's feed has states alone, a session's all but logs.
+create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
-  v_seen constant pg_snapshot := p_cursor ->> 'seen';
+  c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
+  v_cursor constant jsonb := queue.feed_cursor(p_cursor);
+  v_seen constant pg_snapshot := v_cursor ->> 'seen';
+  v_until constant pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
   v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
     and queue.is_service();
-begin
-  with lines as materialized (
-    select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
-    from queue.feed_lines(p_workspace_id, p_session_id,
-      coalesce((p_cursor ->> 'place')::xid8, pg_snapshot_xmin(v_seen)), coalesce((p_cursor ->> 'id')::bigint, 0),
-      pg_snapshot_xmax(p_until), c_lines) as f
-    window w as (order by f.place, f.id)),
-  slice as (select l.* from lines as l where l.before <= p_limit + 1000), -- lines have a thousand events at most
-  found as (
-    select s.place || '.' || s.id as place, s.type, s.data, s.at, i.job_id, i.seq,
-      row_number() over (order by s.n, i.nth) as n
-    from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
-    where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
-      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-      and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, p_until)
-      and (s.id is distinct from (p_cursor ->> 'id')::bigint or i.nth > (
-        select o.nth from unnest(s.job_ids, s.seqs) with ordinality as o (job_id, seq, nth)
-        where o.job_id = (p_cursor ->> 'job_id')::uuid and o.seq = (p_cursor ->> 'seq')::integer))
-    order by n limit p_limit + 1)
-  select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
-      'created_at', f.at) order by f.n) filter (where f.n <= p_limit), '[]'),
-    coalesce(jsonb_agg(f.place order by f.n) filter (where f.n <= p_limit), '[]'),
-    case when count(*) > p_limit then (
-        select concat_ws('~', l.place, l.job_id, l.seq) from found as l where l.n = p_limit)
-      when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
-        select concat_ws('~', s.place || '.' || s.id, s.job_ids[cardinality(s.job_ids)],
-          coalesce(s.seqs[cardinality(s.seqs)], 0))
-        from slice as s order by s.n desc limit 1) end
-  into events, places, place from found as f;
-end;
-$$;
-
-create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
-language plpgsql stable as $$
-declare
-  c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_cursor constant jsonb := queue.feed_cursor(p_cursor);
-  v_until constant pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
   v_page record;
 begin
   if v_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', v_until, 'more', false,
       'reset', true);
   end if;
-  v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until, c_limit);
+  with lines as materialized (
+    select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
+    from queue.feed_lines(p_workspace_id, p_session_id,
+      coalesce((v_cursor ->> 'place')::xid8, pg_snapshot_xmin(v_seen)), coalesce((v_cursor ->> 'id')::bigint, 0),
+      pg_snapshot_xmax(v_until), c_lines) as f
+    window w as (order by f.place, f.id)),
+  slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- lines have a thousand events at most
+  found as (
+    select s.place || '.' || s.id as place, s.type, s.data, s.at, i.job_id, i.seq,
+      row_number() over (order by s.n, i.nth) as n
+    from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
+    where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
+      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+      and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, v_until)
+      and (s.id is distinct from (v_cursor ->> 'id')::bigint or i.nth > (
+        select o.nth from unnest(s.job_ids, s.seqs) with ordinality as o (job_id, seq, nth)
+        where o.job_id = (v_cursor ->> 'job_id')::uuid and o.seq = (v_cursor ->> 'seq')::integer))
+    order by n limit c_limit + 1)
+  select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
+      'created_at', f.at) order by f.n) filter (where f.n <= c_limit), '[]') as events,
+    coalesce(jsonb_agg(f.place order by f.n) filter (where f.n <= c_limit), '[]') as places,
+    case when count(*) > c_limit then (
+        select concat_ws('~', l.place, l.job_id, l.seq) from found as l where l.n = c_limit)
+      when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
+        select concat_ws('~', s.place || '.' || s.id, s.job_ids[cardinality(s.job_ids)],
+          coalesce(s.seqs[cardinality(s.seqs)], 0))
+        from slice as s order by s.n desc limit 1) end as place
+  into v_page from found as f;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null,
     'cursor', case when v_page.place is null then v_until::text
       else concat_ws('~', v_cursor ->> 'seen', v_until, v_page.place) end);

@@ -229,26 +229,6 @@ begin
 end;
 $$;
 
-create function queue.check_schedule(p_schedule jsonb) returns void
-language plpgsql stable as $$
-declare
-  v_problem constant text[] := case
-    when coalesce(char_length(p_schedule ->> 'name'), 0) not between 1 and 200
-      then array['name', 'a schedule needs a name of 1 to 200 characters']
-    when p_schedule ->> 'cron' is null then array['cron', 'a schedule needs a cron expression']
-    when coalesce(p_schedule ->> 'missed', 'once') not in ('skip', 'once', 'all')
-      then array['missed', 'missed must be skip, once or all'] end;
-begin
-  perform queue.check_names(p_schedule,
-    array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled'], 'schedule');
-  if v_problem is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
-  end if;
-  perform queue.check_names(coalesce(p_schedule -> 'options', '{}'), array['queue', 'priority', 'max_attempts',
-    'concurrency_key', 'session_id', 'timeout_seconds', 'unique', 'delay_seconds', 'tags'], 'options');
-end;
-$$;
-
 -- The first run after now, or 400 for an expression or a zone that has none.
 create function queue.first_run(p_cron text, p_timezone text, p_now timestamptz) returns timestamptz
 language plpgsql stable as $$
@@ -280,51 +260,50 @@ language sql as $$
   returning s.*
 $$;
 
--- People switch a schedule that is declared in code on or off, and change nothing else of it.
-create function queue.switch_schedule(p_now queue.schedules, p_schedule jsonb) returns jsonb
-language plpgsql as $$
-declare
-  v_changed text;
-  v_made queue.schedules;
-begin
-  select s.key into v_changed from jsonb_each(p_schedule) as s
-  where s.key not in ('name', 'enabled') and s.value is distinct from to_jsonb(p_now) -> s.key limit 1;
-  if found then
-    perform queue.refuse(409, 'declared_in_code',
-      format('the schedule is declared in code (%s), which alone changes its %s', p_now.source, left(v_changed, 80)),
-      p_now.name);
-  end if;
-  update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled),
-    updated_at = queue.clock(),
-    next_at = case when enabled then next_at else queue.cron_after(plan, timezone, queue.clock()) end
-  where id = p_now.id returning * into v_made;
-  return to_jsonb(v_made) - 'plan';
-end;
-$$;
-
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
 set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
+  v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_problem text[];
   v_made queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id);
   select * into v_made from queue.schedules where workspace_id = p_workspace_id and name = p_schedule ->> 'name'
   for update;
-  if v_made.source is not null then
-    return queue.switch_schedule(v_made, p_schedule);
+  if v_made.source is not null then -- people switch what the code declares, and change nothing else of it
+    if exists (select from jsonb_each(p_schedule) as s
+        where s.key not in ('name', 'enabled') and s.value is distinct from to_jsonb(v_made) -> s.key) then
+      perform queue.refuse(409, 'declared_in_code',
+        format('the schedule is declared in code (%s), which alone changes it', v_made.source), v_made.name);
+    end if;
+    update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled), updated_at = v_now,
+      next_at = case when enabled then next_at else queue.cron_after(plan, timezone, v_now) end
+    where id = v_made.id returning * into v_made;
+    return to_jsonb(v_made) - 'plan';
   end if;
-  perform queue.check_schedule(p_schedule);
+  perform queue.check_names(p_schedule,
+    array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled'], 'schedule');
+  perform queue.check_names(coalesce(p_schedule -> 'options', '{}'), array['queue', 'priority', 'max_attempts',
+    'concurrency_key', 'session_id', 'timeout_seconds', 'unique', 'delay_seconds', 'tags'], 'options');
+  v_problem := case
+    when coalesce(char_length(p_schedule ->> 'name'), 0) not between 1 and 200
+      then array['name', 'a schedule needs a name of 1 to 200 characters']
+    when p_schedule ->> 'cron' is null then array['cron', 'a schedule needs a cron expression']
+    when coalesce(p_schedule ->> 'missed', 'once') not in ('skip', 'once', 'all')
+      then array['missed', 'missed must be skip, once or all'] end;
+  if v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
+  end if;
   perform queue.check_item(p_workspace_id, auth.uid(), coalesce(p_schedule -> 'options', '{}') || jsonb_build_object(
     'job_type', p_schedule -> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}')), '');
   v_made := row(queue.new_id(), p_workspace_id, p_schedule ->> 'name', p_schedule ->> 'cron',
-    queue.cron_parse(p_schedule ->> 'cron'), coalesce(p_schedule ->> 'timezone', 'UTC'), p_schedule ->> 'job_type',
+    queue.cron_parse(p_schedule ->> 'cron'), v_zone, p_schedule ->> 'job_type',
     coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),
     coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true),
-    queue.first_run(p_schedule ->> 'cron', coalesce(p_schedule ->> 'timezone', 'UTC'), v_now),
-    null, null, null, auth.uid(), v_now, v_now, null);
+    queue.first_run(p_schedule ->> 'cron', v_zone, v_now), null, null, null, auth.uid(), v_now, v_now, null);
   return to_jsonb(queue.save_schedule(v_made)) - 'plan';
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then

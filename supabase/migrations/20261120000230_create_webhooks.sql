@@ -36,55 +36,46 @@ values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true)
 on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
 insert into queue.lanes (queue, job_type) values ('default', 'webhook_delivery') on conflict do nothing;
 
--- Enqueue the deliveries of one endpoint for what lies before p_end, some 500 lines of the feed a call.
-create function queue.deliver(p_webhook queue.webhooks, p_end xid8) returns integer
-language plpgsql as $$
-declare
-  v_end xid8;
-  v_items jsonb;
-begin
-  select case when count(*) = 500 and min(f.place) < max(f.place) then max(f.place) else p_end end into v_end
-  from (select l.place from queue.feed as l
-    where l.workspace_id = p_webhook.workspace_id and l.place >= p_webhook.read_to and l.place < p_end
-    order by l.place limit 500) as f;
-  select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery', 'payload', jsonb_build_object(
-      'webhook_id', p_webhook.id, 'job_id', i.job_id, 'seq', i.seq),
-    'concurrency_key', p_webhook.id || ':' || i.job_id) order by l.place, l.id, i.n)
-  into v_items
-  from queue.feed as l
-  cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
-  join public.jobs as j on j.id = any (array[i.job_id])
-  where l.workspace_id = p_webhook.workspace_id and l.place >= p_webhook.read_to and l.place < v_end
-    and case when p_webhook.event_types is null then l.type not in ('job.progress', 'job.log')
-      else l.type = any (p_webhook.event_types) end
-    and j.job_type <> 'webhook_delivery' and (p_webhook.job_types is null or j.job_type = any (p_webhook.job_types));
-  if v_items is not null then
-    perform queue.enqueue(p_webhook.workspace_id, null, v_items, true);
-  end if;
-  update queue.webhooks set read_to = v_end, problem = null where id = p_webhook.id;
-  return coalesce(jsonb_array_length(v_items), 0);
-end;
-$$;
-
--- Maintenance: enqueue the deliveries of every endpoint; one that is refused stops no other.
+-- Maintenance: enqueue deliveries, for each endpoint of some 500 lines of the feed; one that is refused stops no other.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_end constant xid8 := pg_snapshot_xmin(pg_current_snapshot()); -- every line before it is committed
-  v_webhook queue.webhooks;
+  v_last constant xid8 := pg_snapshot_xmin(pg_current_snapshot()); -- every line before it is committed
+  v_hook queue.webhooks;
+  v_end xid8;
+  v_items jsonb;
   v_count integer := 0;
 begin
-  for v_webhook in
+  for v_hook in
     select * from queue.webhooks as w
     where w.enabled and exists (
-      select from queue.feed as l where l.workspace_id = w.workspace_id and l.place >= w.read_to and l.place < v_end)
+      select from queue.feed as l where l.workspace_id = w.workspace_id and l.place >= w.read_to and l.place < v_last)
     order by w.read_to limit 100 for update skip locked
   loop
     exit when clock_timestamp() > p_until;
+    select case when count(*) = 500 and min(f.place) < max(f.place) then max(f.place) else v_last end into v_end
+    from (select l.place from queue.feed as l
+      where l.workspace_id = v_hook.workspace_id and l.place >= v_hook.read_to and l.place < v_last
+      order by l.place limit 500) as f;
+    select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery', 'payload', jsonb_build_object(
+        'webhook_id', v_hook.id, 'job_id', i.job_id, 'seq', i.seq),
+      'concurrency_key', v_hook.id || ':' || i.job_id) order by l.place, l.id, i.n)
+    into v_items
+    from queue.feed as l
+    cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
+    join public.jobs as j on j.id = any (array[i.job_id])
+    where l.workspace_id = v_hook.workspace_id and l.place >= v_hook.read_to and l.place < v_end and i.seq is not null
+      and case when v_hook.event_types is null then l.type not in ('job.progress', 'job.log')
+        else l.type = any (v_hook.event_types) end
+      and j.job_type <> 'webhook_delivery' and (v_hook.job_types is null or j.job_type = any (v_hook.job_types));
     begin
-      v_count := v_count + queue.deliver(v_webhook, v_end);
+      if v_items is not null then
+        perform queue.enqueue(v_hook.workspace_id, null, v_items, true);
+        v_count := v_count + jsonb_array_length(v_items);
+      end if;
+      update queue.webhooks set read_to = v_end, problem = null where id = v_hook.id;
     exception when others then
-      update queue.webhooks set problem = left(sqlerrm, 500) where id = v_webhook.id;
+      update queue.webhooks set problem = left(sqlerrm, 500) where id = v_hook.id;
     end;
   end loop;
   return v_count;
@@ -132,26 +123,6 @@ begin
 end;
 $$;
 
-create function queue.check_webhook(p_webhook jsonb) returns void
-language plpgsql stable as $$
-declare
-  v_problem text[];
-begin
-  perform queue.check_names(p_webhook,
-    array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret'], 'webhook');
-  v_problem := case
-    when p_webhook ->> 'id' is null and p_webhook ->> 'url' is null then array['url', 'url is required']
-    when p_webhook ->> 'id' is null and p_webhook ->> 'sealed_secret' is null
-      then array['sealed_secret', 'sealed_secret is required: the API makes a secret and seals it']
-    when char_length(p_webhook ->> 'sealed_secret') > 4000
-      then array['sealed_secret', 'sealed_secret has at most 4000 characters']
-    when p_webhook ->> 'url' is not null then array['url', queue.url_problem(p_webhook ->> 'url')] end;
-  if v_problem[2] is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
-  end if;
-end;
-$$;
-
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
@@ -160,12 +131,23 @@ declare
   v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
   v_new constant text := p_webhook ->> 'sealed_secret';
   v_on boolean;
+  v_problem text[];
   v_events constant text[] := queue.names_of(p_webhook, 'event_types', '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$');
   v_types constant text[] := queue.names_of(p_webhook, 'job_types', '');
   v_made queue.webhooks;
 begin
   perform queue.may_manage(p_workspace_id);
-  perform queue.check_webhook(p_webhook);
+  perform queue.check_names(p_webhook,
+    array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret'], 'webhook');
+  v_problem := case
+    when v_id is null and p_webhook ->> 'url' is null then array['url', 'url is required']
+    when v_id is null and v_new is null
+      then array['sealed_secret', 'sealed_secret is required: the API makes a secret and seals it']
+    when char_length(v_new) > 4000 then array['sealed_secret', 'sealed_secret has at most 4000 characters']
+    when p_webhook ->> 'url' is not null then array['url', queue.url_problem(p_webhook ->> 'url')] end;
+  if v_problem[2] is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
+  end if;
   v_on := p_webhook ->> 'enabled';
   if v_id is null then
     insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled,

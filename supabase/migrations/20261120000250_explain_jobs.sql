@@ -4,17 +4,6 @@ create function queue.utc(p_at timestamptz) returns text
 language sql immutable
 as $$ select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') $$;
 
--- A job's error as part of a sentence: on one line, the first 300 characters.
-create function queue.shown_error(p_job public.jobs) returns text
-language plpgsql immutable as $$
-declare
-  v_line constant text
-    := btrim(regexp_replace(queue.error_line(p_job.error_message, p_job.error_data), '\s+', ' ', 'g'));
-begin
-  return left(v_line, 300) || case when length(v_line) > 300 then '…' else '' end;
-end;
-$$;
-
 -- The latest run of each worker that is alive: it was seen within three minutes, within 90 seconds where the run has
 -- ended, or it holds a lease that has not expired.
 create function queue.alive_runs(p_now timestamptz) returns setof queue.ticks
@@ -74,95 +63,82 @@ language sql stable rows 1 as $$
   order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
 $$;
 
-create function queue.explain_pause(p_job public.jobs) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('reason', p.kind || '_paused',
-    'sentence', format('%s been paused since %s%s.', case p.kind
-        when 'type' then format('The job type %s has', p_job.job_type) when 'workspace' then 'The workspace has'
-        when 'queue' then format('The queue %s has', p.name)
-        else format('The job type %s has, in this workspace,', p_job.job_type) end,
-      queue.utc(p.paused_at), coalesce(': ' || p.reason, '')),
-    'command', case p.kind when 'workspace' then 'minutehand resume workspace ' || p_job.workspace_id
-      when 'queue' then 'minutehand resume queue ' || p.name
-      when 'type' then 'minutehand resume type ' || p_job.job_type end,
-    'data', jsonb_build_object('paused_at', p.paused_at, 'paused_by', p.paused_by, 'pause_reason', p.reason))
-  from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) as p limit 1
-$$;
-
--- That no worker runs, or none that serves the job; null where one does.
-create function queue.explain_workers(p_job public.jobs, p_now timestamptz) returns jsonb
+-- What keeps a ready job from starting, whatever waits beside it: a pause, no worker, or none that serves it.
+create function queue.explain_stop(p_job public.jobs, p_type queue.job_types, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
+  v_pause queue.pauses;
   v_seen timestamptz;
 begin
-  if not exists (select from queue.alive_runs(p_now)) then
-    select max(seen_at) into v_seen from (select seen_at from queue.ticks order by started_at desc limit 100) as t;
-    return jsonb_build_object('reason', 'no_worker',
+  select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
+  if found then
+    return jsonb_build_object('reason', v_pause.kind || '_paused',
+      'sentence', format('%s been paused since %s%s.', case v_pause.kind
+          when 'type' then format('The job type %s has', p_job.job_type) when 'workspace' then 'The workspace has'
+          when 'queue' then format('The queue %s has', v_pause.name)
+          else format('The job type %s has, in this workspace,', p_job.job_type) end,
+        queue.utc(v_pause.paused_at), coalesce(': ' || v_pause.reason, '')),
+      'command', 'minutehand resume ' || nullif(v_pause.kind, 'workspace_type') || ' ' || v_pause.name,
+      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
+        'pause_reason', v_pause.reason));
+  elsif not exists (select from queue.alive_runs(p_now)) then
+    v_seen := (select max(seen_at) from (select seen_at from queue.ticks order by started_at desc limit 100) as t);
+    return jsonb_build_object('reason', 'no_worker', 'command', 'minutehand doctor --only schedule',
       'sentence', case when v_seen is null then 'No worker has ever been seen.'
         else format('No worker has been seen for %s minutes.', floor(extract(epoch from p_now - v_seen) / 60)) end,
-      'command', 'minutehand doctor --only schedule', 'data', jsonb_build_object('last_seen_at', v_seen));
+      'data', jsonb_build_object('last_seen_at', v_seen));
   elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
-    return (
-      select jsonb_build_object('reason', 'no_processor',
-        'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s', p_job.job_type,
-          p_job.queue, ' Its last registration was refused: ' || t.refusal || '.'),
-        'command', 'minutehand types ' || p_job.job_type,
-        'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue,
-          'registered_at', t.registered_at, 'refusal', t.refusal))
-      from queue.job_types as t where t.job_type = p_job.job_type);
+    return jsonb_build_object('reason', 'no_processor', 'command', 'minutehand types ' || p_job.job_type,
+      'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s', p_job.job_type,
+        p_job.queue, ' Its last registration was refused: ' || p_type.refusal || '.'),
+      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue,
+        'registered_at', p_type.registered_at, 'refusal', p_type.refusal));
   end if;
   return null;
 end;
 $$;
 
--- The narrowest limit of concurrency that is used up for a ready job; null for none.
-create function queue.explain_concurrency(p_job public.jobs, p_type queue.job_types) returns jsonb
-language sql stable as $$
-  with held as materialized (
-    select l.workspace_id, n.job_type from queue.leases as l join queue.lanes as n on n.lane = l.lane),
-  limits as (
+-- The narrowest limit that is used up for a ready job; null for none.
+create function queue.explain_limits(p_job public.jobs, p_type queue.job_types, p_now timestamptz) returns jsonb
+language plpgsql stable as $$
+declare
+  v_rate constant double precision := p_type.rate_limit / p_type.rate_per_seconds;
+  v_full record;
+  v_free_at timestamptz;
+begin
+  select l.* into v_full from (
     select 1 as place, 'key_limit' as reason, 'of the key ' || p_job.concurrency_key as scope,
       p_type.key_concurrency as most, count(*) as running
     from queue.gated as g
     where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type and g.key = p_job.concurrency_key
       and g.admitted and g.job_id <> p_job.id
     union all
-    select 2, 'workspace_type_limit', format('of %s in this workspace', p_job.job_type),
-      p_type.workspace_concurrency, count(*)
-    from held as h where h.job_type = p_job.job_type and h.workspace_id = p_job.workspace_id
-    union all
-    select 3, 'workspace_limit', 'of the workspace',
-      (select t.running_max from queue.tenant_limits as t where t.workspace_id = p_job.workspace_id), count(*)
-    from held as h where h.workspace_id = p_job.workspace_id
-    union all
-    select 4, 'type_limit', 'of the job type ' || p_job.job_type, p_type.max_concurrency, count(*)
-    from held as h where h.job_type = p_job.job_type)
-  select jsonb_build_object('reason', l.reason,
-    'sentence', format('The concurrency limit %s is used up: %s of %s run.', l.scope, l.running, l.most),
-    'data', jsonb_build_object('running', l.running, 'limit', l.most))
-  from limits as l where l.running >= l.most order by l.place limit 1
-$$;
-
-create function queue.explain_rate(p_job public.jobs, p_type queue.job_types, p_now timestamptz) returns jsonb
-language plpgsql stable as $$
-declare
-  v_rate constant double precision := p_type.rate_limit / p_type.rate_per_seconds;
-  v_tokens double precision;
-  v_free_at timestamptz;
-begin
-  select b.tokens + extract(epoch from p_now - b.refilled_at) * v_rate into v_tokens from queue.buckets as b
+    select s.place, s.reason, s.scope, s.most, (
+      select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane
+      where (s.is_of_type is false or n.job_type = p_job.job_type)
+        and (s.reason = 'type_limit' or l.workspace_id = p_job.workspace_id))
+    from (values
+      (2, 'workspace_type_limit', format('of %s in this workspace', p_job.job_type), p_type.workspace_concurrency,
+        true),
+      (3, 'workspace_limit', 'of the workspace',
+        (select t.running_max from queue.tenant_limits as t where t.workspace_id = p_job.workspace_id), false),
+      (4, 'type_limit', 'of the job type ' || p_job.job_type, p_type.max_concurrency, true))
+      as s (place, reason, scope, most, is_of_type) where s.most is not null) as l
+  where l.running >= l.most order by l.place limit 1;
+  if found then
+    return jsonb_build_object('reason', v_full.reason,
+      'sentence', format('The concurrency limit %s is used up: %s of %s run.', v_full.scope, v_full.running,
+        v_full.most), 'data', jsonb_build_object('running', v_full.running, 'limit', v_full.most));
+  end if;
+  select b.refilled_at + make_interval(secs => (1 - b.tokens) / v_rate) into v_free_at from queue.buckets as b
   where b.name = case when p_type.rate_per_key
     then format('k:%s/%s/%s', p_job.workspace_id, p_job.job_type, coalesce(p_job.concurrency_key, ''))
     else 'r:' || p_job.job_type end;
-  if v_rate is null or v_tokens is null or v_tokens >= 1 then
-    return null;
-  end if;
-  v_free_at := p_now + make_interval(secs => (1 - v_tokens) / v_rate);
-  return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
+  return case when v_free_at > p_now then jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
     'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free at %s.',
       p_type.rate_limit, p_type.rate_per_seconds, queue.utc(v_free_at)),
     'data', jsonb_build_object('limit', p_type.rate_limit, 'per_seconds', p_type.rate_per_seconds,
-      'per_key', p_type.rate_per_key, 'refilled_at', v_free_at));
+      'per_key', p_type.rate_per_key, 'refilled_at', v_free_at)) end;
 end;
 $$;
 
@@ -206,19 +182,7 @@ begin
 end;
 $$;
 
-create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable as $$
-declare
-  v_type queue.job_types;
-begin
-  select * into v_type from queue.job_types where job_type = p_job.job_type;
-  return coalesce(queue.explain_pause(p_job), queue.explain_workers(p_job, p_now),
-    queue.explain_concurrency(p_job, v_type), queue.explain_rate(p_job, v_type, p_now),
-    queue.explain_line(p_job, p_now));
-end;
-$$;
-
-create function queue.explain_end(p_job public.jobs) returns jsonb
+create function queue.explain_end(p_job public.jobs, p_error text) returns jsonb
 language plpgsql stable as $$
 begin
   return jsonb_build_object('reason', p_job.status,
@@ -227,9 +191,9 @@ begin
       when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(p_job.finished_at), case
         when p_job.error_data ->> 'reason' = 'parent_ended' then ' because its parent ended'
         when p_job.error_data ->> 'type' = 'Cancelled' then coalesce(': ' || p_job.error_message, '') else '' end)
-      else format('It failed at %s %s: %s', queue.utc(p_job.finished_at), case
-        when p_job.max_attempts = 1 then 'on its only attempt'
-        else format('after %s of %s attempts', p_job.attempts, p_job.max_attempts) end, queue.shown_error(p_job)) end,
+      else format('It failed at %s %s: %s', queue.utc(p_job.finished_at), case p_job.max_attempts
+        when 1 then 'on its only attempt'
+        else format('after %s of %s attempts', p_job.attempts, p_job.max_attempts) end, p_error) end,
     'command', case when p_job.status = 'failed' then 'minutehand retry ' || p_job.id end,
     'child_id', (select c.id from public.jobs as c where c.parent_id = p_job.id and c.status = 'failed'
         and p_job.error_data ->> 'type' like '%ChildrenFailed' order by c.finished_at desc limit 1),
@@ -240,22 +204,21 @@ $$;
 
 create function queue.explain_lease(p_job public.jobs, p_now timestamptz) returns jsonb
 language sql stable as $$
-  select jsonb_build_object(
-    'reason', case when l.expires_at <= p_now then 'lease_expired'
-      when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end,
-    'sentence', case
-      when l.expires_at <= p_now then format(
-        'Its worker %s has not been heard of; the lease expired at %s and the next tick takes it back.',
-        w.worker_id, queue.utc(l.expires_at))
-      when p_job.cancel_requested_at is not null then format(
-        'It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
-        queue.utc(p_job.cancel_requested_at), w.worker_id, queue.utc(l.expires_at))
-      else format('Worker %s has been running it since %s; its lease lasts until %s unless renewed.', w.worker_id,
-        queue.utc(l.leased_at), queue.utc(l.expires_at)) end,
-    'command', case when l.expires_at <= p_now then 'minutehand doctor --only schedule' end,
+  select jsonb_build_object('reason', s.reason,
+    'sentence', format(case s.reason
+      when 'lease_expired' then 'Its worker %1$s has not been heard of; the lease expired at %3$s and the next tick '
+        'takes it back.'
+      when 'cancelling' then 'It was asked to stop at %4$s; worker %1$s learns it with its next report, at the latest '
+        'at %3$s.'
+      else 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless renewed.' end,
+      w.worker_id, queue.utc(l.leased_at), queue.utc(l.expires_at), queue.utc(p_job.cancel_requested_at)),
+    'command', case s.reason when 'lease_expired' then 'minutehand doctor --only schedule' end,
     'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
       'attempt', l.attempt))
-  from queue.leases as l left join queue.workers as w on w.worker = l.worker where l.job_id = p_job.id
+  from queue.leases as l left join queue.workers as w on w.worker = l.worker
+  cross join lateral (select case when l.expires_at <= p_now then 'lease_expired'
+    when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end as reason) as s
+  where l.job_id = p_job.id
 $$;
 
 create function queue.explain_wait(p_job public.jobs) returns jsonb
@@ -287,19 +250,20 @@ begin
 end;
 $$;
 
-create function queue.explain_delay(p_job public.jobs, p_run_at timestamptz, p_now timestamptz) returns jsonb
+create function queue.explain_delay(p_job public.jobs, p_error text, p_run_at timestamptz, p_now timestamptz)
+returns jsonb
 language plpgsql stable as $$
+declare
+  v_reason constant text := case when p_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
+    when p_job.error_message is not null then 'backing_off' else 'snoozed' end;
 begin
-  return jsonb_build_object('estimated_start_at', greatest(p_run_at, p_now),
-    'reason', case when p_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
-      when p_job.error_message is not null then 'backing_off' else 'snoozed' end,
-    'sentence', case
-      when p_run_at <= p_now
-        then format('It has been due since %s and joins the queue with the next tick.', queue.utc(p_run_at))
-      when p_job.next_retry_at is null then format('It is scheduled for %s.', queue.utc(p_run_at))
-      when p_job.error_message is not null then format('Attempt %s of %s failed (%s); it is tried again at %s.',
-        p_job.attempts, p_job.max_attempts, queue.shown_error(p_job), queue.utc(p_run_at))
-      else format('Its processor put it off until %s.', queue.utc(p_run_at)) end,
+  return jsonb_build_object('estimated_start_at', greatest(p_run_at, p_now), 'reason', v_reason,
+    'sentence', format(case v_reason
+      when 'due' then 'It has been due since %1$s and joins the queue with the next tick.'
+      when 'scheduled' then 'It is scheduled for %1$s.'
+      when 'backing_off' then 'Attempt %2$s of %3$s failed (%4$s); it is tried again at %1$s.'
+      else 'Its processor put it off until %1$s.' end,
+      queue.utc(p_run_at), p_job.attempts, p_job.max_attempts, p_error),
     'data', jsonb_build_object('run_at', p_run_at, 'attempts', p_job.attempts, 'max_attempts', p_job.max_attempts,
       'error_message', p_job.error_message, 'error', p_job.error_data));
 end;
@@ -314,21 +278,28 @@ set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_line constant text
+    := btrim(regexp_replace(queue.error_line(v_job.error_message, v_job.error_data), '\s+', ' ', 'g'));
+  v_error constant text := left(v_line, 300) || case when length(v_line) > 300 then '…' else '' end;
+  v_type queue.job_types;
   v_run_at timestamptz;
+  v_found jsonb;
 begin
   select d.run_at into v_run_at from queue.deferred as d
   where d.run_at = coalesce(v_job.next_retry_at, v_job.scheduled_for) and d.job_id = p_job_id;
-  if v_job.status = 'pending' and v_run_at is null then
+  v_found := case
+    when v_job.finished_at is not null then queue.explain_end(v_job, v_error)
+    when v_job.status = 'processing' then queue.explain_lease(v_job, v_now)
+    when v_job.status = 'waiting' then queue.explain_wait(v_job)
+    when v_run_at is not null then queue.explain_delay(v_job, v_error, v_run_at, v_now) end;
+  if v_found is null then
     perform queue.take_turn(); -- its place in the queue is looked for
+    select * into v_type from queue.job_types where job_type = v_job.job_type;
+    v_found := coalesce(queue.explain_stop(v_job, v_type, v_now), queue.explain_limits(v_job, v_type, v_now),
+      queue.explain_line(v_job, v_now));
   end if;
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null, 'command', null,
-      'child_id', null)
-    || case
-      when v_job.finished_at is not null then queue.explain_end(v_job)
-      when v_job.status = 'processing' then queue.explain_lease(v_job, v_now)
-      when v_job.status = 'waiting' then queue.explain_wait(v_job)
-      when v_run_at is not null then queue.explain_delay(v_job, v_run_at, v_now)
-      else queue.explain_ready(v_job, v_now) end;
+    'child_id', null) || v_found;
 end;
 $$;
 comment on function public.explain_job is

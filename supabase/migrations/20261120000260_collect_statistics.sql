@@ -66,7 +66,8 @@ language sql as $$
     insert into queue.stats as s (workspace_id, minutes, at, job_type, outcome, jobs, waits, runs)
     select * from sums
     on conflict (workspace_id, minutes, at, job_type, outcome) do update set jobs = s.jobs + excluded.jobs,
-      waits = queue.sum_histograms(array[s.waits, excluded.waits]), runs = queue.sum_histograms(array[s.runs, excluded.runs]))
+      waits = queue.sum_histograms(array[s.waits, excluded.waits]),
+      runs = queue.sum_histograms(array[s.runs, excluded.runs]))
   select count(*)::integer from ended
 $$;
 
@@ -140,10 +141,10 @@ language sql stable as $$
     from queue.stat_lines(p_workspace_id, p_since, p_now) as s group by 1) as n
 $$;
 
--- Due jobs of a workspace or (null) of all, by tenant and lane and by what keeps them: paused; unserved (workers run,
--- none serves the lane); at_limit; blocked (behind the gate of their key); ready. At most 10,000 in all lanes.
-create function queue.due_jobs(p_workspace_id uuid, p_now timestamptz)
-returns table (job_type text, cause text, ready_at timestamptz, jobs bigint, is_whole boolean)
+-- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none serves the lane);
+-- at_limit; blocked (behind the gate of their key); ready; stalled: ready, and for two minutes nothing was leased or
+-- ran. Unserved types warn and never fail: the rest is well, and restarting it would not help.
+create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
   with lanes as materialized (
     select l.lane, l.job_type, l.queue, queue.unserved(l.job_type, p_now, l.queue) as is_unserved,
@@ -163,35 +164,30 @@ language sql stable as $$
     select g.lane, g.workspace_id, count(*) as jobs from (
       select o.lane, o.workspace_id from queue.gated as o
       where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted limit 10000) as g
-    group by 1, 2)
-  select l.job_type, case
-      when exists (select from queue.pauses_of(l.job_type, l.queue, d.workspace_id)) then 'paused'
-      when l.is_unserved then 'unserved'
-      when l.is_full or exists (select from queue.turns as t where t.lane = d.lane and t.workspace_id = d.workspace_id
-        and t.aside and t.look_at is not null) then 'at_limit'
-      else 'ready' end, d.ready_at, d.jobs, d.is_whole
-  from due as d join lanes as l on l.lane = d.lane
-  union all
-  select l.job_type, 'blocked', null, g.jobs, g.jobs < 10000 from gated as g join lanes as l on l.lane = g.lane
-$$;
-
--- Due jobs by what keeps them, with a verdict for readiness: stalled are ready ones while for two minutes nothing was
--- leased or ran. Unserved types warn and never fail: the rest is well, and restarting it would not help.
-create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
-language sql stable as $$
-  with life as materialized (
+    group by 1, 2),
+  causes_of as (
+    select l.job_type, case
+        when exists (select from queue.pauses_of(l.job_type, l.queue, d.workspace_id)) then 'paused'
+        when l.is_unserved then 'unserved'
+        when l.is_full or exists (select from queue.turns as t where t.lane = d.lane and t.workspace_id = d.workspace_id
+          and t.aside and t.look_at is not null) then 'at_limit'
+        else 'ready' end as cause, d.ready_at, d.jobs, d.is_whole
+    from due as d join lanes as l on l.lane = d.lane
+    union all
+    select l.job_type, 'blocked', null, g.jobs, g.jobs < 10000 from gated as g join lanes as l on l.lane = g.lane),
+  life as materialized (
     select exists (select from queue.leases where expires_at > p_now) as is_running,
       (select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t) as at),
-  due as materialized (
+  held as materialized (
     select d.*, case when d.cause = 'ready' and not l.is_running
         and greatest(d.ready_at, l.at) < p_now - interval '2 minutes' then 'stalled' else d.cause end as why,
       case when d.cause = 'ready' and not l.is_running then greatest(d.ready_at, l.at) end as idle_since
-    from queue.due_jobs(p_workspace_id, p_now) as d cross join life as l),
+    from causes_of as d cross join life as l),
   causes as materialized (
     select k.why, coalesce(sum(d.jobs), 0)::bigint as jobs, extract(epoch from p_now - min(d.ready_at)) as oldest,
-      array(select f.job_type from due as f where f.why = k.why group by 1 order by min(f.ready_at), 1) as types
+      array(select f.job_type from held as f where f.why = k.why group by 1 order by min(f.ready_at), 1) as types
     from unnest(array['ready', 'stalled', 'unserved', 'paused', 'at_limit', 'blocked']) as k (why)
-    left join due as d on d.why = k.why group by 1),
+    left join held as d on d.why = k.why group by 1),
   worst as (
     select c.*, w.words, w.fix, w.n from causes as c join (values
       (1, 'unserved', 'wait: no worker serves', 'deploy the processor; `minutehand types` shows who serves what'),
@@ -202,12 +198,12 @@ language sql stable as $$
     where c.jobs > 0)
   select (select jsonb_object_agg(c.why, jsonb_build_object('jobs', c.jobs, 'oldest_seconds', c.oldest,
         'job_types', to_jsonb(c.types[:20]), 'types', cardinality(c.types))) from causes as c)
-    || jsonb_build_object('jobs', (select coalesce(sum(d.jobs), 0) from due as d),
-      'at_least', (select coalesce(bool_or(not d.is_whole), false) from due as d),
-      'oldest_at', (select min(d.ready_at) from due as d),
-      'oldest_due_seconds', (select extract(epoch from p_now - min(d.ready_at)) from due as d
+    || jsonb_build_object('jobs', (select coalesce(sum(d.jobs), 0) from held as d),
+      'at_least', (select coalesce(bool_or(not d.is_whole), false) from held as d),
+      'oldest_at', (select min(d.ready_at) from held as d),
+      'oldest_due_seconds', (select extract(epoch from p_now - min(d.ready_at)) from held as d
         where d.why not in ('paused', 'unserved')),
-      'stalled_seconds', (select extract(epoch from p_now - min(d.idle_since)) from due as d),
+      'stalled_seconds', (select extract(epoch from p_now - min(d.idle_since)) from held as d),
       'verdict', (select case when bool_or(c.why = 'stalled' and c.oldest > 900) then 'fail'
         when bool_or(c.jobs > 0 and c.why in ('unserved', 'stalled') or c.why = 'ready' and c.jobs >= 10000) then 'warn'
         else 'pass' end from causes as c),

@@ -43,45 +43,36 @@ begin
 end;
 $$;
 
--- The address of the caller, of IPv6 its network /64: what the API signed, else what the gateway saw; unknown where
--- there is none. Nothing that a caller says of itself.
-create function queue.client_address() returns text
-language plpgsql stable as $$
-declare
-  v_headers constant jsonb := nullif(current_setting('request.headers', true), '');
-  v_signed constant text[] := string_to_array(v_headers ->> 'x-minutehand-client', ' ');
-  v_key constant bytea := decode(queue.setting('guest_key') #>> '{}', 'hex');
-  v_address inet;
-begin
-  if cardinality(v_signed) = 3 and v_signed[3] = encode(sha256(v_key || sha256(v_key
-      || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8'))), 'hex')
-    and abs(extract(epoch from queue.clock()) - v_signed[2]::numeric) < 120 then
-    v_address := v_signed[1];
-  else
-    v_address := coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
-      btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))); -- what comes before it is the caller's own word
-  end if;
-  return coalesce(host(case family(v_address) when 6 then network(set_masklen(v_address, 64)) else v_address end),
-    'unknown');
-exception when invalid_text_representation then
-  return 'unknown';
-end;
-$$;
-
--- Count what a guest does in a workspace, or refuse with 429: at most the setting <name>_per_minute from one address.
--- People with an account and the service have other limits, or none. For apps' functions, called last: others wait.
+-- Count what a guest does in a workspace, or refuse with 429: at most the setting <name>_per_minute from one address (of
+-- IPv6 the network /64): what the API signed, else what the gateway saw, nothing that a caller says of itself. People
+-- with an account and the service have other limits, or none. For apps' functions, called last: others wait.
 create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
+  v_headers constant jsonb := nullif(current_setting('request.headers', true), '');
+  v_signed constant text[] := string_to_array(v_headers ->> 'x-minutehand-client', ' ');
+  v_key constant bytea := decode(queue.setting('guest_key') #>> '{}', 'hex');
   v_most constant double precision := queue.setting(p_name || '_per_minute');
+  v_address inet;
   v_tokens double precision;
 begin
   if queue.is_service_role() or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
     return;
   end if;
+  begin
+    v_address := case when v_signed[3] = encode(sha256(v_key || sha256(v_key
+          || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8'))), 'hex')
+        and abs(extract(epoch from v_now) - v_signed[2]::numeric) < 120 then v_signed[1]
+      else coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
+        btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))) end; -- what comes before is the caller's own word
+  exception when invalid_text_representation then
+    v_address := null;
+  end;
   insert into queue.buckets as b (name, tokens, refilled_at)
-  values (format('g:%s/%s/%s', p_name, p_workspace_id, queue.client_address()), v_most - 1, v_now)
+  values (format('g:%s/%s/%s', p_name, p_workspace_id, coalesce(
+    host(case family(v_address) when 6 then network(set_masklen(v_address, 64)) else v_address end), 'unknown')),
+    v_most - 1, v_now)
   on conflict (name) do update set refilled_at = v_now,
     tokens = least(v_most, b.tokens + extract(epoch from v_now - b.refilled_at) * v_most / 60) - 1
   returning b.tokens into v_tokens;
