@@ -25,7 +25,6 @@ GROUPS: dict[str, dict[str, str]] = {
     "Run": {
         "dev": "local:dev",
         "serve": "serve:serve",
-        "mcp": "mcp:mcp",
         "enqueue": "jobs:enqueue",
     },
     "Look": {
@@ -33,21 +32,18 @@ GROUPS: dict[str, dict[str, str]] = {
         "show": "show:show",
         "watch": "watch:watch",
         "logs": "watch:logs",
-        "explain": "jobs:explain",
+        "explain": "show:explain",
         "types": "types:types",
-        "stats": "queues:stats",
-        "top": "top:top",
+        "stats": "stats:stats",
     },
     "Steer": {
         "cancel": "steer:cancel",
         "retry": "steer:retry",
-        "replay": "replay:replay",
-        "edit": "replay:edit",
+        "replay": "steer:replay",
         "answer": "steer:answer",
-        "pause": "queues:pause",
-        "resume": "queues:resume",
+        "pause": "steer:pause",
+        "resume": "steer:resume",
         "schedules": "schedules:app",
-        "workspaces": "workspaces:workspaces",
     },
     "Project": {
         "init": "scaffold:init",
@@ -58,7 +54,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "docs": "docs:docs",
         "token": "tokens:token",
         "package": "deploy:package",
-        "stages": "stages:app",
         "deploy": "deploy:deploy",
     },
 }
