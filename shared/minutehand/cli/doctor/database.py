@@ -8,6 +8,7 @@ from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, wa
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
+from minutehand.queue.errors import read_only_fix
 
 CHECKS = Checks()
 NEEDS = ("DATABASE_URL",)
