@@ -158,7 +158,8 @@ none(
     "publication",
     """select string_agg(wanted, ', '), min(wanted) from unnest('{jobs,job_logs}'::text[]) as wanted
        where not exists (select from pg_publication_tables
-         where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = wanted)
+         where pubname = 'supabase_realtime' and tablename = wanted
+           and schemaname = 'public'::regnamespace::text)
        having count(*) > 0""",
     warn,
     "supabase_realtime lacks {0}",
