@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Run": {
         "dev": "local:dev",
         "serve": "serve:serve",
+        "mcp": "mcp:mcp",
         "enqueue": "jobs:enqueue",
     },
     "Look": {

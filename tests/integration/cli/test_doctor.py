@@ -97,10 +97,6 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
      "alter publication supabase_realtime drop table public.job_logs",
      "alter publication supabase_realtime add table public.job_logs",
      Verdict.WARN, "lacks job_logs", "alter publication"),
-    ("read-only",
-     "alter database postgres set default_transaction_read_only = on",
-     "set default_transaction_read_only = off; alter database postgres reset default_transaction_read_only",
-     Verdict.FAIL, "takes no writes", "read_only"),
 ]  # fmt: skip
 
 
@@ -127,6 +123,18 @@ def test_a_broken_database_is_found(
     assert finding.verdict is verdict, finding
     assert detail in finding.detail, finding
     assert fix in str(finding.fix), finding
+
+
+def test_a_database_that_takes_no_writes_is_found(stack: RunningStack) -> None:
+    """As a hosted project's is when its disk is full."""
+    url = stack.values["DATABASE_URL"]
+    between = "&" if "?" in url else "?"
+    planted = f"{url}{between}options=-c%20default_transaction_read_only%3Don"
+
+    finding = found(stack, "read-only", DATABASE_URL=planted)
+
+    assert finding.verdict is Verdict.FAIL, finding
+    assert "default_transaction_read_only = off" in str(finding.fix)
 
 
 def test_the_report_has_an_exit_code(stack: RunningStack) -> None:

@@ -56,7 +56,7 @@ none(
     "select mode from current_setting('default_transaction_read_only') as mode where mode = 'on'",
     fail,
     "the database takes no writes: the plan's disk is full",
-    "; ".join(read_only_fix()),
+    "; ".join(read_only_fix()).replace("{", "{{").replace("}", "}}"),
     fine="it takes writes",
     after=("postgres",),
 )

@@ -126,7 +126,7 @@ def worker_key(target: Target) -> Finding:
     if days is not None and days < KEY_WARN_DAYS:
         return warn(
             f"it expires in {days:.0f} days, and every worker is refused then",
-            "minutehand token worker --signing-key key.json, then deploy STAGE --secrets-only",
+            "minutehand token worker --signing-key key.json; put it where SUPABASE_WORKER_KEY is",
         )
     if not key and not target.values.get("SUPABASE_JWT_SECRET"):
         return warn("it signs in with a secret key: more rights than needed", fix)

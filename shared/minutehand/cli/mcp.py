@@ -1,0 +1,49 @@
+"""`minutehand mcp`: the jobs for an agent, as tools made from the published document."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.options import verb
+from minutehand.terminal.output import Output
+from minutehand.version import VERSION
+
+
+@verb
+def mcp(
+    output: Output,
+    connection: Connection,
+    *,
+    write: Annotated[
+        bool, typer.Option("--write", help="Tools that change jobs too, as enqueue and cancel.")
+    ] = False,
+) -> None:
+    """Serve the jobs to an agent by the Model Context Protocol, as you; reads alone by default."""
+    try:
+        import httpx
+        from fastmcp import FastMCP
+        from fastmcp.server.providers.openapi import MCPType, RouteMap
+    except ModuleNotFoundError as missing:
+        raise CommandFailed(
+            "fastmcp is not installed", code="missing_extra", fix='pip install "minutehand[mcp]"'
+        ) from missing
+    document = connection.get("/api/openapi.json")
+    allowed = ["GET", "POST", "PUT", "PATCH", "DELETE"] if write else ["GET"]
+    maps = [
+        RouteMap(
+            methods=allowed, pattern=r"^/api/(jobs|types|status|workspaces)", mcp_type=MCPType.TOOL
+        ),
+        RouteMap(mcp_type=MCPType.EXCLUDE),
+    ]
+    client = httpx.AsyncClient(
+        base_url=connection.need("API_URL"),
+        headers={"authorization": f"Bearer {connection.token}"},
+        timeout=30,
+    )
+    server = FastMCP.from_openapi(
+        document, client=client, name="minutehand", route_maps=maps, version=VERSION
+    )
+    server.run("stdio", show_banner=False)
