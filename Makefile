@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help truth lock setup run reset test quick machine weekly mutate check format compatibility bench package dist bench-console screenshots docs
+.PHONY: help truth lock setup run reset test quick machine weekly mutate check format compatibility bench package dist docs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -70,12 +70,11 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(PRETTIER) --check $(SCRIPTS)
 	$(BIN)/python -m pytest -q -n 2 -m lint
 
-# twice: prettier moves markup inside of markup
 format: setup ## Let ruff, eslint and prettier rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	@for round in 1 2; do $(ESLINT) --fix infra shared tests; $(PRETTIER) --write --log-level warn $(SCRIPTS); done
-	$(ESLINT) infra shared tests
+	$(ESLINT) --fix infra shared tests
+	$(PRETTIER) --write --log-level warn $(SCRIPTS)
 
 compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supabase db push`, compare
 	@$(BIN)/python -m infra.release.compatibility $(ARGS)
@@ -98,12 +97,6 @@ docs: setup ## Build the documentation's site into build/docs/site; fails on a d
 
 bench: setup ## Measure the queue beside others in one run; ARGS=instructions, live or age
 	@$(BIN)/python -m infra.bench $(ARGS)
-
-bench-console: setup ## Measure the console in Chromium: first load, long lists, many events
-	@$(BIN)/python -m tests.e2e.console.bench
-
-screenshots: setup ## Take the console's pictures again
-	@$(BIN)/python -m tests.e2e.console.screenshots
 
 package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed
 	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)

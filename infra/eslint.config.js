@@ -2,7 +2,6 @@
 
 import js from "@eslint/js";
 import globals from "globals";
-import markup from "./eslint/markup.js";
 
 export default [
   { ignores: ["**/node_modules/**", "**/vendor/**", "**/*.d.ts"] },
@@ -10,7 +9,6 @@ export default [
   {
     files: ["**/*.js", "**/*.mjs", "**/*.cjs"],
     languageOptions: { ecmaVersion: 2024, globals: { ...globals.browser, ...globals.node } },
-    plugins: { markup },
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: {
       eqeqeq: ["error", "smart"],
@@ -22,7 +20,6 @@ export default [
       "no-self-compare": "error",
       "array-callback-return": "error",
       "consistent-return": "off",
-      "markup/one-element-a-line": "error",
     },
   },
 ];

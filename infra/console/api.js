@@ -86,8 +86,8 @@ export const settings = () => config;
 
 // Start and sign-in ---------------------------------------------------------------------------
 
-/** Read the configuration, make the client, take up a kept session; a guest's page has none. */
-export async function start({ visiting = false } = {}) {
+/** Read the configuration, make the client, take up a kept session. */
+export async function start() {
   const answer = await fetch("/config.json", {
     cache: "no-store",
     signal: AbortSignal.timeout(TIMEOUT_MS),
@@ -99,16 +99,13 @@ export async function start({ visiting = false } = {}) {
     });
   config = await answer.json();
   schema = config.schema ?? "public";
-  hadSession = !visiting && localStorage.getItem(SESSION_KEY) !== null;
+  hadSession = localStorage.getItem(SESSION_KEY) !== null;
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
     db: { schema },
-    auth: visiting
-      ? { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false }
-      : { storageKey: SESSION_KEY, detectSessionInUrl: false },
+    auth: { storageKey: SESSION_KEY, detectSessionInUrl: false },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
   setSchema(client, schema);
-  if (visiting) return;
   isHost = true;
   await takeLink();
   client.auth.onAuthStateChange((event, found) => {
@@ -289,18 +286,17 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the API as the signed-in user, or as the holder of a guest session. A token that was refused is
- * renewed once.
+ * Call the API as the signed-in user. A token that was refused is renewed once.
  *
  * @param {string} method
  * @param {string} path Below the origin, as `/api/jobs`.
  * @param {{body?: object, form?: FormData, query?: object, headers?: object, signal?: AbortSignal,
- *   as?: "json" | "blob", token?: string, guestSession?: string}} [options]
+ *   as?: "json" | "blob", token?: string}} [options]
  */
 export async function request(
   method,
   path,
-  { body, form, query, headers, signal, as = "json", token: given, guestSession } = {},
+  { body, form, query, headers, signal, as = "json", token: given } = {},
 ) {
   const url = new URL(path, apiOrigin);
   for (const [name, value] of Object.entries(query ?? {})) {
@@ -314,9 +310,7 @@ export async function request(
         method,
         headers: {
           ...(body && { "Content-Type": "application/json" }),
-          ...(guestSession
-            ? { "X-Session-Id": guestSession }
-            : { Authorization: `Bearer ${bearer}` }),
+          Authorization: `Bearer ${bearer}`,
           ...headers,
         },
         body: form ?? (body && JSON.stringify(body)),
@@ -327,9 +321,8 @@ export async function request(
       throw unreachable(error);
     }
   };
-  let answer = await send(given ?? (guestSession ? null : await token()));
-  if (answer.status === 401 && !given && !guestSession)
-    answer = await send(await token({ fresh: true }));
+  let answer = await send(given ?? (await token()));
+  if (answer.status === 401 && !given) answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
     const said = await errorBody(answer);
@@ -400,7 +393,7 @@ export const rpc = (name, values = {}, signal = undefined) => {
  *
  * @template {{query: any, body: any, answer: any}} R A line of a `routes.d.ts`.
  * @typedef {{query?: R["query"], body?: R["body"], form?: FormData, headers?: Record<string, string>,
- *   signal?: AbortSignal, guestSession?: string}} CallOptions
+ *   signal?: AbortSignal}} CallOptions
  */
 /**
  * Calls a route of an OpenAPI document, by its method and template; `places` fills the names in braces.
@@ -552,4 +545,3 @@ export async function people(ids) {
   }
   return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
 }
-

@@ -34,7 +34,7 @@ import { notifyFailure, Toasts } from "./parts/toasts.js";
  *   loaded.
  * @typedef {{path: string, label: string, icon: string}} NavLine
  * @typedef {{name?: string, nav: NavLine[], routes: Route[]}} Section
- * @typedef {Section & {guestPages?: Route[]}} App What an app's manifest exports.
+ * @typedef {Section} App What an app's manifest exports.
  */
 
 /** @type {Section} */
@@ -111,36 +111,6 @@ function Console({ apps }) {
 
 const ThemeButton = () =>
   quiet(`Theme: ${useStore(theme)}`, nextTheme, { title: "Switch between system, light and dark" });
-
-/**
- * A page of an app for anyone who has its link: no session, no menu, nothing of a workspace.
- *
- * @param {{apps: App[]}} props
- */
-function AsGuest({ apps }) {
-  const found = match(
-    apps.flatMap((app) => app.guestPages ?? []),
-    useStore(place).path,
-  );
-  return html`<div class="visiting">
-    <header class="visiting-top">
-      <span class="brand"><${Logo} /><span>Minutehand</span></span>
-      <${ThemeButton} />
-    </header>
-    <main id="main" tabindex="-1">
-      ${
-        found
-          ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
-          : html`<div class="page">
-            <h1 tabindex="-1">No such page</h1>
-            <p class="muted">This link is not valid. Ask the sender for a new one.</p>
-          </div>`
-      }
-    </main>
-    <${Confirmations} />
-    <${Toasts} />
-  </div>`;
-}
 
 /**
  * @param {{apps: App[], user: User, workspace: Workspace | null, workspaces: Workspace[]}} props
@@ -365,10 +335,9 @@ async function main() {
   const root = /** @type {HTMLElement} */ (document.getElementById("app"));
   followLinks();
   try {
-    const visiting = location.pathname.startsWith("/guest/");
-    const [apps] = await Promise.all([findApps(), start({ visiting })]);
+    const [apps] = await Promise.all([findApps(), start()]);
     root.textContent = "";
-    render(visiting ? html`<${AsGuest} apps=${apps} />` : html`<${Console} apps=${apps} />`, root);
+    render(html`<${Console} apps=${apps} />`, root);
     if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";

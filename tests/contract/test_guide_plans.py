@@ -202,7 +202,7 @@ def test_4_2_memory(base: str, stack: RunningStack) -> None:
     python = [child for child in children if "python" in child.name()]
 
     def used() -> float:
-        return sum(child.memory_info().rss for child in python if child.is_running()) / 1024**2
+        return float(sum(child.memory_info().rss for child in python)) / 1024**2
 
     in_threads(5, lambda n: list(events(base, create(base, f"Warm {n}")["plan_id"])))
     before = used()
@@ -226,9 +226,11 @@ def test_4_3_scaling(base: str, plans: int) -> None:
 async def test_asynchronous_clients(base: str) -> None:
     """The skeleton of the guide's suite: many streams of one event loop."""
     plans = [create(base, f"Plan {number}")["plan_id"] for number in range(3)]
-    seen = await asyncio.gather(
-        *(asyncio.to_thread(lambda each=each: list(events(base, each))) for each in plans)
-    )
+
+    def follow(plan_id: str) -> list[dict[str, Any]]:
+        return list(events(base, plan_id))
+
+    seen = await asyncio.gather(*(asyncio.to_thread(follow, each) for each in plans))
     assert all(map(is_whole, seen))
 
 

@@ -173,6 +173,7 @@ def test_a_deadline_ends_a_question_too_and_maintenance_is_due_for_it(engine: En
     engine.settle(engine.lease_one(), "waiting", wait=wait)
     engine.maintain()
     engine.advance(31)
+    assert engine.lease_call(1, call=2)["maintenance"] is True
     engine.maintain()
 
     assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"

@@ -199,6 +199,7 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
     log = {"level": "info", "message": "for members"}
     news = {"progress": {"percentage": 5}, "logs": [log]}
     engine.report_all([{**handle(lease), **news} for lease in leases])
+    engine.report(leases[0], logs=[log])
     engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
 
     logged = engine.rows(
@@ -210,7 +211,7 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
     assert told_on(engine, topics[0]) == logged
     assert told_on(engine, topics[1]) == states
     assert told_on(engine, topics[2]) == [each for each in logged if each["type"] != "job.log"]
-    assert len(messages(engine, topics[0])) == 3
+    assert len(messages(engine, topics[0])) == 4
     assert {event["job_id"] for event in told_on(engine, f"workspace:{GLOBEX}")} <= {jobs[1]}
 
 

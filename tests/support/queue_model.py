@@ -60,6 +60,8 @@ class Row:
     expires_at: float = 0.0
     cancel_requested: bool = False
     settled: dict[int, str] = field(default_factory=dict)
+    #: Names of steps that were reported.
+    steps: set[str] = field(default_factory=set)
     #: Log lines by fence.
     lines: dict[int, list[str]] = field(default_factory=dict)
 
@@ -258,6 +260,7 @@ class ModelQueue(WorkerQueue):
             row.expires_at = self._now + row.lease_seconds
             if item.logs:
                 row.keep(item)
+            row.steps |= {step.name for step in item.steps}
             outcome = "cancel" if row.cancel_requested else "ok"
         is_bare = item.progress is None and not item.logs and not item.steps
         self.renewals.append(Renewal(self._now, item.job_id, item.fence, is_bare, outcome))

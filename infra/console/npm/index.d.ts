@@ -2,4 +2,3 @@
 
 export * from "./jobs.js";
 export * from "./jobs/types.js";
-export type { Database, JobInsert, JobUpdate, Minutehand } from "./jobs/database.js";

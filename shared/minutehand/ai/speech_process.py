@@ -7,6 +7,7 @@ and at last the words. Knows nothing of the service, so that it starts in a mome
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 
@@ -16,8 +17,9 @@ NOT_INSTALLED = 3
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent: int) -> int:
-    """Listen, and die with the process that started it."""
+def main(parent: int, seconds: int) -> int:
+    """Listen for so much processor time, and die with the process that started it."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
@@ -41,4 +43,4 @@ def main(parent: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,25 +1,19 @@
-"""`minutehand docs`: the pages, with this project's schemas, a real tenant and job type."""
+"""`minutehand docs`: the pages, with this project's schemas."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from minutehand.docs import JOB_TYPE, PAGES, TENANT, Page, render
+from minutehand.docs import PAGES, Page, render
 from minutehand.install.rewrite import Schemas
-from minutehand.project import Project, Tenancy
-from minutehand.terminal import local_member
-from minutehand.terminal.connection import CommandFailed, load_values
+from minutehand.project import Project
+from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output, headed
 
-TENANTS: dict[Tenancy, str] = {
-    "workspaces": "workspaces",
-    "existing": "your organizations",
-    "personal": "your users, each alone",
-}
 MOST_HITS = 20
 
 
@@ -30,7 +24,7 @@ def docs(
         str | None, typer.Argument(help="A page, or words to find in the pages.")
     ] = None,
 ) -> None:
-    """Print a page with this project's names; without a topic, list the pages."""
+    """Print a page; without a topic, list the pages."""
     if topic is None:
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
@@ -39,20 +33,10 @@ def docs(
     if page is None:
         _find(output, topic)
         return
-    names = _names(Project.find())
-    text = render(
-        page.text,
-        Schemas(names["schema"]),
-        tenant=names["tenant"],
-        job_type=names["job_type"],
-    )
-    if output.answered({**names, "topic": page.topic, "text": text}):
-        return
-    output.note(
-        f"schema {names['schema']}, engine {names['engine_schema']}; "
-        f"tenants are {TENANTS[names['tenancy']]}"
-    )
-    output.text(text)
+    project = Project.find()
+    text = render(page.text, Schemas(project.schema_))
+    if not output.answered({"topic": page.topic, "text": text}):
+        output.text(text)
 
 
 def _find(output: Output, words: str) -> None:
@@ -76,46 +60,3 @@ def _hits(page: Page, words: str) -> list[dict[str, str]]:
         if all(word.lower() in line.lower() for word in words.split()):
             found.setdefault(heading, line.strip()[:100])
     return [{"topic": page.topic, "heading": each, "line": line} for each, line in found.items()]
-
-
-def _names(project: Project) -> dict[str, Any]:
-    """What the examples of this project say; the default install's where nothing is known."""
-    return {
-        "schema": project.schema_,
-        "engine_schema": project.engine_schema,
-        "tenancy": project.tenancy,
-        "tenant": _tenant(),
-        "job_type": _job_type(project),
-    }
-
-
-def _tenant() -> str:
-    """A tenant that is there, of the local stack."""
-    try:
-        values = load_values(None)
-        if known := values.get("DEMO_WORKSPACE_ID"):
-            return known
-        member = local_member.first_member(values) if local_member.is_possible(values) else None
-    except (CommandFailed, ConnectionError, ImportError):
-        return TENANT
-    return TENANT if member is None else member.tenant
-
-
-def _job_type(project: Project) -> str:
-    """A type of the project's that takes what the examples send, a name."""
-    from minutehand.cli.processors import registry_of  # loads the project's processors
-
-    try:
-        registry = registry_of(project)
-    except CommandFailed:
-        return JOB_TYPE
-    for kind in sorted(registry, key=lambda kind: kind.name):
-        schema = kind.adapter.json_schema()
-        takes = schema.get("properties", {})
-        if (
-            not kind.internal
-            and takes.get("name", {}).get("type") == "string"
-            and {"name"} >= {*schema.get("required", ())}
-        ):
-            return kind.name
-    return JOB_TYPE

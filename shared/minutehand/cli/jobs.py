@@ -1,32 +1,28 @@
-"""Verbs that make and find jobs: enqueue, ls, explain.
+"""Verbs that make and find jobs: enqueue, ls.
 
 One job whole is show.py's, following it watch.py's, changing it steer.py's.
 """
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from minutehand.cli.watch import follow_job
 from minutehand.terminal.completion import job_types
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.ids import whole_id
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
-    JobId,
     JobType,
     Payload,
     Queue,
     Tag,
     seconds_of,
-    verb,
     workspace_verb,
 )
 from minutehand.terminal.output import Output, ago, headed, lasted
@@ -43,13 +39,6 @@ class JobState(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-#: Orders of a list besides the age of jobs.
-Sort = Literal[
-    "next_run_at", "started_at", "finished_at", "run_ms", "queue_ms", "total_ms", "priority",
-    "attempts",
-]  # fmt: skip
 
 
 #: The state of a status, where it has one of its own; pending has three.
@@ -169,18 +158,8 @@ def ls(
         typer.Option("--state", "-s", help="State, e.g. queued or retrying; repeatable."),
     ] = None,
     tag: Tag = None,
-    payload: Annotated[
-        list[str] | None, typer.Option("--payload", help="FIELD=VALUE of the payload; repeatable.")
-    ] = None,
     since: Annotated[str | None, typer.Option(help="Created in the last 15m, 2h, 7d.")] = None,
     error: Annotated[str | None, typer.Option(help="Part of the error's message.")] = None,
-    worker: Annotated[str | None, typer.Option(help="Ran, or runs, on this worker.")] = None,
-    version: Annotated[str | None, typer.Option(help="Ran with this version of the code.")] = None,
-    longer_than: Annotated[str | None, typer.Option(help="Ran for 10s, 5m or longer.")] = None,
-    sort: Annotated[Sort | None, typer.Option(help="The largest or latest first.")] = None,
-    ascending: Annotated[
-        bool, typer.Option("--asc", help="The smallest or soonest first.")
-    ] = False,
     count: Annotated[
         bool, typer.Option("--count", help="Count by state instead, by --type and --queue alone.")
     ] = False,
@@ -194,13 +173,7 @@ def ls(
         "search": search,
         "state": state,
         "tag": tag,
-        "payload": fields_of(payload or []),
         "error": error,
-        "worker_id": worker,
-        "version": version,
-        "min_run_ms": longer_than and seconds_of(longer_than) * 1000,
-        "sort": sort,
-        "order": "asc" if sort and ascending else None,
     }
     if since is not None:
         begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
@@ -208,7 +181,7 @@ def ls(
     if count:
         _count(output, connection, filters)
         return
-    jobs, _ = read_jobs(connection, filters, limit)
+    jobs = read_jobs(connection, filters, limit)
     output.table(jobs, COLUMNS, row=_row, empty="no jobs", spare=SPARE)
 
 
@@ -246,103 +219,15 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fields_of(given: list[str]) -> str | None:
-    """FIELD=VALUE pairs as the JSON object the API takes; a value that is JSON counts as such."""
-    if not given:
-        return None
-    fields: dict[str, Any] = {}
-    for pair in given:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise CommandFailed(f"--payload must be FIELD=VALUE: {pair!r}", code="bad_payload")
-        try:
-            fields[name] = json.loads(value)
-        except ValueError:
-            fields[name] = value
-    return json.dumps(fields)
-
-
-def read_jobs(
-    connection: Connection,
-    filters: dict[str, Any],
-    limit: int,
-    cursor: str | None = None,
-    *,
-    pages: int | None = None,
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Jobs from a cursor on, and the cursor behind them; None at the end.
-
-    Args:
-        pages: Most pages to read, each of which may be empty.
-    """
+def read_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """Read jobs page by page; a page may be empty and the list continue."""
     jobs: list[dict[str, Any]] = []
-    while len(jobs) < limit and pages != 0:
-        asked = {**filters, "limit": min(200, limit - len(jobs)), "cursor": cursor}
-        offset = len(jobs) if filters.get("sort") else None
-        page = connection.get("/api/jobs", **asked, offset=offset)
+    cursor = None
+    while len(jobs) < limit:
+        most = min(200, limit - len(jobs))
+        page = connection.get("/api/jobs", **filters, limit=most, cursor=cursor)
         jobs += page["jobs"]
         cursor = page.get("next_cursor")
-        pages = pages and pages - 1
-        if page.get("more"):
-            continue
-        if not cursor:  # a page may be empty and the list continue
+        if not cursor:
             break
-    return jobs, cursor
-
-
-@verb
-def explain(output: Output, connection: Connection, job_id: JobId) -> None:
-    """Say why a job is not running, and when it will."""
-    told = connection.get(f"/api/jobs/{whole_id(connection, job_id)}/explain")
-    start = told.get("estimated_start_at")
-    expected = f"  (expected {_when(start)})" if start else ""
-    output.value(told, text=f"{told['sentence']}{expected}")
-    if not output.as_json:
-        advise(output, told)
-
-
-def advise(output: Output, told: dict[str, Any]) -> None:
-    """What `explain` knows besides its sentence: the remedy, failed checks, since when."""
-    if told["remedy"]:
-        output.note(f"What to do: {told['remedy']}")
-    for check in told["checks"]:
-        if check["verdict"] != "pass":
-            fix = f"  ({check['command']})" if check["command"] else ""
-            output.note(f"{check['verdict']}: {check['detail']}{fix}")
-    if history := told["history"]:
-        output.note(since(history))
-
-
-def since(history: dict[str, Any]) -> str:
-    """Since when and for whom an error happens, in one line."""
-    version = code_of(history)
-    version = f" with {version}" if version else ""
-    first = (
-        f"first seen {ago(history['first_seen_at'])}{version}, " if history["first_seen_at"] else ""
-    )
-    jobs, workspaces = history["jobs"], history["workspaces"]
-    count = (
-        f"{jobs} {'job' if jobs == 1 else 'jobs'} of "
-        f"{workspaces} {'workspace' if workspaces == 1 else 'workspaces'} failed so"
-    )
-    return f"Since when: {first}{count}. {_success(history)}."
-
-
-def code_of(version: dict[str, Any]) -> str:
-    """The commit in short, else the version."""
-    commit = version["commit"] or ""
-    return f"{commit[:9]}{'-dirty' * commit.endswith('-dirty')}" or version["version"] or ""
-
-
-def _success(history: dict[str, Any]) -> str:
-    """When a job of the type last succeeded, and whether others do while this one fails."""
-    last, first = history["last_success_at"], history["first_seen_at"]
-    if not last:
-        return "Last success: never."
-    others = "Others succeed, the last" if first and last > first else "Last success:"
-    return f"{others} {ago(last)}."
-
-
-def _when(start: str) -> str:
-    told = ago(start)
-    return "now" if told.endswith(" ago") else told
+    return jobs

@@ -1,15 +1,16 @@
-"""Verbs that change jobs: cancel, retry, answer."""
+"""Verbs that change jobs and what may start: cancel, retry, replay, answer, pause, resume."""
 
 from __future__ import annotations
 
 import json
 import sys
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.jobs import JobState, read_payload
+from minutehand.cli.jobs import JobState, read_payload, tell_enqueued
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import (
@@ -159,6 +160,93 @@ def answer(
     except ValueError as error:
         raise CommandFailed(f"ANSWER is not JSON: {error}", code="bad_payload") from error
     _act(output, connection, job_id, "answer", "answered", {"answer": given})
+
+
+@verb
+def replay(
+    output: Output,
+    connection: Connection,
+    job_id: JobId,
+    *,
+    from_step: Annotated[
+        str | None,
+        typer.Option("--from", help="A finished step: those before it are kept. Else its start."),
+    ] = None,
+    payload: Annotated[
+        str | None, typer.Option(help="In place of its payload: JSON, @file, or -.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+) -> None:
+    """Run a job again as a new one, from a finished step or from its start."""
+    body = {
+        "from_step": from_step,
+        "payload": None if payload is None else read_payload(payload),
+    }
+    path = f"/api/jobs/{whole_id(connection, job_id)}/replay"
+    given = {name: value for name, value in body.items() if value is not None}
+    key = {"idempotency-key": str(uuid.uuid4())}
+    job = connection.call("POST", path, json=given, headers=key)
+    tell_enqueued(output, connection, job, watch=watch)
+
+
+WhichType = Annotated[str | None, typer.Option("--type", "-t", help="A job type.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
+
+
+@workspace_verb
+def pause(
+    output: Output,
+    connection: Connection,
+    *,
+    job_type: WhichType = None,
+    queue: Queue = None,
+    every: Everything = False,
+    reason: Annotated[str | None, typer.Option(help="Shown to anyone who asks why.")] = None,
+) -> None:
+    """Let no job of a type, a queue or the workspace start; running ones continue.
+
+    A workspace's managers may pause it; types and queues need the operator's secret key.
+    """
+    _pause(output, connection, job_type, queue, every, {"paused": True, "reason": reason})
+
+
+@workspace_verb
+def resume(
+    output: Output,
+    connection: Connection,
+    *,
+    job_type: WhichType = None,
+    queue: Queue = None,
+    every: Everything = False,
+) -> None:
+    """Undo a pause."""
+    _pause(output, connection, job_type, queue, every, {"paused": False})
+
+
+def _pause(
+    output: Output,
+    connection: Connection,
+    job_type: str | None,
+    queue: str | None,
+    every: bool,
+    change: dict[str, Any],
+) -> None:
+    named = [
+        ("job_type", job_type), ("queue", queue),
+        ("workspace", connection.workspace if every else None),
+    ]  # fmt: skip
+    chosen = [(kind, name) for kind, name in named if name]
+    if len(chosen) != 1:
+        raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
+    [(kind, name)] = chosen
+    if kind == "workspace":
+        path = connection.path("pause" if change["paused"] else "resume")
+        result = connection.call("POST", path, json={"reason": change.get("reason")})
+    else:  # it affects every workspace, so only the operator may: no route offers it
+        request = {"kind": kind, "name": name, **change}
+        result = connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)
+    state = "paused" if result["paused"] else "running again"
+    output.value(result, text=f"{kind.replace('job_', '')} {name} is {state}")
 
 
 def _which(verb: str, criteria: str) -> CommandFailed:

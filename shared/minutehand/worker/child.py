@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from minutehand.worker.child_process import NOT_RUNNABLE
 
 MEMORY_BYTES: Final = 2 * 1024**3
 LINE_BYTES: Final = 64 * 1024
+#: A program gets its processor time within so many times that of a clock: others run here too.
+PATIENCE: Final = 10
 _PROCESS: Final = Path(__file__).with_name("child_process.py")
 
 
@@ -39,15 +42,15 @@ async def run_child(
     anything else happens.
 
     Args:
-        seconds: Most time; of its processor's, a little more.
+        seconds: Most processor time.
         most_bytes: Longest file that it may write.
         memory_bytes: Most address space.
 
     Raises:
         NotRunnable: There is no such program.
-        TimeoutError: It took longer than `seconds`.
+        TimeoutError: It took longer, or hung.
     """
-    limits = (os.getpid(), memory_bytes, int(seconds) + 5, most_bytes)
+    limits = (os.getpid(), memory_bytes, math.ceil(seconds), most_bytes)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", str(_PROCESS), *map(str, limits), *command),
         stdin=asyncio.subprocess.DEVNULL,
@@ -59,7 +62,7 @@ async def run_child(
     )
     assert child.stderr is not None
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * PATIENCE):
             while line := await _line(child.stderr):
                 on_line(line.decode("utf-8", "replace").rstrip())
             code = await child.wait()
@@ -69,6 +72,8 @@ async def run_child(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await asyncio.shield(child.wait())
+    if code in {-signal.SIGXCPU, -signal.SIGKILL}:
+        raise TimeoutError
     if code == NOT_RUNNABLE:
         raise NotRunnable(f"{command[0]} cannot be run")
     return code

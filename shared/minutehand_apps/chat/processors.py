@@ -102,8 +102,12 @@ class _Run:
         seconds = self._job.payload.ask_seconds or self._app.ask_seconds
         default = decision.options[0] if decision.options else "As you think best"
         expires_at = self._app.clock.now() + timedelta(seconds=seconds)
-        asked = {"name": "question", "options": decision.options, "default": default}
-        asked["expires_at"] = int(expires_at.timestamp() * 1000)
+        asked = {
+            "name": "question",
+            "options": decision.options,
+            "default": default,
+            "expires_at": int(expires_at.timestamp() * 1000),
+        }
         await self.say("question", decision.question, question=asked)
         answer = await self._ctx.ask(
             decision.question, timeout=seconds, default=default, name="question"
@@ -119,9 +123,10 @@ class _Run:
         """A step: what the model answers, or the script where there is none."""
         model = self._app.model
 
-        async def run() -> dict[str, Any]:
-            found = by_script() if model is None else await ask_for(self._ctx, model, prompt, shape)
-            return found.model_dump()
+        async def run() -> S:
+            if model is None:
+                return by_script()
+            return await ask_for(self._ctx, model, prompt, shape)
 
         return await self._ctx.step(prompt.name, run, returns=shape)
 

@@ -148,7 +148,8 @@ class Schedule(Chapter):
 
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
         """Each task from its first day to its last, if nothing holds it up but what it needs."""
-        after, ends = self._after(given), {}
+        after = self._after(given)
+        ends: dict[str, float] = {}
         days = {task["id"]: float(task["days"]) for task in given["work_breakdown"]["tasks"]}
         rows = []
         for task in TopologicalSorter(after).static_order():

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from minutehand.aws.bucket import UploadsBucket
 from minutehand.aws.uploads import FileDigest, plan
-from minutehand_apps.training.errors import StageError, no_room
+from minutehand_apps.training.errors import later, refused
 
 PIECE_BYTES: Final = 4 * 1024 * 1024
 #: Left free on the disk beside a video.
@@ -44,11 +44,7 @@ class TrainingFiles(UploadsBucket):
         return url
 
     async def measure(self, key: str) -> int | None:
-        """Find an object's size in bytes, as a stage asks for it; None when there is none.
-
-        Raises:
-            StageError: `storage_unavailable`.
-        """
+        """Find an object's size in bytes; None when there is none."""
         return await _typed(lambda: self._size(key), missing="storage_unavailable")
 
     async def fetch(
@@ -58,9 +54,6 @@ class TrainingFiles(UploadsBucket):
 
         Args:
             on_bytes: Called with the bytes that have arrived, and with their number in the end.
-
-        Raises:
-            StageError: `no_room`, `video_missing`, `storage_unavailable`.
         """
         stop = threading.Event()
 
@@ -68,7 +61,7 @@ class TrainingFiles(UploadsBucket):
             answer = self._s3.get_object(Bucket=self._bucket, Key=key)
             digest = FileDigest(plan(answer["ContentLength"]).part_bytes)
             if shutil.disk_usage(into.parent).free < answer["ContentLength"] + SPARE_BYTES:
-                raise no_room(f"{answer['ContentLength']} bytes")
+                raise later("no_room", "The worker's disk has no room for the video")
             done = 0
             with into.open("wb") as file:
                 while piece := answer["Body"].read(PIECE_BYTES):
@@ -79,7 +72,7 @@ class TrainingFiles(UploadsBucket):
                     done += len(piece)
                     on_bytes(done, answer["ContentLength"])
             if done != answer["ContentLength"]:
-                raise StageError("storage_unavailable", "Reading the video failed", later=True)
+                raise later("storage_unavailable", "Reading the video failed")
             return digest
 
         try:
@@ -90,11 +83,7 @@ class TrainingFiles(UploadsBucket):
     async def read_part(
         self, key: str, *, missing: str, start: int = 0, length: int | None = None
     ) -> bytes:
-        """Read an object, or a piece of it.
-
-        Raises:
-            StageError: `missing`, `storage_unavailable`.
-        """
+        """Read an object, or a piece of it."""
 
         def read() -> bytes:
             more = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
@@ -104,29 +93,22 @@ class TrainingFiles(UploadsBucket):
 
         return await _typed(read, missing=missing)
 
-    async def put(
-        self, key: str, body: bytes, *, content_type: str = "application/octet-stream"
-    ) -> None:
-        """Keep an object.
-
-        Raises:
-            StageError: `storage_unavailable`.
-        """
+    async def put(self, key: str, body: bytes) -> None:
+        """Keep an object."""
 
         def put() -> None:
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
 
         await _typed(put, missing="storage_unavailable")
 
-    async def remove(self, *, keys: list[str], prefix: str | None) -> int:
-        """Remove objects by their names, and all below a prefix; how many there were."""
+    async def remove(self, *keys: str, prefix: str) -> None:
+        """Remove objects by their names, and all below a prefix."""
 
-        def remove() -> int:
+        def remove() -> None:
             names = list(keys)
-            if prefix is not None:
-                pages = self._s3.get_paginator("list_objects_v2")
-                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
-                    names += [each["Key"] for each in page.get("Contents", ())]
+            pages = self._s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                names += [each["Key"] for each in page.get("Contents", ())]
             for at in range(0, len(names), 1000):
                 batch = [{"Key": name} for name in names[at : at + 1000]]
                 answer = self._s3.delete_objects(
@@ -134,12 +116,9 @@ class TrainingFiles(UploadsBucket):
                 )
                 if answer.get("Errors"):
                     first = answer["Errors"][0]
-                    raise StageError(
-                        "storage_unavailable", f"Not removed: {first.get('Code')}", later=True
-                    )
-            return len(names)
+                    raise later("storage_unavailable", f"Not removed: {first.get('Code')}")
 
-        return await _typed(remove, missing="storage_unavailable")
+        await _typed(remove, missing="storage_unavailable")
 
 
 async def _typed(call: Callable[[], T], *, missing: str) -> T:
@@ -150,36 +129,22 @@ async def _typed(call: Callable[[], T], *, missing: str) -> T:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in {"NoSuchKey", "404"}:
-            raise StageError(missing, "The file is no longer in the uploads bucket") from error
-        raise StageError(
-            "storage_unavailable", f"The uploads bucket answered {code}", later=True
-        ) from error
+            raise refused(missing, "The file is no longer in the uploads bucket") from error
+        raise later("storage_unavailable", f"The uploads bucket answered {code}") from error
     except (BotoCoreError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             # another job's video came between
-            raise StageError("no_room", "The worker's disk is full", later=True) from error
-        raise StageError(
-            "storage_unavailable",
-            f"The uploads bucket did not answer: {type(error).__name__}",
-            later=True,
+            raise later("no_room", "The worker's disk is full") from error
+        raise later(
+            "storage_unavailable", f"The uploads bucket did not answer: {type(error).__name__}"
         ) from error
-
-
-def folder_of(workspace_id: UUID | str, training_id: UUID | str) -> str:
-    """Where what was made of a training's video lies: its cut sound and its stills."""
-    return f"workspaces/{workspace_id}/training/{training_id}/"
 
 
 def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
     """Where a training's cut sound lies."""
-    return f"{folder_of(workspace_id, training_id)}sound/"
+    return f"workspaces/{workspace_id}/training/{training_id}/"
 
 
 def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
     """Where a chunk of it lies."""
     return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"
-
-
-def still_key(workspace_id: UUID | str, training_id: UUID | str, at_seconds: float) -> str:
-    """Where the picture of a time of it lies."""
-    return f"{folder_of(workspace_id, training_id)}stills/{round(at_seconds * 1000):09}.jpg"

@@ -16,7 +16,7 @@ from typing import Any, Final
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError
 from minutehand.worker.child import MEMORY_BYTES, NotRunnable, run_child
-from minutehand_apps.training.errors import StageError, no_room
+from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.settings import TrainingSettings
 
 #: Containers that are opened; playlists, pictures and texts, which ffmpeg reads too, are none.
@@ -27,9 +27,6 @@ PROBE_SECONDS: Final = 60.0
 #: Quieter than this is silence; shorter than this is not a pause.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MOST_PAUSES: Final = 100_000
-#: Width of a still in pixels, unless the video is smaller; and most bytes of one.
-STILL_WIDTH: Final = 480
-STILL_BYTES: Final = 2_000_000
 #: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
 MOST_PIXELS: Final = 7680 * 4320
 
@@ -117,30 +114,14 @@ class Ffmpeg:
         await self._run(_input(file), lines.append, seconds=PROBE_SECONDS)  # 1: it has no output
         media = read_description(lines)
         if media is None or (media.video is None and media.audio is None):
-            raise StageError("not_a_video", "The file is not a video that can be read here")
+            raise refused("not_a_video", "The file is not a video that can be read here")
         if media.video is None:
             return media
         told: deque[str] = deque(maxlen=20)
         check = [*_input(file), "-map", "0:v:0", "-t", "1", "-f", "null", "-"]
         if await self._run(check, told.append, seconds=PROBE_SECONDS) != 0:
-            raise StageError("not_a_video", f"The video's pictures cannot be read ({media.video})")
+            raise refused("not_a_video", f"The video's pictures cannot be read ({media.video})")
         return media
-
-    async def measure(self, file: Path) -> float | None:
-        """The playing time of a file that does not say it, by reading all of it; in seconds.
-
-        Raises:
-            StageError: `took_too_long`.
-        """
-        found: list[float] = []
-
-        def read(line: str) -> None:
-            if (match := _OUT_TIME.fullmatch(line)) is not None:
-                found[:] = [int(match[1]) / 1_000_000]
-
-        arguments = [*_input(file), "-c", "copy", "-progress", "pipe:2", "-f", "null", "-"]
-        await self._run(arguments, read, seconds=PROBE_SECONDS)
-        return found[0] if found else None
 
     async def listen(
         self,
@@ -192,31 +173,14 @@ class Ffmpeg:
         )  # fmt: skip
         length = _size(into) / BYTES_PER_SECOND
         if code != 0 and any("No space left on device" in line for line in told):
-            raise no_room("the sound")
+            raise later("no_room", "The worker's disk has no room for the sound")
         if length > most_seconds:
-            raise StageError("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
+            raise refused("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
         if code != 0 or length == 0:
-            raise StageError("unreadable_audio", "The video's sound cannot be read")
+            raise refused("unreadable_audio", "The video's sound cannot be read")
         return Sound(
             length, tuple((start, min(end, length)) for start, end in pauses if start < length)
         )
-
-    async def take_still(self, file: Path, into: Path, *, at_seconds: float) -> bool:
-        """Write the picture of a time of `file` as a JPEG; whether there is one.
-
-        Raises:
-            StageError: `took_too_long`.
-        """
-        arguments = ["-ss", f"{at_seconds:.3f}", *_input(file), "-map", "0:v:0", "-frames:v", "1"]
-        arguments += ["-vf", f"scale='min({STILL_WIDTH},iw)':-2", "-q:v", "4", "-f", "mjpeg"]
-        told: deque[str] = deque(maxlen=20)
-        code = await self._run(
-            [*arguments, "-y", f"file:{into}"],
-            told.append,
-            seconds=PROBE_SECONDS,
-            most_bytes=STILL_BYTES,
-        )
-        return code == 0 and _size(into) > 0
 
     async def _run(
         self,
@@ -240,8 +204,9 @@ class Ffmpeg:
                 memory_bytes=self._memory_bytes,
             )
         except TimeoutError as error:
-            raise StageError(
-                "took_too_long", f"Reading the video took longer than {seconds:.0f} s"
+            raise refused(
+                "took_too_long",
+                f"Reading the video took longer than {seconds:.0f} s of the processor",
             ) from error
         except NotRunnable as error:
             raise ConfigurationError(

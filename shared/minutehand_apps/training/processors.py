@@ -1,48 +1,54 @@
-"""The training processors: transcription, sop_generation and mux_upload, and the pieces of them.
+"""The training processors: transcription, sop_generation and mux_upload, and a chunk of the sound.
 
-A finished stage is stored and never repeated by another attempt or run.
+What is finished is stored with the training and never repeated by another attempt or run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import shutil
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.config import ConfigurationError, Settings
 from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import ChildResult, JobContext
+from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail, Retry, Snooze
+from minutehand.worker.outcomes import Fail, Snooze
 from minutehand.worker.registry import Registry
-from minutehand_apps.training.errors import StageError
+from minutehand_apps.training.errors import later, refused
+from minutehand_apps.training.files import SPARE_BYTES, sound_key, sound_prefix
 from minutehand_apps.training.models import (
+    Chunk,
     ChunkPayload,
-    CleanPayload,
     Loaded,
-    Stage,
-    StageName,
-    StillsPayload,
+    Procedure,
+    SpokenSegment,
+    StoredTraining,
     TrainingPayload,
 )
 from minutehand_apps.training.services import Training
+from minutehand_apps.training.settings import MOST_SECONDS
 
 if TYPE_CHECKING:
-    from minutehand_apps.training.stages import Work
+    from minutehand_apps.training.mux import HostUpload, Mux
 
-Outcome = dict[str, Any] | Fail | Retry | Snooze
+Outcome = dict[str, Any] | Fail | Snooze
 #: A stage is not begun with less than this before the worker run ends.
 SECONDS_TO_SPARE: Final = 10.0
+#: Pause until an upload looks again whether its video was checked, or the host has it ready.
+CHECK_SECONDS: Final = 2.0
+HOST_LOOKS_SECONDS: Final = 10.0
+#: How long the video host may take to make a video playable.
+HOST_PATIENCE: Final = timedelta(hours=6)
+#: Least processor time for taking the sound out, beyond what its length asks for.
+SOUND_SECONDS: Final = 60.0
 #: A transcription reports its progress at most this often while others recognise its chunks.
 PROGRESS_REPORTS: Final = 20
-#: Seconds until an upload first checks whether its video was verified; later less often.
-CHECK_SECONDS: Final = 2.0
-#: Recordings of a workspace that are checked beside those being transcribed.
-CHECKED_AT_ONCE: Final = 2
-#: Seconds until a transcription first checks for its turn; later less often.
-TURN_SECONDS: Final = 3.0
-MOST_PATIENCE_SECONDS: Final = 30.0
-_LIVE: Final = frozenset({"pending", "processing", "waiting"})
+MOST_CHUNK_BYTES: Final = 100_000
 
 
 class Processors:
@@ -53,126 +59,205 @@ class Processors:
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Check the recording, take its sound out, and write down what is said."""
-        # here and not at the top: only processing a training needs its tools
-        from minutehand_apps.training.stages import Source, take_sound, verify
-
         loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.training is None:
+        training = loaded.training
+        if training is None:
             return _gone(job.payload)
-        if loaded.result("audio") is None:
-            with Source(self._app, loaded, ctx) as source:
-                # at once, whatever is ahead: a wrong file is refused in seconds
-                ended = await self._do(job, ctx, loaded, "verify", verify, source)
-                if ended is not None:
-                    return ended
-                loaded = await self._app.store.load(job.id, job.fence)
-                if loaded.ahead >= self._app.videos.max_running:
-                    # those that wait for their chunks hold no lease, and count as well
-                    ctx.progress(6, "queued", "Other recordings come first")
-                    return Snooze(after=self._pause(job, TURN_SECONDS))
-                ended = await self._do(job, ctx, loaded, "audio", take_sound, source)
-                if ended is not None:
-                    return ended
-                loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.result("transcribe") is None:
-            answers = await self._have_heard(job, ctx, loaded)
-            stage = await self._note_transcript(job, loaded, answers)
-            if stage.status == "failed":
-                ctx.log("error", stage.reason or "", stage="transcribe", code=stage.code)
-                return _failed(stage)
-            loaded = await self._app.store.load(job.id, job.fence)
+        if training.sound is None:
+            if ctx.remaining < SECONDS_TO_SPARE:
+                return Snooze(after=1)
+            with _typed():
+                training = await self._prepare(job, ctx, training)
+        if training.transcript is None:
+            await self._have_heard(job, ctx, loaded, training.sound or {})
+            transcript = await self._join(job, training)
+        else:
+            transcript = training.transcript
+        await self._app.files.remove(prefix=sound_prefix(training.workspace_id, training.id))
         ctx.log("info", "The transcript is ready")
         ctx.progress(100, "finished", "The transcript is ready")
-        return {"training_id": str(job.payload.training_id), **(loaded.result("transcribe") or {})}
+        return {"training_id": str(training.id), **transcript}
 
     async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Write the procedure."""
-        from minutehand_apps.training.stages import write_procedure
-
-        return await self._do_alone(job, ctx, "procedure", write_procedure, "The procedure")
+        """Write the procedure, where there is a model."""
+        training = (await self._app.store.load(job.id, job.fence)).training
+        if training is None:
+            return _gone(job.payload)
+        stored = training.procedure
+        if stored is None:
+            with _typed():
+                written = await self._write(job, ctx, training)
+            stored = await self._app.store.store(job.id, job.fence, "procedure", written)
+        found = stored["procedure"]
+        done = "The procedure is ready" if found else "The transcript is what there is"
+        ctx.progress(100, "finished", done)
+        steps = len(found["steps"]) if found else 0
+        return {"training_id": str(training.id), "steps": steps, "author": stored["author"]}
 
     async def mux_upload(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Bring the video to the video host, where there is one, once it is known to be one."""
-        from minutehand_apps.training.stages import publish
-
         loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.training is not None and loaded.result("verify") is None:
-            if loaded.transcription in _LIVE:
+        training, checked = loaded.training, loaded.transcription
+        if training is None:
+            return _gone(job.payload)
+        if training.media is None:
+            if checked is None or checked.status in {"pending", "processing", "waiting"}:
                 ctx.progress(0, "waiting", "The video is being checked")
-                return Snooze(after=self._pause(job, CHECK_SECONDS))
-            refused = loaded.failure("verify")
-            if refused is not None:
-                # not stored as a failure of its own: a retry of both continues with the check
-                ctx.log("error", "The video was refused", code=refused.code)
-                return _failed(refused)
-        return await self._do_alone(job, ctx, "publish", publish, "The video")
+                return Snooze(after=CHECK_SECONDS)
+            return Fail(checked.error or "The video was not checked", data=checked.data)
+        published = training.published
+        if published is None:
+            with _typed():
+                found = await self._publish(job, ctx, training)
+            if isinstance(found, Snooze):
+                return found
+            published = await self._app.store.store(job.id, job.fence, "published", found)
+        ctx.progress(100, "finished", "The video is ready")
+        return {"training_id": str(training.id), **published}
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
         """Write down what is said in one chunk."""
-        from minutehand_apps.training.stages import Work, hear
-
-        loaded = await self._app.store.load(job.id, job.fence)
+        loaded, said = await self._app.store.load(job.id, job.fence), job.payload
         if loaded.training is None:
-            return _gone(job.payload)
-        if job.payload.number in loaded.heard:
-            return {"number": job.payload.number}
-        try:
-            words = await _typed(hear(Work(self._app, job, ctx, loaded), job.payload))
-        except StageError as error:
-            if error.later and not job.is_last_attempt:
-                return _again(ctx, error)
-            ctx.log("error", error.reason, code=error.code)
-            # the transcription is the one that is retried: no dead letter for each chunk
-            return {"number": job.payload.number, "failed": error.code, "reason": error.reason}
-        return {"number": job.payload.number, "words": words}
+            return _gone(said)
+        if said.number not in loaded.heard:
+            key = sound_key(job.workspace_id, said.training_id, said.number)
+            with _typed():
+                sound = await self._app.files.read_part(key, missing="audio_gone")
+                await self._app.store.store_chunk(
+                    job.id, job.fence, await self._hear(ctx, said, sound)
+                )
+        return {"number": said.number}
 
-    async def clean(self, job: Job[CleanPayload], ctx: JobContext) -> Outcome:
-        """Remove what lies outside the database."""
-        from minutehand_apps.training.stages import clean
+    async def _prepare(
+        self, job: Job[Any], ctx: JobContext, training: StoredTraining
+    ) -> StoredTraining:
+        """Fetch the recording once, check it, and take its sound out."""
+        from minutehand.worker.folder import Folder
 
-        return await _count(ctx, "removed", clean(self._app, job))
+        store = partial(self._app.store.store, job.id, job.fence)
+        with Folder() as folder:
+            file = folder.path / "video"
+            size = await self._fetch(training, file, partial(_report, ctx, "fetch"))
+            media = training.media or await store("media", await self._check(file, size, ctx))
+            sound = await store("sound", await self._cut(training, media, folder.path, ctx))
+        return training.model_copy(update={"media": media, "sound": sound})
 
-    async def stills(self, job: Job[StillsPayload], ctx: JobContext) -> Outcome:
-        """Take the pictures of a procedure's steps."""
-        from minutehand_apps.training.stages import Source, Work, take_stills
-
-        loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.training is None:
-            return _gone(job.payload)
-        with Source(self._app, loaded, ctx) as source:
-            return await _count(
-                ctx, "stills", take_stills(Work(self._app, job, ctx, loaded), source)
+    async def _fetch(
+        self, training: StoredTraining, file: Path, tell: Callable[[float], None]
+    ) -> int:
+        size = await self._app.files.measure(training.object_key)
+        if size is None:
+            raise refused("video_missing", "The upload is not complete, or was deleted")
+        if size == 0:
+            raise refused("empty_file", "The file is empty")
+        if size > self._app.videos.upload_bytes:
+            raise refused(
+                "video_too_large",
+                f"A video has at most {self._app.videos.upload_bytes} bytes, this one {size}",
             )
+        digest = await self._app.files.fetch(
+            training.object_key, file, on_bytes=lambda done, of: tell(done / of if of else 0.5)
+        )
+        if training.checksum is not None and not digest.matches(training.checksum):
+            raise refused(
+                "checksum_mismatch",
+                "The file that arrived is not the one that was sent: its checksum differs",
+            )
+        return size
 
-    def _pause(self, job: Job[TrainingPayload], least: float) -> float:
-        """Seconds until a job checks again: a backlog of hours is not polled constantly."""
-        age = (self._app.clock.now() - job.created_at).total_seconds()
-        return min(MOST_PATIENCE_SECONDS, max(least, age / 8))
+    async def _check(self, file: Path, size: int, ctx: JobContext) -> dict[str, Any]:
+        """Whether the recording is one; what its sender said of it does not count."""
+        from minutehand_apps.training.media import unplayable
+
+        media = await (await self._app.ffmpeg()).look(file)
+        if media.seconds is not None and media.seconds > MOST_SECONDS:
+            raise refused(
+                "video_too_long",
+                f"A video lasts at most {MOST_SECONDS:.0f} s, this one {media.seconds:.0f} s",
+            )
+        note = unplayable(media)
+        if note is not None:
+            ctx.log("warning", note, stage="verify")
+        return {
+            "bytes": size,
+            "seconds": media.seconds,
+            "container": media.container,
+            "video": media.video,
+            "audio": media.audio,
+            "width": media.width,
+            "height": media.height,
+            "note": note,
+        }
+
+    async def _cut(
+        self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
+    ) -> dict[str, Any]:
+        """Take the sound out, and keep it in chunks that are cut where no one speaks."""
+        from minutehand.ai.speech import BYTES_PER_SECOND
+        from minutehand_apps.training.media import cut
+
+        if media["audio"] is None:
+            raise refused("no_audio", "The video has no sound: there is nothing to write down")
+        seconds = media["seconds"] or MOST_SECONDS
+        file = folder / "sound"
+        room = int((media["seconds"] or 0) * BYTES_PER_SECOND) + SPARE_BYTES
+        if shutil.disk_usage(folder).free < room:
+            raise later("no_room", "The worker's disk has no room for the sound")
+        sound = await (await self._app.ffmpeg()).listen(
+            folder / "video",
+            file,
+            seconds=SOUND_SECONDS + seconds,
+            most_seconds=MOST_SECONDS,
+            on_second=lambda at: _report(ctx, "audio", 0.6 * at / seconds),
+        )
+        if sound.silent:
+            raise refused("silent", "The video's sound is silent: there is nothing to write down")
+        chunks = cut(sound.seconds, sound.pauses)
+        with file.open("rb") as samples:
+            for number, (start, end) in enumerate(chunks, 1):
+                first, last = (round(at * BYTES_PER_SECOND / 2) * 2 for at in (start, end))
+                samples.seek(first)
+                piece = await asyncio.to_thread(samples.read, last - first)
+                await self._app.files.put(
+                    sound_key(training.workspace_id, training.id, number), piece
+                )
+                _report(ctx, "audio", 0.6 + 0.4 * number / len(chunks))
+        return {"seconds": sound.seconds, "chunks": chunks}
 
     async def _have_heard(
-        self, job: Job[TrainingPayload], ctx: JobContext, loaded: Loaded
-    ) -> list[dict[str, Any]]:
-        """Have each chunk transcribed by its own job; return their results."""
-        chunks: list[tuple[float, float]] = (loaded.result("audio") or {}).get("chunks", [])
+        self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
+    ) -> None:
+        """Have each chunk transcribed by its own job; ProcessorError where some were not."""
+        from minutehand.queue.models import NewJob
+
+        chunks, heard = sound.get("chunks", []), set(loaded.heard)
         # a later run has children of its own, though it is the same job
         name = f"training_chunk@{loaded.generation}"
 
         async def unheard() -> list[int]:
-            return [n for n in range(1, len(chunks) + 1) if n not in loaded.heard]
+            return [n for n in range(1, len(chunks) + 1) if n not in heard]
 
         # remembered, since the children of later attempts hang on it
         numbers = await ctx.step(f"to hear@{loaded.generation}", unheard)
         if not numbers:
-            return []
-        payload = {"training_id": str(job.payload.training_id)}
+            return
         ids = await ctx.spawn(
             [
-                _child({**payload, "number": n, "start": chunks[n - 1][0], "end": chunks[n - 1][1]})
+                NewJob(
+                    job_type="training_chunk",
+                    payload={
+                        "training_id": str(job.payload.training_id),
+                        "number": n,
+                        "start": chunks[n - 1][0],
+                        "end": chunks[n - 1][1],
+                    },
+                )
                 for n in numbers
             ],
             name=name,
         )
-        answers: list[dict[str, Any]] = []
+        failed: list[str] = []
         size = -(-len(ids) // PROGRESS_REPORTS)
         # a few at a time, so that this job reports the progress of its chunks
         for start in range(0, len(ids), size):
@@ -185,154 +270,197 @@ class Processors:
             ended = await ctx.gather(
                 ids[start : start + size], on_failed="return", name=f"{name}:{start}"
             )
-            answers += [_answer(child) for child in ended]
-        return answers
-
-    async def _note_transcript(
-        self, job: Job[TrainingPayload], loaded: Loaded, answers: Sequence[dict[str, Any]]
-    ) -> Stage:
-        """Store how the transcription as a whole ended; with the words, the procedure's job."""
-        chunks = await self._app.store.load_chunks(job.id, job.fence)
-        audio = loaded.result("audio") or {}
-        wanted = len(audio.get("chunks", []))
-        words = sum(len(s.text.split()) for chunk in chunks for s in chunk.segments)
-        if len(chunks) < wanted:
-            first = next((answer for answer in answers if "failed" in answer), {})
-            stage = Stage(
-                name="transcribe",
-                status="failed",
-                code=first.get("failed", "chunks_missing"),
-                reason=f"{wanted - len(chunks)} of {wanted} chunks could not be transcribed: "
-                f"{first.get('reason') or 'no reason was given'}"[:2000],
+            failed += [each.error_message or each.status for each in ended if not each.completed]
+        if failed:
+            raise refused(
+                "chunks_missing",
+                f"{len(failed)} of {len(chunks)} chunks could not be transcribed: {failed[0]}",
             )
-        elif words == 0:
-            stage = Stage(
-                name="transcribe",
-                status="failed",
-                code="no_speech",
-                reason="The recording has sound, but no words were recognised in it",
-            )
-        else:
-            result = {
-                "chunks": wanted,
-                "words": words,
-                "language": next((c.language for c in chunks if c.language), None),
-                "duration_seconds": audio.get("seconds"),
-                "engine": chunks[0].engine,
-                "offline": any(chunk.offline for chunk in chunks),
-            }
-            stage = Stage(name="transcribe", status="completed", result=result)
-        return await self._app.store.store_stage(job.id, job.fence, stage)
 
-    async def _do_alone(
-        self,
-        job: Job[TrainingPayload],
-        ctx: JobContext,
-        name: StageName,
-        run: Callable[[Work], Awaitable[dict[str, Any]]],
-        what: str,
-    ) -> Outcome:
-        """Do the only stage of a job; its result is the job's."""
-        loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.training is None:
-            return _gone(job.payload)
-        ended = await self._do(job, ctx, loaded, name, run)
-        if ended is not None:
-            return ended
-        loaded = await self._app.store.load(job.id, job.fence)
-        ctx.progress(100, "finished", f"{what} is ready")
-        return {"training_id": str(job.payload.training_id), **(loaded.result(name) or {})}
+    async def _hear(self, ctx: JobContext, said: ChunkPayload, sound: bytes) -> Chunk:
+        from minutehand.worker.plain import clean_text
 
-    async def _do(
-        self,
-        job: Job[TrainingPayload],
-        ctx: JobContext,
-        loaded: Loaded,
-        name: StageName,
-        run: Callable[..., Awaitable[dict[str, Any]]],
-        *more: Any,
-    ) -> Outcome | None:
-        """Do a stage and store what it came to; None when it is done."""
-        from minutehand_apps.training.stages import Pause, Work
-
-        if loaded.training is None:
-            return _gone(job.payload)
-        if loaded.result(name) is not None:
-            return None
-        failed = loaded.failure(name)
-        if failed is not None:  # stored, but the worker ended before it said so
-            return _failed(failed)
-        if ctx.remaining < SECONDS_TO_SPARE:
-            return Snooze(after=1)  # cutting it off in the middle would do it twice
-        started = self._app.clock.monotonic()
-        ctx.log("info", f"{name.capitalize()} begins", stage=name)
-        try:
-            result = await _typed(run(Work(self._app, job, ctx, loaded), *more))
-            stage = Stage(name=name, status="completed", result=result)
-        except Pause as pause:
-            return Snooze(after=pause.seconds)
-        except StageError as error:
-            if error.later and not job.is_last_attempt:
-                return _again(ctx, error)
-            ctx.log("error", error.reason, stage=name, code=error.code)
-            stage = Stage(name=name, status="failed", code=error.code, reason=error.reason[:2000])
-        seconds = round(self._app.clock.monotonic() - started, 3)
-        stage = await self._app.store.store_stage(
-            job.id, job.fence, stage.model_copy(update={"seconds": seconds})
+        transcript = await self._app.speech.transcribe(
+            sound, on_heard=lambda share: _report(ctx, "hear", share)
         )
-        return _failed(stage) if stage.status == "failed" else None
+
+        def at(seconds: float) -> float:
+            return round(min(said.start + seconds, said.end), 3)
+
+        segments = [
+            SpokenSegment(start=at(each.start), end=at(each.end), text=clean_text(each.text)[:4000])
+            for each in transcript.segments
+            if clean_text(each.text).strip()
+        ]
+        if sum(len(each.text.encode()) + 50 for each in segments) > MOST_CHUNK_BYTES:
+            raise refused(
+                "answer_unusable", f"{transcript.engine} recognised more words than are spoken"
+            )
+        return Chunk(
+            number=said.number,
+            segments=segments,
+            language=transcript.language,
+            engine=transcript.engine[:200],
+            offline=transcript.offline,
+        )
+
+    async def _join(self, job: Job[Any], training: StoredTraining) -> dict[str, Any]:
+        """Store that the transcript is complete; with it, the procedure's job."""
+        chunks = await self._app.store.load_chunks(job.id, job.fence)
+        words = sum(len(said.text.split()) for chunk in chunks for said in chunk.segments)
+        if words == 0:
+            raise refused(
+                "no_speech", "The recording has sound, but no words were recognised in it"
+            )
+        found = {
+            "chunks": len(chunks),
+            "words": words,
+            "language": next((c.language for c in chunks if c.language), None),
+            "duration_seconds": (training.sound or {}).get("seconds"),
+            "engine": chunks[0].engine,
+            "offline": any(chunk.offline for chunk in chunks),
+        }
+        return await self._app.store.store(job.id, job.fence, "transcript", found)
+
+    async def _write(
+        self, job: Job[Any], ctx: JobContext, training: StoredTraining
+    ) -> dict[str, Any]:
+        """Have a model write the procedure from what was said; without one there is none."""
+        from minutehand.ai.in_job import ask
+        from minutehand_apps.training import procedure
+
+        model = self._app.model
+        if model.offline:
+            ctx.log("info", "No language model is configured: the transcript is what there is")
+            return {"procedure": None, "author": procedure.OFFLINE, "offline": True}
+        chunks = await self._app.store.load_chunks(job.id, job.fence)
+        segments = [said for chunk in chunks for said in chunk.segments]
+        try:
+            prompt = procedure.write_prompt(training.title, segments)
+        except ValueError as error:
+            raise refused("transcript_too_long", f"The model cannot take {error}") from error
+
+        async def written() -> Procedure:
+            answer = await ask(
+                ctx, model, prompt, lambda said: procedure.read_answer(said, segments)
+            )
+            return answer.value
+
+        ctx.progress(10, "procedure", "The procedure is written")
+        found = await ctx.step("procedure", written, returns=Procedure)  # a model is paid once
+        return {
+            "procedure": found.model_dump(mode="json"),
+            "author": model.name[:200],
+            "offline": False,
+        }
+
+    async def _publish(
+        self, job: Job[Any], ctx: JobContext, training: StoredTraining
+    ) -> dict[str, Any] | Snooze:
+        """Bring the video to the host and wait until it can be played there."""
+        host, media = self._app.host, training.media or {}
+        if host is None:
+            note = "No video host is configured: the video stays in the uploads bucket"
+            ctx.log("info", note)
+            return {
+                "host": "s3",
+                "playback_id": None,
+                "duration_seconds": media.get("seconds"),
+                "note": note,
+            }
+        note_host = partial(self._app.store.note_host, job.id, job.fence)
+        asset_id = training.host_asset
+        if asset_id is None:
+            upload = await self._send(job, ctx, training, host)
+            asset_id = upload.asset_id
+            if upload.status == "errored":
+                await note_host(upload=None, asset=None)  # a retry sends it again
+                raise refused("host_refused", "The video host cannot use the upload")
+            if asset_id is None:
+                return _wait_for_host(job, ctx, "The video host takes the video over")
+            await note_host(upload=upload.id, asset=asset_id)
+        asset = await host.find_asset(asset_id)
+        if asset is None or asset.status == "errored":
+            await note_host(upload=None, asset=None)
+            problem = "it is gone" if asset is None else asset.problem or "no reason was given"
+            raise refused("host_refused", f"The video host cannot use the video: {problem}")
+        if asset.status != "ready":
+            return _wait_for_host(job, ctx, "The video host makes the video playable")
+        return {
+            "host": "mux",
+            "asset_id": asset.id,
+            "playback_id": asset.playback_id,
+            "duration_seconds": asset.seconds,
+        }
+
+    async def _send(
+        self, job: Job[Any], ctx: JobContext, training: StoredTraining, host: Mux
+    ) -> HostUpload:
+        """The upload of this video, sent; an earlier attempt's continues where it stopped."""
+        upload = None
+        if training.host_upload is not None:
+            upload = await host.find_upload(training.host_upload)
+            if upload is not None and upload.status in {"asset_created", "errored"}:
+                return upload
+        if upload is None or upload.status != "waiting" or upload.url is None:
+            upload = await host.create_upload(str(training.id))
+            await self._app.store.note_host(job.id, job.fence, upload=upload.id, asset=None)
+        size, key = (training.media or {})["bytes"], training.object_key
+        await host.send(
+            upload.url or "",
+            size,
+            lambda start, length: self._app.files.read_part(
+                key, missing="video_missing", start=start, length=length
+            ),
+            on_sent=lambda sent: _report(ctx, "publish", 0.9 * sent / size),
+        )
+        return await host.find_upload(upload.id) or upload
 
 
-async def _count(ctx: JobContext, name: str, work: Awaitable[int]) -> Outcome:
-    """Count what a job beside the stages did, try again, or fail."""
-    try:
-        return {name: await _typed(work)}
-    except StageError as error:
-        if error.later:
-            return _again(ctx, error)
-        return Fail(error.reason, data={"code": error.code})
+class _typed:
+    """Raise what foreign parts raise as the worker's own error, with a word for programs."""
+
+    def __enter__(self) -> None:
+        """Prepare nothing."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        from minutehand.ai.errors import LanguageModelError
+
+        if isinstance(error, LanguageModelError):
+            if error.hope == "later":
+                raise later(error.code, str(error), after=error.retry_after) from error
+            raise refused(error.code, str(error)) from error
+        if isinstance(error, ConfigurationError):
+            # a deployment that lacks what a stage needs will not have it at the next attempt
+            raise refused("not_configured", str(error)) from error
 
 
-async def _typed(work: Awaitable[Any]) -> Any:
-    """What foreign parts raise, as a stage's error."""
-    from minutehand.ai.errors import LanguageModelError
+def _wait_for_host(job: Job[Any], ctx: JobContext, sentence: str) -> Snooze:
+    from datetime import UTC, datetime
 
-    try:
-        return await work
-    except LanguageModelError as error:
-        later = error.hope == "later"
-        raise StageError(
-            error.code, str(error), later=later, retry_after=error.retry_after
-        ) from error
-    except ConfigurationError as error:
-        # a deployment that lacks what a stage needs will not have it at the next attempt
-        raise StageError("not_configured", str(error)) from error
+    if datetime.now(UTC) - job.created_at > HOST_PATIENCE:
+        raise refused("host_too_slow", "The video host does not make the video playable")
+    ctx.progress(95, "publish", sentence)
+    return Snooze(after=HOST_LOOKS_SECONDS)
 
 
-def _again(ctx: JobContext, error: StageError) -> Retry:
-    ctx.log("warning", error.reason, code=error.code)
-    return Retry(error.reason, after=error.retry_after, data={"code": error.code})
-
-
-def _failed(stage: Stage) -> Fail:
-    reason = stage.reason or f"{stage.name} failed"
-    return Fail(reason, data={"stage": stage.name, "code": stage.code})
-
-
-def _gone(payload: TrainingPayload | ChunkPayload | StillsPayload) -> Fail:
+def _gone(payload: TrainingPayload | ChunkPayload) -> Fail:
     return Fail(f"Training not found: {payload.training_id}", data={"code": "training_not_found"})
 
 
-def _child(payload: dict[str, Any]) -> Any:
-    from minutehand.queue.models import NewJob
+#: What people read while a stage is done, and which part of its job's percentage it is.
+_STAGES: Final[dict[str, tuple[str, float, float]]] = {
+    "fetch": ("The recording is fetched", 1, 6),
+    "audio": ("The sound is taken out", 6, 20),
+    "hear": ("The words are written down", 0, 100),
+    "publish": ("The video is sent to the video host", 0, 100),
+}
 
-    return NewJob(job_type="training_chunk", payload=payload)
 
-
-def _answer(child: ChildResult) -> dict[str, Any]:
-    if child.completed and isinstance(child.result, dict):
-        return child.result
-    return {"failed": child.status, "reason": child.error_message or f"Its job is {child.status}"}
+def _report(ctx: JobContext, stage: str, share: float) -> None:
+    """Report how far a stage is, 0 to 1, as its share of the job."""
+    sentence, first, last = _STAGES[stage]
+    ctx.progress(first + (last - first) * min(1.0, share), stage, sentence)
 
 
 def register(registry: Registry, settings: Settings, *, app: Training | None = None) -> Training:
@@ -341,17 +469,15 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
     processors = Processors(app)
     backoff = Backoff(first=5, cap=300)
     long = timedelta(minutes=14)  # a Lambda ends after fifteen
-    for job_type, run, checked in (
-        ("transcription", processors.transcription, CHECKED_AT_ONCE),
-        ("sop_generation", processors.sop_generation, 0),
-        ("mux_upload", processors.mux_upload, 0),
+    for job_type, run in (
+        ("transcription", processors.transcription),
+        ("sop_generation", processors.sop_generation),
+        ("mux_upload", processors.mux_upload),
     ):
         registry.processor(
             job_type,
             payload=TrainingPayload,
-            # a transcription and an offline upload hold a whole video on the disk; those that are
-            # being checked come beside the ones at work
-            workspace_concurrency=app.videos.max_running + checked,
+            workspace_concurrency=app.videos.max_running,  # each may hold a whole video on the disk
             timeout=long,
             backoff=backoff,
             internal=True,
@@ -360,19 +486,9 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
         "training_chunk",
         payload=ChunkPayload,
         workspace_concurrency=10,
+        timeout=long,
         backoff=backoff,
         internal=True,
         part_of="transcription",
     )(processors.chunk)
-    registry.processor(
-        "training_clean", payload=CleanPayload, max_attempts=20, backoff=backoff, internal=True
-    )(processors.clean)
-    registry.processor(
-        "training_stills",
-        payload=StillsPayload,
-        workspace_concurrency=app.videos.max_running,  # each holds a whole video on the disk
-        timeout=long,
-        backoff=backoff,
-        internal=True,
-    )(processors.stills)
     return app

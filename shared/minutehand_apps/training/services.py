@@ -19,7 +19,6 @@ from minutehand_apps.training.store import WorkerStore
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
     from minutehand.ai.speech import SpeechToText
-    from minutehand.queue.lean_httpx import httpx
     from minutehand_apps.training.media import Ffmpeg
     from minutehand_apps.training.mux import Mux
 
@@ -35,11 +34,8 @@ class Training(Dependencies):
         model: LanguageModel | None = None,
         host: Mux | None = None,
         clock: Clock | None = None,
-        remote: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(settings, clock=clock)
-        #: Reaches the hosts that recordings are fetched from; None for public addresses alone.
-        self.remote = remote
         self.files = TrainingFiles(settings)
         self._given = (speech, model, host)
 
@@ -69,11 +65,7 @@ class Training(Dependencies):
 
     @cached_property
     def host(self) -> Mux | None:
-        """The video host; None where none is configured.
-
-        Raises:
-            ConfigurationError: There is a token, but not its secret.
-        """
+        """The video host; None where none is configured."""
         if self._given[2] is not None or self.videos.mux_token_id is None:
             return self._given[2]
         if self.videos.mux_token_secret is None:
@@ -87,11 +79,7 @@ class Training(Dependencies):
         )
 
     async def ffmpeg(self) -> Ffmpeg:
-        """Reads the videos.
-
-        Raises:
-            ConfigurationError: There is none.
-        """
+        """Reads the videos; ConfigurationError where there is none."""
         from minutehand_apps.training.media import Ffmpeg, find_ffmpeg
 
         # the wheel runs it once to see whether it works

@@ -1,14 +1,17 @@
-"""What the environment says about recordings: limits, hosts, and the ffmpeg that reads them."""
+"""What the environment says about recordings: limits, the video host, and the ffmpeg."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from minutehand.aws.uploads import MAX_BYTES
 from minutehand.config import read_count, read_list, read_text, read_url
+
+#: Longest playing time of a recording.
+MOST_SECONDS: Final = 4 * 3600.0
 
 
 class TrainingSettings(BaseModel):
@@ -28,18 +31,12 @@ class TrainingSettings(BaseModel):
     upload_types: tuple[str, ...] = ("video/*", "audio/*")
     #: Most bytes of an upload.
     upload_bytes: int = 5 * 1024**3
-    #: Hosts that recordings are fetched from, as `media.example.com` or `*.example.com`.
-    source_hosts: tuple[str, ...] = ()
     #: The ffmpeg that reads videos; unset: the one of the wheel imageio-ffmpeg.
     ffmpeg_path: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read the variables that the app's README lists.
-
-        Raises:
-            ConfigurationError: One of them is malformed.
-        """
+        """Read the variables that the app's README lists."""
         defaults = cls()
         return cls(
             mux_token_id=read_text(environ, "MUX_TOKEN_ID"),
@@ -51,14 +48,5 @@ class TrainingSettings(BaseModel):
             upload_bytes=read_count(
                 environ, "UPLOADS_MAX_BYTES", default=defaults.upload_bytes, most=MAX_BYTES
             ),
-            source_hosts=tuple(h.lower() for h in read_list(environ, "TRAINING_SOURCE_HOSTS")),
             ffmpeg_path=read_text(environ, "FFMPEG_PATH"),
-        )
-
-    def fetches_from(self, host: str) -> bool:
-        """Whether recordings may be fetched from a host."""
-        name = host.lower().rstrip(".")
-        return any(
-            name == allowed or (allowed.startswith("*.") and name.endswith(allowed[1:]))
-            for allowed in self.source_hosts
         )

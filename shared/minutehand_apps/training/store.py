@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minutehand.queue.functions import FunctionStore
-from minutehand_apps.training.models import Chunk, Loaded, Procedure, Stage
+from minutehand_apps.training.models import Chunk, Loaded
 
 
 class WorkerStore(FunctionStore):
@@ -29,39 +29,24 @@ class WorkerStore(FunctionStore):
         answer = await self._functions.call_held("training_load_chunks", job_id, fence)
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
-    async def store_stage(self, job_id: str, fence: int, stage: Stage) -> Stage:
-        """Store what a stage came to; answers the completed one that was there before, if any."""
-        sent = stage.model_dump(mode="json", exclude={"run", "finished_at"})
-        answer = await self._functions.call_held("training_store_stage", job_id, fence, stage=sent)
-        return Stage.model_validate(answer)
-
-    async def store_chunk(self, job_id: str, fence: int, chunk: Chunk) -> Chunk:
-        """Store the transcript of a chunk; return the one stored before, if any."""
-        sent = chunk.model_dump(mode="json")
-        answer = await self._functions.call_held("training_store_chunk", job_id, fence, chunk=sent)
-        return Chunk.model_validate(answer)
-
-    async def store_procedure(
-        self, job_id: str, fence: int, procedure: Procedure, *, author: str, offline: bool
-    ) -> None:
-        """Store a generated procedure, unless there is one."""
-        await self._functions.call_held(
-            "training_store_procedure",
-            job_id,
-            fence,
-            procedure=procedure.model_dump(mode="json"),
-            author=author[:200],
-            offline=offline,
+    async def store(
+        self, job_id: str, fence: int, name: str, value: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Store what a stage found; returns what was stored before, if anything."""
+        stored: dict[str, Any] = await self._functions.call_held(
+            "training_store", job_id, fence, name=name, value=dict(value)
         )
+        return stored
 
-    async def store_stills(self, job_id: str, fence: int, stills: list[float]) -> None:
-        """Note of which times there are stills in the bucket."""
-        await self._functions.call_held("training_store_stills", job_id, fence, stills=stills)
+    async def store_chunk(self, job_id: str, fence: int, chunk: Chunk) -> None:
+        """Store the transcript of a chunk, once."""
+        sent = chunk.model_dump(mode="json")
+        await self._functions.call_held("training_store_chunk", job_id, fence, chunk=sent)
 
     async def note_host(
         self, job_id: str, fence: int, *, upload: str | None, asset: str | None
     ) -> None:
-        """Record the video host's id of the video."""
+        """Record the video host's ids of the upload and the video."""
         await self._functions.call_held(
             "training_note_host", job_id, fence, upload=upload, asset=asset
         )

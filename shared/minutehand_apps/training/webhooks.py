@@ -1,4 +1,4 @@
-"""The video host's webhooks: signed, taken once, in any order.
+"""The video host's webhooks: signed, in any order, harmless when repeated.
 
 An event alone decides nothing: it makes the waiting job ask the host at once.
 """
@@ -21,7 +21,6 @@ class TakenEvent(BaseModel):
     """What became of a webhook."""
 
     known: bool
-    repeated: bool
 
 
 class WebhookRoutes:
@@ -44,7 +43,7 @@ class WebhookRoutes:
             raise ApiError(401, "unauthorized", "Unauthorized")
         event = read_event(body)
         if event is None:
-            return TakenEvent(known=False, repeated=False)
+            return TakenEvent(known=False)
         try:
             taken = await self._app.store.host_event(event)
         except ConfigurationError as error:
@@ -57,7 +56,6 @@ class WebhookRoutes:
 class Event(BaseModel):
     """An event of an upload or a video, as far as it matters here."""
 
-    id: str = Field(min_length=1)
     type: str = Field(pattern=r"^video\.(upload|asset)\.")
     data: dict[str, Any]
 
@@ -69,15 +67,8 @@ def read_event(body: bytes) -> dict[str, Any] | None:
     except ValidationError:
         return None
     data, of_asset = told.data, told.type.startswith("video.asset.")
-    settings = data.get("new_asset_settings")
-    passthrough = data.get("passthrough") or (
-        settings.get("passthrough") if isinstance(settings, dict) else None
-    )
     found = {
-        "event_id": told.id,
-        "type": told.type,
         "upload": data.get("upload_id") if of_asset else data.get("id"),
         "asset": data.get("id") if of_asset else data.get("asset_id"),
-        "passthrough": passthrough,
     }
     return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gc
-import gzip
 import importlib
 import json
 import re
@@ -153,37 +152,6 @@ def routes_of_apps() -> set[str]:
     return {name for name in sys.modules if re.fullmatch(r"minutehand_apps\.\w+\.routes", name)}
 
 
-def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(
-    cold: Any, environment: RunningStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cold start for one of the platform's own would pay for every app."""
-    for name in routes_of_apps():
-        monkeypatch.delitem(sys.modules, name)  # other tests hold these, and replace parts of them
-    handler = cold("jobs").handler
-    preflight = event_for(environment, "http_preflight")
-    event = json.loads(json.dumps(preflight).replace("OPTIONS", "GET"))
-    before, _, _ = answer_of(handler, at_path(event, "/api/jobs/bulk"), "jobs")
-    assert (before, routes_of_apps()) == (405, set())
-
-    status, keys, _ = answer_of(handler, at_path(event, "/api/v1/keys"), "jobs")
-    assert (status, list(keys)) == (200, ["keys"])
-    assert {f"minutehand_apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
-        routes_of_apps()
-    )
-    unknown, body, _ = answer_of(handler, at_path(event, "/api/nowhere"), "jobs")
-    assert (unknown, body["code"]) == (404, "route_not_found")
-
-
-def test_jobs_answers_a_preflight(cold: Any, environment: RunningStack) -> None:
-    """Also where the gateway itself does not."""
-    handler = cold("jobs").handler
-
-    status, _, headers = answer_of(handler, event_for(environment, "http_preflight"), "jobs")
-
-    assert status == 200
-    assert headers["access-control-allow-origin"] == "https://app.example.com"
-
-
 def test_status_reads_under_every_shape_of_event(
     cold: Any, environment: RunningStack, job_type: str
 ) -> None:
@@ -203,31 +171,6 @@ def test_status_reads_under_every_shape_of_event(
         assert {job["status"] for job in page["jobs"]} <= {"pending", "failed", "completed"}
 
 
-def test_a_list_is_compressed_and_returned_in_base64(
-    cold: Any, environment: RunningStack, job_type: str
-) -> None:
-    """Which API Gateway decodes: what a caller accepts is what it gets, a small answer as it is."""
-    for _ in range(3):
-        create_job(environment, job_type)
-    event = event_for(environment, "http_list_jobs")
-    event["rawQueryString"] = f"job_type={job_type}"
-    event["headers"]["accept-encoding"] = "gzip"
-
-    handler = cold("status").handler
-
-    answer = handler(event, LambdaContext("status"))
-    event["headers"]["accept-encoding"] = "identity"
-    status, plain, _ = answer_of(handler, event, "status")
-
-    assert answer["isBase64Encoded"] is True
-    assert answer["headers"]["content-encoding"] == "gzip"
-    packed = base64.b64decode(answer["body"])
-    assert len(packed) < len(json.dumps(plain)) / 2
-    found = json.loads(gzip.decompress(packed))["jobs"]
-    assert (status, [job["id"] for job in found]) == (200, [job["id"] for job in plain["jobs"]])
-    assert len(found) == 3
-
-
 def test_status_streams_what_is_there_and_closes(
     cold: Any, environment: RunningStack, job_type: str
 ) -> None:
@@ -243,46 +186,3 @@ def test_status_streams_what_is_there_and_closes(
     assert headers["content-type"].startswith("text/event-stream")
     assert "id: 1\nevent: job.created\ndata: " in text
     assert "event: end" not in text
-
-
-def test_status_and_jobs_refuse_a_recorded_event_with_a_stale_token(
-    cold: Any, environment: RunningStack
-) -> None:
-    """Through Mangum too, the answer is ours and not a bare 500."""
-    for function, name in (("jobs", "http_create_job"), ("status", "http_get_job")):
-        event = load_event(name, token=environment.token(str(ADA.id), expires_in=-600))
-
-        status, body, headers = answer_of(cold(function).handler, event, function)
-
-        assert (status, body["error"]) == (401, "Unauthorized")
-        assert body["request_id"] == event["requestContext"]["requestId"]
-        assert "www-authenticate" in headers
-
-
-def test_health_answers_without_a_framework_and_looks_deep_when_asked(
-    cold: Any, environment: RunningStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Liveness needs nothing; readiness asks the database."""
-    monkeypatch.setattr("minutehand.functions.health.checks.PATIENCE", 60.0)  # of a busy machine
-    handler = cold("health").handler
-
-    status, alive, headers = answer_of(handler, load_event("http_health"), "health")
-    assert (status, alive["status"]) == (200, "unknown")  # nothing was asked yet
-    assert headers["cache-control"] == "no-store"
-    for name in ("http_health_deep", "http_ready"):
-        status, ready, _ = answer_of(handler, load_event(name), "health")
-        assert status == (503 if ready["status"] == "not_ready" else 200)
-        assert ready["checks"]["database"]["verdict"] == "pass"
-
-
-def test_health_refuses_what_it_does_not_serve(cold: Any, environment: RunningStack) -> None:
-    """In the common error body, without importing anything for it."""
-    handler = cold("health").handler
-    other = load_event("http_get_job")
-    post = load_event("http_health")
-    post["requestContext"]["http"]["method"] = "POST"
-
-    status, body, _ = answer_of(handler, other, "health")
-    assert (status, body["code"]) == (404, "route_not_found")
-    status, body, headers = answer_of(handler, post, "health")
-    assert (status, body["code"], headers["allow"]) == (405, "method_not_allowed", "GET")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import datetime
-from functools import partial
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from minutehand.config import Settings
-from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of, eventually
+from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of
 from tests.support.stacks import RunningStack
 
 
@@ -90,24 +87,6 @@ async def test_an_unusable_query_is_a_4xx_that_names_it(ada: httpx.AsyncClient, 
     assert query.partition("=")[0] in str(error_of(response)) or "%00" in query
 
 
-async def test_logs_come_in_pages_and_by_level(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """Oldest first, as they were written."""
-    job = await hand.enqueue()
-    [lease] = await hand.lease()
-    await hand.report(lease, 10, *(f"line {number}" for number in range(5)))
-
-    first = (await ada.get(f"/api/jobs/{job.id}/logs", params={"limit": 3})).json()
-    rest = (await ada.get(f"/api/jobs/{job.id}/logs", params={"after": first["next_after"]})).json()
-    none = (await ada.get(f"/api/jobs/{job.id}/logs", params={"level": "error"})).json()
-
-    messages = [line["message"] for line in first["logs"] + rest["logs"]]
-    assert messages == [f"line {number}" for number in range(5)]
-    assert rest["next_after"] is None
-    assert none["logs"] == []
-    unknown = await ada.get(f"/api/jobs/{uuid4()}/logs")
-    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "job_not_found")
-
-
 async def test_a_jobs_story_can_be_read_in_full(hand: Hand, ada: httpx.AsyncClient) -> None:
     """Events, attempts, steps and the explanation agree with each other."""
     job = await hand.enqueue()
@@ -156,36 +135,6 @@ async def test_status_is_the_operators_or_the_members_own(
     assert nobody.status_code == stranger.status_code == 401
 
 
-async def test_health_is_alive_at_once_and_ready_part_by_part(client: Client) -> None:
-    """The process alone, its parts as last seen, and every part asked now."""
-    api = client()
-
-    alone = await api.get("/health?deep=0")
-    assert (alone.status_code, alone.json()["status"]) == (200, "healthy")
-    assert "checks" not in alone.json()
-
-    async def agree() -> bool:
-        """Also what was seen may be too old by now, or be another state."""
-        everything = (await api.get("/api/v1/health")).json()
-        seen = (await api.get("/health")).json()
-        assert everything["status"] in {"healthy", "degraded", "down"}
-        return everything["status"] == seen["status"] and seen["checked_seconds_ago"] is not None
-
-    async def passes(path: str) -> httpx.Response | None:
-        """A busy machine's database may fail one look by its time alone."""
-        ready = await api.get(path)
-        return ready if ready.json()["checks"]["database"]["verdict"] == "pass" else None
-
-    assert await eventually(agree)
-    for path in ("/health?deep=1", "/api/v1/health", "/api/health/ready"):
-        ready = await eventually(partial(passes, path))
-        checks = ready.json()["checks"]
-        assert {"database", "queue_depth", "oldest_due", "last_tick"} <= set(checks)
-        assert ready.status_code == (
-            503 if ready.json()["status"] in {"not_ready", "down"} else 200
-        )
-
-
 async def test_readiness_distinguishes_a_dead_database_from_a_dead_process(
     settings: Settings,
 ) -> None:
@@ -203,27 +152,6 @@ async def test_readiness_distinguishes_a_dead_database_from_a_dead_process(
     assert (ready.status_code, ready.json()["status"]) == (503, "not_ready")
     assert ready.json()["checks"]["database"]["verdict"] == "fail"
     assert int(ready.headers["retry-after"]) >= 1
-
-
-async def test_health_is_unknown_while_the_database_is_frozen(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It accepts connections and never answers: no probe may say healthy, nor wait for it."""
-    from minutehand.functions.health.app import build_app
-
-    # when that has passed it is down; a slow test may take as long
-    monkeypatch.setattr("minutehand.functions.health.checks.PATIENCE", 60.0)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        frozen = settings.model_copy(
-            update={"supabase_url": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        )
-        transport = httpx.ASGITransport(build_app(frozen))
-        async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as api:
-            said = [(await api.get("/health")).json() for _ in range(2)]
-
-    assert [(each["status"], each["checked_seconds_ago"]) for each in said] == [
-        ("unknown", None)
-    ] * 2
 
 
 async def test_a_database_that_is_unavailable_is_a_503_on_every_route(
@@ -256,63 +184,3 @@ def _without_issuer(token: str, stack: RunningStack) -> str:
     claims = jwt.decode(token, options={"verify_signature": False})
     claims.pop("iss")
     return jwt.encode(claims, stack.supabase_jwt_secret, "HS256")
-
-
-async def test_a_page_may_be_short_and_the_list_continue(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
-    """What no index holds together is looked for in slices; the cursor, not the page, ends it."""
-    rare = await hand.enqueue()
-    for _ in range(3):
-        await hand.enqueue_many(100)
-    params = {"workspace_id": ACME_ID, "search": rare.id[-12:], "limit": "1"}
-
-    page = (await ada.get("/api/jobs", params=params)).json()
-    assert page["jobs"] == []
-    # a search ends a slice by its time as well, so how many there are is the machine's
-    while not page["jobs"]:
-        params["cursor"] = page["next_cursor"]
-        page = (await ada.get("/api/jobs", params=params)).json()
-
-    assert [job["id"] for job in page["jobs"]] == [rare.id]
-
-
-async def test_a_job_is_found_by_the_first_digits_of_its_id(
-    hand: Hand, ada: httpx.AsyncClient, client: Client
-) -> None:
-    """Nobody types 36 characters; a neighbour finds nothing by them."""
-    job = await hand.enqueue()
-
-    found = (await ada.get("/api/jobs", params={"id_prefix": job.id[:30].upper()})).json()
-    none = (await ada.get("/api/jobs", params={"id_prefix": "0" * 20})).json()
-
-    assert [one["id"] for one in found["jobs"]] == [job.id]
-    assert (none["jobs"], none["next_cursor"]) == ([], None)
-    for wrong in ("12345", "xyzxyzxyz"):
-        response = await ada.get("/api/jobs", params={"id_prefix": wrong})
-        assert response.status_code == 422
-        assert error_of(response)["detail"][0]["field"] == "id_prefix"
-
-
-async def test_steps_come_in_pages_until_there_is_no_next(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
-    """Each step once, also of a name that an address has to escape."""
-    job = await hand.enqueue()
-    [lease] = await hand.lease()
-    names = [f"step {n} & more" for n in range(5)]
-    await hand.report(lease, 50, steps=dict.fromkeys(names, "x" * 400_000))
-    seen: list[str] = []
-    params: dict[str, str] = {}
-    pages = 0
-
-    while True:
-        page = (await ada.get(f"/api/jobs/{job.id}/steps", params=params)).json()
-        seen += [step["name"] for step in page["steps"]]
-        pages += 1
-        if page["next"] is None:
-            break
-        params = {f"after_{name}": str(value) for name, value in page["next"].items()}
-
-    assert seen == names
-    assert pages == 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.config import Settings
-from minutehand.functions.jobs.app import build_app
 from minutehand.local.users import ADA, BOB
-from minutehand.web.services import Services
 from tests.e2e.console.worker import delete
 from tests.integration.api.conftest import Hand, error_of, eventually
 from tests.support.stacks import RunningStack
@@ -75,29 +70,6 @@ class Wakes:
         self.reasons.append(reason)
 
 
-async def test_what_may_run_again_wakes_a_worker(
-    room: str, hand: Hand, ada: httpx.AsyncClient, settings: Settings
-) -> None:
-    """Else the jobs of a resumed workspace wait for the next minute."""
-    wakes = Wakes()
-    job = {"workspace_id": room.rpartition("/")[2], "job_type": hand.job_type}
-    services = Services(settings, waker=wakes)
-    app = build_app(settings, services=services)
-    async with (
-        contextlib.aclosing(services),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://api.test", headers=ada.headers
-        ) as api,
-    ):
-        await api.post(f"{room}/pause", json={})
-        await api.post("/api/jobs", json=job)
-        before = list(wakes.reasons)
-        resumed = await api.post(f"{room}/resume", json={})
-
-    assert resumed.status_code == 200
-    assert wakes.reasons[len(before) :] == ["resume"]
-
-
 async def test_a_schedule_is_created_changed_previewed_and_deleted(
     room: str, hand: Hand, ada: httpx.AsyncClient
 ) -> None:
@@ -152,31 +124,6 @@ async def test_a_webhooks_secret_is_shown_when_it_is_made_and_when_it_is_rotated
     refused(await ada.get(path), 404, "webhook_not_found")
 
 
-async def test_deliveries_of_a_webhook_are_paged(
-    room: str, ada: httpx.AsyncClient, stack: RunningStack
-) -> None:
-    """Each is a job; others' deliveries are not among them."""
-    path = (await ada.post(f"{room}/webhooks", json={"url": "https://hooks.example/a"})).headers[
-        "location"
-    ]
-    payload = {"webhook_id": path.rpartition("/")[2], "job_id": str(uuid.uuid4()), "seq": 1}
-    with stack.connect() as connection:
-        for key in [path.rpartition("/")[2]] * 3 + ["another"]:
-            connection.execute(
-                "insert into public.jobs (workspace_id, job_type, payload, status, concurrency_key,"
-                " scheduled_for) values (%s, 'webhook_delivery', %s, 'pending', %s,"
-                " now() + interval '1 day')",
-                (room.rpartition("/")[2], json.dumps(payload), key),
-            )
-
-    first = (await ada.get(f"{path}/deliveries", params={"limit": 2})).json()
-    rest = await ada.get(f"{path}/deliveries", params={"cursor": first["next_cursor"]})
-
-    ids = {job["id"] for job in first["jobs"] + rest.json()["jobs"]}
-    assert (len(first["jobs"]), len(ids), rest.json()["next_cursor"]) == (2, 3, None)
-    refused(await ada.get(f"{path}/deliveries", params={"cursor": "x"}), 400, "invalid_argument")
-
-
 async def test_limits_are_read_by_members_and_set_by_managers(
     room: str, ada: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
@@ -207,49 +154,3 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("PATCH", "/limits", {"own_max_running": 1}),
 ]
 READS = ["/schedules", "/next-runs?cron=@daily", "/webhooks", "/limits"]
-
-
-async def test_members_may_look_and_strangers_learn_nothing(
-    room: str, bob: httpx.AsyncClient, eve: httpx.AsyncClient
-) -> None:
-    """A plain member is refused by name, a stranger as if there were nothing."""
-    for method, path, body in WRITES:
-        refused(await bob.request(method, f"{room}{path}", json=body), 403, "forbidden")
-        refused(await eve.request(method, f"{room}{path}", json=body), 404, "workspace_not_found")
-    for path in READS:
-        assert (await bob.get(f"{room}{path}")).status_code == 200, path
-        refused(await eve.get(f"{room}{path}"), 404, "workspace_not_found")
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status", "field"),
-    [
-        ("PUT", "/schedules/a", {**SCHEDULE, "cron": "nonsense"}, 400, "cron"),
-        ("PUT", "/schedules/a", {"job_type": "x"}, 422, "cron"),
-        ("PUT", "/schedules/a", {**SCHEDULE, "job_type": "x"}, 422, "x"),
-        ("PUT", "/schedules/a", {**SCHEDULE, "timezone": "Nowhere"}, 400, "timezone"),
-        ("PUT", "/schedules/a", {**SCHEDULE, "missed": "never"}, 422, "missed"),
-        ("GET", "/next-runs", None, 422, "cron"),
-        ("GET", "/next-runs?cron=x", None, 400, "cron"),
-        ("POST", "/webhooks", {"url": "http://127.0.0.1/"}, 400, "url"),
-        ("POST", "/webhooks", {"url": "https://a.example", "event_types": []}, 422, "event_types"),
-        ("PATCH", f"/webhooks/{uuid.UUID(int=7)}", {"url": None}, 422, "url"),
-        ("PATCH", "/limits", {"own_max_running": -1}, 422, "own_max_running"),
-        ("PATCH", "/limits", {"weight": 9}, 422, "weight"),
-        ("POST", "/pause", {"typo": 1}, 422, "typo"),
-    ],
-)
-async def test_refusals_name_the_field(
-    room: str,
-    ada: httpx.AsyncClient,
-    method: str,
-    path: str,
-    body: dict[str, Any] | None,
-    status: int,
-    field: str,
-) -> None:
-    """Never a 500 for bad input."""
-    response = await ada.request(method, f"{room}{path}", json=body)
-
-    assert response.status_code == status, response.text
-    assert field in response.text

@@ -5,24 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from minutehand.config import Settings
-from minutehand.local.ports import reserve_port
 from minutehand.local.users import ADA, EVE
-from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of, eventually
-from tests.support.paths import ROOT
+from tests.integration.api.conftest import ACME_ID, Client, Hand, eventually
 from tests.support.stacks import RunningStack
 
 
@@ -152,59 +145,6 @@ async def test_a_client_that_comes_back_gets_what_it_missed(
     assert (first_time.status, first_time.end) == (200, "completed")
 
 
-async def test_a_retried_job_continues_in_the_same_stream(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
-    """An end that a person takes back before it is read is no end."""
-    job = await hand.enqueue()
-    [lease] = await hand.lease()
-    await hand.settle(lease, "failed", error={"type": "Boom", "message": "broken"})
-    await ada.post(f"/api/jobs/{job.id}/retry")
-    reading = asyncio.ensure_future(follow(ada, events_path(job.id)))
-    await run_through(hand, steps=1)
-
-    read = await asyncio.wait_for(reading, 60)
-
-    kinds = [event["type"] for event in read.events]
-    assert kinds.index("job.failed") < kinds.index("job.completed")
-    assert read.end == "completed"
-
-
-async def test_fifty_readers_of_a_deleted_job_each_end_cleanly(
-    hand: Hand, ada: httpx.AsyncClient, stack: RunningStack
-) -> None:
-    """Each is told why, and a reader who comes back is told that there is nothing."""
-    job = await hand.enqueue()
-    reads = [Read() for _ in range(50)]
-    reading = [asyncio.ensure_future(follow(ada, events_path(job.id), read=r)) for r in reads]
-
-    async def all_began() -> bool:
-        return all(read.events for read in reads)
-
-    await eventually(all_began)
-
-    with stack.connect() as connection:
-        connection.execute("delete from public.jobs where id = %s", (job.id,))
-    await asyncio.wait_for(asyncio.gather(*reading), 60)
-
-    assert {read.end for read in reads} == {"gone"}
-    assert (await follow(ada, events_path(job.id), last_id="1")).status == 404
-
-
-async def test_a_stream_ends_though_the_last_events_are_no_longer_kept(
-    hand: Hand, ada: httpx.AsyncClient, stack: RunningStack
-) -> None:
-    """An ended job will never bring them; one that waited for them would wait for ever."""
-    job = await hand.enqueue()
-    await run_through(hand)
-    with stack.connect() as connection:
-        connection.execute("delete from queue.job_events where job_id = %s and seq > 2", (job.id,))
-
-    read = await asyncio.wait_for(follow(ada, events_path(job.id)), 60)
-
-    assert (read.seqs, read.end) == ([1, 2], "completed")
-
-
 async def test_a_stream_ends_with_its_readers_token(
     hand: Hand, client: Client, stack: RunningStack
 ) -> None:
@@ -268,57 +208,10 @@ async def test_a_stranger_opens_no_stream(
         assert by_query.status == status
 
 
-async def test_a_browsers_eventsource_may_send_its_token_in_the_query(
-    hand: Hand, client: Client, stack: RunningStack
-) -> None:
-    """It can set no header; only streams accept it there."""
-    job = await hand.enqueue()
-    token = {"access_token": stack.sign_in(ADA.email)}
-
-    read = await follow(client(), events_path(job.id), params=token, until=1)
-    plain = await client().get(events_path(job.id), params=token)
-
-    assert read.seqs == [1]
-    assert plain.status_code == 401
-
-
-async def test_an_unusable_cursor_is_refused(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """Not taken for zero, which would repeat everything."""
-    job = await hand.enqueue()
-    for path, cursor in (
-        (events_path(job.id), "abc"),
-        (events_path(job.id), "-1"),
-        (events_path(job.id), "9" * 30),
-        (f"/api/workspaces/{ACME_ID}/events", "abc"),
-        (f"/api/workspaces/{ACME_ID}/events", "1:1:~1:1:~x~y~z"),
-    ):
-        response = await ada.get(
-            path, headers={"accept": "text/event-stream", "last-event-id": cursor}
-        )
-        assert response.status_code == 400, (path, cursor)
-        error_of(response)
-
-
 def options(session_id: str) -> Any:
     from minutehand.queue import EnqueueOptions
 
     return EnqueueOptions(session_id=session_id)
-
-
-async def test_many_creations_each_with_an_immediate_stream(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
-    """Ten times a hundred would take long here; forty at once find the same races."""
-
-    async def create_and_follow() -> Read:
-        body = {"workspace_id": ACME_ID, "job_type": hand.job_type, "payload": {}}
-        created = await ada.post("/api/jobs", json=body)
-        assert created.status_code == 201, created.text
-        return await follow(ada, events_path(created.json()["id"]), until=1)
-
-    for _ in range(3):
-        reads = await asyncio.gather(*(create_and_follow() for _ in range(40)))
-        assert [read.seqs for read in reads] == [[1]] * 40
 
 
 @pytest.mark.parametrize("kind", ["workspace", "session"])
@@ -373,30 +266,6 @@ async def test_a_feed_cut_after_every_few_events_misses_and_repeats_nothing(
         assert set(mine) == wanted
 
 
-async def test_a_reader_that_stops_reading_does_not_hold_up_the_others(
-    hand: Hand, ada: httpx.AsyncClient, stack: RunningStack
-) -> None:
-    """Its window fills, it alone waits, and the server keeps answering."""
-    job = await hand.enqueue()
-    address = urlsplit(stack.api_url)
-    with socket.create_connection((address.hostname or "", address.port or 80)) as stalled:
-        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stalled.sendall(
-            f"GET {events_path(job.id)} HTTP/1.1\r\nHost: api\r\nAccept: text/event-stream\r\n"
-            f"Authorization: Bearer {stack.sign_in(ADA.email)}\r\n\r\n".encode()
-        )
-        reading = asyncio.ensure_future(follow(ada, events_path(job.id)))
-        [lease] = await hand.lease()
-        for step in range(20):
-            await hand.report(lease, step * 5, *("x" * 900 for _ in range(20)))
-        await hand.settle(lease)
-
-        read = await asyncio.wait_for(reading, 60)
-
-        assert read.seqs == list(range(1, read.seqs[-1] + 1))
-        assert read.end == "completed"
-
-
 @contextlib.asynccontextmanager
 async def behind_a_buffer(
     settings: Settings, stack: RunningStack, *, wait: float
@@ -443,77 +312,3 @@ async def test_a_buffered_stream_answers_at_once_with_what_is_there(
 
     assert read.seqs == [1]
     assert read.end is None
-
-
-async def test_a_buffered_stream_waits_for_the_first_event(
-    hand: Hand, patient: httpx.AsyncClient
-) -> None:
-    """Nothing lost, only later: reconnecting by cursor reads the whole story."""
-    job = await hand.enqueue()
-    waiting = asyncio.ensure_future(follow(patient, events_path(job.id), last_id="1"))
-    [lease] = await hand.lease()
-
-    read = await asyncio.wait_for(waiting, 60)
-    await hand.settle(lease)
-    rest = await follow(patient, events_path(job.id), last_id=read.ids[-1])
-
-    assert read.seqs + rest.seqs == [2, 3]
-    assert rest.end == "completed"
-
-
-async def test_a_buffered_workspace_stream_hands_out_its_cursor_although_nothing_happened(
-    buffered: httpx.AsyncClient,
-) -> None:
-    """Else what happens between two connections would be lost."""
-    path = f"/api/workspaces/{ACME_ID}/events"
-    read = await asyncio.wait_for(follow(buffered, path), 60)
-    while read.events:  # leases that earlier tests left are reclaimed when they end
-        read = await asyncio.wait_for(follow(buffered, path, last_id=read.last_id), 60)
-
-    assert read.events == []
-    assert read.last_id is not None
-
-
-async def test_a_host_that_is_stopped_lets_its_streams_end(
-    hand: Hand, stack: RunningStack, tmp_path: Path
-) -> None:
-    """In good order, without an `end`: the client comes back to whoever serves next."""
-    job = await hand.enqueue()
-    port = reserve_port()
-    environ = {**os.environ, **stack.values, "API_PORT": str(port)}
-    with (tmp_path / "out").open("wb") as output:
-        host = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "minutehand.local.api"),
-            cwd=ROOT,
-            env=environ,
-            stdout=output,
-            stderr=output,
-        )
-    headers = {"authorization": f"Bearer {stack.sign_in(ADA.email)}"}
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as api:
-
-            async def answers() -> bool:
-                with contextlib.suppress(httpx.ConnectError):
-                    return (await api.get("/health")).is_success
-                return False
-
-            await eventually(answers)
-            read = Read()
-            reading = asyncio.ensure_future(follow(api, events_path(job.id), read=read))
-
-            async def begun() -> bool:
-                return read.seqs == [1]
-
-            await eventually(begun)
-            host.terminate()
-            # a stream that is cut would raise here
-            await asyncio.wait_for(reading, 60)
-    finally:
-        if host.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                host.terminate()
-        await asyncio.wait_for(host.wait(), 60)
-
-    assert (read.status, read.seqs, read.end) == (200, [1], None)

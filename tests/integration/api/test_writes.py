@@ -6,7 +6,6 @@ import asyncio
 import uuid
 
 import httpx
-import pytest
 
 from tests.integration.api.conftest import ACME_ID, Hand, error_of, eventually
 from tests.support.stacks import RunningStack
@@ -61,17 +60,6 @@ async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.Async
     }
 
 
-async def test_curls_default_content_type_is_taken(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """`curl -d` says it sends a form; the documented command must work."""
-    response = await ada.post(
-        "/api/jobs",
-        content=f'{{"workspace_id":"{ACME_ID}","job_type":"{hand.job_type}","payload":{{}}}}',
-        headers={"content-type": "application/x-www-form-urlencoded"},
-    )
-
-    assert response.status_code == 201
-
-
 async def test_of_fifty_racing_requests_with_one_key_one_makes_the_job(
     hand: Hand, ada: httpx.AsyncClient
 ) -> None:
@@ -92,18 +80,6 @@ async def test_of_fifty_racing_requests_with_one_key_one_makes_the_job(
     assert len(replayed) == 49
 
 
-async def test_one_key_for_two_payloads_is_a_conflict(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """Silently answering with the first job would lose the second."""
-    key = {"Idempotency-Key": str(uuid.uuid4())}
-    first = await ada.post("/api/jobs", json=body(hand), headers=key)
-
-    second = await ada.post("/api/jobs", json=body(hand, payload={"n": 2}), headers=key)
-
-    assert second.status_code == 409
-    assert error_of(second)["code"] == "idempotency_conflict"
-    assert error_of(second)["detail"] == {"job_id": first.json()["id"]}
-
-
 async def test_bulk_is_all_or_nothing(hand: Hand, ada: httpx.AsyncClient) -> None:
     """One bad job among a thousand, and the error names it."""
     jobs = [{"job_type": hand.job_type, "payload": {"n": n}} for n in range(1000)]
@@ -120,33 +96,6 @@ async def test_bulk_is_all_or_nothing(hand: Hand, ada: httpx.AsyncClient) -> Non
     made = taken.json()["jobs"]
     assert [entry["job"]["payload"]["n"] for entry in made] == list(range(1000))
     assert all(entry["created"] for entry in made)
-
-
-async def test_a_repeated_bulk_request_finds_its_jobs(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """One header names all of them, each by its place, but those that have a key of their own."""
-    jobs = [{"job_type": hand.job_type, "payload": {"n": n}} for n in range(3)]
-    jobs[2]["idempotency_key"] = str(uuid.uuid4())
-    request = {"workspace_id": ACME_ID, "jobs": jobs}
-    key, other = ({"Idempotency-Key": str(uuid.uuid4())} for _ in range(2))
-
-    first = (await ada.post("/api/jobs/bulk", json=request, headers=key)).json()["jobs"]
-    again = (await ada.post("/api/jobs/bulk", json=request, headers=key)).json()["jobs"]
-    third = (await ada.post("/api/jobs/bulk", json=request, headers=other)).json()["jobs"]
-
-    assert [entry["created"] for entry in again] == [False] * 3
-    assert [e["job"]["id"] for e in first] == [e["job"]["id"] for e in again]
-    assert [entry["created"] for entry in third] == [True, True, False]
-
-
-@pytest.mark.parametrize("count", [0, 1001])
-async def test_bulk_takes_one_to_a_thousand(hand: Hand, ada: httpx.AsyncClient, count: int) -> None:
-    """A transaction has to end."""
-    jobs = [{"job_type": hand.job_type}] * count
-
-    response = await ada.post("/api/jobs/bulk", json={"workspace_id": ACME_ID, "jobs": jobs})
-
-    assert response.status_code == 422
-    assert error_of(response)["detail"][0]["field"] == "jobs"
 
 
 async def test_cancel_answers_with_the_new_state_and_then_with_the_conflict(
@@ -166,19 +115,6 @@ async def test_cancel_answers_with_the_new_state_and_then_with_the_conflict(
     assert error_of(refused)["detail"] == {"status": "completed"}
 
 
-async def test_a_running_job_sees_its_cancellation(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """The state says that it was asked; the worker's next report brings it there."""
-    job = await hand.enqueue()
-    [lease] = await hand.lease()
-
-    asked = (await ada.post(f"/api/jobs/{job.id}/cancel")).json()
-    await hand.settle(lease, "cancelled")
-
-    assert asked["status"] == "processing"
-    assert asked["cancel_requested_at"] is not None
-    assert (await ada.get(f"/api/jobs/{job.id}")).json()["status"] == "cancelled"
-
-
 async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncClient) -> None:
     """As an enqueue is; the chain is there for whoever may read the job."""
     job = await hand.enqueue({"n": 1})
@@ -196,20 +132,6 @@ async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncCli
     assert (made.json()["payload"], made.json()["replay_of"]) == ({"n": 2}, str(job.id))
     assert made.json()["traceparent"] == TRACE
     assert [one["id"] for one in chain.json()] == [str(job.id), made.json()["id"]]
-
-
-async def test_a_scheduled_jobs_payload_is_changed(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """And that of an ended one with its retry alone."""
-    body = {"workspace_id": ACME_ID, "job_type": hand.job_type, "delay_seconds": 60}
-    job = (await ada.post("/api/jobs", json=body)).json()
-
-    edited = await ada.patch(f"/api/jobs/{job['id']}", json={"payload": {"n": 2}})
-    await ada.post(f"/api/jobs/{job['id']}/cancel")
-    refused = await ada.patch(f"/api/jobs/{job['id']}", json={"payload": {"n": 3}})
-    retried = await ada.post(f"/api/jobs/{job['id']}/retry", json={"payload": {"n": 3}})
-
-    assert (edited.json()["payload"], edited.json()["state"]) == ({"n": 2}, "scheduled")
-    assert (refused.status_code, retried.json()["payload"]) == (409, {"n": 3})
 
 
 async def test_a_question_is_answered_once(hand: Hand, ada: httpx.AsyncClient) -> None:

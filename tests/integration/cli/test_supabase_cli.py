@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psycopg
 import pytest
 
 from minutehand.cli import supabase_cli
-from minutehand.cli.doctor.command import CHECKS, run
-from minutehand.cli.doctor.findings import Target, Verdict
-from minutehand.cli.supabase_cli import SupabaseCli, how_to_migrate, project_ref, push_folder
+from minutehand.cli.supabase_cli import SupabaseCli, how_to_migrate
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.project import Project
@@ -127,24 +122,6 @@ def test_the_schema_goes_to_the_named_project_release_by_release_and_to_no_local
     assert versions(postgres, PUSHED_TO) == ["20260101000000", "20260201000000"]
 
 
-def test_an_unknown_project_and_a_wrong_token_stop_the_deploy(
-    monkeypatch: pytest.MonkeyPatch, hosted: HostedProject, bakery: Project, postgres: Postgres
-) -> None:
-    """Nothing is applied anywhere, and the fix names the sign-in and the target."""
-    there = cli(3, monkeypatch, hosted)
-    with pytest.raises(CommandFailed) as unknown:
-        there.push(OTHER, bakery)
-    monkeypatch.setenv("SUPABASE_ACCESS_TOKEN", "sbp_" + "1" * 40)
-    monkeypatch.delenv("SUPABASE_DB_PASSWORD")
-    with pytest.raises(CommandFailed) as refused:
-        there.push(REF, bakery)
-
-    assert unknown.value.code == refused.value.code == "db_push_failed"
-    assert "supabase login" in str(refused.value.fix)
-    assert f"--remote={REF}" in str(refused.value.fix)
-    assert versions(postgres, PUSHED_TO) == versions(postgres, ELSEWHERE) == []
-
-
 @pytest.mark.parametrize("linked", [None, OTHER])
 def test_version_2_refuses_a_folder_that_is_linked_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
@@ -163,30 +140,6 @@ def test_version_2_refuses_a_folder_that_is_linked_elsewhere(
     assert caught.value.fix is not None
     assert f"supabase link --project-ref {REF}" in caught.value.fix
     assert hosted.asked == []
-
-
-def test_version_2_pushes_to_the_linked_project(
-    monkeypatch: pytest.MonkeyPatch, hosted: HostedProject, bakery: Project, postgres: Postgres
-) -> None:
-    """When it is the stage's."""
-    link(bakery, REF)
-    there = cli(2, monkeypatch, hosted)
-    monkeypatch.setenv("SUPABASE_PROJECT_ID", OTHER)
-
-    only_the_named_project_changes(there, bakery, postgres)
-
-
-def test_a_checkout_pushes_its_apps_migrations_too(
-    monkeypatch: pytest.MonkeyPatch, hosted: HostedProject, postgres: Postgres
-) -> None:
-    """They lie beside the apps, where the CLI does not look."""
-    project = Project.find()
-    files = [migration.version for migration in migrations.find_migrations(project)]
-
-    cli(3, monkeypatch, hosted).push(REF, project)
-
-    assert versions(postgres, PUSHED_TO) == sorted(files)
-    assert any("apps" in str(m.path) for m in migrations.find_migrations(project))
 
 
 def fake_cli(folder: Path, says: str) -> str:
@@ -211,49 +164,6 @@ def test_a_missing_or_old_cli_is_refused(tmp_path: Path) -> None:
     assert missing.value.fix == old.value.fix == supabase_cli.INSTALL
 
 
-def test_a_cli_that_does_not_start_or_hangs_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a sentence, with where to get one."""
-
-    def hang(*_: Any, timeout: float, **__: Any) -> None:
-        raise subprocess.TimeoutExpired("supabase", timeout)
-
-    path = fake_cli(tmp_path, "3.1.0")
-    (tmp_path / "supabase").write_text("#!/nowhere/sh\n")
-    failures = []
-    for run_it in (subprocess.run, hang):
-        its = SimpleNamespace(run=run_it, TimeoutExpired=subprocess.TimeoutExpired)
-        monkeypatch.setattr(supabase_cli, "subprocess", its)
-        with pytest.raises(CommandFailed, match="does not start") as failed:
-            SupabaseCli.find(path)
-        failures.append((failed.value.code, failed.value.fix))
-
-    assert failures == [("no_supabase_cli", supabase_cli.INSTALL)] * 2
-
-
-def test_what_the_cli_prints_is_no_part_of_an_answer(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """`--json` has standard output for itself."""
-    SupabaseCli.find(fake_cli(tmp_path, "3.1.0")).push(REF, Project.at(tmp_path))
-
-    assert capfd.readouterr() == ("", "3.1.0\n")
-
-
-def test_a_checkouts_copy_is_linked_as_it_is(
-    bakery: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Version 2 would find no project to push to."""
-    link(bakery, REF)
-    monkeypatch.setattr(supabase_cli, "checkout", lambda: bakery.root)
-
-    with push_folder(bakery) as folder:
-        assert folder != bakery.root
-        assert (folder / "supabase" / ".temp" / "project-ref").read_text() == REF
-    assert not folder.exists()
-
-
 def test_the_way_to_migrate_names_its_target() -> None:
     """A plain push would go wherever the CLI's version sends it."""
     url = f"https://{REF}.supabase.co/"
@@ -261,56 +171,3 @@ def test_the_way_to_migrate_names_its_target() -> None:
     assert how_to_migrate(url) == f"supabase db push --remote={REF}"
     assert how_to_migrate(url, "prod") == "minutehand deploy prod"
     assert how_to_migrate("http://127.0.0.1:54321").endswith("supabase migration up")
-
-
-def test_the_ref_comes_from_the_stages_address() -> None:
-    """A domain of one's own names it beside."""
-    assert project_ref(f"https://{REF}.supabase.co") == REF
-    assert project_ref("https://api.example.com", REF) == REF
-    for url, named, code in (
-        ("https://api.example.com", "", "unknown_project"),
-        (f"https://{REF}.supabase.co", OTHER, "two_projects"),
-        ("https://api.example.com", "my project", "wrong_project"),
-        ("https://api.example.com", f"{REF}u", "wrong_project"),
-        (f"https://{REF}.supabase.co.evil.example", "", "unknown_project"),
-    ):
-        with pytest.raises(CommandFailed) as caught:
-            project_ref(url, named)
-        assert caught.value.code == code
-
-
-@pytest.mark.parametrize(
-    ("version", "linked", "verdict", "detail"),
-    [
-        (None, None, Verdict.FAIL, "is not installed"),
-        ("1.226.4", None, Verdict.FAIL, "2.0 or newer"),
-        ("2.122.1", None, Verdict.FAIL, "linked to no project"),
-        ("2.122.1", OTHER, Verdict.FAIL, f"linked to project {OTHER}"),
-        ("2.122.1", REF, Verdict.OK, REF),
-        ("3.1.0", OTHER, Verdict.OK, REF),
-    ],
-)
-def test_doctor_shows_where_the_schema_would_go(
-    bakery: Project,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    version: str | None,
-    linked: str | None,
-    verdict: Verdict,
-    detail: str,
-) -> None:
-    """Before a deploy finds out."""
-    (bakery.root / "minutehand.stages.yml").write_text(
-        f"default: {{supabaseUrl: https://{REF}.supabase.co}}\nprod: {{}}\n"
-    )
-    if linked is not None:
-        link(bakery, linked)
-    path = fake_cli(tmp_path, version) if version else str(tmp_path / "nothing")
-    monkeypatch.setenv("PATH", f"{path}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    [check] = [check for check in CHECKS if check.name == "supabase-cli"]
-
-    finding = run(check, Target({}, "prod", root=bakery.root))
-
-    assert finding.verdict is verdict, finding
-    assert detail in finding.detail
-    assert (finding.fix is None) == (verdict is Verdict.OK)

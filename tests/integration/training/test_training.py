@@ -1,291 +1,244 @@
-"""From an upload in parts to a transcript and a procedure, by the offline engines."""
+"""What the app promises beyond its guide: stages done once, wrong files, the host, tenants."""
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import hashlib
-from collections.abc import Sequence
+import hmac
+import json
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from minutehand.ai.speech_offline import NAME
-from minutehand.config import Settings
-from minutehand_apps.training.client import TrainingClient, TrainingRefused
-from minutehand_apps.training.procedure import OFFLINE
-from tests.integration.training.conftest import BOB, EVE, SAMPLE, Studio
-from tests.support.project import ACME, ADA, Project
+from minutehand.ai.errors import AnswerUnusable, RateLimited
+from minutehand.ai.language_model import Completion, OnText, Prompt
+from minutehand_apps.training.media import cut
+from minutehand_apps.training.services import Training
+from tests.integration.training.conftest import BUCKET, EVE, SAMPLE, QuickEar, Studio
+from tests.integration.training.mux_server import MuxServer
+from tests.support.misbehaving import Fault
+from tests.support.project import ACME, Project
+from tests.unit.ai.speech_server import SpeechServer
 
-DESCRIBED = {"filename": "changing-the-paper.mp4", "content_type": "video/mp4"}
-
-
-def sha256(content: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(content).digest()).decode()
-
-
-async def begin(studio: Studio, content: bytes, **more: Any) -> dict[str, Any]:
-    """Begin an upload of a file with one part."""
-    described = {**DESCRIBED, "size": len(content), **more}
-    answer = await studio.call("POST", "/api/uploads", json=described)
-    assert answer.status_code == 201, answer.text
-    upload: dict[str, Any] = answer.json()
-    return upload
+GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds": 0.1}]}
 
 
-async def send(
-    studio: Studio,
-    upload: dict[str, Any],
-    content: bytes,
-    *,
-    numbers: Sequence[int] = (1,),
-    checksum_of: bytes | None = None,
-) -> httpx.Response:
-    """Send parts, by default the only one with its true checksum; the last one's answer."""
-    size = upload["part_bytes"]
-    pieces = {number: content[(number - 1) * size : number * size] for number in numbers}
-    parts = [
-        {"part_number": number, "checksum": sha256(checksum_of or piece)}
-        for number, piece in pieces.items()
-    ]
-    signed = await studio.call("POST", f"/api/uploads/{upload['id']}/parts", json={"parts": parts})
-    async with httpx.AsyncClient(timeout=60) as browser:
-        for part in signed.json()["parts"]:
-            piece = pieces[part["part_number"]]
-            answer = await browser.put(part["url"], content=piece, headers=part["headers"])
-    return answer
+class Model:
+    """Answers what it was told to."""
+
+    name, offline = "model-1", False
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
+        return Completion(json.dumps(self.answers.pop(0)), self.name)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
-async def complete(studio: Studio, upload: dict[str, Any], content: bytes) -> httpx.Response:
-    return await studio.call(
-        "POST",
-        f"/api/uploads/{upload['id']}/complete",
-        json={"checksum": hashlib.sha256(content).hexdigest()},
-    )
+def jobs_of(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {job["job_type"]: job for job in state["jobs"]}
+
+
+def code_of(state: dict[str, Any], job_type: str = "transcription") -> Any:
+    error = jobs_of(state)[job_type]["error_data"]
+    return error["code"] if "code" in error else error["data"]["code"]
+
+
+async def make(app: Training, file: Path, *arguments: str) -> bytes:
+    """A file made by ffmpeg."""
+    path = (await app.ffmpeg())._path
+    command = [path, "-hide_banner", "-v", "error", "-y", *arguments, str(file)]
+    await asyncio.to_thread(subprocess.run, command, check=True, timeout=120)
+    return await asyncio.to_thread(file.read_bytes)
 
 
 @pytest.mark.timeout(600)
-async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings: Settings) -> None:
-    """Completing the upload is enough: the tab may be closed then."""
-    content = SAMPLE.read_bytes()
-    async with Studio(project, settings).open() as studio:
-        upload = await begin(studio, content)
-        early = await complete(studio, upload, content)
-        await send(studio, upload, content)
-        done = await complete(studio, upload, content)
-        again = await complete(studio, upload, content)
-        seen = (await studio.call("GET", f"/api/uploads/{upload['id']}")).json()
-
-        # a busy machine may listen for longer than one of the other ticks lasts
-        await studio.worker.tick(budget_seconds=400)
-        state = await studio.ended(done.json()["training"])
-        at = f"/api/trainings/{state['id']}"
-        transcript = (await studio.call("GET", f"{at}/transcript")).json()
-        by_ending = await studio.call("GET", f"{at}/transcript.vtt")
-        by_accept = await studio.call("GET", f"{at}/transcript", headers={"Accept": "text/vtt"})
-        subrip = await studio.call(
-            "GET", f"{at}/transcript", headers={"Accept": "application/x-subrip"}
-        )
-        found = (await studio.call("GET", f"{at}/procedure")).json()
-        video = (await studio.call("GET", f"{at}/video")).json()
-        async with httpx.AsyncClient() as browser:
-            played = await browser.get(video["url"], headers={"Range": "bytes=0-9"})
-        await studio.until(state, lambda _: not studio.objects(f"training/{state['id']}/sound/"))
-
-    assert (early.status_code, early.json()["code"]) == (409, "upload_incomplete")
-    assert (done.status_code, again.status_code) == (200, 200)
-    assert done.json()["training"]["id"] == again.json()["training"]["id"] == state["id"]
-    assert (seen["complete"], seen["training"]["id"]) == (True, state["id"])
-    assert [job["job_type"] for job in done.json()["training"]["jobs"]] == [
-        "transcription", "mux_upload",
-    ]  # fmt: skip
-    assert (state["status"], state["title"]) == ("completed", "Changing the paper")
-    assert {stage["name"] for stage in state["stages"]} == {
-        "verify", "audio", "transcribe", "procedure", "publish",
-    }  # fmt: skip
-    assert (transcript["complete"], transcript["engine"], transcript["offline"]) == (
-        True, NAME, True,
-    )  # fmt: skip
-    assert (transcript["language"], round(transcript["duration_seconds"])) == ("en", 19)
-    assert "the front door of the machine" in transcript["text"]
-    assert set(transcript["segments"][0]) == {"start", "end", "text"}
-    assert by_ending.text == by_accept.text
-    assert by_ending.text.startswith("WEBVTT\n\n00:00:00.")
-    assert by_ending.headers["content-type"].startswith("text/vtt")
-    assert subrip.text.startswith("1\n00:00:00,")
-    assert (found["version"], found["author"], found["offline"]) == (1, OFFLINE, True)
-    steps = found["procedure"]["steps"]
-    assert [step["number"] for step in steps] == list(range(1, len(steps) + 1))
-    assert len(steps) >= 3
-    assert "extractive" in found["author"]
-    assert (video["host"], played.status_code, played.content) == ("s3", 206, content[:10])
-    assert (video["playable"], video["note"], round(video["duration_seconds"])) == (True, None, 19)
-    assert video["playback_id"] == f"offline-{state['id']}"
-
-
-async def test_a_large_video_is_uploaded_in_parts_and_becomes_a_procedure(studio: Studio) -> None:
-    """Of more than 100 MB, in any order, over a break."""
-    padding = 110 * 1024 * 1024  # of a box that every reader of MP4 passes over
-    content = SAMPLE.read_bytes() + (padding + 8).to_bytes(4, "big") + b"free" + bytes(padding)
-    before = studio.objects()
-    upload = await begin(studio, content)
-    numbers = list(range(upload["part_count"], 0, -1))
-    await send(studio, upload, content, numbers=numbers[:5])
-    early = await complete(studio, upload, content)
-    resumed = (await studio.call("GET", f"/api/uploads/{upload['id']}")).json()
-    await send(studio, upload, content, numbers=resumed["missing"])
-    done = await complete(studio, upload, content)
-    state = await studio.ended(done.json()["training"])
-    await studio.call("DELETE", f"/api/trainings/{state['id']}")
-    await studio.tick_until_so(lambda: studio.objects() == before)
-
-    assert (early.status_code, early.json()["code"]) == (409, "upload_incomplete")
-    assert resumed["missing"] == sorted(numbers[5:])
-    assert state["status"] == "completed", state["reason"]
-
-
-async def test_what_may_not_be_uploaded_is_refused_before_its_bytes(studio: Studio) -> None:
-    """By type and by size, as the operator sets them; and an empty file."""
-    refused = {}
-    uploads: dict[str, dict[str, Any]] = {
-        "page": {"content_type": "text/html"},
-        "script": {"content_type": "application/x-sh"},
-        "large": {"size": 6 * 1024**3},
-        "empty": {"size": 0},
-        "lied": {"size": -1},
-        "strange": {"workspace_id": "22222222-2222-4222-8222-222222222222"},
-    }
-    for name, more in uploads.items():
-        body = {**DESCRIBED, "size": 10, **more}
-        answer = await studio.call("POST", "/api/uploads", json=body)
-        refused[name] = (answer.status_code, answer.json()["code"])
-
-    assert refused == {
-        "page": (415, "upload_type_refused"),
-        "script": (415, "upload_type_refused"),
-        "large": (413, "upload_too_large"),
-        "empty": (422, "empty_file"),
-        "lied": (422, "validation_failed"),
-        "strange": (404, "workspace_not_found"),
-    }
-
-
-async def test_other_bytes_than_announced_are_not_taken(studio: Studio) -> None:
-    """A flipped byte, a part of another size, a file of another checksum; nothing stays."""
-    content = b"\x00" * 1000
-    flipped = content[:-1] + b"\x01"
-    before = studio.objects()
-
-    one = await begin(studio, content)
-    refused = await send(studio, one, flipped, checksum_of=content)
-    early = await complete(studio, one, content)
-    short = await send(studio, one, content[:-1])
-    other = await begin(studio, content)
-    await send(studio, other, flipped)
-    mismatch = await complete(studio, other, content)
-    gone = await studio.call("GET", f"/api/uploads/{other['id']}")
-
-    assert (refused.status_code, "checksum" in refused.text) == (400, True)
-    assert (early.status_code, early.json()["detail"]) == (409, {"missing": [1]})
-    assert short.status_code == 403
-    assert (mismatch.status_code, mismatch.json()["code"]) == (422, "checksum_mismatch")
-    assert gone.status_code == 404
-    assert studio.objects() == before
-    assert studio.project.rows("select 1 from public.trainings") == []
-
-
-async def test_a_larger_file_is_checked_by_the_worker(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
+    project: Project, host: MuxServer
 ) -> None:
-    """Reading gigabytes is nothing for a request; the transcription says the same."""
-    from minutehand.web import uploads
+    """A recording whose workers die behind each of their writes."""
+    async with SpeechServer() as ears:
+        settings = host.known_to(ears.known_to(project.settings))
+        async with Studio(project, settings).open() as studio:
+            training = await studio.start()
 
-    monkeypatch.setattr(uploads, "CHECKED_BYTES", 100)
-    content = SAMPLE.read_bytes()
-    upload = await begin(studio, content)
-    await send(studio, upload, content[:-1] + b"\x01")
-    done = await complete(studio, upload, content)
+            async def ended() -> object:
+                return (await studio.look(training["id"]))["status"] in {"completed", "failed"}
 
-    state = await studio.ended(done.json()["training"])
+            deaths = await studio.survive(
+                "training",
+                ended,
+                WORKER_CONCURRENCY="1",  # what another job's end cut off would be sent twice
+                SPEECH_URL=settings.speech_url,
+                SPEECH_KEY=settings.speech_key,
+                SPEECH_MODEL=settings.speech_model,
+                **settings.environ,
+                UPLOADS_BUCKET=BUCKET,
+                AWS_ENDPOINT_URL=settings.aws_endpoint_url,
+                AWS_ACCESS_KEY_ID="test",
+                AWS_SECRET_ACCESS_KEY="test",
+            )
+            state = await studio.look(training["id"])
 
-    assert (done.status_code, state["status"]) == (200, "failed")
-    assert state["code"] == "checksum_mismatch"
+    assert (state["status"], state["progress_percentage"]) == ("completed", 100), state
+    assert len(ears.seen) == 1
+    assert host.received["upload1"] == SAMPLE.read_bytes()
+    assert list(host.uploads) == ["upload1"]
+    for stage in ("media", "sound", "transcript", "procedure", "published"):
+        assert any(f'"name": "{stage}"' in death for death in deaths), (stage, deaths)
 
 
-async def test_a_training_gets_the_id_that_was_asked_for(studio: Studio) -> None:
-    """Once: a second recording for it is refused before its bytes, or is no training."""
-    training_id = "7f3c1c9e-0000-4000-8000-000000000001"
-    content = SAMPLE.read_bytes()
-    upload, other = [await begin(studio, content, training_id=training_id) for _ in range(2)]
-    for each in (upload, other):
-        await send(studio, each, content)
-    done = await complete(studio, upload, content)
-    refused = await complete(studio, other, content)
-    left = (await studio.call("GET", f"/api/uploads/{other['id']}")).json()
-    again = await studio.call(
-        "POST", "/api/uploads", json={**DESCRIBED, "size": 10, "training_id": training_id}
+async def test_without_a_model_the_transcript_is_what_there_is(studio: Studio) -> None:
+    """It says so, and nothing of the cut sound is left."""
+    state = await studio.ended(await studio.start())
+    transcript = (await studio.call("GET", f"/api/trainings/{state['id']}/transcript")).json()
+
+    assert (state["status"], state["progress_percentage"]) == ("completed", 100)
+    assert state["procedure"]["procedure"] is None
+    assert "no language model is configured" in state["procedure"]["author"]
+    assert transcript["text"] == "first turn off the power next open the front door"
+    assert transcript["segments"][1]["start"] == 2.5
+    assert studio.objects("training/") == set()
+
+
+async def test_a_models_procedure_is_checked_and_asked_for_again(
+    project: Project, ear: QuickEar
+) -> None:
+    """A step at a time at which nothing is said is refused; a second wrong answer fails."""
+    nowhere = {"title": "Paper", "steps": [{"title": "Wash the car", "at_seconds": 900}]}
+    model = Model(nowhere, GOOD, nowhere, nowhere)
+    async with Studio(project, project.settings, speech=ear, model=model).open() as studio:
+        good = await studio.ended(await studio.start())
+        bad = await studio.ended(await studio.start())
+
+    assert (good["procedure"]["author"], good["procedure"]["offline"]) == ("model-1", False)
+    assert good["procedure"]["procedure"]["steps"][0]["title"] == "Turn off the power"
+    assert (bad["status"], code_of(bad, "sop_generation")) == ("failed", AnswerUnusable.code)
+    assert bad["transcript"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), "empty_file"),
+        (("text",), "not_a_video"),
+        (("-f", "lavfi", "-i", "testsrc=d=1", "-pix_fmt", "yuv420p"), "no_audio"),
+        (("-f", "lavfi", "-i", "anullsrc", "-t", "2"), "silent"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
+    studio: Studio, tmp_path: Path, arguments: tuple[str, ...], code: str
+) -> None:
+    """No attempt is repeated; `retry_count >= max_retries` finds what failed for good."""
+    content = b"" if not arguments else b"no video at all"
+    if len(arguments) > 1:
+        content = await make(studio.app, tmp_path / "file.mp4", *arguments)
+    state = await studio.ended(await studio.start(content))
+    found = studio.project.rows(
+        "select job_type from background_jobs where training_id = %s and status = 'failed'"
+        " and retry_count >= max_retries",
+        state["id"],
     )
 
-    assert done.json()["training"]["id"] == training_id
-    assert (refused.status_code, refused.json()["code"]) == (409, "training_exists")
-    assert (left["missing"], left["complete"]) == ([], False)
-    assert (again.status_code, again.json()["code"]) == (409, "training_exists")
+    assert (state["status"], code_of(state)) == ("failed", code)
+    assert state["reason"]
+    assert "transcription" in {row["job_type"] for row in found}
 
 
-async def test_an_upload_of_ones_own_is_transcribed_by_its_address(studio: Studio) -> None:
-    """Also by the address it is played from; the same call finds the same job."""
-    training_id = "7f3c1c9e-0000-4000-8000-000000000002"
-    key = await studio.put(SAMPLE.read_bytes(), name="lamp.mp4")
-    at = f"/api/trainings/{training_id}/transcription"
-    body = {"user_id": ADA, "company_id": ACME, "audio_url": key}
+async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_is_finished(
+    studio: Studio, ear: QuickEar
+) -> None:
+    """A rate limit passes; no words fail, and a retry recognises again without cutting again."""
+    ear.before = [RateLimited("busy")]
+    assert (await studio.ended(await studio.start()))["status"] == "completed"
+    said, ear.said = ear.said, []
+    silent = await studio.ended(await studio.start())
+    ear.said = said
+    again = await studio.call("POST", f"/api/trainings/{silent['id']}/retry")
+    done = await studio.ended(silent)
 
-    first = await studio.call("POST", at, json=body)
-    address = studio.app.files.presign(key, content_type="video/mp4")
-    again = await studio.call("POST", at, json={**body, "audio_url": address})
-    others = await studio.call("POST", at, user=EVE, json={**body, "user_id": EVE})
-    false = await studio.call("POST", at, user=BOB, json=body)
-    done = await studio.ended({"id": training_id})
-
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert first.json() == again.json()
-    assert first.json()["job_id"] == str(studio.job({"id": training_id})["id"])
-    assert (others.status_code, false.status_code) == (404, 403)
-    assert [job["job_type"] for job in done["jobs"]] == ["transcription", "sop_generation"]
-    assert done["status"] == "completed"
+    assert (silent["status"], code_of(silent)) == ("failed", "no_speech")
+    assert again.status_code == 200, again.text
+    assert (done["status"], done["sound"]) == ("completed", silent["sound"])
 
 
-async def test_the_python_client_gives_the_jobs_id(studio: Studio) -> None:
-    """The same one when it is called again; a refusal carries the API's code."""
-    key = await studio.put(SAMPLE.read_bytes())
-    training_id = "7f3c1c9e-0000-4000-8000-000000000004"
-    client = TrainingClient(
-        "http://api.test",
-        studio.project.token(ADA),
-        transport=httpx.ASGITransport(app=studio._api),
+async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studio: Studio) -> None:
+    """Its jobs end at once; one that has ended is not cancelled."""
+    training = await studio.start()
+    path = f"/api/trainings/{training['id']}"
+    cancelled = await studio.call("POST", f"{path}/cancel")
+    twice = await studio.call("POST", f"{path}/cancel")
+    await studio.call("POST", f"{path}/retry")
+    done = await studio.ended(training)
+
+    assert cancelled.json()["status"] == "cancelled"
+    assert (twice.status_code, done["status"]) == (409, "completed")
+
+
+async def test_the_video_host_is_asked_until_it_is_ready_and_told_by_a_webhook(
+    project: Project, ear: QuickEar, host: MuxServer
+) -> None:
+    """Sent once whatever fails; a signed event makes the waiting job ask at once."""
+    host.asset_status = "preparing"
+    host.faults["POST uploads"] = [Fault(500, {})]
+    settings = host.known_to(project.settings).with_environ(MUX_WEBHOOK_SECRET="hook-secret")
+    async with Studio(project, settings, speech=ear).open() as studio:
+        training = await studio.start()
+        waiting = await studio.tick_until(
+            lambda: studio.look(training["id"]), lambda _: bool(host.assets)
+        )
+        host.assets["asset-of-upload1"]["status"] = "ready"
+        event = json.dumps({"type": "video.asset.ready", "data": {"id": "asset-of-upload1"}})
+        at = int(time.time())
+        signature = hmac.new(b"hook-secret", f"{at}.{event}".encode(), hashlib.sha256).hexdigest()
+        path = "/api/trainings/webhooks/mux"
+        signed = {"Mux-Signature": f"t={at},v1={signature}"}
+        taken = await studio.call("POST", path, user=None, content=event, headers=signed)
+        forged = await studio.call("POST", path, user=None, content=event)
+        done = await studio.ended(training)
+
+    assert waiting["published"] is None
+    assert (taken.status_code, taken.json()["known"], forged.status_code) == (200, True, 401)
+    assert (done["status"], done["published"]["playback_id"]) == (
+        "completed",
+        "playback-of-upload1",
     )
-
-    first = await client.create_transcription_job(ADA, ACME, key, training_id)
-    again = await client.create_transcription_job(ADA, ACME, key, training_id)
-    with pytest.raises(TrainingRefused) as caught:
-        await client.create_transcription_job(ADA, ACME, "https://a.example/x", training_id)
-    await client.aclose()
-
-    assert first == again == str(studio.job({"id": training_id})["id"])
-    assert (caught.value.status, caught.value.code) == (422, "audio_url_refused")
+    assert (list(host.uploads), host.received["upload1"]) == (["upload1"], SAMPLE.read_bytes())
 
 
-async def test_recordings_come_from_allowed_hosts_alone(studio: Studio) -> None:
-    """Neither from this network nor from anywhere; refused before a job is made."""
-    at = "/api/trainings/7f3c1c9e-0000-4000-8000-000000000003/transcription"
-    for address in (
-        "https://media.example.com/a.mp3",
-        "http://media.example.com/a.mp3",
-        "https://127.0.0.1/a.mp3",
-        "https://169.254.169.254/latest/meta-data",
-        "file:///etc/passwd",
-        f"workspaces/{ACME}/training/x/0001.pcm",
-    ):
-        body = {"user_id": ADA, "company_id": ACME, "audio_url": address}
-        answer = await studio.call("POST", at, json=body)
-        assert (answer.status_code, answer.json()["code"]) == (422, "audio_url_refused"), address
-    assert studio.project.rows("select 1 from public.trainings") == []
+async def test_trainings_of_others_do_not_exist_and_a_deleted_one_leaves_nothing(
+    studio: Studio,
+) -> None:
+    """Not by id, not in lists; nor may anyone transcribe another's upload."""
+    before = studio.objects()
+    state = await studio.ended(await studio.start())
+    [key] = studio.objects() - before
+    path = f"/api/trainings/{state['id']}"
+    listed = await studio.call("GET", f"/api/trainings?workspace_id={ACME}")
+    body = {"user_id": EVE, "company_id": ACME, "audio_url": key}
+    stolen = await studio.call("POST", f"{path}/transcription", user=EVE, json=body)
+    others = [
+        (await studio.call(method, path + more, user=EVE)).status_code
+        for method, more in (("GET", ""), ("GET", "/transcript"), ("GET", "/video"),
+                             ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", ""))
+    ]  # fmt: skip
+    gone = await studio.call("DELETE", path)
+
+    assert [each["id"] for each in listed.json()["trainings"]] == [state["id"]]
+    assert (stolen.status_code, others) == (404, [404] * 6)
+    assert (gone.status_code, studio.objects()) == (204, before)
+    assert (await studio.call("GET", path)).status_code == 404
+
+
+def test_sound_is_cut_in_pauses_into_chunks_of_about_half_a_minute() -> None:
+    """Nothing is lost between two chunks."""
+    chunks = cut(100.0, [(28.0, 30.0), (61.0, 62.0)])
+    assert [start for start, _ in chunks] == [0.0, 29.0, 61.5]
+    assert [end for _, end in chunks] == [29.0, 61.5, 100.0]

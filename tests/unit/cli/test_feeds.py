@@ -9,10 +9,8 @@ import time
 import httpx
 import pytest
 
-from minutehand.cli.watch import follow_job
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.events import stream
-from minutehand.terminal.output import Output
 
 EXPIRED = 'event: end\ndata: {"reason": "token_expired"}\n\n'
 
@@ -78,21 +76,6 @@ def test_a_watch_outlives_its_token() -> None:
     ]
 
 
-def test_a_token_that_expired_while_the_feed_was_away_is_renewed_once() -> None:
-    """A second refusal means that the person may not, not that the token is old."""
-    refused = {"error": "Unauthorized", "code": "unauthorized"}
-    service = Service(
-        sse(event(1)), httpx.Response(401, json=refused), httpx.Response(401, json=refused)
-    )
-    connection = connected(service)
-
-    with pytest.raises(CommandFailed, match="Unauthorized"):
-        list(stream(connection, "/events"))
-    connection.close()
-
-    assert service.signed_in == 2
-
-
 def test_a_given_token_is_not_replaced() -> None:
     """Whoever passed one meant to act as that person."""
     service = Service(sse(event(1), EXPIRED))
@@ -104,37 +87,6 @@ def test_a_given_token_is_not_replaced() -> None:
 
     assert caught.value.code == "token_expired"
     assert service.signed_in == 0
-
-
-def test_an_apps_own_events_are_shown_as_well(capsys: pytest.CaptureFixture[str]) -> None:
-    """They have a seq like the others: leaving them out would look like a gap."""
-    issued = json.dumps({"seq": 1, "type": "enrichment.record.updated", "data": {}})
-    own = f"id: 1\nevent: enrichment.record.updated\ndata: {issued}\n\n"
-    service = Service(sse(own, 'event: end\ndata: {"reason": "completed"}\n\n'))
-
-    follow_job(Output(as_json=True), connected(service), "a-job")
-
-    assert json.loads(capsys.readouterr().out)["type"] == "enrichment.record.updated"
-
-
-def test_a_watch_says_that_it_is_catching_up_and_when_it_has(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """On standard error, so that what a pipe reads are the events alone."""
-    held = [
-        f'event: freshness\ndata: {{"freshness": "{word}"}}\n\n' for word in ("catching-up", "live")
-    ]
-    service = Service(
-        sse(held[0], event(1), held[1], 'event: end\ndata: {"reason": "completed"}\n\n')
-    )
-
-    follow_job(Output(), connected(service), "a-job")
-
-    said = capsys.readouterr()
-    assert [line.split(":")[0] for line in said.err.splitlines()] == ["catching up", "live"]
-    assert "progress" in said.out
-    assert "catching" not in said.out
-    assert service.asked == [("Bearer token-1", None)]
 
 
 class Explaining(Service):
@@ -152,15 +104,3 @@ class Explaining(Service):
             return httpx.Response(200, json={"sentence": "It waits."})
         self.explains.wait(60)
         return sse('event: end\ndata: {"reason": "completed"}\n\n')
-
-
-def test_what_asks_why_a_job_waits_ends_with_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It uses the connection and the output, which are closed next."""
-    monkeypatch.setattr("minutehand.cli.watch.PATIENCE_SECONDS", 0.0)
-    service = Explaining()
-    connection = connected(service)
-
-    follow_job(Output(as_json=True), connection, "1")
-
-    assert service.explained.is_set()
-    connection.close()

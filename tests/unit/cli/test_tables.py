@@ -37,14 +37,6 @@ def test_a_wide_terminal_shows_everything() -> None:
     assert str(ROWS[0]["id"]) in lines[1]
 
 
-def test_a_row_stays_on_its_line_with_its_id_where_nothing_may_go() -> None:
-    """Folded ids cannot be copied."""
-    lines = printed(ROWS, COLUMNS, 60)
-
-    assert len(lines) == 3
-    assert lines[1].startswith(str(ROWS[0]["id"]))
-
-
 @pytest.mark.parametrize(("width", "gone"), [(100, 0), (70, 1), (60, 2)])
 def test_a_narrow_one_shortens_ids_then_goes_without_columns(width: int, gone: int) -> None:
     """In the order given; the error, of which one asks most, stays."""
@@ -54,27 +46,3 @@ def test_a_narrow_one_shortens_ids_then_goes_without_columns(width: int, gone: i
     assert "no rate for XAU" in lines[2]
     assert lines[2].startswith("3ba48522 ")
     assert [name in lines[0] for name in ("RAN", "CREATED_AT")] == [gone < 1, gone < 2]
-
-
-@pytest.mark.parametrize("width", [80, 100, 120])
-def test_a_long_error_is_cut_to_what_the_others_leave(width: int) -> None:
-    """Else one talkative job hides every id that could be copied into `show`."""
-    told = "Client error '429 Too Many Requests' for url\n" + "and its page " * 200
-    rows = [ROWS[0], {**ROWS[1], "error_message": told}]
-
-    lines = printed(rows, COLUMNS, width, "ran")
-
-    assert len(lines) == 3
-    assert all(len(line.rstrip()) <= width for line in lines)
-    for word in ("ID", "JOB_TYPE", "STATE", "CREATED_AT", "ERROR_MESSAGE"):
-        assert word in lines[0]
-    assert "3ba48522 " in lines[2]
-    assert "import_rates" in lines[2]
-    assert "Client erro" in lines[2]
-
-
-def test_facts_have_no_heading() -> None:
-    """A table without headings begins with its first row."""
-    lines = printed([{"name": "queue", "value": "default"}], {"name": "", "value": ""}, 80)
-
-    assert [line.split() for line in lines] == [["queue", "default"]]

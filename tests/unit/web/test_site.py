@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from pathlib import Path
 
 import httpx
@@ -13,9 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from minutehand.config import Settings
-from minutehand.node import node_binary
-from minutehand.web.site import FOLDERS, ConsoleFiles, security_headers
-from tests.support.paths import ROOT
+from minutehand.web.site import ConsoleFiles, security_headers
 
 PAGES = ("/jobs", "/jobs/1a2b", "/types/greetings.send", "/types/report.js", "/queues/a.b/")
 FILES = ("/nothing.js", "/favicon.ico", "/lib/nothing.js", "/parts/x", "/apps/chat/nothing.js")
@@ -100,31 +96,3 @@ async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
     assert not any("content-security-policy" in each.headers for each in (part, style))
     assert part.headers["x-content-type-options"] == "nosniff"
     assert not any("content-encoding" in each.headers for each in (plain, image, head))
-
-
-async def test_a_console_that_is_not_built_has_no_pages(tmp_path: Path) -> None:
-    """A 404, and not an error."""
-    app = Starlette(routes=[Mount("/", ConsoleFiles(tmp_path, {}))])
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://console"
-    ) as client:
-        assert (await client.get("/jobs")).status_code == 404
-
-
-def test_cloudfront_answers_the_same() -> None:
-    """The function that a deploy publishes, run as it is."""
-    others = [*FILES, "/api/jobs", "/api", "/health", "/vendor/preact/x"]
-    command = [str(node_binary()), "-e", CLOUDFRONT, str(ROOT / "infra/aws/pages.js")]
-    done = subprocess.run(
-        [*command, json.dumps([*PAGES, *others])], capture_output=True, text=True, check=True
-    )
-
-    assert json.loads(done.stdout) == ["/index.html"] * len(PAGES) + others
-
-
-def test_every_folder_of_the_console_s_files_is_known() -> None:
-    """A new one would be served as pages."""
-    console = ROOT / "infra" / "console"
-    folders = {path.parent.relative_to(console).parts[0] for path in console.glob("*/**/*.js")}
-
-    assert folders - {"npm"} <= FOLDERS

@@ -17,8 +17,6 @@ from fastapi import APIRouter
 
 from minutehand.aws.uploads import (
     MIN_PART_BYTES,
-    NAME_CHARACTERS,
-    URL_LIFETIME,
     Part,
     UploadIncomplete,
     UploadNotFound,
@@ -27,7 +25,7 @@ from minutehand.aws.uploads import (
 from minutehand.config import Settings
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import DataApi
-from minutehand.web import paging, uploads
+from minutehand.web import paging
 from minutehand.web.application import create_app
 from minutehand.web.caller import Caller
 from minutehand.web.services import Services
@@ -170,25 +168,6 @@ async def test_a_file_is_refused_before_it_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("filename", "title", "name"),
-    [
-        ("a b/ç.mp4", "Ç", "a-b-c.mp4"),
-        ("映画", "映画", "file"),
-        ("..", "..", "file"),
-        ("--.mp4", "File", "mp4"),
-        ("x" * 250 + ".mp4", "X" + "x" * 199, "x" * (NAME_CHARACTERS - 4) + ".mp4"),
-    ],
-)
-async def test_a_file_keeps_its_name_for_people_and_gets_a_plain_one_for_storage(
-    world: World, ada: httpx.AsyncClient, filename: str, title: str, name: str
-) -> None:
-    answer = await ada.post("/uploads", json=new(filename=filename))
-
-    [(*_, key)] = world.bucket.asked
-    assert (answer.json()["title"], key) == (title, name)
-
-
-@pytest.mark.parametrize(
     "changes",
     [
         {"owner": UUID(int=1)},
@@ -219,33 +198,6 @@ async def test_an_id_that_is_no_upload_of_the_callers_is_not_found(
     assert world.bucket.asked == []
 
 
-@pytest.mark.parametrize(
-    ("size", "number", "checksum", "status", "code"),
-    [
-        (MOST, 2, SUM, 200, None),
-        (MOST + 1, 1, SUM, 413, "upload_too_large"),
-        (MOST, 3, SUM, 400, "invalid_argument"),
-        (MOST, 1, "z" * 44, 400, "invalid_argument"),
-    ],
-)
-async def test_parts_are_signed_within_the_file_and_its_limit(
-    ada: httpx.AsyncClient, size: int, number: int, checksum: str, status: int, code: str | None
-) -> None:
-    """An id with a larger size would make room for what was refused before."""
-    asked = {"parts": [{"part_number": number, "checksum": checksum}]}
-
-    answer = await ada.post(f"/uploads/{id_of(size=size)}/parts", json=asked)
-
-    assert (answer.status_code, answer.json().get("code")) == (status, code)
-    if status == 200:
-        assert answer.json()["expires_in_seconds"] == URL_LIFETIME.total_seconds()
-        many = {"parts": asked["parts"] * 101}
-        assert (await ada.post(f"/uploads/{id_of()}/parts", json=many)).status_code == 422
-        [part] = answer.json()["parts"]
-        assert (part["url"], part["size_bytes"]) == ("https://s3.test/2", MIN_PART_BYTES)
-        assert list(part["headers"]) == ["x-amz-checksum-sha256"]
-
-
 async def test_a_complete_file_becomes_something_when_it_is_the_one_that_was_sent(
     world: World, ada: httpx.AsyncClient
 ) -> None:
@@ -268,34 +220,6 @@ async def test_a_complete_file_becomes_something_when_it_is_the_one_that_was_sen
     assert world.videos.completed == [
         ("T", each, WORKSPACE, UUID(int=5)) for each in (SUM, f"{SUM}-2")
     ]
-
-
-@pytest.mark.parametrize(
-    ("size", "status", "said"),
-    [(None, 200, (False, [2])), (MOST, 200, (True, [])), (MOST - 1, 404, (None, None))],
-)
-async def test_an_upload_says_what_is_missing_or_that_it_is_complete(
-    world: World, ada: httpx.AsyncClient, size: int | None, status: int, said: Any
-) -> None:
-    """One that S3 knows no more, and that left another file or none, is not found."""
-    world.bucket.size = size
-
-    answer = await ada.get(f"/uploads/{id_of(size=MOST)}")
-
-    body = answer.json()
-    assert (answer.status_code, (body.get("complete"), body.get("missing"))) == (status, said)
-
-
-@pytest.mark.parametrize(("bytes_", "checks"), [(MIN_PART_BYTES + 1, 1), (MIN_PART_BYTES, 0)])
-async def test_only_what_is_quickly_read_is_checked_at_once(
-    world: World, ada: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, bytes_: int, checks: int
-) -> None:
-    """The worker checks the rest: a gateway gives up after half a minute."""
-    monkeypatch.setattr(uploads, "CHECKED_BYTES", bytes_)
-
-    done = await ada.post(f"/uploads/{id_of()}/complete", json={"checksum": SUM})
-
-    assert (done.status_code, len(world.bucket.asked)) == (200, checks)
 
 
 async def test_a_deployment_without_a_bucket_says_so(world: World, ada: httpx.AsyncClient) -> None:

@@ -6,8 +6,7 @@ Order, retries and the end of a webhook are SQL's; tests/integration/webhooks ha
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,17 +17,11 @@ import pytest
 from minutehand.aws.sealing import SealBroken
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import QueueUnavailable
-from minutehand.queue.functions import WorkerFunctions
-from minutehand.webhooks.processors import Delivery, Webhooks, WebhookStore, register
+from minutehand.webhooks.processors import Delivery, Webhooks, WebhookStore
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.sent import Sent
 from minutehand.webhooks.signing import signed_headers
-from minutehand.worker import Registry
 from minutehand.worker.outbound import AddressRefused, PublicTransport
-from minutehand.worker.testing import ProcessorTest
-from tests.support.virtual_time import leaping
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IG9mIGEgdGVzdA=="
@@ -143,18 +136,6 @@ async def test_what_an_endpoint_does_is_reported_as_it_was(answer: Any, sent: Se
     assert await Hook(answer).post(MESSAGE) == sent
 
 
-@pytest.mark.parametrize(("answer_ms", "seconds"), [(10_000, 10), (2000, 2), (60_000, 10)])
-def test_an_endpoint_has_no_more_time_than_either_side_allows(
-    answer_ms: int, seconds: float
-) -> None:
-    async def story() -> float:
-        sent = await Hook(3600.0).post({**MESSAGE, "answer_ms": answer_ms})
-        assert sent.timed_out
-        return asyncio.get_running_loop().time()
-
-    assert leaping(story()) == seconds
-
-
 @pytest.mark.parametrize(
     ("stage", "private", "loopback"),
     [("local", True, True), ("local", False, False), ("prod", True, False), ("local", 1, False)],
@@ -168,16 +149,6 @@ async def test_this_machine_is_meant_only_where_stage_and_engine_say_so(
     await hook.post({**MESSAGE, "private_addresses": private})
 
     assert hook.loopback == [loopback]
-
-
-async def test_what_cannot_be_opened_is_not_sent_and_says_what_to_do() -> None:
-    """A retry would not mend it; a new secret does."""
-    hook = Hook()
-
-    message = await hook.post({**MESSAGE, "sealed_secrets": ["other"]})
-
-    assert message.message == "the signing secret cannot be decrypted: create a new one"
-    assert (message.ok, hook.requests) == (False, [])
 
 
 async def test_connections_are_shared_and_neither_redirected_nor_led_through_a_proxy() -> None:
@@ -197,99 +168,3 @@ async def test_connections_are_shared_and_neither_redirected_nor_led_through_a_p
 
 BUSY = httpx.Response(429, headers={"Retry-After": "90"})
 DELIVERY = Delivery(webhook_id=UUID(int=1), job_id=UUID(int=2), seq=3)
-
-
-@pytest.mark.parametrize(
-    ("answer", "enabled", "outcome", "said"),
-    [
-        (204, True, "completed", {"sent": True, "status": 204}),
-        (BUSY, True, "retry", {"status": 429, "failures": 4}),
-        (500, False, "failed", {"status": 500, "failures": 4}),
-    ],
-)
-async def test_a_delivery_ends_as_it_went(
-    answer: Any, enabled: bool, outcome: str, said: dict[str, Any]
-) -> None:
-    hook = Hook(answer)
-    hook.store = store = Store(MESSAGE, {"enabled": enabled, "failures": 4})
-    test = ProcessorTest(hook.deliver, DELIVERY, job_id="d")
-
-    run = await test.run()
-
-    assert (run.outcome, run.retry_after_seconds) == (outcome, 90 if answer is BUSY else None)
-    assert (run.result if run.error is None else run.error.data) == said
-    [(job_id, fence, sent)] = store.reports
-    assert (job_id, fence, sent.ok) == ("d", 1, answer == 204)
-    if outcome == "failed":
-        assert run.error is not None
-        assert run.error.message == "the endpoint answered 500; the webhook is disabled"
-
-
-async def test_a_delivery_that_no_one_wants_any_more_is_cancelled_unsent() -> None:
-    hook = Hook()
-    hook.store = store = Store({"send": False, "reason": "webhook_deleted"}, {})
-
-    run = await ProcessorTest(hook.deliver, DELIVERY).run()
-
-    assert (run.outcome, run.error and run.error.message) == (
-        "cancelled",
-        "not sent: the webhook was deleted",
-    )
-    assert (hook.requests, store.reports) == ([], [])
-
-
-def test_deliveries_are_the_platforms_own_and_have_the_limits_of_their_migration() -> None:
-    registry = Registry()
-    register(registry, Settings(supabase_url="http://x.test", supabase_publishable_key="k"))
-
-    types = {kind.name: kind for kind in registry}
-    delivery = types["webhook_delivery"]
-    assert all(kind.internal and kind.events == "minimal" for kind in types.values())
-    assert (delivery.workspace_concurrency, delivery.key_concurrency) == (3, 2)
-    assert delivery.max_attempts == 12
-
-
-@pytest.mark.parametrize(
-    ("call", "function", "more", "repeated"),
-    [
-        (lambda s: s.to_send("j", 3), "webhook_to_send", {}, True),
-        (
-            lambda s: s.sent("j", 3, Sent(True, "ok", 200)),
-            "webhook_sent",
-            {"ok": True, "status": 200, "message": "ok", "timed_out": False},
-            True,
-        ),
-        (
-            lambda s: s.sent("j", 3, Sent(False, "no", 500)),
-            "webhook_sent",
-            {"ok": False, "status": 500, "message": "no", "timed_out": False},
-            False,
-        ),
-    ],
-)
-async def test_what_a_delivery_asks_and_reports_to_the_engine(
-    call: Callable[[WebhookStore], Any], function: str, more: dict[str, Any], repeated: bool
-) -> None:
-    """By its lease; a failure that is told twice would count twice."""
-    asked: list[tuple[str, Any]] = []
-    status = 200
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append((request.url.path.rpartition("/")[2], json.loads(request.content)))
-        return httpx.Response(status, json={"enabled": True})
-
-    settings = Settings(
-        supabase_url="https://project.example",
-        supabase_publishable_key="sb_publishable_x",
-        supabase_worker_key="key",
-    )
-    store = WebhookStore(settings)
-    api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
-    store._functions = WorkerFunctions(settings, api=api)
-
-    assert await call(store) == {"enabled": True}
-    assert asked == [(function, {"p_request": {"job_id": "j", "fence": 3, **more}})]
-    status = 503
-    with pytest.raises(QueueUnavailable):
-        await call(store)
-    assert (len(asked) > 2) is repeated

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import re
 
-from minutehand.cli.account import caller
 from minutehand.cli.deploy import parameters as stage_parameters
 from minutehand.cli.deploy import placeholders, shown
 from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, warn
-from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.deploy.service import needs_of
 from minutehand.deploy.stage_values import problems
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed
 
 CHECKS = Checks()
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
@@ -46,28 +42,6 @@ def stage_settings(target: Target) -> Finding:
     if found := problems(stage_parameters(str(target.stage), project)):
         return fail("; ".join(found), f"edit {shown(project)}")
     return ok("every value is one that AWS and the functions take")
-
-
-@CHECKS.add("supabase-cli", deployed=True)
-def supabase_cli(target: Target) -> Finding:
-    """The program that pushes the schema is here, and would push it to the stage's project."""
-    values = stage_parameters(str(target.stage), Project.at(target.root))
-    try:
-        ref = project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
-        cli = SupabaseCli.find()
-        if cli.version[0] < REMOTE:
-            check_linked(target.root, ref)
-    except CommandFailed as failed:
-        return fail(str(failed), failed.fix or "see the message")
-    return ok(f"version {'.'.join(map(str, cli.version))}, project {ref}")
-
-
-@CHECKS.add("aws-account", deployed=True)
-def account(target: Target) -> Finding:
-    """Someone is signed in, so that the rest can be checked."""
-    if target.aws_away is not None:
-        return fail(str(target.aws_away), target.aws_away.fix or "see the message")
-    return ok(f"{caller(target.aws('sts'))}, {target.region}")
 
 
 @CHECKS.add("parameters", deployed=True, held_by_aws=True)
@@ -108,47 +82,6 @@ def schedule(target: Target) -> Finding:
     if "DeadLetterConfig" not in found["Target"]:
         return warn("failed ticks are lost: no dead letter queue", deploy_command(target))
     return ok(found["ScheduleExpression"])
-
-
-@CHECKS.add("aws-functions", deployed=True, held_by_aws=True)
-def functions(target: Target) -> Finding:
-    """They exist, and hold no secret in plain sight."""
-    client = target.aws("lambda")
-    secret_names = SECRET_NAMES | needs_of(Project.at(target.root)).all_secrets
-    for short in NEEDED:
-        name = f"minutehand-{target.stage}-{short}"
-        try:
-            function = client.get_function_configuration(FunctionName=name)
-        except client.exceptions.ResourceNotFoundException:
-            return fail(f"{name} does not exist", deploy_command(target))
-        variables = function.get("Environment", {}).get("Variables", {})
-        plain = [
-            key
-            for key, value in variables.items()
-            if key in secret_names or LOOKS_SECRET.search(value)
-        ]
-        if plain:
-            return fail(
-                f"{name} shows {', '.join(plain)} to everyone with the AWS console",
-                "remove it there, rotate it, and put it into SSM with --secrets-only",
-            )
-    return ok("four functions")
-
-
-@CHECKS.add("failures", deployed=True, held_by_aws=True)
-def failures(target: Target) -> Finding:
-    """Where invocations go that could not be delivered; no job is there."""
-    sqs = target.aws("sqs")
-    name = f"minutehand-{target.stage}-failures"
-    try:
-        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    except sqs.exceptions.QueueDoesNotExist:
-        return fail(f"{name} does not exist: failures are lost", deploy_command(target))
-    asked = ["ApproximateNumberOfMessages"]
-    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=asked)["Attributes"]
-    if count := int(found[asked[0]]):
-        return warn(f"{name} holds {count}", f"aws sqs receive-message --queue-url {url}")
-    return ok("empty")
 
 
 @CHECKS.add("alerts", deployed=True, held_by_aws=True)

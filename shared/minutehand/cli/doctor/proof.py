@@ -69,7 +69,7 @@ LEFT_TYPE = """
 @CHECKS.add(
     "proof",
     needs=("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"),
-    after=("migrations", "worker-key", "sign-in"),
+    after=("migrations", "worker-key"),
     deployed=True,
     held_by_aws=True,
 )

@@ -105,14 +105,16 @@ function Conversation({ id, workspaceId }) {
       </div>
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
-    <div role="log" aria-label="Messages"><ol class="chat-messages">
-      ${session.messages.map(
-        (/** @type {Said} */ one) => html`<li key=${one.id}>
-          <${Message} message=${one} />
-          ${one.work && card(one.work)}
-        </li>`,
-      )}
-    </ol></div>
+    <div role="log" aria-label="Messages">
+      <ol class="chat-messages">
+        ${session.messages.map(
+          (/** @type {Said} */ one) => html`<li key=${one.id}>
+            <${Message} message=${one} />
+            ${one.work && card(one.work)}
+          </li>`,
+        )}
+      </ol>
+    </div>
     ${session.messages.length === 0 && html`<p class="muted">Nothing was said yet.</p>`}
     <div class="chat-composer"><${Composer} onSend=${send} /></div>
   </article>`;

@@ -50,11 +50,11 @@ export default function Sessions({ workspace }) {
       <//>`
     }
     ${
-      found.value?.length > 0 &&
+      (found.value?.length ?? 0) > 0 &&
       table(
         {
           label: "Conversations",
-          rows: found.value,
+          rows: found.value ?? [],
           key: (/** @type {Session} */ one) => one.session_id,
         },
         [

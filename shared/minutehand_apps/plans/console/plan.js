@@ -81,7 +81,8 @@ export default function PlanPage({ id }) {
       <a href=${`/jobs/${plan.job_id}`}>Its job</a>
       ${
         isLive &&
-        html`<${ActionButton} run=${() => act("Could not cancel", () => callRoute("POST /api/plans/{plan_id}/cancel", { places }))}>
+        html`<${ActionButton}
+          run=${() => act("Could not cancel", () => callRoute("POST /api/plans/{plan_id}/cancel", { places }))}>
           Cancel
         <//>`
       }
@@ -115,16 +116,20 @@ const ReportSection = ({ report }) =>
     <p class="muted">${report.notice}</p>
     ${
       report.missing.length > 0 &&
-      html`<p>This report is partial.</p>
+      html`
+        <p>This report is partial.</p>
         <ul>
           ${report.missing.map(
             (one) => html`<li key=${one.stage} class="wrap">${one.title}: ${one.reason}</li>`,
           )}
-        </ul>`
+        </ul>
+      `
     }
     ${report.chapters.map(
-      (chapter) => html`<h3>${chapter.title}</h3>
-        ${chapter.blocks.map(blockOf)}`,
+      (chapter) => html`
+        <h3>${chapter.title}</h3>
+        ${chapter.blocks.map(blockOf)}
+      `,
     )}
   </section>`;
 

@@ -52,7 +52,10 @@ export default function Plans({ workspace }) {
       <span class="spacer"></span>
       <${ActionButton} className="primary" run=${async () => setIsAsking(true)}>New plan<//>
     </header>
-    ${isAsking && html`<${NewPlan} workspaceId=${workspace.id} onClose=${() => setIsAsking(false)} />`}
+    ${
+      isAsking &&
+      html`<${NewPlan} workspaceId=${workspace.id} onClose=${() => setIsAsking(false)} />`
+    }
     ${!found.value && html`<${Unread} of=${found} what="the plans" />`}
     ${
       found.value?.length === 0 &&
@@ -120,7 +123,11 @@ function NewPlan({ workspaceId, onClose }) {
       <select
         value=${speed}
         onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setSpeed(event.target.value)}>
-        ${SPEEDS.map(({ value, label }) => html`<option key=${value} value=${value}>${label}</option>`)}
+        ${SPEEDS.map(
+          ({ value, label }) => html`<option key=${value} value=${value}>
+            ${label}
+          </option>`,
+        )}
       </select>
     </label>
   <//>`;

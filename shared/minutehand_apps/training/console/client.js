@@ -11,7 +11,7 @@ export function trainingClient(request) {
      *
      * @param {string} userId The signed-in user.
      * @param {string} companyId The workspace.
-     * @param {string} audioUrl An upload's key or address, or an https address of an allowed host.
+     * @param {string} audioUrl An upload of the user's, by its key.
      * @param {string} trainingId Of a training to be made, or of one with the same recording.
      * @returns {Promise<string>} The job's id; the same one when called again.
      */
@@ -26,28 +26,4 @@ export function trainingClient(request) {
       return made.job_id;
     },
   };
-}
-
-/**
- * The client for pages outside the console.
- *
- * @param {string} api Where the HTTP API is.
- * @param {() => string | Promise<string>} token The user's access token.
- */
-export function trainingClientOf(api, token) {
-  return trainingClient(async (method, path, { body }) => {
-    const answer = await fetch(new URL(path, api), {
-      method,
-      headers: { "Content-Type": "application/json", Authorization: `Bearer ${await token()}` },
-      body: JSON.stringify(body),
-    });
-    const told = await answer.json();
-    if (!answer.ok)
-      throw Object.assign(new Error(told.error), {
-        status: answer.status,
-        code: told.code,
-        detail: told.detail,
-      });
-    return told;
-  });
 }

@@ -1,4 +1,4 @@
-// JobMonitor: the jobs of one training or of all, live: title, stage, percentage, cancel, retry, filter.
+// JobMonitor: the jobs of one training or of all, live: percentage, cancel, retry, filter.
 
 import { jobs as api, supabase } from "../../api.js";
 import { duration } from "../../lib/format.js";
@@ -14,7 +14,7 @@ import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/unread.js";
 import { Bar } from "./bar.js";
-import { JOB_TYPES, monitor, trainings } from "./data.js";
+import { JOB_TYPES, monitored } from "./data.js";
 
 /** @import { Column } from "../../parts/table.js" */
 /** @import { MonitoredJob as Row } from "./data.js" */
@@ -60,10 +60,9 @@ const COLUMNS = [
  */
 export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   const found = useRead(
-    (signal) => monitor.jobs({ workspaceId, trainingId, ...filter }, signal),
+    (signal) => monitored({ workspaceId, trainingId, ...filter }, signal),
     [workspaceId, trainingId, filter.status, filter.type],
   );
-  const stuck = useRead((signal) => monitor.stuck(workspaceId, signal), [workspaceId]);
   const freshness = useWatched(
     found,
     (options) =>
@@ -75,7 +74,6 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   const rows = found.value ?? [];
   // progress of jobs that no one watches one by one is not pushed
   usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
-  usePolling(stuck, 60_000);
   const act = actionsOn(found.refresh);
   const actions = (/** @type {Row} */ row) => html`
     ${
@@ -83,7 +81,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       html`<${ActionButton}
         className="danger"
         run=${() => act("Could not cancel", () => api.cancel(row.id))}>
-        ${row.cancel_requested_at ? "Stopping" : "Cancel"}
+        Cancel
         <span class="hidden"> ${row.job_type} of ${row.title}</span>
       <//>`
     }
@@ -95,20 +93,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
         Retry<span class="hidden"> ${row.job_type} of ${row.title}</span>
       <//>`
     }
-    ${
-      row.job_type === "sop_generation" &&
-      row.status === "failed" &&
-      row.error_data?.code !== "no_instructions" &&
-      html`<${ActionButton}
-        className="quiet"
-        run=${() => act("Could not retry", () => trainings.retry(row.training_id, true))}>
-        Without a model<span class="hidden"> for ${row.title}</span>
-      <//>`
-    }
   `;
-  const alerts = (stuck.value?.jobs ?? []).filter(
-    (job) => !trainingId || job.training_id === trainingId,
-  );
   const choose = (
     /** @type {keyof Filter} */ name,
     /** @type {string} */ word,
@@ -130,14 +115,6 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       ${choose("type", "Type", JOB_TYPES)}
       ${choose("status", "State", STATUSES)}
     </div>
-    ${alerts.map(
-      (job) => html`<p key=${job.job_id} class="notice failed wrap" role="alert">
-        <span class="strong">
-          ${job.title}: ${job.job_type} has been pending for ${duration(job.pending_seconds * 1000)}
-        </span>
-        ${job.sentence}
-      </p>`,
-    )}
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${!found.value && html`<${Unread} of=${found} what="the jobs" />`}
     ${
@@ -157,12 +134,6 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
             },
             [...(trainingId ? [] : [TITLE]), ...COLUMNS, column("Actions", actions)],
           )}
-          ${
-            rows.length === monitor.MOST &&
-            html`<p class="muted small">
-              The latest ${monitor.MOST}; all of them are among the <a href="/jobs">jobs</a>.
-            </p>`
-          }
         `)
     }
   </section>`;

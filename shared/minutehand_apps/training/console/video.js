@@ -1,29 +1,22 @@
-// The video, played from an address that is signed for an hour and asked for again when it expires;
-// its captions are the transcript.
+// The video, played from an address that is signed for an hour and asked for again when it expires.
 
 import { useRead } from "../../lib/store.js";
-import { html, useEffect, useRef } from "../../lib/ui.js";
+import { html, useRef } from "../../lib/ui.js";
 import { Unread } from "../../parts/unread.js";
 import { trainings } from "./data.js";
 
-/** @import { SpokenSegment } from "./routes.js" */
-/** @typedef {{jump: (seconds: number) => void, now: () => number}} Player Both in seconds. */
-
-// a cue's text is markup of a kind
-const plain = (/** @type {string} */ text) =>
-  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+/** @typedef {{jump: (seconds: number) => void}} Player */
 
 /**
- * @param {{id: string, title: string, handle: {current: Player | null}, said: SpokenSegment[]}} props
+ * @param {{id: string, title: string, handle: {current: Player | null}}} props
  *   `handle` gets the player.
  */
-export function Video({ id, title, handle, said }) {
+export function Video({ id, title, handle }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
   const element = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);
   handle.current = {
-    now: () => element.current?.currentTime ?? 0,
     jump: (seconds) => {
       wanted.current = seconds;
       if (!element.current) return;
@@ -32,18 +25,6 @@ export function Video({ id, title, handle, said }) {
       element.current.scrollIntoView({ block: "nearest" });
     },
   };
-  const isThere = Boolean(found.value);
-  useEffect(() => {
-    if (!isThere || said.length === 0) return;
-    // made here and not loaded: the policy lets no file of ours be made up on the page
-    const track =
-      /** @type {HTMLVideoElement} */ (element.current).textTracks[0] ??
-      /** @type {HTMLVideoElement} */ (element.current).addTextTrack("captions", "Transcript");
-    for (const cue of [...(track.cues ?? [])]) track.removeCue(cue);
-    for (const { start, end, text } of said)
-      track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
-    if (track.mode === "disabled") track.mode = "hidden";
-  }, [isThere, said]);
   const expired = () => {
     if (Date.now() - renewed.current < 10_000) return; // not the address, then
     renewed.current = Date.now();

@@ -1,69 +1,20 @@
-"""Verbs on the queue as a whole: pause, resume, stats."""
+"""`minutehand stats`: counts, throughput, waits and run times per type."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.ids import WHOLE, digits_of
-from minutehand.terminal.options import verb, workspace_verb
+from minutehand.terminal.connection import Connection
+from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, ago, headed, lasted
 
-#: What can be paused.
-Kind = Literal["type", "queue", "workspace"]
-
-
-WhatKind = Annotated[Kind, typer.Argument(help="type, queue or workspace.")]
-WhatName = Annotated[str, typer.Argument(help="Its name, or the workspace's id.")]
 STATS = headed(
     "type completed failed retried lost queue:QUEUE_P95 run:RUN_P95 cost:COST_USD_(EST.)"
 )
-
-
-@verb
-def pause(
-    output: Output,
-    connection: Connection,
-    kind: WhatKind,
-    name: WhatName,
-    *,
-    reason: Annotated[str | None, typer.Option(help="Shown to anyone who asks why.")] = None,
-) -> None:
-    """Let no job of a type, queue or workspace start.
-
-    Running ones continue. A workspace's managers may pause it; types and queues need the
-    operator's secret key.
-    """
-    _steer(output, connection, kind, name, {"paused": True, "reason": reason})
-
-
-@verb
-def resume(output: Output, connection: Connection, kind: WhatKind, name: WhatName) -> None:
-    """Undo a pause."""
-    _steer(output, connection, kind, name, {"paused": False})
-
-
-def _steer(
-    output: Output, connection: Connection, kind: Kind, name: str, change: dict[str, Any]
-) -> None:
-    if kind == "workspace":
-        if len(digits_of(name) or "") != WHOLE:
-            raise CommandFailed(
-                f"{name!r} must be a workspace's id",
-                code="bad_id",
-                fix="`minutehand ls --json` shows it as workspace_id",
-            )
-        path = f"/api/workspaces/{name}/{'pause' if change['paused'] else 'resume'}"
-        result = connection.call("POST", path, json={"reason": change.get("reason")})
-    else:  # it affects every workspace, so only the operator may: no route offers it
-        request = {"kind": kind.replace("type", "job_type"), "name": name, **change}
-        result = connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)
-    state = "paused" if result["paused"] else "running again"
-    output.value(result, text=f"{kind} {name} is {state}")
 
 
 @workspace_verb

@@ -1,0 +1,262 @@
+"""The guide "Background Processing Testing Guide", as printed, against the whole stack."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.timeout(900)
+
+SAMPLE = Path(__file__).resolve().parents[2] / "shared/minutehand_apps/training/console/sample.mp4"
+JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
+ENDED = {"completed", "failed", "cancelled"}
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def api(stack: RunningStack) -> Iterator[httpx.Client]:
+    """The API as the demo's user calls it."""
+    token = stack.sign_in(stack.demo_email)
+    with httpx.Client(
+        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def sql(stack: RunningStack) -> Iterator[Sql]:
+    """What the SQL editor shows."""
+    with stack.connect() as connection:
+        yield lambda statement, *args: connection.execute(
+            statement.encode(), args or None
+        ).fetchall()
+
+
+@pytest.fixture
+def process(stack: RunningStack) -> Callable[[], dict[str, Any]]:
+    """Manual job processing: call the job processor endpoint."""
+
+    def call() -> dict[str, Any]:
+        done = subprocess.run(
+            [
+                "bash",
+                "-c",
+                f"curl -s -X POST {stack.api_url}/api/jobs/process"
+                f' -H "Authorization: Bearer {stack.background_job_token}"'
+                ' -H "Content-Type: application/json"'
+                """ -d '{"jobTypes": ["transcription", "sop_generation"]}'""",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    return call
+
+
+def upload(api: httpx.Client, stack: RunningStack, content: bytes, **more: Any) -> dict[str, Any]:
+    """Upload a recording in parts, as the page does; the complete upload."""
+    body = {
+        "workspace_id": stack.demo_workspace_id,
+        "filename": "changing-the-paper.mp4",
+        "content_type": "video/mp4",
+        "size": len(content),
+        **more,
+    }
+    made = api.post("/api/uploads", json=body)
+    assert made.status_code == 201, made.text
+    path, size = f"/api/uploads/{made.json()['id']}", made.json()["part_bytes"]
+    for number in made.json()["missing"]:
+        piece = content[(number - 1) * size : number * size]
+        part = {"part_number": number, "checksum": hashlib.sha256(piece).hexdigest()}
+        [signed] = api.post(f"{path}/parts", json={"parts": [part]}).json()["parts"]
+        sent = httpx.put(signed["url"], content=piece, headers=signed["headers"], timeout=120)
+        assert sent.status_code == 200, sent.text
+    done = api.post(f"{path}/complete", json={"checksum": hashlib.sha256(content).hexdigest()})
+    assert done.status_code == 200, done.text
+    complete: dict[str, Any] = done.json()
+    return complete
+
+
+def ended(api: httpx.Client, training_id: str, *, within: float = 600) -> dict[str, Any]:
+    """Follow a training to its end."""
+    give_up = time.monotonic() + within
+    while time.monotonic() < give_up:
+        state: dict[str, Any] = api.get(f"/api/trainings/{training_id}").raise_for_status().json()
+        if state["status"] in ENDED:
+            return state
+        time.sleep(0.5)
+    raise AssertionError(f"not ended: {state}")
+
+
+def test_1_to_3_jobs_are_created_processed_and_their_results_stored(
+    api: httpx.Client, sql: Sql, stack: RunningStack, process: Callable[[], dict[str, Any]]
+) -> None:
+    """From the upload to the output data; nothing is asked of the tab that uploaded it."""
+    training = upload(api, stack, SAMPLE.read_bytes())["training"]
+    user_id = sql("select created_by from trainings where id = %s", training["id"])[0][0]
+    created = sql(
+        """
+        SELECT job_type, status, created_at
+        FROM background_jobs
+        WHERE user_id = %s
+        ORDER BY created_at DESC;""",
+        user_id,
+    )
+    processed = process()
+    state = ended(api, training["id"])
+
+    assert {row[0] for row in created[:2]} == {"transcription", "mux_upload"}
+    assert processed["success"] is True
+    assert (state["status"], state["progress_percentage"]) == ("completed", 100), state["reason"]
+    assert {job["job_type"] for job in state["jobs"]} == set(JOB_TYPES)
+    results = sql("""
+        SELECT job_type, status, progress_percentage, output_data
+        FROM background_jobs
+        WHERE status IN ('processing', 'completed')
+        ORDER BY started_at DESC;""")
+    mine = {row[0]: row for row in results if row[3] and row[3]["training_id"] == training["id"]}
+    assert {name: row[1:3] for name, row in mine.items()} == dict.fromkeys(
+        JOB_TYPES, ("completed", 100)
+    )
+    transcript = api.get(f"/api/trainings/{training['id']}/transcript").json()
+    assert (transcript["complete"], transcript["language"]) == (True, "en")
+    assert "the front door of the machine" in transcript["text"]
+    assert state["procedure"]["offline"] is True  # said to be no procedure
+    assert state["procedure"]["procedure"] is None
+    video = api.get(f"/api/trainings/{training['id']}/video").json()
+    assert httpx.get(video["url"], headers={"Range": "bytes=0-9"}).status_code == 206
+
+
+def test_the_schema_is_there(sql: Sql) -> None:
+    """Both views have the columns that the guide's statements name."""
+    sql("SELECT * FROM background_jobs LIMIT 1;")
+    sql("SELECT * FROM job_queue LIMIT 1;")
+    sql("SELECT * FROM job_queue ORDER BY priority, created_at;")
+    sql("""
+        SELECT * FROM background_jobs
+        WHERE status = 'processing'
+        ORDER BY started_at;""")
+    sql("""
+        SELECT * FROM background_jobs
+        WHERE status = 'pending'
+          AND created_at < NOW() - INTERVAL '10 minutes';""")
+
+
+def test_4_what_failed_says_why_and_is_found_by_its_retries(
+    api: httpx.Client, sql: Sql, stack: RunningStack
+) -> None:
+    """A wrong file fails for good in seconds; a person may try again."""
+    training = upload(api, stack, b"this is no video at all")["training"]
+    state = ended(api, training["id"], within=120)
+    failed = sql("""
+        SELECT job_type, status, retry_count, error_data
+        FROM background_jobs
+        WHERE status = 'failed'
+        ORDER BY completed_at DESC;""")
+    for_good = sql("""
+        SELECT job_type, error_data, retry_count
+        FROM background_jobs
+        WHERE status = 'failed'
+          AND retry_count >= max_retries;""")
+    retried = api.post(f"/api/trainings/{training['id']}/retry")
+
+    assert state["status"] == "failed"
+    assert "not a video" in state["reason"]
+    assert {row[0] for row in failed} >= {"transcription", "mux_upload"}
+    assert all(row[3]["message"] for row in failed)
+    assert len(for_good) == len(failed)
+    assert retried.status_code == 200, retried.text
+    assert ended(api, training["id"], within=120)["status"] == "failed"
+
+
+def test_5_cancelled_jobs_stop(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+    """Pending or at work; the view has it at once."""
+    training = upload(api, stack, SAMPLE.read_bytes())["training"]
+    cancelled = api.post(f"/api/trainings/{training['id']}/cancel")
+    state = ended(api, training["id"], within=120)
+    rows = sql("""
+        SELECT job_type, status, completed_at
+        FROM background_jobs
+        WHERE status = 'cancelled'
+        ORDER BY completed_at DESC;""")
+
+    assert cancelled.status_code == 200, cancelled.text
+    assert state["status"] == "cancelled"
+    assert all(row[2] is not None for row in rows)
+    assert {"transcription", "mux_upload"} <= {row[0] for row in rows}
+
+
+def test_create_transcription_job(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+    """createTranscriptionJob('user-id', 'company-id', 'audio-url', 'training-id')."""
+    done = upload(api, stack, SAMPLE.read_bytes(), training_id=str(uuid.uuid4()))
+    training_id = done["training"]["id"]
+    user_id = sql("select created_by from trainings where id = %s", training_id)[0][0]
+    body = {
+        "user_id": str(user_id),
+        "company_id": stack.demo_workspace_id,
+        "audio_url": done["key"],
+    }
+    answer = api.post(f"/api/trainings/{training_id}/transcription", json=body)
+
+    assert answer.status_code == 201, answer.text
+    job_id = answer.json()["job_id"]
+    assert isinstance(job_id, str)
+    assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
+    ended(api, training_id)
+
+
+def test_five_recordings_at_once(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+    """All process without interference."""
+    ids = [upload(api, stack, SAMPLE.read_bytes())["training"]["id"] for _ in range(5)]
+
+    assert [ended(api, id)["status"] for id in ids] == ["completed"] * 5
+    times = sql("""
+        SELECT
+          job_type,
+          AVG(EXTRACT(EPOCH FROM (completed_at - started_at))) as avg_duration_seconds,
+          COUNT(*) as job_count
+        FROM background_jobs
+        WHERE completed_at IS NOT NULL
+        GROUP BY job_type;""")
+    assert {row[0] for row in times} == set(JOB_TYPES)
+
+
+def test_a_large_file_arrives_in_parts(api: httpx.Client, stack: RunningStack) -> None:
+    """100 MB and more; an upload that broke off continues with the parts that are missing."""
+    padding = 101 * 1024 * 1024
+    content = SAMPLE.read_bytes() + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
+    training = upload(api, stack, content)["training"]
+    state = ended(api, training["id"])
+
+    assert state["status"] == "completed", state["reason"]
+    assert state["media"]["bytes"] == len(content)
+
+
+def test_old_jobs_are_cleaned_up(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+    """By the guide's statement; what is younger stays."""
+    training = upload(api, stack, b"no video either")["training"]
+    ended(api, training["id"], within=120)
+    with stack.connect() as connection:
+        deleted = connection.execute("""
+            DELETE FROM background_jobs
+            WHERE completed_at < NOW() - INTERVAL '30 days'
+              AND status IN ('completed', 'failed', 'cancelled');""")
+        assert deleted.rowcount == 0
+        connection.execute("delete from background_jobs where training_id = %s", (training["id"],))
+    assert sql("select 1 from background_jobs where training_id = %s", training["id"]) == []

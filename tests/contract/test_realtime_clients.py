@@ -1,0 +1,122 @@
+"""The official Realtime clients, unmodified: a private topic and rows, to their members alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from minutehand.local.users import ADA, EVE
+from tests.e2e.console.worker import HandWorker
+from tests.integration.realtime.support import JavaScript
+from tests.support.official import official
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.stack
+STATES = ["job.created", "job.leased", "job.completed"]
+
+
+@pytest.fixture
+async def js() -> AsyncIterator[JavaScript]:
+    """The JavaScript client in a Node process."""
+    made = await JavaScript.start()
+    yield made
+    await made.stop()
+
+
+async def live(worker: HandWorker, session: str) -> None:
+    """A job of the session from its beginning to its end."""
+    await asyncio.to_thread(worker.enqueue, {"n": 1}, session_id=session)
+    [lease] = await asyncio.to_thread(worker.lease)
+    await asyncio.to_thread(worker.settle, lease, result={"done": True})
+
+
+def kinds(heard: list[Any]) -> list[str]:
+    """The types of the events in what was broadcast."""
+    told = []
+    for message in heard:
+        payload = message.get("payload", message)
+        payload = payload.get("payload", payload) if "type" not in payload else payload
+        told += [event["type"] for event in payload.get("events", [payload])]
+    return told
+
+
+async def test_the_javascript_client_hears_its_session_and_its_rows(
+    stack: RunningStack, js: JavaScript
+) -> None:
+    """Broadcast on a private channel, Postgres Changes under row policies; a stranger none."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        topic = f"session:s-{uuid4()}"
+        await asyncio.to_thread(worker.enqueue, session_id=topic.removeprefix("session:"))
+        await asyncio.to_thread(worker.lease)
+        for name, email in (("ada", ADA.email), ("eve", EVE.email)):
+            await js.call(
+                "client", name=name, url=stack.supabase_url,
+                key=stack.supabase_publishable_key, token=stack.sign_in(email),
+            )  # fmt: skip
+        on = [{"type": "broadcast", "event": "*"}]
+        private = {"private": True}
+        joined, refused = [
+            await js.call("subscribe", client=who, channel=who, topic=topic, config=private, on=on)
+            for who in ("ada", "eve")
+        ]
+        changes = [{"type": "postgres_changes", "event": "*", "schema": "public", "table": "jobs"}]
+        for who in ("ada", "eve"):
+            rows = {"client": who, "channel": f"{who}-rows", "topic": f"rows-{who}"}
+            await js.call("subscribe", **rows, on=changes)
+        assert joined["status"] == "SUBSCRIBED"
+        assert refused["status"] == "CHANNEL_ERROR"
+        await asyncio.sleep(0.5)  # replication begins a moment after the join
+
+        await live(worker, topic.removeprefix("session:"))
+
+        await js.until(lambda _: "job.completed" in kinds(js.got("ada")))
+        assert kinds(js.got("ada")) == STATES
+        assert js.got("eve") == []
+        await js.receive("ada-rows", "postgres_changes", count=1)
+        assert js.got("eve-rows", "postgres_changes") == []
+
+
+async def test_the_python_client_hears_its_session(stack: RunningStack) -> None:
+    """The same topic by the other official client; who has no right to it is refused."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        session = f"s-{uuid4()}"
+        await asyncio.to_thread(worker.enqueue, session_id=session)
+        await asyncio.to_thread(worker.lease)
+        heard: dict[str, list[Any]] = {ADA.email: [], EVE.email: []}
+        said: dict[str, list[str]] = {ADA.email: [], EVE.email: []}
+        answered, done = asyncio.Event(), asyncio.Event()
+        async with (
+            official(stack.supabase_url, stack.supabase_publishable_key) as first,
+            official(stack.supabase_url, stack.supabase_publishable_key) as second,
+        ):
+            for client, email in ((first, ADA.email), (second, EVE.email)):
+
+                def hear(message: Any, email: str = email) -> None:
+                    heard[email].append(message)
+                    if "job.completed" in kinds(heard[email]):
+                        done.set()
+
+                def state(status: Any, error: Any, email: str = email) -> None:
+                    said[email].append(str(getattr(status, "value", status)))
+                    if all(said.values()):
+                        answered.set()
+
+                await client.realtime.set_auth(stack.sign_in(email))
+                channel = client.channel(f"session:{session}", {"config": {"private": True}})
+                for kind in STATES:
+                    channel.on_broadcast(kind, hear)
+                await channel.subscribe(state)
+            async with asyncio.timeout(60):
+                await answered.wait()
+                await live(worker, session)
+                await done.wait()
+            assert said[ADA.email][0] == "SUBSCRIBED"
+            assert said[EVE.email][0] != "SUBSCRIBED"
+            assert kinds(heard[ADA.email])[-1] == "job.completed"
+            assert heard[EVE.email] == []
+            await first.realtime.close()
+            await second.realtime.close()

@@ -1,0 +1,71 @@
+"""Mux's video API and its storage, as documented, with their ways to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from typing import Any
+
+from minutehand.config import Settings
+from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
+
+
+class MuxServer(MisbehavingServer):
+    """Keeps uploads and assets; `faults` are by method and first word of the path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uploads: dict[str, dict[str, Any]] = {}
+        self.assets: dict[str, dict[str, Any]] = {}
+        self.received: dict[str, bytearray] = defaultdict(bytearray)
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.asset_status = "ready"
+
+    def known_to(self, settings: Settings) -> Settings:
+        """Settings with this server as their video host."""
+        return settings.with_environ(
+            MUX_TOKEN_ID="mux-id", MUX_TOKEN_SECRET="mux-secret", MUX_BASE_URL=self.origin
+        )
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Do what is asked of the API, or take in a piece of a video."""
+        path = request.target.removeprefix("/video/v1").strip("/")
+        kind, _, name = path.partition("/")
+        queue = self.faults[f"{request.method} {kind}"]
+        if queue:
+            fault = queue.pop(0)
+            write(writer, fault.status, fault.body or {}, fault.headers)
+        elif kind == "storage":
+            status, more = self._store(name, request.headers["content-range"], request.body)
+            write(writer, status, {}, more)
+        elif (request.method, path) == ("POST", "uploads"):
+            name = f"upload{len(self.uploads) + 1}"
+            asked = json.loads(request.body)
+            url = f"{self.origin}/storage/{name}"
+            self.uploads[name] = {"id": name, "status": "waiting", "url": url, **asked}
+            write(writer, 201, {"data": self.uploads[name]})
+        elif (found := (self.uploads if kind == "uploads" else self.assets).get(name)) is None:
+            write(writer, 404, {"error": {"type": "not_found", "messages": ["Not found"]}})
+        else:
+            write(writer, 200, {"data": found})
+
+    def _store(self, upload: str, told: str, piece: bytes) -> tuple[int, dict[str, str]]:
+        found = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\d+)", told)
+        assert found is not None, told
+        got, size = self.received[upload], int(found[3])
+        if found[1] is not None and int(found[1]) == len(got):
+            got += piece
+        if len(got) < size:
+            return 308, {"range": f"bytes=0-{len(got) - 1}"} if got else {}
+        if self.uploads[upload]["status"] == "waiting":
+            asset = f"asset-of-{upload}"
+            self.uploads[upload] |= {"status": "asset_created", "asset_id": asset}
+            self.assets[asset] = {
+                "id": asset,
+                "status": self.asset_status,
+                "duration": 19.03,
+                "playback_ids": [{"policy": "signed", "id": f"playback-of-{upload}"}],
+            }
+        return 200, {}
