@@ -43,7 +43,7 @@ begin
 end;
 $$;
 
--- Count what a guest does in a workspace, or refuse with 429: at most the setting <name>_per_minute from one address (of
+-- Count what a guest does in a workspace, or refuse with 429: at most the setting <name>_per_minute from an address (of
 -- IPv6 the network /64): what the API signed, else what the gateway saw, nothing that a caller says of itself. People
 -- with an account and the service have other limits, or none. For apps' functions, called last: others wait.
 create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
