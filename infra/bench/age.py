@@ -36,11 +36,11 @@ TYPES: dict[str, dict[str, Any]] = {
     "failing": {"max_attempts": 2, "backoff": {"first_seconds": 0, "cap_seconds": 0}},
 }
 BACKOFF = {"first_seconds": 1, "cap_seconds": 1}
-SIZES = ("public.jobs", "queue.job_events", "queue.ended", "queue.ready", "queue.leases")
+SIZES = ("public.jobs", "queue.job_events", "queue.feed", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
 HEADER = (
     f"{'jobs':>9} {'jobs/s':>7} {'blocks/job':>10} {'WAL kB/job':>10} {'lock waits':>10}"
-    f" {'removed/s':>9} {'dead rows':>9}  MB of jobs, events, ended, ready, leases"
+    f" {'removed/s':>9} {'dead rows':>9}  MB of jobs, events, feed, ready, leases"
 )
 
 

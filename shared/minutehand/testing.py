@@ -80,8 +80,7 @@ async def kill_in_each_stage(
 
 
 _NEXT = (
-    "update {engine}.leases set expires_at = {engine}.clock() - interval '1 second',"
-    " look_at = '-infinity'",
+    "update {engine}.leases set expires_at = {engine}.clock() - interval '1 second'",
     "update {engine}.deferred set run_at = {engine}.clock() - interval '1 second'",
     "update {schema}.jobs set attempts = 1, lost_attempts = 0"
     " where finished_at is null and attempts > 0",

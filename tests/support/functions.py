@@ -125,21 +125,20 @@ def until(database: Database | RunningStack, statement: str, value: int) -> None
     raise AssertionError(f"not {value}: {statement}")
 
 
-def open_partition(run: Callable[..., object], workspace: str, job_type: str) -> None:
-    """Open the partition of plain jobs of a type, as an earlier job or a lease under way leaves it.
+def open_turn(run: Callable[..., object], workspace: str, job_type: str) -> None:
+    """Open the turn of a workspace in a type, as an earlier job or a lease under way leaves it.
 
     Args:
         run: Executes a statement with its values.
-        workspace: Whose partition.
+        workspace: Whose turn.
         job_type: Of which type, in the queue `default`.
     """
     run(
-        "insert into queue.openings"
-        " (partition_id, workspace_id, queue, job_type, concurrency_key, priority)"
-        " values (queue.partition_id(%s, 'default', %s, null, 100), %s, 'default', %s, '', 100)",
-        *(workspace, job_type, workspace, job_type),
+        "insert into queue.turns (lane, workspace_id, served_at)"
+        " select lane, %s, queue.clock() from queue.lanes"
+        " where job_type = %s and queue = 'default' on conflict do nothing",
+        *(workspace, job_type),
     )
-    run("select queue.open_openings(10, queue.clock())")
 
 
 def until_waiting(database: Database, sessions: int = 1) -> None:

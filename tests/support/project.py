@@ -90,8 +90,7 @@ class Project:
     def expire(self, job_id: str | None = None) -> None:
         """Let every lease be over, as if its holder had died, or that of one job."""
         self.run_sql(
-            "update queue.leases set expires_at = queue.clock() - interval '1 second',"
-            " look_at = '-infinity'"
+            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
             " where job_id = coalesce(%s, job_id)",
             job_id,
         )

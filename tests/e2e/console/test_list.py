@@ -118,14 +118,10 @@ def test_what_is_rare_and_old_is_found_slice_by_slice(
     with stack.connect() as connection:
         connection.execute("set session_replication_role = replica")
         connection.execute(
-            "with made as ("
             "insert into public.jobs (workspace_id, job_type, queue, max_attempts, schema_version,"
-            " status, outcome, finished_at, completed_at, created_at)"
-            " select %s, 'hay', 'default', 5, 1, 'completed', 'completed', now(), now(),"
-            " now() + n * interval '1 microsecond' from generate_series(1, 21000) n returning *)"
-            " insert into queue.ended"
-            " (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)"
-            " select workspace_id, outcome, created_at, id, job_type, finished_at from made",
+            " status, finished_at, completed_at, created_at, lane, last_seq)"
+            " select %s, 'hay', 'default', 5, 1, 'completed', now(), now(),"
+            " now() + n * interval '1 microsecond', 1, 3 from generate_series(1, 21000) n",
             [workspace["id"]],
         )
 

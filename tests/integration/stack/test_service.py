@@ -125,8 +125,8 @@ def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningSt
         def expire_first() -> dict[str, Any]:
             # again and again: a report of the dead worker may still be on its way, and renew it
             connection.execute(
-                "update queue.leases set expires_at = now() - interval '1 second',"
-                " look_at = '-infinity' where job_id = %s and fence = %s",
+                "update queue.leases set expires_at = now() - interval '1 second'"
+                " where job_id = %s and fence = %s",
                 (job_id, *fence),
             )
             return job_of(doomed, job_id)

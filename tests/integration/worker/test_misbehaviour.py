@@ -387,7 +387,7 @@ async def test_a_lease_lost_while_an_attempt_is_being_stopped_is_not_settled(
             # in one transaction: a renewal in between would rescue it
             project.run_sql("""
                 update queue.leases set expires_at = now() - interval '1 second';
-                select queue.reclaim(array(select job_id from queue.leases), now());
+                select public.run_maintenance();
             """)
             while not heard_lost.is_set():
                 await ctx.progress(1, "cleaning up")

@@ -374,7 +374,7 @@ async def test_a_zombie_is_stopped_and_nothing_it_sends_is_stored(
     # in one transaction: a renewal in between would rescue the zombie
     project.run_sql("""
         update queue.leases set expires_at = now() - interval '1 second';
-        select queue.reclaim(array(select job_id from queue.leases), now());
+        select public.run_maintenance();
     """)
     successor = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
 
@@ -414,7 +414,7 @@ async def test_a_worker_that_lost_a_job_may_be_the_one_that_gets_it_again(
     await asyncio.wait_for(started.wait(), 60)
     project.run_sql("""
         update queue.leases set expires_at = now() - interval '1 second';
-        select queue.reclaim(array(select job_id from queue.leases), now());
+        select public.run_maintenance();
     """)
     summary = await asyncio.wait_for(ticking, 60)
 

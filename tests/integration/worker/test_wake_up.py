@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from minutehand.queue import NewJob, UserQueue, WorkerQueue
-from minutehand.queue.models import MaintenanceResponse
+from minutehand.queue import NewJob, UserQueue
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
-from tests.support.functions import open_partition, until_waiting
+from tests.support.functions import open_turn, until_waiting
 from tests.support.killable import until
 from tests.support.payloads import Nothing, nothing
 from tests.support.project import ACME, Project
@@ -88,7 +87,7 @@ async def test_a_job_enqueued_as_a_tick_leaves_is_not_left_behind(
     await until_it_has_room(project)  # by the settlement of the short one
     # callers count on what it said for two seconds, which may pass before the next line
     project.run_sql("update queue.ticks set seen_at = queue.clock() + interval '1 minute'")
-    open_partition(project.run_sql, ACME, "short")
+    open_turn(project.run_sql, ACME, "short")
     with project.database.connect() as late, project.database.connect() as holder:
         late.execute("begin")
         [enqueued] = late.execute(
@@ -155,31 +154,3 @@ async def test_a_backlog_starts_extra_workers_once_and_an_extra_worker_none(
 
     assert started == [4]
     assert (summary.extra_workers, summary.completed) == (3, 60)
-
-
-async def test_messages_that_wait_for_their_second_do_not_keep_a_worker_leasing(
-    project: Project, registry: Registry
-) -> None:
-    """Maintenance looks after them now and then; no job becomes ready by that."""
-    looks = 0
-
-    class Counting(WorkerQueue):
-        """Lets the messages' second come at the third look."""
-
-        async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-            nonlocal looks
-            looks += 1
-            if looks == 3:
-                project.run_sql("delete from queue.held_topics")
-            return await super().maintain(budget_seconds=budget_seconds)
-
-    registry.processor("short", payload=Nothing)(lambda job, ctx: None)
-    worker = Worker(project.settings, registry=registry, queue=Counting(project.settings))
-    await worker.register()
-    project.run_sql("select queue.hold_topics('{workspace:x}', array[queue.new_id()], 1)")
-    project.run_sql("update queue.settings set value = '0' where name like 'realtime_messages%'")
-
-    summary = await worker.tick(budget_seconds=60)
-    await worker.aclose()
-
-    assert (looks >= 3, summary.calls <= 3) == (True, True)
