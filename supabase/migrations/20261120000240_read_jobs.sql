@@ -73,20 +73,14 @@ begin
 end;
 $$;
 
--- A job's columns as clients read them: without those of the engine, and with what null stands for.
-create function queue.job_columns(p_job public.jobs) returns jsonb
-language plpgsql immutable as $$
-begin
-  return to_jsonb(p_job) - '{lane,ord,worker,is_minimal}'::text[] || jsonb_build_object(
-    'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
-    'tags', coalesce(p_job.tags, '{}'));
-end;
-$$;
-
+-- A job as clients read it: without columns of the engine, with what null stands for, and with what is derived.
 create function queue.job_json(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 begin
-  return queue.job_columns(p_job) || queue.job_facts(p_job, queue.clock());
+  return to_jsonb(p_job) - '{lane,ord,worker,is_minimal}'::text[] || jsonb_build_object(
+    'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
+    'tags', coalesce(p_job.tags, '{}'), 'lost_attempts', coalesce(p_job.lost_attempts, 0))
+    || queue.job_facts(p_job, queue.clock());
 end;
 $$;
 
@@ -105,25 +99,17 @@ language sql immutable as $$
     where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f
 $$;
 
--- A job in a list: a glimpse of its payload, its error and its question cut; get_job has them whole.
+-- A job in a list: a glimpse of its payload, its error cut, no choices of a question; get_job has them whole.
 create function queue.listed_json(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 declare
   v_glimpse constant text := queue.glimpse(p_job.payload);
-  v_facts jsonb;
 begin
-  p_job.error_message := left(p_job.error_message, 500); -- first: what is derived of it is cut as well
-  v_facts := queue.job_facts(p_job, queue.clock());
-  if v_facts -> 'waiting_for' <> 'null' then
-    v_facts := v_facts || jsonb_build_object('waiting_for',
-      (v_facts -> 'waiting_for') - '{options,job_ids,default,question}'::text[]
-      || jsonb_strip_nulls(jsonb_build_object('question', left(v_facts #>> '{waiting_for,question}', 300))));
-  end if;
+  p_job.error_message := left(p_job.error_message, 500);
   p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
   p_job.result := null;
-  p_job.error_data := null;
-  return queue.job_columns(p_job) - '{payload,result,error_data}'::text[] || v_facts
-    || jsonb_build_object('glimpse', v_glimpse);
+  return (queue.job_json(p_job) - '{payload,result,error_data}'::text[]) #- '{waiting_for,options}'
+    #- '{waiting_for,job_ids}' #- '{waiting_for,default}' || jsonb_build_object('glimpse', v_glimpse);
 end;
 $$;
 
@@ -161,27 +147,6 @@ language sql immutable as $$
   select case when h ~ '^[0-9a-f]{6,32}$' then h end from replace(lower(btrim(p_text)), '-', '') as h
 $$;
 
--- Whose jobs a list shows: the caller's workspaces, the one of them that is named (else 404), or the one that the
--- service names. Null for all of them: the service's search by id, session or parent.
-create function queue.list_workspaces(p_filter jsonb) returns uuid[]
-language plpgsql stable as $$
-declare
-  v_named constant uuid := p_filter ->> 'workspace_id';
-begin
-  if v_named is not null then
-    perform queue.may_read(v_named);
-    return array[v_named];
-  elsif queue.is_operator() then
-    return null;
-  elsif auth.uid() is not null or not queue.is_service() then
-    return array(select queue.my_workspaces());
-  elsif not p_filter ?| array['ids', 'id_prefix', 'parent_id', 'session_id'] then
-    perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
-  end if;
-  return null;
-end;
-$$;
-
 -- Conditions of a filter on p, a job, as SQL; null, and so omitted by concat, is what the filter does not name.
 create function queue.list_where(p_filter jsonb) returns text
 language sql stable as $$
@@ -216,32 +181,6 @@ language sql stable as $$
       or pg_column_size(p.payload) <= 8192 and strpos(lower(p.payload::text), %1$L) > 0
       or replace(p.id::text, ''-'', '''') like any (array[%2$L, %3$L]))', lower(p_filter ->> 'search'),
       queue.hex_of(p_filter ->> 'search') || '%', '%' || queue.hex_of(p_filter ->> 'search')) end)
-$$;
-
--- Ids of the jobs that a filter's states, or its tag, name, from the narrow table of each; null when a state has no
--- table, or when there are more than 10,000: then the newest jobs are looked at instead.
-create function queue.list_ids(p_filter jsonb, p_workspaces uuid[]) returns uuid[]
-language plpgsql stable as $$
-declare
-  v_states constant text[] := array(
-    select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
-  v_ids uuid[];
-begin
-  if p_filter ? 'ids' then
-    return array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid);
-  elsif p_filter ? 'tag' then
-    v_ids := array(select j.id from public.jobs as j
-      where j.tags @> array[p_filter ->> 'tag'] and (p_workspaces is null or j.workspace_id = any (p_workspaces))
-      limit 10001);
-  elsif cardinality(v_states) = 0 or v_states && array['completed', 'cancelled'] or p_workspaces is null then
-    return null;
-  else
-    v_ids := array(
-      select p.job_id from unnest(p_workspaces) as w (id)
-      cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001);
-  end if;
-  return case when cardinality(v_ids) <= 10000 then v_ids end;
-end;
 $$;
 
 -- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states: at most p_limit of
@@ -320,18 +259,28 @@ end;
 $$;
 
 -- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many were found; and
--- where to continue, null at the end. Reads at most 10,000 jobs, for about 100 ms.
+-- where to continue, null at the end. States that live or failed, and tags, are found by their narrow table or index
+-- where it has at most 10,000; else the newest jobs are looked at, 10,000 of them or for about 100 ms.
 create function queue.search_jobs(
   p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[], out place uuid
 )
 language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
-  v_ids constant uuid[] := queue.list_ids(p_filter, p_workspaces);
+  v_states constant text[] := array(
+    select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
+  v_known uuid[] := case when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
+    when p_filter ? 'tag' then array(select j.id from public.jobs as j
+      where j.tags @> array[p_filter ->> 'tag'] and (p_workspaces is null or j.workspace_id = any (p_workspaces))
+      limit 10001)
+    when v_states <> '{}' and not v_states && array['completed', 'cancelled'] and p_workspaces is not null then array(
+      select p.job_id from unnest(p_workspaces) as w (id)
+      cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
   v_left integer := least(10000, 200 * p_limit); -- jobs that may yet be read
   v_slice integer := p_limit;
   v_read record;
 begin
+  v_known := case when cardinality(v_known) <= 10000 then v_known end;
   ids := '{}';
   place := p_before;
   loop
@@ -339,7 +288,7 @@ begin
         select p.id, row_number() over () as n, (true %s) is true as fits from (%s) as p)
       select array(select id from p where fits order by n) as ids, count(*) as jobs,
         (array_agg(id order by n desc))[1] as last from p', queue.list_where(p_filter),
-      queue.list_from(p_filter, p_workspaces, v_ids, place, v_slice))
+      queue.list_from(p_filter, p_workspaces, v_known, place, v_slice))
     into v_read;
     ids := ids || v_read.ids;
     v_left := v_left - v_slice;
@@ -369,6 +318,7 @@ set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_filter jsonb;
+  v_named uuid;
   v_workspaces uuid[];
   v_found record;
 begin
@@ -376,7 +326,17 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_filter := queue.list_filter(p_filter);
-  v_workspaces := queue.list_workspaces(v_filter);
+  v_named := v_filter ->> 'workspace_id';
+  -- the one named, the caller's own, or null, all: an operator's, and the service's search by id, session or parent
+  if v_named is not null then
+    perform queue.may_read(v_named);
+  elsif auth.uid() is null and queue.is_service()
+      and not v_filter ?| array['ids', 'id_prefix', 'parent_id', 'session_id'] then
+    perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
+  end if;
+  v_workspaces := case when v_named is not null then array[v_named]
+    when auth.uid() is not null and not queue.is_operator() or not queue.is_service()
+      then array(select queue.my_workspaces()) end;
   perform queue.take_turn();
   v_found := queue.search_jobs(v_filter, v_workspaces, (p_cursor ->> 'id')::uuid, v_limit + 1);
   if cardinality(v_found.ids) > v_limit then
@@ -553,26 +513,7 @@ $$;
 comment on function public.job_attempts is
   'The latest 1,000 attempts of a job, the running one last: {attempts, more}; tracebacks for managers.';
 
--- The latest 200 finished steps and waits of a job, then the step or the wait that has not ended.
-create function queue.trace_steps(p_job_id uuid) returns jsonb
-language sql stable as $$
-  select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
-    (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
-        'ended_at', t.created_at) as line
-      from queue.steps as t where t.job_id = p_job_id and t.kind <> 'graph' and t.nth = 0
-      order by t.created_at desc limit 200)
-    union all
-    select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
-      'ended_at', null)
-    from queue.leases as l where l.job_id = p_job_id and l.step is not null
-    union all
-    select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind, 'started_at', w.created_at,
-      'timeout_at', w.timeout_at, 'event', w.event_name, 'question', left(w.data ->> 'question', 300)))
-      || jsonb_build_object('ended_at', null)
-    from queue.waits as w where w.job_id = p_job_id) as s
-$$;
-
--- One job of a trace.
+-- One job of a trace: its latest 100 attempts, its latest 200 finished steps and waits, and what has not ended.
 create function queue.traced_json(p_job public.jobs, p_is_root boolean) returns jsonb
 language sql stable as $$
   select jsonb_build_object('id', p_job.id, 'parent_id', case when not p_is_root then p_job.parent_id end,
@@ -584,7 +525,20 @@ language sql stable as $$
         'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
         'error_message', left(a.error_message, 500)) order by a.fence), '[]')
       from queue.attempt_lines(p_job, 100) as a),
-    'steps', queue.trace_steps(p_job.id),
+    'steps', (select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
+      (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
+          'ended_at', t.created_at) as line
+        from queue.steps as t where t.job_id = p_job.id and t.kind <> 'graph' and t.nth = 0
+        order by t.created_at desc limit 200)
+      union all
+      select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
+        'ended_at', null)
+      from queue.leases as l where l.job_id = p_job.id and l.step is not null
+      union all
+      select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind,
+        'started_at', w.created_at, 'timeout_at', w.timeout_at, 'event', w.event_name,
+        'question', left(w.data ->> 'question', 300))) || jsonb_build_object('ended_at', null)
+      from queue.waits as w where w.job_id = p_job.id) as s),
     'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
       from queue.steps as s where s.job_id = p_job.id and s.kind = 'graph'))
 $$;
