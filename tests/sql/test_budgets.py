@@ -171,7 +171,8 @@ def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Eng
         pass
     engine.run("vacuum analyze")
 
-    assert lease_blocks(engine, job_types=["keyed"]) <= 300
+    # once a second a lease asks whether one of the 5,000 that run has expired
+    assert lease_blocks(engine, job_types=["keyed"]) <= 2000
     free = engine.enqueue(job_type="keyed", concurrency_key="free")
     assert [lease["job"]["id"] for lease in engine.lease(5, job_types=["keyed"])] == [free]
 
