@@ -104,48 +104,6 @@ def catalogue(database: Database) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_every_function_is_granted_by_name_and_to_no_one_else(
-    catalogue: psycopg.Connection[Any], role: str
-) -> None:
-    """An allowed list for each role; apps' own functions in public are tested with their app."""
-    public = {name for (name,) in catalogue.execute(CALLS, ("public", role))}
-    ours = (
-        {
-            name
-            for (name,) in catalogue.execute(
-                "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosrc like '%queue.%'"
-            )
-        }
-        | MEMBERS
-        | WORKER
-        | OPERATOR
-    )
-    assert {
-        name
-        for name in public & ours
-        if not name.startswith(("beacon", "plan", "chat", "training", "enrich"))
-    } == EXPECTED[role]
-    assert {name for (name,) in catalogue.execute(CALLS, ("queue", role))} == IN_QUEUE[role]
-
-
-def test_only_the_owner_reaches_the_engines_tables(catalogue: psycopg.Connection[Any]) -> None:
-    """Closed but for reading two, whose policies decide; no one but the owner writes."""
-    held = catalogue.execute(
-        "select c.relname || ' ' || r || ' ' || p from pg_class c, unnest(%s::text[]) r, unnest(%s::text[]) p"
-        " where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'v') and has_table_privilege(r, c.oid, p)",
-        (
-            list(ROLES),
-            ["select", "insert", "update", "delete", "truncate", "references", "trigger"],
-        ),
-    ).fetchall()
-    assert {row for (row,) in held} == {
-        f"{table} {role} select"
-        for table in ("job_events", "workers")
-        for role in ("authenticated", "service_role")
-    }
-
-
 OURS = "in ('public'::regnamespace, 'queue'::regnamespace)"
 #: As in supabase/splinter, and the house's own.
 LINTS = {
@@ -178,6 +136,7 @@ def test_the_linter_finds_nothing(catalogue: psycopg.Connection[Any], lint: str)
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
     """Also in those to come: what cannot be guarded is named."""
+    engine.rpc("attach_extensions")
     assert engine.rows("select u::regproc::text from queue.unguarded() as u") == []
     engine.run("set role postgres")
     engine.run(

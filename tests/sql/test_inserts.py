@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
-
-Way = Callable[..., str]
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine
 
 
 def insert(engine: Engine, payload: Any = None, **columns: Any) -> str:
@@ -31,69 +28,6 @@ def insert(engine: Engine, payload: Any = None, **columns: Any) -> str:
             *columns.values(),
         )
     )
-
-
-def by_call(engine: Engine, payload: Any = None, **options: Any) -> str:
-    """Enqueue one."""
-    return engine.enqueue(payload, **options)
-
-
-def by_bulk(engine: Engine, payload: Any = None, **options: Any) -> str:
-    """Enqueue one of two: with options they go one by one, without in one statement."""
-    items = [{"job_type": "work", "payload": payload or {}, **options}, {"job_type": "work"}]
-    return str(
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")["ids"][0]
-    )
-
-
-def by_child(engine: Engine, payload: Any = None, **options: Any) -> str:
-    """Let a processor spawn one."""
-    engine.register("parent")
-    engine.enqueue(job_type="parent")
-    lease = engine.lease_one(job_types=["parent"])
-    child = {"job_type": "work", "payload": payload or {}, **options}
-    return engine.spawn(lease, "s", [child])[0]
-
-
-WAYS = pytest.mark.parametrize("way", [by_call, by_bulk, by_child, insert])
-IGNORED = ["id", "created_at", "updated_at", "ord", "parent_id", "scheduled_for", "worker"]
-
-
-@WAYS
-def test_a_job_is_the_same_however_it_came(engine: Engine, way: Way) -> None:
-    """Column by column, its first event and its place too."""
-    engine.register("work", max_attempts=3, tagged_by=["to"], key_concurrency=1)
-    options = {"priority": 7, "concurrency_key": "k", "session_id": "s"}
-    plain = engine.job(engine.enqueue({"to": "ann"}, **options))
-
-    job_id = way(engine, {"to": "ann"}, **options)
-
-    row = engine.job(job_id)
-    assert {name: row[name] for name in row if name not in IGNORED} == {
-        name: plain[name] for name in plain if name not in IGNORED
-    }
-    assert engine.events(job_id) == ["job.created"]
-    assert engine.rpc("explain_job", p_job_id=job_id)["reason"] == "no_worker" or way is by_child
-
-
-@WAYS
-@pytest.mark.parametrize(
-    ("payload", "options", "hint"),
-    [({"n": "text"}, {}, "payload_invalid"), ({}, {"priority": 5000}, "invalid_argument"), ({}, {"concurrency_key": "x" * 300}, "invalid_argument"),
-     ({"big": "x" * 300_000}, {}, "payload_too_large"), ({}, {"session_id": ""}, "invalid_argument")],
-)  # fmt: skip
-def test_what_is_refused_is_refused_however_it_came(
-    engine: Engine, way: Way, payload: Any, options: dict[str, Any], hint: str
-) -> None:
-    """With the same word; nothing of it is left."""
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
-    engine.register("work", payload_schema=schema)
-
-    with pytest.raises(psycopg.Error) as refused:
-        way(engine, payload, **options)
-
-    assert refusal(refused.value)[1] == hint
-    assert engine.one("select count(*) from public.jobs where job_type = 'work'") == 0
 
 
 def test_a_member_inserts_as_themselves_and_nothing_else(engine: Engine) -> None:
@@ -125,28 +59,6 @@ def test_an_insert_is_an_enqueue_only_if_it_commits(engine: Engine) -> None:
     engine.run("commit")
 
     assert [lease["job"]["id"] for lease in engine.lease(5)] == [kept]
-
-
-def test_what_is_inserted_has_no_past(engine: Engine) -> None:
-    """A row that says it has run would have no events and no place."""
-    past = {
-        "fence": 3,
-        "result": "{}",
-        "progress": '{"percentage": 5}',
-        "started_at": "2026-01-01T00:00:00Z",
-        "attempts": 2,
-    }
-    row = engine.job(insert(engine, **past))
-    assert {name: row[name] for name in past} == {
-        "fence": 0,
-        "result": None,
-        "progress": None,
-        "started_at": None,
-        "attempts": 0,
-    }
-    with pytest.raises(psycopg.Error) as refused:
-        insert(engine, status="completed")
-    assert refusal(refused.value)[2] == "status"
 
 
 def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) -> None:

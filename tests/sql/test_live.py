@@ -6,12 +6,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import psycopg
-import pytest
-
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle, refusal
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 
 WORKSPACE = f"workspace:{ACME}"
 
@@ -86,25 +82,6 @@ def test_a_statement_is_one_message_a_topic_and_tenants_share_none(engine: Engin
     )
 
 
-def test_a_second_holds_no_more_than_its_budget(engine: Engine) -> None:
-    """What is beyond is held, and announced once a topic in the next second."""
-    budget(engine, 16)
-    for _ in range(10):
-        engine.enqueue()
-    held = 10 - len(sent(engine))
-    assert 0 < held < 10
-
-    second(engine, 2)
-    last = engine.enqueue()
-    events = [event for _, event in sent(engine)]
-    assert events.count("job.look_again") == 1
-    assert events.count("job.created") == 10 - held + 1
-    feed = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=None)
-    assert feed["events"] == []
-    assert engine.one("select count(*) from public.job_events") == 11
-    assert engine.status(last) == "pending"
-
-
 def test_what_was_held_is_announced_by_maintenance(engine: Engine) -> None:
     """When nothing else happens."""
     budget(engine, 2)
@@ -116,21 +93,6 @@ def test_what_was_held_is_announced_by_maintenance(engine: Engine) -> None:
     engine.maintain()
 
     assert ("workspace", "job.look_again") in sent(engine)
-
-
-def test_progress_and_logs_are_held_before_states(engine: Engine) -> None:
-    """A state is news for every page, progress for one."""
-    ids = engine.enqueue_many(12)
-    leases = engine.lease(12)
-    with following(engine, f"job:{ids[0]}"):
-        budget(engine, 20)
-        for percentage in range(8):
-            engine.report(leases[0], progress={"percentage": percentage})
-        progress = len(sent(engine, f"job:{ids[0]}"))
-        assert 0 < progress < 8
-        before = len(sent(engine, WORKSPACE))
-        engine.settle(leases[1])
-        assert len(sent(engine, WORKSPACE)) == before + 1
 
 
 def test_followers_count_as_messages_and_are_forgotten(engine: Engine) -> None:
@@ -147,18 +109,6 @@ def test_followers_count_as_messages_and_are_forgotten(engine: Engine) -> None:
     engine.advance(3600)
     engine.maintain()
     assert engine.one("select count(*) from queue.followers") == 0
-
-
-def test_one_transaction_sends_no_more_than_a_second_holds(engine: Engine) -> None:
-    """Its messages arrive at its end, all at once; rolled back they are none."""
-    budget(engine, 16)
-    with engine.beside() as other:
-        other.run("begin")
-        for number in range(20):
-            second(engine, 10 + number)
-            other.enqueue()
-        other.run("commit")
-    assert len(sent(engine)) <= 8
 
 
 def test_messages_of_ten_thousand_events_stay_small_enough(engine: Engine) -> None:
@@ -186,17 +136,6 @@ def test_messages_of_ten_thousand_events_stay_small_enough(engine: Engine) -> No
     assert len(job_ids) == 1000
 
 
-def test_a_stranger_follows_nothing_and_a_person_only_so_much(engine: Engine) -> None:
-    """Else one could use up the budget of all."""
-    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4())
-    assert refusal(refused.value)[1] == "topic_not_found"
-    with engine.member(ADA) as ada:
-        for _ in range(30):
-            ada.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4())
-    assert engine.one("select count(*) from queue.followers") == 20
-
-
 def test_a_failure_to_send_fails_no_job(engine: Engine) -> None:
     """Clients read the log."""
     engine.run("alter table realtime.messages rename column payload to away")
@@ -205,23 +144,3 @@ def test_a_failure_to_send_fails_no_job(engine: Engine) -> None:
     finally:
         engine.run("alter table realtime.messages rename column away to payload")
     assert engine.status(job_id) == "pending"
-
-
-def settings_refused(engine: Engine, value: Any) -> bool:
-    """Whether the budget cannot be that."""
-    try:
-        engine.rpc("set_settings", p_settings={"realtime_messages_per_second": value})
-    except psycopg.Error:
-        return True
-    return False
-
-
-def test_the_budget_is_a_plan_or_a_number(engine: Engine) -> None:
-    """Anything else is a typo."""
-    assert [
-        value
-        for value in ("free", "pro", 25, "gold", 0, 1.5, True, None)
-        if settings_refused(engine, value)
-    ] == ["gold", 0, 1.5, True, None]
-    numbers = engine.rpc("queue_stats")["messages"]
-    assert (numbers["setting"], numbers["budget_per_second"]) == (25, 25)

@@ -90,33 +90,6 @@ def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
     ]  # fmt: skip
 
 
-def test_racing_ticks_fire_a_run_once(engine: Engine) -> None:
-    """No leader: the schedule's row decides."""
-    put(engine, payload={"from": "clock"})
-    due(engine, 0)
-
-    engine.race(*[lambda other: other.lease_call(0)] * 8)
-
-    assert engine.rows("select payload from public.jobs") == [{"from": "clock"}]
-    [shown] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
-    assert shown["last_job_id"] == str(engine.one("select id from public.jobs"))
-
-
-@pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1), ("all", 61)])
-def test_an_hour_of_missed_runs_by_policy(engine: Engine, missed: str, jobs: int) -> None:
-    """And then it continues at the next minute."""
-    put(engine, missed=missed)
-    due(engine, 3600)
-
-    engine.lease_call(0)
-
-    assert engine.one("select count(*) from public.jobs") == jobs
-    left = engine.one(
-        "select extract(epoch from next_at - queue.clock())::float from queue.schedules"
-    )
-    assert 0 < left <= 60
-
-
 def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) -> None:
     """After a long outage one schedule leaves room for the others."""
     put(engine, missed="all")

@@ -143,27 +143,6 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     assert types(deliver(engine), job_id) == ["job.created"]
 
 
-def test_a_secret_is_kept_sealed_and_rotates_with_overlap(engine: Engine) -> None:
-    """Nobody reads it back; deliveries of a day are signed with both."""
-    hook = subscribe(engine, event_types=["job.created"])
-    assert "sealed_secret" not in hook
-    new = SEALED.replace("Ym9", "Yn9")
-    engine.rpc(
-        "put_webhook", p_workspace_id=ACME, p_webhook={"id": hook["id"], "sealed_secret": new}
-    )
-    engine.enqueue()
-    [sent] = deliver(engine)
-    assert sent["sealed_secrets"] == [new, SEALED]
-
-    engine.advance(86_500)
-    engine.enqueue()
-    [sent] = deliver(engine)
-    assert sent["sealed_secrets"] == [new]
-    with pytest.raises(psycopg.Error) as refused:
-        subscribe(engine, sealed_secret="whsec_plain")
-    assert refusal(refused.value)[1] == "invalid_argument"
-
-
 def test_an_endpoint_that_fails_gets_less_patience_and_is_disabled_with_its_reason(
     engine: Engine,
 ) -> None:
