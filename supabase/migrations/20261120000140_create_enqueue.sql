@@ -289,7 +289,10 @@ begin
   job.concurrency_key := options.concurrency_key;
   job.unique_key := options."unique" ->> 'key';
   job.session_id := options.session_id;
-  job.traceparent := coalesce(options.traceparent, queue.request_trace());
+  job.traceparent := options.traceparent;
+  if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
+    job.traceparent := queue.request_trace();
+  end if;
   if p_type.tagged_by <> '{}' or options.tags is not null then
     job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
   end if;
@@ -353,7 +356,9 @@ begin
   if p_type.job_type is null then
     select * into p_type from queue.job_types as t where t.job_type = p_job.job_type;
   end if;
-  v_key := queue.gate_of(p_type, p_job.concurrency_key);
+  if p_type.rate_per_key or p_type.key_concurrency is not null then
+    v_key := queue.gate_of(p_type, p_job.concurrency_key);
+  end if;
   if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
@@ -591,7 +596,7 @@ create function queue.new_job_json(p_job public.jobs) returns jsonb
 language plpgsql immutable as $$
 begin
   return to_jsonb(p_job) || jsonb_build_object(
-    'state', queue.state_of('pending', 0, null, p_job.scheduled_for, p_job.created_at),
+    'state', case when p_job.scheduled_for > p_job.created_at then 'scheduled' else 'queued' end,
     'next_run_at', coalesce(p_job.scheduled_for, p_job.created_at), 'tags', coalesce(p_job.tags, '{}'),
     'error', null, 'waiting_for', null, 'running_since', null, 'worker_id', null,
     'times', '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}'::jsonb);

@@ -427,7 +427,7 @@ begin
       j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress, j.deadline_at,
       j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full, p.place,
       p.ord as place_ord, p.ready_at, t.rate_per_key, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
-      coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, queue.gate_of(t, j.concurrency_key) as key),
+      coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, case when t.rate_per_key or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
   gone as (delete from queue.ready as r using begun as b where r.ctid = b.place),
   held as (
     insert into queue.leases (job_id, fence, lane, workspace_id, bounded, ord, ready_at, leased_at, expires_at,
@@ -555,9 +555,11 @@ begin
     return 0;
   end if;
   v_next := least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
-    (select min(look_at) from queue.notes), queue.next_token_at(p_lanes, p_now),
+    (select min(look_at) from queue.notes),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
-    case when exists (select from queue.signals) then p_now end);
+    case when exists (select from queue.signals) then p_now end,
+    case when exists (select from queue.job_types where rate_limit is not null)
+      then queue.next_token_at(p_lanes, p_now) end);
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
 end;

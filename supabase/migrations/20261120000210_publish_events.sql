@@ -177,11 +177,14 @@ create function queue.send_events(
 ) returns boolean
 language plpgsql as $$
 declare
+  v_seen record;
   v_message record;
   v_sent boolean;
 begin
-  perform from queue.job_types where live = 'off' limit 1;
-  if found then
+  select exists (select from queue.job_types where live = 'off') as is_off,
+    exists (select from queue.followers) as is_followed
+  into v_seen;
+  if v_seen.is_off then
     p_events := (
       select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, k.ids, k.seqs)::queue.change
         order by c.ordinality)
@@ -196,8 +199,7 @@ begin
       return true;
     end if;
   end if;
-  perform from queue.followers limit 1;
-  if p_is_plain and not found then
+  if p_is_plain and not v_seen.is_followed then
     v_message := queue.message_of(p_events, p_now);
     return p_is_minor or queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
       array[v_message.payload], 5, 2); -- a watcher, at least

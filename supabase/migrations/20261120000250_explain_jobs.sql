@@ -42,6 +42,10 @@ begin
   if found then
     return null;
   end if;
+  perform from queue.ticks as t where t.started_at > v_now - interval '1 hour' limit 1;
+  if not found then -- none runs at all
+    return null;
+  end if;
   v_type := (select u from unnest(p_job_types) as u where queue.unserved(u, v_now) order by 1 limit 1);
   if v_type is null then
     return null;

@@ -162,17 +162,14 @@ begin
 end;
 $$;
 
--- Whether a task's time has come. One that found nothing is looked at again after an hour, or when jobs have run since;
--- one that failed after five seconds, and twice as long after each further failure, at most an hour.
-create function queue.task_is_due(p_task queue.tasks, p_active boolean, p_now timestamptz) returns boolean
-language plpgsql immutable as $$
-begin
-  return p_task.done_at <= p_now - case when p_task.was_idle and not p_active then interval '1 hour'
-      else p_task.every end
-    and (p_task.failures = 0 or p_task.failed_at <= p_now
-      - least(interval '1 hour', interval '5 seconds' * 2 ^ (least(p_task.failures, 12) - 1)));
-end;
-$$;
+-- When each task is due: while jobs run, and on an idle queue, where one that found nothing waits for an hour. One that
+-- failed waits for five seconds, and twice as long after each further failure, at most an hour.
+create view queue.task_times as
+select t.name, t.place, t.failures, t.every, greatest(t.done_at + t.every, f.retry_at) as active_at,
+  greatest(t.done_at + case when t.was_idle then interval '1 hour' else t.every end, f.retry_at) as idle_at
+from queue.tasks as t
+cross join lateral (select case when t.failures > 0 then t.failed_at + least(interval '1 hour',
+  interval '5 seconds' * 2 ^ (least(t.failures, 12) - 1)) end as retry_at) as f;
 
 -- Whether a call of run_maintenance would find something to do; p_active: jobs have run. Not for an idle queue.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
@@ -184,7 +181,8 @@ begin
     or exists (select from queue.schedules where enabled and next_at <= p_now)
     or exists (select from queue.feed where held)
     or exists (
-      select from queue.tasks as t where t.every > interval '0' and queue.task_is_due(t, p_active, p_now))
+      select from queue.task_times as t
+      where t.every > interval '0' and case when p_active then t.active_at else t.idle_at end <= p_now)
     -- read whole, since an index of it would be written by each renewal: once a second
     or exists (select from queue.tasks as t where t.name = 'reclaim' and t.done_at <= p_now - interval '1 second')
       and exists (select from queue.leases where expires_at <= p_now);
@@ -232,7 +230,7 @@ begin
     return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', false, 'busy', true);
   end if;
   for v_task in
-    select t.name from queue.tasks as t where queue.task_is_due(t, true, v_now) order by t.failures, t.place
+    select t.name from queue.task_times as t where t.active_at <= v_now order by t.failures, t.place
   loop
     v_more := clock_timestamp() >= v_until;
     exit when v_more;
