@@ -568,8 +568,8 @@ $$;
 create function queue.created_change(p_job public.jobs) returns queue.change
 language plpgsql immutable as $$
 begin
-  return row(p_job.workspace_id, p_job.session_id, 'job.created'::text, jsonb_build_object('status', 'pending', 'attempts', 0,
-    'job_type', p_job.job_type), array[p_job.id], case when p_job.is_minimal is null then '{1}'::integer[] end);
+  return row(p_job.workspace_id, p_job.session_id, 'job.created'::text,
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), array[p_job.id], case when p_job.is_minimal is null then '{1}'::integer[] end);
 end;
 $$;
 
@@ -630,7 +630,10 @@ begin
     'wake', v_made.is_ready and queue.wake_worker(v_now), 'warning', v_warning);
 end;
 $$;
-comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, session_id, parent_id, tags, deadline_at, schema_version, traceparent. The job exists if and only if the transaction commits.';
+comment on function public.enqueue_job is
+  E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, '
+  'max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, session_id, parent_id, tags, '
+  'deadline_at, schema_version, traceparent. The job exists if and only if the transaction commits.';
 
 -- Whether items have no options and a small payload each, of types that ask for no more: then one statement adds them.
 create function queue.are_plain(p_items jsonb, p_user_id uuid) returns boolean
@@ -835,7 +838,10 @@ begin
     join public.jobs as j on j.id = i.id::uuid));
 end;
 $$;
-comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, created, wake, warning} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail names the element.';
+comment on function public.enqueue_jobs is
+  E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, created, wake, warning} '
+  'with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail '
+  'names the element.';
 
 -- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.
 create function queue.check_insert() returns trigger
@@ -850,18 +856,20 @@ declare
   v_holder uuid;
 begin
   if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
-    perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id'); -- retention reads it
+    -- retention reads it
+    perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id');
   end if;
   if new.status <> 'pending' then
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
   end if;
-  v_options := queue.read_options(jsonb_strip_nulls(jsonb_build_object('queue', new.queue, 'priority', new.priority, 'scheduled_for',
-      new.scheduled_for, 'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
+  v_options := queue.read_options(jsonb_strip_nulls(jsonb_build_object(
+      'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for, 'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
       new.concurrency_key, 'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
       'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
       'user_id', new.user_id, 'backoff', new.backoff, 'tags',
     nullif(new.tags, '{}'))), '');
-  new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '', v_now);
+  new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '',
+    v_now);
   new.id := v_id;
   new.worker := 0; -- for the trigger after it
   v_holder := queue.claim(new, v_options, v_now);

@@ -426,8 +426,10 @@ begin
     returning j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
       j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress, j.deadline_at,
       j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full, p.place,
-      p.ord as place_ord, p.ready_at, t.rate_per_key, coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
-      coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, case when t.rate_per_key or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
+      p.ord as place_ord, p.ready_at, t.rate_per_key,
+      coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
+      coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
+      case when t.rate_per_key or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
   gone as (delete from queue.ready as r using begun as b where r.ctid = b.place),
   held as (
     insert into queue.leases (job_id, fence, lane, workspace_id, bounded, ord, ready_at, leased_at, expires_at,
@@ -495,7 +497,8 @@ declare
     select s from unnest(p_shares) as s
     where pg_try_advisory_xact_lock(s.lane, hashtext(s.workspace_id::text)));
 begin
-  update queue.turns as u set aside = u.aside or h.ord is null, look_at = case when h.ord is not null then u.look_at end,
+  update queue.turns as u
+  set aside = u.aside or h.ord is null, look_at = case when h.ord is not null then u.look_at end,
     from_ord = coalesce(h.ord, u.from_ord)
   from unnest(v_free) as s
   cross join lateral (
@@ -735,6 +738,9 @@ begin
   return queue.lease(p_request);
 end;
 $$;
-comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots, count_due}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt.';
+comment on function public.lease_jobs is
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, '
+  'limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots, count_due}. A repeated '
+  '(tick_id, call) gets the same leases. Each lease counts as an attempt.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -1,6 +1,6 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale one changes nothing.
 --   public.settle_jobs       may ask for the next jobs in the same call
---     queue.settle           one statement for all outcomes: the lease goes, the job moves, what does not follow is kept
+--     queue.settle           one statement for all outcomes: the lease goes, the job moves
 --       queue.judge            what becomes of all but plain completions
 --       queue.move_on          retries, snoozes and releases are placed, waits begin
 --       queue.end_places       what an ended or returned job held is freed: gates first, so that the lease of the same
@@ -104,7 +104,8 @@ begin
   v_made.message := case
     when v_made.act in ('retry', 'failed', 'lost')
       then left(coalesce(v_made.problem ->> 'message', 'no reason given'), 10000)
-    when v_made.act = 'cancelled' and p_item.outcome <> 'lost' then left(nullif(v_made.problem ->> 'message', ''), 10000) end;
+    when v_made.act = 'cancelled' and p_item.outcome <> 'lost'
+      then left(nullif(v_made.problem ->> 'message', ''), 10000) end;
   v_made.run_at := case v_made.act
     when 'retry' then queue.retry_at(v_type, v_job.backoff, v_job.attempts, p_item.retry_after_seconds, p_now)
     when 'snoozed' then coalesce(p_item.until, p_now + make_interval(secs =>
@@ -202,7 +203,8 @@ language sql stable as $$
         null::timestamptz as next_retry_at, null::jsonb as wait, array[m.id] as ids, array[m.last_seq - 1] as seqs
       from unnest(p_moved) as m where m.is_lost
       union all
-      select m.workspace_id, m.session_id, m.act, m.status, m.attempts, case when m.act <> 'completed' then m.message end
+      select m.workspace_id, m.session_id, m.act, m.status, m.attempts,
+        case when m.act <> 'completed' then m.message end
           as message, m.next_retry_at, m.wait, array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
       from unnest(p_moved) as m group by 1, 2, 3, 4, 5, 6, 7, 8) as k)
 $$;
@@ -219,7 +221,8 @@ begin
     delete from queue.leases as l using unnest(p_items) as i where l.job_id = i.job_id and l.fence = i.fence
     returning i, l.leased_at, l.attempt, l.worker, l.ord, l.key),
   judged as materialized (
-    select g.leased_at, g.attempt, g.worker, g.ord, g.key, (g.i).job_id, (g.i).outcome as said, (g.i).result, (g.i).wait,
+    select g.leased_at, g.attempt, g.worker, g.ord, g.key, (g.i).job_id, (g.i).outcome as said, (g.i).result,
+      (g.i).wait,
       (g.i).duration_ms, (v.verdict).*, (v.verdict).act = 'completed' as is_done
     from gone as g
     cross join lateral (select case
@@ -326,7 +329,8 @@ declare
   v_done record;
 begin
   if exists (select from unnest(p_items) as i
-      where i.outcome is distinct from 'completed' or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
+      where i.outcome is distinct from 'completed'
+        or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
     -- judged by the row: the lease before it, as everywhere
     perform from queue.leases where job_id = any (array(select i.job_id from unnest(p_items) as i))
     order by job_id for update;
@@ -382,7 +386,11 @@ begin
   return json_build_object('results', v_done.results);
 end;
 $$;
-comment on function public.settle_jobs is E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: {job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered as the first; a stale fence changes nothing.';
+comment on function public.settle_jobs is
+  E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: {job_id, fence, '
+  'outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, '
+  'until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered as the first; a '
+  'stale fence changes nothing.';
 
 -- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked them.
 create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns integer
@@ -404,7 +412,8 @@ begin
       case when p_status = 'failed' then e.error_message end, null, null), p_now
     from ended as e)
   select array_agg(row(e.id, e.workspace_id, e.session_id, e.fence, e.status, e.attempts, e.last_seq, p_status,
-    case when p_status = 'failed' then e.error_message end, null, null, false, false, null, null, null, null)::queue.settled)
+    case when p_status = 'failed' then e.error_message end, null, null, false, false, null, null, null,
+    null)::queue.settled)
   into v_moved from ended as e;
   if v_moved is null then
     return 0;

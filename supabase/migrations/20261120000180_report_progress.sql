@@ -199,7 +199,10 @@ begin
   return jsonb_build_object('results', coalesce(v_results, '[]'));
 end;
 $$;
-comment on function public.report_jobs is E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, lease_seconds?}.';
+comment on function public.report_jobs is
+  E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost, '
+  'lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
+  'lease_seconds?}.';
 
 -- The steps of a job after a place, in order, with their length: at most p_limit.
 create function queue.step_lines(p_job_id uuid, p_name text, p_nth integer, p_limit integer)
@@ -273,7 +276,9 @@ exception when data_exception then
   perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
-comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
+comment on function public.read_steps is
+  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | '
+  'null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
 language plpgsql stable
@@ -301,7 +306,8 @@ begin
 end;
 $$;
 comment on function public.job_steps is
-  'Finished steps of a job and what it waits for: {steps: [{name, kind, result, created_at, took_ms}], next, waiting_for}.';
+  'Finished steps of a job and what it waits for: {steps: [{name, kind, result, created_at, took_ms}], next, '
+  'waiting_for}.';
 
 select queue.allow('job_worker, service_role', 'public.report_jobs', 'public.read_steps');
 select queue.allow('authenticated, service_role', 'public.job_steps');

@@ -85,7 +85,9 @@ begin
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end;
 $$;
-comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. 409 when it has completed or failed.';
+comment on function public.cancel_job is
+  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. '
+  '409 when it has completed or failed.';
 
 -- A member's plain update may cancel a job or, while it is pending, change its priority and time. Before it: the
 -- columns that follow, and its place as it was.
@@ -262,7 +264,9 @@ begin
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end;
 $$;
-comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns it.\n\nFinished steps are kept. 409 in any other state.';
+comment on function public.retry_job is
+  E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns '
+  'it.\n\nFinished steps are kept. 409 in any other state.';
 
 -- The jobs that a bulk action is for, one more than the limit: those of a filter of list_jobs, whose states must be
 -- among those that it applies to and are p_usual unless it names some.
@@ -308,7 +312,9 @@ begin
   return jsonb_build_object('count', cardinality(v_able), 'more', cardinality(v_ids) > p_limit);
 end;
 $$;
-comment on function public.cancel_jobs is E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more}.\n\nFor managers. Call again while there are more.';
+comment on function public.cancel_jobs is
+  E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more}.\n\nFor managers. '
+  'Call again while there are more.';
 
 create function public.retry_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
 language plpgsql
@@ -329,7 +335,9 @@ begin
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > p_limit);
 end;
 $$;
-comment on function public.retry_jobs is E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit (1,000): {count, more}.\n\nFor managers. Call again while there are more.';
+comment on function public.retry_jobs is
+  E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit '
+  '(1,000): {count, more}.\n\nFor managers. Call again while there are more.';
 
 -- The steps that a replay from a step keeps: those that finished before it; in its graph all but it and the stages that
 -- come after it. None for null.
@@ -409,7 +417,10 @@ begin
   return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j where j.id = v_id));
 end;
 $$;
-comment on function public.replay_job is E'Run a job again as a new one, from a finished step, a stage or its start: {job, created, wake, warning}.\n\nRequest: {from_step?, payload?, results?, idempotency_key?}. Steps before from_step are kept, with the results given in place of theirs.';
+comment on function public.replay_job is
+  E'Run a job again as a new one, from a finished step, a stage or its start: {job, created, wake, '
+  'warning}.\n\nRequest: {from_step?, payload?, results?, idempotency_key?}. Steps before from_step are kept, with '
+  'the results given in place of theirs.';
 
 create function public.job_replays(p_job_id uuid) returns jsonb
 language plpgsql stable
@@ -438,7 +449,9 @@ begin
       from family as f join public.jobs as j on j.id = f.id limit c_most) as l);
 end;
 $$;
-comment on function public.job_replays is 'The job, what it is a replay of, and all replays of those, oldest first, at most 100: [{id, replay_of, replay_from, status, state, created_at, finished_at}].';
+comment on function public.job_replays is
+  'The job, what it is a replay of, and all replays of those, oldest first, at most 100: [{id, replay_of, '
+  'replay_from, status, state, created_at, finished_at}].';
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql
@@ -488,7 +501,9 @@ begin
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;
-comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id?, paused = true, reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators the rest.';
+comment on function public.pause_jobs is
+  E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id?, paused = true, '
+  'reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators the rest.';
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job', 'public.cancel_jobs',
   'public.retry_jobs', 'public.replay_job', 'public.job_replays', 'public.pause_jobs');

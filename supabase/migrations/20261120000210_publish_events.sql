@@ -367,7 +367,10 @@ language sql set search_path = ''
 begin atomic -- bound when it is made: guests need no usage of the schema
   select queue.follow(p_topic, p_follower_id);
 end;
-comment on function public.follow_topic is E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds, quiet}.\n\nCall it before joining and every again_seconds while joined: topics of jobs and sessions get messages only while someone follows them.';
+comment on function public.follow_topic is
+  E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds, quiet}.\n\nCall it '
+  'before joining and every again_seconds while joined: topics of jobs and sessions get messages only while '
+  'someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
 -- The maintenance of what is live: announcements, clients that have left, guest sessions that have ended.
@@ -524,7 +527,11 @@ begin
   return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
 end;
 $$;
-comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, created_at}], places, cursor, more, reset?}.\n\nEach event comes once, those of a job in order of seq. Without a cursor it starts now, with "1:1:" as far back as it is kept; reset says that events may have been missed. A cursor after an event has its place of places, job_id and seq.';
+comment on function public.event_feed is
+  E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, created_at}], places, '
+  'cursor, more, reset?}.\n\nEach event comes once, those of a job in order of seq. Without a cursor it starts '
+  'now, with "1:1:" as far back as it is kept; reset says that events may have been missed. A cursor after an '
+  'event has its place of places, job_id and seq.';
 
 create function public.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
 returns jsonb
@@ -543,5 +550,6 @@ begin
   return queue.read_feed(null, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end;
 $$;
-comment on function public.session_feed is 'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far back as it is kept.';
+comment on function public.session_feed is
+  'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far back as it is kept.';
 select queue.allow('authenticated, service_role', 'public.event_feed', 'public.session_feed');

@@ -33,7 +33,9 @@ language sql stable
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$ select jsonb_build_object('key', queue.setting('guest_key')) $$;
-comment on function public.guest_key is E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
+comment on function public.guest_key is
+  E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header '
+  'x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
 
 -- A session that is missing, ended, closed or another's: one answer for all, without its id, which may be a key.
 create function queue.refuse_session() returns void
@@ -186,7 +188,9 @@ language sql stable set search_path = ''
 begin atomic
   select queue.show_guest_session(p_session_id);
 end;
-comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+comment on function public.guest_session_jobs is
+  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
+  'session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
 create function public.guest_session_events(
   p_session_id text, p_job_id uuid, p_after integer default 0, p_limit integer default 500
@@ -239,7 +243,10 @@ begin
   return to_jsonb(v_made);
 end;
 $$;
-comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id if omitted). It shows the jobs that are enqueued with this session_id.';
+comment on function public.open_guest_session is
+  E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For '
+  'managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id if omitted). It shows the jobs that '
+  'are enqueued with this session_id.';
 
 create function public.close_guest_session(p_session_id text) returns jsonb
 language plpgsql

@@ -245,6 +245,9 @@ begin
     'more', v_more or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
 end;
 $$;
-comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, which never depend on it. more: call again; busy: another does it now.';
+comment on function public.run_maintenance is
+  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, '
+  'failed: [task], more, busy}.\n\nCalled by workers beside their leases, which never depend on it. more: call '
+  'again; busy: another does it now.';
 
 select queue.allow('job_worker, service_role', 'public.run_maintenance');
