@@ -115,7 +115,7 @@ begin
       p_type.key_concurrency as most, count(*) as running
     from queue.gated as g
     where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type and g.key = p_job.concurrency_key
-      and g.admitted and g.job_id <> p_job.id
+      and g.admitted and not g.ended and g.job_id <> p_job.id
     union all
     select s.place, s.reason, s.scope, s.most, (
       select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane

@@ -314,16 +314,20 @@ INVARIANTS = {
           and not exists (select from queue.notes n where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
     "behind a gate are live jobs; one that was let through is ready or runs": """
         select g.job_id from queue.gated g left join public.jobs j on j.id = g.job_id
-        where case when not g.admitted then j.status is distinct from 'pending' else not exists (
+        where case when not g.admitted then j.status is distinct from 'pending' else not g.ended and not exists (
             select from queue.ready r where r.job_id = g.job_id
             union all select from queue.leases l where l.job_id = g.job_id) end""",
     "a key with room has a note, or nothing waits for it": """
         select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
         where not g.admitted and not t.rate_per_key
           and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
-            and o.job_type = g.job_type and o.key = g.key and o.admitted) < coalesce(t.key_concurrency, 1)
+            and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended) < coalesce(t.key_concurrency, 1)
           and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane
             where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
+    "a slot that was given back is looked at": """
+        select g.job_id from queue.gated g where g.ended and not exists (
+          select from queue.notes n join queue.lanes l on l.lane = n.lane
+          where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
     "a processing job has exactly one lease with its fence": """
         select coalesce(j.id, l.job_id) from public.jobs j full join queue.leases l on l.job_id = j.id
         where (j.status is not distinct from 'processing') <> (l.job_id is not null) or l.fence <> j.fence""",
