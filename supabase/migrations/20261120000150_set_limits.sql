@@ -187,15 +187,13 @@ begin
   elsif auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
     perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
+  select * into v_made from queue.tenant_limits where workspace_id = p_workspace_id for update;
+  v_made.workspace_id := p_workspace_id;
+  v_made := jsonb_populate_record(v_made, p_limits);
   insert into queue.tenant_limits as t (workspace_id, weight, max_running, own_max_running, max_pending)
-  values (p_workspace_id, coalesce((p_limits ->> 'weight')::double precision, 1),
-    (p_limits ->> 'max_running')::integer,
-    (p_limits ->> 'own_max_running')::integer, (p_limits ->> 'max_pending')::integer)
-  on conflict (workspace_id) do update set
-    weight = case when p_limits ? 'weight' then excluded.weight else t.weight end,
-    max_running = case when p_limits ? 'max_running' then excluded.max_running else t.max_running end,
-    own_max_running = case when p_limits ? 'own_max_running' then excluded.own_max_running else t.own_max_running end,
-    max_pending = case when p_limits ? 'max_pending' then excluded.max_pending else t.max_pending end
+  values (p_workspace_id, coalesce(v_made.weight, 1), v_made.max_running, v_made.own_max_running, v_made.max_pending)
+  on conflict (workspace_id) do update set (weight, max_running, own_max_running, max_pending)
+    = (excluded.weight, excluded.max_running, excluded.own_max_running, excluded.max_pending)
   returning * into v_made;
   perform queue.bind_leases(null, p_workspace_id), queue.bring_back(p_workspace_id, null);
   return to_jsonb(v_made) - 'running_max';

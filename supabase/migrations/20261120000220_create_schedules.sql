@@ -319,13 +319,12 @@ security definer -- callers hold no rights on the engine's tables
 set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
-  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name
-      and source is not null) then
-    perform queue.refuse(409, 'declared_in_code',
-      'the schedule is declared in code; change it there, or switch it off', p_name);
-  end if;
-  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name;
+  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name and source is null;
   if not found then
+    if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name) then
+      perform queue.refuse(409, 'declared_in_code',
+        'the schedule is declared in code; change it there, or switch it off', p_name);
+    end if;
     perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);
   end if;
   return jsonb_build_object('deleted', p_name);

@@ -264,23 +264,6 @@ $$;
 comment on function public.queue_health is
   'Readiness in one call: depth, age of the oldest due job and of the last tick, failing maintenance, refused types.';
 
--- What only the numbers of all workspaces have: the latest runs of workers, and each type's limits.
-create function queue.whole_numbers() returns jsonb
-language sql stable as $$
-  select jsonb_build_object('messages', queue.message_numbers(),
-    'workers', (select coalesce(jsonb_agg(to_jsonb(t) - '{last_call,worker}'::text[]
-        || jsonb_build_object('worker_id', w.worker_id) order by t.started_at desc), '[]')
-      from (select * from queue.ticks order by started_at desc limit 20) as t
-      join queue.workers as w on w.worker = t.worker),
-    'limits', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type,
-        'max_concurrency', t.max_concurrency, 'workspace_concurrency', t.workspace_concurrency,
-        'key_concurrency', t.key_concurrency, 'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds,
-        'running', (select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane
-          where n.job_type = t.job_type), 'paused_at', p.paused_at, 'paused_by', p.paused_by,
-        'pause_reason', p.reason) order by t.job_type), '[]')
-      from queue.job_types as t left join queue.pauses as p on p.kind = 'type' and p.name = t.job_type))
-$$;
-
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
@@ -309,8 +292,19 @@ begin
         from queue.stat_lines(p_workspace_id, v_since, v_now) as s group by 1) as t),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')))
-    || case when p_workspace_id is not null then '{"workers": null, "limits": null, "messages": null}'
-      else queue.whole_numbers() end;
+    || case when p_workspace_id is not null then '{"workers": null, "limits": null, "messages": null}' else (
+      select jsonb_build_object('messages', queue.message_numbers(),
+        'workers', (select coalesce(jsonb_agg(to_jsonb(t) - '{last_call,worker}'::text[]
+            || jsonb_build_object('worker_id', w.worker_id) order by t.started_at desc), '[]')
+          from (select * from queue.ticks order by started_at desc limit 20) as t
+          join queue.workers as w on w.worker = t.worker),
+        'limits', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type,
+            'max_concurrency', t.max_concurrency, 'workspace_concurrency', t.workspace_concurrency,
+            'key_concurrency', t.key_concurrency, 'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds,
+            'running', (select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane
+              where n.job_type = t.job_type), 'paused_at', p.paused_at, 'paused_by', p.paused_by,
+            'pause_reason', p.reason) order by t.job_type), '[]')
+          from queue.job_types as t left join queue.pauses as p on p.kind = 'type' and p.name = t.job_type))) end;
 end;
 $$;
 comment on function public.queue_stats is

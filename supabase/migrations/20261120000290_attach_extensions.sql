@@ -91,29 +91,6 @@ begin
 end;
 $$;
 
-create function queue.attach_part(p_part text) returns void
-language plpgsql as $$
-begin
-  case p_part
-    when 'pg_cron' then
-      execute $do$select cron.schedule('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
-        -- the history of its runs grows without bound; that of other schedules is theirs
-        cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - '
-          'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')$do$;
-    when 'realtime' then
-      -- one policy a role, so that each join evaluates the function once
-      drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
-      create policy "minutehand: members follow their jobs" on realtime.messages for select to authenticated
-        using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
-      drop policy if exists "minutehand: guests follow their session" on realtime.messages;
-      create policy "minutehand: guests follow their session" on realtime.messages for select to anon
-        using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
-    when 'worker_guard' then
-      perform queue.guard_workers();
-  end case;
-end;
-$$;
-
 create function public.attach_extensions() returns jsonb
 language plpgsql
 security definer -- policies and schedules are made as the project's owner
@@ -125,7 +102,21 @@ declare
 begin
   for v_part in select key from jsonb_each_text(queue.extension_state()) where value = 'not_attached' order by key loop
     begin
-      perform queue.attach_part(v_part);
+      if v_part = 'pg_cron' then
+        execute $do$select cron.schedule('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
+          -- the history of its runs grows without bound; that of other schedules is theirs
+          cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - '
+            'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')$do$;
+      elsif v_part = 'worker_guard' then
+        perform queue.guard_workers();
+      else -- realtime; one policy a role, so that each join evaluates the function once
+        drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
+        create policy "minutehand: members follow their jobs" on realtime.messages for select to authenticated
+          using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+        drop policy if exists "minutehand: guests follow their session" on realtime.messages;
+        create policy "minutehand: guests follow their session" on realtime.messages for select to anon
+          using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+      end if;
     exception when others then -- one that is refused keeps none of the others away
       v_problems := v_problems || jsonb_build_object(v_part, format('%s (%s)', sqlerrm, sqlstate));
       raise warning 'could not attach %: % (%)', v_part, sqlerrm, sqlstate;
