@@ -39,6 +39,7 @@ create function queue.do_promotion(p_now timestamptz, p_until timestamptz) retur
 language plpgsql as $$
 declare
   v_due record;
+  v_held uuid[];
   v_late uuid[];
   v_done integer := 0;
 begin
@@ -47,10 +48,14 @@ begin
       select d.ctid as place, j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
       where d.ctid = any (queue.due_places(500, p_now)) for update of d, j skip locked) as h;
     exit when v_due.ids is null;
-    delete from queue.deferred where ctid = any (v_due.places);
+    v_held := array( -- places before records: one whose wait someone answers now stays due
+      select w.job_id from queue.waits as w where w.job_id = any (v_due.ids) order by w.job_id for update skip locked);
+    delete from queue.deferred as d using public.jobs as j
+    where d.ctid = any (v_due.places) and j.id = d.job_id and (j.status <> 'waiting' or j.id = any (v_held));
     v_late := array(
       select j.id from public.jobs as j
-      where j.id = any (v_due.ids) and j.deadline_at <= p_now and j.status in ('pending', 'waiting'));
+      where j.id = any (v_due.ids) and j.deadline_at <= p_now
+        and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held)));
     if v_late <> '{}' then
       perform queue.finish(v_late, 'failed', '{"type": "DeadlinePassed", "reason": "deadline_passed",
         "message": "its deadline passed before it could run"}', p_now);
@@ -60,7 +65,7 @@ begin
       -- not for the line of its deadline: it is ready already
       and (j.deadline_at is null or j.deadline_at > p_now);
     v_done := v_done + cardinality(v_due.ids);
-    exit when clock_timestamp() > p_until;
+    exit when cardinality(v_due.ids) < 250 or clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from minutehand.local.users import ADA, EVE
@@ -25,6 +26,20 @@ async def js() -> AsyncIterator[JavaScript]:
     made = await JavaScript.start()
     yield made
     await made.stop()
+
+
+async def follow(stack: RunningStack, topic: str, token: str) -> None:
+    """Say that someone watches the topic, as our clients do and a channel joined by hand does."""
+    async with httpx.AsyncClient(base_url=stack.supabase_url) as http:
+        answer = await http.post(
+            "/rest/v1/rpc/follow_topic",
+            json={"p_topic": topic, "p_follower_id": str(uuid4())},
+            headers={
+                "apikey": stack.supabase_publishable_key,
+                "Authorization": f"Bearer {token}",
+            },
+        )
+        answer.raise_for_status()
 
 
 async def live(worker: HandWorker, session: str) -> None:
@@ -69,6 +84,7 @@ async def test_the_javascript_client_hears_its_session_and_its_rows(
             await js.call("subscribe", **rows, on=changes)
         assert joined["status"] == "SUBSCRIBED"
         assert refused["status"] == "CHANNEL_ERROR"
+        await follow(stack, topic, stack.sign_in(ADA.email))
         await asyncio.sleep(0.5)  # replication begins a moment after the join
 
         await live(worker, topic.removeprefix("session:"))
@@ -112,6 +128,7 @@ async def test_the_python_client_hears_its_session(stack: RunningStack) -> None:
                 await channel.subscribe(state)
             async with asyncio.timeout(60):
                 await answered.wait()
+                await follow(stack, f"session:{session}", stack.sign_in(ADA.email))
                 await live(worker, session)
                 await done.wait()
             assert said[ADA.email][0] == "SUBSCRIBED"
