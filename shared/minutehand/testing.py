@@ -81,7 +81,10 @@ async def kill_in_each_stage(
 
 _NEXT = (
     "update {engine}.leases set expires_at = {engine}.clock() - interval '1 second'",
-    "update {engine}.deferred set run_at = {engine}.clock() - interval '1 second'",
+    "with due as (update {engine}.deferred set run_at = {engine}.clock() - interval '1 second'"
+    " returning job_id) update {schema}.jobs"
+    " set next_retry_at = {engine}.clock() - interval '1 second'"
+    " where status = 'pending' and id in (select job_id from due)",
     "update {schema}.jobs set attempts = 1, lost_attempts = 0"
     " where finished_at is null and attempts > 0",
 )

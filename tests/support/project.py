@@ -98,8 +98,10 @@ class Project:
     def make_due(self, job_id: str | None = None) -> None:
         """Let every backoff, snooze and delay be over, or that of one job."""
         self.run_sql(
-            "update queue.deferred set run_at = queue.clock() - interval '1 second'"
-            " where job_id = coalesce(%s, job_id)",
+            "with due as (update queue.deferred set run_at = queue.clock() - interval '1 second'"
+            " where job_id = coalesce(%s, job_id) returning job_id)"
+            " update public.jobs set next_retry_at = queue.clock() - interval '1 second'"
+            " where status = 'pending' and id in (select job_id from due)",
             job_id,
         )
 
