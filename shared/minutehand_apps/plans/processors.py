@@ -83,7 +83,7 @@ class _Run:
             raise
         result = chapter.model_dump(mode="json")
         model = self._app.model
-        await keep(result=result, model=model.name if model else None)
+        await keep(result=result, model=None if model.offline else model.name)
         self._done += 1
         self._tell("stage_completed", stage, "info", f"{stage.title}: done")
         self._ctx.progress(100 * self._done / self._total, stage.name, stage.title)
@@ -91,7 +91,7 @@ class _Run:
 
     async def _make(self, stage: Stage, given: Mapping[str, Any]) -> Chapter:
         model = self._app.model
-        if model is None:
+        if model.offline:
             return stage.shape.sample()
         if self._down is not None:
             raise self._down
