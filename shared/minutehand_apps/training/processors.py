@@ -313,7 +313,7 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any]:
         """Have a model write the procedure from what was said; without one there is none."""
-        from minutehand.ai.in_job import ask
+        from minutehand.ai.in_job import ask_for
         from minutehand_apps.training import procedure
 
         model = self._app.model
@@ -328,10 +328,11 @@ class Processors:
             raise refused("transcript_too_long", f"The model cannot take {error}") from error
 
         async def written() -> Procedure:
-            answer = await ask(
-                ctx, model, prompt, lambda said: procedure.read_answer(said, segments)
-            )
-            return answer.value
+            found = await ask_for(
+                ctx, model, prompt, Procedure,
+                check=lambda found: procedure.check_times(found, segments),
+            )  # fmt: skip
+            return procedure.in_order(found)
 
         ctx.progress(10, "procedure", "The procedure is written")
         found = await ctx.step("procedure", written, returns=Procedure)  # a model is paid once

@@ -86,9 +86,7 @@ def register(registry: Registry, settings: Settings) -> None:
                 "Write up this note: a headline and its points.",
                 [Material("note", given["read"]), Material("weather", given["look_up"])],
             )
-            plain = Summary(headline=job.payload.title, points=[given["read"]])
-            made = await ask_for(ctx, model, prompt, Summary, otherwise=lambda: plain)
-            return made.model_dump()
+            return (await ask_for(ctx, model, prompt, Summary)).model_dump()
 
         ctx.progress(10, "read", "Reading the note")
         made = await ctx.graph(
