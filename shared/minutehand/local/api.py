@@ -22,8 +22,7 @@ from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.status.app import build_app as build_status
-from minutehand.functions.worker.app import build_app as build_worker_routes
-from minutehand.functions.worker.supervisor import Supervisor
+from minutehand.functions.worker.process import WorkerProcess
 from minutehand.local.site import build_site
 from minutehand.log import configure_logging
 from minutehand.terminal.server import Server
@@ -62,8 +61,8 @@ class Host:
 def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
     """Wire the apps, the console and the worker's process into one ASGI app."""
     telemetry.start(environ, version=settings.version)
-    supervisor = Supervisor(settings, "minutehand.local.worker", environ)
-    services = Services(settings, waker=supervisor)
+    worker = WorkerProcess("minutehand.local.worker", environ)
+    services = Services(settings, waker=worker)
     apps: list[Starlette] = [
         build_health(settings, services=services),
         build_status(settings, services=services),
@@ -73,14 +72,14 @@ def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         # the apps share one Services, so their own lifespans, which close it, are not run
-        supervisor.start()
+        worker.start()
         try:
             yield
         finally:
-            await supervisor.aclose(timeout_seconds=STOP_SECONDS)
+            await worker.aclose(timeout_seconds=STOP_SECONDS)
             await services.aclose()
 
-    functions = Functions(build_worker_routes(supervisor), apps)
+    functions = Functions(worker, apps)
     site = build_site(settings, environ, lifespan=lifespan)
     return Host(functions, site, services.hub)
 

@@ -25,11 +25,9 @@ from minutehand.worker import settlement
 from minutehand.worker.context import JobContext, StepCall
 from minutehand.worker.job import Job
 from minutehand.worker.metrics import (
-    DUE_LEFT,
     QUEUE_WAIT_SECONDS,
     RUN_SECONDS,
     RUNNING_JOBS,
-    on_due_counted,
 )
 from minutehand.worker.middleware import Call
 from minutehand.worker.outcomes import Fail, Returned
@@ -46,8 +44,6 @@ _QUEUE_WAIT, _RUN = (
     for name, text in (QUEUE_WAIT_SECONDS, RUN_SECONDS)
 )
 _ATTEMPTS = _METER.create_counter("minutehand_attempts", description="Attempts.")
-_DUE_LEFT = _METER.create_gauge(f"minutehand_{DUE_LEFT[0]}", "1", DUE_LEFT[1])
-on_due_counted.append(_DUE_LEFT.set)
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
@@ -73,9 +69,8 @@ async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
         headers: dict[str, str] = {}
         _PROPAGATOR.inject(headers)
         if "traceparent" in headers:
-            ctx.traceparent = headers["traceparent"]
-            follow(ctx.traceparent)
-        ctx.around_steps(partial(_step, tracer))
+            follow(headers["traceparent"])
+        ctx.around_steps.append(partial(_step, tracer))
         try:
             returned = await call()
         except Exception as error:
@@ -91,9 +86,7 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
 
     `minutehand_attempts` (`job_type`, `outcome`: completed, retry, failed, snoozed, waiting,
     cancelled, or stopped by a cancel, a timeout, a deadline), `minutehand_run_seconds` and
-    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` from due to start; and
-    `minutehand_due_left`, the jobs of this worker's types that were due and that its lease left,
-    counted up to 1,000 at each run's first lease and once a minute in a long one.
+    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` from due to start.
     """
     labels = {"job_type": job.job_type}
     _RUNNING.add(1, labels)

@@ -128,7 +128,7 @@ class _Run:
                 return by_script()
             return await ask_for(self._ctx, model, prompt, shape)
 
-        return await self._ctx.step(prompt.name, run, returns=shape)
+        return shape.model_validate(await self._ctx.step(prompt.name, run))
 
     async def say(self, kind: Any, content: str, **more: Any) -> None:
         """Say something in the session, once."""

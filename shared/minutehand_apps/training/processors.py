@@ -335,9 +335,9 @@ class Processors:
             return procedure.in_order(found)
 
         ctx.progress(10, "procedure", "The procedure is written")
-        found = await ctx.step("procedure", written, returns=Procedure)  # a model is paid once
+        found = await ctx.step("procedure", written)  # a model is paid once
         return {
-            "procedure": found.model_dump(mode="json"),
+            "procedure": found,
             "author": model.name[:200],
             "offline": False,
         }

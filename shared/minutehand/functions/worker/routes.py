@@ -9,7 +9,7 @@ import hmac
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -57,15 +57,18 @@ class Reply:
 
 
 class WorkerRoutes:
-    """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`."""
+    """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`.
 
-    def __init__(self, settings: Settings, worker: Worker) -> None:
+    Args:
+        wake: Of a worker whose loop runs anyway: asking it for a tick makes it lease at once.
+    """
+
+    def __init__(
+        self, settings: Settings, worker: Worker, *, wake: Callable[[], object] | None = None
+    ) -> None:
         self._settings = settings
         self._worker = worker
-
-    def knows(self, path: str) -> bool:
-        """Whether `path` is one of ours."""
-        return path in {WORKER_PATH, PROCESS_PATH}
+        self._wake = wake
 
     async def answer(
         self,
@@ -110,7 +113,7 @@ class WorkerRoutes:
     def _refuse_unknown(self, unknown: list[str], request: Request) -> Reply:
         """A misspelt type would be processed by no one, and its caller would never know."""
         registry = self._worker.registry
-        known = [name for name in registry.names if registry.get(name).part_of is None]
+        known = sorted(kind.name for kind in registry if kind.part_of is None)
         text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
         detail = {"field": "jobTypes", "unknown": unknown, "known": known}
         return _error(422, "unknown_job_type", text, request, detail)
@@ -131,6 +134,9 @@ class WorkerRoutes:
         usual_seconds: float | None,
         job_types: list[str] | None,
     ) -> Reply:
+        if self._wake is not None and job_types is None:
+            self._wake()
+            return Reply(202, {**self._head(), "success": True, "running": True})
         try:
             summary = await self._worker.tick(
                 budget_seconds=budget_seconds,
