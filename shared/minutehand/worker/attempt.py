@@ -36,6 +36,12 @@ from minutehand.worker.updates import Updates
 
 logger = logging.getLogger(__name__)
 
+#: What a processor sees of its job's row as it is.
+_SAME = (
+    *("id", "job_type", "workspace_id", "user_id", "session_id", "parent_id", "created_at"),
+    *("queue", "priority", "max_attempts", "traceparent", "deadline_at"),
+)
+
 TOLERATED_SKEW = timedelta(seconds=2)
 #: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
 LeaseKey = tuple[JobId, int]
@@ -253,22 +259,11 @@ class Attempt:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
         raw = self.lease.job
         job: Job[Any] = Job(
-            id=raw.id,
-            job_type=raw.job_type,
             payload=kind.read_payload(raw.payload, raw.schema_version),
-            workspace_id=raw.workspace_id,
-            created_at=raw.created_at,
-            queue=raw.queue,
-            priority=raw.priority,
-            user_id=raw.user_id,
-            session_id=raw.session_id,
-            parent_id=raw.parent_id,
             attempt=raw.attempts,
-            max_attempts=raw.max_attempts,
             fence=self.fence,
-            traceparent=raw.traceparent,
-            deadline_at=raw.deadline_at,
             queued_seconds=self.lease.queued_seconds,
+            **{name: getattr(raw, name) for name in _SAME},
         )
         trace.enter(self.traceparent)
         if self.lease.steps is None:

@@ -6,7 +6,7 @@ Progress and logs cost no round trip of their own; storing them is the reporter'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -35,14 +35,9 @@ T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
 #: Runs around a step: gets its name and what runs it.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
-Level = Literal["debug", "info", "warning", "error"]
 
-_LEVELS: Final = {
-    "debug": "debug",
-    "info": "info",
+_LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} | {
     "warn": "warning",
-    "warning": "warning",
-    "error": "error",
     "critical": "error",
 }
 MAX_MESSAGE: Final = 4_000
@@ -115,18 +110,6 @@ class ChildResult(BaseModel):
         return self.status == "completed"
 
 
-class Buffered:
-    """What `progress` and `log` return: already noted; awaiting it lets other jobs run."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
-
-
-_BUFFERED: Final = Buffered()
-
-
 class ContextPort(Protocol):
     """What a context needs from what runs the processor."""
 
@@ -180,7 +163,7 @@ class JobContext:
 
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
-    ) -> Buffered:
+    ) -> None:
         """Tell how far the job is; only the latest is sent, at most every 250 ms.
 
         Args:
@@ -194,9 +177,8 @@ class JobContext:
             Progress(percentage=percentage, stage=stage, message=_clip(message))
         )
         self._port.announce()
-        return _BUFFERED
 
-    def log(self, level: str, message: str, /, **metadata: Any) -> Buffered:
+    def log(self, level: str, message: str, /, **metadata: Any) -> None:
         """Add a line to the job's log, where the members of its workspace read it.
 
         Args:
@@ -218,9 +200,8 @@ class JobContext:
             )
         )
         self._port.announce()
-        return _BUFFERED
 
-    def tag(self, *tags: str) -> Buffered:
+    def tag(self, *tags: str) -> None:
         """Tag the job, so that people find it by these words; what it has already stays.
 
         A job keeps at most 20 tags: later ones are dropped.
@@ -233,7 +214,6 @@ class JobContext:
                 raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
         self._updates.add_tags([clean_text(word) for word in tags])
         self._port.announce()
-        return _BUFFERED
 
     # Steps ----------------------------------------------------------------------------------
 

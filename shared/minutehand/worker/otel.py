@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from typing import Any
@@ -21,8 +20,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from minutehand.version import VERSION
-from minutehand.worker import settlement
-from minutehand.worker.context import JobContext, StepCall
+from minutehand.worker.context import JobContext, StepCall, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.metrics import (
     QUEUE_WAIT_SECONDS,
@@ -30,7 +28,7 @@ from minutehand.worker.metrics import (
     RUNNING_JOBS,
 )
 from minutehand.worker.middleware import Call
-from minutehand.worker.outcomes import Fail, Returned
+from minutehand.worker.outcomes import Cancel, Fail, Retry, Returned, Snooze
 from minutehand.worker.trace import follow
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -92,31 +90,29 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
     _RUNNING.add(1, labels)
     _QUEUE_WAIT.record(job.queued_seconds, labels)
     began = time.monotonic()
-    ending: settlement.Returned | settlement.Raised
+    outcome = "stopped"
     try:
         returned = await call()
-        ending = settlement.Returned(returned)
+        outcome = _RETURNED.get(type(returned), "completed")
         return returned
-    except BaseException as error:
-        ending = settlement.Raised(error)
+    except TurnEnded as ended:
+        outcome = _RETURNED[type(ended.outcome)]
+        raise
+    except Suspended:
+        outcome = "waiting"
+        raise
+    except Exception as error:
+        is_final = job.is_last_attempt or not getattr(error, "retryable", True)
+        outcome = "failed" if is_final else "retry"
         raise
     finally:
         _RUNNING.add(-1, labels)
-        outcome = _outcome(ending, job, ctx)
         labels = {**labels, "outcome": outcome}
         _ATTEMPTS.add(1, labels)
         _RUN.record(time.monotonic() - began, labels)
 
 
-def _outcome(
-    ending: settlement.Returned | settlement.Raised, job: Job[Any], ctx: JobContext
-) -> str:
-    if isinstance(ending, settlement.Raised) and isinstance(ending.error, asyncio.CancelledError):
-        return "stopped"
-    settled = settlement.verdict(ending, settlement.Circumstances(advanced=ctx.new_steps > 0))
-    if settled is None or (settled.outcome == "retry" and job.is_last_attempt):
-        return "failed"
-    return settled.outcome
+_RETURNED = {Retry: "retry", Snooze: "snoozed", Fail: "failed", Cancel: "cancelled"}
 
 
 async def _step(tracer: Tracer, name: str, call: StepCall) -> Any:

@@ -319,6 +319,8 @@ class Tick:
             | attempt.names
             | {"attempt": lease.job.attempts, "queue": lease.job.queue},
         )
+        if self._options.ends_blocked:
+            self._set_alarm()  # it may block the loop at once
         attempt.start()
 
     def _refuse(self, lease: UnreadableLease) -> None:
@@ -462,7 +464,7 @@ class Tick:
         if self._registry.publishers:
             beside.append(self._publishing.run())
         if self._options.ends_blocked:
-            beside.append(self._set_alarm())
+            beside.append(self._keep_alarm())
         tasks = [loop.create_task(each) for each in beside]
         # by a timer of its own: the deadline must work while a call hangs
         deadline = None
@@ -478,23 +480,26 @@ class Tick:
             for attempt in list(self._running.values()):
                 attempt.stop("lost")
 
-    async def _set_alarm(self) -> None:
-        """End the process when its event loop is blocked until a lease is gone.
-
-        The stack of the processor that blocks it is then in the log. Set from C: it works while a
-        processor holds Python's lock.
-        """
+    async def _keep_alarm(self) -> None:
         try:
             while True:
-                held = [attempt.lease_until for attempt in self._running.values()]
-                if held:
-                    left = min(held) - self._clock.monotonic()
-                    faulthandler.dump_traceback_later(max(2 * self.ALARM_SECONDS, left), exit=True)
-                else:
-                    faulthandler.cancel_dump_traceback_later()
+                self._set_alarm()
                 await asyncio.sleep(self.ALARM_SECONDS)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _set_alarm(self) -> None:
+        """End the process should its event loop be blocked until the first lease is gone.
+
+        The stack of the processor that blocks it is then in the log. Done by a thread of C's: it
+        works while a processor holds Python's lock.
+        """
+        held = [attempt.lease_until for attempt in self._running.values()]
+        if not held:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            left = min(held) - self._clock.monotonic()
+            faulthandler.dump_traceback_later(max(2 * self.ALARM_SECONDS, left), exit=True)
 
     def _deadline_reached(self) -> None:
         self._stop_all()

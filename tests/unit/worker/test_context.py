@@ -44,7 +44,7 @@ async def test_what_a_processor_says_never_fails_its_job() -> None:
     """Values that JSON cannot hold are kept as text, what is too long is cut."""
 
     async def use(ctx: JobContext) -> None:
-        await ctx.progress(120, "late", "x" * 9_000)
+        ctx.progress(120, "late", "x" * 9_000)
         ctx.progress(-3)
         ctx.log("warn", "odd \x00 \ud800", at={1, 2}, ratio=float("nan"))
         ctx.tag("customer:42")

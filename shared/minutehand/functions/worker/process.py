@@ -40,6 +40,9 @@ ANSWER_SECONDS: Final = 40.0
 #: Until a worker that failed to start is started again, doubled each time.
 RESTART_SECONDS: Final = 0.5
 MOST_RESTART_SECONDS: Final = 30.0
+#: Headers that are passed on.
+_ASKED: Final = frozenset({"authorization", "content-type", "x-request-id"})
+_TOLD: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
 
 class WorkerProcess:
@@ -95,39 +98,35 @@ class WorkerProcess:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 break
-        await (await self._answer(request, body))(scope, receive, send)
+        asked = self._http.build_request(
+            request.method, request.url.path, headers=_only(request.headers, _ASKED), content=body
+        )
+        told: Response
+        try:
+            answer = await self._send(asked)
+            told = Response(answer.content, answer.status_code, _only(answer.headers, _TOLD))
+        except httpx.HTTPError as error:
+            logger.warning(
+                "The worker did not answer",
+                extra={"event": "worker.silent", "error": type(error).__name__},
+            )
+            text = "The worker is starting; try again"
+            request_id = request.headers.get("x-request-id")
+            away = error_body("worker_unavailable", text, request_id=request_id)
+            told = JSONResponse(away, 503, {"Retry-After": "2"})
+        await told(scope, receive, send)
 
-    async def _answer(self, request: Request, body: bytes) -> Response:
+    async def _send(self, asked: httpx.Request) -> httpx.Response:
+        """Send it once there is a worker that listens."""
         loop = asyncio.get_running_loop()
         until = loop.time() + READY_SECONDS
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name in {"authorization", "content-type", "x-request-id"}
-        }
         while True:
             try:
-                told = await self._http.request(
-                    request.method, request.url.path, headers=headers, content=body
-                )
+                return await self._http.send(asked)
             except httpx.ConnectError:
-                if loop.time() < until:
-                    await asyncio.sleep(0.1)
-                    continue
-            except httpx.HTTPError as error:
-                logger.warning(
-                    "The worker did not answer",
-                    extra={"event": "worker.silent", "error": type(error).__name__},
-                )
-            else:
-                kept = {"content-type", "allow", "www-authenticate", "retry-after"}
-                headers = {name: value for name, value in told.headers.items() if name in kept}
-                return Response(told.content, told.status_code, headers)
-            text = "The worker is starting; try again"
-            body_ = error_body(
-                "worker_unavailable", text, request_id=request.headers.get("x-request-id")
-            )
-            return JSONResponse(body_, 503, {"Retry-After": "2"})
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(0.1)
 
     async def _keep(self) -> None:
         failures = 0
@@ -146,6 +145,10 @@ class WorkerProcess:
             failures = failures + 1 if code and ran < MOST_RESTART_SECONDS else 0
             if failures:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MOST_RESTART_SECONDS))
+
+
+def _only(headers: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in names}
 
 
 def serve_worker(environ: Mapping[str, str], start: Start) -> int:
