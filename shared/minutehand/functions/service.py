@@ -74,7 +74,7 @@ class Service:
     def end_streams(self) -> None:
         """End event streams in good order, so that clients come back; safe in a signal handler."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._services.hub.close)
+            self._loop.call_soon_threadsafe(self._services.closing.set)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

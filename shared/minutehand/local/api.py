@@ -26,7 +26,6 @@ from minutehand.functions.worker.process import WorkerProcess
 from minutehand.local.site import build_site
 from minutehand.log import configure_logging
 from minutehand.terminal.server import Server
-from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
 
 logger = logging.getLogger("minutehand.local.api")
@@ -38,10 +37,10 @@ STOP_SECONDS = 4.0
 class Host:
     """The API's paths to the functions, everything else to the console's files."""
 
-    def __init__(self, functions: ASGIApp, site: Starlette, hub: EventHub) -> None:
+    def __init__(self, functions: ASGIApp, site: Starlette, services: Services) -> None:
         self._functions = functions
         self._site = site
-        self._hub = hub
+        self._services = services
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +54,7 @@ class Host:
     def let_streams_go(self) -> None:
         """End event streams in good order, so that clients come back; safe in a signal handler."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hub.close)
+            self._loop.call_soon_threadsafe(self._services.closing.set)
 
 
 def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
@@ -81,7 +80,7 @@ def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
 
     functions = Functions(worker, apps)
     site = build_site(settings, environ, lifespan=lifespan)
-    return Host(functions, site, services.hub)
+    return Host(functions, site, services)
 
 
 def main(environ: Mapping[str, str]) -> int:
