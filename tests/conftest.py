@@ -36,7 +36,6 @@ os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 LONG_FILES = (
     "tests/contract/test_histories.py",
     "tests/artefact/test_package.py",
-    "tests/integration/worker/test_tick.py",
 )
 
 #: A tenth of a process' time went into looking through tests and modules that stay to its end.

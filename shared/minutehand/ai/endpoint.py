@@ -1,4 +1,4 @@
-"""What the endpoints of models have in common: connections, repeating, what a refusal means.
+"""What the endpoints of models have in common: connections, repeating, what a failure means.
 
 Requests and answers are left to openai_compatible.py and speech_endpoint.py.
 """
@@ -7,31 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final
 
-from minutehand.ai.errors import (
-    InputRefused,
-    LanguageModelError,
-    NotAuthorised,
-    OutOfCredit,
-    RateLimited,
-    Unreachable,
-)
-from minutehand.queue.foreign import Answer, connect, exchange, repeating, timeouts
-from minutehand.queue.lean_httpx import httpx
+from minutehand.ai.errors import AnswerUnusable, InputRefused, LanguageModelError
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import retry_after
 
-T = TypeVar("T")
+MAX_ANSWER_BYTES: Final = 2_000_000
 
 
 class Endpoint:
     """One address that is posted to, its connections, and how its calls are repeated.
 
     Args:
-        accept: The media type of its answers.
+        name: What begins the sentence of an error.
         key: Sent as a bearer token; None for endpoints that ask for none.
-        answer_seconds: Patience between two pieces of an answer.
+        answer_seconds: Longest time for one answer, however lively it drips.
         attempts: Most requests for one call.
         sleep: Waits between them.
     """
@@ -40,68 +32,76 @@ class Endpoint:
         self,
         url: str,
         *,
-        accept: str,
+        name: str,
         key: str | None,
         answer_seconds: float,
         attempts: int,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._url = url
-        self._attempts = attempts
-        self._sleep = sleep
-        headers = {"accept": accept}
+        self._name = name
+        self._within = answer_seconds
+        headers = {"accept": "application/json"}
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
+        self._repeating = repeating(_worth_repeating, attempts=attempts, sleep=sleep)
 
-    async def exchange(self, *, most_bytes: int, **content: Any) -> Answer:
-        """Post `content` and read the whole answer; see `minutehand.queue.foreign.exchange`."""
-        return await exchange(self._http, "POST", self._url, most_bytes=most_bytes, **content)
+    async def post(self, **content: Any) -> dict[str, Any]:
+        """Post `content` (json, or data and files); the JSON object that was answered.
 
-    async def repeat(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Make a call, and again what is `repeatable` without a long wait."""
-        retrying = repeating(_worth_repeating, attempts=self._attempts, sleep=self._sleep)
-        answer: T = await retrying(call, *arguments)
-        return answer
+        Raises:
+            LanguageModelError: By type; what is `repeatable` without a long wait was repeated.
+        """
+        told: dict[str, Any] = await self._repeating(self._post, content)
+        return told
+
+    async def _post(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            answer = await exchange(
+                self._http, "POST", self._url,
+                most_bytes=MAX_ANSWER_BYTES, within=self._within, **content,
+            )  # fmt: skip
+        except NoAnswer as error:
+            what = f"{self._name} {error}"
+            if error.kind == "long":
+                raise AnswerUnusable(what) from error
+            code = "cut_short" if error.kind == "broken" else "unreachable"
+            # silence may hide an answer that is charged for
+            again = error.kind in {"unsent", "broken"}
+            raise LanguageModelError(what, code=code, repeatable=again) from error
+        if answer.status != 200:
+            raise self._refusal(answer)
+        told = answer.object()
+        if told is None:
+            raise AnswerUnusable(f"{self._name} did not answer with a JSON object")
+        return told
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-
-def refusal(
-    name: str, status: int, headers: httpx.Headers, told: Mapping[str, Any]
-) -> LanguageModelError:
-    """The error for an answer other than 200; `name` begins its sentence."""
-    error = told.get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    said = sentence(told)[:500] or f"status {status}"
-    wait = retry_after(headers.get("retry-after"), now=datetime.now(UTC))
-    if status in {401, 403}:
-        return NotAuthorised(f"{name} refused the key", status=status)
-    if status == 402 or code == "insufficient_quota":
-        return OutOfCredit(f"{name} has no credit left on its account", status=status)
-    if status == 429:
-        return RateLimited(
-            f"{name} has reached its rate limit",
-            status=status,
-            retry_after=wait,
-            repeatable=wait is not None,
-        )
-    if status in {408, 409} or status >= 500:
-        # an error instead of an answer: nothing was written, so asking again is safe
-        return Unreachable(
-            f"{name} failed: {said}", status=status, retry_after=wait, repeatable=True
-        )
-    return InputRefused(f"{name} refused the request: {said}", status=status)
-
-
-def sentence(told: Mapping[str, Any]) -> str:
-    """What an answer says went wrong, without secrets; empty when it says nothing."""
-    error = told.get("error")
-    if isinstance(error, dict):
-        error = error.get("message")
-    return without_secrets(error) if isinstance(error, str) else ""
+    def _refusal(self, answer: Answer) -> LanguageModelError:
+        name, status = self._name, answer.status
+        error = (answer.object() or {}).get("error")
+        error = error if isinstance(error, dict) else {"message": error}
+        said = without_secrets(str(error.get("message") or f"status {status}"))[:500]
+        wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))
+        how: dict[str, Any] = {"status": status, "retry_after": wait}
+        if status in {401, 403}:
+            what, code = f"{name} refused the key", "not_authorised"
+            return LanguageModelError(what, code=code, hope="none", **how)
+        if status == 402 or error.get("code") == "insufficient_quota":
+            what, code = f"{name} has no credit left on its account", "out_of_credit"
+            return LanguageModelError(what, code=code, hope="none", **how)
+        if status == 429:
+            what = f"{name} has reached its rate limit"
+            again = wait is not None
+            return LanguageModelError(what, code="rate_limited", repeatable=again, **how)
+        if status in {408, 409} or status >= 500:
+            # an error instead of an answer: nothing was written, so asking again is safe
+            return LanguageModelError(f"{name} failed: {said}", repeatable=True, **how)
+        return InputRefused(f"{name} refused the request: {said}", status=status)
 
 
 def _worth_repeating(error: BaseException) -> bool:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from minutehand.ai.language_model import LanguageModel
+from typing import Final
+
+from minutehand.ai.errors import LanguageModelError
+from minutehand.ai.language_model import Completion, LanguageModel, Prompt
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
+#: Marks what a script says in place of a model.
+SAMPLE: Final = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
+
+
+class NoModel:
+    """Stands where no model is configured: apps ask `offline` first, and have a script."""
+
+    name: Final = "no language model"
+    offline: Final = True
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Refuse."""
+        raise LanguageModelError("No language model is configured", code="none", hope="none")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
 
 def make_language_model(settings: Settings) -> LanguageModel:
-    """The configured model; the offline one where LANGUAGE_MODEL_URL is unset.
+    """The configured model; one that is `offline` where LANGUAGE_MODEL_URL is unset.
 
     Raises:
         ConfigurationError: There is an address, but no LANGUAGE_MODEL.
     """
     if settings.language_model_url is None:
-        from minutehand.ai.offline import OfflineLanguageModel
-
-        return OfflineLanguageModel()
+        return NoModel()
     settings.require("LANGUAGE_MODEL")
     from minutehand.ai.openai_compatible import OpenAICompatible
 

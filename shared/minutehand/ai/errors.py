@@ -1,19 +1,19 @@
 """What can go wrong with a language model or speech to text, by what a caller can do about it.
 
-LanguageModelError       .text is what had come, .retry_after what it asked for
-├─ NotAuthorised         401, 403   the key is wrong: no other request will do better
-├─ OutOfCredit           402        the account is empty: neither
-├─ InputRefused          4xx        this prompt will not do; another may
-├─ RateLimited           429        later
-├─ Unreachable           5xx, none  later; nothing of an answer had come
-├─ CutShort              ended early  part of the answer had arrived, and is kept
-└─ AnswerUnusable        200        a whole answer, but not what was asked for
+LanguageModelError   .code            .hope
+├─                   not_authorised   none         401, 403: no other request will do better
+├─                   out_of_credit    none         402: neither
+├─                   rate_limited     later        429; .retry_after says when
+├─                   unreachable      later        5xx or no answer; nothing of one had come
+├─                   cut_short        later        the connection ended before the answer
+├─ InputRefused      input_refused    differently  4xx: this prompt will not do, another may
+└─ AnswerUnusable    answer_unusable  differently  a whole answer, but not what was asked for
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar, Literal
+from typing import Literal
 
 from minutehand.config import JobServiceError
 
@@ -25,48 +25,38 @@ class LanguageModelError(JobServiceError):
     """A model did not answer as it should.
 
     Attributes:
-        code: The stable word of the type.
+        code: A stable word.
         hope: What may help.
-        text: What of the answer had come before.
+        text: The answer, where there was one.
+        cost_usd: What it cost, where that is known.
         status: The HTTP status, where there was one.
-        retry_after: How long the service asked to be left alone; None when it did not say.
+        retry_after: How long the service asked to wait; None when it did not say.
         repeatable: Whether asking again at once cannot be charged twice.
-        usage: What the answer took, where that is known.
     """
 
-    code: ClassVar[str] = "model_error"
-    hope: ClassVar[Hope] = "later"
+    code: str = "unreachable"
+    hope: Hope = "later"
 
     def __init__(
         self,
         message: str,
         *,
+        code: str | None = None,
+        hope: Hope | None = None,
         text: str = "",
+        cost_usd: float = 0.0,
         status: int | None = None,
         retry_after: timedelta | None = None,
         repeatable: bool = False,
-        usage: object = None,
     ) -> None:
+        self.code = code or self.code
+        self.hope = hope or self.hope
         self.text = text
+        self.cost_usd = cost_usd
         self.status = status
         self.retry_after = retry_after
         self.repeatable = repeatable
-        self.usage = usage
         super().__init__(message)
-
-
-class NotAuthorised(LanguageModelError):
-    """The key was refused."""
-
-    code = "not_authorised"
-    hope = "none"
-
-
-class OutOfCredit(LanguageModelError):
-    """The account has no credit left."""
-
-    code = "out_of_credit"
-    hope = "none"
 
 
 class InputRefused(LanguageModelError):
@@ -74,24 +64,6 @@ class InputRefused(LanguageModelError):
 
     code = "input_refused"
     hope = "differently"
-
-
-class RateLimited(LanguageModelError):
-    """Too many requests; `retry_after` says for how long, if the service did."""
-
-    code = "rate_limited"
-
-
-class Unreachable(LanguageModelError):
-    """No answer: refused connections, errors of the server's, silence."""
-
-    code = "unreachable"
-
-
-class CutShort(LanguageModelError):
-    """The answer ended early; `text` is what had arrived."""
-
-    code = "cut_short"
 
 
 class AnswerUnusable(LanguageModelError):

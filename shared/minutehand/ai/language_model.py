@@ -1,39 +1,24 @@
-"""The protocol of a language model: a prompt in, streamed text, a completion out.
+"""What a language model is to this project: a prompt in, a completion out.
 
-openai_compatible.py and offline.py write them; engines.py picks one.
+openai_compatible.py asks one; engines.py makes it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from minutehand.ai.errors import AnswerUnusable
-
-#: Schema keywords that speak to the offline model alone begin so.
-HINT: Final = "x-offline"
-#: Called with each piece of text as it is written; cheap, and never raises.
-OnText = Callable[[str], None]
-
-
-def hinted(**hint: Any) -> dict[str, Any]:
-    """What a field's schema says so that the offline model can fill it, as `json_schema_extra`."""
-    return {HINT: hint}
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A text the model may draw on.
-
-    Attributes:
-        derived: Whether an earlier answer said so, and not a person.
-    """
+    """A text that the model may draw on; strangers' words."""
 
     title: str
     text: str
-    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +28,9 @@ class Prompt:
     Attributes:
         name: What is asked for, in a word; the schema's name.
         instructions: How to do it; nothing a stranger wrote belongs in here.
-        material: What to work on, the most important first; strangers' words.
+        material: What to work on, the most important first.
         schema: JSON Schema of the answer; None asks for plain text.
         most_tokens: Most tokens of the answer.
-        seed: The same seed and prompt give the same offline answer; online, a wish.
     """
 
     name: str
@@ -54,17 +38,6 @@ class Prompt:
     material: Sequence[Material]
     schema: Mapping[str, Any] | None = None
     most_tokens: int = 2_000
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a request took; `estimated` when the model did not say."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
-    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +45,13 @@ class Completion:
     """A whole answer.
 
     Attributes:
-        offline: Whether no language model was asked at all; `model` then says the same.
+        cost_usd: What it cost; 0 without prices.
         whole: False when the model stopped at `most_tokens`.
     """
 
     text: str
     model: str
-    usage: Usage = field(default_factory=Usage)
-    offline: bool = False
+    cost_usd: float = 0.0
     whole: bool = True
 
     def data(self) -> Any:
@@ -96,7 +68,7 @@ class Completion:
         except (ValueError, RecursionError) as error:
             why = "is not valid JSON" if self.whole else "was cut off at the most tokens allowed"
             raise AnswerUnusable(
-                f"The answer of {self.model} {why}", text=self.text, usage=self.usage
+                f"The answer of {self.model} {why}", text=self.text, cost_usd=self.cost_usd
             ) from error
 
 
@@ -106,33 +78,17 @@ class LanguageModel(Protocol):
     @property
     def name(self) -> str:
         """The model, as outputs name it."""
-        ...
 
     @property
     def offline(self) -> bool:
-        """Whether this is the offline one."""
-        ...
+        """Whether there is none, and a script or nothing stands in."""
 
-    async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
-        """Answer `prompt`; `on_text` gets the text piece by piece while it is written.
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Answer `prompt`.
 
         Raises:
-            LanguageModelError: By type, see errors.py; `.text` keeps what had come.
+            LanguageModelError: By type, see errors.py.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close the connections."""
-        ...
-
-
-def count_tokens(text: str) -> int:
-    """About how many tokens a text has: four bytes each. Only the model knows exact counts."""
-    return -(-len(text.encode("utf-8", "replace")) // 4)
-
-
-def cost(prices: tuple[float, float] | None, read: int, written: int) -> float | None:
-    """US dollars by `prices` per million tokens; None without prices."""
-    if prices is None:
-        return None
-    return (read * prices[0] + written * prices[1]) / 1_000_000

@@ -11,12 +11,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from minutehand.ai.endpoint import Endpoint, refusal
-from minutehand.ai.errors import AnswerUnusable, CutShort, InputRefused, Unreachable
-from minutehand.ai.language_model import Completion, OnText, Prompt, Usage, cost
-from minutehand.queue.foreign import NoAnswer
+from minutehand.ai.endpoint import Endpoint
+from minutehand.ai.errors import AnswerUnusable, InputRefused
+from minutehand.ai.language_model import Completion, Prompt
 
-MAX_ANSWER_BYTES: Final = 1_000_000
 #: What reasoning models on servers of one's own say first.
 _THOUGHT: Final = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
@@ -55,10 +53,9 @@ class OpenAICompatible:
     ) -> None:
         self._model = model
         self._prices = prices
-        self._within = answer_seconds
         self._endpoint = Endpoint(
             f"{url.rstrip('/')}/chat/completions",
-            accept="application/json",
+            name="The language model",
             key=key,
             answer_seconds=answer_seconds,
             attempts=attempts,
@@ -72,33 +69,21 @@ class OpenAICompatible:
         """The model, as the endpoint knows it."""
         return self._model
 
-    async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
+    async def complete(self, prompt: Prompt) -> Completion:
         """Answer `prompt`; see `LanguageModel.complete`."""
-        completion = await self._endpoint.repeat(self._complete, prompt)
-        if on_text is not None:
-            on_text(completion.text)
-        return completion
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._endpoint.aclose()
-
-    async def _complete(self, prompt: Prompt) -> Completion:
         while True:
             try:
                 return await self._ask(prompt)
             except InputRefused as error:
                 # nothing was answered or charged: ask again in the endpoint's own dialect
-                unknown = [
-                    name
-                    for name in _OPTIONAL
-                    if error.status in {400, 422}
-                    and name in str(error)
-                    and name not in self._without
-                ]
-                if not unknown:
+                named = [name for name in _OPTIONAL if name in str(error)]
+                if error.status not in {400, 422} or not set(named) - self._without:
                     raise
-                self._without.add(unknown[0])
+                self._without.update(named)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._endpoint.aclose()
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self._model, "messages": _messages(prompt)}
@@ -111,44 +96,33 @@ class OpenAICompatible:
         return body
 
     async def _ask(self, prompt: Prompt) -> Completion:
-        try:
-            answer = await self._endpoint.exchange(
-                most_bytes=MAX_ANSWER_BYTES, within=self._within, json=self._body(prompt)
-            )
-        except NoAnswer as error:
-            what = f"The language model {error}"
-            if error.kind == "broken":
-                raise CutShort(what, repeatable=True) from error
-            # silence may hide an answer that is charged for: only what was never sent is safe
-            raise Unreachable(what, repeatable=error.unsent) from error
-        told = answer.object() or {}
-        if answer.status != 200:
-            raise refusal("The language model", answer.status, answer.headers, told)
+        told = await self._endpoint.post(json=self._body(prompt))
         try:
             choice = told["choices"][0]
             said, finish = choice["message"], choice.get("finish_reason")
             text = said.get("content") or ""
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise AnswerUnusable(f"The answer of {self._model} is not as documented") from error
-        usage = self._usage(told.get("usage") or {})
+        cost = self._cost(told.get("usage") or {})
         if said.get("refusal") or finish == "content_filter":
             why = str(said.get("refusal") or "its content filter stopped it")[:300]
-            raise InputRefused(f"{self._model} refused: {why}", usage=usage)
+            raise InputRefused(f"{self._model} refused: {why}", cost_usd=cost)
         if not text:
-            raise AnswerUnusable(f"{self._model} returned an empty answer", usage=usage)
+            raise AnswerUnusable(f"{self._model} returned an empty answer", cost_usd=cost)
         return Completion(
             text=_THOUGHT.sub("", text, count=1),
             model=self._model,
-            usage=usage,
+            cost_usd=cost,
             whole=finish != "length",
         )
 
-    def _usage(self, told: Mapping[str, Any]) -> Usage:
+    def _cost(self, usage: Mapping[str, Any]) -> float:
         read, written = (
-            value if isinstance(value := told.get(name), int) and 0 <= value < 10**7 else 0
+            value if isinstance(value := usage.get(name), int) and 0 <= value < 10**7 else 0
             for name in ("prompt_tokens", "completion_tokens")
         )
-        return Usage(read, written, cost(self._prices, read, written))
+        for_read, for_written = self._prices or (0.0, 0.0)
+        return (read * for_read + written * for_written) / 1_000_000
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -175,7 +149,7 @@ def _plain_schema(schema: Any) -> Any:
     for key, value in schema.items():
         if key in {"properties", "$defs"}:
             plain[key] = {name: _plain_schema(each) for name, each in value.items()}
-        elif key not in _UNSAID and not key.startswith("x-"):
+        elif key not in _UNSAID:
             plain[key] = _plain_schema(value)
     if "properties" in plain:
         plain["required"] = list(plain["properties"])

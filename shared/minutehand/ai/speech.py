@@ -20,31 +20,12 @@ OnHeard = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A word; seconds from the sound's beginning.
-
-    Attributes:
-        confidence: How sure the engine is of it, 0 to 1; None where it does not say.
-    """
-
-    start: float
-    end: float
-    text: str
-    confidence: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Segment:
-    """A few words that belong together; seconds from the sound's beginning.
-
-    Attributes:
-        words: Each of them with its time; empty where the engine does not know.
-    """
+    """A few words that belong together; seconds from the sound's beginning."""
 
     start: float
     end: float
     text: str
-    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +43,6 @@ class Transcript:
     offline: bool
     language: str | None = None
 
-    @property
-    def text(self) -> str:
-        """All of it."""
-        return " ".join(segment.text for segment in self.segments)
-
 
 class SpeechToText(Protocol):
     """Hears speech. Cancelling a call's task ends the work itself."""
@@ -74,12 +50,10 @@ class SpeechToText(Protocol):
     @property
     def name(self) -> str:
         """The engine, as outputs name it."""
-        ...
 
     @property
     def offline(self) -> bool:
         """Whether this is the offline one."""
-        ...
 
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         """Hear `sound`, at most `MOST_SECONDS` of raw samples; silence gives no segments.
@@ -88,11 +62,9 @@ class SpeechToText(Protocol):
             LanguageModelError: By type, see errors.py.
             ConfigurationError: This deployment has no speech to text.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close the connections."""
-        ...
 
 
 def check_sound(sound: bytes) -> float:

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from minutehand.ai.errors import Unreachable
-from minutehand.ai.speech import OnHeard, Segment, Transcript, Word, check_sound
+from minutehand.ai.errors import LanguageModelError
+from minutehand.ai.speech import OnHeard, Segment, Transcript, check_sound
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
@@ -34,12 +34,11 @@ MOST_LINE_BYTES: Final = 1_000_000
 
 
 class Recognised(NamedTuple):
-    """A word as the decoder gives it: its first and last frames, and how likely it is."""
+    """A word as the decoder gives it: its first and last frames."""
 
     word: str
     first: int
     last: int
-    confidence: float | None = None
 
 
 class OfflineSpeechToText:
@@ -106,7 +105,7 @@ async def _hear(sound: bytes, seconds: int, on_heard: OnHeard | None) -> list[Re
                 child.kill()
             await asyncio.shield(child.wait())
     if words is None:
-        raise Unreachable(f"Offline speech recognition ended with {code}")
+        raise LanguageModelError(f"Offline speech recognition ended with {code}")
     return words
 
 
@@ -120,25 +119,20 @@ def _environment() -> dict[str, str]:
 def join_words(words: Iterable[Recognised]) -> list[Segment]:
     """Words with their first and last frames as segments, cut where the speaker pauses."""
     segments: list[Segment] = []
-    said: list[Word] = []
+    said: list[str] = []
     begin = end = 0
-    for word, first, last, confidence in words:
+    for word, first, last in words:
         if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
         if said and (pauses or last - begin > MOST_SEGMENT_SECONDS * FRAMES):
-            segments.append(_segment(said))
+            segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
             said = []
         if not said:
             begin = first
         end = last + 1
         # other ways to say a word are numbered: read(2)
-        said.append(Word(first / FRAMES, end / FRAMES, word.partition("(")[0], confidence))
+        said.append(word.partition("(")[0])
     if said:
-        segments.append(_segment(said))
+        segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
     return segments
-
-
-def _segment(said: list[Word]) -> Segment:
-    text = " ".join(word.text for word in said)
-    return Segment(said[0].start, said[-1].end, text, tuple(said))

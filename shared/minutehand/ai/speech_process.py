@@ -37,7 +37,7 @@ def main(parent: int, seconds: int) -> int:
             print(json.dumps({"heard": min(1.0, (start + STEP_BYTES) / len(sound))}), flush=True)
     decoder.end_utt()
     found = decoder.seg() or ()
-    words = [(part.word, part.start_frame, part.end_frame, min(1.0, part.prob)) for part in found]
+    words = [(part.word, part.start_frame, part.end_frame) for part in found]
     print(json.dumps({"words": words}), flush=True)
     return 0
 

@@ -48,14 +48,6 @@ def serve(
             envvar="MOST_CONNECTIONS", min=10, help="Most connections at once, streams included."
         ),
     ] = 800,
-    run_seconds: Annotated[
-        float,
-        typer.Option(
-            envvar="WORKER_RUN_SECONDS",
-            min=10,
-            help="The longest worker run; above the longest job's timeout.",
-        ),
-    ] = 300,
 ) -> None:
     """Serve the API, the console and the worker without AWS; settings come from the environment.
 
@@ -73,7 +65,7 @@ def serve(
         }
         try:
             settings = Settings.from_env(environ)
-            service = Service(settings, console=console, run_seconds=run_seconds)
+            service = Service(settings, console=console)
         except ConfigurationError as error:
             raise CommandFailed(str(error), code="bad_setting") from error
         configure_logging(settings.log_level)

@@ -29,15 +29,12 @@ from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.metrics import metrics_route
 from minutehand.functions.status.app import build_app as build_status
-from minutehand.functions.worker.app import build_app as build_worker_app
-from minutehand.functions.worker.child import RUN_SECONDS
-from minutehand.functions.worker.child import STOP_SECONDS as WORKER_STOP_SECONDS
-from minutehand.functions.worker.supervisor import Supervisor
+from minutehand.functions.worker.process import WorkerProcess
 from minutehand.web.services import Services
 from minutehand.web.site import ConsoleFiles, security_headers
 
-#: For the worker to release its jobs when the host stops.
-STOP_SECONDS: Final = WORKER_STOP_SECONDS + 1.0
+#: For the worker to release its jobs when the host stops: it takes up to eight.
+STOP_SECONDS: Final = 9.0
 
 
 class Service:
@@ -45,20 +42,16 @@ class Service:
 
     Args:
         console: A folder that `python -m minutehand.deploy.console` wrote; None serves no console.
-        run_seconds: The longest worker run, see `minutehand.functions.worker.runs`.
     """
 
-    def __init__(
-        self, settings: Settings, *, console: Path | None = None, run_seconds: float = 300.0
-    ) -> None:
+    def __init__(self, settings: Settings, *, console: Path | None = None) -> None:
         settings.require("WORKER_SECRET_TOKEN")
         telemetry.start(settings.environ, version=settings.version)
-        environ = {**settings.environ, RUN_SECONDS: str(run_seconds)}
-        self._supervisor = Supervisor(settings, "minutehand.functions.worker.child", environ)
-        self._services = Services(settings, waker=self._supervisor)
+        self._worker = WorkerProcess("minutehand.functions.worker", settings.environ)
+        self._services = Services(settings, waker=self._worker)
         # the apps share one Services, so their own lifespans, which close it, are not run
         self._functions = Functions(
-            build_worker_app(self._supervisor),
+            self._worker,
             [
                 build_health(settings, services=self._services),
                 build_status(settings, services=self._services),
@@ -81,16 +74,16 @@ class Service:
     def end_streams(self) -> None:
         """End event streams in good order, so that clients come back; safe in a signal handler."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._services.hub.close)
+            self._loop.call_soon_threadsafe(self._services.closing.set)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
-        self._supervisor.start()
+        self._worker.start()
         try:
             yield
         finally:
-            await self._supervisor.aclose(timeout_seconds=STOP_SECONDS)
+            await self._worker.aclose(timeout_seconds=STOP_SECONDS)
             await self._services.aclose()
 
 

@@ -22,12 +22,10 @@ from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.status.app import build_app as build_status
-from minutehand.functions.worker.app import build_app as build_worker_routes
-from minutehand.functions.worker.supervisor import Supervisor
+from minutehand.functions.worker.process import WorkerProcess
 from minutehand.local.site import build_site
 from minutehand.log import configure_logging
 from minutehand.terminal.server import Server
-from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
 
 logger = logging.getLogger("minutehand.local.api")
@@ -39,10 +37,10 @@ STOP_SECONDS = 4.0
 class Host:
     """The API's paths to the functions, everything else to the console's files."""
 
-    def __init__(self, functions: ASGIApp, site: Starlette, hub: EventHub) -> None:
+    def __init__(self, functions: ASGIApp, site: Starlette, services: Services) -> None:
         self._functions = functions
         self._site = site
-        self._hub = hub
+        self._services = services
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,14 +54,14 @@ class Host:
     def let_streams_go(self) -> None:
         """End event streams in good order, so that clients come back; safe in a signal handler."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hub.close)
+            self._loop.call_soon_threadsafe(self._services.closing.set)
 
 
 def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
     """Wire the apps, the console and the worker's process into one ASGI app."""
     telemetry.start(environ, version=settings.version)
-    supervisor = Supervisor(settings, "minutehand.local.worker", environ)
-    services = Services(settings, waker=supervisor)
+    worker = WorkerProcess("minutehand.local.worker", environ)
+    services = Services(settings, waker=worker)
     apps: list[Starlette] = [
         build_health(settings, services=services),
         build_status(settings, services=services),
@@ -73,16 +71,16 @@ def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         # the apps share one Services, so their own lifespans, which close it, are not run
-        supervisor.start()
+        worker.start()
         try:
             yield
         finally:
-            await supervisor.aclose(timeout_seconds=STOP_SECONDS)
+            await worker.aclose(timeout_seconds=STOP_SECONDS)
             await services.aclose()
 
-    functions = Functions(build_worker_routes(supervisor), apps)
+    functions = Functions(worker, apps)
     site = build_site(settings, environ, lifespan=lifespan)
-    return Host(functions, site, services.hub)
+    return Host(functions, site, services)
 
 
 def main(environ: Mapping[str, str]) -> int:

@@ -1,25 +1,20 @@
-"""Reloads the apps' processors when their files change, without ending what runs.
+"""Ends the local worker when a file of its apps has changed: it is started again with the new ones.
 
-For the local host only. The routes keep the modules they were built with.
+What runs is released and runs again, from its last step.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
 import logging
-import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 
 from watchfiles import awatch
 
 from minutehand.app import find_apps
 from minutehand.config import Settings
-from minutehand.functions.worker.processors import load_processors
-from minutehand.worker.loop import Worker
-from minutehand.worker.registry import default_registry
 
 logger = logging.getLogger("minutehand.local.hot_reload")
 
@@ -31,43 +26,34 @@ SCAN_SECONDS = 1.0
 Files = Mapping[Path, tuple[int, int]]
 
 
-async def reload_on_change(
-    worker: Worker,
-    settings: Settings,
-    *,
-    wakeups: asyncio.Event | None = None,
-    loaded: Files | None = None,
-    scan_seconds: float = SCAN_SECONDS,
-) -> None:
-    """Watch the folders of the apps until cancelled.
+async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], object]) -> None:
+    """Watch the folders of the apps, and call `end` at the first change.
 
     Args:
         loaded: The files as they were when the worker's processors were loaded: what changed
-            since is noticed at once. Those of now when None.
+            since is noticed at once.
     """
     folders = watched_folders(settings)
-    if not folders:
-        return
-    known = files_of(folders) if loaded is None else loaded
-    async for _ in _hints(folders, scan_seconds):
+    async for _ in _hints(folders) if folders else _never():
         found = await asyncio.to_thread(files_of, folders)
-        changed = sorted(path for path in {*known, *found} if known.get(path) != found.get(path))
-        if not changed:
-            continue
-        known = found
-        logger.info(
-            "files changed",
-            extra={"event": "reload.seen", "files": [path.name for path in changed]},
-        )
-        forget_compiled(changed)
-        if reload_processors(worker, settings) and wakeups is not None:
-            wakeups.set()
+        changed = sorted(path for path in {*loaded, *found} if loaded.get(path) != found.get(path))
+        if changed:
+            names = [path.name for path in changed]
+            logger.info("files changed", extra={"event": "reload.seen", "files": names})
+            forget_compiled(changed)
+            end()
+            return
 
 
-async def _hints(folders: Iterable[Path], scan_seconds: float) -> AsyncIterator[None]:
-    """Yield once at the start, on each event, and every `scan_seconds`."""
+async def _never() -> AsyncIterator[None]:
+    return
     yield
-    milliseconds = max(1, round(scan_seconds * 1000))
+
+
+async def _hints(folders: Iterable[Path]) -> AsyncIterator[None]:
+    """Yield once at the start, on each event, and every `SCAN_SECONDS`."""
+    yield
+    milliseconds = round(SCAN_SECONDS * 1000)
     try:
         async for _ in awatch(
             *folders, watch_filter=None, step=100, rust_timeout=milliseconds, yield_on_timeout=True
@@ -79,7 +65,7 @@ async def _hints(folders: Iterable[Path], scan_seconds: float) -> AsyncIterator[
             extra={"event": "reload.polling", "error": str(error)},
         )
     while True:
-        await asyncio.sleep(scan_seconds)
+        await asyncio.sleep(SCAN_SECONDS)
         yield
 
 
@@ -98,7 +84,8 @@ def files_of(folders: Iterable[Path]) -> Files:
 
 def watched_folders(settings: Settings) -> list[Path]:
     """The apps' folders; of `package.*` the one in which a new app would appear."""
-    parents = {app.folder.parent for app in find_apps(_wildcards(settings))}
+    wildcards = [package for package in settings.apps if package.endswith(".*")]
+    parents = {app.folder.parent for app in find_apps(wildcards)}
     folders = {app.folder for app in find_apps(settings.apps)}
     return sorted(parents | {folder for folder in folders if folder.parent not in parents})
 
@@ -110,38 +97,3 @@ def forget_compiled(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
-
-
-def reload_processors(worker: Worker, settings: Settings) -> bool:
-    """Import the apps again and let the worker adopt them; on an error the old ones stay."""
-    prefixes = _prefixes(settings)
-    before = {
-        name: module for name, module in sys.modules.items() if f"{name}.".startswith(prefixes)
-    }
-    for name in before:
-        del sys.modules[name]
-    importlib.invalidate_caches()
-    for prefix in prefixes:
-        default_registry.forget(prefix)
-    try:
-        registry = load_processors(settings)
-    except Exception:  # a half-written file may raise anything
-        sys.modules.update(before)
-        logger.exception(
-            "Processors could not be reloaded; the old ones stay in use",
-            extra={"event": "reload.failed"},
-        )
-        return False
-    worker.adopt(registry)
-    logger.info(
-        "Processors reloaded", extra={"event": "reload.done", "job_types": list(registry.names)}
-    )
-    return True
-
-
-def _wildcards(settings: Settings) -> list[str]:
-    return [package for package in settings.apps if package.endswith(".*")]
-
-
-def _prefixes(settings: Settings) -> tuple[str, ...]:
-    return tuple(f"{app.package}." for app in find_apps(settings.apps))

@@ -1,6 +1,6 @@
 """The local stack's worker, in a process of its own: its loop, what wakes it, and hot reload.
 
-`minutehand.local.api` starts it and keeps it running.
+`minutehand.local.api` starts it, and starts it again when it has ended.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,12 +17,12 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import build_worker
-from minutehand.functions.worker.child import Running, run_child
+from minutehand.functions.worker.app import Running, build_worker
+from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
-from minutehand.local.hot_reload import files_of, reload_on_change, watched_folders
+from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
+from minutehand.log import configure_logging
 from minutehand.queue.errors import QueueError
-from minutehand.worker.channel import Channel
 from minutehand.worker.loop import Worker
 
 logger = logging.getLogger("minutehand.local.worker")
@@ -39,17 +40,18 @@ STOP_SECONDS = 3.0
 
 
 @asynccontextmanager
-async def start(settings: Settings, channel: Channel) -> AsyncIterator[Running]:
+async def start() -> AsyncIterator[Running]:
     """Run the loop, its wake-ups and hot reload."""
+    settings = Settings.from_env(os.environ)
+    configure_logging(settings.log_level)
     wakeups = asyncio.Event()
     database_url = settings.environ.get("DATABASE_URL", "")
     files = files_of(watched_folders(settings))  # before they are imported
-    worker = build_worker(settings, channel=channel, on_error=report_module)
-    reload = reload_on_change(worker, settings, wakeups=wakeups, loaded=files)
+    worker = build_worker(settings, on_error=report_module)
     tasks = [
         asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker"),
         asyncio.create_task(listen(wakeups, database_url), name="listen"),
-        asyncio.create_task(reload, name="reload"),
+        asyncio.create_task(end_on_change(settings, files, end), name="reload"),
     ]
     try:
         yield Running(WorkerRoutes(settings, worker), wakeups.set)
@@ -61,6 +63,11 @@ async def start(settings: Settings, channel: Channel) -> AsyncIterator[Running]:
         for task in late:
             task.cancel()
         await worker.aclose()
+
+
+def end() -> None:
+    """End this process in good order."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def report_module(name: str, error: Exception) -> None:
@@ -129,4 +136,4 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    sys.exit(run_child(os.environ, start))
+    sys.exit(serve_worker(os.environ, start))

@@ -1,6 +1,6 @@
 """Calls to other services over HTTP: connections, timeouts, size limits, and retries.
 
-What an answer means is its caller's to say; `worker.outbound` is for addresses of strangers.
+What an answer means is its caller's to say; `webhooks.outbound` is for addresses of strangers.
 """
 
 from __future__ import annotations

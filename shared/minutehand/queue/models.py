@@ -732,7 +732,10 @@ class ErrorInfo(Model):
     #: What a vendor answered with, and the system's error by name (ENOSPC): for remedies.
     status: int | None = None
     errno: str | None = None
-    #: Frames without values, see `minutehand.worker.tracebacks`; kept with the attempt.
+    #: Postgres's code of it, and the signal that ended a program.
+    sqlstate: str | None = None
+    signal: str | None = None
+    #: Frames without values, see `minutehand.worker.errors`; kept with the attempt.
     traceback: dict[str, Any] | None = None
     #: `{request_id, …}` of the invocation that failed.
     origin: dict[str, str] | None = None

@@ -1,14 +1,15 @@
 """What routes work with, made once per process and found as `request.app.state.services`.
 
-Which waker and hub a process has is decided by `functions/` or the local stack.
+Which waker a process has is decided by `functions/` or the local stack.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
-from uuid import UUID
 
 from fastapi import Depends, Request
 
@@ -19,10 +20,7 @@ from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError
-from minutehand.web.hub import EventHub
 from minutehand.web.limits import CallerLimits
-from minutehand.web.sse import Pace
-from minutehand.web.upstream import RealtimeUpstream
 
 if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
@@ -45,6 +43,28 @@ class NoWaker:
         """Do nothing: the tick is the net."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How an event stream behaves in time; seconds throughout."""
+
+    #: Keep the response open, or answer with what is there and let the client come back.
+    streaming: bool
+    #: Longest wait for a first event in a buffered answer. With `read_timeout` on top it must stay
+    #: below the function's 28 s and the gateway's 30 s.
+    buffered_wait: float = 20.0
+    #: Longest wait for one read of the log; then it is repeated.
+    read_timeout: float = 5.0
+    #: Between comments that keep proxies from closing an idle stream.
+    keep_alive: float = 15.0
+    #: Between reads of the log after news; while there is none it grows to `most_poll`.
+    poll: float = 0.2
+    most_poll: float = 1.0
+    #: A reader that takes no data for so long is let go.
+    stalled_after: float = 30.0
+    #: What a client waits before it comes back.
+    retry: float = 2.0
+
+
 class Services:
     """Clients and dependencies of one process; nothing is connected before it is needed."""
 
@@ -54,7 +74,6 @@ class Services:
         *,
         waker: Waker | None = None,
         clock: Clock | None = None,
-        hub: EventHub | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.settings = settings
@@ -80,11 +99,8 @@ class Services:
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        self.hub = hub or EventHub()
-        if hub is None and settings.streaming:
-            self.hub.feed_from(
-                RealtimeUpstream(settings, self.hub, self.clock, follow_topic=self._follow_topic)
-            )
+        #: Set to let every stream end soon; its client comes back to the process that serves next.
+        self.closing = asyncio.Event()
 
     @cached_property
     def verifier(self) -> TokenVerifier:
@@ -100,9 +116,6 @@ class Services:
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:
         """The queue as `caller` sees it, for reads that a stream makes while it is open."""
         return self._streams.acting_as(token_of(caller))
-
-    async def _follow_topic(self, topic: str, token: str | None, follower_id: UUID) -> None:
-        await self._streams.acting_as(token).follow_topic(topic, follower_id)
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:
@@ -132,7 +145,7 @@ class Services:
 
     async def aclose(self) -> None:
         """End streams and close connections."""
-        await self.hub.aclose()
+        self.closing.set()
         for each in self._provided.values():
             if hasattr(each, "aclose"):
                 await each.aclose()

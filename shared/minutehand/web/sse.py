@@ -1,7 +1,7 @@
 """Server-sent events: the durable event log read aloud, resumable by `Last-Event-ID`.
 
-A feed reads the log with its reader's own token; the hub says when looking is worth it. What a
-subject is (a job, a session, a workspace) is left to the feed.
+Each connection reads the log after its own cursor with its reader's own token, so row level
+security decides what it says.
 """
 
 from __future__ import annotations
@@ -9,54 +9,55 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
+from fastapi import Request, Response
 from pydantic_core import to_json
-from starlette.responses import Response
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from minutehand.clock import Clock
+from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import redacted
-from minutehand.tasks import end_tasks
-from minutehand.web.hub import EventHub, Subscription
-from minutehand.web.ring import Frame
+from minutehand.queue.models import FeedPage, JobEvent
+from minutehand.web.caller import Caller
+from minutehand.web.errors import invalid_argument, unavailable
+from minutehand.web.services import Pace, Services
 
 logger = logging.getLogger(__name__)
 
-MEDIA_TYPE = "text/event-stream"
-
-#: The reason of an end that every other reader of the subject will find as well.
-GONE = "gone"
-KEEP_ALIVE = b": keep-alive\n\n"
+MEDIA_TYPE: Final = "text/event-stream"
+#: Events of one read; a stream far behind catches up in several.
+READ_LIMIT: Final = 500
+#: Streams of one process; a client that comes back later may meet another one.
+MAX_STREAMS: Final = 5_000
+#: Reads of the log a second, over all streams of the process.
+READS_PER_SECOND: Final = 200.0
+#: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
+BUFFERED_SECONDS: Final = 12.0
+#: The cursor before everything that ever happened.
+BEGINNING: Final = "1:1:"
+#: API Gateway's timeout for a function.
+_GATEWAY_SECONDS: Final = 30.0
+#: Between looks at a job whose log brings nothing: whether it is there, and has not ended.
+_LOOK_SECONDS: Final = 5.0
+#: Longer than any guest session: the database ends it, and the next read finds that.
+_LONGEST_GUEST_SESSION: Final = timedelta(days=31)
+_ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
 @dataclass(frozen=True)
 class Line:
-    """One event of a feed; `cursor` is where to continue after it."""
+    """One event of a feed; `cursor` is where to continue after it, no `type` is `onmessage`."""
 
     cursor: str
-    type: str
+    type: str | None
     data: dict[str, Any] = field(repr=False)
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The event as it travels; a line that many readers share is encoded once."""
-        return frame(self.type, self.data, cursor=self.cursor)
-
-
-class UnnamedLine(Line):
-    """An event that EventSource hands to `onmessage`; its type is in the data."""
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The event as it travels."""
-        return frame(None, self.data, cursor=self.cursor)
 
 
 @dataclass(frozen=True)
@@ -65,338 +66,276 @@ class Batch:
 
     lines: Sequence[Line] = ()
     end: str | None = None
-    #: Read on without waiting: more is there, or it is not known whether this was the end.
+    #: Read on without waiting.
     more: bool = False
     #: Where to continue although there were no lines.
     cursor: str | None = None
-    #: The lines as other readers of the subject may have them.
-    frames: Sequence[Frame] = ()
 
 
 class Feed(Protocol):
-    """Reads one subject's log, forward from its cursor."""
+    """Reads one subject's log, forward from its cursor.
+
+    Attributes:
+        subject: What it is of, as `session:<id>`; a guest's streams are counted by it.
+    """
 
     @property
-    def topic(self) -> str:
-        """The subject's name in the hub."""
+    def subject(self) -> str: ...  # noqa: D102
+
+    async def read(self) -> Batch:
+        """What is new since the last read, a bounded number of lines at a time."""
         ...
 
-    @property
-    def position(self) -> int | None:
-        """Number of the last event sent; None where events have no numbers."""
-        ...
 
-    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
-        """What is new since the last read, a bounded number of lines at a time.
+class JobFeed:
+    """One job's events by `seq`; it ends when the job has."""
 
-        Args:
-            thorough: If nothing is new, make sure that the subject is still there.
-            since: Another reader's answer will do if it was asked for at this instant of the
-                loop's clock or later; None when it must be the reader's own.
+    def __init__(self, queue: UserQueue, job_id: str, *, after: int) -> None:
+        self.subject = f"job:{job_id}"
+        self._queue = queue
+        self._job_id = job_id
+        self._seq = after
+        self._look_at = 0.0
+
+    async def read(self) -> Batch:
+        """Events after the last one read.
+
+        Raises:
+            JobNotFound: No such job, or not the reader's.
         """
-        ...
+        now = asyncio.get_running_loop().time()
+        events = await self._after(self._seq)
+        more, end = len(events) == READ_LIMIT, None
+        if (not events and now >= self._look_at) or (events and events[-1].type in _ENDS):
+            job = await self._queue.get_job(self._job_id)
+            seq = events[-1].seq if events else self._seq
+            # it may have gone on meanwhile; what is no longer kept will never come
+            later = await self._after(seq) if job.last_seq > seq else []
+            events, more = [*events, *later], bool(later)
+            end = job.status if job.ended and not later else None
+            self._look_at = now + _LOOK_SECONDS
+        self._seq = events[-1].seq if events else self._seq
+        return Batch([_line(event, str(event.seq)) for event in events], end=end, more=more)
 
-    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
-        """The same from frames of the hub; None when the log must be read instead."""
-        ...
-
-    async def check(self) -> Batch:
-        """Whether the subject still exists, between reads: an end, `more`, or nothing."""
-        ...
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How a stream behaves in time; seconds throughout."""
-
-    #: Keep the response open, or answer with what is there and let the client come back.
-    streaming: bool
-    #: Longest wait for a first event in a buffered answer. With `read_timeout` on top it must stay
-    #: below the function's 28 s and the gateway's 30 s.
-    buffered_wait: float = 20.0
-    #: Longest wait for one read of the log; then it is repeated.
-    read_timeout: float = 5.0
-    #: Between comments that keep proxies from closing an idle stream.
-    keep_alive: float = 15.0
-    #: Between reads of the log while nothing reports updates.
-    poll: float = 0.5
-    #: Between two reads of the log under constant updates.
-    breath: float = 0.05
-    #: Between reads of the log that check that the subject exists and is still the reader's.
-    check: float = 5.0
-    #: A reader that takes no data for so long is let go.
-    stalled_after: float = 30.0
-    #: Between reads of the log while messages are held back to stay within a plan.
-    look_again: float = 1.5
-    #: What a client waits before it comes back.
-    retry: float = 2.0
+    async def _after(self, seq: int) -> list[JobEvent]:
+        return await self._queue.events_after(self._job_id, seq, limit=READ_LIMIT)
 
 
-def frame(event: str | None, data: object, *, cursor: str | None = None) -> bytes:
-    """One event as it travels; JSON has no bare line breaks, so one `data:` line is enough."""
-    head = f"id: {cursor}\n" if cursor is not None else ""
-    named = f"event: {event}\n" if event is not None else ""
-    return f"{head}{named}data: ".encode() + to_json(data) + b"\n\n"
+class HistoryFeed:
+    """The events of many jobs, a workspace's or a session's; it never ends.
+
+    Its cursors are the database's snapshots, so that each event comes exactly once, in any
+    order transactions commit; per job in order of `seq`.
+
+    Args:
+        read_after: Reads a page with the reader's own token.
+        after: Where to begin; None for the subject's own beginning.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        read_after: Callable[[str | None], Awaitable[FeedPage]],
+        *,
+        after: str | None,
+    ) -> None:
+        self.subject = subject
+        self._read_after = read_after
+        self._cursor = after
+
+    async def page(self) -> FeedPage:
+        """The events after the last ones read, as the database gives them.
+
+        Raises:
+            QueueError: 404, the subject is missing or not the reader's; 400 for the cursor.
+        """
+        page = await self._read_after(self._cursor)
+        self._cursor = page.cursor
+        return page
+
+    async def read(self) -> Batch:
+        """The same as lines; `reset` comes first when events may have been missed."""
+        before, page = self._cursor, await self.page()
+        cursors = _cursors(before, page)
+        lines = [_line(event, cursor) for event, cursor in zip(page.events, cursors, strict=True)]
+        if page.reset:
+            lines.insert(0, Line(page.cursor, "reset", {"reason": "cursor"}))
+        return Batch(lines, more=page.more, cursor=page.cursor)
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Whose stream it is: its token opens the subject, and the stream ends with it."""
+def _cursors(before: str | None, page: FeedPage) -> list[str]:
+    """A cursor after each event of a page, so that a stream cut anywhere repeats nothing."""
+    seen, *parts = (before or BEGINNING).split("~")
+    until = parts[0] if parts else page.cursor.partition("~")[2].partition("~")[0] or page.cursor
+    inner = [
+        f"{seen}~{until}~{place}~{event.job_id}~{event.seq}"
+        for event, place in list(zip(page.events, page.places, strict=True))[:-1]
+    ]
+    return [*inner, page.cursor] if page.events else []
 
-    #: None for a guest, who needs no more than the subject's name.
-    token: str | None = field(repr=False)
-    expires_at: datetime
-    #: When the request came, on the monotonic clock: a gateway counts from there.
-    began_at: float
+
+def _line(event: JobEvent, cursor: str) -> Line:
+    data = event.model_dump(include={"job_id", "seq", "type", "data"})
+    return Line(cursor, event.type, {**data, "at": event.created_at})
 
 
-class Stream:
-    """One subject read aloud to one reader.
+def seq_cursor(last_event_id: str | None, after: int | None) -> int:
+    """Where a job's stream starts: `Last-Event-ID` if there is one, else `after`, else 0.
+
+    Raises:
+        ApiError: 400, the header is not a cursor of a job's stream.
+    """
+    text = (last_event_id or "").strip()
+    if not text:
+        return after or 0
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise invalid_argument(
+            "Last-Event-ID", "is not a valid cursor for this stream", location="header"
+        )
+    return int(text)
+
+
+def asked_at(request: Request, clock: Clock) -> float:
+    """When the gateway took the request, on the monotonic clock; now, where no gateway says.
+
+    A gateway's timeout begins there, and a cold start may have used seconds of it.
+    """
+    event = request.scope.get("aws.event") or {}
+    epoch_ms = event.get("requestContext", {}).get("timeEpoch")
+    age = clock.now().timestamp() - epoch_ms / 1000 if isinstance(epoch_ms, int) else 0.0
+    # two machines' clocks: an age that no open request can have says nothing
+    return clock.monotonic() - (age if 0 < age < _GATEWAY_SECONDS else 0.0)
+
+
+async def answer(
+    request: Request,
+    services: Services,
+    caller: Caller | None,
+    feed: Feed,
+    *,
+    wait: float | None = None,
+    is_bare: bool = False,
+    is_resumed: bool = False,
+) -> Response:
+    """The answer that reads `feed` aloud.
 
     A last event `end` says why the stream closes for good: `completed`, `failed`, `cancelled`,
     `gone` (deleted, or no longer the reader's), `token_expired` or `forbidden`. A stream that
     merely pauses says nothing, and EventSource reconnects.
 
-    Between the events an event `freshness` without an id says `catching-up` when messages are held
-    back to stay within Realtime's plan, and `live` when the reader has everything again.
-
     Args:
-        is_bare: Leave out both: the feed's own last event says the end.
+        wait: The longest wait for a first event where answers are buffered.
+        is_bare: Leave the event `end` out: the feed's own last event says it.
+        is_resumed: Answer 204, which stops EventSource, when nothing is left to be told.
+
+    Raises:
+        ApiError: 503, this process has no room for another stream; 429 `rate_limited`: the
+            reader has as many open as one may have.
+        QueueError: What the first read was refused with; 429 `rate_limited`: the caller opens
+            them too fast, counted where each holds an invocation while it is open.
     """
+    limits, pace = services.limits, services.pace
+    until = asked_at(request, services.clock) + min(pace.buffered_wait, wait or pace.buffered_wait)
+    if limits.streams >= MAX_STREAMS:
+        raise unavailable("This server has no capacity for another stream")
+    holder = str(caller.user_id) if caller is not None else feed.subject
+    limits.hold_stream(holder)
+    with contextlib.ExitStack() as held:
+        held.callback(limits.release_stream, holder)
+        if caller is not None and not pace.streaming:
+            await services.queue_of(caller).open_stream()
+        first = await feed.read()
+        if is_resumed and first.end is not None and not first.lines:
+            return Response(status_code=204)
+        chunks = _chunks(services, caller, feed, first, until=until, is_bare=is_bare)
+        return _EventStream(chunks, pace, on_end=held.pop_all().close)
 
-    def __init__(
-        self,
-        feed: Feed,
-        hub: EventHub,
-        *,
-        reader: Reader,
-        pace: Pace,
-        clock: Clock,
-        is_bare: bool = False,
-    ) -> None:
-        self._feed = feed
-        self._hub = hub
-        self._reader = reader
-        self._pace = pace
-        self._clock = clock
-        self._is_bare = is_bare
-        self._read_at = clock.monotonic()
-        # spread out, so that many streams opened together do not all check at once
-        self._check_at = self._read_at + pace.check * random.uniform(0.5, 1.0)
-        self._check: asyncio.Task[Batch] | None = None
-        self._reported_held = False
 
-    async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
-        """The bytes of the stream; `first` was read before it began."""
-        # an id without data is remembered by EventSource and shown to no one
-        start = f"id: {first.cursor}\n" if first.cursor is not None and not first.lines else ""
-        yield f"retry: {int(self._pace.retry * 1000)}\n{start}\n".encode()
-        topic, reader = self._feed.topic, self._reader
-        try:
-            async with self._hub.subscribe(
-                topic, token=reader.token, until=reader.expires_at
-            ) as subscription:
-                if subscription.is_live:
-                    # what came between the first read and now reached no one
-                    subscription.wake(read=True)
-                async for chunk in self._events(subscription, first):
-                    yield chunk
-        finally:
-            if self._check is not None:
-                self._check.cancel()
-
-    async def _events(self, subscription: Subscription, batch: Batch) -> AsyncIterator[bytes]:
-        clock, pace = self._clock, self._pace
-        quiet_since = clock.monotonic()
-        while True:
-            if (is_held := subscription.held_at is not None) != self._reported_held:
-                self._reported_held = is_held
-                if not self._is_bare:
-                    yield frame("freshness", {"freshness": "catching-up" if is_held else "live"})
-            if batch.lines:
-                yield b"".join(line.encoded for line in batch.lines)
-                quiet_since = clock.monotonic()
-            end = batch.end
-            if end is None and clock.now() >= self._reader.expires_at:
-                end = "token_expired"
-            if end is not None:
-                if end == GONE:
-                    subscription.wake_others()
-                if not self._is_bare:
-                    yield frame("end", {"reason": end})
-                return
-            now = clock.monotonic()
-            waited = now - self._reader.began_at >= pace.buffered_wait
-            answered = not pace.streaming and not batch.more and (batch.lines or waited)
-            if answered or self._hub.closing:
-                return
-            if now - quiet_since >= pace.keep_alive:
-                yield KEEP_ALIVE
-                quiet_since = now
-            batch = await (self._more(subscription) if batch.more else self._next(subscription))
-
-    async def _next(self, subscription: Subscription) -> Batch:
-        """Wait for an update, for a while, and read if there is reason to."""
-        self._check_now_and_then(subscription)
-        notified = await subscription.wait(self._time_to_wait(subscription))
-        must_read = subscription.must_read()
-        thorough = must_read
-        if subscription.held_at is not None and self._until_look_again() <= 0:
-            must_read = True
-        if self._check is not None and self._check.done():
-            found = self._check.result()
-            self._check = None
-            if found.end is not None:
-                return found
-            must_read = must_read or found.more
-            thorough = thorough or found.more  # the log may no longer hold what the job has had
-        batch = None if must_read else self._kept(subscription, notified=notified)
-        if batch is not None:
-            return batch
-        # the budget of reads is shared by all streams: with many of them, each reads less often
-        wait = max(subscription.pause, self._pace.breath) - (
-            self._clock.monotonic() - self._read_at
-        )
-        if wait > 0:
-            await asyncio.sleep(wait)
-            thorough = subscription.must_read() or thorough
-        return await self._read_log(subscription, thorough=thorough)
-
-    async def _more(self, subscription: Subscription) -> Batch:
-        """Catch up: from what others have brought, else from the log."""
-        position = self._feed.position
-        frames = subscription.since(position) if position is not None else None
-        batch = self._feed.absorb(frames) if frames else None
-        return batch if batch is not None else await self._read_log(subscription)
-
-    def _kept(self, subscription: Subscription, *, notified: bool) -> Batch | None:
-        """What the hub has kept for everyone; None when the log must be read."""
-        position = self._feed.position
-        if position is None:
-            return Batch() if subscription.is_live and not notified else None
-        frames = subscription.since(position)
-        if frames:
-            return self._feed.absorb(frames)
-        # nothing was kept: nothing is new, provided that updates arrive
-        return Batch() if frames is not None and (notified or subscription.is_live) else None
-
-    def _check_now_and_then(self, subscription: Subscription) -> None:
-        """Begin a check beside the stream, which continues meanwhile."""
-        now = self._clock.monotonic()
-        if self._check is None and now >= self._check_at:
-            self._check_at = now + max(self._pace.check, subscription.check_pause)
-            self._check = asyncio.ensure_future(self._ask(self._feed.check()))
-            self._check.add_done_callback(lambda _: subscription.wake(read=False))
-
-    def _time_to_wait(self, subscription: Subscription) -> float:
-        """Seconds to wait for an update before reading anyway."""
-        pace = self._pace
-        left = (self._reader.expires_at - self._clock.now()).total_seconds()
-        check = self._check_at - self._clock.monotonic()
-        # while updates arrive without polling, only the check and the comment are needed
-        usual = (
-            min(pace.keep_alive, check)
-            if subscription.is_live
-            else max(pace.poll, subscription.pause)
-        )
-        if subscription.held_at is not None:
-            usual = min(usual, self._until_look_again())
-        return max(0.001, min(usual, left))
-
-    def _until_look_again(self) -> float:
-        return self._pace.look_again - (self._clock.monotonic() - self._read_at)
-
-    async def _read_log(self, subscription: Subscription, *, thorough: bool = False) -> Batch:
-        """Read the log, and share what it brought with the subject's other readers."""
-        self._read_at = self._clock.monotonic()
-        # a poll expects nothing specific, so an answer as old as its interval is enough
-        poll = asyncio.get_running_loop().time() - max(self._pace.poll, subscription.pause)
-        since = None if thorough else max(subscription.notified_at, poll)
-        began = asyncio.get_running_loop().time()
-        batch = await self._ask(self._feed.read(thorough=thorough, since=since))
-        held_at = subscription.held_at
-        if held_at is not None and not (batch.lines or batch.more):
-            # one that began well after the announcement and found nothing has seen all
-            subscription.held_at = None if began - held_at > self._pace.look_again / 2 else held_at
-        for each in batch.frames:
-            subscription.share(each)
-        return batch
-
-    async def _ask(self, question: Awaitable[Batch]) -> Batch:
-        """The answer; a database that is unavailable only makes the stream wait."""
-        try:
-            async with asyncio.timeout(self._pace.read_timeout):
-                return await question
-        except (QueueUnavailable, TimeoutError) as error:
-            logger.warning(
-                "an event stream waits for the database",
-                extra={
-                    "event": "sse.waiting",
-                    "topic": redacted(self._feed.topic),
-                    "reason": str(error) or type(error).__name__,
-                },
+async def _chunks(
+    services: Services,
+    caller: Caller | None,
+    feed: Feed,
+    batch: Batch,
+    *,
+    until: float,
+    is_bare: bool,
+) -> AsyncIterator[bytes]:
+    clock, pace = services.clock, services.pace
+    expires_at = caller.expires_at if caller else clock.now() + _LONGEST_GUEST_SESSION
+    # an id without data is remembered by EventSource and shown to no one
+    yield _encoded(retry=int(pace.retry * 1000), id=None if batch.lines else batch.cursor)
+    pause = pace.poll
+    while True:
+        if batch.lines:
+            yield b"".join(
+                _encoded(line.data, event=line.type, id=line.cursor) for line in batch.lines
             )
-            return Batch()
-        except TokenRefused:
-            return Batch(end="token_expired")
-        except QueueError as error:
-            return Batch(end=GONE if error.status == 404 else "forbidden")
+        left = (expires_at - clock.now()).total_seconds()
+        end = batch.end or ("token_expired" if left <= 0 else None)
+        if end is not None:
+            if not is_bare:
+                yield _encoded({"reason": end}, event="end")
+            return
+        answered = not batch.more and (batch.lines or clock.monotonic() >= until)
+        if services.closing.is_set() or (answered and not pace.streaming):
+            return
+        if not batch.more:
+            pause = pace.poll if batch.lines else min(pause * 1.5, pace.most_poll)
+            # the budget of reads is shared: with many streams, each reads less often
+            seconds = max(pause, services.limits.streams / READS_PER_SECOND)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, max(left, 0.0))):
+                    await services.closing.wait()
+        batch = await _read(feed, pace.read_timeout)
 
 
-class EventStream(Response):
-    """A streamed response that ends with its client and lets go of one that stops reading."""
+async def _read(feed: Feed, seconds: float) -> Batch:
+    """What is new; a database that is unavailable only makes the stream wait."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await feed.read()
+    except (QueueUnavailable, TimeoutError) as error:
+        logger.warning(
+            "an event stream waits for the database",
+            extra={
+                "event": "sse.waiting",
+                "subject": redacted(feed.subject),
+                "reason": str(error) or type(error).__name__,
+            },
+        )
+        return Batch()
+    except TokenRefused:
+        return Batch(end="token_expired")
+    except QueueError as error:
+        return Batch(end="gone" if error.status == 404 else "forbidden")
 
-    media_type = MEDIA_TYPE
-    charset = "utf-8"
+
+def _encoded(data: object = None, **more: Any) -> bytes:
+    text = None if data is None else to_json(data).decode()
+    return ServerSentEvent(text, sep="\n", **more).encode()
+
+
+class _EventStream(EventSourceResponse):
+    """Ends with its client, and lets go of one that takes no data."""
 
     def __init__(
-        self,
-        chunks: AsyncIterator[bytes],
-        *,
-        stalled_after: float,
-        on_end: Callable[[], None] = lambda: None,
+        self, chunks: AsyncIterator[bytes], pace: Pace, *, on_end: Callable[[], None]
     ) -> None:
-        self._chunks = chunks
-        self._stalled_after = stalled_after
-        self._on_end = on_end
-        self.background = None
-        self.status_code = 200
-        self.init_headers(
-            {
-                "cache-control": "no-cache, no-transform",
-                "x-accel-buffering": "no",  # nginx would hold events back
-            }
+        super().__init__(
+            chunks,
+            headers={"cache-control": "no-cache, no-transform"},
+            ping=pace.keep_alive,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            send_timeout=pace.stalled_after,
+            sep="\n",
         )
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the stream ends or the client goes."""
-        sending = asyncio.ensure_future(self._send_all(send))
-        leaving = asyncio.ensure_future(disconnected(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            logger.info("a reader stalled", extra={"event": "sse.stalled"})
         finally:
             self._on_end()
-            await end_tasks([sending, leaving])
-        if not sending.cancelled():
-            sending.result()
-
-    async def _send_all(self, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
-        async with contextlib.aclosing(self._chunks) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
-                try:
-                    # send waits while the client's window is full
-                    async with asyncio.timeout(self._stalled_after):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                except TimeoutError:
-                    logger.info("a reader stalled", extra={"event": "sse.stalled"})
-                    return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def disconnected(receive: Receive) -> None:
-    """Return when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        continue

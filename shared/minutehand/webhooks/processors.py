@@ -22,13 +22,13 @@ from minutehand.config import Settings
 from minutehand.queue.functions import FunctionStore
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
+from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.sent import Sent
 from minutehand.webhooks.signing import signed_headers
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outbound import AddressRefused, PublicTransport
 from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 

@@ -1,76 +1,37 @@
 """The tick: lease, run, report, settle, fan out. Knows no application and no cloud."""
 
-from minutehand.queue.errors import LeaseLost, ProcessorError
-from minutehand.queue.models import EnqueueOptions, NewJob
-from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import (
-    ChildrenFailed,
-    ChildResult,
-    JobContext,
-    StepTimeout,
-    Suspended,
-    TurnEnded,
-)
-from minutehand.worker.deadlines import TickOptions
-from minutehand.worker.fanout import FanOut
-from minutehand.worker.graph import Stage, StagesFailed
-from minutehand.worker.job import Job
-from minutehand.worker.loop import Worker
-from minutehand.worker.middleware import Call, Middleware
-from minutehand.worker.outcomes import Cancel, Fail, Outcome, Result, Retry, Returned, Snooze
-from minutehand.worker.registry import (
-    JobType,
-    PayloadRejected,
-    RateLimit,
-    Registry,
-    UnknownProcessor,
-    around,
-    default_registry,
-    processor,
-)
-from minutehand.worker.schedules import Schedule
-from minutehand.worker.summary import TickSummary
-from minutehand.worker.tick import Tick
-from minutehand.worker.trace import current_traceparent, trace_headers
-
-__all__ = [
-    "Backoff",
-    "Call",
-    "Cancel",
-    "ChildResult",
-    "ChildrenFailed",
-    "EnqueueOptions",
-    "Fail",
-    "FanOut",
-    "Job",
-    "JobContext",
-    "JobType",
-    "LeaseLost",
-    "Middleware",
-    "NewJob",
-    "Outcome",
-    "PayloadRejected",
-    "ProcessorError",
-    "RateLimit",
-    "Registry",
-    "Result",
-    "Retry",
-    "Returned",
-    "Schedule",
-    "Snooze",
-    "Stage",
-    "StagesFailed",
-    "StepTimeout",
-    "Suspended",
-    "Tick",
-    "TickOptions",
-    "TickSummary",
-    "TurnEnded",
-    "UnknownProcessor",
-    "Worker",
-    "around",
-    "current_traceparent",
-    "default_registry",
-    "processor",
-    "trace_headers",
-]
+from minutehand.queue.errors import LeaseLost as LeaseLost
+from minutehand.queue.errors import ProcessorError as ProcessorError
+from minutehand.queue.models import EnqueueOptions as EnqueueOptions
+from minutehand.queue.models import NewJob as NewJob
+from minutehand.worker.backoff import Backoff as Backoff
+from minutehand.worker.context import ChildrenFailed as ChildrenFailed
+from minutehand.worker.context import ChildResult as ChildResult
+from minutehand.worker.context import JobContext as JobContext
+from minutehand.worker.context import StepTimeout as StepTimeout
+from minutehand.worker.context import Suspended as Suspended
+from minutehand.worker.context import TurnEnded as TurnEnded
+from minutehand.worker.deadlines import TickOptions as TickOptions
+from minutehand.worker.fanout import FanOut as FanOut
+from minutehand.worker.graph import Stage as Stage
+from minutehand.worker.graph import StagesFailed as StagesFailed
+from minutehand.worker.job import Job as Job
+from minutehand.worker.loop import Worker as Worker
+from minutehand.worker.middleware import Call as Call
+from minutehand.worker.middleware import Middleware as Middleware
+from minutehand.worker.outcomes import Cancel as Cancel
+from minutehand.worker.outcomes import Fail as Fail
+from minutehand.worker.outcomes import Outcome as Outcome
+from minutehand.worker.outcomes import Retry as Retry
+from minutehand.worker.outcomes import Returned as Returned
+from minutehand.worker.outcomes import Snooze as Snooze
+from minutehand.worker.registry import JobType as JobType
+from minutehand.worker.registry import RateLimit as RateLimit
+from minutehand.worker.registry import Registry as Registry
+from minutehand.worker.registry import around as around
+from minutehand.worker.registry import default_registry as default_registry
+from minutehand.worker.registry import processor as processor
+from minutehand.worker.schedules import Schedule as Schedule
+from minutehand.worker.summary import TickSummary as TickSummary
+from minutehand.worker.tick import Tick as Tick
+from minutehand.worker.trace import trace_headers as trace_headers

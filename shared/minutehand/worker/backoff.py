@@ -6,7 +6,6 @@ The database applies it; this copy publishes the policy and predicts it for peop
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from minutehand.queue.models import BackoffOptions
 from minutehand.worker.outcomes import Seconds, seconds
@@ -28,14 +27,6 @@ class Backoff:
     cap: Seconds = 3600
     factor: float = 2.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= _signed(self.first) <= 86_400:
-            raise ValueError(f"first={self.first} must be from 0 seconds to a day")
-        if not seconds(self.first) <= seconds(self.cap) <= 604_800:
-            raise ValueError(f"cap={self.cap} must be from first to a week")
-        if not 1 <= self.factor <= 10:
-            raise ValueError(f"factor={self.factor} must be from 1 to 10")
-
     def delay(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt` (counted from 1), without jitter."""
         # a float ends at 10^308
@@ -47,8 +38,3 @@ class Backoff:
         return BackoffOptions(
             first_seconds=seconds(self.first), cap_seconds=seconds(self.cap), factor=self.factor
         )
-
-
-def _signed(value: Seconds) -> float:
-    # `seconds` clamps at 0, which would hide a negative policy
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)

@@ -6,31 +6,19 @@ Progress and logs cost no round trip of their own; storing them is the reporter'
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
-from minutehand.clock import Clock, SystemClock
+from minutehand.clock import Clock
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import (
-    Artefact,
-    EnqueueOptions,
-    JobId,
-    LogLine,
-    NewArtefact,
-    NewJob,
-    Progress,
-    RunningStep,
-    StepResult,
-)
+from minutehand.queue.models import EnqueueOptions, JobId, LogLine, NewJob, Progress, StepResult
 from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
-from minutehand.worker.graph import STEP_BACKOFF, Stage, run_graph
+from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
 from minutehand.worker.remote import (
@@ -41,26 +29,21 @@ from minutehand.worker.remote import (
     Service,
     StillRunning,
 )
-from minutehand.worker.threads import ThreadStopped
+from minutehand.worker.updates import LONG_STEP, Updates
 
 T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
 #: Runs around a step: gets its name and what runs it.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
-Level = Literal["debug", "info", "warning", "error"]
 
-_LEVELS: Final = {
-    "debug": "debug",
-    "info": "info",
+_LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} | {
     "warn": "warning",
-    "warning": "warning",
-    "error": "error",
     "critical": "error",
 }
 MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
-#: Seconds after which a step that is still running is reported without other updates.
-LONG_STEP: Final = 0.5
+#: Between two tries of a step.
+STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Longest wait in seconds between two tries of a step; after longer ones the job is leased again.
 LONGEST_PAUSE: Final = 15.0
 #: Pause between looks at work that was left with another service.
@@ -70,7 +53,6 @@ MAX_TAG: Final = 100
 SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
 MAX_GATHERED: Final = 10_000
-KEEP_ARTEFACTS: Final = timedelta(days=30)
 _NO_OPTIONS: Final = EnqueueOptions()
 
 
@@ -128,139 +110,6 @@ class ChildResult(BaseModel):
         return self.status == "completed"
 
 
-class Buffered:
-    """What `progress` and `log` return: already noted; awaiting it lets other jobs run."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
-
-
-_BUFFERED: Final = Buffered()
-
-
-class Taken(NamedTuple):
-    """Updates on its way to the database; `logs_from` lines of the attempt went before."""
-
-    progress: Progress | None
-    logs: tuple[LogLine, ...]
-    steps: tuple[StepResult, ...]
-    logs_from: int | None
-    step: RunningStep | None = None
-    tags: tuple[str, ...] = ()
-
-
-class Updates:
-    """Progress, logs and steps of one attempt that the database does not have yet.
-
-    Filled by the processor, possibly from a thread; emptied by the reporter or the settler.
-    """
-
-    MAX_LOGS = 2_000
-
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
-        self._lock = threading.Lock()
-        self._progress: Progress | None = None
-        self._logs: list[LogLine] = []
-        self._steps: list[StepResult] = []
-        #: Steps under way and since when, the latest to begin last.
-        self._running: dict[str, float] = {}
-        self._reported_step: str | None = None
-        self._tags: list[str] = []
-        self._lines_taken = 0
-        self.dropped_logs = 0
-
-    def __bool__(self) -> bool:
-        return bool(
-            self._logs
-            or self._steps
-            or self._tags
-            or self._progress is not None
-            or self._has_long_step()
-        )
-
-    def set_progress(self, progress: Progress) -> None:
-        """Replace what was known; only the latest is stored."""
-        with self._lock:
-            self._progress = progress
-
-    def add_log(self, line: LogLine) -> None:
-        """Append a line; beyond `MAX_LOGS` unsent ones it is dropped and counted."""
-        with self._lock:
-            if len(self._logs) >= self.MAX_LOGS:
-                self.dropped_logs += 1
-            else:
-                self._logs.append(line)
-
-    def begin_step(self, name: str) -> None:
-        """Record that a step begins; it is reported once it has run for `LONG_STEP`."""
-        with self._lock:
-            self._running[name] = self._clock.monotonic()
-
-    def leave_step(self, name: str) -> float:
-        """Record the end of a step, done or failed; return its duration in milliseconds."""
-        with self._lock:
-            began_at = self._running.pop(name)
-        return round((self._clock.monotonic() - began_at) * 1000, 1)
-
-    def add_step(self, step: StepResult) -> None:
-        """Append a finished step."""
-        with self._lock:
-            self._steps.append(step)
-
-    def add_tags(self, tags: Sequence[str]) -> None:
-        """Append tags of the job."""
-        with self._lock:
-            self._tags += tags
-
-    def take(self, *, most_logs: int = 200) -> Taken:
-        """Take what is to be sent now; give it back with `restore` if it did not arrive."""
-        with self._lock:
-            progress, self._progress = self._progress, None
-            if self.dropped_logs and len(self._logs) <= most_logs:
-                self._logs.append(
-                    LogLine(
-                        level="warning",
-                        message=f"{self.dropped_logs} log lines came too fast and were dropped",
-                    )
-                )
-                self.dropped_logs = 0
-            logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
-            steps, self._steps = tuple(self._steps), []
-            step = self._running_step()
-            self._reported_step = step.name if step is not None else None
-            tags, self._tags = tuple(self._tags), []
-            before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None, step, tags)
-
-    def _running_step(self) -> RunningStep | None:
-        if not self._running:
-            return None
-        name, began_at = next(reversed(self._running.items()))
-        return RunningStep(name=name, for_ms=round((self._clock.monotonic() - began_at) * 1000, 1))
-
-    def _has_long_step(self) -> bool:
-        with self._lock:
-            step = self._running_step()
-        return (
-            step is not None
-            and step.name != self._reported_step
-            and step.for_ms >= LONG_STEP * 1000
-        )
-
-    def restore(self, taken: Taken) -> None:
-        """Put back what did not arrive, before what came since."""
-        with self._lock:
-            self._progress = self._progress if self._progress is not None else taken.progress
-            self._logs[:0] = taken.logs
-            self._steps[:0] = taken.steps
-            self._reported_step = None
-            self._tags[:0] = taken.tags
-            self._lines_taken -= len(taken.logs)
-
-
 class ContextPort(Protocol):
     """What a context needs from what runs the processor."""
 
@@ -273,9 +122,6 @@ class ContextPort(Protocol):
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
 
-    async def store_artefact(self, artefact: NewArtefact) -> Artefact:
-        """Store a file; raises LeaseLost when it was refused."""
-
     def remaining(self) -> float:
         """Seconds left for this attempt."""
 
@@ -286,7 +132,7 @@ class ContextPort(Protocol):
 class JobContext:
     """The processor's interface: progress, steps, waits, children, and the time left.
 
-    Every method is safe on the event loop; `progress`, `log`, `cancelled`, `remaining` and `wait`
+    Every method is safe on the event loop; `progress`, `log`, `tag`, `cancelled` and `remaining`
     also in the thread of a plain processor.
 
     Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor: the
@@ -295,27 +141,17 @@ class JobContext:
     """
 
     def __init__(
-        self,
-        port: ContextPort,
-        updates: Updates,
-        *,
-        steps: Mapping[str, Any],
-        clock: Clock,
-        traceparent: str | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
+        self, port: ContextPort, updates: Updates, *, steps: Mapping[str, Any], clock: Clock
     ) -> None:
         self._port = port
         self._updates = updates
         self._steps = dict(steps)
         self._clock = clock
-        self._loop = loop
-        self._loop_thread = threading.get_ident()
         self._names: dict[str, int] = {}
-        self._around_steps: list[AroundStep] = []
+        #: Run around each step that runs in this attempt, the first outermost; for middleware.
+        self.around_steps: list[AroundStep] = []
         #: Steps this run stored, i.e. how far it got beyond the run before.
         self.new_steps = 0
-        #: W3C trace context of this attempt, to send along with HTTP calls.
-        self.traceparent = traceparent
         #: What this attempt cost in foreign services, in US dollars; add to it.
         self.cost_usd = 0.0
 
@@ -323,15 +159,11 @@ class JobContext:
         """Know the results of earlier attempts' steps: those too long to come with the lease."""
         self._steps.update(steps)
 
-    def has_step(self, name: str) -> bool:
-        """Whether an earlier run of the processor, or this one, finished the step."""
-        return name in self._steps
-
     # Updates -----------------------------------------------------------------------------------
 
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
-    ) -> Buffered:
+    ) -> None:
         """Tell how far the job is; only the latest is sent, at most every 250 ms.
 
         Args:
@@ -345,9 +177,8 @@ class JobContext:
             Progress(percentage=percentage, stage=stage, message=_clip(message))
         )
         self._port.announce()
-        return _BUFFERED
 
-    def log(self, level: str, message: str, /, **metadata: Any) -> Buffered:
+    def log(self, level: str, message: str, /, **metadata: Any) -> None:
         """Add a line to the job's log, where the members of its workspace read it.
 
         Args:
@@ -369,9 +200,8 @@ class JobContext:
             )
         )
         self._port.announce()
-        return _BUFFERED
 
-    def tag(self, *tags: str) -> Buffered:
+    def tag(self, *tags: str) -> None:
         """Tag the job, so that people find it by these words; what it has already stays.
 
         A job keeps at most 20 tags: later ones are dropped.
@@ -384,37 +214,30 @@ class JobContext:
                 raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
         self._updates.add_tags([clean_text(word) for word in tags])
         self._port.announce()
-        return _BUFFERED
 
     # Steps ----------------------------------------------------------------------------------
 
     async def step(
         self,
         name: str,
-        run: Callable[[], Awaitable[T]],
+        run: Callable[[], Awaitable[Any]],
         *,
-        returns: type[T] | None = None,
         tries: int = 1,
         timeout: Seconds | None = None,
-        backoff: Backoff = STEP_BACKOFF,
-        needs_seconds: float = 0,
-    ) -> T:
+    ) -> Any:
         """Run `run` once per job: its result is stored, and later attempts get it from there.
 
-        The result is stored before this returns, so what follows never runs without it. A crash
-        between the end of `run` and its storing runs it again.
+        The result, as JSON gives it back, is stored before this returns, so what follows never
+        runs without it. A crash between the end of `run` and its storing runs it again.
 
         Args:
             name: Unique in the job; a repeated name gets `#2`, `#3` in the order of calls.
             run: What to do; its result must survive JSON.
-            returns: Model to read the result as; else it is what JSON makes of it.
             tries: How often `run` is called in one attempt of the job before its error is raised.
-                An error that is not retryable is raised at once.
+                An error that is not retryable is raised at once. Between two tries it waits, an
+                error's own `retry_after` if it has one; a wait longer than LONGEST_PAUSE, or than
+                the time left, ends the attempt as a `Retry` after it.
             timeout: Longest time of one try; `run` is cancelled then.
-            backoff: Wait between tries; an error's own `retry_after` wins. A wait that is longer
-                than LONGEST_PAUSE, or than the time left, ends the attempt as a `Retry` after it.
-            needs_seconds: With less time left, and a step done in this attempt, the job is given
-                back unbegun and continues in its next attempt: cut off, it would be paid for twice.
 
         Raises:
             LeaseLost: The job is no longer this worker's.
@@ -422,25 +245,22 @@ class JobContext:
         """
         key = self._unique(name)
         if key in self._steps:
-            return _read(self._steps[key], returns)
-        if self.new_steps and self.remaining < needs_seconds:
-            raise TurnEnded(Snooze(after=1))
+            return self._steps[key]
         self._updates.begin_step(key)
         # a separate report only for a step that someone may be watching
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
         try:
-            call: StepCall = partial(self._tried, key, run, tries, timeout, backoff)
-            for around in reversed(self._around_steps):
+            call: StepCall = partial(self._tried, key, run, tries, timeout)
+            for around in reversed(self.around_steps):
                 call = partial(around, key, call)
             value = plain(await call())
         finally:
             soon.cancel()
             took_ms = self._updates.leave_step(key)
-        self._updates.add_step(StepResult(name=key, result=value, took_ms=took_ms))
+        await self._store(StepResult(name=key, result=value, took_ms=took_ms))
         self._steps[key] = value
         self.new_steps += 1
-        await self._port.flush()
-        return _read(value, returns)
+        return value
 
     async def graph(self, stages: Sequence[Stage], *, name: str = "graph") -> dict[str, Any]:
         """Run `stages` side by side, each once those it comes after are done; results by name.
@@ -461,20 +281,13 @@ class JobContext:
         """
         key = self._unique(name)
         if key not in self._steps:
+            # whoever looks sees what is to come
             shape = {stage.name: list(stage.after) for stage in stages}
-            self._updates.add_step(StepResult(name=key, result=shape, kind="graph"))
-            await self._port.flush()  # whoever looks sees what is to come
+            await self._store(StepResult(name=key, result=shape, kind="graph"))
 
         async def run(stage: Stage, given: Mapping[str, Any]) -> Any:
-            return await self.step(
-                stage.name,
-                partial(stage.run, given),
-                returns=stage.returns,
-                tries=stage.tries,
-                timeout=stage.timeout,
-                backoff=stage.backoff,
-                needs_seconds=stage.needs_seconds,
-            )
+            call = partial(stage.run, given)
+            return await self.step(stage.name, call, tries=stage.tries, timeout=stage.timeout)
 
         return await run_graph(stages, run)
 
@@ -538,21 +351,11 @@ class JobContext:
     async def _now(self) -> str:
         return self._clock.now().isoformat()
 
-    def around_steps(self, around: AroundStep) -> None:
-        """Run `around(name, call)` around each step that runs in this attempt, for middleware.
+    async def _store(self, step: StepResult) -> None:
+        self._updates.add_step(step)
+        await self._port.flush()
 
-        A step whose result is read from an earlier attempt does not run.
-        """
-        self._around_steps.append(around)
-
-    async def _tried(
-        self,
-        name: str,
-        run: Callable[[], Awaitable[T]],
-        tries: int,
-        timeout: Seconds | None,
-        backoff: Backoff,
-    ) -> T:
+    async def _tried(self, name: str, run: StepCall, tries: int, timeout: Seconds | None) -> Any:
         """The result of the first of `tries` calls that gives one."""
         for number in range(1, tries + 1):
             try:
@@ -561,18 +364,16 @@ class JobContext:
                 final = isinstance(error, ProcessorError) and not error.retryable
                 if number == tries or final:
                     raise
-                reason = without_secrets(str(error))
+                reason = await asyncio.to_thread(without_secrets, str(error))
                 self.log("warning", f"Step {name}: try {number} failed", reason=reason)
                 wait = retry_after_of(error)
-                pause = backoff.delay(number) if wait is None else wait
+                pause = STEP_BACKOFF.delay(number) if wait is None else wait
                 if pause > min(LONGEST_PAUSE, self.remaining):
-                    raise TurnEnded(Retry(str(error), after=pause)) from error
+                    raise TurnEnded(Retry(reason, after=pause)) from error
                 await asyncio.sleep(pause)
         raise ValueError(f"tries={tries} must be at least 1")
 
-    async def _within(
-        self, name: str, run: Callable[[], Awaitable[T]], timeout: Seconds | None
-    ) -> T:
+    async def _within(self, name: str, run: StepCall, timeout: Seconds | None) -> Any:
         if timeout is None:
             return await run()
         limit = asyncio.timeout(seconds(timeout))
@@ -616,10 +417,7 @@ class JobContext:
         """
         key = self._unique(name or "ask")
         if key in self._steps:
-            value = self._steps[key]
-            if isinstance(value, Mapping):
-                return default if value.get("timed_out") else value.get("answer", default)
-            return value
+            return _given(self._steps[key], "answer", default)
         wait: dict[str, Any] = {"kind": "ask", "name": key, "question": question}
         if options is not None:
             wait["options"] = list(options)
@@ -639,40 +437,9 @@ class JobContext:
         """Wait until someone emits `event` in the workspace; returns the event's payload."""
         key = self._unique(name or f"event:{event}"[:MAX_STEP_NAME])
         if key in self._steps:
-            value = self._steps[key]
-            if isinstance(value, Mapping):
-                return default if value.get("timed_out") else value.get("event", default)
-            return value
+            return _given(self._steps[key], "event", default)
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
         raise Suspended(wait | self._limit(timeout))
-
-    # Files ----------------------------------------------------------------------------------
-
-    async def artefact(
-        self, name: str, content: bytes, media: str, *, keep: Seconds = KEEP_ARTEFACTS
-    ) -> Artefact:
-        """Store a file of the job; the same name again replaces it, at the same address.
-
-        Its `url` opens it in a browser for members, and for anyone who is shown it: put it into
-        the job's result. A page runs its own scripts there, and reaches neither the network nor
-        the reader's session.
-
-        Args:
-            name: 1 to 120 letters, digits, dots, hyphens and underscores.
-            content: At most 4,000,000 bytes with the job's other files, of which it has 100.
-            media: Such as `text/html; charset=utf-8`.
-            keep: Time until it is deleted, however long the job is kept; at most ten years.
-
-        Raises:
-            LeaseLost: The job is no longer this worker's; nothing was stored.
-            QueueError: The name, the type or the size was refused: `invalid_argument`,
-                `artefacts_too_large`, `quota_exceeded`.
-        """
-        return await self._port.store_artefact(
-            NewArtefact(
-                name=name, media_type=media, content=content, keep_seconds=round(seconds(keep))
-            )
-        )
 
     # Children -------------------------------------------------------------------------------
 
@@ -763,24 +530,6 @@ class JobContext:
         """Seconds left for this attempt: to the tick's deadline or the timeout, the earlier one."""
         return self._port.remaining()
 
-    async def flush(self) -> None:
-        """Return once all progress, logs and steps so far are stored."""
-        await self._port.flush()
-
-    def wait(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run one of this context's async calls from the thread of a plain processor.
-
-        Example:
-            total = ctx.wait(ctx.step("sum", add_up))
-        """
-        if self._loop is None or threading.get_ident() == self._loop_thread:
-            call.close()
-            raise RuntimeError("ctx.wait is for synchronous processors; an async one uses await")
-        try:
-            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-        except concurrent.futures.CancelledError as error:
-            raise ThreadStopped("the attempt was stopped") from error
-
     def _unique(self, name: str) -> str:
         if not name:
             raise ValueError("a step needs a name")
@@ -797,11 +546,11 @@ class JobContext:
         return {"timeout_at": at.astimezone(UTC).isoformat()}
 
 
-def _read(value: Any, returns: type[T] | None) -> T:
-    if returns is None:
-        result: T = value
-        return result
-    return TypeAdapter(returns).validate_python(value)
+def _given(ended: Any, name: str, default: Any) -> Any:
+    """What a wait was ended with, or its default."""
+    if not isinstance(ended, Mapping):
+        return ended
+    return default if ended.get("timed_out") else ended.get(name, default)
 
 
 def _clip(text: str | None) -> str | None:

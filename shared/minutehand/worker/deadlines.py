@@ -14,9 +14,11 @@ from typing import TypeVar
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.version import VERSION
-from minutehand.worker.attempt import Attempt
 
 T = TypeVar("T")
+
+#: Timeout of a call that the tick does not depend on.
+SIDE_CALL_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +33,8 @@ class TickOptions:
         report_seconds: Least time between two reports.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
         grace_seconds: How long a cancelled processor may take to stop.
-        renew_outside_seconds: How long the event loop may be blocked before leases are renewed
-            from a thread.
-        usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
-            estimate for the job's `cost_usd`. 0 estimates nothing.
+        ends_blocked: End the process, with its stacks in the log, when a processor has blocked the
+            event loop until a lease is gone; for a process that does nothing else.
         usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
             that it has to stop had no fair time and is not charged an attempt.
         origin: Where this worker's log is: `{log_group, log_stream, region}`; None for nowhere
@@ -47,10 +47,9 @@ class TickOptions:
     linger_seconds: float = 55.0
     report_seconds: float = 0.25
     quiet: bool = False
-    grace_seconds: float = Attempt.GRACE_SECONDS
-    renew_outside_seconds: float = 10.0
+    grace_seconds: float = 5.0
+    ends_blocked: bool = False
     version: str = VERSION
-    usd_per_second: float = 0.0
     usual_seconds: float | None = None
     origin: dict[str, str] | None = None
 
@@ -82,17 +81,23 @@ class Deadlines:
 
     def is_fresh(self, now: float, usual_seconds: float | None = None) -> bool:
         """Whether about as much time is left as any run of this worker has."""
-        if math.isinf(self.stop_working):
-            return True
-        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
-        return self.stop_working - now >= 0.9 * whole
+        return self._has_left(now, 0.9, usual_seconds)
 
     def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
         """Whether a job that begins now gets at least half of a whole tick's working time."""
+        return self._has_left(now, 0.5, usual_seconds)
+
+    def grace(self, most: float) -> float:
+        """Time for a cancelled processor to stop in, but never past the tick's own end."""
+        if math.isinf(self.end):
+            return most
+        return max(0.05, min(most, (self.end - self.stop_working) * 0.6))
+
+    def _has_left(self, now: float, share: float, usual_seconds: float | None) -> bool:
         if math.isinf(self.stop_working):
             return True
         whole = max(self.stop_working - self.start, usual_seconds or 0.0)
-        return self.stop_working - now >= 0.5 * whole
+        return self.stop_working - now >= share * whole
 
 
 async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:

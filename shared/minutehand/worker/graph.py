@@ -13,10 +13,7 @@ from typing import Any
 
 from minutehand.queue.errors import LeaseLost, ProcessorError
 from minutehand.tasks import end_tasks
-from minutehand.worker.backoff import Backoff
 from minutehand.worker.outcomes import Seconds, retry_after_of
-
-STEP_BACKOFF = Backoff(first=0.5, cap=8, factor=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +24,14 @@ class Stage:
         name: Unique in the graph, and a step's name.
         run: Gets the results of `after` by name; what it returns must survive JSON.
         after: Names of the stages whose results it needs.
-        returns: As of `ctx.step`, like `tries`, `timeout`, `backoff` and `needs_seconds`.
+        tries: As of `ctx.step`, like `timeout`.
     """
 
     name: str
     run: Callable[[Mapping[str, Any]], Awaitable[Any]]
     after: Sequence[str] = ()
-    returns: type | None = None
     tries: int = 1
     timeout: Seconds | None = None
-    backoff: Backoff = STEP_BACKOFF
-    needs_seconds: float = 0
 
 
 class StagesFailed(ProcessorError):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from minutehand.clock import Clock
 from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker import metrics
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.summary import TickSummary
 
@@ -43,7 +42,6 @@ class LeaseRequests:
         options: TickOptions,
         clock: Clock,
         job_types: Sequence[str],
-        queues: Sequence[str] | None,
         is_woken: bool,
     ) -> None:
         self._queue = queue
@@ -52,7 +50,6 @@ class LeaseRequests:
         self._options = options
         self._clock = clock
         self._job_types = tuple(job_types)
-        self._queues = tuple(queues) if queues is not None else None
         self._is_woken = is_woken
         self._call = 0
         self._vain = 0
@@ -98,7 +95,6 @@ class LeaseRequests:
             call=self._call,
             limit=max(0, free_slots),
             job_types=self._job_types,
-            queues=self._queues,
             lease_seconds=self._options.lease_seconds,
             budget_ms=None if is_fresh else max(0, int(left * 1000)),
             version=self._options.version,
@@ -117,11 +113,7 @@ class LeaseRequests:
             QueueUnavailable: No answer.
         """
         deadline = self._deadlines.stop_working if until is None else until
-        response = await in_time(self._queue.lease(request), deadline, self._clock)
-        if request.call == 1 or request.count_due:
-            for observe in metrics.on_due_counted:
-                observe(response.due)
-        return response
+        return await in_time(self._queue.lease(request), deadline, self._clock)
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record what an answer says besides its leases."""

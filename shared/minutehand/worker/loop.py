@@ -13,16 +13,13 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import ReportItem
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
-from minutehand.worker.channel import Channel
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
 from minutehand.worker.registry import Registry, default_registry
@@ -30,7 +27,6 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
-
 
 #: How long a run without a deadline counts as running if it never reports its end.
 LONGEST_RUN_SECONDS = 86_400.0
@@ -43,10 +39,10 @@ class Worker:
         settings: Where the queue is and how to sign in.
         registry: The processors; the default one when None.
         worker_id: The identity that holds leases; made from host and process when None.
+        fan_out: How many extra workers a tick may start.
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with each finished tick, e.g. to write its metrics.
-        channel: To the process that supervises this one, which learns of each attempt by it.
     """
 
     #: Maintenance of the project runs at the first tick, and as often as this.
@@ -69,7 +65,6 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[Tick], None] | None = None,
-        channel: Channel | None = None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -81,19 +76,15 @@ class Worker:
         code = {"commit": settings.commit, "source": settings.source}
         told = {name: value for name, value in code.items() if value} | (options.origin or {})
         self.options = replace(options, origin=told or None)
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
+        #: Set by `stop`.
+        self.stopping = asyncio.Event()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
         self._most = most
         self._on_tick = on_tick
-        self._channel = channel
         self._registered: object = None
         self._maintain_at = float("-inf")
-        self._stopping = asyncio.Event()
-        #: Of the run that leases now, while `run_forever` continues.
-        self._draining: asyncio.Event | None = None
-        #: Runs that lease no more and bring their jobs to an end.
-        self._drained: set[asyncio.Task[TickSummary]] = set()
 
     async def register(self, *, force: bool = False) -> None:
         """Publish the registry's job types, once unless it changed or `force` is given."""
@@ -107,17 +98,6 @@ class Worker:
             extra={"event": "worker.registered", "job_types": list(names)},
         )
 
-    def adopt(self, registry: Registry) -> None:
-        """Run these processors from now on; what runs already ends as it began.
-
-        The run that leases now leases nothing more: `run_forever` publishes the new types and
-        begins another one beside it at once, however long the old one's jobs take.
-        """
-        self.registry = registry
-        self._registered = None
-        if self._draining is not None:
-            self._draining.set()
-
     async def tick(
         self,
         *,
@@ -126,7 +106,6 @@ class Worker:
         fan_out: bool = True,
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
-        draining: asyncio.Event | None = None,
     ) -> TickSummary:
         """Run one tick.
 
@@ -139,51 +118,52 @@ class Worker:
             job_types: Only these; None for all that have a processor.
             fan_out: Whether this tick may start extra workers; false for an extra worker itself.
             wakeups: Set it to make the running tick lease at once.
-            draining: Set it to make the tick lease nothing more and end with its last job.
 
         Raises:
             QueueUnavailable: The database did not answer; nothing began.
         """
-        ends_at = self._clock.monotonic() + budget_seconds
+        ends_at = self.clock.monotonic() + budget_seconds
         await self.register()
-        if self._most is None:
-            return await self._run_tick(
-                ends_at, job_types, self._fan_out if fan_out else None, wakeups, options, draining
+
+        async def run(policy: FanOut | None, *, is_last: bool = False) -> TickSummary:
+            tick = Tick(
+                self,
+                budget_seconds=ends_at - self.clock.monotonic(),
+                options=options,
+                job_types=job_types,
+                fan_out=policy if fan_out else None,
+                wakeups=wakeups,
+                is_last=is_last,
             )
-        tick = partial(
-            self._admitted_tick,
-            self._most, ends_at, job_types, fan_out, wakeups, options, draining,
-        )  # fmt: skip
-        summary, refused = await tick()
-        while refused and self._may_look_again(ends_at, draining):
+            summary = await tick.run()
+            if self._on_tick is not None:
+                self._on_tick(tick)
+            # after the jobs, which never wait for it
+            if ends_at - self.clock.monotonic() > self.MAINTAIN_SECONDS:
+                await self._maintain_project()
+            return summary
+
+        if self._most is None:
+            return await run(self._fan_out)
+        summary, was_refused = await self._run_admitted(run, self._most, ends_at)
+        while (
+            was_refused
+            and ends_at - self.clock.monotonic() > self.MAINTAIN_SECONDS
+            and not self.stopping.is_set()
+        ):
             try:
-                again, refused = await tick()
+                again, was_refused = await self._run_admitted(run, self._most, ends_at)
             except QueueError as error:
                 logger.warning(
                     "The run could not look again for the work of one that was refused",
                     extra={"event": "tick.not_repeated", "error": str(error)},
                 )
                 break
-            if again.is_worth_reporting:
-                summary = again
+            summary = again if again.is_worth_reporting else summary
         return summary
 
-    def _may_look_again(self, ends_at: float, draining: asyncio.Event | None) -> bool:
-        return (
-            ends_at - self._clock.monotonic() > self.MAINTAIN_SECONDS
-            and not self._stopping.is_set()
-            and not (draining is not None and draining.is_set())
-        )
-
-    async def _admitted_tick(
-        self,
-        most: int,
-        ends_at: float,
-        job_types: Sequence[str] | None,
-        fan_out: bool,
-        wakeups: asyncio.Event | None,
-        options: TickOptions | None,
-        draining: asyncio.Event | None,
+    async def _run_admitted(
+        self, run: Callable[..., Any], most: int, ends_at: float
     ) -> tuple[TickSummary, bool]:
         """Run a tick if one more may run; also whether another was refused beside it."""
         run_id = str(uuid.uuid4())
@@ -191,7 +171,7 @@ class Worker:
             run_id,
             worker_id=self.worker_id,
             most=most,
-            seconds=min(max(0.0, ends_at - self._clock.monotonic()), LONGEST_RUN_SECONDS),
+            seconds=min(max(0.0, ends_at - self.clock.monotonic()), LONGEST_RUN_SECONDS),
         )
         if not admission.admitted:
             logger.info(
@@ -200,68 +180,35 @@ class Worker:
             )
             crowded = TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
             return crowded, False
-        policy = None
-        if fan_out and self._fan_out is not None:
-            policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
-        is_last = admission.free == 0
+        policy = self._fan_out
+        if policy is not None:
+            policy = replace(policy, most=min(policy.most, admission.free))
+        was_refused = False
         try:
-            summary = await self._run_tick(
-                ends_at, job_types, policy, wakeups, options, draining, is_last=is_last
-            )
+            summary = await run(policy, is_last=admission.free == 0)
         finally:
-            refused = await self._end_run(run_id)
-        return summary, refused
+            try:
+                was_refused = await self.queue.end_run(run_id)
+            except QueueError as error:
+                logger.warning(
+                    "The end of the run was not recorded; it counts until its time is over",
+                    extra={"event": "tick.end_not_noted", "error": str(error)},
+                )
+        return summary, was_refused
 
-    async def _end_run(self, run_id: str) -> bool:
-        """Make room; True when another run was refused meanwhile."""
-        try:
-            return await self.queue.end_run(run_id)
-        except QueueError as error:
-            logger.warning(
-                "The end of the run was not recorded; it counts as running until its time is over",
-                extra={"event": "tick.end_not_noted", "error": str(error)},
-            )
-            return False
+    @property
+    def can_start_extra_workers(self) -> bool:
+        """Whether there is anything to start extra workers with."""
+        return self._start_extra_workers is not None
 
-    async def _run_tick(
-        self,
-        ends_at: float,
-        job_types: Sequence[str] | None,
-        fan_out: FanOut | None,
-        wakeups: asyncio.Event | None,
-        options: TickOptions | None,
-        draining: asyncio.Event | None,
-        *,
-        is_last: bool = False,
-    ) -> TickSummary:
-        tick = Tick(
-            self.queue,
-            self.registry,
-            worker_id=self.worker_id,
-            budget_seconds=ends_at - self._clock.monotonic(),
-            options=options or self.options,
-            job_types=job_types,
-            clock=self._clock,
-            fan_out=fan_out,
-            start_extra_workers=None if fan_out is None else self._start_extra_workers,
-            wakeups=wakeups,
-            renew_outside=self._renew_outside,
-            stopping=self._stopping,
-            draining=draining,
-            is_last=is_last,
-            channel=self._channel,
-        )
-        summary = await tick.run()
-        if self._on_tick is not None:
-            self._on_tick(tick)
-        # after the jobs, which never wait for it
-        if ends_at - self._clock.monotonic() > self.MAINTAIN_SECONDS:
-            await self._maintain_project()
-        return summary
+    async def start_extra_workers(self, count: int) -> int:
+        """Start up to `count`; return how many were accepted."""
+        start = self._start_extra_workers
+        return 0 if start is None else await start(count)
 
     async def _maintain_project(self) -> None:
         """Attach extensions that came later."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if now < self._maintain_at:
             return
         self._maintain_at = now + self.MAINTAIN_EVERY_SECONDS
@@ -295,123 +242,56 @@ class Worker:
             full_tick_seconds: How often a tick is logged even if it finds nothing.
         """
         wakeups = wakeups or asyncio.Event()
-        quiet = replace(self.options, quiet=True, linger_seconds=0.0)
-        logger.info(
-            "Worker loop started",
-            extra={"event": "worker.started", "worker_id": self.worker_id},
-        )
+        names = {"worker_id": self.worker_id}
+        logger.info("Worker loop started", extra={"event": "worker.started", **names})
         loud_at = float("-inf")
         failures = 0
-        while not self._stopping.is_set():
-            now = self._clock.monotonic()
-            loud = now - loud_at >= full_tick_seconds
-            if loud:
-                loud_at = now
-            woken = wakeups.is_set()
+        while not self.stopping.is_set():
+            now = self.clock.monotonic()
+            is_loud = now - loud_at >= full_tick_seconds
+            loud_at = now if is_loud else loud_at
+            was_woken = wakeups.is_set()
             wakeups.clear()
+            options = replace(self.options, quiet=not is_loud, linger_seconds=0.0)
             try:
-                summary = await self._tick_until_replaced(
-                    wakeups, options=replace(quiet, quiet=not loud)
-                )
-                failures = 0
+                summary = await self.tick(wakeups=wakeups, options=options)
             except QueueUnavailable as error:
                 failures += 1
                 pause = min(5.0, 0.2 * 2 ** min(failures, 6))
                 logger.warning(
                     "Queue is unavailable; the loop tries again",
-                    extra={
-                        "event": "worker.unavailable",
-                        "error": str(error),
-                        "pause_seconds": pause,
-                    },
+                    extra={"event": "worker.unavailable", "error": str(error), "pause": pause},
                 )
-                await self._pause(pause, wakeups=wakeups)
+                await self._pause(pause, wakeups)
                 continue
             except QueueError as error:
                 logger.error(
                     "Queue refused the worker",
                     extra={"event": "worker.refused", "error": str(error)},
                 )
-                await self._pause(5.0, wakeups=None)
+                await self._pause(5.0)
                 continue
-            if summary is None:
-                continue
-            wait = poll_seconds
-            if woken and summary.leased == 0:
-                wait = self.TRAILING_SECONDS
+            failures = 0
+            wait = self.TRAILING_SECONDS if was_woken and not summary.leased else poll_seconds
             if summary.next_due_in_ms is not None:
                 wait = min(wait, max(0.005, summary.next_due_in_ms / 1000))
-            await self._pause(wait, wakeups=wakeups)
-        await asyncio.gather(*self._drained, return_exceptions=True)
-        logger.info(
-            "Worker loop stopped",
-            extra={"event": "worker.stopped", "worker_id": self.worker_id},
-        )
-
-    async def _tick_until_replaced(
-        self, wakeups: asyncio.Event, *, options: TickOptions
-    ) -> TickSummary | None:
-        """Run one tick; None when `adopt` has replaced it, which then ends beside the next one."""
-        draining = self._draining = asyncio.Event()
-        run = asyncio.create_task(
-            self.tick(wakeups=wakeups, options=options, draining=draining), name="tick"
-        )
-        replaced = asyncio.create_task(draining.wait(), name="replaced")
-        try:
-            await asyncio.wait({run, replaced}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await end_tasks([run])
-            raise
-        finally:
-            replaced.cancel()
-            self._draining = None
-        if run.done():
-            return run.result()
-        self._drained.add(run)
-        run.add_done_callback(self._drain_ended)
-        return None
-
-    def _drain_ended(self, run: asyncio.Task[TickSummary]) -> None:
-        self._drained.discard(run)
-        if not run.cancelled() and (error := run.exception()) is not None:
-            logger.error(
-                "A replaced run has failed; its jobs run again when their leases expire",
-                extra={"event": "worker.drain_failed", "error": str(error)},
-            )
-
-    @property
-    def stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopping.is_set()
+            await self._pause(wait, wakeups)
+        logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
     def stop(self) -> None:
         """End the loop: nothing more is leased, running jobs are stopped and released."""
-        self._stopping.set()
+        self.stopping.set()
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self.queue.aclose()
 
-    async def _pause(self, seconds: float, *, wakeups: asyncio.Event | None) -> None:
-        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._stopping.wait())]
-        if wakeups is not None:
-            waits.append(asyncio.create_task(wakeups.wait()))
+    async def _pause(self, seconds: float, *events: asyncio.Event) -> None:
+        waits = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end_tasks(waits)
-
-    def _renew_outside(self, items: Sequence[ReportItem], worker_id: str, tick_id: str) -> None:
-        """Renew from the watchdog's thread, over its own connections and loop."""
-
-        async def renew() -> None:
-            queue = WorkerQueue(self.settings)
-            try:
-                await queue.report(items, worker_id=worker_id, tick_id=tick_id)
-            finally:
-                await queue.aclose()
-
-        asyncio.run(renew())
 
 
 def default_worker_id() -> str:

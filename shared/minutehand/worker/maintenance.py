@@ -33,11 +33,10 @@ class Maintenance:
     #: Time the database may take in one call, and how long its answer is waited for.
     BUDGET_SECONDS = 1.0
     PATIENCE_SECONDS = 10.0
-    #: Pause after a call that failed.
+    #: Pauses: after a call that failed, while messages wait for the next second's budget, and while
+    #: another worker makes its call.
     FAILED_PAUSE_SECONDS = 5.0
-    #: Pause while held-back messages wait for the next second's budget.
     MESSAGES_PAUSE_SECONDS = 0.5
-    #: Pause while another worker makes its call.
     BUSY_PAUSE_SECONDS = 0.1
 
     def __init__(
@@ -57,13 +56,13 @@ class Maintenance:
         self._is_busy = is_busy
         self._on_done = on_done
         self._requested = asyncio.Event()
-        self._under_way = False
+        self._is_under_way = False
         self._parked = 0
 
     @property
     def is_wanted(self) -> bool:
         """Whether a call was asked for and has not been answered."""
-        return self._requested.is_set() or self._under_way
+        return self._requested.is_set() or self._is_under_way
 
     def request(self) -> None:
         """There is something to do."""
@@ -79,14 +78,18 @@ class Maintenance:
                 continue
             if self._clock.monotonic() >= self._deadlines.stop_working:
                 return
-            await asyncio.sleep(await self._call())
+            was_asked = self._requested.is_set()
+            self._requested.clear()  # what is asked for from here on, this call may not see
+            self._is_under_way = True
+            moved, pause = await self._call(was_asked)
+            self._is_under_way = False
+            self._on_done(moved)
+            await asyncio.sleep(pause)
 
-    async def _call(self) -> float:
-        """Make one call; return how long to rest before the next."""
+    async def _call(self, was_asked: bool) -> tuple[bool, float]:
+        """Make one call: whether it may have made jobs ready, and how long to rest after it."""
         began = self._clock.monotonic()
-        asked = self._requested.is_set()
-        self._requested.clear()  # what is asked for from here on, this call may not see
-        self._under_way = True
+        names = {"worker_id": self._summary.worker_id}
         try:
             done = await in_time(
                 self._queue.maintain(budget_seconds=self.BUDGET_SECONDS),
@@ -96,45 +99,31 @@ class Maintenance:
         except QueueError as error:
             logger.warning(
                 "Maintenance failed; leasing continues without it",
-                extra={
-                    "event": "maintenance.failed",
-                    "worker_id": self._summary.worker_id,
-                    "error": str(error),
-                },
+                extra={"event": "maintenance.failed", "error": str(error), **names},
             )
-            self._finish(moved=True)  # it may have done its work all the same
-            return self.FAILED_PAUSE_SECONDS
+            return True, self.FAILED_PAUSE_SECONDS  # it may have done its work all the same
         self._summary.reclaimed += done.done.get("reclaim", 0)
         self._summary.promoted += done.done.get("promotion", 0)
-        for task in done.failed:
+        if done.failed or done.parked > self._parked:
             logger.error(
-                "Maintenance task %s failed and is parked",
-                task,
-                extra={"event": "maintenance.parked", "worker_id": self._summary.worker_id},
-            )
-        if done.parked > self._parked:
-            logger.error(
-                "%d items of maintenance are parked, see queue_health",
-                done.parked,
-                extra={"event": "maintenance.parked", "worker_id": self._summary.worker_id},
+                "Items of maintenance failed and are parked, see queue_health",
+                extra={
+                    "event": "maintenance.parked",
+                    "failed": list(done.failed),
+                    "parked": done.parked,
+                    **names,
+                },
             )
         if not done.busy:
             self._parked = done.parked
         if done.done.keys() == {"messages"}:
             self._requested.set()
-            self._finish(moved=False)
-            return self.MESSAGES_PAUSE_SECONDS
+            return False, self.MESSAGES_PAUSE_SECONDS
         if done.more:
             self._requested.set()
         # an answer that was lost may have said more than the repeated call's
-        self._finish(moved=asked or bool(done.done))
+        moved = was_asked or bool(done.done)
         if done.busy:
-            return self.BUSY_PAUSE_SECONDS
-        if not done.more:
-            return 0.0
+            return moved, self.BUSY_PAUSE_SECONDS
         # half of the time at most, so that a large clean-up leaves the database to the jobs
-        return max(0.02, self._clock.monotonic() - began)
-
-    def _finish(self, *, moved: bool) -> None:
-        self._under_way = False
-        self._on_done(moved)
+        return moved, max(0.02, self._clock.monotonic() - began) if done.more else 0.0

@@ -17,9 +17,6 @@ RUN_SECONDS = ("run_seconds", "The processor itself")
 RUNNING_JOBS = ("running_jobs", "Leased jobs by type.")
 #: What CloudWatch has as `QueueWaitMs` and `DueLeft`.
 QUEUE_WAIT_SECONDS = ("queue_wait_seconds", "From due to start.")
-DUE_LEFT = ("due_left", "Due jobs that a lease left for others, up to 1,000.")
-#: Called with the due jobs that a lease left, whenever the database counted them.
-on_due_counted: list[Callable[[int], None]] = []
 #: Takes one finished metrics line.
 Sink = Callable[[str], None]
 

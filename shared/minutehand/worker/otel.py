@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from typing import Any
@@ -21,18 +20,15 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from minutehand.version import VERSION
-from minutehand.worker import settlement
-from minutehand.worker.context import JobContext, StepCall
+from minutehand.worker.context import JobContext, StepCall, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.metrics import (
-    DUE_LEFT,
     QUEUE_WAIT_SECONDS,
     RUN_SECONDS,
     RUNNING_JOBS,
-    on_due_counted,
 )
 from minutehand.worker.middleware import Call
-from minutehand.worker.outcomes import Fail, Returned
+from minutehand.worker.outcomes import Cancel, Fail, Retry, Returned, Snooze
 from minutehand.worker.trace import follow
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -46,8 +42,6 @@ _QUEUE_WAIT, _RUN = (
     for name, text in (QUEUE_WAIT_SECONDS, RUN_SECONDS)
 )
 _ATTEMPTS = _METER.create_counter("minutehand_attempts", description="Attempts.")
-_DUE_LEFT = _METER.create_gauge(f"minutehand_{DUE_LEFT[0]}", "1", DUE_LEFT[1])
-on_due_counted.append(_DUE_LEFT.set)
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
@@ -73,9 +67,8 @@ async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
         headers: dict[str, str] = {}
         _PROPAGATOR.inject(headers)
         if "traceparent" in headers:
-            ctx.traceparent = headers["traceparent"]
-            follow(ctx.traceparent)
-        ctx.around_steps(partial(_step, tracer))
+            follow(headers["traceparent"])
+        ctx.around_steps.append(partial(_step, tracer))
         try:
             returned = await call()
         except Exception as error:
@@ -91,39 +84,35 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
 
     `minutehand_attempts` (`job_type`, `outcome`: completed, retry, failed, snoozed, waiting,
     cancelled, or stopped by a cancel, a timeout, a deadline), `minutehand_run_seconds` and
-    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` from due to start; and
-    `minutehand_due_left`, the jobs of this worker's types that were due and that its lease left,
-    counted up to 1,000 at each run's first lease and once a minute in a long one.
+    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` from due to start.
     """
     labels = {"job_type": job.job_type}
     _RUNNING.add(1, labels)
     _QUEUE_WAIT.record(job.queued_seconds, labels)
     began = time.monotonic()
-    ending: settlement.Returned | settlement.Raised
+    outcome = "stopped"
     try:
         returned = await call()
-        ending = settlement.Returned(returned)
+        outcome = _RETURNED.get(type(returned), "completed")
         return returned
-    except BaseException as error:
-        ending = settlement.Raised(error)
+    except TurnEnded as ended:
+        outcome = _RETURNED[type(ended.outcome)]
+        raise
+    except Suspended:
+        outcome = "waiting"
+        raise
+    except Exception as error:
+        is_final = job.is_last_attempt or not getattr(error, "retryable", True)
+        outcome = "failed" if is_final else "retry"
         raise
     finally:
         _RUNNING.add(-1, labels)
-        outcome = _outcome(ending, job, ctx)
         labels = {**labels, "outcome": outcome}
         _ATTEMPTS.add(1, labels)
         _RUN.record(time.monotonic() - began, labels)
 
 
-def _outcome(
-    ending: settlement.Returned | settlement.Raised, job: Job[Any], ctx: JobContext
-) -> str:
-    if isinstance(ending, settlement.Raised) and isinstance(ending.error, asyncio.CancelledError):
-        return "stopped"
-    settled = settlement.verdict(ending, settlement.Circumstances(advanced=ctx.new_steps > 0))
-    if settled is None or (settled.outcome == "retry" and job.is_last_attempt):
-        return "failed"
-    return settled.outcome
+_RETURNED = {Retry: "retry", Snooze: "snoozed", Fail: "failed", Cancel: "cancelled"}
 
 
 async def _step(tracer: Tracer, name: str, call: StepCall) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from minutehand.clock import Clock
-from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker.registry import Publisher
 
 logger = logging.getLogger(__name__)
@@ -68,12 +67,6 @@ class Publishing:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await publish()
-        except QueueUnavailable as error:  # as in the first seconds of a start: nothing is wrong
-            logger.info(
-                "Publisher waits for the database; it is called again",
-                extra=self._extra("publisher.waits") | {"publisher": name, "error": str(error)},
-            )
-            return 0
         except Exception as error:  # an error of an app's outbox must not stop the run's jobs
             logger.warning(
                 "Publisher failed; it is called again",

@@ -5,28 +5,13 @@ Publishing the types to the database is asked of `JobType.spec`; running them is
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import UnionType
-from typing import (
-    Any,
-    Final,
-    Generic,
-    Literal,
-    Protocol,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    overload,
-)
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 
 from minutehand.queue.errors import JobServiceError
 from minutehand.queue.models import JobTypeSpec, plain
@@ -34,15 +19,12 @@ from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import Middleware, is_async
-from minutehand.worker.outcomes import Outcome, Returned, Seconds, seconds
+from minutehand.worker.outcomes import Returned, Seconds, seconds
 from minutehand.worker.schedules import Schedule, Schedules, schedules_of
 
 P = TypeVar("P")
 M = TypeVar("M", bound=Middleware)
 R_co = TypeVar("R_co", bound=Returned, covariant=True)
-
-_UNIONS: Final = (Union, UnionType)
-_OUTCOMES: Final = get_args(Outcome)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
@@ -53,7 +35,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class UnknownProcessor(JobServiceError):
-    """No processor of that job type was imported; the message names the nearest ones."""
+    """No processor of that job type was imported."""
 
 
 class PayloadRejected(JobServiceError):
@@ -72,6 +54,44 @@ class RateLimit:
     per: Seconds = 1
     per_key: bool = False
 
+    def wire(self) -> dict[str, Any]:
+        """The limit as `register_job_types` takes it."""
+        per = plain(seconds(self.per))
+        return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}
+
+
+class TypeOptions(TypedDict, total=False):
+    """Options of a job type; what is left out is the database's default."""
+
+    queue: str
+    #: Most jobs of the type running at once, over all workers; the same for each workspace, and
+    #: for each `concurrency_key` of a workspace.
+    max_concurrency: int
+    workspace_concurrency: int
+    key_concurrency: int
+    rate_limit: RateLimit
+    #: How long a silent worker keeps the job: 60 s. Renewed while it runs.
+    lease: Seconds
+    #: Longest run of one attempt, enforced: 300 s.
+    timeout: Seconds
+    #: Attempts before the job is a dead letter: 5.
+    max_attempts: int
+    backoff: Backoff
+    #: `minimal` omits the events of creation and lease, for large numbers of jobs.
+    events: Literal["full", "minimal"]
+    #: What is sent to Realtime: `states` nothing on the job's own topic, which a watcher then polls
+    #: every few seconds; `off` nothing at all.
+    live: Literal["full", "states", "off"]
+    #: Only the platform's own code makes such jobs: a person's enqueue is refused.
+    internal: bool
+    #: Fields of the payload whose values become tags of each job, as `customer:42`; `a.b` reaches
+    #: inside.
+    tagged_by: Sequence[str]
+
+
+#: What the database is told of each type, so that an option that is taken away has gone.
+_SPELT_OUT: dict[str, Any] = {"events": "full", "live": "full", "internal": False, "tagged_by": ()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobType(Generic[P]):
@@ -81,23 +101,10 @@ class JobType(Generic[P]):
     run: AsyncProcessor[P] | SyncProcessor[P]
     payload: type[P]
     is_async: bool
-    queue: str | None = None
-    max_concurrency: int | None = None
-    workspace_concurrency: int | None = None
-    key_concurrency: int | None = None
-    lease: Seconds | None = None
-    timeout: Seconds | None = None
-    max_attempts: int | None = None
-    backoff: Backoff | None = None
-    rate_limit: RateLimit | None = None
+    options: TypeOptions
     version: int = 1
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
-    events: Literal["full", "minimal"] = "full"
-    live: Literal["full", "states", "off"] = "full"
-    ageing: Seconds | None = None
-    internal: bool = False
     part_of: str | None = None
-    tagged_by: tuple[str, ...] = ()
     schedules: tuple[Schedule, ...] = ()
     around: Sequence[Middleware] = field(default=(), repr=False, compare=False)
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
@@ -130,67 +137,31 @@ class JobType(Generic[P]):
                 [{"path": list(p["loc"]), "message": p["msg"]} for p in problems],
             ) from error
 
-    def result_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of its results, without planned endings.
-
-        None where the processor's annotation does not say, or names what has no schema.
-        """
-        run = self.run if inspect.isroutine(self.run) else getattr(self.run, "__call__", None)  # noqa: B004
-        try:
-            returned = get_type_hints(run).get("return", Any)
-            parts = get_args(returned) if get_origin(returned) in _UNIONS else (returned,)
-            results = tuple(part for part in parts if part not in _OUTCOMES)
-            if not results or Any in results:
-                return None
-            adapter: TypeAdapter[Any] = TypeAdapter(Union[results])  # type: ignore[arg-type] # noqa: UP007
-            return adapter.json_schema(mode="serialization")
-        except (NameError, PydanticUserError):
-            return None
-
     def spec(self) -> JobTypeSpec:
         """The type as it is published to the database, payload schema included."""
-        limit = self.rate_limit
+        options = {**_SPELT_OUT, **self.options}
+        for name in ("lease", "timeout"):
+            if (length := options.pop(name, None)) is not None:
+                # the database keeps whole seconds
+                options[f"{name}_seconds"] = max(1, math.ceil(seconds(length)))
+        backoff: Backoff | None = options.pop("backoff", None)
+        limit: RateLimit | None = options.pop("rate_limit", None)
+        docs = inspect.cleandoc(self._code.__doc__ or "").partition("\n\n")[0]
         return JobTypeSpec(
             job_type=self.name,
-            queue=self.queue,
-            max_concurrency=self.max_concurrency,
-            workspace_concurrency=self.workspace_concurrency,
-            key_concurrency=self.key_concurrency,
-            lease_seconds=_whole(self.lease),
-            timeout_seconds=_whole(self.timeout),
-            max_attempts=self.max_attempts,
-            backoff=self.backoff.wire() if self.backoff is not None else None,
-            rate_limit=None
-            if limit is None
-            else {
-                "limit": limit.limit,
-                "per_seconds": plain(seconds(limit.per)),
-                "per_key": limit.per_key,
-            },
+            **options,
+            backoff=None if backoff is None else backoff.wire(),
+            rate_limit=None if limit is None else limit.wire(),
             payload_schema=self.adapter.json_schema(),
             schema_version=self.version,
-            events=self.events,
-            live=self.live,
-            ageing_seconds=_whole(self.ageing),
-            internal=self.internal,
-            tagged_by=self.tagged_by,
-            source=self.source,
-            description=self.description,
+            source=f"{self._code.__module__}:{self._code.__qualname__}",
+            description=" ".join(docs.split())[:2000] or None,
             schedules=tuple(schedule.wire(self.name) for schedule in self.schedules),
         )
 
     @property
-    def source(self) -> str:
-        """Where its processor is: `module:function`."""
-        run = self.run if inspect.isroutine(self.run) else type(self.run)
-        return f"{run.__module__}:{run.__qualname__}"
-
-    @property
-    def description(self) -> str | None:
-        """What it does: the first paragraph of its processor's docstring."""
-        run = self.run if inspect.isroutine(self.run) else type(self.run)
-        words = inspect.cleandoc(run.__doc__ or "").partition("\n\n")[0]
-        return " ".join(words.split())[:2000] or None
+    def _code(self) -> Any:
+        return self.run if inspect.isroutine(self.run) else type(self.run)
 
 
 class Decorator(Protocol[P]):
@@ -235,46 +206,25 @@ class Registry:
             wanted += [t for t in self.names if self._types[t].part_of == name and t not in wanted]
         return wanted
 
-    def get(self, name: str) -> JobType[Any]:
-        """The job type of that name.
-
-        Raises:
-            UnknownProcessor: Its module was not imported, or the name is misspelt.
-        """
-        try:
-            return self._types[name]
-        except KeyError:
-            near = difflib.get_close_matches(name, self._types, n=3)
-            meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise UnknownProcessor(f"no processor for job type {name!r}.{meant}") from None
-
     def find(self, name: str) -> JobType[Any] | None:
         """The job type of that name, or None."""
         return self._types.get(name)
 
     def add(self, kind: JobType[Any]) -> None:
-        """Take over a job type that another registry made.
+        """Add a job type, e.g. one that another registry made.
 
         Raises:
             ValueError: The name is taken.
         """
-        self._refuse_taken(kind.name)
+        if kind.name in self._types:
+            raise ValueError(f"job type {kind.name!r} has a processor already")
         self._types[kind.name] = kind
 
-    def _refuse_taken(self, job_type: str) -> None:
-        if job_type in self._types:
-            raise ValueError(f"job type {job_type!r} has a processor already")
-
     def forget(self, module_prefix: str) -> None:
-        """Drop what came from modules so named, types and middleware, before they are reloaded."""
+        """Drop the types that came from modules so named: one that failed to import half-way."""
         for name, kind in list(self._types.items()):
             if getattr(kind.run, "__module__", "").startswith(module_prefix):
                 del self._types[name]
-        self._around[:] = [
-            each
-            for each in self._around
-            if not getattr(each, "__module__", "").startswith(module_prefix)
-        ]
 
     def around(self, middleware: M) -> M:
         """Run `middleware` around every attempt of this registry's processors; a decorator.
@@ -323,24 +273,11 @@ class Registry:
         job_type: str,
         *,
         payload: type[P],
-        queue: str | None = None,
-        max_concurrency: int | None = None,
-        workspace_concurrency: int | None = None,
-        key_concurrency: int | None = None,
-        lease: Seconds | None = None,
-        timeout: Seconds | None = None,
-        max_attempts: int | None = None,
-        backoff: Backoff | None = None,
-        rate_limit: RateLimit | None = None,
         version: int = 1,
         upcasters: Mapping[int, Upcaster] | None = None,
-        events: Literal["full", "minimal"] = "full",
-        live: Literal["full", "states", "off"] = "full",
-        ageing: Seconds | None = None,
-        internal: bool = False,
         part_of: str | None = None,
-        tagged_by: Sequence[str] = (),
         schedule: Schedules | None = None,
+        **options: Unpack[TypeOptions],
     ) -> Decorator[P]:
         """Register the decorated function as the processor of `job_type`.
 
@@ -350,93 +287,45 @@ class Registry:
         Args:
             payload: The model every payload must fit. Its JSON Schema is published, so the
                 database refuses what would not fit, however it is enqueued.
-            max_concurrency: Most jobs of this type running at once, over all workers.
-            workspace_concurrency: The same for each workspace.
-            key_concurrency: The same for each `concurrency_key` of a workspace.
-            lease: How long a silent worker keeps the job, 60 s when None. Renewed while it runs.
-            timeout: Longest run of one attempt, enforced; 300 s when None.
-            max_attempts: Attempts before the job is a dead letter, 5 when None.
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
-            events: `minimal` omits the events of creation and lease, for large numbers of jobs.
-            live: What is sent to Realtime. `states` sends nothing on the job's own topic: a
-                watcher of one job polls it every few seconds. `off` sends nothing at all.
-            ageing: A ready job's priority improves by one step each time this long has passed, so
-                that urgent jobs cannot hold it back indefinitely; None for never.
-            internal: True for jobs that only the platform's own code makes: every function refuses
-                a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
                 as well.
-            tagged_by: Fields of the payload whose values become tags of each job, as
-                `customer:42`, so that jobs are found by them at any age; `a.b` reaches inside.
             schedule: When the clock enqueues such jobs: a cron expression for the system, or
                 `Schedule`s for each workspace or one. A deploy changes and removes them.
+            options: See `TypeOptions`.
 
         Raises:
             ValueError: The name is taken, or an option makes no sense.
+            TypeError: There is no such option.
         """
         steps = dict(upcasters or {})
+        if unknown := options.keys() - TypeOptions.__annotations__.keys():
+            raise TypeError(f"processor has no option {sorted(unknown)[0]!r}")
+        if strange := [at for at in steps if not 1 <= at < version]:
+            raise ValueError(
+                f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
+            )
         schedules = schedules_of(schedule, job_type)
-        _check(job_type, version, steps, max_concurrency, max_attempts)
-        self._refuse_taken(job_type)
 
         def register(run: Any) -> Any:
-            self._types[job_type] = JobType(
+            kind = JobType(
                 name=job_type,
                 run=run,
                 payload=payload,
                 is_async=is_async(run),
-                queue=queue,
-                max_concurrency=max_concurrency,
-                workspace_concurrency=workspace_concurrency,
-                key_concurrency=key_concurrency,
-                lease=lease,
-                timeout=timeout,
-                max_attempts=max_attempts,
-                backoff=backoff,
-                rate_limit=rate_limit,
+                options=options,
                 version=version,
                 upcasters=steps,
-                events=events,
-                live=live,
-                ageing=ageing,
-                internal=internal,
                 part_of=part_of,
-                tagged_by=tuple(tagged_by),
                 schedules=schedules,
                 around=self._around,  # the list itself: more may be added
                 adapter=TypeAdapter(payload),
             )
+            self.add(kind)
             return run
 
         return register
-
-
-def _check(
-    job_type: str,
-    version: int,
-    upcasters: Mapping[int, Upcaster],
-    max_concurrency: int | None,
-    max_attempts: int | None,
-) -> None:
-    if not 1 <= len(job_type) <= 100:
-        raise ValueError(f"a job type's name must have 1 to 100 characters, not {job_type!r}")
-    if version < 1:
-        raise ValueError(f"version={version} of {job_type!r} must be at least 1")
-    strange = [at for at in upcasters if not 1 <= at < version]
-    if strange:
-        raise ValueError(
-            f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
-        )
-    if max_concurrency is not None and max_concurrency < 1:
-        raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} must be at least 1")
-    if max_attempts is not None and not 1 <= max_attempts <= 50:
-        raise ValueError(f"max_attempts={max_attempts} of {job_type!r} must be from 1 to 50")
-
-
-def _whole(value: Seconds | None) -> int | None:
-    # the database keeps whole seconds
-    return None if value is None else max(1, math.ceil(seconds(value)))
 
 
 def _type_name(kind: object) -> str:

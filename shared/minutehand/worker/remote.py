@@ -7,7 +7,7 @@ is its own; what becomes of its result is the processor's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
@@ -79,13 +79,10 @@ class Remote(Generic[R]):
 
     Args:
         services: Asked in this order until one delivers.
-        note: Called with service and task before work is left for longer, and with None when a
-            noted one failed: for those who store the `resume` of the next attempt themselves.
         call_seconds: Longest single call.
     """
 
     services: Sequence[Service[R]]
-    note: Callable[[StillRunning | None], Awaitable[None]] | None = None
     call_seconds: float = CALL_SECONDS
     #: How each service that was asked did its part: None when well, else what it did instead.
     reports: dict[str, str | None] = field(default_factory=dict)
@@ -106,19 +103,18 @@ class Remote(Generic[R]):
     async def _run(self, left: float, resume: StillRunning | None) -> R | StillRunning:
         ends = asyncio.get_running_loop().time() + left
         failures: list[str] = []
-        noted = None if resume is None else self._named(resume.service)
-        if resume is not None and noted is not None:
+        for service in self.services:
+            if resume is None or service.name != resume.service:
+                continue
             try:
-                return await self._follow(noted, resume.task_id, is_noted=True)
+                return await self._follow(service, resume.task_id)
             except RemoteFailed as error:
-                failures.append(self._failed(noted, error))
-                if self.note is not None:
-                    await self.note(None)
+                failures.append(self._failed(service, error))
         for service in self.services:
             remaining = ends - asyncio.get_running_loop().time()
             try:
                 task_id = await self._submit(service, remaining)
-                return await self._follow(service, task_id, is_noted=False)
+                return await self._follow(service, task_id)
             except RemoteFailed as error:
                 failures.append(self._failed(service, error))
         raise NoService("; ".join(failures))
@@ -136,9 +132,7 @@ class Remote(Generic[R]):
         finally:
             accepted.cancel()
 
-    async def _follow(
-        self, service: Service[R], task_id: str, *, is_noted: bool
-    ) -> R | StillRunning:
+    async def _follow(self, service: Service[R], task_id: str) -> R | StillRunning:
         """Poll work to its end, or as long as a worker should hold the job."""
         try:
             held, pause = 0.0, FIRST_POLL_SECONDS
@@ -152,10 +146,7 @@ class Remote(Generic[R]):
                     reason = f": {task.problem[:200]}" if task.problem else ""
                     raise RemoteFailed(f"{service.name} {task.state} the task{reason}")
                 if held >= HOLD_SECONDS:
-                    running = StillRunning(service.name, task_id)
-                    if self.note is not None and not is_noted:
-                        await self.note(running)
-                    return running
+                    return StillRunning(service.name, task_id)
                 await asyncio.sleep(pause)
                 held, pause = held + pause, min(MOST_POLL_SECONDS, pause * 2)
         except asyncio.CancelledError:
@@ -178,9 +169,6 @@ class Remote(Generic[R]):
             if asyncio.get_running_loop().time() - began >= self.call_seconds / 4:
                 self._failed(service, slow)
             raise
-
-    def _named(self, name: str) -> Service[R] | None:
-        return next((each for each in self.services if each.name == name), None)
 
     def _failed(self, service: Service[R], error: RemoteFailed) -> str:
         self.reports[service.name] = str(error)

@@ -72,8 +72,8 @@ class Settler:
         answer: LeaseResponse | None = None
         batches = list(self._batches(items))
         for batch in batches:
-            last = batch is batches[-1]
-            answer = await self._settle_batch(batch, attempts, lease if last else None)
+            is_last = batch is batches[-1]
+            answer = await self._settle_batch(batch, attempts, lease if is_last else None)
         return answer
 
     def _batches(self, items: Sequence[SettleItem]) -> Iterator[list[SettleItem]]:
@@ -99,10 +99,27 @@ class Settler:
         try:
             response = await self._until_through(items, lease)
         except (QueueUnavailable, TokenRefused) as error:
-            self._give_up(items, error)
+            # the leases expire and the jobs run again: at least once, as promised
+            self._summary.lost += len(items)
+            self._summary.error = str(error)
+            logger.error(
+                "Settle did not get through; the jobs run again when their leases expire",
+                extra=self._extra("settle.lost")
+                | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
+            )
             return None
         except QueueError as error:
-            await self._settle_one_by_one(items, attempts, error)
+            logger.error(
+                "Settle was refused",
+                extra=self._extra("settle.refused")
+                | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
+            )
+            if len(items) > 1:
+                # one item was refused and the batch with it: settle them alone
+                for item in items:
+                    await self._settle_batch([item], attempts, None)
+            elif items[0].error is None or items[0].error.type != REJECTED:
+                await self._settle_batch([_rejected(items[0], error)], attempts, None)
             return None
         self._note(items, response.results, attempts)
         return response.lease
@@ -140,48 +157,6 @@ class Settler:
             )
             await asyncio.sleep(self.PAUSE_SECONDS)
 
-    async def _settle_one_by_one(
-        self,
-        items: Sequence[SettleItem],
-        attempts: Mapping[LeaseKey, Attempt],
-        error: QueueError,
-    ) -> None:
-        """One item was refused and the batch with it: settle them alone."""
-        logger.warning(
-            "Settle was refused; its jobs are settled one by one",
-            extra=self._extra("settle.refused") | {"jobs": len(items), "error": str(error)},
-        )
-        for item in items:
-            for candidate in (item, _rejected(item, error)):
-                try:
-                    response = await self._until_through([candidate], None)
-                except (QueueUnavailable, TokenRefused) as unavailable:
-                    self._give_up([item], unavailable)
-                    break
-                except QueueError as refusal:
-                    logger.error(
-                        "Settle of a job was refused",
-                        extra=self._extra("settle.failed")
-                        | {
-                            "job_id": item.job_id,
-                            "outcome": candidate.outcome,
-                            "error": str(refusal),
-                        },
-                    )
-                    continue
-                self._note([candidate], response.results, attempts)
-                break
-
-    def _give_up(self, items: Sequence[SettleItem], error: QueueError) -> None:
-        # the leases expire and the jobs run again: at least once, as promised
-        self._summary.lost += len(items)
-        self._summary.error = str(error)
-        logger.error(
-            "Settle did not get through; the jobs run again when their leases expire",
-            extra=self._extra("settle.lost")
-            | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
-        )
-
     def _note(
         self,
         items: Sequence[SettleItem],
@@ -200,47 +175,41 @@ class Settler:
                 self._summary.lost += 1
             attempt = attempts.get((item.job_id, item.fence))
             if attempt is not None:
-                self._log(attempt, item, outcome, result)
+                self._log(attempt, item, outcome, None if result is None else result.status)
 
-    def _log(
-        self, attempt: Attempt, item: SettleItem, told: str, result: SettleResult | None
-    ) -> None:
+    def _log(self, attempt: Attempt, item: SettleItem, told: str, status: str | None) -> None:
         """The one line per attempt that holds everything about it."""
-        is_well = item.outcome == "completed" and told == "applied"
-        if is_well and not logger.isEnabledFor(logging.INFO):
+        if told in {"stale", "not_found"}:
+            level, text = logging.WARNING, "Job %s was settled by another worker"
+        elif told == "cancelled" or item.outcome == "cancelled":
+            level, text = logging.INFO, "Job %s is now cancelled"
+        elif item.outcome == "failed" or status == "failed":
+            level, text = logging.ERROR, "Job %s failed for good"
+        elif item.outcome == "retry":
+            level, text = logging.WARNING, "Job %s failed and is retried"
+        elif item.outcome == "completed":
+            level, text = logging.INFO, "Job %s completed successfully"
+        else:
+            level, text = logging.INFO, f"Job %s is now {item.outcome}"
+        if not logger.isEnabledFor(level):
             return
-        status = result.status if result is not None else None
+        job = attempt.lease.job
         extra = self._extra("attempt.settled") | {
-            "job_id": attempt.job_id,
-            "job_type": attempt.job_type,
-            "queue": attempt.lease.job.queue,
-            "workspace_id": attempt.lease.job.workspace_id,
-            "attempt": attempt.lease.job.attempts,
+            **attempt.names,
+            "queue": job.queue,
+            "workspace_id": job.workspace_id,
+            "attempt": job.attempts,
             "fence": attempt.fence,
             "outcome": item.outcome,
             "settled": told,
             "status": status,
             "duration_ms": item.duration_ms,
-            "traceparent": attempt.context.traceparent,
+            "traceparent": attempt.traceparent,
         }
-        if is_well:
-            logger.info("Job %s completed successfully", attempt.job_id, extra=extra)
-            return
         if item.error is not None:
             extra |= {"error_type": item.error.type, "error": item.error.message}
-        raised = getattr(attempt.ending, "error", None)
-        if told in {"stale", "not_found"}:
-            logger.warning("Job %s was settled by another worker", attempt.job_id, extra=extra)
-        elif told == "cancelled":
-            logger.info("Job %s is now cancelled", attempt.job_id, extra=extra)
-        elif item.outcome == "failed" or status == "failed":
-            logger.error("Job %s failed for good", attempt.job_id, extra=extra, exc_info=raised)
-        elif item.outcome == "retry":
-            logger.warning(
-                "Job %s failed and is retried", attempt.job_id, extra=extra, exc_info=raised
-            )
-        else:
-            logger.info("Job %s is now %s", attempt.job_id, item.outcome, extra=extra)
+        raised = getattr(attempt.ending, "error", None) if level > logging.INFO else None
+        logger.log(level, text, attempt.job_id, extra=extra, exc_info=raised)
 
     def _extra(self, event: str) -> dict[str, Any]:
         return {
@@ -250,16 +219,18 @@ class Settler:
         }
 
 
+#: The class of an ending that the database refused.
+REJECTED = "SettleRejected"
+
+
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
     """The same ending without what the database may have refused."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
+    text = f"the database refused the {item.outcome}: {error}"[:2000]
     return SettleItem(
         job_id=item.job_id,
         fence=item.fence,
         outcome=item.outcome if keeps_outcome else "failed",
-        error=ErrorInfo(
-            type="SettleRejected",
-            message=f"the database refused the {item.outcome}: {error}"[:2000],
-        ),
+        error=ErrorInfo(type=REJECTED, message=text),
         duration_ms=item.duration_ms,
     )

@@ -12,31 +12,29 @@ Example:
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
 from minutehand.queue.models import (
-    Artefact,
     ErrorInfo,
     JobId,
     LogLine,
-    NewArtefact,
     NewJob,
     Progress,
     WorkspaceId,
 )
-from minutehand.worker.context import JobContext, Updates
+from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, is_async, run_within
 from minutehand.worker.registry import AsyncProcessor, SyncProcessor
 from minutehand.worker.settlement import Circumstances, Raised, Returned, verdict
 from minutehand.worker.summary import TickSummary
+from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
 
@@ -77,7 +75,6 @@ class ProcessorTest(Generic[P]):
     Attributes:
         steps: Results of finished steps and ended waits, by name; may be filled beforehand.
         children: Every child job spawned, by spawn name.
-        artefacts: Content of the files it stored, by name.
         remaining: What `ctx.remaining` says.
         around: Middleware to run it in, the first outermost.
     """
@@ -93,7 +90,6 @@ class ProcessorTest(Generic[P]):
     traceparent: str | None = None
     steps: dict[str, Any] = field(default_factory=dict)
     children: dict[str, list[NewJob]] = field(default_factory=dict)
-    artefacts: dict[str, bytes] = field(default_factory=dict)
     remaining: float = 300.0
     around: Sequence[Middleware] = ()
     clock: Clock = field(default_factory=FrozenClock)
@@ -105,13 +101,7 @@ class ProcessorTest(Generic[P]):
     async def run(self) -> Run:
         """Run the processor once, from the beginning, with the steps so far."""
         stage = _Stage(self)
-        context = JobContext(
-            stage,
-            stage.updates,
-            steps=self.steps,
-            clock=self.clock,
-            loop=asyncio.get_running_loop(),
-        )
+        context = JobContext(stage, stage.updates, steps=self.steps, clock=self.clock)
         job = Job(
             id=JobId(self.job_id),
             job_type=self.job_type,
@@ -224,19 +214,6 @@ class _Stage:
             test._ids[name] = [JobId(str(uuid.uuid4())) for _ in children]
         return test._ids[name]
 
-    async def store_artefact(self, artefact: NewArtefact) -> Artefact:
-        """Remember the file."""
-        test = self._test
-        test.artefacts[artefact.name] = artefact.content
-        return Artefact(
-            name=artefact.name,
-            media_type=artefact.media_type,
-            size_bytes=len(artefact.content),
-            created_at=test.clock.now(),
-            expires_at=test.clock.now() + timedelta(seconds=artefact.keep_seconds),
-            url=f"/api/jobs/{test.job_id}/artefacts/{artefact.name}?key=tested",
-        )
-
     def remaining(self) -> float:
         """What the test said."""
         return self._test.remaining
@@ -258,22 +235,3 @@ async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
         if summaries[-1].leased == 0:
             return summaries
     raise AssertionError(f"jobs were still found after {most_ticks} ticks")
-
-
-def set_database_clock(
-    connection: SqlConnection, at: datetime | None, *, engine_schema: str = "queue"
-) -> None:
-    """Stop the clock of a scratch database's queue at `at`; None lets it run again.
-
-    Leases expire, backoffs end and timeouts strike by this clock alone, so that a test moves
-    days without waiting. Needs the rights of the database's owner.
-    """
-    body = "clock_timestamp()"
-    if at is not None:
-        if at.tzinfo is None:
-            raise ValueError(f"{at.isoformat()} has no time zone")
-        body = f"timestamptz '{at.astimezone(UTC).isoformat()}'"
-    connection.execute(
-        f"create or replace function {engine_schema}.clock() returns timestamptz "
-        f"language sql volatile parallel safe set search_path = '' as $$ select {body} $$"
-    )

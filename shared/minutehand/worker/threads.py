@@ -1,9 +1,8 @@
 """Plain processors in threads of their own, stopped as far as Python allows.
 
 A thread cannot be killed: it is sent an exception, which arrives at its next Python instruction.
-One that sleeps in C code continues until it returns; its lease has expired by then, so nothing it
-sends
-is stored.
+One that stays in C code continues until it returns; its lease has expired by then, so nothing it
+sends is stored.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
-import itertools
 import threading
 from collections.abc import Callable
-from typing import Any, Final
-
-_numbers: Final = itertools.count(1)
+from typing import Any
 
 
 class ThreadStopped(BaseException):
@@ -50,25 +46,18 @@ async def run_in_thread(call: Callable[[], Any], *, name: str) -> Any:
         except RuntimeError:
             return  # the loop is closed: no one waits any more
 
-    thread = threading.Thread(target=target, name=f"{name}-{next(_numbers)}", daemon=True)
+    thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     try:
         result, error = await asyncio.shield(ended)
     except asyncio.CancelledError:
-        interrupt(thread)
+        if thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(ThreadStopped)
+            )
         result, error = await asyncio.shield(ended)
         if isinstance(error, ThreadStopped):
             raise
     if error is not None:
         raise error
     return result
-
-
-def interrupt(thread: threading.Thread) -> bool:
-    """Raise `ThreadStopped` in `thread` at its next Python instruction; False if it has ended."""
-    if thread.ident is None or not thread.is_alive():
-        return False
-    reached = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident), ctypes.py_object(ThreadStopped)
-    )
-    return bool(reached)

@@ -1,89 +1,79 @@
-"""One bounded run of the worker: lease, maintain, run, report, settle, fan out, and end in time.
+"""One bounded run of the worker: lease, run, report, settle, start extra workers, and end in time.
 
-The worker knows no application and no cloud; waking and starting extra workers are injected.
+Read `Tick.run` first. It knows no application and no cloud; how it is woken and how extra workers
+are started is its worker's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import math
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minutehand.clock import Clock, SystemClock
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import (
     ErrorInfo,
     Lease,
     LeaseRequest,
     LeaseResponse,
-    ReportItem,
     SettleItem,
     UnreadableLease,
 )
-from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.attempt import Attempt, LeaseKey
-from minutehand.worker.channel import Channel
-from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
-from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
-from minutehand.worker.fanout import FanOut, StartExtraWorkers
-from minutehand.worker.isolation import contained
+from minutehand.worker.deadlines import SIDE_CALL_SECONDS, Deadlines, TickOptions, in_time
+from minutehand.worker.fanout import FanOut
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.maintenance import Maintenance
 from minutehand.worker.publishing import Publishing
-from minutehand.worker.registry import Registry
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
-from minutehand.worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from minutehand.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
 
 
 class Tick:
-    """One run; make it, `run` it, and read its summary. Not to be used twice."""
+    """One run of a worker; make it, `run` it, and read its summary. Not to be used twice.
+
+    Args:
+        job_types: Only these; None for all that have a processor.
+        fan_out: How many extra workers it may start; None for none.
+        wakeups: Set by others to make it lease at once.
+        is_last: No other run is admitted beside this one: it looks for new work while it waits.
+    """
+
+    #: How often the alarm for a blocked event loop is set again.
+    ALARM_SECONDS = 1.0
 
     def __init__(
         self,
-        queue: WorkerQueue,
-        registry: Registry,
+        worker: Worker,
         *,
-        worker_id: str,
         budget_seconds: float = math.inf,
         options: TickOptions | None = None,
         job_types: Sequence[str] | None = None,
-        queues: Sequence[str] | None = None,
-        clock: Clock | None = None,
         fan_out: FanOut | None = None,
-        start_extra_workers: StartExtraWorkers | None = None,
         wakeups: asyncio.Event | None = None,
-        renew_outside: Callable[[Sequence[ReportItem], str, str], None] | None = None,
-        stopping: asyncio.Event | None = None,
-        draining: asyncio.Event | None = None,
         is_last: bool = False,
-        channel: Channel | None = None,
     ) -> None:
-        self._queue = queue
-        self._registry = registry
-        self._options = options or TickOptions()
-        self._clock = clock or SystemClock()
-        self._job_types = _known(registry, job_types)
+        self._worker = worker
+        self._registry = worker.registry
+        self._clock = worker.clock
+        self._options = options or worker.options
+        self._fan_out = fan_out
         self._wakeups = wakeups
-        self._stopping = stopping
-        #: Set when another run takes over: nothing more is leased, what runs is brought to its end.
-        self._draining = draining
-        self._renew_outside = renew_outside
-        #: No other run is admitted beside this one: it looks for new work while it waits, too.
         self._is_last = is_last
-        #: To the process that supervises this one.
-        self._channel = channel
         self.tick_id = str(uuid.uuid4())
-        self.worker_id = worker_id
-        self.summary = TickSummary(worker_id=worker_id, tick_id=self.tick_id)
+        self.summary = TickSummary(worker_id=worker.worker_id, tick_id=self.tick_id)
         #: The first hundred queue waits and run times, for metrics.
         self.wait_ms: list[float] = []
         self.run_ms: list[float] = []
@@ -91,56 +81,51 @@ class Tick:
         self._running: dict[LeaseKey, Attempt] = {}
         self._settling: dict[LeaseKey, Attempt] = {}
         self._ended: list[Attempt] = []
+        #: Leases that never began, as they are settled.
         self._unstarted: list[SettleItem] = []
+        #: Something happened that the loop acts on.
         self._pulse = asyncio.Event()
         self._woken = False
         self._looked_back = False
         self._deadlines = Deadlines.until(self._clock.monotonic(), budget_seconds)
+        known = self._registry.names
+        self._job_types = (
+            known if job_types is None else tuple(name for name in known if name in set(job_types))
+        )
         self._reporter = Reporter(
-            queue,
+            worker.queue,
             self._running,
-            worker_id=worker_id,
-            tick_id=self.tick_id,
+            self._settling,
+            summary=self.summary,
             clock=self._clock,
             interval=self._options.report_seconds,
-            settling=self._settling,
         )
         self._settler = Settler(
-            queue,
+            worker.queue,
             self.summary,
             self._deadlines,
             clock=self._clock,
             is_stopping=self._is_stopping,
         )
-        self._lease_requests = LeaseRequests(
-            queue,
+        self._leases = LeaseRequests(
+            worker.queue,
             self.summary,
             self._deadlines,
             options=self._options,
             clock=self._clock,
             job_types=self._job_types,
-            queues=queues,
             is_woken=wakeups is not None,
         )
-        self._extra_workers = ExtraWorkers(
-            fan_out,
-            start_extra_workers,
-            summary=self.summary,
-            deadlines=self._deadlines,
-            clock=self._clock,
-            slots=self._options.concurrency,
-        )
         self._maintenance = Maintenance(
-            queue,
+            worker.queue,
             self.summary,
             self._deadlines,
             clock=self._clock,
             is_busy=lambda: bool(self._running),
-            on_done=self._maintained,
+            on_done=self._look_for_work,
         )
-        self._watchdog: Watchdog | None = None
         self._publishing = Publishing(
-            registry.publishers, self._published, extra=self._extra, clock=self._clock
+            self._registry.publishers, self._look_for_work, extra=self._extra, clock=self._clock
         )
 
     async def run(self) -> TickSummary:
@@ -151,14 +136,24 @@ class Tick:
         """
         level = logging.DEBUG if self._options.quiet else logging.INFO
         logger.log(level, "Starting job execution", extra=self._extra("tick.started"))
-        async with self._machinery():
+        async with self._work_beside():
             await self._publishing.once()
             await self._lease_first(level)
-            await self._maybe_fan_out()
-            while await self._turn():
-                pass
+            await self._start_extra_workers()
+            while not self._is_over():
+                await self._until_something_happens()
+                now = self._clock.monotonic()
+                if now >= self._deadlines.stop_leasing:
+                    await self._look_back()
+                if now >= self._deadlines.stop_working or self._is_stopping():
+                    self._stop_all()
+                if self._ended or self._unstarted:
+                    # one turn of the loop, so that what ends together is settled together
+                    await asyncio.sleep(0)
+                    await self._settle()
+                elif self._should_lease(now):
+                    await self._lease_more()
         await self._report_end()
-        self._finish_summary()
         logger.log(
             logging.INFO if self.summary.is_worth_reporting else level,
             "Execution completed in %d ms",
@@ -167,45 +162,44 @@ class Tick:
         )
         return self.summary
 
-    # The loop ---------------------------------------------------------------------------------
+    # When -------------------------------------------------------------------------------------
 
-    async def _turn(self) -> bool:
-        """Wait for something to happen and act on it; False when the tick is over."""
+    def _is_over(self) -> bool:
         if self._clock.monotonic() >= self._deadlines.end:
             self._give_up_the_rest()
-            return False
-        if not self._ended and not self._unstarted:
-            if not self._running and not self._worth_staying():
-                return False
-            await self._until_something_happens()
+            return True
+        return not (self._ended or self._unstarted or self._running or self._is_worth_staying())
+
+    def _is_worth_staying(self) -> bool:
+        """Whether to wait for work that falls due soon, or that was just announced."""
         now = self._clock.monotonic()
-        if now >= self._deadlines.stop_leasing and not self._looked_back:
-            self._looked_back = True
-            await self._look_back()
-        if now >= self._deadlines.stop_working or self._is_stopping():
-            self._stop_all()
-        if self._ended or self._unstarted:
-            # one turn of the loop, so that what ends together is settled together
-            await asyncio.sleep(0)
-            await self._settle()
-        elif self._should_ask(now):
-            await self._lease_more()
-        return True
+        if not self._may_lease(now):
+            return False
+        if self._woken or self._maintenance.is_wanted:
+            return True
+        if self._leases.is_due_now or self._leases.owes_a_look:
+            return True
+        due_at = self._leases.next_due_at
+        if due_at is None or due_at >= self._deadlines.stop_leasing:
+            return False
+        return due_at <= now + self._options.linger_seconds
 
     async def _until_something_happens(self) -> None:
+        if self._ended or self._unstarted:
+            return
         now = self._clock.monotonic()
         # once everything was cancelled, check now and then until it has stopped
-        told_to_stop = now >= self._deadlines.stop_working or self._is_stopping()
+        was_stopped = now >= self._deadlines.stop_working or self._is_stopping()
         until = [
-            min(self._deadlines.end, now + 0.25) if told_to_stop else self._deadlines.stop_working
+            min(self._deadlines.end, now + 0.25) if was_stopped else self._deadlines.stop_working
         ]
         if not self._looked_back:
             until.append(max(now, self._deadlines.stop_leasing))
         if self._may_lease(now):
             if self._polls:
-                until.append(self._lease_requests.polled_at + self._options.poll_seconds)
-            if self._lease_requests.next_due_at is not None:
-                until.append(self._lease_requests.next_due_at)
+                until.append(self._leases.polled_at + self._options.poll_seconds)
+            if self._leases.next_due_at is not None:
+                until.append(self._leases.next_due_at)
         timeout = min(until) - now
         if timeout > 0:
             try:
@@ -225,83 +219,55 @@ class Tick:
             now < self._deadlines.stop_leasing
             and self._free_slots() > 0
             and not self._is_stopping()
-            and not self._is_draining()
             and bool(self._job_types)
         )
 
-    def _should_ask(self, now: float) -> bool:
+    def _should_lease(self, now: float) -> bool:
         if not self._may_lease(now):
             return False
-        if self._woken or self._lease_requests.next_due_by(now):
+        if self._woken or self._leases.next_due_by(now):
             return True
-        return self._polls and now >= self._lease_requests.polled_at + self._options.poll_seconds
-
-    def _worth_staying(self) -> bool:
-        """Whether to wait for work that falls due soon, or that was just announced."""
-        now = self._clock.monotonic()
-        if not self._may_lease(now):
-            return False
-        if self._woken or self._maintenance.is_wanted or self._lease_requests.is_due_now:
-            return True
-        if self._lease_requests.owes_a_look:
-            return True
-        next_due_at = self._lease_requests.next_due_at
-        if next_due_at is None or next_due_at >= self._deadlines.stop_leasing:
-            return False
-        return next_due_at <= now + self._options.linger_seconds
+        return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
 
     def _free_slots(self) -> int:
         return self._options.concurrency - len(self._running)
 
     def _is_stopping(self) -> bool:
-        return self._stopping is not None and self._stopping.is_set()
+        return self._worker.stopping.is_set()
 
-    def _is_draining(self) -> bool:
-        return self._draining is not None and self._draining.is_set()
+    # Lease ------------------------------------------------------------------------------------
 
-    def _stop_all(self) -> None:
-        for attempt in list(self._running.values()):
-            if attempt.stop_reason is not None:
-                continue
-            if self._is_stopping():
-                attempt.stop("shutdown", grace_seconds=min(self._options.grace_seconds, 2.0))
-            else:
-                attempt.stop("deadline")
-
-    # Leasing ----------------------------------------------------------------------------------
-
-    def _request(self, *, staying: bool, count_due: bool | None = None) -> LeaseRequest:
+    def _request(
+        self, free_slots: int, *, staying: bool, count_due: bool | None = None
+    ) -> LeaseRequest:
         self._woken = False
-        return self._lease_requests.request(
-            free_slots=self._free_slots(), staying=staying, count_due=count_due
-        )
+        return self._leases.request(free_slots=free_slots, staying=staying, count_due=count_due)
 
     async def _lease_first(self, level: int) -> None:
         sent_at = self._clock.monotonic()
-        request = self._request(staying=False)
-        if not self._may_lease(sent_at):
-            request = request.model_copy(update={"limit": 0})
-        response = await self._lease_requests.ask(request)
-        self._take(response, sent_at, level=level)
+        free = self._free_slots() if self._may_lease(sent_at) else 0
+        request = self._request(free, staying=False)
+        self._take(await self._leases.ask(request), sent_at, level=level)
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
+        request = self._request(self._free_slots(), staying=bool(self._running))
         try:
-            response = await self._lease_requests.ask(self._request(staying=bool(self._running)))
+            response = await self._leases.ask(request)
         except QueueUnavailable as error:
-            self._note("Lease did not get through; it is repeated", "lease.unavailable", error)
-            self._lease_requests.put_off(self._options.poll_seconds)
-            return
+            self._warn("Lease did not get through; it is repeated", "lease.unavailable", error)
+            self._leases.put_off(self._options.poll_seconds)
         except QueueError as error:
             # what runs continues and is settled; only nothing new begins for a while
-            self._note("Lease was refused", "lease.refused", error)
-            self._lease_requests.refused()
-            return
-        self._take(response, sent_at)
+            self._warn("Lease was refused", "lease.refused", error)
+            self._leases.refused()
+        else:
+            self._take(response, sent_at)
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
+        """Start a processor for each lease."""
         now = self._clock.monotonic()
-        self._lease_requests.note_answer(response)
+        self._leases.note_answer(response)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
@@ -316,54 +282,46 @@ class Tick:
         for lease in response.leases:
             if (lease.job.id, lease.fence) in self._running:
                 continue  # a repeated answer
-            self._stop_earlier(lease)
+            for attempt in self._running.values():
+                if attempt.job_id == lease.job.id:
+                    attempt.stop("lost")  # its lease was taken back before this one was given
             self.summary.leased += 1
             if now >= self._deadlines.stop_working:
                 self._unstarted.append(
                     SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released")
                 )
-                continue
-            attempt = Attempt(
-                lease,
-                self._registry.find(lease.job.job_type),
-                clock=self._clock,
-                sent_at=sent_at,
-                work_until=self._deadlines.stop_working,
-                had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
-                queue=self._queue,
-                on_news=self._reporter.announce,
-                on_end=self._attempt_ended,
-                grace_seconds=self._grace(now),
-            )
-            if len(self.wait_ms) < 100:
-                self.wait_ms.append(round(lease.queued_seconds * 1000, 1))
-            self._running[attempt.key] = attempt
-            attempt.company = len(self._running)
-            logger.info(
-                "Processing job %s (type: %s)",
-                attempt.job_id,
-                attempt.job_type,
-                extra=self._extra("attempt.started")
-                | {
-                    "job_id": attempt.job_id,
-                    "job_type": attempt.job_type,
-                    "attempt": lease.job.attempts,
-                    "queue": lease.job.queue,
-                },
-            )
-            if self._channel is not None:
-                self._channel.began(attempt)
-            attempt.start()
-        if response.leases:
-            if self._watchdog is not None:
-                self._watchdog.start()
+            else:
+                self._start(lease, sent_at, now)
+        if found:
             self._reporter.announce()
 
-    def _stop_earlier(self, lease: Lease) -> None:
-        """Stop an attempt of the same job: its lease was taken back before this one was given."""
-        for attempt in self._running.values():
-            if attempt.job_id == lease.job.id:
-                attempt.stop("lost")
+    def _start(self, lease: Lease, sent_at: float, now: float) -> None:
+        attempt = Attempt(
+            lease,
+            self._registry.find(lease.job.job_type),
+            clock=self._clock,
+            sent_at=sent_at,
+            work_until=self._deadlines.stop_working,
+            had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
+            queue=self._worker.queue,
+            on_news=self._reporter.announce,
+            on_end=self._attempt_ended,
+            grace_seconds=self._deadlines.grace(self._options.grace_seconds),
+        )
+        if len(self.wait_ms) < 100:
+            self.wait_ms.append(round(lease.queued_seconds * 1000, 1))
+        self._running[attempt.key] = attempt
+        logger.info(
+            "Processing job %s (type: %s)",
+            attempt.job_id,
+            attempt.job_type,
+            extra=self._extra("attempt.started")
+            | attempt.names
+            | {"attempt": lease.job.attempts, "queue": lease.job.queue},
+        )
+        if self._options.ends_blocked:
+            self._set_alarm()  # it may block the loop at once
+        attempt.start()
 
     def _refuse(self, lease: UnreadableLease) -> None:
         """Make a job that this worker cannot read a dead letter, to be redriven once it can."""
@@ -374,130 +332,178 @@ class Tick:
             extra=self._extra("lease.unreadable") | {"job_id": lease.job_id},
         )
         self.summary.leased += 1
+        error = ErrorInfo(type="LeaseUnreadable", message=lease.problem)
         self._unstarted.append(
-            SettleItem(
-                job_id=lease.job_id,
-                fence=lease.fence,
-                outcome="failed",
-                error=ErrorInfo(type="LeaseUnreadable", message=lease.problem),
-            )
+            SettleItem(job_id=lease.job_id, fence=lease.fence, outcome="failed", error=error)
         )
 
-    def _grace(self, now: float) -> float:
-        """Time to stop in, but never past the tick's own end."""
-        if math.isinf(self._deadlines.end):
-            return self._options.grace_seconds
-        room = (self._deadlines.end - self._deadlines.stop_working) * 0.6
-        return max(0.05, min(self._options.grace_seconds, room))
-
-    # Settling ---------------------------------------------------------------------------------
+    # Settle -----------------------------------------------------------------------------------
 
     def _attempt_ended(self, attempt: Attempt) -> None:
-        if self._channel is not None:
-            self._channel.ended(attempt)
         self._ended.append(attempt)
         self._pulse.set()
 
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""
-        now = self._clock.monotonic()
-        deadline = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
-        # their updates are in flight; if they are lost, the settle carries them
-        while now < deadline and any(attempt.reporting for attempt in self._ended):
-            await self._reporter.wait_idle(seconds=deadline - now)
-            now = self._clock.monotonic()
+        await self._reporter.wait_for(
+            self._ended, seconds=min(2.0, (self._deadlines.end - self._clock.monotonic()) / 3)
+        )
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
-            company = (attempt.company + len(self._running)) / 2
-            self._running.pop(attempt.key, None)
-            share = attempt.duration_seconds * self._options.usd_per_second / company
-            item = attempt.settlement(cost_usd=share)
-            if item is None:
-                self.summary.lost += 1
-            else:
+            # still renewed, like those that are being settled
+            self._settling[attempt.key] = attempt
+            del self._running[attempt.key]
+        try:
+            for attempt in ended:
+                # filtering what a processor says takes time, which is not the other jobs'
+                item = (
+                    await asyncio.to_thread(attempt.settlement)
+                    if attempt.says_why
+                    else attempt.settlement()
+                )
+                self._runs += 1
+                self.summary.busy_ms += attempt.duration_seconds * 1000
+                if item is None:
+                    self.summary.lost += 1
+                    continue
                 items.append(item)
                 if len(self.run_ms) < 100:
                     self.run_ms.append(item.duration_ms or 0.0)
-            self._runs += 1
-            self.summary.busy_ms += attempt.duration_seconds * 1000
-        attempts = {attempt.key: attempt for attempt in ended}
-        sent_at = self._clock.monotonic()
-        lease = None
-        if self._may_lease(sent_at):
-            lease = self._request(staying=bool(self._running))
-        if items:
-            self._settling.update(attempts)
-            try:
-                answer = await self._settler.settle(items, attempts, lease)
-            finally:
-                self._settling.clear()
-            if answer is not None:
-                self._take(answer, sent_at)
-                await self._maybe_fan_out()
-                return
-        if lease is not None:
+            sent_at = self._clock.monotonic()
+            lease = None
+            if self._may_lease(sent_at):
+                lease = self._request(self._free_slots(), staying=bool(self._running))
+            answer = None
+            if items:
+                answer = await self._settler.settle(items, dict(self._settling), lease)
+        finally:
+            self._settling.clear()
+        if answer is not None:
+            self._take(answer, sent_at)
+            await self._start_extra_workers()
+        elif lease is not None:
             await self._lease_more()
 
-    # Around -----------------------------------------------------------------------------------
+    # Deadline ---------------------------------------------------------------------------------
+
+    def _stop_all(self) -> None:
+        for attempt in list(self._running.values()):
+            if attempt.stop_reason is not None:
+                continue
+            if self._is_stopping():
+                attempt.stop("shutdown", grace_seconds=min(self._options.grace_seconds, 2.0))
+            else:
+                attempt.stop("deadline")
+
+    def _give_up_the_rest(self) -> None:
+        """The time is over: what has not ended or could not be settled runs again elsewhere."""
+        if left := [attempt.job_id for attempt in self._running.values()]:
+            self.summary.lost += len(left)
+            self.summary.error = f"the tick's time ran out with {len(left)} job(s) unsettled"
+            logger.error(
+                "Time ran out before every job was settled",
+                extra=self._extra("tick.overtime") | {"job_ids": left[:20]},
+            )
+
+    async def _look_back(self) -> None:
+        """Lease no more: leave a backlog to extra workers instead of to the next minute."""
+        if self._looked_back:
+            return
+        self._looked_back = True
+        can_start = self._fan_out is not None and self._worker.can_start_extra_workers
+        if not can_start or not self._leases.due or self._leases.unanswered is not None:
+            return
+        request = self._request(0, staying=False, count_due=True)
+        until = self._clock.monotonic() + SIDE_CALL_SECONDS
+        try:
+            response = await self._leases.ask(request, until=until)
+        except QueueError as error:
+            self._warn("Backlog could not be counted", "tick.uncounted", error)
+            return
+        self._leases.due = response.due
+        if response.due:
+            await self._start_extra_workers(at_least=1)
+
+    async def _start_extra_workers(self, *, at_least: int = 0) -> None:
+        """Start others for a backlog that this worker cannot carry; once, and `at_least` later."""
+        policy, due = self._fan_out, self._leases.due
+        if policy is None or (self.summary.extra_workers and not at_least):
+            return
+        wanted = policy.extra_workers(
+            due=due,
+            slots=self._options.concurrency,
+            seconds_left=self._deadlines.stop_leasing - self._clock.monotonic(),
+            mean_seconds=self.summary.busy_ms / self._runs / 1000 if self._runs else None,
+        )
+        wanted = min(policy.most, max(at_least, wanted))
+        if wanted < 1:
+            return
+        until = self._clock.monotonic() + SIDE_CALL_SECONDS
+        accepted = 0
+        try:
+            accepted = await in_time(self._worker.start_extra_workers(wanted), until, self._clock)
+        except QueueUnavailable as error:
+            self._warn("Extra workers could not be started in time", "fanout.late", error)
+        self.summary.extra_workers += accepted
+        logger.info(
+            "Started extra workers",
+            extra=self._extra("tick.fanned_out")
+            | {"wanted": wanted, "accepted": accepted, "due": due},
+        )
+
+    # Beside -----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _machinery(self) -> AsyncIterator[None]:
+    async def _work_beside(self) -> AsyncIterator[None]:
+        """Report, maintain, publish, listen, and watch the deadline; nothing of it is left."""
         loop = asyncio.get_running_loop()
-        tasks = [
-            loop.create_task(self._reporter.run(), name="reporter"),
-            loop.create_task(self._maintenance.run(), name="maintenance"),
-        ]
-        # what leases new work, and ends when another run takes over
-        looking: list[asyncio.Task[None]] = []
+        beside = [self._reporter.run(), self._maintenance.run(), self._await_stop()]
         if self._wakeups is not None:
-            looking.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
+            beside.append(self._listen(self._wakeups))
         if self._registry.publishers:
-            looking.append(loop.create_task(self._publishing.run(), name="publishing"))
-        tasks += looking
-        if self._draining is not None:
-            drained = self._await_drain(self._draining, looking)
-            tasks.append(loop.create_task(drained, name="draining"))
-        if self._stopping is not None:
-            tasks.append(loop.create_task(self._await_stop(self._stopping), name="stopping"))
-        self._watchdog = Watchdog(
-            loop,
-            renew=self._renew_all if self._renew_outside else None,
-            renew_after=self._options.renew_outside_seconds,
-            running=lambda: [(at.job_id, at.job_type) for at in tuple(self._running.values())],
-        )
+            beside.append(self._publishing.run())
+        if self._options.ends_blocked:
+            beside.append(self._keep_alarm())
+        tasks = [loop.create_task(each) for each in beside]
         # by a timer of its own: the deadline must work while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
             left = self._deadlines.stop_working - self._clock.monotonic()
             deadline = loop.call_later(max(0.0, left), self._deadline_reached)
-        with contained(loop):
-            try:
-                yield
-            finally:
-                self._watchdog.stop()
-                if deadline is not None:
-                    deadline.cancel()
-                await end_tasks(tasks)
-                for attempt in list(self._running.values()):
-                    attempt.stop("lost")
+        try:
+            yield
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+            await end_tasks(tasks)
+            for attempt in list(self._running.values()):
+                attempt.stop("lost")
+
+    async def _keep_alarm(self) -> None:
+        try:
+            while True:
+                self._set_alarm()
+                await asyncio.sleep(self.ALARM_SECONDS)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _set_alarm(self) -> None:
+        """End the process should its event loop be blocked until the first lease is gone.
+
+        The stack of the processor that blocks it is then in the log. Done by a thread of C's: it
+        works while a processor holds Python's lock.
+        """
+        held = [attempt.lease_until for attempt in self._running.values()]
+        if not held:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            left = min(held) - self._clock.monotonic()
+            faulthandler.dump_traceback_later(max(2 * self.ALARM_SECONDS, left), exit=True)
 
     def _deadline_reached(self) -> None:
         self._stop_all()
         self._pulse.set()
-
-    def _give_up_the_rest(self) -> None:
-        """The time is over: what has not ended or could not be settled runs again elsewhere."""
-        left = list(self._running.values())
-        if not left:
-            return
-        self.summary.lost += len(left)
-        self.summary.error = f"the tick's time ran out with {len(left)} job(s) unsettled"
-        logger.error(
-            "Time ran out before every job was settled",
-            extra=self._extra("tick.overtime")
-            | {"job_ids": [attempt.job_id for attempt in left[:20]]},
-        )
 
     async def _listen(self, wakeups: asyncio.Event) -> None:
         while True:
@@ -506,98 +512,39 @@ class Tick:
             try:
                 await self._publishing.once()
             except asyncio.CancelledError:
-                wakeups.set()  # this run has ended or leases no more: the next one looks
+                wakeups.set()  # this run has ended: the next one looks
                 raise
-            self._published()
+            self._look_for_work()
 
-    def _published(self) -> None:
-        """Look for work: there is some, or someone says so."""
-        self._woken = True
+    def _look_for_work(self, is_there: bool = True) -> None:
+        """There may be some: lease, or decide again whether to stay."""
+        self._woken = self._woken or is_there
         self._pulse.set()
 
-    def _maintained(self, moved: bool) -> None:
-        """Maintenance is done: lease what it made ready, and decide whether to stay."""
-        self._woken = self._woken or moved
+    async def _await_stop(self) -> None:
+        await self._worker.stopping.wait()
         self._pulse.set()
-
-    async def _await_stop(self, stopping: asyncio.Event) -> None:
-        await stopping.wait()
-        self._pulse.set()
-
-    async def _await_drain(
-        self, draining: asyncio.Event, looking: Sequence[asyncio.Task[None]]
-    ) -> None:
-        await draining.wait()
-        for task in looking:
-            task.cancel()
-        self._pulse.set()
-
-    def _renew_all(self) -> None:
-        """Called in the watchdog's thread while the loop is blocked."""
-        if self._renew_outside is None:
-            return
-        now = self._clock.monotonic()
-        known = (*tuple(self._running.values()), *tuple(self._settling.values()))
-        held = [attempt for attempt in known if attempt.stop_reason != "lost"]
-        if not held:
-            return
-        items = [ReportItem(job_id=attempt.job_id, fence=attempt.fence) for attempt in held]
-        self._renew_outside(items, self.worker_id, self.tick_id)
-        for attempt in held:
-            attempt.renewed(now)
-
-    async def _look_back(self) -> None:
-        """Lease no more: hand a backlog to extra workers instead of to the next minute."""
-        if not self._extra_workers.can_start or self._lease_requests.due == 0:
-            return
-        if self._lease_requests.unanswered is not None:
-            return  # no time for a queue that is unavailable
-        request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
-        until = self._clock.monotonic() + SIDE_CALL_SECONDS
-        try:
-            response = await self._lease_requests.ask(request, until=until)
-        except QueueUnavailable as error:
-            self._note("Backlog could not be counted", "tick.uncounted", error)
-            return
-        self._lease_requests.due = response.due
-        await self._extra_workers.for_the_rest(response.due, runs=self._runs)
-
-    async def _maybe_fan_out(self) -> None:
-        await self._extra_workers.for_backlog(self._lease_requests.due, runs=self._runs)
 
     async def _report_end(self) -> None:
         """Leave the summary behind, unless the tick found nothing: idle is one query."""
-        self._finish_summary()
+        now = self._clock.monotonic()
+        self.summary.duration_ms = round((now - self._deadlines.start) * 1000, 1)
+        self.summary.due_left = self._leases.due
         if not self.summary.is_worth_reporting:
             return
-        now = self._clock.monotonic()
         # under the id that was last seen with free slots: enqueues count on it for two seconds more
-        call = self._queue.tick_finished(
-            tick_id=self._lease_requests.lease_id,
-            worker_id=self.worker_id,
+        call = self._worker.queue.tick_finished(
+            tick_id=self._leases.lease_id,
+            worker_id=self._worker.worker_id,
             summary=self.summary.as_dict(),
         )
         try:
             await in_time(call, min(now + SIDE_CALL_SECONDS, self._deadlines.end), self._clock)
         except QueueError as error:
-            self._note("Tick's summary was not stored", "tick.goodbye_failed", error)
+            self._warn("Tick's summary was not stored", "tick.goodbye_failed", error)
 
-    def _finish_summary(self) -> None:
-        self.summary.duration_ms = round(
-            (self._clock.monotonic() - self._deadlines.start) * 1000, 1
-        )
-        self.summary.due_left = self._lease_requests.due
-        self.summary.reports = self._reporter.reports
-
-    def _note(self, message: str, event: str, error: QueueError) -> None:
+    def _warn(self, message: str, event: str, error: QueueError) -> None:
         logger.warning(message, extra=self._extra(event) | {"error": str(error)})
 
     def _extra(self, event: str) -> dict[str, Any]:
-        return {"event": event, "worker_id": self.worker_id, "tick_id": self.tick_id}
-
-
-def _known(registry: Registry, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The job types to ask for: only such as this version has processors for."""
-    if wanted is None:
-        return registry.names
-    return tuple(sorted({name for name in wanted if name in registry}))
+        return {"event": event, "worker_id": self._worker.worker_id, "tick_id": self.tick_id}

@@ -10,28 +10,15 @@ import re
 import secrets
 import sys
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
-
-
-def parse(traceparent: str | None) -> tuple[str, str, str] | None:
-    """Trace id, parent id and flags of a valid header, else None."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
-        return None
-    return match[1], match[2], match[3]
 
 
 def child_of(traceparent: str | None) -> str:
     """A new span's header in the same trace; a new trace when there is none."""
-    parsed = parse(traceparent)
-    trace_id, flags = (parsed[0], parsed[2]) if parsed else (secrets.token_hex(16), "00")
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    trace_id, flags = (match[1], match[2]) if match else (secrets.token_hex(16), "00")
     return f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
-
-
-def current_traceparent() -> str | None:
-    """The header of the attempt this code runs for, to send along with HTTP calls."""
-    return _current.get()
 
 
 def trace_headers() -> dict[str, str]:

@@ -11,7 +11,6 @@ from uuid import UUID
 from pydantic import (
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -19,26 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-#: Executions that one job spec may ask for: regions times models.
-MAX_EXECUTIONS = 200
-#: What a spec that names no model is run with: the provider's own choice.
-DEFAULT_MODEL = "default"
+#: Regions that a job spec may name; each is an execution.
+MAX_REGIONS = 50
 
 JobStatus = Literal["created", "queued", "processing", "completed", "failed", "cancelled"]
 ExecutionStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
 
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 2.0 is 2, and neither true nor "2" is a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("must be a whole number")
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError("must be a whole number")
-    return int(value)
-
-
-#: Something beside blanks.
-_VISIBLE = r"[^ \t\n\r]"
+_VISIBLE = r"[^ \t\n\r]"  # something beside blanks
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
 QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=10000, pattern=_VISIBLE)]
 JobspecId = Annotated[
@@ -59,20 +46,16 @@ class Exact(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Open(BaseModel):
-    """A model that keeps the members it does not know as they came."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
 class Row(BaseModel):
     """What others wrote; members that are not named do not matter."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Benchmark(Open):
-    """What is measured."""
+class Benchmark(BaseModel):
+    """What is measured; other members are kept as they came."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: ShortText
 
@@ -80,15 +63,14 @@ class Benchmark(Open):
 class Constraints(Exact):
     """Where a job runs, and what is enough."""
 
-    regions: Annotated[list[Region], Field(min_length=1, max_length=50)] = Field(
+    regions: Annotated[list[Region], Field(min_length=1, max_length=MAX_REGIONS)] = Field(
         description="Each once."
     )
-    min_regions: Annotated[int, Field(ge=1, le=50), BeforeValidator(_whole)] = Field(
-        description="Regions that must succeed; at most as many as there are."
+    min_regions: int = Field(
+        ge=1, le=MAX_REGIONS, strict=True, description="Regions that must succeed."
     )
-    timeout: Annotated[int, Field(ge=1, le=86400), BeforeValidator(_whole)] | None = Field(
-        default=None,
-        description="Seconds that each region has for its answers; 3600 when absent.",
+    timeout: int = Field(
+        default=3600, ge=1, le=86400, strict=True, description="Seconds that each region has."
     )
 
 
@@ -100,12 +82,6 @@ class Question(Exact):
     category: ShortText
 
 
-class ModelRef(Open):
-    """A model by its id; members beside it are sent to the provider as they came."""
-
-    id: ModelId
-
-
 class Asked(Exact):
     """A question as sent to a provider."""
 
@@ -115,7 +91,7 @@ class Asked(Exact):
 
 
 class JobSpec(Exact):
-    """A benchmark: questions put to models in regions."""
+    """A benchmark: questions put to providers in regions."""
 
     jobspec_id: JobspecId
     version: Version | Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -124,32 +100,19 @@ class JobSpec(Exact):
     questions: Annotated[list[QuestionText | Question], Field(min_length=1, max_length=500)] = (
         Field(description="A string is given the id q1, q2, … by its place.")
     )
-    models: Annotated[list[ModelId | ModelRef], Field(min_length=1, max_length=20)] | None = Field(
-        default=None, description="Each once; the provider's own choice when absent."
-    )
     metadata: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        regions, models = self.constraints.regions, self.model_ids
+        regions = self.constraints.regions
         ids = [question.question_id for question in self.asked]
         if len(set(regions)) < len(regions):
             raise ValueError("constraints.regions must name each region once")
         if self.constraints.min_regions > len(regions):
             raise ValueError("constraints.min_regions must be at most the number of regions")
-        if len(set(models)) < len(models):
-            raise ValueError("models must name each model once")
         if len(set(ids)) < len(ids):
             raise ValueError("questions must have different ids")
-        if len(regions) * len(models) > MAX_EXECUTIONS:
-            raise ValueError(f"regions times models must be at most {MAX_EXECUTIONS}")
         return self
-
-    @property
-    def model_ids(self) -> list[str]:
-        """The models by their ids; the default one where none is named."""
-        named = self.models or [DEFAULT_MODEL]
-        return [model if isinstance(model, str) else model.id for model in named]
 
     @property
     def asked(self) -> list[Asked]:
@@ -177,7 +140,6 @@ class ExecutionMessage(Exact):
     job_id: UUID
     execution_id: UUID
     region: Region
-    model: ModelId
 
 
 class Response(Exact):
@@ -252,7 +214,7 @@ class Closing(Signed):
     format: Literal["minutehand-beacon-closing/2"]
     status: Literal["completed", "failed"]
     error: str | None
-    reached: list[Region] = Field(description="Regions in which every model answered.")
+    reached: list[Region] = Field(description="Regions that answered.")
     executions: int = Field(description="How many were asked for.")
     receipts: int = Field(description="How many of them have a receipt.")
 
@@ -262,7 +224,7 @@ class Bundle(Exact):
 
     format: Literal["minutehand-beacon-bundle/2"] = "minutehand-beacon-bundle/2"
     jobspec: dict[str, Any]
-    receipts: Annotated[list[dict[str, Any]], Field(max_length=MAX_EXECUTIONS)]
+    receipts: Annotated[list[dict[str, Any]], Field(max_length=MAX_REGIONS)]
     closing: dict[str, Any] | None = Field(description="Null while the job has not ended.")
 
 
@@ -282,23 +244,16 @@ class ExecutionRow(Row):
 
     id: UUID
     region: str
-    model: str
     status: ExecutionStatus = "pending"
     receipt: dict[str, Any] | None = None
 
 
-class StartedJob(Row):
-    """What a leased `beacon_job` works on; `job` is None when it is gone."""
+class Started(Row):
+    """What a leased job works on: all executions, or the one it is; None where it is gone."""
 
     job: JobRow | None
-    executions: list[ExecutionRow] = Field(default_factory=list)
-
-
-class StartedExecution(Row):
-    """What a leased `beacon_execution` works on; None where it is gone."""
-
-    execution: ExecutionRow | None
-    job: JobRow | None = None
+    executions: list[ExecutionRow] = []
+    execution: ExecutionRow | None = None
 
 
 class Ended(Row):
@@ -319,17 +274,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "closing": Closing,
     "bundle": Bundle,
     "job-message": JobMessage,
-    "execution-message": ExecutionMessage,
 }
-
-
-def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a contract; KeyError where none has this name."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"/api/v1/schemas/{name}",
-        **SCHEMAS[name].model_json_schema(),
-    }
 
 
 def first_problem(error: ValidationError, whole: str = "the document") -> str:

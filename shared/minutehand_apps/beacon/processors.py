@@ -21,8 +21,6 @@ from minutehand_apps.beacon.provider_client import AtProvider
 from minutehand_apps.beacon.receipts import receipt_of, signature_problem, stated_of
 from minutehand_apps.beacon.services import Beacon
 
-#: Seconds that each region has for its answers, where the spec says nothing.
-TIMEOUT_SECONDS = 3600
 #: Longest call of a provider, however lively its answer drips.
 CALL_SECONDS = 10.0
 
@@ -34,20 +32,15 @@ class Processors:
         self._app = app
 
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Run every region and model as a child job, then end by what was reached."""
+        """Run every region as a child job, then end by what was reached."""
         store = self._app.store
         started = await store.start(job.id, job.fence)
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")
         ctx.progress(5, "executing", f"{len(started.executions)} executions")
+        told = {"version": 1, "job_id": str(started.job.id)}
         children = [
-            {
-                "version": 1,
-                "job_id": str(started.job.id),
-                "execution_id": str(each.id),
-                "region": each.region,
-                "model": each.model,
-            }
+            {**told, "execution_id": str(each.id), "region": each.region}
             for each in started.executions
         ]
         options = EnqueueOptions(priority=job.priority, session_id=job.session_id)
@@ -69,7 +62,7 @@ class Processors:
 
     async def execution(self, job: Job[ExecutionMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Put the questions to a provider of the region, and sign what it gave, once."""
-        started = await self._app.store.start_execution(job.id, job.fence)
+        started = await self._app.store.start(job.id, job.fence, "beacon_start_execution")
         execution = started.execution
         if execution is None or started.job is None:
             return Fail(f"Execution not found: {job.payload.execution_id}")
@@ -87,7 +80,7 @@ class Processors:
             gave = await ctx.remote(
                 execution.region,
                 [AtProvider(self._app.providers, each, execution, spec) for each in providers],
-                within=spec.constraints.timeout or TIMEOUT_SECONDS,
+                within=spec.constraints.timeout,
                 call_seconds=CALL_SECONDS,
             )
             signed = await self._app.signer.sign(receipt_of(started.job, execution, gave))

@@ -11,20 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from minutehand.queue.foreign import NoAnswer, connect, exchange
 from minutehand.queue.lean_httpx import httpx
 from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand_apps.beacon.models import (
-    DEFAULT_MODEL,
+    Asked,
     ExecutionRow,
     JobSpec,
     ModelId,
+    Output,
+    OutputData,
+    Response,
     Row,
     first_problem,
 )
-from minutehand_apps.beacon.responses import OutputRejected, read_output
 from minutehand_apps.beacon.settings import Provider
 
 #: Seconds of silence until one call of a provider counts as failed; twice that for all of it.
@@ -44,7 +46,7 @@ class Task(Row):
 
 
 class Result(Row):
-    """What a provider gave; `data` is read by `responses`."""
+    """What a provider gave; `data` is read by `read_output`."""
 
     task_id: TaskId
     execution_id: str
@@ -78,14 +80,11 @@ class AtProvider:
     async def submit(self, *, left: float) -> str:
         """Have it begin; the same execution again is the same task."""
         execution, spec = self.execution, self.spec
-        model = next((m for m in spec.models or [] if _id_of(m) == execution.model), None)
         body = {
             "execution_id": str(execution.id),
             "jobspec_id": spec.jobspec_id,
             "jobspec_version": str(spec.version),
             "region": execution.region,
-            "model": execution.model,
-            "model_options": dict(model.model_extra or {}) if isinstance(model, BaseModel) else {},
             "benchmark": spec.benchmark.model_dump(mode="json"),
             "questions": [each.model_dump(exclude_none=True) for each in spec.asked],
             "timeout_seconds": round(left, 1),
@@ -108,11 +107,9 @@ class AtProvider:
             raise RemoteFailed(f"{name} gave the result of another execution")
         if result.region != asked.region:
             raise RemoteFailed(f"{name} ran in region {result.region[:63]!r}, not {asked.region!r}")
-        if asked.model not in {result.model, DEFAULT_MODEL}:
-            raise RemoteFailed(f"{name} ran {result.model!r}, not {asked.model!r}")
         try:
             output = read_output(result.data, self.spec)
-        except OutputRejected as error:
+        except ValueError as error:
             raise RemoteFailed(f"{name}: {error}") from error
         return {
             "provider": name,
@@ -150,5 +147,54 @@ class AtProvider:
         return told
 
 
-def _id_of(model: Any) -> str:
-    return model if isinstance(model, str) else str(model.id)
+def read_output(data: Any, spec: JobSpec) -> Output:
+    """Read a provider's `data`: `{responses: […]}`, or the same once more inside a `data`.
+
+    Raises:
+        ValueError: The answers are not one per question of `spec`, each with a text.
+    """
+    if isinstance(data, dict) and "responses" not in data and isinstance(data.get("data"), dict):
+        data = data["data"]
+    answers = data.get("responses") if isinstance(data, dict) else None
+    if not isinstance(answers, list):
+        raise ValueError("data.responses must be a list of answers")
+    by_id: dict[str, dict[str, Any]] = {}
+    for place, answer in enumerate(answers):
+        if not isinstance(answer, dict) or not isinstance(answer.get("question_id"), str):
+            raise ValueError(f"responses[{place}] must be an object with a question_id")
+        if answer["question_id"] in by_id:
+            raise ValueError(f"question {_short(answer['question_id'])} is answered twice")
+        by_id[answer["question_id"]] = answer
+    asked = spec.asked
+    for each in asked:
+        if each.question_id not in by_id:
+            raise ValueError(f"no answer to question {_short(each.question_id)}")
+    if extra := sorted(by_id.keys() - {each.question_id for each in asked}):
+        raise ValueError(f"an answer to a question that was not asked: {_short(extra[0])}")
+    responses = [_response(each, by_id[each.question_id]) for each in asked]
+    return Output(data=OutputData(responses=responses))
+
+
+def _response(asked: Asked, answer: dict[str, Any]) -> Response:
+    text = answer.get("response")
+    name = _short(asked.question_id)
+    if not isinstance(text, str) or not text.strip(" \t\n\r"):
+        raise ValueError(f"the answer to question {name} is empty")
+    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError(f"the answer to question {name} is not UTF-8 text")
+    if answer.get("question", asked.question) != asked.question:
+        raise ValueError(f"question {name} was answered with another text")
+    duration = answer.get("duration_ms")
+    if isinstance(duration, float) and duration == duration and abs(duration) < 1e9:
+        duration = round(duration)
+    try:
+        return Response.model_validate(
+            {**asked.model_dump(), "response": text, "duration_ms": duration}
+        )
+    except ValidationError as error:
+        raise ValueError(f"the answer to question {name}: {first_problem(error)}") from error
+
+
+def _short(text: str) -> str:
+    """Quote an id that a stranger wrote."""
+    return repr(text if len(text) <= 60 else text[:59] + "…")

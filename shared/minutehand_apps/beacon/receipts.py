@@ -9,7 +9,7 @@ import base64
 import hashlib
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
-from minutehand.aws.sealing import SealBroken, Sealer, make_sealer, row_context
+from minutehand.aws.sealing import SealBroken, make_sealer, row_context
 from minutehand.config import Settings
 from minutehand.queue.errors import ProcessorError
 from minutehand_apps.beacon.models import (
@@ -75,12 +75,9 @@ def thumbprint(x: str) -> str:
 class Signer:
     """Signs receipts by the app's key, which the first worker that needs it makes."""
 
-    def __init__(
-        self, settings: Settings, store: WorkerStore, *, sealer: Sealer | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, store: WorkerStore) -> None:
         self._settings = settings
         self._store = store
-        self._sealer = sealer
         self._key: Ed25519PrivateKey | None = None
         self.public: Keys = {}
 
@@ -105,7 +102,7 @@ class Signer:
         """Open the key that signs; where there is none, make it."""
         if self._key is not None:
             return self._key
-        sealer = self._sealer or make_sealer(self._settings)
+        sealer = make_sealer(self._settings)
         stored = await self._store.signing_key()
         if stored is None:
             made = Ed25519PrivateKey.generate()
@@ -177,7 +174,7 @@ def read_keys(value: Any) -> dict[str, str]:
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list):
         raise Unreadable("this is not a JSON Web Key Set: `keys` is missing")
-    found = {}
+    found: dict[str, str] = {}
     for key in listed:
         if isinstance(key, dict) and key.get("crv") == "Ed25519":
             x, kid = str(key.get("x")), str(key.get("kid"))
@@ -204,32 +201,24 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
-        return {
-            "verdict": self.verdict,
-            "passed": self.passed,
-            "problems": self.problems,
-            "unchecked": self.unchecked,
-        }
+        return {"verdict": self.verdict, **asdict(self)}
 
 
-def verify(given: Any, keys: Keys | None) -> Report:
+def verify(given: Any, keys: Keys) -> Report:
     """Verify a bundle, or a single receipt, by public keys from a source that is trusted.
 
     Raises:
         Unreadable: It is neither.
     """
     report = Report()
-    if keys is None:
-        report.unchecked.append("signatures: give the signer's public keys with --keys")
     if isinstance(given, dict) and "signature" in given:
         _check(report, given, keys)
         return report
     try:
         bundle = Bundle.model_validate(given)
     except ValidationError as error:
-        raise Unreadable(
-            f"this is neither a bundle nor a receipt: {first_problem(error)}"
-        ) from error
+        told = f"this is neither a bundle nor a receipt: {first_problem(error)}"
+        raise Unreadable(told) from error
     read = [_check(report, each, keys, bundle.jobspec) for each in bundle.receipts]
     receipts = [each for each in read if isinstance(each, Receipt)]
     if bundle.closing is None:
@@ -241,29 +230,26 @@ def verify(given: Any, keys: Keys | None) -> Report:
         return report
     if any(each.job_id != closing.job_id for each in receipts):
         report.problems.append("closing: a receipt is of another job")
-    if len({each.execution_id for each in receipts}) != closing.receipts:
-        report.problems.append(
-            f"closing: the job has {closing.receipts} receipts, "
-            f"and {len({each.execution_id for each in receipts})} are here"
-        )
+    here = len({each.execution_id for each in receipts})
+    if here != closing.receipts:
+        told = f"the job has {closing.receipts} receipts, and {here} are here"
+        report.problems.append(f"closing: {told}")
     return report
 
 
 def _check(
-    report: Report, document: Any, keys: Keys | None, spec: Mapping[str, Any] | None = None
+    report: Report, document: Any, keys: Keys, spec: Mapping[str, Any] | None = None
 ) -> Signed | None:
     """Check one receipt's form, signature and hashes; None where it cannot be read."""
-    closes = isinstance(document, dict) and str(document.get("format", "")).startswith(
-        "minutehand-beacon-closing/"
-    )
+    closes = isinstance(document, dict) and "reached" in document
     try:
         read: Signed = (Closing if closes else Receipt).model_validate(document)
     except (ValidationError, RecursionError) as error:
         text = first_problem(error) if isinstance(error, ValidationError) else "nested too deep"
         report.problems.append(f"receipt: {text}")
         return None
-    name = f"{read.region} · {read.model}" if isinstance(read, Receipt) else "closing"
-    problem = None if keys is None else signature_problem(document, keys)
+    name = read.region if isinstance(read, Receipt) else "closing"
+    problem = signature_problem(document, keys)
     if isinstance(read, Receipt) and digest_of(document["output"]) != read.hashes.output:
         problem = problem or "the output is not the one signed for"
     if spec is not None:

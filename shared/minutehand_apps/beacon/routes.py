@@ -6,7 +6,6 @@ decided there, and a row of others is a missing one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -17,7 +16,6 @@ from pydantic import AwareDatetime, BaseModel, Field
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.auth import SignedIn
 from minutehand.web.errors import ApiError, FieldProblem, not_found, validation_failed
-from minutehand.web.paging import decode, encode
 from minutehand.web.services import Provided, Services
 from minutehand_apps.beacon.models import (
     SCHEMAS,
@@ -28,14 +26,12 @@ from minutehand_apps.beacon.models import (
     JobStatus,
     Output,
     Receipt,
-    schema_of,
 )
 from minutehand_apps.beacon.receipts import canonical, read_keys, signature_problem
 from minutehand_apps.beacon.services import Beacon
 
-KEYS_MAX_AGE_SECONDS = 300
 Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[str | None, Query(max_length=500, description="The `next` of the page before.")]
+Cursor = Annotated[UUID | None, Query(description="The `next` of the page before.")]
 WorkspaceFilter = Annotated[
     UUID | None,
     Query(description="One of the caller's workspaces; may be omitted by members of one."),
@@ -71,7 +67,7 @@ class Execution(BaseModel):
     job_id: UUID
     jobspec_id: str
     region: str
-    model: str
+    model: str | None
     provider: str | None
     status: ExecutionStatus
     error: str | None
@@ -86,7 +82,7 @@ class ExecutionPage(BaseModel):
     """Executions, newest first."""
 
     executions: list[Execution]
-    next: str | None = NEXT
+    next: UUID | None = NEXT
 
 
 class ListedJob(BaseModel):
@@ -119,7 +115,7 @@ class JobPage(BaseModel):
     """Jobs, newest first."""
 
     jobs: list[ListedJob]
-    next: str | None = NEXT
+    next: UUID | None = NEXT
 
 
 class Redrive(Exact):
@@ -161,7 +157,6 @@ def router(services: Services) -> APIRouter:
     add("/jobs/{id}/bundle", app.get_bundle, methods=["GET"])
     add("/jobs/{id}/cancel", app.cancel, methods=["POST"])
     add("/executions", app.list_executions, methods=["GET"], response_model_exclude_unset=True)
-    add("/executions/{id}", app.get_execution, methods=["GET"], response_model_exclude_unset=True)
     add(
         "/executions/{id}/receipt",
         app.get_receipt,
@@ -170,7 +165,6 @@ def router(services: Services) -> APIRouter:
     )
     add("/keys", app.get_keys, methods=["GET"], response_model=KeySet)
     add("/outbox/redrive", app.redrive, methods=["POST"])
-    add("/schemas", app.list_schemas, methods=["GET"])
     add("/schemas/{name}", app.get_schema, methods=["GET"])
     return routes
 
@@ -192,10 +186,9 @@ class Routes:
             mode="json", exclude={"workspace_id", "priority"}, exclude_unset=True
         )
         try:
-            canonical(spec)
+            canonical(spec)  # receipts hash it
         except ValueError as error:
-            problem = f"must have a canonical form, since receipts hash it: {error}"
-            raise validation_failed([FieldProblem(field="body", problem=problem)]) from error
+            raise validation_failed([FieldProblem(field="body", problem=str(error))]) from error
         answer = await self._app.acting_as(caller.token).call(
             "beacon_submit", spec=spec, workspace_id=body.workspace_id, priority=body.priority
         )
@@ -221,9 +214,7 @@ class Routes:
             "beacon_job_states",
             ListedJob,
             {"jobspec_id": jobspec_id, "status": status},
-            workspace_id=workspace_id,
-            cursor=cursor,
-            limit=limit,
+            (workspace_id, cursor, limit),
         )
         return JobPage(jobs=rows, next=more)
 
@@ -246,15 +237,13 @@ class Routes:
         """A job's spec and receipts, to be verified without asking anyone."""
         functions = self._app.acting_as(caller.token)
         job = await find_job(functions, id, workspace_id)
-        of_job = ("job_id", f"eq.{job['id']}")
-        rows = await functions.select(
-            "beacon_executions", ("select", "receipt"), of_job, ("order", "id.asc")
-        )
-        [stored] = await functions.select(
-            "beacon_jobs", ("select", "closing"), ("id", f"eq.{job['id']}")
-        )
-        receipts = [row["receipt"] for row in rows if row["receipt"] is not None]
-        closing = stored["closing"]
+        of, select = f"eq.{job['id']}", functions.select
+        receipts = [
+            row["receipt"]
+            for row in await select("beacon_executions", ("job_id", of), ("order", "id.asc"))
+            if row["receipt"] is not None
+        ]
+        closing = (await select("beacon_jobs", ("select", "closing"), ("id", of)))[0]["closing"]
         await self._check(*receipts, *([closing] if closing else []))
         return Bundle(jobspec=job["spec"], receipts=receipts, closing=closing)
 
@@ -282,26 +271,10 @@ class Routes:
             self._app.acting_as(caller.token),
             "beacon_execution_states",
             Execution,
-            {
-                "job_id": None if job_id is None else str(job_id),
-                "jobspec_id": jobspec_id,
-                "region": region,
-                "status": status,
-            },
-            workspace_id=workspace_id,
-            cursor=cursor,
-            limit=limit,
+            {"job_id": job_id, "jobspec_id": jobspec_id, "region": region, "status": status},
+            (workspace_id, cursor, limit),
         )
         return ExecutionPage(executions=rows, next=more)
-
-    async def get_execution(self, id: UUID, caller: SignedIn) -> Execution:
-        """One execution with its answers."""
-        rows = await self._app.acting_as(caller.token).select(
-            "beacon_execution_states", ("id", f"eq.{id}")
-        )
-        if not rows:
-            raise not_found("execution")
-        return Execution.model_validate(rows[0])
 
     async def get_receipt(self, id: UUID, caller: SignedIn) -> JSONResponse:
         """The signed receipt of an execution; 404 while there is none."""
@@ -322,10 +295,7 @@ class Routes:
 
     async def get_keys(self) -> Response:
         """The public key that verifies receipts; needs no token."""
-        return JSONResponse(
-            await self._app.keys(),
-            headers={"Cache-Control": f"public, max-age={KEYS_MAX_AGE_SECONDS}"},
-        )
+        return JSONResponse(await self._app.keys(), headers={"Cache-Control": "max-age=300"})
 
     async def redrive(self, body: Redrive, caller: SignedIn, services: Provided) -> Redriven:
         """Publish dead letters again; their jobs become `created` again."""
@@ -336,15 +306,11 @@ class Routes:
             await services.waker.wake()
         return Redriven(count=answer["count"])
 
-    async def list_schemas(self) -> dict[str, str]:
-        """The published JSON Schemas by name, each with its URL."""
-        return {name: f"/api/v1/schemas/{name}" for name in SCHEMAS}
-
     async def get_schema(self, name: Annotated[str, Path(max_length=100)]) -> dict[str, Any]:
-        """One JSON Schema (2020-12)."""
+        """One JSON Schema (2020-12): jobspec, output, receipt, closing, bundle, job-message."""
         if name not in SCHEMAS:
             raise not_found("schema")
-        return schema_of(name)
+        return SCHEMAS[name].model_json_schema()
 
 
 async def find_job(
@@ -369,25 +335,26 @@ async def page(
     functions: CallerFunctions,
     table: str,
     row: type[R],
-    filters: dict[str, str | None],
-    *,
-    workspace_id: UUID | None,
-    cursor: str | None,
-    limit: int,
-) -> tuple[list[R], str | None]:
+    filters: dict[str, object],
+    asked: tuple[UUID | None, UUID | None, int],
+) -> tuple[list[R], UUID | None]:
     """Read a page of rows, newest first by id, and the cursor of the next one."""
+    workspace_id, cursor, limit = asked
     params: list[tuple[str, str]] = [
         ("select", ",".join(name for name in row.model_fields if name != "output")),
         ("workspace_id", f"eq.{await functions.workspace(workspace_id)}"),
-        *((name, f"eq.{quoted(value)}") for name, value in filters.items() if value is not None),
+        *(
+            (name, f"eq.{quoted(str(value))}")
+            for name, value in filters.items()
+            if value is not None
+        ),
         ("order", "id.desc"),
         ("limit", str(limit + 1)),
     ]
     if cursor is not None:
-        (last,) = decode(cursor, UUID)
-        params.append(("id", f"lt.{last}"))
-    rows: Sequence[dict[str, Any]] = await functions.select(table, *params)
-    more = encode(rows[limit - 1]["id"]) if len(rows) > limit else None
+        params.append(("id", f"lt.{cursor}"))
+    rows = await functions.select(table, *params)
+    more = UUID(rows[limit - 1]["id"]) if len(rows) > limit else None
     return [row.model_validate(each) for each in rows[:limit]], more
 
 

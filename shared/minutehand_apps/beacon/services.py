@@ -8,9 +8,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from minutehand.aws.sealing import Sealer
-from minutehand.clock import Clock
-from minutehand.config import Settings
 from minutehand.queue.dependencies import Dependencies
 from minutehand.queue.lean_httpx import httpx
 from minutehand_apps.beacon.provider_client import connections
@@ -21,12 +18,6 @@ from minutehand_apps.beacon.store import WorkerStore
 
 class Beacon(Dependencies):
     """Dependencies of one process."""
-
-    def __init__(
-        self, settings: Settings, *, sealer: Sealer | None = None, clock: Clock | None = None
-    ) -> None:
-        super().__init__(settings, clock=clock)
-        self._given_sealer = sealer
 
     @cached_property
     def store(self) -> WorkerStore:
@@ -46,7 +37,7 @@ class Beacon(Dependencies):
     @cached_property
     def signer(self) -> Signer:
         """Signs receipts."""
-        return Signer(self.settings, self.store, sealer=self._given_sealer)
+        return Signer(self.settings, self.store)
 
     async def keys(self) -> dict[str, Any]:
         """Read the public key, as a JWK set; anyone may."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from minutehand.config import ConfigurationError, read_text
 from minutehand_apps.beacon.models import Region, ShortText
@@ -23,21 +23,10 @@ class Provider(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ShortText
-    url: str
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^ ]*[^ /]$")]
     regions: tuple[Region | str, ...] = Field(min_length=1)
     #: Sent as a bearer token; unset: none is.
     token: str | None = Field(default=None, repr=False)
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        if not url.startswith(("https://", "http://")):
-            raise ValueError("must be an http(s) URL")
-        return url.rstrip("/")
-
-    def serves(self, region: str) -> bool:
-        """Whether the provider answers in `region`."""
-        return region in self.regions or ANY_REGION in self.regions
 
 
 class BeaconSettings(BaseModel):
@@ -59,16 +48,15 @@ class BeaconSettings(BaseModel):
             return cls()
         try:
             found = cls.model_validate({"providers": json.loads(text)})
-        except (ValueError, ValidationError) as error:
+        except ValueError as error:
             raise ConfigurationError(
                 VARIABLE, f"must be a list of providers: {error}", EXAMPLE
             ) from error
-        names = [provider.name for provider in found.providers]
-        if len(set(names)) < len(names):
+        if len({each.name for each in found.providers}) < len(found.providers):
             raise ConfigurationError(VARIABLE, "must give each provider a name of its own", EXAMPLE)
         return found
 
     def serving(self, region: str) -> list[Provider]:
         """The providers of a region: those that name it first, then those of any region."""
-        able = [provider for provider in self.providers if provider.serves(region)]
-        return sorted(able, key=lambda provider: region not in provider.regions)
+        able = [each for each in self.providers if {region, ANY_REGION} & set(each.regions)]
+        return sorted(able, key=lambda each: region not in each.regions)

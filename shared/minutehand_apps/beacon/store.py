@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minutehand.queue.functions import FunctionStore
-from minutehand_apps.beacon.models import Ended, StartedExecution, StartedJob
+from minutehand_apps.beacon.models import Ended, Started
 
 
 class WorkerStore(FunctionStore):
@@ -28,11 +28,9 @@ class WorkerStore(FunctionStore):
         """End jobs that ended in the queue without their processor; returns how many."""
         return int((await self._functions.call("beacon_reconcile", {}, attempts=1))["ended"])
 
-    async def start(self, job_id: str, fence: int) -> StartedJob:
-        """Start the job of a leased `beacon_job`."""
-        return StartedJob.model_validate(
-            await self._functions.call_held("beacon_start", job_id, fence)
-        )
+    async def start(self, job_id: str, fence: int, what: str = "beacon_start") -> Started:
+        """Start the job of a leased `beacon_job`, or as `beacon_start_execution` an execution."""
+        return Started.model_validate(await self._functions.call_held(what, job_id, fence))
 
     async def finish(
         self, job_id: str, fence: int, closing: Mapping[str, Any] | None = None
@@ -41,12 +39,6 @@ class WorkerStore(FunctionStore):
         more = {} if closing is None else {"closing": dict(closing)}
         return Ended.model_validate(
             await self._functions.call_held("beacon_finish", job_id, fence, **more)
-        )
-
-    async def start_execution(self, job_id: str, fence: int) -> StartedExecution:
-        """Start the execution of a leased `beacon_execution`."""
-        return StartedExecution.model_validate(
-            await self._functions.call_held("beacon_start_execution", job_id, fence)
         )
 
     async def issue(self, job_id: str, fence: int, receipt: Mapping[str, Any]) -> dict[str, Any]:

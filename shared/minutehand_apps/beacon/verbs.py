@@ -17,14 +17,7 @@ from rich.text import Text
 from minutehand import strict_json
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.inputs import parse_object, read_text
-from minutehand.terminal.options import (
-    EnvFile,
-    Json,
-    Token,
-    connected,
-    verb,
-    workspace_verb,
-)
+from minutehand.terminal.options import EnvFile, Json, Token, connected, verb, workspace_verb
 from minutehand.terminal.output import Output, joined
 
 app = typer.Typer(
@@ -67,16 +60,13 @@ def verify(
     output = Output(as_json=as_json)
     is_file = source == "-" or Path(source).exists()
     try:
-        if is_file and keys is not None:
-            given, known = read_text(source), read_text(keys)
-        else:
+        given = strict_json.loads(read_text(source)) if is_file else None
+        known = strict_json.loads(read_text(keys)) if keys is not None else None
+        if given is None or known is None:
             with connected(env_file, token, None) as connection:
-                given = read_text(source) if is_file else json.dumps(_bundle(connection, source))
-                known = json.dumps(connection.get("/api/v1/keys")) if keys is None else ""
-                known = known or read_text(str(keys))
-        report = receipts.verify(
-            strict_json.loads(given), receipts.read_keys(strict_json.loads(known))
-        )
+                given = given or _bundle(connection, source)
+                known = known or connection.get("/api/v1/keys")
+        report = receipts.verify(given, receipts.read_keys(known))
     except (CommandFailed, receipts.Unreadable, ValueError) as failed:
         output.failure(str(failed), code="unreadable", fix=getattr(failed, "fix", None))
         raise typer.Exit(2) from failed
@@ -120,7 +110,7 @@ def show(output: Output, connection: Connection, job: JobId) -> None:
         f"reached {joined(found['reached']) or 'none yet'}"
     )
     for each in found["executions"]:
-        line = Text(f"{each['region']} · {each['model']} · ", style="bold")
+        line = Text(f"{each['region']}: ", style="bold")
         line.append(f"{each['status']} {each['provider'] or ''} {each['error'] or ''}".strip())
         output.text(line, lines=False)
         for answer in (each["output"] or {"data": {"responses": []}})["data"]["responses"]:
@@ -139,19 +129,6 @@ def export(output: Output, connection: Connection, job: JobId, *, out: Out = Non
 def show_keys(output: Output, connection: Connection, *, out: Out = None) -> None:
     """Write the public key that verifies receipts (JWK set)."""
     _write(output, connection.get("/api/v1/keys"), out)
-
-
-@app.command()
-@workspace_verb
-def retry(
-    output: Output,
-    connection: Connection,
-    ids: Annotated[list[str] | None, typer.Argument(help="Jobs; all if none.")] = None,
-) -> None:
-    """Publish messages of the outbox again that could not be queued."""
-    body = {"workspace_id": connection.workspace, "ids": ids or None}
-    done = connection.call("POST", "/api/v1/outbox/redrive", json=body)
-    output.value(done, text=f"{done['count']} messages are pending again")
 
 
 def _bundle(connection: Connection, job: str) -> Any:

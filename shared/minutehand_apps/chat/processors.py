@@ -93,7 +93,7 @@ class _Run:
 
     def _marked(self, text: str) -> str:
         """Say where a result comes from; the script says it in each of its texts."""
-        return text if self._app.model is None else f"{text}\n\n{BY_MODEL}"
+        return text if self._app.model.offline else f"{text}\n\n{BY_MODEL}"
 
     async def _question(self, decision: Decision) -> str | None:
         """Put the question whose answer changes the result; any words answer it."""
@@ -116,7 +116,7 @@ class _Run:
 
     async def _stage(self, percentage: float, stage: str, message: str) -> None:
         self._ctx.progress(percentage, stage, message)
-        if self._app.model is None and percentage < 100:
+        if self._app.model.offline and percentage < 100:
             await asyncio.sleep(self._app.pace_seconds)
 
     async def ask(self, prompt: Prompt, shape: type[S], by_script: Callable[[], S]) -> S:
@@ -124,11 +124,11 @@ class _Run:
         model = self._app.model
 
         async def run() -> S:
-            if model is None:
+            if model.offline:
                 return by_script()
             return await ask_for(self._ctx, model, prompt, shape)
 
-        return await self._ctx.step(prompt.name, run, returns=shape)
+        return shape.model_validate(await self._ctx.step(prompt.name, run))
 
     async def say(self, kind: Any, content: str, **more: Any) -> None:
         """Say something in the session, once."""

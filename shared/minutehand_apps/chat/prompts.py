@@ -68,7 +68,7 @@ def _given(text: str, decision: Decision, answer: str | None) -> list[Material]:
 
 def _points(points: Sequence[str]) -> list[Material]:
     listed = "\n".join(points)
-    return [Material("What is known", listed, derived=True)] if listed else []
+    return [Material("What is known", listed)] if listed else []
 
 
 def _before(history: Sequence[Said]) -> list[Material]:

@@ -11,7 +11,7 @@ import secrets
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,8 +21,7 @@ from minutehand.web.caller import token_of
 from minutehand.web.errors import ApiError, invalid_argument, not_found
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, EventStream
-from minutehand.web.streams import BUFFERED_SECONDS, Opening, asked_at, buffered_pace
+from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer, asked_at
 from minutehand_apps.chat.models import Page
 from minutehand_apps.chat.page import render
 from minutehand_apps.chat.services import Chat
@@ -197,19 +196,15 @@ async def events(
     services: Provided,
     named: Session,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=4096)] = None,
-) -> EventStream:
+) -> Response:
     """A session's events from the first, unnamed, `connected` first; `Last-Event-ID` resumes."""
-    began_at = asked_at(request, services.clock)
     feed = SessionFeed(
         named,
         (await _provided(services)).streaming_to(token_of(caller)),
         after=last_event_id,
-        reads=services.hub.reads,
-        circle=str(caller.user_id) if caller is not None else "guests",
+        now=services.clock.now(),
     )
-    async with Opening(request, services, caller, guest=feed.topic) as opening:
-        first = await opening.read(feed.open(services.clock.now()))
-        return opening.stream(feed, first, began_at=began_at, pace=buffered_pace(services))
+    return await answer(request, services, caller, feed, wait=BUFFERED_SECONDS)
 
 
 @routes.post("/api/async-cancel")

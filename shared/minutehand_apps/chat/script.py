@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from minutehand.ai.engines import SAMPLE
 from minutehand_apps.chat.models import Decision, Figure, Findings, Page, Section
 
-SAMPLE: Final = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
 QUESTION: Final = "What color scheme would you like for the dashboard?"
 COLOURS: Final = {
     "blue": "#1d4ed8",

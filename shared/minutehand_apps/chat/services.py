@@ -38,10 +38,8 @@ class Chat(Dependencies):
         return WorkerStore(self.settings)
 
     @cached_property
-    def model(self) -> LanguageModel | None:
-        """Decides and writes; None where none is configured, and the script does."""
-        if self.settings.language_model_url is None:
-            return None
+    def model(self) -> LanguageModel:
+        """Decides and writes; the script does, where it is offline."""
         from minutehand.ai.engines import make_language_model
 
         return make_language_model(self.settings)

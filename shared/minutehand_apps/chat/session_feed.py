@@ -13,9 +13,7 @@ from typing import Any, Final
 
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.errors import invalid_argument
-from minutehand.web.feeds import SharedFeed
-from minutehand.web.shared_reads import SharedReads
-from minutehand.web.sse import Batch, UnnamedLine
+from minutehand.web.sse import Batch, Line
 
 _TYPES: Final = {
     "job.leased": "work_started",
@@ -56,48 +54,29 @@ class Cursor:
         return f"{self.done};{pairs}" if pairs else str(self.done)
 
 
-class SessionFeed(SharedFeed):
+class SessionFeed:
     """The events of a session's work; none before there is such a session, or for another's."""
 
     def __init__(
-        self,
-        session_id: str,
-        functions: CallerFunctions,
-        *,
-        after: str | None,
-        reads: SharedReads,
-        circle: str,
+        self, session_id: str, functions: CallerFunctions, *, after: str | None, now: datetime
     ) -> None:
-        super().__init__(f"session:{session_id}", reads=reads, circle=circle)
+        self.subject = f"session:{session_id}"
         self._session_id = session_id
         self._functions = functions
         self._cursor = Cursor(after)
+        self._greeting = [self._line("connected", None, now, {})]
 
-    async def open(self, now: datetime) -> Batch:
-        """The first read, with `connected` before all else."""
-        connected = self._line("connected", None, now, {})
-        batch = await self.read()
-        return Batch([connected, *batch.lines], more=batch.more)
-
-    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
-        """Events after the last ones read."""
+    async def read(self) -> Batch:
+        """Events after the last ones read; the first time with `connected` before all else."""
         cursor = self._cursor
-        place = str(cursor)
-        found = await self.shared(
-            place,
-            lambda: self._functions.call(
-                "chat_events", session_id=self._session_id, done=cursor.done, seen=cursor.seen
-            ),
-            since,
+        found = await self._functions.call(
+            "chat_events", session_id=self._session_id, done=cursor.done, seen=cursor.seen
         )
         lines = [line for event in found["events"] if (line := self._read(event)) is not None]
-        return Batch(lines, more=len(found["events"]) == 200)
+        greeting, self._greeting = self._greeting, []
+        return Batch([*greeting, *lines], more=len(found["events"]) == 200)
 
-    async def check(self) -> Batch:
-        """Nothing: a session that is quiet may be continued."""
-        return Batch()
-
-    def _read(self, event: Mapping[str, Any]) -> UnnamedLine | None:
+    def _read(self, event: Mapping[str, Any]) -> Line | None:
         self._cursor.pass_by(event)
         kind, at = _TYPES[event["type"]], datetime.fromisoformat(event["at"])
         data, more = event["data"] or {}, event["more"]
@@ -120,9 +99,7 @@ class SessionFeed(SharedFeed):
             told["error"] = data.get("error_message")
         return self._line(kind, f"work_{event['job_id']}", at, told)
 
-    def _line(
-        self, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]
-    ) -> UnnamedLine:
+    def _line(self, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]) -> Line:
         told = {
             "type": kind,
             "workId": work_id,
@@ -130,4 +107,4 @@ class SessionFeed(SharedFeed):
             "timestamp": int(at.timestamp() * 1000),
             "data": data,
         }
-        return UnnamedLine(str(self._cursor), kind, told)
+        return Line(str(self._cursor), None, told)

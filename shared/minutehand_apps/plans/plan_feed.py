@@ -8,64 +8,36 @@ from uuid import UUID
 
 from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import CallerFunctions
-from minutehand.web.feeds import READ_LIMIT, SharedFeed
-from minutehand.web.shared_reads import SharedReads
-from minutehand.web.sse import Batch, UnnamedLine
+from minutehand.web.sse import READ_LIMIT, Batch, Line
 
 
-class PlanFeed(SharedFeed):
+class PlanFeed:
     """One plan's events by `seq`; it ends with the plan, or when that is deleted."""
 
-    def __init__(
-        self,
-        plan_id: UUID,
-        functions: CallerFunctions,
-        *,
-        after: int,
-        reads: SharedReads,
-        circle: str,
-    ) -> None:
-        super().__init__(f"plan:{plan_id}", reads=reads, circle=circle)
+    def __init__(self, plan_id: UUID, functions: CallerFunctions, *, after: int) -> None:
+        self.subject = f"plan:{plan_id}"
         self._id = plan_id
         self._functions = functions
         self._after = after
         self._end: str | None = None
+        self._is_known = False
 
-    async def open(self) -> Batch:
-        """The first read.
+    async def read(self) -> Batch:
+        """Events after the last one read; the end when nothing is left.
 
         Raises:
-            QueueError: 404, there is no such plan, or it is not the reader's.
+            QueueError: The first time with 404: there is no such plan, or it is not the reader's.
         """
-        found = await self._page(None)
-        self.topic = f"job:{found['job_id']}"
-        return self._batch(found)
-
-    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
-        """Events after the last one read; the end when nothing is left."""
         try:
-            return self._batch(await self._page(since))
+            found = await self._functions.call(
+                "plan_events", plan_id=self._id, after=self._after, limit=READ_LIMIT
+            )
         except QueueError as error:
-            if error.status != 404:
+            if error.status != 404 or not self._is_known:
                 raise
             told = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
             return Batch([self._line(told)], end="deleted")
-
-    async def check(self) -> Batch:
-        """Whether there is more: a plan may have been deleted meanwhile."""
-        return Batch(more=True)
-
-    async def _page(self, since: float | None) -> dict[str, Any]:
-        after = self._after
-        return await self.shared(
-            after,
-            lambda: self._functions.call(
-                "plan_events", plan_id=self._id, after=after, limit=READ_LIMIT
-            ),
-            since,
-        )
-
-    def _batch(self, found: Mapping[str, Any]) -> Batch:
+        self._is_known = True
         lines = [self._line(event) for event in map(_in_words, found["events"])]
         if found["events"]:
             self._after = found["events"][-1]["seq"]
@@ -73,9 +45,9 @@ class PlanFeed(SharedFeed):
         end = (self._end or "ended") if found["ended"] else None
         return Batch(lines, end=end, more=len(lines) == READ_LIMIT)
 
-    def _line(self, told: Mapping[str, Any]) -> UnnamedLine:
+    def _line(self, told: Mapping[str, Any]) -> Line:
         event = {"plan_id": str(self._id), **told}
-        return UnnamedLine(str(told["seq"]), str(told["type"]), event)
+        return Line(str(told["seq"]), None, event)
 
 
 def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and a failure of others never lose it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,8 +38,7 @@ class Processor:
         if plan.prompt is None or plan.speed_vs_detail is None:
             return Fail("The plan is gone")
         stages = stages_of(plan.speed_vs_detail)
-        done = sum(ctx.has_step(stage.name) for stage in stages)
-        run = _Run(self._app, job, ctx, plan.prompt, done=done, total=len(stages))
+        run = _Run(self._app, job, ctx, plan.prompt, stages)
         await ctx.graph(
             [
                 Step(name=each.name, run=partial(run.stage, each), after=each.needs)
@@ -58,21 +57,21 @@ class _Run:
         job: Job[PlanPayload],
         ctx: JobContext,
         prompt: str,
-        *,
-        done: int,
-        total: int,
+        stages: Sequence[Stage],
     ) -> None:
         self._app = app
         self._job = job
         self._ctx = ctx
         self._prompt = prompt
-        self._total = total
-        self._done = done
+        self._stages = {stage.name: stage for stage in stages}
+        #: Names of stages that are done, as far as this attempt needs to know.
+        self._done: set[str] = set()
         #: Why the model gave no answer at all: then no other stage asks it in this attempt.
         self._down: ProcessorError | None = None
 
     async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
         """Make a stage, tell of it and keep it."""
+        self._note_done(stage.needs)
         self._tell("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
         try:
@@ -83,15 +82,21 @@ class _Run:
             raise
         result = chapter.model_dump(mode="json")
         model = self._app.model
-        await keep(result=result, model=model.name if model else None)
-        self._done += 1
+        await keep(result=result, model=None if model.offline else model.name)
+        self._note_done((stage.name,))
         self._tell("stage_completed", stage, "info", f"{stage.title}: done")
-        self._ctx.progress(100 * self._done / self._total, stage.name, stage.title)
+        self._ctx.progress(100 * len(self._done) / len(self._stages), stage.name, stage.title)
         return result
+
+    def _note_done(self, names: Sequence[str]) -> None:
+        """These stages are done, and so are those that they needed."""
+        for name in names:
+            self._done.add(name)
+            self._note_done(self._stages[name].needs)
 
     async def _make(self, stage: Stage, given: Mapping[str, Any]) -> Chapter:
         model = self._app.model
-        if model is None:
+        if model.offline:
             return stage.shape.sample()
         if self._down is not None:
             raise self._down

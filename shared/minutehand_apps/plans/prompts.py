@@ -35,7 +35,7 @@ _TITLES: Final = {stage.name: stage.title for stage in STAGES}
 def of_stage(stage: Stage, prompt: str, given: Mapping[str, Any]) -> Prompt:
     """What a stage asks for, out of the prompt and what the stages before it found."""
     found = [
-        Material(_TITLES[name], json.dumps(result, ensure_ascii=False), derived=True)
+        Material(_TITLES[name], json.dumps(result, ensure_ascii=False))
         for name, result in given.items()
     ]
     return Prompt(

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from minutehand.ai.engines import SAMPLE
 from minutehand_apps.plans.graph import Stage, stages_of
 from minutehand_apps.plans.models import Missing, Plan, Report, ReportChapter
-from minutehand_apps.plans.shapes import SAMPLE, Block
+from minutehand_apps.plans.shapes import Block
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2733;--soft:#5a6a7a;--line:#d5dce3;--back:#fff}

@@ -13,11 +13,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.auth import UserOrGuest
 from minutehand.web.caller import token_of
-from minutehand.web.feeds import seq_cursor
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE
-from minutehand.web.streams import Opening, asked_at, buffered_pace
+from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer, seq_cursor
 from minutehand_apps.plans.models import Created, NewPlan, Plan, Report, StreamStatus
 from minutehand_apps.plans.plan_feed import PlanFeed
 from minutehand_apps.plans.report import html, markdown, report_of
@@ -118,23 +116,18 @@ async def get_stream(
 
     Events are unnamed and carry `{plan_id, seq, type, data, at}`. JSON by `Accept`.
     """
-    began_at, accept = asked_at(request, services.clock), request.headers.get("accept", "")
+    accept = request.headers.get("accept", "")
     feed = PlanFeed(
         plan_id,
         (await _provided(services)).streaming_to(token_of(caller)),
         after=seq_cursor(last_event_id, after),
-        reads=services.hub.reads,
-        circle=str(caller.user_id) if caller is not None else "guests",
     )
     if JSON in accept and MEDIA_TYPE not in accept:
-        batch = await feed.open()
+        batch = await feed.read()
         return {"events": [line.data for line in batch.lines], "ended": batch.end}
-    async with Opening(request, services, caller, guest=f"plan:{plan_id}") as opening:
-        first = await opening.read(feed.open())
-        if first.end is not None and not first.lines:
-            return Response(status_code=204)  # which stops EventSource from reconnecting
-        pace = buffered_pace(services)
-        return opening.stream(feed, first, began_at=began_at, pace=pace, is_bare=True)
+    return await answer(
+        request, services, caller, feed, wait=BUFFERED_SECONDS, is_bare=True, is_resumed=True
+    )
 
 
 @routes.get(

@@ -21,10 +21,8 @@ class Plans(Dependencies):
         return WorkerStore(self.settings)
 
     @cached_property
-    def model(self) -> LanguageModel | None:
-        """Writes the plans; None where none is configured, and samples stand in."""
-        if self.settings.language_model_url is None:
-            return None
+    def model(self) -> LanguageModel:
+        """Writes the plans; samples stand in, where it is offline."""
         from minutehand.ai.engines import make_language_model
 
         return make_language_model(self.settings)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from minutehand.ai.engines import SAMPLE
 
 Line = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(min_length=1, max_length=6000)]
 Days = Annotated[float, Field(ge=0, le=10_000)]
 #: A part of a chapter: a text, a list of lines, or a table with its head first.
 Block = str | list[str] | list[list[str]]
-SAMPLE: Final = "sample: no model is configured; set LANGUAGE_MODEL_URL and LANGUAGE_MODEL"
 
 
 class Chapter(BaseModel):

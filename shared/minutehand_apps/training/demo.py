@@ -1,7 +1,4 @@
-"""The app's demo: the console's sample video, uploaded in parts as a browser does.
-
-Nineteen seconds of a voice that says what to do; recognised offline unless configured otherwise.
-"""
+"""The app's demo: the console's sample video, uploaded in parts as a browser does."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mimetypes
 import shutil
 import threading
 from collections.abc import Callable
@@ -28,7 +29,7 @@ T = TypeVar("T")
 class TrainingFiles(UploadsBucket):
     """Reads videos, keeps cut sound, and removes both."""
 
-    def presign(self, key: str, *, content_type: str) -> str:
+    def presign(self, key: str) -> str:
         """Sign an address from which a browser may read an object for `VIDEO_SECONDS`."""
         url: str = self._s3.generate_presigned_url(
             "get_object",
@@ -36,7 +37,7 @@ class TrainingFiles(UploadsBucket):
                 "Bucket": self._bucket,
                 "Key": key,
                 # regardless of the claim at the upload: never shown as a page
-                "ResponseContentType": content_type,
+                "ResponseContentType": mimetypes.guess_type(key)[0] or "video/mp4",
                 "ResponseContentDisposition": "inline",
             },
             ExpiresIn=VIDEO_SECONDS,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError
@@ -30,35 +30,19 @@ MOST_PAUSES: Final = 100_000
 #: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
 MOST_PIXELS: Final = 7680 * 4320
 
-#: What every current browser plays: container, codecs of pictures, codecs of sound.
-_PLAYED: Final = (
-    ("mp4", {"h264", "av1"}, {"aac", "mp3", "opus", "flac"}),
-    ("webm", {"vp8", "vp9", "av1"}, {"opus", "vorbis"}),
-    ("mp3", frozenset[str](), {"mp3"}),
-    ("wav", frozenset[str](), {"pcm_s16le", "pcm_u8"}),
-    ("flac", frozenset[str](), {"flac"}),
-    ("ogg", frozenset[str](), {"opus", "vorbis", "flac"}),
-    ("aac", frozenset[str](), {"aac"}),
-)
-
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
-_SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
-_CONTAINER = re.compile(r"^Input #0, ([\w,]+), from")
 _OUT_TIME = re.compile(r"out_time_us=(\d+)")
 _PAUSE = re.compile(r"silence_(start|end): (-?\d+(?:\.\d+)?)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Media:
     """What is in a file; `seconds` is None where the file does not say."""
 
-    seconds: float | None
-    video: str | None
-    audio: str | None
-    width: int | None = None
-    height: int | None = None
-    container: str = ""
+    seconds: float | None = None
+    video: str | None = None
+    audio: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +78,10 @@ def find_ffmpeg(settings: TrainingSettings) -> str:
 
 
 class Ffmpeg:
-    """Runs one ffmpeg.
+    """Runs one ffmpeg."""
 
-    Args:
-        memory_bytes: Most address space of a run.
-    """
-
-    def __init__(self, path: str, *, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._memory_bytes = memory_bytes
 
     async def look(self, file: Path) -> Media:
         """Find out what is in `file`, and whether its pictures can be read.
@@ -201,7 +180,7 @@ class Ffmpeg:
                 on_line,
                 seconds=seconds,
                 most_bytes=most_bytes,
-                memory_bytes=self._memory_bytes,
+                memory_bytes=MEMORY_BYTES,
             )
         except TimeoutError as error:
             raise refused(
@@ -228,53 +207,21 @@ def _size(file: Path) -> int:
 
 def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
     """What ffmpeg says about its input; None when it could not open it."""
-    seconds: float | None = None
-    found: dict[str, Any] = {}
+    media = Media()
     opened = False
     for line in lines:
-        if (match := _CONTAINER.match(line)) is not None:
-            opened = True
-            found["container"] = match[1]
+        opened = opened or line.startswith("Input #0, ")
         if not opened:
             continue
         if (match := _DURATION.match(line)) is not None:
-            seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
-        elif (match := _STREAM.match(line)) is not None:
-            kind, codec, rest = match[1].lower(), match[2], match[3]
-            if (
-                "attached pic" in rest or kind in found
-            ):  # the cover picture of a song is not a video
-                continue
-            found[kind] = codec
-            if kind == "video" and (size := _SIZE.search(rest)) is not None:
-                found["width"], found["height"] = int(size[1]), int(size[2])
-    if not opened:
-        return None
-    return Media(
-        seconds,
-        found.get("video"),
-        found.get("audio"),
-        found.get("width"),
-        found.get("height"),
-        found.get("container", ""),
-    )
-
-
-def unplayable(media: Media) -> str | None:
-    """Why browsers do not play a file, as a sentence with a way out; None when they do."""
-    for container, video, audio in _PLAYED:
-        if (
-            container in media.container.split(",")
-            and (media.video is None or media.video in video)
-            and (media.audio is None or media.audio in audio)
-        ):
-            return None
-    what = " and ".join(codec for codec in (media.video, media.audio) if codec)
-    return (
-        f"Browsers do not play {what} in {media.container.split(',')[0] or 'this container'}."
-        " The transcript and the procedure are not affected; to watch it here, upload it as MP4"
-        " with H.264 and AAC."
-    )
+            media.seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        elif (match := _STREAM.match(line)) is not None and "attached pic" not in match[3]:
+            # the cover picture of a song is not a video
+            if match[1] == "Video":
+                media.video = media.video or match[2]
+            else:
+                media.audio = media.audio or match[2]
+    return media if opened else None
 
 
 def cut(

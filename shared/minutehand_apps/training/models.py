@@ -185,4 +185,3 @@ class Video(BaseModel):
     expires_in_seconds: int
     host: str = Field(description="Where the video is kept: `s3`, or the video host as well.")
     playback_id: str | None = Field(description="The video host's id for players; else null.")
-    note: str | None = Field(description="Why a browser will not play it, as a sentence.")

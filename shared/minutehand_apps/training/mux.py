@@ -8,26 +8,20 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from pydantic import ValidationError
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.foreign import (
-    Answer,
-    NoAnswer,
-    connect,
-    exchange,
-    is_local,
-    repeating,
-    timeouts,
-)
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
-from minutehand.worker.outbound import is_public
 from minutehand_apps.training.errors import later, refused
+from minutehand_apps.training.models import Lenient
 
+T = TypeVar("T", bound=Lenient)
 MAX_ANSWER_BYTES: Final = 1_000_000
 #: Sent at once; a multiple of 256 KiB, as resumable uploads want.
 PIECE_BYTES: Final = 16 * 1024 * 1024
@@ -37,25 +31,35 @@ PIECE_SECONDS: Final = 600.0
 _RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class HostUpload:
+class HostUpload(Lenient):
     """A direct upload; `url` is a capability and is never logged or stored."""
 
     id: str
     status: str
-    url: str | None
-    asset_id: str | None
+    url: str | None = None
+    asset_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HostAsset:
+class Playback(Lenient):
+    """An id by which players ask for a video."""
+
+    id: str
+
+
+class Problems(Lenient):
+    """What is wrong, in the host's words."""
+
+    messages: tuple[str, ...] = ()
+
+
+class HostAsset(Lenient):
     """A video at the host."""
 
     id: str
     status: str
-    playback_id: str | None
-    seconds: float | None
-    problem: str | None
+    playback_ids: tuple[Playback, ...] = ()
+    duration: float | None = None
+    errors: Problems | None = None
 
 
 class Mux:
@@ -67,18 +71,9 @@ class Mux:
         https://www.mux.com/docs/api-reference/video/assets
     """
 
-    def __init__(
-        self,
-        token_id: str,
-        token_secret: str,
-        *,
-        base_url: str = "https://api.mux.com",
-        piece_bytes: int = PIECE_BYTES,
-    ) -> None:
+    def __init__(self, token_id: str, token_secret: str, *, base_url: str) -> None:
         self._base = f"{base_url.rstrip('/')}/video/v1"
-        self._is_local = is_local(base_url)
         self._auth = httpx.BasicAuth(token_id, token_secret)
-        self._piece_bytes = piece_bytes
         self._http = connect(timeout=timeouts(30.0))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
@@ -91,29 +86,18 @@ class Mux:
             "timeout": UPLOAD_SECONDS,
             "cors_origin": "*",
         }
-        return _upload(await self._call("POST", "/uploads", body=body))
+        made = await self._call(HostUpload, "POST", "/uploads", body=body)
+        if made is None:
+            raise later("host_failed", "The video host has no uploads")
+        return made
 
     async def find_upload(self, upload_id: str) -> HostUpload | None:
         """The present state of an upload; None when there is none."""
-        told = await self._call("GET", f"/uploads/{quote(upload_id, safe='')}")
-        return None if told is None else _upload(told)
+        return await self._call(HostUpload, "GET", f"/uploads/{quote(upload_id, safe='')}")
 
     async def find_asset(self, asset_id: str) -> HostAsset | None:
         """The present state of a video; None when there is none."""
-        told = await self._call("GET", f"/assets/{quote(asset_id, safe='')}")
-        if told is None:
-            return None
-        playback = told.get("playback_ids")
-        first = playback[0] if isinstance(playback, list) and playback else {}
-        problems, seconds = told.get("errors"), told.get("duration")
-        said = problems.get("messages") if isinstance(problems, dict) else None
-        return HostAsset(
-            id=asset_id,
-            status=str(told.get("status") or ""),
-            playback_id=_text(first.get("id")) if isinstance(first, dict) else None,
-            seconds=seconds if isinstance(seconds, float | int) and 0 <= seconds < 1e9 else None,
-            problem="; ".join(map(str, said))[:500] if isinstance(said, list) else None,
-        )
+        return await self._call(HostAsset, "GET", f"/assets/{quote(asset_id, safe='')}")
 
     async def send(
         self,
@@ -130,12 +114,10 @@ class Mux:
             read: Gives `length` bytes from `start` on.
             on_sent: Called with the bytes that have arrived.
         """
-        if not self._is_local:
-            _refuse_address(url)
         at = await self._put(url, b"", f"bytes */{size}", size)
         while at < size:
             on_sent(at)
-            piece = await read(at, min(self._piece_bytes, size - at))
+            piece = await read(at, min(PIECE_BYTES, size - at))
             told = f"bytes {at}-{at + len(piece) - 1}/{size}"
             arrived = await self._put(url, piece, told, size)
             if arrived <= at:
@@ -162,17 +144,17 @@ class Mux:
         raise _refusal(response)
 
     async def _call(
-        self, method: str, path: str, *, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any] | None:
+        self, kind: type[T], method: str, path: str, *, body: Mapping[str, Any] | None = None
+    ) -> T | None:
         response = await self._send(method, self._base + path, json=body, auth=self._auth)
         if response.status in {404, 410}:
             return None
         if response.status not in {200, 201}:
             raise _refusal(response)
-        told = (response.object() or {}).get("data")
-        if not isinstance(told, dict):
-            raise later("host_failed", "The video host's answer is not as documented")
-        return told
+        try:
+            return kind.model_validate((response.object() or {}).get("data"))
+        except ValidationError as error:
+            raise later("host_failed", "The video host's answer is not as documented") from error
 
     async def _send(self, method: str, url: str, **options: Any) -> Answer:
         given = {name: value for name, value in options.items() if value}
@@ -192,10 +174,7 @@ class Mux:
 
 
 def _refusal(response: Answer) -> ProcessorError:
-    error = (response.object() or {}).get("error")
-    messages = error.get("messages") if isinstance(error, dict) else None
-    said = "; ".join(map(str, messages))[:500] if isinstance(messages, list) else ""
-    said = said or f"status {response.status}"
+    said = f"status {response.status} {response.object() or ''}"[:500]
     wait = retry_after(response.headers.get("retry-after"), now=datetime.now(UTC))
     if response.status in {401, 403}:
         return refused("host_not_authorised", "The video host refused the access token")
@@ -206,30 +185,3 @@ def _refusal(response: Answer) -> ProcessorError:
     if response.status in {408, 409, 425} or response.status >= 500:
         return later("host_failed", f"The video host failed: {said}", after=wait)
     return refused("host_refused", f"The video host refused: {said}")
-
-
-def _upload(told: Mapping[str, Any] | None) -> HostUpload:
-    told = told or {}
-    if not isinstance(told.get("id"), str):
-        raise later("host_failed", "The video host's answer is not as documented")
-    return HostUpload(
-        id=told["id"],
-        status=str(told.get("status") or ""),
-        url=_text(told.get("url")),
-        asset_id=_text(told.get("asset_id")),
-    )
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _refuse_address(url: str) -> None:
-    """Refuse to send a video to plain text or to an address inside this network."""
-    parts = urlsplit(url)
-    try:
-        inside = not is_public(parts.hostname or "")
-    except ValueError:  # a name
-        inside = is_local(url)
-    if parts.scheme != "https" or inside:
-        raise refused("host_failed", "The video host gave an address that is not public https")

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from minutehand.ai.errors import AnswerUnusable
-from minutehand.ai.in_job import read_shape
-from minutehand.ai.language_model import Completion, Material, Prompt
+from minutehand.ai.language_model import Material, Prompt
 from minutehand_apps.training.models import Procedure, SpokenSegment
 
 OFFLINE: Final = "none (no language model is configured: set LANGUAGE_MODEL_URL)"
@@ -35,27 +33,21 @@ def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
         name="procedure",
         instructions=INSTRUCTIONS,
         material=[Material("Title of the video", title), Material("Transcript", text)],
-        schema=Procedure.model_json_schema(),
         most_tokens=8_000,
     )
 
 
-def read_answer(completion: Completion, segments: Sequence[SpokenSegment]) -> Procedure:
-    """The model's procedure, its steps in the order of the video.
-
-    Raises:
-        AnswerUnusable: It is of another shape, or a step comes from nowhere in the video.
-    """
-    found = read_shape(completion, Procedure)
+def check_times(found: Procedure, segments: Sequence[SpokenSegment]) -> None:
+    """Refuse, by a ValueError, a step that comes from nowhere in the video."""
     for number, step in enumerate(found.steps, 1):
         if not any(
             said.start - NEAR_SECONDS <= step.at_seconds <= said.end + NEAR_SECONDS
             for said in segments
         ):
-            raise AnswerUnusable(
-                f"Step {number} of {completion.model} is at {step.at_seconds:.0f} s,"
-                " where nothing is said",
-                text=completion.text,
-            )
+            raise ValueError(f"step {number} is at {step.at_seconds:.0f} s, where nothing is said")
+
+
+def in_order(found: Procedure) -> Procedure:
+    """The procedure, its steps in the order of the video."""
     steps = sorted(found.steps, key=lambda step: step.at_seconds)
     return found.model_copy(update={"steps": steps})

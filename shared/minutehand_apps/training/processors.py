@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -139,7 +140,7 @@ class Processors:
         with Folder() as folder:
             file = folder.path / "video"
             size = await self._fetch(training, file, partial(_report, ctx, "fetch"))
-            media = training.media or await store("media", await self._check(file, size, ctx))
+            media = training.media or await store("media", await self._check(file, size))
             sound = await store("sound", await self._cut(training, media, folder.path, ctx))
         return training.model_copy(update={"media": media, "sound": sound})
 
@@ -166,29 +167,15 @@ class Processors:
             )
         return size
 
-    async def _check(self, file: Path, size: int, ctx: JobContext) -> dict[str, Any]:
+    async def _check(self, file: Path, size: int) -> dict[str, Any]:
         """Whether the recording is one; what its sender said of it does not count."""
-        from minutehand_apps.training.media import unplayable
-
         media = await (await self._app.ffmpeg()).look(file)
         if media.seconds is not None and media.seconds > MOST_SECONDS:
             raise refused(
                 "video_too_long",
                 f"A video lasts at most {MOST_SECONDS:.0f} s, this one {media.seconds:.0f} s",
             )
-        note = unplayable(media)
-        if note is not None:
-            ctx.log("warning", note, stage="verify")
-        return {
-            "bytes": size,
-            "seconds": media.seconds,
-            "container": media.container,
-            "video": media.video,
-            "audio": media.audio,
-            "width": media.width,
-            "height": media.height,
-            "note": note,
-        }
+        return {"bytes": size, **asdict(media)}
 
     async def _cut(
         self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
@@ -326,7 +313,7 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any]:
         """Have a model write the procedure from what was said; without one there is none."""
-        from minutehand.ai.in_job import ask
+        from minutehand.ai.in_job import ask_for
         from minutehand_apps.training import procedure
 
         model = self._app.model
@@ -341,15 +328,16 @@ class Processors:
             raise refused("transcript_too_long", f"The model cannot take {error}") from error
 
         async def written() -> Procedure:
-            answer = await ask(
-                ctx, model, prompt, lambda said: procedure.read_answer(said, segments)
-            )
-            return answer.value
+            found = await ask_for(
+                ctx, model, prompt, Procedure,
+                check=lambda found: procedure.check_times(found, segments),
+            )  # fmt: skip
+            return procedure.in_order(found)
 
         ctx.progress(10, "procedure", "The procedure is written")
-        found = await ctx.step("procedure", written, returns=Procedure)  # a model is paid once
+        found = await ctx.step("procedure", written)  # a model is paid once
         return {
-            "procedure": found.model_dump(mode="json"),
+            "procedure": found,
             "author": model.name[:200],
             "offline": False,
         }
@@ -362,12 +350,8 @@ class Processors:
         if host is None:
             note = "No video host is configured: the video stays in the uploads bucket"
             ctx.log("info", note)
-            return {
-                "host": "s3",
-                "playback_id": None,
-                "duration_seconds": media.get("seconds"),
-                "note": note,
-            }
+            found = {"host": "s3", "playback_id": None, "note": note}
+            return {**found, "duration_seconds": media.get("seconds")}
         note_host = partial(self._app.store.note_host, job.id, job.fence)
         asset_id = training.host_asset
         if asset_id is None:
@@ -382,15 +366,16 @@ class Processors:
         asset = await host.find_asset(asset_id)
         if asset is None or asset.status == "errored":
             await note_host(upload=None, asset=None)
-            problem = "it is gone" if asset is None else asset.problem or "no reason was given"
+            told = asset.errors.messages if asset and asset.errors else ("it is gone",)
+            problem = "; ".join(told)[:500]
             raise refused("host_refused", f"The video host cannot use the video: {problem}")
         if asset.status != "ready":
             return _wait_for_host(job, ctx, "The video host makes the video playable")
         return {
             "host": "mux",
             "asset_id": asset.id,
-            "playback_id": asset.playback_id,
-            "duration_seconds": asset.seconds,
+            "playback_id": next((each.id for each in asset.playback_ids), None),
+            "duration_seconds": asset.duration,
         }
 
     async def _send(

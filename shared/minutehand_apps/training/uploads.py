@@ -84,14 +84,13 @@ class UploadRoutes(uploads.UploadRoutes):
         self, place: uploads.Place, caller: Caller, services: Services
     ) -> dict[str, Any] | None:
         """The training of the recording."""
-        found = await self._app.acting_as(caller.token).select(
-            "training_states", ("object_key", f"eq.{place.key}")
-        )
-        return {"training": found[0]} if found else None
+        found = await self.read(place.key, caller, "object_key")
+        return {"training": found} if found else None
 
-    async def read(self, training_id: UUID | str, caller: Caller) -> dict[str, Any] | None:
+    async def read(
+        self, value: UUID | str, caller: Caller, column: str = "id"
+    ) -> dict[str, Any] | None:
         """A training, if the caller may see it."""
-        found = await self._app.acting_as(caller.token).select(
-            "training_states", ("id", f"eq.{training_id}")
-        )
+        functions = self._app.acting_as(caller.token)
+        found = await functions.select("training_states", (column, f"eq.{value}"))
         return found[0] if found else None

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from infra.bench.scratch import user_token
 from minutehand.queue import WorkerQueue
 from minutehand.queue.models import JobTypeSpec
-from minutehand.web.feeds import JobFeed
-from minutehand.web.services import Services
-from minutehand.web.sse import Pace, Reader, Stream
+from minutehand.web.caller import Caller
+from minutehand.web.services import Pace, Services
+from minutehand.web.sse import JobFeed, answer
 from tests.integration.api.conftest import ACME_ID, error_of
 from tests.support.project import ADA, Gateway, settings_at
 from tests.support.renewed import Renewed
@@ -33,7 +36,7 @@ async def services(gateway: Gateway) -> AsyncIterator[Services]:
     queue = WorkerQueue(settings)
     await queue.register_job_types([JobTypeSpec(job_type="work")])
     await queue.aclose()
-    services = Services(settings, pace=Pace(streaming=True, poll=0.05, check=0.5))
+    services = Services(settings, pace=Pace(streaming=True, poll=0.05))
     yield services
     await services.aclose()
 
@@ -89,16 +92,20 @@ class Listening:
         await asyncio.wait_for(self._begun.wait(), 60)
 
     async def _listen(self, feed: JobFeed, token: str) -> None:
-        services = self._services
-        reader = Reader(
-            token=token,
-            expires_at=datetime.now(UTC) + timedelta(minutes=5),
-            began_at=services.clock.monotonic(),
-        )
-        stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
-        async for chunk in stream.chunks(await feed.start()):
-            self._chunks.append(chunk)
-            self._begun.set()
+        expires_at = datetime.now(UTC) + timedelta(minutes=5)
+        caller = Caller(UUID(str(ADA)), "authenticated", token, expires_at)
+        scope = {"type": "http", "method": "GET", "headers": []}
+
+        async def stay() -> Any:
+            await asyncio.Event().wait()
+
+        async def hear(message: Any) -> None:
+            self._chunks.append(message.get("body", b""))
+            if b"data: " in self._chunks[-1]:
+                self._begun.set()
+
+        response = await answer(Request(scope, stay), self._services, caller, feed)
+        await response(scope, stay, hear)
 
     @property
     def text(self) -> str:

@@ -68,8 +68,6 @@ async def follow(
                 kind = value
             elif name == "data" and kind == "end":
                 read.end = json.loads(value)["reason"]
-            elif name == "data" and kind == "freshness":
-                continue  # messages are held back for a moment, to stay within the plan
             elif name == "data":
                 read.last_id = given or read.last_id
                 read.events.append(json.loads(value))
@@ -272,8 +270,7 @@ async def behind_a_buffer(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The status function as a buffering gateway shows it: nothing arrives before the end."""
     from minutehand.functions.status.app import build_app
-    from minutehand.web.services import Services
-    from minutehand.web.sse import Pace
+    from minutehand.web.services import Pace, Services
 
     services = Services(
         settings.model_copy(update={"streaming": False}),

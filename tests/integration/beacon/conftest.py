@@ -86,22 +86,21 @@ class Station(AppHarness):
             **fields,
         }
 
-    async def submit(self, **fields: Any) -> dict[str, Any]:
+    async def submit(self, **fields: Any) -> Any:
         """Submit a spec for Acme."""
         return await self.ok("POST", "/jobs", json={"workspace_id": ACME, **self.spec(**fields)})
 
-    async def ok(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    async def ok(self, method: str, path: str, **options: Any) -> Any:
         """Call the API; what it answers, which must not be an error."""
         answer = await self.call(method, path, **options)
         assert answer.status_code < 300, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        return answer.json()
 
-    async def look(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def look(self, job: dict[str, Any]) -> Any:
         """The job as its members see it."""
         return await self.ok("GET", f"/jobs/{job['id']}")
 
-    async def ended(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def ended(self, job: dict[str, Any]) -> Any:
         """Tick, backoffs over at once, until the job has ended."""
         return await self.tick_until(lambda: self.look(job), lambda state: state["status"] in ENDED)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.project import Project, settings_at
+from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
 
 
@@ -14,3 +16,9 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A second stack, whose parts are killed; each test leaves it healed."""
     with running_stack(tmp_path_factory.mktemp("doomed")) as running:
         yield running
+
+
+@pytest.fixture
+def project(renewed: Renewed) -> Project:
+    """A project behind the Data API alone."""
+    return Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from minutehand.ai.errors import AnswerUnusable, RateLimited
-from minutehand.ai.language_model import Completion, OnText, Prompt
+from minutehand.ai.errors import AnswerUnusable, LanguageModelError
+from minutehand.ai.language_model import Completion, Prompt
 from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
 from tests.integration.training.conftest import BUCKET, EVE, SAMPLE, QuickEar, Studio
@@ -34,7 +34,7 @@ class Model:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
 
-    async def complete(self, prompt: Prompt, *, on_text: OnText | None = None) -> Completion:
+    async def complete(self, prompt: Prompt) -> Completion:
         return Completion(json.dumps(self.answers.pop(0)), self.name)
 
     async def aclose(self) -> None:
@@ -156,7 +156,7 @@ async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_i
     studio: Studio, ear: QuickEar
 ) -> None:
     """A rate limit passes; no words fail, and a retry recognises again without cutting again."""
-    ear.before = [RateLimited("busy")]
+    ear.before = [LanguageModelError("busy", code="rate_limited")]
     assert (await studio.ended(await studio.start()))["status"] == "completed"
     said, ear.said = ear.said, []
     silent = await studio.ended(await studio.start())

@@ -11,8 +11,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from minutehand.ai.language_model import Material, Prompt
-from minutehand.ai.offline import OfflineLanguageModel
 from minutehand.config import Settings
 from tests.support.misbehaving import MisbehavingServer, Request, write
 
@@ -54,7 +52,7 @@ class Seen:
 
 
 class ModelServer(MisbehavingServer):
-    """Answers each prompt by its schema's name: `answers` where given, else by extraction."""
+    """Answers each prompt by its schema's name: `answers`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +98,7 @@ class ModelServer(MisbehavingServer):
             told = fault.body if fault.body is not None else b"no JSON"
             write(writer, fault.status, told, fault.headers)
             return
-        text = fault.said if fault.said is not None else await self._text(body, spec)
+        text = fault.said if fault.said is not None else self._text(body, name)
         said = {"role": "assistant", "content": text} | fault.message
         answer = {
             "choices": [{"index": 0, "message": said, "finish_reason": fault.finish}],
@@ -116,11 +114,7 @@ class ModelServer(MisbehavingServer):
         self.paid[name] += 1
         write(writer, 200, answer, cut=fault.cut)
 
-    async def _text(self, body: dict[str, Any], spec: dict[str, Any]) -> str:
-        if spec["name"] in self.answers:
-            answer = self.answers[spec["name"]]
-            answer = answer(body) if callable(answer) else answer
-            return answer if isinstance(answer, str) else json.dumps(answer)
-        given = Material("given", body["messages"][-1]["content"])
-        prompt = Prompt(spec["name"], "", [given], schema=spec.get("schema"))
-        return (await OfflineLanguageModel().complete(prompt)).text
+    def _text(self, body: dict[str, Any], name: str) -> str:
+        answer = self.answers.get(name, "")
+        answer = answer(body) if callable(answer) else answer
+        return answer if isinstance(answer, str) else json.dumps(answer)

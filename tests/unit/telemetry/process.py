@@ -11,17 +11,12 @@ import os
 import sys
 from typing import Any
 
-from minutehand.clock import SystemClock
 from minutehand.config import Settings
 from minutehand.functions.health import handler as health
 from minutehand.functions.jobs.app import AppsOnDemand
 from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.app import build_worker
-from minutehand.queue.models import LeaseResponse
 from minutehand.web.gateway import GatewayHandler
-from minutehand.worker.deadlines import Deadlines, TickOptions
-from minutehand.worker.lease_requests import LeaseRequests
-from minutehand.worker.summary import TickSummary
 from minutehand.worker.testing import ProcessorTest
 from tests.support.lambda_events import LambdaContext
 
@@ -34,30 +29,11 @@ handlers: dict[str, Any] = {
 }
 
 
-class Queue:
-    """Leases nothing, and leaves seven."""
-
-    async def lease(self, request: Any) -> LeaseResponse:
-        return LeaseResponse(due=7)
-
-
 def work() -> dict[str, Any]:
-    """Lease, and run one attempt of the engine's own processor inside what is around it."""
+    """Run one attempt of the engine's own processor inside what is around it."""
 
     async def run() -> str:
         kind = next(iter(build_worker(settings).registry))
-        clock = SystemClock()
-        requests = LeaseRequests(
-            Queue(),  # type: ignore[arg-type]
-            TickSummary("w", "t"),
-            Deadlines.until(clock.monotonic(), 60),
-            options=TickOptions(),
-            clock=clock,
-            job_types=(),
-            queues=None,
-            is_woken=False,
-        )
-        await requests.ask(requests.request(free_slots=1, staying=False))
         test: ProcessorTest[Any] = ProcessorTest(
             lambda job, ctx: None, {}, around=kind.around, job_type=kind.name
         )

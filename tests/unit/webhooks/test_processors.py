@@ -17,11 +17,11 @@ import pytest
 from minutehand.aws.sealing import SealBroken
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
+from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.processors import Delivery, Webhooks, WebhookStore
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.sent import Sent
 from minutehand.webhooks.signing import signed_headers
-from minutehand.worker.outbound import AddressRefused, PublicTransport
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IG9mIGEgdGVzdA=="

@@ -1,4 +1,4 @@
-"""The worker's README: its examples run, and its tests pass."""
+"""The worker's pages: their examples run, and their tests pass."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import re
 from pathlib import Path
 from typing import Any
 
-from minutehand.worker import default_registry
+import pytest
+
+from minutehand.worker import JobContext, default_registry
 
 
-async def test_the_examples_are_true(repository: Path) -> None:
-    text = (repository / "shared" / "minutehand" / "worker" / "README.md").read_text()
+@pytest.mark.parametrize("page", ["README", "CONTEXT"])
+async def test_the_examples_are_true(repository: Path, page: str) -> None:
+    text = (repository / "shared" / "minutehand" / "worker" / f"{page}.md").read_text()
     space: dict[str, Any] = {"__name__": "readme"}
 
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(block, "README.md", "exec"), space)
     try:
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(compile(block, f"{page}.md", "exec"), space)
         tests = [value for name, value in space.items() if name.startswith("test_")]
         for test in tests:
             await test()
     finally:
         default_registry.forget("readme")
+        default_registry._around.clear()
 
-    assert len(tests) == 1
+    assert len(tests) == (page == "README")
+
+
+def test_the_table_has_what_ctx_has(repository: Path) -> None:
+    text = (repository / "shared" / "minutehand" / "worker" / "CONTEXT.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
+
+    named = {name for row in rows for name in re.findall(r"`(\w+)[(`]", row)}
+    assert named == {name for name in vars(JobContext) if name[0] != "_"} - {"restore_steps"}

@@ -41,11 +41,16 @@ from minutehand.web.auth import (
 )
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import invalid_argument, unauthorized
-from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import MEDIA_TYPE, EventStream
-from minutehand.web.streams import Opening, asked_at
+from minutehand.web.sse import (
+    BEGINNING,
+    MEDIA_TYPE,
+    HistoryFeed,
+    JobFeed,
+    answer,
+    seq_cursor,
+)
 
 router = APIRouter(prefix="/api", tags=["status"])
 
@@ -58,9 +63,6 @@ LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 FeedCursor = Annotated[str | None, Query(max_length=4096)]
 After = Annotated[int | None, Query(ge=0, le=10**15)]
-
-#: Streams of one process; a client that comes back later may meet another one.
-MAX_STREAMS = 5_000
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
@@ -310,7 +312,6 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Any:
     """A job's history: a page of it as JSON, or a stream by `Accept: text/event-stream`."""
-    began_at = asked_at(request, services.clock)
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
         events = await queue.events_after(str(job_id), after or 0, limit=limit)
@@ -320,11 +321,7 @@ async def get_events(
         return EventPage(events=tuple(events), next_after=events[-1].seq if more else None)
     queue = services.stream_queue_of(caller)
     feed = JobFeed(queue, str(job_id), after=seq_cursor(last_event_id, after))
-    async with Opening(request, services, caller, guest=feed.topic) as opening:
-        first = await opening.read(feed.start())
-        if first.end is not None and not first.lines and last_event_id:
-            return Response(status_code=204)  # stops EventSource from reconnecting
-        return opening.stream(feed, first, began_at=began_at, pace=services.pace)
+    return await answer(request, services, caller, feed, is_resumed=bool(last_event_id))
 
 
 @router.get("/workspaces/{workspace_id:uuid}/events", response_model=FeedPage, responses=_STREAMED)
@@ -344,7 +341,6 @@ async def get_workspace_events(
         f"workspace:{workspace_id}",
         lambda after: queue.workspace_feed(str(workspace_id), after),
         after=(last_event_id or cursor or start),
-        reads=services.hub.reads,
     )
     return await _feed_answer(request, services, caller, feed)
 
@@ -367,9 +363,6 @@ async def get_session_events(
         f"session:{session_id}",
         lambda after: queue.session_feed(session_id, after),
         after=(last_event_id or cursor),
-        reads=services.hub.reads,
-        # of a session that spans tenants each sees their own part
-        circle=str(caller.subject) if caller is not None else "guests",
     )
     return await _feed_answer(request, services, caller, feed)
 
@@ -449,10 +442,7 @@ async def get_status(
 
 async def _feed_answer(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
-) -> FeedPage | EventStream:
-    began_at = asked_at(request, services.clock)
+) -> FeedPage | Response:
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         return await feed.page()
-    async with Opening(request, services, caller, guest=feed.topic) as opening:
-        first = await opening.read(feed.read())
-        return opening.stream(feed, first, began_at=began_at, pace=services.pace)
+    return await answer(request, services, caller, feed)

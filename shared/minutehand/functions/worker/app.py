@@ -1,104 +1,87 @@
 """The worker's routes as a small ASGI app, for hosts other than Lambda.
 
-The polling loop is `Worker.run_forever`; the host starts it.
+The routes are `routes.py`'s; what runs the jobs is made by `start`, and stopped when the app ends.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from starlette import requests
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
 from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
-from minutehand.functions.worker.routes import MAX_BODY_BYTES, Reply, Request
+from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import request_context
-from minutehand.worker.channel import Channel
+from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+#: Makes the worker look for jobs at once; only in this process's own socket, which needs no token.
+WAKE_PATH: Final = "/wake"
+_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-class Routes(Protocol):
-    """What answers the worker's requests."""
+@dataclass(frozen=True)
+class Running:
+    """A worker at work: what answers its routes, and what makes it look for jobs at once."""
 
-    async def answer(self, request: Request) -> Reply:
-        """Answer one request."""
-
-
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+    routes: WorkerRoutes
+    wake: Callable[[], object]
 
 
-def build_worker(
-    settings: Settings, *, channel: Channel | None = None, on_error: OnError | None = None
-) -> Worker:
-    """A worker with every app's processors; `on_error` as `load_processors` takes it."""
+#: Starts the worker and, when left, stops it.
+Start = Callable[[], AbstractAsyncContextManager[Running]]
+
+
+def build_worker(settings: Settings, *, on_error: OnError | None = None) -> Worker:
+    """A worker with every app's processors, in a process that does nothing else."""
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
-    return Worker(settings, registry=registry, channel=channel)
-
-
-def build_app(routes: Routes) -> App:
-    """The routes of a worker, in this process or another."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        request = Request(
-            method=scope["method"],
-            path=scope["path"],
-            headers=headers,
-            body=await _body(receive),
-            request_id=headers.get("x-request-id") or uuid.uuid4().hex,
-        )
-        with request_context(request.request_id):
-            reply = await routes.answer(request)
-        await _send(reply, send)
-
-    return app
-
-
-async def _body(receive: Receive) -> bytes:
-    """The body, read no further than the routes accept."""
-    body = b""
-    while len(body) <= MAX_BODY_BYTES:
-        message = await receive()
-        body += message.get("body", b"")
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            break
-    return body
-
-
-async def _send(reply: Reply, send: Send) -> None:
-    body = reply.encoded()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **{name.lower(): value for name, value in reply.headers.items()},
-    }
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        }
+    options = TickOptions(
+        concurrency=settings.worker_concurrency, version=settings.version, ends_blocked=True
     )
-    await send({"type": "http.response.body", "body": body})
+    return Worker(settings, registry=registry, options=options)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+def build_app(start: Start) -> Starlette:
+    """The routes of a worker; its lifespan is the worker's."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with start() as running:
+            app.state.running = running
+            yield
+
+    async def answer(request: requests.Request) -> Response:
+        running: Running = request.app.state.running
+        if request.url.path == WAKE_PATH:
+            running.wake()
+            return Response(status_code=204)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                break
+        asked = Request(
+            method=request.method,
+            path=request.url.path,
+            headers=dict(request.headers),
+            body=body,
+            request_id=request.headers.get("x-request-id") or uuid.uuid4().hex,
+        )
+        with request_context(asked.request_id):
+            reply = await running.routes.answer(asked)
+        return Response(
+            reply.encoded(), reply.status, dict(reply.headers), media_type="application/json"
+        )
+
+    return Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)], lifespan=lifespan)

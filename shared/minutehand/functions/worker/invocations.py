@@ -40,15 +40,13 @@ EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
 HTTP_SECONDS: Final = 25.0
-#: Lambda on arm64, us-east-1, first tier; https://aws.amazon.com/lambda/pricing/
-_USD_PER_GIGABYTE_SECOND: Final = 0.0000133334
 
 
 class LambdaWorker:
     """A worker on a loop of its own, so that connections are kept between invocations.
 
     Args:
-        memory_mb: The function's memory, for the estimate of what a job costs; 0 for none.
+        memory_mb: The function's memory, for the metric of what a tick used; 0 for none.
     """
 
     def __init__(self, settings: Settings, *, memory_mb: int = 0) -> None:
@@ -62,7 +60,7 @@ class LambdaWorker:
             options=TickOptions(
                 concurrency=settings.worker_concurrency,
                 version=settings.version,
-                usd_per_second=memory_mb / 1024 * _USD_PER_GIGABYTE_SECOND,
+                ends_blocked=True,
                 origin=log_origin(os.environ),
             ),
             fan_out=FanOut(most=settings.extra_workers),

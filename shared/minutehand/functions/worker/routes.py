@@ -1,6 +1,6 @@
-"""The worker's HTTP routes without any framework: requests in, replies out.
+"""The worker's routes without a web framework: tokens, job types, and what a tick comes to.
 
-The handler and the local ASGI app translate to and from their own shapes.
+Served by invocations.py on Lambda and by app.py elsewhere.
 """
 
 from __future__ import annotations
@@ -9,27 +9,22 @@ import hmac
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from minutehand.config import Settings
-from minutehand.error_body import (
-    INVALID_JSON,
-    METHOD_NOT_ALLOWED,
-    ROUTE_NOT_FOUND,
-    error_body,
-)
+from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, error_body
 from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable
 from minutehand.worker.loop import Worker
-from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
 WORKER_PATH: Final = "/api/jobs/worker"
 PROCESS_PATH: Final = "/api/jobs/process"
 MAX_BODY_BYTES: Final = 16_384
+_METHODS: Final = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +51,28 @@ class Reply:
         return json.dumps(self.body, separators=(",", ":"), default=str).encode()
 
 
-class WorkerRoutes:
-    """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`."""
+class _Refused(Exception):
+    def __init__(
+        self, status: int, code: str, text: str, detail: Any = None, **headers: str
+    ) -> None:
+        self.status, self.code, self.detail = status, code, detail
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().__init__(text)
 
-    def __init__(self, settings: Settings, worker: Worker) -> None:
+
+class WorkerRoutes:
+    """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`.
+
+    Args:
+        wake: Of a worker whose loop runs anyway: asking it for a tick makes it lease at once.
+    """
+
+    def __init__(
+        self, settings: Settings, worker: Worker, *, wake: Callable[[], object] | None = None
+    ) -> None:
         self._settings = settings
         self._worker = worker
-
-    def knows(self, path: str) -> bool:
-        """Whether `path` is one of ours."""
-        return path in {WORKER_PATH, PROCESS_PATH}
+        self._wake = wake
 
     async def answer(
         self,
@@ -80,100 +87,102 @@ class WorkerRoutes:
             usual_seconds: How long a tick is that no one waits for; what a shorter one has to
                 stop is released without spending an attempt.
         """
-        methods = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}.get(request.path)
+        try:
+            self._check(request)
+            if request.method == "GET":
+                return Reply(200, self._health())
+            job_types = self._job_types(request) if request.path == PROCESS_PATH else None
+            if self._wake is not None and job_types is None:
+                self._wake()
+                return Reply(202, {"success": True, "running": True, **self._head()})
+            return await self._tick(budget_seconds, usual_seconds, job_types)
+        except _Refused as refused:
+            body = error_body(
+                refused.code,
+                str(refused),
+                detail=refused.detail,
+                request_id=request.request_id,
+            )
+            return Reply(refused.status, body, refused.headers)
+
+    def _check(self, request: Request) -> None:
+        methods = _METHODS.get(request.path)
         if methods is None:
-            return _error(404, *ROUTE_NOT_FOUND, request)
+            raise _Refused(404, *ROUTE_NOT_FOUND)
         if request.method not in methods:
-            reply = _error(405, *METHOD_NOT_ALLOWED, request)
-            return replace(reply, headers={"Allow": ", ".join(methods)})
+            raise _Refused(405, *METHOD_NOT_ALLOWED, Allow=", ".join(methods))
         tokens = (
             self._settings.worker_secret_tokens
             if request.path == WORKER_PATH
             else self._settings.background_job_tokens
         )
         if not bearer_matches(request.headers.get("authorization", ""), tokens):
-            reply = _error(401, "unauthorized", "Unauthorized", request)
-            return replace(reply, headers={"WWW-Authenticate": "Bearer"})
-        if request.method == "GET":
-            return Reply(200, self._health())
-        job_types: list[str] | None = None
-        if request.path == PROCESS_PATH:
-            wanted = _job_types(request)
-            if isinstance(wanted, Reply):
-                return wanted
-            unknown = [name for name in wanted or () if name not in self._worker.registry]
-            if unknown:
-                return self._refuse_unknown(unknown, request)
-            job_types = None if wanted is None else self._worker.registry.with_parts(wanted)
-        return await self._tick(request, budget_seconds, usual_seconds, job_types)
+            raise _Refused(401, "unauthorized", "Unauthorized", WWW_Authenticate="Bearer")
 
-    def _refuse_unknown(self, unknown: list[str], request: Request) -> Reply:
-        """A misspelt type would be processed by no one, and its caller would never know."""
+    def _job_types(self, request: Request) -> list[str] | None:
+        """The types asked for and their parts; None for all."""
+        if len(request.body) > MAX_BODY_BYTES:
+            raise _Refused(413, "body_too_large", "The request body is too large")
+        try:
+            body = json.loads(request.body) if request.body.strip() else {}
+        except ValueError:
+            raise _Refused(400, *INVALID_JSON) from None
+        if not isinstance(body, dict):
+            text = "The request body must be an object"
+            raise _Refused(400, "invalid_argument", text, {"field": "body"})
+        names = body.get("jobTypes")
+        if names is None:
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            text = "jobTypes must be a list of job types"
+            raise _Refused(400, "invalid_argument", text, {"field": "jobTypes"})
         registry = self._worker.registry
-        known = [name for name in registry.names if registry.get(name).part_of is None]
-        text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
-        detail = {"field": "jobTypes", "unknown": unknown, "known": known}
-        return _error(422, "unknown_job_type", text, request, detail)
+        if unknown := [name for name in names if name not in registry]:
+            # a misspelt type would be processed by no one, and its caller would never know
+            known = sorted(kind.name for kind in registry if kind.part_of is None)
+            text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
+            detail = {"field": "jobTypes", "unknown": unknown, "known": known}
+            raise _Refused(422, "unknown_job_type", text, detail)
+        return registry.with_parts(names)
 
     def _health(self) -> dict[str, Any]:
         return {
             "status": "healthy",
             "worker_exists": len(self._worker.registry) > 0,
-            "worker_id": self._worker.worker_id,
-            "timestamp": _now(),
+            **self._head(),
             "environment": {"region": self._settings.aws_region, "env": self._settings.stage},
         }
 
     async def _tick(
-        self,
-        request: Request,
-        budget_seconds: float,
-        usual_seconds: float | None,
-        job_types: list[str] | None,
+        self, budget_seconds: float, usual_seconds: float | None, job_types: list[str] | None
     ) -> Reply:
+        # a caller waits for the answer, not for work of the future
+        options = replace(self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds)
         try:
             summary = await self._worker.tick(
-                budget_seconds=budget_seconds,
-                job_types=job_types,
-                # a caller waits for the answer, not for work of the future
-                options=replace(
-                    self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds
-                ),
+                budget_seconds=budget_seconds, job_types=job_types, options=options
             )
         except QueueError as error:
-            return self._refusal(error, request)
-        return self._reply(summary)
-
-    def _refusal(self, error: QueueError, request: Request) -> Reply:
-        if isinstance(error, DatabaseReadOnly):
-            logger.error(str(error), extra={"event": "tick.read_only"})
-            return _error(503, "database_read_only", str(error), request)
-        if isinstance(error, QueueUnavailable):
             logger.warning(
-                "Tick found the queue unavailable",
-                extra={"event": "tick.unavailable", "error": str(error)},
+                "Tick was refused by the queue, or did not reach it",
+                extra={"event": "tick.refused", "error": str(error)},
             )
-            reply = _error(503, "unavailable", "The queue is not available", request)
-            return replace(reply, headers={"Retry-After": "5"})
-        logger.error("Queue refused the tick", extra={"event": "tick.refused", "error": str(error)})
-        return _error(502, error.word or "refused", "The queue refused the worker", request)
+            if isinstance(error, DatabaseReadOnly):
+                raise _Refused(503, "database_read_only", str(error)) from error
+            if isinstance(error, QueueUnavailable):
+                text = "The queue is not available"
+                raise _Refused(503, "unavailable", text, Retry_After="5") from error
+            text = "The queue refused the worker"
+            raise _Refused(502, error.word or "refused", text) from error
+        counts = summary.as_dict()
+        problem = {} if summary.error is None else {"error": summary.error}
+        counts |= {"duration_ms": round(summary.duration_ms), **self._head()}
+        del counts["error"]
+        return Reply(200, {"success": not problem, **counts, **problem})
 
     def _head(self) -> dict[str, Any]:
-        return {"worker_id": self._worker.worker_id, "timestamp": _now()}
-
-    def _reply(self, summary: TickSummary) -> Reply:
-        counts = summary.as_dict()
-        error_text = counts.pop("error")
-        return Reply(
-            200,
-            {
-                "success": error_text is None,
-                "duration_ms": round(summary.duration_ms),
-                **self._head(),
-                **{k: v for k, v in counts.items() if k not in {"duration_ms", "worker_id"}},
-                **({} if error_text is None else {"error": error_text}),
-            },
-        )
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"worker_id": self._worker.worker_id, "timestamp": now}
 
 
 def bearer_matches(authorization: str, accepted: Iterable[str]) -> bool:
@@ -189,38 +198,3 @@ def token_matches(offered: str, accepted: Iterable[str]) -> bool:
         # no early exit: a match on the first must take as long as one on the second
         matches |= hmac.compare_digest(offered.encode(), candidate.encode())
     return matches and bool(offered)
-
-
-def _job_types(request: Request) -> list[str] | Reply | None:
-    if len(request.body) > MAX_BODY_BYTES:
-        return _error(413, "body_too_large", "The request body is too large", request)
-    if not request.body.strip():
-        return None
-    try:
-        body = json.loads(request.body)
-    except ValueError:
-        return _error(400, *INVALID_JSON, request)
-    if not isinstance(body, dict):
-        return _invalid("body", "The request body must be an object", request)
-    names = body.get("jobTypes")
-    if names is None:
-        return None
-    if (
-        not isinstance(names, list)
-        or len(names) > 200
-        or not all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
-    ):
-        return _invalid("jobTypes", "jobTypes must be a list of job types", request)
-    return names
-
-
-def _invalid(field_name: str, text: str, request: Request) -> Reply:
-    return _error(400, "invalid_argument", text, request, {"field": field_name})
-
-
-def _error(status: int, code: str, text: str, request: Request, detail: Any = None) -> Reply:
-    return Reply(status, error_body(code, text, detail=detail, request_id=request.request_id))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,10 +7,8 @@ import { asked, responsesOf, STATES } from "./data.js";
 
 /** @param {{job: JobState}} props A job as the API gives it, with outputs. */
 export function Answers({ job }) {
-  const several = new Set(job.executions.map(({ model }) => model)).size > 1;
   const columns = job.executions.map((one) => ({
     ...one,
-    name: several ? `${one.region} · ${one.model}` : one.region,
     answers: new Map(responsesOf(one.output).map((each) => [each.question_id, each])),
   }));
   return html`<section class="card stack" aria-labelledby="h-answers">
@@ -21,8 +19,8 @@ export function Answers({ job }) {
           <tr>
             <th scope="col">Question</th>
             ${columns.map(
-              ({ id, name }) => html`<th key=${id} scope="col" style=${{ minWidth: "14rem" }}>
-                ${name}
+              ({ id, region }) => html`<th key=${id} scope="col" style=${{ minWidth: "14rem" }}>
+                ${region}
               </th>`,
             )}
           </tr>

@@ -15,7 +15,7 @@ import { beacon, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
 /** @import { Workspace } from "../../api.js" */
-/** @import { Execution, MinutehandAppsBeaconRoutesListedJob as ListedJob, Submitted } from "./routes.js" */
+/** @import { Submitted } from "./routes.js" */
 
 export const title = () => "Benchmarks";
 
@@ -82,12 +82,7 @@ export default function Benchmarks({ workspace }) {
           ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
         ),
         column("Regions", "wrap", (job) =>
-          regionsOf(job)
-            .map(
-              ([region, states]) =>
-                `${region} ${states.filter((state) => state === "completed").length}/${states.length}`,
-            )
-            .join(", "),
+          job.executions.map(({ region, status }) => `${region} ${STATES[status].word}`).join(", "),
         ),
         column("Submitted", (job) => html`<${When} at=${job.created_at} />`),
       ],
@@ -100,13 +95,4 @@ export default function Benchmarks({ workspace }) {
         onSubmitted=${(/** @type {Submitted} */ job) => navigate(`/benchmarks/${job.id}`)} />`
     }
   </div>`;
-}
-
-/** The states of a job's executions by region, in the spec's order. */
-function regionsOf(/** @type {ListedJob} */ job) {
-  /** @type {Map<string, Execution["status"][]>} */
-  const found = new Map();
-  for (const { region, status } of job.executions)
-    found.set(region, [...(found.get(region) ?? []), status]);
-  return [...found];
 }

@@ -24,8 +24,7 @@ export const beacon = {
   submit: (/** @type {Routes["POST /api/v1/jobs"]["body"]} */ body) =>
     call("POST /api/v1/jobs", { body }),
   cancel: (/** @type {string} */ id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
-  bundle: (/** @type {string} */ id, /** @type {AbortSignal | undefined} */ signal) =>
-    call("GET /api/v1/jobs/{id}/bundle", { places: { id }, signal }),
+  bundle: (/** @type {string} */ id) => call("GET /api/v1/jobs/{id}/bundle", { places: { id } }),
   redrive: (/** @type {string} */ workspaceId) =>
     call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
   keys: () => call("GET /api/v1/keys"),

@@ -47,11 +47,6 @@ export default function JobPage({ id }) {
     const timer = setInterval(found.refresh, UNPUBLISHED_MS);
     return () => clearInterval(timer);
   }, [job?.status]);
-  const issued = job?.executions.filter((one) => one.receipt_id).length ?? 0;
-  const bundle = useRead(
-    async (signal) => (issued > 0 ? beacon.bundle(id, signal) : null),
-    [id, issued, job?.status],
-  );
   if (found.error?.status === 404 || found.error?.status === 422)
     return html`<${NotFound} what="job" />`;
   if (!job)
@@ -104,7 +99,6 @@ export default function JobPage({ id }) {
         },
         [
           heading("Region", (one) => one.region),
-          column("Model", (one) => one.model),
           column(
             "State",
             ({ status, error }) => html`
@@ -112,15 +106,12 @@ export default function JobPage({ id }) {
               ${error && html` <span class="problem wrap">${error}</span>`}
             `,
           ),
-          column("Provider", (one) => one.provider ?? "–"),
-          column("Started", (one) =>
-            one.started_at ? html`<${When} at=${one.started_at} />` : "–",
-          ),
+          column("Provider", (one) => (one.provider ? `${one.provider} · ${one.model}` : "–")),
           column("Receipt", (one) => (one.receipt_id ? "signed" : "–")),
         ],
       )}
     </section>
     <${Answers} job=${job} />
-    ${issued > 0 && html`<${Receipts} job=${job} bundle=${bundle} />`}
+    ${job.executions.some((one) => one.receipt_id) && html`<${Receipts} id=${job.id} />`}
   </article>`;
 }

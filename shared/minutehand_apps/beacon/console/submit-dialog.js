@@ -21,7 +21,6 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     name: "",
     regions: "us-east, eu-west",
     least: "1",
-    models: "",
     questions: "",
   });
   const set = (/** @type {keyof typeof form} */ name) => (/** @type {any} */ value) =>
@@ -39,23 +38,18 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
         .replace(/[^a-z0-9]+/g, "-")
         .replace(/^-+|-+$/g, "")
         .slice(0, 60) || "benchmark";
-    const models = words(form.models);
     onSubmitted(
       await beacon.submit({
         workspace_id: workspaceId,
         jobspec_id: `${slug}-${Date.now().toString(36)}`,
         version: "1",
         benchmark: { name: form.name.trim() },
-        constraints: {
-          regions: words(form.regions),
-          min_regions: Number(form.least),
-        },
+        constraints: { regions: words(form.regions), min_regions: Number(form.least) },
         questions: form.questions
           .split("\n")
           .map((line) => line.trim())
           .filter(Boolean)
           .map(questionOf),
-        ...(models.length > 0 && { models }),
       }),
     );
   };
@@ -77,6 +71,5 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
       ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", { required: true })}
       ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}
     </div>
-    ${textLine(html`Models <span class="hint">none: the provider's own choice</span>`, "models")}
   <//>`;
 }

@@ -1,4 +1,4 @@
--- Beacon keeps job specs, their outbox, one execution per region and model, and signed receipts.
+-- Beacon keeps job specs, their outbox, one execution per region, and signed receipts.
 -- Delete this app's migrations and shared/minutehand_apps/beacon, and the platform does not notice.
 
 create schema if not exists beacon;
@@ -14,7 +14,7 @@ create table public.beacon_jobs (
   status text not null default 'created', -- as stored: the view beacon_job_states knows the queue's part of it
   outbox_id uuid not null, -- a deferred constraint makes a job without an outbox row impossible
   queue_job_id uuid, -- the beacon_job job; null until it is published
-  reached text[] not null default '{}', -- regions in which every model answered; filled at the end
+  reached text[] not null default '{}', -- regions that answered; filled at the end
   error text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
@@ -55,7 +55,7 @@ create table public.beacon_executions (
   job_id uuid not null references public.beacon_jobs (id) on delete cascade,
   jobspec_id text not null,
   region text not null,
-  model text not null, -- default where the spec names none, then what the provider says it ran
+  model text, -- what the provider says it ran
   status text not null default 'pending',
   provider text, -- who gave the output
   queue_job_id uuid, -- the child job; null before it started
@@ -65,14 +65,14 @@ create table public.beacon_executions (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
-  constraint beacon_executions_one_per_region_and_model unique (job_id, region, model),
+  constraint beacon_executions_one_per_region unique (job_id, region),
   constraint beacon_executions_status_is_known check (
     status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
   constraint beacon_executions_complete_with_receipt check (
     (status = 'completed') = (output is not null) and (output is null) = (receipt is null))
 );
 comment on table public.beacon_executions is
-'A job''s questions put to one model in one region, with the signed receipt of the answers.';
+'A job''s questions put to a provider of one region, with the signed receipt of the answers.';
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
 create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);

@@ -9,7 +9,6 @@ language sql immutable set search_path = '' as $$
     "properties": {
       "jobspec_id": {"type": "string", "minLength": 1, "maxLength": 200},
       "questions": {"type": "array", "minItems": 1, "maxItems": 500},
-      "models": {"type": "array", "minItems": 1, "maxItems": 20},
       "constraints": {"type": "object", "required": ["regions", "min_regions"], "properties": {
         "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string", "minLength": 1}},
         "min_regions": {"type": "number", "minimum": 1}}}
@@ -49,12 +48,10 @@ begin
   insert into public.beacon_outbox (id, workspace_id, job_id, message)
   values (v_outbox, v_workspace, v_job.id,
     jsonb_build_object('version', 1, 'job_id', v_job.id, 'jobspec_id', v_job.jobspec_id));
-  insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region, model)
-  select v_workspace, v_job.id, v_job.jobspec_id, r.region, coalesce(m.model ->> 'id', m.model #>> '{}')
+  insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
+  select v_workspace, v_job.id, v_job.jobspec_id, r.region
   from jsonb_array_elements_text(p_spec #> '{constraints,regions}') with ordinality as r (region, place)
-  cross join jsonb_array_elements(coalesce(p_spec -> 'models', '["default"]'))
-    with ordinality as m (model, place)
-  order by r.place, m.place;
+  order by r.place;
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
@@ -83,10 +80,8 @@ $$;
 
 create function beacon.reached(p_id uuid) returns text[]
 language sql stable set search_path = '' as $$
-  select coalesce(array_agg(x.region order by x.first), '{}')
-  from (
-    select e.region, min(e.id::text) as first from public.beacon_executions as e
-    where e.job_id = p_id group by e.region having bool_and(e.status = 'completed')) as x
+  select coalesce(array_agg(region order by id), '{}') from public.beacon_executions
+  where job_id = p_id and status = 'completed'
 $$;
 
 create function public.beacon_cancel(p_id uuid) returns jsonb

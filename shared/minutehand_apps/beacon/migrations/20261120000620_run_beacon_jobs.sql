@@ -96,8 +96,8 @@ begin
     v_job.status := 'completed';
     if cardinality(v_job.reached) < (v_job.spec #>> '{constraints,min_regions}')::numeric then
       select string_agg(format('%s: %s', f.region, f.error), '; ') into v_reasons from (
-        select distinct on (e.region) e.region, left(e.error, 300) as error from public.beacon_executions as e
-        where e.job_id = v_job.id and e.error is not null order by e.region, e.id limit 10) as f;
+        select region, left(error, 300) as error from public.beacon_executions
+        where job_id = v_job.id and error is not null order by id limit 10) as f;
       v_job.status := 'failed';
       v_job.error := left(format('reached %s of %s regions, min_regions is %s%s', cardinality(v_job.reached),
         jsonb_array_length(v_job.spec #> '{constraints,regions}'), v_job.spec #>> '{constraints,min_regions}',

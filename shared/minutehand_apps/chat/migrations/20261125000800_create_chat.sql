@@ -106,7 +106,6 @@ $$;
 create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text) returns public.async_session_state
 language plpgsql set search_path = '' as $$
 declare
-  v_session public.async_session_state;
   v_least integer := (queue.setting('chat_session_id_min_characters') #>> '{}')::integer;
   v_workspace uuid;
 begin
@@ -118,9 +117,8 @@ begin
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid end;
   insert into public.async_session_state (session_id, workspace_id, title, created_by)
   values (p_session_id, v_workspace, left(p_title, 80), auth.uid()) on conflict (session_id) do nothing;
-  v_session := chat.session_or_refuse(p_session_id);
   update public.async_session_state set last_message_at = queue.clock() where session_id = p_session_id;
-  return v_session;
+  return chat.session_or_refuse(p_session_id);
 end;
 $$;
 

@@ -112,9 +112,7 @@ function Rows({ workspace, search }) {
         column("Employees", "num", (row) => number(row.employee_count)),
         column("Place", "wrap", (row) => place(row) || "–"),
         column("Enrichment", (row) => html`<${Enriched} row=${row} />`),
-        column(html`<span class="hidden">Actions</span>`, (row) =>
-          enrichButton("account", row.id, row.name),
-        ),
+        column("Actions", (row) => enrichButton("account", row.id, row.name)),
       ],
     )}
   `;

@@ -72,9 +72,7 @@ function Rows({ workspace, search }) {
         ),
         column("LinkedIn", (row) => html`<${Profile} url=${row.linkedin_url} />`),
         column("Enrichment", (row) => html`<${Enriched} row=${row} />`),
-        column(html`<span class="hidden">Actions</span>`, (row) =>
-          enrichButton("contact", row.id, nameOf(row)),
-        ),
+        column("Actions", (row) => enrichButton("contact", row.id, nameOf(row))),
       ],
     )}
   `;

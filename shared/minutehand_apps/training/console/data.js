@@ -4,13 +4,13 @@ import { callRoute, request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes, TrainingState } from "./routes.js" */
+/** @import { Routes } from "./routes.js" */
 /**
  * @typedef {{id: string, training_id: string, title: string, job_type: string,
  *   status: "pending" | "processing" | "completed" | "failed" | "cancelled", progress_percentage: number,
  *   progress_message: string | null, error_data: {message: string | null} | null, retry_count: number,
  *   max_retries: number, created_at: string, started_at: string | null, completed_at: string | null}} MonitoredJob
- *   What the monitor shows of a row of `background_jobs`, with its training's title.
+ *   What the monitor shows of a row of `background_jobs`.
  */
 
 /** @type {Call<Routes>} */
@@ -45,7 +45,7 @@ const MOST = 100;
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
 
 /**
- * The jobs of a training or of all, the latest hundred, each with its training's title.
+ * The jobs of a training or of all, the latest hundred.
  *
  * @param {{workspaceId: string, trainingId?: string, status?: string, type?: string}} wanted
  * @param {AbortSignal} signal
@@ -56,20 +56,9 @@ export async function monitored({ workspaceId, trainingId, status, type }, signa
   if (trainingId) asked = asked.eq("training_id", trainingId);
   if (status) asked = asked.eq("status", status);
   if (type) asked = asked.eq("job_type", type);
-  /** @type {Omit<MonitoredJob, "title">[]} */
-  const rows = await unwrap(
+  return unwrap(
     asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal),
   );
-  const ids = [...new Set(rows.map((row) => row.training_id))];
-  /** @type {{id: string, title: string}[]} */
-  const named =
-    ids.length === 0
-      ? []
-      : await unwrap(
-          supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal),
-        );
-  const titles = new Map(named.map((one) => [one.id, one.title]));
-  return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
 }
 
 export const STATES = {
@@ -82,40 +71,8 @@ export const STATES = {
 export const isOver = (/** @type {string} */ status) =>
   status !== "pending" && status !== "running";
 
-/** What is finished of a training, each in words: `[title, words]`. */
-export function finished(/** @type {TrainingState} */ { media, sound, transcript, published }) {
-  /** @type {[string, string][]} */
-  const lines = [];
-  if (media)
-    lines.push([
-      "Video checked",
-      [
-        media.seconds === null ? null : clock(media.seconds),
-        media.width && `${media.width} × ${media.height}`,
-        media.video,
-        media.audio,
-      ]
-        .filter(Boolean)
-        .join(" · "),
-    ]);
-  if (sound) lines.push(["Sound taken out", `${sound.chunks.length} chunks`]);
-  if (transcript)
-    lines.push(["Words written down", `${transcript.words} words by ${transcript.engine}`]);
-  if (published)
-    lines.push([
-      "Video published",
-      published.note ?? `At the video host as ${published.playback_id}`,
-    ]);
-  return lines;
-}
-
 /** 0:05, 12:40, 1:02:03: a time in a video. */
 export function clock(/** @type {number} */ seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  const [hours, minutes, rest] = [
-    Math.floor(whole / 3600),
-    Math.floor(whole / 60) % 60,
-    String(whole % 60).padStart(2, "0"),
-  ];
-  return hours > 0 ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
+  const text = new Date(Math.max(0, seconds) * 1000).toISOString().slice(11, 19);
+  return text.replace(/^00:0?|^0/, "");
 }

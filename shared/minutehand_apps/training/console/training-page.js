@@ -7,14 +7,14 @@ import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
-import { ActionButton, confirm } from "../../parts/dialog.js";
+import { ActionButton } from "../../parts/dialog.js";
 import { Going, useRemoval } from "../../parts/removal.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/unread.js";
 import NotFound from "../../views/not-found.js";
-import { clock, finished, isOver, STATES, trainings } from "./data.js";
+import { clock, isOver, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
 
@@ -72,15 +72,7 @@ function Training({ id, workspace, remove }) {
       <${Unread} of=${found} what="the training" />
     </div>`;
   const act = actionsOn(found.refresh);
-  const cancel = async () => {
-    const sure = await confirm({
-      title: "Stop the work?",
-      text: "What is finished stays, and the rest can be taken up again later.",
-      action: "Stop",
-      danger: true,
-    });
-    if (sure) await act("Could not stop", () => trainings.cancel(id));
-  };
+  const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
   const { word, tone } = STATES[training.status];
   const jump = (/** @type {number} */ seconds) => player.current?.jump(seconds);
   return html`<article class="page">
@@ -123,14 +115,6 @@ function Training({ id, workspace, remove }) {
       trainingId=${id}
       filter=${filter}
       onFilter=${(/** @type {Filter} */ changes) => setFilter({ ...filter, ...changes })} />
-    <dl class="facts">
-      ${finished(training).map(
-        ([what, words]) => html`<div key=${what}>
-          <dt>${what}</dt>
-          <dd class="wrap">${words}</dd>
-        </div>`,
-      )}
-    </dl>
     <div class="ways">
       ${training.media && html`<${Video} handle=${player} id=${id} title=${training.title} />`}
       ${training.procedure && html`<${Procedure} stored=${training.procedure} jump=${jump} />`}
@@ -158,17 +142,8 @@ function Procedure({ stored: { procedure, author }, jump }) {
       procedure &&
       html`
         <p class="wrap">${procedure.purpose}</p>
-        ${[
-          ["Materials", procedure.materials],
-          ["Warnings", procedure.warnings],
-        ].map(
-          ([name, lines]) =>
-            lines?.length &&
-            html`<p key=${name} class="wrap">
-              <span class="strong">${name}:</span>
-              ${/** @type {string[]} */ (lines).join("; ")}
-            </p>`,
-        )}
+        <p class="wrap">Materials: ${procedure.materials?.join("; ") || "none named"}</p>
+        <p class="wrap">Warnings: ${procedure.warnings?.join("; ") || "none named"}</p>
         <ol class="stack">
           ${procedure.steps.map(
             (step, index) => html`<li key=${index} class="wrap">

@@ -7,21 +7,6 @@ import { notifyFailure } from "../../parts/toasts.js";
 import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
-// browsers do not know the type of every container that people record in
-/** @type {Record<string, string>} */
-const TYPES = {
-  mkv: "video/x-matroska",
-  mov: "video/quicktime",
-  avi: "video/x-msvideo",
-  ts: "video/mp2t",
-  flac: "audio/flac",
-};
-
-function typeOf(/** @type {File} */ file) {
-  if (/^[a-z0-9.+-]+\/[a-z0-9.+-]+$/.test(file.type)) return file.type;
-  const ending = /** @type {string} */ (file.name.split(".").at(-1)).toLowerCase();
-  return TYPES[ending] ?? "application/octet-stream";
-}
 
 /** @param {{workspaceId: string, whose: string, onClose: () => void}} props */
 export function UploadDialog({ workspaceId, whose, onClose }) {
@@ -29,13 +14,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
   const [title, setTitle] = useState("");
   const choose = (/** @type {File | null} */ chosen) => {
     setFile(chosen);
-    if (chosen && !title.trim())
-      setTitle(
-        chosen.name
-          .replace(/\.[^.]*$/, "")
-          .replace(/[-_]+/g, " ")
-          .slice(0, 200),
-      );
+    if (chosen && !title.trim()) setTitle(chosen.name.replace(/\.[^.]*$/, "").slice(0, 200));
   };
   const takeSample = async () => {
     try {
@@ -48,7 +27,8 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
   };
   const submit = async () => {
     if (!file) return;
-    const fields = { workspace_id: workspaceId, title: title.trim(), content_type: typeOf(file) };
+    const content_type = file.type || "video/mp4"; // browsers do not know every container
+    const fields = { workspace_id: workspaceId, title: title.trim(), content_type };
     await uploads.begin(file, fields, whose);
     onClose();
   };
@@ -88,6 +68,5 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
         value=${title}
         onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTitle(event.target.value)} />
     </label>
-    ${file?.size === 0 && html`<p class="problem" role="alert">This file is empty</p>`}
   <//>`;
 }

@@ -7,7 +7,7 @@ import { useStore } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { uploadsAt } from "../../lib/uploads.js";
 import { Tag } from "../../parts/badge.js";
-import { ActionButton, confirm } from "../../parts/dialog.js";
+import { ActionButton } from "../../parts/dialog.js";
 import { notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 
@@ -45,15 +45,6 @@ export function Uploading({ whose }) {
     }
   };
   const giveUp = async (/** @type {RunningUpload} */ one) => {
-    if (
-      !(await confirm({
-        title: "Abort the upload?",
-        text: `What has arrived of ${one.name} is thrown away.`,
-        action: "Abort",
-        danger: true,
-      }))
-    )
-      return;
     try {
       await uploads.abort(one.id);
     } catch (error) {

@@ -51,12 +51,6 @@ export function Video({ id, title, handle }) {
             onLoadedMetadata=${loaded}
             style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
           ${
-            found.value.note &&
-            html`<p class="notice stale wrap" role="status">
-              ${found.value.note}
-            </p>`
-          }
-          ${
             found.value.host === "mux" &&
             html`<p class="muted small wrap">
               At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.

@@ -11,7 +11,7 @@ create table public.trainings (
   title text not null,
   object_key text not null, -- the file in the uploads bucket
   checksum text, -- SHA-256 of the file, or of its parts' checksums with their number behind a dash
-  media jsonb, -- what the check found: {bytes, seconds, container, video, audio, width, height, note}
+  media jsonb, -- what the check found: {bytes, seconds, video, audio}
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, once its sound is cut
   transcript jsonb, -- {chunks, words, language, engine, offline, duration_seconds}, once all chunks are there
   procedure jsonb, -- {procedure, author, offline}; procedure is null without a language model
@@ -74,9 +74,10 @@ select j.id, j.user_id, j.workspace_id as company_id, t.training_id, j.job_type,
   -- what failed has used up the retries that it was allowed: none, where another would fail too
   case j.status when 'failed' then greatest(j.attempts - 1, 0) else j.max_attempts - 1 end as max_retries,
   j.priority, j.created_at, j.started_at, j.finished_at as completed_at, j.updated_at,
-  j.progress ->> 'stage' as stage, j.session_id, j.next_retry_at
+  j.progress ->> 'stage' as stage, j.session_id, j.next_retry_at, r.title
 from public.training_jobs as t
-join public.jobs as j on j.id = t.job_id;
+join public.jobs as j on j.id = t.job_id
+join public.trainings as r on r.id = t.training_id;
 comment on view public.background_jobs is
 'The jobs of trainings: transcription, sop_generation and mux_upload. The service role may delete ended ones.';
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +67,7 @@ def register(registry: Registry, settings: Settings) -> None:
     bucket = UploadsBucket(settings)
     model = make_language_model(settings)
 
-    async def memo(job: Job[Memo], ctx: JobContext) -> dict[str, str]:
+    async def memo(job: Job[Memo], ctx: JobContext) -> dict[str, Any]:
         async def read(_: Mapping[str, Any]) -> str:
             content = await bucket.read(job.payload.key)
             if content is None:
@@ -86,22 +85,16 @@ def register(registry: Registry, settings: Settings) -> None:
                 "Write up this note: a headline and its points.",
                 [Material("note", given["read"]), Material("weather", given["look_up"])],
             )
-            plain = Summary(headline=job.payload.title, points=[given["read"]])
-            made = await ask_for(ctx, model, prompt, Summary, otherwise=lambda: plain)
-            return made.model_dump()
+            return (await ask_for(ctx, model, prompt, Summary)).model_dump()
 
         ctx.progress(10, "read", "Reading the note")
         made = await ctx.graph(
             [
                 Stage(name="read", run=read),
                 Stage(name="look_up", run=look_up, tries=3),
-                Stage(name="write", run=write, after=["read", "look_up"], needs_seconds=10),
+                Stage(name="write", run=write, after=["read", "look_up"]),
             ]
         )
-        summary = Summary.model_validate(made["write"])
-        points = "".join(f"<li>{html.escape(each)}</li>" for each in summary.points)
-        page = f"<h1>{html.escape(summary.headline)}</h1><ul>{points}</ul>".encode()
-        shown = await ctx.artefact("memo.html", page, "text/html; charset=utf-8")
-        return {"headline": summary.headline, "url": shown.url}
+        return Summary.model_validate(made["write"]).model_dump()
 
     registry.processor("memo", payload=Memo)(memo)

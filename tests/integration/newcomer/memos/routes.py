@@ -23,7 +23,7 @@ PAGE = """<!doctype html>
   const look = async () => {
     const memo = await (await fetch(location.pathname.replace(/\\/page$/, ""))).json();
     state.textContent = memo.progress?.message ?? memo.status;
-    if (memo.result) location.replace(memo.result.url);
+    if (memo.result) document.querySelector("h1").textContent = memo.result.headline;
   };
   const events = new EventSource("/api/sessions/SESSION/events");
   events.addEventListener("open", look);

@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import os
 import signal
-import time
 
 from pydantic import BaseModel
 
@@ -43,20 +42,13 @@ class Nothing(BaseModel):
     """No payload."""
 
 
-@processor("served.hang", payload=Nothing, timeout=1)
-async def hang(job: Job[Nothing], ctx: JobContext) -> None:
+@processor("served.block", payload=Nothing, lease=3)
+async def block(job: Job[Nothing], ctx: JobContext) -> None:
     """Keep Python's lock inside C code, as a hopeless regular expression does, but at rest."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
-@processor("served.block", payload=Nothing, timeout=1)
-async def block(job: Job[Nothing], ctx: JobContext) -> dict[str, bool]:
-    """Keep the event loop, but not Python's lock."""
-    time.sleep(600)  # noqa: ASYNC251 - the mistake under test
-    return {"slept": True}
-
-
-@processor("served.die", payload=Nothing)
+@processor("served.die", payload=Nothing, lease=3)
 async def die(job: Job[Nothing], ctx: JobContext) -> None:
     """End the process as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)

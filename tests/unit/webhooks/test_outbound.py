@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from minutehand.worker.outbound import AddressRefused, PublicTransport, is_public, resolve
+from minutehand.webhooks.outbound import AddressRefused, PublicTransport, is_public, resolve
 
 NAME = "hook.example"
 
@@ -73,13 +73,6 @@ async def test_this_machine_is_reached_in_development_alone(
     assert await resolve(NAME, 443, loopback=True) == ["127.0.0.1"]
     with pytest.raises(AddressRefused, match=NAME):
         await resolve(NAME, 443, loopback=False)
-
-
-async def test_a_name_that_no_resolver_takes_does_not_resolve() -> None:
-    """As one that is unknown: a delivery that failed, and no error of the worker's."""
-    async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:
-        with pytest.raises(httpx.ConnectError, match="does not resolve"):
-            await http.post(f"https://{'a' * 64}.example/")
 
 
 async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
@@ -157,33 +150,6 @@ def tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, ssl.create_default_context(cadata=pem.decode())
 
 
-@pytest.mark.parametrize(("keep", "times"), [(False, 3), (True, 1)])
-async def test_connections_and_addresses_are_kept_only_when_asked_for(
-    monkeypatch: pytest.MonkeyPatch, keep: bool, times: int
-) -> None:
-    """Kept, a name is resolved and checked once; what it leads to later changes nothing."""
-    asked = answer_with(monkeypatch, ["127.0.0.1"])
-    served: list[asyncio.Task[None] | None] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.append(asyncio.current_task())
-        while await reader.readline():
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://{NAME}:{server.sockets[0].getsockname()[1]}/"
-    async with server:
-        async with httpx.AsyncClient(transport=PublicTransport(loopback=True, keep=keep)) as http:
-            for _ in range(3):
-                assert (await http.get(url)).status_code == 204
-        await asyncio.gather(*(task for task in served if task is not None))
-
-    assert (asked.count(NAME), len(served)) == (times, times)
-
-
 async def test_no_cookie_is_kept_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else one endpoint fills the worker's memory, and hears what another tenant's was given."""
     answer_with(monkeypatch, ["127.0.0.1"])
@@ -204,57 +170,3 @@ async def test_no_cookie_is_kept_of_an_answer(monkeypatch: pytest.MonkeyPatch) -
 
     assert [response.headers.get("x-kept") for response in answers] == ["1", "1"]
     assert not any(b"cookie" in head.lower() for head in heads)
-
-
-@pytest.mark.parametrize(
-    ("error", "tried"),
-    [
-        (httpx.ConnectError("refused"), ["93.184.216.31", "93.184.216.32", "93.184.216.33"]),
-        (httpx.ConnectTimeout("silent"), ["93.184.216.31", "93.184.216.32", "93.184.216.33"]),
-        (httpx.ReadTimeout("silent"), ["93.184.216.31"]),
-    ],
-)
-async def test_a_name_s_next_address_is_tried_where_nothing_can_have_arrived(
-    monkeypatch: pytest.MonkeyPatch, error: httpx.TransportError, tried: list[str]
-) -> None:
-    """The third of these answers; what may have arrived is the job's to repeat."""
-    answer_with(monkeypatch, [f"93.184.216.3{number}" for number in range(1, 7)])
-    hosts: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        hosts.append(request.url.host)
-        assert request.extensions["sni_hostname"] == NAME
-        if len(hosts) < 3:
-            raise error
-        return httpx.Response(204)
-
-    transport = PublicTransport(loopback=False)
-    transport._inner = httpx.MockTransport(answer)  # type: ignore[assignment]
-    async with httpx.AsyncClient(transport=transport) as http:
-        if len(tried) == 3:
-            assert (await http.post(f"https://{NAME}/")).status_code == 204
-        else:
-            with pytest.raises(httpx.ReadTimeout):
-                await http.post(f"https://{NAME}/")
-
-    assert hosts == tried
-
-
-async def test_no_more_than_four_addresses_of_a_name_are_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A stranger's name may have hundreds, each of which takes its time to be silent."""
-    answer_with(monkeypatch, [f"93.184.216.{number}" for number in range(1, 100)])
-    hosts: list[str] = []
-
-    def refuse(request: httpx.Request) -> httpx.Response:
-        hosts.append(request.url.host)
-        raise httpx.ConnectError(f"{request.url.host} refused")
-
-    transport = PublicTransport(loopback=False)
-    transport._inner = httpx.MockTransport(refuse)  # type: ignore[assignment]
-    async with httpx.AsyncClient(transport=transport) as http:
-        with pytest.raises(httpx.ConnectError, match=r"93\.184\.216\.4 refused"):
-            await http.post(f"https://{NAME}/")
-
-    assert len(hosts) == 4

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -50,38 +47,3 @@ def test_what_is_recorded_again_does_not_differ(
     assert [pair["name"] for pair in recorded()] == [
         pair["name"] for pair in json.loads((tmp_path / "answers.json").read_text())
     ]
-
-
-def make_truth(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What the command says."""
-    return subprocess.run(
-        [sys.executable, "-m", "infra.truth", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_a_project_is_asked_by_its_address(project: Project, place: Place) -> None:
-    """Listed differences are printed, each with its reason, and are no failure."""
-    told = make_truth(
-        "--url",
-        project.settings.supabase_url,
-        SUPABASE_PUBLISHABLE_KEY=place.publishable_key,
-        SUPABASE_SECRET_KEY=place.secret_key,
-        SUPABASE_JWT_SECRET=place.jwt_secret,
-        MINUTEHAND_SCHEMA=place.schema,
-    )
-
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "accept.geo: PostgREST asks PostGIS" in told.stdout
-    assert "0 of them for no listed reason" in told.stdout
-
-
-def test_without_docker_it_says_so(tmp_path: Path) -> None:
-    """The real server comes as an image."""
-    told = make_truth(PATH=str(tmp_path))
-
-    assert told.returncode == 3
-    assert "no Docker" in told.stdout

@@ -1,0 +1,179 @@
+"""The worker as a process of its own beside its host, which starts it again when it ends.
+
+A processor that blocks or kills its process takes neither the API nor the console with it; its job
+runs again when its lease has expired. The two speak HTTP over a Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import httpx
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from minutehand.error_body import error_body
+from minutehand.functions.worker.app import WAKE_PATH, Start, build_app
+from minutehand.functions.worker.routes import MAX_BODY_BYTES
+from minutehand.tasks import end_tasks
+
+logger = logging.getLogger(__name__)
+
+#: The variable by which the host names the socket.
+SOCKET: Final = "WORKER_SOCKET"
+#: A request waits so long for a worker that is starting, and for its answer.
+READY_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 40.0
+#: Until a worker that failed to start is started again, doubled each time.
+RESTART_SECONDS: Final = 0.5
+MOST_RESTART_SECONDS: Final = 30.0
+#: Headers that are passed on.
+_ASKED: Final = frozenset({"authorization", "content-type", "x-request-id"})
+_TOLD: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
+
+
+class WorkerProcess:
+    """Keeps `python -m module` running; an ASGI app that forwards, and the waker of the API.
+
+    Args:
+        module: Calls `serve_worker`.
+        environ: The process's environment.
+    """
+
+    def __init__(self, module: str, environ: Mapping[str, str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="minutehand-worker-")
+        self._socket = Path(self._folder.name) / "socket"
+        self._command = (sys.executable, "-m", module)
+        self._environ = {**environ, SOCKET: str(self._socket)}
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(self._socket)),
+            base_url="http://worker",
+            timeout=ANSWER_SECONDS,
+        )
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the worker, and keep one running from now on."""
+        self._task = asyncio.create_task(self._keep(), name="worker-process")
+
+    async def aclose(self, *, timeout_seconds: float) -> None:
+        """End the worker: it releases what runs; what it does not manage is killed."""
+        if self._task is not None:
+            await end_tasks([self._task])
+        if (process := self._process) is not None and process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        await self._http.aclose()
+        self._folder.cleanup()
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        """Ask for a run now; `reason` is for logs on AWS. A worker that starts looks by itself."""
+        with contextlib.suppress(httpx.HTTPError):
+            await self._http.post(WAKE_PATH, timeout=2.0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the worker answer one request."""
+        request = Request(scope, receive)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                break
+        asked = self._http.build_request(
+            request.method, request.url.path, headers=_only(request.headers, _ASKED), content=body
+        )
+        told: Response
+        try:
+            answer = await self._send(asked)
+            told = Response(answer.content, answer.status_code, _only(answer.headers, _TOLD))
+        except httpx.HTTPError as error:
+            logger.warning(
+                "The worker did not answer",
+                extra={"event": "worker.silent", "error": type(error).__name__},
+            )
+            text = "The worker is starting; try again"
+            request_id = request.headers.get("x-request-id")
+            away = error_body("worker_unavailable", text, request_id=request_id)
+            told = JSONResponse(away, 503, {"Retry-After": "2"})
+        await told(scope, receive, send)
+
+    async def _send(self, asked: httpx.Request) -> httpx.Response:
+        """Send it once there is a worker that listens."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + READY_SECONDS
+        while True:
+            try:
+                return await self._http.send(asked)
+            except httpx.ConnectError:
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            began = asyncio.get_running_loop().time()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=self._environ, stdin=asyncio.subprocess.PIPE
+            )
+            code = await self._process.wait()
+            ran = asyncio.get_running_loop().time() - began
+            if code:
+                logger.error(
+                    "The worker has ended; another one is started",
+                    extra={"event": "worker.died", "exit_code": code, "ran_seconds": round(ran)},
+                )
+            failures = failures + 1 if code and ran < MOST_RESTART_SECONDS else 0
+            if failures:
+                await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MOST_RESTART_SECONDS))
+
+
+def _only(headers: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in names}
+
+
+def serve_worker(environ: Mapping[str, str], start: Start) -> int:
+    """Run a worker until SIGTERM, or until its host has ended; for a `__main__`."""
+
+    def end_with_host() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_host, daemon=True).start()
+    config = uvicorn.Config(
+        build_app(start),
+        uds=environ[SOCKET],
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=2,
+    )
+    _Server(config).run()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Ends by SIGTERM: the host ends us, while a Ctrl-C reaches the whole group."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in good order, so that jobs are released."""
+        self.should_exit = self.should_exit or sig != signal.SIGINT

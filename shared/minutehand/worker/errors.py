@@ -1,0 +1,192 @@
+"""An error as its job keeps it: class, message, data, codes, and frames without values.
+
+One budget of characters for a whole error: filtering it for secrets takes bounded time. What is
+done about it, the class and the codes (HTTP status, SQLSTATE, errno, signal) say, never its words.
+"""
+
+from __future__ import annotations
+
+import errno
+import linecache
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import ErrorInfo
+from minutehand.redaction import Redactor
+from minutehand.worker.plain import clean_text, plain
+
+MAX_MESSAGE: Final = 2_000
+#: Errors beneath one that are looked at, and frames kept of it and of each of them.
+MOST_CAUSES: Final = 4
+MOST_FRAMES: Final = 20
+MOST_FRAMES_OF_CAUSE: Final = 8
+#: The engine's own frames say nothing about a job.
+_ENGINE: Final = "minutehand."
+
+
+def said(kind: str, message: str, data: Mapping[str, Any] | None = None) -> ErrorInfo:
+    """An ending in words of the processor's, or ours."""
+    return _told(kind, message, data, Redactor())
+
+
+def error_info(error: BaseException, module: str = "") -> ErrorInfo:
+    """An exception as the job keeps it, of a task group's the first.
+
+    Args:
+        module: Of the processor: frames of its top-level package are the user's own.
+    """
+    redactor = Redactor()
+    more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
+    first = first_of(error)
+    kind = type(first)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    message = _message(first) + (f" (and {more} more in its task group)" if more else "")
+    data = getattr(first, "data", None)
+    told = _told(name, message, data if isinstance(data, Mapping) else None, redactor)
+    return told.model_copy(
+        update={**_codes(first), "traceback": _traceback(error, module, redactor)}
+    )
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first error of a task group and of groups within it; any other error as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _told(kind: str, message: str, data: Mapping[str, Any] | None, redactor: Redactor) -> ErrorInfo:
+    text = redactor.text(clean_text(message[: 2 * MAX_MESSAGE]))
+    if len(text) > MAX_MESSAGE:
+        text = text[: MAX_MESSAGE - 1] + "…"
+    kept: Any = None
+    if data:
+        try:
+            kept = redactor.data(plain(data))
+        except ValueError:
+            kept = {"repr": redactor.text(clean_text(repr(data)[:MAX_MESSAGE]))}
+    return ErrorInfo(type=clean_text(kind)[:200], message=text, data=kept)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # a user's class may raise anything
+        text = ""
+    return text or type(error).__name__
+
+
+def _codes(error: BaseException) -> dict[str, Any]:
+    """What machines call it: of httpx, requests and aiohttp, of Postgres, of the system."""
+    codes: dict[str, Any] = {}
+    for each in (error, *_causes(error)):
+        status = getattr(getattr(each, "response", None), "status_code", None)
+        status = getattr(each, "status", None) if status is None else status
+        if type(status) is int and 400 <= status <= 599:
+            codes.setdefault("status", status)
+        if isinstance(each, OSError) and each.errno is not None:
+            codes.setdefault("errno", errno.errorcode.get(each.errno))
+        state = getattr(each, "sqlstate", None)
+        if isinstance(state, str) and len(state) == 5:
+            codes.setdefault("sqlstate", state)
+        if isinstance(each, subprocess.CalledProcessError) and each.returncode < 0:
+            known = -each.returncode in {*signal.Signals}
+            codes.setdefault(
+                "signal", signal.Signals(-each.returncode).name if known else str(each.returncode)
+            )
+    return codes
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that an error was raised from, or that are in its group."""
+    if isinstance(error, BaseExceptionGroup):
+        yield from error.exceptions[:MOST_CAUSES]
+        return
+    seen = {id(error)}
+    for _ in range(MOST_CAUSES):
+        below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if below is None or id(below) in seen:
+            return
+        seen.add(id(below))
+        yield below
+        error = below
+
+
+def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:
+    """Frames of an error and of its causes; None when it passed through no code but ours.
+
+    `{frames: [{file, line, function, code, own}], causes, left_out}`: own frames first, then the
+    libraries', each the innermost first. No value of any variable is read.
+    """
+    trail = list(_frames(error.__traceback__, package))
+    group = error
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+        trail += _frames(group.__traceback__, package)
+    # a ProcessorError says what its author chose; its causes speak in the worker's log alone
+    causes = [
+        {
+            "type": type(cause).__qualname__,
+            "message": redactor.text(_message(cause)[:500]),
+            "frames": _kept(_frames(cause.__traceback__, package), MOST_FRAMES_OF_CAUSE, redactor),
+        }
+        for cause in (() if isinstance(error, ProcessorError) else _causes(error))
+    ]
+    if not trail and not causes:
+        return None
+    told: dict[str, Any] = {"frames": _kept(trail, MOST_FRAMES, redactor)}
+    if causes:
+        told["causes"] = causes
+    if len(trail) > MOST_FRAMES:
+        told["left_out"] = len(trail) - MOST_FRAMES
+    return told
+
+
+def _kept(
+    frames: Iterator[dict[str, Any]] | list[dict[str, Any]], most: int, redactor: Redactor
+) -> list[dict[str, Any]]:
+    innermost_first = list(frames)[::-1]
+    kept = sorted(innermost_first, key=lambda frame: not frame["own"])[:most]  # stable
+    for frame in kept:
+        code = linecache.getline(frame["file"], frame["line"] or 0).strip()[:200]
+        frame["code"] = redactor.text(code)
+        frame["file"] = _short(frame["file"])[-300:]
+    return kept
+
+
+def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:
+    while trace is not None:
+        code, scope = trace.tb_frame.f_code, trace.tb_frame.f_globals
+        module = str(scope.get("__name__", ""))
+        if not module.startswith(_ENGINE):
+            linecache.lazycache(code.co_filename, scope)
+            yield {
+                "file": code.co_filename,
+                "line": trace.tb_lineno,
+                "function": code.co_name[:100],
+                "own": _is_own(module, code.co_filename, package),
+            }
+        trace = trace.tb_next
+
+
+def _is_own(module: str, path: str, package: str) -> bool:
+    top = package.partition(".")[0]
+    if top and (module == top or module.startswith(f"{top}.")):
+        return True
+    # without a package to go by, what lies beside no installed one is the project's
+    is_library = "site-packages" in path or "dist-packages" in path or path.startswith("<")
+    return not (top or is_library or module.partition(".")[0] in sys.stdlib_module_names)
+
+
+def _short(path: str) -> str:
+    """A path as the project writes it: below the longest folder that imports come from."""
+    roots = [root for root in sys.path if root and path.startswith(f"{root.rstrip('/')}/")]
+    if not roots:
+        return Path(path).name if path.startswith("/") else path
+    return path[len(max(roots, key=len).rstrip("/")) + 1 :]

@@ -1,1 +1,0 @@
-"""An app of one job type that runs until a test lets it end."""

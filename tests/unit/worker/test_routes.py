@@ -1,0 +1,128 @@
+"""The worker's routes: who may ask, for which types, and what a tick answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from minutehand.functions.worker.routes import (
+    PROCESS_PATH,
+    WORKER_PATH,
+    Reply,
+    Request,
+    WorkerRoutes,
+)
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+
+SECRETS = SETTINGS.model_copy(
+    update={"worker_secret_tokens": ("old", "new"), "background_job_tokens": ("jobs",)}
+)
+
+
+async def ask(
+    method: str = "POST",
+    path: str = WORKER_PATH,
+    token: str = "new",
+    body: Any = None,
+    *,
+    queue: ModelQueue | None = None,
+    **more: Any,
+) -> Reply:
+    """What one request is answered."""
+    registry = Registry()
+
+    async def work(job: Job[dict[str, Any]], ctx: JobContext) -> None:
+        return None
+
+    registry.processor("work", payload=dict)(work)
+    registry.processor("part", payload=dict, part_of="work")(work)
+    worker = Worker(
+        SECRETS,
+        registry=registry,
+        queue=queue or ModelQueue(),
+        options=TickOptions(linger_seconds=0),
+    )
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body else b""
+    headers = {"authorization": f"Bearer {token}"}
+    return await WorkerRoutes(SECRETS, worker, **more).answer(Request(method, path, headers, raw))
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ({"token": ""}, 401, "unauthorized"),
+        ({"token": "jobs"}, 401, "unauthorized"),
+        ({"path": PROCESS_PATH, "token": "new"}, 401, "unauthorized"),
+        ({"path": "/api/jobs"}, 404, "route_not_found"),
+        ({"method": "PUT"}, 405, "method_not_allowed"),
+        ({"path": PROCESS_PATH, "token": "jobs", "body": b"{"}, 400, "invalid_json"),
+        ({"path": PROCESS_PATH, "token": "jobs", "body": [1]}, 400, "invalid_argument"),
+        ({"path": PROCESS_PATH, "token": "jobs", "body": {"jobTypes": 1}}, 400, "invalid_argument"),
+        (
+            {"path": PROCESS_PATH, "token": "jobs", "body": {"jobTypes": ["wrok"]}},
+            422,
+            "unknown_job_type",
+        ),
+        ({"path": PROCESS_PATH, "token": "jobs", "body": b"x" * 20_000}, 413, "body_too_large"),
+    ],
+)
+async def test_what_is_wrong_is_refused(asked: dict[str, Any], status: int, code: str) -> None:
+    """Each token opens its own route."""
+    reply = await ask(**asked)
+
+    assert (reply.status, reply.body["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("token", ["old", "new"])
+async def test_a_tick_answers_what_it_did(token: str) -> None:
+    """With either token, while one replaces the other."""
+    reply = await ask(token=token, queue=ModelQueue([Row("1", {})]))
+
+    assert reply.status == 200
+    assert (reply.body["success"], reply.body["completed"]) == (True, 1)
+    assert {"duration_ms", "worker_id", "timestamp"} <= reply.body.keys()
+    assert (await ask("GET")).body["worker_exists"] is True
+
+
+async def test_a_run_over_types_takes_their_parts_too() -> None:
+    """Else a job would only wait for its children."""
+    asked: list[Any] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: Any) -> Any:
+            asked.append(request.job_types)
+            return await super().lease(request)
+
+    body = {"jobTypes": ["work"]}
+    await ask(path=PROCESS_PATH, token="jobs", body=body, queue=Noting())
+
+    assert asked == [("part", "work")]
+
+
+async def test_a_worker_whose_loop_runs_is_woken() -> None:
+    """The database asks at each arrival."""
+    woken: list[bool] = []
+
+    reply = await ask(wake=lambda: woken.append(True))
+
+    assert (reply.status, reply.body["running"], woken) == (202, True, [True])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(QueueUnavailable("away"), 503), (QueueError("no", status=403, code="PT403"), 502)],
+)
+async def test_a_queue_that_refuses_is_no_error_of_the_caller(
+    error: QueueError, status: int
+) -> None:
+    """It may ask again."""
+
+    class Failing(ModelQueue):
+        async def lease(self, request: Any) -> Any:
+            raise error
+
+    assert (await ask(queue=Failing())).status == status

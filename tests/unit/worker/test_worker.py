@@ -1,0 +1,186 @@
+"""A worker around its ticks: outboxes, middleware, admission, threads, a blocked process."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from minutehand.queue.models import WorkerRunAdmission
+from minutehand.worker import Job, JobContext, Registry, Schedule, TickOptions, Worker
+from minutehand.worker.testing import ProcessorTest
+from tests.support.paths import ROOT
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.virtual_time import LoopClock, leaping
+
+
+def worker(queue: ModelQueue, registry: Registry, **more: Any) -> Worker:
+    """One in the time of its loop."""
+    options = TickOptions(linger_seconds=0, grace_seconds=1)
+    more = {"clock": LoopClock(), "options": options, **more}
+    return Worker(SETTINGS, registry=registry, queue=queue, **more)
+
+
+def of(run: Callable[[Job[Any], JobContext], Any], **options: Any) -> Registry:
+    """A registry with this processor."""
+    registry = Registry()
+    registry.processor("work", payload=dict, **options)(run)
+    return registry
+
+
+async def nothing(job: Job[Any], ctx: JobContext) -> None:
+    """Return at once."""
+
+
+def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
+    """One that fails or hangs stops neither the run nor the others."""
+    queue, registry = ModelQueue([Row("first", {})]), of(nothing)
+    calls: list[float] = []
+
+    async def fill() -> int:
+        calls.append(asyncio.get_running_loop().time())
+        if len(calls) == 4:
+            queue.rows["late"] = Row("late", {})
+        return len(calls) == 4
+
+    async def fail() -> int:
+        raise ValueError("no")
+
+    async def slow(job: Job[Any], ctx: JobContext) -> None:
+        await asyncio.sleep(6 if job.id == "first" else 0)
+
+    registry = of(slow)
+    registry.publisher("fill", fill)
+    registry.publisher("fail", fail)
+    leaping(start(worker, queue, registry))
+
+    assert calls[:4] == [0, 1, 2, 3]
+    assert queue.rows["late"].status == "completed"
+    with pytest.raises(ValueError, match="already"):
+        registry.publisher("fill", fill)
+
+
+async def start(make: Callable[..., Worker], *args: Any, **more: Any) -> Any:
+    """Tick once, made inside its loop."""
+    return await make(*args, **more).tick(budget_seconds=60)
+
+
+async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
+    """Added before or after the processor; `around_all` is outside of the others."""
+    registry, said = of(nothing), []
+
+    def named(name: str) -> Any:
+        async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
+            said.append(name)
+            return await call()
+
+        return around
+
+    registry.around(named("inner"))
+    registry.around_all(named("outer"))
+    [kind] = registry
+    await ProcessorTest(kind.run, {}, around=kind.around).run()
+
+    assert said == ["outer", "inner"]
+    with pytest.raises(TypeError, match="async"):
+        registry.around(lambda job, ctx, call: None)
+
+
+def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
+    """Under the names of `register_job_types`; a misspelt option is an error."""
+
+    async def run(job: Job[Any], ctx: JobContext) -> None:
+        """Do the work.
+
+        And more.
+        """
+
+    registry = of(run, timeout=2.5, schedule=[Schedule("@daily", name="a")], tagged_by=["n"])
+    spec = registry.specs()[0].wire()
+
+    assert (spec["timeout_seconds"], spec["tagged_by"], spec["events"]) == (3, ["n"], "full")
+    assert (spec["description"], spec["schedules"][0]["name"]) == ("Do the work.", "a")
+    with pytest.raises(TypeError, match="max_concurency"):
+        of(run, max_concurency=3)
+    with pytest.raises(ValueError, match="different names"):
+        of(run, schedule=[Schedule("@daily"), Schedule("@hourly")])
+    with pytest.raises(ValueError, match="upcasters"):
+        of(run, upcasters={1: lambda old: old})
+    with pytest.raises(ValueError, match="already"):
+        registry.processor("work", payload=dict)(run)
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
+    """One that was admitted looks again when another was refused meanwhile."""
+    refused = [True, False]
+
+    class Bounded(ModelQueue):
+        async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
+            return WorkerRunAdmission(admitted=admitted)
+
+    queue = Bounded([Row("1", {})])
+    queue.on_end_run = lambda: refused.pop(0)
+    summary = leaping(start(worker, queue, of(nothing), most=1))
+
+    assert summary.crowded_out is not admitted
+    assert queue.calls.count("lease") == (2 if admitted else 0)
+
+
+async def test_a_plain_processor_is_stopped_at_its_next_instruction() -> None:
+    """One that stays in C code is abandoned: its slot is free, and what it returns not stored."""
+    queue = ModelQueue([Row("loops", {}, timeout=0.2), Row("stays", {}, timeout=0.2)])
+
+    def plain(job: Job[Any], ctx: JobContext) -> str:
+        if job.id == "stays":
+            time.sleep(3)
+        while job.id == "loops":
+            pass
+        return "late"
+
+    options = TickOptions(linger_seconds=0, grace_seconds=0.5)
+    made = Worker(SETTINGS, registry=of(plain), queue=queue, options=options)
+    began = time.monotonic()
+    await made.tick(budget_seconds=1.5)
+
+    assert time.monotonic() - began < 2.5
+    assert {row.settled.get(1) for row in queue.rows.values()} == {"retry"}
+
+
+BLOCKED = """
+import asyncio, time
+from minutehand.worker import Registry, TickOptions, Worker
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+
+async def culprit(job, ctx):
+    time.sleep(60)
+
+async def main():
+    registry = Registry()
+    registry.processor("work", payload=dict)(culprit)
+    queue = ModelQueue([Row("1", {}, lease_seconds=2.0)])
+    options = TickOptions(ends_blocked=True)
+    await Worker(SETTINGS, registry=registry, queue=queue, options=options).tick()
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_is_blocked_ends_with_its_lease_and_names_the_line() -> None:
+    """Its host starts another one: `tests/integration/serve`."""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert "in culprit" in done.stderr
