@@ -63,11 +63,7 @@ export function Incidents({ workspace }) {
     ...(found.value ?? []),
   ];
   if (lines.length === 0) return null;
-  return html`<ul class="incidents" role="status" aria-label="Needs attention">
-    ${lines.map(
-      ([text, href, words]) => html`<li key=${text}>
-        ${text} <a href=${href}>${words}</a>
-      </li>`,
-    )}
-  </ul>`;
+  return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
+    ${lines.map(([text, href, words]) => html`<p key=${text}>${text} <a href=${href}>${words}</a></p>`)}
+  </section>`;
 }

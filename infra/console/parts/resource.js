@@ -38,7 +38,7 @@ export function ResourceView({
   const [editing, setEditing] = useState(null);
   usePolling(rows, EVERY_MS);
   const act = actionsOn(rows.refresh);
-  const [words, Editor] = add ?? [];
+  const [words, Editor] = add || [];
   const button = ([verb, run], row) =>
     html`<${ActionButton} key=${verb} className="quiet" run=${run} aria-label=${`${verb} ${nameOf(row)}`}>
       ${verb}
