@@ -10,10 +10,8 @@ export const beacon = {
       query: { workspace_id: workspaceId, limit: 25, cursor },
       signal,
     }),
-  job: (id, signal) =>
-    call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
-  submit: (body) =>
-    call("POST /api/v1/jobs", { body }),
+  job: (id, signal) => call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
+  submit: (body) => call("POST /api/v1/jobs", { body }),
   cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
   bundle: (id) => call("GET /api/v1/jobs/{id}/bundle", { places: { id } }),
   redrive: (workspaceId) =>
@@ -32,10 +30,8 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
 /** `v1` for 1, and what begins with a v as it is. */
-export const versionOf = ({ version }) =>
-  version.startsWith("v") ? version : `v${version}`;
-export const isOver = (status) =>
-  ["completed", "failed", "cancelled"].includes(status);
+export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);
+export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** A spec's questions as they are put: `{question_id, question, category}`, in order. */
 export const asked = (spec) =>

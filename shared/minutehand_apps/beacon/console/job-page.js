@@ -30,9 +30,7 @@ export default function JobPage({ id }) {
     found,
     // the job and its executions share a session
     (options) =>
-      job && published
-        ? watchSession(supabase(), `beacon:${job.id}`, options)
-        : { close() {} },
+      job && published ? watchSession(supabase(), `beacon:${job.id}`, options) : { close() {} },
     [job?.id, published],
   );
   useEffect(() => {

@@ -11,18 +11,13 @@ export const { createTranscriptionJob } = trainingClient(request);
 export const trainings = {
   list: (workspaceId, after, signal) =>
     call("GET /api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  read: (id, signal) =>
-    call("GET /api/trainings/{training_id}", { places: at(id), signal }),
+  read: (id, signal) => call("GET /api/trainings/{training_id}", { places: at(id), signal }),
   transcript: (id, signal) =>
     call("GET /api/trainings/{training_id}/transcript", { places: at(id), signal }),
-  video: (id, signal) =>
-    call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
-  cancel: (id) =>
-    call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
-  retry: (id) =>
-    call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
-  remove: (id) =>
-    call("DELETE /api/trainings/{training_id}", { places: at(id) }),
+  video: (id, signal) => call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
+  cancel: (id) => call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
+  retry: (id) => call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
+  remove: (id) => call("DELETE /api/trainings/{training_id}", { places: at(id) }),
 };
 
 const MOST = 100;
@@ -46,8 +41,7 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (status) =>
-  status !== "pending" && status !== "running";
+export const isOver = (status) => status !== "pending" && status !== "running";
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */
 export function clock(seconds) {

@@ -84,11 +84,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       <//>`
     }
   `;
-  const choose = (
-    name,
-    word,
-    values,
-  ) =>
+  const choose = (name, word, values) =>
     html`<label class="field-inline">
       ${word} <select
         value=${filter[name] ?? ""}

@@ -39,8 +39,8 @@ export default function TrainingPage({ id, workspace }) {
 }
 
 function Training({ id, workspace, remove }) {
-  const [filter, setFilter] = useState(({}));
-  const player = useRef((null));
+  const [filter, setFilter] = useState({});
+  const player = useRef(null);
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const session = training?.session_id;

@@ -9,7 +9,7 @@ import { uploads } from "./uploading.js";
 const SAMPLE = "/apps/training/sample.mp4";
 
 export function UploadDialog({ workspaceId, whose, onClose }) {
-  const [file, setFile] = useState((null));
+  const [file, setFile] = useState(null);
   const [title, setTitle] = useState("");
   const choose = (chosen) => {
     setFile(chosen);

@@ -7,7 +7,7 @@ import { trainings } from "./data.js";
 
 export function Video({ id, title, handle }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
-  const element = useRef((null));
+  const element = useRef(null);
   const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);
   handle.current = {
@@ -26,8 +26,8 @@ export function Video({ id, title, handle }) {
     found.refresh();
   };
   const loaded = () => {
-    if (wanted.current > 0 && (element.current).currentTime === 0)
-      (element.current).currentTime = wanted.current;
+    if (wanted.current > 0 && element.current.currentTime === 0)
+      element.current.currentTime = wanted.current;
   };
   return html`<section class="card stack" aria-labelledby="h-video">
     <h2 id="h-video">Video</h2>
