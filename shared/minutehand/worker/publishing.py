@@ -39,11 +39,11 @@ class Publishing:
 
     async def once(self) -> None:
         """Call each once, side by side; what one raises is logged, and does not reach the run."""
-        if not self._tick.publishers:
+        if not self._tick.registry.publishers:
             return
         async with self._turn:
             self._ran_at = self._tick.clock.monotonic()
-            calls = (self._call(*each) for each in self._tick.publishers.items())
+            calls = (self._call(*each) for each in self._tick.registry.publishers.items())
             if sum(await asyncio.gather(*calls)):
                 self._tick.look_for_work()
 

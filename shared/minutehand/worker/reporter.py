@@ -140,7 +140,9 @@ class Reporter:
             self._obey(attempt, told.get(attempt.key), sent_at)
 
     async def _report(self, items: Sequence[ReportItem]) -> dict[LeaseKey, str]:
-        results = await self._tick.queue.report(items, **self._tick.names)
+        results = await self._tick.queue.report(
+            items, worker_id=self._tick.names["worker_id"], tick_id=self._tick.tick_id
+        )
         return {(result.job_id, result.fence): result.outcome for result in results}
 
     async def _report_one_by_one(

@@ -69,11 +69,10 @@ class Tick:
         self.clock = worker.clock
         self.options = options or worker.options
         self.stopping = worker.stopping
-        self.publishers = worker.registry.publishers
         self.wakeups = wakeups
         self.tick_id = str(uuid.uuid4())
         self.names = {"worker_id": worker.worker_id, "tick_id": self.tick_id}
-        self.summary = TickSummary(**self.names)
+        self.summary = TickSummary(worker_id=worker.worker_id, tick_id=self.tick_id)
         #: The first hundred queue waits and run times, for metrics.
         self.wait_ms: list[float] = []
         self.run_ms: list[float] = []
@@ -84,7 +83,7 @@ class Tick:
         known = worker.registry.names
         self.job_types = tuple(name for name in known if job_types is None or name in job_types)
         self._worker = worker
-        self._registry = worker.registry
+        self.registry = worker.registry
         self._fan_out = fan_out
         self._is_last = is_last
         self._runs = 0
@@ -134,6 +133,10 @@ class Tick:
             extra=self.extra("tick.completed") | {"summary": self.summary.as_dict()},
         )
         return self.summary
+
+    def announce(self) -> None:
+        """An attempt has something to report, or began."""
+        self._reporter.announce()
 
     def seconds_left(self) -> float:
         """Time until its last settle must be through."""
@@ -265,23 +268,12 @@ class Tick:
                     SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released")
                 )
             else:
-                self._start(lease, sent_at, now)
+                self._start(lease, sent_at)
         if found:
-            self._reporter.announce()
+            self.announce()
 
-    def _start(self, lease: Lease, sent_at: float, now: float) -> None:
-        attempt = Attempt(
-            lease,
-            self._registry.find(lease.job.job_type),
-            clock=self.clock,
-            sent_at=sent_at,
-            work_until=self.deadlines.stop_working,
-            had_fair_time=self.deadlines.had_fair_time(now, self.options.usual_seconds),
-            queue=self.queue,
-            on_news=self._reporter.announce,
-            on_end=self._attempt_ended,
-            grace_seconds=self.deadlines.grace(self.options.grace_seconds),
-        )
+    def _start(self, lease: Lease, sent_at: float) -> None:
+        attempt = Attempt(self, lease, sent_at=sent_at)
         if len(self.wait_ms) < 100:
             self.wait_ms.append(round(lease.queued_seconds * 1000, 1))
         self.running[attempt.key] = attempt
@@ -313,7 +305,8 @@ class Tick:
 
     # Settle -----------------------------------------------------------------------------------
 
-    def _attempt_ended(self, attempt: Attempt) -> None:
+    def attempt_ended(self, attempt: Attempt) -> None:
+        """Settle it soon."""
         self._ended.append(attempt)
         self._pulse.set()
 
@@ -433,7 +426,7 @@ class Tick:
         beside = [self._reporter.run(), self._maintenance.run(), self._await_stop()]
         if self.wakeups is not None:
             beside.append(self._listen(self.wakeups))
-        if self.publishers:
+        if self.registry.publishers:
             beside.append(self._publishing.run())
         if self.options.ends_blocked:
             beside.append(self._keep_alarm())
