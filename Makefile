@@ -54,7 +54,7 @@ weekly: setup ## Run whole what `make test` runs in part: sizes, planted defects
 mutate: setup ## Plant each defect of the list and see that its tests find it; ARGS="worker:" narrows
 	@$(BIN)/python -m infra.mutate $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "!**/routes.d.ts" "infra/console/**/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 ESLINT := $(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
@@ -64,9 +64,6 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
 	$(ESLINT) infra shared tests
-	$(BIN)/python -m infra.release.console_types
-	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
-	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console
 	$(PRETTIER) --check $(SCRIPTS)
 	$(BIN)/python -m pytest -q -n 2 -m lint
 

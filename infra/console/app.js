@@ -1,7 +1,6 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
-import { density, nextDensity } from "./lib/density.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
@@ -14,72 +13,41 @@ import {
   useMemo,
   useRef,
   useState,
+  quiet,
 } from "./lib/ui.js";
-import { quiet } from "./parts/button.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { lazy, useModule } from "./parts/lazy.js";
-import { openPalette, Palette } from "./parts/palette.js";
-import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
+import { Incidents } from "./parts/incidents.js";
+import { openPalette, openShortcuts, Palette, Shortcuts } from "./parts/palette.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import { notifyFailure, Toasts } from "./parts/toasts.js";
 
-/** @import { User, Workspace } from "./api.js" */
-/**
- * @typedef {{title?(params: Record<string, string>): string, default: import("preact").FunctionComponent<any>}} Page
- *   A view's module; its component takes the route's parameters, `workspace`, `user` and `apps`.
- */
-/**
- * @typedef {{path: string, load: () => Promise<Page>, module?: Page}} Route `module` once it is
- *   loaded.
- * @typedef {{path: string, label: string, icon: string}} NavLine
- * @typedef {{name?: string, nav: NavLine[], routes: Route[]}} Section
- * @typedef {Section} App What an app's manifest exports.
- */
-
-/** @type {Section} */
 const CORE = {
   nav: [
+    { path: "/overview", label: "Overview", icon: "pulse" },
     { path: "/jobs", label: "Jobs", icon: "jobs" },
     { path: "/types", label: "Types", icon: "shapes" },
-    { path: "/logs", label: "Logs", icon: "search" },
+    { path: "/schedules", label: "Schedules", icon: "clock" },
+    { path: "/webhooks", label: "Webhooks", icon: "send" },
+    { path: "/workers", label: "Workers", icon: "chip" },
   ],
   routes: [
+    { path: "/overview", load: () => import("./views/overview.js") },
     { path: "/jobs", load: () => import("./views/jobs.js") },
     { path: "/jobs/:id", load: () => import("./views/job.js") },
     { path: "/types", load: () => import("./views/types.js") },
-    { path: "/types/:name", load: () => import("./views/type.js") },
-    { path: "/logs", load: () => import("./views/logs.js") },
-  ],
-};
-/** @type {Section} */
-const OPERATIONS = {
-  name: "Operations",
-  nav: [
-    { path: "/operations", label: "Overview", icon: "pulse" },
-    { path: "/failures", label: "Failures", icon: "warning" },
-    { path: "/schedules", label: "Schedules", icon: "clock" },
-    { path: "/webhooks", label: "Webhooks", icon: "send" },
-  ],
-  routes: [
-    { path: "/operations", load: () => import("./views/operations.js") },
-    { path: "/failures", load: () => import("./views/failures.js") },
+    { path: "/types/:name", load: () => import("./views/types.js") },
     { path: "/schedules", load: () => import("./views/schedules.js") },
     { path: "/webhooks", load: () => import("./views/webhooks.js") },
+    { path: "/workers", load: () => import("./views/workers.js") },
   ],
 };
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
-const ChoosePassword = lazy(() => import("./views/sign-in.js"), "ChoosePassword");
-/** @type {Route} */
 const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 
-/**
- * The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone.
- *
- * @returns {Promise<App[]>}
- */
+/** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
 async function findApps() {
-  /** @type {string[]} */
   const names = await (await fetch("/apps/index.json")).json();
   const found = await Promise.allSettled(names.map((name) => import(`./apps/${name}/manifest.js`)));
   found.forEach(
@@ -92,9 +60,8 @@ async function findApps() {
     .map((result) => result.value.default);
 }
 
-/** @param {{apps: App[]}} props */
 function Console({ apps }) {
-  const { status, error, user, workspace, workspaces, isNew } = useStore(session);
+  const { status, error, user, workspace, workspaces } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
   if (status === "failed")
     return html`<main class="sign-in" id="main">
@@ -105,26 +72,18 @@ function Console({ apps }) {
         what="Your workspaces could not be read" />
     </main>`;
   if (status === "out") return html`<${SignIn} />`;
-  if (isNew) return html`<${ChoosePassword} user=${user} />`;
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} />`;
 }
 
 const ThemeButton = () =>
   quiet(`Theme: ${useStore(theme)}`, nextTheme, { title: "Switch between system, light and dark" });
 
-/**
- * @param {{apps: App[], user: User, workspace: Workspace | null, workspaces: Workspace[]}} props
- */
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
-  const rows = useStore(density);
   const [menu, setMenu] = useState(false);
-  const sections = [CORE, OPERATIONS, ...apps];
-  const routes = useMemo(
-    () => [CORE, OPERATIONS, ...apps].flatMap((section) => section.routes),
-    [apps],
-  );
+  const sections = [CORE, ...apps];
+  const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting: later, it could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
@@ -145,11 +104,6 @@ function Shell({ apps, user, workspace, workspaces }) {
         label: `Show ${one} jobs`,
         run: () => navigate(`/jobs?state=${one}`),
       })),
-      {
-        label: `Use ${rows === "compact" ? "comfortable" : "compact"} rows`,
-        hint: "lists",
-        run: nextDensity,
-      },
       ...workspaces
         .filter((one) => one.id !== workspace?.id)
         .map((one) => ({
@@ -163,12 +117,12 @@ function Shell({ apps, user, workspace, workspaces }) {
     ],
     [apps, workspaces, workspace, mode, user],
   );
-  const isHere = (/** @type {string} */ to) => path === to || path.startsWith(`${to}/`);
+  const isHere = (to) => path === to || path.startsWith(`${to}/`);
   return html`<div class="shell">
     <a
       class="skip"
       href="#main"
-      onClick=${(/** @type {MouseEvent} */ event) => {
+      onClick=${(event) => {
         event.preventDefault();
         document.getElementById("main")?.focus();
       }}>
@@ -194,7 +148,7 @@ function Shell({ apps, user, workspace, workspaces }) {
               <span class="hidden">Workspace</span>
               <select
                 value=${workspace?.id}
-                onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => switchTo(event.target.value)}>
+                onChange=${(event) => switchTo(event.target.value)}>
                 ${workspaces.map(
                   (one) => html`<option value=${one.id} key=${one.id}>
                     ${one.name}
@@ -211,20 +165,18 @@ function Shell({ apps, user, workspace, workspaces }) {
         </button>
       </div>
       <nav aria-label="Main">
-        ${sections.map(
-          (section) => html`<div class="nav-section" key=${section.name ?? "core"}>
-            ${section.name && html`<p class="nav-name">${section.name}</p>`}
-            <ul>
-              ${section.nav.map(
-                ({ path: to, label, icon }) => html`<li key=${to}>
-                  <a href=${to} aria-current=${isHere(to) ? "page" : undefined}>
-                    <${Icon} name=${icon} />
-                    ${label}
-                  </a>
-                </li>`,
-              )}
-            </ul>
-          </div>`,
+        ${sections.map((section) =>
+          section.name
+            ? html`<details
+                class="nav-section"
+                key=${section.name}
+                open=${section.nav.some(({ path: to }) => isHere(to))}>
+                <summary class="nav-name">${section.name}</summary>
+                <${Links} nav=${section.nav} isHere=${isHere} />
+              </details>`
+            : html`<div class="nav-section" key="core">
+                <${Links} nav=${section.nav} isHere=${isHere} />
+              </div>`,
         )}
       </nav>
       <div class="rail-foot">
@@ -236,6 +188,7 @@ function Shell({ apps, user, workspace, workspaces }) {
       </div>
     </aside>
     <main id="main" tabindex="-1">
+      ${workspace && html`<${Incidents} workspace=${workspace} key=${workspace.id} />`}
       ${
         workspace
           ? html`<${View}
@@ -265,17 +218,25 @@ function Shell({ apps, user, workspace, workspaces }) {
   </div>`;
 }
 
+const Links = ({ nav, isHere }) =>
+  html`<ul>
+    ${nav.map(
+      ({ path: to, label, icon }) => html`<li key=${to}>
+        <a href=${to} aria-current=${isHere(to) ? "page" : undefined}>
+          <${Icon} name=${icon} />
+          ${label}
+        </a>
+      </li>`,
+    )}
+  </ul>`;
+
 /** Another workspace: what is open belongs to the old one, so its list is shown instead. */
-function switchTo(/** @type {string} */ id) {
+function switchTo(id) {
   chooseWorkspace(id);
   navigate(`/${location.pathname.split("/")[1] || "jobs"}`);
 }
 
-/**
- * Loads a view's module when it is first needed, then gives it the focus of its heading.
- *
- * @param {{route: Route, params: Record<string, string>, workspace?: Workspace, user?: User, apps: App[]}} props
- */
+/** Loads a view's module when it is first needed, then gives it the focus of its heading. */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
   // before painting: the network may be back as soon as this is read
@@ -284,7 +245,7 @@ function View({ route, params, workspace, user, apps }) {
     addEventListener("online", reload);
     return () => removeEventListener("online", reload);
   }, [error]);
-  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const box = useRef(null);
   // before painting: later, it could take the focus from what was chosen meanwhile
   useLayoutEffect(() => {
     if (!module) return;
@@ -311,8 +272,8 @@ let firstView = true;
 const reload = () => location.reload();
 
 /** Load the other views while nothing else is to do, so that a click opens them at once, even offline. */
-function preload(/** @type {Route[]} */ routes) {
-  if (/** @type {any} */ (navigator).connection?.saveData) return undefined;
+function preload(routes) {
+  if (navigator.connection?.saveData) return undefined;
   const rest = routes.filter((route) => !route.module);
   const next = async () => {
     const route = rest.shift();
@@ -332,7 +293,7 @@ const PRELOAD_AFTER_MS = 4000; // the first view has come by then, over a slow l
 const PRELOAD_PAUSE_MS = 100;
 
 async function main() {
-  const root = /** @type {HTMLElement} */ (document.getElementById("app"));
+  const root = document.getElementById("app");
   followLinks();
   try {
     const [apps] = await Promise.all([findApps(), start()]);

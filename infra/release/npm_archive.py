@@ -1,7 +1,6 @@
-"""The npm package `minutehand`, built from the console's own modules into `dist/`.
+"""The npm package `minutehand`: the console's own modules, unchanged, into `dist/`.
 
-`tsc` checks their JSDoc and writes the declarations; nothing else is compiled. package.json, README
-and the types that no module declares are in infra/console/npm.
+package.json, README and the types are in infra/console/npm.
 """
 
 from __future__ import annotations
@@ -20,20 +19,19 @@ from minutehand.version import VERSION
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "infra" / "console" / "lib"
 FACE = ROOT / "infra" / "console" / "npm"
-COMPILER = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
 
 
 class ArchiveError(Exception):
-    """A module does not fit its types, or npm refused; the message ends with the tool's words."""
+    """npm refused; the message ends with its words."""
 
 
 def build_npm_archive(target: Path) -> Path:
     """Build the archive into the folder `target` and return its path.
 
-    Needs Node and the packages of package.json, no network. The same sources give the same bytes.
+    Needs npm, no network. The same sources give the same bytes.
 
     Raises:
-        ArchiveError: A module does not fit its types, or npm did not pack.
+        ArchiveError: npm did not pack.
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -44,10 +42,10 @@ def build_npm_archive(target: Path) -> Path:
 
 
 def stage_package(folder: Path) -> None:
-    """Write the package's files, declarations included, into the empty `folder`."""
-    _run(["node", str(COMPILER), "--project", str(FACE), "--outDir", str(folder)], ROOT)
+    """Write the package's files into the empty `folder`."""
     faces = [SOURCES / name for name in ("jobs.js", "element.js", "uploads.js")]
-    for path in (*faces, *sorted((SOURCES / "jobs").glob("*.?s"))):
+    (folder / "jobs").mkdir()
+    for path in (*faces, *sorted((SOURCES / "jobs").glob("*.js"))):
         shutil.copyfile(path, folder / path.relative_to(SOURCES))
     for path in (*sorted(FACE.glob("*.?s")), FACE / "README.md", ROOT / "LICENSE"):
         shutil.copyfile(path, folder / path.name)

@@ -61,7 +61,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("http", "Guides", "Over HTTP", "functions/README.md"),
     Page("recipes", "Guides", "From your app: Next.js, Edge, FastAPI", f"{_HERE}/pages/recipes.md"),
     Page("processors", "Guides", "Write a processor", f"{_HERE}/worker/README.md"),
-    Page("own-data", "Guides", "Your own tables", f"{_HERE}/worker/OWN_DATA.md"),
+    Page("own-data", "Guides", "Your own tables", f"{_HERE}/pages/own_data.md"),
     Page("app", "Guides", "An app from the library's parts", f"{_HERE}/pages/app.md"),
     Page("browser", "Guides", "Show a job in your page", "infra/console/README.md"),
     Page("npm", "Guides", "The npm package", "infra/console/npm/README.md"),

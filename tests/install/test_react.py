@@ -32,8 +32,7 @@ REACT = (
 )  # fmt: skip
 SUPABASE = f"""\
 import {{ createClient }} from "@supabase/supabase-js";
-import type {{ Database }} from "minutehand";
-export const supabase = createClient<Database>("URL", "{PUBLISHABLE_KEY}");
+export const supabase = createClient("URL", "{PUBLISHABLE_KEY}");
 """
 MAIN = """\
 import { StrictMode } from "react";

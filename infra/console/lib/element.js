@@ -10,11 +10,8 @@
  * document.querySelector("minutehand-job").client = supabase;
  */
 
-import { call } from "./jobs/reads.js";
-import { watchRow } from "./jobs/watch-jobs.js";
-
-/** @import { Client, Json } from "./jobs/types.js" */
-/** @import { JobsWatch, Row } from "./jobs/watch-jobs.js" */
+import { call } from "./jobs/client.js";
+import { watchJob } from "./jobs/watch.js";
 
 const TEXTS = {
   loading: "Loading",
@@ -25,19 +22,16 @@ const TEXTS = {
   answer: "Your answer",
   send: "Answer",
 };
-/** @type {Record<string, keyof typeof TEXTS>} */
-const REFUSALS = { 401: "signed-out", 403: "forbidden", 404: "missing", "22P02": "missing" };
+const REFUSALS = { 401: "signed-out", 403: "forbidden" };
 const STYLE = `
 minutehand-job{display:grid;gap:.5em;overflow-wrap:anywhere}
 minutehand-job [hidden]{display:none}
 minutehand-job progress{inline-size:100%}
 minutehand-job form{display:flex;flex-wrap:wrap;gap:.5em}
 minutehand-job .error{color:color-mix(in oklab,#c81e1e 70%,currentColor);white-space:pre-wrap}`;
-const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object);
-/** @type {CSSStyleSheet | undefined} */
+const Base = globalThis.HTMLElement ?? Object;
 let sheet;
 
-/** @type {(node: HTMLElement, text?: unknown) => void} Without text it is hidden. */
 function put(node, text) {
   const next = text ? String(text) : "";
   if (node.textContent !== next) node.textContent = next;
@@ -47,15 +41,10 @@ function put(node, text) {
 export class JobElement extends Base {
   static observedAttributes = ["job-id", "schema", "label"];
 
-  /** @type {Record<string, any>} */
   #parts = {};
-  /** @type {Client | undefined} */
   #client;
-  /** @type {Record<string, string>} */
   #texts = {};
-  /** @type {JobsWatch | undefined} */
   #watch;
-  /** @type {unknown[]} What is followed: client, job and schema. */
   #subject = [];
   #unlisten = () => {};
   #asked = "";
@@ -89,9 +78,8 @@ export class JobElement extends Base {
     this.setAttribute("job-id", id ?? "");
   }
 
-  /** @type {Row | null} */
   get job() {
-    return this.#watch?.state.jobs[0] ?? null;
+    return this.#watch?.state.job ?? null;
   }
 
   /** Read now. */
@@ -99,15 +87,9 @@ export class JobElement extends Base {
     await this.#watch?.refresh();
   }
 
-  /**
-   * Answer the question it waits with.
-   *
-   * @param {Json} answer One of the options, if there are any.
-   */
+  /** Answer the question it waits with. */
   async answer(answer) {
-    const [client, id, schema] = /** @type {[Client, string, string | undefined]} */ (
-      this.#subject
-    );
+    const [client, id, schema] = this.#subject;
     if (this.#isBusy || !client) return;
     this.#isBusy = true;
     put(this.#parts.refused);
@@ -116,7 +98,7 @@ export class JobElement extends Base {
       await call(client, schema, "answer_job", { p_job_id: id, p_answer: { answer, name } });
       await this.refresh();
     } catch (error) {
-      put(this.#parts.refused, /** @type {Error} */ (error).message);
+      put(this.#parts.refused, error.message);
     }
     this.#isBusy = false;
   }
@@ -125,7 +107,7 @@ export class JobElement extends Base {
     if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
     if (!document.adoptedStyleSheets.includes(sheet)) document.adoptedStyleSheets.push(sheet);
     if (!this.#parts.state) this.#build();
-    const self = /** @type {any} */ (this);
+    const self = this;
     for (const name of ["client", "texts", "jobId"]) {
       if (!Object.hasOwn(self, name)) continue;
       const value = self[name]; // set before the element was defined, it hides the accessor
@@ -145,7 +127,6 @@ export class JobElement extends Base {
   }
 
   #build() {
-    /** @type {(name: string, tag: string, more?: Record<string, string>) => HTMLElement} */
     const part = (name, tag, more = {}) => {
       const made = (this.#parts[name] = document.createElement(tag));
       for (const [key, value] of Object.entries({ class: name, ...more }))
@@ -180,29 +161,27 @@ export class JobElement extends Base {
     this.#draw();
   }
 
-  /** @param {unknown[]} subject */
   #begin(subject) {
     this.#watch?.close();
     this.#unlisten();
     this.#subject = subject;
     this.#watch = undefined;
     this.#unlisten = () => {};
-    const [client, id, schema] = /** @type {[Client, string, string | undefined]} */ (subject);
+    const [client, id, schema] = subject;
     if (!client) return;
     const onChange = () => {
       this.#draw();
       this.#announce("jobchange");
     };
-    this.#watch = watchRow(client, id, { schema, onChange });
+    this.#watch = watchJob(client, id, { schema, onChange });
     this.#listen(client);
   }
 
   /** Another person signed in, or nobody is: nothing of what was shown may stay. */
-  #listen(/** @type {any} */ client) {
-    /** @type {string | null | undefined} */
+  #listen(client) {
     let who;
     try {
-      const onChange = (/** @type {string} */ _, /** @type {any} */ session) => {
+      const onChange = (_, session) => {
         const now = session?.user?.id ?? null;
         if (who !== undefined && who !== now) {
           this.#begin(this.#subject);
@@ -217,13 +196,11 @@ export class JobElement extends Base {
     }
   }
 
-  /** @type {(name: string) => string} */
   #text(name) {
-    const words = /** @type {Record<string, string>} */ (TEXTS)[name];
+    const words = TEXTS[name];
     return this.#texts[name] ?? words ?? name.charAt(0).toUpperCase() + name.slice(1);
   }
 
-  /** @param {string} type */
   #announce(type) {
     this.dispatchEvent(new CustomEvent(type, { detail: { job: this.job }, bubbles: true }));
   }
@@ -231,13 +208,13 @@ export class JobElement extends Base {
   #draw() {
     const parts = this.#parts;
     if (!parts.state) return;
-    const { freshness, problem } = this.#watch?.state ?? {};
-    const { status: code, code: name, reachable, message } = /** @type {any} */ (problem) ?? {};
-    const refusal = REFUSALS[name] ?? REFUSALS[code];
+    const { freshness, problem, missing } = this.#watch?.state ?? {};
+    const { status: code, reachable, message } = problem ?? {};
+    const refusal = missing ? "missing" : REFUSALS[code];
     const job = refusal ? null : this.job;
     const { state, status, progress, finished_at: end } = job ?? {};
     put(parts.label, job && (this.getAttribute("label") ?? job.job_type));
-    put(parts.state, !refusal && this.#text(state ?? "loading"));
+    put(parts.state, !refusal && this.#text(state ?? status ?? "loading"));
     parts.state.dataset.freshness = freshness ?? "";
     put(parts.problem, refusal ? this.#text(refusal) : reachable !== false && message);
     parts.progress.hidden = !job || end || status !== "processing";
@@ -257,7 +234,6 @@ export class JobElement extends Base {
     this.#announce("jobend");
   }
 
-  /** @param {Row["waiting_for"] | null} wait */
   #drawQuestion(wait) {
     const { question, asked, options, refused } = this.#parts;
     question.hidden = !wait;
@@ -267,8 +243,7 @@ export class JobElement extends Base {
     put(refused);
     const text = wait?.question;
     put(asked, typeof text === "string" ? text : JSON.stringify(text));
-    const make = (/** @type {string} */ tag, /** @type {object} */ more) =>
-      Object.assign(document.createElement(tag), more);
+    const make = (tag, more) => Object.assign(document.createElement(tag), more);
     options.replaceChildren(
       ...(wait?.options?.map((value) =>
         make("button", {

@@ -5,11 +5,10 @@ const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "
 const NONE = "–";
 
 /** 12,345; a dash for what is not known. */
-export const number = (/** @type {number | null | undefined} */ value) =>
-  Number.isFinite(value) ? NUMBER.format(/** @type {number} */ (value)) : NONE;
+export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
 
 /** `1 job`, `12 jobs`. */
-export const counted = (/** @type {number} */ count, /** @type {any} */ one, many = `${one}s`) =>
+export const counted = (count, one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
 /** What the engine says itself, without an exception. */
@@ -24,11 +23,7 @@ const OWN = new Set([
   "ResultRejected",
 ]);
 
-/**
- * `KeyError: 'XAU'`, as queue.error_line writes it: rows that arrive live have no line of the database's.
- *
- * @param {{error?: string | null, error_message?: string | null, error_data?: any}} failed
- */
+/** `KeyError: 'XAU'`, as queue.error_line writes it: rows that arrive live have no line of the database's. */
 export function errorLine({ error, error_message: message, error_data: data }) {
   const kind = typeof data?.type === "string" ? data.type.split(".").at(-1) : null;
   if (!kind) return error ?? message ?? null;
@@ -38,19 +33,17 @@ export function errorLine({ error, error_message: message, error_data: data }) {
 }
 
 /** 98.3 %, from a share between 0 and 1. */
-export const percent = (/** @type {number} */ share) =>
+export const percent = (share) =>
   Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
 
 /** The whole part of a job's progress, 0 to 100. */
-export function percentage(
-  /** @type {{percentage?: number | null} | null | undefined} */ progress,
-) {
+export function percentage(progress) {
   const value = Number(progress?.percentage);
   return Number.isFinite(value) ? Math.floor(Math.min(100, Math.max(0, value))) : 0;
 }
 
 /** 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h. */
-export function duration(/** @type {number} */ ms) {
+export function duration(ms) {
   if (!Number.isFinite(ms)) return NONE;
   const value = Math.max(0, ms);
   if (value < 1000) return `${Math.round(value)} ms`;
@@ -66,11 +59,10 @@ export function duration(/** @type {number} */ ms) {
 }
 
 /** Milliseconds between two instants; NaN when one is missing. */
-export const between = (/** @type {any} */ from, /** @type {string | null | undefined} */ to) =>
-  from && to ? Date.parse(to) - Date.parse(from) : Number.NaN;
+export const between = (from, to) => (from && to ? Date.parse(to) - Date.parse(from) : Number.NaN);
 
 /** `in 40s`, `3m ago`, `now`. */
-export function relative(/** @type {string | null | undefined} */ iso, now = Date.now()) {
+export function relative(iso, now = Date.now()) {
   const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);
@@ -82,13 +74,11 @@ export function relative(/** @type {string | null | undefined} */ iso, now = Dat
 }
 
 /** A deploy's commit in short, else its version. */
-export const codeOf = (
-  /** @type {{commit?: string | null, version?: string | null}} */ { commit, version },
-) =>
+export const codeOf = ({ commit, version }) =>
   commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
 
 /** `2026-11-20 08:36:55.585 UTC`. */
-export function utc(/** @type {string | null | undefined} */ iso) {
+export function utc(iso) {
   const time = new Date(iso ?? Number.NaN);
   return Number.isNaN(time.getTime())
     ? NONE
@@ -96,20 +86,20 @@ export function utc(/** @type {string | null | undefined} */ iso) {
 }
 
 /** `08:36:55.585`, in UTC. */
-export const clock = (/** @type {string | null | undefined} */ iso) =>
+export const clock = (iso) =>
   Number.isNaN(Date.parse(iso ?? "")) ? NONE : new Date(iso ?? "").toISOString().slice(11, 23);
 
 /** The last characters of an id: time-ordered ids begin alike. */
-export const shortId = (/** @type {string} */ id) => String(id ?? "").slice(-8);
+export const shortId = (id) => String(id ?? "").slice(-8);
 
 /** $0.000012; a dash when nothing was measured. */
-export const money = (/** @type {number | string | null | undefined} */ value) =>
+export const money = (value) =>
   value === null || value === undefined || Number(value) === 0
     ? NONE
     : `$${Number(value).toFixed(6)}`;
 
 /** 12.3 kB. */
-export function bytes(/** @type {number} */ count) {
+export function bytes(count) {
   if (!Number.isFinite(count)) return NONE;
   const power = count < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(count) / 3));
   return power === 0
@@ -118,7 +108,7 @@ export function bytes(/** @type {number} */ count) {
 }
 
 /** An address fit for a link: http and https only, else null. */
-export function safeUrl(/** @type {string | null | undefined} */ text) {
+export function safeUrl(text) {
   try {
     const url = new URL(text ?? "");
     return url.protocol === "https:" || url.protocol === "http:" ? url.href : null;
@@ -128,7 +118,7 @@ export function safeUrl(/** @type {string | null | undefined} */ text) {
 }
 
 /** JSON for reading; whatever cannot be written as JSON is named instead. */
-export function pretty(/** @type {unknown} */ value) {
+export function pretty(value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
 }

@@ -8,10 +8,9 @@ const PAGE = 1000;
 const PAUSE_MS = 120;
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
-const query = (/** @type {string} */ jobId) =>
-  data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
+const query = (jobId) => data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
 
-const asLine = (/** @type {Record<string, any>} */ row) => ({
+const asLine = (row) => ({
   key: row.id,
   at: row.created_at,
   level: row.log_level,
@@ -20,13 +19,10 @@ const asLine = (/** @type {Record<string, any>} */ row) => ({
   metadata: row.metadata,
 });
 
-/** @typedef {ReturnType<typeof asLine>} LogLine */
-
 /** The lines of one job; `notify` says that there may be more. */
 export class JobLines {
   #jobId;
   #changed;
-  /** @type {LogLine[]} */
   #lines = [];
   #reading = false;
   #again = false;
@@ -34,7 +30,7 @@ export class JobLines {
   #hasEarlier = false;
   #error = null;
 
-  constructor(/** @type {string} */ jobId, /** @type {(state: any) => void} */ changed) {
+  constructor(jobId, changed) {
     this.#jobId = jobId;
     this.#changed = changed;
   }
@@ -93,7 +89,7 @@ export class JobLines {
     }
   }
 
-  async #attempt(/** @type {() => Promise<void>} */ read) {
+  async #attempt(read) {
     try {
       await read();
       this.#error = null;
@@ -105,11 +101,6 @@ export class JobLines {
   }
 }
 
-/**
- * @param {string} jobId
- * @param {any} sign Changes whenever there may be new lines: the job's last event will do.
- * @returns {{lines: LogLine[], error: Error|null, earlier: (() => Promise<boolean>) | null, all: () => Promise<LogLine[]>}}
- */
 export function useJobLines(jobId, sign) {
   const [state, setState] = useState({ lines: [], hasEarlier: false, error: null });
   const lines = useRef(null);

@@ -11,7 +11,7 @@ const here = () => ({
 export const place = createStore(here());
 
 /** Go to an address of the console. */
-export function navigate(/** @type {string} */ address, { replace = false } = {}) {
+export function navigate(address, { replace = false } = {}) {
   const target = new URL(address, location.href);
   if (target.href === location.href) return;
   history[replace ? "replaceState" : "pushState"](null, "", target);
@@ -19,7 +19,7 @@ export function navigate(/** @type {string} */ address, { replace = false } = {}
 }
 
 /** Change some query parameters of the present address; empty values disappear. */
-export function setQuery(/** @type {Record<string, any>} */ changes) {
+export function setQuery(changes) {
   const target = new URL(location.href);
   for (const [name, value] of Object.entries(changes)) {
     if (value === null || value === undefined || value === "" || value === false)
@@ -32,19 +32,12 @@ export function setQuery(/** @type {Record<string, any>} */ changes) {
 /** The query, drawn again when it changes. */
 export const useQuery = () => useStore(place).query;
 
-/**
- * The first route that fits a path.
- *
- * @template {{path: string}} R
- * @param {R[]} routes Patterns such as `/jobs/:id`.
- * @returns {{route: R, params: Record<string, string>} | null}
- */
-export function match(routes, /** @type {string} */ path) {
+/** The first route that fits a path. */
+export function match(routes, path) {
   const parts = path.split("/");
   for (const route of routes) {
     const wanted = route.path.split("/");
     if (wanted.length !== parts.length) continue;
-    /** @type {Record<string, string>} */
     const params = {};
     const fits = wanted.every((want, index) => {
       if (!want.startsWith(":")) return want === parts[index];
@@ -56,7 +49,7 @@ export function match(routes, /** @type {string} */ path) {
   return null;
 }
 
-function safeDecode(/** @type {string} */ text) {
+function safeDecode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
@@ -77,8 +70,8 @@ export function followLinks() {
       event.altKey
     )
       return;
-    const target = /** @type {Element | null} */ (event.target);
-    const link = /** @type {HTMLAnchorElement | null | undefined} */ (target?.closest?.("a[href]"));
+    const target = event.target;
+    const link = target?.closest?.("a[href]");
     if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin)
       return;
     if (link.hash && link.pathname === location.pathname) return;

@@ -1,38 +1,20 @@
 // A form from a JSON Schema: which fields a payload has, what may be in them, and the payload they make. Pure.
 
-/** @typedef {Record<string, any>} Schema */
-/**
- * @typedef {{name: string, label: string, hint: string, kind: string, isRequired: boolean, schema: Schema,
- *   choices: any[]}} Field `kind` is text, long, number, choice, flag or json.
- */
-
-const without = (/** @type {Schema} */ schema, /** @type {string[]} */ ...names) =>
+const without = (schema, ...names) =>
   Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
 
-/**
- * The schema a reference within the document points at, merged with its own members.
- *
- * @param {any} schema
- * @param {Schema} root
- * @returns {Schema}
- */
+/** The schema a reference within the document points at, merged with its own members. */
 export function resolve(schema, root, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > 8) return {};
   if (typeof schema.$ref === "string" && schema.$ref.startsWith("#/")) {
     const target = schema.$ref
       .slice(2)
       .split("/")
-      .reduce(
-        (/** @type {any} */ node, /** @type {string} */ part) =>
-          node?.[part.replaceAll("~1", "/").replaceAll("~0", "~")],
-        root,
-      );
+      .reduce((node, part) => node?.[part.replaceAll("~1", "/").replaceAll("~0", "~")], root);
     return { ...resolve(target, root, depth + 1), ...without(schema, "$ref") };
   }
   // pydantic writes an optional field as anyOf [it, null]
-  const choices = (schema.anyOf ?? schema.oneOf)?.filter(
-    (/** @type {any} */ one) => one.type !== "null",
-  );
+  const choices = (schema.anyOf ?? schema.oneOf)?.filter((one) => one.type !== "null");
   if (choices?.length === 1) {
     return {
       ...resolve(choices[0], root, depth + 1),
@@ -47,21 +29,14 @@ export function resolve(schema, root, depth = 0) {
 
 const SIMPLE = new Set(["string", "integer", "number", "boolean"]);
 
-/**
- * The fields of a payload, in the schema's order; null when the schema describes no object with properties.
- *
- * @param {Schema} root
- * @returns {Field[] | null}
- */
+/** The fields of a payload, in the schema's order; null when the schema describes no object with properties. */
 export function fieldsOf(root) {
   const schema = resolve(root, root);
   if (!schema.properties || Object.keys(schema.properties).length === 0) return null;
   const required = new Set(schema.required ?? []);
   return Object.entries(schema.properties).map(([name, given]) => {
     const field = resolve(given, root);
-    const type = Array.isArray(field.type)
-      ? field.type.find((/** @type {any} */ one) => one !== "null")
-      : field.type;
+    const type = Array.isArray(field.type) ? field.type.find((one) => one !== "null") : field.type;
     const kind =
       field.enum || "const" in field
         ? "choice"
@@ -86,7 +61,7 @@ export function fieldsOf(root) {
   });
 }
 
-function hintOf(/** @type {Schema} */ field, /** @type {string} */ type) {
+function hintOf(field, type) {
   const parts = [field.description, field.format, type === "array" ? "a list" : null];
   if (field.minimum !== undefined || field.maximum !== undefined)
     parts.push(`${field.minimum ?? "…"} to ${field.maximum ?? "…"}`);
@@ -95,13 +70,7 @@ function hintOf(/** @type {Schema} */ field, /** @type {string} */ type) {
   return parts.filter(Boolean).join(" · ");
 }
 
-/**
- * What a form begins with: defaults, or what already exists; everything as text.
- *
- * @param {Field[]} fields
- * @param {Record<string, any>} [payload]
- * @returns {Record<string, string>}
- */
+/** What a form begins with: defaults, or what already exists; everything as text. */
 export function draftOf(fields, payload = {}) {
   return Object.fromEntries(
     fields.map(({ name, kind, schema }) => {
@@ -114,16 +83,9 @@ export function draftOf(fields, payload = {}) {
   );
 }
 
-/**
- * The payload of a draft; empty fields that are not required are omitted.
- *
- * @param {Field[]} fields
- * @param {Record<string, string>} draft
- */
+/** The payload of a draft; empty fields that are not required are omitted. */
 export function payloadOf(fields, draft) {
-  /** @type {Record<string, any>} */
   const payload = {};
-  /** @type {Record<string, string>} Texts by field. */
   const problems = {};
   for (const { name, kind, isRequired, schema, choices } of fields) {
     const text = draft[name] ?? "";
@@ -138,8 +100,7 @@ export function payloadOf(fields, draft) {
         problems[name] = schema.type === "integer" ? "must be a whole number" : "must be a number";
       else payload[name] = value;
     } else if (kind === "flag") payload[name] = text === "true";
-    else if (kind === "choice")
-      payload[name] = choices.find((/** @type {any} */ one) => String(one) === text) ?? text;
+    else if (kind === "choice") payload[name] = choices.find((one) => String(one) === text) ?? text;
     else if (kind === "json") {
       try {
         payload[name] = JSON.parse(text);

@@ -1,10 +1,6 @@
 // Numbers over time, as queue_series gives them, made ready for charts. Pure.
 
-/**
- * The ranges that can be chosen: minutes by the word in the address.
- *
- * @type {Record<string, [minutes: number, words: string]>}
- */
+/** The ranges that can be chosen: minutes by the word in the address. */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],
@@ -15,35 +11,20 @@ export const RANGES = {
 };
 
 /** The range an address names; `otherwise` for any other word, such as what every object inherits. */
-export const rangeOf = (/** @type {string | null} */ word, /** @type {string} */ otherwise) =>
+export const rangeOf = (word, otherwise) =>
   word !== null && Object.hasOwn(RANGES, word) ? word : otherwise;
 
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
-/** @typedef {Record<string, any> & {at: string, job_type: string}} Point A row of `queue_series`. */
-/**
- * @typedef {{now: string, since: string, step_seconds: number, live: number, points: Point[]}} Series
- */
-/** @typedef {Record<string, number[]>} Lines Values per point, by the name of a count. */
-
-/**
- * One value a point and line; points without jobs are zeros, or gaps where a time or a share is not known.
- *
- * @param {Series} series
- * @returns {{at: number[], totals: Lines, sums: Record<string, number>, depth: number[], types: Map<string, Lines>}} `at` in seconds;
- *   `totals` counts per point over all types, `sums` over all points; `depth` is how many jobs had not ended.
- */
+/** One value a point and line; points without jobs are zeros, or gaps where a time or a share is not known. */
 export function fold({ now, since, step_seconds: step, live, points }) {
   const from = Date.parse(since) / 1000;
-  /** @type {number[]} */
   const at = [];
   for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
     at.push(time);
   const zeros = () => at.map(() => 0);
-  /** @type {Lines} */
   const totals = Object.fromEntries(COUNTS.map((name) => [name, zeros()]));
   const sums = Object.fromEntries(COUNTS.map((name) => [name, 0]));
-  /** @type {Map<string, any>} */
   const types = new Map();
   for (const point of points) {
     const index = Math.round((Date.parse(point.at) / 1000 - from) / step);
@@ -79,12 +60,11 @@ export function fold({ now, since, step_seconds: step, live, points }) {
 }
 
 /** The share of jobs that completed, of those that ended well or badly; NaN where none did. */
-export const success = (/** @type {Record<string, number>} */ { completed, failed }) =>
-  completed / (completed + failed);
+export const success = ({ completed, failed }) => completed / (completed + failed);
 
 /** Of all types those with the most jobs, in order of their names, so that a colour stays with its type. */
-export function busiest(/** @type {Map<string, Lines>} */ types) {
-  const sum = (/** @type {Lines} */ { completed, failed, enqueued }) =>
+export function busiest(types) {
+  const sum = ({ completed, failed, enqueued }) =>
     [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
   return [...types]
     .sort(([, a], [, b]) => sum(b) - sum(a))

@@ -14,19 +14,12 @@ export const STATES = {
 /** The states in the order of a job's life. */
 export const NAMES = Object.keys(STATES);
 
-/** @typedef {{word: string, tone: string, mark: string}} State */
-/**
- * @typedef {{status: string, attempts?: number, next_retry_at?: string | null, scheduled_for?: string | null,
- *   waiting_for?: any, next_run_at?: string | null}} JobTimes What a job's state is derived from.
- */
-
 /** What a status means as long as nothing more is known of the job. */
-/** @type {Record<string, string>} */
 const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
 /** The status that is a state, whole; null for a part of `pending`. */
-export const statusOf = (/** @type {string} */ state) =>
-  /** @type {Record<string, string>} */ ({
+export const statusOf = (state) =>
+  ({
     running: "processing",
     suspended: "waiting",
     completed: "completed",
@@ -36,7 +29,7 @@ export const statusOf = (/** @type {string} */ state) =>
 
 /** The state people look for, as queue.state_of derives it. Pure. */
 export function stateOfJob(
-  /** @type {JobTimes} */ { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
+  { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
   now = Date.now(),
 ) {
   if (status !== "pending") return OF_STATUS[status] ?? status;
@@ -46,14 +39,13 @@ export function stateOfJob(
 }
 
 /** When a job runs next, as far as it is known: an instant, or null. Pure. */
-export const nextRunOf = (/** @type {JobTimes} */ job) =>
+export const nextRunOf = (job) =>
   job.status === "pending"
     ? (job.next_retry_at ?? job.scheduled_for ?? null)
     : job.status === "waiting"
       ? (job.waiting_for?.until ?? job.waiting_for?.timeout_at ?? job.next_run_at ?? null)
       : null;
 
-/** @type {Record<string, {word: string, tone: string}>} */
 const ATTEMPT_OUTCOMES = {
   completed: { word: "Completed", tone: "completed" },
   retry: { word: "Failed, retried", tone: "failed" },
@@ -66,7 +58,7 @@ const ATTEMPT_OUTCOMES = {
 };
 
 /** How an attempt ended, in a word with its tone; without an outcome it runs. */
-export const outcomeOf = (/** @type {string | null | undefined} */ outcome) =>
+export const outcomeOf = (outcome) =>
   ATTEMPT_OUTCOMES[outcome ?? ""] ?? { word: "Running", tone: "processing" };
 
 export const FRESHNESS = {
@@ -93,8 +85,8 @@ export const FRESHNESS = {
 };
 
 /** A state, or the one that a status means: word, tone and mark. */
-export const stateOf = (/** @type {string} */ status) =>
-  /** @type {Record<string, State>} */ (STATES)[OF_STATUS[status] ?? status] ?? {
+export const stateOf = (status) =>
+  STATES[OF_STATUS[status] ?? status] ?? {
     word: String(status ?? "unknown"),
     tone: "pending",
     mark: "ring",

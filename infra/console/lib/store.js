@@ -2,20 +2,8 @@
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/**
- * @template T
- * @typedef {{get(): T, set(next: T | ((now: T) => T)): void, subscribe(listener: (value: T) => void): () => boolean}} Store
- */
-
-/**
- * A holder of one value.
- *
- * @template T
- * @param {T} value
- * @returns {Store<T>}
- */
+/** A holder of one value. */
 export function createStore(value) {
-  /** @type {Set<(value: T) => void>} */
   const listeners = new Set();
   return {
     get: () => value,
@@ -32,12 +20,7 @@ export function createStore(value) {
   };
 }
 
-/**
- * One of a few names, kept in this browser; at first the first of them.
- *
- * @param {string} key
- * @param {string[]} names
- */
+/** One of a few names, kept in this browser; at first the first of them. */
 export function keptChoice(key, names) {
   const kept = localStorage.getItem(key) ?? "";
   const store = createStore(names.includes(kept) ? kept : names[0]);
@@ -46,13 +29,7 @@ export function keptChoice(key, names) {
   return { store, next };
 }
 
-/**
- * The present value of a store; the component is drawn again when it changes.
- *
- * @template T
- * @param {Pick<Store<T>, "get" | "subscribe">} store
- * @returns {T}
- */
+/** The present value of a store; the component is drawn again when it changes. */
 export function useStore(store) {
   const [, draw] = useState(null);
   const shown = useRef(null);
@@ -68,30 +45,12 @@ export function useStore(store) {
 
 const RETRY_MS = 5000;
 
-/**
- * @template T
- * @typedef {{value: T | undefined, error: any, isLoading: boolean}} ReadState
- */
-/**
- * @template T
- * @typedef {ReadState<T> & {isStale: boolean, refresh: () => void}} Read
- */
-
-/** @type {ReadState<any>} */
 const NOTHING_READ = { value: undefined, error: null, isLoading: true };
 
-/**
- * Whether repeating may help: the server was unavailable, failed, or asks to wait; a refusal stays one.
- *
- * @param {any} error
- */
+/** Whether repeating may help: the server was unavailable, failed, or asks to wait; a refusal stays one. */
 export const isPassing = (error) => isAway(error) || error?.status === 429;
 
-/**
- * Whether the server was unavailable, or failed.
- *
- * @param {any} error
- */
+/** Whether the server was unavailable, or failed. */
 export const isAway = (error) => error?.status === 0 || error?.status >= 500;
 
 /**
@@ -99,14 +58,9 @@ export const isAway = (error) => error?.status === 0 || error?.status >= 500;
  * stale (`isStale`: an older value is shown because reading the newer one failed).
  *
  * A server that was unavailable is asked again by itself.
- *
- * @template T
- * @param {(signal: AbortSignal) => Promise<T>} read
- * @param {any[]} inputs Read again when one of them changes.
- * @returns {Read<T>}
  */
 export function useRead(read, inputs) {
-  const [state, setState] = useState(/** @type {ReadState<T>} */ (NOTHING_READ));
+  const [state, setState] = useState(NOTHING_READ);
   const [turn, setTurn] = useState(0);
   useLayoutEffect(() => setState(NOTHING_READ), inputs);
   useEffect(() => {
@@ -133,12 +87,7 @@ export function useRead(read, inputs) {
   };
 }
 
-/**
- * Read again every so often while the page is visible, never during a read; null: not.
- *
- * @param {Read<any>} read
- * @param {number | null} everyMs
- */
+/** Read again every so often while the page is visible, never during a read; null: not. */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);
   latest.current = read;

@@ -1,6 +1,5 @@
 // Style sheets of parts that few pages draw: loaded with the part.
 
-/** @param {string} href Of the console's own; loaded once. */
 export function needStyles(href) {
   if (document.querySelector(`link[href="${href}"]`)) return;
   const sheet = document.createElement("link");

@@ -5,7 +5,7 @@ import { keptChoice } from "./store.js";
 const NAMES = ["system", "light", "dark"];
 export const { store: theme, next: nextTheme } = keptChoice("minutehand.theme", NAMES);
 
-function apply(/** @type {string} */ name) {
+function apply(name) {
   if (name === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
 }

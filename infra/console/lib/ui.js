@@ -10,8 +10,11 @@ export const { h, render } = preact;
 export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useRef, useId } =
   preactHooks;
 export const hooks = preactHooks;
-/** @type {(strings: TemplateStringsArray, ...values: any[]) => import("preact").VNode} */
-export const html = /** @type {any} */ (htm.bind(/** @type {any} */ (h)));
+export const html = htm.bind(h);
 
 /** A class list from strings and falsy values. */
-export const classes = (/** @type {any[]} */ ...names) => names.filter(Boolean).join(" ");
+export const classes = (...names) => names.filter(Boolean).join(" ");
+
+/** A button beside the point. */
+export const quiet = (words, onClick, more) =>
+  html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

@@ -14,37 +14,6 @@
 
 import { tell } from "./jobs/follower.js";
 
-/**
- * @typedef {{id: string, size_bytes: number, part_bytes: number, part_count: number, complete: boolean,
- *   missing: number[], title: string}} Upload What the routes answer; an app's answer has more fields.
- */
-/**
- * @typedef {{url: string, headers: Record<string, string>}} SignedPart Where to PUT a part, and how.
- */
-/**
- * @typedef {{id: string, title: string, name: string, size: number, modified: number, whose: string,
- *   sums: Record<number, string>}} KeptUpload What a reload keeps: the file is known by name, size in bytes and
- *   time, and `sums` are the checksums of its parts by number.
- */
-/**
- * @typedef {KeptUpload & {sent: number, state: "sending" | "paused" | "waiting" | "finishing",
- *   problem: string | null}} RunningUpload `sent` in bytes; `waiting` for its file; `problem` says why it paused.
- */
-/**
- * @typedef {(method: string, url: string, options: {body?: object | undefined, signal?: AbortSignal | undefined})
- *   => Promise<any>} UploadRequest Sends JSON as the user and gives the answer's. Its errors have `status`, 0
- *   where no answer came, and `retryAfter` in seconds where the server said so.
- */
-/**
- * @template {Upload} U
- * @typedef {object} UploadOptions
- * @property {() => string | null | undefined | Promise<string | null | undefined>} [token] Gives the user's access
- *   token.
- * @property {UploadRequest} [request] In place of `token`: your own way to call the API.
- * @property {(upload: U | null, error?: Error) => void} [onEnd] Takes the answer of a completed upload, also of
- *   one that was recalled; null with the reason why one became nothing.
- */
-
 const AT_ONCE = 3;
 const TRIES = 5;
 const MOST_TRIES = 20; // calls of the API while it asks to come back
@@ -55,41 +24,32 @@ const PART_TIMEOUT_MS = 15 * 60_000;
  * The uploads of this browser to one place, those of an earlier page load included.
  *
  * Make it once for a page. `get` and `subscribe` give the uploads that have not ended.
- *
- * @template {Upload} [U=Upload]
- * @param {string} url Where the routes are, such as `/api/memos/uploads`.
- * @param {UploadOptions<U>} options
  */
 export function uploadsAt(url, { token = () => null, request = requestAs(token), onEnd }) {
   const place = `minutehand.uploads ${url} `; // and the upload's id: other tabs keep theirs
-  /** @type {RunningUpload[]} */
   let running = keptAt(place).map((one) => ({ ...one, sent: 0, state: "waiting", problem: null }));
-  /** @type {Set<(uploads: RunningUpload[]) => void>} */
   const listeners = new Set();
-  /** @type {Map<string, File>} */
   const files = new Map(); // an upload's file and what is being sent of it: no reload keeps these
-  /** @type {Map<string, AbortController>} */
   const sending = new Map();
 
-  const set = (/** @type {RunningUpload[]} */ next) => {
+  const set = (next) => {
     running = next;
     for (const listener of [...listeners]) tell(listener, next);
   };
-  const find = (/** @type {string} */ id) => running.find((one) => one.id === id);
+  const find = (id) => running.find((one) => one.id === id);
   // where it was is not read back
-  const keep = (/** @type {string} */ id) => {
+  const keep = (id) => {
     const one = find(id); // unless it was forgotten while a part was summed
     if (one) localStorage.setItem(place + id, JSON.stringify(one));
   };
-  const change = (/** @type {string} */ id, /** @type {Partial<RunningUpload>} */ changes) =>
+  const change = (id, changes) =>
     set(running.map((one) => (one.id === id ? { ...one, ...changes } : one)));
-  const forget = (/** @type {string} */ id) => {
+  const forget = (id) => {
     files.delete(id);
     sending.delete(id);
     set(running.filter((one) => one.id !== id));
     localStorage.removeItem(place + id);
   };
-  /** @type {(method: string, id: string, more?: string, body?: object, signal?: AbortSignal) => Promise<any>} */
   const call = (method, id, more = "", body = undefined, signal = undefined) =>
     patiently(
       () => request(method, `${url}/${encodeURIComponent(id)}${more}`, { body, signal }),
@@ -97,13 +57,12 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     );
 
   /** Send what is missing, and join the parts; with that the file becomes what the app makes of it. */
-  async function send(/** @type {string} */ id) {
+  async function send(id) {
     if (sending.has(id)) return;
     const stop = new AbortController();
     sending.set(id, stop);
     change(id, { state: "sending", problem: null });
     try {
-      /** @type {Upload} */
       const upload = await call("GET", id, "", undefined, stop.signal);
       await sendParts(id, upload, stop.signal);
       await finish(id, upload);
@@ -116,7 +75,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     }
   }
 
-  async function finish(/** @type {string} */ id, /** @type {Upload} */ upload) {
+  async function finish(id, upload) {
     const one = find(id);
     if (!one) return; // given up meanwhile
     change(id, { state: "finishing" });
@@ -126,29 +85,24 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     tell(onEnd, done);
   }
 
-  function fail(/** @type {string} */ id, /** @type {any} */ error) {
+  function fail(id, error) {
     if (error.status === 404) {
       forget(id);
       tell(onEnd, null, new Error("The upload has expired or was aborted; start it again"));
     } else change(id, { state: "paused", problem: error.message });
   }
 
-  async function sendParts(
-    /** @type {string} */ id,
-    /** @type {Upload} */ upload,
-    /** @type {AbortSignal} */ signal,
-  ) {
-    const file = /** @type {File} */ (files.get(id));
+  async function sendParts(id, upload, signal) {
+    const file = files.get(id);
     const sums = { ...find(id)?.sums };
     const left = [...upload.missing];
     let arrived = arrivedOf(upload);
-    /** @type {Map<number, number>} */
     const partial = new Map();
-    const partOf = (/** @type {number} */ number) => {
+    const partOf = (number) => {
       const from = (number - 1) * upload.part_bytes;
       return file.slice(from, from + bytesIn(upload, number));
     };
-    const sumOfPart = async (/** @type {number} */ number) => {
+    const sumOfPart = async (number) => {
       if (!sums[number]) {
         sums[number] = await hash(await partOf(number).arrayBuffer());
         change(id, { sums: { ...sums } });
@@ -160,7 +114,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
       if (signal.aborted) return;
       change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
     };
-    const sendPart = async (/** @type {number} */ number) => {
+    const sendPart = async (number) => {
       // an address is used once: a second try asks for a fresh one
       const parts = [{ part_number: number, checksum: await sumOfPart(number) }];
       const signed = await call("POST", id, "/parts", { parts }, signal);
@@ -193,7 +147,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     for (let number = 1; number <= upload.part_count; number += 1) await sumOfPart(number); // of parts sent before
   }
 
-  function stopSending(/** @type {string} */ id) {
+  function stopSending(id) {
     sending.get(id)?.abort();
     sending.delete(id); // so that resuming at once begins again, and does not wait for what was stopped
   }
@@ -201,21 +155,13 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
   return {
     get: () => running,
     /** Have `listener` called with all uploads at each change; returns what ends that. */
-    subscribe(/** @type {(uploads: RunningUpload[]) => void} */ listener) {
+    subscribe(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
 
-    /**
-     * Begin an upload; returns when sending has begun. Sizes, types and names are refused here.
-     *
-     * @param {File} file
-     * @param {{workspace_id?: string, title?: string, content_type?: string, [field: string]: unknown}} [fields]
-     *   More of the body of the route that begins uploads.
-     * @param {string} [whose] Whose it is in this browser, such as the user's id: `recall` takes the same.
-     */
+    /** Begin an upload; returns when sending has begun. Sizes, types and names are refused here. */
     async begin(file, fields, whose = "") {
-      /** @type {Upload} */
       const { id, title } = await request("POST", url, {
         body: {
           filename: file.name || "file",
@@ -238,7 +184,6 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
       await Promise.all(
         waiting.map(async ({ id, sums }) => {
           try {
-            /** @type {Upload} */
             const found = await call("GET", id);
             const isKnown = Object.keys(sums).length === found.part_count;
             if (found.missing.length === 0 && isKnown) await finish(id, found);
@@ -252,13 +197,13 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     },
 
     /** Stop sending; what has arrived stays. */
-    pause(/** @type {string} */ id) {
+    pause(id) {
       stopSending(id);
       change(id, { state: "paused" });
     },
 
     /** Continue. After a reload `file` must be the one that it began with. */
-    async resume(/** @type {string} */ id, /** @type {File | undefined} */ file = undefined) {
+    async resume(id, file = undefined) {
       const one = find(id);
       if (!one) return;
       if (file) {
@@ -272,7 +217,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     },
 
     /** Give an upload up, and have what arrived thrown away. */
-    async abort(/** @type {string} */ id) {
+    async abort(id) {
       stopSending(id);
       try {
         await request("DELETE", `${url}/${encodeURIComponent(id)}`, {});
@@ -284,12 +229,8 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
   };
 }
 
-/**
- * What earlier page loads and other tabs keep.
- *
- * @returns {KeptUpload[]}
- */
-function keptAt(/** @type {string} */ place) {
+/** What earlier page loads and other tabs keep. */
+function keptAt(place) {
   return Object.keys(localStorage)
     .filter((name) => name.startsWith(place))
     .flatMap((name) => {
@@ -303,28 +244,20 @@ function keptAt(/** @type {string} */ place) {
     });
 }
 
-const arrivedOf = (/** @type {Upload} */ upload) =>
+const arrivedOf = (upload) =>
   upload.size_bytes - upload.missing.reduce((sum, number) => sum + bytesIn(upload, number), 0);
-const bytesIn = (/** @type {Upload} */ upload, /** @type {number} */ number) =>
+const bytesIn = (upload, number) =>
   Math.min(upload.part_bytes, upload.size_bytes - (number - 1) * upload.part_bytes);
-const statusOf = (/** @type {any} */ error) => error?.status;
-const messageOf = (/** @type {any} */ error) => String(error?.message ?? error);
-const pauseOf = (/** @type {number} */ seconds) =>
-  new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+const statusOf = (error) => error?.status;
+const messageOf = (error) => String(error?.message ?? error);
+const pauseOf = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
-/**
- * Repeat a call while the server asks for it: 503, 429 and no answer at all.
- *
- * @template T
- * @param {() => Promise<T>} call
- * @param {AbortSignal} [signal]
- * @returns {Promise<T>}
- */
+/** Repeat a call while the server asks for it: 503, 429 and no answer at all. */
 async function patiently(call, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await call();
-    } catch (/** @type {any} */ error) {
+    } catch (error) {
       const isPassing = [0, 429, 503].includes(error.status);
       if (signal?.aborted || !isPassing || attempt >= MOST_TRIES) throw error;
       await pauseOf(error.retryAfter ?? Math.min(30, 2 ** attempt / 2));
@@ -332,17 +265,11 @@ async function patiently(call, signal) {
   }
 }
 
-/**
- * Calls of the API with an access token.
- *
- * @param {NonNullable<UploadOptions<Upload>["token"]>} token
- * @returns {UploadRequest}
- */
+/** Calls of the API with an access token. */
 const requestAs =
   (token) =>
   async (method, url, { body, signal }) => {
     const timeout = AbortSignal.timeout(CALL_TIMEOUT_MS);
-    /** @type {RequestInit} */
     const asked = {
       method,
       headers: { "Content-Type": "application/json", Authorization: `Bearer ${await token()}` },
@@ -365,37 +292,29 @@ const requestAs =
     );
   };
 
-const failed = (/** @type {string} */ message, /** @type {number} */ status) =>
-  Object.assign(new Error(message), { status });
+const failed = (message, status) => Object.assign(new Error(message), { status });
 
 // Checksums: SHA-256 of each part, in base64; and of all of those together, which names the file
 
-async function hash(/** @type {BufferSource} */ bytes) {
+async function hash(bytes) {
   const found = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return btoa(String.fromCharCode(...found));
 }
 
-async function sumOf(/** @type {Record<number, string>} */ sums, /** @type {number} */ count) {
+async function sumOf(sums, count) {
   const parts = Array.from({ length: count }, (_, index) => atob(sums[index + 1] ?? ""));
   const all = Uint8Array.from(parts.join(""), (letter) => letter.charCodeAt(0));
   return `${await hash(all)}-${count}`;
 }
 
-/**
- * Send a part by XMLHttpRequest, since fetch does not report how much of a body has been sent.
- *
- * @param {SignedPart} part
- * @param {Blob} body
- * @param {AbortSignal} signal
- * @param {(sent: number) => void} onBytes
- */
+/** Send a part by XMLHttpRequest, since fetch does not report how much of a body has been sent. */
 function put({ url, headers }, body, signal, onBytes) {
-  return new Promise((/** @type {(value?: void) => void} */ resolve, reject) => {
+  return new Promise((resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for
     const call = new XMLHttpRequest();
     const stop = () => call.abort();
     signal.addEventListener("abort", stop);
-    const end = (/** @type {string | null} */ problem) => {
+    const end = (problem) => {
       signal.removeEventListener("abort", stop);
       if (problem) reject(failed(problem, call.status));
       else resolve();

@@ -5,12 +5,7 @@ import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 /** Rows drawn above and below those in view, so that scrolling shows no gap. */
 export const OVERSCAN = 8;
 
-/**
- * Rows `first` to `last` (exclusive) are drawn, between spacers of `before` and `after` pixels. Pure.
- *
- * @param {{count: number, rowHeight: number, top: number, height: number}} list `top` is how far it is scrolled and
- *   `height` what is seen of it, in pixels.
- */
+/** Rows `first` to `last` (exclusive) are drawn, between spacers of `before` and `after` pixels. Pure. */
 export function rowsInView({ count, rowHeight, top, height }) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));
   const end = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
@@ -18,15 +13,10 @@ export function rowsInView({ count, rowHeight, top, height }) {
   return { first, last, before: first * rowHeight, after: (count - last) * rowHeight };
 }
 
-/**
- * @param {{count: number, rowHeight: number}} list
- * @returns {{ref: Function, box: {current: Element|null}, first: number, last: number,
- *   before: number, after: number}} As `rowsInView`; `ref` goes on the scrolling element, which may come and go.
- */
 export function useVirtual({ count, rowHeight }) {
   const box = useRef(null);
   const [element, setElement] = useState(null);
-  const ref = useCallback((/** @type {any} */ found) => {
+  const ref = useCallback((found) => {
     box.current = found;
     setElement(found);
   }, []);

@@ -2,12 +2,6 @@
 
 import { outcomeOf, stateOf } from "./states.js";
 
-/** @import { JobTrace, TracedAttempt, TracedJob, TracedStep } from "./routes.js" */
-/** @typedef {{from: number, to: number}} Extent Milliseconds since 1970. */
-/** @typedef {Extent & {kind: string, attempt?: TracedAttempt}} Span */
-/** @typedef {{word: string, tone: string}} Label */
-
-/** @type {Record<string, Label>} */
 export const KINDS = {
   step: { word: "Step", tone: "processing" },
   sleep: { word: "Sleep", tone: "waiting" },
@@ -17,18 +11,11 @@ export const KINDS = {
   after: { word: "Other jobs", tone: "waiting" },
 };
 
-const at = (/** @type {string | null | undefined} */ iso) => (iso ? Date.parse(iso) : Number.NaN);
-
-/**
- * @typedef {{key: string, kind: "job"|"attempt"|"step"|"wait", level: number, name: string, word: string, tone: string,
- *   from: number, to: number, isRunning: boolean, isCritical: boolean, jobId: string, bars: Span[], isOpen: boolean,
- *   hasMore: boolean, error: string|null, until: number}} Row
- */
+const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
 /** The spans of one job in time: queued, each attempt, each wait and each pause between attempts. */
-export function spansOf(/** @type {TracedJob} */ job, /** @type {number} */ now) {
+export function spansOf(job, now) {
   const end = job.finished_at ? at(job.finished_at) : now;
-  /** @type {Span[]} */
   const spans = [];
   let before = at(job.created_at);
   let reason = "queued";
@@ -51,13 +38,10 @@ export function spansOf(/** @type {TracedJob} */ job, /** @type {number} */ now)
 }
 
 /** What of a job's time nothing else overlapped: the keys of rows that, were they shorter, would end it earlier. */
-export function criticalPath(
-  /** @type {Pick<JobTrace, "jobs">} */ trace,
-  /** @type {number} */ now,
-) {
+export function criticalPath(trace, now) {
   const keys = new Set();
   const childrenOf = groupByParent(trace.jobs);
-  const walk = (/** @type {TracedJob} */ job) => {
+  const walk = (job) => {
     if (keys.has(job.id)) return;
     keys.add(job.id);
     for (const attempt of job.attempts) keys.add(`${job.id}/${attempt.fence}`);
@@ -87,8 +71,7 @@ export function criticalPath(
   return keys;
 }
 
-function groupByParent(/** @type {TracedJob[]} */ jobs) {
-  /** @type {Map<string, TracedJob[]>} */
+function groupByParent(jobs) {
   const groups = new Map();
   for (const job of jobs)
     if (job.parent_id) groups.set(job.parent_id, [...(groups.get(job.parent_id) ?? []), job]);
@@ -97,21 +80,13 @@ function groupByParent(/** @type {TracedJob[]} */ jobs) {
 
 const MOST_OPEN = 40;
 
-/**
- * The rows of a trace, parents before what is in them, in order of time.
- *
- * @param {Pick<JobTrace, "jobs">} trace As `job_trace` gives it.
- * @param {{now: number, closed?: Set<string>, opened?: Set<string>}} options `closed` and `opened` are keys that a
- *   person has folded or unfolded; a job of many children begins folded below the first level.
- * @returns {Row[]}
- */
+/** The rows of a trace, parents before what is in them, in order of time. */
 export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
   const childrenOf = groupByParent(trace.jobs);
   const critical = criticalPath(trace, now);
-  /** @type {Row[]} */
   const rows = [];
   const many = trace.jobs.length > MOST_OPEN;
-  const add = (/** @type {TracedJob} */ job, /** @type {number} */ level) => {
+  const add = (job, level) => {
     const spans = spansOf(job, now);
     const parts = [
       ...partsOf(job, now, level + 1, critical),
@@ -152,13 +127,7 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
 }
 
 /** Attempts, where there was more than one or one that failed, and the steps and waits in them. */
-function partsOf(
-  /** @type {TracedJob} */ job,
-  /** @type {number} */ now,
-  /** @type {number} */ level,
-  /** @type {Set<string>} */ critical,
-) {
-  /** @type {(row: Pick<Row, "key" | "name" | "word" | "tone" | "from" | "to" | "isRunning"> & {kind: "attempt" | "step" | "wait"} & Partial<Row>) => Row} */
+function partsOf(job, now, level, critical) {
   const leaf = (row) => ({
     level,
     isCritical: critical.has(row.key),
@@ -206,7 +175,7 @@ function partsOf(
 }
 
 /** From when to when everything lies. */
-export function extentOf(/** @type {Extent[]} */ rows) {
+export function extentOf(rows) {
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to));
   return { from, to: Math.max(to, from + 100) };
@@ -219,11 +188,7 @@ const STEPS = [
 const LONGEST_STEP = 6048e5;
 
 /** Offsets in milliseconds from `origin` at which the axis has a line: at most `most`, at round numbers. */
-export function ticksOf(
-  /** @type {Extent} */ { from, to },
-  /** @type {number} */ origin,
-  most = 8,
-) {
+export function ticksOf({ from, to }, origin, most = 8) {
   const step =
     STEPS.find((one) => (to - from) / one <= most) ??
     LONGEST_STEP * Math.ceil((to - from) / LONGEST_STEP / most);
@@ -234,34 +199,25 @@ export function ticksOf(
 }
 
 /** A window into the whole: zoomed around `centre` (0 to 1 of the window), or moved, and kept inside. */
-export function zoomed(
-  /** @type {Extent} */ view,
-  /** @type {Extent} */ whole,
-  /** @type {number} */ factor,
-  centre = 0.5,
-) {
+export function zoomed(view, whole, factor, centre = 0.5) {
   const size = Math.min(whole.to - whole.from, Math.max(5, (view.to - view.from) * factor));
   const middle = view.from + (view.to - view.from) * centre;
   return inside({ from: middle - size * centre, to: middle + size * (1 - centre) }, whole);
 }
 
-export function moved(
-  /** @type {Extent} */ view,
-  /** @type {Extent} */ whole,
-  /** @type {number} */ share,
-) {
+export function moved(view, whole, share) {
   const by = (view.to - view.from) * share;
   return inside({ from: view.from + by, to: view.to + by }, whole);
 }
 
-function inside(/** @type {Extent} */ view, /** @type {Extent} */ whole) {
+function inside(view, whole) {
   const size = view.to - view.from;
   const from = Math.max(whole.from, Math.min(view.from, whole.to - size));
   return { from, to: Math.min(whole.to, from + size) };
 }
 
 /** Where a span lies in the window, in percent, cut at its edges; null outside of it. */
-export function placeOf(/** @type {Extent} */ { from, to }, /** @type {Extent} */ view) {
+export function placeOf({ from, to }, view) {
   const size = view.to - view.from;
   const left = (Math.max(from, view.from) - view.from) / size;
   const right = (Math.min(to, view.to) - view.from) / size;

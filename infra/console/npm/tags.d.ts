@@ -1,7 +1,6 @@
 // The element as a page has it; `minutehand/element` defines it.
 
-import type { Client, Json } from "./jobs/types.js";
-import type { Row } from "./jobs/watch-jobs.js";
+import type { Client, Job, Json } from "./index.js";
 
 export interface MinutehandJob extends HTMLElement {
   /** Your supabase-js client. */
@@ -10,14 +9,14 @@ export interface MinutehandJob extends HTMLElement {
   texts: Record<string, string>;
   /** The attribute `job-id`. */
   jobId: string | null;
-  readonly job: Row | null;
+  readonly job: Job | null;
   /** Read now. */
   refresh(): Promise<void>;
   /** Answer the question it waits with. */
   answer(answer: Json): Promise<void>;
 }
 
-export type JobChange = CustomEvent<{ job: Row | null }>;
+export type JobChange = CustomEvent<{ job: Job | null }>;
 
 declare global {
   interface HTMLElementTagNameMap {

@@ -1,24 +1,19 @@
-// A job's attempts as a table, with errors and workers.
+// A job's attempts: where each failed, the user's own frames first, and what differs from the one before.
 
 import { jobs as api } from "../api.js";
-import { between, counted, duration, errorLine } from "../lib/format.js";
+import { between, codeOf, counted, duration, errorLine, safeUrl } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
-import { html } from "../lib/ui.js";
+import { html, quiet } from "../lib/ui.js";
 import { Tag } from "./badge.js";
-import { quiet } from "./button.js";
 import { copy } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { JsonView } from "./json-view.js";
 import { notifyFailure } from "./toasts.js";
-import { asText, Differs, EditorSetting, Origin, placeOf, Traceback } from "./traceback.js";
 import { When } from "./when.js";
 import { column, table } from "./table.js";
 
-/** @import { Attempt, Job } from "../lib/jobs/types.js" */
-
 const MOST_LINES = 200;
 
-/** @param {{attempts: Attempt[]}} props As `job_attempts` gives them. */
 export function AttemptsTable({ attempts }) {
   const shown = attempts.slice(-MOST_LINES);
   return html`
@@ -56,7 +51,6 @@ export function AttemptsTable({ attempts }) {
   `;
 }
 
-/** @param {{attempt: Attempt}} props */
 function Details({ attempt }) {
   if (!attempt.traceback && !attempt.differs && !attempt.origin) return null;
   if (!attempt.error_message) return html`<${Origin} attempt=${attempt} />`;
@@ -72,7 +66,7 @@ function Details({ attempt }) {
 }
 
 /** Put the failure on the clipboard in words for a coding agent. */
-async function copyPrompt(/** @type {string} */ id) {
+async function copyPrompt(id) {
   try {
     await copy((await api.prompt(id)).text, "Copied the prompt");
   } catch (error) {
@@ -80,11 +74,7 @@ async function copyPrompt(/** @type {string} */ id) {
   }
 }
 
-/**
- * What went wrong last, in full: the error, where, what is different from before, and where its log is.
- *
- * @param {{job: Job, attempts: Attempt[]}} props
- */
+/** What went wrong last, in full: the error, where, what is different from before, and where its log is. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
@@ -100,7 +90,7 @@ export function LastFailure({ job, attempts }) {
       ${
         placeOf(last?.traceback) &&
         html` <span class="muted">at</span> <span class="mono">
-          ${placeOf(/** @type {Attempt} */ (last).traceback)}
+          ${placeOf(last.traceback)}
         </span>
         `
       }
@@ -110,7 +100,6 @@ export function LastFailure({ job, attempts }) {
       last?.traceback &&
       html`
         <${Traceback} traceback=${last.traceback} origin=${last.origin} />
-        <${EditorSetting} />
       `
     }
     ${
@@ -142,4 +131,123 @@ export function LastFailure({ job, attempts }) {
       </details>`
     }
   </section>`;
+}
+
+const NAMES = { version: "version of the code", worker_id: "worker" };
+
+/** CloudWatch's page of a log stream, narrowed to the request where it is known; null without a group. */
+function cloudWatchOf(origin) {
+  // the region goes into the host of the link
+  if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
+  const twice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
+  const base = `https://${origin.region}.console.aws.amazon.com/cloudwatch/home?region=${origin.region}#logsV2:log-groups/log-group/${twice(origin.log_group)}`;
+  const filter = origin.request_id ? `$3FfilterPattern$3D${twice(`"${origin.request_id}"`)}` : "";
+  return safeUrl(
+    `${base}/log-events${origin.log_stream ? `/${twice(origin.log_stream)}` : ""}${filter}`,
+  );
+}
+
+/** The place in short: file:line of the innermost own frame. */
+const placeOf = (traceback) =>
+  traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
+
+const asText = (traceback) =>
+  [...(traceback.frames ?? [])]
+    .map(
+      (one) => `${one.file}:${one.line} in ${one.function}${one.code ? `\n    ${one.code}` : ""}`,
+    )
+    .join("\n");
+
+/** The line in the commit that it ran from. */
+const commitOf = (frame, origin) =>
+  origin?.source &&
+  safeUrl(
+    `${origin.source}/${frame.file.split("/").map(encodeURIComponent).join("/")}#L${frame.line}`,
+  );
+
+function Traceback({ traceback, origin }) {
+  const frames = traceback.frames ?? [];
+  return html`<div class="traceback">
+    <ol aria-label="Traceback">
+      ${frames.map(
+        (one, index) => html`<li key=${index} data-own=${one.own ? "" : undefined}>
+          <span class="mono frame-place">${one.file}:<strong>${one.line}</strong></span> <span
+            class="muted">
+            in
+          </span> <span
+            class="mono">
+            ${one.function}
+          </span>
+          ${one.times && html` <span class="muted num">× ${one.times}, recursion</span>`}
+          ${
+            one.own &&
+            commitOf(one, origin) &&
+            html` <a class="small" href=${commitOf(one, origin)} target="_blank" rel="noreferrer">Commit</a>`
+          }
+          ${one.code && html`<pre>${one.code}</pre>`}
+        </li>`,
+      )}
+    </ol>
+    ${
+      traceback.left_out > 0 &&
+      html`<p class="muted small">
+        ${traceback.left_out} library frames omitted.
+      </p>`
+    }
+    ${(traceback.causes ?? []).map(
+      (cause, index) => html`<p class="small" key=${index}>
+        <span class="muted">Caused by</span> <span class="mono">
+          ${typeof cause === "string" ? cause : `${cause.type ?? ""}${cause.message ? `: ${cause.message}` : ""}`}
+        </span>
+        ${placeOf(cause) && html` at <span class="mono">${placeOf(cause)}</span>`}
+      </p>`,
+    )}
+  </div>`;
+}
+
+/** What differs from the failed attempt before; nothing when it failed the same way. */
+function Differs({ differs }) {
+  if (!differs) return null;
+  if (differs.length === 0)
+    return html`<p class="muted small">Failed in the same way as the attempt before.</p>`;
+  return html`<p class="small">
+    Unlike the attempt before: ${differs.map(
+      (one, index) => html`
+        ${index > 0 ? "; " : ""}
+        <span key=${one.what}>
+          another ${NAMES[one.what] ?? one.what} <span class="muted">
+            (${String(one.before ?? "none")} → ${String(one.now ?? "none")})
+          </span>
+        </span>
+      `,
+    )}.
+  </p>`;
+}
+
+/** Links to where the attempt's log is. */
+function Origin({ attempt }) {
+  const { origin } = attempt;
+  const address = cloudWatchOf(origin);
+  if (!origin) return null;
+  return html`<p class="muted small wrap">
+    ${
+      (origin.commit || origin.version) &&
+      html`
+        ${
+          origin.commit
+            ? html`
+              commit <code>${codeOf(origin)}</code>
+            `
+            : `version ${origin.version}`
+        } · `
+    }
+    ${origin.request_id && html`request <code>${origin.request_id}</code> · `}
+    ${
+      address
+        ? html`<a href=${address} target="_blank" rel="noreferrer">CloudWatch</a>`
+        : html`
+          worker <span class="mono">${attempt.worker_id}</span>
+        `
+    }
+  </p>`;
 }

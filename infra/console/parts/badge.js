@@ -4,16 +4,9 @@ import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
-/** @import { ComponentChildren } from "preact" */
-/** @import { JobTimes } from "../lib/states.js" */
-
-/**
- * A job's state; of its status alone where no more of it is known.
- *
- * @param {{status?: string, job?: JobTimes, cancelling?: boolean}} props
- */
+/** A job's state; of its status alone where no more of it is known. */
 export function StateBadge({ status, job, cancelling = false }) {
-  const { word, tone, mark } = stateOf(job ? stateOfJob(job) : /** @type {string} */ (status));
+  const { word, tone, mark } = stateOf(job ? stateOfJob(job) : status);
   return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
     <${Icon} name=${mark} />
     ${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
@@ -22,11 +15,7 @@ export function StateBadge({ status, job, cancelling = false }) {
 
 const STEADY_MS = 400;
 
-/**
- * Says `live` at once when lost, and other words only when they last: no flicker.
- *
- * @param {{value: keyof FRESHNESS}} props
- */
+/** Says `live` at once when lost, and other words only when they last: no flicker. */
 export function Freshness({ value }) {
   const [shown, setShown] = useState(value);
   useEffect(() => {
@@ -45,43 +34,29 @@ export function Freshness({ value }) {
   </span>`;
 }
 
-/**
- * A plain word with a tone.
- *
- * @param {{tone?: string, children: ComponentChildren}} props
- */
+/** A plain word with a tone. */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
 
-/** @type {Record<string, [tone: string, word: string]>} */
 const VERDICTS = {
   pass: ["completed", "OK"],
   warn: ["waiting", "Warning"],
   fail: ["failed", "Failing"],
 };
 
-/**
- * How a check came out.
- *
- * @param {{verdict?: string}} props
- */
+/** How a check came out. */
 export function Verdict({ verdict = "" }) {
   const [tone, word] = VERDICTS[verdict] ?? ["pending", "Unknown"];
   return html`<${Tag} tone=${tone}>${word}<//>`;
 }
 
-/** @type {Record<string, [tone: string, word: string, hint: string]>} */
 const WORKERS = {
   alive: ["completed", "Alive", "Seen in the last three minutes, or its leases are renewed."],
   stale: ["waiting", "Stale", "Not seen for three minutes, or every lease it holds has expired."],
   gone: ["cancelled", "Gone", "Not seen for ten minutes."],
 };
 
-/**
- * How a worker is, see queue.worker_state.
- *
- * @param {{state: string}} props
- */
+/** How a worker is, see queue.worker_state. */
 export function WorkerState({ state }) {
   const [tone, word, hint] = WORKERS[state] ?? ["pending", state, ""];
   return html`<span title=${hint}><${Tag} tone=${tone}>${word}<//></span>`;

@@ -7,15 +7,8 @@ import { theme } from "../lib/theme.js";
 import { html, useEffect, useRef, useState } from "../lib/ui.js";
 import { column, table } from "./table.js";
 
-/** @typedef {import("uplot")} Plot */
-/**
- * @typedef {{name: string, values: Array<number | null>, colour: string, dash?: number[]}} Line `colour` names a
- *   variable of the style sheet.
- */
-
 const HEIGHT = 180;
 const DAY = 86_400;
-/** @type {Promise<typeof globalThis.uPlot> | null} */
 let loading = null;
 
 function loadUPlot() {
@@ -30,37 +23,27 @@ function loadUPlot() {
   return loading;
 }
 
-const iso = (/** @type {number} */ seconds) => new Date(seconds * 1000).toISOString();
+const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
-/** @returns {value is number} */
-const isValue = (/** @type {number | null | undefined} */ value) =>
-  value !== null && value !== undefined;
+const isValue = (value) => value !== null && value !== undefined;
 
 /** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
-const shortTime = (/** @type {number} */ seconds, /** @type {number} */ span) =>
+const shortTime = (seconds, span) =>
   span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
-/**
- * @param {{label: string, at: number[], lines: Line[], format?: (value: number) => string, most?: number,
- *}} props `at` in seconds; `most` is the top of the axis at
- *   least.
- */
 export function Chart({ label, at, lines, format = number, most = 4 }) {
-  /** @type {{current: HTMLElement}} */
   const box = useRef(null);
-  const plot = useRef(/** @type {Plot | null} */ (null));
+  const plot = useRef(null);
   const mode = useStore(theme);
-  /** @type {import("uplot").AlignedData} */
   const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
   const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
-  const said = (/** @type {number | null | undefined} */ value) =>
-    isValue(value) ? format(value) : "–";
+  const said = (value) => (isValue(value) ? format(value) : "–");
   // charts move together: the card stands in the one that the pointer is over
   const isOver = useRef(false);
-  const [hover, setHover] = useState(/** @type {{index: number, left: number} | null} */ (null));
-  const placeOf = (/** @type {Plot} */ drawn) => {
+  const [hover, setHover] = useState(null);
+  const placeOf = (drawn) => {
     const { idx, left } = drawn.cursor;
     return isValue(idx) && isValue(left) && left >= 0
       ? { index: idx, left: Math.min(left + 70, box.current.clientWidth - 190) }
@@ -69,11 +52,10 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
-    /** @type {ResizeObserver | null} */
     let observer = null;
-    const draw = (/** @type {typeof globalThis.uPlot} */ UPlot) => {
+    const draw = (UPlot) => {
       if (closed) return;
-      const colour = (/** @type {string} */ name) =>
+      const colour = (name) =>
         getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       const axis = {
         stroke: colour("--muted"),
@@ -116,9 +98,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
               spanGaps: true,
               // a value alone is not a line: a young project's charts would look empty
               points: {
-                show: (/** @type {Plot} */ drawn, /** @type {number} */ nth) =>
-                  /** @type {Array<number | null | undefined>} */ (drawn.data[nth]).filter(isValue)
-                    .length === 1,
+                show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
                 fill: colour(variable),
               },
             })),

@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 /** Put text on the clipboard and say so. */
-export async function copy(/** @type {string} */ text, what = "Copied") {
+export async function copy(text, what = "Copied") {
   try {
     await navigator.clipboard.writeText(text);
     notify(what);
@@ -15,17 +15,13 @@ export async function copy(/** @type {string} */ text, what = "Copied") {
   }
 }
 
-/**
- * An id: its end is shown, a click copies the whole.
- *
- * @param {{id: string, whole?: boolean, what?: string}} props
- */
+/** An id: its end is shown, a click copies the whole. */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
   html`<button
     type="button"
     class="copy mono"
     title=${`Copy ${what} ${id}`}
-    onClick=${(/** @type {MouseEvent} */ event) => {
+    onClick=${(event) => {
       event.stopPropagation();
       copy(id, `Copied ${what}`);
     }}>
@@ -35,11 +31,7 @@ export const CopyId = ({ id, whole = false, what = "id" }) =>
   </button>`;
 
 /** Hand a file to the browser. */
-export function download(
-  /** @type {string} */ name,
-  /** @type {string | Blob} */ content,
-  type = "text/plain;charset=utf-8",
-) {
+export function download(name, content, type = "text/plain;charset=utf-8") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);

@@ -3,15 +3,11 @@
 import { html, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
-/**
- * What a form shows of its sending: why it failed, and whether it is under way; a success takes the form away.
- *
- * @param {() => unknown} run Throws what is wrong.
- */
+/** What a form shows of its sending: why it failed, and whether it is under way; a success takes the form away. */
 export function useForm(run) {
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
-  const submit = async (/** @type {SubmitEvent} */ event, does = run) => {
+  const submit = async (event, does = run) => {
     event.preventDefault();
     setBusy(true);
     setProblem(null);
@@ -25,11 +21,6 @@ export function useForm(run) {
   return { problem, busy, submit };
 }
 
-/**
- * @param {{title: string, action: string, doing?: string, run: () => unknown, onClose: () => void, wide?: boolean,
- *   disabled?: boolean, below?: unknown, children?: import("preact").ComponentChildren}} props `run` throws
- *   what is wrong and closes the dialog itself; `doing` is what the button says meanwhile, `below` comes after the form.
- */
 export function DialogForm(props) {
   const { title, action, doing = action, run, onClose, wide, disabled, below, children } = props;
   const { problem, busy, submit } = useForm(run);

@@ -3,20 +3,12 @@
 import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
-/** @import { ComponentChildren } from "preact" */
-/**
- * @typedef {{title: string, text: string, action: string, danger?: boolean, field?: string}} Confirmation `field` is
- *   the label of a line to fill in, which may stay empty.
- */
-
-/** @param {{title: string, onClose: () => void, wide?: boolean, children?: ComponentChildren}} props */
 export function Dialog({ title, onClose, wide = false, children }) {
-  /** @type {{current: HTMLDialogElement}} */
   const ref = useRef(null);
   const heading = useId();
   // before the next key press, which may follow at once: after painting, it would miss the dialog
   useLayoutEffect(() => {
-    const before = /** @type {HTMLElement | null} */ (document.activeElement);
+    const before = document.activeElement;
     const dialog = ref.current;
     dialog.showModal();
     return () => {
@@ -28,11 +20,11 @@ export function Dialog({ title, onClose, wide = false, children }) {
     ref=${ref}
     class=${wide ? "dialog wide" : "dialog"}
     aria-labelledby=${heading}
-    onCancel=${(/** @type {Event} */ event) => {
+    onCancel=${(event) => {
       event.preventDefault();
       onClose();
     }}
-    onMouseDown=${(/** @type {MouseEvent} */ event) => event.target === ref.current && onClose()}>
+    onMouseDown=${(event) => event.target === ref.current && onClose()}>
     <div class="dialog-body">
       <h2 id=${heading}>${title}</h2>
       ${children}
@@ -40,23 +32,12 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-const question = createStore(
-  /** @type {(Confirmation & {answer: (value: string | null) => void}) | null} */ (null),
-);
+const question = createStore(null);
 
-/**
- * Ask before doing something that is hard to undo.
- *
- * @param {Confirmation} what
- */
+/** Ask before doing something that is hard to undo. */
 export const confirm = async (what) => (await askFor(what)) !== null;
 
-/**
- * Ask, and for a line of text with it: null for no.
- *
- * @param {Confirmation} what
- * @returns {Promise<string | null>}
- */
+/** Ask, and for a line of text with it: null for no. */
 export function askFor(what) {
   return new Promise((resolve) => {
     question.set({
@@ -84,7 +65,7 @@ export function Confirmations() {
         <input
           type="text"
           maxlength="200"
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => void (text.current = event.target.value.trim())} />
+          onInput=${(event) => void (text.current = event.target.value.trim())} />
       </label>`
     }
     <div class="actions">
@@ -100,12 +81,7 @@ export function Confirmations() {
   <//>`;
 }
 
-/**
- * A button that runs something once at a time and shows that it does.
- *
- * @param {{run: () => unknown, children: ComponentChildren, className?: string, disabled?: boolean,
- *   [attribute: string]: unknown}} props More attributes are the button's own.
- */
+/** A button that runs something once at a time and shows that it does. */
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const alive = useRef(true);

@@ -3,21 +3,13 @@
 import { jobs as api, types } from "../api.js";
 import { pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
-import { remedyOfRefusal } from "../lib/remedies.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
-import { html, useEffect, useId, useState } from "../lib/ui.js";
-import { quiet } from "./button.js";
+import { html, useEffect, useId, useState, quiet } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 import { field as line } from "./field.js";
 import { notify } from "./toasts.js";
 
-/** @import { Job } from "../lib/jobs/types.js" */
-/** @import { JobTypeDetail, JobTypes } from "../lib/routes.js" */
-/** @import { Field as SchemaField } from "../lib/schema-form.js" */
-/** @import { Read } from "../lib/store.js" */
-
-/** @type {Array<keyof Job>} */
 const COPIED = [
   "queue",
   "priority",
@@ -30,34 +22,28 @@ const COPIED = [
 ];
 
 /** What a duplicate takes over: how it runs, but neither its keys against repetition nor its family. */
-const ofLike = (/** @type {Job} */ job) =>
+const ofLike = (job) =>
   Object.fromEntries(
     COPIED.filter(
-      (name) =>
-        job[name] !== null &&
-        job[name] !== undefined &&
-        /** @type {{length?: number}} */ (job[name]).length !== 0,
+      (name) => job[name] !== null && job[name] !== undefined && job[name].length !== 0,
     ).map((name) => [name, job[name]]),
   );
 
-/** @param {{workspaceId: string, like?: Job, type?: string, onClose: () => void}} props `like` is a job. */
 export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [type, setType] = useState(like?.job_type ?? given ?? "");
   const [text, setText] = useState(pretty(like?.payload ?? {}));
-  const [draft, setDraft] = useState(/** @type {Record<string, string> | null} */ (null));
+  const [draft, setDraft] = useState(null);
   const [asText, setAsText] = useState(false);
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState((like?.tags ?? []).join(", "));
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [remedy, setRemedy] = useState(/** @type {ReturnType<typeof remedyOfRefusal>} */ (null));
-  const [problems, setProblems] = useState(/** @type {Record<string, string>} */ ({}));
+  const [problem, setProblem] = useState(null);
+  const [remedy, setRemedy] = useState(null);
+  const [problems, setProblems] = useState({});
   const [busy, setBusy] = useState(false);
   const listId = useId();
-  /** @type {Read<JobTypes>} */
   const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
-  const names = known.value?.types.map((one) => one.job_type) ?? [];
+  const names = known.value?.map((one) => one.job_type) ?? [];
   const chosen = names.includes(type.trim()) ? type.trim() : null;
-  /** @type {Read<JobTypeDetail | null>} */
   const one = useRead(
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
     [workspaceId, chosen],
@@ -71,7 +57,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     setText(pretty(payloadOf(fields ?? [], draft ?? {}).payload));
     setAsText(true);
   };
-  const submit = async (/** @type {SubmitEvent} */ event) => {
+  const submit = async (event) => {
     event.preventDefault();
     setRemedy(null);
     let payload;
@@ -141,7 +127,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
                   field=${field}
                   value=${draft[field.name] ?? ""}
                   problem=${problems[field.name]}
-                  onChange=${(/** @type {string} */ value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`,
+                  onChange=${(value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`,
               )
             }
           </fieldset>`
@@ -153,7 +139,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
                 class="mono"
                 spellcheck="false"
                 value=${text}
-                onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea>
+                onInput=${(event) => setText(event.target.value)}></textarea>
             </label>
             ${
               fields &&
@@ -188,21 +174,20 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   <//>`;
 }
 
-/** @param {{field: SchemaField, value: string, problem?: string, onChange: (value: string) => void}} props */
 function Field({ field, value, problem, onChange }) {
   const { name, kind, hint, isRequired, choices, schema } = field;
   const about = useId();
   const common = {
     "aria-describedby": hint || problem ? about : undefined,
     "aria-invalid": problem ? "true" : undefined,
-    onInput: (/** @type {{target: HTMLInputElement}} */ event) => onChange(event.target.value),
+    onInput: (event) => onChange(event.target.value),
   };
   const input =
     kind === "choice" || kind === "flag"
       ? html`<select
         value=${value}
         ...${common}
-        onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onChange(event.target.value)}>
+        onChange=${(event) => onChange(event.target.value)}>
         <option value="">${isRequired ? "choose" : "omit"}</option>
         ${(kind === "flag" ? ["true", "false"] : choices).map(
           (one) => html`<option
@@ -239,4 +224,45 @@ function Field({ field, value, problem, onChange }) {
       </span>`
     }
   </label>`;
+}
+
+/** The fields that a refusal names, in any of its forms. */
+function fieldsIn(detail) {
+  if (typeof detail === "string") return detail;
+  const found = [detail]
+    .flat()
+    .flatMap(
+      (one) => one?.field ?? one?.fields ?? one?.problems?.map((problem) => problem.field) ?? [],
+    );
+  return found
+    .flat()
+    .map((one) => one?.field ?? one)
+    .filter((one) => typeof one === "string")
+    .join(", ");
+}
+
+/** What to do about a refusal at enqueue, by its code; null where the message says it all. */
+function remedyOfRefusal(error) {
+  switch (error?.code) {
+    case "quota_exceeded":
+      return {
+        text: "Let jobs end or cancel some, or ask the operator for a higher quota.",
+        links: [],
+      };
+    case "unknown_job_type":
+      return {
+        text: "Choose one of the types that workers have registered.",
+        links: [{ href: "/types", label: "Types" }],
+      };
+    case "payload_invalid":
+    case "validation_failed":
+      return {
+        text: fieldsIn(error.detail)
+          ? `Correct ${fieldsIn(error.detail)}.`
+          : "Correct the payload; the type's page shows its schema.",
+        links: [],
+      };
+    default:
+      return null;
+  }
 }

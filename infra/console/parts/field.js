@@ -1,45 +1,29 @@
 // Labelled fields of forms.
 
-import { html } from "../lib/ui.js";
+import { isTyped, useKey } from "../lib/keys.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { Icon } from "./icons.js";
 
 /** A listener that gives a field's new value to `set`. */
-export const toValue =
-  (/** @type {(value: any) => void} */ set) => (/** @type {{target: {value: any}}} */ event) =>
-    set(event.target.value);
+export const toValue = (set) => (event) => set(event.target.value);
 
-/**
- * A line to fill in.
- *
- * @param {string} label
- * @param {string} value
- * @param {(value: string) => void} set
- * @param {object} [attributes] More of the `<input>`.
- */
+/** A line to fill in. */
 export const field = (label, value, set, attributes = {}) =>
   html`<label class="field">
     <span>${label}</span>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
   </label>`;
 
-/** A box to tick. @param {string} label @param {boolean} isOn @param {(isOn: boolean) => void} set */
+/** A box to tick. */
 export const check = (label, isOn, set) =>
   html`<label class="check" key=${label}>
     <input
       type="checkbox"
       checked=${isOn}
-      onChange=${(/** @type {{target: HTMLInputElement}} */ event) => set(event.target.checked)} /> ${label}
+      onChange=${(event) => set(event.target.checked)} /> ${label}
   </label>`;
 
-/**
- * One of a few.
- *
- * @param {string} label
- * @param {string} value
- * @param {(value: any) => void} set
- * @param {Iterable<[value: string, words: string]>} options
- * @param {string} [className] `field-inline` in a bar.
- * @param {string} [hidden] `hidden`: the label is for screen readers alone.
- */
+/** One of a few. */
 export const choice = (label, value, set, options, className = "field", hidden = "") =>
   html`<label class=${className}>
     <span class=${hidden}>${label}</span>
@@ -51,3 +35,36 @@ export const choice = (label, value, set, options, className = "field", hidden =
       )}
     </select>
   </label>`;
+
+/** A search field that waits for a pause in typing; `/` goes to it. */
+export function SearchBox({
+  value,
+  onChange,
+  placeholder = "Search type, error, tag, payload, key or id",
+}) {
+  const [text, setText] = useState(value);
+  const input = useRef(null);
+  const sent = useRef(value);
+  useLayoutEffect(() => {
+    if (value !== sent.current) setText((sent.current = value));
+  }, [value]);
+  useEffect(() => {
+    if (text === sent.current) return undefined;
+    const timer = setTimeout(() => onChange((sent.current = text)), 250);
+    return () => clearTimeout(timer);
+  }, [text]);
+  useKey(
+    (event) => event.key === "/" && !isTyped(event),
+    () => input.current?.focus(),
+  );
+  return html`<label class="search">
+    <span class="hidden">${placeholder}</span>
+    <${Icon} name="search" />
+    <input
+      ref=${input}
+      type="search"
+      value=${text}
+      placeholder=${placeholder}
+      onInput=${(event) => setText(event.target.value)} />
+  </label>`;
+}

@@ -2,7 +2,7 @@
 
 import { html } from "../lib/ui.js";
 
-/** A stroked path. @param {string} d @param {string} [cap] @param {string} [join] */
+/** A stroked path. */
 const path = (d, width = 1.4, cap, join) =>
   html`<path
     d=${d}
@@ -11,13 +11,11 @@ const path = (d, width = 1.4, cap, join) =>
     stroke-width=${width}
     stroke-linecap=${cap}
     stroke-linejoin=${join} />`;
-const line = (/** @type {string} */ d, width = 1.4) => path(d, width, "round");
-const joined = (/** @type {string} */ d) => path(d, 1.4, undefined, "round");
-const rounded = (/** @type {string} */ d, width = 1.4) => path(d, width, "round", "round");
-/** @param {number} cx @param {number} cy @param {number} r */
+const line = (d, width = 1.4) => path(d, width, "round");
+const joined = (d) => path(d, 1.4, undefined, "round");
+const rounded = (d, width = 1.4) => path(d, width, "round", "round");
 const circle = (cx, cy, r, width = 1.4) =>
   html`<circle cx=${cx} cy=${cy} r=${r} fill="none" stroke="currentColor" stroke-width=${width} />`;
-/** @param {number} x @param {number} y @param {number} wide @param {number} high @param {number} rx */
 const box = (x, y, wide, high, rx, width = 1.4) =>
   html`<rect
     x=${x}
@@ -72,7 +70,6 @@ const PATHS = {
   ],
 };
 
-/** @param {{name: keyof PATHS}} props */
 export const Icon = ({ name }) =>
   html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">
     ${PATHS[name]}

@@ -1,60 +1,42 @@
 // JobLog: a job's log lines, live: virtualised, filtered by level and text, downloadable.
 
 import { clock, counted, pretty, utc } from "../lib/format.js";
-import { html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { html, useEffect, useMemo, useRef, useState, quiet } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
-import { quiet } from "./button.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { check, choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
-/** @import { JobEvent, LogLevel, LoggedLine } from "../lib/jobs/types.js" */
-/**
- * @typedef {{key: number, at: string, level: LogLevel, attempt?: number, message: string,
- *   metadata?: LoggedLine["metadata"]}} LogLine `key` orders the lines.
- */
-
 const ROW = 24;
-/** Levels from which on lines are shown. @type {[level: LogLevel, words: string][]} */
+/** Levels from which on lines are shown. */
 export const LEVELS = [
   ["debug", "all"],
   ["info", "info and up"],
   ["warning", "warning and up"],
   ["error", "error and up"],
 ];
-const indexOf = (/** @type {LogLevel} */ level) => LEVELS.findIndex(([name]) => name === level);
+const indexOf = (level) => LEVELS.findIndex(([name]) => name === level);
 
-const asText = (/** @type {LogLine} */ line) =>
+const asText = (line) =>
   `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
-export const hasMore = (/** @type {{metadata?: LogLine["metadata"]}} */ { metadata }) =>
-  metadata && Object.keys(metadata).length > 0;
+export const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
 
-/**
- * The log lines among a job's events, for who has no more than those.
- *
- * @param {JobEvent[]} events
- * @returns {LogLine[]}
- */
+/** The log lines among a job's events, for who has no more than those. */
 export function linesOf(events) {
-  return /** @type {Array<{seq: number, at: string, data: {log: LoggedLine}}>} */ (
-    events.filter((event) => event.type === "job.log" && event.data?.log)
-  ).map(({ seq, at, data: { log } }) => ({
-    key: seq,
-    at: log.at ?? at,
-    level: indexOf(log.level) >= 0 ? log.level : "info",
-    attempt: log.attempt,
-    message: String(log.message ?? ""),
-    metadata: log.metadata,
-  }));
+  return events
+    .filter((event) => event.type === "job.log" && event.data?.log)
+    .map(({ seq, at, data: { log } }) => ({
+      key: seq,
+      at: log.at ?? at,
+      level: indexOf(log.level) >= 0 ? log.level : "info",
+      attempt: log.attempt,
+      message: String(log.message ?? ""),
+      metadata: log.metadata,
+    }));
 }
 
-/**
- * @param {{lines: LogLine[], name?: string, live?: boolean, earlier?: (() => Promise<unknown>) | null,
- *   all?: () => Promise<LogLine[]>}} props `name` names the downloaded file; `earlier` reads more, `all`
- *   everything, both in the lines' order.
- */
 export function JobLog({
   lines,
   name = "job",
@@ -62,13 +44,12 @@ export function JobLog({
   earlier = null,
   all = async () => lines,
 }) {
-  const [least, setLeast] = useState(/** @type {LogLevel} */ ("debug"));
+  const [least, setLeast] = useState("debug");
   const [text, setText] = useState("");
-  const [open, setOpen] = useState(/** @type {number | null} */ (null));
-  const [attempt, setAttempt] = useState(/** @type {number | null} */ (null));
+  const [open, setOpen] = useState(null);
+  const [attempt, setAttempt] = useState(null);
   useEffect(() => {
-    const show = (/** @type {Event} */ event) =>
-      setAttempt(/** @type {CustomEvent<number>} */ (event).detail);
+    const show = (event) => setAttempt(event.detail);
     document.addEventListener("minutehand:show-attempt", show);
     return () => document.removeEventListener("minutehand:show-attempt", show);
   }, []);
@@ -94,7 +75,7 @@ export function JobLog({
   useEffect(() => {
     if (followed.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length, follow]);
-  const onScroll = (/** @type {{currentTarget: Element}} */ { currentTarget }) => {
+  const onScroll = ({ currentTarget }) => {
     const atEnd =
       currentTarget.scrollHeight - currentTarget.scrollTop - currentTarget.clientHeight < ROW * 2;
     if (atEnd !== followed.current) setFollow(atEnd);
@@ -116,7 +97,7 @@ export function JobLog({
           type="search"
           placeholder="Filter log lines"
           value=${text}
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
+          onInput=${(event) => setText(event.target.value)} />
       </label>
       ${
         attempt !== null &&

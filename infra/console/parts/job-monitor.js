@@ -1,18 +1,15 @@
-// JobMonitor: a workspace's jobs, live: groups with counts, filters, search, selection, actions.
+// JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
 
-import { supabase } from "../api.js";
-import { density, nextDensity, ROWS } from "../lib/density.js";
+import { jobs as api } from "../api.js";
 import { counted, duration, errorLine, number, percentage, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
-import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
-import { isTyped, useKey } from "../lib/keys.js";
-import { NAMES, nextRunOf, STATES, stateOfJob, statusOf } from "../lib/states.js";
-import { useStore } from "../lib/store.js";
+import { NAMES, nextRunOf, STATES, stateOfJob } from "../lib/states.js";
+import { useRead } from "../lib/store.js";
 import {
   classes,
-  hooks,
   html,
+  quiet,
   useEffect,
   useLayoutEffect,
   useMemo,
@@ -21,60 +18,64 @@ import {
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
-import { quiet } from "./button.js";
-import { beginOf, Filters } from "./filters.js";
-import { Icon } from "./icons.js";
+import { confirm } from "./dialog.js";
+import { SearchBox } from "./field.js";
 import { JobProgress } from "./job-progress.js";
-import { lazy } from "./lazy.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
+import { notify, notifyFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
-/** @import { JobList } from "../lib/job-list.js" */
-/** @import { ListedJob } from "../lib/routes.js" */
-/** @import { Filter, OnFilter } from "./filters.js" */
-/** @typedef {ListedJob & {run_ms?: number, workspace_name?: string | null}} Row `workspace_name` where all are shown. */
-/** @typedef {{states: Record<string, number>, at_least: string[]}} Counts Statuses in `at_least` may have more. */
-/**
- * @typedef {typeof import("../lib/job-list.js").UNREAD & {rows: Row[], counts: Counts | null,
- *   isCut?: boolean}} ListState
- */
+const ROW = 36;
+const SINCE = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
 
-/** What the list can be sorted by, and the order of the first click. @type {Array<[string, string, string, "asc" | "desc"]>} */
-const SORTED = [
-  ["next_run_at", "c-time c-next", "Next run", "asc"],
-  ["created_at", "c-time", "Created", "desc"],
-  ["run_ms", "c-num c-took num", "Ran", "desc"],
-];
-const Selection = lazy(() => import("./selection.js"), "Selection");
-const useJobStatus = makeUseJobStatus(hooks, supabase);
+/** The instant a range begins, to the minute, so that it is the same for a while; an instant is itself. */
+const beginOf = (since) =>
+  Object.hasOwn(SINCE, since)
+    ? new Date(Math.floor(Date.now() / 60_000 - SINCE[since]) * 60_000).toISOString()
+    : since;
 
-/**
- * @param {{workspaceId: string, filter: Filter, onFilter: OnFilter, hrefOf?: (id: string) => string}} props
- *   The filter is kept by the caller, so that it can live in the address; `hrefOf` gives the address of a job's page.
- */
-export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/jobs/${id}` }) {
-  /** @type {{list: {current: JobList}, state: ListState}} */
-  const { list, state } = useJobList(
-    workspaceId,
-    useMemo(() => queryOf(filter), [JSON.stringify(filter)]),
-  );
-  const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
+/** What an address narrows the list by: names as people type them, and what `list_jobs` calls them. */
+const FILTERS = {
+  type: "job_type",
+  tag: "tag",
+  queue: "queue",
+  since: "since",
+  error: "error",
+  version: "version",
+  worker: "worker_id",
+  payload: "payload",
+  parent: "parent_id",
+};
+export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
+
+/** The filter as `list_jobs` takes it. */
+export function queryOf({ state, since, payload, ...rest }) {
+  const named = Object.entries(rest).filter(([, value]) => value);
+  return {
+    ...Object.fromEntries(named),
+    ...(state && { state: [state] }),
+    ...(since && { created_after: beginOf(since) }),
+    ...(payload && { payload: JSON.parse(payload) }),
+  };
+}
+
+/** The filter is kept by the caller, in the address; an empty value removes one. */
+export function JobMonitor({ workspaceId, filter, onFilter }) {
+  const key = JSON.stringify(filter);
+  const query = useMemo(() => queryOf(filter), [key]);
+  const { list, state } = useJobList(workspaceId, query);
+  const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
-  const rowHeight = useStore(density);
-  const view = useVirtual({
-    count: rows.length,
-    rowHeight: ROWS[/** @type {keyof ROWS} */ (rowHeight)],
-  });
+  const view = useVirtual({ count: rows.length, rowHeight: ROW });
   const onScreen = rows.slice(view.first, view.last);
-  const ids = useRef(/** @type {string[]} */ ([]));
+  const ids = useRef([]);
   ids.current = onScreen.map((row) => row.id);
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => {
-    if (!state.isLoading && !state.isAll && !state.error && view.last > rows.length - 30)
-      list.current?.more();
-  }, [view.last, rows.length, state.isAll, state.isLoadingMore, state.error]);
-  useLayoutEffect(() => setChosen(new Set()), [workspaceId, JSON.stringify(filter)]);
-  const toggle = (/** @type {string} */ id) =>
+    if (!state.error && view.last > rows.length - 30) list.current?.more();
+  }, [view.last, rows.length, state.isAll, state.isLoading, state.isLoadingMore, state.error]);
+  useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
+  const toggle = (id) =>
     setChosen((now) => {
       const next = new Set(now);
       if (!next.delete(id)) next.add(id);
@@ -82,52 +83,24 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
     });
   const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
+  const retry = () => list.current.refresh();
+  const spacer = (height, name) =>
+    height > 0 &&
+    html`<tr class="spacer-row" aria-hidden="true" key=${name}>
+      <td style=${{ height: `${height}px` }}></td>
+    </tr>`;
   return html`<div class="monitor">
-    <${Groups} counts=${counts} chosen=${filter.state} onFilter=${onFilter} />
+    <${Tabs} counts=${counts} chosen=${filter.state} />
     <div class="bar">
-      <${SearchBox}
-        value=${filter.search ?? ""}
-        onChange=${(/** @type {string} */ search) => onFilter({ search })} />
-      <${Filters} filter=${filter} onFilter=${onFilter} rows=${rows} workspaceId=${workspaceId} />
+      <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
+      <${Filters} filter=${filter} onFilter=${onFilter} />
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
-      ${
-        state.newer > 0 &&
-        !state.isPaused &&
-        quiet(counted(state.newer, "newer job"), () => {
-          if (view.box.current) view.box.current.scrollTop = 0;
-          list.current.refresh();
-        })
-      }
-      ${
-        state.isPaused
-          ? quiet(`Resume (${counted(state.missed, "change")})`, () => list.current.resume(), {
-              "aria-pressed": true,
-            })
-          : quiet("Pause", () => list.current.pause(), { "aria-pressed": false })
-      }
-      <button
-        type="button"
-        class="quiet density"
-        aria-pressed=${rowHeight === "compact"}
-        title="Rows of 32 pixels instead of 52"
-        onClick=${nextDensity}>
-        Compact
-      </button>
     </div>
-    ${
-      state.error &&
-      rows.length > 0 &&
-      html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`
-    }
-    <${Body}
-      state=${state}
-      filter=${filter}
-      onFilter=${onFilter}
-      retry=${() => list.current.load()} />
+    ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
+    ${rows.length === 0 && html`<${Nothing} state=${state} filter=${filter} onFilter=${onFilter} retry=${retry} />`}
     <div
       class="table-scroll"
-      data-density=${rowHeight}
       ref=${view.ref}
       tabindex="0"
       role="region"
@@ -149,220 +122,156 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
             <th scope="col" class="c-state">State</th>
             <th scope="col" class="c-progress">Progress</th>
             <th scope="col" class="c-num num">Attempt</th>
-            ${SORTED.map(
-              ([by, className, words, first]) =>
-                html`<${SortHead}
-                  key=${by}
-                  ...${{ by, className, words, first, filter, onFilter }} />`,
-            )}
+            <th scope="col" class="c-time c-next">Next run</th>
+            <th scope="col" class="c-time">Created</th>
+            <th scope="col" class="c-num c-took num">Duration</th>
             <th scope="col" class="c-id">Id</th>
           </tr>
         </thead>
         <tbody onKeyDown=${moveByArrows}>
-          ${
-            view.before > 0 &&
-            html`<tr class="spacer-row" aria-hidden="true" key="before">
-              <td style=${{ height: `${view.before}px` }}></td>
-            </tr>`
-          }
+          ${spacer(view.before, "before")}
           ${onScreen.map(
             (row, index) => html`<${Row}
               key=${row.id}
               row=${row}
               index=${view.first + index}
               isChosen=${chosen.has(row.id)}
-              toggle=${toggle}
-              href=${hrefOf(row.id)} />`,
+              toggle=${toggle} />`,
           )}
-          ${
-            view.after > 0 &&
-            html`<tr class="spacer-row" aria-hidden="true" key="after">
-              <td style=${{ height: `${view.after}px` }}></td>
-            </tr>`
-          }
+          ${spacer(view.after, "after")}
         </tbody>
       </table>
-      ${state.isLoadingMore && html`<p class="muted small pad">Loading more…</p>`}
     </div>
-    ${
-      (picked.length > 0 || Object.values(filter).some(Boolean)) &&
-      html`<${Selection}
-        picked=${picked}
-        total=${counts}
-        filter=${queryOf(filter)}
-        workspaceId=${workspaceId}
-        list=${list}
-        clear=${() => setChosen(new Set())} />`
-    }
+    <${Selection}
+      picked=${picked}
+      counts=${counts}
+      filter=${filter}
+      query=${query}
+      workspaceId=${workspaceId}
+      done=${() => {
+        setChosen(new Set());
+        list.current.refresh();
+      }} />
     ${
       rows.length > 0 &&
       html`<p class="muted small foot num">
         ${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}
-        ${state.isCut && ". Sorted are the 10,000 youngest of each state: a filter or a shorter time reaches the others"}
       </p>`
     }
   </div>`;
 }
 
-/** @param {{counts: Counts | null, chosen?: string, onFilter: OnFilter}} props */
-function Groups({ counts, chosen, onFilter }) {
-  // of all workspaces only what is live and what failed is counted: no sum then
-  const states = counts?.states;
-  const total =
-    states && NAMES.every((name) => name in states)
-      ? NAMES.reduce((sum, name) => sum + states[name], 0)
-      : null;
-  const isMore = (/** @type {string} */ name) =>
-    /** @type {number} */ (counts?.at_least?.length) > 0 &&
-    (name ? /** @type {Counts} */ (counts).at_least.includes(statusOf(name) ?? "pending") : true);
-  /**
-   * @param {string} name
-   * @param {string} word
-   * @param {number | null} [count]
-   * @param {string} [tone]
-   */
-  const entry = (name, word, count, tone) => html`<a
-    key=${word}
-    class="group"
-    data-tone=${tone}
-    data-group=${name || "all"}
-    aria-current=${(chosen ?? "") === name ? "true" : undefined}
-    href=${hrefWith(name)}
-    onClick=${(/** @type {MouseEvent} */ event) => {
-      if (event.metaKey || event.ctrlKey || event.button !== 0) return;
-      event.preventDefault();
-      onFilter({ state: name });
-    }}>
-    <span class="group-word">${word}</span>
-    ${
-      (count ?? null) !== null &&
-      (count || !isMore(name)) &&
-      html`<span class="group-count num">
-        ${number(count)}
-        ${isMore(name) ? "+" : ""}
-      </span>`
-    }
-  </a>`;
+/** The states as links with their counts; `failures` are the failed ones by what went wrong. */
+export function Tabs({ counts, chosen, grouped = false }) {
+  const isMore = (name) => counts?.at_least?.includes(name);
+  const entry = (name, word, tone) => {
+    const count = counts?.states?.[name] ?? counts?.[name] ?? null;
+    return html`<a
+      key=${word}
+      class="group"
+      data-tone=${count > 0 ? tone : undefined}
+      data-group=${name || "all"}
+      aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
+      href=${name ? `/jobs?state=${name}` : "/jobs"}>
+      <span class="group-word">${word}</span>
+      ${count > 0 && html`<span class="group-count num">${number(count)}${isMore(name) ? "+" : ""}</span>`}
+    </a>`;
+  };
   return html`<nav class="groups" aria-label="Jobs by state">
-    ${entry("", "All", total)}
-    ${NAMES.map((name) => entry(name, STATES[/** @type {keyof STATES} */ (name)].word, states?.[name], STATES[/** @type {keyof STATES} */ (name)].tone))}
+    ${entry("", "All")} ${NAMES.map((name) => entry(name, STATES[name].word, STATES[name].tone))}
+    <a class="group" href="/jobs?grouped=1" aria-current=${grouped ? "true" : undefined}>
+      <span class="group-word">Failures, grouped</span>
+    </a>
   </nav>`;
 }
 
-function hrefWith(/** @type {string} */ state) {
-  const url = new URL(location.href);
-  if (state) url.searchParams.set("state", state);
-  else url.searchParams.delete("state");
-  return `${url.pathname}${url.search}`;
-}
-
-/**
- * What the list asks for: times as instants, a range as a beginning, sorting only where it is another.
- *
- * @param {Filter} filter
- */
-function queryOf({ since, sort, order, ...rest }) {
-  return {
-    ...rest,
-    ...(since && { created_after: beginOf(since) }),
-    ...(sort && sort !== "created_at" && { sort, order: order ?? "desc" }),
+/** The filters that are on, each removed by a click, and a field that adds one. */
+function Filters({ filter, onFilter }) {
+  const [text, setText] = useState("");
+  const [problem, setProblem] = useState(null);
+  const words = Object.keys(FILTERS);
+  const add = (event) => {
+    event.preventDefault();
+    const [word, ...rest] = text.split(":");
+    const value = rest.join(":").trim();
+    try {
+      if (!FILTERS[word] || !value)
+        throw new Error("Write what and its value, as type:invoices.send");
+      if (word === "payload" && JSON.parse(value)?.constructor !== Object)
+        throw new Error("payload takes a JSON object of fields and values");
+      if (word === "since" && Number.isNaN(Date.parse(beginOf(value))))
+        throw new Error("since takes 15m, 1h, 6h, 24h, 7d, 30d or a time");
+      setProblem(null);
+      setText("");
+      onFilter({ [FILTERS[word]]: value });
+    } catch (error) {
+      setProblem(error.message);
+    }
   };
+  return html`
+    ${Object.entries(FILTERS).map(
+      ([name, field]) =>
+        filter[field] &&
+        html`<button
+          type="button"
+          class="chip"
+          key=${name}
+          onClick=${() => onFilter({ [field]: "" })}
+          aria-label=${`Remove filter ${name} ${filter[field]}`}>
+          ${name}: ${field === "parent_id" ? shortId(filter[field]) : filter[field]} ×
+        </button>`,
+    )}
+    <form class="add-filter" onSubmit=${add}>
+      <label>
+        <span class="hidden">Add a filter</span>
+        <input
+          type="text"
+          list="filters"
+          autocomplete="off"
+          placeholder="Add a filter"
+          value=${text}
+          aria-invalid=${Boolean(problem)}
+          onInput=${(event) => setText(event.target.value)} />
+      </label>
+      <datalist id="filters">
+        ${words.map((word) => html`<option value=${`${word}:`} key=${word} />`)}
+      </datalist>
+    </form>
+    ${problem && html`<span class="problem small" role="alert">${problem}</span>`}
+  `;
 }
 
-/**
- * A column that the list can be sorted by.
- *
- * @param {{by: string, className: string, words: string, first: "asc" | "desc", filter: Filter, onFilter: OnFilter}} props
- */
-function SortHead({ by, className, words, first, filter, onFilter }) {
-  const isOn = (filter.sort ?? "created_at") === by;
-  const order = filter.order ?? "desc";
-  const next =
-    isOn && by !== "created_at"
-      ? order === first
-        ? { order: first === "desc" ? "asc" : "desc" }
-        : { sort: "", order: "" }
-      : by === "created_at"
-        ? { sort: "", order: "" }
-        : { sort: by, order: first };
-  return html`<th
-    scope="col"
-    class=${className}
-    aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}>
-    <button type="button" class="sort" onClick=${() => onFilter(next)}>
-      ${words}
-      <span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span>
-    </button>
-  </th>`;
-}
+const FIRST = `select enqueue_job('WORKSPACE', 'jobs.hello', '{"name": "Ada"}');`;
 
-/**
- * A search field that waits for a pause in typing; `/` goes to it.
- *
- * @param {{value: string, onChange: (text: string) => void, placeholder?: string}} props
- */
-export function SearchBox({
-  value,
-  onChange,
-  placeholder = "Search type, error, tag, payload, key or id",
-}) {
-  const [text, setText] = useState(value);
-  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const sent = useRef(value);
-  useLayoutEffect(() => {
-    if (value !== sent.current) setText((sent.current = value));
-  }, [value]);
-  useEffect(() => {
-    if (text === sent.current) return undefined;
-    const timer = setTimeout(() => onChange((sent.current = text)), 250);
-    return () => clearTimeout(timer);
-  }, [text]);
-  useKey(
-    (event) => event.key === "/" && !isTyped(event),
-    () => input.current?.focus(),
-  );
-  return html`<label class="search">
-    <span class="hidden">${placeholder}</span>
-    <${Icon} name="search" />
-    <input
-      ref=${input}
-      type="search"
-      value=${text}
-      placeholder=${placeholder}
-      onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
-  </label>`;
-}
-
-/** @param {{state: ListState, filter: Filter, onFilter: OnFilter, retry: () => void}} props */
-function Body({ state, filter, onFilter, retry }) {
-  if (state.rows.length > 0) return null;
+function Nothing({ state, filter, onFilter, retry }) {
   if (state.error)
     return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
-    const none = Object.fromEntries(Object.keys(filter).map((name) => [name, ""]));
+    const none = Object.fromEntries(FIELDS.map((name) => [name, ""]));
     return html`<${Empty} title="No job matches">
       ${quiet("Show all jobs", () => onFilter(none))}
     <//>`;
   }
   return html`<${Empty} title="No jobs yet">
-    A job appears here the moment it is enqueued: from the API, from SQL, or from one of the apps in the menu.
+    <p>Enqueue one here, or from SQL, and it appears by itself:</p>
+    <p><code>${FIRST}</code></p>
   <//>`;
 }
 
-/** A failed job's error, a running one's stage, else a glimpse of the payload. */
-const hasTrouble = (/** @type {Row} */ row) =>
+const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
-const second = (/** @type {Row} */ row) =>
+
+/** A failed job's error, a running one's stage, else a glimpse of the payload. */
+const noteOf = (row) =>
   hasTrouble(row)
     ? errorLine(row)
     : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
 
-/**
- * @param {{row: Row, index: number, isChosen: boolean, toggle: (id: string) => void, href: string}} props
- */
-function Row({ row, index, isChosen, toggle, href }) {
+function Row({ row, index, isChosen, toggle }) {
+  const note = noteOf(row);
+  const isQueued = stateOfJob(row) === "queued";
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -375,35 +284,24 @@ function Row({ row, index, isChosen, toggle, href }) {
       </label>
     </td>
     <td class="c-job">
-      <a class="row-link" href=${href}>
+      <a class="row-link" href=${`/jobs/${row.id}`}>
         <span class="job-type">${row.job_type}</span>
-        ${
-          second(row) &&
-          html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>
-            ${second(row)}
-          </span>`
-        }
+        ${note && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`}
       </a>
     </td>
     <td class="c-state">
-      <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
+      ${
+        isQueued
+          ? html`<${Queued} row=${row} index=${index} />`
+          : html`<${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />`
+      }
     </td>
     <td class="c-progress">
-      ${
-        row.status === "processing"
-          ? html`<${LiveProgress} row=${row} />`
-          : !ENDED.has(row.status) && percentage(row.progress) > 0
-            ? html`<${JobProgress} job=${row} compact />`
-            : ""
-      }
+      ${!ENDED.has(row.status) && percentage(row.progress) > 0 && html`<${JobProgress} job=${row} compact />`}
     </td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time c-next">
-      ${
-        stateOfJob(row) === "queued"
-          ? html`<span class="muted">due</span>`
-          : html`<${When} at=${nextRunOf(row)} />`
-      }
+      ${isQueued ? html`<span class="muted">due</span>` : html`<${When} at=${nextRunOf(row)} />`}
     </td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
     <td class="c-num c-took num"><${Ran} row=${row} /></td>
@@ -411,46 +309,126 @@ function Row({ row, index, isChosen, toggle, href }) {
   </tr>`;
 }
 
-/**
- * How long it ran, over all its runs; of a running one until now.
- *
- * @param {{row: Row}} props
- */
-function Ran({ row }) {
-  const earlier = Number(
-    row.run_ms ?? (row.status === "processing" ? 0 : row.times?.run_ms) ?? Number.NaN,
+const DUE_MS = 10_000;
+const MOST_EXPLAINED = 8; // of a long backlog all wait for the same reason
+
+/** A job that is due and does not run says why, once it has waited for a while. */
+function Queued({ row, index }) {
+  const due = Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at);
+  const isLate = index < MOST_EXPLAINED && Date.now() - due > DUE_MS;
+  const why = useRead(
+    (signal) => (isLate ? api.explain(row.id, { signal }) : Promise.resolve(null)),
+    [row.id, isLate, row.last_seq],
   );
-  const since = row.running_since ?? (row.attempts <= 1 ? row.started_at : null);
-  if (row.status === "processing" && since)
-    return html`<${Took} from=${since} before=${row.running_since ? earlier || 0 : 0} />`;
+  return html`<span class="why" title=${why.value?.sentence}>
+    <${StateBadge} job=${row} />
+    ${why.value && html`<span class="muted small"> ${why.value.sentence}</span>`}
+  </span>`;
+}
+
+/** How long it ran, over all its runs; of a running one until now. */
+function Ran({ row }) {
+  const earlier = Number(row.run_ms ?? row.times?.run_ms ?? Number.NaN);
+  if (row.status === "processing" && row.running_since)
+    return html`<${Took} from=${row.running_since} before=${earlier || 0} />`;
   return row.started_at && Number.isFinite(earlier)
     ? duration(earlier)
     : html`<span class="none">–</span>`;
 }
 
-/**
- * Progress does not travel on the workspace's topic: a running row on screen follows its job.
- *
- * @param {{row: Row}} props
- */
-function LiveProgress({ row }) {
-  const { job } = useJobStatus({ jobId: row.id });
-  const newer =
-    job && job.last_seq >= (row.last_seq ?? 0) && job.status === "processing" ? job : row;
-  return html`<${JobProgress} job=${newer} compact />`;
-}
-
-function moveByArrows(/** @type {KeyboardEvent & {target: HTMLElement}} */ event) {
-  if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
-  const row = event.target.closest("tr.job-row");
-  /** @type {Element | null | undefined} */
-  let next = row;
-  do next = event.key === "ArrowDown" ? next?.nextElementSibling : next?.previousElementSibling;
-  while (next && !next.classList.contains("job-row"));
-  const target = /** @type {HTMLElement | null | undefined} */ (
-    next?.querySelector(event.target.matches("input") ? "input" : "a.row-link")
-  );
+function moveByArrows(event) {
+  const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  const next = step && event.target.closest("tr.job-row")?.[step];
+  const target = next?.querySelector(event.target.matches("input") ? "input" : "a.row-link");
   if (!target) return;
   event.preventDefault();
   target.focus();
 }
+
+const LIVE = ["pending", "processing", "waiting"];
+const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
+const ACTIONS = {
+  cancel: {
+    verb: "Cancel",
+    did: "Cancelled",
+    call: api.cancelAll,
+    text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.",
+  },
+  retry: {
+    verb: "Retry",
+    did: "Retried",
+    call: api.retryAll,
+    text: "Each starts again with fresh attempts; finished steps are kept.",
+  },
+};
+
+/** Say how many jobs it touches, where that is sure, ask, and act batch after batch; whether it was done. */
+export async function actOnMany({ workspaceId, action, filter, known }) {
+  const { verb, did, text, call } = ACTIONS[action];
+  const many = known === undefined ? "all jobs that match" : counted(known, "job");
+  const question = { title: `${verb} ${many}?`, text, action: `${verb} ${many}` };
+  if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
+  let count = 0;
+  try {
+    for (let more = true; more; ) {
+      const done = await call({ body: { workspace_id: workspaceId, filter } });
+      count += done.count;
+      more = done.more;
+    }
+    notify(`${did} ${counted(count, "job")}`);
+    return true;
+  } catch (error) {
+    notifyFailure(`Could not ${action}`, error);
+    return count > 0;
+  }
+}
+
+/** What can be done to the chosen jobs, or to all that match. It stands below the table, so that no row moves. */
+function Selection({ picked, counts, filter, query, workspaceId, done }) {
+  const { state } = filter;
+  const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
+  const sure =
+    state && isPlain && !counts?.at_least?.includes(state)
+      ? (counts?.states?.[state] ?? counts?.[state])
+      : undefined;
+  const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
+  const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();
+  const onPicked = (action) => {
+    const ids = pickedFor(action).map((row) => row.id);
+    return act({ action, filter: { ids, status: APPLIES[action] }, known: ids.length });
+  };
+  const isOf = (action) => !state || APPLIES[action].includes(statusOf(state));
+  const actions = Object.keys(ACTIONS).filter((action) =>
+    picked.length > 0 ? pickedFor(action).length > 0 : isOf(action) && sure !== 0,
+  );
+  if (picked.length === 0 && Object.keys(query).length === 0) return null;
+  if (actions.length === 0) return null;
+  const word = state ? STATES[state].word.toLowerCase() : "";
+  return html`<div class="selection" role="region" aria-label="Selected jobs">
+    <span class="num">
+      ${picked.length > 0 ? `${counted(picked.length, "job")} selected` : sure === undefined ? `All ${word} jobs that match` : `${counted(sure, "job")} ${word}`}
+    </span>
+    <span class="spacer"></span>
+    ${actions.map((action) =>
+      picked.length > 0
+        ? html`<button
+          type="button"
+          key=${action}
+          class=${action === "cancel" ? "danger" : ""}
+          onClick=${() => onPicked(action)}>
+          ${ACTIONS[action].verb} ${number(pickedFor(action).length)}
+        </button>`
+        : quiet(
+            `${ACTIONS[action].verb} all${sure === undefined ? "" : ` ${number(sure)}`}`,
+            () => act({ action, filter: query, known: sure }),
+            { key: action },
+          ),
+    )}
+    ${picked.length > 0 && quiet("Clear", done)}
+  </div>`;
+}
+
+/** The status of a state; the states of what is pending are parts of it. */
+const statusOf = (state) =>
+  ({ running: "processing", suspended: "waiting" })[state] ??
+  (["completed", "failed", "cancelled"].includes(state) ? state : "pending");

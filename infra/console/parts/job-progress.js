@@ -4,12 +4,6 @@ import { percentage } from "../lib/format.js";
 import { stateOf } from "../lib/states.js";
 import { classes, html } from "../lib/ui.js";
 
-/** @import { Progress } from "../lib/jobs/types.js" */
-
-/**
- * @param {{job: {status: string, progress?: Progress | null}, compact?: boolean}} props `job` has `status` and
- *   `progress {percentage, stage, message}`, as in `public.jobs` or from `useJobStatus`.
- */
 export function JobProgress({ job, compact = false }) {
   const { status, progress } = job;
   const done = status === "completed" ? 100 : percentage(progress);

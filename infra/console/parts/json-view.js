@@ -1,15 +1,14 @@
 // JSON as text: payloads, results and errors may hold anything, and are never markup.
 
 import { bytes, pretty } from "../lib/format.js";
-import { html, useMemo, useState } from "../lib/ui.js";
-import { quiet } from "./button.js";
+import { html, useMemo, useState, quiet } from "../lib/ui.js";
 import { copy } from "./copy.js";
 
 const MOST = 20_000;
 const TOKEN =
   /("(?:\\.|[^"\\])*")(\s*:)?|\b(true|false|null)\b|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)/g;
 
-function coloured(/** @type {string} */ text) {
+function coloured(text) {
   const parts = [];
   let at = 0;
   for (const found of text.matchAll(TOKEN)) {
@@ -31,7 +30,6 @@ function coloured(/** @type {string} */ text) {
   return parts;
 }
 
-/** @param {{value: unknown, label: string}} props */
 export function JsonView({ value, label }) {
   const [whole, setWhole] = useState(false);
   const text = useMemo(() => pretty(value), [value]);

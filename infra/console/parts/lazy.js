@@ -6,14 +6,10 @@ import { notifyFailure } from "./toasts.js";
 /**
  * A module, null until it is there, and why it is not. A browser asks once for a module that it could not
  * load: the page is to be read again.
- *
- * @template T
- * @param {{load: () => Promise<T>, module?: T}} source Keeps the module, for the next that needs it.
- * @returns {{module: T | null, error: Error | null}}
  */
 export function useModule(source) {
   const [, draw] = useState({});
-  const [failed, setFailed] = useState(/** @type {object | null} */ (null));
+  const [failed, setFailed] = useState(null);
   useEffect(() => {
     // another part may have loaded it between this one's first drawing and now
     if (source.module) return draw({});
@@ -31,16 +27,10 @@ export function useModule(source) {
 
 const UNREACHABLE = new Error("The server cannot be reached.");
 
-/**
- * A component whose module comes when it is first drawn.
- *
- * @param {() => Promise<any>} load
- * @param {string} name What the module exports.
- */
+/** A component whose module comes when it is first drawn. */
 export function lazy(load, name) {
-  /** @type {{load: () => Promise<any>, module?: any}} */
   const source = { load };
-  return function Lazy(/** @type {any} */ props) {
+  return function Lazy(props) {
     const { module, error } = useModule(source);
     useEffect(() => void (error && notifyFailure("Reload the page to open it", error)), [error]);
     return module && h(module[name], props);
@@ -49,5 +39,4 @@ export function lazy(load, name) {
 
 export const EnqueueDialog = lazy(() => import("./enqueue.js"), "EnqueueDialog");
 export const ReplayDialog = lazy(() => import("./replay.js"), "ReplayDialog");
-export const EditDialog = lazy(() => import("./replay.js"), "EditDialog");
 export const Replays = lazy(() => import("./replay.js"), "Replays");

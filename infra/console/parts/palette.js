@@ -1,24 +1,17 @@
 // The keyboard palette: Ctrl-K or Cmd-K, type, Enter. Goes anywhere, does the common things.
 
 import { jobs as api, session } from "../api.js";
-import { useKey } from "../lib/keys.js";
+import { isTyped, useKey } from "../lib/keys.js";
 import { navigate } from "../lib/router.js";
 import { shortId } from "../lib/format.js";
 import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
-/** @import { ListedJob } from "../lib/routes.js" */
-/** @typedef {{label: string, hint?: string, run: () => void}} Command */
-
 const isOpen = createStore(false);
 export const openPalette = () => isOpen.set(true);
 
-/**
- * Where the palette appears.
- *
- * @param {{commands: Command[]}} props
- */
+/** Where the palette appears. */
 export function Palette({ commands }) {
   const open = useStore(isOpen);
   useKey(
@@ -32,31 +25,26 @@ export function Palette({ commands }) {
   return open ? html`<${Open} commands=${commands} />` : null;
 }
 
-const matches = (/** @type {string} */ label, /** @type {string} */ text) =>
+const matches = (label, text) =>
   text
     .toLowerCase()
     .split(/\s+/)
     .every((word) => label.toLowerCase().includes(word));
 
-/** @param {{commands: Command[]}} props */
 function Open({ commands }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  const [found, setFound] = useState({ text: "", jobs: /** @type {ListedJob[]} */ ([]) });
+  const [found, setFound] = useState({ text: "", jobs: [] });
   const listId = useId();
-  const list = useRef(/** @type {HTMLUListElement | null} */ (null));
+  const list = useRef(null);
   useEffect(() => {
     const wanted = text.trim();
     if (wanted.length < 3) return undefined;
     const controller = new AbortController();
     const timer = setTimeout(async () => {
       // a palette without jobs still goes to pages
-      const page = await api
-        .list({
-          query: { workspace_id: session.get().workspace?.id, search: wanted, limit: 6 },
-          signal: controller.signal,
-        })
-        .catch(() => ({ jobs: [] }));
+      const filter = { workspace_id: session.get().workspace?.id, search: wanted };
+      const page = await api.page(filter, null, 6, controller.signal).catch(() => ({ jobs: [] }));
       if (!controller.signal.aborted) setFound({ text, jobs: page.jobs });
     }, 200);
     return () => {
@@ -64,7 +52,6 @@ function Open({ commands }) {
       clearTimeout(timer);
     };
   }, [text]);
-  /** @type {Command[]} */
   const entries = useMemo(
     () => [
       ...commands.filter(({ label }) => matches(label, text)),
@@ -79,12 +66,12 @@ function Open({ commands }) {
   );
   const chosen = Math.min(at, entries.length - 1);
   const close = () => isOpen.set(false);
-  const run = (/** @type {Command | undefined} */ entry) => {
+  const run = (entry) => {
     close();
     entry?.run();
   };
   useEffect(() => list.current?.children[chosen]?.scrollIntoView({ block: "nearest" }), [chosen]);
-  const onKey = (/** @type {KeyboardEvent} */ event) => {
+  const onKey = (event) => {
     if (event.key === "ArrowDown") setAt(Math.min(entries.length - 1, chosen + 1));
     else if (event.key === "ArrowUp") setAt(Math.max(0, chosen - 1));
     else if (event.key === "Enter") run(entries[chosen]);
@@ -105,7 +92,7 @@ function Open({ commands }) {
       autocomplete="off"
       placeholder="A page, an action, or a job"
       value=${text}
-      onInput=${(/** @type {{target: HTMLInputElement}} */ event) => {
+      onInput=${(event) => {
         setText(event.target.value);
         setAt(0);
       }}
@@ -128,5 +115,32 @@ function Open({ commands }) {
       </ul>`
     }
     ${entries.length === 0 && html`<p class="muted pad">Nothing by that name.</p>`}
+  <//>`;
+}
+
+/** What the keyboard does, on `?`. */
+const KEYS = [
+  ["Ctrl K", "Go to a page, an action or a job"],
+  ["/", "Search this list"],
+  ["↑ ↓", "In lists and waterfalls: row by row"],
+  ["Enter", "Open the row"],
+  ["Space", "Select the row, on its box"],
+  ["← →", "In a waterfall: fold and unfold, or move in time"],
+  ["+ − 0", "In a waterfall: zoom, show the whole"],
+  ["Esc", "Close the dialog"],
+];
+const isHelpOpen = createStore(false);
+export const openShortcuts = () => isHelpOpen.set(true);
+
+export function Shortcuts() {
+  useKey((event) => event.key === "?" && !isTyped(event), openShortcuts);
+  if (!useStore(isHelpOpen)) return null;
+  return html`<${Dialog} title="Keyboard shortcuts" onClose=${() => isHelpOpen.set(false)}>
+    <dl class="shortcuts">
+      ${KEYS.map(([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`)}
+    </dl>
+    <div class="actions">
+      <button type="button" onClick=${() => isHelpOpen.set(false)}>Close</button>
+    </div>
   <//>`;
 }

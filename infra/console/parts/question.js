@@ -7,26 +7,16 @@ import { ActionButton } from "./dialog.js";
 import { notify, notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
-/** @import { Json, WaitRow } from "../lib/jobs/types.js" */
-/** @typedef {Exclude<Json, Json[]>} Option A value, or an object that names its `label` and `value`. */
-/**
- * @typedef {Pick<WaitRow, "timeout_at"> & {question?: Json, options?: Option[] | null}} Wait As in `job_steps`.
- */
-
-const label = (/** @type {Option} */ option) =>
+const label = (option) =>
   typeof option === "object" && option !== null
     ? (option.label ?? option.value ?? pretty(option))
     : String(option);
-const valueOf = (/** @type {Option} */ option) =>
+const valueOf = (option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
-/**
- * The question of a job, answered as its waits are.
- *
- * @param {{jobId: string, wait: Wait, onAnswered: () => void}} props
- */
+/** The question of a job, answered as its waits are. */
 export function Question({ jobId, wait, onAnswered }) {
-  const send = async (/** @type {Json | undefined} */ answer) => {
+  const send = async (answer) => {
     try {
       await jobs.answer(jobId, { body: { answer } });
       notify("Answered: the job continues");
@@ -52,15 +42,10 @@ export function Question({ jobId, wait, onAnswered }) {
   </section>`;
 }
 
-/**
- * @param {{question: string, options: Option[], isFree: boolean,
- *   most?: number, send: (answer: Json | undefined) => Promise<unknown>}} props `isFree`: any words, at
- *   `most` so many characters, are an answer.
- */
 export function Answering({ question, options, isFree, most, send }) {
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(false);
-  const submit = async (/** @type {Event} */ event) => {
+  const submit = async (event) => {
     event.preventDefault();
     if (!text.trim() || busy) return;
     setBusy(true);
@@ -89,7 +74,7 @@ export function Answering({ question, options, isFree, most, send }) {
             maxlength=${most}
             value=${text}
             placeholder=${options.length > 0 ? "Or in your own words" : "Your answer"}
-            onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea>
+            onInput=${(event) => setText(event.target.value)}></textarea>
         </label>
         <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
       </form>`

@@ -5,18 +5,8 @@ import { confirm } from "./dialog.js";
 import { Loading } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
-/**
- * @typedef {(question: {title: string, text: string}, call: () => Promise<unknown>, then: () => void)
- *   => Promise<void>} Remove Asks first; `then` runs once `call` has deleted it.
- */
-
-/**
- * @returns {{isGoing: boolean, remove: Remove}} While `isGoing` the page shows `Going` in place of what is
- *   deleted: a read would find it missing before the deletion is answered.
- */
 export function useRemoval() {
   const [isGoing, setIsGoing] = useState(false);
-  /** @type {Remove} */
   const remove = async (question, call, then) => {
     if (!(await confirm({ ...question, action: "Delete", danger: true }))) return;
     setIsGoing(true);
@@ -31,6 +21,5 @@ export function useRemoval() {
   return { isGoing, remove };
 }
 
-/** @param {{what: string}} props What is being deleted, as its page's heading has it. */
 export const Going = ({ what }) =>
   html`<div class="page"><h1 tabindex="-1">${what}</h1><${Loading} what="Deleting" /></div>`;

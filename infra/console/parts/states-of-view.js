@@ -1,10 +1,6 @@
 // The states every view has besides being loaded: loading, empty, failed, stale.
 
-import { html } from "../lib/ui.js";
-import { quiet } from "./button.js";
-
-/** @typedef {Partial<import("../api.js").ApiError>} Problem What is shown of an error, the API's or any other. */
-/** @typedef {import("preact").ComponentChildren} Children */
+import { html, quiet } from "../lib/ui.js";
 
 /** Something is being read for the first time. */
 export const Loading = ({ what = "Loading" }) =>
@@ -13,22 +9,14 @@ export const Loading = ({ what = "Loading" }) =>
     ${what}…
   </div>`;
 
-/**
- * There is nothing; say why that may be and what to do.
- *
- * @param {{title: string, children?: Children}} props
- */
+/** There is nothing; say why that may be and what to do. */
 export const Empty = ({ title, children }) =>
   html`<div class="notice empty">
     <p class="strong">${title}</p>
     ${children && html`<div>${children}</div>`}
   </div>`;
 
-/**
- * Reading failed and there is nothing older to show.
- *
- * @param {{error: Problem | null, retry?: () => void, what?: string}} props
- */
+/** Reading failed and there is nothing older to show. */
 export const Failed = ({ error, retry, what = "This could not be read" }) =>
   html`<div class="notice failed" role="alert">
     <p class="strong">${what}</p>
@@ -37,13 +25,17 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
     ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
 
-/**
- * What is shown is old, and why.
- *
- * @param {{error: Problem | null, retry: () => void}} props
- */
+/** What is shown is old, and why. */
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
     <span>Shown as last read. ${error?.message}</span>
     ${quiet("Try again", retry)}
   </div>`;
+
+/** The head of a page: its title, whose it is, and what can be done there. */
+export const pageHead = (title, of, ...actions) =>
+  html`<header class="page-head">
+    <h1 tabindex="-1">${title}</h1>
+    <span class="muted">${of}</span>
+    ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
+  </header>`;

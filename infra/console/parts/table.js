@@ -1,57 +1,22 @@
 // Rows under named columns: one way to draw a table, for eyes, screen readers and phones.
 
+import { shortId } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 
-/** @typedef {import("preact").ComponentChildren} Children */
-/**
- * @template T
- * @typedef {{name: string, className: string, cell: (row: T) => Children, isHeading: boolean}} Column
- */
-
-/**
- * A column. `Actions` has its name for screen readers alone; the classes `num` and `phone-less` are of the head too.
- *
- * @template T
- * @overload
- * @param {string} name
- * @param {(row: T) => Children} cell
- * @returns {Column<T>}
- */
-/**
- * @template T
- * @overload
- * @param {string} name
- * @param {string} className
- * @param {(row: T) => Children} cell
- * @returns {Column<T>}
- */
-/**
- * @param {string} name
- * @param {any[]} rest
- * @returns {Column<any>}
- */
+/** A column. `Actions` has its name for screen readers alone; the classes `num` and `phone-less` are of the head too. */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }
 
-/** The column that names the row. @type {typeof column} */
-export const heading = (/** @type {string} */ name, /** @type {any[]} */ ...rest) => ({
-  .../** @type {any} */ (column)(name, ...rest),
+/** The column that names the row. */
+export const heading = (name, ...rest) => ({
+  ...column(name, ...rest),
   isHeading: true,
 });
 
-const ofHead = (/** @type {string} */ className) =>
-  className.match(/\b(num|phone-less)\b/g)?.join(" ");
+const ofHead = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 
-/**
- * A table that scrolls sideways where it is too wide.
- *
- * @template T
- * @param {{label: string, rows: T[], key: (row: T) => string | number, cards?: boolean,
- *   className?: string, attributes?: (row: T) => object}} options With `cards` each row is a card on a phone;
- *   `attributes` are more of a row's element.
- * @param {Column<T>[]} columns
- */
+/** A table that scrolls sideways where it is too wide. */
 export const table = ({ label, rows, key, cards = false, className = "", attributes }, columns) =>
   html`<div class=${`scroll-x ${className}`} tabindex="0" role="group" aria-label=${label}>
     <table class=${cards ? "table cards" : "table"}>
@@ -82,3 +47,22 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
       </tbody>
     </table>
   </div>`;
+
+/** A number in a card of its own. */
+export const figure = (name, value, note) =>
+  html`<div class="card figure">
+    <p class="figure-name muted">${name}</p>
+    <p class="figure-value num">${value}</p>
+    <p class="muted small">${note ?? "\u00a0"}</p>
+  </div>`;
+
+/** A line of a list of facts; nothing without a value. */
+export const fact = (name, value) =>
+  value !== null &&
+  value !== undefined &&
+  value !== false &&
+  html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+
+/** A job by the end of its id; a dash for none. */
+export const jobLink = (id, onClick) =>
+  id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";

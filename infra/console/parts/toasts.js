@@ -1,23 +1,15 @@
 // Short messages about what was just done, or why it was refused. Read aloud politely.
 
 import { createStore, useStore } from "../lib/store.js";
-import { html } from "../lib/ui.js";
-import { quiet } from "./button.js";
+import { html, quiet } from "../lib/ui.js";
 import { confirm } from "./dialog.js";
 
-/** @import { Problem } from "./states-of-view.js" */
-/** @typedef {{id: number, text: string, tone: string, href?: string, label?: string}} Toast */
-/** @typedef {ReturnType<typeof actionsOn>} Act An action on what a read shows, as `actionsOn` makes it. */
-
-const toasts = createStore(/** @type {Toast[]} */ ([]));
+const toasts = createStore([]);
 let last = 0;
 
 /**
  * Show a message for six seconds, with a link for twenty; a sticky one until it is dismissed. `href` and `label`
  * make its link.
- *
- * @param {string} text
- * @param {{tone?: string, sticky?: boolean, href?: string, label?: string}} [options]
  */
 export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
@@ -27,42 +19,27 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
 }
 
 /** Say why something failed, until it is dismissed. */
-export function notifyFailure(/** @type {string} */ what, /** @type {Problem | null} */ error) {
+export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
-/**
- * Actions on what a read shows: each may say that it is done, says why it failed, and reads again.
- *
- * @param {() => unknown} refresh
- */
-export const actionsOn =
-  (refresh) =>
-  /**
-   * @template T
-   * @param {string} failure What is said when it fails.
-   * @param {() => Promise<T>} run
-   * @param {string} [done] What is said when it is done.
-   * @param {import("./dialog.js").Confirmation | false} [question] What is asked before.
-   * @returns {Promise<T | undefined>} What it made; undefined when it failed, or was not wanted.
-   */
-  async (failure, run, done, question) => {
-    if (question && !(await confirm(question))) return undefined;
-    try {
-      const made = await run();
-      if (done) notify(done);
-      return made;
-    } catch (error) {
-      notifyFailure(failure, error);
-      return undefined;
-    } finally {
-      await refresh();
-    }
-  };
+/** Actions on what a read shows: each may say that it is done, says why it failed, and reads again. */
+export const actionsOn = (refresh) => async (failure, run, done, question) => {
+  if (question && !(await confirm(question))) return undefined;
+  try {
+    const made = await run();
+    if (done) notify(done);
+    return made;
+  } catch (error) {
+    notifyFailure(failure, error);
+    return undefined;
+  } finally {
+    await refresh();
+  }
+};
 
-const dismiss = (/** @type {number} */ id) =>
-  toasts.set((now) => now.filter((toast) => toast.id !== id));
+const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 
 /** Where they appear; once, in the shell. */
 export function Toasts() {

@@ -3,13 +3,7 @@
 import { html } from "../lib/ui.js";
 import { Failed, Loading } from "./states-of-view.js";
 
-/** @import { Problem } from "./states-of-view.js" */
-
-/**
- * Nothing is shown yet: it is being read, or could not be.
- *
- * @param {{of: {error: Problem | null, refresh: () => void}, what: string}} props `what` as `the jobs`.
- */
+/** Nothing is shown yet: it is being read, or could not be. */
 export const Unread = ({ of: read, what }) =>
   read.error
     ? html`<${Failed}

@@ -3,33 +3,19 @@
 import { counted, duration, relative, utc } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { needStyles } from "../lib/styles.js";
-import { classes, html, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { classes, html, useLayoutEffect, useMemo, useRef, useState, quiet } from "../lib/ui.js";
 import { extentOf, moved, placeOf, rowsOf, ticksOf, zoomed } from "../lib/waterfall.js";
-import { quiet } from "./button.js";
 import { Icon } from "./icons.js";
-import { StageGraph } from "./stage-graph.js";
 import { column, heading, table } from "./table.js";
-
-/** @import { JobTrace, Times, TracedAttempt } from "../lib/routes.js" */
-/** @import { Extent, Row } from "../lib/waterfall.js" */
-
-/** @typedef {(factor: number, centre?: number) => void} Zoom */
-/** @typedef {(row: Row) => void} Toggle */
-/** @typedef {PointerEvent & {currentTarget: HTMLElement}} Dragging */
 
 needStyles("/styles/waterfall.css");
 
 const MOST_ROWS = 400;
 const LAST_LABEL = 95; // percent of the axis; beyond, a label would lie over the one before it
 const NARROW = 700; // pixels of a window whose axis has room for half the ticks
-/** @type {Record<string, string>} */
 const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Backing off" };
 
-/**
- * A round duration: 5 s, 2 min, 1 h.
- *
- * @type {(ms: number) => string}
- */
+/** A round duration: 5 s, 2 min, 1 h. */
 const roundly = (ms) =>
   ms < 0
     ? `−${roundly(-ms)}`
@@ -39,35 +25,30 @@ const roundly = (ms) =>
         .replace(/ 0 h$/, "");
 
 /** What a row says without its bar. */
-function labelOfRow(/** @type {Row} */ row, /** @type {number} */ origin) {
+function labelOfRow(row, origin) {
   const took = row.isRunning
     ? `for ${duration(row.to - row.from)} so far`
     : duration(row.to - row.from);
   return `${row.word}, ${took}, from ${roundly(Math.round(row.from - origin))}${row.isCritical ? ", on the critical path" : ""}`;
 }
 
-/** @param {{trace: JobTrace, now: number}} props `trace` as `job_trace` gives it. */
 export function Waterfall({ trace, now }) {
   const [asTable, setAsTable] = useState(false);
-  const [folded, setFolded] = useState(
-    /** @type {{closed: Set<string>, opened: Set<string>}} */ ({
-      closed: new Set(),
-      opened: new Set(),
-    }),
-  );
-  const [view, setView] = useState(/** @type {Extent | null} */ (null)); // null: the whole, which grows while something runs
-  const [chosen, setChosen] = useState(/** @type {string | null} */ (null));
+  const [folded, setFolded] = useState({
+    closed: new Set(),
+    opened: new Set(),
+  });
+  const [view, setView] = useState(null); // null: the whole, which grows while something runs
+  const [chosen, setChosen] = useState(null);
   const all = useMemo(() => rowsOf(trace, { now, ...folded }), [trace, now, folded]);
   const rows = all.slice(0, MOST_ROWS);
   const whole = extentOf(rows);
   const shown = view ?? whole;
   const origin = whole.from;
-  /** @type {Zoom} */
   const zoom = (factor, centre) => {
     const next = zoomed(shown, whole, factor, centre);
     setView(next.from <= whole.from && next.to >= whole.to ? null : next);
   };
-  /** @type {Toggle} */
   const toggle = (row) =>
     setFolded(({ closed, opened }) => {
       const next = { closed: new Set(closed), opened: new Set(opened) };
@@ -76,15 +57,7 @@ export function Waterfall({ trace, now }) {
       return next;
     });
   const [root] = trace.jobs;
-  const done = new Set(root.steps.filter((step) => step.ended_at).map((step) => step.name));
   return html`<div class="waterfall">
-    ${root.graphs.map(
-      (graph, n) => html`<${StageGraph}
-        key=${n}
-        graph=${graph}
-        done=${done}
-        status=${root.status} />`,
-    )}
     <div class="bar">
       <${Sums} times=${root.times} isLive=${!root.finished_at} />
       <span class="spacer"></span>
@@ -133,19 +106,15 @@ export function Waterfall({ trace, now }) {
   </div>`;
 }
 
-/**
- * The times as lists, statistics and the command have them, see queue.job_facts.
- *
- * @param {{times?: Times | null, isLive: boolean}} props
- */
+/** The times as lists, statistics and the command have them, see queue.job_facts. */
 function Sums({ times, isLive }) {
   if (!times) return null;
-  const parts = /** @type {[word: string, ms: number][]} */ ([
+  const parts = [
     ["Queued", times.queue_ms ?? 0],
     [times.runs > 1 ? `Ran in ${times.runs} runs` : "Ran", times.run_ms],
     ["Held", times.held_ms],
     ["Waited", times.wait_ms],
-  ]).filter(([, ms], index) => ms > 0 || index === 1);
+  ].filter(([, ms], index) => ms > 0 || index === 1);
   return html`<p class="sums">
     ${parts.map(
       ([word, ms]) => html`<span key=${word}>
@@ -160,26 +129,18 @@ function Sums({ times, isLive }) {
   </p>`;
 }
 
-/**
- * @param {{rows: Row[], view: Extent, whole: Extent, origin: number, setView: (view: Extent | null) => void,
- *   zoom: Zoom, toggle: Toggle, chosen: string | null, setChosen: (key: string) => void}} props
- */
 function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setChosen }) {
-  /** @type {{current: HTMLDivElement}} */
   const box = useRef(null);
-  const [dragged, setDragged] = useState(/** @type {[from: number, to: number] | null} */ (null));
+  const [dragged, setDragged] = useState(null);
   const at = rows.findIndex((row) => row.key === chosen);
-  const focusOn = (/** @type {number} */ index) => {
+  const focusOn = (index) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, index))];
     setChosen(row.key);
-    /** @type {HTMLElement | null} */ (
-      box.current.querySelector(`[data-key="${CSS.escape(row.key)}"]`)
-    )?.focus();
+    box.current.querySelector(`[data-key="${CSS.escape(row.key)}"]`)?.focus();
   };
-  const onKey = (/** @type {KeyboardEvent} */ event) => {
+  const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const row = rows[at];
-    /** @type {Record<string, () => unknown>} */
     const moves = {
       ArrowDown: () => focusOn(at + 1),
       ArrowUp: () => focusOn(at - 1),
@@ -202,17 +163,16 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     event.preventDefault();
     moves[event.key]();
   };
-  const share = (/** @type {Dragging} */ event) => {
+  const share = (event) => {
     const { left, width } = event.currentTarget.getBoundingClientRect();
     return Math.max(0, Math.min(1, (event.clientX - left) / width));
   };
   const drag = {
-    onPointerDown: (/** @type {Dragging} */ event) => {
+    onPointerDown: (event) => {
       event.currentTarget.setPointerCapture(event.pointerId);
       setDragged([share(event), share(event)]);
     },
-    onPointerMove: (/** @type {Dragging} */ event) =>
-      dragged && setDragged([dragged[0], share(event)]),
+    onPointerMove: (event) => dragged && setDragged([dragged[0], share(event)]),
     onPointerUp: () => {
       if (!dragged) return;
       const [from, to] = [Math.min(...dragged), Math.max(...dragged)];
@@ -228,12 +188,10 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
   // a wheel listener that may prevent the page's own zoom cannot be passive
   useLayoutEffect(() => {
     const element = box.current;
-    const wheel = (/** @type {WheelEvent} */ event) => {
+    const wheel = (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
-      const track = /** @type {Element} */ (
-        element.querySelector(".waterfall-axis")
-      ).getBoundingClientRect();
+      const track = element.querySelector(".waterfall-axis").getBoundingClientRect();
       zoom(
         event.deltaY > 0 ? 1.25 : 0.8,
         Math.max(0, Math.min(1, (event.clientX - track.left) / track.width)),
@@ -243,7 +201,7 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     return () => element.removeEventListener("wheel", wheel);
   });
   const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
-  const placed = (/** @type {number} */ offset) =>
+  const placed = (offset) =>
     placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true">
@@ -286,15 +244,11 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
 }
 
 /** The row with a little room on both sides. */
-function padded(/** @type {Extent} */ { from, to }, /** @type {Extent} */ whole) {
+function padded({ from, to }, whole) {
   const room = Math.max(2, (to - from) * 0.05);
   return { from: Math.max(whole.from, from - room), to: Math.min(whole.to, to + room) };
 }
 
-/**
- * @param {{row: Row, view: Extent, origin: number, ticks: number[], placed: (offset: number) => number,
- *   toggle: Toggle, isFirst: boolean, choose: () => void}} props
- */
 function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
   const label =
     row.isRunning && row.kind !== "job"
@@ -377,16 +331,15 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
   </div>`;
 }
 
-const toneOf = (/** @type {TracedAttempt} */ attempt) =>
-  /** @type {Record<string, string>} */ ({
+const toneOf = (attempt) =>
+  ({
     retry: "failed",
     failed: "failed",
     lost: "failed",
     completed: "completed",
     cancelled: "cancelled",
-  })[/** @type {string} */ (attempt.outcome)] ?? (attempt.ended_at ? "pending" : "processing");
+  })[attempt.outcome] ?? (attempt.ended_at ? "pending" : "processing");
 
-/** @param {{rows: Row[], origin: number}} props */
 function AsTable({ rows, origin }) {
   return table(
     {

@@ -3,11 +3,7 @@
 import { duration, relative, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
-/** @typedef {string | null | undefined} Iso An instant, ISO 8601; none is shown as a dash. */
-
-/** @type {Set<(now: number) => void>} */
 const watchers = new Set();
-/** @type {number | null} */
 let timer = null;
 
 function beat() {
@@ -25,29 +21,21 @@ export function useNow(active = true) {
     return () => {
       watchers.delete(setNow);
       if (watchers.size > 0) return;
-      clearInterval(/** @type {number} */ (timer));
+      clearInterval(timer);
       timer = null;
     };
   }, [active]);
   return active ? Math.max(now, Date.now() - 1000) : Date.now();
 }
 
-/**
- * `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title.
- *
- * @param {{at: Iso}} props
- */
+/** `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title. */
 export function When({ at }) {
   const now = useNow(Boolean(at));
   if (!at) return html`<span class="none">–</span>`;
   return html`<time datetime=${at} title=${utc(at)}>${relative(at, now)}</time>`;
 }
 
-/**
- * How long something has been taking until now; `before` are milliseconds that came earlier.
- *
- * @param {{from: Iso, before?: number}} props
- */
+/** How long something has been taking until now; `before` are milliseconds that came earlier. */
 export function Took({ from, before = 0 }) {
   const now = useNow(Boolean(from));
   if (!from) return html`<span class="none">–</span>`;
@@ -58,11 +46,7 @@ export function Took({ from, before = 0 }) {
 
 const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;
 
-/**
- * An instant in the middle of a sentence: the clock's time, with the day when it is another.
- *
- * @param {{at: string}} props
- */
+/** An instant in the middle of a sentence: the clock's time, with the day when it is another. */
 function Instant({ at }) {
   const now = useNow();
   const [day, time] = utc(at).split(" ");
@@ -73,11 +57,7 @@ function Instant({ at }) {
   </time>`;
 }
 
-/**
- * A sentence whose instants are short, with the whole of each in its title.
- *
- * @param {{text: string | null | undefined}} props
- */
+/** A sentence whose instants are short, with the whole of each in its title. */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(INSTANT)

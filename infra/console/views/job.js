@@ -1,119 +1,83 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import { jobs as api, people, supabase } from "../api.js";
-import { codeOf, counted, errorLine, money, number } from "../lib/format.js";
+import { jobs as api, supabase } from "../api.js";
+import { codeOf, counted, duration, errorLine, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
+import { hooksOf } from "../lib/jobs/hooks.js";
 import { ENDED } from "../lib/jobs/sequence.js";
-import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
-import { linksOf } from "../lib/remedies.js";
 import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
-import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
+import { hooks, html, quiet, useEffect, useRef, useState } from "../lib/ui.js";
+import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { Freshness, StateBadge, Verdict } from "../parts/badge.js";
-import { quiet } from "../parts/button.js";
 import { copy, CopyId } from "../parts/copy.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
-import { AttemptsTable, LastFailure } from "../parts/attempts.js";
-import { fact, jobLink } from "../parts/facts.js";
 import { JsonView } from "../parts/json-view.js";
-import { Files } from "../parts/files.js";
-import { EditDialog, EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
+import { EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
-import { Steps, useSteps } from "../parts/steps.js";
+import { fact, jobLink } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
+import { Unread } from "../parts/unread.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
-import { Unread } from "../parts/unread.js";
 
-/** @import { Workspace } from "../api.js" */
-/** @import { Attempt, JobEvent, Step, WatchedJob } from "../lib/jobs/types.js" */
-/** @import { ListedJob, Explanation, JobTrace } from "../lib/routes.js" */
-/** @import { Read } from "../lib/store.js" */
-/** @typedef {ReturnType<typeof useJobStatus>} Watch */
-/** @typedef {{id: string, workspace: Workspace}} Props */
+const { useJob } = hooksOf(hooks, supabase);
 
-const useJobStatus = makeUseJobStatus(hooks, supabase);
-
-const CHILDREN_MS = 2000;
+const EVERY_MS = 2000;
 const EXPLAIN_MS = 5000;
-const TRACE_MS = 2000;
+const MOST_EVENTS = 200;
 
-export const title = (/** @type {{id: string}} */ { id }) => `Job ${id.slice(-8)}`;
+export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
-/**
- * Attempts, steps, children: read when the job changes state, not with every progress.
- *
- * @param {WatchedJob} job
- */
+/** Attempts, steps, children: read when the job changes state, not with every progress. */
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
-  const attempts = useRead((signal) => api.attempts(job.id, { signal }), [job.id]);
-  const steps = useSteps(job.id);
-  const children = useRead((signal) => api.descendants(job.id, signal), [job.id]);
-  const explained = useRead((signal) => api.explain(job.id, { signal }), [job.id]);
-  const trace = useRead((signal) => api.trace(job.id, signal), [job.id]);
+  const { id } = job;
+  const attempts = useRead((signal) => api.attempts(id, signal), [id]);
+  const steps = useRead((signal) => api.steps(id, null, signal), [id]);
+  const explained = useRead((signal) => api.explain(id, { signal }), [id]);
+  const trace = useRead((signal) => api.trace(id, signal), [id]);
+  const isMoving = trace.value?.jobs.some((one) => !ENDED.has(one.status));
   // steps and children are not events of this job
-  usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
-  // a child's progress is not an event of its parent
-  usePolling(
-    children,
-    children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null,
-  );
+  usePolling(trace, isMoving ? EVERY_MS : null);
   // why it does not run depends on others, whose changes are not events of this job
   usePolling(explained, job.status === "pending" || job.status === "waiting" ? EXPLAIN_MS : null);
   const seen = useRef(stamp);
   useEffect(() => {
     if (seen.current === stamp) return;
     seen.current = stamp;
-    for (const read of [attempts, steps, children, explained, trace]) read.refresh();
+    for (const read of [attempts, steps, explained, trace]) read.refresh();
   }, [stamp]);
-  return { attempts, steps, children, explained, trace };
+  return { attempts, steps, explained, trace };
 }
 
-const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
-/**
- * Only an id names a job: without one the database is not asked, since its refusal speaks of types.
- *
- * @param {Props} props
- */
-export default function JobPage(props) {
-  if (!ID.test(props.id)) return html`<${NotFound} what="job" />`;
-  return html`<${Watched} ...${props} />`;
-}
-
-/** @param {Props} props */
-function Watched({ id }) {
-  const watch = useJobStatus({ jobId: id, history: true, cancel: /** @type {any} */ (api.cancel) });
-  const { job, missing, problem, freshness } = watch;
+export default function JobPage({ id }) {
+  const watch = useJob(id, { history: true });
+  const { job, missing, problem } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
-  if (!job && problem)
-    return html`<div class="page">
-      <h1 tabindex="-1">Job</h1>
-      <${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" />
-    </div>`;
   if (!job)
     return html`<div class="page">
       <h1 tabindex="-1">Job</h1>
-      <${Loading} what="Reading the job" />
+      ${
+        problem
+          ? html`<${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" />`
+          : html`<${Loading} what="Reading the job" />`
+      }
     </div>`;
-  return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} key=${job.id} />`;
+  return html`<${Loaded} watch=${watch} job=${job} key=${job.id} />`;
 }
 
-/** @param {{watch: Watch, job: WatchedJob, freshness: Watch["freshness"]}} props */
-function Loaded({ watch, job, freshness }) {
+function Loaded({ watch, job }) {
   const [duplicating, setDuplicating] = useState(false);
-  const [editing, setEditing] = useState(false);
-  const [replaying, setReplaying] = useState(
-    /** @type {{from: string, kept: Step[]} | null} */ (null),
-  );
-  const { attempts, steps, children, explained, trace } = useDetails(job);
+  const [replaying, setReplaying] = useState(null); // {from}: a step; {}: the whole
+  const { attempts, steps, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
+  const isLive = !ENDED.has(job.status);
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">
       <div class="job-title">
@@ -129,17 +93,17 @@ function Loaded({ watch, job, freshness }) {
         </h1>
       </div>
       <span class="spacer"></span>
-      <${Freshness} value=${freshness} />
+      ${isLive && html`<${Freshness} value=${watch.freshness} />`}
       <${Actions}
         job=${job}
         watch=${watch}
         duplicate=${() => setDuplicating(true)}
-        edit=${() => setEditing(true)} />
+        edit=${() => setReplaying({})} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
     <${Remedy} job=${job} explained=${explained.value} />
-    ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
+    ${job.status === "processing" && html`<${JobProgress} job=${job} />`}
     ${
       wait?.kind === "ask" &&
       html`<${Question}
@@ -153,18 +117,24 @@ function Loaded({ watch, job, freshness }) {
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
-        <${Timeline} job=${job} trace=${trace} attempts=${attempts} events=${watch.events} />
-        <section class="card" aria-labelledby="h-log">
-          <h2 id="h-log">Logs</h2>
-          ${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}
-          <${JobLog}
-            lines=${log.lines}
-            earlier=${log.earlier}
-            all=${log.all}
-            name=${`${job.job_type}-${job.id.slice(-8)}`}
-            live=${!ENDED.has(job.status)} />
-        </section>
-        <${Children} list=${children} parentId=${job.id} />
+        ${
+          (job.started_at || trace.value?.jobs.length > 1) &&
+          html`<${Timeline} trace=${trace} attempts=${attempts} events=${watch.events} isLive=${isLive} />`
+        }
+        ${
+          job.started_at &&
+          html`<section class="card" aria-labelledby="h-log">
+            <h2 id="h-log">Logs</h2>
+            ${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}
+            <${JobLog}
+              lines=${log.lines}
+              earlier=${log.earlier}
+              all=${log.all}
+              name=${`${job.job_type}-${job.id.slice(-8)}`}
+              live=${isLive} />
+          </section>`
+        }
+        <${Children} trace=${trace.value} job=${job} />
         ${
           job.result !== null &&
           job.result !== undefined &&
@@ -173,10 +143,7 @@ function Loaded({ watch, job, freshness }) {
             <${JsonView} value=${job.result} label="Result" />
           </section>`
         }
-        <${Files} job=${job} />
-        <${Steps}
-          steps=${steps}
-          onReplay=${(/** @type {string} */ from, /** @type {Step[]} */ kept) => setReplaying({ from, kept })} />
+        <${Steps} steps=${steps.value} onReplay=${(from) => setReplaying({ from })} />
         <${Replays} job=${job} />
         <section class="card" aria-labelledby="h-payload">
           <h2 id="h-payload">Payload</h2>
@@ -193,75 +160,65 @@ function Loaded({ watch, job, freshness }) {
         onClose=${() => setDuplicating(false)} />`
     }
     ${
-      editing &&
-      html`<${EditDialog} job=${job} onDone=${watch.refresh} onClose=${() => setEditing(false)} />`
-    }
-    ${
       replaying &&
-      html`<${ReplayDialog} job=${job} ...${replaying} onClose=${() => setReplaying(null)} />`
+      html`<${ReplayDialog}
+        job=${job}
+        ...${replaying}
+        onDone=${watch.refresh}
+        onClose=${() => setReplaying(null)} />`
     }
   </article>`;
 }
 
-/** @param {{explained: Read<Explanation>, job: WatchedJob, isAsking: boolean}} props */
 function Explained({ explained, job, isAsking }) {
-  const told = explained.value;
+  const told = explained.value?.status === job.status ? explained.value : null;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
-  const whole = told && told.status === job.status ? told.sentence : plainly(job);
-  const sentence = job.status === "failed" ? withoutError(whole, job) : whole;
+  const whole = told?.sentence ?? plainly(job);
   return html`<p class="explain" aria-live="polite">
-    <${Sentence} text=${sentence} />
+    <${Sentence} text=${job.status === "failed" ? withoutError(whole, job) : whole} />
     ${
       told?.estimated_start_at &&
-      told.status === job.status &&
-      html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>
-      `
+      html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`
     }
   </p>`;
 }
 
-/**
- * What to do about it, the checks that concern it, what failed first, and since when it fails.
- *
- * @param {{job: WatchedJob, explained: Explanation | undefined}} props
- */
+/** What to do about it, the checks that concern it, what failed first, and since when it fails. */
 function Remedy({ job, explained }) {
   if (!explained || explained.status !== job.status) return null;
-  const { remedy, command, history } = explained;
-  const wrong = explained.checks.filter((check) => check.verdict !== "pass");
+  const { remedy, command, history, child_id: childId } = explained;
+  const wrong = (explained.checks ?? []).filter((check) => check.verdict !== "pass");
+  const type = encodeURIComponent(job.job_type);
   return html`
     ${
       remedy &&
       html`<p class="remedy">
         <span class="strong">What to do:</span> ${remedy}
-        ${linksOf(job, explained).map(
-          (link) => html` <a key=${link.href} href=${link.href}>${link.label}</a>
-          `,
-        )}
+        ${
+          childId
+            ? html` <a href=${`/jobs/${childId}`}>The failed child</a>`
+            : explained.reason === "workspace_paused"
+              ? html` <a href="/overview">Overview</a>`
+              : html` <a href=${`/types/${type}`}>The type</a>`
+        }
         ${command && html` <code>${command}</code>`}
       </p>`
     }
     ${history && html`<p class="small" data-part="history"><${Since} history=${history} /></p>`}
     ${
-      explained.checks.length > 0 &&
-      html`<details class="more checks" open=${wrong.length > 0}>
-        <summary>
-          Checks: ${wrong.length === 0 ? "all OK" : `${number(wrong.length)} of ${number(explained.checks.length)} not OK`}
-        </summary>
-        <ul>
-          ${explained.checks.map(
-            (check) => html`<li key=${check.check}>
-              <${Verdict} verdict=${check.verdict} /> ${check.detail}
-              ${check.command && check.verdict !== "pass" && html` <code>${check.command}</code>`}
-            </li>`,
-          )}
-        </ul>
-      </details>`
+      wrong.length > 0 &&
+      html`<ul class="checks" aria-label="Checks">
+        ${wrong.map(
+          (check) => html`<li key=${check.check}>
+            <${Verdict} verdict=${check.verdict} /> ${check.detail}
+            ${check.command && html` <code>${check.command}</code>`}
+          </li>`,
+        )}
+      </ul>`
     }
   `;
 }
 
-/** @param {{history: NonNullable<Explanation["history"]>}} props */
 const Since = ({ history }) =>
   html`
     ${
@@ -291,7 +248,7 @@ const Since = ({ history }) =>
   `;
 
 /** The sentence up to the error, which stands below in full. */
-function withoutError(/** @type {string} */ sentence, /** @type {WatchedJob} */ job) {
+function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
   const at = [`${job.error_data?.type}: ${message}`, message]
     .map((said) => (message ? sentence.indexOf(said) : -1))
@@ -300,7 +257,7 @@ function withoutError(/** @type {string} */ sentence, /** @type {WatchedJob} */ 
 }
 
 /** Until the database's own sentence is here. */
-function plainly(/** @type {WatchedJob} */ job) {
+function plainly(job) {
   switch (job.status) {
     case "pending":
       return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
@@ -317,11 +274,10 @@ function plainly(/** @type {WatchedJob} */ job) {
   }
 }
 
-/** @param {{job: WatchedJob, watch: Watch, duplicate: () => void, edit: () => void}} props */
 function Actions({ job, watch, duplicate, edit }) {
   const act = actionsOn(watch.refresh);
   const cancel = () =>
-    act("Could not cancel", async () => watch.cancel(), undefined, {
+    act("Could not cancel", () => api.cancel(job.id), undefined, {
       title: "Cancel this job?",
       text:
         job.status === "processing"
@@ -330,26 +286,18 @@ function Actions({ job, watch, duplicate, edit }) {
       action: "Cancel 1 job",
       danger: true,
     });
-  const isLive = !ENDED.has(job.status);
+  const mayRetry = job.status === "failed" || job.status === "cancelled";
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
+  const retry = (words, said) =>
+    html`<${ActionButton} className="primary" run=${() => act("Could not start it", () => api.retry(job.id), said)}>
+      ${words}
+    <//>`;
   return html`<div class="actions">
+    ${mayRetry && retry("Retry", "Enqueued again")}
+    ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
+    ${isDelayed && retry("Run now", "Runs as soon as a worker is free")}
     ${
-      (job.status === "failed" || job.status === "cancelled") &&
-      html`<${ActionButton}
-        className="primary"
-        run=${() => act("Could not retry", () => api.retry(job.id), "Enqueued again")}>
-        Retry
-      <//>`
-    }
-    ${
-      isDelayed &&
-      html`<${ActionButton}
-        run=${() => act("Could not start", () => api.retry(job.id), "Runs as soon as a worker is free")}>
-        Run now
-      <//>`
-    }
-    ${
-      isLive &&
+      !ENDED.has(job.status) &&
       html`<button
         type="button"
         class="danger"
@@ -358,23 +306,13 @@ function Actions({ job, watch, duplicate, edit }) {
         ${job.cancel_requested_at ? "Cancelling…" : "Cancel"}
       </button>`
     }
-    ${
-      (isDelayed || job.status === "failed" || job.status === "cancelled") &&
-      html`<button type="button" onClick=${edit}>
-        Edit payload
-      </button>`
-    }
     <button type="button" onClick=${duplicate}>Duplicate</button>
     ${quiet("Copy link", () => copy(location.href, "Copied the link"))}
   </div>`;
 }
 
-/**
- * @param {{job: WatchedJob, trace: Read<JobTrace>, attempts: Read<Attempt[]>,
- *   events: JobEvent[]}} props
- */
-function Timeline({ job, trace, attempts, events }) {
-  const isLive = !ENDED.has(job.status);
+/** Where its time went, its attempts, and each event with what it changed. */
+function Timeline({ trace, attempts, events, isLive }) {
   const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.finished_at)));
   const list = attempts.value ?? [];
   return html`<section class="card" aria-labelledby="h-time">
@@ -386,112 +324,86 @@ function Timeline({ job, trace, attempts, events }) {
     }
     ${
       list.length > 0 &&
-      html`<details class="more">
-        <summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
+      html`<details class="more" open=${list.length > 1}>
+        <summary>${counted(list.length, "attempt")}</summary>
         <${AttemptsTable} attempts=${list} />
-        <${EventList} events=${events} />
       </details>`
     }
+    <details class="more">
+      <summary>${counted(events.length, "event")}</summary>
+      <ol class="history">
+        ${events.slice(-MOST_EVENTS).map(
+          (event) => html`<li key=${event.seq}>
+            <span class="num muted">${event.seq}</span> ${event.type} <${When} at=${event.at} />
+            ${event.data?.error_message && html` <span class="muted">${event.data.error_message}</span>`}
+          </li>`,
+        )}
+      </ol>
+    </details>
   </section>`;
 }
 
-/** @param {{events: JobEvent[]}} props */
-function EventList({ events }) {
-  const shown = events.filter((event) => event.type !== "job.log").slice(-200);
-  return html`<ol class="events" aria-label="Events">
-    ${shown.map(
-      (event) => html`<li key=${event.seq}>
-        <span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When}
-          at=${event.at} />
-      </li>`,
-    )}
-  </ol>`;
-}
-
-/**
- * Someone by their mail address, where the reader may know it.
- *
- * @param {{id: string}} props
- */
-function Person({ id }) {
-  const read = useRead(() => people([id]), [id]);
-  return read.value?.[id]
-    ? html`<span title=${id}>${read.value[id]}</span>`
-    : html`<${CopyId} id=${id} what="user id" />`;
-}
-
-/** @param {{list: Read<ListedJob[]>, parentId: string}} props */
-function Children({ list, parentId }) {
-  const all = list.value ?? [];
+/** Its child jobs, from the trace; a longer list is a page of Jobs. */
+function Children({ trace, job }) {
+  const all = (trace?.jobs ?? []).filter((one) => one.parent_id === job.id);
   if (all.length === 0) return null;
   const ended = all.filter((child) => ENDED.has(child.status)).length;
-  /** @type {Set<string | null>} */
-  const ids = new Set(all.map((child) => child.id));
-  const tops = all.filter((child) => !ids.has(child.parent_id));
   return html`<section class="card" aria-labelledby="h-children">
     <div class="bar">
       <h2 id="h-children">Child jobs</h2>
       <span class="muted small num">
-        ${number(ended)} of ${all.length >= api.MOST_OF_LEVEL ? "the latest " : ""}
-        ${counted(all.length, "job")} ended
+        ${number(ended)} of ${trace.more ? "the first " : ""}${counted(all.length, "job")} ended
       </span>
       <span class="spacer"></span>
-      <a href=${`/jobs?parent_id=${parentId}`}>As a list</a>
+      <a href=${`/jobs?parent_id=${job.id}`}>As a list</a>
     </div>
-    <${Branch} of=${tops} all=${all} />
+    <ul class="children">
+      ${all.slice(0, 50).map(
+        (child) => html`<li key=${child.id}>
+          <div class="child" data-job=${child.id}>
+            <a href=${`/jobs/${child.id}`}>${child.job_type}</a>
+            <span class="child-note muted">${child.status === "failed" && errorLine(child)}</span>
+            <${StateBadge} status=${child.status} />
+          </div>
+        </li>`,
+      )}
+    </ul>
   </section>`;
 }
 
-/**
- * Children, and below each its own.
- *
- * @param {{of: ListedJob[], all: ListedJob[]}} props
- */
-function Branch({ of: children, all }) {
-  return html`<ul class="children">
-    ${children.map((child) => {
-      const own = all.filter((one) => one.parent_id === child.id);
-      return html`<li key=${child.id}>
-        <div class="child" data-job=${child.id}>
-          <a href=${`/jobs/${child.id}`}>${child.job_type}</a>
-          <span class="child-note muted">
-            ${hasFailed(child) ? errorLine(child) : child.glimpse}
-          </span>
-          <${StateBadge} job=${child} />
-          ${
-            ENDED.has(child.status)
-              ? html`<span></span>`
-              : html`<${JobProgress} job=${child} compact />`
-          }
-        </div>
-        ${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}
-      </li>`;
-    })}
-  </ul>`;
+/** Finished steps, oldest first: a retry continues after the last one. */
+function Steps({ steps, onReplay }) {
+  const list = (steps?.steps ?? []).filter((step) => step.kind !== "graph");
+  if (list.length === 0) return null;
+  return html`<section class="card" aria-labelledby="h-steps">
+    <h2 id="h-steps">Steps</h2>
+    ${list.map(
+      (step) => html`<details class="more" key=${step.name}>
+        <summary>
+          <span class="mono">${step.name}</span>
+          ${step.took_ms !== null && html` <span class="num">${duration(step.took_ms)}</span>`} <${When}
+            at=${step.created_at} />
+        </summary>
+        <${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
+        <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>
+      </details>`,
+    )}
+    ${steps.next && html`<p class="muted small">The first ${counted(list.length, "step")}.</p>`}
+  </section>`;
 }
 
-const hasFailed = (/** @type {Pick<ListedJob, "status" | "error_message">} */ job) =>
-  job.status === "failed" && Boolean(job.error_message);
-
-/** @param {{job: WatchedJob}} props */
 function Facts({ job }) {
-  const inNumbers = (/** @type {unknown} */ value) => html`<span class="num">${value}</span>`;
-  const mono = (/** @type {string | null} */ value) =>
-    value &&
-    html`<span class="mono">
-      ${value}
-    </span>`;
+  const time = (at) => at && html`<${When} at=${at} />`;
+  const mono = (value) => value && html`<span class="mono">${value}</span>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
-    ${fact("Created", html`<${When} at=${job.created_at} />`)}
-    ${fact("Scheduled for", job.scheduled_for && html`<${When} at=${job.scheduled_for} />`)}
-    ${fact("First start", job.started_at && html`<${When} at=${job.started_at} />`)}
-    ${fact("Next run", nextRunOf(job) && html`<${When} at=${nextRunOf(job)} />`)}
-    ${fact("Finished", job.finished_at && html`<${When} at=${job.finished_at} />`)}
-    ${fact("Attempt", inNumbers(`${job.attempts} of ${job.max_attempts}`))}
-    ${fact("Lost workers", job.lost_attempts > 0 && inNumbers(job.lost_attempts))}
-    ${fact("Snoozed", job.snoozes > 0 && inNumbers(job.snoozes))}
-    ${fact("Cost", Number(job.cost_usd) > 0 && inNumbers(money(/** @type {number} */ (job.cost_usd))))}
+    ${fact("Created", time(job.created_at))}
+    ${fact("Scheduled for", time(job.scheduled_for))}
+    ${fact("First start", time(job.started_at))}
+    ${fact("Next run", time(nextRunOf(job)))}
+    ${fact("Finished", time(job.finished_at))}
+    ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
+    ${fact("Lost workers", job.lost_attempts > 0 && number(job.lost_attempts))}
     ${fact(
       "Tags",
       job.tags?.length > 0 &&
@@ -504,19 +416,13 @@ function Facts({ job }) {
         </span>`,
     )}
     ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
-    ${fact("Priority", inNumbers(job.priority))}
-    ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
+    ${fact("Priority", number(job.priority))}
+    ${fact("Deadline", time(job.deadline_at))}
     ${fact("Concurrency key", mono(job.concurrency_key))}
     ${fact("Idempotency key", mono(job.idempotency_key))}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && jobLink(job.parent_id))}
-    ${fact(
-      "Replay of",
-      job.replay_of &&
-        html`
-          ${jobLink(job.replay_of)} ${job.replay_from && html` from ${mono(job.replay_from)}`}
-        `,
-    )}
-    ${fact("Created by", job.user_id ? html`<${Person} id=${job.user_id} />` : "a service")}
+    ${fact("Replay of", job.replay_of && jobLink(job.replay_of))}
+    ${fact("Created by", job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service")}
   </dl>`;
 }

@@ -1,14 +1,12 @@
-// The way in: Supabase Auth by password or a mailed link, and the demo accounts on a developer's
+// The way in: Supabase Auth by password, and the demo accounts on a developer's
 // machine.
 
-import { choosePassword, session, settings, signIn } from "../api.js";
+import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { useForm } from "../parts/dialog-form.js";
 import { field } from "../parts/field.js";
 import { Logo } from "../parts/icons.js";
-
-/** @import { User } from "../api.js" */
 
 export function SignIn() {
   const [email, setEmail] = useState("");
@@ -31,7 +29,7 @@ export function SignIn() {
               type="button"
               key=${account.email}
               disabled=${busy}
-              onClick=${(/** @type {any} */ event) => submit(event, () => signIn(account.email, account.password))}>
+              onClick=${(event) => submit(event, () => signIn(account.email, account.password))}>
               <span>${account.label}</span>
               <span class="muted small">${account.email}</span>
             </button>`,
@@ -45,28 +43,6 @@ export function SignIn() {
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>
         ${busy ? "Signing in…" : "Sign in"}
-      </button>
-    </form>
-  </main>`;
-}
-
-/**
- * For who came by the link of an invitation: the account has no password yet.
- *
- * @param {{user: User}} props
- */
-export function ChoosePassword({ user }) {
-  const [password, setPassword] = useState("");
-  const { problem, busy, submit } = useForm(() => choosePassword(password));
-  return html`<main class="sign-in" id="main">
-    <h1><${Logo} /> Minutehand</h1>
-    <p class="muted">You are signed in as ${user.email}. Choose a password for the next time.</p>
-    <form class="card stack" onSubmit=${submit}>
-      <input type="hidden" autocomplete="username" value=${user.email} />
-      ${field("New password", password, setPassword, { type: "password", autocomplete: "new-password", required: true, minlength: 8, autofocus: true })}
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <button type="submit" class="primary" disabled=${busy}>
-        ${busy ? "Saving…" : "Save and continue"}
       </button>
     </form>
   </main>`;

@@ -1,99 +1,217 @@
-// Job types: what each takes, who serves it, how it went in the last day; and the page of one.
+// Job types: who serves each and how it went in the last day; the page of one has its schema, limits,
+// pause, schedules and workers.
 
-import { types } from "../api.js";
-import { counted, duration, number, percent } from "../lib/format.js";
-import { useQuery } from "../lib/router.js";
+import { types as api, whole } from "../api.js";
+import { duration, number, percent } from "../lib/format.js";
 import { usePolling, useRead } from "../lib/store.js";
-import { html } from "../lib/ui.js";
-import { Tag } from "../parts/badge.js";
-import { Empty, Stale } from "../parts/states-of-view.js";
+import { html, useState } from "../lib/ui.js";
+import { Tag, WorkerState } from "../parts/badge.js";
+import { ActionButton } from "../parts/dialog.js";
+import { JsonView } from "../parts/json-view.js";
+import { EnqueueDialog } from "../parts/lazy.js";
+import { OnOff, ResourceView } from "../parts/resource.js";
+import { Empty, Failed, Loading } from "../parts/states-of-view.js";
+import { column, fact, figure, heading, table } from "../parts/table.js";
+import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { column, heading, table } from "../parts/table.js";
-import { Unread } from "../parts/unread.js";
-import { internalSwitch, pageHead } from "../parts/page-head.js";
+import { WHEN } from "./schedules.js";
 
-/** @import { Workspace } from "../api.js" */
-/** @import { JobTypeLine } from "../lib/routes.js" */
-
-export const title = () => "Types";
+export const title = ({ name }) => name ?? "Types";
 
 const EVERY_MS = 10_000;
+const known = (value) => (value === null || value === undefined ? Number.NaN : Number(value));
 
-/** @param {{workspace: Workspace}} props */
-export default function Types({ workspace }) {
-  const isInternal = useQuery().get("internal") === "1";
-  const scope = workspace.id;
-  const read = useRead((signal) => types.list(scope, signal, isInternal), [scope, isInternal]);
-  usePolling(read, EVERY_MS);
-  return html`<div class="page">
-    ${pageHead("Types", `${workspace.name}, last day`, internalSwitch(isInternal))}
-    ${read.isStale && html`<${Stale} error=${read.error} retry=${read.refresh} />`}
-    <section class="card" aria-label="Job types">
-      ${
-        !read.value
-          ? html`<${Unread} of=${read} what="the types" />`
-          : html`<${List} list=${read.value.types} />`
-      }
-    </section>
-  </div>`;
-}
-
-/**
- * Whether a type runs: paused, served by someone, or by no one.
- *
- * @param {{type: JobTypeLine}} props
- */
-export const ServedTag = ({ type }) =>
-  type.paused_at
-    ? html`<${Tag} tone="waiting">Paused<//>`
-    : type.served
-      ? type.workers === 0
-        ? html`<${Tag} tone="waiting">No worker now<//>`
-        : html`<${Tag} tone="completed">Served<//>`
-      : html`<${Tag} tone="failed">No worker<//>`;
-
-/** @param {{list: JobTypeLine[]}} props */
-function List({ list }) {
-  if (list.length === 0)
-    return html`<${Empty} title="No job types">
-      A type appears here when a worker that has a processor for it starts.
-    <//>`;
-  return html`
-    ${table({ label: "Types", rows: list, key: (type) => type.job_type }, [
+export default function Types({ name, workspace }) {
+  if (name) return html`<${TypePage} name=${name} workspace=${workspace} />`;
+  return html`<${ResourceView}
+    name="Types"
+    of=${`${workspace.name}, last day`}
+    read=${(signal) => api.list(workspace.id, signal)}
+    inputs=${[workspace.id]}
+    rowKey=${(type) => type.job_type}
+    columns=${[
       heading(
         "Type",
         "wrap",
         (type) => html`
           <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${type.job_type}</a>
-          ${
-            type.description &&
-            html`<span class="muted small one-line phone-lines">
-              ${type.description}
-            </span>`
-          }
+          ${type.description && html` <span class="muted small">${type.description}</span>`}
         `,
       ),
-      column("State", (type) => html`<${ServedTag} type=${type} />`),
-      column("Workers", "num phone-less", (type) => number(type.workers)),
-      column("Last seen", "phone-less", (type) => html`<${When} at=${type.last_seen_at} />`),
-      column("Version", "small phone-less", (type) => type.code_versions?.join(", ") || "–"),
-      column("Completed", "num phone-less", (type) => number(Number(type.day.completed ?? 0))),
-      column("Failed", "num phone-less", (type) => number(Number(type.day.failed ?? 0))),
-      column("Success", "num", (type) =>
-        percent(
-          type.day.success_rate === null || type.day.success_rate === undefined
-            ? Number.NaN
-            : Number(type.day.success_rate),
-        ),
-      ),
-      column("Queue p95", "num phone-less", (type) =>
-        duration(type.day.queue?.p95_ms ?? Number.NaN),
-      ),
-      column("Run p95", "num phone-less", (type) => duration(type.day.run?.p95_ms ?? Number.NaN)),
-      column("Schedules", "num phone-less", (type) => type.schedule_count || "–"),
-    ])}
-    <p class="muted small num">
-      ${counted(list.length, "type")}, ${counted(list.filter((type) => !type.served || type.workers === 0).length, "type")} without a worker.
-    </p>
+      column("State", (type) => html`<${Served} type=${type} />`),
+      column("Workers", "num", (type) => number(type.workers)),
+      column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
+      column("Failed", "num", (type) => number(known(type.day.failed ?? 0))),
+      column("Success", "num", (type) => percent(known(type.day.success_rate))),
+      column("Queue p95", "num", (type) => duration(known(type.day.queue?.p95_ms))),
+      column("Run p95", "num", (type) => duration(known(type.day.run?.p95_ms))),
+      column("Schedules", "num", (type) => type.schedule_count || "–"),
+    ]}
+    empty=${html`<${Empty} title="No job types">
+      <p>A type appears here when a worker that has a processor for it starts:</p>
+      <p><code>@registry.processor("invoices.send")</code></p>
+    <//>`} />`;
+}
+
+/** Whether a type runs: refused, paused, served by someone, or by no one. */
+const Served = ({ type }) =>
+  type.refusal
+    ? html`<${Tag} tone="failed">Refused<//>`
+    : type.paused_at
+      ? html`<${Tag} tone="waiting">Paused<//>`
+      : !type.served
+        ? html`<${Tag} tone="failed">No worker<//>`
+        : type.workers === 0
+          ? html`<${Tag} tone="waiting">No worker now<//>`
+          : html`<${Tag} tone="completed">Served<//>`;
+
+function TypePage({ name, workspace }) {
+  const read = useRead((signal) => api.get(workspace.id, name, signal), [workspace.id, name]);
+  const [enqueuing, setEnqueuing] = useState(false);
+  usePolling(read, EVERY_MS);
+  const type = read.value;
+  const act = actionsOn(read.refresh);
+  const isPaused = Boolean(type?.paused_at);
+  const pause = () =>
+    act(
+      "Could not change",
+      () => whole[isPaused ? "resume" : "pause"](workspace.id, { body: { job_type: name } }),
+      isPaused ? `${name} is resumed` : `${name} is paused`,
+      !isPaused && {
+        title: `Pause ${name}?`,
+        text: `No job of this type starts in ${workspace.name} until you resume. Running ones continue.`,
+        action: "Pause the type",
+        danger: true,
+      },
+    );
+  return html`<div class="page">
+    <header class="page-head">
+      <div>
+        <p class="crumb"><a href="/types">Types</a></p>
+        <h1 tabindex="-1" class="wrap">${name} ${type && html`<${Served} type=${type} />`}</h1>
+      </div>
+      <span class="spacer"></span>
+      <a class="button" href=${`/jobs?job_type=${encodeURIComponent(name)}`}>Its jobs</a>
+      ${
+        type &&
+        workspace.role === "manager" &&
+        html`<${ActionButton} run=${pause}>${isPaused ? "Resume" : "Pause"}<//>`
+      }
+      ${
+        type &&
+        !type.internal &&
+        html`<button type="button" class="primary" onClick=${() => setEnqueuing(true)}>
+          Enqueue
+        </button>`
+      }
+    </header>
+    ${
+      type
+        ? html`<${Loaded} type=${type} />`
+        : read.error
+          ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The type could not be read" />`
+          : html`<${Loading} what="Reading the type" />`
+    }
+    ${
+      enqueuing &&
+      html`<${EnqueueDialog}
+        workspaceId=${workspace.id}
+        type=${name}
+        onClose=${() => setEnqueuing(false)} />`
+    }
+  </div>`;
+}
+
+const refusalOf = ({ refusal }) =>
+  typeof refusal === "string" ? refusal : (refusal?.message ?? JSON.stringify(refusal));
+
+function Loaded({ type }) {
+  const { day, limits } = type;
+  const { backoff } = limits;
+  const seconds = (value) => duration(value * 1000);
+  return html`
+    ${type.description && html`<p>${type.description}</p>`}
+    ${
+      type.refusal &&
+      html`<p class="notice failed" role="status">
+        Its registration was refused: ${refusalOf(type)}. Correct it in code and deploy.
+      </p>`
+    }
+    ${
+      type.paused_at &&
+      html`<p class="notice stale" role="status">
+        Paused <${When} at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}
+      </p>`
+    }
+    ${
+      !type.served &&
+      html`<p class="notice stale" role="status">
+        No worker that runs now serves this type; the last was seen <${When} at=${type.last_seen_at} />. Its jobs
+        wait. Start a worker that has its processor, or look whether the last deploy removed it.
+      </p>`
+    }
+    <section class="grid-cards" aria-label="Last day">
+      ${figure("Completed", number(known(day.completed ?? 0)), `${number(known(day.enqueued ?? 0))} enqueued`)}
+      ${figure("Success", percent(known(day.success_rate)), `${number(known(day.failed ?? 0))} failed, ${number(known(day.retried ?? 0))} retried`)}
+      ${figure("Queue time", duration(known(day.queue?.p50_ms)), `p95 ${duration(known(day.queue?.p95_ms))}`)}
+      ${figure("Run time", duration(known(day.run?.p50_ms)), `p95 ${duration(known(day.run?.p95_ms))}`)}
+    </section>
+    <div class="columns">
+      <div class="column main">
+        <section class="card" aria-labelledby="h-schema">
+          <h2 id="h-schema">Payload schema</h2>
+          ${
+            type.payload_schema
+              ? html`<${JsonView} value=${type.payload_schema} label="Payload schema" />`
+              : html`<${Empty} title="Any object" />`
+          }
+        </section>
+        <section class="card" aria-labelledby="h-serving">
+          <h2 id="h-serving">Workers</h2>
+          ${
+            type.serving.length === 0
+              ? html`<${Empty} title="No worker has served it" />`
+              : table({ label: "Workers", rows: type.serving, key: (one) => one.worker_id }, [
+                  heading("Worker", "mono small wrap", (one) => one.worker_id),
+                  column("State", (one) => html`<${WorkerState} state=${one.state} />`),
+                  column("Version", (one) => one.version ?? "–"),
+                  column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
+                ])
+          }
+        </section>
+        <section class="card" aria-labelledby="h-schedules">
+          <h2 id="h-schedules">Schedules</h2>
+          ${
+            type.schedules.length === 0
+              ? html`<${Empty} title="No schedules" />`
+              : table({ label: "Schedules", rows: type.schedules, key: (one) => one.name }, [
+                  heading("Name", (one) => one.name),
+                  ...WHEN,
+                  column(
+                    "State",
+                    (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`,
+                  ),
+                  column("Source", "mono small wrap", (one) => one.source ?? "by a person"),
+                ])
+          }
+        </section>
+      </div>
+      <section class="column side" aria-label="Facts">
+        <dl class="facts card">
+          ${fact("Queue", type.queue)}
+          ${fact("Schema version", type.version)}
+          ${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}
+          ${fact("Timeout", seconds(limits.timeout_seconds))}
+          ${fact("Lease", seconds(limits.lease_seconds))}
+          ${fact("Attempts", limits.max_attempts)}
+          ${fact("Backoff", `${seconds(backoff.first_seconds)}, × ${backoff.factor}, at most ${seconds(backoff.cap_seconds)}`)}
+          ${fact("At once", limits.max_concurrency ?? "no limit")}
+          ${fact("Per workspace", limits.workspace_concurrency ?? "no limit")}
+          ${fact("Per key", limits.key_concurrency ?? "no limit")}
+          ${fact("Rate", limits.rate_limit ? `${limits.rate_limit} per ${seconds(limits.rate_per_seconds)}${limits.rate_per_key ? ", per key" : ""}` : "no limit")}
+          ${fact("Events", type.events)}
+        </dl>
+      </section>
+    </div>
   `;
 }

@@ -16,7 +16,7 @@ from minutehand.functions.worker.routes import bearer_matches
 from minutehand.queue.errors import QueueError
 from minutehand.version import VERSION
 from minutehand.web.services import Services
-from minutehand.worker.metrics import RUN_SECONDS, RUNNING_JOBS
+from minutehand.worker.summary import RUN_SECONDS, RUNNING_JOBS
 
 #: What counts and percentiles are of: gauges, since the database keeps no totals.
 MINUTES: Final = 60

@@ -11,18 +11,17 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minutehand.clock import Clock, ShiftedClock
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import JobId, Lease, NewJob, SettleItem
-from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import trace
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import run_within
-from minutehand.worker.registry import JobType, UnknownProcessor
+from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.settlement import (
     Abandoned,
     Circumstances,
@@ -33,6 +32,9 @@ from minutehand.worker.settlement import (
     verdict,
 )
 from minutehand.worker.updates import Updates
+
+if TYPE_CHECKING:
+    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +55,9 @@ class Attempt:
     Args:
         sent_at: When the lease was requested, monotonic: our timeouts start
             there, so it always ends before the database's.
-        work_until: When the tick will stop it at the latest.
-        on_end: Called once, on the loop, when the attempt is over.
-        grace_seconds: How long a cancelled processor may take to stop.
     """
 
-    def __init__(
-        self,
-        lease: Lease,
-        kind: JobType[Any] | None,
-        *,
-        clock: Clock,
-        sent_at: float,
-        work_until: float,
-        had_fair_time: bool,
-        queue: WorkerQueue,
-        on_news: Callable[[], None],
-        on_end: Callable[[Attempt], None],
-        grace_seconds: float,
-    ) -> None:
+    def __init__(self, tick: Tick, lease: Lease, *, sent_at: float) -> None:
         self.lease = lease
         self.job_id = lease.job.id
         self.job_type = lease.job.job_type
@@ -84,25 +70,22 @@ class Attempt:
         #: Set while a report with this attempt's updates is in flight.
         self.reporting = False
         self.traceparent = trace.child_of(lease.job.traceparent)
-        self._kind = kind
-        self._clock = clock = database_clock(lease, clock)
+        self._tick = tick
+        self._kind = tick.registry.find(self.job_type)
+        self._clock = database_clock(lease, tick.clock)
         self._renewed_at = sent_at
-        self._started_at = clock.monotonic()
+        self._started_at = now = self._clock.monotonic()
         self._ended_at: float | None = None
-        self._work_until = work_until
-        self._had_fair_time = had_fair_time
-        self._queue = queue
-        self._on_news = on_news
-        self._on_end = on_end
-        self._grace_seconds = grace_seconds
+        self._had_fair_time = tick.deadlines.had_fair_time(now, tick.options.usual_seconds)
+        self._grace_seconds = tick.deadlines.grace(tick.options.grace_seconds)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         #: Those who wait until everything so far is stored.
         self._flushes: list[asyncio.Future[None]] = []
         self._timers: list[asyncio.TimerHandle] = []
         self._task: asyncio.Task[None] | None = None
-        self.updates = Updates(clock)
-        self.context = JobContext(self, self.updates, steps=lease.steps or {}, clock=clock)
+        self.updates = Updates(self._clock)
+        self.context = JobContext(self, self.updates, steps=lease.steps or {}, clock=self._clock)
         self._timeout = self._timeout_seconds()
 
     # Life -------------------------------------------------------------------------------------
@@ -175,9 +158,9 @@ class Attempt:
     def announce(self) -> None:
         """Announce updates; may be called from any thread."""
         if threading.get_ident() == self._thread:
-            self._on_news()
+            self._tick.announce()
         else:
-            self._loop.call_soon_threadsafe(self._on_news)
+            self._loop.call_soon_threadsafe(self._tick.announce)
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
@@ -192,16 +175,16 @@ class Attempt:
             return
         stored: asyncio.Future[None] = self._loop.create_future()
         self._flushes.append(stored)
-        self._on_news()
+        self._tick.announce()
         await stored
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
-        return await self._queue.spawn(self.job_id, self.fence, name, children)
+        return await self._tick.queue.spawn(self.job_id, self.fence, name, children)
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""
-        until = self._work_until
+        until = self._tick.deadlines.stop_working
         if self._timeout is not None:
             until = min(until, self._started_at + self._timeout)
         return max(0.0, until - self._clock.monotonic())
@@ -268,7 +251,7 @@ class Attempt:
         trace.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
-            self.context.restore_steps(await self._queue.read_steps(self.job_id, self.fence))
+            self.context.restore_steps(await self._tick.queue.read_steps(self.job_id, self.fence))
         return await run_within(
             kind.around, kind.run, job, self.context, in_thread=not kind.is_async
         )
@@ -289,7 +272,7 @@ class Attempt:
         self._ended_at = self._clock.monotonic()
         for timer in self._timers:
             timer.cancel()
-        self._on_end(self)
+        self._tick.attempt_ended(self)
 
     def _abandon(self) -> None:
         if self.ending is not None:

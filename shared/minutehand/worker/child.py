@@ -1,4 +1,4 @@
-"""Programs that work on strangers' bytes: children with bounded time, memory, output and rights.
+"""Programs that work on strangers' bytes: children with bounded time, memory and output.
 
 What is run, and what its end means, is the caller's.
 """
@@ -9,19 +9,15 @@ import asyncio
 import contextlib
 import math
 import os
+import resource
 import signal
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
-
-from minutehand.worker.child_process import NOT_RUNNABLE
 
 MEMORY_BYTES: Final = 2 * 1024**3
 LINE_BYTES: Final = 64 * 1024
 #: A program gets its processor time within so many times that of a clock: others run here too.
 PATIENCE: Final = 10
-_PROCESS: Final = Path(__file__).with_name("child_process.py")
 
 
 class NotRunnable(Exception):
@@ -38,11 +34,11 @@ async def run_child(
 ) -> int:
     """Run a program without a shell and give its errors line by line; returns its exit code.
 
-    It gets no variable and no input of ours, and dies with this process. Cancelling ends it before
-    anything else happens.
+    It gets no variable and no input of ours. Cancelling ends it, with all it has started, before
+    anything else happens; the bounds hold for one whose worker was killed, too.
 
     Args:
-        seconds: Most processor time.
+        seconds: Most time of the processor.
         most_bytes: Longest file that it may write.
         memory_bytes: Most address space.
 
@@ -50,18 +46,21 @@ async def run_child(
         NotRunnable: There is no such program.
         TimeoutError: It took longer, or hung.
     """
-    limits = (os.getpid(), memory_bytes, math.ceil(seconds), most_bytes)
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", str(_PROCESS), *map(str, limits), *command),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=_environment(),
-        limit=LINE_BYTES,
-        start_new_session=True,
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={"LC_ALL": "C"},
+            limit=LINE_BYTES,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NotRunnable(f"{command[0]} cannot be run") from error
     assert child.stderr is not None
     try:
+        _bind(child.pid, math.ceil(seconds), memory_bytes, most_bytes)
         async with asyncio.timeout(seconds * PATIENCE):
             while line := await _line(child.stderr):
                 on_line(line.decode("utf-8", "replace").rstrip())
@@ -74,15 +73,15 @@ async def run_child(
             await asyncio.shield(child.wait())
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         raise TimeoutError
-    if code == NOT_RUNNABLE:
-        raise NotRunnable(f"{command[0]} cannot be run")
     return code
 
 
-def _environment() -> dict[str, str]:
-    """What Python needs to start, as on Lambda its library; the program gets nothing of it."""
-    libraries = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": libraries} if libraries else {}
+def _bind(pid: int, seconds: int, memory_bytes: int, most_bytes: int) -> None:
+    """Limit a process that has just begun; Linux can."""
+    limits = {"CORE": 0, "CPU": seconds, "FSIZE": most_bytes, "AS": memory_bytes}
+    for name, most in limits.items() if hasattr(resource, "prlimit") else ():
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, getattr(resource, f"RLIMIT_{name}"), (most, most))
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

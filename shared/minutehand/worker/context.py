@@ -21,14 +21,7 @@ from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
-from minutehand.worker.remote import (
-    CALL_SECONDS,
-    NoService,
-    OutOfTime,
-    Remote,
-    Service,
-    StillRunning,
-)
+from minutehand.worker.remote import CALL_SECONDS, NoService, Service, StillRunning, have_done
 from minutehand.worker.updates import LONG_STEP, Updates
 
 T = TypeVar("T")
@@ -321,19 +314,23 @@ class JobContext:
         ends = datetime.fromisoformat(begun) + timedelta(seconds=seconds(within))
 
         async def turn(noted: StillRunning | None) -> dict[str, Any]:
-            remote = Remote(services, call_seconds=call_seconds)
-            left = (ends - self._clock.now()).total_seconds()
+            failed: dict[str, str] = {}
             try:
-                gave = await remote.run(left=max(0.0, left), resume=noted)
-            except OutOfTime as error:
+                gave = await have_done(
+                    services,
+                    left=max(0.0, (ends - self._clock.now()).total_seconds()),
+                    resume=noted,
+                    call_seconds=call_seconds,
+                    failed=failed,
+                )
+            except TimeoutError as error:
                 text = f"{name}: no answer within {seconds(within):g} s"
                 raise ProcessorError(text, retryable=False) from error
             except NoService as error:
                 raise ProcessorError(f"{name}: {error}") from error
             finally:
-                for service, problem in remote.reports.items():
-                    if problem:
-                        self.log("warning", f"{name}: {service} failed", reason=problem)
+                for service, problem in failed.items():
+                    self.log("warning", f"{name}: {service} failed", reason=problem)
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
             if gave == noted:
@@ -341,12 +338,10 @@ class JobContext:
             return {"at": [gave.service, gave.task_id]}
 
         noted: StillRunning | None = None
-        while True:
-            found = await self.step(name, partial(turn, noted))
-            if "gave" in found:
-                given: T = found["gave"]
-                return given
+        while "gave" not in (found := await self.step(name, partial(turn, noted))):
             noted = StillRunning(*found["at"])
+        given: T = found["gave"]
+        return given
 
     async def _now(self) -> str:
         return self._clock.now().isoformat()

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.queue.models import LeaseRequest, LeaseResponse
-from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
-from minutehand.worker.summary import TickSummary
+from minutehand.worker.deadlines import in_time
+
+if TYPE_CHECKING:
+    from minutehand.worker.tick import Tick
 
 
 class LeaseRequests:
-    """One tick's lease calls, and what their answers said about the work to come.
-
-    Args:
-        is_woken: Whether someone wakes this tick, so that enqueues may continue doing so.
-    """
+    """One tick's lease calls, and what their answers said about the work to come."""
 
     #: Pause after a lease that was refused, e.g. for a key that is being rotated.
     REFUSED_PAUSE_SECONDS = 5.0
@@ -33,32 +29,20 @@ class LeaseRequests:
     #: been committed when it was.
     TRAILING_SECONDS = 0.1
 
-    def __init__(
-        self,
-        queue: WorkerQueue,
-        summary: TickSummary,
-        deadlines: Deadlines,
-        *,
-        options: TickOptions,
-        clock: Clock,
-        job_types: Sequence[str],
-        is_woken: bool,
-    ) -> None:
-        self._queue = queue
-        self._summary = summary
-        self._deadlines = deadlines
-        self._options = options
-        self._clock = clock
-        self._job_types = tuple(job_types)
-        self._is_woken = is_woken
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._clock = tick.clock
+        self._options = tick.options
+        self._summary = tick.summary
+        self._deadlines = tick.deadlines
         self._call = 0
         self._vain = 0
-        self._id_since = clock.monotonic()
+        self._id_since = tick.clock.monotonic()
         self._has_room = False
         #: Whether enqueues could count on this tick until its latest request.
         self.owes_a_look = False
         #: The id of the calls; the tick's own at first.
-        self.lease_id = summary.tick_id
+        self.lease_id = tick.tick_id
         #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
         #: found again.
         self.unanswered: LeaseRequest | None = None
@@ -87,14 +71,17 @@ class LeaseRequests:
         )
         # enqueues wake nobody for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
-        had_room, self._has_room = self._has_room, staying and asks_again and not self._is_woken
+        had_room, self._has_room = (
+            self._has_room,
+            staying and asks_again and self._tick.wakeups is None,
+        )
         self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.lease_id,
             call=self._call,
             limit=max(0, free_slots),
-            job_types=self._job_types,
+            job_types=self._tick.job_types,
             lease_seconds=self._options.lease_seconds,
             budget_ms=None if is_fresh else max(0, int(left * 1000)),
             version=self._options.version,
@@ -113,7 +100,7 @@ class LeaseRequests:
             QueueUnavailable: No answer.
         """
         deadline = self._deadlines.stop_working if until is None else until
-        return await in_time(self._queue.lease(request), deadline, self._clock)
+        return await in_time(self._tick.queue.lease(request), deadline, self._clock)
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record what an answer says besides its leases."""

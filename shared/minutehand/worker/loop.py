@@ -45,10 +45,8 @@ class Worker:
         on_tick: Called with each finished tick, e.g. to write its metrics.
     """
 
-    #: Maintenance of the project runs at the first tick, and as often as this.
-    MAINTAIN_EVERY_SECONDS = 3600.0
-    #: A tick with less time left than this leaves that to the next one.
-    MAINTAIN_SECONDS = 3.0
+    #: A tick with less time left than this leaves what can wait to the next one.
+    ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -84,7 +82,7 @@ class Worker:
         self._most = most
         self._on_tick = on_tick
         self._registered: object = None
-        self._maintain_at = float("-inf")
+        self._has_attached = False
 
     async def register(self, *, force: bool = False) -> None:
         """Publish the registry's job types, once unless it changed or `force` is given."""
@@ -139,8 +137,8 @@ class Worker:
             if self._on_tick is not None:
                 self._on_tick(tick)
             # after the jobs, which never wait for it
-            if ends_at - self.clock.monotonic() > self.MAINTAIN_SECONDS:
-                await self._maintain_project()
+            if not self._has_attached and ends_at - self.clock.monotonic() > self.ATTACH_SECONDS:
+                await self._attach_extensions()
             return summary
 
         if self._most is None:
@@ -148,7 +146,7 @@ class Worker:
         summary, was_refused = await self._run_admitted(run, self._most, ends_at)
         while (
             was_refused
-            and ends_at - self.clock.monotonic() > self.MAINTAIN_SECONDS
+            and ends_at - self.clock.monotonic() > self.ATTACH_SECONDS
             and not self.stopping.is_set()
         ):
             try:
@@ -206,22 +204,15 @@ class Worker:
         start = self._start_extra_workers
         return 0 if start is None else await start(count)
 
-    async def _maintain_project(self) -> None:
-        """Attach extensions that came later."""
-        now = self.clock.monotonic()
-        if now < self._maintain_at:
-            return
-        self._maintain_at = now + self.MAINTAIN_EVERY_SECONDS
+    async def _attach_extensions(self) -> None:
+        """Attach what the project has switched on since its migrations ran; once a worker."""
+        self._has_attached = True
         try:
-            async with asyncio.timeout(self.MAINTAIN_SECONDS):
+            async with asyncio.timeout(self.ATTACH_SECONDS):
                 attached = await self.queue.attach_extensions()
         except (QueueError, TimeoutError) as error:
             # e.g. a schema of the release before: nothing that a job needs
-            logger.info(
-                "Maintenance of the project failed",
-                extra={"event": "project.unknown", "error": str(error)},
-            )
-            return
+            attached = {"problems": str(error)}
         if problems := attached.get("problems"):
             logger.warning(
                 "An extension could not be attached",

@@ -8,24 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError
-from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.deadlines import Deadlines, in_time
-from minutehand.worker.summary import TickSummary
+from minutehand.worker.deadlines import in_time
+
+if TYPE_CHECKING:
+    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Calls `run_maintenance` when a lease says so, and now and then while a tick is busy.
+    """Calls `run_maintenance` when a lease says so, and now and then while jobs run.
 
-    Args:
-        is_busy: Whether jobs run: only then calls are made unasked, so that a tick whose slots are
-            always full does not leave maintenance to no one.
-        on_done: Called after each call with whether it may have made jobs ready.
+    Unasked only while jobs run, so that a tick whose slots are always full does not leave
+    maintenance to no one.
     """
 
     #: Longest time between two calls of a busy tick.
@@ -39,22 +37,10 @@ class Maintenance:
     MESSAGES_PAUSE_SECONDS = 0.5
     BUSY_PAUSE_SECONDS = 0.1
 
-    def __init__(
-        self,
-        queue: WorkerQueue,
-        summary: TickSummary,
-        deadlines: Deadlines,
-        *,
-        clock: Clock,
-        is_busy: Callable[[], bool],
-        on_done: Callable[[bool], None],
-    ) -> None:
-        self._queue = queue
-        self._summary = summary
-        self._deadlines = deadlines
-        self._clock = clock
-        self._is_busy = is_busy
-        self._on_done = on_done
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._clock = tick.clock
+        self._summary = tick.summary
         self._requested = asyncio.Event()
         self._is_under_way = False
         self._parked = 0
@@ -74,32 +60,31 @@ class Maintenance:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.EVERY_SECONDS):
                     await self._requested.wait()
-            if not self._requested.is_set() and not self._is_busy():
+            if not self._requested.is_set() and not self._tick.running:
                 continue
-            if self._clock.monotonic() >= self._deadlines.stop_working:
+            if self._clock.monotonic() >= self._tick.deadlines.stop_working:
                 return
             was_asked = self._requested.is_set()
             self._requested.clear()  # what is asked for from here on, this call may not see
             self._is_under_way = True
             moved, pause = await self._call(was_asked)
             self._is_under_way = False
-            self._on_done(moved)
+            self._tick.look_for_work(moved)
             await asyncio.sleep(pause)
 
     async def _call(self, was_asked: bool) -> tuple[bool, float]:
         """Make one call: whether it may have made jobs ready, and how long to rest after it."""
         began = self._clock.monotonic()
-        names = {"worker_id": self._summary.worker_id}
         try:
             done = await in_time(
-                self._queue.maintain(budget_seconds=self.BUDGET_SECONDS),
-                min(began + self.PATIENCE_SECONDS, self._deadlines.stop_working),
+                self._tick.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
+                min(began + self.PATIENCE_SECONDS, self._tick.deadlines.stop_working),
                 self._clock,
             )
         except QueueError as error:
             logger.warning(
                 "Maintenance failed; leasing continues without it",
-                extra={"event": "maintenance.failed", "error": str(error), **names},
+                extra=self._tick.extra("maintenance.failed") | {"error": str(error)},
             )
             return True, self.FAILED_PAUSE_SECONDS  # it may have done its work all the same
         self._summary.reclaimed += done.done.get("reclaim", 0)
@@ -107,12 +92,8 @@ class Maintenance:
         if done.failed or done.parked > self._parked:
             logger.error(
                 "Items of maintenance failed and are parked, see queue_health",
-                extra={
-                    "event": "maintenance.parked",
-                    "failed": list(done.failed),
-                    "parked": done.parked,
-                    **names,
-                },
+                extra=self._tick.extra("maintenance.parked")
+                | {"failed": list(done.failed), "parked": done.parked},
             )
         if not done.busy:
             self._parked = done.parked

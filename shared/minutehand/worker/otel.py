@@ -22,13 +22,13 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from minutehand.version import VERSION
 from minutehand.worker.context import JobContext, StepCall, Suspended, TurnEnded
 from minutehand.worker.job import Job
-from minutehand.worker.metrics import (
+from minutehand.worker.middleware import Call
+from minutehand.worker.outcomes import Cancel, Fail, Retry, Returned, Snooze
+from minutehand.worker.summary import (
     QUEUE_WAIT_SECONDS,
     RUN_SECONDS,
     RUNNING_JOBS,
 )
-from minutehand.worker.middleware import Call
-from minutehand.worker.outcomes import Cancel, Fail, Retry, Returned, Snooze
 from minutehand.worker.trace import follow
 
 _PROPAGATOR = TraceContextTextMapPropagator()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.worker.registry import Publisher
+
+if TYPE_CHECKING:
+    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
@@ -22,25 +23,10 @@ PATIENCE_SECONDS = 10.0
 
 
 class Publishing:
-    """Calls every publisher, one round at a time.
+    """Calls every publisher, one round at a time."""
 
-    Args:
-        on_published: Called when a round made jobs.
-        extra: What each log line carries, by its event.
-    """
-
-    def __init__(
-        self,
-        publishers: Mapping[str, Publisher],
-        on_published: Callable[[], None],
-        *,
-        extra: Callable[[str], dict[str, Any]],
-        clock: Clock,
-    ) -> None:
-        self._publishers = publishers
-        self._on_published = on_published
-        self._extra = extra
-        self._clock = clock
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
         self._turn = asyncio.Lock()
         self._ran_at = float("-inf")
 
@@ -48,20 +34,18 @@ class Publishing:
         """Call them every second until cancelled."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            if self._clock.monotonic() - self._ran_at >= EVERY_SECONDS / 2:
+            if self._tick.clock.monotonic() - self._ran_at >= EVERY_SECONDS / 2:
                 await self.once()
 
     async def once(self) -> None:
         """Call each once, side by side; what one raises is logged, and does not reach the run."""
-        if not self._publishers:
+        if not self._tick.registry.publishers:
             return
         async with self._turn:
-            self._ran_at = self._clock.monotonic()
-            counts = await asyncio.gather(
-                *(self._call(name, publish) for name, publish in self._publishers.items())
-            )
-        if sum(counts):
-            self._on_published()
+            self._ran_at = self._tick.clock.monotonic()
+            calls = (self._call(*each) for each in self._tick.registry.publishers.items())
+            if sum(await asyncio.gather(*calls)):
+                self._tick.look_for_work()
 
     async def _call(self, name: str, publish: Publisher) -> int:
         try:
@@ -70,7 +54,7 @@ class Publishing:
         except Exception as error:  # an error of an app's outbox must not stop the run's jobs
             logger.warning(
                 "Publisher failed; it is called again",
-                extra=self._extra("publisher.failed")
+                extra=self._tick.extra("publisher.failed")
                 | {"publisher": name, "error": f"{type(error).__name__}: {error}"},
             )
             return 0

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 A = TypeVar("A")
 #: Longest call of a service, however lively its answer comes.
 CALL_SECONDS = 10.0
-#: Polls before a worker's slot is given back for longer work.
+#: Time of polling after which a worker's slot is given back for longer work.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MOST_POLL_SECONDS = 0.05, 0.5
 #: How long a service may take over a cancel, the answer to its submission included; the deadline is
@@ -33,10 +33,6 @@ class NoService(Exception):
     """Every service failed, or there is none; the text lists what they did."""
 
 
-class OutOfTime(Exception):
-    """The deadline passed while a service was at work."""
-
-
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
     """How far a service's work is."""
@@ -50,7 +46,7 @@ class Service(Protocol[R_co]):
 
     @property
     def name(self) -> str:
-        """What reports and notes call it."""
+        """What reports call it."""
 
     async def submit(self, *, left: float) -> str:
         """Have it begin, with so many seconds to do it; returns its id of the work."""
@@ -73,103 +69,89 @@ class StillRunning:
     task_id: str
 
 
-@dataclass(slots=True)
-class Remote(Generic[R]):
-    """One piece of work for one attempt of its job.
+async def have_done(
+    services: Sequence[Service[R]],
+    *,
+    left: float,
+    resume: StillRunning | None,
+    call_seconds: float,
+    failed: dict[str, str],
+) -> R | StillRunning:
+    """Have the work done by the first service that does it, within `left` seconds.
 
     Args:
-        services: Asked in this order until one delivers.
+        resume: Work that was left with a service, which is asked first.
         call_seconds: Longest single call.
+        failed: Gets what each service did that did not do its part.
+
+    Raises:
+        NoService: None of them did.
+        TimeoutError: `left` seconds were over before; the service was asked to stop.
     """
-
-    services: Sequence[Service[R]]
-    call_seconds: float = CALL_SECONDS
-    #: How each service that was asked did its part: None when well, else what it did instead.
-    reports: dict[str, str | None] = field(default_factory=dict)
-
-    async def run(self, *, left: float, resume: StillRunning | None = None) -> R | StillRunning:
-        """Have the work done by the first service that does it, within `left` seconds.
-
-        Raises:
-            NoService: None of them did.
-            OutOfTime: `left` seconds were over before; the service was asked to stop.
-        """
-        try:
-            async with asyncio.timeout(left):
-                return await self._run(left, resume)
-        except TimeoutError as error:
-            raise OutOfTime(f"no answer within {left:.0f} s") from error
-
-    async def _run(self, left: float, resume: StillRunning | None) -> R | StillRunning:
-        ends = asyncio.get_running_loop().time() + left
-        failures: list[str] = []
-        for service in self.services:
-            if resume is None or service.name != resume.service:
-                continue
+    ends = asyncio.get_running_loop().time() + left
+    turns: list[tuple[Service[R], str | None]] = [(each, None) for each in services]
+    if resume is not None:
+        turns[:0] = [(each, resume.task_id) for each in services if each.name == resume.service]
+    reasons: list[str] = []
+    async with asyncio.timeout(left):
+        for service, known in turns:
+            task_id = known
             try:
-                return await self._follow(service, resume.task_id)
+                if task_id is None:
+                    now = asyncio.get_running_loop().time()
+                    task_id = await _submit(service, ends - now, call_seconds)
+                return await _follow(service, task_id, call_seconds)
             except RemoteFailed as error:
-                failures.append(self._failed(service, error))
-        for service in self.services:
-            remaining = ends - asyncio.get_running_loop().time()
-            try:
-                task_id = await self._submit(service, remaining)
-                return await self._follow(service, task_id)
-            except RemoteFailed as error:
-                failures.append(self._failed(service, error))
-        raise NoService("; ".join(failures))
+                failed[service.name] = str(error)
+                reasons.append(str(error))
+            except asyncio.CancelledError:
+                # out of time, or the job was released: another attempt submits again
+                if task_id is not None:
+                    await _cancel(service, task_id)
+                raise
+    raise NoService("; ".join(reasons))
 
-    async def _submit(self, service: Service[R], left: float) -> str:
-        """Submit; when stopped meanwhile, cancel what the service still accepts."""
-        accepted = asyncio.ensure_future(service.submit(left=left))
-        try:
-            return await self._call(service, asyncio.shield(accepted))
-        except asyncio.CancelledError:
-            with suppress(RemoteFailed, TimeoutError):
-                async with asyncio.timeout(CANCEL_SECONDS):
-                    await service.cancel(await accepted)
-            raise
-        finally:
-            accepted.cancel()
 
-    async def _follow(self, service: Service[R], task_id: str) -> R | StillRunning:
-        """Poll work to its end, or as long as a worker should hold the job."""
-        try:
-            held, pause = 0.0, FIRST_POLL_SECONDS
-            while True:
-                task = await self._call(service, service.poll(task_id))
-                if task.state == "completed":
-                    result = await self._call(service, service.result(task_id))
-                    self.reports[service.name] = None
-                    return result
-                if task.state in {"failed", "cancelled"}:
-                    reason = f": {task.problem[:200]}" if task.problem else ""
-                    raise RemoteFailed(f"{service.name} {task.state} the task{reason}")
-                if held >= HOLD_SECONDS:
-                    return StillRunning(service.name, task_id)
-                await asyncio.sleep(pause)
-                held, pause = held + pause, min(MOST_POLL_SECONDS, pause * 2)
-        except asyncio.CancelledError:
-            # out of time, or the job was released: another attempt submits again
-            with suppress(RemoteFailed, TimeoutError):
-                async with asyncio.timeout(CANCEL_SECONDS):
-                    await service.cancel(task_id)
-            raise
+async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
+    """Submit; when stopped meanwhile, cancel what the service still accepts."""
+    accepted = asyncio.ensure_future(service.submit(left=left))
+    try:
+        return await _call(service, asyncio.shield(accepted), call_seconds)
+    except asyncio.CancelledError:
+        with suppress(RemoteFailed, TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await service.cancel(await accepted)
+        raise
+    finally:
+        accepted.cancel()
 
-    async def _call(self, service: Service[R], call: Awaitable[A]) -> A:
-        slow = RemoteFailed(f"{service.name} took longer than {self.call_seconds:g} s to answer")
-        began = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(self.call_seconds):
-                return await call
-        except TimeoutError as error:
-            raise slow from error
-        except asyncio.CancelledError:
-            # stopped while it hung: the next attempt must not ask it first again
-            if asyncio.get_running_loop().time() - began >= self.call_seconds / 4:
-                self._failed(service, slow)
-            raise
 
-    def _failed(self, service: Service[R], error: RemoteFailed) -> str:
-        self.reports[service.name] = str(error)
-        return str(error)
+async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R | StillRunning:
+    """Poll work to its end, or as long as a worker should hold the job."""
+    held, pause = 0.0, FIRST_POLL_SECONDS
+    while True:
+        task = await _call(service, service.poll(task_id), call_seconds)
+        if task.state == "completed":
+            return await _call(service, service.result(task_id), call_seconds)
+        if task.state != "running":
+            reason = f": {task.problem[:200]}" if task.problem else ""
+            raise RemoteFailed(f"{service.name} {task.state} the task{reason}")
+        if held >= HOLD_SECONDS:
+            return StillRunning(service.name, task_id)
+        await asyncio.sleep(pause)
+        held, pause = held + pause, min(MOST_POLL_SECONDS, pause * 2)
+
+
+async def _cancel(service: Service[R], task_id: str) -> None:
+    with suppress(RemoteFailed, TimeoutError):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await service.cancel(task_id)
+
+
+async def _call(service: Service[R], call: Awaitable[A], call_seconds: float) -> A:
+    try:
+        async with asyncio.timeout(call_seconds):
+            return await call
+    except TimeoutError as error:
+        text = f"{service.name} took longer than {call_seconds:g} s to answer"
+        raise RemoteFailed(text) from error

@@ -9,48 +9,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import ReportItem
-from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt, LeaseKey
-from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Taken
+
+if TYPE_CHECKING:
+    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Sends at most one report per `interval`, and one at least every third of a lease.
+    """Sends at most one report an interval, and one at least every third of a lease.
 
-    Args:
-        running: The tick's running attempts; read, never written.
-        settling: Those that have ended and are being settled: their leases are renewed until the
-            settle was answered, else one that hangs would let another worker run the job again.
-        interval: Least seconds between two reports, unless a processor waits for its step.
+    The leases of attempts that are being settled are renewed until the settle was answered, else
+    one that hangs would let another worker run the job again.
     """
 
     #: Most jobs in one report.
     BATCH = 200
 
-    def __init__(
-        self,
-        queue: WorkerQueue,
-        running: Mapping[LeaseKey, Attempt],
-        settling: Mapping[LeaseKey, Attempt],
-        *,
-        summary: TickSummary,
-        clock: Clock,
-        interval: float = 0.25,
-    ) -> None:
-        self._queue = queue
-        self._running = running
-        self._settling = settling
-        self._summary = summary
-        self._clock = clock
-        self._interval = interval
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._clock = tick.clock
+        self._interval = tick.options.report_seconds
         self._wake = asyncio.Event()
         self._sent_at = float("-inf")
         self._idle = asyncio.Event()
@@ -88,7 +74,7 @@ class Reporter:
 
     def _known(self) -> list[Attempt]:
         """Attempts whose leases are this worker's, also those that have ended."""
-        known = (*self._running.values(), *self._settling.values())
+        known = (*self._tick.running.values(), *self._tick.settling.values())
         return [attempt for attempt in known if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
@@ -146,7 +132,7 @@ class Reporter:
                     attempt.updates.restore(updates)
                 attempt.reporting = False
             self._idle.set()
-        self._summary.reports += 1
+        self._tick.summary.reports += 1
         if not has_arrived:
             await asyncio.sleep(self._interval)
             return
@@ -154,8 +140,8 @@ class Reporter:
             self._obey(attempt, told.get(attempt.key), sent_at)
 
     async def _report(self, items: Sequence[ReportItem]) -> dict[LeaseKey, str]:
-        results = await self._queue.report(
-            items, worker_id=self._summary.worker_id, tick_id=self._summary.tick_id
+        results = await self._tick.queue.report(
+            items, worker_id=self._tick.names["worker_id"], tick_id=self._tick.tick_id
         )
         return {(result.job_id, result.fence): result.outcome for result in results}
 
@@ -203,7 +189,7 @@ class Reporter:
 
     def _give_up_expired(self, now: float) -> None:
         """Stop what we could not renew for a whole lease: another worker may have it by now."""
-        for attempt in list(self._running.values()):
+        for attempt in list(self._tick.running.values()):
             # one chance to renew first: after a SIGSTOP the lease may still be ours
             is_over = now > attempt.lease_until and self._sent_at > attempt.lease_until
             if is_over and attempt.ending is None and attempt.stop_reason != "lost":

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import (
@@ -22,20 +21,16 @@ from minutehand.queue.models import (
     SettleResponse,
     SettleResult,
 )
-from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt, LeaseKey
-from minutehand.worker.deadlines import Deadlines
-from minutehand.worker.summary import TickSummary
+
+if TYPE_CHECKING:
+    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 
 class Settler:
-    """Settles for one tick and counts into its summary.
-
-    Args:
-        is_stopping: Whether the host is going down, so that retries end.
-    """
+    """Settles for one tick and counts into its summary."""
 
     #: Most items in one call, and about the most bytes.
     BATCH = 500
@@ -43,20 +38,9 @@ class Settler:
     #: Pause before a settle is repeated.
     PAUSE_SECONDS = 0.3
 
-    def __init__(
-        self,
-        queue: WorkerQueue,
-        summary: TickSummary,
-        deadlines: Deadlines,
-        *,
-        clock: Clock,
-        is_stopping: Callable[[], bool],
-    ) -> None:
-        self._queue = queue
-        self._summary = summary
-        self._deadlines = deadlines
-        self._clock = clock
-        self._is_stopping = is_stopping
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._summary = tick.summary
 
     async def settle(
         self,
@@ -104,14 +88,14 @@ class Settler:
             self._summary.error = str(error)
             logger.error(
                 "Settle did not get through; the jobs run again when their leases expire",
-                extra=self._extra("settle.lost")
+                extra=self._tick.extra("settle.lost")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             return None
         except QueueError as error:
             logger.error(
                 "Settle was refused",
-                extra=self._extra("settle.refused")
+                extra=self._tick.extra("settle.refused")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             if len(items) > 1:
@@ -129,16 +113,12 @@ class Settler:
     ) -> SettleResponse:
         """Settle, and continue trying while the queue is unavailable and there is time."""
         while True:
-            left = self._deadlines.end - self._clock.monotonic()
+            left = self._tick.seconds_left()
             try:
                 # a call that hangs must leave time for another
                 async with asyncio.timeout(None if math.isinf(left) else max(0.3, left / 2)):
-                    return await self._queue.settle(
-                        items,
-                        worker_id=self._summary.worker_id,
-                        tick_id=self._summary.tick_id,
-                        lease=lease,
-                        attempts=1,
+                    return await self._tick.queue.settle(
+                        items, **self._tick.names, lease=lease, attempts=1
                     )
             except TimeoutError as error:
                 problem: QueueError = QueueUnavailable(
@@ -148,12 +128,12 @@ class Settler:
             except (QueueUnavailable, TokenRefused) as error:
                 # a key being rotated is an outage to us: the next try mints a new one
                 problem = error
-            left = self._deadlines.end - self._clock.monotonic()
-            if left <= self.PAUSE_SECONDS or self._is_stopping():
+            left = self._tick.seconds_left()
+            if left <= self.PAUSE_SECONDS or self._tick.stopping.is_set():
                 raise problem
             logger.warning(
                 "Settle is repeated",
-                extra=self._extra("settle.repeated") | {"error": str(problem)},
+                extra=self._tick.extra("settle.repeated") | {"error": str(problem)},
             )
             await asyncio.sleep(self.PAUSE_SECONDS)
 
@@ -194,7 +174,7 @@ class Settler:
         if not logger.isEnabledFor(level):
             return
         job = attempt.lease.job
-        extra = self._extra("attempt.settled") | {
+        extra = self._tick.extra("attempt.settled") | {
             **attempt.names,
             "queue": job.queue,
             "workspace_id": job.workspace_id,
@@ -210,13 +190,6 @@ class Settler:
             extra |= {"error_type": item.error.type, "error": item.error.message}
         raised = getattr(attempt.ending, "error", None) if level > logging.INFO else None
         logger.log(level, text, attempt.job_id, extra=extra, exc_info=raised)
-
-    def _extra(self, event: str) -> dict[str, Any]:
-        return {
-            "event": event,
-            "worker_id": self._summary.worker_id,
-            "tick_id": self._summary.tick_id,
-        }
 
 
 #: The class of an ending that the database refused.

@@ -65,21 +65,28 @@ class Tick:
         wakeups: asyncio.Event | None = None,
         is_last: bool = False,
     ) -> None:
-        self._worker = worker
-        self._registry = worker.registry
-        self._clock = worker.clock
-        self._options = options or worker.options
-        self._fan_out = fan_out
-        self._wakeups = wakeups
-        self._is_last = is_last
+        self.queue = worker.queue
+        self.clock = worker.clock
+        self.options = options or worker.options
+        self.stopping = worker.stopping
+        self.wakeups = wakeups
         self.tick_id = str(uuid.uuid4())
+        self.names = {"worker_id": worker.worker_id, "tick_id": self.tick_id}
         self.summary = TickSummary(worker_id=worker.worker_id, tick_id=self.tick_id)
         #: The first hundred queue waits and run times, for metrics.
         self.wait_ms: list[float] = []
         self.run_ms: list[float] = []
+        #: Attempts at work, and those that have ended and are being settled.
+        self.running: dict[LeaseKey, Attempt] = {}
+        self.settling: dict[LeaseKey, Attempt] = {}
+        self.deadlines = Deadlines.until(self.clock.monotonic(), budget_seconds)
+        known = worker.registry.names
+        self.job_types = tuple(name for name in known if job_types is None or name in job_types)
+        self._worker = worker
+        self.registry = worker.registry
+        self._fan_out = fan_out
+        self._is_last = is_last
         self._runs = 0
-        self._running: dict[LeaseKey, Attempt] = {}
-        self._settling: dict[LeaseKey, Attempt] = {}
         self._ended: list[Attempt] = []
         #: Leases that never began, as they are settled.
         self._unstarted: list[SettleItem] = []
@@ -87,46 +94,11 @@ class Tick:
         self._pulse = asyncio.Event()
         self._woken = False
         self._looked_back = False
-        self._deadlines = Deadlines.until(self._clock.monotonic(), budget_seconds)
-        known = self._registry.names
-        self._job_types = (
-            known if job_types is None else tuple(name for name in known if name in set(job_types))
-        )
-        self._reporter = Reporter(
-            worker.queue,
-            self._running,
-            self._settling,
-            summary=self.summary,
-            clock=self._clock,
-            interval=self._options.report_seconds,
-        )
-        self._settler = Settler(
-            worker.queue,
-            self.summary,
-            self._deadlines,
-            clock=self._clock,
-            is_stopping=self._is_stopping,
-        )
-        self._leases = LeaseRequests(
-            worker.queue,
-            self.summary,
-            self._deadlines,
-            options=self._options,
-            clock=self._clock,
-            job_types=self._job_types,
-            is_woken=wakeups is not None,
-        )
-        self._maintenance = Maintenance(
-            worker.queue,
-            self.summary,
-            self._deadlines,
-            clock=self._clock,
-            is_busy=lambda: bool(self._running),
-            on_done=self._look_for_work,
-        )
-        self._publishing = Publishing(
-            self._registry.publishers, self._look_for_work, extra=self._extra, clock=self._clock
-        )
+        self._leases = LeaseRequests(self)
+        self._reporter = Reporter(self)
+        self._settler = Settler(self)
+        self._maintenance = Maintenance(self)
+        self._publishing = Publishing(self)
 
     async def run(self) -> TickSummary:
         """Do the tick's work and return what it did.
@@ -134,18 +106,18 @@ class Tick:
         Raises:
             QueueUnavailable: The database did not answer the very first call; nothing began.
         """
-        level = logging.DEBUG if self._options.quiet else logging.INFO
-        logger.log(level, "Starting job execution", extra=self._extra("tick.started"))
+        level = logging.DEBUG if self.options.quiet else logging.INFO
+        logger.log(level, "Starting job execution", extra=self.extra("tick.started"))
         async with self._work_beside():
             await self._publishing.once()
             await self._lease_first(level)
             await self._start_extra_workers()
             while not self._is_over():
                 await self._until_something_happens()
-                now = self._clock.monotonic()
-                if now >= self._deadlines.stop_leasing:
+                now = self.clock.monotonic()
+                if now >= self.deadlines.stop_leasing:
                     await self._look_back()
-                if now >= self._deadlines.stop_working or self._is_stopping():
+                if now >= self.deadlines.stop_working or self.stopping.is_set():
                     self._stop_all()
                 if self._ended or self._unstarted:
                     # one turn of the loop, so that what ends together is settled together
@@ -158,21 +130,29 @@ class Tick:
             logging.INFO if self.summary.is_worth_reporting else level,
             "Execution completed in %d ms",
             round(self.summary.duration_ms),
-            extra=self._extra("tick.completed") | {"summary": self.summary.as_dict()},
+            extra=self.extra("tick.completed") | {"summary": self.summary.as_dict()},
         )
         return self.summary
+
+    def announce(self) -> None:
+        """An attempt has something to report, or began."""
+        self._reporter.announce()
+
+    def seconds_left(self) -> float:
+        """Time until its last settle must be through."""
+        return self.deadlines.end - self.clock.monotonic()
 
     # When -------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if self._clock.monotonic() >= self._deadlines.end:
+        if self.clock.monotonic() >= self.deadlines.end:
             self._give_up_the_rest()
             return True
-        return not (self._ended or self._unstarted or self._running or self._is_worth_staying())
+        return not (self._ended or self._unstarted or self.running or self._is_worth_staying())
 
     def _is_worth_staying(self) -> bool:
         """Whether to wait for work that falls due soon, or that was just announced."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if not self._may_lease(now):
             return False
         if self._woken or self._maintenance.is_wanted:
@@ -180,24 +160,24 @@ class Tick:
         if self._leases.is_due_now or self._leases.owes_a_look:
             return True
         due_at = self._leases.next_due_at
-        if due_at is None or due_at >= self._deadlines.stop_leasing:
+        if due_at is None or due_at >= self.deadlines.stop_leasing:
             return False
-        return due_at <= now + self._options.linger_seconds
+        return due_at <= now + self.options.linger_seconds
 
     async def _until_something_happens(self) -> None:
         if self._ended or self._unstarted:
             return
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         # once everything was cancelled, check now and then until it has stopped
-        was_stopped = now >= self._deadlines.stop_working or self._is_stopping()
+        was_stopped = now >= self.deadlines.stop_working or self.stopping.is_set()
         until = [
-            min(self._deadlines.end, now + 0.25) if was_stopped else self._deadlines.stop_working
+            min(self.deadlines.end, now + 0.25) if was_stopped else self.deadlines.stop_working
         ]
         if not self._looked_back:
-            until.append(max(now, self._deadlines.stop_leasing))
+            until.append(max(now, self.deadlines.stop_leasing))
         if self._may_lease(now):
             if self._polls:
-                until.append(self._leases.polled_at + self._options.poll_seconds)
+                until.append(self._leases.polled_at + self.options.poll_seconds)
             if self._leases.next_due_at is not None:
                 until.append(self._leases.next_due_at)
         timeout = min(until) - now
@@ -212,14 +192,14 @@ class Tick:
     @property
     def _polls(self) -> bool:
         """Whether it looks for new work now and then, beside what runs or in place of others."""
-        return bool(self._running) or self._is_last
+        return bool(self.running) or self._is_last
 
     def _may_lease(self, now: float) -> bool:
         return (
-            now < self._deadlines.stop_leasing
+            now < self.deadlines.stop_leasing
             and self._free_slots() > 0
-            and not self._is_stopping()
-            and bool(self._job_types)
+            and not self.stopping.is_set()
+            and bool(self.job_types)
         )
 
     def _should_lease(self, now: float) -> bool:
@@ -227,13 +207,10 @@ class Tick:
             return False
         if self._woken or self._leases.next_due_by(now):
             return True
-        return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
+        return self._polls and now >= self._leases.polled_at + self.options.poll_seconds
 
     def _free_slots(self) -> int:
-        return self._options.concurrency - len(self._running)
-
-    def _is_stopping(self) -> bool:
-        return self._worker.stopping.is_set()
+        return self.options.concurrency - len(self.running)
 
     # Lease ------------------------------------------------------------------------------------
 
@@ -244,19 +221,19 @@ class Tick:
         return self._leases.request(free_slots=free_slots, staying=staying, count_due=count_due)
 
     async def _lease_first(self, level: int) -> None:
-        sent_at = self._clock.monotonic()
+        sent_at = self.clock.monotonic()
         free = self._free_slots() if self._may_lease(sent_at) else 0
         request = self._request(free, staying=False)
         self._take(await self._leases.ask(request), sent_at, level=level)
 
     async def _lease_more(self) -> None:
-        sent_at = self._clock.monotonic()
-        request = self._request(self._free_slots(), staying=bool(self._running))
+        sent_at = self.clock.monotonic()
+        request = self._request(self._free_slots(), staying=bool(self.running))
         try:
             response = await self._leases.ask(request)
         except QueueUnavailable as error:
             self._warn("Lease did not get through; it is repeated", "lease.unavailable", error)
-            self._leases.put_off(self._options.poll_seconds)
+            self._leases.put_off(self.options.poll_seconds)
         except QueueError as error:
             # what runs continues and is settled; only nothing new begins for a while
             self._warn("Lease was refused", "lease.refused", error)
@@ -266,7 +243,7 @@ class Tick:
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         """Start a processor for each lease."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         self._leases.note_answer(response)
         if response.maintenance:
             self._maintenance.request()
@@ -275,51 +252,40 @@ class Tick:
             logging.INFO if found else level,
             "Found %d pending job(s)",
             found,
-            extra=self._extra("tick.leased") | {"due": response.due},
+            extra=self.extra("tick.leased") | {"due": response.due},
         )
         for broken in response.unreadable:
             self._refuse(broken)
         for lease in response.leases:
-            if (lease.job.id, lease.fence) in self._running:
+            if (lease.job.id, lease.fence) in self.running:
                 continue  # a repeated answer
-            for attempt in self._running.values():
+            for attempt in self.running.values():
                 if attempt.job_id == lease.job.id:
                     attempt.stop("lost")  # its lease was taken back before this one was given
             self.summary.leased += 1
-            if now >= self._deadlines.stop_working:
+            if now >= self.deadlines.stop_working:
                 self._unstarted.append(
                     SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released")
                 )
             else:
-                self._start(lease, sent_at, now)
+                self._start(lease, sent_at)
         if found:
-            self._reporter.announce()
+            self.announce()
 
-    def _start(self, lease: Lease, sent_at: float, now: float) -> None:
-        attempt = Attempt(
-            lease,
-            self._registry.find(lease.job.job_type),
-            clock=self._clock,
-            sent_at=sent_at,
-            work_until=self._deadlines.stop_working,
-            had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
-            queue=self._worker.queue,
-            on_news=self._reporter.announce,
-            on_end=self._attempt_ended,
-            grace_seconds=self._deadlines.grace(self._options.grace_seconds),
-        )
+    def _start(self, lease: Lease, sent_at: float) -> None:
+        attempt = Attempt(self, lease, sent_at=sent_at)
         if len(self.wait_ms) < 100:
             self.wait_ms.append(round(lease.queued_seconds * 1000, 1))
-        self._running[attempt.key] = attempt
+        self.running[attempt.key] = attempt
         logger.info(
             "Processing job %s (type: %s)",
             attempt.job_id,
             attempt.job_type,
-            extra=self._extra("attempt.started")
+            extra=self.extra("attempt.started")
             | attempt.names
             | {"attempt": lease.job.attempts, "queue": lease.job.queue},
         )
-        if self._options.ends_blocked:
+        if self.options.ends_blocked:
             self._set_alarm()  # it may block the loop at once
         attempt.start()
 
@@ -329,7 +295,7 @@ class Tick:
             "Job %s cannot be read: %s",
             lease.job_id,
             lease.problem,
-            extra=self._extra("lease.unreadable") | {"job_id": lease.job_id},
+            extra=self.extra("lease.unreadable") | {"job_id": lease.job_id},
         )
         self.summary.leased += 1
         error = ErrorInfo(type="LeaseUnreadable", message=lease.problem)
@@ -339,21 +305,20 @@ class Tick:
 
     # Settle -----------------------------------------------------------------------------------
 
-    def _attempt_ended(self, attempt: Attempt) -> None:
+    def attempt_ended(self, attempt: Attempt) -> None:
+        """Settle it soon."""
         self._ended.append(attempt)
         self._pulse.set()
 
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""
-        await self._reporter.wait_for(
-            self._ended, seconds=min(2.0, (self._deadlines.end - self._clock.monotonic()) / 3)
-        )
+        await self._reporter.wait_for(self._ended, seconds=min(2.0, self.seconds_left() / 3))
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
         for attempt in ended:
             # still renewed, like those that are being settled
-            self._settling[attempt.key] = attempt
-            del self._running[attempt.key]
+            self.settling[attempt.key] = attempt
+            del self.running[attempt.key]
         try:
             for attempt in ended:
                 # filtering what a processor says takes time, which is not the other jobs'
@@ -370,15 +335,15 @@ class Tick:
                 items.append(item)
                 if len(self.run_ms) < 100:
                     self.run_ms.append(item.duration_ms or 0.0)
-            sent_at = self._clock.monotonic()
+            sent_at = self.clock.monotonic()
             lease = None
             if self._may_lease(sent_at):
-                lease = self._request(self._free_slots(), staying=bool(self._running))
+                lease = self._request(self._free_slots(), staying=bool(self.running))
             answer = None
             if items:
-                answer = await self._settler.settle(items, dict(self._settling), lease)
+                answer = await self._settler.settle(items, dict(self.settling), lease)
         finally:
-            self._settling.clear()
+            self.settling.clear()
         if answer is not None:
             self._take(answer, sent_at)
             await self._start_extra_workers()
@@ -388,22 +353,22 @@ class Tick:
     # Deadline ---------------------------------------------------------------------------------
 
     def _stop_all(self) -> None:
-        for attempt in list(self._running.values()):
+        for attempt in list(self.running.values()):
             if attempt.stop_reason is not None:
                 continue
-            if self._is_stopping():
-                attempt.stop("shutdown", grace_seconds=min(self._options.grace_seconds, 2.0))
+            if self.stopping.is_set():
+                attempt.stop("shutdown", grace_seconds=min(self.options.grace_seconds, 2.0))
             else:
                 attempt.stop("deadline")
 
     def _give_up_the_rest(self) -> None:
         """The time is over: what has not ended or could not be settled runs again elsewhere."""
-        if left := [attempt.job_id for attempt in self._running.values()]:
+        if left := [attempt.job_id for attempt in self.running.values()]:
             self.summary.lost += len(left)
             self.summary.error = f"the tick's time ran out with {len(left)} job(s) unsettled"
             logger.error(
                 "Time ran out before every job was settled",
-                extra=self._extra("tick.overtime") | {"job_ids": left[:20]},
+                extra=self.extra("tick.overtime") | {"job_ids": left[:20]},
             )
 
     async def _look_back(self) -> None:
@@ -415,7 +380,7 @@ class Tick:
         if not can_start or not self._leases.due or self._leases.unanswered is not None:
             return
         request = self._request(0, staying=False, count_due=True)
-        until = self._clock.monotonic() + SIDE_CALL_SECONDS
+        until = self.clock.monotonic() + SIDE_CALL_SECONDS
         try:
             response = await self._leases.ask(request, until=until)
         except QueueError as error:
@@ -432,23 +397,23 @@ class Tick:
             return
         wanted = policy.extra_workers(
             due=due,
-            slots=self._options.concurrency,
-            seconds_left=self._deadlines.stop_leasing - self._clock.monotonic(),
+            slots=self.options.concurrency,
+            seconds_left=self.deadlines.stop_leasing - self.clock.monotonic(),
             mean_seconds=self.summary.busy_ms / self._runs / 1000 if self._runs else None,
         )
         wanted = min(policy.most, max(at_least, wanted))
         if wanted < 1:
             return
-        until = self._clock.monotonic() + SIDE_CALL_SECONDS
+        until = self.clock.monotonic() + SIDE_CALL_SECONDS
         accepted = 0
         try:
-            accepted = await in_time(self._worker.start_extra_workers(wanted), until, self._clock)
+            accepted = await in_time(self._worker.start_extra_workers(wanted), until, self.clock)
         except QueueUnavailable as error:
             self._warn("Extra workers could not be started in time", "fanout.late", error)
         self.summary.extra_workers += accepted
         logger.info(
             "Started extra workers",
-            extra=self._extra("tick.fanned_out")
+            extra=self.extra("tick.fanned_out")
             | {"wanted": wanted, "accepted": accepted, "due": due},
         )
 
@@ -459,17 +424,17 @@ class Tick:
         """Report, maintain, publish, listen, and watch the deadline; nothing of it is left."""
         loop = asyncio.get_running_loop()
         beside = [self._reporter.run(), self._maintenance.run(), self._await_stop()]
-        if self._wakeups is not None:
-            beside.append(self._listen(self._wakeups))
-        if self._registry.publishers:
+        if self.wakeups is not None:
+            beside.append(self._listen(self.wakeups))
+        if self.registry.publishers:
             beside.append(self._publishing.run())
-        if self._options.ends_blocked:
+        if self.options.ends_blocked:
             beside.append(self._keep_alarm())
         tasks = [loop.create_task(each) for each in beside]
         # by a timer of its own: the deadline must work while a call hangs
         deadline = None
-        if not math.isinf(self._deadlines.stop_working):
-            left = self._deadlines.stop_working - self._clock.monotonic()
+        if not math.isinf(self.deadlines.stop_working):
+            left = self.deadlines.stop_working - self.clock.monotonic()
             deadline = loop.call_later(max(0.0, left), self._deadline_reached)
         try:
             yield
@@ -477,7 +442,7 @@ class Tick:
             if deadline is not None:
                 deadline.cancel()
             await end_tasks(tasks)
-            for attempt in list(self._running.values()):
+            for attempt in list(self.running.values()):
                 attempt.stop("lost")
 
     async def _keep_alarm(self) -> None:
@@ -494,11 +459,11 @@ class Tick:
         The stack of the processor that blocks it is then in the log. Done by a thread of C's: it
         works while a processor holds Python's lock.
         """
-        held = [attempt.lease_until for attempt in self._running.values()]
+        held = [attempt.lease_until for attempt in self.running.values()]
         if not held:
             faulthandler.cancel_dump_traceback_later()
         else:
-            left = min(held) - self._clock.monotonic()
+            left = min(held) - self.clock.monotonic()
             faulthandler.dump_traceback_later(max(2 * self.ALARM_SECONDS, left), exit=True)
 
     def _deadline_reached(self) -> None:
@@ -514,37 +479,38 @@ class Tick:
             except asyncio.CancelledError:
                 wakeups.set()  # this run has ended: the next one looks
                 raise
-            self._look_for_work()
+            self.look_for_work()
 
-    def _look_for_work(self, is_there: bool = True) -> None:
+    def look_for_work(self, is_there: bool = True) -> None:
         """There may be some: lease, or decide again whether to stay."""
         self._woken = self._woken or is_there
         self._pulse.set()
 
     async def _await_stop(self) -> None:
-        await self._worker.stopping.wait()
+        await self.stopping.wait()
         self._pulse.set()
 
     async def _report_end(self) -> None:
         """Leave the summary behind, unless the tick found nothing: idle is one query."""
-        now = self._clock.monotonic()
-        self.summary.duration_ms = round((now - self._deadlines.start) * 1000, 1)
+        now = self.clock.monotonic()
+        self.summary.duration_ms = round((now - self.deadlines.start) * 1000, 1)
         self.summary.due_left = self._leases.due
         if not self.summary.is_worth_reporting:
             return
         # under the id that was last seen with free slots: enqueues count on it for two seconds more
-        call = self._worker.queue.tick_finished(
+        call = self.queue.tick_finished(
             tick_id=self._leases.lease_id,
             worker_id=self._worker.worker_id,
             summary=self.summary.as_dict(),
         )
         try:
-            await in_time(call, min(now + SIDE_CALL_SECONDS, self._deadlines.end), self._clock)
+            await in_time(call, min(now + SIDE_CALL_SECONDS, self.deadlines.end), self.clock)
         except QueueError as error:
             self._warn("Tick's summary was not stored", "tick.goodbye_failed", error)
 
     def _warn(self, message: str, event: str, error: QueueError) -> None:
-        logger.warning(message, extra=self._extra(event) | {"error": str(error)})
+        logger.warning(message, extra=self.extra(event) | {"error": str(error)})
 
-    def _extra(self, event: str) -> dict[str, Any]:
-        return {"event": event, "worker_id": self._worker.worker_id, "tick_id": self.tick_id}
+    def extra(self, event: str) -> dict[str, Any]:
+        """What each of its log lines carries."""
+        return {"event": event, **self.names}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from typing import Any, Self
 from uuid import uuid4
 
@@ -117,17 +116,6 @@ class HandWorker:
         """Lease one job."""
         return self.lease()[0]
 
-    def lease_rest(self) -> list[dict[str, Any]]:
-        """Lease what is due, and what becomes due within a second, when maintenance looks."""
-        leases: list[dict[str, Any]] = []
-        until = time.monotonic() + 1.2
-        while True:
-            is_last = time.monotonic() >= until
-            leases += self._ask(100, 900)
-            if is_last:
-                return leases
-            time.sleep(0.1)
-
     def _ask(self, limit: int, lease_seconds: int) -> list[dict[str, Any]]:
         self._calls += 1
         request = {
@@ -160,16 +148,6 @@ class HandWorker:
         answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
         applied: str = answer["results"][0]["outcome"]
         return applied
-
-    def store(self, lease: dict[str, Any], name: str, content: bytes, media_type: str) -> None:
-        """Store a file of a leased job."""
-        held = {"job_id": lease["job"]["id"], "fence": lease["fence"], "keep_seconds": 3600}
-        file = {"name": name, "media_type": media_type, "content": b64encode(content).decode()}
-        self._call("store_artefact", {"p_request": held | file})
-
-    def database(self) -> psycopg.Connection[Any]:
-        """Open a superuser's connection, for what a test plants."""
-        return self._stack.connect()
 
     def run(self, outcome: str = "completed", **more: Any) -> str:
         """Lease the next job and end it at once; returns its id."""

@@ -3,9 +3,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs.js";
 import { checkPause, DEFAULTS } from "../../../infra/console/lib/jobs/follower.js";
-import { eventsOf, MESSAGE_VERSION, needsRow } from "../../../infra/console/lib/jobs/sequence.js";
+import {
+  applyEvent,
+  ENDED,
+  eventsOf,
+  MESSAGE_VERSION,
+  normalizeEvent,
+  Sequence,
+} from "../../../infra/console/lib/jobs/sequence.js";
 import { randomness } from "./world.mjs";
 
 /** Passed by minutehand.client.sequence as well: tests/unit/client/test_sequence.py. */
@@ -117,14 +123,6 @@ for (const { name, frame, seq } of cases.frames) {
 for (const { name, message, events: carried } of cases.messages) {
   test(`message: ${name}`, () => assert.deepEqual(eventsOf(message), carried));
 }
-
-test("the row is read after an event that says less than it, and after no other", () => {
-  const less = "completed failed cancelled retried snoozed released reclaimed redriven";
-  for (const type of [...less.split(" "), "replaced", "edited"])
-    assert.equal(needsRow(`job.${type}`), true, type);
-  for (const type of ["created", "leased", "progress", "log", "waiting", "resumed"])
-    assert.equal(needsRow(`job.${type}`), false, type);
-});
 
 test("a row of job_events becomes the shape of a frame", () => {
   const row = {

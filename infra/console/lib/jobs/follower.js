@@ -1,15 +1,7 @@
 // Follows one subject: joins its topic, then reads what it may have missed, and says how fresh it
 // is. What is read and what a message means is left to subclasses.
 
-import { isOffline, onWake } from "./wakes.js";
-
-/** @import { Freshness } from "./types.js" */
-
-/**
- * How current a watch is; see `Follower.freshness`.
- *
- * @type {readonly Freshness[]}
- */
+/** How current a watch is; see `Follower.freshness`. */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 export const DEFAULTS = {
@@ -22,10 +14,6 @@ export const DEFAULTS = {
   reorder: 100, // ms that a missing event may still arrive by itself
   joinTimeout: 5000, // ms after which a first join counts as failed
 };
-/**
- * @typedef {Partial<typeof DEFAULTS>} Timing How patient a watch is, in ms; `pollingInterval` is
- *   the one to change.
- */
 const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
@@ -48,13 +36,11 @@ export class Follower {
   #distrusted = false;
   #distrusts = 0;
   #synced = false;
-  /** @type {Promise<void> | null} */
   #reading = null;
   #again = false;
   #reads = 0;
   #failures = 0;
   #unreachable = false;
-  /** @type {any} */
   #error = null;
   #heardAt = -Infinity;
   #lastRead = 0;
@@ -63,27 +49,19 @@ export class Follower {
   #newsAt = -Infinity;
   #deafUntil = -Infinity; // joined, but messages do not arrive yet
   #lossyUntil = -Infinity; // messages were dropped, and perhaps still are
-  /** @type {import("./topics.js").Terms} */
   #terms = { quiet: false, checkMs: 0 };
   #held = false; // messages were held back, and perhaps still are
   #lookAgainAt = -Infinity;
   #took = 0; // ms of the last read
   #jitter = 1;
   #checks = 0;
-  /** @type {any} A timer is a number in browsers and an object in Node. */
   #timer = null;
   #due = 0;
   #startedAt = 0;
   #closed = false;
-  /** @type {Set<() => void>} */
   #listeners = new Set();
   #notifying = false;
 
-  /**
-   * @param {import("./topics.js").Topics} topics
-   * @param {string} topic
-   * @param {Timing} options
-   */
   constructor(topics, topic, options = {}) {
     this.#topics = topics;
     this.#topic = topic;
@@ -93,18 +71,10 @@ export class Follower {
 
   // For subclasses ------------------------------------------------------------------------------
 
-  /**
-   * Read everything since what is known. May throw; then it is tried again.
-   *
-   * @returns {Promise<boolean | void>} Whether there was news.
-   */
+  /** Read everything since what is known. May throw; then it is tried again. */
   async catchUp() {}
 
-  /**
-   * Take one message of the topic.
-   *
-   * @param {unknown} _payload
-   */
+  /** Take one message of the topic. */
   receive(_payload) {}
 
   /** Whether something is known to be missing. */
@@ -130,6 +100,11 @@ export class Follower {
     return true;
   }
 
+  /** At most so many ms until a read proves that nothing was missed. */
+  get silence() {
+    return this.#options.silence;
+  }
+
   /** Called once, when there is nothing to follow any more. */
   onClose() {}
 
@@ -140,8 +115,6 @@ export class Follower {
    * is under way, something is known to be missing, or messages do not arrive yet, are held back to
    * stay within the plan, or dropped above it. `polling`: Realtime is unavailable, reads continue.
    * `offline`: neither works.
-   *
-   * @returns {Freshness}
    */
   get freshness() {
     if (isOffline() || this.#unreachable) return "offline";
@@ -152,11 +125,7 @@ export class Follower {
     return this.#synced && !this.hasGap && !this.#readsAnyway ? "live" : "catching-up";
   }
 
-  /**
-   * Why the last read failed, or null.
-   *
-   * @returns {Error | null}
-   */
+  /** Why the last read failed, or null. */
   get error() {
     return this.#error;
   }
@@ -168,22 +137,17 @@ export class Follower {
   start() {
     this.#startedAt = Date.now();
     const listener = {
-      /** @type {import("./topics.js").Listener["joined"]} */
       joined: (terms, isDeaf) => this.#onJoined(terms, isDeaf),
       lost: () => this.#onLost(),
-      message: (/** @type {any} */ payload) => this.#onMessage(payload),
+      message: (payload) => this.#onMessage(payload),
     };
-    const { schema } = /** @type {{schema?: string}} */ (this.#options);
+    const { schema } = this.#options;
     this.#leave = this.#topics.join(this.#topic, listener, schema);
     this.#unwake = onWake(() => this.wake());
     this.refresh();
   }
 
-  /**
-   * Read now; resolves when a read that began after this call has ended.
-   *
-   * @returns {Promise<void>}
-   */
+  /** Read now; resolves when a read that began after this call has ended. */
   refresh() {
     this.#again = true;
     this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
@@ -198,12 +162,7 @@ export class Follower {
     this.refresh();
   }
 
-  /**
-   * Be told of every change of state, at most once per frame.
-   *
-   * @param {() => void} listener
-   * @returns {() => void} Ends it.
-   */
+  /** Be told of every change of state, at most once per frame. */
   subscribe(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -235,10 +194,6 @@ export class Follower {
     return this.#held || Date.now() < Math.max(this.#deafUntil, this.#lossyUntil);
   }
 
-  /**
-   * @param {import("./topics.js").Terms} terms
-   * @param {boolean} [isDeaf] What is committed now may still be lost.
-   */
   #onJoined(terms, isDeaf = false) {
     this.#joined = true;
     this.#terms = terms;
@@ -263,7 +218,6 @@ export class Follower {
     this.notify();
   }
 
-  /** @param {any} payload */
   #onMessage(payload) {
     if (this.#closed) return;
     if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // it proves that messages do arrive
@@ -283,7 +237,8 @@ export class Follower {
 
   get #checkPause() {
     const { checkMs } = this.#terms;
-    return checkPause(Date.now() - this.#newsAt, this.#took, checkMs, this.#options);
+    const timing = { ...this.#options, silence: this.silence };
+    return checkPause(Date.now() - this.#newsAt, this.#took, checkMs, timing);
   }
 
   /** More happened than may be sent: from here on reads bring it, until one finds nothing new. */
@@ -313,7 +268,7 @@ export class Follower {
           this.#synced = true;
         }
       } catch (caught) {
-        const error = /** @type {any} */ (caught);
+        const error = caught;
         this.#failures += 1;
         this.#unreachable = !error?.reachable;
         if (error?.reachable) this.#synced = false; // refused: what is shown may be old for good
@@ -363,13 +318,12 @@ export class Follower {
     if (isCheck) this.#judgeIn(this.#options.firstSilence, joins);
   }
 
-  /** @type {(wait: number, joins: number) => void} */
   #judgeIn(wait, joins) {
     later(() => this.#judge(joins), wait);
   }
 
   /** If a check found what the socket never brought, messages are dropped or the socket is dead. */
-  #judge(/** @type {number} */ joins) {
+  #judge(joins) {
     if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
     if (this.#terms.quiet) return;
     if (Date.now() < this.#heardAt + LOSSY_MS) {
@@ -390,24 +344,13 @@ export class Follower {
 /**
  * Until a read proves again that nothing was missed: what Realtime drops silently is found within
  * a twentieth of the time since the last news, or as the project's followers allow.
- *
- * @param {number} idle ms since the last news.
- * @param {number} took ms of the last read.
- * @param {number} advised ms, see `follow_topic`.
- * @param {{firstSilence: number, silence: number}} timing
  */
 export function checkPause(idle, took, advised, { firstSilence, silence }) {
   const pause = Math.max(firstSilence, advised, idle / CHECK_SHARE);
   return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * took);
 }
 
-/**
- * Call what a page gave. Its error is its own to see, and what follows comes all the same.
- *
- * @template {any[]} V
- * @param {((...values: V) => void) | undefined} listener
- * @param {V} values
- */
+/** Call what a page gave. Its error is its own to see, and what follows comes all the same. */
 export function tell(listener, ...values) {
   try {
     listener?.(...values);
@@ -418,21 +361,45 @@ export function tell(listener, ...values) {
   }
 }
 
-/**
- * A timer; a script in Node may end while it watches.
- *
- * @param {() => void} run
- * @param {number} wait
- */
+/** A timer; a script in Node may end while it watches. */
 export function later(run, wait) {
-  const timer = /** @type {any} */ (setTimeout(run, wait));
+  const timer = setTimeout(run, wait);
   timer.unref?.();
   return timer;
 }
 
-/** @param {() => void} run */
 function nextFrame(run) {
   const { document, requestAnimationFrame } = globalThis;
   if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);
   else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
 }
+
+// Moments at which a page may have missed something: it came back, the network came back.
+
+const sleepers = new Set();
+let listening = false;
+
+function wakeAll() {
+  for (const wake of [...sleepers]) wake();
+}
+
+function listen() {
+  if (listening || typeof globalThis.addEventListener !== "function") return;
+  listening = true;
+  for (const name of ["online", "offline", "focus", "pageshow"])
+    globalThis.addEventListener(name, wakeAll);
+  globalThis.document?.addEventListener("visibilitychange", () => {
+    if (globalThis.document.visibilityState === "visible") wakeAll();
+  });
+}
+
+/** Call `wake` on every such moment, until the returned function is called. */
+export function onWake(wake) {
+  listen();
+  sleepers.add(wake);
+  return () => sleepers.delete(wake);
+}
+
+/** Whether the browser knows that it has no network; elsewhere false. */
+export const isOffline = () =>
+  typeof document !== "undefined" && globalThis.navigator?.onLine === false;

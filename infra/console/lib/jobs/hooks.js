@@ -1,65 +1,56 @@
-// The hooks of `minutehand/react`.
+// React's hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
 
-import { enqueue } from "./enqueue.js";
-import { makeUseJobStatus } from "./use-job-status.js";
-import { watchJobs } from "./watch-jobs.js";
+import { watchJob, watchJobs } from "./watch.js";
 
-/** @import { Client, Hooks, JobHooks } from "./types.js" */
-/** @import { JobsState } from "./watch-jobs.js" */
+const NO_JOB = {
+  ...{ job: null, status: null, progress: null, error: null, problem: null, events: [] },
+  ...{ isCompleted: false, isFailed: false, isEnded: false, missing: false },
+  freshness: "catching-up",
+};
+const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
-/** @type {JobsState} */
-const NONE = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
-
-/**
- * Make `useJob`, `useJobs` and `useEnqueue`; `minutehand/react` does it with React's own.
- *
- * @param {Hooks} hooks
- * @param {Client | (() => Client)} client
- * @param {{workspace_id?: string, schema?: string}} [defaults]
- * @returns {JobHooks}
- */
-export function hooksOf(hooks, client, defaults = {}) {
-  const { useState, useEffect } = hooks;
+/** Make `useJob` and `useJobs` of `React`, `preact/hooks`, or what keeps their contract. */
+export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) {
   const { schema } = defaults;
   const clientNow = () => (typeof client === "function" ? client() : client);
-  const useJobStatus = makeUseJobStatus(hooks, client, { schema });
   return {
-    useJob: (jobId, options) => useJobStatus({ ...options, jobId }),
-
-    useJobs(tag, { workspace_id = defaults.workspace_id, limit, ...more } = {}) {
-      const [state, setState] = useState(NONE);
-      const filter = { ...more, ...(tag && { tag }) };
+    /** Nothing is followed without an id. */
+    useJob(jobId, { pollingInterval, history, onEvent } = {}) {
+      const [state, setState] = useState(NO_JOB);
+      const watch = useRef(null);
+      const latest = useRef(onEvent);
+      latest.current = onEvent;
       useEffect(() => {
-        setState(NONE);
-        if (!workspace_id) return undefined;
-        const options = { schema, filter, limit, onChange: setState };
-        const watch = watchJobs(clientNow(), workspace_id, options);
-        return () => watch.close();
-      }, [workspace_id, limit, JSON.stringify(filter)]);
-      return state;
+        setState(NO_JOB);
+        if (!jobId) return undefined;
+        const options = { schema, pollingInterval, history, onChange: setState };
+        const started = watchJob(clientNow(), jobId, {
+          ...options,
+          onEvent: (event) => latest.current?.(event),
+        });
+        watch.current = started;
+        return () => {
+          watch.current = null;
+          started.close();
+        };
+      }, [jobId, pollingInterval, history]);
+      return {
+        ...state,
+        refresh: () => watch.current?.refresh(),
+        cancel: () => watch.current?.cancel(),
+      };
     },
 
-    useEnqueue(jobType, options) {
-      /** @typedef {{jobId?: string, isEnqueuing?: boolean, problem?: Error}} Made */
-      const [made, setMade] = useState(/** @type {Made} */ ({}));
-      const followed = /** @type {any} */ (useJobStatus({ jobId: made.jobId }));
-      return {
-        ...followed,
-        problem: made.problem ?? followed.problem,
-        isEnqueuing: made.isEnqueuing ?? false,
-        async enqueue(payload, more) {
-          setMade({ isEnqueuing: true });
-          try {
-            const place = { workspace_id: "", ...defaults, ...options, ...more };
-            const { job } = await enqueue(clientNow(), jobType, payload, place);
-            setMade({ jobId: job.id });
-            return job;
-          } catch (error) {
-            setMade({ problem: /** @type {Error} */ (error) });
-            return null;
-          }
-        },
-      };
+    useJobs(filter = {}, { limit } = {}) {
+      const [state, setState] = useState(NO_JOBS);
+      const wanted = { workspace_id: defaults.workspace_id, ...filter };
+      useEffect(() => {
+        setState(NO_JOBS);
+        if (!wanted.workspace_id && !wanted.session_id) return undefined;
+        const watch = watchJobs(clientNow(), wanted, { schema, limit, onChange: setState });
+        return () => watch.close();
+      }, [limit, JSON.stringify(wanted)]);
+      return state;
     },
   };
 }

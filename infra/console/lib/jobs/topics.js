@@ -1,22 +1,8 @@
 // Private Realtime topics over one supabase-js client: one channel each, shared and counted.
 
 import { later } from "./follower.js";
-import { within } from "./reads.js";
+import { within } from "./client.js";
 import { eventsOf, MESSAGE_VERSION } from "./sequence.js";
-
-/** @import { RealtimeChannel } from "@supabase/supabase-js" */
-/** @import { Client } from "./types.js" */
-
-/**
- * @typedef {{quiet: boolean, checkMs: number}} Terms What `follow_topic` last answered: jobs of some
- *   types publish nothing, so that neither silence nor a message proves much; and how often to read.
- * @typedef {{joined: (terms: Terms, isDeaf: boolean) => void, lost: (reason: string) => void,
- *   message: (payload: unknown) => void}} Listener
- * @typedef {{topic: string, schema?: string, id: string, listeners: Set<Listener>,
- *   channel: RealtimeChannel | null, joined: boolean, ready: boolean, terms: Terms, failures: number,
- *   renewal?: any, timer?: ReturnType<typeof setTimeout>,
- *   linger?: ReturnType<typeof setTimeout>}} Entry
- */
 
 // What Realtime says once the database's messages arrive: it answers a join before that.
 const READY = "Replication connection established";
@@ -26,15 +12,9 @@ const REOPEN_MS_MOST = 30_000;
 const FOLLOW_TIMEOUT_MS = 3000; // a server that does not answer is not waited for
 const FOLLOW_AGAIN_SECONDS = 60;
 
-/** @type {WeakMap<Client, Topics>} */
 const hubs = new WeakMap();
 
-/**
- * The topics of a client; the same object for the same client.
- *
- * @param {Client} client
- * @returns {Topics}
- */
+/** The topics of a client; the same object for the same client. */
 export function topicsOf(client) {
   let topics = hubs.get(client);
   if (!topics) hubs.set(client, (topics = new Topics(client)));
@@ -43,24 +23,14 @@ export function topicsOf(client) {
 
 export class Topics {
   #client;
-  /** @type {Map<string, Entry>} */
   #entries = new Map();
-  /** @type {Map<string, Promise<unknown>>} */
   #leaving = new Map();
 
-  /** @param {Client} client */
   constructor(client) {
     this.#client = client;
   }
 
-  /**
-   * Listen to a private topic. Joining, rejoining and fresh tokens are cared for.
-   *
-   * @param {string} topic
-   * @param {Listener} listener
-   * @param {string} [schema] Where the jobs are.
-   * @returns {() => void} Leaves.
-   */
+  /** Listen to a private topic. Joining, rejoining and fresh tokens are cared for. */
   join(topic, listener, schema) {
     const entry = this.#entries.get(topic) ?? this.#made(topic, schema);
     clearTimeout(entry.linger);
@@ -78,13 +48,7 @@ export class Topics {
     };
   }
 
-  /**
-   * @param {string} topic
-   * @param {string} [schema]
-   * @returns {Entry}
-   */
   #made(topic, schema) {
-    /** @type {Entry} */
     const entry = {
       ...{ topic, schema, id: crypto.randomUUID(), listeners: new Set(), channel: null },
       ...{ joined: false, ready: false, terms: { quiet: false, checkMs: 0 }, failures: 0 },
@@ -121,8 +85,6 @@ export class Topics {
   /**
    * Say that this client listens: each delivery counts as a message of the project's plan, and a
    * job's followers are informed of what was held back. Without an answer it is merely not counted.
-   *
-   * @param {Entry} entry
    */
   async #follow(entry) {
     const { data } = await within(this.#client, entry.schema)
@@ -141,12 +103,10 @@ export class Topics {
     entry.renewal = later(() => this.#follow(entry), 1000 * seconds);
   }
 
-  /** @param {Entry} entry */
   async #open(entry) {
     await this.#authorize();
     await this.#leaving.get(entry.topic); // the client would hand out the channel that is leaving
     if (this.#entries.get(entry.topic) !== entry) return;
-    /** @type {RealtimeChannel} */
     const channel = this.#client.channel(entry.topic, {
       config: { private: true, broadcast: { replication_ready: true } },
     });
@@ -175,23 +135,17 @@ export class Topics {
     });
   }
 
-  /** @param {Entry} entry */
   #joined(entry) {
     entry.joined = true;
     entry.failures = 0;
     for (const listener of [...entry.listeners]) listener.joined(entry.terms, !entry.ready);
   }
 
-  /**
-   * @param {Entry} entry
-   * @param {string} reason
-   */
   #lost(entry, reason) {
     entry.joined = entry.ready = false;
     for (const listener of [...entry.listeners]) listener.lost(reason);
   }
 
-  /** @param {Entry} entry */
   #reopen(entry) {
     entry.channel = null;
     this.#lost(entry, "closed");
@@ -199,7 +153,6 @@ export class Topics {
     entry.timer = setTimeout(() => this.#open(entry), wait * (0.75 + Math.random() / 2));
   }
 
-  /** @param {Entry} entry */
   #close(entry) {
     clearTimeout(entry.timer);
     clearTimeout(entry.renewal);

@@ -1,44 +1,321 @@
-// Two watches, started: of one job, of a workspace's jobs.
+// What can be followed: a job with its events, jobs as they are now, or that something changed.
 
-import { readsOf, readsOfSession } from "./reads.js";
+import { call, once, within } from "./client.js";
+import { Follower, later, tell } from "./follower.js";
+import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 import { topicsOf } from "./topics.js";
-import { JobWatch } from "./watch-job.js";
-import { WorkspaceWatch } from "./watch-workspace.js";
 
-/** @import { Client, JobType } from "./types.js" */
+const PAGE = 500;
+const REORDER_MS = 400; // between reads of a topic where much happens
+const PROGRESS_MS = 2000; // a workspace's topic carries no progress: it is read while jobs run
+const ROW_DELAY_MS = 30;
 
-/**
- * @template {{start(): void}} W
- * @param {W} watch
- */
+/** What a watch rejects with when its job is deleted, or was never visible. */
+export class JobGone extends Error {
+  constructor(jobId) {
+    super(`job ${jobId} does not exist, or you may not see it`);
+    this.name = "JobGone";
+  }
+}
+
+/** One job: its row, its events in order, and how fresh both are. */
+export class JobWatch extends Follower {
+  #client;
+  #id;
+  #options;
+  #job = null;
+  #missing = false;
+  #sequence = null;
+  #heard = 0;
+  #rowIsOld = false;
+  #rowTimer = null;
+  #early = []; // came before the first read said where the stream starts
+  #events = [];
+  #settled = null;
+
+  constructor(client, topics, id, options) {
+    super(topics, `job:${id}`, options);
+    this.#client = client;
+    this.#id = id;
+    this.#options = options;
+    const { onChange } = options;
+    if (onChange) this.subscribe(() => onChange(this.state));
+  }
+
+  /** What is known now. */
+  get state() {
+    const job = this.#job;
+    const status = job?.status ?? null;
+    return {
+      job,
+      status,
+      progress: job?.progress ?? null,
+      isCompleted: status === "completed",
+      isFailed: status === "failed",
+      isEnded: ENDED.has(status),
+      error: job?.error_message ?? null,
+      freshness: this.freshness,
+      missing: this.#missing,
+      events: this.#events,
+      problem: this.error,
+    };
+  }
+
+  /** Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched. */
+  get ended() {
+    this.#settled ??= promised();
+    this.#settle();
+    return this.#settled.promise;
+  }
+
+  /** Cancel the job; resolves with its row. */
+  async cancel() {
+    const job = await this.#call("cancel_job");
+    await this.refresh();
+    return job;
+  }
+
+  get hasGap() {
+    if (!this.#sequence) return false;
+    return this.#sequence.hasGap || this.#sequence.last < (this.#job?.last_seq ?? 0);
+  }
+
+  get isNumbered() {
+    return true;
+  }
+
+  get heardAll() {
+    return this.#heard >= (this.#sequence?.last ?? 0);
+  }
+
+  onSynced() {
+    this.#heard = Math.max(this.#heard, this.#sequence?.last ?? 0);
+  }
+
+  get isLive() {
+    return !this.#missing && !ENDED.has(this.#job?.status);
+  }
+
+  receive(payload) {
+    const event = normalizeEvent(payload);
+    if (!event || event.job_id !== this.#id) return;
+    this.#heard = Math.max(this.#heard, event.seq);
+    if (this.#sequence) this.#take(this.#sequence.offer([event]));
+    else this.#early.push(event);
+  }
+
+  async catchUp() {
+    const row = await this.#row();
+    if (!row) return false;
+    this.#takeRow(row);
+    const sequence = this.#sequence ?? this.#begin(row);
+    const before = sequence.last;
+    while (sequence.last < row.last_seq || sequence.hasGap) {
+      const page = await this.#eventsAfter(sequence.last);
+      const isLast = page.length < PAGE;
+      const events = page.map(normalizeEvent).filter((event) => event !== null);
+      this.#take(sequence.offerPage(events, { isLast }));
+      if (isLast) break;
+    }
+    if (this.#rowIsOld) this.#takeRow(await this.#row());
+    this.#settle();
+    return sequence.last > before;
+  }
+
+  onClose() {
+    clearTimeout(this.#rowTimer);
+    this.#settled?.promise.catch(() => {}); // who closed the watch knows it
+    this.#settled?.reject(new Error("the watch was closed"));
+  }
+
+  #begin(row) {
+    const { history, historyLimit = 2000 } = this.#options;
+    const known = history ? Math.max(0, row.last_seq - historyLimit) : row.last_seq;
+    const sequence = new Sequence(this.#options.after ?? known);
+    this.#sequence = sequence;
+    this.#take(sequence.offer(this.#early.splice(0)));
+    return sequence;
+  }
+
+  #takeRow(row) {
+    if (!row) return;
+    if (this.#job && row.last_seq < this.#job.last_seq) return;
+    this.#rowIsOld = false;
+    clearTimeout(this.#rowTimer);
+    this.#job = row;
+  }
+
+  /** The job with what the engine derives of it; null when it is missing or another's. */
+  async #row() {
+    try {
+      const row = await this.#call("get_job");
+      this.#missing = false;
+      return row;
+    } catch (error) {
+      if (error.status !== 404 && error.code !== "22P02") throw error;
+      this.#vanish();
+      return null;
+    }
+  }
+
+  /** A page of events in order. */
+  #eventsAfter(seq) {
+    const { schema } = this.#options;
+    return once(
+      within(this.#client, schema)
+        .from("job_events")
+        .select("job_id,seq,type,data,created_at")
+        .eq("job_id", this.#id)
+        .gt("seq", seq)
+        .order("seq", { ascending: true })
+        .limit(PAGE),
+    );
+  }
+
+  #call(name) {
+    return call(this.#client, this.#options.schema, name, { p_job_id: this.#id });
+  }
+
+  #take(events) {
+    if (events.length === 0) return;
+    for (const event of events) {
+      if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
+      this.#job = applyEvent(this.#job, event);
+      tell(this.#options.onEvent, event);
+    }
+    if (this.#options.history) this.#events = this.#events.concat(events);
+    if (this.#rowIsOld) this.#readRowSoon();
+    this.notify();
+  }
+
+  #readRowSoon() {
+    clearTimeout(this.#rowTimer);
+    this.#rowTimer = later(() => this.refresh(), ROW_DELAY_MS);
+  }
+
+  #vanish() {
+    this.#missing = true;
+    this.notify();
+    this.#settled?.reject(new JobGone(this.#id));
+  }
+
+  #settle() {
+    if (!this.#settled) return;
+    if (this.#missing) this.#settled.reject(new JobGone(this.#id));
+    else if (this.#job && ENDED.has(this.#job.status) && !this.#rowIsOld)
+      this.#settled.resolve(this.#job);
+  }
+}
+
+/** A promise with its own ends, as `Promise.withResolvers` of newer runtimes. */
+function promised() {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
+}
+
+/** Jobs as they are now, without their histories: each event is a reason to read them again. */
+export class JobsWatch extends Follower {
+  #read;
+  #rows = [];
+  #heard = new Set(); // jobs that messages named since the last read
+  #unheard = new Set(); // found by reads alone
+  #isLoading = true;
+  #isOld = false;
+  #options;
+
+  constructor(topics, topic, read, options) {
+    super(topics, topic, { reorder: REORDER_MS, ...options });
+    this.#read = read;
+    this.#options = options;
+    const { onChange } = options;
+    if (onChange) this.subscribe(() => onChange(this.state));
+  }
+
+  get state() {
+    const { freshness, error: problem } = this;
+    return { jobs: this.#rows, isLoading: this.#isLoading, freshness, problem };
+  }
+
+  get hasGap() {
+    return this.#isOld;
+  }
+
+  get heardAll() {
+    return this.#unheard.size === 0;
+  }
+
+  get silence() {
+    return this.#rows.some((row) => row.status === "processing") ? PROGRESS_MS : super.silence;
+  }
+
+  onSynced() {
+    this.#unheard.clear();
+  }
+
+  receive(payload) {
+    const event = normalizeEvent(payload);
+    if (!event) return;
+    const { job_id: id, seq, type, data } = event;
+    this.#heard.add(id);
+    this.#unheard.delete(id);
+    if (type === "job.progress")
+      this.#rows = this.#rows.map((row) =>
+        row.id === id && seq > row.last_seq
+          ? { ...row, last_seq: seq, progress: data.progress }
+          : row,
+      );
+    else if (type !== "job.log") this.#isOld = true;
+    tell(this.#options.onEvent, event);
+  }
+
+  async catchUp() {
+    this.#isOld = false;
+    const found = (await this.#read()) ?? [];
+    const before = new Map(this.#rows.map((row) => [row.id, row]));
+    const news = found.filter(({ id, status }) => before.get(id)?.status !== status);
+    for (const { id } of news) if (!this.#isLoading && !this.#heard.has(id)) this.#unheard.add(id);
+    this.#heard.clear();
+    this.#rows = found.map((row) => {
+      const known = before.get(row.id); // a message may be later than the read that it overtook
+      return known?.last_seq > row.last_seq
+        ? { ...row, last_seq: known.last_seq, progress: known.progress }
+        : row;
+    });
+    this.#isLoading = false;
+    return news.length > 0;
+  }
+}
+
 function started(watch) {
   watch.start();
   return watch;
 }
 
-/**
- * Follow one job.
- *
- * @template {JobType} T
- * @param {Client} client A signed-in supabase-js client.
- * @param {string} jobId
- * @param {import("./watch-job.js").JobOptions<T>} [options]
- * @returns {JobWatch<T>} `.state .ended .subscribe() .refresh() .cancel() .close()`
- */
-export function watchJob(client, jobId, options = {}) {
-  const reads = readsOfSession(client, options.guestSession, options.schema);
-  return started(new JobWatch(client, reads, topicsOf(client), jobId, options));
-}
+/** Follow one job: `.state .ended .subscribe() .refresh() .cancel() .close()`. */
+export const watchJob = (client, jobId, options = {}) =>
+  started(new JobWatch(client, topicsOf(client), jobId, options));
 
 /**
- * Follow the state changes of all jobs of a workspace.
- *
- * @param {Client} client A signed-in supabase-js client.
- * @param {string} workspaceId
- * @param {import("./watch-workspace.js").WorkspaceOptions} [options]
- * @returns {WorkspaceWatch} `.state .subscribe() .refresh() .close()`
+ * Follow the newest jobs of a workspace or a session: of a tag, a type, or whatever else `list_jobs`
+ * filters by. A guest session's id is its key: its jobs need no user, and have no payloads.
  */
-export function watchWorkspace(client, workspaceId, options = {}) {
-  const reads = readsOf(client, options.schema);
-  return started(new WorkspaceWatch(reads, topicsOf(client), workspaceId, options));
+export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
+  const { workspace_id: workspace, session_id: session } = filter;
+  const isGuest = session?.startsWith("guest_");
+  const [name, values] = isGuest
+    ? ["guest_session_jobs", { p_session_id: session }]
+    : ["list_jobs", { p_filter: filter, p_limit: limit }];
+  const read = async () => (await call(client, options.schema, name, values)).jobs;
+  const topic = session ? `session:${session}` : `workspace:${workspace}`;
+  return started(new JobsWatch(topicsOf(client), topic, read, options));
 }
+
+/** Be told when to read what a page shows: `onRead` at the start and whenever something may have changed. */
+const watchTopic = (client, topic, { onRead, ...options }) =>
+  started(new JobsWatch(topicsOf(client), topic, async () => onRead?.(), options));
+
+export const watchWorkspace = (client, id, options = {}) =>
+  watchTopic(client, `workspace:${id}`, options);
+export const watchSession = (client, id, options = {}) =>
+  watchTopic(client, `session:${id}`, options);

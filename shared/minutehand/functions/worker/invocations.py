@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from minutehand import telemetry
 from minutehand.aws.clients import client
+from minutehand.aws.metrics import emf_line
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
@@ -28,7 +29,6 @@ from minutehand.queue.keys import days_left
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
 from minutehand.worker.loop import Worker
-from minutehand.worker.metrics import emf_line, tick_line
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -40,6 +40,8 @@ EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
 HTTP_SECONDS: Final = 25.0
+
+Metrics = dict[str, tuple[float | Sequence[float], str]]
 
 
 class LambdaWorker:
@@ -139,18 +141,32 @@ class LambdaWorker:
         return count - len(refused)
 
     def _write_metrics(self, tick: Tick) -> None:
-        if tick.summary.is_worth_reporting:
-            sys.stdout.write(
-                tick_line(
-                    tick.summary,
-                    stage=self._settings.stage,
-                    at_ms=int(time.time() * 1000),
-                    wait_ms=tick.wait_ms,
-                    run_ms=tick.run_ms,
-                    memory_mb=self._memory_mb,
-                )
-                + "\n"
-            )
+        did = tick.summary
+        if not did.is_worth_reporting:
+            return
+        counts = {
+            "Leased": did.leased,
+            "Completed": did.completed,
+            "Retried": did.retried,
+            "DeadLetters": did.failed,
+            "LeasesLost": did.lost,
+            "Reclaimed": did.reclaimed,
+            "DueLeft": did.due_left,
+        }
+        used = round(did.duration_ms / 1000 * self._memory_mb / 1024, 4)
+        durations: dict[str, float | Sequence[float]] = {
+            "TickMs": did.duration_ms,
+            "QueueWaitMs": tick.wait_ms,
+            "RunMs": tick.run_ms,
+        }
+        self._write(
+            {
+                **{name: (count, "Count") for name, count in counts.items()},
+                **{name: (ms, "Milliseconds") for name, ms in durations.items() if ms},
+                **({"GigabyteSeconds": (used, "None")} if used else {}),
+            },
+            tick.names,
+        )
 
     async def _report_oldest_due(self, summary: TickSummary) -> None:
         """Write the one metric that notices jobs which no tick takes; idle costs no query."""
@@ -164,18 +180,15 @@ class LambdaWorker:
                     extra={"event": "metrics.incomplete", "error": str(error)},
                 )
                 return
-        gauges: dict[str, tuple[float | Sequence[float], str]] = {
-            "OldestDueSeconds": (oldest, "Seconds")
-        }
+        gauges: Metrics = {"OldestDueSeconds": (oldest, "Seconds")}
         key_days = days_left(self._settings.supabase_worker_key, datetime.now(UTC))
         if key_days is not None:
             gauges["WorkerKeyDays"] = (round(key_days, 2), "None")
-        line = emf_line(
-            gauges,
-            {"stage": self._settings.stage},
-            at_ms=int(time.time() * 1000),
-        )
-        sys.stdout.write(line + "\n")
+        self._write(gauges)
+
+    def _write(self, metrics: Metrics, properties: Mapping[str, str] | None = None) -> None:
+        stage, at_ms = {"stage": self._settings.stage}, int(time.time() * 1000)
+        sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms, properties=properties) + "\n")
 
 
 def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:

@@ -3,9 +3,6 @@
 import { html } from "../../lib/ui.js";
 import { asked, responsesOf, STATES } from "./data.js";
 
-/** @import { JobState, Submission } from "./routes.js" */
-
-/** @param {{job: JobState}} props A job as the API gives it, with outputs. */
 export function Answers({ job }) {
   const columns = job.executions.map((one) => ({
     ...one,
@@ -26,7 +23,7 @@ export function Answers({ job }) {
           </tr>
         </thead>
         <tbody>
-          ${asked(/** @type {Submission} */ (job.spec)).map(
+          ${asked(job.spec).map(
             (one) => html`<tr
               key=${one.question_id}
               style=${{ verticalAlign: "top" }}

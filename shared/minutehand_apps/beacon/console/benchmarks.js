@@ -14,12 +14,8 @@ import { When } from "../../parts/when.js";
 import { beacon, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { Submitted } from "./routes.js" */
-
 export const title = () => "Benchmarks";
 
-/** @param {{workspace: Workspace}} props */
 export default function Benchmarks({ workspace }) {
   const jobs = useLivePages(workspace.id, beacon.jobs);
   const rows = jobs.value?.flatMap((page) => page.jobs) ?? [];
@@ -92,7 +88,7 @@ export default function Benchmarks({ workspace }) {
       html`<${SubmitDialog}
         workspaceId=${workspace.id}
         onClose=${() => setWriting(false)}
-        onSubmitted=${(/** @type {Submitted} */ job) => navigate(`/benchmarks/${job.id}`)} />`
+        onSubmitted=${(job) => navigate(`/benchmarks/${job.id}`)} />`
     }
   </div>`;
 }

@@ -2,30 +2,19 @@
 
 import { callRoute } from "../../api.js";
 
-/** @import { Call } from "../../api.js" */
-/** @import { Output, Routes, Submission } from "./routes.js" */
-
-/** @type {Call<Routes>} */
 const call = callRoute;
 
 export const beacon = {
-  /**
-   * @param {string} workspaceId
-   * @param {string | null} cursor
-   * @param {AbortSignal} [signal]
-   */
   jobs: (workspaceId, cursor, signal) =>
     call("GET /api/v1/jobs", {
       query: { workspace_id: workspaceId, limit: 25, cursor },
       signal,
     }),
-  job: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
-  submit: (/** @type {Routes["POST /api/v1/jobs"]["body"]} */ body) =>
-    call("POST /api/v1/jobs", { body }),
-  cancel: (/** @type {string} */ id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
-  bundle: (/** @type {string} */ id) => call("GET /api/v1/jobs/{id}/bundle", { places: { id } }),
-  redrive: (/** @type {string} */ workspaceId) =>
+  job: (id, signal) => call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
+  submit: (body) => call("POST /api/v1/jobs", { body }),
+  cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
+  bundle: (id) => call("GET /api/v1/jobs/{id}/bundle", { places: { id } }),
+  redrive: (workspaceId) =>
     call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
   keys: () => call("GET /api/v1/keys"),
 };
@@ -41,13 +30,11 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
 /** `v1` for 1, and what begins with a v as it is. */
-export const versionOf = (/** @type {{version: string}} */ { version }) =>
-  version.startsWith("v") ? version : `v${version}`;
-export const isOver = (/** @type {string} */ status) =>
-  ["completed", "failed", "cancelled"].includes(status);
+export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);
+export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** A spec's questions as they are put: `{question_id, question, category}`, in order. */
-export const asked = (/** @type {Pick<Submission, "questions">} */ spec) =>
+export const asked = (spec) =>
   spec.questions.map((one, index) =>
     typeof one === "string"
       ? { question_id: `q${index + 1}`, question: one, category: null }
@@ -55,5 +42,5 @@ export const asked = (/** @type {Pick<Submission, "questions">} */ spec) =>
   );
 
 /** The answers of an output, in either of its forms. */
-export const responsesOf = (/** @type {Output | null | undefined} */ output) =>
+export const responsesOf = (output) =>
   output ? ("data" in output.data ? output.data.data : output.data).responses : [];

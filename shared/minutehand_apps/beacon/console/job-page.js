@@ -22,24 +22,15 @@ const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be r
 
 export const title = () => "Benchmark";
 
-/** @param {{id: string}} props */
 export default function JobPage({ id }) {
   const found = useRead((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
   const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
   const freshness = useWatched(
     found,
-    ({ onEvent, onChange }) =>
-      job && published
-        ? // the job and its executions share a session
-          watchSession(supabase(), `beacon:${job.id}`, {
-            onEvent,
-            onChange: (state) => {
-              onChange(state);
-              onEvent();
-            },
-          })
-        : { close() {} },
+    // the job and its executions share a session
+    (options) =>
+      job && published ? watchSession(supabase(), `beacon:${job.id}`, options) : { close() {} },
     [job?.id, published],
   );
   useEffect(() => {

@@ -7,9 +7,8 @@ import { ActionButton } from "../../parts/dialog.js";
 import { notifyFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 
-/** @param {{id: string}} props The job's. */
 export function Receipts({ id }) {
-  const save = async (/** @type {string} */ name, /** @type {() => Promise<unknown>} */ read) => {
+  const save = async (name, read) => {
     try {
       download(name, `${JSON.stringify(await read(), null, 1)}\n`, "application/json");
     } catch (error) {

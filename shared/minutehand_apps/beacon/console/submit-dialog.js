@@ -5,17 +5,14 @@ import { DialogForm } from "../../parts/dialog-form.js";
 import { field, toValue } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
-/** @import { Submitted } from "./routes.js" */
-
-const words = (/** @type {string} */ text) => text.split(/[\s,]+/).filter(Boolean);
+const words = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 /** A line is a question, or `category: question` with a category of one word. */
-function questionOf(/** @type {string} */ line, /** @type {number} */ index) {
+function questionOf(line, index) {
   const found = /^([A-Za-z][\w-]*):\s+(.+)$/.exec(line);
   return found ? { id: `q${index + 1}`, question: found[2], category: found[1] } : line;
 }
 
-/** @param {{workspaceId: string, onClose: () => void, onSubmitted: (job: Submitted) => void}} props */
 export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
   const [form, setForm] = useState({
     name: "",
@@ -23,14 +20,10 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     least: "1",
     questions: "",
   });
-  const set = (/** @type {keyof typeof form} */ name) => (/** @type {any} */ value) =>
-    setForm({ ...form, [name]: value });
+  const set = (name) => (value) => setForm({ ...form, [name]: value });
   /** A line for a member of the form. */
-  const textLine = (
-    /** @type {any} */ label,
-    /** @type {keyof typeof form} */ name,
-    /** @type {object} */ attributes = {},
-  ) => field(label, form[name], set(name), attributes);
+  const textLine = (label, name, attributes = {}) =>
+    field(label, form[name], set(name), attributes);
   const submit = async () => {
     const slug =
       form.name

@@ -15,26 +15,17 @@ import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 
-/** @typedef {{text: string, page?: {title: string, url: string}}} Result */
-/**
- * @typedef {{id: string, type: string, role: string, content: string, timestamp: number, status?: string,
- *   error?: string, work?: string, result?: Result}} Said
- */
-/** @typedef {{id: string, title: string, status: string, progress: object, error?: string}} Work */
-/** @typedef {{id: string, workId: string, content: string, options: string[], default: string, expiresAt: number}} Question */
-
 needStyles("/apps/chat/chat.css");
 
 export const title = () => "Conversation";
 
 const LIVE_MS = 1000;
 const QUIET_MS = 10_000;
-/** @type {Record<string, string>} */
 const STATUS = { accepted: "pending", in_progress: "processing", waiting_for_user: "waiting" };
-const namedBy = (/** @type {string} */ hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
+const namedBy = (hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
 /** What a session holds; one that is still to begin holds nothing. */
-async function readSession(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
+async function readSession(id, signal) {
   const as = { headers: { "X-Session-Id": id }, signal };
   const [talk, state] = await Promise.all([
     callRoute("GET /api/chat", as).catch((error) => {
@@ -46,7 +37,6 @@ async function readSession(/** @type {string} */ id, /** @type {AbortSignal} */ 
   return { ...talk, work: [...state.activeWork, ...state.endedWork], asks: state.pendingQuestions };
 }
 
-/** @param {{workspace: import("../../api.js").Workspace}} props */
 export default function ConversationPage({ workspace }) {
   const [id, setId] = useState(namedBy(location.hash));
   useEffect(() => {
@@ -58,11 +48,10 @@ export default function ConversationPage({ workspace }) {
   return html`<${Conversation} key=${id} id=${id} workspaceId=${workspace.id} />`;
 }
 
-/** @param {{id: string, workspaceId: string}} props */
 function Conversation({ id, workspaceId }) {
   const found = useRead((signal) => readSession(id, signal), [id]);
   const session = found.value;
-  const isLive = session?.messages.some((/** @type {Said} */ one) =>
+  const isLive = session?.messages.some((one) =>
     ["pending", "processing", "waiting"].includes(one.status ?? ""),
   );
   usePolling(found, isLive ? LIVE_MS : QUIET_MS);
@@ -73,22 +62,22 @@ function Conversation({ id, workspaceId }) {
     </div>`;
   const act = actionsOn(found.refresh);
   const headers = { "X-Session-Id": id };
-  const send = (/** @type {string} */ content, /** @type {string} */ key) => {
+  const send = (content, key) => {
     setTimeout(found.refresh, 300); // the answer may take a while: what was said is shown before
     return callRoute("POST /api/chat", {
       headers: { ...headers, "Idempotency-Key": key },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
     }).finally(found.refresh);
   };
-  const work = new Map(session.work.map((/** @type {Work} */ one) => [one.id, one]));
-  const card = (/** @type {string} */ workId) => {
+  const work = new Map(session.work.map((one) => [one.id, one]));
+  const card = (workId) => {
     const item = work.get(workId);
     if (!item) return null;
-    const question = session.asks.find((/** @type {Question} */ one) => one.workId === workId);
+    const question = session.asks.find((one) => one.workId === workId);
     return html`<${WorkCard}
       item=${item}
       question=${question}
-      onAnswer=${(/** @type {string} */ content) =>
+      onAnswer=${(content) =>
         act("Could not answer", () =>
           callRoute("POST /api/async-messages", {
             headers,
@@ -108,7 +97,7 @@ function Conversation({ id, workspaceId }) {
     <div role="log" aria-label="Messages">
       <ol class="chat-messages">
         ${session.messages.map(
-          (/** @type {Said} */ one) => html`<li key=${one.id}>
+          (one) => html`<li key=${one.id}>
             <${Message} message=${one} />
             ${one.work && card(one.work)}
           </li>`,
@@ -120,7 +109,6 @@ function Conversation({ id, workspaceId }) {
   </article>`;
 }
 
-/** @param {{message: Said}} props */
 function Message({ message }) {
   const { page } = message.result ?? {};
   const isWaiting = !message.work && ["pending", "processing"].includes(message.status ?? "");
@@ -135,7 +123,6 @@ function Message({ message }) {
   </article>`;
 }
 
-/** @param {{title: string, address: string}} props A page, in a frame that reaches nothing. */
 const Page = ({ title: name, address }) =>
   html`<figure class="chat-page">
     <figcaption>
@@ -145,10 +132,6 @@ const Page = ({ title: name, address }) =>
     </iframe>
   </figure>`;
 
-/**
- * @param {{item: Work, question?: Question, onAnswer: (text: string) => Promise<unknown>,
- *   onCancel: () => Promise<unknown>}} props
- */
 function WorkCard({ item, question, onAnswer, onCancel }) {
   const status = STATUS[item.status] ?? item.status;
   const isLive = item.status in STATUS;
@@ -184,17 +167,16 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
   </section>`;
 }
 
-/** @param {{onSend: (text: string, key: string) => Promise<unknown>}} props Enter sends, Shift and Enter begin a line. */
 function Composer({ onSend }) {
   const [text, setText] = useState("");
   // the same key for the same words: sent twice, they are one message
   const [key, setKey] = useState(() => crypto.randomUUID());
   const [problem, setProblem] = useState("");
-  const change = (/** @type {string} */ words) => {
+  const change = (words) => {
     setText(words);
     setKey(crypto.randomUUID());
   };
-  const submit = async (/** @type {Event} */ event) => {
+  const submit = async (event) => {
     event.preventDefault();
     const words = text.trim();
     if (!words) return;
@@ -216,8 +198,8 @@ function Composer({ onSend }) {
         maxlength="8000"
         placeholder="Say something; Enter sends it"
         value=${text}
-        onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => change(event.target.value)}
-        onKeyDown=${(/** @type {KeyboardEvent} */ event) =>
+        onInput=${(event) => change(event.target.value)}
+        onKeyDown=${(event) =>
           event.key === "Enter" &&
           !event.shiftKey &&
           !event.isComposing &&

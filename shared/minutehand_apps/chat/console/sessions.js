@@ -10,27 +10,22 @@ import { column, heading, table } from "../../parts/table.js";
 import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
 
-/** @typedef {{session_id: string, title: string, last_message_at: string}} Session */
-
 export const title = () => "Chat";
 
 /** Sessions are named behind the #, which no browser sends: the id is the key of a guest's session. */
-const addressOf = (/** @type {string} */ id) => `/chat/session#${id}`;
+const addressOf = (id) => `/chat/session#${id}`;
 
-/** @param {{workspace: import("../../api.js").Workspace}} props */
 export default function Sessions({ workspace }) {
   const found = useRead(
     (signal) =>
-      /** @type {Promise<Session[]>} */ (
-        unwrap(
-          data()
-            .from("async_session_state")
-            .select("*")
-            .eq("workspace_id", workspace.id)
-            .order("last_message_at", { ascending: false })
-            .limit(100)
-            .abortSignal(signal),
-        )
+      unwrap(
+        data()
+          .from("async_session_state")
+          .select("*")
+          .eq("workspace_id", workspace.id)
+          .order("last_message_at", { ascending: false })
+          .limit(100)
+          .abortSignal(signal),
       ),
     [workspace.id],
   );
@@ -55,19 +50,15 @@ export default function Sessions({ workspace }) {
         {
           label: "Conversations",
           rows: found.value ?? [],
-          key: (/** @type {Session} */ one) => one.session_id,
+          key: (one) => one.session_id,
         },
         [
           heading(
             "Conversation",
             "wrap",
-            (/** @type {Session} */ one) =>
-              html`<a href=${addressOf(one.session_id)}>${one.title}</a>`,
+            (one) => html`<a href=${addressOf(one.session_id)}>${one.title}</a>`,
           ),
-          column(
-            "Latest message",
-            (/** @type {Session} */ one) => html`<${When} at=${one.last_message_at} />`,
-          ),
+          column("Latest message", (one) => html`<${When} at=${one.last_message_at} />`),
         ],
       )
     }

@@ -15,18 +15,8 @@ import NotFound from "../../views/not-found.js";
 import { Enriched, enrichButton } from "./accounts.js";
 import { accountOf, contactsOf, edit, jobsOf } from "./data.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { Job } from "../../lib/jobs/types.js" */
-/** @import { Read } from "../../lib/store.js" */
-/** @import { Account, Contact } from "./data.js" */
-/**
- * @typedef {"name" | "domain" | "industry" | "employee_count" | "annual_revenue" | "city" | "state" | "country"} Field
- */
-/** @typedef {{[F in Field]?: string | number | null}} Draft */
-
 export const title = () => "Account";
 
-/** @param {{id: string, workspace: Workspace}} props */
 export default function AccountPage({ id, workspace }) {
   const account = useRead(() => accountOf(id), [id]);
   const contacts = useRead(() => contactsOf(id), [id]);
@@ -56,10 +46,6 @@ export default function AccountPage({ id, workspace }) {
     refresh=${refresh} />`;
 }
 
-/**
- * @param {{account: Account, isStale: boolean, error: Error | null, contacts: Read<Contact[]>, history: Read<Job[]>,
- *   refresh: () => void}} props The account as last read, and its people and jobs.
- */
 function Loaded({ account, isStale, error, contacts, history, refresh }) {
   return html`<article class="page">
     <header class="page-head">
@@ -119,7 +105,6 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
   </article>`;
 }
 
-/** @type {[name: Field, label: string, kind?: "number"][]} */
 const FIELDS = [
   ["name", "Name"],
   ["domain", "Domain"],
@@ -131,22 +116,20 @@ const FIELDS = [
   ["country", "Country"],
 ];
 
-/** @param {{account: Account, onSaved: () => void}} props */
 function Fields({ account, onSaved }) {
-  const [draft, setDraft] = useState(/** @type {Draft | null} */ (null));
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const shown = (/** @type {Field} */ name, /** @type {"number" | undefined} */ kind) =>
+  const [draft, setDraft] = useState(null);
+  const [problem, setProblem] = useState(null);
+  const shown = (name, kind) =>
     account[name] === null || account[name] === undefined
       ? "–"
       : kind === "number"
         ? number(Number(account[name]))
         : account[name];
-  const save = async (/** @type {SubmitEvent} */ event) => {
+  const save = async (event) => {
     event.preventDefault();
-    /** @type {Draft} */
     const changes = {};
     for (const [name, , kind] of FIELDS) {
-      const text = String(/** @type {Draft} */ (draft)[name] ?? "").trim();
+      const text = String(draft[name] ?? "").trim();
       const value = text === "" ? null : kind === "number" ? Number(text) : text;
       if (value !== (account[name] ?? null)) changes[name] = value;
     }
@@ -191,7 +174,7 @@ function Fields({ account, onSaved }) {
             step="any"
             required=${name === "name"}
             value=${draft[name] ?? ""}
-            onInput=${(/** @type {Event & {target: HTMLInputElement}} */ event) => {
+            onInput=${(event) => {
               const { value } = event.target;
               setDraft((now) => ({ ...now, [name]: value }));
             }} />

@@ -7,8 +7,7 @@ import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { DialogForm } from "../../parts/dialog-form.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
-import { SearchBox } from "../../parts/job-monitor.js";
+import { field, SearchBox } from "../../parts/field.js";
 import { liveList } from "../../parts/live-list.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { column, heading } from "../../parts/table.js";
@@ -16,27 +15,17 @@ import { notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { add, enrichment, page } from "./data.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { Account } from "./data.js" */
-
 export const title = () => "Accounts";
 
-const place = (/** @type {Account} */ row) =>
-  [row.city, row.state, row.country].filter(Boolean).join(", ");
+const place = (row) => [row.city, row.state, row.country].filter(Boolean).join(", ");
 
-/** @param {{row: {enriched_at: string | null}}} props An account or a contact. */
 export const Enriched = ({ row }) =>
   row.enriched_at
     ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />`
     : html`<${Tag} tone="pending">Not yet<//>`;
 
 /** The button of a record, which leads to its job. */
-export const enrichButton = (
-  /** @type {"account" | "contact"} */ kind,
-  /** @type {string} */ id,
-  /** @type {string} */ name,
-  className = "small",
-) => {
+export const enrichButton = (kind, id, name, className = "small") => {
   const run = async () => {
     try {
       navigate(`/jobs/${(await enrichment(kind, id)).id}`);
@@ -49,7 +38,6 @@ export const enrichButton = (
   <//>`;
 };
 
-/** @param {{workspace: Workspace}} props */
 export default function Accounts({ workspace }) {
   const search = useQuery().get("search") ?? "";
   const [adding, setAdding] = useState(false);
@@ -63,14 +51,13 @@ export default function Accounts({ workspace }) {
       <${SearchBox}
         value=${search}
         placeholder="Search accounts"
-        onChange=${(/** @type {string} */ text) => setQuery({ search: text })} />
+        onChange=${(text) => setQuery({ search: text })} />
     </div>
     <${Rows} key=${search} workspace=${workspace} search=${search} />
     ${adding && html`<${NewAccount} workspaceId=${workspace.id} onClose=${() => setAdding(false)} />`}
   </div>`;
 }
 
-/** @param {{workspaceId: string, onClose: () => void}} props */
 function NewAccount({ workspaceId, onClose }) {
   const [name, setName] = useState("");
   const [domain, setDomain] = useState("");
@@ -85,7 +72,7 @@ function NewAccount({ workspaceId, onClose }) {
   <//>`;
 }
 
-/** What a search finds; another search is another list. @param {{workspace: Workspace, search: string}} props */
+/** What a search finds; another search is another list. */
 function Rows({ workspace, search }) {
   const accounts = useLivePages(workspace.id, (_, cursor, signal) =>
     page("accounts", workspace.id, { search, cursor, signal }),

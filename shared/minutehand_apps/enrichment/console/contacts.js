@@ -5,27 +5,23 @@ import { useLivePages } from "../../lib/live.js";
 import { setQuery, useQuery } from "../../lib/router.js";
 import { html } from "../../lib/ui.js";
 import { Freshness } from "../../parts/badge.js";
-import { SearchBox } from "../../parts/job-monitor.js";
+import { SearchBox } from "../../parts/field.js";
 import { liveList } from "../../parts/live-list.js";
 import { Empty } from "../../parts/states-of-view.js";
 import { column, heading } from "../../parts/table.js";
 import { Enriched, enrichButton } from "./accounts.js";
 import { page } from "./data.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { ListedContact } from "./data.js" */
-
 export const title = () => "Contacts";
 
-const nameOf = (/** @type {ListedContact} */ row) => row.name ?? row.email ?? "unnamed contact";
+const nameOf = (row) => row.name ?? row.email ?? "unnamed contact";
 
-/** A profile's address as a link, if it is one at all. @param {{url: string | null}} props */
+/** A profile's address as a link, if it is one at all. */
 const Profile = ({ url }) =>
   safeUrl(url)
     ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
     : (url ?? "–");
 
-/** @param {{workspace: Workspace}} props */
 export default function Contacts({ workspace }) {
   const search = useQuery().get("search") ?? "";
   return html`<div class="page">
@@ -37,13 +33,13 @@ export default function Contacts({ workspace }) {
       <${SearchBox}
         value=${search}
         placeholder="Search contacts"
-        onChange=${(/** @type {string} */ text) => setQuery({ search: text })} />
+        onChange=${(text) => setQuery({ search: text })} />
     </div>
     <${Rows} key=${search} workspace=${workspace} search=${search} />
   </div>`;
 }
 
-/** What a search finds; another search is another list. @param {{workspace: Workspace, search: string}} props */
+/** What a search finds; another search is another list. */
 function Rows({ workspace, search }) {
   const contacts = useLivePages(workspace.id, (_, cursor, signal) =>
     page("contacts", workspace.id, { search, cursor, signal }),

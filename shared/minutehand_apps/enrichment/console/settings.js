@@ -10,12 +10,8 @@ import { When } from "../../parts/when.js";
 import { Unread } from "../../parts/unread.js";
 import { apiSettings } from "./data.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { ChangeSettings, ConnectionTest, WorkspaceSettings } from "./routes.js" */
-
 export const title = () => "API settings";
 
-/** @param {{workspace: Workspace}} props */
 export default function Settings({ workspace }) {
   const found = useRead((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
   return html`<div class="page narrow">
@@ -28,13 +24,12 @@ export default function Settings({ workspace }) {
   </div>`;
 }
 
-/** @param {{settings: WorkspaceSettings, workspace: Workspace, refresh: () => void}} props */
 function Loaded({ settings, workspace, refresh }) {
   const [key, setKey] = useState("");
-  const [tested, setTested] = useState(/** @type {ConnectionTest | null} */ (null));
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [tested, setTested] = useState(null);
+  const [problem, setProblem] = useState(null);
   const { apollo_api_key: state, can_manage: mayManage } = settings;
-  const save = async (/** @type {ChangeSettings} */ changes, /** @type {string} */ done) => {
+  const save = async (changes, done) => {
     setProblem(null);
     try {
       await apiSettings.put(workspace.id, changes);
@@ -97,7 +92,7 @@ function Loaded({ settings, workspace, refresh }) {
         mayManage
           ? html`<form
             class="stack"
-            onSubmit=${(/** @type {SubmitEvent} */ event) => {
+            onSubmit=${(event) => {
               event.preventDefault();
               save({ apollo_api_key: key.trim() }, "The key is saved");
             }}>
@@ -108,7 +103,7 @@ function Loaded({ settings, workspace, refresh }) {
                 autocomplete="off"
                 spellcheck="false"
                 value=${key}
-                onInput=${(/** @type {Event & {target: HTMLInputElement}} */ event) => setKey(event.target.value)}
+                onInput=${(event) => setKey(event.target.value)}
                 placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
               <span class="hint">
                 It is sealed before it is stored, and no one can read it back.
@@ -139,7 +134,7 @@ function Loaded({ settings, workspace, refresh }) {
           type="checkbox"
           checked=${settings.apollo_auto_enrich}
           disabled=${!mayManage}
-          onChange=${(/** @type {Event & {target: HTMLInputElement}} */ event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive
+          onChange=${(event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive
       </label>
       <dl class="facts">
         <div>
@@ -158,7 +153,6 @@ function Loaded({ settings, workspace, refresh }) {
   `;
 }
 
-/** @param {{result: ConnectionTest}} props */
 function TestResult({ result }) {
   if (result.ok)
     return html`<p role="status">

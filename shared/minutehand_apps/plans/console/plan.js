@@ -14,21 +14,13 @@ import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { toneOf } from "./plans.js";
 
-/** @typedef {{seq: number, type: string, at: string, data: {level?: string, message?: string}}} Event */
-
 export const title = () => "Plan";
 
 const LIVE_MS = 1000;
 const JSON_ONLY = { Accept: "application/json" };
 
-/** @typedef {string | string[] | string[][]} Block A text, a list, or a table with its head first. */
-/**
- * @typedef {{title: string, notice: string, missing: {stage: string, title: string, reason: string}[],
- *   chapters: {stage: string, title: string, blocks: Block[]}[]}} Report
- */
-
 /** A plan, its report, and its events. */
-async function readPlan(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
+async function readPlan(id, signal) {
   const places = { plan_id: id };
   const [plan, report, told] = await Promise.all([
     callRoute("GET /api/plans/{plan_id}", { places, signal }),
@@ -38,7 +30,6 @@ async function readPlan(/** @type {string} */ id, /** @type {AbortSignal} */ sig
   return { ...plan, report, events: told.events };
 }
 
-/** @param {{id: string}} props */
 export default function PlanPage({ id }) {
   const found = useRead((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
@@ -67,7 +58,7 @@ export default function PlanPage({ id }) {
       });
   };
   const { tone, word } = toneOf(plan.status);
-  const lines = plan.events.filter((/** @type {Event} */ one) => one.data.message);
+  const lines = plan.events.filter((one) => one.data.message);
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -100,7 +91,7 @@ export default function PlanPage({ id }) {
       <summary>Log</summary>
       <ol aria-label="Log">
         ${lines.map(
-          (/** @type {Event} */ one) => html`<li key=${one.seq} class="wrap">
+          (one) => html`<li key=${one.seq} class="wrap">
             <${When} at=${one.at} /> ${one.data.message}
           </li>`,
         )}
@@ -109,7 +100,6 @@ export default function PlanPage({ id }) {
   </article>`;
 }
 
-/** @param {{report: Report}} props */
 const ReportSection = ({ report }) =>
   html`<section class="card stack" aria-labelledby="h-report">
     <h2 id="h-report">${report.title}</h2>
@@ -134,14 +124,14 @@ const ReportSection = ({ report }) =>
   </section>`;
 
 /** A block as text nodes: what was written stays text. */
-function blockOf(/** @type {Block} */ block) {
+function blockOf(block) {
   if (typeof block === "string") return html`<p class="wrap">${block}</p>`;
   if (block.length === 0) return null;
   if (typeof block[0] === "string")
     return html`<ul>
       ${block.map((line) => html`<li class="wrap">${line}</li>`)}
     </ul>`;
-  const [head, ...rows] = /** @type {string[][]} */ (block);
+  const [head, ...rows] = block;
   return html`<div class="scroll-x" tabindex="0" role="region" aria-label=${head.join(", ")}>
     <table>
       <thead>

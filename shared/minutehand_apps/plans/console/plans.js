@@ -13,8 +13,6 @@ import { column, heading, table } from "../../parts/table.js";
 import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
 
-/** @typedef {{plan_id: string, prompt: string, status: string, percentage: number, created_at: string}} Line */
-
 export const title = () => "Plans";
 
 const SPEEDS = [
@@ -24,24 +22,20 @@ const SPEEDS = [
 ];
 
 /** A plan's state as the console's jobs have it. */
-export const toneOf = (/** @type {string} */ status) =>
-  stateOf(status === "running" ? "processing" : status);
+export const toneOf = (status) => stateOf(status === "running" ? "processing" : status);
 
-/** @param {{workspace: import("../../api.js").Workspace}} props */
 export default function Plans({ workspace }) {
   const [isAsking, setIsAsking] = useState(false);
   const found = useRead(
     (signal) =>
-      /** @type {Promise<Line[]>} */ (
-        unwrap(
-          data()
-            .from("plan_states")
-            .select("*")
-            .eq("workspace_id", workspace.id)
-            .order("created_at", { ascending: false })
-            .limit(100)
-            .abortSignal(signal),
-        )
+      unwrap(
+        data()
+          .from("plan_states")
+          .select("*")
+          .eq("workspace_id", workspace.id)
+          .order("created_at", { ascending: false })
+          .limit(100)
+          .abortSignal(signal),
       ),
     [workspace.id],
   );
@@ -69,27 +63,25 @@ export default function Plans({ workspace }) {
         {
           label: "Plans",
           rows: found.value ?? [],
-          key: (/** @type {Line} */ one) => one.plan_id,
+          key: (one) => one.plan_id,
         },
         [
           heading(
             "Prompt",
             "wrap",
-            (/** @type {Line} */ one) =>
-              html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
+            (one) => html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
           ),
-          column("State", (/** @type {Line} */ one) => {
+          column("State", (one) => {
             const { tone, word } = toneOf(one.status);
             return html`<${Tag} tone=${tone}>${word}<//>`;
           }),
-          column("Created", (/** @type {Line} */ one) => html`<${When} at=${one.created_at} />`),
+          column("Created", (one) => html`<${When} at=${one.created_at} />`),
         ],
       )
     }
   </div>`;
 }
 
-/** @param {{workspaceId: string, onClose: () => void}} props */
 function NewPlan({ workspaceId, onClose }) {
   const [prompt, setPrompt] = useState("");
   const [speed, setSpeed] = useState("balanced_speed_and_detail");
@@ -116,13 +108,13 @@ function NewPlan({ workspaceId, onClose }) {
         required
         maxlength="8000"
         value=${prompt}
-        onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setPrompt(event.target.value)}></textarea>
+        onInput=${(event) => setPrompt(event.target.value)}></textarea>
     </label>
     <label class="field">
       <span>Detail</span>
       <select
         value=${speed}
-        onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setSpeed(event.target.value)}>
+        onChange=${(event) => setSpeed(event.target.value)}>
         ${SPEEDS.map(
           ({ value, label }) => html`<option key=${value} value=${value}>
             ${label}

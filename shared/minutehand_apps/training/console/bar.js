@@ -2,7 +2,6 @@
 
 import { html } from "../../lib/ui.js";
 
-/** @param {{label: string, done: number, tone?: string}} props `done` is 0 to 100. */
 export function Bar({ label, done, tone = "processing" }) {
   const whole = Math.floor(Math.min(100, Math.max(0, done)));
   return html`<div class="progress" data-tone=${tone}>

@@ -1,20 +1,8 @@
 // The guide's browser client: submit a recording, get the id of its job.
 
-/**
- * @param {(method: string, path: string, options: {body: object}) => Promise<any>} request Sends
- *   JSON to the API as the signed-in user, as `request` of the console's api.js does.
- */
 export function trainingClient(request) {
   return {
-    /**
-     * Have a recording transcribed, and a procedure made of it.
-     *
-     * @param {string} userId The signed-in user.
-     * @param {string} companyId The workspace.
-     * @param {string} audioUrl An upload of the user's, by its key.
-     * @param {string} trainingId Of a training to be made, or of one with the same recording.
-     * @returns {Promise<string>} The job's id; the same one when called again.
-     */
+    /** Have a recording transcribed, and a procedure made of it. */
     async createTranscriptionJob(userId, companyId, audioUrl, trainingId) {
       const made = await request(
         "POST",

@@ -3,54 +3,27 @@
 import { callRoute, request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
 
-/** @import { Call } from "../../api.js" */
-/** @import { Routes } from "./routes.js" */
-/**
- * @typedef {{id: string, training_id: string, title: string, job_type: string,
- *   status: "pending" | "processing" | "completed" | "failed" | "cancelled", progress_percentage: number,
- *   progress_message: string | null, error_data: {message: string | null} | null, retry_count: number,
- *   max_retries: number, created_at: string, started_at: string | null, completed_at: string | null}} MonitoredJob
- *   What the monitor shows of a row of `background_jobs`.
- */
-
-/** @type {Call<Routes>} */
 const call = callRoute;
-const at = (/** @type {string} */ id) => ({ training_id: id });
+const at = (id) => ({ training_id: id });
 
 export const { createTranscriptionJob } = trainingClient(request);
 
 export const trainings = {
-  /**
-   * @param {string} workspaceId
-   * @param {string | null} [after]
-   * @param {AbortSignal} [signal]
-   */
   list: (workspaceId, after, signal) =>
     call("GET /api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  read: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/trainings/{training_id}", { places: at(id), signal }),
-  transcript: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+  read: (id, signal) => call("GET /api/trainings/{training_id}", { places: at(id), signal }),
+  transcript: (id, signal) =>
     call("GET /api/trainings/{training_id}/transcript", { places: at(id), signal }),
-  video: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
-  cancel: (/** @type {string} */ id) =>
-    call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
-  retry: (/** @type {string} */ id) =>
-    call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
-  remove: (/** @type {string} */ id) =>
-    call("DELETE /api/trainings/{training_id}", { places: at(id) }),
+  video: (id, signal) => call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
+  cancel: (id) => call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
+  retry: (id) => call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
+  remove: (id) => call("DELETE /api/trainings/{training_id}", { places: at(id) }),
 };
 
 const MOST = 100;
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
 
-/**
- * The jobs of a training or of all, the latest hundred.
- *
- * @param {{workspaceId: string, trainingId?: string, status?: string, type?: string}} wanted
- * @param {AbortSignal} signal
- * @returns {Promise<MonitoredJob[]>}
- */
+/** The jobs of a training or of all, the latest hundred. */
 export async function monitored({ workspaceId, trainingId, status, type }, signal) {
   let asked = supabase().from("background_jobs").select("*").eq("company_id", workspaceId);
   if (trainingId) asked = asked.eq("training_id", trainingId);
@@ -68,11 +41,10 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (/** @type {string} */ status) =>
-  status !== "pending" && status !== "running";
+export const isOver = (status) => status !== "pending" && status !== "running";
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */
-export function clock(/** @type {number} */ seconds) {
+export function clock(seconds) {
   const text = new Date(Math.max(0, seconds) * 1000).toISOString().slice(11, 19);
   return text.replace(/^00:0?|^0/, "");
 }

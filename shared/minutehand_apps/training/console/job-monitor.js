@@ -16,20 +16,14 @@ import { Unread } from "../../parts/unread.js";
 import { Bar } from "./bar.js";
 import { JOB_TYPES, monitored } from "./data.js";
 
-/** @import { Column } from "../../parts/table.js" */
-/** @import { MonitoredJob as Row } from "./data.js" */
-/** @typedef {{status?: string, type?: string}} Filter */
-
 const LIVE = new Set(["pending", "processing"]);
 const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
 
-/** @type {Column<Row>} */
 const TITLE = heading(
   "Title",
   "wrap",
   (row) => html`<a href=${`/trainings/${row.training_id}`}>${row.title}</a>`,
 );
-/** @type {Column<Row>[]} */
 const COLUMNS = [
   column("Job", (row) => html`<a href=${`/jobs/${row.id}`}>${row.job_type}</a>`),
   column("State", (row) => html`<${StateBadge} status=${row.status} />`),
@@ -54,10 +48,6 @@ const COLUMNS = [
   column("Created", (row) => html`<${When} at=${row.created_at} />`),
 ];
 
-/**
- * @param {{workspaceId: string, trainingId?: string, filter: Filter,
- *   onFilter: (changes: Filter) => void}} props
- */
 export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   const found = useRead(
     (signal) => monitored({ workspaceId, trainingId, ...filter }, signal),
@@ -75,7 +65,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   // progress of jobs that no one watches one by one is not pushed
   usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
   const act = actionsOn(found.refresh);
-  const actions = (/** @type {Row} */ row) => html`
+  const actions = (row) => html`
     ${
       LIVE.has(row.status) &&
       html`<${ActionButton}
@@ -94,15 +84,11 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       <//>`
     }
   `;
-  const choose = (
-    /** @type {keyof Filter} */ name,
-    /** @type {string} */ word,
-    /** @type {string[]} */ values,
-  ) =>
+  const choose = (name, word, values) =>
     html`<label class="field-inline">
       ${word} <select
         value=${filter[name] ?? ""}
-        onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onFilter({ [name]: event.target.value || undefined })}>
+        onChange=${(event) => onFilter({ [name]: event.target.value || undefined })}>
         <option value="">All</option>
         ${values.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}
       </select>

@@ -6,7 +6,6 @@ import { JobMonitor } from "./job-monitor.js";
 
 export const title = () => "Job monitor";
 
-/** @param {{workspace: import("../../api.js").Workspace}} props */
 export default function Monitor({ workspace }) {
   const query = useQuery();
   const filter = { status: query.get("status") ?? undefined, type: query.get("type") ?? undefined };

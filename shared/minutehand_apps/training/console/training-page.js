@@ -18,19 +18,12 @@ import { clock, isOver, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
 
-/** @import { Workspace } from "../../api.js" */
-/** @import { StoredProcedure, TranscriptState } from "./routes.js" */
-/** @import { Filter } from "./job-monitor.js" */
-/** @import { Player } from "./video.js" */
-/** @typedef {(seconds: number) => void} Jump */
-
 export const title = () => "Training";
 
-/** @param {{id: string, workspace: Workspace}} props */
 export default function TrainingPage({ id, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Training" />`;
-  const removeIt = (/** @type {string} */ named) =>
+  const removeIt = (named) =>
     remove(
       {
         title: "Delete the training?",
@@ -45,10 +38,9 @@ export default function TrainingPage({ id, workspace }) {
   return html`<${Training} id=${id} workspace=${workspace} remove=${removeIt} />`;
 }
 
-/** @param {{id: string, workspace: Workspace, remove: (named: string) => Promise<void>}} props */
 function Training({ id, workspace, remove }) {
-  const [filter, setFilter] = useState(/** @type {Filter} */ ({}));
-  const player = useRef(/** @type {Player | null} */ (null));
+  const [filter, setFilter] = useState({});
+  const player = useRef(null);
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const session = training?.session_id;
@@ -74,7 +66,7 @@ function Training({ id, workspace, remove }) {
   const act = actionsOn(found.refresh);
   const cancel = () => act("Could not stop", () => trainings.cancel(id)); // what is finished stays
   const { word, tone } = STATES[training.status];
-  const jump = (/** @type {number} */ seconds) => player.current?.jump(seconds);
+  const jump = (seconds) => player.current?.jump(seconds);
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -114,7 +106,7 @@ function Training({ id, workspace, remove }) {
       workspaceId=${workspace.id}
       trainingId=${id}
       filter=${filter}
-      onFilter=${(/** @type {Filter} */ changes) => setFilter({ ...filter, ...changes })} />
+      onFilter=${(changes) => setFilter({ ...filter, ...changes })} />
     <div class="ways">
       ${training.media && html`<${Video} handle=${player} id=${id} title=${training.title} />`}
       ${training.procedure && html`<${Procedure} stored=${training.procedure} jump=${jump} />`}
@@ -123,7 +115,6 @@ function Training({ id, workspace, remove }) {
   </article>`;
 }
 
-/** @param {{seconds: number, jump: Jump}} props A button that plays the video from there. */
 const Play = ({ seconds, jump }) =>
   html`<button
     type="button"
@@ -133,7 +124,6 @@ const Play = ({ seconds, jump }) =>
     ${clock(seconds)}
   </button>`;
 
-/** @param {{stored: StoredProcedure, jump: Jump}} props */
 function Procedure({ stored: { procedure, author }, jump }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <h2 id="h-procedure">Procedure</h2>
@@ -158,7 +148,6 @@ function Procedure({ stored: { procedure, author }, jump }) {
   </section>`;
 }
 
-/** @param {{of: TranscriptState, jump: Jump}} props */
 function Transcript({ of, jump }) {
   return html`<section class="card stack" aria-labelledby="h-transcript">
     <div class="bar">

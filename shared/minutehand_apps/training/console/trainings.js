@@ -13,11 +13,8 @@ import { isOver, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";
 import { Uploading, uploads } from "./uploading.js";
 
-/** @import { Session, Workspace } from "../../api.js" */
-
 export const title = () => "Training";
 
-/** @param {{workspace: Workspace, user: NonNullable<Session["user"]>}} props */
 export default function Trainings({ workspace, user }) {
   const found = useLivePages(workspace.id, trainings.list);
   const [isAdding, setIsAdding] = useState(false);

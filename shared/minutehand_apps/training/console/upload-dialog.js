@@ -8,11 +8,10 @@ import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
 
-/** @param {{workspaceId: string, whose: string, onClose: () => void}} props */
 export function UploadDialog({ workspaceId, whose, onClose }) {
-  const [file, setFile] = useState(/** @type {File | null} */ (null));
+  const [file, setFile] = useState(null);
   const [title, setTitle] = useState("");
-  const choose = (/** @type {File | null} */ chosen) => {
+  const choose = (chosen) => {
     setFile(chosen);
     if (chosen && !title.trim()) setTitle(chosen.name.replace(/\.[^.]*$/, "").slice(0, 200));
   };
@@ -45,7 +44,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
         type="file"
         accept="video/*"
         required=${!file}
-        onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => choose(event.target.files[0] ?? null)} />
+        onChange=${(event) => choose(event.target.files[0] ?? null)} />
     </label>
     <div class="bar">
       <span class="muted small">
@@ -66,7 +65,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
         maxlength="200"
         pattern=".*\\S.*"
         value=${title}
-        onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTitle(event.target.value)} />
+        onInput=${(event) => setTitle(event.target.value)} />
     </label>
   <//>`;
 }

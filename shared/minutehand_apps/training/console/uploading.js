@@ -11,9 +11,6 @@ import { ActionButton } from "../../parts/dialog.js";
 import { notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 
-/** @import { RunningUpload } from "../../lib/uploads.js" */
-/** @import { Upload } from "./routes.js" */
-
 const WORDS = {
   sending: ["Uploading", "processing"],
   paused: ["Paused", "waiting"],
@@ -22,7 +19,7 @@ const WORDS = {
 };
 
 /** What follows an upload's end: its training's page, or why there is none. */
-function started(/** @type {Upload | null} */ upload, /** @type {Error | undefined} */ error) {
+function started(upload, error) {
   const made = upload?.training;
   if (!made) return notifyFailure("Could not upload", error ?? null);
   const href = `/trainings/${made.id}`;
@@ -32,11 +29,9 @@ function started(/** @type {Upload | null} */ upload, /** @type {Error | undefin
 
 export const uploads = uploadsAt("/api/uploads", { request, onEnd: started });
 
-/** @param {{whose: string}} props */
 export function Uploading({ whose }) {
   const mine = useStore(uploads).filter((one) => one.whose === whose);
   if (mine.length === 0) return null;
-  /** @type {(id: string, file?: File) => Promise<void>} */
   const resumeUpload = async (id, file) => {
     try {
       await uploads.resume(id, file);
@@ -44,7 +39,7 @@ export function Uploading({ whose }) {
       notifyFailure("Could not resume", error);
     }
   };
-  const giveUp = async (/** @type {RunningUpload} */ one) => {
+  const giveUp = async (one) => {
     try {
       await uploads.abort(one.id);
     } catch (error) {
@@ -93,7 +88,7 @@ export function Uploading({ whose }) {
                 <input
                   type="file"
                   accept="video/*"
-                  onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} />
+                  onChange=${(event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} />
               </label>`
               : html`<${Bar}
                 label=${`Upload of ${one.title}`}

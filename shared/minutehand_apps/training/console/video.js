@@ -5,15 +5,9 @@ import { html, useRef } from "../../lib/ui.js";
 import { Unread } from "../../parts/unread.js";
 import { trainings } from "./data.js";
 
-/** @typedef {{jump: (seconds: number) => void}} Player */
-
-/**
- * @param {{id: string, title: string, handle: {current: Player | null}}} props
- *   `handle` gets the player.
- */
 export function Video({ id, title, handle }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
-  const element = useRef(/** @type {HTMLVideoElement | null} */ (null));
+  const element = useRef(null);
   const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);
   handle.current = {
@@ -32,8 +26,8 @@ export function Video({ id, title, handle }) {
     found.refresh();
   };
   const loaded = () => {
-    if (wanted.current > 0 && /** @type {HTMLVideoElement} */ (element.current).currentTime === 0)
-      /** @type {HTMLVideoElement} */ (element.current).currentTime = wanted.current;
+    if (wanted.current > 0 && element.current.currentTime === 0)
+      element.current.currentTime = wanted.current;
   };
   return html`<section class="card stack" aria-labelledby="h-video">
     <h2 id="h-video">Video</h2>

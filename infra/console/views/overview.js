@@ -1,60 +1,42 @@
-// How the whole is doing: readiness, what is live, throughput, depth, queue time and success over a range.
+// How the whole is doing: readiness, what is live, what fails, throughput, queue time and success over a range.
 
+import { jobs, whole } from "../api.js";
 import { duration, number, percent } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
 import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useMemo, useState } from "../lib/ui.js";
-import { jobs } from "../api.js";
-import { operations } from "../operations.js";
 import { Tag, Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { ActionButton } from "../parts/dialog.js";
-import { figure } from "../parts/facts.js";
-import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
+import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
+import { column, figure, heading, table } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { internalSwitch, pageHead } from "../parts/page-head.js";
-
-/** @import { Workspace } from "../api.js" */
-/** @import { Health, MessageNumbers, Stats } from "../operations.js" */
-/** @import { Backlog, Percentiles } from "../lib/jobs/types.js" */
-/** @import { Lines, Series } from "../lib/series.js" */
-/** @import { Read } from "../lib/store.js" */
 
 export const title = () => "Overview";
 
 const EVERY_MS = 5000;
 const DEFAULT = "1h";
+const MOST_FAILURES = 5;
 
-/** @param {{workspace: Workspace}} props */
-export default function Operations({ workspace }) {
-  const query = useQuery();
-  const range = rangeOf(query.get("range"), DEFAULT);
+export default function Overview({ workspace }) {
+  const range = rangeOf(useQuery().get("range"), DEFAULT);
   const [minutes, words] = RANGES[range];
-  const isInternal = query.get("internal") === "1";
   const scope = workspace.id;
   const stats = useRead(
-    (signal) => operations.stats(scope, Math.min(minutes, 1440), signal),
+    (signal) => whole.stats(scope, Math.min(minutes, 1440), signal),
     [scope, minutes],
   );
-  const series = useRead(
-    (signal) => operations.series(scope, minutes, isInternal, signal),
-    [scope, minutes, isInternal],
-  );
-  // of one workspace as its list counts them; the statistics count internal types as well
-  const counts = useRead(
-    () => (scope && !isInternal ? jobs.counts(scope) : Promise.resolve(null)),
-    [scope, isInternal],
-  );
-  const health = useRead((signal) => operations.health(signal), []);
-  for (const read of [stats, series, counts, health]) usePolling(read, EVERY_MS);
+  const series = useRead((signal) => whole.series(scope, minutes, signal), [scope, minutes]);
+  const failures = useRead((signal) => jobs.failures(scope, signal), [scope]);
+  const health = useRead((signal) => whole.health(signal), []);
+  for (const read of [stats, series, failures, health]) usePolling(read, EVERY_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
     ${pageHead(
       "Overview",
       workspace.name,
-      internalSwitch(isInternal),
       html`<div class="segments" role="group" aria-label="Range">
         ${Object.entries(RANGES).map(
           ([word, [, long]]) => html`<button
@@ -69,23 +51,23 @@ export default function Operations({ workspace }) {
       </div>`,
     )}
     <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
-    ${failed && failed.isStale && html`<${Stale} error=${failed.error} retry=${failed.refresh} />`}
     ${
       failed &&
-      !failed.value &&
-      html`<${Failed}
-        error=${failed.error}
-        retry=${failed.refresh}
-        what="The statistics could not be read" />`
+      (failed.isStale
+        ? html`<${Stale} error=${failed.error} retry=${failed.refresh} />`
+        : html`<${Failed}
+          error=${failed.error}
+          retry=${failed.refresh}
+          what="The statistics could not be read" />`)
     }
     ${!failed && !(stats.value && series.value) && html`<${Loading} what="Reading statistics" />`}
     ${
       stats.value &&
       series.value &&
       html`<${Numbers}
-        live=${counts.value?.states ?? stats.value.live}
         stats=${stats.value}
         series=${series.value}
+        failures=${failures.value?.groups ?? []}
         words=${words}
         workspace=${workspace}
         refresh=${stats.refresh} />`
@@ -100,11 +82,7 @@ const CHECKS = {
   storage: "Storage",
 };
 
-/**
- * The service's parts, and the due jobs of what is shown: of one workspace its own.
- *
- * @param {{health: Read<Health>, backlog?: Backlog}} props
- */
+/** The service's parts, and the due jobs of what is shown: of one workspace its own. */
 function Readiness({ health, backlog }) {
   if (!health.value && health.error)
     return html`<${Failed}
@@ -125,12 +103,12 @@ function Readiness({ health, backlog }) {
   </section>`;
 }
 
-/** @param {{live: Stats["live"], stats: Stats, series: Series, words: string, workspace: Workspace, refresh: () => void}} props */
-function Numbers({ live, stats, series, words, workspace, refresh }) {
+function Numbers({ stats, series, failures, words, workspace, refresh }) {
+  const { live } = stats;
   const folded = useMemo(() => fold(series), [series]);
   const { at, totals, sums, depth, types } = folded;
   const lines = busiest(types);
-  const colour = (/** @type {number} */ index) => `--line-${index + 1}`;
+  const colour = (index) => `--line-${index + 1}`;
   const shares = lines.map(([name, type], index) => ({
     name,
     colour: colour(index),
@@ -156,15 +134,15 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
       ${figure("Suspended", number(live.suspended))}
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
       ${figure("Success", percent(success(sums)), `${number(sums.failed)} failed, ${number(sums.retried)} retried`)}
-      ${figure("Lost attempts", number(sums.lost), `in the last ${words}`)}
     </section>
     <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
-    ${stats.messages && html`<${Messages} messages=${stats.messages} />`}
+    <${Failures} groups=${failures} />
     ${
       isEmpty &&
       html`<section class="card">
         <${Empty} title=${`No job ran in the last ${words}`}>
-          Choose a longer range, or enqueue one.
+          <p>Choose a longer range, or enqueue one:</p>
+          <p><code>minutehand enqueue jobs.hello '{"name": "Ada"}'</code></p>
         <//>
       </section>`
     }
@@ -216,113 +194,77 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
   `;
 }
 
-/** @type {Array<[name: keyof Percentiles, word: string]>} */
-const PERCENTILES = [
-  ["p50_ms", "p50"],
-  ["p95_ms", "p95"],
-  ["p99_ms", "p99"],
-];
-const total = (/** @type {number[]} */ values) => values.reduce((sum, value) => sum + value, 0);
-
-/** @param {{types: Map<string, Lines>, stats: Stats}} props */
-function ByType({ types, stats }) {
-  const rows = [...types].sort(([a], [b]) => a.localeCompare(b));
-  if (rows.length === 0) return html`<${Empty} title="No job ran in this range" />`;
-  return html`
-    <div class="scroll-x" tabindex="0" role="group" aria-label="By type">
-      <table class="table">
-        <thead>
-          <tr>
-            <th scope="col" rowspan="2">Type</th>
-            ${["Completed", "Failed", "Retried", "Success"].map(
-              (word) => html`<th scope="col" rowspan="2" class="num" key=${word}>
-                ${word}
-              </th>`,
-            )}
-            <th scope="colgroup" colspan="3" class="num group-head">Queue time</th>
-            <th scope="colgroup" colspan="3" class="num group-head">Run time</th>
-          </tr>
-          <tr>
-            ${["queue", "run"].flatMap((name) =>
-              PERCENTILES.map(
-                ([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>
-                  ${word}
-                </th>`,
-              ),
-            )}
-          </tr>
-        </thead>
-        <tbody>
-          ${rows.map(([type, counts]) => {
-            const line = {
-              completed: total(counts.completed),
-              failed: total(counts.failed),
-              retried: total(counts.retried),
-            };
-            const known = stats.types?.[type];
-            return html`<tr key=${type}>
-              <th scope="row" class="wrap">
-                <a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a>
-              </th>
-              <td class="num">${number(line.completed)}</td>
-              <td class="num">${number(line.failed)}</td>
-              <td class="num">${number(line.retried)}</td>
-              <td class="num">${percent(success(line))}</td>
-              ${[known?.queue, known?.run].flatMap((times, index) =>
-                PERCENTILES.map(
-                  ([name, word]) => html`<td class="num" key=${`${index} ${word}`}>
-                    ${Number.isFinite(times?.[name]) ? `≈ ${duration(/** @type {number} */ (times[name]))}` : "–"}
-                  </td>`,
-                ),
-              )}
-            </tr>`;
-          })}
-        </tbody>
-      </table>
-    </div>
-    <p class="muted small">
-      Percentiles are accurate to about 12 % and cover at most the last day.
-    </p>
-  `;
-}
-
-/**
- * The budget of messages to Realtime; only operators see it.
- *
- * @param {{messages: MessageNumbers}} props
- */
-function Messages({ messages }) {
-  const { per_second: rate, budget_per_second: budget } = messages;
-  const said = `${number(rate)} of ${number(budget)} a second`;
-  return html`<section class="card bar" aria-labelledby="h-messages">
-    <h2 id="h-messages">Messages to Realtime</h2>
-    <span>
-      <meter min="0" max=${budget} high=${budget * 0.9} value=${rate} aria-label=${said}></meter> <span
-        class="num">
-        ${said}
-      </span>
-    </span>
-    <span class="muted">${number(messages.held_last_hour)} held back in the last hour</span>
-    <span class="muted">
-      about ${number(messages.month)} a month: $${messages.month_usd} on Pro
-    </span>
+/** What fails most, by what went wrong. */
+function Failures({ groups }) {
+  if (groups.length === 0) return null;
+  return html`<section class="card" aria-labelledby="h-failures">
+    <h2 id="h-failures">What fails</h2>
+    ${table(
+      {
+        label: "What fails",
+        rows: groups.slice(0, MOST_FAILURES),
+        key: (group) => `${group.job_type} ${group.error_fingerprint}`,
+      },
+      [
+        heading(
+          "Error",
+          "wrap",
+          (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
+            ${group.error_message ?? "no message"}
+          </a>`,
+        ),
+        column("Type", (group) => group.job_type),
+        column("Jobs", "num", (group) => number(group.jobs)),
+        column("Latest", (group) => html`<${When} at=${group.last_at} />`),
+      ],
+    )}
+    <p><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }
 
-/** @param {{stats: Stats, workspace: Workspace, refresh: () => void}} props */
+const total = (values) => values.reduce((sum, value) => sum + value, 0);
+const known = (value) => (Number.isFinite(value) ? `≈ ${duration(value)}` : "–");
+
+function ByType({ types, stats }) {
+  const rows = [...types]
+    .sort(([a], [b]) => a.localeCompare(b))
+    .map(([type, counts]) => ({
+      type,
+      completed: total(counts.completed),
+      failed: total(counts.failed),
+      retried: total(counts.retried),
+      ...stats.types?.[type],
+    }));
+  if (rows.length === 0) return html`<${Empty} title="No job ran in this range" />`;
+  return table({ label: "By type", rows, key: (row) => row.type }, [
+    heading(
+      "Type",
+      "wrap",
+      ({ type }) => html`<a href=${`/types/${encodeURIComponent(type)}`}>${type}</a>`,
+    ),
+    column("Completed", "num", (row) => number(total(types.get(row.type).completed))),
+    column("Failed", "num", (row) => number(total(types.get(row.type).failed))),
+    column("Success", "num", (row) => percent(success(row))),
+    column("Queue p50", "num", (row) => known(row.queue?.p50_ms)),
+    column("Queue p95", "num", (row) => known(row.queue?.p95_ms)),
+    column("Run p50", "num", (row) => known(row.run?.p50_ms)),
+    column("Run p95", "num", (row) => known(row.run?.p95_ms)),
+  ]);
+}
+
 function Pauses({ stats, workspace, refresh }) {
   const pauses = stats.pauses ?? [];
   const own = pauses.find((pause) => pause.kind === "workspace" && pause.name === workspace.id);
   const others = pauses.filter((pause) => pause.kind !== "workspace");
   const [reason, setReason] = useState("");
   const act = actionsOn(refresh);
-  const change = (/** @type {boolean} */ paused) =>
+  const change = (paused) =>
     act(
       paused ? "Could not pause" : "Could not resume",
       () =>
         paused
-          ? operations.pause(workspace.id, { body: { reason: reason || null } })
-          : operations.resume(workspace.id, { body: {} }),
+          ? whole.pause(workspace.id, { body: { reason: reason || null } })
+          : whole.resume(workspace.id, { body: {} }),
       `${workspace.name} is ${paused ? "paused" : "resumed"}`,
       paused && {
         title: `Pause ${workspace.name}?`,
@@ -349,7 +291,7 @@ function Pauses({ stats, workspace, refresh }) {
             type="text"
             placeholder="Reason, if any"
             value=${reason}
-            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} />
+            onInput=${(event) => setReason(event.target.value)} />
         </label>
         <${ActionButton} run=${() => change(true)}>Pause<//>
       `

@@ -1,0 +1,70 @@
+// Calls of the Data API, under the user's own token and row level security.
+
+const READ_TIMEOUT_MS = 10_000;
+/** Where `minutehand install` puts what clients see, by default. */
+const INSTALLED = "minutehand";
+
+const schemas = new WeakMap();
+
+/** Say once in which schema a client's jobs are; an option `schema` of a call goes before it. */
+export function setSchema(client, schema) {
+  schemas.set(client, schema);
+}
+
+/** Our tables and functions, over a supabase-js client. */
+export const within = (client, schema) => client.schema(schema ?? schemas.get(client) ?? INSTALLED);
+
+/** A call that failed: refused by the queue, or not answered. */
+export class QueueError extends Error {
+  constructor({ message, code = "", hint, details }, status) {
+    super(message || "the Data API did not answer");
+    this.name = "QueueError";
+    /** The stable word of a refusal, e.g. `payload_invalid`; else the Data API's own code. */
+    this.code = (code.startsWith("PT") ? hint : null) || code;
+    /** The HTTP status; 0 without an answer. */
+    this.status = status ?? 0;
+    this.details = details ?? null;
+  }
+
+  /** Whether a server answered and refused: repeating the call does not help. */
+  get reachable() {
+    return this.status >= 400 && this.status < 500;
+  }
+}
+
+/** What a supabase-js query gives, or a `QueueError`. */
+export async function unwrap(query) {
+  const { data, error, status } = await query;
+  if (error) throw new QueueError(error, status);
+  return data;
+}
+
+/** One answer within its time. */
+export function once(query) {
+  // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
+  const single = query.retry ? query.retry(false) : query;
+  return unwrap(single.abortSignal(AbortSignal.timeout(READ_TIMEOUT_MS)));
+}
+
+/** What one of our functions answers. */
+export const call = (client, schema, name, values) =>
+  once(within(client, schema).rpc(name, values));
+
+/**
+ * Add one job; with an `idempotency_key`, or find the one that key made.
+ *
+ * The database checks the payload against the type's schema and the caller's membership.
+ *
+ * @example
+ * const { job } = await enqueue(supabase, "invoices.mail", { invoice: 7 }, { workspace_id });
+ */
+export async function enqueue(client, jobType, payload, { workspace_id, schema, ...options }) {
+  return unwrap(
+    within(client, schema).rpc("enqueue_job", {
+      p_workspace_id: workspace_id,
+      p_job_type: jobType,
+      p_payload: payload,
+      p_options: options,
+    }),
+  );
+}

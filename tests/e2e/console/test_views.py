@@ -1,0 +1,313 @@
+"""Each view in Chromium: what it is for; then axe, light and dark, and a phone's width."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import fits, violations_in_both_schemes
+from tests.e2e.console.people import ADA, BOB, EVE, NETWORK, Visitor
+from tests.e2e.console.worker import HandWorker
+from tests.support.stacks import RunningStack
+
+pytestmark = pytest.mark.browser
+
+Look = Callable[[Visitor], None]
+
+
+@pytest.fixture
+def look(repository: Path) -> Look:
+    """See that a page is fit for everybody, on a wide screen and on a phone."""
+
+    def check(visitor: Visitor) -> None:
+        visitor.settle()
+        assert violations_in_both_schemes(visitor, repository) == []
+        visitor.page.set_viewport_size({"width": 320, "height": 700})
+        fits(visitor.page)
+        visitor.page.set_viewport_size({"width": 1280, "height": 820})
+
+    return check
+
+
+def test_jobs_live_filtered_and_acted_on(visit: Visit, worker: HandWorker, look: Look) -> None:
+    """They come by themselves and move between states; a selection is retried with its number."""
+    visitor = visit(ADA, "/jobs")
+    page = visitor.page
+    expect(page.get_by_text("No jobs yet")).to_be_visible()
+    look(visitor)
+
+    ids = worker.enqueue_many([{"payload": {"customer": n}, "tags": ["due"]} for n in range(3)])
+    rows = page.locator("tr.job-row")
+    expect(rows).to_have_count(3)
+    for lease in worker.lease(limit=2):
+        worker.settle(lease, "failed", error={"type": "Boom", "message": "the ledger is closed"})
+    expect(page.locator("tr[data-status=failed]")).to_have_count(2)
+    expect(page.locator("[data-group=failed] .group-count")).to_have_text("2")
+
+    page.get_by_placeholder("Add a filter").fill("tag:due")
+    page.keyboard.press("Enter")
+    page.locator("[data-group=failed]").click()
+    expect(page).to_have_url(re.compile("state=failed"))
+    expect(rows).to_have_count(2)
+    page.reload()
+    expect(rows).to_have_count(2)
+    look(visitor)
+    page.get_by_label("Select all loaded jobs").check()
+    page.get_by_role("button", name="Retry 2").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
+    expect(page.get_by_text("Retried 2 jobs")).to_be_visible()
+    expect(rows).to_have_count(0)
+
+    visitor.open(f"/jobs/{ids[0]}")
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
+
+
+def test_ten_thousand_jobs_scroll_with_few_nodes(visit: Visit, worker: HandWorker) -> None:
+    """Ever more pages come as one scrolls; only what is on screen is in the page."""
+    worker.enqueue_many([{}] * 1000)
+    page = visit(ADA, "/jobs").page
+    box = page.locator(".table-scroll")
+    expect(page.locator("tr.job-row").first).to_be_visible()
+
+    for _ in range(12):
+        box.evaluate("(box) => box.scrollTo(0, box.scrollHeight)")
+        page.wait_for_timeout(200)
+
+    expect(page.locator(".foot")).to_contain_text("1,000 jobs")
+    assert page.locator("tr.job-row").count() < 60
+
+
+def test_failures_are_grouped_and_retried_together(
+    visit: Visit, worker: HandWorker, look: Look
+) -> None:
+    worker.enqueue_many([{}] * 3)
+    for lease in worker.lease(limit=3):
+        worker.settle(
+            lease,
+            "failed",
+            error={"type": "Boom", "message": "the card of customer 7 was declined"},
+        )
+    visitor = visit(ADA, "/jobs?grouped=1")
+    page = visitor.page
+    group = page.get_by_role("row", name=re.compile("declined"))
+    expect(group).to_contain_text("3")
+    look(visitor)
+
+    group.get_by_role("button", name="Retry 3").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry 3 jobs").click()
+
+    expect(page.get_by_text("No failed jobs")).to_be_visible()
+
+
+def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: Look) -> None:
+    """Without a reload: progress, log, a question answered where it is asked, attempts, result."""
+    job_id = worker.enqueue({"n": 1})
+    visitor = visit(ADA, f"/jobs/{job_id}")
+    page = visitor.page
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
+    lease = worker.lease_soon()
+    worker.report(lease, 40, "half of it")
+    expect(page.locator("h1 .badge")).to_have_text("Running")
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
+    expect(page.locator(".log")).to_contain_text("half of it")
+
+    worker.settle(lease, "waiting", wait={"kind": "ask", "name": "q", "question": "Which colour?"})
+    expect(page.get_by_text("Which colour?")).to_be_visible()
+    look(visitor)
+    page.get_by_placeholder("Your answer").fill("blue")
+    page.get_by_role("button", name="Answer", exact=True).click()
+
+    step = {"name": "paint", "result": "blue"}
+    worker.settle(worker.lease_soon(), result={"answer": 42}, steps=[step])
+    expect(page.locator("h1 .badge")).to_have_text("Completed")
+    expect(page.get_by_role("region", name="Result")).to_contain_text("42")
+    expect(page.get_by_role("treegrid", name="Waterfall")).to_be_visible()
+    look(visitor)
+    page.locator("summary", has_text="paint").click()
+    page.get_by_role("button", name="Run again from here").click()
+    page.get_by_role("dialog").get_by_role("button", name="Run again").click()
+    expect(page.get_by_text("from paint")).to_be_visible()
+
+
+def test_a_failed_job_says_why_and_runs_again_with_another_payload(
+    visit: Visit, worker: HandWorker, look: Look
+) -> None:
+    job_id = worker.enqueue({"month": "2026-13"})
+    worker.settle(
+        worker.lease_soon(), "failed", error={"type": "Boom", "message": "there is no month 13"}
+    )
+    visitor = visit(ADA, f"/jobs/{job_id}")
+    page = visitor.page
+    expect(page.locator(".error-text")).to_have_text("there is no month 13")
+    look(visitor)
+
+    page.get_by_role("button", name="Retry with another payload").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Payload (JSON)").fill('{"month": "2026-12"}')
+    form.get_by_role("button", name="Retry", exact=True).click()
+
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
+    expect(page.get_by_role("region", name="Payload")).to_contain_text("2026-12")
+
+
+def test_what_happened_offline_is_there_after_coming_back(visit: Visit, worker: HandWorker) -> None:
+    job_id = worker.enqueue({})
+    visitor = visit(ADA, f"/jobs/{job_id}", allow=(NETWORK,))
+    expect(visitor.page.locator(".freshness")).to_have_text("Live")
+    visitor.context.set_offline(True)
+    expect(visitor.page.locator(".freshness")).to_have_text("Offline")
+
+    worker.settle(worker.lease_soon(), result={"answer": 42})
+    visitor.context.set_offline(False)
+
+    expect(visitor.page.locator("h1 .badge")).to_have_text("Completed")
+
+
+def test_a_type_is_enqueued_by_its_form_and_paused(
+    visit: Visit, worker: HandWorker, look: Look
+) -> None:
+    """Its page has limits, schedules and workers; a pause is said at the top of every page."""
+    visitor = visit(ADA, "/types")
+    page = visitor.page
+    look(visitor)
+    page.get_by_role("link", name=worker.job_type).click()
+    expect(page.get_by_role("heading", name="Payload schema")).to_be_visible()
+    look(visitor)
+    page.get_by_role("button", name="Enqueue").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Payload (JSON)").fill('{"n": 1}')
+    form.get_by_role("button", name="Enqueue", exact=True).click()
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
+
+    visitor.open(f"/types/{worker.job_type}")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Pause the type").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    visitor.open("/workers")
+    expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} is paused")
+    look(visitor)
+
+
+def test_schedules_and_webhooks_are_kept_by_managers(
+    visit: Visit, worker: HandWorker, look: Look
+) -> None:
+    visitor = visit(ADA, "/schedules")
+    page = visitor.page
+    expect(page.get_by_text("No schedules")).to_be_visible()
+    page.get_by_role("button", name="Add a schedule").click()
+    form = page.get_by_role("dialog")
+    for label, value in (("Name", "nightly"), ("Cron", "0 3 * * *"), ("Job type", worker.job_type)):
+        form.get_by_label(label).fill(value)
+    expect(form.get_by_text(re.compile(r"Next runs: \d{4}"))).to_be_visible()
+    form.get_by_role("button", name="Save").click()
+    row = page.get_by_role("row", name=re.compile("nightly"))
+    expect(row).to_contain_text("On")
+    row.get_by_role("button", name="Switch off").click()
+    expect(row).to_contain_text("Off")
+    look(visitor)
+    row.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete the schedule").click()
+    expect(page.get_by_text("No schedules")).to_be_visible()
+
+    visitor.open("/webhooks")
+    page.get_by_role("button", name="Add a webhook").click()
+    page.get_by_label("Endpoint, https").fill("https://example.com/hooks")
+    page.get_by_role("dialog").get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="I have kept it").click()
+    expect(page.get_by_role("row", name=re.compile("example.com"))).to_contain_text("On")
+    look(visitor)
+
+    member = visit(BOB, "/webhooks").page
+    expect(member.get_by_role("row", name=re.compile("example.com"))).to_be_visible()
+    expect(member.get_by_role("button", name="Add a webhook")).to_have_count(0)
+
+
+def test_the_overview_shows_rates_what_fails_and_pauses(
+    visit: Visit, worker: HandWorker, look: Look
+) -> None:
+    worker.enqueue_many([{}] * 2)
+    completed, failed = worker.lease(limit=2)
+    worker.settle(completed)
+    worker.settle(failed, "failed", error={"type": "Boom", "message": "the ledger is closed"})
+    visitor = visit(ADA, "/overview")
+    page = visitor.page
+    expect(page.get_by_role("heading", name="What fails")).to_be_visible()
+    expect(page.locator(".uplot").first).to_be_visible()
+    look(visitor)
+
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("button", name="Pause the workspace").click()
+    expect(page.locator(".incidents")).to_contain_text("is paused")
+    page.get_by_role("button", name="Resume", exact=True).click()
+
+
+def test_the_way_in_and_out(visit: Visit, look: Look) -> None:
+    """One click signs a demo account in; who signs out, or was signed out, is led back."""
+    visitor = visit(None, "/jobs")
+    page = visitor.page
+    look(visitor)
+    page.get_by_role("button", name=re.compile(ADA.email)).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker, look: Look) -> None:
+    """Find, open and cancel a job, go to a view, ask for help; what opens over a page, too."""
+    worker.enqueue({})
+    visitor = visit(ADA, "/jobs")
+    page = visitor.page
+    expect(page.locator("tr.job-row")).to_have_count(1)
+    page.keyboard.press("?")
+    look(visitor)
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type(worker.job_type)
+    page.locator("a.row-link").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Cancel", exact=True).press("Enter")
+    look(visitor)
+    page.get_by_role("button", name="Cancel 1 job").press("Enter")
+    expect(page.locator("h1 .badge")).to_have_text("Cancelled")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("schedules")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Schedules")
+
+
+def test_strangers_see_nothing_of_a_workspace(visit: Visit, worker: HandWorker) -> None:
+    job_id = worker.enqueue({})
+    visitor = visit(EVE, f"/jobs/{job_id}", allow=("status of 404",))
+
+    expect(visitor.page.get_by_role("heading", level=1)).to_have_text("No such job")
+    visitor.open(f"/jobs/{uuid4()}")
+    expect(visitor.page.get_by_role("heading", level=1)).to_have_text("No such job")
+
+
+def test_a_lost_realtime_server_is_polled_around_and_joined_again(
+    visit: Visit, worker: HandWorker, stack: RunningStack
+) -> None:
+    """Realtime may go away at any time; the page says so and misses nothing."""
+    job_id = worker.enqueue({})
+    page = visit(ADA, f"/jobs/{job_id}", allow=(NETWORK,)).page
+    freshness = page.locator(".job-head .freshness")
+    expect(freshness).to_have_text("Live")
+
+    for entry in json.loads((stack.folder / "children.json").read_text()):
+        process = psutil.Process(entry["pid"])
+        if any("supabase_local.realtime" in part for part in process.cmdline()):
+            process.kill()
+    expect(freshness).not_to_have_text("Live")
+    lease = worker.lease_soon()
+    worker.report(lease, 45)
+
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "45")
+    expect(freshness).to_have_text("Live", timeout=90_000)

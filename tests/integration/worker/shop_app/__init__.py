@@ -1,1 +1,0 @@
-"""An app of one job type, whose stages and whose one mistake leave lines in a file."""
