@@ -194,27 +194,3 @@ def current_traceparent() -> str | None:
     if not context.is_valid:
         return _received.get()
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-
-
-@contextmanager
-def serving(method: str, route: str, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """A span for a request that no framework serves; set `status` in what it gives."""
-    from opentelemetry import propagate, trace
-
-    answer: dict[str, Any] = {}
-    with trace.get_tracer("minutehand").start_as_current_span(
-        f"{method} {route}",
-        context=propagate.extract(headers),
-        kind=trace.SpanKind.SERVER,
-        attributes={
-            "http.request.method": method,
-            "http.route": route,
-            "url.path": route,
-            "url.scheme": "https",
-        },
-        record_exception=False,
-    ) as span:
-        yield answer
-        span.set_attribute("http.response.status_code", answer["status"])
-        if answer["status"] >= 500:
-            span.set_status(trace.StatusCode.ERROR)

@@ -33,7 +33,6 @@ from minutehand.web.errors import (
     unauthorized,
     validation_failed,
 )
-from minutehand.web.wording import problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     if isinstance(error, QueueError):
-        return _refused_by_queue(error)
+        return _refused_by_queue(error, request)
     return None
 
 
@@ -129,17 +128,21 @@ def _problem(problem: dict[str, Any]) -> FieldProblem:
     location, *path = (str(part) for part in problem["loc"])
     return FieldProblem(
         field=".".join(path) or location,
-        problem=problem_of(problem),
+        problem=str(problem["msg"]).removeprefix("Value error, "),
         location=location,
     )
 
 
-def _refused_by_queue(error: QueueError) -> JSONResponse:
+def _refused_by_queue(error: QueueError, request: Request | None) -> JSONResponse:
     if isinstance(error, TokenRefused):
         refused = unauthorized("the database refused the token", presented=True)
         return error_response(
             401, refused.code, refused.error, detail=refused.info, headers=refused.headers
         )
+    if error.word == "invalid_argument" and error.details and request and request.method != "GET":
+        # the bounds of a body's fields are in SQL
+        problem = FieldProblem(field=error.details, problem=error.message)
+        return respond(validation_failed([problem]))
     if error.word:
         detail = _detail(error)
         headers = {"Retry-After": str(_retry_after(detail))} if error.status == 429 else {}

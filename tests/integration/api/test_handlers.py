@@ -6,7 +6,6 @@ import base64
 import gc
 import importlib
 import json
-import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -89,13 +88,6 @@ def event_for(stack: RunningStack, name: str, *, job_id: str = "", job_type: str
     return json.loads(text.replace("enrich_account", job_type) if job_type else text)
 
 
-def at_path(event: Any, path: str) -> Any:
-    """The same event for another path, as a catch-all route gets it."""
-    http = {**event["requestContext"]["http"], "path": path}
-    context = {**event["requestContext"], "http": http, "routeKey": "$default"}
-    return {**event, "rawPath": path, "routeKey": "$default", "requestContext": context}
-
-
 def answer_of(handler: Any, event: Any, function: str) -> tuple[int, Any, dict[str, str]]:
     answer = handler(event, LambdaContext(function))
     assert answer["isBase64Encoded"] is False
@@ -145,11 +137,6 @@ def test_a_location_is_below_the_services_mount(
 
     assert status in {200, 201}, job
     assert headers["location"] == f"{prefix}/api/jobs/{job['id']}"
-
-
-def routes_of_apps() -> set[str]:
-    """The apps' modules of routes that are loaded."""
-    return {name for name in sys.modules if re.fullmatch(r"minutehand_apps\.\w+\.routes", name)}
 
 
 def test_status_reads_under_every_shape_of_event(

@@ -110,19 +110,6 @@ async def test_a_stream_sends_a_job_from_its_first_event_to_its_end(
     assert read.retry is not None
 
 
-async def test_five_clients_read_the_same(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """Early, late, before and after the end."""
-    job = await hand.enqueue()
-    early = [asyncio.ensure_future(follow(ada, events_path(job.id))) for _ in range(3)]
-    await run_through(hand, steps=10)
-    late = [asyncio.ensure_future(follow(ada, events_path(job.id))) for _ in range(2)]
-
-    reads = await asyncio.wait_for(asyncio.gather(*early, *late), 60)
-
-    assert all(read.events == reads[0].events for read in reads)
-    assert {read.end for read in reads} == {"completed"}
-
-
 async def test_a_client_that_comes_back_gets_what_it_missed(
     hand: Hand, ada: httpx.AsyncClient
 ) -> None:
@@ -289,13 +276,6 @@ async def behind_a_buffer(
 async def buffered(settings: Settings, stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
     """One that waits for a moment when there is nothing yet."""
     async with behind_a_buffer(settings, stack, wait=1.5) as api:
-        yield api
-
-
-@pytest.fixture
-async def patient(settings: Settings, stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
-    """One that waits until there is something."""
-    async with behind_a_buffer(settings, stack, wait=60) as api:
         yield api
 
 

@@ -184,10 +184,3 @@ async def post(project: Project) -> AsyncIterator[Post]:
     """A worker in development, as patient as the engine allows."""
     async with Post(project).open() as open_:
         yield open_
-
-
-@pytest.fixture
-async def hasty(project: Project) -> AsyncIterator[Post]:
-    """A worker that waits half a second, for endpoints that never answer."""
-    async with Post(project, answer_seconds=0.5).open() as open_:
-        yield open_

@@ -67,30 +67,3 @@ async def test_this_machine_is_refused_outside_development(
     assert row["status"] == "pending"
     assert says in row["error_message"]
     assert endpoint.received == []
-
-
-async def test_an_endpoint_that_keeps_failing_is_disabled_for_all_to_see(
-    post: Post, endpoint: Endpoint
-) -> None:
-    """The reason is shown, and what was waiting is not sent."""
-    post.project.run_sql(
-        "update queue.settings set value = '2' where name = 'webhook_failures_max'"
-    )
-    await post.subscribe(endpoint.url, event_types=["job.created"])
-    endpoint.answers = ["503 Service Unavailable"] * 9
-    post.project.insert("work")
-    await post.settle()
-    post.make_due()
-    post.project.insert("work", status="pending")
-
-    rows = await post.settle()
-
-    listed = await post.listed()
-    assert listed["enabled"] is False
-    assert "the last with: the endpoint answered 503" in listed["disabled_reason"]
-    assert "failed" in {row["status"] for row in rows}
-    assert any("the webhook is disabled" in (row["error_message"] or "") for row in rows)
-    post.make_due()
-    sent = len(endpoint.received)
-    await post.settle()
-    assert len(endpoint.received) == sent

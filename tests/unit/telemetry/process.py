@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 from minutehand.config import Settings
-from minutehand.functions.health import handler as health
-from minutehand.functions.jobs.app import AppsOnDemand
+from minutehand.functions.health.app import build_app as build_health
+from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.app import build_worker
 from minutehand.web.gateway import GatewayHandler
@@ -21,11 +21,10 @@ from minutehand.worker.testing import ProcessorTest
 from tests.support.lambda_events import LambdaContext
 
 settings = Settings.from_env(os.environ)
-jobs, status = AppsOnDemand(settings), build_status(settings)
+builders = {"jobs": build_jobs, "status": build_status, "health": build_health}
+apps = {name: build(settings) for name, build in builders.items()}
 handlers: dict[str, Any] = {
-    "jobs": GatewayHandler(jobs, jobs.services),
-    "status": GatewayHandler(status, status.state.services),
-    "health": health.handler,
+    name: GatewayHandler(app, app.state.services) for name, app in apps.items()
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +10,8 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from minutehand.functions.health import checks, handler
-from minutehand.functions.health.app import CachedReadiness, build_app
+from minutehand.functions.health import checks
+from minutehand.functions.health.app import build_app
 from minutehand.functions.health.checks import readiness
 from minutehand.queue.models import StorageState
 from minutehand.web.services import Services
@@ -77,28 +76,6 @@ async def test_readiness_shows_each_part(
 
 
 @pytest.mark.parametrize(
-    ("days", "word", "verdict"), [(31, "ready", "pass"), (29, "degraded", "warn")]
-)
-async def test_readiness_warns_before_the_workers_key_expires(
-    days: float, word: str, verdict: str
-) -> None:
-    """On that day every worker is refused at once."""
-    status, body = await readiness(Queue(health()), key_days=days)
-
-    assert (status, body["status"]) == (200, word)
-    assert body["checks"]["worker_key"]["verdict"] == verdict
-    assert body["checks"]["worker_key"]["value"] == days
-
-
-def known_of(services: Any, monkeypatch: pytest.MonkeyPatch) -> CachedReadiness:
-    """By the time of the loop that runs."""
-    clock = SimpleNamespace(monotonic=asyncio.get_running_loop().time)
-    monkeypatch.setattr("minutehand.functions.health.app.time", clock)
-    services.settings = SimpleNamespace(apps=(), supabase_worker_key=None)
-    return CachedReadiness(services)
-
-
-@pytest.mark.parametrize(
     ("address", "status", "word"),
     [
         ("/health", 200, "down"),
@@ -129,20 +106,6 @@ async def test_each_address_says_what_its_probe_asks_for(
     assert body["version"] == settings.version
 
 
-async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:
-    """What an app says stands beside the engine's own checks, and never replaces them."""
-
-    async def extra() -> Any:
-        line = {"verdict": "warn", "value": 1, "unit": "x", "detail": "late"}
-        return {"outbox": line, "database": line}
-
-    status, body = await readiness(Queue(health()), extra)
-
-    assert (status, body["status"]) == (200, "degraded")
-    assert body["checks"]["outbox"]["detail"] == "late"
-    assert body["checks"]["database"]["verdict"] == "pass"
-
-
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])
 async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     answer: Any, monkeypatch: pytest.MonkeyPatch
@@ -159,33 +122,3 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
     assert "10.0.0.7" not in str(body)
-
-
-AWS_CONTEXT = SimpleNamespace(aws_request_id="of-lambda")
-
-
-def probe(path: str, **event: Any) -> tuple[int, dict[str, Any], dict[str, str]]:
-    answer = handler.handler({"rawPath": path, **event}, AWS_CONTEXT)
-    return answer["statusCode"], json.loads(answer["body"]), answer["headers"]
-
-
-@pytest.mark.parametrize(
-    ("path", "event", "word"),
-    [
-        ("/health", {"queryStringParameters": {"deep": "1"}}, "not_ready"),
-        ("/api/health/ready", {}, "not_ready"),
-        ("/api/v1/health", {}, "down"),
-    ],
-)
-def test_a_deep_probe_of_a_database_that_is_unavailable_fails(
-    monkeypatch: pytest.MonkeyPatch, path: str, event: Any, word: str
-) -> None:
-    """The next one begins again: the key may have been rotated."""
-    monkeypatch.setattr(checks, "PATIENCE", 0.05)
-    for name in ("URL", "PUBLISHABLE_KEY", "WORKER_KEY"):
-        monkeypatch.setenv(f"SUPABASE_{name}", "http://127.0.0.1:1")
-
-    status, body, headers = probe(path, **event)
-
-    assert (status, body["status"], headers["retry-after"]) == (503, word, "5")
-    assert probe("/health")[1]["status"] == "unknown"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minutehand.web import paging
 from minutehand.web.errors import ApiError
-from minutehand.web.idempotency import key_of_part, parse_key
+from minutehand.web.idempotency import parse_key
 
 
 @pytest.mark.parametrize("header", ["", '""', " ", "x" * 256, "tab\there", "schlüssel", "nul\x00"])
@@ -25,19 +25,6 @@ def test_an_unusable_key_is_refused_and_not_ignored(header: str) -> None:
     assert (problem["field"], problem["location"]) == ("Idempotency-Key", "header")
 
 
-def test_each_job_of_a_bulk_request_gets_a_key_of_its_own() -> None:
-    """Repeating the request finds each of its jobs again."""
-    assert [key_of_part("k", index) for index in range(3)] == ["k#0", "k#1", "k#2"]
-    assert key_of_part(None, 0) is None
-    assert key_of_part("x" * 253, 9) == "x" * 253 + "#9"
-    with pytest.raises(ApiError) as refused:
-        key_of_part("x" * 253, 10)
-    assert refused.value.status_code == 400
-    assert refused.value.info == [
-        {"field": "Idempotency-Key", "location": "header", "problem": "is too long for bulk"}
-    ]
-
-
 @given(st.text(), st.integers(min_value=-(2**53), max_value=2**53), st.uuids())
 def test_a_cursor_gives_back_what_it_was_made_of(text: str, number: int, identity: UUID) -> None:
     """Whatever the values, the cursor survives a URL."""
@@ -45,27 +32,6 @@ def test_a_cursor_gives_back_what_it_was_made_of(text: str, number: int, identit
 
     assert all(sign.isalnum() or sign in "-_" for sign in cursor)
     assert paging.decode(cursor, str, int, UUID) == (text, number, str(identity))
-
-
-@pytest.mark.parametrize(
-    ("values", "kinds"),
-    [
-        (("2026-11-20T08:00:00",), (datetime,)),
-        (("1",), (int,)),
-        (("a", "b"), (str,)),
-        ((), (str,)),
-        ((5,), (datetime,)),
-        ((5,), (UUID,)),
-        ((5,), (str,)),
-        ((True,), (int,)),
-    ],
-)
-def test_a_cursor_of_another_list_is_refused(
-    values: tuple[str | int, ...], kinds: tuple[type, ...]
-) -> None:
-    """Postgres would compare an instant without its zone by a zone of its own."""
-    with pytest.raises(ApiError):
-        paging.decode(paging.encode(*values), *kinds)
 
 
 @given(st.text(max_size=40))

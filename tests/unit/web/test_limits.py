@@ -45,18 +45,6 @@ def test_a_caller_in_a_loop_must_wait_and_others_need_not(clock: FrozenClock) ->
     limit.count_request("eve")
 
 
-def test_a_refusal_says_when_there_is_room_again(clock: FrozenClock) -> None:
-    """Neither sooner nor later: what is in the bucket by then counts."""
-    limit = limits(clock, requests_per_second=0.1, requests_burst=1)
-    limit.count_request("eve")
-    clock.advance(seconds=4)
-
-    with pytest.raises(ApiError) as refused:
-        limit.count_request("eve")
-
-    assert refused.value.info["retry_after_seconds"] == 6
-
-
 def test_a_caller_holds_so_many_streams_until_they_end(clock: FrozenClock) -> None:
     """237 of one user were open once."""
     limit = limits(clock)

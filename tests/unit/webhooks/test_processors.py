@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
@@ -17,8 +16,8 @@ import pytest
 from minutehand.aws.sealing import SealBroken
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
-from minutehand.webhooks.outbound import AddressRefused, PublicTransport
-from minutehand.webhooks.processors import Delivery, Webhooks, WebhookStore
+from minutehand.webhooks.outbound import AddressRefused
+from minutehand.webhooks.processors import Webhooks
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.sent import Sent
 from minutehand.webhooks.signing import signed_headers
@@ -30,24 +29,6 @@ MESSAGE = {
     "message_id": "m1", "workspace_id": "w", "sealed_secrets": ["sealed"],
     "answer_ms": 10_000, "private_addresses": False,
 }  # fmt: skip
-
-
-class Store(WebhookStore):
-    """What SQL says of a delivery, and what it is told."""
-
-    def __init__(self, message: dict[str, Any], noted: dict[str, Any]) -> None:
-        self.message, self.noted = message, noted
-        self.reports: list[tuple[str, int, Sent]] = []
-
-    async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
-        return self.message
-
-    async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
-        self.reports.append((job_id, fence, sent))
-        return self.noted
-
-    async def aclose(self) -> None:
-        pass
 
 
 class Opened(WebhookSecrets):
@@ -149,22 +130,3 @@ async def test_this_machine_is_meant_only_where_stage_and_engine_say_so(
     await hook.post({**MESSAGE, "private_addresses": private})
 
     assert hook.loopback == [loopback]
-
-
-async def test_connections_are_shared_and_neither_redirected_nor_led_through_a_proxy() -> None:
-    """A proxy would resolve the checked name again."""
-    settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
-    hook = Webhooks(settings, answer_seconds=7)
-
-    client = hook._client(False)
-
-    assert hook._client(False) is client
-    assert hook._client(True) is not client
-    assert (client.follow_redirects, client.trust_env, client.timeout.read) == (False, False, 7)
-    assert isinstance(client._transport, PublicTransport)
-    await hook.aclose()
-    assert client.is_closed
-
-
-BUSY = httpx.Response(429, headers={"Retry-After": "90"})
-DELIVERY = Delivery(webhook_id=UUID(int=1), job_id=UUID(int=2), seq=3)

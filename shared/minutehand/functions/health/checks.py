@@ -1,7 +1,4 @@
-"""Readiness: what the service depends on, each part with its own verdict.
-
-Imports nothing but the standard library; the queue is an argument.
-"""
+"""Readiness: what the service depends on, each part with its own verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ STALLED = 900.0
 #: Seconds since the last tick: one missed is a warning, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
 
-#: The same as in minutehand.queue.keys, which is not imported here.
 KEY_WARN_DAYS = 30.0
 
 PASS, WARN, FAIL = "pass", "warn", "fail"

@@ -1,18 +1,11 @@
-"""Bodies of the write routes; what a field means, `minutehand.queue.models` says."""
+"""Bodies of the write routes: fields and their types; the bounds are in SQL."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from minutehand.queue.models import (
     BackoffOptions,
@@ -22,9 +15,9 @@ from minutehand.queue.models import (
     UniqueOptions,
 )
 from minutehand.web.bodies import Payload
-from minutehand.web.idempotency import MAX_CHARACTERS
 
-MAX_BULK = 1000
+Whole = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True)]
 
 
 def _text_only(value: Any) -> Any:
@@ -35,11 +28,6 @@ def _text_only(value: Any) -> Any:
 
 #: A UTC instant as text; pydantic would also take a bare number for one.
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
-Seconds = Annotated[float, Field(strict=True, ge=0, le=315_360_000)]
-#: Bounds as the database has them, checked before the round trip and named by field.
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-Key = Annotated[str, Field(min_length=1, max_length=255)]
-Tag = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Body(BaseModel):
@@ -63,33 +51,23 @@ class Unique(UniqueOptions):
 class JobOptions(Body):
     """What may be said about a new job besides its type and payload."""
 
-    queue: Name | None = None
-    priority: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
-        default=None, description="Smaller runs first; 100 by default."
-    )
+    queue: str | None = None
+    priority: Whole | None = Field(default=None, description="Smaller runs first; 100 by default.")
     scheduled_for: Instant | None = None
     delay_seconds: Seconds | None = None
-    max_attempts: Annotated[int, Field(strict=True, ge=1, le=50)] | None = None
-    idempotency_key: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)] | None = None
+    max_attempts: Whole | None = None
+    idempotency_key: str | None = None
     idempotency_ttl_seconds: Seconds | None = None
-    concurrency_key: Key | None = None
-    session_id: Key | None = None
+    concurrency_key: str | None = None
+    session_id: str | None = None
     parent_id: UUID | None = None
     deadline_at: Instant | None = None
-    timeout_seconds: Annotated[float, Field(strict=True, ge=1, le=43_200)] | None = None
+    timeout_seconds: Seconds | None = None
     backoff: Backoff | None = None
     unique: Unique | None = None
     debounce_seconds: Seconds | None = None
-    schema_version: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=20)] | None = Field(
-        default=None, description="Words to find the job by."
-    )
-
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if self.scheduled_for is not None and self.delay_seconds is not None:
-            raise ValueError("give scheduled_for or delay_seconds, not both")
-        return self
+    schema_version: Whole | None = None
+    tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
 
     def options(self, *, key: str | None) -> EnqueueOptions:
         """The options as the queue takes them."""
@@ -102,7 +80,7 @@ class JobOptions(Body):
 class JobSpec(JobOptions):
     """A job of a bulk request."""
 
-    job_type: Name
+    job_type: str
     payload: Payload = Field(default_factory=dict)
 
     def new_job(self, *, key: str | None) -> NewJob:
@@ -124,7 +102,7 @@ class CreateJobs(Body):
     """Jobs to enqueue together, all or none."""
 
     workspace_id: UUID
-    jobs: Annotated[tuple[JobSpec, ...], Field(min_length=1, max_length=MAX_BULK)]
+    jobs: tuple[JobSpec, ...]
 
 
 class EnqueuedJob(Job):
@@ -152,7 +130,7 @@ class CreatedJobs(BaseModel):
 class Replay(Body):
     """What of a job is changed when it runs again; nothing runs the same from its start."""
 
-    from_step: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+    from_step: str | None = Field(
         default=None, description="A finished step: those that finished before it are kept."
     )
     payload: Payload | None = None
@@ -166,7 +144,7 @@ class ManyJobs(Body):
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
-    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1000
+    limit: Whole = 1000
 
 
 class EditJob(Body):
@@ -185,5 +163,5 @@ class EmitEvent(Body):
     """An event that jobs of a workspace may be waiting for."""
 
     workspace_id: UUID
-    name: Key
+    name: str
     payload: Payload = Field(default_factory=dict)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
-from minutehand.functions.jobs.models import Body, Name
+from minutehand.functions.jobs.models import Body, Whole
 from minutehand.queue.steering import (
     DeliveryPage,
     Missed,
@@ -34,26 +34,23 @@ from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
-Reason = Annotated[str, Field(max_length=500)]
-Words = Annotated[tuple[Name, ...], Field(min_length=1, max_length=50)]
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 #: Whole paths, because a schedule's name may hold a slash.
-ScheduleName = Annotated[str, Path(min_length=1, max_length=200)]
+ScheduleName = Annotated[str, Path(max_length=200)]
 
 
 class PauseBody(Body):
     """What to pause or resume: the workspace, or its jobs of one type."""
 
-    job_type: Name | None = None
-    reason: Reason | None = None
+    job_type: str | None = None
+    reason: str | None = None
 
 
 class ScheduleBody(Body):
     """A schedule, whose name is in the path; omitted fields take their defaults."""
 
-    cron: Annotated[str, Field(min_length=1, max_length=200)]
-    timezone: Annotated[str, Field(min_length=1, max_length=100)] = "UTC"
-    job_type: Name
+    cron: str
+    timezone: str = "UTC"
+    job_type: str
     payload: Payload = Field(default_factory=dict)
     options: Payload = Field(
         default_factory=dict, description="queue, priority, max_attempts and the like."
@@ -71,10 +68,10 @@ class Schedules(Body):
 class WebhookBody(Body):
     """A webhook to make; without lists it receives every state change of every job."""
 
-    url: Url
-    description: Reason | None = None
-    event_types: Words | None = None
-    job_types: Words | None = None
+    url: str
+    description: str | None = None
+    event_types: tuple[str, ...] | None = None
+    job_types: tuple[str, ...] | None = None
     enabled: bool = True
 
 
@@ -87,10 +84,10 @@ def _not_null(value: Any) -> Any:
 class WebhookChanges(Body):
     """What to change of a webhook; null for a list means all, omitted fields keep their values."""
 
-    url: Annotated[Url | None, AfterValidator(_not_null)] = None
-    description: Reason | None = None
-    event_types: Words | None = None
-    job_types: Words | None = None
+    url: Annotated[str | None, AfterValidator(_not_null)] = None
+    description: str | None = None
+    event_types: tuple[str, ...] | None = None
+    job_types: tuple[str, ...] | None = None
     enabled: Annotated[bool | None, AfterValidator(_not_null)] = None
 
 
@@ -103,7 +100,7 @@ class Webhooks(Body):
 class LimitsBody(Body):
     """The limit a manager may set; null lifts it. The rest is the operator's."""
 
-    own_max_running: Annotated[int, Field(strict=True, ge=0, le=100_000)] | None
+    own_max_running: Whole | None
 
 
 def steering(services: Services, caller: Caller, workspace_id: UUID) -> WorkspaceSteering:
