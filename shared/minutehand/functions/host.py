@@ -11,7 +11,7 @@ from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 
 def is_api(path: str) -> bool:
     """Whether a path belongs to the functions, and not to the console."""
-    return path == "/health" or path.startswith("/api/")
+    return path in {"/health", "/metrics"} or path.startswith("/api/")
 
 
 class Functions:

@@ -1,22 +1,21 @@
-"""`GET /metrics` of `minutehand serve`: the whole queue in OpenMetrics, for Prometheus."""
+"""`GET /metrics` of every host: the whole queue in OpenMetrics, for Prometheus."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from fastapi import APIRouter, Response
 
-from minutehand.error_body import error_body
-from minutehand.functions.worker.routes import bearer_matches
-from minutehand.queue.errors import QueueError
+from minutehand.functions.worker.routes import token_matches
 from minutehand.version import VERSION
-from minutehand.web.services import Services
+from minutehand.web.auth import OperatorCredentials
+from minutehand.web.errors import unauthorized
+from minutehand.web.services import Provided
 from minutehand.worker.summary import RUN_SECONDS, RUNNING_JOBS
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Gauge
 
 #: What counts and percentiles are of: gauges, since the database keeps no totals.
 MINUTES: Final = 60
@@ -24,22 +23,20 @@ _OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "
 _QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
 
 
-def metrics_route(services: Services) -> Route:
-    """The route; a scrape sends `Authorization: Bearer` with the worker's secret token."""
+router = APIRouter()
 
-    async def metrics(request: Request) -> Response:
-        offered = request.headers.get("authorization", "")
-        if not bearer_matches(offered, services.settings.worker_secret_tokens):
-            said = error_body("unauthorized", "The worker's secret is needed", request_id=None)
-            return JSONResponse(said, 401, headers={"WWW-Authenticate": "Bearer"})
-        try:
-            stats = (await services.operator_queue.stats(minutes=MINUTES)).model_dump()
-        except QueueError as error:
-            return JSONResponse(error_body("queue_unavailable", str(error), request_id=None), 503)
-        body = generate_latest(registry_of(stats, datetime.now(UTC)))
-        return Response(body, media_type=CONTENT_TYPE_LATEST)
 
-    return Route("/metrics", metrics)
+@router.get("/metrics", include_in_schema=False)
+async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
+    """The metrics; a scrape sends `Authorization: Bearer` with the worker's secret token."""
+    offered = secret.credentials if secret else ""
+    if not token_matches(offered, services.settings.worker_secret_tokens):
+        raise unauthorized("the worker's secret is needed", presented=bool(offered))
+    stats = (await services.operator_queue.stats(minutes=MINUTES)).model_dump()
+    from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+    body = generate_latest(registry_of(stats, datetime.now(UTC)))
+    return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
 def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
@@ -47,6 +44,9 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
 
     Durations are in seconds. Counts by state and of the backlog stop at 10,000.
     """
+    # here and not at the top: it comes with the extra `serve`, which no Lambda function has
+    from prometheus_client import CollectorRegistry, Gauge
+
     registry = CollectorRegistry(auto_describe=False)
 
     def gauge(name: str, text: str, *labels: str) -> Gauge:

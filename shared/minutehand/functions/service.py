@@ -27,7 +27,6 @@ from minutehand.error_body import ROUTE_NOT_FOUND, error_body
 from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
-from minutehand.functions.metrics import metrics_route
 from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.process import WorkerProcess
 from minutehand.web.services import Services
@@ -59,7 +58,7 @@ class Service:
             ],
         )
         self._site = Starlette(
-            routes=[metrics_route(self._services), *_site(settings, console)],
+            routes=_site(settings, console),
             lifespan=self._lifespan,
             middleware=[Middleware(GZipMiddleware)],
         )

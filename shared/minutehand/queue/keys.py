@@ -20,6 +20,8 @@ from minutehand.config import EXAMPLES, ConfigurationError, Settings
 from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
+#: How a project's secret keys begin; older ones are JWTs.
+SECRET_PREFIX = "sb_secret_"
 #: With fewer days left the worker's key is worth replacing, and then an alarm.
 KEY_WARN_DAYS, KEY_ALARM_DAYS = 30.0, 7.0
 _GUEST_SESSION = "guest_"
@@ -102,7 +104,7 @@ def secret_headers(secret: str) -> dict[str, str]:
     `sb_secret_…` is not a JWT: it goes as `apikey` alone, and the gateway makes the token of it. A
     legacy service_role key is one, and is its own bearer.
     """
-    if secret.startswith("sb_secret_"):
+    if secret.startswith(SECRET_PREFIX):
         return {"apikey": secret}
     return {"apikey": secret, "Authorization": f"Bearer {secret}"}
 
@@ -124,7 +126,9 @@ def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
     `traceparent` to a span of its own.
     """
     headers = {"apikey": settings.supabase_publishable_key}
-    if token is not None:
+    if token is not None and token.startswith(SECRET_PREFIX):
+        headers = secret_headers(token)
+    elif token is not None:
         headers["Authorization"] = f"Bearer {token}"
     if traceparent := current_traceparent():
         headers["X-Minutehand-Trace"] = traceparent

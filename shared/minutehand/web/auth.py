@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from minutehand.queue.keys import is_guest_session
+from minutehand.queue.keys import SECRET_PREFIX, is_guest_session
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import token_missing, unauthorized
 from minutehand.web.services import Services
@@ -60,9 +60,12 @@ GuestSessionId = Annotated[str | None, Depends(named_guest_session)]
 
 
 def bearer_token(request: Request) -> str | None:
-    """The bearer token of a request, if it carries one."""
+    """The bearer token of a request, or the project's secret key where it is sent alone."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    key = request.headers.get("apikey", "")
+    return key if key.startswith(SECRET_PREFIX) else None
 
 
 async def require_caller(request: Request, _: Credentials) -> Caller:
@@ -126,17 +129,17 @@ async def user_or_guest(
 
 
 async def verify(request: Request, token: str) -> Caller:
-    """The user of `token`, if they may make another request now.
+    """Whose `token` is, a user's or the project's own service, if they may ask once more now.
 
     Raises:
         ApiError: 401; 429 `rate_limited`; or 503 when the keys cannot be fetched.
     """
     services: Services = request.app.state.services
     try:
-        caller = await services.verifier.verify_user(token)
+        caller = await services.verifier.verify(token)
     except InvalidToken as error:
         raise unauthorized(str(error), presented=True) from error
-    services.limits.count_request(str(caller.user_id))
+    services.limits.count_request(str(caller.user_id or token))
     return caller
 
 

@@ -19,6 +19,7 @@ import jwt
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
+from minutehand.queue.keys import SECRET_PREFIX
 from minutehand.queue.lean_httpx import httpx
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError, unavailable
@@ -76,14 +77,24 @@ class TokenVerifier:
         self._unanswered = False
         self._lock = asyncio.Lock()
 
-    async def verify_user(self, token: str) -> Caller:
-        """The user of a token.
+    async def verify(self, token: str) -> Caller:
+        """A user, or the project's own service by its secret key, an older one being a JWT.
+
+        A key `sb_secret_…` is for the database's gateway to judge, at each call.
 
         Raises:
             InvalidToken: Malformed, forged, expired, or made for something else.
             ApiError: 503, the keys could not be fetched; the token may well be good.
         """
+        if token.startswith(SECRET_PREFIX):
+            never = datetime.max.replace(tzinfo=UTC)
+            return Caller(user_id=None, role="service_role", token=token, expires_at=never)
         claims = await self._claims(token)
+        if claims.get("role") == "service_role":
+            return self._service(token, claims)
+        return self._user(token, claims)
+
+    def _user(self, token: str, claims: Mapping[str, Any]) -> Caller:
         if claims.get("role") != "authenticated":
             raise InvalidToken("the token does not belong to a signed-in user")
         issuer = claims.get("iss")
@@ -96,31 +107,12 @@ class TokenVerifier:
             user_id = UUID(claims["sub"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InvalidToken("the token names no subject") from error
-        return Caller(
-            user_id=user_id,
-            role="authenticated",
-            token=token,
-            expires_at=_instant(claims["exp"]),
-        )
+        return Caller(user_id, "authenticated", token, _instant(claims["exp"]))
 
-    async def verify_service(self, token: str) -> Caller:
-        """The project's own service, by a JWT with the role `service_role`.
-
-        Raises:
-            InvalidToken: Anything else, a user's token included.
-            ApiError: 503, the keys could not be fetched.
-        """
-        claims = await self._claims(token)
-        if claims.get("role") != "service_role":
-            raise InvalidToken("the token is not the service role's")
+    def _service(self, token: str, claims: Mapping[str, Any]) -> Caller:
         if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
             raise InvalidToken(_OTHER_ISSUER)
-        return Caller(
-            user_id=None,
-            role="service_role",
-            token=token,
-            expires_at=_instant(claims["exp"]),
-        )
+        return Caller(None, "service_role", token, _instant(claims["exp"]))
 
     async def _claims(self, token: str) -> dict[str, Any]:
         """Verified claims with signature and times checked; the rest is the caller's to check."""

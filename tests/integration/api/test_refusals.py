@@ -104,10 +104,8 @@ def bad_tokens(stack: RunningStack) -> dict[str, str]:
         "expired": stack.token(str(ADA.id), expires_in=-3600),
         "no user": stack.token(None),
         "anonymous key": stack.token(None, role="anon"),
-        "service role": stack.token(None, role="service_role"),
         "worker": stack.token(None, role="job_worker"),
         "the publishable key": stack.supabase_publishable_key,
-        "the secret key": stack.supabase_secret_key,
         "the worker's token": stack.worker_secret_token,
     }
 

@@ -38,8 +38,9 @@ from minutehand.web.auth import (
     SignedIn,
     StreamReader,
     bearer_token,
+    verify,
 )
-from minutehand.web.caller import Caller, InvalidToken
+from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided, Services
@@ -428,15 +429,9 @@ async def get_status(
     scope = str(workspace_id) if workspace_id else None
     if token_matches(token, services.settings.worker_secret_tokens):
         return await services.operator_queue.stats(minutes=minutes)
-    try:
-        caller = await services.verifier.verify_service(token)
-    except InvalidToken:
-        try:
-            caller = await services.verifier.verify_user(token)
-        except InvalidToken as error:
-            raise unauthorized(str(error), presented=True) from error
-        if scope is None:
-            raise invalid_argument("workspace_id", "is required", location="query") from None
+    caller = await verify(request, token)
+    if scope is None and caller.user_id is not None:
+        raise invalid_argument("workspace_id", "is required", location="query")
     return await services.queue_of(caller).stats(scope, minutes=minutes)
 
 
