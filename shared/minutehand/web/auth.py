@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from minutehand.queue.keys import SECRET_PREFIX, is_guest_session
@@ -32,31 +32,6 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 #: For routes that guests may use as well, where ALLOW_ANONYMOUS lets them in.
 GuestCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_guest_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
-
-
-async def named_guest_session(
-    session_id: Annotated[
-        str | None,
-        Query(
-            max_length=255,
-            description="A guest session's id, for its holder: it replaces a token.",
-        ),
-    ] = None,
-    x_session_id: Annotated[
-        str | None,
-        Header(
-            alias="X-Session-Id",
-            max_length=255,
-            description="The same, where a header can be sent: addresses are kept and logged.",
-        ),
-    ] = None,
-) -> str | None:
-    """Dependency: the guest session a request names; the header wins."""
-    return x_session_id or session_id
-
-
-#: A guest session's id as an argument of routes that are open to its holder.
-GuestSessionId = Annotated[str | None, Depends(named_guest_session)]
 
 
 def bearer_token(request: Request) -> str | None:

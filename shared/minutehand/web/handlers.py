@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
+from minutehand.error_body import METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import (
     DatabaseReadOnly,
     DuplicateJob,
@@ -40,11 +40,9 @@ logger = logging.getLogger(__name__)
 def respond(error: Exception, request: Request | None = None) -> JSONResponse | None:
     """The response for a planned error; None for an unplanned one."""
     if isinstance(error, ApiError):
-        return error_response(
-            error.status_code, error.code, error.error, detail=error.info, headers=error.headers
-        )
+        return _planned(error)
     if isinstance(error, RequestValidationError):
-        return respond(_refusal_of(error, request))
+        return _planned(_refusal_of(error, request))
     if isinstance(error, HTTPException):
         return _plain(error)
     if isinstance(error, DatabaseReadOnly):
@@ -79,6 +77,12 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handle)
 
 
+def _planned(error: ApiError) -> JSONResponse:
+    return error_response(
+        error.status_code, error.code, error.error, detail=error.info, headers=error.headers
+    )
+
+
 def _plain(error: HTTPException) -> JSONResponse:
     """Starlette's own refusals: no such route, wrong method, a body that cannot be parsed."""
     status = error.status_code
@@ -94,9 +98,6 @@ def _plain(error: HTTPException) -> JSONResponse:
 
 def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiError:
     problems = error.errors()
-    invalid = next((p for p in problems if p.get("type") == "json_invalid"), None)
-    if invalid is not None:
-        return ApiError(400, *INVALID_JSON)
     if _took_other_type(problems, request):
         return ApiError(
             415,
@@ -135,14 +136,11 @@ def _problem(problem: dict[str, Any]) -> FieldProblem:
 
 def _refused_by_queue(error: QueueError, request: Request | None) -> JSONResponse:
     if isinstance(error, TokenRefused):
-        refused = unauthorized("the database refused the token", presented=True)
-        return error_response(
-            401, refused.code, refused.error, detail=refused.info, headers=refused.headers
-        )
+        return _planned(unauthorized("the database refused the token", presented=True))
     if error.word == "invalid_argument" and error.details and request and request.method != "GET":
         # the bounds of a body's fields are in SQL
         problem = FieldProblem(field=error.details, problem=error.message)
-        return respond(validation_failed([problem]))
+        return _planned(validation_failed([problem]))
     if error.word:
         detail = _detail(error)
         headers = {"Retry-After": str(_retry_after(detail))} if error.status == 429 else {}

@@ -20,7 +20,6 @@ from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.web.application import create_app
 from minutehand.web.auth import (
-    GuestSessionId,
     MaybeGuest,
     OperatorCredentials,
     SignedIn,
@@ -287,10 +286,6 @@ def app_of(settings: Settings, **changes: Any) -> FastAPI:
     async def operator(credentials: OperatorCredentials) -> str:
         return "no one" if credentials is None else credentials.credentials
 
-    @router.get("/named")
-    async def named(session_id: GuestSessionId) -> str | None:
-        return session_id
-
     @router.get("/open")
     async def open_to_guests(caller: UserOrGuest) -> str:
         return of(caller)
@@ -325,9 +320,6 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
         (GUEST, STREAM, "guest"),
         ("/operator", {}, "no one"),
         ("/operator", {"authorization": "Bearer secret"}, "secret"),
-        ("/named", {}, None),
-        ("/named?session_id=" + "g" * 255, {}, "g" * 255),
-        ("/named", {"x-session-id": "g" * 255}, "g" * 255),
         (GUEST, TOKEN, "user"),
         (GUEST, {"authorization": "Bearer x"}, "invalid"),
         (GUEST + IN_ADDRESS, STREAM, "user"),

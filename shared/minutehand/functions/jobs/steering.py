@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, Field
 
 from minutehand.functions.jobs.models import Body, Whole
@@ -25,11 +25,10 @@ from minutehand.queue.steering import (
 )
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Payload
-from minutehand.web.caller import Caller
 from minutehand.web.errors import FieldProblem, validation_failed
 from minutehand.web.foreign import standing_on
 from minutehand.web.paging import unknown_cursor
-from minutehand.web.services import Provided, Services
+from minutehand.web.services import Provided
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
@@ -103,44 +102,42 @@ class LimitsBody(Body):
     own_max_running: Whole | None
 
 
-def steering(services: Services, caller: Caller, workspace_id: UUID) -> WorkspaceSteering:
-    """The workspace as the caller may steer it."""
+async def _steered(workspace_id: UUID, caller: SignedIn, services: Provided) -> WorkspaceSteering:
     return WorkspaceSteering(services.queue_of(caller), str(workspace_id))
 
 
-def webhook_secrets(services: Services) -> WebhookSecrets:
-    """Those of the process."""
-    return services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
+#: The workspace of the path, as the caller may steer it.
+Steered = Annotated[WorkspaceSteering, Depends(_steered)]
 
 
-async def new_secret(services: Services, workspace_id: UUID) -> NewSecret:
+async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
     """A signing secret, sealed for the workspace."""
+    secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
     with standing_on("the key service"):
-        return await webhook_secrets(services).make(str(workspace_id))
+        return await secrets.make(str(workspace_id))
+
+
+Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 
 @router.post("/pause")
-async def pause(workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided) -> Pause:
+async def pause(body: PauseBody, steered: Steered) -> Pause:
     """Pause the workspace, or one job type in it; running jobs continue."""
-    return await steering(services, caller, workspace_id).pause(
-        True, job_type=body.job_type, reason=body.reason
-    )
+    return await steered.pause(True, job_type=body.job_type, reason=body.reason)
 
 
 @router.post("/resume")
-async def resume(
-    workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
-) -> Pause:
+async def resume(body: PauseBody, steered: Steered, services: Provided) -> Pause:
     """Resume what was paused."""
-    result = await steering(services, caller, workspace_id).pause(False, job_type=body.job_type)
+    result = await steered.pause(False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
     return result
 
 
 @router.get("/schedules")
-async def list_schedules(workspace_id: UUID, caller: SignedIn, services: Provided) -> Schedules:
+async def list_schedules(steered: Steered) -> Schedules:
     """The schedules by name, each with its next run; at most 1,000."""
-    return Schedules(schedules=await steering(services, caller, workspace_id).schedules())
+    return Schedules(schedules=await steered.schedules())
 
 
 @router.put(
@@ -149,38 +146,27 @@ async def list_schedules(workspace_id: UUID, caller: SignedIn, services: Provide
     responses={201: {"model": Schedule, "description": "It is new."}},
 )
 async def put_schedule(
-    workspace_id: UUID,
-    name: ScheduleName,
-    body: ScheduleBody,
-    caller: SignedIn,
-    services: Provided,
-    response: Response,
+    name: ScheduleName, body: ScheduleBody, steered: Steered, response: Response
 ) -> Schedule:
     """Make or change the schedule of that name; the same expression keeps its next run."""
-    made = await steering(services, caller, workspace_id).put_schedule(
-        {**body.model_dump(mode="json"), "name": name}
-    )
+    made = await steered.put_schedule({**body.model_dump(mode="json"), "name": name})
     if made.created_at == made.updated_at:
         response.status_code = 201
     return made
 
 
 @router.delete("/schedules/{name:path}", status_code=204)
-async def delete_schedule(
-    workspace_id: UUID, name: ScheduleName, caller: SignedIn, services: Provided
-) -> None:
+async def delete_schedule(name: ScheduleName, steered: Steered) -> None:
     """Remove a schedule; jobs it made stay."""
-    await steering(services, caller, workspace_id).delete_schedule(name)
+    await steered.delete_schedule(name)
 
 
 @router.get("/next-runs")
 async def next_runs(
-    workspace_id: UUID,
-    caller: SignedIn,
-    services: Provided,
-    schedule: Annotated[str | None, Query(max_length=200)] = None,
-    cron: Annotated[str | None, Query(max_length=200)] = None,
-    timezone: Annotated[str, Query(max_length=100)] = "UTC",
+    steered: Steered,
+    schedule: str | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> NextRuns:
     """When a schedule, or a cron expression that is not saved yet, will run."""
@@ -188,99 +174,75 @@ async def next_runs(
         problem = "give either schedule, a name, or cron"
         raise validation_failed([FieldProblem(field="cron", problem=problem, location="query")])
     wanted = {"name": schedule} if cron is None else {"cron": cron, "timezone": timezone}
-    return await steering(services, caller, workspace_id).next_runs(wanted, count=count)
+    return await steered.next_runs(wanted, count=count)
 
 
 @router.get("/webhooks")
-async def list_webhooks(workspace_id: UUID, caller: SignedIn, services: Provided) -> Webhooks:
+async def list_webhooks(steered: Steered) -> Webhooks:
     """The webhooks without their secrets, with failures and why one was switched off."""
-    return Webhooks(webhooks=await steering(services, caller, workspace_id).webhooks())
+    return Webhooks(webhooks=await steered.webhooks())
 
 
 @router.post("/webhooks", status_code=201)
 async def create_webhook(
-    workspace_id: UUID, body: WebhookBody, caller: SignedIn, services: Provided, response: Response
+    body: WebhookBody, steered: Steered, secret: Secret, request: Request, response: Response
 ) -> WebhookWithSecret:
     """Make a webhook; its signing secret is in this answer and in no other."""
-    secret = await new_secret(services, workspace_id)
-    made = await steering(services, caller, workspace_id).create_webhook(
+    made = await steered.create_webhook(
         {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
     )
-    response.headers["Location"] = f"/api/workspaces/{workspace_id}/webhooks/{made.id}"
-    response.headers["Cache-Control"] = "no-store"
+    response.headers["Location"] = f"{request.scope['path']}/{made.id}"
     return WebhookWithSecret(**made.model_dump(), secret=secret.plain)
 
 
 @router.get("/webhooks/{webhook_id:uuid}")
-async def get_webhook(
-    workspace_id: UUID, webhook_id: UUID, caller: SignedIn, services: Provided
-) -> Webhook:
+async def get_webhook(webhook_id: UUID, steered: Steered) -> Webhook:
     """One webhook without its secret."""
-    return await steering(services, caller, workspace_id).get_webhook(str(webhook_id))
+    return await steered.get_webhook(str(webhook_id))
 
 
 @router.patch("/webhooks/{webhook_id:uuid}")
-async def change_webhook(
-    workspace_id: UUID,
-    webhook_id: UUID,
-    body: WebhookChanges,
-    caller: SignedIn,
-    services: Provided,
-) -> Webhook:
+async def change_webhook(webhook_id: UUID, body: WebhookChanges, steered: Steered) -> Webhook:
     """Change what the body names; `enabled: true` also forgives earlier failures."""
-    return await steering(services, caller, workspace_id).change_webhook(
+    return await steered.change_webhook(
         str(webhook_id), body.model_dump(mode="json", exclude_unset=True)
     )
 
 
 @router.post("/webhooks/{webhook_id:uuid}/rotate-secret")
-async def rotate_secret(
-    workspace_id: UUID, webhook_id: UUID, caller: SignedIn, services: Provided, response: Response
-) -> WebhookWithSecret:
+async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> WebhookWithSecret:
     """Make a new signing secret; the old one signs too for a day."""
-    secret = await new_secret(services, workspace_id)
-    made = await steering(services, caller, workspace_id).rotate_secret(
-        str(webhook_id), secret.sealed
-    )
-    response.headers["Cache-Control"] = "no-store"
+    made = await steered.rotate_secret(str(webhook_id), secret.sealed)
     return WebhookWithSecret(**made.model_dump(), secret=secret.plain)
 
 
 @router.delete("/webhooks/{webhook_id:uuid}", status_code=204)
-async def delete_webhook(
-    workspace_id: UUID, webhook_id: UUID, caller: SignedIn, services: Provided
-) -> None:
+async def delete_webhook(webhook_id: UUID, steered: Steered) -> None:
     """Remove a webhook; deliveries not yet sent are dropped."""
-    await steering(services, caller, workspace_id).delete_webhook(str(webhook_id))
+    await steered.delete_webhook(str(webhook_id))
 
 
 @router.get("/webhooks/{webhook_id:uuid}/deliveries")
 async def list_deliveries(
-    workspace_id: UUID,
     webhook_id: UUID,
-    caller: SignedIn,
-    services: Provided,
+    steered: Steered,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DeliveryPage:
     """A page of a webhook's deliveries, newest first; each is a job with attempts and errors."""
     try:
-        return await steering(services, caller, workspace_id).deliveries(
-            str(webhook_id), cursor=cursor, limit=limit
-        )
+        return await steered.deliveries(str(webhook_id), cursor=cursor, limit=limit)
     except ValueError as error:
         raise unknown_cursor() from error
 
 
 @router.get("/limits")
-async def get_limits(workspace_id: UUID, caller: SignedIn, services: Provided) -> WorkspaceLimits:
+async def get_limits(steered: Steered) -> WorkspaceLimits:
     """How much the workspace may use at once, and how much it uses now."""
-    return await steering(services, caller, workspace_id).limits()
+    return await steered.limits()
 
 
 @router.patch("/limits")
-async def set_limits(
-    workspace_id: UUID, body: LimitsBody, caller: SignedIn, services: Provided
-) -> WorkspaceLimits:
+async def set_limits(body: LimitsBody, steered: Steered) -> WorkspaceLimits:
     """Set the limit that a manager may set; the smaller of it and the operator's holds."""
-    return await steering(services, caller, workspace_id).set_limits(body.model_dump(mode="json"))
+    return await steered.set_limits(body.model_dump(mode="json"))

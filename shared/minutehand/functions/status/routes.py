@@ -9,8 +9,8 @@ import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from minutehand.functions.status.prompt import failure_prompt
 from minutehand.functions.worker.routes import token_matches
@@ -55,11 +55,9 @@ from minutehand.web.sse import (
 
 router = APIRouter(prefix="/api", tags=["status"])
 
-Word = Annotated[str | None, Query(min_length=1, max_length=255)]
+Word = Annotated[str | None, Field(min_length=1, max_length=255)]
 #: The first digits of an id, with or without its hyphens.
-IdPrefix = Annotated[
-    str | None, Query(min_length=6, max_length=36, pattern=r"^[0-9a-fA-F]{6}[0-9a-fA-F-]*$")
-]
+IdPrefix = Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{6}[0-9a-fA-F-]{0,30}$")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 FeedCursor = Annotated[str | None, Query(max_length=4096)]
@@ -76,59 +74,57 @@ Sort = Literal[
 ]  # fmt: skip
 
 
-class MoreFilters:
-    """Filters of a list of jobs beyond its state and place; every one that is given must hold."""
+class Filter(BaseModel):
+    """Filters of a list of jobs; every one that is given must hold."""
 
-    def __init__(
-        self,
-        state: Annotated[list[JobState] | None, Query(max_length=8)] = None,
-        tag: Annotated[str | None, Query(min_length=1, max_length=100)] = None,
-        payload: Annotated[
-            str | None,
-            Query(max_length=2000, description="Fields and their values, as a JSON object."),
-        ] = None,
-        finished_after: AwareDatetime | None = None,
-        finished_before: AwareDatetime | None = None,
-        min_run_ms: Annotated[float | None, Query(ge=0)] = None,
-        max_run_ms: Annotated[float | None, Query(ge=0)] = None,
-        error: Annotated[Word, Query(description="Part of its message.")] = None,
-        error_type: Word = None,
-        error_fingerprint: Word = None,
-        worker_id: Word = None,
-        version: Annotated[Word, Query(description="Of the code that ran it.")] = None,
-        internal: Annotated[
-            bool | None, Query(description="False omits types that only the platform enqueues.")
-        ] = None,
-    ) -> None:
-        self._given = {
-            "state": state,
-            "tag": tag,
-            "payload": None if payload is None else _fields(payload),
-            "finished_after": finished_after and finished_after.isoformat(),
-            "finished_before": finished_before and finished_before.isoformat(),
-            "min_run_ms": min_run_ms,
-            "max_run_ms": max_run_ms,
-            "error": error,
-            "error_type": error_type,
-            "error_fingerprint": error_fingerprint,
-            "worker_id": worker_id,
-            "version": version,
-            "internal": internal,
-        }
+    model_config = ConfigDict(extra="forbid")
+
+    workspace_id: UUID | None = None
+    status: Annotated[list[Status], Field(max_length=6)] = []
+    job_type: Word = None
+    queue: Word = None
+    session_id: Word = None
+    parent_id: UUID | None = None
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+    search: Word = None
+    state: Annotated[list[JobState], Field(max_length=8)] = []
+    tag: Word = None
+    payload: Annotated[str | None, Field(description="Fields and values, as a JSON object.")] = None
+    finished_after: AwareDatetime | None = None
+    finished_before: AwareDatetime | None = None
+    min_run_ms: float | None = None
+    max_run_ms: float | None = None
+    error: Annotated[Word, Field(description="Part of its message.")] = None
+    error_type: Word = None
+    error_fingerprint: Word = None
+    worker_id: Word = None
+    version: Annotated[Word, Field(description="Of the code that ran it.")] = None
+    internal: Annotated[
+        bool | None, Field(description="False omits types that only the platform enqueues.")
+    ] = None
 
     def wire(self) -> dict[str, Any]:
         """Those that were given, as the queue takes them."""
-        return {name: value for name, value in self._given.items() if value is not None}
+        given = self.model_dump(mode="json", include=set(Filter.model_fields), exclude_none=True)
+        if self.payload is not None:
+            try:
+                given["payload"] = json.loads(self.payload)
+            except ValueError as error:
+                problem = "must be a JSON object"
+                raise invalid_argument("payload", problem, location="query") from error
+        return {name: value for name, value in given.items() if value != []}
 
 
-def _fields(text: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        raise invalid_argument("payload", "must be a JSON object", location="query")
-    return fields
+class ListQuery(Filter):
+    """What page of which jobs."""
+
+    id_prefix: IdPrefix = None
+    cursor: Annotated[str | None, Field(max_length=512)] = None
+    sort: Annotated[Sort | None, Field(description="Sort key; by age if omitted.")] = None
+    order: Literal["asc", "desc"] = "desc"
+    offset: Annotated[int, Field(ge=0, le=10_000, description="With `sort`.")] = 0
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 class EventPage(BaseModel):
@@ -146,24 +142,7 @@ class JobPrompt(BaseModel):
 
 @router.get("/jobs")
 async def list_jobs(
-    caller: SignedIn,
-    services: Provided,
-    more: Annotated[MoreFilters, Depends()],
-    workspace_id: UUID | None = None,
-    status: Annotated[list[Status] | None, Query(max_length=6)] = None,
-    job_type: Word = None,
-    queue: Word = None,
-    session_id: Word = None,
-    parent_id: UUID | None = None,
-    created_after: AwareDatetime | None = None,
-    created_before: AwareDatetime | None = None,
-    search: Word = None,
-    id_prefix: IdPrefix = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
-    sort: Annotated[Sort | None, Query(description="Sort key; by age if omitted.")] = None,
-    order: Literal["asc", "desc"] = "desc",
-    offset: Annotated[int, Query(ge=0, le=10_000, description="With `sort`.")] = 0,
-    limit: Limit = 50,
+    caller: SignedIn, services: Provided, asked: Annotated[ListQuery, Query()]
 ) -> JobPage:
     """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
 
@@ -172,38 +151,19 @@ async def list_jobs(
     youngest of each state are sorted; the next page is asked for by `offset` while there is
     `more`, and `cut` says that there are older ones.
     """
-    if sort is not None:
-        where = {
-            "workspace_id": workspace_id and str(workspace_id),
-            "status": status or None,
-            "job_type": job_type,
-            "queue": queue,
-            "session_id": session_id,
-            "parent_id": parent_id and str(parent_id),
-            "created_after": created_after and created_after.isoformat(),
-            "created_before": created_before and created_before.isoformat(),
-            "search": search,
-            **more.wire(),
-        }
-        found = await services.queue_of(caller).sort_jobs(
-            where, by=sort, descending=order == "desc", limit=limit, offset=offset
+    queue, where, limit = services.queue_of(caller), asked.wire(), asked.limit
+    if asked.sort is not None:
+        found = await queue.sort_jobs(
+            where,
+            by=asked.sort,
+            descending=asked.order == "desc",
+            limit=limit,
+            offset=asked.offset,
         )
         return JobPage(jobs=found.jobs, more=found.more, cut=found.cut)
     try:
-        return await services.queue_of(caller).list_jobs(
-            str(workspace_id) if workspace_id else None,
-            status=status or (),
-            job_type=job_type,
-            queue=queue,
-            session_id=session_id,
-            parent_id=str(parent_id) if parent_id else None,
-            created_after=created_after,
-            created_before=created_before,
-            search=search,
-            id_prefix=id_prefix,
-            more=more.wire(),
-            cursor=cursor,
-            limit=limit,
+        return await queue.list_jobs(
+            id_prefix=asked.id_prefix, more=where, cursor=asked.cursor, limit=limit
         )
     except ForeignCursor as error:
         raise unknown_cursor() from error
