@@ -10,45 +10,29 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 PREFIX: Final = "minutehand-job-"
 
 
-class Folder:
-    """Locked while its worker lives: the system lets go of the lock of a process that died.
-
-    Args:
-        below: Where it is made; the system's folder for temporary files unless given.
-    """
-
-    def __init__(self, below: Path | None = None) -> None:
-        below = below or Path(tempfile.gettempdir())
-        remove_orphans(below)
-        while True:
-            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=below))
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if self.path.exists():  # no one took it for an orphan before it was locked
-                return
-            os.close(self._lock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+@contextlib.contextmanager
+def job_folder(below: Path | None = None) -> Iterator[Path]:
+    """Make one, locked while its worker lives: the system lets go of the lock of one that died."""
+    below = below or Path(tempfile.gettempdir())
+    for orphan in below.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(orphan):
+            shutil.rmtree(orphan, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=below) as name, _locked(Path(name)):
+        yield Path(name)
 
 
-def remove_orphans(below: Path) -> None:
-    """Remove the folders whose workers have died."""
-    for path in below.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or deleted meanwhile
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)

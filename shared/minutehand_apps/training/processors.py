@@ -134,14 +134,14 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> StoredTraining:
         """Fetch the recording once, check it, and take its sound out."""
-        from minutehand.worker.folder import Folder
+        from minutehand.worker.folder import job_folder
 
         store = partial(self._app.store.store, job.id, job.fence)
-        with Folder() as folder:
-            file = folder.path / "video"
+        with job_folder() as folder:
+            file = folder / "video"
             size = await self._fetch(training, file, partial(_report, ctx, "fetch"))
             media = training.media or await store("media", await self._check(file, size))
-            sound = await store("sound", await self._cut(training, media, folder.path, ctx))
+            sound = await store("sound", await self._cut(training, media, folder, ctx))
         return training.model_copy(update={"media": media, "sound": sound})
 
     async def _fetch(

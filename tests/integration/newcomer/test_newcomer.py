@@ -40,7 +40,7 @@ def test_the_page_shows_what_runs_here() -> None:
     app = "".join(each.read_text("utf-8") for each in HOME.glob("*.py"))
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
-    assert len(blocks) == 7
+    assert len(blocks) == 6
     plain = "".join(app.split())
     assert [each for each in blocks if "".join(each.split()) not in plain] == []
 
