@@ -147,7 +147,8 @@ def _pieces(text: str) -> Iterator[str]:
             else:
                 yield line[:_WINDOW]
                 yield HIDDEN
-                line = line[_WORD.match(line, _WINDOW).end() :]
+                word = _WORD.match(line, _WINDOW)
+                line = line[word.end() if word else _WINDOW :]
         yield line
 
 

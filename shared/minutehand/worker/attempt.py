@@ -85,7 +85,8 @@ class Attempt:
         self._timers: list[asyncio.TimerHandle] = []
         self._task: asyncio.Task[None] | None = None
         self.updates = Updates(self._clock)
-        self.context = JobContext(self, self.updates, steps=lease.steps or {}, clock=self._clock)
+        self._steps = dict(lease.steps or {})
+        self.context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
         self._timeout = self._timeout_seconds()
 
     # Life -------------------------------------------------------------------------------------
@@ -251,7 +252,7 @@ class Attempt:
         trace.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
-            self.context.restore_steps(await self._tick.queue.read_steps(self.job_id, self.fence))
+            self._steps |= await self._tick.queue.read_steps(self.job_id, self.fence)
         return await run_within(
             kind.around, kind.run, job, self.context, in_thread=not kind.is_async
         )

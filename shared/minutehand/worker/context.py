@@ -134,11 +134,12 @@ class JobContext:
     """
 
     def __init__(
-        self, port: ContextPort, updates: Updates, *, steps: Mapping[str, Any], clock: Clock
+        self, port: ContextPort, updates: Updates, *, steps: dict[str, Any], clock: Clock
     ) -> None:
         self._port = port
         self._updates = updates
-        self._steps = dict(steps)
+        #: Results of steps and waits, by name; what runs the processor may add earlier ones.
+        self._steps = steps
         self._clock = clock
         self._names: dict[str, int] = {}
         #: Run around each step that runs in this attempt, the first outermost; for middleware.
@@ -147,10 +148,6 @@ class JobContext:
         self.new_steps = 0
         #: What this attempt cost in foreign services, in US dollars; add to it.
         self.cost_usd = 0.0
-
-    def restore_steps(self, steps: Mapping[str, Any]) -> None:
-        """Know the results of earlier attempts' steps: those too long to come with the lease."""
-        self._steps.update(steps)
 
     # Updates -----------------------------------------------------------------------------------
 

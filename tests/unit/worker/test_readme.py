@@ -34,4 +34,4 @@ def test_the_table_has_what_ctx_has(repository: Path) -> None:
     rows = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
 
     named = {name for row in rows for name in re.findall(r"`(\w+)[(`]", row)}
-    assert named == {name for name in vars(JobContext) if name[0] != "_"} - {"restore_steps"}
+    assert named == {name for name in vars(JobContext) if name[0] != "_"}

@@ -1,0 +1,39 @@
+"""The local worker ends when a file of its apps changes, to be started again with it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
+from tests.support.queue_model import SETTINGS
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove"])
+async def test_a_change_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Also one that came while the processors were imported."""
+    app = tmp_path / "reloaded"
+    app.mkdir()
+    for name in ("__init__", "processors", "more"):
+        (app / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "reloaded", raising=False)
+    settings = SETTINGS.model_copy(update={"apps": ("reloaded",)})
+    ended = asyncio.Event()
+    loaded = files_of(watched_folders(settings))
+    watching = asyncio.create_task(end_on_change(settings, loaded, ended.set))
+
+    if change == "edit":
+        (app / "more.py").write_text("x = 1\n")
+    elif change == "add":
+        (app / "another.py").touch()
+    else:
+        (app / "more.py").unlink()
+
+    await asyncio.wait_for(ended.wait(), 30)
+    await watching
