@@ -7,17 +7,17 @@ import { nextTheme, theme } from "./lib/theme.js";
 import {
   classes,
   html,
+  quiet,
   render,
   useEffect,
   useLayoutEffect,
   useMemo,
   useRef,
   useState,
-  quiet,
 } from "./lib/ui.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
-import { lazy, useModule } from "./parts/lazy.js";
+import { lazy, useModule } from "./lib/lazy.js";
 import { Incidents } from "./parts/incidents.js";
 import { openPalette, openShortcuts, Palette, Shortcuts } from "./parts/palette.js";
 import { Failed, Loading } from "./parts/states-of-view.js";

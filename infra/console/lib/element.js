@@ -229,7 +229,7 @@ export class JobElement extends Base {
     put(parts.error, (status === "failed" || state === "retrying") && job?.error_message);
     this.#drawQuestion(job?.waiting_for?.kind === "ask" ? job.waiting_for : null);
     const ending = `${job?.id} ${job?.fence}`;
-    if (!end || this.#ended === ending) return;
+    if (!end || !state || this.#ended === ending) return; // without a state its row is being read again
     this.#ended = ending;
     this.#announce("jobend");
   }

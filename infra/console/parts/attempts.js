@@ -5,9 +5,8 @@ import { between, codeOf, counted, duration, errorLine, safeUrl } from "../lib/f
 import { outcomeOf } from "../lib/states.js";
 import { html, quiet } from "../lib/ui.js";
 import { Tag } from "./badge.js";
-import { copy } from "./copy.js";
+import { copy, JsonView } from "./copy.js";
 import { ActionButton } from "./dialog.js";
-import { JsonView } from "./json-view.js";
 import { notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 import { column, table } from "./table.js";

@@ -1,7 +1,8 @@
-// A state as a word and a colour from the one table, and how fresh what is shown is.
+// A state as a word and a colour from the one table, how far a job is, and how fresh what is shown is.
 
+import { percentage } from "../lib/format.js";
 import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
-import { html, useEffect, useState } from "../lib/ui.js";
+import { classes, html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
 /** A job's state; of its status alone where no more of it is known. */
@@ -60,4 +61,28 @@ const WORKERS = {
 export function WorkerState({ state }) {
   const [tone, word, hint] = WORKERS[state] ?? ["pending", state, ""];
   return html`<span title=${hint}><${Tag} tone=${tone}>${word}<//></span>`;
+}
+
+export function JobProgress({ job, compact = false }) {
+  const { status, progress } = job;
+  const done = status === "completed" ? 100 : percentage(progress);
+  const { tone, word } = stateOf(status);
+  const words = progress?.message || progress?.stage || "";
+  return html`<div
+    class=${classes("progress", compact && "compact")}
+    data-tone=${tone}
+    data-status=${status}>
+    <div
+      class="progress-track"
+      role="progressbar"
+      aria-label="Progress"
+      aria-valuemin="0"
+      aria-valuemax="100"
+      aria-valuenow=${done}
+      aria-valuetext=${`${done} %, ${words || word}`}>
+      <div class="progress-bar" style=${{ transform: `scaleX(${done / 100})` }}></div>
+    </div>
+    <span class="progress-number num">${done} %</span>
+    ${!compact && words && html`<span class="progress-words">${words}</span>`}
+  </div>`;
 }

@@ -1,7 +1,7 @@
 // Dialogs over the browser's own <dialog>: focus is kept inside and given back.
 
-import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { createStore, useStore } from "../lib/store.js";
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
@@ -110,4 +110,40 @@ export function ActionButton({ run, children, className = "", disabled = false, 
     ...${rest}>
     ${children}
   </button>`;
+}
+
+/** What a form shows of its sending: why it failed, and whether it is under way; a success takes the form away. */
+export function useForm(run) {
+  const [problem, setProblem] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const submit = async (event, does = run) => {
+    event.preventDefault();
+    setBusy(true);
+    setProblem(null);
+    try {
+      await does();
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return { problem, busy, submit };
+}
+
+export function DialogForm(props) {
+  const { title, action, doing = action, run, onClose, wide, disabled, below, children } = props;
+  const { problem, busy, submit } = useForm(run);
+  return html`<${Dialog} title=${title} onClose=${onClose} wide=${wide}>
+    <form class="stack" onSubmit=${submit}>
+      ${children}
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions">
+        <button type="button" onClick=${() => onClose()}>Close</button>
+        <button type="submit" class="primary" disabled=${busy || disabled}>
+          ${busy ? doing : action}
+        </button>
+      </div>
+    </form>
+    ${below}
+  <//>`;
 }

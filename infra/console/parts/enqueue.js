@@ -5,7 +5,7 @@ import { pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
-import { html, useEffect, useId, useState, quiet } from "../lib/ui.js";
+import { html, quiet, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 import { field as line } from "./field.js";
 import { notify } from "./toasts.js";

@@ -1,7 +1,7 @@
 // JobLog: a job's log lines, live: virtualised, filtered by level and text, downloadable.
 
 import { clock, counted, pretty, utc } from "../lib/format.js";
-import { html, useEffect, useMemo, useRef, useState, quiet } from "../lib/ui.js";
+import { html, quiet, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";

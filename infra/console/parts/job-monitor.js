@@ -4,7 +4,7 @@ import { jobs as api } from "../api.js";
 import { counted, duration, errorLine, number, percentage, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
-import { NAMES, nextRunOf, STATES, stateOfJob } from "../lib/states.js";
+import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
 import { useRead } from "../lib/store.js";
 import {
   classes,
@@ -17,10 +17,9 @@ import {
   useState,
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
-import { Freshness, StateBadge } from "./badge.js";
+import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { confirm } from "./dialog.js";
 import { SearchBox } from "./field.js";
-import { JobProgress } from "./job-progress.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { notify, notifyFailure } from "./toasts.js";
 import { Took, When } from "./when.js";

@@ -6,7 +6,7 @@ import { navigate } from "../lib/router.js";
 import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { StateBadge } from "./badge.js";
-import { DialogForm } from "./dialog-form.js";
+import { DialogForm } from "./dialog.js";
 import { jobLink } from "./table.js";
 import { notify } from "./toasts.js";
 import { When } from "./when.js";

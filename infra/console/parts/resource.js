@@ -4,10 +4,9 @@ import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
-import { pageHead, Stale } from "./states-of-view.js";
+import { pageHead, Stale, Unread } from "./states-of-view.js";
 import { column, table } from "./table.js";
 import { actionsOn } from "./toasts.js";
-import { Unread } from "./unread.js";
 
 const EVERY_MS = 10_000;
 

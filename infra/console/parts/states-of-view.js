@@ -39,3 +39,12 @@ export const pageHead = (title, of, ...actions) =>
     <span class="muted">${of}</span>
     ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
   </header>`;
+
+/** Nothing is shown yet: it is being read, or could not be. */
+export const Unread = ({ of: read, what }) =>
+  read.error
+    ? html`<${Failed}
+      error=${read.error}
+      retry=${read.refresh}
+      what=${`${what[0].toUpperCase()}${what.slice(1)} could not be read`} />`
+    : html`<${Loading} what=${`Reading ${what}`} />`;

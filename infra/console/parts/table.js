@@ -1,7 +1,8 @@
 // Rows under named columns: one way to draw a table, for eyes, screen readers and phones.
 
+import { html, quiet } from "../lib/ui.js";
+import { Stale, Unread } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
-import { html } from "../lib/ui.js";
 
 /** A column. `Actions` has its name for screen readers alone; the classes `num` and `phone-less` are of the head too. */
 export function column(name, ...rest) {
@@ -66,3 +67,30 @@ export const fact = (name, value) =>
 /** A job by the end of its id; a dash for none. */
 export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
+
+/** The rows of a read as a table, once it was read. */
+export const listed = ({ of, rows = [], empty, ...options }, columns) =>
+  !of.value
+    ? html`<${Unread} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
+    : rows.length === 0
+      ? empty
+      : table({ rows, ...options }, columns);
+
+export const liveList = ({ of, what, empty, ...options }, columns) =>
+  html`<section class="card" aria-labelledby="h-list">
+    <h2 id="h-list">${options.label}</h2>
+    ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}
+    ${
+      !of.value
+        ? html`<${Unread} of=${of} what=${`the ${what}`} />`
+        : options.rows.length === 0
+          ? empty
+          : table(options, columns)
+    }
+    ${
+      of.more &&
+      html`<div class="actions start">
+        ${quiet(`Older ${what}`, of.more)}
+      </div>`
+    }
+  </section>`;

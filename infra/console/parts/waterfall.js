@@ -3,7 +3,7 @@
 import { counted, duration, relative, utc } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { needStyles } from "../lib/styles.js";
-import { classes, html, useLayoutEffect, useMemo, useRef, useState, quiet } from "../lib/ui.js";
+import { classes, html, quiet, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { extentOf, moved, placeOf, rowsOf, ticksOf, zoomed } from "../lib/waterfall.js";
 import { Icon } from "./icons.js";
 import { column, heading, table } from "./table.js";

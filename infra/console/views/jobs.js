@@ -7,10 +7,9 @@ import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { ActionButton } from "../parts/dialog.js";
 import { actOnMany, FIELDS, JobMonitor, Tabs } from "../parts/job-monitor.js";
-import { EnqueueDialog } from "../parts/lazy.js";
-import { listed } from "../parts/live-list.js";
+import { EnqueueDialog } from "../lib/lazy.js";
+import { column, listed } from "../parts/table.js";
 import { Empty } from "../parts/states-of-view.js";
-import { column } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Jobs";

@@ -4,7 +4,7 @@ import { schedules as api } from "../api.js";
 import { pretty, utc } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
-import { DialogForm } from "../parts/dialog-form.js";
+import { DialogForm } from "../parts/dialog.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";

@@ -4,7 +4,7 @@
 import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
-import { useForm } from "../parts/dialog-form.js";
+import { useForm } from "../parts/dialog.js";
 import { field } from "../parts/field.js";
 import { Logo } from "../parts/icons.js";
 

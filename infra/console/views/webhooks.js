@@ -6,13 +6,11 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { StateBadge } from "../parts/badge.js";
 import { CopyId } from "../parts/copy.js";
-import { DialogForm } from "../parts/dialog-form.js";
-import { Dialog } from "../parts/dialog.js";
+import { Dialog, DialogForm } from "../parts/dialog.js";
 import { field } from "../parts/field.js";
-import { listed } from "../parts/live-list.js";
+import { column, heading, jobLink, listed } from "../parts/table.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
-import { column, heading, jobLink } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Webhooks";

@@ -8,15 +8,14 @@ import { useRead } from "../../lib/store.js";
 import { html, useEffect } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
-import { Stale } from "../../parts/states-of-view.js";
+import { Stale, Unread } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { Unread } from "../../parts/unread.js";
-import NotFound from "../../views/not-found.js";
 import { Answers } from "./answers.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { Receipts } from "./receipts.js";
+import NotFound from "../../views/not-found.js";
 
 const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
 

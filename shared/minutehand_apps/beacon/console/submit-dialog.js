@@ -1,7 +1,7 @@
 // Submits a job spec from a form: a name, regions, and a question per line. The API checks it.
 
 import { html, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog-form.js";
+import { DialogForm } from "../../parts/dialog.js";
 import { field, toValue } from "../../parts/field.js";
 import { beacon } from "./data.js";
 

@@ -5,13 +5,11 @@ import { stateOf } from "../../lib/states.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
-import { StateBadge } from "../../parts/badge.js";
+import { JobProgress, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { JobProgress } from "../../parts/job-progress.js";
 import { Answering } from "../../parts/question.js";
-import { Stale } from "../../parts/states-of-view.js";
+import { Stale, Unread } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
-import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 

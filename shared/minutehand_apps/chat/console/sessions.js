@@ -5,9 +5,8 @@ import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Empty } from "../../parts/states-of-view.js";
+import { Empty, Unread } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
-import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
 
 export const title = () => "Chat";

@@ -7,13 +7,12 @@ import { useWatched } from "../../lib/live.js";
 import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
-import { Failed, Stale } from "../../parts/states-of-view.js";
+import { Failed, Stale, Unread } from "../../parts/states-of-view.js";
 import { notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { Unread } from "../../parts/unread.js";
-import NotFound from "../../views/not-found.js";
-import { Enriched, enrichButton } from "./accounts.js";
+import { enrichButton, Enriched } from "./accounts.js";
 import { accountOf, contactsOf, edit, jobsOf } from "./data.js";
+import NotFound from "../../views/not-found.js";
 
 export const title = () => "Account";
 

@@ -6,10 +6,9 @@ import { setQuery, useQuery } from "../../lib/router.js";
 import { html } from "../../lib/ui.js";
 import { Freshness } from "../../parts/badge.js";
 import { SearchBox } from "../../parts/field.js";
-import { liveList } from "../../parts/live-list.js";
+import { column, heading, liveList } from "../../parts/table.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { column, heading } from "../../parts/table.js";
-import { Enriched, enrichButton } from "./accounts.js";
+import { enrichButton, Enriched } from "./accounts.js";
 import { page } from "./data.js";
 
 export const title = () => "Contacts";

@@ -7,7 +7,7 @@ import { Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { Unread } from "../../parts/unread.js";
+import { Unread } from "../../parts/states-of-view.js";
 import { apiSettings } from "./data.js";
 
 export const title = () => "API settings";

@@ -4,15 +4,13 @@ import { callRoute } from "../../api.js";
 import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
-import { Tag } from "../../parts/badge.js";
+import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
-import { JobProgress } from "../../parts/job-progress.js";
-import { Stale } from "../../parts/states-of-view.js";
+import { Stale, Unread } from "../../parts/states-of-view.js";
 import { actionsOn } from "../../parts/toasts.js";
-import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
-import NotFound from "../../views/not-found.js";
 import { toneOf } from "./plans.js";
+import NotFound from "../../views/not-found.js";
 
 export const title = () => "Plan";
 

@@ -6,11 +6,9 @@ import { stateOf } from "../../lib/states.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html, useMemo, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
-import { DialogForm } from "../../parts/dialog-form.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { Empty } from "../../parts/states-of-view.js";
+import { ActionButton, DialogForm } from "../../parts/dialog.js";
+import { Empty, Unread } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
-import { Unread } from "../../parts/unread.js";
 import { When } from "../../parts/when.js";
 
 export const title = () => "Plans";

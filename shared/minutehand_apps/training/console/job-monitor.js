@@ -8,11 +8,10 @@ import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Empty, Stale } from "../../parts/states-of-view.js";
+import { Empty, Stale, Unread } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
 import { actionsOn } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { Unread } from "../../parts/unread.js";
 import { Bar } from "./bar.js";
 import { JOB_TYPES, monitored } from "./data.js";
 

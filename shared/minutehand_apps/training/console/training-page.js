@@ -8,15 +8,13 @@ import { usePolling, useRead } from "../../lib/store.js";
 import { html, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Going, useRemoval } from "../../parts/removal.js";
-import { Stale } from "../../parts/states-of-view.js";
-import { actionsOn, notify } from "../../parts/toasts.js";
+import { actionsOn, Going, notify, useRemoval } from "../../parts/toasts.js";
+import { Stale, Unread } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
-import { Unread } from "../../parts/unread.js";
-import NotFound from "../../views/not-found.js";
 import { clock, isOver, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
+import NotFound from "../../views/not-found.js";
 
 export const title = () => "Training";
 

@@ -2,7 +2,7 @@
 
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog-form.js";
+import { DialogForm } from "../../parts/dialog.js";
 import { notifyFailure } from "../../parts/toasts.js";
 import { uploads } from "./uploading.js";
 

@@ -2,7 +2,7 @@
 
 import { useRead } from "../../lib/store.js";
 import { html, useRef } from "../../lib/ui.js";
-import { Unread } from "../../parts/unread.js";
+import { Unread } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
 export function Video({ id, title, handle }) {

@@ -1,7 +1,7 @@
 // Modules that a page loads when they are first needed.
 
-import { h, useEffect, useState } from "../lib/ui.js";
-import { notifyFailure } from "./toasts.js";
+import { h, useEffect, useState } from "./ui.js";
+import { notifyFailure } from "../parts/toasts.js";
 
 /**
  * A module, null until it is there, and why it is not. A browser asks once for a module that it could not
@@ -37,6 +37,6 @@ export function lazy(load, name) {
   };
 }
 
-export const EnqueueDialog = lazy(() => import("./enqueue.js"), "EnqueueDialog");
-export const ReplayDialog = lazy(() => import("./replay.js"), "ReplayDialog");
-export const Replays = lazy(() => import("./replay.js"), "Replays");
+export const EnqueueDialog = lazy(() => import("../parts/enqueue.js"), "EnqueueDialog");
+export const ReplayDialog = lazy(() => import("../parts/replay.js"), "ReplayDialog");
+export const Replays = lazy(() => import("../parts/replay.js"), "Replays");
