@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,6 @@ from minutehand.queue.models import (
     LogLine,
     ReportItem,
     SettleItem,
-    StepResult,
 )
 from tests.e2e.console.worker import delete
 from tests.support.stacks import RunningStack
@@ -118,17 +117,12 @@ class Hand:
             await asyncio.sleep(0.02)
         return list(response.leases)
 
-    async def report(
-        self, lease: Lease, percentage: float, *lines: str, steps: Mapping[str, Any] | None = None
-    ) -> None:
-        """Report progress, log lines and results of steps by name."""
+    async def report(self, lease: Lease, percentage: float, *lines: str) -> None:
+        """Report progress and log lines."""
         item = ReportItem(
             job_id=lease.job.id,
             fence=lease.fence,
             progress=Progress(percentage=percentage),
-            steps=tuple(
-                StepResult(name=name, result=result) for name, result in (steps or {}).items()
-            ),
             logs=tuple(LogLine(level="info", message=line) for line in lines),
         )
         await self.queue.report([item], worker_id=self.worker_id, tick_id=str(uuid.uuid4()))

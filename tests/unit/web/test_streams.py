@@ -13,12 +13,12 @@ from starlette.requests import Request
 
 from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
-from minutehand.queue.models import FeedPage
+from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.web import sse
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Pace, Services
-from minutehand.web.sse import Batch, HistoryFeed, Line, answer, seq_cursor
+from minutehand.web.sse import Batch, HistoryFeed, JobFeed, Line, answer, seq_cursor
 from tests.unit.web.conftest import ADA
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
@@ -203,3 +203,40 @@ async def test_each_event_of_a_page_has_the_cursor_after_it() -> None:
         f"600:600:~800:800:~700.2~{JOB}~2",
         "800:800:",
     ]
+
+
+class Log:
+    """A queue with one job of two events: which are kept, and when it ended."""
+
+    def __init__(self, *kept: int, ended: bool = True) -> None:
+        self.kept, self.ended, self.status, self.last_seq = kept, ended, "completed", 2
+
+    async def events_after(self, _: str, seq: int, *, limit: int) -> list[JobEvent]:
+        kinds = {1: "job.created", 2: "job.completed"}
+        now = datetime.now(UTC)
+        return [
+            JobEvent(job_id=JOB, seq=each, type=kinds[each], data={}, created_at=now)
+            for each in self.kept
+            if each > seq
+        ]
+
+    async def get_job(self, _: str) -> Log:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("log", "after", "told", "end"),
+    [
+        (Log(1, 2), 0, ["1", "2"], "completed"),
+        (Log(1, ended=False), 0, ["1"], None),
+        (Log(), 1, [], "completed"),  # what is no longer kept will never come
+        (Log(1, 2), 2, [], "completed"),
+        (Log(1, 2, ended=False), 0, ["1", "2"], None),  # it was retried meanwhile
+    ],
+)
+async def test_a_jobs_stream_ends_when_the_job_has_and_everything_was_told(
+    log: Any, after: int, told: list[str], end: str | None
+) -> None:
+    batch = await JobFeed(log, JOB, after=after).read()
+
+    assert ([each.cursor for each in batch.lines], batch.end) == (told, end)
