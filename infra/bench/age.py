@@ -305,7 +305,7 @@ def main() -> None:
             scratch, options.jobs, options.tenants, options.workers, random.Random(options.seed)
         )
         if grown := ageing.run(options.windows):
-            raise SystemExit("these tables grow for ever:\n" + "\n".join(grown))
+            raise SystemExit("these tables grow without end:\n" + "\n".join(grown))
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ class Bench:
 def _rounds(
     number: int, names: tuple[str, ...], measure: Callable[[str], object]
 ) -> dict[str, list[Any]]:
-    """Each queue's measurements, in turns; a queue that fails is left out with its reason."""
+    """Each queue's measurements, in turns; a queue that fails is omitted, with its reason."""
     seen: dict[str, list[Any]] = defaultdict(list)
     missing: set[str] = set()
     for _ in range(number):

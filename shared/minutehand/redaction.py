@@ -147,13 +147,12 @@ def _pieces(text: str) -> Iterator[str]:
             else:
                 yield line[:_WINDOW]
                 yield HIDDEN
-                word = _WORD.match(line, _WINDOW)
-                line = line[word.end() if word else _WINDOW :]
+                line = _WORD.sub("", line[_WINDOW:], count=1)
         yield line
 
 
 class Redactor:
-    """Filters the parts of one error, `MOST_READ` characters in all; what is beyond is left out."""
+    """Filters the parts of one error, `MOST_READ` characters in all; what is beyond is omitted."""
 
     def __init__(self) -> None:
         self._left = MOST_READ

@@ -337,7 +337,7 @@ create table queue.feed (
   data jsonb not null,
   job_ids uuid[] not null,
   seqs integer[], -- null where the type keeps no such event: for statistics, and the wake-up of workers
-  held boolean, -- true until those who watch are told to look again: its message was beyond the budget
+  held boolean, -- true until those who watch are asked to look again: its message was beyond the budget
   primary key (workspace_id, place, id)
 );
 -- random digits do not compress

@@ -438,7 +438,7 @@ begin
 end;
 $$;
 
--- Give a pending job the payload, priority and time of a newer one; false when it has given up its unique key.
+-- Give a pending job the payload, priority and time of a newer one; false when it has left its unique key.
 create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options queue.job_options, p_now timestamptz)
 returns boolean
 language plpgsql as $$

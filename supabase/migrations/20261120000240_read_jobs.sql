@@ -73,7 +73,7 @@ begin
 end;
 $$;
 
--- A job as clients read it: without columns of the engine, with what null stands for, and with what is derived.
+-- A job as clients read it: without columns of the engine, with what null means, and with what is derived.
 create function queue.job_json(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 begin

@@ -27,21 +27,6 @@ def test_everything_that_is_copied_is_there(repository: Path) -> None:
     assert "serve" in VERBS
 
 
-def test_it_runs_as_a_user_without_rights_what_was_locked(repository: Path) -> None:
-    """Of packages by their hashes alone, whose scripts never run; it says when it is ill."""
-    recipe = (repository / CONTAINER / "Dockerfile").read_text("utf-8")
-    *_, last = recipe.split("\nFROM ")
-
-    assert re.findall(r"^USER (.+)$", last, re.MULTILINE) == ["minutehand"]
-    assert last.index("useradd --system") < last.index("\nUSER ") < last.index("\nCMD ")
-    assert "npm ci --ignore-scripts --omit=dev" in recipe
-    assert "pip install --require-hashes -r requirements.lock" in recipe
-    assert "\nHEALTHCHECK --interval=30s --timeout=5s CMD" in last
-    assert "/health')" in last
-    assert "PORT=8000" in last
-    assert "EXPOSE 8000" in last
-
-
 def test_its_lock_has_what_the_extra_names_and_the_versions_that_were_tested(
     repository: Path,
 ) -> None:

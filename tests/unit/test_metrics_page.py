@@ -55,18 +55,6 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
     assert "minutehand_queue_seconds{" not in text
 
 
-def test_what_is_not_known_has_no_value() -> None:
-    """Nor may a worker of the next second have been seen in the future."""
-    counted = {"queued": "10000+", "running": 0}
-    backlog = {**STATS["backlog"], "paused": {"types": 1}}
-    unknown = STATS | {"live": counted, "backlog": backlog, "workers": []}
-    text = generate_latest(registry_of(unknown, datetime(2026, 11, 22, tzinfo=UTC))).decode()
-    early = generate_latest(registry_of(STATS, datetime(2026, 11, 22, tzinfo=UTC))).decode()
-
-    assert 'state="queued"' not in text
-    assert 'cause="paused"' not in text
-    assert "worker_seen_seconds" not in text
-    assert "minutehand_worker_seen_seconds 0.0\n" in early
 
 
 async def test_a_scrape_needs_the_secret_and_an_outage_is_503(

@@ -177,7 +177,7 @@ export class JobElement extends Base {
     this.#listen(client);
   }
 
-  /** Another person signed in, or nobody is: nothing of what was shown may stay. */
+  /** Another person signed in, or no one is: nothing of what was shown may stay. */
   #listen(client) {
     let who;
     try {

@@ -117,7 +117,7 @@ export class JobList {
     this.#set({ isAll: !next });
   }
 
-  /** An error is shown, and a server that was away is asked again, whether or not Realtime noticed. */
+  /** An error is shown, and a server that was unavailable is asked again, whether or not Realtime noticed. */
   async #attempt(read) {
     try {
       await read();

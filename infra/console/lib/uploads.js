@@ -77,7 +77,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
 
   async function finish(id, upload) {
     const one = find(id);
-    if (!one) return; // given up meanwhile
+    if (!one) return; // abandoned meanwhile
     change(id, { state: "finishing" });
     const checksum = await sumOf(one.sums, upload.part_count);
     const done = await call("POST", id, "/complete", { checksum });

@@ -39,7 +39,7 @@ async def ask_for(
     """Ask for a `shape`, whose JSON Schema goes with the prompt; to be called in a step or stage.
 
     Args:
-        check: Refuses an answer of the right shape by a ValueError, which the model is told.
+        check: Refuses an answer of the right shape by a ValueError, whose text the model gets.
 
     Raises:
         ProcessorError: The model failed. It may be retried, after what the model's service asked

@@ -271,7 +271,7 @@ class JobContext:
         """
         key = self._unique(name)
         if key not in self._steps:
-            # whoever looks sees what is to come
+            # a reader sees what is to come
             shape = {stage.name: list(stage.after) for stage in stages}
             await self._store(StepResult(name=key, result=shape, kind="graph"))
 

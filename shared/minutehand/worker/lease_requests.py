@@ -69,7 +69,7 @@ class LeaseRequests:
         is_fresh = self._deadlines.is_fresh(
             self._deadlines.start if is_first else now, self._options.usual_seconds
         )
-        # enqueues wake nobody for a tick with room: only one that will ask again has any
+        # enqueues wake no one for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room, self._has_room = (
             self._has_room,

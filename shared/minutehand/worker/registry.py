@@ -61,7 +61,7 @@ class RateLimit:
 
 
 class TypeOptions(TypedDict, total=False):
-    """Options of a job type; what is left out is the database's default."""
+    """Options of a job type; what is omitted is the database's default."""
 
     queue: str
     #: Most jobs of the type running at once, over all workers; the same for each workspace, and
@@ -89,7 +89,7 @@ class TypeOptions(TypedDict, total=False):
     tagged_by: Sequence[str]
 
 
-#: What the database is told of each type, so that an option that is taken away has gone.
+#: What the database gets of each type, so that an option that is taken away has gone.
 _SPELT_OUT: dict[str, Any] = {"events": "full", "live": "full", "internal": False, "tagged_by": ()}
 
 

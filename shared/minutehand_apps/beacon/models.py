@@ -171,7 +171,7 @@ class Output(Exact):
 
     @property
     def responses(self) -> list[Response]:
-        """The answers, whichever form they came in."""
+        """The answers, in any form they came in."""
         return (self.data.data if isinstance(self.data, NestedData) else self.data).responses
 
 

@@ -61,7 +61,7 @@ class Submitted(BaseModel):
 
 
 class Execution(BaseModel):
-    """One execution; `output`, what it gave, is left out of lists."""
+    """One execution; `output`, what it gave, is not in lists."""
 
     id: UUID
     job_id: UUID

@@ -77,7 +77,7 @@ class Task:
         return json_record(await client.match_person(email=term, name=record["name"]))
 
     def read(self, answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The fields, and all that was said; None when nobody was found."""
+        """The fields, and all that was said; None when no one was found."""
         if self.kind == "account":
             company = OrganizationMatch.model_validate({"organization": None, **answer})
             found = company.organization

@@ -23,7 +23,7 @@ _ASKS: Final = {
     "milestones": "List the milestones, each with its day.",
     "risks": "List the risks, and what is done about each.",
     "quality": "List how each result is checked.",
-    "communication": "List who is told what, and when.",
+    "communication": "List who gets which message, and when.",
     "what_if": "List what changes if a risk comes true or money or time is short.",
     "questions": "List the questions whose answers would change the plan most.",
     "executive_summary": "Summarise the plan in two paragraphs: what, by when, for how much, and"

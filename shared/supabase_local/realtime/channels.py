@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def no_read(topic: str) -> str:
-    """What someone without the right to read a topic is told."""
+    """What someone without the right to read a topic gets."""
     return f"You do not have permissions to read from this Channel topic: {topic}"
 
 

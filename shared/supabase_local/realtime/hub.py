@@ -85,10 +85,10 @@ class Hub:
             raise JoinRefused("RealtimeRestarting: Realtime is restarting, please standby")
 
     def check_database(self, *, private: bool) -> None:
-        """Refuse while the database is away; a join need not wait for replication.
+        """Refuse while the database is unavailable; a join need not wait for replication.
 
         Raises:
-            JoinRefused: The database is away, or has no connection left for a private topic.
+            JoinRefused: The database is unavailable, or has no connection left for a private topic.
         """
         self.replicate()
         if self.messages.last_error:

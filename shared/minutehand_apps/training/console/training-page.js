@@ -47,7 +47,7 @@ function Training({ id, workspace, remove }) {
     (options) => (session ? watchSession(supabase(), session, options) : { close() {} }),
     [session],
   );
-  // a job that is made by another is told of with its own first event
+  // a job that is made by another is reported with its own first event
   usePolling(found, training && !isOver(training.status) ? 3_000 : null);
   const heard = training?.heard ?? 0;
   const transcript = useRead(
