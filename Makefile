@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help truth lock setup run reset test quick machine weekly mutate check format compatibility bench package dist docs
+.PHONY: help truth lock setup run reset test quick machine weekly check format compatibility bench package dist docs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -48,11 +48,8 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/contract/test_histories.py -k random_history $(ARGS)
 
-weekly: setup ## Run whole what `make test` runs in part: sizes, planted defects, the container
+weekly: setup ## Run whole what `make test` runs in part: sizes, the container
 	@WEEKLY=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m weekly $(ARGS)
-
-mutate: setup ## Plant each defect of the list and see that its tests find it; ARGS="worker:" narrows
-	@$(BIN)/python -m infra.mutate $(ARGS)
 
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs

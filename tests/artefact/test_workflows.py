@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,61 +85,3 @@ def test_a_tag_that_differs_from_the_version_is_refused(
 
     assert (done.returncode == 0) == (told == "")
     assert told in done.stderr
-
-
-def test_a_version_without_its_section_in_the_changelog_is_refused(repository: Path) -> None:
-    """The section says what to do."""
-    (repository / "CHANGELOG.md").write_text("## [Unreleased]\n")
-
-    done = subprocess.run(
-        [repository / ".ci" / "version", f"v{VERSION}"], capture_output=True, text=True, check=False
-    )
-
-    assert done.returncode == 1
-    assert "no section" in done.stderr
-
-
-def program(path: Path, text: str = "#!/bin/sh\n") -> Path:
-    """An executable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
-
-
-def found_chromium(tmp_path: Path, **more: str) -> str:
-    """What `.ci/chromium` prints on a machine that has only what a test put there."""
-    tools = tmp_path / "tools"
-    tools.mkdir(exist_ok=True)
-    for name in ("sh", "readlink", "head", "grep"):
-        if not (tools / name).exists():
-            (tools / name).symlink_to(str(shutil.which(name)))
-    done = subprocess.run(
-        [str(shutil.which("sh")), ROOT / ".ci" / "chromium"],
-        env={"PATH": f"{tmp_path / 'bin'}{os.pathsep}{tools}", "HOME": str(tmp_path), **more},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def test_a_chromium_is_found_on_debian_on_ubuntu_and_of_playwright(tmp_path: Path) -> None:
-    """Ubuntu's own is a snap, which tests cannot drive: Chrome or Playwright's is taken."""
-    assert found_chromium(tmp_path) == ""
-    snap = '#!/bin/sh\nexec /snap/bin/chromium "$@"\n'
-    program(tmp_path / "bin" / "chromium-browser", snap)
-    assert found_chromium(tmp_path) == ""
-
-    own = program(
-        tmp_path / ".cache/ms-playwright/chromium_headless_shell-1200"
-        "/chrome-headless-shell-linux64/chrome-headless-shell"
-    )
-    assert found_chromium(tmp_path) == str(own)
-    chrome = program(tmp_path / "bin" / "google-chrome")
-    assert found_chromium(tmp_path) == str(chrome)
-    debian = program(tmp_path / "bin" / "chromium")
-    assert found_chromium(tmp_path) == str(debian)
-    shell = program(tmp_path / "bin" / "chromium-headless-shell")
-    assert found_chromium(tmp_path) == str(shell)
-    assert found_chromium(tmp_path, CHROMIUM="/opt/mine") == "/opt/mine"

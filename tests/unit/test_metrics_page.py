@@ -55,8 +55,6 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
     assert "minutehand_queue_seconds{" not in text
 
 
-
-
 async def test_a_scrape_needs_the_secret_and_an_outage_is_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

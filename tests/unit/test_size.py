@@ -23,7 +23,7 @@ ROOMS = {
     "training": r"minutehand_apps/training|tests/.*/training/|test_training|spoken",
     "beacon": r"minutehand_apps/beacon|tests/.*/beacon/|test_beacon|test_benchmarks",
     "enrichment": r"minutehand_apps/(enrichment|[^/]+$)|tests/.*/enrichment/|test_enrich",
-    "measuring": r"^infra/(bench|mutate|truth|docs)/|^tests/sql/defects|planted_defects",
+    "measuring": r"^infra/(bench|truth|docs)/",
     "engine": r"^(supabase|tests/sql)/",
     "worker": r"^shared/minutehand/(functions/)?worker/|^tests/(unit|integration)/worker/",
     "queue": r"^shared/minutehand/(queue|client)/|^tests/unit/(queue|client)/",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import stat
 import threading
 from pathlib import Path
@@ -18,10 +16,9 @@ from minutehand.aws.sealing import (
     KmsDataKeys,
     SealBroken,
     Sealer,
-    make_sealer,
     row_context,
 )
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import Settings
 
 ACME = row_context(workspace_id="11111111-1111-4111-8111-111111111111")
 GLOBEX = row_context(workspace_id="22222222-2222-4222-8222-222222222222")
@@ -88,32 +85,6 @@ def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
         keys.unwrap("a", b"x", ACME)
 
 
-async def test_an_altered_value_stays_shut(keys: DataKeys) -> None:
-    """Each byte is authenticated, and an error tells nothing of the content."""
-    sealer = Sealer(keys)
-    sealed = await sealer.seal(SECRET, context=ACME)
-    version, key_id, wrapped, body = sealed.split(".")
-    raw = bytearray(base64.urlsafe_b64decode(body))
-    raw[-1] ^= 1
-    other = await sealer.seal("another", context=ACME)
-
-    for altered in (
-        f"{version}.{key_id}.{wrapped}.{base64.urlsafe_b64encode(bytes(raw)).decode()}",
-        f"{version}.{key_id}.{other.split('.')[2]}.{body}",
-        f"{version}.{key_id}.{wrapped}.",
-        f"mh2.{key_id}.{wrapped}.{body}",
-        f"{version}.{key_id}.{body}",
-        f"{version}.{base64.urlsafe_b64encode(bytes([255])).decode()}.{wrapped}.{body}",
-        f"{version}.{key_id}.{wrapped}.{body}.{body}",
-        f"{version}.a.{wrapped}.{body}",
-        "plain text",
-        "",
-    ):
-        with pytest.raises(SealBroken) as broken:
-            await sealer.open(altered, context=ACME)
-        assert SECRET not in str(broken.value)
-
-
 def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
     """API and worker start together on a fresh clone."""
     path = tmp_path / "deep" / "er" / "sealing.json"
@@ -133,22 +104,3 @@ def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> N
     assert len(set(made)) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_the_deployment_names_its_key(settings: Settings, tmp_path: Path) -> None:
-    """KMS where a key is named, the file in development, a clear error otherwise."""
-    local = settings.model_copy(update={"sealing_key_file": str(tmp_path / "k.json")})
-
-    assert isinstance(make_sealer(local)._keys, FileDataKeys)
-    both = make_sealer(local.model_copy(update={"kms_key_id": "alias/x"}))
-    assert isinstance(both._keys, KmsDataKeys)
-    with pytest.raises(ConfigurationError, match=r"KMS_KEY_ID is not set.*alias/minutehand-prod"):
-        make_sealer(settings)
-
-
-def test_a_data_key_does_not_print_itself(tmp_path: Path) -> None:
-    """It would end up in a log one day."""
-    key = FileDataKeys(tmp_path / "k.json").generate(ACME)
-
-    assert repr(key.plain) not in repr(key)
-    assert json.loads((tmp_path / "k.json").read_text())["current"] == key.key_id

@@ -85,33 +85,6 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
     assert BUILT[-1].closed
 
 
-def test_secrets_that_cannot_be_read_again_stay_in_use(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An outage of SSM is no outage of the API, and a broken parameter neither."""
-    put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "one"}))
-    rotation = Rotation(settings, "/minutehand/test/b")
-    put(settings, "/minutehand/test/b", "broken")
-
-    with caplog.at_level(logging.WARNING):
-        assert rotation.token_after(301) == "one"
-
-    told = [r.__dict__ for r in caplog.records if r.name == "minutehand.aws.rotation"]
-    assert [(each["event"], each["reason"]) for each in told] == [
-        ("secrets.stale", "ConfigurationError")
-    ]
-    put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "two"}))
-    assert rotation.token_after(299) == "one", "an outage is not asked about by each request"
-    assert rotation.token_after(2) == "two"
-
-
-def test_a_plain_setting_wins_over_a_secret(settings: Settings) -> None:
-    """So that an operator can try a value out on one function."""
-    put(settings, "/minutehand/test/e", json.dumps({"TOKEN": "secret"}))
-
-    assert Rotation(settings, "/minutehand/test/e", TOKEN="plain").token_after(0) == "plain"
-
-
 class OwnSsm:
     """A client of the caller's."""
 

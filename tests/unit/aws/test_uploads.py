@@ -24,13 +24,12 @@ from minutehand.aws.uploads import (
     MIB,
     MIN_PART_BYTES,
     Plan,
-    StorageUnavailable,
     UploadIncomplete,
     UploadNotFound,
     Uploads,
     plan,
 )
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import Settings
 
 
 @given(st.integers(min_value=0, max_value=MAX_BYTES))
@@ -45,16 +44,6 @@ def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
     assert (cut.count - 1) * cut.part_bytes + last == size
     assert 0 <= last <= cut.part_bytes
     assert last > 0 or size == 0
-
-
-def test_a_file_beyond_the_limit_is_refused() -> None:
-    """Before anything is begun."""
-    for size in (-1, 16 * 1024**3 + 1):
-        with pytest.raises(ValueError, match="bytes"):
-            plan(size)
-    assert plan(16 * 1024**3) == Plan(16 * 1024**3, 9 * MIB)
-    assert plan(16_000 * MIB) == Plan(16_000 * MIB, 8 * MIB)
-    assert plan(16_000 * MIB + 1).part_bytes == 9 * MIB
 
 
 def sha256(content: bytes) -> str:
@@ -109,21 +98,6 @@ async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
     await uploads.complete("videos/c.mp4", upload_id, cut)
 
     assert await uploads.size_of("videos/c.mp4") == cut.size_bytes
-
-
-async def test_an_aborted_upload_is_gone(settings: Settings) -> None:
-    """And aborting it again is no error."""
-    uploads = Uploads(settings)
-    upload_id = await uploads.create("videos/b.mp4", content_type="video/mp4")
-
-    await uploads.abort("videos/b.mp4", upload_id)
-    await uploads.abort("videos/b.mp4", upload_id)
-
-    with pytest.raises(UploadNotFound):
-        await uploads.parts("videos/b.mp4", upload_id)
-    with pytest.raises(UploadNotFound):
-        await uploads.complete("videos/b.mp4", upload_id, plan(5))
-    assert await uploads.size_of("videos/b.mp4") is None
 
 
 class PagedS3(BaseHTTPRequestHandler):
@@ -217,37 +191,3 @@ class Refusing(Uploads):
 
     def delete_object(self, **_: Any) -> None:
         raise self.error
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "raised"),
-    [
-        (404, "NoSuchUpload", UploadNotFound),
-        (404, "NoSuchKey", UploadNotFound),
-        (404, "404", UploadNotFound),
-        (400, "InvalidPart", UploadIncomplete),
-        (400, "InvalidPartOrder", UploadIncomplete),
-        (400, "EntityTooSmall", UploadIncomplete),
-        (400, "SlowDown", StorageUnavailable),
-        (500, "InternalError", StorageUnavailable),
-        (503, "ServiceUnavailable", StorageUnavailable),
-        (499, "Other", ClientError),
-        (403, "AccessDenied", ClientError),
-    ],
-)
-async def test_what_storage_refuses_says_what_may_be_done(
-    status: int, code: str, raised: type[Exception], settings: Settings
-) -> None:
-    """Begin again, send what is missing, repeat, or call for help."""
-    with pytest.raises(raised) as caught:
-        await Refusing(settings, status, code).remove("x")
-
-    assert type(caught.value) is raised
-
-
-def test_a_deployment_without_a_bucket_says_so(settings: Settings) -> None:
-    """At the first use, by the variable's name."""
-    with pytest.raises(ConfigurationError, match="UPLOADS_BUCKET"):
-        Uploads(settings.model_copy(update={"uploads_bucket": None}))
-    with pytest.raises(ConfigurationError, match="UPLOADS_BUCKET"):
-        _ = UploadsBucket(settings.model_copy(update={"uploads_bucket": None}))._bucket

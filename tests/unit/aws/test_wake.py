@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from minutehand.aws.clients import client
 from minutehand.aws.wake import LambdaWaker
 from minutehand.config import Settings
 from minutehand.log import request_context
@@ -137,20 +136,3 @@ async def test_a_refused_invoke_is_a_warning_and_nothing_more(
     assert record.__dict__["worker_function"] == "minutehand-test-worker"
     assert record.__dict__["reason"] not in ("", "Exception")
     assert len(lambda_api.invokes) == 1
-
-
-async def test_a_hanging_invoke_does_not_hold_the_request(
-    lambda_api: LambdaApi, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The hint is given up on while Lambda still thinks, or its client does."""
-    lambda_api.gate.clear()
-    host, port = lambda_api.server_address[:2]
-    there = settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"})
-    patient = client(there, "lambda", read_timeout=9)
-
-    await _waker(lambda_api, settings, timeout_seconds=0.1).wake()
-    await LambdaWaker(there, make_client=lambda: patient, timeout_seconds=0.1).wake()
-
-    assert caplog.text.count("wake-up was lost") == 2
-    assert caplog.records[-1].__dict__["reason"] == "TimeoutError"
-    lambda_api.gate.set()  # or the loop waits for the thread
