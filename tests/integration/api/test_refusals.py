@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from minutehand.local.users import ADA
-from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, Client, Hand, error_of
+from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, Client, error_of
 from tests.support.stacks import RunningStack
 
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
@@ -138,42 +138,3 @@ async def test_no_user_route_opens_without_a_users_token(
         assert response.status_code == 401, (kind, response.text)
         assert error_of(response)["error"] == "Unauthorized"
         assert response.headers["www-authenticate"].startswith("Bearer")
-
-
-async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
-    hand: Hand, eve: httpx.AsyncClient, stack: RunningStack
-) -> None:
-    """Neither by naming the workspace, nor by naming nothing."""
-    theirs = await hand.enqueue()
-
-    listed = (await eve.get("/api/jobs", params={"job_type": hand.job_type})).json()
-    found = (await eve.get("/api/jobs", params={"search": theirs.id})).json()
-    answers = [
-        await eve.get("/api/jobs", params={"workspace_id": ACME_ID}),
-        await eve.get(f"/api/workspaces/{ACME_ID}/events"),
-        await eve.get("/api/status", params={"workspace_id": ACME_ID}),
-        await eve.post(
-            "/api/jobs/cancel", json={"workspace_id": ACME_ID, "filter": {"ids": [theirs.id]}}
-        ),
-        await eve.post("/api/jobs/retry", json={"workspace_id": ACME_ID}),
-        await eve.post("/api/events", json={"workspace_id": ACME_ID, "name": "x"}),
-        await eve.post(
-            "/api/uploads",
-            json={
-                "workspace_id": ACME_ID,
-                "filename": "a.mp4",
-                "content_type": "video/mp4",
-                "size": 5,
-            },
-        ),
-    ]
-
-    assert listed["jobs"] == found["jobs"] == []
-    for answer in answers:
-        assert answer.status_code == 404, answer.text
-        assert error_of(answer)["code"] == "workspace_not_found"
-    with stack.connect() as connection:
-        row = connection.execute(
-            "select status from public.jobs where id = %s", (theirs.id,)
-        ).fetchone()
-    assert row == ("pending",)

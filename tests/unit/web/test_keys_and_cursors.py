@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minutehand.web import paging
 from minutehand.web.errors import ApiError
-from minutehand.web.idempotency import parse_key
+from minutehand.web.idempotency import key_of_part, parse_key
 
 
 @pytest.mark.parametrize("header", ["", '""', " ", "x" * 256, "tab\there", "schlüssel", "nul\x00"])
@@ -23,6 +23,12 @@ def test_an_unusable_key_is_refused_and_not_ignored(header: str) -> None:
     assert refused.value.status_code == 400
     [problem] = refused.value.info
     assert (problem["field"], problem["location"]) == ("Idempotency-Key", "header")
+
+
+def test_each_job_of_a_bulk_request_gets_a_key_of_its_own() -> None:
+    """Repeating the request finds each of its jobs again."""
+    assert [key_of_part("k", index) for index in range(3)] == ["k#0", "k#1", "k#2"]
+    assert key_of_part(None, 0) is None
 
 
 @given(st.text(), st.integers(min_value=-(2**53), max_value=2**53), st.uuids())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,8 +12,7 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse
 
 from minutehand.config import Settings
-from minutehand.functions.health.apps import checks_of_apps
-from minutehand.functions.health.checks import in_words, readiness
+from minutehand.functions.health.checks import checks_of_apps, in_words, readiness
 from minutehand.queue.keys import days_left
 from minutehand.web.application import create_app
 from minutehand.web.errors import ApiError
@@ -33,14 +33,10 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {
 Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if one failed.")]
 
 
-class CachedReadiness:
-    """The last answer of readiness, refreshed in the background, so that no probe waits long.
+class Readiness:
+    """Readiness for probes, and the last answer for those that must not wait long."""
 
-    Args:
-        services: The process's own.
-    """
-
-    #: Older than this is refreshed.
+    #: Older than this is read again.
     FRESH_SECONDS = 2.0
     #: How long a probe waits for that; without an answer by then the state is unknown.
     PATIENCE_SECONDS = 0.5
@@ -48,46 +44,30 @@ class CachedReadiness:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._extra = checks_of_apps(services.settings)
-        self._known: dict[str, Any] | None = None
+        self._known: dict[str, Any] = {"status": "unknown"}
         self._at = float("-inf")
-        self._looking: asyncio.Task[None] | None = None
 
     async def ask(self) -> tuple[int, dict[str, Any]]:
         """Look now: status and body of readiness."""
         key_days = days_left(self._services.settings.supabase_worker_key, datetime.now(UTC))
-        status, body = await readiness(
-            self._services.operator_queue, self._extra, key_days=key_days
-        )
-        self._known, self._at = body, time.monotonic()
+        queue = self._services.operator_queue
+        status, body = await readiness(queue, self._extra, key_days=key_days)
+        self._known, self._at = in_words(body), time.monotonic()
         return status, body
 
     async def last(self) -> dict[str, Any]:
-        """What is known: `{status, checked_seconds_ago, checks}`; unknown while a read hangs.
-
-        What was down stays so, with its age, until a read says otherwise.
-        """
+        """What is known; unknown while a read hangs, and where there is no key for one."""
         if time.monotonic() - self._at > self.FRESH_SECONDS:
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look())
-            await asyncio.wait([self._looking], timeout=self.PATIENCE_SECONDS)
-        return in_words(self._known, time.monotonic() - self._at, self.FRESH_SECONDS)
-
-    async def _look(self) -> None:
-        try:
-            await self.ask()
-        except ApiError:
-            self._known = None  # this deployment holds no key for it
-
-    async def aclose(self) -> None:
-        """Stop looking."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+            self._known = {"status": "unknown"}
+            with contextlib.suppress(TimeoutError, ApiError):
+                async with asyncio.timeout(self.PATIENCE_SECONDS):
+                    await self.ask()
+        return self._known
 
 
 @router.get("/health")
 async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
-    """Whether the process lives, and how its parts are: with an age, or unknown while a read hangs.
+    """Whether the process lives, and how its parts are, or unknown while a read hangs.
 
     `status` is healthy, degraded, down, or unknown while the read that would say so hangs; always
     with 200: the process answers. `?deep=0` speaks of the process alone. `?deep=1` is readiness:
@@ -132,8 +112,8 @@ def _alive(services: Services) -> dict[str, Any]:
     }
 
 
-def _readiness(services: Services) -> CachedReadiness:
-    return services.provide(CachedReadiness, lambda: CachedReadiness(services))
+def _readiness(services: Services) -> Readiness:
+    return services.provide(Readiness, lambda: Readiness(services))
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
