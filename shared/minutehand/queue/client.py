@@ -1,6 +1,7 @@
-"""The queue as its users see it: enqueue, read, cancel, answer, each with the user's own JWT.
+"""The queue as its users see it: a method for each SQL function, called with the user's own JWT.
 
-The database decides what a caller sees; the worker's side is worker_client.py.
+The database decides what a caller sees and what an argument may be; refusals are `QueueError`s by
+its words. The worker's side is worker_client.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from minutehand.queue.data_api import DataApi
 from minutehand.queue.keys import caller_headers, is_guest_session
 from minutehand.queue.models import (
     Artefact,
-    Artefacts,
     Cursor,
     Enqueued,
     EnqueuedBatch,
@@ -41,24 +41,19 @@ from minutehand.queue.models import (
     ManyChanged,
     NewJob,
     QueueStats,
-    SortedJobs,
     Status,
     TopicFollowed,
     WorkspaceId,
 )
 
-#: Named one by one, because clients may not read the lease columns and `*` would ask for them.
 #: Not columns: the functions that return jobs add these.
-DERIVED: Final = frozenset(
+_DERIVED: Final = frozenset(
     {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "error", "times"}
 )
-JOB_COLUMNS: Final = ",".join(name for name in Job.model_fields if name not in DERIVED)
+#: Named one by one, because clients may not read the lease columns and `*` would ask for them.
+JOB_COLUMNS: Final = ",".join(name for name in Job.model_fields if name not in _DERIVED)
 _NO_OPTIONS: Final = EnqueueOptions()
 _NOTHING: Final[Mapping[str, Any]] = {}
-
-
-def _given(where: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in where.items() if value is not None}
 
 
 class Calls(Protocol):
@@ -121,47 +116,38 @@ class UserQueue:
         Wake a worker when the answer's `wake` is true.
 
         Raises:
-            QueueError: With word `workspace_not_found`, `unknown_job_type`, `payload_invalid`,
-                `payload_too_large`, `invalid_argument`, `idempotency_conflict`,
-                `quota_exceeded`.
             DuplicateJob: A unique job is there and `on_conflict` is `raise`.
             QueueUnavailable: The database did not answer. Without an idempotency key the job
                 may or may not exist.
         """
-        body = await self._call(
+        made = await self._call(
             "enqueue_job",
-            {
-                "p_workspace_id": workspace_id,
-                "p_job_type": job_type,
-                "p_payload": {} if payload is None else payload,
-                "p_options": options.wire(),
-            },
             repeatable=options.idempotency_key is not None,
+            workspace_id=workspace_id,
+            job_type=job_type,
+            payload={} if payload is None else payload,
+            options=options.wire(),
         )
-        return Enqueued.model_validate(body)
+        return Enqueued.model_validate(made)
 
     async def enqueue_many(
         self, workspace_id: WorkspaceId | str, jobs: Sequence[NewJob]
     ) -> EnqueuedBatch:
-        """Add 1 to 1,000 jobs in one transaction, all or nothing.
+        """Add up to 1,000 jobs in one transaction, all or nothing.
 
-        Raises:
-            QueueError: As `enqueue`; `details` names the index of the job at fault.
+        A refusal's `details` names the index of the job at fault.
         """
-        body = await self._call(
+        made = await self._call(
             "enqueue_jobs",
-            {"p_workspace_id": workspace_id, "p_jobs": [job.wire() for job in jobs]},
             repeatable=all(job.options.idempotency_key is not None for job in jobs),
+            workspace_id=workspace_id,
+            jobs=[job.wire() for job in jobs],
         )
-        return EnqueuedBatch.model_validate(body)
+        return EnqueuedBatch.model_validate(made)
 
     async def get_job(self, job_id: JobId | str) -> Job:
-        """The job as it is now.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-        """
-        return Job.model_validate(await self._call("get_job", {"p_job_id": job_id}))
+        """The job as it is now."""
+        return Job.model_validate(await self._call("get_job", job_id=job_id))
 
     async def list_jobs(
         self,
@@ -186,16 +172,11 @@ class UserQueue:
         no index holds together, such as a type or a search, is searched in slices.
 
         Args:
-            search: Part of a type, an error or an idempotency key in any case, or the first or
-                last six or more digits of an id.
-            id_prefix: The first 6 to 32 digits of an id; the page is then in order of ids.
             more: Other filters of `list_jobs` by their names: state, tag, payload, worker_id, …
             cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
-            limit: 1 to 200.
 
         Raises:
             ForeignCursor: `cursor` was not made by this list.
-            QueueError: With word `invalid_argument`, for `id_prefix`.
         """
         chosen = {
             "workspace_id": workspace_id,
@@ -204,20 +185,18 @@ class UserQueue:
             "queue": queue,
             "session_id": session_id,
             "parent_id": parent_id,
-            "created_after": created_after.isoformat() if created_after else None,
-            "created_before": created_before.isoformat() if created_before else None,
+            "created_after": created_after and created_after.isoformat(),
+            "created_before": created_before and created_before.isoformat(),
             "search": search,
             "id_prefix": id_prefix,
         }
-        arguments = {
-            "p_filter": _given({**chosen, **more}),
-            "p_cursor": Cursor.decode(cursor).model_dump() if cursor is not None else None,
-            "p_limit": limit,
-        }
-        page = await self._call("list_jobs", arguments)
-        after = Cursor.model_validate(page["next"]).encode() if page["next"] else None
+        after = Cursor.decode(cursor).model_dump() if cursor is not None else None
+        page = await self._call(
+            "list_jobs", filter=_given({**chosen, **more}), cursor=after, limit=limit
+        )
         return JobPage(
-            jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]), next_cursor=after
+            jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]),
+            next_cursor=page["next"] and Cursor.model_validate(page["next"]).encode(),
         )
 
     async def sort_jobs(
@@ -228,24 +207,17 @@ class UserQueue:
         descending: bool = True,
         limit: int = 50,
         offset: int = 0,
-    ) -> SortedJobs:
-        """Jobs in the order of `by`: next_run_at, run_ms, queue_ms, total_ms, finished_at, ….
+    ) -> JobPage:
+        """Jobs in another order than their age."""
+        arguments = {"by": by, "descending": descending, "limit": limit, "offset": offset}
+        return JobPage.model_validate(
+            await self._call("sort_jobs", filter=_given(where), **arguments)
+        )
 
-        Args:
-            where: Filters of `list_jobs` by their names; values as JSON takes them.
-            limit: 1 to 200.
-
-        Raises:
-            QueueError: With word `invalid_argument`.
-        """
-        arguments = {
-            "p_filter": _given(where),
-            "p_by": by,
-            "p_descending": descending,
-            "p_limit": limit,
-            "p_offset": offset,
-        }
-        return SortedJobs.model_validate(await self._call("sort_jobs", arguments))
+    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> JobCounts:
+        """How many jobs of a workspace are in each state."""
+        counted = await self._call("count_jobs", workspace_id=workspace_id, filter=where)
+        return JobCounts.model_validate(counted)
 
     async def search_logs(
         self,
@@ -255,41 +227,29 @@ class UserQueue:
         before: int | None = None,
         limit: int = 100,
     ) -> FoundLines:
-        """Log lines of a workspace's jobs, newest first, in bounded slices.
-
-        Args:
-            where: search, level (that one or worse), job_type, job_id, since, until.
-            before: `next` of the page before.
-        """
-        arguments = {
-            "p_workspace_id": workspace_id,
-            "p_filter": _given(where),
-            "p_before": before,
-            "p_limit": limit,
-        }
-        return FoundLines.model_validate(await self._call("search_logs", arguments))
+        """Log lines of a workspace's jobs, newest first; `before` is `next` of the page before."""
+        found = await self._call(
+            "search_logs",
+            workspace_id=workspace_id,
+            filter=_given(where),
+            before=before,
+            limit=limit,
+        )
+        return FoundLines.model_validate(found)
 
     async def job_types(
         self, workspace_id: WorkspaceId | str | None = None, *, internal: bool = False
     ) -> JobTypes:
-        """Job types by name, with how their jobs went in a workspace; None is the operator's.
-
-        Args:
-            internal: Also those that only the platform enqueues.
-        """
-        arguments = {"p_workspace_id": workspace_id, "p_internal": internal}
-        return JobTypes.model_validate(await self._call("list_job_types", arguments))
+        """Job types by name, with how their jobs went in a workspace; None is the operator's."""
+        arguments = {"workspace_id": workspace_id, "internal": internal}
+        return JobTypes.model_validate(await self._call("list_job_types", **arguments))
 
     async def job_type(
         self, job_type: str, workspace_id: WorkspaceId | str | None = None
     ) -> JobTypeDetail:
-        """Everything about one job type.
-
-        Raises:
-            QueueError: With word `unknown_job_type`; `details` is the nearest name.
-        """
-        arguments = {"p_job_type": job_type, "p_workspace_id": workspace_id}
-        return JobTypeDetail.model_validate(await self._call("get_job_type", arguments))
+        """Everything about one job type."""
+        arguments = {"job_type": job_type, "workspace_id": workspace_id}
+        return JobTypeDetail.model_validate(await self._call("get_job_type", **arguments))
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
@@ -304,7 +264,7 @@ class UserQueue:
         ]
         if level is not None:
             params.append(("log_level", f"eq.{level}"))
-        rows = await self._api.select("job_logs", params, headers=self._headers)
+        rows = await self.select("job_logs", params)
         logs = tuple(JobLog.model_validate(row) for row in rows[:limit])
         return LogPage(logs=logs, next_after=logs[-1].id if len(rows) > limit else None)
 
@@ -319,32 +279,19 @@ class UserQueue:
             ("order", "seq.asc"),
             ("limit", str(limit)),
         ]
-        rows = await self._api.select("job_events", params, headers=self._headers)
-        return [JobEvent.model_validate(row) for row in rows]
+        return [JobEvent.model_validate(row) for row in await self.select("job_events", params)]
 
     async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
-        """Say that a client listens to a private topic, at its join and then now and then.
-
-        Raises:
-            QueueError: With word `topic_not_found` for one that is not yours to follow.
-        """
-        arguments = {
-            "p_topic": topic,
-            "p_follower_id": str(follower_id),
-            "p_version": MESSAGE_VERSION,
-        }
-        return TopicFollowed.model_validate(await self._call("follow_topic", arguments))
+        """Say that a client listens to a private topic, at its join and then now and then."""
+        arguments = {"topic": topic, "follower_id": str(follower_id), "version": MESSAGE_VERSION}
+        return TopicFollowed.model_validate(await self._call("follow_topic", **arguments))
 
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on.
-
-        Raises:
-            QueueError: With word `workspace_not_found`, or `invalid_argument` for the cursor.
-        """
-        arguments = {"p_workspace_id": workspace_id, "p_cursor": cursor, "p_limit": limit}
-        return FeedPage.model_validate(await self._call("event_feed", arguments))
+        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on."""
+        arguments = {"workspace_id": workspace_id, "cursor": cursor, "limit": limit}
+        return FeedPage.model_validate(await self._call("event_feed", **arguments))
 
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
@@ -352,13 +299,10 @@ class UserQueue:
         """Events of a session's jobs but for logs; without a cursor, from the beginning.
 
         A guest session is there before its first job, and open to those it was opened to.
-
-        Raises:
-            QueueError: With word `session_not_found`, or `invalid_argument` for the cursor.
         """
-        arguments = {"p_session_id": session_id, "p_cursor": cursor, "p_limit": limit}
+        arguments = {"session_id": session_id, "cursor": cursor, "limit": limit}
         function = "guest_session_feed" if is_guest_session(session_id) else "session_feed"
-        return FeedPage.model_validate(await self._call(function, arguments))
+        return FeedPage.model_validate(await self._call(function, **arguments))
 
     async def open_guest_session(
         self,
@@ -370,123 +314,56 @@ class UserQueue:
         """Open a session to anyone who holds its id, or to one user outside; for managers.
 
         Jobs enqueued into the workspace with this `session_id` are what it shows.
-
-        Args:
-            ttl_seconds: Until it expires, 1 to 2,592,000; a day if omitted.
-            user_id: The one user it is for.
-
-        Raises:
-            QueueError: With word `forbidden` for plain members, or without `user_id` where the
-                setting `allow_anonymous` is off; `workspace_not_found`, `invalid_argument`.
         """
-        chosen = {"ttl_seconds": ttl_seconds, "user_id": user_id}
-        options = {name: value for name, value in chosen.items() if value is not None}
-        body = await self._call(
-            "open_guest_session",
-            {"p_workspace_id": workspace_id, "p_options": options},
-            repeatable=False,
+        options = _given({"ttl_seconds": ttl_seconds, "user_id": user_id})
+        opened = await self._call(
+            "open_guest_session", repeatable=False, workspace_id=workspace_id, options=options
         )
-        return GuestSession.model_validate(body)
+        return GuestSession.model_validate(opened)
 
     async def close_guest_session(self, session_id: str) -> None:
-        """End a guest session now: no guest can read or follow it any more; for managers.
-
-        Raises:
-            QueueError: With word `session_not_found`.
-        """
-        await self._call("close_guest_session", {"p_session_id": session_id}, repeatable=False)
-
-    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> JobCounts:
-        """How many jobs of a workspace are in each state; counts at most 10,000 of each.
-
-        Args:
-            where: `job_type`, `queue`, `parent_id`, each optional.
-        """
-        body = await self._call("count_jobs", {"p_workspace_id": workspace_id, "p_filter": where})
-        return JobCounts.model_validate(body)
+        """End a guest session now: no guest can read or follow it any more; for managers."""
+        await self._call("close_guest_session", repeatable=False, session_id=session_id)
 
     async def explain(self, job_id: JobId | str) -> Explanation:
-        """Why the job is not running, and when it will.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-        """
-        body = await self._call("explain_job", {"p_job_id": job_id})
-        return Explanation.model_validate(body)
+        """Why the job is not running, and when it will."""
+        return Explanation.model_validate(await self._call("explain_job", job_id=job_id))
 
     async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job's latest 1,000 attempts, oldest first, as the database keeps them."""
-        found = await self._call("job_attempts", {"p_job_id": job_id})
-        return list(found["attempts"])
+        """The job's latest attempts, oldest first, as the database keeps them."""
+        return list((await self._call("job_attempts", job_id=job_id))["attempts"])
 
     async def steps(
         self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None
     ) -> JobSteps:
-        """The job's finished steps, a page of about 1 MB, and what it waits for.
-
-        Args:
-            after: The `next` of the page before.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-        """
-        return JobSteps.model_validate(
-            await self._call("job_steps", {"p_job_id": job_id, "p_after": after})
-        )
+        """A page of the job's finished steps, after `next` of another, and what it waits for."""
+        return JobSteps.model_validate(await self._call("job_steps", job_id=job_id, after=after))
 
     async def trace(self, job_id: JobId | str) -> JobTrace:
-        """The job's attempts, steps and waits with their spans, and those of its children.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-        """
-        return JobTrace.model_validate(await self._call("job_trace", {"p_job_id": job_id}))
+        """The job's attempts, steps and waits with their spans, and those of its children."""
+        return JobTrace.model_validate(await self._call("job_trace", job_id=job_id))
 
     async def artefacts(self, job_id: JobId | str, *, key: str | None = None) -> list[Artefact]:
-        """The files that the job made, by name.
-
-        Args:
-            key: Opens the job's files to who is not a member; their addresses hold it.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            QueueError: `artefact_not_found`, no file has this key.
-        """
-        arguments = {"p_job_id": job_id, "p_key": key}
-        return list(
-            Artefacts.model_validate(await self._call("job_artefacts", arguments)).artefacts
-        )
+        """The files that the job made; a key opens them to who is not a member."""
+        found = await self._call("job_artefacts", job_id=job_id, key=key)
+        return [Artefact.model_validate(each) for each in found["artefacts"]]
 
     async def read_artefact(
         self, job_id: JobId | str, name: str, *, key: str | None = None
     ) -> tuple[Artefact, bytes]:
-        """One file that the job made, with its content.
-
-        Raises:
-            QueueError: `artefact_not_found`, none is there or open to the caller.
-        """
-        arguments = {"p_job_id": job_id, "p_key": key, "p_name": name}
-        [found] = (await self._call("job_artefacts", arguments))["artefacts"]
+        """One file that the job made, with its content."""
+        answer = await self._call("job_artefacts", job_id=job_id, key=key, name=name)
+        [found] = answer["artefacts"]
         return Artefact.model_validate(found), base64.b64decode(found["content"])
 
     async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job in any live state; a running one stops within a heartbeat.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It has ended; `present` says how.
-        """
-        return Job.model_validate(await self._call("cancel_job", {"p_job_id": job_id}))
+        """Cancel a job in any live state; a running one stops within a heartbeat."""
+        return Job.model_validate(await self._call("cancel_job", job_id=job_id))
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
-        """Run a failed or cancelled job again, with `payload` in place of its own where given.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It has not failed; `present` says what it does.
-        """
-        arguments = {"p_job_id": job_id} | ({} if payload is None else {"p_payload": payload})
-        return Job.model_validate(await self._call("retry_job", arguments))
+        """Run a failed or cancelled job again, with `payload` in place of its own where given."""
+        given = _given({"payload": payload})
+        return Job.model_validate(await self._call("retry_job", job_id=job_id, **given))
 
     async def change_many(
         self,
@@ -496,16 +373,9 @@ class UserQueue:
         *,
         limit: int = 1000,
     ) -> ManyChanged:
-        """Cancel or retry jobs that match; repeat while the answer's `more` is true.
-
-        Args:
-            where: As `list_jobs`: `state`, `job_type`, `queue`, `tag`, `ids`, …
-
-        Raises:
-            QueueError: With word `workspace_not_found`, `forbidden` or `invalid_argument`.
-        """
-        arguments = {"p_workspace_id": workspace_id, "p_filter": dict(where), "p_limit": limit}
-        return ManyChanged.model_validate(await self._call(f"{action}_jobs", arguments))
+        """Cancel or retry jobs that match a filter; repeat while the answer's `more` is true."""
+        arguments = {"workspace_id": workspace_id, "filter": dict(where), "limit": limit}
+        return ManyChanged.model_validate(await self._call(f"{action}_jobs", **arguments))
 
     async def replay(
         self,
@@ -521,15 +391,10 @@ class UserQueue:
         Wake a worker when the answer's `wake` is true.
 
         Args:
-            job_id: A job in any state.
             from_step: A finished step; those that finished before it are kept. None keeps none.
             payload: In place of the job's own.
             results: Results in place of those of kept steps, by their names.
             idempotency_key: A repeat gets the same replay.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            QueueError: As `enqueue`; `invalid_argument` where a step is not finished or not kept.
         """
         request = {
             "from_step": from_step,
@@ -537,57 +402,38 @@ class UserQueue:
             "results": results,
             "idempotency_key": idempotency_key,
         }
-        given = {name: value for name, value in request.items() if value is not None}
-        body = await self._call(
+        made = await self._call(
             "replay_job",
-            {"p_job_id": job_id, "p_request": given},
             repeatable=idempotency_key is not None,
+            job_id=job_id,
+            request=_given(request),
         )
-        return Enqueued.model_validate(body)
+        return Enqueued.model_validate(made)
 
     async def replays(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
-        return list(await self._call("job_replays", {"p_job_id": job_id}))
+        """The job, what it is a replay of, and all their replays, oldest first."""
+        return list(await self._call("job_replays", job_id=job_id))
 
     async def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
-        """Change the payload of a scheduled or retrying job before it runs.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            QueueError: `payload_invalid` or `payload_too_large`, as `enqueue`.
-            InvalidState: It is in another state; `present` says which.
-        """
-        changes = {"payload": payload}
-        body = await self._call("edit_job", {"p_job_id": job_id, "p_changes": changes})
-        return Job.model_validate(body)
+        """Change the payload of a scheduled or retrying job before it runs."""
+        edited = await self._call("edit_job", job_id=job_id, changes={"payload": payload})
+        return Job.model_validate(edited)
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
-        """Answer the question a waiting job asks.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It asks nothing; `present` says what it does.
-        """
+        """Answer the question a waiting job asks."""
         # wrapped, because a bare JSON string as a jsonb argument does not survive every Data API
-        body = await self._call(
-            "answer_job",
-            {"p_job_id": job_id, "p_answer": {"answer": answer}},
-            repeatable=False,
+        wrapped = {"answer": answer}
+        return Job.model_validate(
+            await self._call("answer_job", repeatable=False, job_id=job_id, answer=wrapped)
         )
-        return Job.model_validate(body)
 
     async def emit_event(
         self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
     ) -> Any:
-        """Tell every job of the workspace that waits for the event `name`."""
+        """Resume every job of the workspace that waits for the event `name`."""
+        given = {} if payload is None else payload
         return await self._call(
-            "emit_event",
-            {
-                "p_workspace_id": workspace_id,
-                "p_name": name,
-                "p_payload": {} if payload is None else payload,
-            },
-            repeatable=False,
+            "emit_event", repeatable=False, workspace_id=workspace_id, name=name, payload=given
         )
 
     async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
@@ -596,32 +442,25 @@ class UserQueue:
             await self.select("workspaces", [("select", "id"), ("id", f"eq.{workspace_id}")])
         )
 
-    async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
-        return await self._api.select(table, params, headers=self._headers)
-
     async def open_stream(self) -> None:
-        """Count a stream that the caller is about to open.
-
-        Raises:
-            QueueError: With word `rate_limited`: the caller opens them too fast.
-        """
-        await self._call("open_stream", {}, repeatable=False)
+        """Count a stream that the caller is about to open; refused with `rate_limited`."""
+        await self._call("open_stream", repeatable=False)
 
     async def stats(
         self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
     ) -> QueueStats:
-        """Counts and percentiles of one workspace; of all of them for an operator.
+        """Counts and percentiles of one workspace; of all of them for an operator."""
+        arguments = {"workspace_id": workspace_id, "minutes": minutes}
+        return QueueStats.model_validate(await self._call("queue_stats", **arguments))
 
-        Args:
-            minutes: How far back, 1 to 11,520.
-        """
-        arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
-        return QueueStats.model_validate(await self._call("queue_stats", arguments))
+    async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+        return await self._api.select(table, params, headers=self._headers)
 
-    async def _call(
-        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True
-    ) -> Any:
-        return await self._api.rpc(
-            function, arguments, headers=self._headers, repeatable=repeatable
-        )
+    async def _call(self, function: str, /, *, repeatable: bool = True, **arguments: Any) -> Any:
+        named = {f"p_{name}": value for name, value in arguments.items()}
+        return await self._api.rpc(function, named, headers=self._headers, repeatable=repeatable)
+
+
+def _given(where: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in where.items() if value is not None}

@@ -63,16 +63,14 @@ class QueueError(JobServiceError):
         self.code = code
         self.details = details
         self.hint = hint
+        # others write sentences into their hints
         self.word = (hint or "") if code.startswith("PT") else ""
         super().__init__(message)
 
     def __str__(self) -> str:
-        parts = [self.message]
-        if self.word:
-            parts.append(f"({self.word})")
-        if self.details:
-            parts.append(f"[{self.details}]")
-        return " ".join(parts)
+        word = f"({self.word})" if self.word else ""
+        details = f"[{self.details}]" if self.details else ""
+        return " ".join(part for part in (self.message, word, details) if part)
 
 
 class LeaseLost(QueueError):
@@ -84,7 +82,7 @@ class JobNotFound(QueueError):
 
 
 class DuplicateJob(QueueError):
-    """A unique job of this kind already exists; `job_id` is its id."""
+    """A unique job of this kind already exists."""
 
     @property
     def job_id(self) -> str | None:
@@ -93,7 +91,7 @@ class DuplicateJob(QueueError):
 
 
 class InvalidState(QueueError):
-    """The job's present status does not allow this; `present` is that status."""
+    """The job's present status does not allow this."""
 
     @property
     def present(self) -> str | None:
@@ -188,32 +186,26 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "key_revoked": TokenRefused,
 }
 
-#: SQLSTATEs that say "not now" although the Data API may answer 4xx with them.
-_TRANSIENT = frozenset(
-    {
-        "40001",  # serialization failure
-        "40P01",  # deadlock detected
-        "53300",  # too many connections
-        "55P03",  # lock not available
-        "57014",  # statement timeout
-        "57P01",  # the server is shutting down
-        "57P02",
-        "57P03",
-        "PGRST000",  # the Data API cannot reach Postgres
-        "PGRST001",
-        "PGRST002",
-        "PGRST003",  # its pool is exhausted
-    }
-)
+#: SQLSTATEs and codes of the Data API that mean "not now" although it may answer 4xx: conflicts,
+#: locks, timeouts, a shutdown, no connection.
+_TRANSIENT = {"40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03"} | {
+    "PGRST000",
+    "PGRST001",
+    "PGRST002",
+    "PGRST003",
+}
 
 
 def error_from_response(status: int, body: object, *, schema: str = "public") -> QueueError:
     """The typed error for an answer of the Data API with `status` 400 or above."""
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     code = str(fields.get("code") or "")
-    hint = _text(fields.get("hint"))
-    message = _text(fields.get("message")) or f"the Data API answered {status}"
-    kind: type[QueueError]
+    message, details, hint = (
+        None if fields.get(name) is None else str(fields[name])
+        for name in ("message", "details", "hint")
+    )
+    message = message or f"the Data API answered {status}"
+    kind = QueueError
     if code.startswith("PT"):
         kind = _BY_WORD.get(hint or "", QueueError)
     elif code == "25006":
@@ -223,10 +215,4 @@ def error_from_response(status: int, body: object, *, schema: str = "public") ->
         kind = QueueUnavailable
     elif status == 401 or code.startswith("PGRST30"):
         kind = TokenRefused
-    else:
-        kind = QueueError
-    return kind(message, status=status, code=code, details=_text(fields.get("details")), hint=hint)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return kind(message, status=status, code=code, details=details, hint=hint)

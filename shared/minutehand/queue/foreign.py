@@ -16,9 +16,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+import httpx
 import tenacity
-
-from minutehand.queue.lean_httpx import httpx
 
 #: This machine, as addresses name it: no proxy of the environment is meant for it.
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -6,7 +6,7 @@ What each function takes and gives is its caller's to know.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from minutehand.clock import Clock
@@ -15,13 +15,9 @@ from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey, caller_headers
 
-T = TypeVar("T")
-
 
 class WorkerFunctions:
     """The functions open to `job_worker`; keep one per process and event loop.
-
-    A key that was refused is made again, once.
 
     Args:
         schema: Where they are, if not where clients see jobs; the Data API must expose it.
@@ -47,17 +43,29 @@ class WorkerFunctions:
         attempts: int | None = None,
     ) -> Any:
         """Call a SQL function and return its one JSON value, see `DataApi.rpc`."""
-        return await self._signed(
-            lambda key: self._send(function, arguments, key, repeatable, attempts)
-        )
 
-    async def _signed(self, send: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
+        async def send() -> Any:
+            return await self._api.rpc(
+                function,
+                arguments,
+                headers=self._key.headers(),
+                repeatable=repeatable,
+                attempts=attempts,
+            )
+
         try:
-            return await send(self._key.headers())
-        except TokenRefused:
-            # the JWT secret's clock and ours may differ, or a key was rotated: once more, fresh
-            self._key.forget()
-            return await send(self._key.headers())
+            try:
+                return await send()
+            except TokenRefused:
+                # the secret's clock and ours may differ, or a key was rotated: once more, fresh
+                self._key.forget()
+                return await send()
+        except QueueError as error:
+            if error.code != "PGRST202":
+                raise
+            # a Data API that has just started, or reloads its schema, knows no function for a
+            # moment: nothing was called, and no job may fail for it
+            raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
         """Call a function for a leased job, which says so by its fence; may be repeated.
@@ -66,29 +74,6 @@ class WorkerFunctions:
             LeaseLost: Another attempt has taken over; nothing was changed.
         """
         return await self.call(function, {"p_request": {"job_id": job_id, "fence": fence, **more}})
-
-    async def _send(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        key: Mapping[str, str],
-        repeatable: bool,
-        attempts: int | None,
-    ) -> Any:
-        try:
-            return await self._api.rpc(
-                function,
-                arguments,
-                headers=key,
-                repeatable=repeatable,
-                attempts=attempts,
-            )
-        except QueueError as error:
-            if error.code != "PGRST202":
-                raise
-            # a Data API that has just started, or reloads its schema, knows no function for a
-            # moment: nothing was called, and no job may fail for it
-            raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -137,11 +122,9 @@ class CallerFunctions:
         headers = self._headers
         if self._signed is not None:
             headers = {**headers, **await self._signed()}
+        named = {f"p_{name}": value for name, value in arguments.items()}
         answer: dict[str, Any] = await self._api.rpc(
-            function,
-            {f"p_{name}": value for name, value in arguments.items()},
-            headers=headers,
-            repeatable=repeatable,
+            function, named, headers=headers, repeatable=repeatable
         )
         return answer
 

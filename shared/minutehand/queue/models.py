@@ -1,31 +1,24 @@
 """What travels between Python and the SQL functions, as frozen models.
 
-Unknown fields are ignored: a function keeps working against the schema one migration ahead.
+Bounds and derived values are SQL's. Unknown fields are ignored: a function keeps working against
+the schema one migration ahead.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: The state shown to people, derived from status, retry and schedule; see `queue.state_of`.
+#: The state shown to people, see `queue.state_of`.
 JobState = Literal[
     "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
 ]
@@ -49,6 +42,15 @@ class Model(BaseModel):
     """Base of every model here: frozen, tolerant of fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Report(BaseModel):
+    """Base of what SQL says and people read: every field that it has passes through."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+# What people and their programs read -----------------------------------------------------------
 
 
 class Progress(Model):
@@ -77,8 +79,6 @@ class Times(Model):
 
 
 class _JobFields(Model):
-    """What a job and its line in a list share: columns of `public.jobs`, and what is derived."""
-
     id: JobId
     workspace_id: WorkspaceId
     user_id: str | None = None
@@ -149,20 +149,265 @@ class ListedJob(_JobFields):
     glimpse: str | None = None
 
 
-def state_of(job: Job | ListedJob, now: datetime) -> JobState:
-    """The state of a job at `now`; the same as `queue.state_of` of its row."""
-    match job.status:
-        case "pending":
-            run_at = job.next_retry_at or job.scheduled_for
-            if run_at is None or run_at <= now:
-                return "queued"
-            return "retrying" if job.next_retry_at is not None and job.attempts else "scheduled"
-        case "processing":
-            return "running"
-        case "waiting":
-            return "suspended"
-        case _:
-            return job.status
+class Cursor(Model):
+    """Where a list of jobs continues: after this job, newest first."""
+
+    created_at: str
+    id: str
+
+    def encode(self) -> str:
+        """The cursor as an opaque URL-safe string."""
+        raw = f"{self.created_at}|{self.id}".encode()
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> Cursor:
+        """The cursor behind an opaque string.
+
+        Raises:
+            ForeignCursor: `text` was not made by `encode`.
+        """
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            created_at, _, job_id = raw.decode().partition("|")
+            datetime.fromisoformat(created_at)
+            UUID(job_id)
+        except ValueError as error:
+            raise ForeignCursor(f"unknown cursor: {text!r}") from error
+        return cls(created_at=created_at, id=job_id)
+
+
+class ForeignCursor(ValueError):
+    """A cursor that no page of ours gave out."""
+
+
+class JobPage(Model):
+    """A page of jobs, newest first; `next_cursor` is None on the last one."""
+
+    jobs: tuple[ListedJob, ...]
+    next_cursor: str | None = None
+    #: Only of a sorted list, which continues by an offset.
+    more: bool | None = None
+    cut: bool | None = None
+
+
+class JobCounts(Model):
+    """How many jobs a workspace has, by status and by the states shown to people."""
+
+    counts: dict[Status, int]
+    states: dict[JobState, int]
+    #: Statuses of which there are more than were counted.
+    at_least: tuple[Status, ...] = ()
+
+
+class JobEvent(Model):
+    """A line of a job's history; `seq` runs gapless from 1 per job."""
+
+    job_id: JobId
+    seq: int
+    type: str
+    data: Any = None
+    created_at: datetime
+
+
+class FeedPage(Model):
+    """Events of many jobs; continue with `cursor`, at once when there is `more`."""
+
+    events: tuple[JobEvent, ...]
+    cursor: str
+    #: The transaction by which each event is ordered: a part of the cursor after it.
+    places: tuple[str, ...] = Field(default=(), exclude=True)
+    more: bool = False
+    #: The cursor was of another database, so events may have been missed: read state again.
+    reset: bool = False
+
+
+class JobLog(Model):
+    """A line a processor logged."""
+
+    id: int
+    job_id: JobId
+    attempt: int | None = None
+    log_level: str
+    message: str
+    metadata: Any = None
+    created_at: datetime
+
+
+class LogPage(Model):
+    """A page of log lines, oldest first; continue with `after=next_after`."""
+
+    logs: tuple[JobLog, ...]
+    next_after: int | None = None
+
+
+class FoundLine(JobLog):
+    """A log line found over the jobs of a workspace."""
+
+    job_type: str
+
+
+class FoundLines(Model):
+    """Log lines, newest first; continue with `before=next`."""
+
+    lines: tuple[FoundLine, ...]
+    next: int | None = None
+
+
+class Step(Report):
+    """A finished step; its result is not computed again."""
+
+    name: str
+    result: Any = None
+    created_at: datetime | None = None
+    #: From its start to its end, a wait's included; None where the start is not known.
+    took_ms: float | None = None
+    #: `step`, `graph` (the result has what each stage comes after), or what it waited for.
+    kind: str = "step"
+
+
+class JobSteps(Model):
+    """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
+
+    steps: tuple[Step, ...] = ()
+    #: The last place of the page, to continue from; None at the end.
+    next: dict[str, Any] | None = None
+    waiting_for: dict[str, Any] | None = None
+
+
+class JobTrace(Report):
+    """Where a job's time went: attempts, steps, waits and children, on one axis."""
+
+    now: datetime
+    #: Whether some jobs were omitted.
+    more: bool = False
+    jobs: tuple[dict[str, Any], ...]
+
+
+class Explanation(Report):
+    """Why a job is where it is, in a sentence and in data."""
+
+    job_id: JobId
+    status: Status
+    reason: str
+    sentence: str
+    data: Any = None
+    estimated_start_at: datetime | None = None
+    #: What to do, where something can be done, and the command that does or checks it.
+    remedy: str | None = None
+    command: str | None = None
+    #: Of workers, pauses, limits, lease: `{check, verdict, detail, command}`, what failed first.
+    checks: tuple[dict[str, Any], ...] = ()
+    #: Since when and for whom its error happens.
+    history: dict[str, Any] | None = None
+
+
+class JobTypeLine(Report):
+    """A job type in a list."""
+
+    job_type: str
+    queue: str = "default"
+    description: str | None = None
+    #: `module:function` of its processor.
+    source: str | None = None
+    internal: bool = False
+    paused_at: datetime | None = None
+    #: False when workers run but none of them serves it.
+    served: bool = True
+    #: How its jobs went in the last 24 hours.
+    day: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobTypes(Model):
+    """Job types by name."""
+
+    now: datetime
+    types: tuple[JobTypeLine, ...]
+
+
+class JobTypeDetail(JobTypeLine):
+    """Everything about a job type."""
+
+    now: datetime
+    payload_schema: dict[str, Any] | None = None
+    limits: dict[str, Any] = Field(default_factory=dict)
+    serving: tuple[dict[str, Any], ...] = ()
+    schedules: tuple[dict[str, Any], ...] = ()
+
+
+class TopicFollowed(Report):
+    """What `follow_topic` answers."""
+
+    receivers: int
+    again_seconds: float
+    #: How often one of so many followers may read to find what Realtime dropped.
+    check_seconds: float = 0
+    #: Jobs of some types publish nothing: silence does not prove that nothing happened.
+    quiet: bool
+
+
+class StorageState(Model):
+    """Whether the database takes writes."""
+
+    read_only: bool = False
+    #: The statements that end it.
+    fix: tuple[str, ...] = ()
+
+
+class QueueHealth(Report):
+    """The queue's vital signs, for readiness and dashboards."""
+
+    now: datetime | None = None
+    due: int = 0
+    #: Due jobs by what keeps them from starting, with a verdict.
+    backlog: dict[str, Any] = Field(default_factory=dict)
+    #: Age of the oldest due job that is neither paused nor without a worker that serves it.
+    oldest_due_seconds: float | None = None
+    #: For how long nothing at all was leased or ran although some of these jobs were due.
+    stalled_seconds: float | None = None
+    processing: int = 0
+    pending: int = 0
+    waiting: int = 0
+    failed: int = 0
+    last_tick_at: datetime | None = None
+    last_tick_seconds: float | None = None
+    workers: list[dict[str, Any]] = Field(default_factory=list)
+    storage: StorageState = StorageState()
+
+
+class QueueStats(Report):
+    """Counts, throughput and percentiles as `queue_stats` returns them."""
+
+
+class GuestSession(Model):
+    """A session opened to someone outside; its id is the key to it."""
+
+    session_id: str = Field(repr=False)
+    workspace_id: WorkspaceId
+    user_id: str | None = None
+    opened_at: datetime
+    expires_at: datetime
+
+
+class Artefact(Model):
+    """A file that a job made, until `expires_at`."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    created_at: datetime
+    expires_at: datetime
+    #: From `/api` on, with the key that opens the job's artefacts and nothing else.
+    url: str
+
+
+class Artefacts(Model):
+    """Files that a job made, by name."""
+
+    artefacts: tuple[Artefact, ...]
+
+
+# How jobs are made ------------------------------------------------------------------------------
 
 
 class BackoffOptions(Model):
@@ -201,7 +446,7 @@ class EnqueueOptions(Model):
     debounce_seconds: Number | None = None
     traceparent: str | None = None
     schema_version: int | None = None
-    #: At most 20 words of 1 to 100 characters to find the job by.
+    #: Words to find the job by.
     tags: tuple[str, ...] | None = None
 
     def wire(self) -> dict[str, Any]:
@@ -230,24 +475,6 @@ class NewArtefact(Model):
     keep_seconds: int
 
 
-class Artefact(Model):
-    """A file that a job made, until `expires_at`."""
-
-    name: str
-    media_type: str
-    size_bytes: int
-    created_at: datetime
-    expires_at: datetime
-    #: From `/api` on, with the key that opens the job's artefacts and nothing else.
-    url: str
-
-
-class Artefacts(Model):
-    """Files that a job made, by name."""
-
-    artefacts: tuple[Artefact, ...]
-
-
 class Enqueued(Model):
     """A job, and whether this call made it or found it by its key."""
 
@@ -259,13 +486,6 @@ class Enqueued(Model):
     warning: str | None = None
 
 
-class ManyChanged(Model):
-    """How many jobs a call cancelled or retried, and whether others match."""
-
-    count: int
-    more: bool
-
-
 class EnqueuedBatch(Model):
     """The jobs of one bulk enqueue, in the order given."""
 
@@ -274,255 +494,14 @@ class EnqueuedBatch(Model):
     warning: str | None = None
 
 
-class JobCheck(Model):
-    """One check of what a job needs: workers, pauses, limits, its lease, storage."""
+class ManyChanged(Model):
+    """How many jobs a call cancelled or retried, and whether others match."""
 
-    check: str
-    verdict: Literal["pass", "warn", "fail"]
-    detail: str
-    command: str | None = None
+    count: int
+    more: bool
 
 
-class FailureHistory(Model):
-    """Of the latest 2,000 failures: of the job's workspace, for operators of all."""
-
-    first_seen_at: datetime | None = None
-    #: Of the code that failed so first.
-    version: str | None = None
-    commit: str | None = None
-    #: That failed for good, and of how many workspaces they are.
-    jobs: int = 0
-    workspaces: int = 0
-    last_success_at: datetime | None = None
-
-
-class Explanation(Model):
-    """Why a job is where it is, in a sentence and in data."""
-
-    job_id: JobId
-    status: Status
-    reason: str
-    sentence: str
-    data: Any = None
-    estimated_start_at: datetime | None = None
-    #: What to do, where something can be done, and the command that does or checks it.
-    remedy: str | None = None
-    command: str | None = None
-    #: The child that failed, where that is why it failed.
-    child_id: JobId | None = None
-    #: What concerns a job that has not ended well, what failed first.
-    checks: tuple[JobCheck, ...] = ()
-    #: Since when and for whom its error happens.
-    history: FailureHistory | None = None
-
-
-class JobEvent(Model):
-    """A line of a job's history; `seq` runs gapless from 1 per job."""
-
-    job_id: JobId
-    seq: int
-    type: str
-    data: Any = None
-    created_at: datetime
-
-
-class FeedPage(Model):
-    """Events of many jobs; continue with `cursor`, at once when there is `more`."""
-
-    events: tuple[JobEvent, ...]
-    cursor: str
-    #: The transaction by which each event is ordered: a part of the cursor after it.
-    places: tuple[str, ...] = Field(default=(), exclude=True)
-    more: bool = False
-    #: The cursor was of another database, so events may have been missed: read state again.
-    reset: bool = False
-
-
-class GuestSession(Model):
-    """A session opened to someone outside; its id is the key to it."""
-
-    session_id: str = Field(repr=False)
-    workspace_id: WorkspaceId
-    user_id: str | None = None
-    opened_at: datetime
-    expires_at: datetime
-
-
-class Step(Model):
-    """A finished step; its result is not computed again."""
-
-    name: str
-    result: Any = None
-    created_at: datetime | None = None
-    #: From its start to its end, a wait's included; None where the start is not known.
-    took_ms: float | None = None
-    #: `step`, `graph` (the result has what each stage comes after), or what it waited for.
-    kind: str = "step"
-
-
-class JobSteps(Model):
-    """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
-
-    steps: tuple[Step, ...] = ()
-    #: The last place of the page, to continue from; None at the end.
-    next: dict[str, Any] | None = None
-    waiting_for: dict[str, Any] | None = None
-
-
-class TracedAttempt(Model):
-    """An attempt in time; one that is under way has neither end nor outcome."""
-
-    attempt: int
-    fence: int
-    worker_id: str | None = None
-    leased_at: datetime
-    ended_at: datetime | None = None
-    outcome: str | None = None
-    error_message: str | None = None
-
-
-class TracedStep(Model):
-    """A step or a wait in time; what has not ended has no end."""
-
-    name: str
-    kind: Literal["step", "sleep", "ask", "event", "children", "after"]
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    timeout_at: datetime | None = None
-    event: str | None = None
-    question: str | None = None
-
-
-class TracedJob(Model):
-    """A job of a trace; the one asked for has no parent here."""
-
-    id: JobId
-    parent_id: JobId | None = None
-    job_type: str
-    status: Status
-    created_at: datetime
-    scheduled_for: datetime | None = None
-    finished_at: datetime | None = None
-    next_retry_at: datetime | None = None
-    error_message: str | None = None
-    percentage: float | None = None
-    #: Of the job asked for; null for its children.
-    times: Times | None = None
-    attempts: tuple[TracedAttempt, ...] = ()
-    steps: tuple[TracedStep, ...] = ()
-    #: What each stage comes after, by name; of each graph that the job began.
-    graphs: tuple[dict[str, tuple[str, ...]], ...] = ()
-
-
-class JobTrace(Model):
-    """Where a job's time went: attempts, steps, waits and children, on one axis."""
-
-    now: datetime
-    #: Whether some were omitted: at most 300 jobs on six levels are returned.
-    more: bool = False
-    jobs: tuple[TracedJob, ...]
-
-
-class JobLog(Model):
-    """A line a processor logged."""
-
-    id: int
-    job_id: JobId
-    attempt: int | None = None
-    log_level: str
-    message: str
-    metadata: Any = None
-    created_at: datetime
-
-
-class ForeignCursor(ValueError):
-    """A cursor that no page of ours gave out."""
-
-
-class Cursor(Model):
-    """Where a list of jobs continues: after this job, newest first."""
-
-    created_at: str
-    id: str
-
-    def encode(self) -> str:
-        """The cursor as an opaque URL-safe string."""
-        raw = f"{self.created_at}|{self.id}".encode()
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str) -> Cursor:
-        """The cursor behind an opaque string.
-
-        Raises:
-            ForeignCursor: `text` was not made by `encode`.
-        """
-        try:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            created_at, _, job_id = raw.decode().partition("|")
-            datetime.fromisoformat(created_at)
-            UUID(job_id)
-        except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-            raise ForeignCursor(f"unknown cursor: {text!r}") from error
-        return cls(created_at=created_at, id=job_id)
-
-
-class JobPage(Model):
-    """A page of jobs, newest first; `next_cursor` is None on the last one."""
-
-    jobs: tuple[ListedJob, ...]
-    next_cursor: str | None = None
-    #: Only of a sorted list, which continues by an offset.
-    more: bool | None = None
-    cut: bool | None = None
-
-
-class JobCounts(Model):
-    """How many jobs a workspace has, by status and by the states shown to people."""
-
-    counts: dict[Status, int]
-    states: dict[JobState, int]
-    #: Statuses of which there are more than were counted, 10,000 of each.
-    at_least: tuple[Status, ...] = ()
-
-
-class SortedJobs(Model):
-    """Jobs in another order than their age; continue by an offset while there are `more`."""
-
-    jobs: tuple[ListedJob, ...]
-    more: bool = False
-    #: There are older jobs than the 10,000 of each state that were read.
-    cut: bool = False
-
-
-class FoundLine(Model):
-    """A log line found over the jobs of a workspace."""
-
-    id: int
-    job_id: JobId
-    job_type: str
-    attempt: int | None = None
-    log_level: str
-    message: str
-    metadata: Any = None
-    created_at: datetime
-
-
-class FoundLines(Model):
-    """Log lines, newest first; continue with `before=next`."""
-
-    lines: tuple[FoundLine, ...]
-    next: int | None = None
-
-
-class LogPage(Model):
-    """A page of log lines, oldest first; continue with `after=next_after`."""
-
-    logs: tuple[JobLog, ...]
-    next_after: int | None = None
-
-
-# What workers send and receive ----------------------------------------------------------------
+# What workers send and receive ------------------------------------------------------------------
 
 
 class LeasedJob(Model):
@@ -611,28 +590,6 @@ class LeaseRequest(Model):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class MaintenanceResponse(Model):
-    """What a call of maintenance did."""
-
-    #: How much of each task was done.
-    done: dict[str, int] = {}
-    #: Tasks that failed and are parked; see `queue_health`.
-    failed: tuple[str, ...] = ()
-    #: How many items wait, parked, to be tried again.
-    parked: int = 0
-    #: Whether another call would find more to do.
-    more: bool = False
-    #: Whether another worker was at it.
-    busy: bool = False
-
-
-class WorkerRunAdmission(Model):
-    """Whether a bounded run may begin, and how many more could beside it."""
-
-    admitted: bool
-    free: int = 0
-
-
 class LeaseResponse(Model):
     """What was leased, and the state of the queue beyond it."""
 
@@ -657,14 +614,33 @@ class LeaseResponse(Model):
                 leases.append(Lease.model_validate(raw))
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
+                problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
                 unreadable.append(
-                    UnreadableLease(
-                        job_id=raw["job"]["id"],
-                        fence=raw["fence"],
-                        problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
-                    )
+                    UnreadableLease(job_id=raw["job"]["id"], fence=raw["fence"], problem=problem)
                 )
         return {**sent, "leases": leases, "unreadable": unreadable}
+
+
+class MaintenanceResponse(Model):
+    """What a call of maintenance did."""
+
+    #: How much of each task was done.
+    done: dict[str, int] = {}
+    #: Tasks that failed and are parked; see `queue_health`.
+    failed: tuple[str, ...] = ()
+    #: How many items wait, parked, to be tried again.
+    parked: int = 0
+    #: Whether another call would find more to do.
+    more: bool = False
+    #: Whether another worker was at it.
+    busy: bool = False
+
+
+class WorkerRunAdmission(Model):
+    """Whether a bounded run may begin, and how many more could beside it."""
+
+    admitted: bool
+    free: int = 0
 
 
 class LogLine(Model):
@@ -820,149 +796,6 @@ class JobTypeSpec(Model):
     def wire(self) -> dict[str, Any]:
         """The type as `register_job_types` takes it."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-class Percentiles(Model):
-    """Of durations in milliseconds, each within about 12 %; None of nothing."""
-
-    p50_ms: float | None = None
-    p95_ms: float | None = None
-    p99_ms: float | None = None
-
-
-class TypeDay(Model):
-    """How a type's jobs went in the last 24 hours."""
-
-    enqueued: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    retried: int = 0
-    lost: int = 0
-    #: Completed among completed and failed, 0 to 1; None while there are neither.
-    success_rate: float | None = None
-    run: Percentiles = Percentiles()
-    queue: Percentiles = Percentiles()
-
-
-class JobTypeLine(Model):
-    """A job type in a list."""
-
-    job_type: str
-    queue: str = "default"
-    description: str | None = None
-    #: `module:function` of its processor.
-    source: str | None = None
-    #: Of its payload's schema.
-    version: int = 1
-    internal: bool = False
-    paused_at: datetime | None = None
-    pause_reason: str | None = None
-    registered_at: datetime | None = None
-    #: False when workers run but none of them serves it.
-    served: bool = True
-    last_seen_at: datetime | None = None
-    #: Workers seen in the last ten minutes that serve it, and the versions of their code.
-    workers: int = 0
-    code_versions: tuple[str, ...] = ()
-    schedule_count: int = 0
-    day: TypeDay = TypeDay()
-
-
-class JobTypes(Model):
-    """Job types by name."""
-
-    now: datetime
-    types: tuple[JobTypeLine, ...]
-
-
-class ServingWorker(Model):
-    """A worker that serves a type."""
-
-    worker_id: str
-    version: str | None = None
-    started_at: datetime
-    seen_at: datetime
-    queues: tuple[str, ...] | None = None
-    #: By `queue.worker_state`.
-    state: Literal["alive", "stale", "gone"] = "alive"
-
-
-class TypeSchedule(Model):
-    """A schedule of a type; with a `source` it is declared in code."""
-
-    name: str
-    cron: str
-    timezone: str
-    enabled: bool
-    next_at: datetime | None = None
-    last_slot_at: datetime | None = None
-    problem: str | None = None
-    source: str | None = None
-
-
-class JobTypeDetail(JobTypeLine):
-    """Everything about a job type."""
-
-    now: datetime
-    payload_schema: dict[str, Any] | None = None
-    events: Literal["full", "minimal"] = "full"
-    live: Literal["full", "states", "off"] = "full"
-    tagged_by: tuple[str, ...] = ()
-    limits: dict[str, Any] = Field(default_factory=dict)
-    serving: tuple[ServingWorker, ...] = ()
-    schedules: tuple[TypeSchedule, ...] = ()
-
-
-class TopicFollowed(BaseModel):
-    """What `follow_topic` answers."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    receivers: int
-    again_seconds: float
-    #: How often one of so many followers may read to find what Realtime dropped.
-    check_seconds: float = 0
-    #: Jobs of some types publish nothing: silence does not prove that nothing happened.
-    quiet: bool
-
-
-class StorageState(Model):
-    """Whether the database takes writes."""
-
-    #: No write is possible any more.
-    read_only: bool = False
-    #: The statements that end it.
-    fix: tuple[str, ...] = ()
-
-
-class QueueHealth(BaseModel):
-    """The queue's vital signs, for readiness and dashboards."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    now: datetime | None = None
-    due: int = 0
-    #: Due jobs by what keeps them from starting, with a verdict, see `queue.backlog` in SQL.
-    backlog: dict[str, Any] = Field(default_factory=dict)
-    #: Age of the oldest due job that is neither paused nor without a worker that serves it.
-    oldest_due_seconds: float | None = None
-    #: For how long nothing at all was leased or ran although some of these jobs were due.
-    stalled_seconds: float | None = None
-    processing: int = 0
-    pending: int = 0
-    waiting: int = 0
-    failed: int = 0
-    last_tick_at: datetime | None = None
-    last_tick_seconds: float | None = None
-    workers: list[dict[str, Any]] = Field(default_factory=list)
-    storage: StorageState = StorageState()
-
-
-class QueueStats(BaseModel):
-    """Counts, throughput and percentiles as `queue_stats` returns them."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:

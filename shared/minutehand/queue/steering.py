@@ -1,6 +1,6 @@
 """What a workspace's people steer besides single jobs: pauses, schedules, webhooks, limits.
 
-Who may do what is decided by the SQL functions, under the caller's own token.
+Who may do what, and what an argument may be, is decided by the SQL functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from minutehand.queue.client import JOB_COLUMNS, UserQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import Cursor, Job, JobId, Model, WorkspaceId
+from minutehand.queue.models import Cursor, Job, JobId, Model, Report, WorkspaceId
 
 #: The engine's own job type that carries an event to an endpoint; its key is the webhook's id.
 WEBHOOK_DELIVERY: Final = "webhook_delivery"
@@ -95,24 +95,7 @@ class WebhookWithSecret(Webhook):
     secret: str
 
 
-class Quota(Model):
-    """How many rows of a kind a workspace may have, and has; counted up to the most."""
-
-    max: int
-    used: int
-
-
-class CallerLimits(Model):
-    """What one person may do, over all workspaces: rates, bursts and large calls at once."""
-
-    enqueues_per_second: float
-    enqueues_burst: int
-    stream_opens_per_second: float
-    stream_opens_burst: int
-    calls_at_once: int
-
-
-class WorkspaceLimits(Model):
+class WorkspaceLimits(Report):
     """How much of the whole a workspace may use, and how many of its jobs run now."""
 
     workspace_id: WorkspaceId
@@ -120,24 +103,15 @@ class WorkspaceLimits(Model):
     max_running: int | None = None
     own_max_running: int | None = None
     max_pending: int | None = None
-    default_max_pending: int | None = None
     running: int
-    quotas: Mapping[str, Quota] = {}
-    per_caller: CallerLimits | None = None
 
 
 class WorkspaceSteering:
-    """One workspace under one user's token.
-
-    Raises:
-        QueueError: Each method, with word `workspace_not_found` for non-members,
-            and `forbidden` for members where a manager is needed.
-    """
+    """One workspace under one user's token."""
 
     def __init__(self, queue: UserQueue, workspace_id: WorkspaceId | str) -> None:
         self._queue = queue
-        self._workspace_id = workspace_id
-        self._call = queue._call
+        self._workspace_id = str(workspace_id)
 
     async def pause(
         self, paused: bool, *, job_type: str | None = None, reason: str | None = None
@@ -150,44 +124,34 @@ class WorkspaceSteering:
             "paused": paused,
             "reason": reason,
         }
-        await self._call("pause_jobs", {"p_request": request})
-        return Pause(
-            workspace_id=WorkspaceId(str(self._workspace_id)), job_type=job_type, paused=paused
-        )
+        await self._queue._call("pause_jobs", request=request)
+        return Pause(workspace_id=WorkspaceId(self._workspace_id), job_type=job_type, paused=paused)
 
     async def schedules(self) -> tuple[Schedule, ...]:
-        """The schedules by name, at most 1,000."""
-        found = await self._ask("list_schedules")
+        """The schedules by name."""
+        found = await self._call("list_schedules")
         return tuple(Schedule.model_validate(one) for one in found["schedules"])
 
     async def put_schedule(self, schedule: Mapping[str, Any]) -> Schedule:
-        """Make the schedule of that name, or change it.
-
-        Raises:
-            QueueError: With word `invalid_argument`, `unknown_job_type` or `payload_invalid`.
-        """
-        return Schedule.model_validate(await self._ask("put_schedule", p_schedule=dict(schedule)))
+        """Make the schedule of that name, or change it."""
+        return Schedule.model_validate(await self._call("put_schedule", schedule=dict(schedule)))
 
     async def delete_schedule(self, name: str) -> None:
         """Remove a schedule; jobs it made stay."""
-        await self._ask("delete_schedule", repeatable=False, p_name=name)
+        await self._call("delete_schedule", repeatable=False, name=name)
 
     async def next_runs(self, schedule: Mapping[str, Any], *, count: int = 5) -> NextRuns:
-        """When `{name}` or `{cron, timezone}` will run, at most 20 times."""
-        found = await self._ask("next_runs", p_schedule=dict(schedule), p_count=count)
+        """When `{name}` or `{cron, timezone}` will run."""
+        found = await self._call("next_runs", schedule=dict(schedule), count=count)
         return NextRuns.model_validate(found)
 
     async def webhooks(self) -> tuple[Webhook, ...]:
         """The webhooks, the oldest first."""
-        found = await self._ask("list_webhooks")
+        found = await self._call("list_webhooks")
         return tuple(Webhook.model_validate(one) for one in found["webhooks"])
 
     async def get_webhook(self, webhook_id: str) -> Webhook:
-        """One webhook.
-
-        Raises:
-            QueueError: With word `webhook_not_found`.
-        """
+        """One webhook."""
         for webhook in await self.webhooks():
             if webhook.id == webhook_id:
                 return webhook
@@ -195,23 +159,21 @@ class WorkspaceSteering:
 
     async def create_webhook(self, webhook: Mapping[str, Any]) -> Webhook:
         """Make a webhook with its sealed secret."""
-        made = await self._ask("put_webhook", repeatable=False, p_webhook=dict(webhook))
+        made = await self._call("put_webhook", repeatable=False, webhook=dict(webhook))
         return Webhook.model_validate(made)
 
     async def change_webhook(self, webhook_id: str, changes: Mapping[str, Any]) -> Webhook:
         """Change what `changes` names."""
-        made = await self._ask("put_webhook", p_webhook={**changes, "id": webhook_id})
+        made = await self._call("put_webhook", webhook={**changes, "id": webhook_id})
         return Webhook.model_validate(made)
 
     async def rotate_secret(self, webhook_id: str, sealed_secret: str) -> Webhook:
         """Give a webhook a new secret; the old one signs too for a day."""
-        webhook = {"id": webhook_id, "sealed_secret": sealed_secret}
-        made = await self._ask("put_webhook", repeatable=False, p_webhook=webhook)
-        return Webhook.model_validate(made)
+        return await self.create_webhook({"id": webhook_id, "sealed_secret": sealed_secret})
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Remove a webhook; deliveries not yet sent are dropped."""
-        await self._ask("delete_webhook", repeatable=False, p_webhook_id=webhook_id)
+        await self._call("delete_webhook", repeatable=False, webhook_id=webhook_id)
 
     async def deliveries(
         self, webhook_id: str, *, cursor: str | None = None, limit: int = 50
@@ -219,8 +181,7 @@ class WorkspaceSteering:
         """A page of a webhook's deliveries, newest first; each is a job like any other.
 
         Raises:
-            ValueError: `cursor` was not made by this list.
-            QueueError: With word `webhook_not_found`.
+            ForeignCursor: `cursor` was not made by this list.
         """
         at = Cursor.decode(cursor) if cursor is not None else None
         await self.get_webhook(webhook_id)
@@ -244,13 +205,14 @@ class WorkspaceSteering:
 
     async def limits(self) -> WorkspaceLimits:
         """The limits and their use."""
-        return WorkspaceLimits.model_validate(await self._ask("workspace_limits"))
+        return WorkspaceLimits.model_validate(await self._call("workspace_limits"))
 
     async def set_limits(self, limits: Mapping[str, Any]) -> WorkspaceLimits:
         """Change what `limits` names; null lifts a limit."""
-        await self._ask("set_workspace_limits", p_limits=dict(limits))
+        await self._call("set_workspace_limits", limits=dict(limits))
         return await self.limits()
 
-    async def _ask(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
-        arguments["p_workspace_id"] = self._workspace_id
-        return await self._call(function, arguments, repeatable=repeatable)
+    async def _call(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
+        return await self._queue._call(
+            function, repeatable=repeatable, workspace_id=self._workspace_id, **arguments
+        )

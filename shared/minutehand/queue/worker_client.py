@@ -34,7 +34,11 @@ from minutehand.queue.models import (
 
 
 class WorkerQueue:
-    """The worker's functions; keep one per process and event loop."""
+    """The worker's functions; keep one per process and event loop.
+
+    Raises:
+        QueueUnavailable: Each method, when the database did not answer; nothing is lost.
+    """
 
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
@@ -56,42 +60,29 @@ class WorkerQueue:
         """Lease up to `limit` ready jobs; each counts as an attempt.
 
         A repeated (`tick_id`, `call`) returns the same leases, so a lost answer leaks nothing.
-
-        Raises:
-            QueueUnavailable: The database did not answer; nothing is lost.
         """
-        return LeaseResponse.model_validate(
-            await self._functions.call("lease_jobs", {"p_request": request.wire()})
-        )
+        return LeaseResponse.model_validate(await self._ask("lease_jobs", request.wire()))
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
         """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention.
 
-        Bounded by rows and by `budget_seconds`; leases never depend on it, and it may be repeated.
-
-        Raises:
-            QueueUnavailable: The database did not answer in time.
+        Bounded by rows and by `budget_seconds`; leases never depend on it.
         """
         request = {"budget_ms": round(budget_seconds * 1000)}
         return MaintenanceResponse.model_validate(
-            await self._functions.call("run_maintenance", {"p_request": request}, attempts=2)
+            await self._ask("run_maintenance", request, attempts=2)
         )
 
     async def report(
         self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
     ) -> list[ReportResult]:
         """Store progress, logs and steps, renew each lease, and learn which jobs must stop."""
-        body = await self._functions.call(
-            "report_jobs",
-            {
-                "p_request": {
-                    "worker_id": worker_id,
-                    "tick_id": tick_id,
-                    "items": [item.wire() for item in items],
-                }
-            },
-            attempts=attempts,
-        )
+        request = {
+            "worker_id": worker_id,
+            "tick_id": tick_id,
+            "items": [item.wire() for item in items],
+        }
+        body = await self._ask("report_jobs", request, attempts=attempts)
         return [ReportResult.model_validate(result) for result in body["results"]]
 
     async def settle(
@@ -107,15 +98,13 @@ class WorkerQueue:
 
         Repeating a settle that was applied answers `applied` again.
         """
-        request: dict[str, Any] = {
+        request = {
             "worker_id": worker_id,
             "tick_id": tick_id,
             "items": [item.wire() for item in items],
-        }
-        if lease is not None:
-            request["lease"] = lease.wire()
+        } | ({} if lease is None else {"lease": lease.wire()})
         return SettleResponse.model_validate(
-            await self._functions.call("settle_jobs", {"p_request": request}, attempts=attempts)
+            await self._ask("settle_jobs", request, attempts=attempts)
         )
 
     async def spawn(
@@ -126,33 +115,21 @@ class WorkerQueue:
         Raises:
             LeaseLost: The job is no longer this worker's.
         """
-        body = await self._functions.call(
-            "spawn_jobs",
-            {
-                "p_request": {
-                    "job_id": job_id,
-                    "fence": fence,
-                    "name": name,
-                    "children": [child.wire() for child in children],
-                }
-            },
+        jobs = [child.wire() for child in children]
+        body = await self._functions.call_held(
+            "spawn_jobs", job_id, fence, name=name, children=jobs
         )
         return [JobId(child) for child in body["job_ids"]]
 
     async def store_artefact(self, job_id: JobId, fence: int, artefact: NewArtefact) -> Artefact:
-        """Store a file of a leased job, in place of the one of its name.
-
-        Raises:
-            LeaseLost: The job is no longer this worker's.
-        """
-        content = base64.b64encode(artefact.content).decode()
+        """Store a file of a leased job, in place of the one of its name."""
         stored = await self._functions.call_held(
             "store_artefact",
             job_id,
             fence,
             name=artefact.name,
             media_type=artefact.media_type,
-            content=content,
+            content=base64.b64encode(artefact.content).decode(),
             keep_seconds=artefact.keep_seconds,
         )
         return Artefact.model_validate(stored)
@@ -183,35 +160,20 @@ class WorkerQueue:
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
-        body = await self._functions.call(
-            "register_job_types", {"p_types": [spec.wire() for spec in types]}
-        )
+        specs = {"p_types": [spec.wire() for spec in types]}
+        body = await self._functions.call("register_job_types", specs)
         return int(body["registered"])
 
     async def begin_run(
         self, run_id: str, *, worker_id: str, most: int, seconds: float
     ) -> WorkerRunAdmission:
-        """Ask to run beside at most `most - 1` other workers.
-
-        Args:
-            seconds: How long the run counts if it never ends by `end_run`, at most a day.
-
-        Raises:
-            QueueUnavailable: The database did not answer.
-        """
+        """Ask to run beside at most `most - 1` other workers, for `seconds` at most."""
         request = {"run_id": run_id, "worker_id": worker_id, "most": most, "seconds": seconds}
-        return WorkerRunAdmission.model_validate(
-            await self._functions.call("begin_worker_run", {"p_request": request})
-        )
+        return WorkerRunAdmission.model_validate(await self._ask("begin_worker_run", request))
 
     async def end_run(self, run_id: str) -> bool:
-        """Make room for another worker.
-
-        Returns:
-            Whether another run was refused since this one was admitted.
-        """
-        request = {"run_id": run_id}
-        body = await self._functions.call("end_worker_run", {"p_request": request}, attempts=2)
+        """Make room for another worker; whether another run was refused since this one began."""
+        body = await self._ask("end_worker_run", {"run_id": run_id}, attempts=2)
         return bool(body.get("refused"))
 
     async def attach_extensions(self) -> Mapping[str, Any]:
@@ -228,17 +190,8 @@ class WorkerQueue:
         self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
     ) -> None:
         """Leave the tick's summary behind and stop counting as an active worker."""
-        await self._functions.call(
-            "tick_finished",
-            {
-                "p_request": {
-                    "tick_id": tick_id,
-                    "worker_id": worker_id,
-                    "summary": dict(summary),
-                }
-            },
-            attempts=1,
-        )
+        request = {"tick_id": tick_id, "worker_id": worker_id, "summary": dict(summary)}
+        await self._ask("tick_finished", request, attempts=1)
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
@@ -247,6 +200,11 @@ class WorkerQueue:
         return QueueHealth.model_validate({**told, "storage": storage})
 
     async def stats(self, *, minutes: int = 60) -> QueueStats:
-        """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""
+        """Counts and percentiles over all workspaces, of the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
         return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))
+
+    async def _ask(
+        self, function: str, request: Mapping[str, Any], *, attempts: int | None = None
+    ) -> Any:
+        return await self._functions.call(function, {"p_request": request}, attempts=attempts)

@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 import jwt
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.keys import SECRET_PREFIX
-from minutehand.queue.lean_httpx import httpx
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError, unavailable
 

@@ -10,8 +10,9 @@ import ipaddress
 import socket
 import ssl
 
+import httpx
+
 from minutehand.queue.foreign import trusted
-from minutehand.queue.lean_httpx import httpx
 
 #: Beyond what `ipaddress` calls not global: ranges that lead to an IPv4 address inside, or nowhere.
 _REFUSED = tuple(

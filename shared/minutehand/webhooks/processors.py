@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+import httpx
 from pydantic import BaseModel
 from pydantic_core import to_json
 
@@ -20,7 +21,6 @@ from minutehand.aws.sealing import SealBroken
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.functions import FunctionStore
-from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
+import httpx
 from pydantic import StringConstraints, ValidationError
 
 from minutehand.queue.foreign import NoAnswer, connect, exchange
-from minutehand.queue.lean_httpx import httpx
 from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand_apps.beacon.models import (
     Asked,

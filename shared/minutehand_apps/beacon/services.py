@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import httpx
+
 from minutehand.queue.dependencies import Dependencies
-from minutehand.queue.lean_httpx import httpx
 from minutehand_apps.beacon.provider_client import connections
 from minutehand_apps.beacon.receipts import Signer
 from minutehand_apps.beacon.settings import BeaconSettings

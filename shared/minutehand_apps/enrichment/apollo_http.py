@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
+import httpx
 from pydantic import BaseModel, ValidationError
 
 from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
-from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.worker.plain import clean_text
 from minutehand.worker.trace import trace_headers

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
+import httpx
 from pydantic import ValidationError
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
-from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.models import Lenient
