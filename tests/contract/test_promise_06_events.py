@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.broadcasts import events_of_message
+from minutehand.queue.realtime import events_of_message
 from tests.contract.observed import ask, history, later, messages, refused
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
 

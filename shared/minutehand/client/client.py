@@ -1,16 +1,19 @@
-"""Enqueue, read, steer and follow jobs from any code, over a supabase-py client.
+"""Enqueue, read, steer and follow jobs from any code, for the user of a supabase-py client.
 
-What a caller may see and do is decided by the database, under the session of that client.
+What a caller may see and do is decided by the database; what a call does and raises is said by
+`UserQueue`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
-from minutehand.client.access import Access, BlockingCalls, TokenSource, bearer
-from minutehand.client.follower import Timing
+from minutehand.client.access import Access, TokenSource
+from minutehand.client.follow import Timing
 from minutehand.client.watch import DEFAULT_TIMING, FeedWatcher, JobWatcher
 from minutehand.queue.client import UserQueue
 from minutehand.queue.models import (
@@ -98,9 +101,21 @@ class Client:
     """
 
     def __init__(
-        self, supabase: AsyncClient, *, schema: str = INSTALLED, token: TokenSource = None
+        self,
+        supabase: AsyncClient | SupabaseClient,
+        *,
+        schema: str = INSTALLED,
+        token: TokenSource = None,
     ) -> None:
         self._access = Access(supabase, schema=schema, token=token)
+
+    async def aclose(self) -> None:
+        """Close the connections; watches close their own."""
+        await self._access.aclose()
+
+    async def queue(self) -> UserQueue:
+        """Everything members may call, under a token that is valid now."""
+        return await self._access.user()
 
     async def enqueue(
         self,
@@ -110,35 +125,18 @@ class Client:
         workspace_id: WorkspaceId | str,
         **options: Unpack[Options],
     ) -> Enqueued:
-        """Add one job; with an idempotency key, or find the one that key made.
-
-        Raises:
-            QueueError: With word `workspace_not_found`, `unknown_job_type`, `payload_invalid`,
-                `payload_too_large`, `invalid_argument`, `idempotency_conflict`,
-                `quota_exceeded`.
-            DuplicateJob: A unique job is there and `on_conflict` is `raise`.
-            QueueUnavailable: No answer. Without an idempotency key the job may or may not exist.
-        """
-        queue = await self.queue()
+        """Add one job; with an idempotency key, or find the one that key made."""
         chosen = EnqueueOptions(**options)
-        return await queue.enqueue(workspace_id, job_type, payload, options=chosen)
+        return await (await self.queue()).enqueue(workspace_id, job_type, payload, options=chosen)
 
     async def enqueue_many(
         self, jobs: Sequence[NewJob], *, workspace_id: WorkspaceId | str
     ) -> EnqueuedBatch:
-        """Add 1 to 1,000 jobs in one transaction, all or nothing.
-
-        Raises:
-            QueueError: As `enqueue`; `details` names the index of the job at fault.
-        """
+        """Add up to 1,000 jobs in one transaction, all or nothing."""
         return await (await self.queue()).enqueue_many(workspace_id, jobs)
 
     async def get_job(self, job_id: JobId | str) -> Job:
-        """The job as it is now.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-        """
+        """The job as it is now."""
         return await (await self.queue()).get_job(job_id)
 
     async def list_jobs(
@@ -148,72 +146,27 @@ class Client:
         return await (await self.queue()).list_jobs(workspace_id, **which)
 
     async def explain(self, job_id: JobId | str) -> Explanation:
-        """Why the job is not running, and when it will.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-        """
+        """Why the job is not running, and when it will."""
         return await (await self.queue()).explain(job_id)
 
     async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job in any live state; a running one stops within a heartbeat.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It has ended; `present` says how.
-        """
+        """Cancel a job in any live state; a running one stops within a heartbeat."""
         return await (await self.queue()).cancel(job_id)
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
-        """Run a failed or cancelled job again, with `payload` in place of its own where given.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It has not failed; `present` says what it does.
-        """
+        """Run a failed or cancelled job again, with `payload` in place of its own where given."""
         return await (await self.queue()).retry(job_id, payload=payload)
 
     async def replay(
-        self,
-        job_id: JobId | str,
-        *,
-        from_step: str | None = None,
-        payload: Any = None,
-        results: Mapping[str, Any] | None = None,
+        self, job_id: JobId | str, *, from_step: str | None = None, payload: Any = None
     ) -> Enqueued:
-        """Run a job again as a new one, from a finished step or from its start.
-
-        The steps that finished before `from_step` are kept, with `results` in place of theirs;
-        `payload` takes the place of the job's own.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            QueueError: As `enqueue`; `invalid_argument` where a step is not finished or not kept.
-        """
+        """Run a job again as a new one, from a finished step or from its start."""
         queue = await self.queue()
-        return await queue.replay(job_id, from_step=from_step, payload=payload, results=results)
-
-    async def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
-        """Change the payload of a scheduled or retrying job before it runs.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It is in another state; `present` says which.
-        """
-        return await (await self.queue()).edit(job_id, payload=payload)
+        return await queue.replay(job_id, from_step=from_step, payload=payload)
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
-        """Answer the question a waiting job asks.
-
-        Raises:
-            JobNotFound: No such job, or not yours.
-            InvalidState: It asks nothing; `present` says what it does.
-        """
+        """Answer the question a waiting job asks."""
         return await (await self.queue()).answer(job_id, answer)
-
-    async def queue(self) -> UserQueue:
-        """Everything else members may call, under a token that is valid now."""
-        return await self._access.user()
 
     def watch_job(
         self, job_id: JobId | str, *, after: int = 0, timing: Timing = DEFAULT_TIMING
@@ -238,9 +191,8 @@ class Client:
 
         Per job they come in order, but `seq` has holes: progress and logs do not travel here.
         """
-        return FeedWatcher(
-            self._access, "workspace", str(workspace_id), cursor=cursor, timing=timing
-        )
+        subject = str(workspace_id)
+        return FeedWatcher(self._access, "workspace", subject, cursor=cursor, timing=timing)
 
     def watch_session(
         self, session_id: str, *, cursor: str | None = None, timing: Timing = DEFAULT_TIMING
@@ -254,12 +206,7 @@ class Client:
 
 
 class SyncClient:
-    """The same through the blocking `supabase.Client`, without following.
-
-    Args:
-        supabase: The client; sign it in, or give it a secret key where no user acts.
-        schema: Where the install put what clients see.
-        token: Whose token is sent instead of the session's.
+    """`Client` through the blocking `supabase.Client`, without following; for any thread.
 
     Example:
         client = SyncClient(create_client(url, key))
@@ -269,7 +216,24 @@ class SyncClient:
     def __init__(
         self, supabase: SupabaseClient, *, schema: str = INSTALLED, token: str | None = None
     ) -> None:
-        self._queue = UserQueue(BlockingCalls(supabase, schema), bearer(token))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._client = self._run(self._make(supabase, schema, token))
+
+    @staticmethod
+    async def _make(supabase: SupabaseClient, schema: str, token: str | None) -> Client:
+        return Client(supabase, schema=schema, token=token)
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._run(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def enqueue(
         self,
@@ -280,65 +244,38 @@ class SyncClient:
         **options: Unpack[Options],
     ) -> Enqueued:
         """As `Client.enqueue`."""
-        chosen = EnqueueOptions(**options)
-        return _done(self._queue.enqueue(workspace_id, job_type, payload, options=chosen))
+        return self._run(
+            self._client.enqueue(job_type, payload, workspace_id=workspace_id, **options)
+        )
 
     def enqueue_many(
         self, jobs: Sequence[NewJob], *, workspace_id: WorkspaceId | str
     ) -> EnqueuedBatch:
         """As `Client.enqueue_many`."""
-        return _done(self._queue.enqueue_many(workspace_id, jobs))
+        return self._run(self._client.enqueue_many(jobs, workspace_id=workspace_id))
 
     def get_job(self, job_id: JobId | str) -> Job:
         """As `Client.get_job`."""
-        return _done(self._queue.get_job(job_id))
+        return self._run(self._client.get_job(job_id))
 
     def list_jobs(
         self, workspace_id: WorkspaceId | str | None = None, **which: Unpack[JobFilter]
     ) -> JobPage:
         """As `Client.list_jobs`."""
-        return _done(self._queue.list_jobs(workspace_id, **which))
+        return self._run(self._client.list_jobs(workspace_id, **which))
 
     def explain(self, job_id: JobId | str) -> Explanation:
         """As `Client.explain`."""
-        return _done(self._queue.explain(job_id))
+        return self._run(self._client.explain(job_id))
 
     def cancel(self, job_id: JobId | str) -> Job:
         """As `Client.cancel`."""
-        return _done(self._queue.cancel(job_id))
+        return self._run(self._client.cancel(job_id))
 
     def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
         """As `Client.retry`."""
-        return _done(self._queue.retry(job_id, payload=payload))
-
-    def replay(
-        self,
-        job_id: JobId | str,
-        *,
-        from_step: str | None = None,
-        payload: Any = None,
-        results: Mapping[str, Any] | None = None,
-    ) -> Enqueued:
-        """As `Client.replay`."""
-        return _done(
-            self._queue.replay(job_id, from_step=from_step, payload=payload, results=results)
-        )
-
-    def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
-        """As `Client.edit`."""
-        return _done(self._queue.edit(job_id, payload=payload))
+        return self._run(self._client.retry(job_id, payload=payload))
 
     def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """As `Client.answer`."""
-        return _done(self._queue.answer(job_id, answer))
-
-
-def _done(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine over blocking calls, which is there without any loop."""
-    try:
-        call.send(None)
-    except StopIteration as finished:
-        result: T = finished.value
-        return result
-    call.close()
-    raise RuntimeError("a blocking call suspended")
+        return self._run(self._client.answer(job_id, answer))

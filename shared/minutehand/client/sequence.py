@@ -1,7 +1,7 @@
 """One job's events in their order, and what an event says about its job.
 
 Pure: no I/O, no clock. The browser's counterpart is infra/console/lib/jobs/sequence.js; both
-pass the cases of tests/fixtures/sequence.json.
+pass the cases of tests/fixtures/follow.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from minutehand.queue.models import ENDED, Job, JobEvent, Progress, state_of
+from minutehand.queue.models import ENDED, Job, JobEvent, Progress
 
 #: Events kept back while an earlier one is missing; beyond this they are read again instead.
 MOST_WAITING: Final = 1000
@@ -85,23 +85,26 @@ def event_of_frame(frame: object) -> JobEvent | None:
 def apply_event(job: Job, event: JobEvent) -> Job:
     """The job after an event; one that the row contains already changes nothing.
 
-    Results and error data do not travel in events: read the row for them.
+    Results, error data and the state shown to people do not travel in events: read the row.
     """
     if event.seq <= job.last_seq:
         return job
     data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
-    changes: dict[str, Any] = {"last_seq": event.seq, "updated_at": event.created_at}
-    changes |= {
-        name: data[name] for name in ("status", "attempts", "error_message") if name in data
+    changes: dict[str, Any] = {
+        "last_seq": event.seq,
+        "updated_at": event.created_at,
+        "state": None,
+        **{name: data[name] for name in ("status", "attempts", "error_message") if name in data},
     }
     if isinstance(data.get("progress"), Mapping):
         changes["progress"] = Progress.model_validate(data["progress"])
     if event.type not in {"job.progress", "job.log"}:
         next_retry_at = data.get("next_retry_at")
         changes["next_retry_at"] = next_retry_at and datetime.fromisoformat(next_retry_at)
+    status = changes.get("status", job.status)
     if event.type == "job.waiting":
         changes["waiting_for"] = data.get("wait")
-    elif changes.get("status", job.status) != "waiting":
+    elif status != "waiting":
         changes["waiting_for"] = None
     if event.type == "job.cancel_requested":
         changes["cancel_requested_at"] = event.created_at
@@ -110,9 +113,7 @@ def apply_event(job: Job, event: JobEvent) -> Job:
     if event.type == "job.leased":
         changes["started_at"] = job.started_at or event.created_at
         changes["running_since"] = event.created_at
-    status = changes.get("status", job.status)
     ended_at = (job.finished_at or event.created_at) if status in ENDED else None
     changes["finished_at"] = ended_at
     changes["completed_at"] = ended_at if status == "completed" else None
-    changed = job.model_copy(update=changes)
-    return changed.model_copy(update={"state": state_of(changed, event.created_at)})
+    return job.model_copy(update=changes)

@@ -1,6 +1,6 @@
 """One private Realtime topic kept joined: cut, refused or silent, it is joined again.
 
-What a message means and what may have been missed is left to follower.py.
+What a message means and what may have been missed is left to follow.py.
 """
 
 from __future__ import annotations
@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
 from minutehand.client.access import Access
-from minutehand.queue.broadcasts import events_of_message
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import TopicFollowed
-from minutehand.queue.realtime import Heard, RealtimeLost, RealtimeSocket
+from minutehand.queue.realtime import Heard, RealtimeLost, RealtimeSocket, events_of_message
 from minutehand.tasks import first_of
 
 logger = logging.getLogger(__name__)
@@ -26,10 +24,6 @@ logger = logging.getLogger(__name__)
 _REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: Between two calls of `follow_topic` when the last was not answered.
 _FOLLOW_SECONDS: Final = 60.0
-#: Between two reads of the clock. One this late means that the machine slept: timers do not count
-#: that time.
-_LOOK_SECONDS: Final = 10.0
-_SLEPT_SECONDS: Final = 15.0
 
 
 class Topic:
@@ -43,6 +37,7 @@ class Topic:
         joined: Called after each join with the answer of `follow_topic`, if any; what is sent may
             still be lost.
         ready: Called when messages arrive from now on; older servers never say so.
+        message: Called with each event of a message, in order.
     """
 
     def __init__(
@@ -65,18 +60,12 @@ class Topic:
         self._message = message
         self._restart = asyncio.Event()
         self._failures = 0
-        self._resting = False
         self._follower_id = uuid4()
         self._terms: TopicFollowed | None = None
 
-    def hurry(self) -> None:
-        """The world has changed for the better: try again now instead of at a back-off's end."""
-        if self._resting:
-            self._failures = 0
-            self._restart.set()
-
     def reconnect(self) -> None:
-        """Close the present socket: it looks alive but delivers nothing."""
+        """Join over another socket, now: the present one delivers nothing, or the world is back."""
+        self._failures = 0
         self._restart.set()
 
     async def run(self) -> None:
@@ -84,7 +73,7 @@ class Topic:
         while True:
             self._restart.clear()
             try:
-                reason = await self._guest_session()
+                reason = await self._stay_joined()
             except RealtimeLost as error:
                 reason = str(error)
             except QueueError as error:
@@ -93,43 +82,29 @@ class Topic:
             self._lost(reason)
             wait = _REOPEN_SECONDS[min(self._failures, len(_REOPEN_SECONDS) - 1)]
             self._failures += 1
-            self._restart.clear()
-            self._resting = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait * (0.75 + random.random() / 2)):
                     await self._restart.wait()
-            self._resting = False
 
-    async def _guest_session(self) -> str:
+    async def _stay_joined(self) -> str:
         """Connect, join and listen until something is wrong; returns what."""
         access = self._access
         token = await access.tokens.get()
         again_seconds = await self._follow()
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        joined = asyncio.Event()
 
         def hear(_: str, heard: Heard) -> None:
             match heard.kind:
                 case "message":
-                    # it carries all events of a statement for this topic, in order
                     for event in events_of_message(heard.payload):
                         self._message(event)
                 case "ready":
                     self._ready()
                 case "joined":
                     self._failures = 0
-                    joined.set()
                     self._joined(self._terms)
                 case _ if not broken.done():
                     broken.set_result(f"{heard.kind} {heard.payload or ''}".strip())
-
-        async def join_in_time() -> str:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await joined.wait()
-            except TimeoutError:
-                return "the join is not answered"
-            return await broken
 
         async with RealtimeSocket(
             access.realtime_url, access.key, hear, open_seconds=self._timeout
@@ -138,9 +113,7 @@ class Topic:
             return str(
                 await first_of(
                     socket.serve(),
-                    join_in_time(),
                     broken,
-                    _notice_sleep(),
                     self._push_tokens(socket),
                     self._keep_following(again_seconds),
                     self._restarted(),
@@ -156,7 +129,7 @@ class Topic:
         try:
             async with asyncio.timeout(self._timeout):
                 queue = await self._access.user(read_once=True)
-                followed = await queue.follow_topic(self._name, self._follower_id)
+                self._terms = await queue.follow_topic(self._name, self._follower_id)
         except (QueueError, TimeoutError) as error:
             # the join's answer says whether the topic may be followed
             logger.debug(
@@ -164,8 +137,7 @@ class Topic:
                 extra={"event": "watch.uncounted", "reason": f"{type(error).__name__} {error}"},
             )
             return _FOLLOW_SECONDS
-        self._terms = followed
-        return followed.again_seconds
+        return self._terms.again_seconds
 
     async def _keep_following(self, again_seconds: float) -> str:
         while True:
@@ -185,12 +157,3 @@ class Topic:
     async def _restarted(self) -> str:
         await self._restart.wait()
         return "silent"
-
-
-async def _notice_sleep() -> str:
-    """Return when much more time has passed than was slept here."""
-    while True:
-        before = time.time()
-        await asyncio.sleep(_LOOK_SECONDS)
-        if time.time() - before > _LOOK_SECONDS + _SLEPT_SECONDS:
-            return "the machine slept"

@@ -1,24 +1,207 @@
-"""What is read of a job, a workspace or a session, and what a message of theirs means."""
+"""A job, a workspace or a session that is followed: its reads, its topic and its reader.
+
+When to read and what a message means is said by follow.py; the wire is topic.py's.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Final, Literal
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Final, Literal, Self
 
 from minutehand.client.access import Access
-from minutehand.client.follower import Timing, Watcher
+from minutehand.client.follow import Follow, Freshness, Timing
 from minutehand.client.sequence import EventSequence, apply_event
+from minutehand.client.topic import Topic
 from minutehand.queue.client import UserQueue
-from minutehand.queue.errors import QueueError
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import is_guest_session
-from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
+from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId, TopicFollowed
+from minutehand.tasks import end_tasks
 
 _PAGE: Final = 500
 DEFAULT_TIMING: Final = Timing()
-#: Jobs of a feed whose last event is remembered, to recognise late messages.
-_MOST_JOBS: Final = 10_000
-#: Between two reads of a feed that messages ask for.
-_FEED_SECONDS: Final = 0.05
+
+
+class Watcher(ABC):
+    """A watch on one subject; iterate it once, at best inside `async with`.
+
+    Leaving the loop in any way, cancellation included, closes the watch.
+    """
+
+    def __init__(
+        self, topic: str, access: Access, timing: Timing, sequence: EventSequence | None = None
+    ) -> None:
+        self.error: QueueError | None = None  #: Why the last read failed.
+        self._access = access
+        self._follow = Follow(timing, sequence)
+        self._topic = Topic(
+            access,
+            topic,
+            timeout=timing.join_timeout,
+            joined=self._on_joined,
+            ready=lambda: self._changed(self._follow.on_ready(self._now())),
+            lost=lambda _: self._changed(self._follow.on_lost(self._now())),
+            message=self._on_message,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[Callable[[], None]] = []
+        self._said: Freshness | None = None
+        self._wake = asyncio.Event()
+        self._news = asyncio.Event()
+        self._reconnects = 0
+        self._finished = False
+        self._closed = False
+        self._failure: BaseException | None = None
+
+    @abstractmethod
+    async def _read(self, queue: UserQueue) -> None:
+        """Read everything since what is known into `_follow`."""
+
+    def _take(self, events: list[JobEvent]) -> None:  # noqa: B027 - a feed keeps no row
+        """See what is told now."""
+
+    # Public --------------------------------------------------------------------------------
+
+    @property
+    def freshness(self) -> Freshness:
+        """How current the events are, see `Follow.freshness`; `offline` when closed."""
+        return "offline" if self._closed else self._follow.freshness(self._now())
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` whenever `freshness` changes; the returned function ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def aclose(self) -> None:
+        """Leave the topic and drop undelivered events."""
+        if not self._closed:
+            self._closed = self._finished = True
+            self._follow.told.clear()
+            self._news.set()
+            await end_tasks(self._tasks)
+            self._notify()
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[JobEvent]:
+        """Each event once and in order, until the subject has ended.
+
+        Raises:
+            QueueError: The subject is gone or not yours, or the call itself is wrong.
+            TokenRefused: The token expired, and there is no function to ask for another.
+        """
+        self._start()
+        told = self._follow.told
+        try:
+            while True:
+                while not told:
+                    if self._finished:
+                        if self._failure is not None:
+                            raise self._failure
+                        return
+                    self._news.clear()
+                    await self._news.wait()
+                was_full = self._follow.is_full
+                event = told.popleft()
+                if was_full:
+                    self._wake.set()
+                yield event
+        finally:
+            await self.aclose()
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if not self._tasks and not self._closed:
+            self._follow.start(self._now())
+            tasks = (self._topic.run(), self._read_when_due())
+            self._tasks = [asyncio.create_task(task) for task in tasks]
+            for task in self._tasks:
+                task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """What no one expected is the reader's to see."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._finish(error)
+
+    def _finish(self, failure: BaseException | None = None) -> None:
+        self._finished = True
+        self._failure = failure
+        self._changed()
+
+    def _on_joined(self, terms: TopicFollowed | None) -> None:
+        self._changed(self._follow.on_joined(self._now(), terms))
+
+    def _on_message(self, frame: object) -> None:
+        if not self._finished:
+            self._take(self._follow.on_message(self._now(), frame))
+            self._changed()
+
+    def _changed(self, _: None = None) -> None:
+        self._news.set()
+        self._wake.set()
+        if self._reconnects != self._follow.reconnects:
+            self._reconnects = self._follow.reconnects
+            self._topic.reconnect()
+        self._notify()
+
+    def _notify(self) -> None:
+        if self.freshness != self._said:
+            self._said = self.freshness
+            for listener in [*self._listeners]:
+                listener()
+
+    async def _read_when_due(self) -> None:
+        while not self._finished:
+            self._wake.clear()
+            if self._follow.due(self._now()):
+                await self._read_once()
+            else:
+                wait = self._follow.next_at(self._now()) - self._now()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, wait)):
+                        await self._wake.wait()
+            self._changed()
+
+    async def _read_once(self) -> None:
+        """Read; a refusal that repeating cannot change ends the watch."""
+        self._follow.began(self._now())
+        try:
+            await self._read(await self._access.user(read_once=True))
+        except (QueueUnavailable, TokenRefused) as error:
+            self.error = error
+            self._follow.failed(self._now(), unreachable=not 400 <= error.status < 500)
+            if isinstance(error, TokenRefused):
+                if not self._access.tokens.can_renew:
+                    self._finish(error)
+                self._access.tokens.expire()
+        except QueueError as error:
+            self._finish(error)
+        else:
+            self.error = None
+            self._follow.ended(self._now())
+
+    def _page(self, events: list[JobEvent] | tuple[JobEvent, ...], *, is_last: bool) -> None:
+        self._take(self._follow.page(self._now(), events, is_last=is_last))
+        self._news.set()
+
+    async def _room(self) -> None:
+        """Wait until the reader has taken something."""
+        while self._follow.is_full:
+            self._wake.clear()
+            await self._wake.wait()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
 
 class JobWatcher(Watcher):
@@ -36,11 +219,11 @@ class JobWatcher(Watcher):
         after: int = 0,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        super().__init__(f"job:{job_id}", access, timing)
         self.job: Job | None = None
         self._job_id = str(job_id)
         self._after = after
         self._sequence = EventSequence(after)
+        super().__init__(f"job:{job_id}", access, timing, self._sequence)
 
     @property
     def last_seq(self) -> int:
@@ -59,40 +242,26 @@ class JobWatcher(Watcher):
             raise QueueError(f"the watch on job {self._job_id} was closed before the job ended")
         return self.job
 
-    @property
-    def _has_gap(self) -> bool:
-        return self._sequence.has_gap
-
-    @property
-    def _is_numbered(self) -> bool:
-        return True
-
-    def _receive(self, event: JobEvent) -> None:
-        if event.job_id == self._job_id:
-            self._take(self._sequence.offer([event]))
-
-    async def _catch_up(self, queue: UserQueue) -> None:
+    async def _read(self, queue: UserQueue) -> None:
         row = await queue.get_job(self._job_id)
         if self.job is None or row.last_seq >= self.job.last_seq:
             self.job = row
         while self._sequence.last < row.last_seq or self._sequence.has_gap:
             page = await queue.events_after(self._job_id, self._sequence.last, limit=_PAGE)
-            self._take(self._sequence.offer_page(page, is_last=len(page) < _PAGE))
+            self._page(page, is_last=len(page) < _PAGE)
             if len(page) < _PAGE:
                 break
-            await self._room.wait()
+            await self._room()
         # the row decides, not an event: a dead letter of the past may be running again
         if row.status in ENDED and self._sequence.last <= max(row.last_seq, self._after):
             self._finish()
 
     def _take(self, events: list[JobEvent]) -> None:
-        self._tell(events)
         for event in events:
-            if self.job is None or event.seq <= self.job.last_seq:
-                continue
-            self.job = apply_event(self.job, event)
-            if self.job.status in ENDED:
-                self._read_within()
+            if self.job is not None and event.seq > self.job.last_seq:
+                self.job = apply_event(self.job, event)
+                if self.job.status in ENDED:
+                    self._follow.ask(self._now())
 
 
 class FeedWatcher(Watcher):
@@ -118,46 +287,27 @@ class FeedWatcher(Watcher):
         self.resets = 0
         self._kind = kind
         self._subject = str(subject)
-        self._last: OrderedDict[str, int] = OrderedDict()
-        self._announced = False
 
-    @property
-    def _has_gap(self) -> bool:
-        return self._announced
-
-    def _receive(self, event: JobEvent) -> None:
-        if event.seq > self._last.get(event.job_id, 0):
-            self._announced = True
-            self._read_within(max(0.0, self._last_read + _FEED_SECONDS - self._now()))
-
-    async def _catch_up(self, queue: UserQueue) -> None:
-        self._announced = False  # what is announced from here on may be too late for this read
-        while True:
-            page = await self._page(queue)
-            if page is None:
-                return
+    async def _read(self, queue: UserQueue) -> None:
+        while (page := await self._next_page(queue)) is not None:
             self.cursor = page.cursor
             self.resets += page.reset
-            self._tell(page.events)
-            for event in page.events:
-                self._last[event.job_id] = event.seq
-                self._last.move_to_end(event.job_id)
-            while len(self._last) > _MOST_JOBS:
-                self._last.popitem(last=False)
+            self._page(page.events, is_last=not page.more)
             if not page.more:
                 return
-            await self._room.wait()
+            await self._room()
 
-    async def _page(self, queue: UserQueue) -> FeedPage | None:
+    async def _next_page(self, queue: UserQueue) -> FeedPage | None:
         if self._kind == "workspace":
             return await queue.workspace_feed(self._subject, self.cursor, limit=_PAGE)
         try:
             page = await queue.session_feed(self._subject, self.cursor, limit=_PAGE)
         except QueueError as error:
+            # one that no job has begun yet is awaited
             awaited = self.cursor is None and not is_guest_session(self._subject)
             if error.word == "session_not_found" and awaited:
                 return None
             raise
-        if self.cursor is None:
-            self._topic.hurry()  # no one may join the topic of a session that does not exist yet
+        if self.cursor is None and not self._follow.joined:
+            self._topic.reconnect()  # no one may join the topic of a session before it begins
         return page

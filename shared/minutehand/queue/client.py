@@ -13,7 +13,6 @@ from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from minutehand.config import Settings
-from minutehand.queue.broadcasts import MESSAGE_VERSION
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.keys import caller_headers, is_guest_session
 from minutehand.queue.models import (
@@ -45,6 +44,7 @@ from minutehand.queue.models import (
     TopicFollowed,
     WorkspaceId,
 )
+from minutehand.queue.realtime import MESSAGE_VERSION
 
 #: Not columns: the functions that return jobs add these.
 _DERIVED: Final = frozenset(

@@ -466,15 +466,6 @@ class NewJob(Model):
         return {**self.options.wire(), "job_type": self.job_type, "payload": self.payload}
 
 
-class NewArtefact(Model):
-    """A file that a job stores; see `ctx.artefact`."""
-
-    name: str
-    media_type: str
-    content: bytes
-    keep_seconds: int
-
-
 class Enqueued(Model):
     """A job, and whether this call made it or found it by its key."""
 

@@ -5,7 +5,6 @@ Signs in as `job_worker`, which may execute these functions and nothing else.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +14,11 @@ from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import StepsTooLong, read_only_fix
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
-    Artefact,
     JobId,
     JobTypeSpec,
     LeaseRequest,
     LeaseResponse,
     MaintenanceResponse,
-    NewArtefact,
     NewJob,
     QueueHealth,
     QueueStats,
@@ -120,19 +117,6 @@ class WorkerQueue:
             "spawn_jobs", job_id, fence, name=name, children=jobs
         )
         return [JobId(child) for child in body["job_ids"]]
-
-    async def store_artefact(self, job_id: JobId, fence: int, artefact: NewArtefact) -> Artefact:
-        """Store a file of a leased job, in place of the one of its name."""
-        stored = await self._functions.call_held(
-            "store_artefact",
-            job_id,
-            fence,
-            name=artefact.name,
-            media_type=artefact.media_type,
-            content=base64.b64encode(artefact.content).decode(),
-            keep_seconds=artefact.keep_seconds,
-        )
-        return Artefact.model_validate(stored)
 
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
         """Read the results of a leased job's steps by name, in pages of about 1 MB.

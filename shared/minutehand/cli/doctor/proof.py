@@ -29,10 +29,10 @@ from minutehand.client.client import Client
 from minutehand.client.topic import Topic
 from minutehand.config import ConfigurationError, Settings
 from minutehand.install.rewrite import rewrite
-from minutehand.queue.broadcasts import READY_SECONDS
 from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.keys import secret_headers
+from minutehand.queue.realtime import READY_SECONDS
 from minutehand.tasks import end_tasks
 from minutehand.terminal.connection import CommandFailed
 from supabase import AsyncClient, AsyncClientOptions
@@ -124,16 +124,18 @@ class Proof:
             schema = self._target.schemas.clients
             with self._step("registered", self._migrate):
                 worker = WorkerFunctions(Settings.from_env(self._values))
+            client = Client(supabase, schema=schema, token=self._token)
+            access = Access(supabase, schema=schema, token=self._token)
             try:
                 with self._step("registered", self._migrate):
                     await worker.call("register_job_types", {"p_types": [SPEC]})
-                await self._enqueue(Client(supabase, schema=schema, token=self._token))
-                access = Access(supabase, schema=schema, token=self._token)
+                await self._enqueue(client)
                 async with self._listening(access) as topics:
                     await self._run_job(worker)
                     await self._hear(topics)
             finally:
-                await worker.aclose()
+                for each in (worker, client, access):
+                    await each.aclose()
 
     async def _enqueue(self, client: Client) -> None:
         fix = "the console's page Limits shows what the workspace may enqueue"

@@ -1,0 +1,83 @@
+"""The client for anybody's code, on the whole stack: enqueue, watch live, and the blocking one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import jwt
+import pytest
+
+from minutehand.client import Client, QueueUnavailable, SyncClient
+from minutehand.client.access import Tokens
+from minutehand.local.users import ADA
+from tests.e2e.console.worker import HandWorker
+from tests.support.official import blocking, official
+from tests.support.stacks import RunningStack
+
+
+@pytest.mark.stack
+async def test_a_job_is_watched_live_to_its_end(stack: RunningStack) -> None:
+    """By the job's topic and by its workspace's, each with the person's own token."""
+    token = stack.sign_in(ADA.email)
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        job_id = await asyncio.to_thread(worker.enqueue, {"n": 1})
+        async with official(stack.supabase_url, stack.supabase_publishable_key) as supabase:
+            client = Client(supabase, schema="public", token=token)
+            feed = client.watch_workspace(stack.demo_workspace_id)
+            watcher = client.watch_job(job_id)
+            async with asyncio.timeout(120), feed, watcher:
+                while {feed.freshness, watcher.freshness} != {"live"}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                [lease] = await asyncio.to_thread(worker.lease)
+                await asyncio.to_thread(worker.settle, lease, result={"done": True})
+                types = [event.type async for event in watcher]
+                async for event in feed:
+                    if (event.job_id, event.type) == (job_id, "job.completed"):
+                        break
+            await client.aclose()
+
+    assert types == ["job.created", "job.leased", "job.completed"]
+    assert watcher.job is not None
+    assert (watcher.job.status, watcher.job.result) == ("completed", {"done": True})
+
+
+@pytest.mark.stack
+async def test_the_blocking_client_works_beside_a_running_loop(stack: RunningStack) -> None:
+    """As in a notebook, or a route that is no coroutine."""
+    token = stack.sign_in(ADA.email)
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        job_id = await asyncio.to_thread(worker.enqueue, {"n": 1})
+        with blocking(stack.supabase_url, stack.supabase_publishable_key) as supabase:
+            client = SyncClient(supabase, schema="public", token=token)
+            shown, cancelled = client.get_job(job_id), client.cancel(job_id)
+            client.close()
+
+    assert (shown.id, cancelled.status) == (job_id, "cancelled")
+
+
+@pytest.mark.parametrize(("life", "kept"), [(3600, 3540), (200, 150), (-60, 1)])
+async def test_a_token_is_replaced_before_it_expires(life: float, kept: float) -> None:
+    """Never at once: a function that gives stale tokens is not asked in a loop."""
+    secret = "a secret of at least thirty-two bytes"
+    given: list[str] = []
+
+    def fresh() -> str:
+        given.append(jwt.encode({"exp": int(time.time() + life)}, secret, "HS256"))
+        return given[-1]
+
+    tokens = Tokens(fresh)
+
+    assert await tokens.get() == await tokens.get() == given[0]
+    assert tokens.seconds_left == pytest.approx(kept, abs=2)
+    tokens.expire()
+    await tokens.get()
+    assert len(given) == 2
+
+
+async def test_a_source_that_fails_is_a_failure_to_wait_out() -> None:
+    def broken() -> str:
+        raise OSError("the vault is unavailable")
+
+    with pytest.raises(QueueUnavailable, match="the vault is unavailable"):
+        await Tokens(broken).get()
