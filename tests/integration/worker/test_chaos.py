@@ -1,4 +1,4 @@
-"""Workers are killed, the Data API goes away, calls are lost and doubled: the books add up.
+"""Workers are killed and stopped, the Data API goes away: the books add up.
 
 Run as a module it is such a worker: it notes each begin and end of an attempt in a file, apart from
 the queue, and ends by a signal alone.
@@ -21,15 +21,12 @@ import pytest
 from pydantic import BaseModel
 
 from minutehand.config import Settings
-from minutehand.local.ports import reserve_port
 from minutehand.worker import Backoff, Job, JobContext, Registry, Retry, Snooze, TickOptions, Worker
-from tests.support.faulty_proxy import FaultyProxy, Odds
 from tests.support.killable import environment_of
 from tests.support.paths import ROOT
 from tests.support.project import Project
 from tests.support.weekly import weekly
 
-ODDS = Odds(0.01, 0.03, 0.01, 0.03, 0.02, 0.03, delay_seconds=2.5)
 LEASE_SECONDS = 2
 #: Each finds what must not be there.
 PROBLEMS = {
@@ -105,10 +102,7 @@ async def work(ledger: Path) -> None:
 async def test_every_job_ends_exactly_once_whatever_dies(project: Project, tmp_path: Path) -> None:
     """A result of a stale lease, a job lost or ended twice would be a problem in the books."""
     rng, ledger = random.Random(11), tmp_path / "ledger"
-    port = int(project.settings.supabase_url.rpartition(":")[2])
-    proxy = FaultyProxy(reserve_port(), port, rng, ODDS)
     environment = environment_of(project) | {
-        "SUPABASE_URL": f"http://127.0.0.1:{proxy.port}",
         "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}",
     }
     first = Worker(project.settings, registry=registry_of(0, rng))
@@ -137,7 +131,6 @@ async def test_every_job_ends_exactly_once_whatever_dies(project: Project, tmp_p
             await asyncio.sleep(rng.random())
             project.gateway.start()
 
-    await proxy.start()
     workers = [spawn(), spawn()]
     give_up = time.monotonic() + 300
     try:
@@ -160,7 +153,6 @@ async def test_every_job_ends_exactly_once_whatever_dies(project: Project, tmp_p
         for worker in workers:
             worker.kill()
             worker.wait()
-        await proxy.stop()
 
     notes = Counter(ledger.read_text().splitlines())
     assert {name: rows for name, rows in found.items() if rows} == {}
