@@ -29,18 +29,15 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 from minutehand.config import ConfigurationError
-from minutehand.resources import checkout
 
 #: Told of a module by name, and of why it cannot be used.
 OnError = Callable[[str, Exception], None]
-#: The apps of the clone: not in the wheel.
-CLONES = "minutehand_apps.*"
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,6 @@ def find_apps(packages: Iterable[str]) -> list[App]:
                 "jobs,billing.jobs",
             )
     return apps
-
-
-@cache
-def offered_apps() -> dict[str, App]:
-    """The apps of a clone by name, none elsewhere; a project has only those that it names."""
-    packages = _expanded(CLONES) if checkout() else []
-    return {app.name: app for app in map(App, sorted(packages))}
 
 
 def _expanded(package: str) -> list[str]:

@@ -440,12 +440,12 @@ language plpgsql
 security definer -- those who make a tenant hold no rights on the engine's tables
 set search_path = '' as $$
 begin
-  perform queue.spread_schedules(null, new.id, queue.clock());
+  perform queue.spread_schedules(null, (to_jsonb(new) ->> tg_argv[0])::uuid, queue.clock());
   return null;
 end;
 $$;
 create trigger workspaces_after_insert after insert on public.workspaces
-  for each row execute function queue.tenant_created();
+  for each row execute function queue.tenant_created('id'); -- the column that holds the tenant's id
 
 select queue.allow('authenticated, service_role', 'public.put_schedule', 'public.delete_schedule',
   'public.list_schedules', 'public.next_runs');

@@ -48,16 +48,16 @@ alter table public.memberships enable row level security;
 alter table public.jobs enable row level security;
 alter table public.accounts enable row level security;
 alter table public.notes enable row level security;
+create extension if not exists citext with schema extensions;
+create extension if not exists pg_net;
+alter table public.accounts add column email extensions.citext unique;
+insert into storage.buckets (id, name, public) values ('cakes', 'cakes', true);
+create policy "own folder" on storage.objects for select to authenticated
+  using (bucket_id = 'cakes' and (select auth.uid())::text = (storage.foldername(name))[1]);
 create policy "everybody reads adverts" on public.jobs
   for select to anon, authenticated using (true);
 grant select on public.jobs to anon, authenticated;
 insert into public.jobs (title) values ('Baker');
-"""
-#: A table that a job reads and writes; `{tenant}` says whose a row is.
-LEADS = """\
-create table public.leads (id bigint generated always as identity primary key,
-  {tenant} on delete cascade, domain text not null, found jsonb, employees integer);
-alter table public.leads enable row level security;
 """
 #: Two people with passwords as every tutorial makes them, each with an organization.
 SEED = f"""\
@@ -72,82 +72,16 @@ insert into public.memberships values
 """
 SECOND_SQL = "alter table public.accounts add column owner uuid references auth.users (id);\n"
 CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_version = 17\n'
-#: Their application: FastAPI, a package `shared` of their own, and the worker in its lifespan.
-APP = """\
-import asyncio
-import json
-import os
-from contextlib import asynccontextmanager
-import psycopg
-from fastapi import FastAPI, HTTPException
-from minutehand.config import Settings
-from minutehand.functions.worker.processors import load_processors
-from minutehand.worker import Worker
-from shared.money import cents
-
-
-@asynccontextmanager
-async def lifespan(app):
-    settings = Settings.from_env(os.environ)
-    worker = Worker(settings, registry=load_processors(settings))
-    running = asyncio.create_task(worker.run_forever())
-    yield
-    worker.stop()
-    await running
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-@app.get("/price")
-def price() -> int:
-    return cents("1.20")
-
-
-@app.post("/notes")
-async def note(tenant: str, said: str) -> str:
-    enqueue = "select minutehand.enqueue_job(%s, 'jobs.hello', %s)"
-    async with await psycopg.AsyncConnection.connect(os.environ["DATABASE_URL"]) as database:
-        await database.execute("insert into public.notes (said) values (%s)", (said,))
-        await database.execute(enqueue, (tenant, json.dumps({"name": said})))
-        if said == "no":
-            raise HTTPException(409)
-    return said
-"""
-SERVE = """\
-import asyncio
-import os
-import httpx
-from app import app
-
-
-async def main():
-    async with app.router.lifespan_context(app), httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://app"
-    ) as client:
-        print((await client.get("/price")).json(), flush=True)
-        for said in ("no", "yes"):
-            query = {"tenant": os.environ["TENANT"], "said": said}
-            print((await client.post("/notes", params=query)).status_code, flush=True)
-        await asyncio.to_thread(input)
-
-
-asyncio.run(main())
-"""
 
 
 def bakery(folder: Path) -> Path:
-    """Own organizations and memberships with a seed, own jobs and accounts, a file of tomorrow."""
+    """Organizations, seed, table jobs, extensions and storage of its own; a file of tomorrow."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     files = {
         "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
         f"supabase/migrations/{tomorrow:%Y%m%d%H%M%S}_own_accounts.sql": SECOND_SQL,
         "supabase/seed.sql": SEED,
         "supabase/config.toml": CONFIG,
-        "shared/__init__.py": "",
-        "shared/money.py": "def cents(text):\n    return round(float(text) * 100)\n",
-        "app.py": APP,
-        "serve.py": SERVE,
     }
     for name, text in files.items():
         path = folder / name

@@ -9,36 +9,25 @@ from minutehand.version import VERSION
 
 _SERIES, _, _PATCH = VERSION.rpartition(".")
 NEXT = f"{_SERIES}.{int(_PATCH) + 1}"
-#: What their files are called, behind the time.
-THIS_FILE, NEXT_FILE = (f"minutehand_{name.replace('.', '_')}" for name in (VERSION, NEXT))
-SECOND = "20991231000000_count_greetings.sql"
 SECOND_SQL = """\
 -- Made up for a test: a second release adds a file.
-create function queue.greetings() returns bigint
-language sql stable
-set search_path = ''
+create function queue.greetings() returns bigint language sql stable set search_path = ''
 as $$ select count(*) from public.jobs where job_type like '%.hello' $$;
-comment on function queue.greetings is 'How often somebody was greeted.';
 revoke execute on function queue.greetings from public, anon, authenticated, service_role;
 """
 CHANGES = f"""\
 ## [{NEXT}] - 2099-12-31
-
-### Added
 - Greetings are counted.
 
 ## [{VERSION}] - 2099-12-30
-
-### Added
 - Everything.
-
 """
 
 
 def make_second_release(copy: Path) -> None:
-    """Turn a copy of the checkout into that release, which adds one migration."""
+    """Turn a copy of the checkout into that release."""
     version = copy / "shared" / "minutehand" / "version.py"
     version.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{NEXT}"', version.read_text()))
-    (copy / "supabase" / "migrations" / SECOND).write_text(SECOND_SQL)
+    (copy / "supabase/migrations/20991231000000_count_greetings.sql").write_text(SECOND_SQL)
     changes = copy / "CHANGELOG.md"
     changes.write_text(f"{changes.read_text()}\n{CHANGES}")

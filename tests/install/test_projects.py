@@ -1,45 +1,32 @@
-"""From wheel and archive to a finished job in projects that are not ours, and out again.
+"""From the wheel to a finished job in projects that are not ours, and out again.
 
-Each: install, push by the real Supabase CLI, a job and one over an own table through the Data API,
-a stranger's 404, upgrade to a made-up next release, removal that leaves nothing.
-
-| Project | Journey |
-|---|---|
-| own tenancy, later migrations, seed | `test_a_project_with_organizations_of_its_own` |
-| FastAPI with its own transaction | the same, `run_with_their_app` |
-| empty | `test_an_empty_folder` |
-| single user with React | test_react.py |
-| monorepo, `supabase/schemas`, bigint keys | test_monorepo.py |
+One test per shape of project: install, push by the real Supabase CLI, a job through the Data API,
+a stranger's 404, removal that leaves nothing. The ordinary project has extensions, storage, a seed,
+a table `jobs` and organizations of its own; it is also the one that is upgraded.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+
+import psycopg
+import pytest
 
 from infra.release.upgrades import WORK
 from infra.release.wheels import Environment
+from minutehand.version import VERSION
 from tests.install.projects import (
     ACME,
     ADA,
     EVE,
     GLOBEX,
-    LEADS,
     Client,
     Hosted,
     HostedDatabase,
     bakery,
     data_api,
 )
-from tests.install.second import NEXT_FILE, THIS_FILE
-from tests.support.paths import ROOT
-from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.extensions import PG_CRON
 
 #: What would keep the worker's role from being dropped.
 LEFT_RIGHTS = """
@@ -49,205 +36,153 @@ where r.rolname = 'job_worker'
 """
 
 
-def test_a_project_with_organizations_of_its_own(
+def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
     environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """(a) Tables jobs and accounts, a package `shared`, a file of tomorrow: all stay theirs."""
+    """Its tables, files and configuration stay as they are; its organizations are the tenants."""
     project = bakery(tmp_path)
     with hosted.database() as database:
         assert "own_accounts" in database.push(project, "--include-seed")
         before, own = database.everything(), database.own_catalogue()
+        theirs = contents(project)
 
+        tried = environment.minutehand(project, "install", "--tenancy", "existing", "--dry-run")
+        assert contents(project) == theirs
         done = environment.minutehand(project, "install", "--yes", "--tenancy", "existing")
+        assert tried["planned"] == done["written"]
         assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
-        assert (project / "supabase/config.toml").read_text().count("minutehand") == 0
-        with_own_table(environment, project, "organization_id uuid references organizations")
-        assert THIS_FILE in database.push(project)
+        assert {name: contents(project)[name] for name in theirs} == theirs
+        assert environment.minutehand(project, "install")["written"] == []
+        database.push(project)
         assert "up to date" in database.push(project)
-        # else `supabase db diff` would find what the first worker changes in their functions
-        assert database.run("select minutehand_engine.unguarded()") == []
 
-        found = set(database.own_catalogue()) ^ set(own)
-        theirs = [line for line in found if not line.startswith(("policy realtime.", "role "))]
-        theirs = [line for line in theirs if "leads" not in line]
-        made = [re.sub(r".*CREATE TRIGGER (.*) FOR EACH.*", r"\1", line) for line in sorted(theirs)]
-        assert made == [
-            "minutehand_after_delete AFTER DELETE ON public.organizations",
-            "minutehand_before_delete BEFORE DELETE ON public.organizations",
+        made = set(database.own_catalogue()) ^ set(own)
+        made = {line for line in made if not line.startswith(("policy realtime.", "role "))}
+        assert sorted(line.partition(" FOR ")[0] for line in made) == [
+            "trigger CREATE TRIGGER minutehand_after_insert AFTER INSERT ON public.organizations",
+            "trigger CREATE TRIGGER minutehand_before_delete BEFORE DELETE ON public.organizations",
         ]
-        run_in_dev(environment, project)
         with data_api(database, "minutehand") as api:
-            env = {**api.env, "DATABASE_URL": database.owner_url, "TENANT": ACME}
-            add_leads(database, ACME, GLOBEX)
-            run_with_their_app(environment, project, api.of(ADA), ACME, env)
-            assert database.run("select said from public.notes") == [("yes",)]
-            check_leads(api.of(ADA), database)
+            environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
+            check_job(environment, project, api.of(ADA), ACME, api.env)
             check_stranger(api.of(ADA), api.of(EVE), ACME)
+            database.run("update memberships set role = 'guest' where user_id = %s", ADA)
+            assert api.of(ADA).rows("jobs") == []
             assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
-        tried = newer.minutehand(project, "upgrade", "--dry-run")
-        done = upgrade_to_second(newer, project, database)
-        again = newer.minutehand(project, "upgrade")
-        # the name begins with the second in which it was asked for
-        [would], [did] = (
-            [name.partition("_")[2] for name in said["planned"]] for said in (tried, done)
-        )
-        assert would == did
-        assert [len(said["written"]) for said in (tried, done, again)] == [0, 1, 0]
-        assert "up to date" in database.push(project)
+
+            upgraded = newer.minutehand(project, "upgrade")
+            assert "Greetings are counted." in upgraded["changes"]
+            assert "Everything." not in upgraded["changes"]
+            assert len(upgraded["written"]) == 1
+            assert newer.minutehand(project, "upgrade")["written"] == []
+            database.push(project)
+            assert database.run("select minutehand_engine.greetings()") == [(1,)]
+            database.run("update memberships set role = 'owner' where user_id = %s", ADA)
+            check_job(newer, project, api.of(ADA), ACME, api.env)
         database.run("delete from public.organizations where id = %s", ACME)
         assert database.run("select count(*) from minutehand.jobs") == [(0,)]
 
         remove(newer, project, database)
         assert database.everything() == before
-        assert "up to date" in database.push(project)
 
 
+@pytest.mark.parametrize("tenancy", ["workspaces", "personal"])
 def test_an_empty_folder(
-    environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
+    tenancy: str, environment: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """(b) Nothing is there: the CLI's layout, workspaces of ours, in public as our guides say."""
+    """With workspaces of ours, in `public` as the guides say; or one tenant per user."""
+    schema, tenant = ("public", ACME) if tenancy == "workspaces" else ("tasks", ADA)
     with hosted.database() as database:
         before = database.everything()
-        environment.minutehand(tmp_path, "install", "--yes", "--schema", "public")
-        with_own_table(environment, tmp_path, "workspace_id uuid references workspaces")
-        assert THIS_FILE in database.push(tmp_path)
+        options = ("--schema", schema, "--tenancy", tenancy)
+        environment.minutehand(tmp_path, "install", "--yes", *options)
+        database.push(tmp_path)
         database.sign_up()
-        for workspace, user in ((ACME, ADA), (GLOBEX, EVE)):
-            database.run("insert into public.workspaces values (%s, %s)", workspace, user)
-            database.run(
-                "insert into public.workspace_members values (%s, %s, 'manager')", workspace, user
-            )
-        with data_api(database, "public") as api:
-            add_leads(database, ACME, GLOBEX)
-            run_drained(environment, tmp_path, api.of(ADA), ACME, api.env)
-            check_leads(api.of(ADA), database)
-            check_stranger(api.of(ADA), api.of(EVE), ACME)
-        upgrade_to_second(newer, tmp_path, database)
+        if tenancy == "workspaces":
+            for workspace, user in ((ACME, ADA), (GLOBEX, EVE)):
+                database.run("insert into workspaces values (%s, %s)", workspace, user)
+                database.run(
+                    "insert into workspace_members values (%s, %s, 'manager')", workspace, user
+                )
+        with data_api(database, schema) as api:
+            check_job(environment, tmp_path, api.of(ADA), tenant, api.env)
+            check_stranger(api.of(ADA), api.of(EVE), tenant)
 
-        remove(newer, tmp_path, database)
+        database.run("delete from auth.users")
+        remove(environment, tmp_path, database)
         assert database.everything() == before
 
 
-def with_own_table(environment: Environment, project: Path, tenant: str) -> None:
-    """A table of theirs, a processor over it by `minutehand init`, and its work filled in."""
-    folder = next(path for path in (project, project.parent) if (path / "supabase").is_dir())
-    later = datetime.now(UTC) + timedelta(days=2)
-    name = f"supabase/migrations/{later:%Y%m%d%H%M%S}_leads.sql"
-    (folder / name).write_text(LEADS.format(tenant=tenant))
-    made = environment.minutehand(
-        project, "init", "leads.enrich", "--no-wait", "--reads", "leads", "--writes",
-        "leads.employees,leads.found",
-    )  # fmt: skip
-    [processor] = [folder / path for path in made["written"] if path.endswith("/leads_enrich.py")]
-    text = processor.read_text()
-    work = 'row={"employees": 42, "found": [lead["domain"], None]}'
-    assert "row=lead" in text
-    processor.write_text(text.replace("row=lead", work))
-
-
-def add_leads(database: HostedDatabase, *tenants: str) -> None:
-    """One row per tenant, 1 and up."""
-    column = database.run(
-        "select attname from pg_attribute where attrelid = 'leads'::regclass and attnum = 2"
-    )[0][0]
-    for tenant in tenants:
-        database.run(f"insert into leads ({column}, domain) values (%s, 'a.test')", tenant)
-
-
-def enqueue(client: Client, tenant: str, name: str) -> str:
-    """Enqueue as the user, over both leads too; the types are known since the first tick."""
-    jobs = [("jobs.hello", {"name": name}), *(("leads.enrich", {"lead_id": n}) for n in (1, 2))]
-    for job_type, payload in reversed(jobs):
-        answer = client.rpc("enqueue_job", workspace_id=tenant, job_type=job_type, payload=payload)
-        assert answer.status_code == 200, answer.text
-    return str(answer.json()["job"]["id"])
-
-
-def check_leads(client: Client, database: HostedDatabase) -> None:
-    """Their own row is written, and the other tenant's is not there."""
-    ended = {
-        row["payload"]["lead_id"]: row["status"]
-        for row in client.rows("jobs", job_type="eq.leads.enrich", select="payload,status")
-    }
-    assert ended == {1: "completed", 2: "failed"}
-    assert database.run("select employees, found from leads order by id") == [
-        (42, ["a.test", None]),
-        (None, None),
-    ]
-
-
-def run_drained(
-    environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
+def test_removal_stops_at_what_calls_the_engine(
+    environment: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """The scaffolded processor: its own test passes, and its job is done through the Data API."""
-    environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
-    environment.run(project, "-c", WORK, env=env)  # registers the type
-    job_id = enqueue(client, tenant, "Ada")
-    environment.run(project, "-c", WORK, env=env)
+    """By name, with nothing lost; a schedule that another role made goes too."""
+    project = bakery(tmp_path)
+    with hosted.database() as database:
+        database.push(project)
+        database.as_owner(f"create extension {PG_CRON}")
+        database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
+        environment.minutehand(project, "install", "--yes", "--tenancy", "personal")
+        database.push(project)
+        database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
+        database.as_owner(
+            "create function public.bake() returns void language sql as"
+            " $$select minutehand.enqueue_job(null, 'jobs.hello')$$;"
+            "create function public.baked() returns trigger language plpgsql as"
+            " 'begin return new; end';"
+            "create trigger baked after insert on public.notes"
+            " for each row execute function public.baked();"
+            "create view public.queued as select id from minutehand.jobs;"
+        )
+        sql = environment.minutehand(project, "uninstall")["sql"]
 
-    [job] = client.rows("jobs", id=f"eq.{job_id}")
-    assert (job["status"], job["result"]) == ("completed", {"greeting": "Hello, Ada!"})
+        with pytest.raises(psycopg.errors.RaiseException, match=r"function public\.bake\(\), view"):
+            database.as_owner(sql)
+        assert database.run("select count(*) from minutehand.jobs") == [(0,)]
+
+        database.as_owner("drop function public.bake; drop view public.queued")
+        remove(environment, project, database)
+        assert database.run("select jobname from cron.job") == [("theirs",)]
 
 
-def run_with_their_app(
-    environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
-) -> None:
-    """The worker runs inside their FastAPI application, beside their own package `shared`."""
-    environment.run(project, "-c", WORK, env=env)
-    serving = subprocess.Popen(
-        [environment.python, "serve.py"],
-        cwd=project,
-        env={**env, "PATH": ""},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
+    """It says which and how to go on; the tenancy's part is the project's to edit."""
+    project = bakery(tmp_path)
+    environment.minutehand(project, "install", "--yes", "--tenancy", "existing")
+    [file] = (project / "supabase/migrations").glob("*_minutehand_*.sql")
+    edited = file.read_text().replace(
+        "from public.organizations as o", "from public.organizations as o where true"
     )
-    assert serving.stdout is not None
-    try:
-        assert [serving.stdout.readline() for _ in range(3)] == ["120\n", "409\n", "200\n"]
-        job_id = enqueue(client, tenant, "Ada")
-        give_up = time.monotonic() + 120
-        while client.rows("jobs", status="not.in.(completed,failed)"):
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
-        found = client.rows("jobs", id=f"eq.{job_id}")
-    finally:
-        out, _ = serving.communicate("\n", timeout=120)
-    assert (serving.returncode, found[0]["result"]) == (0, {"greeting": "Hello, Ada!"}), out
+    file.write_text(edited)
+    assert environment.minutehand(project, "upgrade")["written"] == []
+
+    file.write_text(edited.replace("create table minutehand.jobs (", "create table jobs ("))
+    refused = environment.minutehand(project, "upgrade", code=1)
+    assert (refused["code"], file.name in refused["fix"]) == ("edited", True)
+    assert environment.minutehand(project, "upgrade", "--keep-edited")["since"] == VERSION
 
 
-def run_in_dev(environment: Environment, project: Path) -> None:
-    """With the project's seed its first tenant runs a job."""
-    with in_dev(environment, project) as stack:
-        assert "ada@acme.test, with the password of your seed" in stack.output()
-        with stack.connect() as connection:
-            found = "select workspace_id::text, user_id::text, result from minutehand.jobs"
-            assert connection.execute(found.encode()).fetchall() == [
-                (ACME, ADA, {"greeting": "Hello, Ada!"})
-            ]
+def contents(folder: Path) -> dict[str, str]:
+    """Every file's text, without what Python keeps."""
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and ".temp" not in path.parts
+    }
 
 
-@contextmanager
-def in_dev(environment: Environment, project: Path) -> Iterator[RunningStack]:
-    """A stack of the wheel's own, in which the first job has run."""
-    state, cache = project / ".local", project / ".local" / "cache"
-    # what the wheel would fetch from npm, by the same lock
-    home = "import os; from minutehand import node; print(node._cached(os.environ, 'dev'), end='')"
-    asked = environment.run(project, "-c", home, env={"XDG_CACHE_HOME": str(cache)})
-    Path(asked.stdout).mkdir(parents=True)
-    for name in ("node_modules", "package.json"):
-        Path(asked.stdout, name).symlink_to(ROOT / name)
-    launcher = launch(
-        state, "--no-demo", python=environment.python, root=project,
-        XDG_CACHE_HOME=str(cache), PYTHONPATH="", MINUTEHAND_PROJECT=str(project),
-    )  # fmt: skip
-    try:
-        stack = wait_ready(state, launcher)
-        command = ("enqueue", "jobs.hello", '{"name": "Ada"}', "--watch", "--json")
-        environment.run(project, "-m", "minutehand.cli", *command)
-        yield stack
-    finally:
-        end(state, launcher)
+def check_job(
+    environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
+) -> None:
+    """The scaffolded processor's job is enqueued and read through the Data API."""
+    environment.run(project, "-c", WORK, env=env)  # registers the type
+    named = {"workspace_id": tenant, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
+    answer = client.rpc("enqueue_job", **named)
+    assert answer.status_code == 200, answer.text
+    environment.run(project, "-c", WORK, env=env)
+
+    [job] = client.rows("jobs", id=f"eq.{answer.json()['job']['id']}")
+    assert (job["status"], job["result"]) == ("completed", {"greeting": "Hello, Ada!"})
 
 
 def check_stranger(ada: Client, eve: Client, tenant: str) -> None:
@@ -262,17 +197,8 @@ def check_stranger(ada: Client, eve: Client, tenant: str) -> None:
 
     assert [answer.status_code for answer in asked] == [404] * 4
     assert eve.rows("jobs") == []
-    assert [row["id"] for row in eve.rows("workspaces")] != [tenant]
+    assert tenant not in [row["id"] for row in eve.rows("workspaces")]
     assert [row["workspace_id"] for row in ada.rows("workspace_members")] == [tenant]
-
-
-def upgrade_to_second(newer: Environment, project: Path, database: HostedDatabase) -> Any:
-    """The next release adds one file, and says what is new."""
-    done = newer.minutehand(project, "upgrade")
-    assert "Greetings are counted." in done["changes"]
-    assert "Everything." not in done["changes"]
-    assert database.push(project).count(f"_{NEXT_FILE}.sql") == 1
-    return done
 
 
 def remove(environment: Environment, project: Path, database: HostedDatabase) -> None:
@@ -283,6 +209,3 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
     for line in sql.splitlines():
         if line.startswith("-- supabase/migrations/"):
             (project / line.removeprefix("-- ")).unlink()
-    functions = "public.enrich_leads_lead"
-    database.as_owner(f"drop function {functions}; drop table public.leads")
-    database.run("delete from auth.users")

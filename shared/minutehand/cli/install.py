@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.app import offered_apps
 from minutehand.cli.install_check import Findings, look
 from minutehand.config import ConfigurationError
 from minutehand.install.project import Answers, Plan, Write, plan_install
@@ -78,9 +77,6 @@ def install(
         str | None,
         typer.Option(help="The Python package of your processors; backend/jobs, acme.jobs. [jobs]"),
     ] = None,
-    app: Annotated[
-        list[str] | None, typer.Option(help="A reference app to install as well, e.g. chat.")
-    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Accept the defaults without asking.")
     ] = False,
@@ -105,12 +101,11 @@ def install(
         tenants: Tenants | None = None
         if known != Project(root=folder):  # it was answered before
             schema = schema or known.schema_
-            offered = {app.package for app in offered_apps().values()}
-            own = (name for name in known.apps if name not in offered and name[-2:] != ".*")
+            own = (name for name in known.apps if name[-2:] != ".*")
             package, source = package or next(own, None), source or _source(known)
-            tenancy, have = tenancy or known.tenancy, installed(folder)
-            if tenancy == known.tenancy and have:
-                tenants = tenants_of(known, have)
+            tenancy = tenancy or known.tenancy
+            if tenancy == known.tenancy and installed(folder):
+                tenants = tenants_of(known)
         found = None if tenants else _look(folder)
         here = found.tenants() if found else []
         default = "existing/workspaces/personal" if here else "/".join(TENANCIES)
@@ -125,7 +120,6 @@ def install(
                 asks,
             ),
             package or PACKAGE,
-            tuple(app or ()),
             source,
         )
         plan = plan_install(folder, answers, now=datetime.now(UTC))

@@ -19,7 +19,6 @@ from pathlib import Path
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
-    find_app,
     installed,
     migration,
     migration_files,
@@ -164,7 +163,6 @@ class Answers:
     schemas: Schemas
     tenants: Tenants
     package: str = "jobs"
-    apps: tuple[str, ...] = ()
     #: The folder of the package within the project, as of a backend in a monorepo.
     source: str = ""
 
@@ -206,10 +204,8 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     ignore_writes, ignore_notes = _ignored(folder)
     writes += ignore_writes
     notes += ignore_notes
-    apps = ",".join(_modules(answers))
-    writes += _new(
-        folder, SETTINGS_EXAMPLE, SETTINGS.format(apps=apps, schema=answers.schemas.clients)
-    )
+    settings = SETTINGS.format(apps=answers.package, schema=answers.schemas.clients)
+    writes += _new(folder, SETTINGS_EXAMPLE, settings)
     config_writes, config_notes = _config(folder, answers.schemas.clients)
     writes += config_writes
     notes += config_notes
@@ -223,15 +219,13 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
                 f"{template.name} is yours and is not changed. To deploy Minutehand beside it,"
                 f" add these lines, or keep them in a file of their own:\n\n{text}"
             )
-    if known is not None and set(_modules(answers)) - set(known.apps):
-        notes.append(f"In {FILE}: apps = [{_quoted((*known.apps, *_modules(answers)))}]")
     return Plan(tuple(writes), tuple(notes))
 
 
 def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Write]:
     """One migration with all that the project does not have, after its newest; or none."""
     have = {file.origin for file in installed(folder)}
-    wanted = sources(answers.schemas, answers.tenants, answers.apps)
+    wanted = sources(answers.schemas, answers.tenants)
     missing = [source for source in wanted if source.origin not in have]
     if not missing:
         return []
@@ -367,16 +361,11 @@ def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
 
 def _answers_file(answers: Answers) -> str:
     return ANSWERS.format(
-        apps=_quoted(_modules(answers)),
+        apps=_quoted([answers.package]),
         schema=answers.schemas.clients,
-        engine=answers.schemas.engine,
         tenancy=answers.tenants.kind,
         source=f'source = "{answers.source}"\n' if answers.source else "",
     )
-
-
-def _modules(answers: Answers) -> tuple[str, ...]:
-    return (answers.package, *(find_app(app).package for app in answers.apps))
 
 
 def _new(folder: Path, name: str, text: str) -> list[Write]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas
@@ -14,10 +15,50 @@ _SQL = """\
 -- dashboard's SQL editor or with psql, then delete the files listed at its end.
 begin;
 
+-- what of yours calls it would be dropped with it, or fail from now on
 do $$
+declare
+  c_ours constant text := '{pattern}';
+  v_theirs text;
 begin
-  if to_regprocedure('cron.unschedule(text)') is not null then
-    execute 'select cron.unschedule(jobname) from cron.job where jobname like ''minutehand-%''';
+  set local search_path = '';
+  with elsewhere as (
+    select n.oid, n.nspname from pg_catalog.pg_namespace as n
+    where n.nspname not in ({own}) and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  )
+  select string_agg(found.what, ', ' order by found.what) into v_theirs from (
+    select 'function ' || p.oid::regprocedure as what
+    from pg_catalog.pg_proc as p join elsewhere as n on n.oid = p.pronamespace
+    where p.prokind in ('f', 'p') and not (n.nspname = '{clients}' and p.proname in ({functions}))
+      and p.prolang in (select oid from pg_catalog.pg_language where lanname in ('sql', 'plpgsql'))
+      and pg_get_functiondef(p.oid) ~ c_ours
+    union all select 'view ' || c.oid::regclass
+    from pg_catalog.pg_class as c join elsewhere as n on n.oid = c.relnamespace
+    where c.relkind in ('v', 'm') and not (n.nspname = '{clients}' and c.relname in ({relations}))
+      and pg_get_viewdef(c.oid) ~ c_ours
+    union all select format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
+    from pg_catalog.pg_trigger as t join pg_catalog.pg_class as c on c.oid = t.tgrelid
+    join elsewhere as n on n.oid = c.relnamespace
+    where not t.tgisinternal and t.tgname not like 'minutehand\_%'
+      and not (n.nspname = '{clients}' and c.relname in ({relations}))
+      and pg_get_triggerdef(t.oid) ~ c_ours
+  ) as found;
+  if v_theirs is not null then
+    raise exception 'these of yours call Minutehand: %', v_theirs
+      using hint = 'Change or drop them, then run this again. Nothing was removed.';
+  end if;
+end;
+$$;
+
+do $$
+declare
+  v_job bigint;
+begin
+  if to_regprocedure('cron.unschedule(bigint)') is not null then
+    -- by number: by name only the role that made a schedule finds it
+    for v_job in execute 'select jobid from cron.job where jobname like ''minutehand-%''' loop
+      execute 'select cron.unschedule($1)' using v_job;
+    end loop;
   end if;
 end;
 $$;
@@ -65,7 +106,7 @@ commit;
 {files}
 """
 #: In the order in which they go; triggers, policies and indexes go with their table.
-_KINDS = ("view", "table", "function", "type", "sequence")
+_KINDS = ("view", "table", "function")
 
 
 def removal_sql(folder: Path) -> str:
@@ -81,20 +122,36 @@ def removal_sql(folder: Path) -> str:
     schemas = Schemas(project.schema_)
     paths = sorted({file.path for file in files})
     texts = "\n".join(path.read_text("utf-8") for path in paths)
-    made = re.findall(r"^create schema (?:if not exists )?(\w+)", texts, re.MULTILINE)
-    own = sorted({*made, schemas.engine} - {schemas.clients})
-    lines = [*_objects(texts, schemas.clients), *(_drop("schema", name) for name in own)]
+    found = _objects(texts, schemas.clients)
+    names = {kind: sorted(name for one, name in found if one == kind) for kind in _KINDS}
+    relations = [*names["view"], *names["table"]]
+    lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in found]
+    lines.append(_drop("schema", schemas.engine))
     if schemas.clients != CLIENTS:
         # without cascade: what is not ours in there stops it before anything is lost
         lines.append(f"drop schema if exists {schemas.clients};")
     theirs = _that_name(folder, set(paths), {schemas.engine, schemas.clients} - {CLIENTS})
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
+        pattern=_calls(schemas, relations, names["function"]),
+        own=_quoted({schemas.engine, schemas.clients} - {CLIENTS}),
         clients=schemas.clients,
-        engine=schemas.engine,
+        functions=_quoted(names["function"]),
+        relations=_quoted(relations),
         schemas="".join(f"{line}\n" for line in lines),
         versions=",\n  ".join(f"'{version}'" for version in versions),
         files="\n".join([*(f"-- supabase/migrations/{path.name}" for path in paths), *theirs]),
+    )
+
+
+def _calls(schemas: Schemas, relations: list[str], functions: list[str]) -> str:
+    """The pattern of SQL that names something of ours."""
+    if schemas.clients != CLIENTS:
+        return rf"\m({schemas.clients}|{schemas.engine})\."
+    either = "|".join(functions)
+    return (
+        rf"\m{schemas.engine}\.|\m{CLIENTS}\.({'|'.join(relations)}|{either})\M"
+        rf"|\m({either})\s*\("
     )
 
 
@@ -110,12 +167,17 @@ def _that_name(folder: Path, ours: set[Path], schemas: set[str]) -> list[str]:
     return [said, *found] if found else []
 
 
-def _objects(texts: str, schema: str) -> list[str]:
+def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
     # each by its name, for others may use the schema too; functions have no overloads
     pattern = rf"^create (?:or replace )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
-    found = set(re.findall(pattern, texts, re.MULTILINE))
-    ordered = sorted(found, key=lambda each: (_KINDS.index(each[0]), each[1]))
-    return [_drop(kind, f"{schema}.{name}") for kind, name in ordered]
+    # the last counts: where the tenants are yours, a view takes the place of a table
+    kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}
+    found = [(kind, name) for name, kind in kinds.items()]
+    return sorted(found, key=lambda each: (_KINDS.index(each[0]), each[1]))
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names)) or "''"
 
 
 def _drop(kind: str, name: str) -> str:

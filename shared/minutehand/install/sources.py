@@ -13,12 +13,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from minutehand.app import App, offered_apps
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.tenancy import Tenants
 from minutehand.resources import PACKAGE, checkout, resource
@@ -27,10 +25,8 @@ from minutehand.version import VERSION
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: As the Supabase CLI reads a file's name.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
-#: The one file of the engine that is replaced where the tenants are not tables of ours.
-MAKES_TENANTS = re.compile(r"^create view queue\.tenants\b", re.MULTILINE)
-#: Files of the engine for tenants that are tables of ours, omitted where they are not.
-FOR_OWN_TENANTS = re.compile(r"\A-- Tenancy: workspaces\b")
+#: The file of the engine after which the project's own tenants take the place of ours.
+BEFORE_TENANCY = "_grant_functions.sql"
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
 _PART = re.compile(
     r"^-- minutehand: (?P<origin>\S+)(?: sha256 (?P<hash>[0-9a-f]{64}))?\n", re.MULTILINE
@@ -102,52 +98,19 @@ def _digest(text: str) -> str:
 
 def migration(parts: list[Source]) -> tuple[str, str]:
     """One migration of some parts: its name without a timestamp, and its text."""
-    apps = sorted({part.origin.partition("/")[0] for part in parts})
-    whole = ENGINE_ORIGIN in apps
-    name = "_".join(["minutehand", *VERSION.split("."), *([] if whole else apps)])
+    name = "_".join(["minutehand", *VERSION.split(".")])
     return name, "\n".join([_FIRST_LINES, *(part.part for part in parts)])
 
 
-def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> list[Source]:
-    """List the engine's files and those of `apps` in the order in which they apply.
-
-    Raises:
-        InstallError: The app does not exist.
-    """
-    found = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
-    for app in apps:
-        found += [(path, app) for path in find_app(app).files("migrations")]
-    return [
-        _source(path, origin, schemas, tenants)
-        for path, origin in sorted(found, key=lambda each: each[0].name)
-        if tenants.kind == "workspaces" or not FOR_OWN_TENANTS.match(path.read_text("utf-8"))
-    ]
-
-
-def find_app(name: str) -> App:
-    """One of the apps of the clone.
-
-    Raises:
-        InstallError: There is none of that name.
-    """
-    known = offered_apps()
-    if name not in known:
-        raise InstallError(
-            f"unknown app {name!r}",
-            code="no_app",
-            fix=f"one of {', '.join(known)}" if known else "run it in a clone, which has them",
-        )
-    return known[name]
-
-
-def _source(path: Path, origin: str, schemas: Schemas, tenants: Tenants) -> Source:
-    text = path.read_text("utf-8")
-    if origin == ENGINE_ORIGIN and MAKES_TENANTS.search(text):
-        if (generated := tenants.migration(schemas)) is not None:
-            return Source(f"{TENANCY_ORIGIN}/{tenants.kind}", generated, editable=True)
-    elif origin != ENGINE_ORIGIN:
-        return Source(f"{origin}/{path.name}", tenants.adapt(rewrite(text, schemas), schemas))
-    return Source(f"{origin}/{path.name}", rewrite(text, schemas))
+def sources(schemas: Schemas, tenants: Tenants) -> list[Source]:
+    """List the engine's files in the order in which they apply, and who the tenants are."""
+    found = []
+    for path in sorted(resource("migrations").glob("*.sql")):
+        text = rewrite(path.read_text("utf-8"), schemas)
+        found.append(Source(f"{ENGINE_ORIGIN}/{path.name}", text))
+        if path.name.endswith(BEFORE_TENANCY) and (own := tenants.migration(schemas)):
+            found.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", own, editable=True))
+    return found
 
 
 def migration_files(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Who the tenants are: tables of ours, an application's own tables, or each user for themselves.
 
-The engine asks two views, `tenants` and `tenant_members`. For the first answer a file of the engine
-makes them; for the others it is replaced by the migration written here.
+The engine asks two views, `tenants` and `tenant_members`, and its migrations make them over tables
+of ours. For the other answers the SQL written here comes last and takes the place of those tables.
 """
 
 from __future__ import annotations
@@ -20,40 +20,31 @@ _VIEWS = """\
 -- Yours to edit: `minutehand upgrade` never compares or changes this part.
 -- {reason}
 
-create view {engine}.tenants as
+-- every tenant: what jobs.workspace_id holds, a uuid, and the name people see
+create or replace view {engine}.tenants as
   {tenants};
-comment on view {engine}.tenants is 'Every tenant: id, a uuid, and the name people see.';
-comment on column {engine}.tenants.id is 'What jobs.workspace_id holds.';
-comment on column {engine}.tenants.name is 'Name people see.';
 
-create view {engine}.tenant_members as
+-- who belongs to which tenant, and as what: manager or member
+create or replace view {engine}.tenant_members as
   {members};
-comment on view {engine}.tenant_members is 'Who belongs to which tenant, and as what.';
-comment on column {engine}.tenant_members.workspace_id is 'The tenant.';
-comment on column {engine}.tenant_members.user_id is 'The Supabase Auth user.';
-comment on column {engine}.tenant_members.role is 'manager or member.';
-revoke all on {engine}.tenants, {engine}.tenant_members
-  from public, anon, authenticated, service_role;
 
--- a tenant's jobs go with it
+-- a tenant's jobs go with it; a new one gets the schedules that each tenant has
 create trigger minutehand_before_delete before delete on {table}
   for each row execute function {engine}.tenant_deleted('{key}');
-create trigger minutehand_after_delete after delete on {table}
-  for each row execute function {engine}.tenant_deleted('{key}');
+create trigger minutehand_after_insert after insert on {table}
+  for each row execute function {engine}.tenant_created('{key}');
 
--- what clients read: their own tenants, and who shares them
-create view {clients}.workspaces with (security_invoker = true) as
-  select id, name from {engine}.visible_tenants();
-comment on view {clients}.workspaces is 'The caller''s tenants.';
-comment on column {clients}.workspaces.id is 'What jobs.workspace_id holds.';
-comment on column {clients}.workspaces.name is 'Name people see.';
-
-create view {clients}.workspace_members with (security_invoker = true) as
-  select workspace_id, user_id, role from {engine}.visible_members();
-comment on view {clients}.workspace_members is 'Who shares a tenant with the caller.';
-comment on column {clients}.workspace_members.workspace_id is 'The tenant.';
-comment on column {clients}.workspace_members.user_id is 'The Supabase Auth user.';
-comment on column {clients}.workspace_members.role is 'manager or member.';
+-- what clients read in place of tables of ours: their own tenants, and who shares them
+drop table {clients}.workspace_members, {clients}.workspaces;
+create view {clients}.workspaces with (security_barrier = true) as
+  select t.id, t.name, null::timestamptz as created_at from {engine}.tenants as t
+  where t.id in (select {engine}.my_workspaces())
+    or (select auth.jwt() ->> 'role') = 'service_role';
+create view {clients}.workspace_members with (security_barrier = true) as
+  select m.workspace_id, m.user_id, m.role, null::timestamptz as created_at
+  from {engine}.tenant_members as m
+  where m.workspace_id in (select {engine}.my_workspaces())
+    or (select auth.jwt() ->> 'role') = 'service_role';
 revoke all on {clients}.workspaces, {clients}.workspace_members
   from public, anon, authenticated, service_role;
 grant select on {clients}.workspaces, {clients}.workspace_members
@@ -77,14 +68,9 @@ class Tenants:
     kind: Tenancy = "workspaces"
 
     def migration(self, schemas: Schemas) -> str | None:
-        """The SQL that takes the place of the engine's own file; None where that one is used."""
+        """The SQL that takes the place of the engine's own tables; None where those are used."""
         del schemas
         return None
-
-    def adapt(self, sql: str, schemas: Schemas) -> str:
-        """An app's SQL, already renamed, for these tenants: its foreign keys and look-ups."""
-        del schemas
-        return sql
 
 
 @dataclass(frozen=True)
@@ -121,7 +107,7 @@ class Existing(Tenants):
         )
 
     def migration(self, schemas: Schemas) -> str:
-        """Views over their tables, and one trigger."""
+        """Views over their tables, and two triggers."""
         key = sql_name(self.key)
         label = f"o.{sql_name(self.name or self.key)}::text"
         role, where, joins = "'member'::text", "", ""
@@ -153,10 +139,6 @@ class Existing(Tenants):
             key=self.key,
         )
 
-    def adapt(self, sql: str, schemas: Schemas) -> str:
-        """Refer to their table, and look tenants up in the engine's view."""
-        return _adapted(sql, schemas, f"{self.organization} ({sql_name(self.key)})")
-
 
 @dataclass(frozen=True)
 class Personal(Tenants):
@@ -165,21 +147,18 @@ class Personal(Tenants):
     kind: Tenancy = "personal"
 
     def migration(self, schemas: Schemas) -> str:
-        """Views over Auth's users, and one trigger."""
+        """Views over Auth's users, and two triggers."""
         return _VIEWS.format(
             reason="Each user is a tenant of their own: jobs.workspace_id holds the user's id.",
             engine=schemas.engine,
             clients=schemas.clients,
-            tenants="select u.id, coalesce(u.email, u.id::text) as name\n  from auth.users as u",
+            tenants="select u.id, coalesce(u.email::text, u.id::text) as name\n"
+            "  from auth.users as u",
             members="select u.id as workspace_id, u.id as user_id, 'manager'::text as role\n"
             "  from auth.users as u",
             table="auth.users",
             key="id",
         )
-
-    def adapt(self, sql: str, schemas: Schemas) -> str:
-        """Refer to Auth's users, and look tenants up in the engine's view."""
-        return _adapted(sql, schemas, "auth.users (id)")
 
 
 def sql_name(name: str) -> str:
@@ -189,12 +168,6 @@ def sql_name(name: str) -> str:
 
 def _quoted(name: str) -> str:
     return f"'{name}'"
-
-
-def _adapted(sql: str, schemas: Schemas, key: str) -> str:
-    table = rf"\b{schemas.clients}\.workspaces\b"
-    sql = re.sub(rf"\breferences\s+{table}\s*\(id\)", f"references {key}", sql)
-    return re.sub(table, f"{schemas.engine}.tenants", sql)
 
 
 def existing(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,6 @@ from minutehand.install.project import Answers, Write, missing_files
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     ENGINE_ORIGIN,
-    TENANCY_ORIGIN,
     Installed,
     InstallError,
     changelog,
@@ -57,8 +55,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
         )
     project = Project.at(folder)
     schemas = Schemas(project.schema_)
-    apps = sorted({_app(file) for file in have} - {ENGINE_ORIGIN, TENANCY_ORIGIN})
-    answers = Answers(schemas, tenants_of(project, have), apps=tuple(apps))
+    answers = Answers(schemas, tenants_of(project))
     if not keep_edited:
         _check_unchanged(have, answers)
     return Upgrade(
@@ -68,36 +65,15 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
     )
 
 
-def _app(file: Installed) -> str:
-    return file.origin.partition("/")[0]
-
-
-def tenants_of(project: Project, have: list[Installed]) -> Tenants:
-    """Read from an installed project who its tenants are."""
-    match project.tenancy:
-        case "existing":
-            own = next((file for file in have if _app(file) == TENANCY_ORIGIN), None)
-            return _existing(own) if own else Existing()
-        case "personal":
-            return Personal()
-        case _:
-            return Tenants()
-
-
-def _existing(file: Installed) -> Existing:
-    # what an app's files refer to, as the project's own migration says it by now
-    table = re.search(r'\bafter delete on ([\w."]+)', file.text)
-    key = re.search(r"\.tenant_deleted\('(\w+)'\)", file.text)
-    return Existing(
-        organization=table[1] if table else "public.organizations", key=key[1] if key else "id"
-    )
+def tenants_of(project: Project) -> Tenants:
+    """Who the tenants of an installed project are; their own part of it is never written again."""
+    kinds = {"existing": Existing, "personal": Personal, "workspaces": Tenants}
+    return kinds[project.tenancy]()
 
 
 def _check_unchanged(have: list[Installed], answers: Answers) -> None:
-    known = {
-        source.origin: source.digest
-        for source in sources(answers.schemas, answers.tenants, answers.apps)
-    }
+    written = sources(answers.schemas, answers.tenants)
+    known = {source.origin: source.digest for source in written}
     for file in have:
         name = file.path.name
         if file.edited:
