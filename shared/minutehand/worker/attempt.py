@@ -172,8 +172,6 @@ class Attempt:
                 code="PT409",
                 hint="lease_lost",
             )
-        if not self.updates and not self.reporting:
-            return
         stored: asyncio.Future[None] = self._loop.create_future()
         self._flushes.append(stored)
         self._tick.announce()

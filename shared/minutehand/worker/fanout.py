@@ -38,10 +38,10 @@ class FanOut:
         seconds_left: float,
         mean_seconds: float | None = None,
     ) -> int:
-        """Extra workers to start when `due` jobs are left once this one is full."""
+        """Extra workers that `due` jobs are worth, left once this one is full; not bounded here."""
         if due < self.minimum_backlog or slots < 1:
             return 0
         each = max(0.001, self.typical_seconds if mean_seconds is None else mean_seconds)
         horizon = min(self.target_wait_seconds, max(1.0, seconds_left))
         carried = max(slots, int(slots * horizon / each))
-        return min(self.most, math.ceil(due / carried) - 1)
+        return math.ceil(due / carried) - 1

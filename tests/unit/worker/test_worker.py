@@ -65,9 +65,9 @@ def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
         registry.publisher("fill", fill)
 
 
-async def start(make: Callable[..., Worker], *args: Any, **more: Any) -> Any:
+async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **more: Any) -> Any:
     """Tick once, made inside its loop."""
-    return await make(*args, **more).tick(budget_seconds=60)
+    return await make(*args, **more).tick(budget_seconds=budget)
 
 
 async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
@@ -130,6 +130,36 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
 
     assert summary.crowded_out is not admitted
     assert queue.calls.count("lease") == (2 if admitted else 0)
+
+
+def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_anew() -> None:
+    """What follows a step never runs without it; the id of the calls changes each minute."""
+    asked: list[tuple[str, int]] = []
+    stored: list[str] = []
+    seen: list[list[str]] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: Any) -> Any:
+            asked.append((request.tick_id, request.call))
+            return await super().lease(request)
+
+        async def report(self, items: Any, **more: Any) -> Any:
+            answer = await super().report(items, **more)
+            stored.extend(step.name for item in items for step in item.steps)
+            return answer
+
+    async def steps(job: Job[Any], ctx: JobContext) -> None:
+        await ctx.step("pay", lambda: asyncio.sleep(0.1))
+        seen.append(list(stored))
+        await asyncio.sleep(70)
+
+    leaping(
+        start(worker, Noting([Row("1", {})], faults={1: "lose_request"}), of(steps), budget=200)
+    )
+
+    assert seen == [["pay"]]
+    assert len({name for name, _ in asked}) == 2
+    assert [call for _, call in asked].count(1) == 2
 
 
 async def test_a_plain_processor_is_stopped_at_its_next_instruction() -> None:
