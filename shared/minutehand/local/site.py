@@ -12,13 +12,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from minutehand.app import App, find_apps
 from minutehand.config import Settings
 from minutehand.local.users import DEMO_USERS, PASSWORD
 from minutehand.node import node_home
 from minutehand.resources import resource
-from minutehand.web.site import CompressedFiles, ConsoleFiles, security_headers
+from minutehand.web.site import ConsoleFiles, security_headers
 
 
 def build_site(settings: Settings, environ: Mapping[str, str], **more: Any) -> Starlette:
@@ -81,7 +82,7 @@ def _vendored_modules() -> list[BaseRoute]:
     names = json.loads((folder / "package.json").read_text())
     packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})
     return [
-        Mount(f"/vendor/{name}", app=CompressedFiles(directory=folder / "node_modules" / name))
+        Mount(f"/vendor/{name}", app=StaticFiles(directory=folder / "node_modules" / name))
         for name in packages
         if (folder / "node_modules" / name).is_dir()
     ]

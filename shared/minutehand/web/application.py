@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from minutehand.web import handlers, openapi
 from minutehand.web.bodies import BoundedBody
 from minutehand.web.context import AllowedOrigins, ErrorBoundary, RequestContext
-from minutehand.web.queries import refuse_unknown
 from minutehand.web.services import Services
 
 _REQUEST_HEADERS = [
@@ -63,7 +62,6 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown)],
         # a log record would carry an exception's message; a span for each dependency is noise
         telemetry={"logs": False, "operation_spans": False},
     )

@@ -6,25 +6,16 @@ console's own router, and a policy that runs no script but the console's files.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import anyio.to_thread
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from minutehand.config import Settings
-
-try:
-    import brotli
-except ModuleNotFoundError:  # comes with the extra `serve`; without it the host's gzip is left
-    brotli = None
 
 #: The folders of the console's files, as in infra/aws/pages.js.
 FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
@@ -75,42 +66,11 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
     }
 
 
-class CompressedFiles(StaticFiles):
-    """Files whose text a browser gets in Brotli, an eighth below gzip; each is packed once."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer one request."""
-        response = await super().get_response(path, scope)
-        if (
-            brotli is None
-            or not isinstance(response, FileResponse)
-            or scope["method"] != "GET"
-            or Path(response.path).suffix not in _TEXT
-            or "br" not in Headers(scope=scope).get("accept-encoding", "")
-        ):
-            return response
-        file = os.fspath(response.path)
-        changed = os.stat(file).st_mtime_ns
-        body = await anyio.to_thread.run_sync(_packed, file, changed)
-        kept = {name: response.headers[name] for name in ("content-type", "etag")}
-        kept |= {"Content-Encoding": "br", "Vary": "Accept-Encoding"}
-        return Response(body, headers=kept)
-
-
-_TEXT = frozenset({".html", ".js", ".css", ".svg", ".json"})
-
-
 _PARTS = ("text/javascript", "application/javascript", "text/css")
 _OF_PARTS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-@cache
-def _packed(file: str, _changed: int) -> bytes:
-    packed: bytes = brotli.compress(Path(file).read_bytes(), mode=brotli.MODE_TEXT)
-    return packed
-
-
-class ConsoleFiles(CompressedFiles):
+class ConsoleFiles(StaticFiles):
     """Files of the console; a path that names none is a page of its router."""
 
     def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
