@@ -136,7 +136,6 @@ TABLE: dict[str, Ways] = {
         JOB,
         ("GET", "/api/jobs/JOB/trace"),
         lambda q, job: q.trace(job),
-        "show JOB --trace",
         state="completed",
     ),
     "job_attempts": Ways(
@@ -179,7 +178,7 @@ TABLE: dict[str, Ways] = {
         {"p_request": {"kind": "workspace", "name": ACME}},
         ("POST", f"{W}/pause", {}),
         lambda q, _: steer(q).pause(True),
-        f"pause workspace {ACME}",
+        f"pause --all --workspace {ACME}",
         shows="select public.explain_job('JOB') ->> 'reason'",
     ),
     "put_schedule": Ways(
@@ -247,7 +246,7 @@ TABLE: dict[str, Ways] = {
     "event_feed": Ways(
         OF, ("GET", f"{W}/events"), lambda q, _: q.workspace_feed(ACME), shows="cursor"
     ),
-    "list_workspaces": Ways({}, None, None, "workspaces list", shows="Acme", stranger=False),
+    "list_workspaces": Ways({}, shows="Acme", stranger=False),
     "own_workspace": Ways({}, shows=ACME, stranger=False),
     "queue_health": Ways({}, ("GET", "/api/health/ready"), shows="ready|live|due", stranger=False),
 }

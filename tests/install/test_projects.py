@@ -34,6 +34,11 @@ select d.classid::regclass, d.objid from pg_shdepend as d join pg_roles as r on 
 where r.rolname = 'job_worker'
   and d.dbid = (select oid from pg_database where datname = current_database())
 """
+#: Their organizations as the tenants.
+THEIRS = (
+    *("--tenancy", "existing", "--organizations", "organizations(id,name)"),
+    *("--memberships", "memberships(organization_id,user_id,role)"),
+)
 
 
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
@@ -46,9 +51,9 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
         before, own = database.everything(), database.own_catalogue()
         theirs = contents(project)
 
-        tried = environment.minutehand(project, "install", "--tenancy", "existing", "--dry-run")
+        tried = environment.minutehand(project, "install", *THEIRS, "--dry-run")
         assert contents(project) == theirs
-        done = environment.minutehand(project, "install", "--yes", "--tenancy", "existing")
+        done = environment.minutehand(project, "install", "--yes", *THEIRS)
         assert tried["planned"] == done["written"]
         assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
         assert {name: contents(project)[name] for name in theirs} == theirs
@@ -148,7 +153,7 @@ def test_removal_stops_at_what_calls_the_engine(
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
     """It says which and how to go on; the tenancy's part is the project's to edit."""
     project = bakery(tmp_path)
-    environment.minutehand(project, "install", "--yes", "--tenancy", "existing")
+    environment.minutehand(project, "install", "--yes", *THEIRS)
     [file] = (project / "supabase/migrations").glob("*_minutehand_*.sql")
     edited = file.read_text().replace(
         "from public.organizations as o", "from public.organizations as o where true"

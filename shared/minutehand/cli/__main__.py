@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,8 +60,6 @@ GROUPS: dict[str, dict[str, str]] = {
 VERBS = {verb: path for group in GROUPS.values() for verb, path in group.items()}
 #: Other words for a verb; the help does not list them.
 ALIASES = {"up": "dev"}
-#: What Typer raises for a command line it cannot read; it has moved between its releases.
-_WRONG: Any = typer.BadParameter.__base__
 HELP = "Durable background jobs: enqueue, follow, steer, deploy. Every command takes --json."
 
 
@@ -87,38 +84,18 @@ class Verbs(TyperGroup):
                     [(name, summary_of(app.folder / "verbs", "app")) for name, app in apps.items()]
                 )
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, *given: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run a command line; with --json a wrong one is reported as JSON too, with exit code 2."""
-        as_json = standalone_mode and "--json" in (sys.argv[1:] if args is None else args)
+        as_json = standalone_mode and "--json" in sys.argv[1:]
         try:
-            code = super().main(
-                args,
-                prog_name,
-                complete_var,
-                standalone_mode and not as_json,
-                windows_expand_args,
-                **extra,
-            )
-        except _WRONG as wrong:
+            code = super().main(*given, standalone_mode=standalone_mode and not as_json, **more)
+        except (typer.BadParameter.__base__, typer.Abort) as wrong:  # type: ignore[misc]
             if not as_json:
                 raise
-            path = wrong.ctx.command_path if wrong.ctx is not None else "minutehand"
-            said = {"error": wrong.format_message(), "code": "usage", "fix": f"{path} --help"}
+            words = wrong.format_message() if hasattr(wrong, "format_message") else "stopped"
+            said = {"error": words, "code": "usage", "fix": "minutehand --help"}
             print(json.dumps(said), file=sys.stderr)
-            sys.exit(wrong.exit_code)
-        except typer.Abort:
-            if not as_json:
-                raise
-            print(json.dumps({"error": "stopped", "code": "stopped", "fix": None}), file=sys.stderr)
-            sys.exit(1)
+            sys.exit(getattr(wrong, "exit_code", 1))
         if as_json:
             sys.exit(code if isinstance(code, int) else 0)
         return code

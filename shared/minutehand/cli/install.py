@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.install_check import Findings, look
 from minutehand.config import ConfigurationError
 from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.removal import removal_sql
@@ -20,7 +19,6 @@ from minutehand.install.sources import InstallError, installed
 from minutehand.install.tenancy import (
     MANAGERS,
     MEMBERS,
-    Existing,
     Personal,
     TenancyError,
     Tenants,
@@ -80,20 +78,11 @@ def install(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Accept the defaults without asking.")
     ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help="Try your migrations and seed on a scratch server; write nothing."
-        ),
-    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Put the engine's migrations, a first processor and settings into a project."""
     with _refusals():
         folder, source = _project_folder(folder)
-        if check:
-            _report_check(output, folder, _look(folder, needed=True))
-            return
         if "/" in (package or ""):
             source, _, package = str(package).rpartition("/")
         asks = not yes and not dry_run and sys.stdin.isatty()
@@ -106,18 +95,13 @@ def install(
             tenancy = tenancy or known.tenancy
             if tenancy == known.tenancy and installed(folder):
                 tenants = tenants_of(known)
-        found = None if tenants else _look(folder)
-        here = found.tenants() if found else []
-        default = "existing/workspaces/personal" if here else "/".join(TENANCIES)
+        if tenants is None and tenancy is None:
+            tenancy = _ask(asks, "Tenancy", "/".join(TENANCIES))
         answers = Answers(
             Schemas(schema or _ask(asks, "Schema of the jobs", SCHEMA)),
             tenants
             or _tenants(
-                found,
-                tenancy or (_ask(True, "Tenancy", default) if asks else TENANCIES[0]),
-                (organizations, memberships),
-                (_named(managers), _named(members)),
-                asks,
+                str(tenancy), (organizations, memberships), (_named(managers), _named(members))
             ),
             package or PACKAGE,
             source,
@@ -125,8 +109,8 @@ def install(
         plan = plan_install(folder, answers, now=datetime.now(UTC))
         given = (organizations, memberships, managers, members)
         written = tenants and given != (None, None, ",".join(MANAGERS), ",".join(MEMBERS))
-        remarks = [TENANTS_WRITTEN] if written else _remarks(found, answers.tenants)
-        plan = Plan(plan.writes, (*plan.notes, *remarks))
+        if written:
+            plan = Plan(plan.writes, (*plan.notes, TENANTS_WRITTEN))
         if not dry_run:
             plan.apply()
         _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})
@@ -213,80 +197,6 @@ def _source(known: Project) -> str:
     return "" if known.source == default else known.source
 
 
-def _look(folder: Path, *, needed: bool = False) -> Findings | None:
-    found = look(folder)
-    if found is None and needed:
-        raise InstallError(
-            "the check needs a Postgres that starts here",
-            code="not_installed",
-            fix='pip install "minutehand[dev]"',
-        )
-    return found
-
-
-def _described(found: Findings) -> list[dict[str, Any]]:
-    return [
-        {
-            "organizations": tables.options[0],
-            "memberships": tables.options[1],
-            "problem": problem or None,
-            "roles_without_rights": found.roles(tables),
-        }
-        for tables, problem in found.tenants()
-    ]
-
-
-def _report_check(output: Output, folder: Path, found: Findings | None) -> None:
-    assert found is not None
-    tenants = _described(found)
-    lines = [
-        f"{folder}: {found.migrations} migrations of yours"
-        + (" and the seed apply" if not found.problems else ""),
-        *(f"here {limit}" for limit in found.limits),
-        *_remarks(found, Tenants()),
-        *([] if tenants else ["no memberships found: --tenancy workspaces, or personal"]),
-        f"run it by: {found.mode}",
-    ]
-    output.value(
-        {
-            "folder": str(folder),
-            "migrations": found.migrations,
-            "problems": list(found.problems),
-            "limits": list(found.limits),
-            "tenants": tenants,
-            "mode": found.mode,
-        },
-        text="\n".join(lines),
-    )
-
-
-def _remarks(found: Findings | None, tenants: Tenants) -> list[str]:
-    """What was found in the project, and was not asked for."""
-    if found is None:
-        return []
-    notes = []
-    for tables, problem in found.tenants():
-        organizations, memberships = tables.options
-        if problem:
-            notes.append(f"{organizations} with {memberships} could be the tenants, but {problem}")
-        elif tenants.kind == "workspaces":
-            notes.append(
-                f"found {organizations} with {memberships}: --tenancy existing makes them the"
-                " tenants, in place of workspaces of ours"
-            )
-            notes += _roles(found, tables)
-    if isinstance(tenants, Existing):
-        notes += _roles(found, tenants)
-    if found.problems:
-        notes.append(f"your own SQL stops `minutehand dev`: {found.problems[0]}")
-    return notes
-
-
-def _roles(found: Findings, tables: Existing) -> list[str]:
-    names = ", ".join(found.roles(tables))
-    return [f"the roles {names} have nothing: name them with --managers or --members"] * bool(names)
-
-
 def _ask(asks: bool, question: str, default: str) -> str:
     first = default.split("/")[0]
     if not asks:
@@ -296,39 +206,27 @@ def _ask(asks: bool, question: str, default: str) -> str:
 
 
 def _tenants(
-    found: Findings | None,
-    tenancy: str,
-    tables: tuple[str | None, str | None],
-    roles: tuple[list[str], list[str]],
-    asks: bool,
+    tenancy: str, tables: tuple[str | None, str | None], roles: tuple[list[str], list[str]]
 ) -> Tenants:
-    organizations, memberships = tables
     if tenancy == "workspaces":
         return Tenants()
     if tenancy == "personal":
         return Personal()
+    organizations, memberships = tables
     if tenancy != "existing":
         raise InstallError(
             f"--tenancy must be one of {', '.join(TENANCIES)}, not {tenancy!r}",
             code="bad_tenancy",
             fix="--tenancy workspaces",
         )
-    managers, members = roles
-    guesses = found.catalogue.detect() if found else []
     if not (organizations and memberships):
-        if not guesses or (len(guesses) > 1 and not asks):
-            seen = "; ".join(" and ".join(guess.options) for guess in guesses) or "none"
-            raise InstallError(
-                "which tables hold organizations and memberships? found in your "
-                f"migrations: {seen}",
-                code="tables_needed",
-                fix="--organizations 'organizations(id,name)'"
-                " --memberships 'memberships(organization_id,user_id,role)'",
-            )
-        organizations = organizations or _ask(asks, "Organizations", guesses[0].options[0])
-        memberships = memberships or _ask(asks, "Memberships", guesses[0].options[1])
-    named = existing(organizations, memberships, managers=managers, members=members)
-    return found.catalogue.complete(named) if found and found.catalogue.tables else named
+        raise InstallError(
+            "which tables hold organizations and memberships?",
+            code="tables_needed",
+            fix="--organizations 'organizations(id,name)'"
+            " --memberships 'memberships(organization_id,user_id,role)'",
+        )
+    return existing(organizations, memberships, managers=roles[0], members=roles[1])
 
 
 def _named(roles: str) -> list[str]:

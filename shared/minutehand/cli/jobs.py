@@ -8,13 +8,11 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from minutehand.cli.watch import follow_job
-from minutehand.terminal.completion import job_types
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
@@ -27,22 +25,6 @@ from minutehand.terminal.options import (
 )
 from minutehand.terminal.output import Output, ago, headed, lasted
 
-
-class JobState(StrEnum):
-    """The state shown to people, as the service derives it."""
-
-    QUEUED = "queued"
-    SCHEDULED = "scheduled"
-    RETRYING = "retrying"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-#: The state of a status, where it has one of its own; pending has three.
-STATE_OF = {"pending": "queued", "processing": "running", "waiting": "suspended"}
 COLUMNS = headed("id job_type:TYPE state next_run ran tries created_at error_message:ERROR")
 #: What a narrow terminal goes without, the least asked for first.
 SPARE = ("next_run", "tries", "ran")
@@ -65,16 +47,14 @@ def read_payload(text: str) -> Any:
 def enqueue(
     output: Output,
     connection: Connection,
-    job_type: Annotated[
-        str, typer.Argument(help="The job type, e.g. enrich_account.", autocompletion=job_types)
-    ],
+    job_type: Annotated[str, typer.Argument(help="The job type, e.g. enrich_account.")],
     payload: Payload = "{}",
     *,
     delay: Annotated[str | None, typer.Option("--in", help="Delay: 90s, 5m, 2h.")] = None,
     at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
-    priority: Annotated[int | None, typer.Option(help="0 to 1000, smaller first.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Smaller first.")] = None,
     queue: Queue = None,
-    max_attempts: Annotated[int | None, typer.Option(help="1 to 50.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Then it fails.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
     ] = None,
@@ -100,7 +80,7 @@ def enqueue(
         "tags": tag or None,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    job = _enqueue(output, connection, given, key or str(uuid.uuid4()))
+    job = _enqueue(connection, given, key or str(uuid.uuid4()))
     tell_enqueued(output, connection, job, watch=watch)
 
 
@@ -117,30 +97,22 @@ def tell_enqueued(
     follow_job(output, connection, job["id"])
 
 
-def _enqueue(
-    output: Output, connection: Connection, body: dict[str, Any], key: str
-) -> dict[str, Any]:
+def _enqueue(connection: Connection, body: dict[str, Any], key: str) -> dict[str, Any]:
     """Enqueue; on the local stack once more for some seconds while the type is unknown.
 
     A processor that was just saved is published within a second or two.
     """
     until = time.monotonic() + LOCAL_PATIENCE_SECONDS
-    told = False
+    headers = {"idempotency-key": key}
     while True:
         try:
-            job: dict[str, Any] = connection.call(
-                "POST", "/api/jobs", json=body, headers={"idempotency-key": key}
-            )
+            job: dict[str, Any] = connection.call("POST", "/api/jobs", json=body, headers=headers)
+            return job
         except CommandFailed as refused:
             again = refused.code == "unknown_job_type" and connection.is_local
             if not again or time.monotonic() >= until:
                 raise
-            if not told:
-                output.note(f"waiting for the local worker to publish {body['job_type']}")
-                told = True
-            time.sleep(0.3)
-        else:
-            return job
+        time.sleep(0.3)
 
 
 @workspace_verb
@@ -154,7 +126,7 @@ def ls(
         str | None, typer.Option(help="Part of the type, error, tag, payload, key or id.")
     ] = None,
     state: Annotated[
-        list[JobState] | None,
+        list[str] | None,
         typer.Option("--state", "-s", help="State, e.g. queued or retrying; repeatable."),
     ] = None,
     tag: Tag = None,
@@ -179,31 +151,13 @@ def ls(
         begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
         filters["created_after"] = begun.isoformat()
     if count:
-        _count(output, connection, filters)
+        given = {name: value for name, value in filters.items() if value}
+        told = connection.get("/api/jobs/counts", **given)
+        if not output.answered(told):
+            output.facts(told["states"])
         return
     jobs = read_jobs(connection, filters, limit)
     output.table(jobs, COLUMNS, row=_row, empty="no jobs", spare=SPARE)
-
-
-def _count(output: Output, connection: Connection, filters: dict[str, Any]) -> None:
-    """Print how many jobs there are by state."""
-    given = {name: value for name, value in filters.items() if value}
-    known = {"workspace_id", "job_type", "queue"}
-    if unknown := sorted(set(given) - known):
-        raise CommandFailed(
-            f"--count supports --type and --queue, not {', '.join(unknown)}",
-            code="bad_usage",
-            fix="omit --count: the list takes every filter",
-        )
-    told = connection.get("/api/jobs/counts", **given)
-    if output.answered(told):
-        return
-    more = {STATE_OF.get(status, status) for status in told["at_least"]}
-    rows = [
-        {"state": state, "jobs": f"{told['states'][state]:,}{'+' * (state in more)}"}
-        for state in JobState
-    ]
-    output.table(rows, headed("state jobs"))
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ owner to edit, and nothing here is needed to run it.
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minutehand.cli.install_check import declare, scratch_server
 from minutehand.install.project import Plan, Write, package_folder, processor_names
 from minutehand.install.sources import timestamp
 from minutehand.project import Project
@@ -107,19 +107,22 @@ def plan_own_tables(
     import psycopg
 
     from minutehand.local import migrations
-    from minutehand.local.postgres import PostgresFailed
+    from minutehand.local.postgres import Postgres, PostgresFailed
 
-    try:
-        with scratch_server() as url:
-            owner = migrations.as_user(url, "postgres")
+    with tempfile.TemporaryDirectory(prefix="minutehand-tables-") as state:
+        server = Postgres(Path(state), scratch=True)
+        try:
+            server.start()
+            migrations.prepare_hosted(server.url())
             files = migrations.migrations_in(project.root / "supabase" / "migrations")
-            migrations.apply_migrations(owner, files)
-            declare(owner, project.root)
-            with psycopg.connect(url, autocommit=True) as connection:
+            migrations.apply_migrations(migrations.as_user(server.url(), "postgres"), files)
+            with psycopg.connect(server.url(), autocommit=True) as connection:
                 tables = {"reads": reads, "writes": writes}
                 return planned(connection, project, package, source, job_type, **tables)
-    except (migrations.MigrationFailed, PostgresFailed) as failed:
-        raise CommandFailed(str(failed), code="not_applied") from failed
+        except (migrations.MigrationFailed, PostgresFailed) as failed:
+            raise CommandFailed(str(failed), code="not_applied") from failed
+        finally:
+            server.destroy()
 
 
 def planned(

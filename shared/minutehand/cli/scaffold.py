@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import keyword
 import re
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +17,10 @@ from minutehand.install.project import FUNCTION, PAYLOAD, Plan, package_folder, 
 from minutehand.install.sources import InstallError
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
-from minutehand.terminal.options import connected, verb
+from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
-#: How long `init` waits for a running stack.
-PATIENCE_SECONDS = 20.0
+FOUND = "A running local stack finds it within seconds, a deployed one with the next deploy."
 #: A payload of the first processor.
 GREETING = '{"name": "Ada"}'
 
@@ -76,13 +74,9 @@ def init(
     writes: Annotated[
         list[str] | None, typer.Option(help="Those it writes, which it reads as well.")
     ] = None,
-    wait: Annotated[
-        bool, typer.Option(help="Wait until a running local stack has published the type.")
-    ] = True,
-    root: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Scaffold one processor and its test, over tables of yours too; wait until it is known."""
-    project = Project.find() if root is None else Project(root=root)
+    """Scaffold one processor and its test, over tables of yours too."""
+    project = Project.find()
     root = project.root
     app = job_type.partition(".")[0]
     # the clone's apps are found by a wildcard; elsewhere the project names its own package
@@ -102,49 +96,8 @@ def init(
         test = f"pytest {package_folder(homes[own], own).relative_to(root)}"
     written = [str(path.relative_to(root)) for path in made]
     lines = [*written, f"Try it: {test}"]
-    registered = published(root, job_type) if wait else None
-    lines += [STANDS[registered], f"Run it: minutehand enqueue {job_type} '{payload}' --watch"]
-    output.value(
-        {"job_type": job_type, "written": written, "registered": registered}, text="\n".join(lines)
-    )
-
-
-#: What is said of the new type, by whether a stack that runs has published it.
-STANDS = {
-    True: "The running local stack has registered it.",
-    False: "The running local stack has not registered it within "
-    f"{PATIENCE_SECONDS:.0f} s: see .local/logs/api.log.",
-    None: "A local stack finds it within a second once it runs; a deployed one with the next "
-    "deploy.",
-}
-
-
-def published(root: Path, job_type: str) -> bool | None:
-    """Whether the local stack of this project has published a type; None where none runs.
-
-    Waits for it `PATIENCE_SECONDS` at most: the stack reads the files within a second, but on a
-    busy machine imports and the first call take longer.
-    """
-    env = root / ".local" / "env"
-    if not env.is_file():
-        return None
-    until = time.monotonic() + PATIENCE_SECONDS
-    try:
-        with connected(env) as connection:
-            where = {"workspace_id": connection.workspace}
-            while True:
-                try:
-                    connection.get(f"/api/types/{job_type}", **where)
-                except CommandFailed as absent:
-                    if absent.code != "unknown_job_type":
-                        return None  # the stack that wrote the file has ended
-                    if time.monotonic() >= until:
-                        return False
-                    time.sleep(0.2)
-                else:
-                    return True
-    except CommandFailed:
-        return None
+    lines += [FOUND, f"Run it: minutehand enqueue {job_type} '{payload}' --watch"]
+    output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
 
 
 def scaffold_in(

@@ -6,23 +6,21 @@ from typing import Any
 
 from rich.text import Text
 
-from minutehand.cli.watch import question
+from minutehand.cli.watch import log_line, question
 from minutehand.terminal.connection import Connection
-from minutehand.terminal.events import ENDED
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import JobId, verb
 from minutehand.terminal.output import Output, ago, headed, lasted, state_style
 
-LAST_LINES = 10
-MOST_CHILDREN = 20
-MOST_FRAMES = 6
+MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
 ATTEMPTS = headed("attempt:# outcome ended_at:ENDED worker_id:WORKER error")
-STEPS = headed("name:STEP took at:DONE result")
+STEPS = headed("name:STEP took created_at:DONE result")
 CHILDREN = headed("id:CHILD job_type:TYPE state error")
 #: Of a job's own row: what people ask for, in this order.
 FACTS = (
-    "payload", "progress", "result", "error", "tags", "priority", "queue",
-    "concurrency_key", "idempotency_key", "parent_id", "session_id", "user_id",
+    "payload", "progress", "result", "error", "tags", "priority", "queue", "concurrency_key",
+    "idempotency_key", "parent_id", "session_id", "user_id", "attempts", "max_attempts",
+    "created_at", "started_at", "finished_at",
 )  # fmt: skip
 
 
@@ -40,14 +38,26 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     }
     if output.answered({**job, "details": details}):
         return
-    state = job.get("state") or job["status"]
+    state = job["state"]
     output.text(Text.assemble((job["job_type"], "bold"), "  ", (state, state_style(state))))
     output.text(job["id"])
-    if job["status"] not in ENDED or job["status"] == "failed":
+    if state not in {"completed", "cancelled"}:
         _explain(output, job_id, details["explain"])
-    _facts(output, job)
-    _attempts(output, details["attempts"])
-    _rest(output, details)
+    output.facts({name: job.get(name) for name in FACTS if job.get(name) != []})
+    tables = (
+        ("attempts", ATTEMPTS, ("worker_id",)),
+        ("steps", STEPS, ("created_at",)),
+        ("children", CHILDREN, ()),
+    )
+    for name, columns, spare in tables:
+        if details[name]:
+            output.text("")
+            output.table(details[name], columns, row=_row, spare=spare)
+    failed = [each for each in details["attempts"] if each.get("traceback")]
+    for frame in failed[-1]["traceback"]["frames"][:MOST_FRAMES] if failed else ():
+        output.text(f"{frame['file']}:{frame['line']} in {frame['function']}\n    {frame['code']}")
+    for line in details["logs"]:
+        output.text(log_line(line), lines=False)
 
 
 @verb
@@ -60,65 +70,14 @@ def explain(output: Output, connection: Connection, job_id: JobId) -> None:
 
 
 def _explain(output: Output, job_id: str, told: dict[str, Any]) -> None:
-    wait = {**told["data"], "kind": "ask" if told["reason"] == "asking" else None}
-    start = told.get("estimated_start_at")
-    expected = f"  (expected {_when(start)})" if start else ""
+    wait = {**(told["data"] or {}), "kind": "ask" if told["reason"] == "asking" else None}
+    start = told["estimated_start_at"]
+    expected = f"  (expected {ago(start)})" if start else ""
     output.text(question(wait, job_id, "\n") or f"{told['sentence']}{expected}")
-    if told.get("remedy"):
-        output.note(f"What to do: {told['remedy']}")
-    for check in told.get("checks") or []:
-        if check["verdict"] != "pass":
-            fix = f"  ({check['command']})" if check["command"] else ""
-            output.note(f"{check['verdict']}: {check['detail']}{fix}")
+    if told["command"]:
+        output.note(f"What to do: {told['command']}")
 
 
-def _when(start: str) -> str:
-    told = ago(start)
-    return "now" if told.endswith(" ago") else told
-
-
-def _facts(output: Output, job: dict[str, Any]) -> None:
-    facts = {name: job.get(name) for name in FACTS if job.get(name) != []}
-    facts["attempts"] = f"{job['attempts']} of {job['max_attempts']}"
-    for name in ("created", "started", "finished"):
-        at = job.get(f"{name}_at")
-        facts[name] = at and f"{at}  ({ago(at)})"
-    for name, ms in (job.get("times") or {}).items():
-        if name in ("queue_ms", "run_ms") and ms is not None:
-            facts[name.removesuffix("_ms") + " time"] = lasted(ms)
-    output.facts(facts)
-
-
-def _attempts(output: Output, attempts: list[dict[str, Any]]) -> None:
-    if not attempts:
-        return
-    output.text("")
-    output.table(attempts, ATTEMPTS, spare=("worker_id",))
-    failed = next((each for each in reversed(attempts) if each.get("traceback")), None)
-    if failed is None:
-        return
-    output.text("")
-    output.text(Text(f"Attempt {failed['attempt']} failed here:", style="dim"))
-    for frame in failed["traceback"]["frames"][:MOST_FRAMES]:
-        style = "" if frame["own"] else "dim"
-        place = f"{frame['file']}:{frame['line']} in {frame['function']}"
-        output.text(Text.assemble((place, style or "bold"), "\n    ", (frame["code"], style)))
-
-
-def _rest(output: Output, details: dict[str, Any]) -> None:
-    if details["steps"]:
-        output.text("")
-        output.table(details["steps"], STEPS, row=_step, spare=("at",))
-    if details["children"]:
-        output.text("")
-        output.table(details["children"], CHILDREN)
-    if details["logs"]:
-        output.text("")
-    for line in details["logs"]:
-        head = f"{str(line['created_at'])[11:19]}  {line['log_level']:<8}"
-        output.text(Text.assemble((head, "dim"), line["message"]), lines=False)
-
-
-def _step(step: dict[str, Any]) -> dict[str, Any]:
-    took = None if step["took_ms"] is None else lasted(step["took_ms"])
-    return {**step, "at": ago(step["created_at"]), "took": took}
+def _row(line: dict[str, Any]) -> dict[str, Any]:
+    took = line.get("took_ms")
+    return {**line, "took": None if took is None else lasted(took)}

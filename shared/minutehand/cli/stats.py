@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, ago, headed, lasted
 
-STATS = headed(
-    "type completed failed retried lost queue:QUEUE_P95 run:RUN_P95 cost:COST_USD_(EST.)"
-)
+STATS = headed("type completed failed retried lost queue:QUEUE_P95 run:RUN_P95")
 
 
 @workspace_verb
@@ -25,7 +22,7 @@ def stats(
     operator: Annotated[
         bool, typer.Option("--all", help="Every workspace; needs the secret key.")
     ] = False,
-    minutes: Annotated[int, typer.Option("--minutes", "-m", min=1, max=11_520)] = 60,
+    minutes: Annotated[int, typer.Option("--minutes", "-m", help="Of so many minutes.")] = 60,
 ) -> None:
     """Print counts, throughput, waits and run times per type."""
     if operator:
@@ -33,52 +30,19 @@ def stats(
         told = connection.rpc("queue_stats", asked, as_operator=True)
     else:
         told = connection.get("/api/status", workspace_id=connection.workspace, minutes=minutes)
-    if not output.answered(told):
-        _print(output, told, minutes)
-
-
-def messages_line(numbers: Mapping[str, Any]) -> str:
-    """The messages to Realtime in one sentence, as a plan counts them."""
-    return (
-        f"Realtime: {numbers['per_second']} of {numbers['budget_per_second']} messages/s "
-        f"({numbers['setting']}), {numbers['held_last_hour']} held back in the last hour, "
-        f"about {numbers['month']:,} a month: ${numbers['month_usd']:.2f} on Pro"
-    )
-
-
-def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
-    live = told["live"]
+    if output.answered(told):
+        return
     oldest = told.get("oldest_due_at")
     due = f", oldest due {ago(oldest)}" if oldest else ""
-    output.out.print(", ".join(f"{count} {state}" for state, count in live.items()) + due)
-    if (backlog := told["backlog"])["verdict"] != "pass":
-        output.text(Text(backlog["detail"], style="yellow"))
-        output.note(backlog["fix"] or "")
-    if told.get("messages"):
-        output.out.print(messages_line(told["messages"]))
+    output.text(", ".join(f"{count} {state}" for state, count in told["live"].items()) + due)
     rows = [
-        {
-            "type": name,
-            **{key: line[key] for key in ("completed", "failed", "retried", "lost")},
-            "queue": _p95(line.get("queue")),
-            "run": _p95(line.get("run")),
-            "cost": line.get("cost_usd"),
-        }
+        {**line, "type": name, "queue": _p95(line.get("queue")), "run": _p95(line.get("run"))}
         for name, line in sorted(told["types"].items())
     ]
-    spare = ("cost", "lost", "retried", "queue")
+    spare = ("lost", "retried", "queue")
     output.table(rows, STATS, empty=f"nothing ran in the last {minutes} minutes", spare=spare)
-    held = [
-        (limit["job_type"], limit.get("pause_reason"))
-        for limit in told.get("limits") or []
-        if limit.get("paused_at")
-    ]
-    held += [
-        (f"{one['kind']} {one['name']}", one.get("reason")) for one in told.get("pauses") or []
-    ]
-    for what, reason in held:
-        paused = Text(f"{what} is paused", style="yellow")
-        output.text(Text.assemble(paused, f": {reason or 'no reason given'}"))
+    for one in told.get("pauses") or []:
+        output.text(f"{one['kind']} {one['name']} is paused: {one['reason'] or 'no reason given'}")
 
 
 def _p95(times: Mapping[str, Any] | None) -> str | None:

@@ -10,8 +10,7 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -33,12 +32,15 @@ PATIENCE_SECONDS = 5.0
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it has ended; exit code 1 unless it completed."""
     ended = ""
-    with _explaining(output, connection, job_id) as started:
+    started, explaining = threading.Event(), threading.Thread()
+    if not output.as_json:
+        explaining = threading.Thread(target=_explain, args=(output, connection, job_id, started))
+    explaining.daemon = True
+    explaining.start()
+    try:
         for event in stream(connection, f"/api/jobs/{job_id}/events"):
             if event.type == "end":
                 ended = str(event.data["reason"])
-            elif event.type == "freshness":
-                tell_freshness(output, event)
             elif "." in event.type:  # job.* or an app's own, as enrichment.record.updated
                 kind = event.type.removeprefix("job.")
                 if kind != "created":
@@ -51,31 +53,19 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
                 # a retry may have retried it since: only the job itself knows that this is the end
                 if job is not None and job["status"] in ENDED:
                     break
+    finally:
+        started.set()
+        explaining.join()  # before the connection and the output that it uses are closed
     ended = ended or str(connection.get(f"/api/jobs/{job_id}")["status"])
     if ended != "completed":
         raise typer.Exit(1)
 
 
-@contextmanager
-def _explaining(output: Output, connection: Connection, job_id: str) -> Iterator[threading.Event]:
+def _explain(output: Output, connection: Connection, job_id: str, started: threading.Event) -> None:
     """Say why the job does not run when it has not started after some seconds."""
-    started = threading.Event()
-
-    def explain() -> None:
-        if started.wait(PATIENCE_SECONDS):
-            return
+    if not started.wait(PATIENCE_SECONDS):
         with suppress(CommandFailed):  # the feed itself says what is wrong with the connection
-            told = connection.get(f"/api/jobs/{job_id}/explain")
-            if not started.is_set():
-                output.note(told["sentence"])
-
-    explaining = threading.Thread(target=explain, daemon=True)
-    explaining.start()
-    try:
-        yield started
-    finally:
-        started.set()
-        explaining.join()  # before the connection and the output that it uses are closed
+            output.note(connection.get(f"/api/jobs/{job_id}/explain")["sentence"])
 
 
 def result_of(job: dict[str, Any]) -> str:
@@ -84,14 +74,6 @@ def result_of(job: dict[str, Any]) -> str:
         return ""
     text = json.dumps(job["result"], ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… all: minutehand show {job['id']}"
-
-
-def tell_freshness(output: Output, event: Event) -> None:
-    """Say on standard error how current the events are: what is late comes in order, and all."""
-    if event.data.get("freshness") == "catching-up":
-        output.note("catching up: messages are held back to stay within the plan of Realtime")
-    else:
-        output.note("live")
 
 
 def sentence(event: Event) -> Text:
@@ -139,9 +121,7 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
         follow_job(output, connection, whole_id(connection, job_id))
         return
     for event in stream(connection, connection.path("events")):
-        if event.type == "freshness":
-            tell_freshness(output, event)
-        elif "." in event.type:
+        if "." in event.type:
             text = sentence(event)
             text.append(f"  {event.data.get('job_id', '')}", style="dim")
             output.value(event.data, text=text)
@@ -161,22 +141,20 @@ def logs(
     after = 0
     while True:
         # asked before the lines, so that what was written last is read once more after the end
-        ended = not follow or _ended(connection, job_id)
+        ended = not follow or connection.get(f"/api/jobs/{job_id}")["status"] in ENDED
         path = f"/api/jobs/{job_id}/logs"
         lines = connection.get(path, after=after, limit=200, level=level)["logs"]
         for line in lines:
             after = line["id"]
-            style = LEVELS.get(line["log_level"], "")
-            at = str(line["created_at"])[11:23]
-            text = Text.assemble(
-                (f"{at}  ", "dim"), (f"{line['log_level']:<8}", style), (line["message"], style)
-            )
-            output.value(line, text=text)
+            output.value(line, text=log_line(line))
         if not lines:
             if ended:
                 return
             time.sleep(0.5)
 
 
-def _ended(connection: Connection, job_id: str) -> bool:
-    return connection.get(f"/api/jobs/{job_id}")["status"] in ENDED
+def log_line(line: dict[str, Any]) -> Text:
+    """A line of a job's log."""
+    style = LEVELS.get(line["log_level"], "")
+    at, level = f"{str(line['created_at'])[11:23]}  ", f"{line['log_level']:<8}"
+    return Text.assemble((at, "dim"), (level, style), (line["message"], style))

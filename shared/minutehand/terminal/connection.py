@@ -218,13 +218,6 @@ class Connection:
             named = self.values.get("DEMO_WORKSPACE_ID")
         if named:
             return named
-        if not self.values.get("SUPABASE_URL"):
-            raise CommandFailed(
-                "which workspace?",
-                code="workspace_needed",
-                fix="pass --workspace or set MINUTEHAND_WORKSPACE_ID; with SUPABASE_URL and "
-                "SUPABASE_PUBLISHABLE_KEY yours are looked up",
-            )
         mine = self.read("/rest/v1/workspaces", {"select": "id,name", "order": "name"})
         if len(mine) == 1:
             return str(mine[0]["id"])
@@ -267,7 +260,6 @@ class Connection:
                 answer = httpx.post(url + path, json=arguments, headers=headers, timeout=TIMEOUT)
             else:
                 answer = self.data.post(path, json=arguments)
-        refuse_key(answer, "SUPABASE_SECRET_KEY" if as_operator else "SUPABASE_PUBLISHABLE_KEY")
         return parsed(answer)
 
     def close(self) -> None:
@@ -286,12 +278,7 @@ class Connection:
                 fix="start it: `minutehand dev`",
             ) from error
         if member is None:
-            raise CommandFailed(
-                "no account belongs to a tenant yet",
-                code="not_signed_in",
-                fix=f"sign up at {self.values.get('CONSOLE_URL', 'the console')}, and add that"
-                " account to your memberships",
-            )
+            raise CommandFailed("no account belongs to a tenant yet", code="not_signed_in")
         return local_member.token_of(member, self.values)
 
     def _sign_in(self) -> str:
@@ -312,12 +299,11 @@ class Connection:
                 json={"email": email, "password": password},
                 timeout=TIMEOUT,
             )
-        refuse_key(answer, "SUPABASE_PUBLISHABLE_KEY")
         if answer.status_code != 200:
             raise CommandFailed(
-                f"{email} could not sign in: {said_by_auth(answer)}",
+                f"{email} could not sign in: {answer.text[:200]}",
                 code="sign_in_failed",
-                fix="correct MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD",
+                fix="correct MINUTEHAND_EMAIL, MINUTEHAND_PASSWORD or SUPABASE_PUBLISHABLE_KEY",
             )
         token: str = answer.json()["access_token"]
         return token
@@ -344,7 +330,11 @@ def parsed(answer: httpx.Response) -> Any:
     """
     if answer.is_success:
         return answer.json() if answer.content else None
-    body = fields_of(answer)
+    try:
+        found = answer.json()
+    except ValueError:
+        found = {}
+    body = found if isinstance(found, dict) else {}
     message = body.get("error") or body.get("message") or answer.text[:200] or answer.reason_phrase
     code = body.get("code") if "error" in body else body.get("hint")
     detail = body.get("detail") or body.get("details")
@@ -352,37 +342,6 @@ def parsed(answer: httpx.Response) -> Any:
     more = f" ({told})" if told and str(message) not in told else ""
     word = str(code or answer.status_code)
     raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
-
-
-def refuse_key(answer: httpx.Response, name: str) -> None:
-    """Stop where Supabase's gateway refuses the API key itself, before any password is read.
-
-    Raises:
-        CommandFailed: `key_refused`, with the setting's name.
-    """
-    said = answer.text.lower()
-    if answer.status_code in {401, 403} and "api" in said and "key" in said:
-        raise CommandFailed(
-            f"{name} is refused: {said_by_auth(answer)}",
-            code="key_refused",
-            fix="copy it again from Project settings → API keys",
-        )
-
-
-def fields_of(answer: httpx.Response) -> dict[str, Any]:
-    """An answer's JSON object; an empty one where it is none."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def said_by_auth(answer: httpx.Response) -> str:
-    """What Auth says is wrong, without its wrapping."""
-    body = fields_of(answer)
-    told = body.get("msg") or body.get("error_description") or body.get("message")
-    return str(told or answer.text[:200] or answer.reason_phrase)
 
 
 def _told(detail: Any) -> str:

@@ -1,19 +1,13 @@
-"""A job by a part of its id: people type as few characters as are unique.
-
-The first digits are an index's range; the last ones, which the console shows, are searched for.
-"""
+"""A job by a part of its id: people type as few characters as are unique."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from minutehand.terminal.connection import CommandFailed, Connection
 
 #: Digits of a whole id, and the fewest that are accepted.
 WHOLE, FEWEST = 32, 6
-#: Candidates named when several jobs are meant, and pages read in search of an id's end.
-MOST_NAMED, MOST_PAGES = 8, 20
 
 
 def digits_of(text: str) -> str | None:
@@ -31,39 +25,22 @@ def whole_id(connection: Connection, text: str) -> str:
     digits = digits_of(text) or ""
     if len(digits) == WHOLE:
         return text
-    # asked for even if empty: that is refused, and other text never means any job
-    asked = {"id_prefix": digits, "limit": MOST_NAMED + 1}
-    page = connection.call("GET", "/api/jobs", params=asked)
-    found = page["jobs"] or _ending_with(connection, digits)
+    found = connection.call("GET", "/api/jobs", params={"id_prefix": digits})["jobs"] or [
+        job
+        for job in connection.get("/api/jobs", search=digits, limit=200)["jobs"]
+        if job["id"].replace("-", "").endswith(digits)
+    ]
+    if len(found) == 1:
+        return str(found[0]["id"])
     if not found:
         raise CommandFailed(
             f"no job id begins or ends with {text!r}",
             code="job_not_found",
             fix="`minutehand ls` lists jobs with their ids",
         )
-    if len(found) > 1:
-        named = "".join(f"\n  {_line(job)}" for job in found[:MOST_NAMED])
-        more = "\n  …" if len(found) > MOST_NAMED else ""
-        raise CommandFailed(
-            f"several job ids begin or end with {text!r}:{named}{more}",
-            code="ambiguous_id",
-            fix="give more of the id; ids made together differ at their ends",
-        )
-    return str(found[0]["id"])
-
-
-def _ending_with(connection: Connection, digits: str) -> list[dict[str, Any]]:
-    """Jobs whose id ends so, as far back as some thousands of jobs."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    for _ in range(MOST_PAGES):
-        page = connection.get("/api/jobs", search=digits, limit=200, cursor=cursor)
-        found += [job for job in page["jobs"] if job["id"].replace("-", "").endswith(digits)]
-        cursor = page["next_cursor"]
-        if found or cursor is None:
-            break
-    return found
-
-
-def _line(job: dict[str, Any]) -> str:
-    return f"{job['id']}  {job['job_type']}  {job['status']}"
+    named = "".join(f"\n  {job['id']}  {job['job_type']}  {job['status']}" for job in found[:8])
+    raise CommandFailed(
+        f"several job ids begin or end with {text!r}:{named}",
+        code="ambiguous_id",
+        fix="give more of the id; ids made together differ at their ends",
+    )

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.terminal.completion import job_ids, job_types
 from minutehand.terminal.connection import CommandFailed, Connection, load_values
 from minutehand.terminal.ids import FEWEST, WHOLE, digits_of
 from minutehand.terminal.output import Output
@@ -45,25 +44,17 @@ def _job_id(text: str | None) -> str | None:
 
 JobId = Annotated[
     str,
-    typer.Argument(
-        help="The job's id, or its first or last 6 digits or more.",
-        callback=_job_id,
-        autocompletion=job_ids,
-    ),
+    typer.Argument(help="The job's id, or its first or last 6 digits.", callback=_job_id),
 ]
 AnyJobId = Annotated[
     str | None,
     typer.Argument(
-        help="A job's id, or 6 digits or more of it; without it, the workspace.",
-        callback=_job_id,
-        autocompletion=job_ids,
+        help="A job's id, or 6 digits of it; without it, the workspace.", callback=_job_id
     ),
 ]
 
 
-JobType = Annotated[
-    str | None, typer.Option("--type", "-t", help="The job type.", autocompletion=job_types)
-]
+JobType = Annotated[str | None, typer.Option("--type", "-t", help="The job type.")]
 Queue = Annotated[str | None, typer.Option(help="The queue's name.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]
 Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard input.")]

@@ -30,25 +30,15 @@ COLOURS = {
     "running": "blue",
     "suspended": "magenta",
 }
-
-
-_C1 = re.compile("[\x7f-\x9f]")
-
-#: Columns that say something in words.
-PROSE = {"value", "title"}
-#: So much of a column in words must fit beside the others.
-PROSE_LEAST = 20
-#: Columns that take what the others leave, on one line, and so much at least.
-CUT, CUT_LEAST = {"error", "error_message"}, 16
-#: Digits of an id on a narrow terminal, as the console shows it.
-SHORT_ID = 8
-#: Columns that are copied, so never cut.
-WHOLE = {"id": 36, "status": 10, "state": 9}
-
-
 #: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_C1 = re.compile("[\x7f-\x9f]")
+#: Columns that are copied, so never cut; those that take what the others leave; so many digits of
+#: an id are shown where not all of it fits, as by the console.
+WHOLE, CUT, SHORT_ID = {"id", "state", "status"}, {"error", "error_message"}, 8
+#: The width of a pipe, whose rows must not be cut.
+PIPE = 240
 
 
 def shown(text: str, *, lines: bool = True) -> str:
@@ -62,15 +52,13 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        width = None if sys.stdout.isatty() else _width_of_pipe()
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE
         self.out = Console(highlight=False, soft_wrap=True, width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
         """One result: as JSON, or as `text`."""
-        if self.as_json:
-            self.line(value)
-        elif text is not None:
+        if not self.answered(value) and text is not None:
             self.text(text)
 
     def answered(self, value: Any) -> bool:
@@ -103,9 +91,10 @@ class Output:
         spare: Sequence[str] = (),
         row: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
-        """Print rows by column name → heading, or `empty` on standard error; see `grid`.
+        """Print rows by column name → heading, or `empty` on standard error.
 
         Args:
+            spare: Columns that a narrow terminal goes without, in the order in which they go.
             row: What people see of a row; programs get it as it is.
         """
         if self.answered(list(rows)):
@@ -113,55 +102,32 @@ class Output:
         if not rows:
             self.note(empty)
             return
-        told = [row(each) for each in rows]
-        self.out.print(self.grid(told, columns, spare=spare), soft_wrap=False)
+        lines = [{name: cell(name, row(each).get(name)) for name in columns} for each in rows]
+        table = _grid(lines, columns)
+        if table.__rich_measure__(self.out, self.out.options).minimum > self.out.width:
+            for line in lines if "id" in columns else ():
+                line["id"] = Text(line["id"].plain[-SHORT_ID:])
+            table = _grid(lines, columns)
+        left = dict(columns)
+        for name in spare:
+            if table.__rich_measure__(self.out, self.out.options).minimum <= self.out.width:
+                break
+            del left[name]
+            table = _grid(lines, left)
+        self.out.print(table, soft_wrap=False)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Print names and values, without those that are None."""
-        rows = [{"name": name, "value": value} for name, value in facts.items()]
-        rows = [each for each in rows if each["value"] is not None]
-        self.out.print(self.grid(rows, {"name": "", "value": ""}), soft_wrap=False)
-
-    def grid(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        columns: Mapping[str, str],
-        *,
-        spare: Sequence[str] = (),
-    ) -> Table:
-        """Lay out rows, of which there is at least one, for the terminal's width.
-
-        Args:
-            columns: Heading by column name.
-            spare: Columns that a narrow terminal goes without, in the order in which they go.
-        """
-        cells = [{name: cell(name, row.get(name)) for name in columns} for row in rows]
-        shown = _fitting(cells, columns, spare, self.out.width)
-        left = self.out.width - _width(cells, {n: h for n, h in shown.items() if n not in CUT})
-        table = Table(
-            box=None, pad_edge=False, header_style="dim", show_header=any(columns.values())
-        )
-        for name, heading in shown.items():
-            # a row is a line, cut short on a narrow screen; only prose may take several
-            prose = name in PROSE
-            table.add_column(
-                heading,
-                overflow="fold" if prose else "ellipsis",
-                no_wrap=not prose,
-                max_width=max(left - 2, CUT_LEAST) if name in CUT else None,
-                min_width=min(WHOLE[name], max(len(line[name]) for line in cells))
-                if name in WHOLE
-                else None,
-            )
-        for line in cells:
-            table.add_row(*(line[name] for name in shown))
-        return table
+        table = Table.grid(padding=(0, 2))
+        for name, value in facts.items():
+            if value is not None:
+                table.add_row(name, cell("value", value))
+        self.out.print(table, soft_wrap=False)
 
     def note(self, sentence: str) -> None:
         """A remark for a person, on standard error; programs read failures alone there."""
-        if self.as_json:
-            return
-        self.err.print(Text(shown(sentence), style="dim"))
+        if not self.as_json:
+            self.err.print(Text(shown(sentence), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
         """Why the command failed, and what to do."""
@@ -173,47 +139,21 @@ class Output:
             self.err.print(Text(shown(f"→ {fix}")))
 
 
+def _grid(lines: Sequence[Mapping[str, Text]], columns: Mapping[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", show_header=any(columns.values()))
+    for name, heading in columns.items():
+        least = 16 if name in CUT else max(len(heading), *(len(line[name]) for line in lines))
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, min_width=least)
+    for line in lines:
+        table.add_row(*(line[name] for name in columns))
+    return table
+
+
 def headed(columns: str) -> dict[str, str]:
     """Headings by column of `id next_run ran:TOOK`: after the colon, else the name in capitals."""
     named = (column.partition(":") for column in columns.split())
     headings = {name: own or name.removesuffix("_at").upper() for name, _, own in named}
     return {name: heading.replace("_", " ") for name, heading in headings.items()}
-
-
-def _fitting(
-    cells: Sequence[dict[str, Text]], columns: Mapping[str, str], spare: Sequence[str], width: int
-) -> dict[str, str]:
-    """The columns that fit a terminal; ids are cut to their last digits before one goes.
-
-    Every verb takes the last six digits of an id or more.
-    """
-    shown = dict(columns)
-
-    if not spare or _width(cells, shown) <= width:
-        return shown
-    for line in cells if "id" in shown else ():
-        line["id"] = Text(line["id"].plain[-SHORT_ID:], style=line["id"].style)
-    for name in spare:
-        if _width(cells, shown) <= width:
-            break
-        del shown[name]
-    return shown
-
-
-def _width(cells: Sequence[dict[str, Text]], columns: Mapping[str, str]) -> int:
-    """What some columns take, where words and errors take their least."""
-    least = dict.fromkeys(PROSE, PROSE_LEAST) | dict.fromkeys(CUT, CUT_LEAST)
-    widest = (
-        min(max(len(heading), *(len(line[name]) for line in cells)), least.get(name, 1_000_000))
-        for name, heading in columns.items()
-    )
-    return sum(widest) + 2 * (len(columns) - 1)
-
-
-def _width_of_pipe() -> int:
-    """What COLUMNS says; a pipe itself has no width, and rows must not be cut for it."""
-    columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdigit() and int(columns) >= 20 else 240
 
 
 def state_style(state: str) -> str:
@@ -226,17 +166,12 @@ def lasted(milliseconds: float) -> str:
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    for unit, below, length, part in (
-        ("min", "s", 60, 1),
-        ("h", "min", 3600, 60),
-        ("d", "h", 86400, 3600),
-    ):
-        if unit == "d" or seconds < length * (60 if unit == "min" else 24):
-            rest = int(seconds % length / part)
-            return f"{int(seconds / length)} {unit}" + (f" {rest} {below}" if rest else "")
-    raise AssertionError("every duration ends in days")
+    for unit, below, length, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60)):
+        if seconds >= length:
+            return f"{int(seconds / length)} {unit} {int(seconds % length / part)} {below}"
+    if seconds >= 60:
+        return f"{int(seconds / 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.1f} s"
 
 
 def cell(name: str, value: Any) -> Text:
@@ -245,18 +180,13 @@ def cell(name: str, value: Any) -> Text:
         return Text("-", style="dim")
     if name in CUT:
         return Text(shown(str(value).partition("\n")[0], lines=False))
-    if name in ("status", "state"):
-        return Text(shown(str(value)), style=COLOURS.get(str(value), ""))
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return Text(shown(", ".join(value)))
-    if name == "progress" and isinstance(value, Mapping):
-        stage = value.get("stage") or value.get("message") or ""
-        return Text(shown(f"{value.get('percentage', 0):.0f} % {stage}".rstrip()))
     if name.endswith("_at"):
         return Text(ago(str(value)))
     if isinstance(value, Mapping | list):
         return Text(shown(json.dumps(value, ensure_ascii=False)))
-    return Text(shown(str(value)))
+    return Text(shown(str(value)), style=COLOURS.get(str(value), "") if name in WHOLE else "")
 
 
 def ago(instant: str, *, now: datetime | None = None) -> str:
@@ -266,12 +196,10 @@ def ago(instant: str, *, now: datetime | None = None) -> str:
     except ValueError:
         return instant
     size = abs(seconds)
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if size >= length:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if size >= length or unit == "s":
             words = f"{size / length:.0f} {unit}"
             break
-    else:
-        words = f"{size:.0f} s"
     return f"{words} ago" if seconds >= 0 else f"in {words}"
 
 
