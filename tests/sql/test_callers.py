@@ -36,31 +36,6 @@ def test_a_persons_rate_of_enqueues_is_a_bucket_of_their_own(engine: Engine) -> 
             ada.enqueue()
 
 
-def test_a_refused_enqueue_costs_nothing(engine: Engine) -> None:
-    """Neither a job nor a token."""
-    engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_enqueues_per_second": 1, "user_enqueues_burst": 3})
-    with engine.member(ADA) as ada:
-        with pytest.raises(psycopg.Error):
-            ada.enqueue_many(4)
-        ada.enqueue_many(3)
-    assert engine.one("select count(*) from public.jobs") == 3
-
-
-def test_opening_streams_is_bounded(engine: Engine) -> None:
-    """Each holds an invocation."""
-    engine.stop_clock()
-    engine.rpc(
-        "set_settings", p_settings={"user_stream_opens_per_second": 1, "user_stream_opens_burst": 2}
-    )
-    with engine.member(ADA) as ada:
-        assert [ada.rpc("open_stream")["opened"] for _ in range(2)] == [True, True]
-        with pytest.raises(psycopg.Error) as refused:
-            ada.rpc("open_stream")
-    assert refusal(refused.value)[1] == "rate_limited"
-    assert all(engine.rpc("open_stream")["opened"] for _ in range(5))
-
-
 def test_large_calls_of_a_person_are_one_at_a_time_and_few_wait(engine: Engine) -> None:
     """However many they send, the rest of the connections stays for others."""
     engine.rpc("set_settings", p_settings={"user_calls_at_once": 1})
@@ -148,32 +123,3 @@ def test_a_setting_that_is_none_or_no_value_of_it_is_refused(engine: Engine, bad
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("set_settings", p_settings=bad)
     assert refusal(refused.value)[1] == "invalid_argument"
-
-
-def test_settings_are_answered_without_secrets(engine: Engine) -> None:
-    """All that an operator may tune."""
-    changed = engine.rpc(
-        "set_settings",
-        p_settings={
-            "payload_max_bytes": 1000,
-            "retention_days": {"completed": 1, "failed": 2, "cancelled": 3},
-        },
-    )
-    assert (changed["payload_max_bytes"], changed["retention_days"]["failed"]) == (1000, 2)
-    assert "guest_key" not in changed
-
-
-def test_limits_of_a_workspace_are_shown_with_those_of_a_caller(engine: Engine) -> None:
-    """And how much of them is used."""
-    engine.rpc(
-        "set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5, "weight": 2}
-    )
-    engine.enqueue()
-    engine.lease_one()
-    with engine.member(BOB) as bob:
-        shown = bob.rpc("workspace_limits", p_workspace_id=ACME)
-    assert (shown["max_running"], shown["weight"], shown["running"]) == (5, 2, 1)
-    assert shown["per_caller"]["enqueues_burst"] == 10000
-    for bad in ({"weight": 0}, {"max_running": "x"}, {"unknown": 1}):
-        with pytest.raises(psycopg.Error):
-            engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=bad)

@@ -52,46 +52,6 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wait", "expected"),
-    [({"kind": "sleep", "until": UNTIL}, ("sleeping", "It sleeps until 2199")), ({"kind": "ask", "question": "Ship it?"}, ("asking", "Ship it?")),
-     ({"kind": "event", "event": "paid"}, ("waiting_for_event", "the event paid"))],
-)  # fmt: skip
-def test_a_wait_says_what_for(
-    engine: Engine, wait: dict[str, Any], expected: tuple[str, str]
-) -> None:
-    """And until when, where it ends by itself."""
-    job_id = engine.enqueue()
-    engine.settle(engine.lease_one(), "waiting", wait={"name": "w", **wait})
-
-    found = explained(engine, job_id)
-    assert (found[0], expected[1] in found[1]) == (expected[0], True)
-
-
-def test_a_failure_names_the_child_that_caused_it(engine: Engine) -> None:
-    """And the command that tries again."""
-    parent = engine.enqueue()
-    lease = engine.lease_one()
-    [child] = engine.spawn(lease, "kids", [{"job_type": "work"}])
-    engine.settle(lease, "waiting", wait={"kind": "children", "name": "kids", "job_ids": [child]})
-    assert explained(engine, parent)[1] == "It waits for 1 of its 1 children."
-    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "no"})
-    engine.advance(1)
-    engine.settle(
-        engine.lease_one(),
-        "failed",
-        error={"type": "minutehand.ChildrenFailed", "message": "1 of 1"},
-    )
-
-    said = engine.rpc("explain_job", p_job_id=parent)
-    assert (said["reason"], said["child_id"], said["command"]) == (
-        "failed",
-        child,
-        f"minutehand retry {parent}",
-    )
-    assert "after 1 of 5 attempts" in said["sentence"]
-
-
-@pytest.mark.parametrize(
     ("policy", "limits", "options", "expected"),
     [({"key_concurrency": 1}, {}, {"concurrency_key": "k"}, "key_limit"), ({"workspace_concurrency": 1}, {}, {}, "workspace_type_limit"),
      ({}, {"max_running": 1}, {}, "workspace_limit"), ({"max_concurrency": 1}, {}, {}, "type_limit"),
@@ -176,14 +136,6 @@ def test_a_refused_registration_is_said(engine: Engine) -> None:
 
     found = explained(engine, job_id)
     assert (found[0], "0 0 30 2 *" in found[1]) == ("no_processor", True)
-
-
-def test_what_no_one_takes_is_said(engine: Engine) -> None:
-    """Workers run and lease nothing."""
-    job_id = engine.enqueue()
-    engine.advance(30)
-    engine.lease_call(0)
-    assert reason(engine, job_id) == "not_leased"
 
 
 def test_a_stranger_learns_nothing(engine: Engine) -> None:

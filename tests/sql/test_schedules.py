@@ -104,16 +104,6 @@ def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) ->
     assert engine.one("select count(*) from public.jobs") >= 181
 
 
-def test_a_slightly_late_run_is_not_a_missed_one(engine: Engine) -> None:
-    """Ticks come once a minute; lateness of that size is normal."""
-    put(engine, missed="skip")
-    due(engine, 240)
-
-    engine.lease_call(0)
-
-    assert engine.one("select count(*) from public.jobs") == 1
-
-
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
     """The type's schema changed under it; another's zone is not known to the server any more."""
     put(engine, name="a", job_type="work", payload={"n": 1})
@@ -132,44 +122,6 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
     }
     assert problems == {"a": (True, True), "b": (False, True), "c": (False, True)}
     assert engine.rows("select payload from public.jobs") == [{"n": 1}]
-
-
-def test_saving_a_schedule_again_neither_skips_nor_repeats_a_run(engine: Engine) -> None:
-    """Deployments put the same schedules every time; another hour is another run."""
-    first = put(engine, cron="0 0 * * *")
-    engine.advance(10)
-    assert put(engine, cron="0 0 * * *", payload={"n": 2})["next_at"] == first["next_at"]
-    assert put(engine, cron="0 1 * * *")["next_at"] != first["next_at"]
-
-    put(engine, cron="* * * * *", enabled=False)
-    engine.advance(600)
-    again = put(engine, cron="* * * * *", enabled=True)
-    assert engine.one("select %s::timestamptz > queue.clock()", again["next_at"])
-
-
-def test_runs_do_not_overlap_when_the_schedule_asks_for_unique_jobs(engine: Engine) -> None:
-    """The job still running stands for the next run."""
-    put(engine, options={"unique": {"key": "one"}})
-    for _ in range(3):
-        due(engine, 0)
-        engine.maintain()
-
-    assert engine.one("select count(*) from public.jobs") == 1
-
-
-def test_a_schedule_that_is_being_saved_stops_no_other(engine: Engine) -> None:
-    """It runs once its row is free."""
-    put(engine, name="held")
-    put(engine, name="free")
-    due(engine, 0)
-    with engine.beside() as other, other.connection.transaction():
-        other.run("select 1 from queue.schedules where name = 'held' for update")
-        engine.lease_call(0)
-        assert engine.one("select count(*) from public.jobs") == 1
-
-    engine.advance(2)
-    engine.maintain()
-    assert engine.one("select count(*) from public.jobs") == 2
 
 
 @pytest.mark.parametrize(("user", "reads", "writes"), [(ADA, True, None), (BOB, True, "PT403"), (EVE, False, "PT404")])  # fmt: skip
@@ -238,42 +190,6 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
     assert len(declared(engine)) == 1
     engine.register("nightly", schedules=[])
     assert engine.rows("select name from queue.schedules") == ["s"]  # a person's own
-
-
-def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> None:
-    """They run, and nobody but the operator sees them."""
-    engine.register("nightly", schedules=[{"name": "n", "cron": "* * * * *", "payload": {"n": 1}}])
-    engine.advance(120)
-    engine.maintain()
-
-    [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
-    assert job["glimpse"] == "n: 1"
-    [shown] = engine.rpc("list_schedules")["schedules"]
-    assert shown["workspace_name"] == "the system"
-    engine.run_all()
-    assert engine.status(job["id"]) == "completed"
-
-
-def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
-    """What it says is the code's; a deploy does not switch it on again."""
-    mine = {"name": "n", "cron": "@daily", "scope": "each"}
-    engine.register("nightly", schedules=[mine])
-
-    def change(**fields: Any) -> Any:
-        with engine.member(ADA) as ada:
-            try:
-                wanted = {"name": "code:n", **fields}
-                return ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=wanted)["enabled"]
-            except psycopg.Error as error:
-                return error.diag.message_hint
-
-    assert change(cron="@hourly") == "declared_in_code"
-    assert change(enabled=False) is False
-    engine.register("nightly", schedules=[{**mine, "payload": {"n": 2}}])
-    assert engine.one("select enabled from queue.schedules where workspace_id = %s", ACME) is False
-    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
-        ada.rpc("delete_schedule", p_workspace_id=ACME, p_name="code:n")
-    assert refused.value.diag.message_hint == "declared_in_code"
 
 
 def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:

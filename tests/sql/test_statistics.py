@@ -87,26 +87,6 @@ def test_what_commits_late_is_counted_late_and_not_lost(engine: Engine) -> None:
     assert stats(engine)["enqueued"] == 2
 
 
-def test_a_bulk_is_counted_in_slices(engine: Engine) -> None:
-    """More lines than one look takes."""
-    engine.enqueue_many(3000)
-    engine.run("insert into queue.feed (place, at, workspace_id, type, data, job_ids, seqs) select '3', queue.clock(), %s, 'job.log', '{}', '{}', '{}' from generate_series(1, 4500)", ACME)  # fmt: skip
-    collect(engine)
-
-    assert stats(engine)["enqueued"] == 3000
-
-
-def test_minimal_types_are_counted_when_they_end(engine: Engine) -> None:
-    """They leave no line when they are made."""
-    engine.register("quiet", events="minimal")
-    engine.enqueue(job_type="quiet")
-    engine.settle(engine.lease_one())
-    collect(engine)
-
-    quiet = stats(engine, job_type="quiet")
-    assert (quiet["enqueued"], quiet["completed"]) == (1, 1)
-
-
 def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine) -> None:
     """From a quarter of an hour to a month; what is older is dropped."""
     engine.enqueue()

@@ -63,20 +63,6 @@ def test_an_older_worker_does_not_undo_what_a_newer_one_published(engine: Engine
     assert known(engine, "t")["limits"]["max_concurrency"] is None
 
 
-def test_a_stolen_key_shuts_no_one_out_for_long(engine: Engine) -> None:
-    """A version may rise by ten at once; after a revocation the real workers' registration holds."""
-    publish(engine, {"job_type": "t", "max_concurrency": 4})
-    with engine.database.as_role("job_worker", {"iat": 1}) as connection:
-        thief = Engine(engine.database, connection)
-        assert publish(thief, {"job_type": "t", "schema_version": 99})["refused"]
-        publish(thief, {"job_type": "t", "schema_version": 11})
-    publish(engine, {"job_type": "t", "max_concurrency": 5})
-    assert known(engine, "t")["limits"]["max_concurrency"] is None
-    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
-    publish(engine, {"job_type": "t", "max_concurrency": 5})
-    assert known(engine, "t")["limits"]["max_concurrency"] == 5
-
-
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:
     """In both directions, gates of keys too."""
     publish(engine, {"job_type": "work", "key_concurrency": 1})

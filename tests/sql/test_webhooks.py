@@ -54,25 +54,6 @@ def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
 
 
-def test_each_state_change_is_delivered_once_in_order_per_job(engine: Engine) -> None:
-    """Also when many jobs move at once; progress and logs are asked for by name."""
-    subscribe(engine)
-    jobs = engine.enqueue_many(3)
-    for lease in engine.lease(3, job_types=["work"]):
-        engine.report(lease, progress={"percentage": 5}, logs=[{"level": "info", "message": "m"}])
-        engine.settle(lease)
-
-    sent = deliver(engine)
-
-    for job_id in jobs:
-        assert types(sent, job_id) == ["job.created", "job.leased", "job.completed"]
-    assert len(sent) == len({m["message_id"] for m in sent}) == 9
-    first = sent[0]["body"]["data"]
-    assert sent[0]["message_id"] == f"evt_{first['job_id'].replace('-', '')}_1"
-    assert first["workspace_id"] == ACME
-    assert deliver(engine) == []
-
-
 def test_a_change_that_commits_late_is_delivered_late_and_one_rolled_back_never(
     engine: Engine,
 ) -> None:
@@ -89,27 +70,6 @@ def test_a_change_that_commits_late_is_delivered_late_and_one_rolled_back_never(
         other.run("commit")
 
     assert {m["body"]["data"]["job_id"] for m in deliver(engine)} == {late, early}
-
-
-def test_a_webhook_gets_only_what_it_asked_for(engine: Engine) -> None:
-    """Its own workspace's, of its types, from when it was there, while it is on."""
-    engine.enqueue()
-    read_feed(engine)
-    engine.register("other")
-    hook = subscribe(engine, event_types=["job.created"], job_types=["other"])
-    subscribe(engine, workspace=GLOBEX, event_types=["job.created"])
-    engine.enqueue()
-    mine = engine.enqueue(job_type="other")
-    theirs = engine.enqueue(workspace=GLOBEX)
-
-    sent = deliver(engine)
-    assert {(m["workspace_id"], m["body"]["data"]["job_id"]) for m in sent} == {(ACME, mine), (GLOBEX, theirs)}  # fmt: skip
-
-    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"id": hook["id"], "enabled": False})
-    engine.enqueue(job_type="other")
-    read_feed(engine)
-    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"id": hook["id"], "enabled": True})
-    assert deliver(engine) == []
 
 
 def test_one_tenants_flood_leaves_room_for_anothers_event(engine: Engine) -> None:
@@ -177,15 +137,6 @@ def test_an_endpoint_that_is_gone_is_disabled_at_once(engine: Engine) -> None:
     assert (shown["enabled"], "410" in shown["disabled_reason"]) == (False, True)
 
 
-def test_a_change_of_one_field_leaves_the_others(engine: Engine) -> None:
-    """A null list means all."""
-    hook = subscribe(engine, event_types=["job.failed"], description="d")
-    changed = engine.rpc(
-        "put_webhook", p_workspace_id=ACME, p_webhook={"id": hook["id"], "event_types": None}
-    )
-    assert changed == {**hook, "event_types": None}
-
-
 @pytest.mark.parametrize(
     "url",
     ["http://example.com", "https://localhost/x", "https://10.0.0.1/x", "https://2130706433/", "https://0x7f.1/", "https://[::1]/",
@@ -196,14 +147,6 @@ def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None
     with pytest.raises(psycopg.Error) as refused:
         subscribe(engine, url=url)
     assert refusal(refused.value) == ("PT400", "invalid_argument", "url")
-
-
-def test_public_addresses_are_accepted_and_a_setting_opens_private_ones(engine: Engine) -> None:
-    """For networks of one's own."""
-    for url in ("https://example.com", "https://xn--bcher-kva.example:8443/a?b=c#d", URL):
-        subscribe(engine, url=url)
-    engine.rpc("set_settings", p_settings={"webhook_private_addresses": True})
-    subscribe(engine, url="http://10.0.0.1:8080/x")
 
 
 @pytest.mark.parametrize(
@@ -237,24 +180,3 @@ def test_managers_keep_webhooks_and_members_read_where_they_go(engine: Engine) -
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as missing:
         eve.rpc("delete_webhook", p_workspace_id=GLOBEX, p_webhook_id=hook["id"])
     assert refusal(missing.value)[1] == "webhook_not_found"
-
-
-def test_a_zombies_delivery_counts_for_nothing(engine: Engine) -> None:
-    """It learns no secret, and its outcome is not noted."""
-    subscribe(engine, event_types=["job.created"])
-    engine.enqueue()
-    read_feed(engine)
-    lease = engine.lease_one(job_types=["webhook_delivery"])
-    engine.settle(lease, "released")
-
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("webhook_to_send", p_request=handle(lease))
-    assert refusal(refused.value)[1] == "lease_lost"
-    assert engine.rpc("webhook_sent", p_request={**handle(lease), "ok": False}) == {"known": False, "enabled": False, "failures": None}  # fmt: skip
-
-
-def test_no_person_makes_a_delivery(engine: Engine) -> None:
-    """It would read a webhook's secret by another's job."""
-    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
-        ada.enqueue(job_type="webhook_delivery")
-    assert refused.value.sqlstate == "PT403"
