@@ -4,7 +4,7 @@
 /** How current a watch is; see `Follower.freshness`. */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
-export const DEFAULTS = {
+const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
   silence: 30_000, // at most so many ms until a read proves that nothing was missed
   firstSilence: 1500, // at least so many: Realtime drops messages silently
@@ -34,7 +34,6 @@ export class Follower {
   #joins = 0;
   #lostOnce = false;
   #distrusted = false;
-  #distrusts = 0;
   #synced = false;
   #reading = null;
   #again = false;
@@ -55,6 +54,7 @@ export class Follower {
   #took = 0; // ms of the last read
   #jitter = 1;
   #checks = 0;
+  #isCheck = false;
   #timer = null;
   #due = 0;
   #startedAt = 0;
@@ -199,8 +199,6 @@ export class Follower {
     this.#terms = terms;
     this.#joins += 1;
     this.#synced = false;
-    // a new socket is trusted once; after that only a message proves that any arrive
-    this.#distrusted &&= this.#distrusts > 1;
     this.#heardAt = -Infinity;
     this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
     this.#checks = 0;
@@ -227,7 +225,6 @@ export class Follower {
     this.#checkAt =
       this.isNumbered && this.#checks > 0 ? checkAt : Math.min(this.#checkAt, checkAt);
     this.#distrusted = false;
-    this.#distrusts = 0;
     if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
     if (this.hasGap) this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
@@ -261,17 +258,21 @@ export class Follower {
         else if (began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
         this.#reads += 1;
         this.#failures = 0;
+        // what cut the reads off may have left the socket half-open
+        if (this.#unreachable && this.#joined) this.#topics.reconnect();
         this.#unreachable = false;
         this.#error = null;
         if (joins === this.#joins) {
-          if (!this.#synced) this.onSynced();
+          // what other reads than a check find is not asked of the socket
+          if (!this.#synced || !(this.#isCheck || this.#distrusted)) this.onSynced();
           this.#synced = true;
         }
       } catch (caught) {
         const error = caught;
         this.#failures += 1;
         this.#unreachable = !error?.reachable;
-        if (error?.reachable) this.#synced = false; // refused: what is shown may be old for good
+        // refused: what is shown may be old for good; a server that is busy will answer
+        if (error?.reachable && error.status !== 429) this.#synced = false;
         this.#error = error;
       }
       this.notify();
@@ -314,7 +315,9 @@ export class Follower {
     const rests = this.#failures > 0 || this.#readsAnyway || this.#distrusted || this.hasGap;
     const isCheck = this.#joined && this.#synced && !rests;
     if (isCheck) this.#checks += 1;
+    this.#isCheck = isCheck;
     await this.refresh();
+    this.#isCheck = false;
     if (isCheck) this.#judgeIn(this.#options.firstSilence, joins);
   }
 
@@ -330,7 +333,6 @@ export class Follower {
       this.#lossyUntil = Date.now() + LOSSY_MS;
       this.onSynced(); // what was dropped is not asked for again
     } else if (this.#distrusted) {
-      this.#distrusts += 1;
       this.#topics.reconnect();
     } else {
       this.#distrusted = true; // a first message may only be late: a new socket would lose it
@@ -345,7 +347,7 @@ export class Follower {
  * Until a read proves again that nothing was missed: what Realtime drops silently is found within
  * a twentieth of the time since the last news, or as the project's followers allow.
  */
-export function checkPause(idle, took, advised, { firstSilence, silence }) {
+function checkPause(idle, took, advised, { firstSilence, silence }) {
   const pause = Math.max(firstSilence, advised, idle / CHECK_SHARE);
   return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * took);
 }

@@ -98,7 +98,8 @@ export class JobWatch extends Follower {
 
   receive(payload) {
     const event = normalizeEvent(payload);
-    if (!event || event.job_id !== this.#id) return;
+    if (!event) return void this.refresh(); // what it was is in the database
+    if (event.job_id !== this.#id) return;
     this.#heard = Math.max(this.#heard, event.seq);
     if (this.#sequence) this.#take(this.#sequence.offer([event]));
     else this.#early.push(event);
