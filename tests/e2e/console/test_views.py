@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -231,12 +232,17 @@ def test_schedules_and_webhooks_are_kept_by_managers(
 
 
 def test_the_overview_shows_rates_what_fails_and_pauses(
-    visit: Visit, worker: HandWorker, look: Look
+    visit: Visit, worker: HandWorker, look: Look, stack: RunningStack
 ) -> None:
     worker.enqueue_many([{}] * 2)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
     worker.settle(failed, "failed", error={"type": "Boom", "message": "the ledger is closed"})
+    counted = "select public.queue_series(%s) -> 'points' = '[]'"
+    with stack.connect() as connection:
+        while connection.execute(counted, (worker.workspace_id,)).fetchone() == (True,):
+            connection.execute("select public.run_maintenance('{}')")
+            time.sleep(0.5)
     visitor = visit(ADA, "/overview")
     page = visitor.page
     expect(page.get_by_role("heading", name="What fails")).to_be_visible()
