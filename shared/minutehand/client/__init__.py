@@ -6,7 +6,7 @@ and `watcher.freshness` says which of these it does: `live`, `catching-up`, `pol
 """
 
 from minutehand.client.access import TokenSource
-from minutehand.client.client import Client, JobFilter, Options, SyncClient
+from minutehand.client.client import Client, SyncClient
 from minutehand.client.follow import Freshness, Timing
 from minutehand.client.watch import FeedWatcher, JobWatcher, Watcher
 from minutehand.queue.errors import (
@@ -45,13 +45,11 @@ __all__ = [
     "InvalidState",
     "Job",
     "JobEvent",
-    "JobFilter",
     "JobNotFound",
     "JobPage",
     "JobWatcher",
     "ListedJob",
     "NewJob",
-    "Options",
     "Progress",
     "QueueError",
     "QueueUnavailable",

@@ -43,9 +43,7 @@ class Access:
         self.realtime_url = str(supabase.realtime_url)
         self.tokens = Tokens(self._of_session if token is None else token)
         self._supabase = supabase
-        url = str(supabase.supabase_url)
-        self._api = DataApi(url, schema=schema)
-        self._api_once = DataApi(url, schema=schema, attempts=1)
+        self._api = DataApi(str(supabase.supabase_url), schema=schema)
 
     async def user(self, *, read_once: bool = False) -> UserQueue:
         """The queue as the bearer of a fresh token sees it.
@@ -59,12 +57,11 @@ class Access:
         headers = {"apikey": self.key}
         if (token := await self.tokens.get()) is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return UserQueue(self._api_once if read_once else self._api, headers)
+        return UserQueue(self._api, headers, attempts=1 if read_once else None)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._api.aclose()
-        await self._api_once.aclose()
 
     async def _of_session(self) -> str:
         found = self._supabase.auth.get_session()

@@ -7,23 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
+
+from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
+from websockets.exceptions import WebSocketException
 
 from minutehand.client.access import Access
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import TopicFollowed
-from minutehand.queue.realtime import Heard, RealtimeLost, RealtimeSocket, events_of_message
+from minutehand.queue.realtime import READY, events_of_message
 from minutehand.tasks import first_of
 
 logger = logging.getLogger(__name__)
+# what the library calls errors is said here, where it is known whether one matters
+logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
 _REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: Between two calls of `follow_topic` when the last was not answered.
 _FOLLOW_SECONDS: Final = 60.0
+#: Between two looks whether the socket is still open.
+_LOOK_SECONDS: Final = 0.5
+_PRIVATE: Final[Any] = {
+    "config": {
+        "private": True,
+        "broadcast": {"ack": False, "self": False, "replication_ready": True},
+        "presence": {"enabled": False, "key": ""},
+    }
+}
 
 
 class Topic:
@@ -74,8 +89,6 @@ class Topic:
             self._restart.clear()
             try:
                 reason = await self._stay_joined()
-            except RealtimeLost as error:
-                reason = str(error)
             except QueueError as error:
                 reason = f"{type(error).__name__} {error}".strip()
             logger.info("a topic is lost", extra={"event": "watch.lost", "reason": reason})
@@ -89,36 +102,46 @@ class Topic:
     async def _stay_joined(self) -> str:
         """Connect, join and listen until something is wrong; returns what."""
         access = self._access
-        token = await access.tokens.get()
+        seconds = math.ceil(self._timeout)
+        socket = AsyncRealtimeClient(
+            access.realtime_url, access.key, auto_reconnect=False, timeout=seconds
+        )
+        socket.access_token = await access.tokens.get()
         again_seconds = await self._follow()
+        channel = socket.channel(self._name, _PRIVATE)
+        channel.on_broadcast("*", self._on_broadcast)
+        channel.on_system(lambda said: self._ready() if said.message == READY else None)
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def hear(_: str, heard: Heard) -> None:
-            match heard.kind:
-                case "message":
-                    for event in events_of_message(heard.payload):
-                        self._message(event)
-                case "ready":
-                    self._ready()
-                case "joined":
-                    self._failures = 0
-                    self._joined(self._terms)
-                case _ if not broken.done():
-                    broken.set_result(f"{heard.kind} {heard.payload or ''}".strip())
+        def hear(state: str, error: Exception | None) -> None:
+            if state == "SUBSCRIBED":
+                self._failures = 0
+                self._joined(self._terms)
+            elif not broken.done():
+                broken.set_result(f"{state} {error or ''}".strip())
 
-        async with RealtimeSocket(
-            access.realtime_url, access.key, hear, open_seconds=self._timeout
-        ) as socket:
-            socket.join(self._name, token)
+        try:
+            await socket.connect()
+            await channel.subscribe(hear)
             return str(
                 await first_of(
-                    socket.serve(),
                     broken,
-                    self._push_tokens(socket),
+                    _closed(socket),
+                    self._push_tokens(channel),
                     self._keep_following(again_seconds),
                     self._restarted(),
                 )
             )
+        except (OSError, TimeoutError, WebSocketException) as error:
+            return f"{type(error).__name__} {error}".strip()
+        finally:
+            channel.rejoin_timer.reset()
+            channel.join_push.destroy()
+            await socket.close()
+
+    def _on_broadcast(self, message: Mapping[str, Any]) -> None:
+        for event in events_of_message(message["payload"]):
+            self._message(event)
 
     async def _follow(self) -> float:
         """Say that this client listens; returns the seconds until it is to be said again.
@@ -144,16 +167,22 @@ class Topic:
             await asyncio.sleep(again_seconds)
             again_seconds = await self._follow()
 
-    async def _push_tokens(self, socket: RealtimeSocket) -> str:
-        """Give the socket each new token before the old one expires."""
+    async def _push_tokens(self, channel: AsyncRealtimeChannel) -> str:
+        """Give the channel each new token before the old one expires."""
         tokens = self._access.tokens
         while tokens.can_renew:
             await asyncio.sleep(tokens.seconds_left)
             if (token := await tokens.get()) is not None:
-                socket.renew(self._name, token)
+                await channel.push("access_token", {"access_token": token})
         await asyncio.Event().wait()  # nothing to push: leave it to the others to notice an end
         return ""
 
     async def _restarted(self) -> str:
         await self._restart.wait()
         return "silent"
+
+
+async def _closed(socket: AsyncRealtimeClient) -> str:
+    while socket.is_connected:  # noqa: ASYNC110 - the library has no event for it
+        await asyncio.sleep(_LOOK_SECONDS)
+    return "closed"

@@ -9,6 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Literal, Self
 
 from minutehand.client.access import Access
@@ -18,7 +19,7 @@ from minutehand.client.topic import Topic
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import is_guest_session
-from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId, TopicFollowed
+from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
 from minutehand.tasks import end_tasks
 
 _PAGE: Final = 500
@@ -41,9 +42,9 @@ class Watcher(ABC):
             access,
             topic,
             timeout=timing.join_timeout,
-            joined=self._on_joined,
-            ready=lambda: self._changed(self._follow.on_ready(self._now())),
-            lost=lambda _: self._changed(self._follow.on_lost(self._now())),
+            joined=lambda terms: self._on(partial(self._follow.on_joined, terms=terms)),
+            ready=lambda: self._on(self._follow.on_ready),
+            lost=lambda _: self._on(self._follow.on_lost),
             message=self._on_message,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,15 +138,16 @@ class Watcher(ABC):
         self._failure = failure
         self._changed()
 
-    def _on_joined(self, terms: TopicFollowed | None) -> None:
-        self._changed(self._follow.on_joined(self._now(), terms))
+    def _on(self, change: Callable[[float], None]) -> None:
+        change(self._now())
+        self._changed()
 
     def _on_message(self, frame: object) -> None:
         if not self._finished:
             self._take(self._follow.on_message(self._now(), frame))
             self._changed()
 
-    def _changed(self, _: None = None) -> None:
+    def _changed(self) -> None:
         self._news.set()
         self._wake.set()
         if self._reconnects != self._follow.reconnects:

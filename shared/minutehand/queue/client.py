@@ -6,17 +6,15 @@ its words. The worker's side is worker_client.py.
 
 from __future__ import annotations
 
-import base64
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.keys import caller_headers, is_guest_session
 from minutehand.queue.models import (
-    Artefact,
     Cursor,
     Enqueued,
     EnqueuedBatch,
@@ -40,7 +38,6 @@ from minutehand.queue.models import (
     ManyChanged,
     NewJob,
     QueueStats,
-    Status,
     TopicFollowed,
     WorkspaceId,
 )
@@ -53,26 +50,6 @@ _DERIVED: Final = frozenset(
 #: Named one by one, because clients may not read the lease columns and `*` would ask for them.
 JOB_COLUMNS: Final = ",".join(name for name in Job.model_fields if name not in _DERIVED)
 _NO_OPTIONS: Final = EnqueueOptions()
-_NOTHING: Final[Mapping[str, Any]] = {}
-
-
-class Calls(Protocol):
-    """A way to the SQL functions and tables of one project; `DataApi` is one."""
-
-    async def rpc(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        *,
-        headers: Mapping[str, str],
-        repeatable: bool,
-    ) -> Any:
-        """Call a SQL function and return its one JSON value."""
-
-    async def select(
-        self, table: str, params: Sequence[tuple[str, str]], *, headers: Mapping[str, str]
-    ) -> list[dict[str, Any]]:
-        """Read rows of a table or view under the caller's row level security."""
 
 
 class QueueClient:
@@ -96,12 +73,289 @@ class QueueClient:
         await self.api.aclose()
 
 
-class UserQueue:
+class JobCalls(ABC):
+    """Every function but the two that add jobs, however they are called."""
+
+    async def get_job(self, job_id: JobId | str) -> Job:
+        """The job as it is now."""
+        return Job.model_validate(await self._call("get_job", job_id=job_id))
+
+    async def list_jobs(
+        self,
+        workspace_id: WorkspaceId | str | None = None,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        **where: Any,
+    ) -> JobPage:
+        """A page of jobs, newest first, without payloads and results: `get_job` has those.
+
+        A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
+        no index holds together, such as a type or a search, is searched in slices.
+
+        Args:
+            cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
+            where: The filters of `list_jobs` by their names: status, job_type, tag, search, …
+
+        Raises:
+            ForeignCursor: `cursor` was not made by this list.
+        """
+        after = Cursor.decode(cursor).model_dump() if cursor is not None else None
+        chosen = _given({"workspace_id": workspace_id, **where})
+        page = await self._call("list_jobs", filter=chosen, cursor=after, limit=limit)
+        return JobPage(
+            jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]),
+            next_cursor=page["next"] and Cursor.model_validate(page["next"]).encode(),
+        )
+
+    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> JobCounts:
+        """How many jobs of a workspace are in each state."""
+        counted = await self._call("count_jobs", workspace_id=workspace_id, filter=where)
+        return JobCounts.model_validate(counted)
+
+    async def search_logs(
+        self,
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> FoundLines:
+        """Log lines of a workspace's jobs, newest first; `before` is `next` of the page before."""
+        found = await self._call(
+            "search_logs",
+            workspace_id=workspace_id,
+            filter=_given(where),
+            before=before,
+            limit=limit,
+        )
+        return FoundLines.model_validate(found)
+
+    async def job_types(
+        self, workspace_id: WorkspaceId | str | None = None, *, internal: bool = False
+    ) -> JobTypes:
+        """Job types by name, with how their jobs went in a workspace; None is the operator's."""
+        arguments: dict[str, Any] = {"workspace_id": workspace_id, "internal": internal}
+        return JobTypes.model_validate(await self._call("list_job_types", **arguments))
+
+    async def job_type(
+        self, job_type: str, workspace_id: WorkspaceId | str | None = None
+    ) -> JobTypeDetail:
+        """Everything about one job type."""
+        arguments: dict[str, Any] = {"job_type": job_type, "workspace_id": workspace_id}
+        return JobTypeDetail.model_validate(await self._call("get_job_type", **arguments))
+
+    async def logs(
+        self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
+    ) -> LogPage:
+        """Log lines with an id above `after`, oldest first; empty for a job that is not yours."""
+        params = [
+            ("select", ",".join(JobLog.model_fields)),
+            ("job_id", f"eq.{job_id}"),
+            ("id", f"gt.{after}"),
+            ("order", "id.asc"),
+            ("limit", str(limit + 1)),
+        ]
+        if level is not None:
+            params.append(("log_level", f"eq.{level}"))
+        rows = await self.select("job_logs", params)
+        logs = tuple(JobLog.model_validate(row) for row in rows[:limit])
+        return LogPage(logs=logs, next_after=logs[-1].id if len(rows) > limit else None)
+
+    async def events_after(
+        self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
+    ) -> list[JobEvent]:
+        """Events with a `seq` above `seq`, in order; empty for a job that is not yours."""
+        params = [
+            ("select", ",".join(JobEvent.model_fields)),
+            ("job_id", f"eq.{job_id}"),
+            ("seq", f"gt.{seq}"),
+            ("order", "seq.asc"),
+            ("limit", str(limit)),
+        ]
+        return [JobEvent.model_validate(row) for row in await self.select("job_events", params)]
+
+    async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
+        """Say that a client listens to a private topic, at its join and then now and then."""
+        arguments: dict[str, Any] = {
+            "topic": topic,
+            "follower_id": str(follower_id),
+            "version": MESSAGE_VERSION,
+        }
+        return TopicFollowed.model_validate(await self._call("follow_topic", **arguments))
+
+    async def workspace_feed(
+        self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on."""
+        arguments: dict[str, Any] = {"workspace_id": workspace_id, "cursor": cursor, "limit": limit}
+        return FeedPage.model_validate(await self._call("event_feed", **arguments))
+
+    async def session_feed(
+        self, session_id: str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """Events of a session's jobs but for logs; without a cursor, from the beginning.
+
+        A guest session is there before its first job, and open to those it was opened to.
+        """
+        function = "guest_session_feed" if is_guest_session(session_id) else "session_feed"
+        return FeedPage.model_validate(
+            await self._call(function, session_id=session_id, cursor=cursor, limit=limit)
+        )
+
+    async def open_guest_session(
+        self,
+        workspace_id: WorkspaceId | str,
+        *,
+        ttl_seconds: int | None = None,
+        user_id: UUID | str | None = None,
+    ) -> GuestSession:
+        """Open a session to anyone who holds its id, or to one user outside; for managers.
+
+        Jobs enqueued into the workspace with this `session_id` are what it shows.
+        """
+        options = _given({"ttl_seconds": ttl_seconds, "user_id": user_id})
+        opened = await self._call(
+            "open_guest_session", repeatable=False, workspace_id=workspace_id, options=options
+        )
+        return GuestSession.model_validate(opened)
+
+    async def close_guest_session(self, session_id: str) -> None:
+        """End a guest session now: no guest can read or follow it any more; for managers."""
+        await self._call("close_guest_session", repeatable=False, session_id=session_id)
+
+    async def explain(self, job_id: JobId | str) -> Explanation:
+        """Why the job is not running, and when it will."""
+        return Explanation.model_validate(await self._call("explain_job", job_id=job_id))
+
+    async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
+        """The job's latest attempts, oldest first, as the database keeps them."""
+        return list((await self._call("job_attempts", job_id=job_id))["attempts"])
+
+    async def steps(
+        self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None
+    ) -> JobSteps:
+        """A page of the job's finished steps, after `next` of another, and what it waits for."""
+        return JobSteps.model_validate(await self._call("job_steps", job_id=job_id, after=after))
+
+    async def trace(self, job_id: JobId | str) -> JobTrace:
+        """The job's attempts, steps and waits with their spans, and those of its children."""
+        return JobTrace.model_validate(await self._call("job_trace", job_id=job_id))
+
+    async def cancel(self, job_id: JobId | str) -> Job:
+        """Cancel a job in any live state; a running one stops within a heartbeat."""
+        return Job.model_validate(await self._call("cancel_job", job_id=job_id))
+
+    async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
+        """Run a failed or cancelled job again, with `payload` in place of its own where given."""
+        given = {} if payload is None else {"payload": payload}
+        return Job.model_validate(await self._call("retry_job", job_id=job_id, **given))
+
+    async def change_many(
+        self,
+        action: Literal["cancel", "retry"],
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        *,
+        limit: int = 1000,
+    ) -> ManyChanged:
+        """Cancel or retry jobs that match a filter; repeat while the answer's `more` is true."""
+        arguments: dict[str, Any] = {
+            "workspace_id": workspace_id,
+            "filter": dict(where),
+            "limit": limit,
+        }
+        return ManyChanged.model_validate(await self._call(f"{action}_jobs", **arguments))
+
+    async def replay(
+        self,
+        job_id: JobId | str,
+        *,
+        from_step: str | None = None,
+        payload: Any = None,
+        results: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Enqueued:
+        """Run a job again as a new one, whose `replay_of` is its id.
+
+        Wake a worker when the answer's `wake` is true.
+
+        Args:
+            from_step: A finished step; those that finished before it are kept. None keeps none.
+            payload: In place of the job's own.
+            results: Results in place of those of kept steps, by their names.
+            idempotency_key: A repeat gets the same replay.
+        """
+        request = {
+            "from_step": from_step,
+            "payload": payload,
+            "results": results,
+            "idempotency_key": idempotency_key,
+        }
+        made = await self._call(
+            "replay_job",
+            repeatable=idempotency_key is not None,
+            job_id=job_id,
+            request=_given(request),
+        )
+        return Enqueued.model_validate(made)
+
+    async def replays(self, job_id: JobId | str) -> list[dict[str, Any]]:
+        """The job, what it is a replay of, and all their replays, oldest first."""
+        return list(await self._call("job_replays", job_id=job_id))
+
+    async def answer(self, job_id: JobId | str, answer: Any) -> Job:
+        """Answer the question a waiting job asks."""
+        # wrapped, because a bare JSON string as a jsonb argument does not survive every Data API
+        wrapped = {"answer": answer}
+        return Job.model_validate(
+            await self._call("answer_job", repeatable=False, job_id=job_id, answer=wrapped)
+        )
+
+    async def emit_event(
+        self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
+    ) -> Any:
+        """Resume every job of the workspace that waits for the event `name`."""
+        given = {} if payload is None else payload
+        return await self._call(
+            "emit_event", repeatable=False, workspace_id=workspace_id, name=name, payload=given
+        )
+
+    async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
+        """Whether the caller belongs to the workspace, as its policy sees it."""
+        return bool(
+            await self.select("workspaces", [("select", "id"), ("id", f"eq.{workspace_id}")])
+        )
+
+    async def open_stream(self) -> None:
+        """Count a stream that the caller is about to open; refused with `rate_limited`."""
+        await self._call("open_stream", repeatable=False)
+
+    async def stats(
+        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
+    ) -> QueueStats:
+        """Counts and percentiles of one workspace; of all of them for an operator."""
+        arguments: dict[str, Any] = {"workspace_id": workspace_id, "minutes": minutes}
+        return QueueStats.model_validate(await self._call("queue_stats", **arguments))
+
+    @abstractmethod
+    async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+
+    @abstractmethod
+    async def _call(self, function: str, /, *, repeatable: bool = True, **arguments: Any) -> Any:
+        """Call a SQL function by its parameters' names without their `p_`."""
+
+
+class UserQueue(JobCalls):
     """Calls under one user's JWT; cheap to make, one per request."""
 
-    def __init__(self, api: Calls, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, api: DataApi, headers: Mapping[str, str], *, attempts: int | None = None
+    ) -> None:
         self._api = api
         self._headers = headers
+        self._attempts = attempts
 
     async def enqueue(
         self,
@@ -145,321 +399,18 @@ class UserQueue:
         )
         return EnqueuedBatch.model_validate(made)
 
-    async def get_job(self, job_id: JobId | str) -> Job:
-        """The job as it is now."""
-        return Job.model_validate(await self._call("get_job", job_id=job_id))
-
-    async def list_jobs(
-        self,
-        workspace_id: WorkspaceId | str | None = None,
-        *,
-        status: Sequence[Status] = (),
-        job_type: str | None = None,
-        queue: str | None = None,
-        session_id: str | None = None,
-        parent_id: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        search: str | None = None,
-        id_prefix: str | None = None,
-        more: Mapping[str, Any] = _NOTHING,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> JobPage:
-        """A page of jobs, newest first, without payloads and results: `get_job` has those.
-
-        A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
-        no index holds together, such as a type or a search, is searched in slices.
-
-        Args:
-            more: Other filters of `list_jobs` by their names: state, tag, payload, worker_id, …
-            cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
-
-        Raises:
-            ForeignCursor: `cursor` was not made by this list.
-        """
-        chosen = {
-            "workspace_id": workspace_id,
-            "status": list(dict.fromkeys(status)) or None,
-            "job_type": job_type,
-            "queue": queue,
-            "session_id": session_id,
-            "parent_id": parent_id,
-            "created_after": created_after and created_after.isoformat(),
-            "created_before": created_before and created_before.isoformat(),
-            "search": search,
-            "id_prefix": id_prefix,
-        }
-        after = Cursor.decode(cursor).model_dump() if cursor is not None else None
-        page = await self._call(
-            "list_jobs", filter=_given({**chosen, **more}), cursor=after, limit=limit
-        )
-        return JobPage(
-            jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]),
-            next_cursor=page["next"] and Cursor.model_validate(page["next"]).encode(),
-        )
-
-    async def sort_jobs(
-        self,
-        where: Mapping[str, Any],
-        *,
-        by: str,
-        descending: bool = True,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> JobPage:
-        """Jobs in another order than their age."""
-        arguments = {"by": by, "descending": descending, "limit": limit, "offset": offset}
-        return JobPage.model_validate(
-            await self._call("sort_jobs", filter=_given(where), **arguments)
-        )
-
-    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> JobCounts:
-        """How many jobs of a workspace are in each state."""
-        counted = await self._call("count_jobs", workspace_id=workspace_id, filter=where)
-        return JobCounts.model_validate(counted)
-
-    async def search_logs(
-        self,
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        *,
-        before: int | None = None,
-        limit: int = 100,
-    ) -> FoundLines:
-        """Log lines of a workspace's jobs, newest first; `before` is `next` of the page before."""
-        found = await self._call(
-            "search_logs",
-            workspace_id=workspace_id,
-            filter=_given(where),
-            before=before,
-            limit=limit,
-        )
-        return FoundLines.model_validate(found)
-
-    async def job_types(
-        self, workspace_id: WorkspaceId | str | None = None, *, internal: bool = False
-    ) -> JobTypes:
-        """Job types by name, with how their jobs went in a workspace; None is the operator's."""
-        arguments = {"workspace_id": workspace_id, "internal": internal}
-        return JobTypes.model_validate(await self._call("list_job_types", **arguments))
-
-    async def job_type(
-        self, job_type: str, workspace_id: WorkspaceId | str | None = None
-    ) -> JobTypeDetail:
-        """Everything about one job type."""
-        arguments = {"job_type": job_type, "workspace_id": workspace_id}
-        return JobTypeDetail.model_validate(await self._call("get_job_type", **arguments))
-
-    async def logs(
-        self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
-    ) -> LogPage:
-        """Log lines with an id above `after`, oldest first; empty for a job that is not yours."""
-        params = [
-            ("select", ",".join(JobLog.model_fields)),
-            ("job_id", f"eq.{job_id}"),
-            ("id", f"gt.{after}"),
-            ("order", "id.asc"),
-            ("limit", str(limit + 1)),
-        ]
-        if level is not None:
-            params.append(("log_level", f"eq.{level}"))
-        rows = await self.select("job_logs", params)
-        logs = tuple(JobLog.model_validate(row) for row in rows[:limit])
-        return LogPage(logs=logs, next_after=logs[-1].id if len(rows) > limit else None)
-
-    async def events_after(
-        self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
-    ) -> list[JobEvent]:
-        """Events with a `seq` above `seq`, in order; empty for a job that is not yours."""
-        params = [
-            ("select", ",".join(JobEvent.model_fields)),
-            ("job_id", f"eq.{job_id}"),
-            ("seq", f"gt.{seq}"),
-            ("order", "seq.asc"),
-            ("limit", str(limit)),
-        ]
-        return [JobEvent.model_validate(row) for row in await self.select("job_events", params)]
-
-    async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
-        """Say that a client listens to a private topic, at its join and then now and then."""
-        arguments = {"topic": topic, "follower_id": str(follower_id), "version": MESSAGE_VERSION}
-        return TopicFollowed.model_validate(await self._call("follow_topic", **arguments))
-
-    async def workspace_feed(
-        self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
-    ) -> FeedPage:
-        """State changes of a workspace's jobs, each exactly once; without a cursor, from now on."""
-        arguments = {"workspace_id": workspace_id, "cursor": cursor, "limit": limit}
-        return FeedPage.model_validate(await self._call("event_feed", **arguments))
-
-    async def session_feed(
-        self, session_id: str, cursor: str | None = None, *, limit: int = 500
-    ) -> FeedPage:
-        """Events of a session's jobs but for logs; without a cursor, from the beginning.
-
-        A guest session is there before its first job, and open to those it was opened to.
-        """
-        arguments = {"session_id": session_id, "cursor": cursor, "limit": limit}
-        function = "guest_session_feed" if is_guest_session(session_id) else "session_feed"
-        return FeedPage.model_validate(await self._call(function, **arguments))
-
-    async def open_guest_session(
-        self,
-        workspace_id: WorkspaceId | str,
-        *,
-        ttl_seconds: int | None = None,
-        user_id: UUID | str | None = None,
-    ) -> GuestSession:
-        """Open a session to anyone who holds its id, or to one user outside; for managers.
-
-        Jobs enqueued into the workspace with this `session_id` are what it shows.
-        """
-        options = _given({"ttl_seconds": ttl_seconds, "user_id": user_id})
-        opened = await self._call(
-            "open_guest_session", repeatable=False, workspace_id=workspace_id, options=options
-        )
-        return GuestSession.model_validate(opened)
-
-    async def close_guest_session(self, session_id: str) -> None:
-        """End a guest session now: no guest can read or follow it any more; for managers."""
-        await self._call("close_guest_session", repeatable=False, session_id=session_id)
-
-    async def explain(self, job_id: JobId | str) -> Explanation:
-        """Why the job is not running, and when it will."""
-        return Explanation.model_validate(await self._call("explain_job", job_id=job_id))
-
-    async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job's latest attempts, oldest first, as the database keeps them."""
-        return list((await self._call("job_attempts", job_id=job_id))["attempts"])
-
-    async def steps(
-        self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None
-    ) -> JobSteps:
-        """A page of the job's finished steps, after `next` of another, and what it waits for."""
-        return JobSteps.model_validate(await self._call("job_steps", job_id=job_id, after=after))
-
-    async def trace(self, job_id: JobId | str) -> JobTrace:
-        """The job's attempts, steps and waits with their spans, and those of its children."""
-        return JobTrace.model_validate(await self._call("job_trace", job_id=job_id))
-
-    async def artefacts(self, job_id: JobId | str, *, key: str | None = None) -> list[Artefact]:
-        """The files that the job made; a key opens them to who is not a member."""
-        found = await self._call("job_artefacts", job_id=job_id, key=key)
-        return [Artefact.model_validate(each) for each in found["artefacts"]]
-
-    async def read_artefact(
-        self, job_id: JobId | str, name: str, *, key: str | None = None
-    ) -> tuple[Artefact, bytes]:
-        """One file that the job made, with its content."""
-        answer = await self._call("job_artefacts", job_id=job_id, key=key, name=name)
-        [found] = answer["artefacts"]
-        return Artefact.model_validate(found), base64.b64decode(found["content"])
-
-    async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job in any live state; a running one stops within a heartbeat."""
-        return Job.model_validate(await self._call("cancel_job", job_id=job_id))
-
-    async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
-        """Run a failed or cancelled job again, with `payload` in place of its own where given."""
-        given = _given({"payload": payload})
-        return Job.model_validate(await self._call("retry_job", job_id=job_id, **given))
-
-    async def change_many(
-        self,
-        action: Literal["cancel", "retry"],
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        *,
-        limit: int = 1000,
-    ) -> ManyChanged:
-        """Cancel or retry jobs that match a filter; repeat while the answer's `more` is true."""
-        arguments = {"workspace_id": workspace_id, "filter": dict(where), "limit": limit}
-        return ManyChanged.model_validate(await self._call(f"{action}_jobs", **arguments))
-
-    async def replay(
-        self,
-        job_id: JobId | str,
-        *,
-        from_step: str | None = None,
-        payload: Any = None,
-        results: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Enqueued:
-        """Run a job again as a new one, whose `replay_of` is its id.
-
-        Wake a worker when the answer's `wake` is true.
-
-        Args:
-            from_step: A finished step; those that finished before it are kept. None keeps none.
-            payload: In place of the job's own.
-            results: Results in place of those of kept steps, by their names.
-            idempotency_key: A repeat gets the same replay.
-        """
-        request = {
-            "from_step": from_step,
-            "payload": payload,
-            "results": results,
-            "idempotency_key": idempotency_key,
-        }
-        made = await self._call(
-            "replay_job",
-            repeatable=idempotency_key is not None,
-            job_id=job_id,
-            request=_given(request),
-        )
-        return Enqueued.model_validate(made)
-
-    async def replays(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job, what it is a replay of, and all their replays, oldest first."""
-        return list(await self._call("job_replays", job_id=job_id))
-
-    async def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
-        """Change the payload of a scheduled or retrying job before it runs."""
-        edited = await self._call("edit_job", job_id=job_id, changes={"payload": payload})
-        return Job.model_validate(edited)
-
-    async def answer(self, job_id: JobId | str, answer: Any) -> Job:
-        """Answer the question a waiting job asks."""
-        # wrapped, because a bare JSON string as a jsonb argument does not survive every Data API
-        wrapped = {"answer": answer}
-        return Job.model_validate(
-            await self._call("answer_job", repeatable=False, job_id=job_id, answer=wrapped)
-        )
-
-    async def emit_event(
-        self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
-    ) -> Any:
-        """Resume every job of the workspace that waits for the event `name`."""
-        given = {} if payload is None else payload
-        return await self._call(
-            "emit_event", repeatable=False, workspace_id=workspace_id, name=name, payload=given
-        )
-
-    async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
-        """Whether the caller belongs to the workspace, as its policy sees it."""
-        return bool(
-            await self.select("workspaces", [("select", "id"), ("id", f"eq.{workspace_id}")])
-        )
-
-    async def open_stream(self) -> None:
-        """Count a stream that the caller is about to open; refused with `rate_limited`."""
-        await self._call("open_stream", repeatable=False)
-
-    async def stats(
-        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
-    ) -> QueueStats:
-        """Counts and percentiles of one workspace; of all of them for an operator."""
-        arguments = {"workspace_id": workspace_id, "minutes": minutes}
-        return QueueStats.model_validate(await self._call("queue_stats", **arguments))
-
     async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+        """As `JobCalls.select`."""
         return await self._api.select(table, params, headers=self._headers)
 
     async def _call(self, function: str, /, *, repeatable: bool = True, **arguments: Any) -> Any:
-        named = {f"p_{name}": value for name, value in arguments.items()}
-        return await self._api.rpc(function, named, headers=self._headers, repeatable=repeatable)
+        return await self._api.rpc(
+            function,
+            {f"p_{name}": value for name, value in arguments.items()},
+            headers=self._headers,
+            repeatable=repeatable,
+            attempts=self._attempts,
+        )
 
 
 def _given(where: Mapping[str, Any]) -> dict[str, Any]:

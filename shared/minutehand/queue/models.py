@@ -186,9 +186,6 @@ class JobPage(Model):
 
     jobs: tuple[ListedJob, ...]
     next_cursor: str | None = None
-    #: Only of a sorted list, which continues by an offset.
-    more: bool | None = None
-    cut: bool | None = None
 
 
 class JobCounts(Model):
@@ -389,24 +386,6 @@ class GuestSession(Model):
     expires_at: datetime
 
 
-class Artefact(Model):
-    """A file that a job made, until `expires_at`."""
-
-    name: str
-    media_type: str
-    size_bytes: int
-    created_at: datetime
-    expires_at: datetime
-    #: From `/api` on, with the key that opens the job's artefacts and nothing else.
-    url: str
-
-
-class Artefacts(Model):
-    """Files that a job made, by name."""
-
-    artefacts: tuple[Artefact, ...]
-
-
 # How jobs are made ------------------------------------------------------------------------------
 
 
@@ -428,6 +407,8 @@ class UniqueOptions(Model):
 
 class EnqueueOptions(Model):
     """Everything about a new job but its type and payload; None leaves it to the type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     queue: str | None = None
     priority: int | None = None

@@ -147,12 +147,6 @@ async def replay_job(
     return await _answer_enqueued(enqueued, services, response)
 
 
-@router.patch("/jobs/{job_id:uuid}")
-async def edit_job(job_id: UUID, body: EditJob, caller: SignedIn, services: Provided) -> Job:
-    """Change the payload of a scheduled or retrying job before it runs."""
-    return await services.queue_of(caller).edit(str(job_id), payload=body.payload)
-
-
 @router.post("/jobs/{job_id:uuid}/answer")
 async def answer_job(job_id: UUID, body: Answer, caller: SignedIn, services: Provided) -> Job:
     """Answer the question a job waits with."""

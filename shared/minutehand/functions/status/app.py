@@ -6,13 +6,13 @@ from fastapi import FastAPI
 
 from minutehand.config import Settings
 from minutehand.functions import metrics
-from minutehand.functions.status import artefacts, document, routes
+from minutehand.functions.status import document, routes
 from minutehand.web.application import create_app
 from minutehand.web.services import Services
 
 #: The platform's own routes of this function; on Lambda `jobs` has them too, for the paths that
 #: API Gateway sends there.
-READS = (routes.router, artefacts.router, document.router, metrics.router)
+READS = (routes.router, document.router, metrics.router)
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:

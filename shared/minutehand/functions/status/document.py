@@ -45,12 +45,10 @@ def whole_document(services: Services) -> dict[str, Any]:
     from minutehand.functions.health.app import router as health_routes
     from minutehand.functions.jobs.app import OWN as JOBS
     from minutehand.functions.jobs.apps import routers as of_apps
-    from minutehand.functions.status.artefacts import router as artefact_routes
     from minutehand.functions.status.routes import router as status_routes
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    reads = (status_routes, artefact_routes)
-    for routes in (*JOBS, *reads, health_routes, *of_apps(services)):
+    for routes in (*JOBS, status_routes, health_routes, *of_apps(services)):
         app.include_router(routes)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)

@@ -121,9 +121,6 @@ class ListQuery(Filter):
 
     id_prefix: IdPrefix = None
     cursor: Annotated[str | None, Field(max_length=512)] = None
-    sort: Annotated[Sort | None, Field(description="Sort key; by age if omitted.")] = None
-    order: Literal["asc", "desc"] = "desc"
-    offset: Annotated[int, Field(ge=0, le=10_000, description="With `sort`.")] = 0
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
@@ -147,23 +144,12 @@ async def list_jobs(
     """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
 
     The list ends where `next_cursor` is null: by a type, a queue or a search it is searched in
-    slices, and a page may hold fewer jobs than asked for, even none. With `sort` the 10,000
-    youngest of each state are sorted; the next page is asked for by `offset` while there is
-    `more`, and `cut` says that there are older ones.
+    slices, and a page may hold fewer jobs than asked for, even none.
     """
     queue, where, limit = services.queue_of(caller), asked.wire(), asked.limit
-    if asked.sort is not None:
-        found = await queue.sort_jobs(
-            where,
-            by=asked.sort,
-            descending=asked.order == "desc",
-            limit=limit,
-            offset=asked.offset,
-        )
-        return JobPage(jobs=found.jobs, more=found.more, cut=found.cut)
     try:
         return await queue.list_jobs(
-            id_prefix=asked.id_prefix, more=where, cursor=asked.cursor, limit=limit
+            **where, id_prefix=asked.id_prefix, cursor=asked.cursor, limit=limit
         )
     except ForeignCursor as error:
         raise unknown_cursor() from error
