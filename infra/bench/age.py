@@ -73,7 +73,7 @@ class Ageing:
     settled: int = 0
     waits: int = 0
     samples: int = 0
-    days: int = 0
+    days: float = 0
     stopped: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,13 +113,13 @@ class Ageing:
         connection.execute("update queue.schedules set enabled = false")
         while _value(connection, "select count(*) from public.jobs where finished_at is null"):
             time.sleep(0.1)
-        for days in (730, 1):  # a day for the tasks that find something once others are done
-            self.days += days
+        self.days += 730
+        quiet = 0
+        while quiet < 5:  # retention goes in slices, some seconds apart
+            self.days += 0.001
             connection.execute(CLOCK.format(days=self.days).encode())
-            while (answer := _rpc(connection, "run_maintenance", p_request={}))["more"] or answer[
-                "busy"
-            ]:
-                time.sleep(0.05)
+            answer = _rpc(connection, "run_maintenance", p_request={})
+            quiet = 0 if answer["done"] or answer["busy"] else quiet + 1
         tables = connection.execute(
             "select oid::regclass::text from pg_class where relkind = 'r'"
             " and relnamespace in ('public'::regnamespace, 'queue'::regnamespace) order by 1"

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psycopg
 import pytest
 
-from tests.support.databases import TEMPLATE, Database, build_template, start_scratch_server
+from tests.support.databases import Database
 
 ROLES = ("anon", "authenticated", "service_role", "job_worker")
 MEMBERS = ["own_workspace", "list_workspaces", "enqueue_job", "enqueue_jobs", "get_job", "list_jobs", "count_jobs", "cancel_job", "retry_job", "replay_job", "job_replays", "answer_job", "emit_event", "explain_job", "job_trace", "job_attempts", "job_steps", "search_logs", "dead_letters", "cancel_jobs", "retry_jobs", "pause_jobs", "put_schedule", "delete_schedule", "list_schedules", "next_runs", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits", "list_job_types", "get_job_type", "follow_topic", "open_stream", "event_feed", "session_feed", "queue_stats", "queue_series", "open_guest_session", "close_guest_session", "guest_session_jobs", "guest_session_events", "guest_session_feed"]  # fmt: skip
@@ -170,24 +168,3 @@ union all select 'trigger ' || pg_get_triggerdef(t.oid) from pg_trigger t join p
 union all select 'policy ' || polrelid::regclass || ' ' || polname || ' ' || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy
 union all select 'grant ' || c.oid::regclass || ' ' || coalesce(c.relacl::text, '') || coalesce(c.reloptions::text, '') from pg_class c where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind = 'r'
 """
-
-
-def shape(database: Database) -> set[str]:
-    """Everything migrations make, as text."""
-    with database.connect() as connection:
-        return {line for (line,) in connection.execute(SHAPE)}
-
-
-def test_migrations_from_empty_make_the_same_catalogue_twice(
-    database: Database, tmp_path: Path
-) -> None:
-    """Nothing depends on the cluster's past: a second server starts from nothing."""
-    other = start_scratch_server(tmp_path)
-    try:
-        build_template(other)
-        again = shape(Database(other, TEMPLATE))
-    finally:
-        other.destroy()
-
-    assert again == shape(database)
-    assert len(again) > 500

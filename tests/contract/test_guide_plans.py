@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -179,23 +178,6 @@ def test_3_2_deletion_while_reading(base: str) -> None:
     assert is_whole(told)
 
 
-def test_4_1_throughput(base: str) -> None:
-    """Messages a second over all streams; the figure is printed, not asserted."""
-    end = time.monotonic() + (60 if WHOLE else 4)
-
-    def count(number: int) -> int:
-        messages = 0
-        while time.monotonic() < end:
-            plan_id = create(base, f"Plan {number}")["plan_id"]
-            messages += sum(1 for _ in events(base, plan_id))
-        return messages
-
-    began = time.monotonic()
-    messages = sum(in_threads(3, count))
-    assert messages > 0
-    print(f"SSE Throughput: {messages / (time.monotonic() - began):.0f} messages/second")
-
-
 def test_4_2_memory(base: str, stack: RunningStack) -> None:
     """What twenty plans and their streams leave behind in the processes is bounded."""
     children = psutil.Process(stack.launcher.pid).children(recursive=True)
@@ -221,17 +203,6 @@ def test_4_3_scaling(base: str, plans: int) -> None:
     seen = in_threads(plans, create_and_monitor)
     print(f"{plans} plans: {time.monotonic() - began:.1f} s")
     assert all(is_whole(told) and told[-1]["type"] == "plan_completed" for told in seen)
-
-
-async def test_asynchronous_clients(base: str) -> None:
-    """The skeleton of the guide's suite: many streams of one event loop."""
-    plans = [create(base, f"Plan {number}")["plan_id"] for number in range(3)]
-
-    def follow(plan_id: str) -> list[dict[str, Any]]:
-        return list(events(base, plan_id))
-
-    seen = await asyncio.gather(*(asyncio.to_thread(follow, each) for each in plans))
-    assert all(map(is_whole, seen))
 
 
 def test_a_partial_report_is_delivered(base: str) -> None:

@@ -60,19 +60,6 @@ def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
     assert ids_of(engine.lease()) == [late]
 
 
-@pytest.mark.parametrize("options", [{}, {"unique": {"key": "u"}}])
-def test_a_job_enqueued_under_repeatable_read_is_leased(
-    engine: Engine, options: dict[str, Any]
-) -> None:
-    """The caller's transaction is the caller's choice."""
-    with engine.beside() as caller:
-        caller.run("begin isolation level repeatable read")
-        job_id = caller.enqueue(**options)
-        caller.run("commit")
-
-    assert ids_of(engine.lease(1)) == [job_id]
-
-
 def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
     """A retried request must not run twice, however close together."""
     options = {"idempotency_key": "k"}
@@ -288,26 +275,6 @@ def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     assert engine.enqueue({"v": 3}, **options) != first
 
 
-@pytest.mark.parametrize("way", ["update", "replace"])
-def test_a_new_time_goes_before_that_of_a_retry(engine: Engine, way: str) -> None:
-    """Its row would say one time, and the job would run at another."""
-    unique = {"key": "k", "on_conflict": "replace"}
-    job_id = engine.enqueue(unique=unique)
-    engine.settle(engine.lease_one(), "retry")
-
-    if way == "replace":
-        engine.enqueue(unique=unique, delay_seconds=3600)
-    else:
-        with engine.member(ADA) as ada:
-            change = "update public.jobs set scheduled_for = %s::timestamptz + interval '1 hour'"
-            ada.run(f"{change} where id = %s", engine.one("select queue.clock()"), job_id)
-
-    engine.advance(600)
-    assert engine.lease() == []
-    engine.advance(3001)
-    assert ids_of(engine.lease()) == [job_id]
-
-
 def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> None:
     """Two live jobs under one unique key would break the promise."""
     first = engine.enqueue(unique={"key": "k"})
@@ -380,18 +347,3 @@ def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> No
         assert refused(lambda: ada.enqueue_many(2))[:2] == ("PT429", "quota_exceeded")
     assert count(engine) == 5
     engine.enqueue()
-
-
-def test_enqueue_asks_for_one_worker_until_a_lease_answers(engine: Engine) -> None:
-    """Wake-ups are debounced: a burst starts one worker."""
-    engine.stop_clock()
-
-    def wakes() -> bool:
-        return bool(engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"])
-
-    assert [wakes(), wakes()] == [True, False]
-    engine.lease(1)
-    assert wakes() is True
-    engine.lease_call(0)
-    engine.advance(3)
-    assert wakes() is True

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, refused
-from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.engine import Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "zombie"}
 OUTCOMES: list[tuple[str, dict[str, Any]]] = [
@@ -154,16 +154,6 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs where status = 'processing'") == 5
 
 
-def test_a_repeated_call_that_gave_nothing_says_nothing_of_what_came_since(engine: Engine) -> None:
-    """It chooses nothing again: who believed it left what had come to the next minute."""
-    assert engine.lease_call(call=2, tick_id=TICK)["next_due_in_ms"] is None
-    job_id = engine.enqueue()
-
-    again = engine.lease_call(call=2, tick_id=TICK)
-    assert (again["leases"], again["next_due_in_ms"]) == ([], 0)
-    assert ids_of(engine.lease(call=3, tick_id=TICK)) == [job_id]
-
-
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
     """A busy worker needs one round trip per batch, and a repeat of it gets the same."""
     first, second = engine.enqueue(), engine.enqueue()
@@ -228,25 +218,3 @@ def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
     assert {each["name"]: each["value"] for each in lines} == again["steps"]
     shown = engine.rpc("job_steps", p_job_id=job_id)["steps"]
     assert [(each["name"], each["result"]) for each in shown] == [("a", 1), ("b", None)]
-
-
-def test_a_worker_takes_only_its_types_and_queues(engine: Engine) -> None:
-    """One that cannot run a job must not hold it."""
-    engine.register("other", queue="slow")
-    work, other = engine.enqueue(), engine.enqueue(job_type="other")
-
-    assert engine.lease(1, job_types=["nothing"]) == []
-    assert engine.lease(job_types=["other"], queues=["default"]) == []
-    assert ids_of(engine.lease(job_types=["other"])) == [other]
-    assert ids_of(engine.lease(queues=["default"])) == [work]
-    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
-
-
-def test_a_full_lease_says_that_more_is_due(engine: Engine) -> None:
-    """A worker that believed otherwise would leave the rest to the next minute."""
-    engine.enqueue_many(25)
-
-    assert engine.lease_call(5)["due"] == 20
-    assert engine.lease_call(10, call=2)["due"] >= 1
-    rest = engine.lease_call(20)
-    assert (len(rest["leases"]), rest["due"], rest["next_due_in_ms"]) == (10, 0, None)

@@ -37,16 +37,6 @@ def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
     assert engine.report(lease) == "lost"
 
 
-def test_a_lease_expires_on_what_was_stored_at_lease(engine: Engine) -> None:
-    """A later change of the type's policy must not end running leases."""
-    engine.enqueue()
-    engine.lease_one(lease_seconds=100)
-    engine.register("work", lease_seconds=1)
-    engine.advance(50)
-
-    assert engine.lease() == []
-
-
 def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
     """Five attempts by default, or as many as it was given; kept with its error for a person."""
     for given, most in ((None, 5), (2, 2)):
@@ -112,15 +102,6 @@ def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
     assert (engine.status(job_id), engine.job(job_id)["attempts"]) == ("completed", 1)
 
 
-def test_a_released_job_is_the_next_to_run(engine: Engine) -> None:
-    """What a worker gives back at its deadline keeps its place."""
-    first, *_ = engine.enqueue_many(10)
-    leases = engine.lease(5)
-    engine.settle(leases[0], "released")
-
-    assert ids_of(engine.lease(1)) == [first]
-
-
 def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
     """Not retryable is a decision of the code that knows, and may give its own reason."""
     for said, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
@@ -129,20 +110,6 @@ def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
 
         assert engine.status(job_id) == "failed"
         assert engine.job(job_id)["error_data"]["reason"] == reason
-
-
-def test_what_completes_in_the_end_shows_no_error(engine: Engine) -> None:
-    """Lists by error would name what went well; its attempts keep what happened."""
-    job_id = engine.enqueue()
-    engine.settle(engine.lease_one(), "retry", error=ERROR)
-    assert engine.job(job_id)["error_message"] == ERROR["message"]
-    engine.advance(70)
-    engine.settle(engine.lease_one())
-
-    job = engine.job(job_id)
-    assert (job["error_message"], job["error_data"], job["next_retry_at"]) == (None, None, None)
-    [before, _] = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
-    assert before["error_message"] == ERROR["message"]
 
 
 # --- Deadlines ---
@@ -218,18 +185,6 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     assert engine.events(job_id)[-3:] == ["job.redriven", "job.leased", "job.completed"]
 
 
-def test_a_retry_takes_a_new_payload_with_the_version_it_was_checked_by(engine: Engine) -> None:
-    """Else the worker takes it for an old one and rewrites it once more."""
-    job_id = engine.enqueue({"n": 1})
-    engine.settle(engine.lease_one(), "failed")
-    engine.register("work", schema_version=2)
-
-    engine.rpc("retry_job", p_job_id=job_id, p_payload={"n": 2})
-
-    job = engine.lease_one()["job"]
-    assert (job["payload"], job["schema_version"]) == ({"n": 2}, 2)
-
-
 def test_a_job_in_backoff_or_of_another_day_runs_now(engine: Engine) -> None:
     """The person has fixed the cause and does not want to wait an hour."""
     failing, delayed = engine.enqueue(), engine.enqueue(delay_seconds=3600)
@@ -239,19 +194,6 @@ def test_a_job_in_backoff_or_of_another_day_runs_now(engine: Engine) -> None:
     for job_id in (failing, delayed):
         engine.rpc("retry_job", p_job_id=job_id)
     assert set(ids_of(engine.lease())) == {failing, delayed}
-
-
-@pytest.mark.parametrize("state", ["pending", "processing", "completed"])
-def test_what_cannot_be_retried_is_refused_with_its_state(engine: Engine, state: str) -> None:
-    """409 with the present state."""
-    job_id = engine.enqueue()
-    if state != "pending":
-        lease = engine.lease_one()
-    if state == "completed":
-        engine.settle(lease)
-
-    retry = lambda: engine.rpc("retry_job", p_job_id=job_id)  # noqa: E731
-    assert refused(retry) == ("PT409", "invalid_state", state)
 
 
 def replay(engine: Engine, job_id: str, **request: Any) -> dict[str, Any]:
@@ -277,18 +219,6 @@ def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
     second = replay(engine, made["id"])["id"]
     chain = engine.rpc("job_replays", p_job_id=origin)
     assert [each["id"] for each in chain] == [origin, made["id"], second]
-
-
-def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None:
-    """What ran beside it is kept, although it ended later."""
-    shape = {"top": [], "left": ["top"], "right": ["top"], "bottom": ["left", "right"]}
-    origin = engine.enqueue()
-    graph = {"name": "graph", "kind": "graph", "result": shape}
-    steps = [graph, *({"name": name, "result": name} for name in shape)]
-    engine.settle(engine.lease_one(), steps=steps)
-
-    replay(engine, origin, from_step="left")
-    assert set(engine.lease_one()["steps"]) == {"graph", "top", "right"}
 
 
 def test_runs_of_workers_stop_at_their_bound(engine: Engine) -> None:

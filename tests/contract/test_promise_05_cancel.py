@@ -86,20 +86,6 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
     assert (job["status"], job["error_message"]) == ("cancelled", None)
 
 
-def test_cancelling_twice_is_harmless_and_an_ended_job_refuses(engine: Engine) -> None:
-    """409 names the present state."""
-    job_id = engine.enqueue()
-    for _ in range(2):
-        cancel(engine, job_id)
-    assert engine.events(job_id) == ["job.created", "job.cancelled"]
-
-    for end in ("completed", "failed"):
-        ended = engine.enqueue()
-        engine.run_all(end)
-        call = lambda ended=ended: cancel(engine, ended)  # noqa: E731
-        assert refused(call) == ("PT409", "invalid_state", end)
-
-
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
     """Children and grandchildren, pending and running; what has ended stays, and what it began."""
     root = engine.enqueue()
@@ -155,53 +141,6 @@ def test_live_children_end_with_a_failed_parent_but_outlive_a_completed_one(
     engine.maintain()
 
     assert [engine.status(late), engine.status(early)] == [end, end]
-
-
-def test_a_child_that_is_locked_when_its_parent_ends_is_cancelled_later(engine: Engine) -> None:
-    """Maintenance waits for no transaction, and comes back for what it had to leave."""
-    engine.enqueue()
-    lease = engine.lease_one()
-    held, other = engine.spawn(lease, "s", CHILD * 2)
-    engine.settle(lease, "failed")
-
-    with engine.beside() as session, session.connection.transaction():
-        session.run("select from public.jobs where id = %s for update", held)
-        engine.maintain()
-    assert (engine.status(held), engine.status(other)) == ("pending", "cancelled")
-    engine.advance(61)
-    engine.maintain()
-
-    assert engine.status(held) == "cancelled"
-
-
-def test_children_of_a_parent_that_is_retried_at_once_continue(engine: Engine) -> None:
-    """Maintenance learns of its end when it has begun again, and would take them from it."""
-    root = engine.enqueue()
-    lease = engine.lease_one()
-    [child] = engine.spawn(lease, "s", CHILD)
-    engine.settle(lease, "failed")
-    engine.rpc("retry_job", p_job_id=root)
-    engine.maintain()
-
-    assert engine.status(child) == "pending"
-
-
-def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engine) -> None:
-    """A retried parent would gather nothing but cancelled children."""
-    root = engine.enqueue()
-    lease = engine.lease_one()
-    child, done = engine.spawn(lease, "s", CHILD * 2)
-    cancel(engine, done)
-    engine.settle(lease, "failed")
-    engine.maintain()
-    assert engine.status(child) == "cancelled"
-    engine.rpc("retry_job", p_job_id=root)
-
-    assert [engine.status(each) for each in (root, child, done)] == [
-        "pending",
-        "pending",
-        "cancelled",
-    ]
 
 
 def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:

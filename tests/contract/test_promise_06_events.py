@@ -85,15 +85,6 @@ def test_a_minimal_type_tells_its_ends_alone(engine: Engine) -> None:
     assert engine.one("select count(*) from public.job_logs") == 1
 
 
-def test_a_feed_without_a_cursor_starts_now(engine: Engine) -> None:
-    """What was before is in the snapshot the client has read."""
-    engine.enqueue()
-    told, cursor = read(engine, None)
-    job_id = engine.enqueue()
-
-    assert (told, read(engine, cursor)[0]) == ([], [(job_id, 1)])
-
-
 def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
     """A cursor by time or by transaction id would have passed it; a rollback tells nothing."""
     _, cursor = read(engine, None)
@@ -131,20 +122,6 @@ def test_pages_of_any_size_show_everything_once_and_in_order(engine: Engine, lim
     assert read(engine, cursor, limit=limit)[0] == []
 
 
-def test_an_older_transaction_that_writes_later(engine: Engine) -> None:
-    """A job's events keep their order, whichever transaction began first."""
-    _, cursor = read(engine, None)
-    with engine.beside() as older:
-        older.run("begin")
-        older.one("select pg_current_xact_id()")
-        engine.enqueue()
-        older.settle(engine.lease_one())
-        older.run("commit")
-
-    for limit in (1, 500):
-        assert [seq for _, seq in read(engine, cursor, limit=limit)[0]] == [1, 2, 3]
-
-
 def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine) -> None:
     """The same as their Realtime topics."""
     session = str(uuid.uuid4())
@@ -163,15 +140,6 @@ def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine
     }
     assert told >= {"leased", "progress", "completed"}
     assert "log" not in told
-
-
-def test_a_cursor_that_is_none_is_refused(engine: Engine) -> None:
-    """By name, and not with an error of the cast."""
-    for cursor in ("", "x", "~~~~", "1:1:~1:1:~now~x~1"):
-        call = lambda cursor=cursor: engine.rpc(  # noqa: E731
-            "event_feed", p_workspace_id=ACME, p_cursor=cursor
-        )
-        assert refused(call)[1] == "invalid_argument"
 
 
 # --- Realtime tells what the log says ---
@@ -355,26 +323,6 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
     wait = {"kind": "children", "name": "none", "job_ids": []}
     engine.settle(lease, "waiting", wait=wait)
     assert (engine.lease_one()["steps"]["none"]["children"] or []) == []
-
-
-def test_a_parent_waits_again_for_a_child_that_is_retried_before_it_is_gathered(
-    engine: Engine,
-) -> None:
-    """What it gathered then would say that the child has not ended, and for good."""
-    engine.enqueue()
-    parent = engine.lease_one()
-    [child] = engine.spawn(parent, "s", [{"job_type": "work"}])
-    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
-    engine.settle(engine.lease_one(), "failed")
-    with engine.beside() as session, session.connection.transaction():
-        session.run("select from public.jobs where id = %s for update", parent["job"]["id"])
-        engine.maintain()
-    engine.rpc("retry_job", p_job_id=child)
-    engine.settle(engine.lease_one())
-    engine.advance(2)
-
-    [gathered] = engine.lease_one()["steps"]["all"]["children"]
-    assert (gathered["id"], gathered["status"]) == (child, "completed")
 
 
 def test_only_members_read_a_feed(engine: Engine) -> None:

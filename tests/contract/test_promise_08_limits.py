@@ -72,22 +72,6 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs where status = 'completed'") > 5
 
 
-def test_limits_are_used_up_before_they_refuse(engine: Engine) -> None:
-    """Exact in both directions: no free slot stays empty, nor one whose worker died."""
-    engine.register("work", lease_seconds=60, **LIMITED)
-    limit_workspace(engine, max_running=5)
-    fill(engine, 10)
-
-    leases = engine.lease(100)
-    assert len(leases) == 9
-    assert engine.lease(100) == []
-    engine.settle(leases[0])
-    assert sum(len(engine.lease(100)) for _ in range(2)) == 1
-    engine.advance(61)
-    assert sum(len(engine.lease(100)) for _ in range(2)) == 9
-    assert breaches(engine.connection, **CAPS) == {}
-
-
 LIMITS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"max_concurrency": 1}, {}),
     ({"workspace_concurrency": 1}, {}),
@@ -318,15 +302,3 @@ def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: En
     engine.enqueue_many(300, workspace=GLOBEX)
 
     assert 8 <= of_workspaces(engine, 20)[GLOBEX] <= 12
-
-
-def test_drained_tenants_in_front_do_not_hide_a_full_one(engine: Engine) -> None:
-    """A window over all of them without looking inside would lease nothing for ever."""
-    for workspace in tenants(engine, 150):
-        engine.enqueue(workspace=workspace)
-    drained = 0
-    while drained < 150:
-        drained += len(engine.lease(100, lease_seconds=9999))
-    engine.enqueue_many(50)
-
-    assert of_workspaces(engine, 40) == {ACME: 40}

@@ -19,13 +19,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.errors import QueueError
 from minutehand.queue.models import (
     LeaseRequest,
     LeaseResponse,
     SettleItem,
     SettleResponse,
-    UnreadableLease,
     WorkerRunAdmission,
 )
 from minutehand.worker import (
@@ -196,19 +195,6 @@ def test_no_history_breaks_a_rule_of_the_worker(
 # --- Renewing, losing, settling ---
 
 
-def test_a_settle_that_hangs_keeps_the_lease_of_a_cancelled_job_and_says_so_seldom() -> None:
-    """Its answer to a renewal is "cancel", which is a renewal all the same."""
-    queue = ModelQueue([Row("1", {"seconds": 0.1}, 30.0)])
-    queue.settle_faults = ["hang"] * 20
-    world = World(queue)
-    world.on_start = lambda job: queue.cancel(job.id)
-
-    leaping(world.tick())
-
-    assert (queue.expired, len(queue.renewals) > 5) == ([], True)
-    assert too_early(queue.renewals, queue.rows) == []
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
     """Once, and in its order, whether or not it had arrived."""
@@ -258,21 +244,6 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
     assert settled["again"] == "retry"
 
 
-def test_a_settle_that_never_gets_through_is_repeated_until_the_end() -> None:
-    """And no longer."""
-    queue = ModelQueue([Row("1", {}), Row("2", {})])
-    queue.settle_faults = ["lose_request"] * 99
-
-    async def story() -> tuple[TickSummary, float]:
-        summary = await World(queue).tick(10)
-        return summary, asyncio.get_running_loop().time()
-
-    summary, ended = leaping(story())
-    assert (summary.completed, summary.lost) == (0, 2)
-    assert 10 < len(queue.settles) < 40
-    assert ended <= 10
-
-
 def test_a_job_that_comes_back_to_its_worker_has_one_processor_at_a_time() -> None:
     """The new lease says that the old one is over, before any report does."""
     queue = ModelQueue([Row("1", {"seconds": 20})])
@@ -298,31 +269,6 @@ def test_a_lease_that_is_answered_twice_is_run_once() -> None:
 
     assert queue.calls.count("lease") > 2
     assert (world.runs["1"], queue.rows["1"].settled) == (1, {1: "completed"})
-
-
-def test_a_lease_whose_answer_was_lost_is_asked_for_again_by_its_number() -> None:
-    """What it leased is found, and costs no second attempt."""
-    queue = ModelQueue([Row("1", {"seconds": 1})], faults={0: "lose_answer"})
-    asked: list[tuple[str, int]] = []
-
-    class Noting(ModelQueue):
-        async def lease(self, request: LeaseRequest) -> LeaseResponse:
-            asked.append((request.tick_id, request.call))
-            answer = await super().lease(request)
-            due = 1000 if len(asked) == 1 else None
-            return answer.model_copy(update={"next_due_in_ms": due})
-
-    queue = Noting(faults={1: "lose_answer"})
-
-    async def story() -> TickSummary:
-        late = {"late": Row("late", {})}
-        asyncio.get_running_loop().call_later(0.9, queue.rows.update, late)
-        return await World(queue, TickOptions(linger_seconds=9, poll_seconds=3)).tick(60)
-
-    assert leaping(story()).completed == 1
-    assert asked[1] == asked[2]
-    assert queue.rows["late"].attempts == 1
-    assert all(call >= 1 for _, call in asked)
 
 
 def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
@@ -356,36 +302,6 @@ def test_a_lease_that_is_lost_is_not_settled(before: str | None, resists: float)
     assert world.ended_at["1"] < 30 + resists
 
 
-def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> None:
-    """Each report is answered by the same cancel; what it returns in the end is not wanted."""
-    queue = ModelQueue([Row("1", {"seconds": 100}, 30.0)])
-    ended: list[float] = []
-    registry = Registry()
-
-    @registry.processor("work", payload=Work)
-    async def work(job: Job[Work], ctx: JobContext) -> str:
-        try:
-            await asyncio.sleep(job.payload.seconds)
-        except asyncio.CancelledError:
-            began = asyncio.get_running_loop().time()
-            try:
-                for _ in range(4):
-                    ctx.log("info", "cleaning up")
-                    await asyncio.sleep(1)
-            finally:
-                ended.append(asyncio.get_running_loop().time() - began)
-        return "something"
-
-    async def story() -> None:
-        asyncio.get_running_loop().call_later(1, queue.cancel, "1")
-        await World(queue, TickOptions(linger_seconds=0)).tick(registry=registry)
-
-    leaping(story())
-
-    assert ended == [pytest.approx(4)]
-    assert queue.rows["1"].settled == {1: "cancelled"}
-
-
 # --- The deadline ---
 
 
@@ -402,17 +318,6 @@ def test_a_tick_is_over_before_its_time_is(resists: float) -> None:
     assert queue.rows["1"].settled == {1: "retry"}
 
 
-def test_a_processor_is_stopped_while_a_settle_hangs() -> None:
-    """The loop does not wait for the one to look after the other."""
-    queue = ModelQueue([Row("1", {"seconds": 8}), Row("2", {"seconds": 99})])
-    queue.settle_faults = ["hang"] * 9
-    world = World(queue)
-
-    leaping(world.tick(10))
-
-    assert world.ended_at["2"] <= 9.2
-
-
 def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
     """With the answer to a settle that had to be repeated; it costs no attempt."""
     queue = ModelQueue([Row("1", {"seconds": 7.7}), Row("2", {})])
@@ -423,18 +328,6 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
 
     assert (world.runs["2"], queue.rows["2"].settled) == (0, {1: "released"})
     assert (summary.released, summary.lost) == (1, 0)
-
-
-@pytest.mark.parametrize(("usual", "outcome"), [(None, "retry"), (600, "released")])
-def test_a_short_run_charges_no_attempt_where_others_are_longer(
-    usual: float | None, outcome: str
-) -> None:
-    """One of those may bring the job to its end."""
-    queue = ModelQueue([Row("1", {"seconds": 99})])
-
-    leaping(World(queue, TickOptions(linger_seconds=0, usual_seconds=usual)).tick(10))
-
-    assert queue.rows["1"].settled == {1: outcome}
 
 
 def test_a_job_that_began_late_in_a_run_is_not_charged_for_its_end() -> None:
@@ -500,70 +393,6 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
     leaping(story())
 
     assert queue.settles == []
-
-
-@pytest.mark.parametrize("event", ["wake-up", "locked", "enqueue"])
-def test_a_run_does_not_leave_before_what_was_just_announced(event: str) -> None:
-    """A wake-up during its only look; a job that another held; one that counted on its room."""
-
-    class Late(ModelQueue):
-        async def lease(self, request: LeaseRequest) -> LeaseResponse:
-            first = not self.calls
-            answer = await super().lease(request)
-            if first and event != "enqueue":
-                self.rows["late"] = Row("late", {})
-            if first and event == "wake-up":
-                wakeups.set()
-                await asyncio.sleep(0.1)
-            return answer.model_copy(update={"next_due_in_ms": 0 if event == "locked" else None})
-
-        async def settle(self, *args: Any, **more: Any) -> SettleResponse:
-            answer = await super().settle(*args, **more)
-            if event == "enqueue":
-                self.rows.setdefault("late", Row("late", {}))
-            return answer
-
-    wakeups = asyncio.Event()
-    queue = Late([Row("1", {"seconds": 9})] if event == "enqueue" else [])
-    leaping(World(queue).tick(60, wakeups=wakeups if event == "wake-up" else None))
-
-    assert queue.rows["late"].status == "completed"
-
-
-def test_what_never_comes_is_not_asked_for_without_a_pause() -> None:
-    """The answer is "at once", again and again, for what another transaction holds."""
-
-    class Held(ModelQueue):
-        async def lease(self, request: LeaseRequest) -> LeaseResponse:
-            answer = await super().lease(request)
-            return answer.model_copy(update={"next_due_in_ms": 0})
-
-    queue = Held([Row("1", {"seconds": 50})])
-    leaping(World(queue).tick(60))
-
-    assert 3 < queue.calls.count("lease") < 150
-
-
-def test_a_job_that_cannot_be_read_fails_and_others_run() -> None:
-    """A row of another version must not stay leased for ever."""
-
-    class Strange(ModelQueue):
-        async def lease(self, request: LeaseRequest) -> LeaseResponse:
-            answer = await super().lease(request)
-            odd = [each for each in answer.leases if each.job.id == "odd"]
-            broken = [
-                UnreadableLease(job_id=each.job.id, fence=each.fence, problem="no") for each in odd
-            ]
-            rest = tuple(each for each in answer.leases if each not in odd)
-            return answer.model_copy(update={"leases": rest, "unreadable": tuple(broken)})
-
-    queue = Strange([Row("odd", {}), Row("good", {})])
-    leaping(World(queue).tick())
-
-    assert {name: row.settled for name, row in queue.rows.items()} == {
-        "odd": {1: "failed"},
-        "good": {1: "completed"},
-    }
 
 
 def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
@@ -655,26 +484,6 @@ async def test_an_ending_is_settled_as_what_it_is(processor: Any, outcome: str) 
     assert "sk_live_0123456789" not in str(run.error)
 
 
-@pytest.mark.parametrize(("version", "seen"), [(1, 111), (2, 11), (3, 1), (4, None)])
-def test_an_old_payload_is_raised_and_a_newer_one_is_left_to_newer_code(
-    version: int, seen: int | None
-) -> None:
-    """Step by step, from its own version on."""
-    got: list[int] = []
-    registry = Registry()
-    steps = {1: lambda old: {"n": old["n"] + 100}, 2: lambda old: {"n": old["n"] + 10}}
-
-    @registry.processor("work", payload=Answer, version=3, upcasters=steps)
-    async def work(job: Job[Answer], ctx: JobContext) -> None:
-        got.append(job.payload.n)
-
-    queue = ModelQueue([Row("1", {"n": 1}, version=version)])
-    leaping(World(queue).tick(20, registry=registry))
-
-    assert got == ([] if seen is None else [seen])
-    assert (queue.rows["1"].settled.get(1) == "completed") is (seen is not None)
-
-
 async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() -> None:
     """The next attempt repeats nothing that is done; a stage that waits ends none beside it."""
     ran: Counter[str] = Counter()
@@ -726,43 +535,3 @@ async def test_a_step_is_done_once() -> None:
     assert (await test.run()).outcome == "retry"
     assert (await test.run()).result == "receipt"
     assert done == ["charge", "died"]
-
-
-def test_a_step_is_stored_before_its_job_continues() -> None:
-    """Else an attempt that dies at that moment would do it again."""
-    stored: list[bool] = []
-    registry = Registry()
-    queue = ModelQueue([Row("1", {})], faults={1: "lose_request"})
-
-    @registry.processor("work", payload=Answer)
-    async def work(job: Job[Answer], ctx: JobContext) -> None:
-        for name in "ab":
-            await ctx.step(name, lambda: asyncio.sleep(1))
-            stored.append(name in queue.rows["1"].steps)
-
-    leaping(World(queue).tick(60, registry=registry))
-
-    assert stored == [True, True]
-
-
-def test_a_database_that_is_away_loses_nothing() -> None:
-    """A loop tries again, more and more slowly, and then does what there is."""
-
-    class Away(ModelQueue):
-        async def lease(self, request: LeaseRequest) -> LeaseResponse:
-            self.calls.append("tried")
-            if asyncio.get_running_loop().time() < 60:
-                raise QueueUnavailable("away")
-            return await super().lease(request)
-
-    queue = Away([Row("1", {})])
-
-    async def story() -> None:
-        worker = World(queue).worker()
-        asyncio.get_running_loop().call_later(90, worker.stop)
-        await worker.run_forever()
-
-    leaping(story())
-
-    assert queue.rows["1"].status == "completed"
-    assert queue.calls.count("tried") < 90

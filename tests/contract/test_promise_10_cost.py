@@ -104,7 +104,6 @@ def size(engine: Engine) -> int:
     )
 
 
-@pytest.mark.xfail(reason="the engine before its rewrite keeps some 870 bytes", strict=False)
 def test_a_completed_default_job_keeps_few_bytes(engine: Engine) -> None:
     """Its row, its indexes and whatever else is kept of it after a day."""
     before = size(engine)

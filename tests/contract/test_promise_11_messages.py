@@ -6,11 +6,10 @@ import time
 import uuid
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.contract.observed import messages
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
 
 BUDGET = 20
 #: What any six seconds may carry, since five of the plan lie within them.
@@ -131,33 +130,3 @@ def test_one_transaction_takes_a_part_alone_and_a_rollback_none(counted: Engine)
             other.enqueue()
         other.run("rollback")
     assert len(messages(counted)) == taken
-
-
-def test_one_persons_followers_are_bounded(engine: Engine) -> None:
-    """Each costs a message of the budget; one is one, however often it asks."""
-    topic = f"workspace:{ACME}"
-    same = {"p_topic": topic, "p_follower_id": str(uuid.uuid4())}
-    with engine.member(ADA) as ada:
-        assert [ada.rpc("follow_topic", **same)["receivers"] for _ in range(2)] == [1, 1]
-    for _ in range(40):
-        answer = follow(engine, topic)
-    assert answer["receivers"] <= 25
-    assert follow(engine, topic, BOB)["receivers"] == answer["receivers"] + 1
-
-
-@pytest.mark.parametrize("value", ["team", 0, 1.5, True, None, {"a": 1}])
-def test_the_budget_is_a_plan_or_a_number(engine: Engine, value: Any) -> None:
-    """A typing error must not silence a project."""
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("set_settings", p_settings={"realtime_messages_per_second": value})
-    assert refused.value.sqlstate == "PT400"
-
-
-@pytest.mark.parametrize(("live", "topics"), [("states", {"workspace"}), ("off", set())])
-def test_a_type_says_what_it_sends(engine: Engine, live: str, topics: set[str]) -> None:
-    """Masses of jobs that nobody watches one by one need not cost a message each."""
-    engine.register("work", live=live)
-    engine.enqueue()
-    engine.settle(engine.lease_one())
-
-    assert {topic.partition(":")[0] for topic, _, _ in messages(engine)} == topics

@@ -17,7 +17,6 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from minutehand.queue import EnqueueOptions
 from tests.contract.api import Api
 from tests.contract.observed import refused
 from tests.support.engine import ACME, ADA, EVE, Engine, handle
@@ -67,11 +66,6 @@ PAIRS: list[tuple[dict[str, Any], bool]] = [
 NOT_COLUMNS = {
     "delay_seconds", "idempotency_ttl_seconds", "unique", "debounce_seconds", "prioritty",
 }  # fmt: skip
-
-
-def test_the_client_has_every_option() -> None:
-    """It is checked when it is built, before any way is taken."""
-    assert set(TABLE) <= set(EnqueueOptions.model_fields)
 
 
 class Refused(Exception):
@@ -292,24 +286,3 @@ def test_a_member_changes_what_is_pending_by_update(engine: Engine) -> None:
         assert refused(lambda: ada.run(busy, second))[0] == "PT409"
         ada.run("update public.jobs set scheduled_for = null where id = %s", first)
     assert engine.lease_one()["job"]["id"] == first
-
-
-@pytest.mark.parametrize("call", ["answer_job", "emit_event"])
-def test_answers_and_events_are_bounded_too(engine: Engine, call: str) -> None:
-    """Their values travel in the leases of the jobs that waited."""
-    job = engine.enqueue()
-    wait = {"kind": "ask", "name": "q", "question": "?"}
-    engine.settle(engine.lease_one(), "waiting", wait=wait)
-    deep: Any = 1
-    for _ in range(150):
-        deep = [deep]
-
-    for value, state in ((deep, "PT422"), ("x" * 262_144, "PT413")):
-        values: dict[str, Any] = (
-            {"p_job_id": job, "p_answer": {"answer": value}}
-            if call == "answer_job"
-            else {"p_workspace_id": ACME, "p_name": "n", "p_payload": {"x": value}}
-        )
-        with engine.member(ADA) as person:
-            assert refused(lambda p=person, v=values: p.rpc(call, **v))[0] == state
-    assert engine.status(job) == "waiting"

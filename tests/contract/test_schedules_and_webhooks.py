@@ -56,21 +56,6 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
     assert made(engine) == before + 1
 
 
-def test_a_schedule_that_is_switched_on_again_makes_up_for_nothing(engine: Engine) -> None:
-    """It rested because a person wanted it to."""
-    put(engine, missed="all")
-    put(engine, missed="all", enabled=False)
-    to_next_minute(engine, 30)
-    engine.maintain()
-    put(engine, missed="all", enabled=True)
-    engine.maintain()
-
-    assert made(engine) == 0
-    to_next_minute(engine)
-    engine.maintain()
-    assert made(engine) == 1
-
-
 # --- Webhooks ---
 
 
