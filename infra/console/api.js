@@ -293,7 +293,6 @@ export const jobs = {
   replays: (id, signal) => rpc("job_replays", { p_job_id: id }, signal),
   // these two the API answers: what they advise is not in the database
   explain: route("GET /api/jobs/{job_id}/explain"),
-  prompt: route("GET /api/jobs/{job_id}/prompt"),
   create: route("POST /api/jobs"),
   cancel: route("POST /api/jobs/{job_id}/cancel"),
   retry: route("POST /api/jobs/{job_id}/retry"),

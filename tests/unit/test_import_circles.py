@@ -12,6 +12,6 @@ def test_no_two_files_import_each_other_in_a_loop() -> None:
     graph = grimp.build_graph("minutehand", "functions", "infra", "tests", cache_dir=None)
     below = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}
 
-    assert len(below) > 500
+    assert len(below) > 300
     # raises CycleError, which names the files
     graphlib.TopologicalSorter(below).prepare()

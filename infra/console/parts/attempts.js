@@ -1,13 +1,10 @@
-// A job's attempts: where each failed, the user's own frames first, and what differs from the one before.
+// A job's attempts: where each failed, the user's own frames first.
 
-import { jobs as api } from "../api.js";
 import { between, codeOf, counted, duration, errorLine, safeUrl } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
 import { html, quiet } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { copy, JsonView } from "./copy.js";
-import { ActionButton } from "./dialog.js";
-import { notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 import { column, table } from "./table.js";
 
@@ -51,7 +48,7 @@ export function AttemptsTable({ attempts }) {
 }
 
 function Details({ attempt }) {
-  if (!attempt.traceback && !attempt.differs && !attempt.origin) return null;
+  if (!attempt.traceback && !attempt.origin) return null;
   if (!attempt.error_message) return html`<${Origin} attempt=${attempt} />`;
   return html`<details class="more">
     <summary>${attempt.traceback ? "Traceback" : "More"}</summary>
@@ -59,18 +56,8 @@ function Details({ attempt }) {
       attempt.traceback &&
       html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
     }
-    <${Differs} differs=${attempt.differs} />
     <${Origin} attempt=${attempt} />
   </details>`;
-}
-
-/** Put the failure on the clipboard in words for a coding agent. */
-async function copyPrompt(id) {
-  try {
-    await copy((await api.prompt(id)).text, "Copied the prompt");
-  } catch (error) {
-    notifyFailure("The prompt could not be read", error);
-  }
 }
 
 /** What went wrong last, in full: the error, where, what is different from before, and where its log is. */
@@ -108,12 +95,11 @@ export function LastFailure({ job, attempts }) {
         There is a traceback; managers of the workspace may read it.
       </p>`
     }
-    ${last && html`<${Differs} differs=${last.differs} /><${Origin} attempt=${last} />`}
+    ${last && html`<${Origin} attempt=${last} />`}
     ${
       last &&
       html`<div class="actions start">
         ${last.traceback && quiet("Copy the traceback", copyTraceback)}
-        <${ActionButton} className="quiet" run=${() => copyPrompt(job.id)}>Copy as prompt<//>
         ${quiet("Show log", () => {
           document.getElementById("h-log")?.scrollIntoView();
           document.dispatchEvent(
@@ -202,25 +188,6 @@ function Traceback({ traceback, origin }) {
       </p>`,
     )}
   </div>`;
-}
-
-/** What differs from the failed attempt before; nothing when it failed the same way. */
-function Differs({ differs }) {
-  if (!differs) return null;
-  if (differs.length === 0)
-    return html`<p class="muted small">Failed in the same way as the attempt before.</p>`;
-  return html`<p class="small">
-    Unlike the attempt before: ${differs.map(
-      (one, index) => html`
-        ${index > 0 ? "; " : ""}
-        <span key=${one.what}>
-          another ${NAMES[one.what] ?? one.what} <span class="muted">
-            (${String(one.before ?? "none")} → ${String(one.now ?? "none")})
-          </span>
-        </span>
-      `,
-    )}.
-  </p>`;
 }
 
 /** Links to where the attempt's log is. */

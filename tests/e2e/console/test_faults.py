@@ -105,22 +105,6 @@ def test_a_failed_child_is_a_click_away(visit: Visit, stack: FaultyHost) -> None
     expect(page.locator(".remedy")).to_contain_text("Correct")
 
 
-def test_a_failure_is_copied_as_a_prompt(visit: Visit, stack: FaultyHost) -> None:
-    """The same words as the API's, and no value of the payload."""
-    job_id = stack.enqueue("telling", {"what": "card of Ada"})
-    stack.wait(job_id, "failed")
-    visitor = visit(ADA, f"/jobs/{job_id}")
-    page = visitor.page
-    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
-
-    page.get_by_role("button", name="Copy as prompt").click()
-    expect(page.get_by_text("Copied the prompt")).to_be_visible()
-
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == stack.call("GET", f"/api/jobs/{job_id}/prompt")["text"]
-    assert "card of Ada" not in copied
-
-
 def test_a_refused_payload_is_corrected_in_the_form(visit: Visit) -> None:
     """The field that was named is filled in, and the job runs."""
     page = visit(ADA, "/jobs", allow=("422",)).page

@@ -43,12 +43,13 @@ def whole_document(services: Services) -> dict[str, Any]:
     """The document of every route of `jobs`, `status`, `worker`, `health` and the apps."""
     # here and not at the top: reads must not pay for importing the other functions
     from minutehand.functions.health.app import router as health_routes
-    from minutehand.functions.jobs.app import OWN as JOBS
+    from minutehand.functions.jobs import routes as jobs
+    from minutehand.functions.jobs import steering
     from minutehand.functions.jobs.apps import routers as of_apps
     from minutehand.functions.status.routes import router as status_routes
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    for routes in (*JOBS, status_routes, health_routes, *of_apps(services)):
+    for routes in (jobs.router, steering.router, status_routes, health_routes, *of_apps(services)):
         app.include_router(routes)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)

@@ -12,7 +12,6 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from minutehand.functions.status.prompt import failure_prompt
 from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import (
     Explanation,
@@ -129,12 +128,6 @@ class EventPage(BaseModel):
 
     events: tuple[JobEvent, ...]
     next_after: int | None = None
-
-
-class JobPrompt(BaseModel):
-    """A job's last failure, for a coding agent."""
-
-    text: str
 
 
 @router.get("/jobs")
@@ -352,12 +345,6 @@ async def get_steps(
 async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> JobTrace:
     """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
     return await services.queue_of(caller).trace(str(job_id))
-
-
-@router.get("/jobs/{job_id:uuid}/prompt")
-async def get_prompt(job_id: UUID, caller: SignedIn, services: Provided) -> JobPrompt:
-    """A job's last failure as a prompt for an agent: error, frames, payload's shape, steps, log."""
-    return JobPrompt(text=await failure_prompt(services.queue_of(caller), str(job_id)))
 
 
 @router.get("/status")
