@@ -29,7 +29,7 @@ from minutehand.deploy.console import console_assets, forget, upload
 from minutehand.deploy.limits import SSM_CHARACTERS, concurrency_limit, explain_failure, too_long
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
-from minutehand.deploy.service import needs_of, read_stages, write_service
+from minutehand.deploy.service import needs_of, read_stages, write_first_files, write_service
 from minutehand.deploy.stage_values import problems
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, keep_out_of_git
@@ -86,9 +86,7 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     try:
         stages = read_stages(project)
     except ConfigurationError as error:
-        raise CommandFailed(
-            str(error), code="bad_stages", fix="`minutehand install` writes one"
-        ) from error
+        raise CommandFailed(str(error), code="bad_stages", fix="correct it") from error
     check_stage_name(stage)
     if stage not in stages or stage == "default":
         names = ", ".join(name for name in stages if name != "default")
@@ -121,9 +119,19 @@ def package(
     out: Annotated[Path | None, typer.Option(help="Default: build/aws.")] = None,
 ) -> None:
     """Build the zip for AWS and compile the stack, without an account."""
+    begin(output)
     made, template = make_package(stage, region, out)
     text = f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, Python {made.python}\n{template}"
     output.value({**asdict(made), "template": str(template)}, text=text)
+
+
+def begin(output: Output) -> None:
+    """Write what the first deploy of a project lacks."""
+    try:
+        for path in write_first_files(Project.find()):
+            output.note(f"wrote {path.name}")
+    except ConfigurationError as error:
+        raise CommandFailed(str(error), code="serverless_taken") from error
 
 
 def make_package(stage: str, region: str, out: Path | None = None) -> tuple[Built, Path]:
@@ -165,6 +173,7 @@ def deploy(
     with told(region):
         values = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
         plan = Plan(stage, region, values, os.environ.get("AWS_ENDPOINT_URL"))
+        begin(output)
         parameters(stage)
         check_region(region)
         if rollback is not None:

@@ -77,7 +77,9 @@ def service_environment(project: Project) -> dict[str, str]:
 def _mirror(root: Path, service: Path) -> None:
     """Link to what a project's serverless.yml may include, without hidden files and builds."""
     if not (root / "serverless.yml").is_file():
-        raise PackagingError(f"{root} has no serverless.yml; `minutehand install` writes one")
+        raise PackagingError(
+            f"{root} has no serverless.yml; the first `minutehand deploy` writes one"
+        )
     shutil.rmtree(service, ignore_errors=True)
     service.mkdir(parents=True)
     for path in root.iterdir():

@@ -20,11 +20,32 @@ from minutehand.project import Project, keep_out_of_git
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def needs_of(project: Project) -> Needs:
     """What the project's apps ask for."""
     return read_needs(find_apps(project.apps))
+
+
+def write_first_files(project: Project) -> list[Path]:
+    """Write serverless.yml and the file of stages where the project has none yet.
+
+    Raises:
+        ConfigurationError: There is a serverless.yml of another service.
+    """
+    own = project.root / "serverless.yml"
+    if own.exists() and "minutehand" not in own.read_text("utf-8", errors="replace"):
+        raise ConfigurationError(
+            str(own),
+            f"is another service's: deploy from a folder with {TEMPLATES / own.name}",
+            "service: minutehand",
+        )
+    names = {own: own.name, project.stages_file: "minutehand.stages.yml"}
+    made = [path for path in names if not path.exists()]
+    for path in made:
+        shutil.copyfile(TEMPLATES / names[path], path)
+    return made
 
 
 def read_stages(project: Project) -> dict[str, dict[str, Any]]:
@@ -38,7 +59,7 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
         stages = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as missing:
         raise ConfigurationError(
-            str(path), "does not exist; `minutehand install` writes one", "prod: {}"
+            str(path), "does not exist; the first `minutehand deploy` writes one", "prod: {}"
         ) from missing
     except yaml.YAMLError as error:
         raise ConfigurationError(str(path), f"is not YAML: {error}", "prod: {}") from error

@@ -1,4 +1,4 @@
-"""What an install writes beside the migrations: settings, the first processor, configuration.
+"""What an install writes beside the migrations: settings, the first processor.
 
 Every write is planned first, so that `--dry-run` says exactly what would happen, and none replaces
 a file that is there.
@@ -28,7 +28,6 @@ from minutehand.install.sources import (
 from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 
-TEMPLATES = Path(__file__).parent / "templates"
 SETTINGS_EXAMPLE = "minutehand.env.example"
 #: What the pages of deployment let one write beside the code.
 SECRET_FILES = (".env", "secrets.env", "key.json")
@@ -209,16 +208,6 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     config_writes, config_notes = _config(folder, answers.schemas.clients)
     writes += config_writes
     notes += config_notes
-    for template in sorted(TEMPLATES.glob("*.yml")):
-        text = template.read_text("utf-8")
-        path = folder / template.name
-        if not path.exists():
-            writes.append(Write(path, text))
-        elif "minutehand" not in path.read_text("utf-8", errors="replace"):
-            notes.append(
-                f"{template.name} is yours and is not changed. To deploy Minutehand beside it,"
-                f" add these lines, or keep them in a file of their own:\n\n{text}"
-            )
     return Plan(tuple(writes), tuple(notes))
 
 

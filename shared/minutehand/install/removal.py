@@ -39,7 +39,7 @@ begin
     union all select format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
     from pg_catalog.pg_trigger as t join pg_catalog.pg_class as c on c.oid = t.tgrelid
     join elsewhere as n on n.oid = c.relnamespace
-    where not t.tgisinternal and t.tgname not like 'minutehand\\_%'
+    where not t.tgisinternal and not starts_with(t.tgname::text, 'minutehand_')
       and not (n.nspname = '{clients}' and c.relname in ({relations}))
       and pg_get_triggerdef(t.oid) ~ c_ours
   ) as found;

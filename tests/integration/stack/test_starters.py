@@ -1,4 +1,4 @@
-"""Migrations and seeds as public starters of Supabase have them go into the local database."""
+"""Migrations and seeds as projects on Supabase have them go into the local database."""
 
 from __future__ import annotations
 
@@ -68,11 +68,6 @@ def test_a_seeded_password_signs_in(stack: RunningStack) -> None:
     "text",
     [
         "create extension postgis; create table places (at geography(point));",
-        "select extensions.encrypt('a', 'b', 'aes');",
-        "create extension nowhere_known;",
-        "select * from storage.buckets_analytics;",
-        "create function f() returns int language plv8 as 'return 1';",
-        "create foreign data wrapper stripe handler stripe_fdw_handler;",
         "create extension pg_stat_statements; select * from pg_stat_statements;",
     ],
 )
@@ -80,20 +75,3 @@ def test_what_needs_supabase_itself_says_so(project: str, tmp_path: Path, text: 
     """The way out is in the message."""
     with pytest.raises(MigrationFailed, match="minutehand dev --supabase-url"):
         migrate(project, tmp_path, text)
-
-
-@pytest.mark.parametrize("asked", [True, False])
-def test_new_tables_reach_the_data_api_where_the_project_says_so(
-    asked: bool, project: str, tmp_path: Path
-) -> None:
-    """As an older project has it, whose migrations grant nothing; its policies decide."""
-    (tmp_path / "supabase").mkdir()
-    config = f"[api]\nauto_expose_new_tables = {str(asked).lower()}\n"
-    (tmp_path / "supabase" / "config.toml").write_text(config)
-
-    migrations.expose_new_tables(project, tmp_path)
-    migrate(project, tmp_path, "create table public.notes (id bigserial primary key);")
-
-    with psycopg.connect(project) as connection:
-        may = "select has_table_privilege('authenticated', 'public.notes', 'insert')"
-        assert connection.execute(may.encode()).fetchone() == (asked,)
