@@ -7,7 +7,7 @@ the schema one migration ahead.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
@@ -61,36 +61,28 @@ class Progress(Model):
     message: str | None = None
 
 
-class Times(Model):
-    """Where a job's time went, in milliseconds; `queue_ms` is null before it is due."""
-
-    #: From being due to the first start.
-    queue_ms: float | None = None
-    #: The processor itself in all attempts, the running one until now.
-    run_ms: float = 0
-    #: From each lease to its end: `run_ms`, and what the worker and the database needed around it.
-    held_ms: float = 0
-    #: How often it was leased.
-    runs: int = 0
-    #: What is neither: schedule, backoff, sleeps, questions, children.
-    wait_ms: float = 0
-    #: From creation to the end, or until now.
-    total_ms: float = 0
-
-
-class _JobFields(Model):
+class _Core(Model):
     id: JobId
     workspace_id: WorkspaceId
     user_id: str | None = None
     session_id: str | None = None
     queue: str = "default"
     job_type: str
-    status: Status
+    schema_version: int | None = None
     priority: int = 100
-    progress: Progress | None = None
-    error_message: str | None = None
     attempts: int = 0
     max_attempts: int = 5
+    progress: Progress | None = None
+    created_at: datetime
+    deadline_at: datetime | None = None
+    timeout_seconds: float | None = None
+    parent_id: str | None = None
+    traceparent: str | None = None
+
+
+class _JobFields(_Core):
+    status: Status
+    error_message: str | None = None
     next_retry_at: datetime | None = None
     scheduled_for: datetime | None = None
     #: The first start, kept over retries and waits.
@@ -98,23 +90,17 @@ class _JobFields(Model):
     #: The end, however it ended; `completed_at` is there for completed jobs alone.
     finished_at: datetime | None = None
     completed_at: datetime | None = None
-    created_at: datetime
     updated_at: datetime | None = None
     idempotency_key: str | None = None
     concurrency_key: str | None = None
     tags: tuple[str, ...] = ()
-    parent_id: str | None = None
     fence: int = 0
     last_seq: int = 0
     generation: int = 0
     cancel_requested_at: datetime | None = None
-    deadline_at: datetime | None = None
-    timeout_seconds: float | None = None
     #: The job it is a replay of, and the step from which; None for its start.
     replay_of: str | None = None
     replay_from: str | None = None
-    traceparent: str | None = None
-    schema_version: int | None = None
     snoozes: int = 0
     lost_attempts: int = 0
     state: JobState | None = None
@@ -126,7 +112,8 @@ class _JobFields(Model):
     worker_id: str | None = None
     #: The last error in one line, the exception's type before its message.
     error: str | None = None
-    times: Times | None = None
+    #: Where its time went, in milliseconds: `{queue_ms, run_ms, wait_ms, total_ms, …}`.
+    times: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
@@ -299,37 +286,18 @@ class Explanation(Report):
     history: dict[str, Any] | None = None
 
 
-class JobTypeLine(Report):
-    """A job type in a list."""
+class JobTypeDetail(Report):
+    """A job type: its schema, limits and schedules, who serves it, how its jobs went today."""
 
     job_type: str
     queue: str = "default"
-    description: str | None = None
-    #: `module:function` of its processor.
-    source: str | None = None
-    internal: bool = False
-    paused_at: datetime | None = None
-    #: False when workers run but none of them serves it.
-    served: bool = True
-    #: How its jobs went in the last 24 hours.
-    day: dict[str, Any] = Field(default_factory=dict)
 
 
 class JobTypes(Model):
     """Job types by name."""
 
     now: datetime
-    types: tuple[JobTypeLine, ...]
-
-
-class JobTypeDetail(JobTypeLine):
-    """Everything about a job type."""
-
-    now: datetime
-    payload_schema: dict[str, Any] | None = None
-    limits: dict[str, Any] = Field(default_factory=dict)
-    serving: tuple[dict[str, Any], ...] = ()
-    schedules: tuple[dict[str, Any], ...] = ()
+    types: tuple[JobTypeDetail, ...]
 
 
 class TopicFollowed(Report):
@@ -476,26 +444,11 @@ class ManyChanged(Model):
 # What workers send and receive ------------------------------------------------------------------
 
 
-class LeasedJob(Model):
+class LeasedJob(_Core):
     """The part of a job that its worker needs."""
 
-    id: JobId
-    workspace_id: WorkspaceId
-    user_id: str | None = None
-    session_id: str | None = None
-    queue: str = "default"
-    job_type: str
     payload: Any = None
-    schema_version: int | None = None
-    priority: int = 100
     attempts: int = 1
-    max_attempts: int = 5
-    created_at: datetime
-    parent_id: str | None = None
-    traceparent: str | None = None
-    progress: Progress | None = None
-    timeout_seconds: float | None = None
-    deadline_at: datetime | None = None
 
 
 class Lease(Model):
@@ -658,8 +611,12 @@ class ReportItem:
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
-        """The item as the SQL function takes it: only what it carries."""
-        return _wire(self)
+        """The item as the SQL function takes it: only what it carries, encoded by the client."""
+        return {
+            field.name: plain(value) if isinstance(value, float) else value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None and value != ()
+        }
 
 
 class ReportResult(Model):
@@ -690,11 +647,9 @@ class ErrorInfo(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SettleItem:
+class SettleItem(ReportItem):
     """How one attempt ended; made here and only sent, so no model checks it."""
 
-    job_id: JobId
-    fence: int
     outcome: SettleOutcome
     result: Any = None
     error: ErrorInfo | None = None
@@ -702,13 +657,6 @@ class SettleItem:
     until: datetime | None = None
     delay_seconds: float | None = None
     wait: dict[str, Any] | None = None
-    progress: Progress | None = None
-    logs: tuple[LogLine, ...] = ()
-    #: How many lines of this attempt were sent before `logs`: what was stored is not stored again.
-    logs_from: int | None = None
-    steps: tuple[StepResult, ...] = ()
-    step: RunningStep | None = None
-    tags: tuple[str, ...] = ()
     duration_ms: float | None = None
     cost_usd: float | None = None
 
@@ -716,10 +664,6 @@ class SettleItem:
     def is_light(self) -> bool:
         """Whether it carries nothing that could be large."""
         return self.result is None and self.error is None and not self.logs and not self.steps
-
-    def wire(self) -> dict[str, Any]:
-        """The item as the SQL function takes it: only what it carries."""
-        return _wire(self)
 
 
 class SettleResult(Model):
@@ -768,12 +712,3 @@ class JobTypeSpec(Model):
     def wire(self) -> dict[str, Any]:
         """The type as `register_job_types` takes it."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:
-    # values stay as they are: the body is encoded once, by the client
-    return {
-        name: plain(value) if isinstance(value, float) else value
-        for name in item.__slots__
-        if (value := getattr(item, name)) is not None and value != ()
-    }
