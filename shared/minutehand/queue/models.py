@@ -700,7 +700,6 @@ class JobTypeSpec(Model):
     schema_version: int | None = None
     events: Literal["full", "minimal"] | None = None
     live: Literal["full", "states", "off"] | None = None
-    ageing_seconds: int | None = None
     internal: bool | None = None
     tagged_by: tuple[str, ...] | None = None
     #: `module:function`, and the first lines of its docstring.
