@@ -21,7 +21,7 @@ from pathlib import Path
 from minutehand.resources import PACKAGE, checkout, resource
 
 #: Modules of ours that import npm packages: Node looks for those beside the importing file.
-SCRIPTS = ("supabase_local/gateway", "minutehand/deploy/compile.mjs")
+SCRIPTS = "supabase_local/gateway"
 _ROOT = PACKAGE.parent
 #: The first with `Promise.withResolvers`, which the gateway uses.
 OLDEST = (22, 0)
@@ -119,13 +119,13 @@ def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = Fal
 
 
 def script(name: str) -> Path:
-    """One of our modules for Node, where it finds its packages: `minutehand/deploy/compile.mjs`."""
+    """One of our modules for Node, by its path, where it finds its packages."""
     if checkout() is not None:
         return _ROOT / name
     content = hashlib.sha256()
     for file in _scripts():
         content.update(file.read_bytes())
-    home = node_home(deploy=name.startswith("minutehand/deploy/"))
+    home = node_home()
     # Node searches for packages upwards, so each version's scripts share those of their lock
     copies = home / f"scripts-{content.hexdigest()[:16]}"
     if not copies.is_dir():
@@ -148,12 +148,7 @@ def _cached(environ: Mapping[str, str], kind: str) -> Path:
 
 
 def _scripts() -> list[Path]:
-    found = [
-        path
-        for name in SCRIPTS
-        for path in ([_ROOT / name] if name.endswith(".mjs") else (_ROOT / name).glob("*.mjs"))
-    ]
-    return sorted(found)
+    return sorted((_ROOT / SCRIPTS).glob("*.mjs"))
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from tests.install.projects import (
     data_api,
 )
 from tests.support.extensions import PG_CRON
+from tests.support.paths import ROOT
+from tests.support.stacks import end, launch, wait_ready
 
 #: What would keep the worker's role from being dropped.
 LEFT_RIGHTS = """
@@ -67,6 +69,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
             "trigger CREATE TRIGGER minutehand_after_insert AFTER INSERT ON public.organizations",
             "trigger CREATE TRIGGER minutehand_before_delete BEFORE DELETE ON public.organizations",
         ]
+        run_in_dev(environment, project)
         with data_api(database, "minutehand") as api:
             environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
             check_job(environment, project, api.of(ADA), ACME, api.env)
@@ -174,6 +177,32 @@ def contents(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file() and path.suffix != ".pyc" and ".temp" not in path.parts
     }
+
+
+def run_in_dev(environment: Environment, project: Path) -> None:
+    """The wheel's own local stack takes the project, and its seed's first tenant runs a job."""
+    state, cache = project / ".local", project / ".local" / "cache"
+    # what the wheel would fetch from npm, by the same lock
+    home = "import os; from minutehand import node; print(node._cached(os.environ, 'dev'), end='')"
+    asked = environment.run(project, "-c", home, env={"XDG_CACHE_HOME": str(cache)})
+    Path(asked.stdout).mkdir(parents=True)
+    for name in ("node_modules", "package.json"):
+        Path(asked.stdout, name).symlink_to(ROOT / name)
+    launcher = launch(
+        state, "--no-demo", python=environment.python, root=project,
+        XDG_CACHE_HOME=str(cache), PYTHONPATH="", MINUTEHAND_PROJECT=str(project),
+    )  # fmt: skip
+    try:
+        stack = wait_ready(state, launcher)
+        command = ("enqueue", "jobs.hello", '{"name": "Ada"}', "--watch", "--json")
+        environment.run(project, "-m", "minutehand.cli", *command)
+        with stack.connect() as connection:
+            found = "select workspace_id::text, user_id::text, result from minutehand.jobs"
+            assert connection.execute(found.encode()).fetchall() == [
+                (ACME, ADA, {"greeting": "Hello, Ada!"})
+            ]
+    finally:
+        end(state, launcher)
 
 
 def check_job(
