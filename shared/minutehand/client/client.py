@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from minutehand.client.access import Access, TokenSource
 from minutehand.client.follow import Timing
@@ -32,7 +32,7 @@ INSTALLED: Final = "minutehand"
 
 
 class Client(JobCalls):
-    """Jobs through `supabase.AsyncClient`.
+    """Jobs through `supabase.AsyncClient`; keep one open per process.
 
     Args:
         supabase: The client; sign it in, or give it a secret key where no user acts.
@@ -43,13 +43,12 @@ class Client(JobCalls):
     Example:
         supabase = await acreate_client(url, key)
         await supabase.auth.sign_in_with_password({"email": email, "password": password})
-        client = Client(supabase)
-
-        job = (await client.enqueue("invoices.mail", {"n": 7}, workspace_id=workspace_id)).job
-        async with client.watch_job(job.id) as watcher:
-            async for event in watcher:  # ends when the job does
-                print(event.seq, event.type, watcher.freshness)
-        print(watcher.job.status, watcher.job.result)
+        async with Client(supabase) as client:
+            job = (await client.enqueue("invoices.mail", {"n": 7}, workspace_id=workspace_id)).job
+            async with client.watch_job(job.id) as watcher:
+                async for event in watcher:  # ends when the job does
+                    print(event.seq, event.type, watcher.freshness)
+            print(watcher.job.status, watcher.job.result)
     """
 
     def __init__(
@@ -60,6 +59,12 @@ class Client(JobCalls):
         token: TokenSource = None,
     ) -> None:
         self._access = Access(supabase, schema=schema, token=token)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections; watches close their own."""

@@ -26,7 +26,7 @@ async def test_a_job_is_watched_live_to_its_end(stack: RunningStack) -> None:
             client = Client(supabase, schema="public", token=token)
             feed = client.watch_workspace(stack.demo_workspace_id)
             watcher = client.watch_job(job_id)
-            async with asyncio.timeout(120), feed, watcher:
+            async with asyncio.timeout(120), client, feed, watcher:
                 while {feed.freshness, watcher.freshness} != {"live"}:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
                 [lease] = await asyncio.to_thread(worker.lease)
@@ -35,7 +35,6 @@ async def test_a_job_is_watched_live_to_its_end(stack: RunningStack) -> None:
                 async for event in feed:
                     if (event.job_id, event.type) == (job_id, "job.completed"):
                         break
-            await client.aclose()
 
     assert types == ["job.created", "job.leased", "job.completed"]
     assert watcher.job is not None
