@@ -1,121 +1,88 @@
-"""Rooms: which channels have joined a topic, and how one message reaches all of them.
-
-The loop in `Rooms.deliver` is the hot path; everything it needs is computed before it.
-"""
+"""Rooms: which channels have joined a topic, and how one message reaches all of them."""
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 
-from supabase_local.realtime.member import PREFIX, Member
-from supabase_local.realtime.pgoutput import Change, Unchanged
-from supabase_local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
+from supabase_local.realtime.pgoutput import Change
+from supabase_local.realtime.serializer import Version, dump, encode
+from supabase_local.realtime.tokens import Token
 
-_MESSAGES_TABLE = re.compile(r"messages(_\d{4}_\d{2}_\d{2})?")
+#: What a client's topics begin with on the socket.
+PREFIX: Final = "realtime:"
 
 
-class Room:
-    """The members of one topic and privacy. Public `x` and private `x` are two rooms."""
+class Member(Protocol):
+    """A joined topic on one socket; equal only to itself."""
 
-    __slots__ = ("members", "private", "topic")
+    topic: str
+    #: Whether row level security decides on it.
+    private: bool
+    version: Version
+    token: Token
+    #: It has ended; nothing is sent any more.
+    closed: bool
+    #: The `postgres_changes` that it asked for.
+    changes: list[dict[str, Any]]
 
-    def __init__(self, topic: str, private: bool) -> None:
-        self.topic = topic
-        self.private = private
-        self.members: dict[Member, None] = {}
+    def send(self, text: str) -> None:
+        """Write to the socket."""
+
+    def push_system(self, extension: str, status: str, message: str) -> None:
+        """Send a `system` message."""
+
+
+def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> None:
+    """Send one message to many, encoded at most once per version."""
+    made: dict[Version, str] = {}
+    for member in members:
+        if member.version not in made:
+            made[member.version] = encode(
+                member.version, None, None, PREFIX + topic, event, payload
+            )
+        member.send(made[member.version])
 
 
 class Rooms:
-    """All rooms of the server."""
+    """All rooms of the server: members by topic and privacy."""
 
-    def __init__(self, *, drop_every: int = 0) -> None:
-        self._rooms: dict[tuple[str, bool], Room] = {}
-        self._drop_every = drop_every
-        self._rows = 0
+    def __init__(self) -> None:
+        self._rooms: defaultdict[tuple[str, bool], dict[Member, None]] = defaultdict(dict)
 
-    def __len__(self) -> int:
-        return len(self._rooms)
-
-    def enter(self, channel: Member) -> Room:
+    def enter(self, channel: Member) -> None:
         """Add a channel to its room."""
-        key = (channel.topic, channel.private)
-        room = self._rooms.get(key)
-        if room is None:
-            room = self._rooms[key] = Room(*key)
-        room.members[channel] = None
-        return room
+        self._rooms[channel.topic, channel.private][channel] = None
 
     def leave(self, channel: Member) -> None:
         """Remove a channel; an empty room is forgotten."""
-        room = self._rooms.get((channel.topic, channel.private))
-        if room is None:
-            return
-        room.members.pop(channel, None)
-        if not room.members:
-            del self._rooms[room.topic, room.private]
-
-    def find(self, topic: str, private: bool) -> Room | None:
-        """The room, if it has members."""
-        return self._rooms.get((topic, private))
+        key = (channel.topic, channel.private)
+        members = self._rooms.get(key, {})
+        members.pop(channel, None)
+        if not members:
+            self._rooms.pop(key, None)
 
     def deliver(
-        self, topic: str, private: bool, message: Fanout, *, exclude: Member | None = None
+        self, topic: str, private: bool, payload: str, *, exclude: Member | None = None
     ) -> None:
-        """Send a broadcast to every member that may read broadcasts."""
-        room = self._rooms.get((topic, private))
-        if room is None:
-            return
-        for member in list(room.members):
-            if member is exclude:
-                continue
-            frame = message.frame(member.version)
-            if frame is not None:
-                member.send_frame(frame)
+        """Send a broadcast to every member of a room."""
+        members = self._rooms.get((topic, private), {})
+        fan_out([one for one in members if one is not exclude], topic, "broadcast", payload)
 
     def heard(self, change: Change) -> bool:
-        """Whether a change would reach a subscriber: a message for a room that has members."""
-        if change.action != "I" or not _is_messages(change):
+        """Whether a change is a message for a room that has members."""
+        if change.action != "I":
             return False
-        row = _row_of(change)
-        return (row.get("topic"), row.get("private") == "t") in self._rooms
+        row = change.row()
+        return bool(row["payload"]) and (row["topic"], row["private"] == "t") in self._rooms
 
-    def deliver_changes(self, changes: list[Change]) -> None:
-        """Broadcast the rows that a transaction inserted into `realtime.messages`."""
-        for change in changes:
-            if change.action == "I" and _is_messages(change):
-                self.deliver_row(_row_of(change))
-
-    def deliver_row(self, row: dict[str, str | Unchanged | None]) -> None:
-        """Broadcast one row of `realtime.messages`, but each `drop_every`th."""
-        topic, event, private = row.get("topic"), row.get("event"), row.get("private")
-        message_id = row.get("id")
-        if not isinstance(topic, str) or not isinstance(event, str) or not isinstance(private, str):
-            return
-        if not isinstance(message_id, str):
-            return
-        if (topic, private == "t") not in self._rooms:
-            return
-        self._rows += 1
-        if self._drop_every and self._rows % self._drop_every == 0:
-            return
-        payload, binary = row.get("payload"), row.get("binary_payload")
-        if isinstance(payload, str):
-            body, encoding = payload.encode(), JSON
-        elif isinstance(binary, str):
-            body, encoding = bytes.fromhex(binary.removeprefix("\\x")), BINARY
-        else:
-            return
-        message = UserBroadcast(
-            PREFIX + topic, event, body, encoding=encoding, message_id=message_id
+    def deliver_row(self, change: Change) -> None:
+        """Broadcast one row of `realtime.messages`."""
+        row = change.row()
+        meta = dump({"id": row["id"]})
+        payload = (
+            f'{{"type":"broadcast","event":{dump(row["event"])},'
+            f'"payload":{row["payload"]},"meta":{meta}}}'
         )
-        self.deliver(topic, private == "t", message)
-
-
-def _row_of(change: Change) -> dict[str, str | Unchanged | None]:
-    names = (column.name for column in change.relation.columns)
-    return dict(zip(names, change.new or (), strict=True))
-
-
-def _is_messages(change: Change) -> bool:
-    relation = change.relation
-    return relation.schema == "realtime" and _MESSAGES_TABLE.fullmatch(relation.table) is not None
+        self.deliver(str(row["topic"]), row["private"] == "t", payload)

@@ -13,17 +13,13 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 class DatabaseUnavailable(Exception):
-    """The database did not answer; `reason` is the protocol's text for it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The database did not answer; the protocol's text for it."""
 
 
 UNREACHABLE = "UnableToConnectToProject: Realtime was unable to connect to the project database"
-NO_CONNECTIONS = (
-    "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect"
-)
+_CONNECTIONS = 4
+#: Longest time one question may take; a busy machine is slow.
+_TIMEOUT_SECONDS = 30
 BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
 
 
@@ -46,8 +42,7 @@ async def connect(url: str, name: str, *, replication: bool = False) -> Connecti
             replication="database" if replication else None,
         )
     except psycopg.OperationalError as error:
-        full = error.sqlstate == "53300" or "too many clients" in str(error)
-        raise DatabaseUnavailable(NO_CONNECTIONS if full else UNREACHABLE) from error
+        raise DatabaseUnavailable(UNREACHABLE) from error
 
 
 def describe(error: BaseException) -> str:
@@ -56,13 +51,12 @@ def describe(error: BaseException) -> str:
 
 
 class Database:
-    """A pool of at most `size` connections."""
+    """A pool of a few connections."""
 
-    def __init__(self, url: str, *, size: int, timeout: float) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
         self._idle: list[Connection] = []
-        self._slots = asyncio.Semaphore(size)
-        self._timeout = timeout
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -72,13 +66,13 @@ class Database:
             DatabaseUnavailable: No connection in time, or it broke on the way.
         """
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self._slots.acquire()
         except TimeoutError as error:
             raise DatabaseUnavailable(BUSY) from error
         connection: Connection | None = None
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 connection = await self._begin()
                 try:
                     yield connection

@@ -58,6 +58,11 @@ class Change:
     new: tuple[Value, ...] | None
     old: tuple[Value, ...] | None
 
+    def row(self) -> dict[str, Value]:
+        """The new values by column."""
+        names = (column.name for column in self.relation.columns)
+        return dict(zip(names, self.new or (), strict=bool(self.new)))
+
 
 class Decoder:
     """Keeps the relations and the transaction of one stream."""

@@ -116,15 +116,11 @@ class ReplicationStream:
         url: str,
         *,
         publication: str,
-        slot_prefix: str,
         on_changes: Callable[[list[Change]], Awaitable[None]],
-        delay: float = 0,
     ) -> None:
         self._url = url
         self._publication = publication
-        self._slot_prefix = slot_prefix
         self._on_changes = on_changes
-        self._delay = delay
         #: Set while changes flow.
         self.running = asyncio.Event()
         self.last_error = ""
@@ -152,14 +148,13 @@ class ReplicationStream:
             await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
 
     async def _stream_once(self) -> None:
-        await asyncio.sleep(self._delay)
         connection = WalConnection(
             await connect(self._url, "realtime_replication", replication=True)
         )
         confirming: asyncio.Task[None] | None = None
         self.last_error = ""  # Postgres is there; the slot may wait for its open transactions
         try:
-            slot = f"{self._slot_prefix}_{secrets.token_hex(6)}"
+            slot = f"{self._publication}_{secrets.token_hex(6)}"
             options = "TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"
             await connection.run(f'CREATE_REPLICATION_SLOT "{slot}" {options}')
             options = f"proto_version '1', publication_names '{self._publication}'"
@@ -170,7 +165,6 @@ class ReplicationStream:
                 extra={
                     "event": "realtime.replication_started",
                     "publication": self._publication,
-                    "slot": slot,
                 },
             )
             confirming = asyncio.create_task(_confirm_regularly(connection))

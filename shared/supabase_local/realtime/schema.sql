@@ -18,13 +18,6 @@ alter schema realtime owner to supabase_realtime_admin;
 revoke create on schema realtime from public;
 grant usage on schema realtime to anon, authenticated, service_role;
 
--- Where the real server counts its own migrations; empty, since there are none here.
-create table if not exists realtime.schema_migrations (
-  version bigint primary key,
-  inserted_at timestamp(0) without time zone
-);
-revoke all on realtime.schema_migrations from anon, authenticated, service_role, supabase_realtime_admin;
-
 -- ------------------------------------------------------------------------------------------ types
 do $$
 begin
@@ -32,13 +25,11 @@ begin
     create type realtime.action as enum ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'ERROR');
   end if;
   if to_regtype('realtime.equality_op') is null then
-    create type realtime.equality_op as enum (
-      'eq', 'neq', 'lt', 'lte', 'gt', 'gte', 'in', 'like', 'ilike', 'is', 'match', 'imatch', 'isdistinct'
-    );
+    create type realtime.equality_op as enum ('eq', 'neq', 'lt', 'lte', 'gt', 'gte', 'in');
   end if;
   if to_regtype('realtime.user_defined_filter') is null then
     create type realtime.user_defined_filter as (
-      column_name text, op realtime.equality_op, value text, negate boolean
+      column_name text, op realtime.equality_op, value text
     );
   end if;
   if to_regtype('realtime.wal_column') is null then
@@ -70,8 +61,7 @@ create table if not exists realtime.messages (
   inserted_at timestamp not null default now(),
   id uuid not null default gen_random_uuid(),
   binary_payload bytea,
-  primary key (id, inserted_at),
-  constraint messages_payload_exclusive check (payload is null or binary_payload is null)
+  primary key (id, inserted_at)
 ) partition by range (inserted_at);
 alter table realtime.messages owner to supabase_realtime_admin;
 alter table realtime.messages enable row level security;
@@ -147,21 +137,6 @@ begin
 end;
 $$;
 
-create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
-returns void
-language plpgsql
-as $$
-begin
-  begin
-    perform set_config('realtime.topic', topic, true);
-    insert into realtime.messages (binary_payload, event, topic, private, extension)
-    values (payload, event, topic, private, 'broadcast');
-  exception when others then
-    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
-  end;
-end;
-$$;
-
 create or replace function realtime.broadcast_changes(
   topic_name text, event_name text, operation text, table_name text, table_schema text,
   new record, old record, level text default 'ROW'
@@ -203,13 +178,10 @@ create table if not exists realtime.subscription (
   claims_role regrole not null generated always as (realtime.to_regrole(claims ->> 'role')) stored,
   created_at timestamp not null default timezone('utc', now()),
   action_filter text default '*',
-  selected_columns text[],
   constraint pk_subscription primary key (id),
   constraint subscription_action_filter_check check (action_filter in ('*', 'INSERT', 'UPDATE', 'DELETE'))
 );
 alter table realtime.subscription owner to supabase_realtime_admin;
-create unique index if not exists subscription_subscription_id_entity_filters_action_filter_selec
-  on realtime.subscription (subscription_id, entity, filters, action_filter, coalesce(selected_columns, '{}'));
 create index if not exists ix_realtime_subscription_entity on realtime.subscription (entity);
 grant select on realtime.subscription to anon, authenticated, service_role;
 
@@ -230,52 +202,26 @@ end;
 $$;
 
 create or replace function realtime.check_equality_op(
-  op realtime.equality_op, type_ regtype, val_1 text, val_2 text, negate boolean
+  op realtime.equality_op, type_ regtype, val_1 text, val_2 text
 )
 returns boolean
 language plpgsql
 stable
 as $$
 declare
-  symbol text;
+  symbol text := case op
+    when 'eq' then '=' when 'neq' then '!=' when 'lt' then '<' when 'lte' then '<=' when 'gt' then '>'
+    when 'gte' then '>=' else '= any'
+  end;
   res boolean;
 begin
-  if op = 'isdistinct' then
-    execute format(
-      'select %L::%s is %s distinct from %L::%s',
-      val_1, type_::text, case when negate then 'not' else '' end, val_2, type_::text
-    ) into res;
-    return res;
-  end if;
-  if op = 'is' then
-    if val_2 not in ('null', 'true', 'false', 'unknown') then
-      raise exception 'invalid value for is filter: must be null, true, false, or unknown';
-    end if;
-    execute format(
-      'select %L::%s is %s %s', val_1, type_::text, case when negate then 'not' else '' end, val_2
-    ) into res;
-    return res;
-  end if;
-  symbol := case op
-    when 'eq' then '=' when 'neq' then '!=' when 'lt' then '<' when 'lte' then '<=' when 'gt' then '>'
-    when 'gte' then '>=' when 'in' then '= any' when 'like' then 'like' when 'ilike' then 'ilike'
-    when 'match' then '~' when 'imatch' then '~*'
-  end;
   execute format(
     'select %L::%s %s (%L::%s)',
     val_1, type_::text, symbol, val_2, case when op = 'in' then type_::text || '[]' else type_::text end
   ) into res;
-  return case when negate then not res else res end;
+  return res;
 end;
 $$;
-
-create or replace function realtime.check_equality_op(
-  op realtime.equality_op, type_ regtype, val_1 text, val_2 text
-)
-returns boolean
-language sql
-immutable
-as $$ select realtime.check_equality_op(op, type_, val_1, val_2, false) $$;
 
 create or replace function realtime.is_visible_through_filters(
   columns realtime.wal_column[], filters realtime.user_defined_filter[]
@@ -284,19 +230,15 @@ returns boolean
 language sql
 stable
 as $$
-  select
-    filters is null
-    or array_length(filters, 1) is null
-    or coalesce(
-      count(col.name) = count(1)
-      and sum(
-        realtime.check_equality_op(
-          f.op, coalesce(col.type_oid::regtype, col.type_name::regtype), col.value #>> '{}', f.value,
-          coalesce(f.negate, false)
-        )::int
-      ) filter (where col.name is not null) = count(col.name),
-      false
-    )
+  select coalesce(
+    bool_and(
+      col.name is not null
+      and coalesce(
+        realtime.check_equality_op(f.op, col.type_oid::regtype, col.value #>> '{}', f.value), false
+      )
+    ),
+    true
+  )
   from unnest(filters) as f
     left join unnest(columns) as col on f.column_name = col.name;
 $$;
@@ -321,76 +263,22 @@ returns trigger
 language plpgsql
 as $$
 declare
-  readable text[] := coalesce(
-    (
-      select array_agg(a.attname order by a.attnum)
-      from pg_catalog.pg_attribute as a
-      where a.attrelid = new.entity and a.attnum > 0 and not a.attisdropped
-        and pg_catalog.has_column_privilege(new.claims ->> 'role', a.attrelid, a.attnum, 'SELECT')
-    ),
-    '{}'
-  );
   filter realtime.user_defined_filter;
-  col_type regtype;
-  selected text;
+  col_type text;
 begin
   foreach filter in array new.filters loop
-    if not filter.column_name = any (readable) then
+    col_type := (
+      select a.atttypid::regtype::text from pg_catalog.pg_attribute as a
+      where a.attrelid = new.entity and a.attname = filter.column_name and not a.attisdropped
+        and pg_catalog.has_column_privilege(new.claims ->> 'role', a.attrelid, a.attnum, 'SELECT')
+    );
+    if col_type is null then
       raise exception 'invalid column for filter %', filter.column_name;
     end if;
-    col_type := (
-      select a.atttypid::regtype from pg_catalog.pg_attribute as a
-      where a.attrelid = new.entity and a.attname = filter.column_name
+    perform realtime."cast"(
+      filter.value, case when filter.op = 'in' then col_type || '[]' else col_type end::regtype
     );
-    case
-      when filter.op = 'in' then
-        if coalesce(
-          jsonb_array_length(realtime."cast"(filter.value, (col_type::text || '[]')::regtype)), 0
-        ) > 100 then
-          raise exception 'too many values for `in` filter. Maximum 100';
-        end if;
-      when filter.op = 'is' then
-        if filter.value not in ('null', 'true', 'false', 'unknown') then
-          raise exception 'invalid value for is filter: must be null, true, false, or unknown';
-        end if;
-        if filter.value <> 'null' and col_type <> 'boolean'::regtype then
-          raise exception 'is % filter requires a boolean column, got %', filter.value, col_type::text;
-        end if;
-      when filter.op in ('like', 'ilike') then
-        if not exists (
-          select from pg_catalog.pg_operator where oprname = '~~' and oprleft = col_type
-        ) then
-          raise exception 'operator % requires a text-compatible column type, got %', filter.op::text, col_type::text;
-        end if;
-      when filter.op in ('match', 'imatch') then
-        if not exists (
-          select from pg_catalog.pg_operator
-          where oprname = case when filter.op = 'imatch' then '~*' else '~' end
-            and oprleft = col_type and oprright = col_type and oprresult = 'boolean'::regtype
-        ) then
-          raise exception 'operator % requires a text-compatible column type, got %', filter.op::text, col_type::text;
-        end if;
-        begin
-          perform '' ~ filter.value;
-        exception when others then
-          raise exception 'invalid regular expression for % filter: %', filter.op::text, sqlerrm;
-        end;
-      else
-        perform realtime."cast"(filter.value, col_type);
-    end case;
   end loop;
-
-  foreach selected in array coalesce(new.selected_columns, '{}') loop
-    if not selected = any (readable) then
-      raise exception 'invalid column for select %', selected;
-    end if;
-  end loop;
-
-  -- one order, so that the unique index sees equal entries as equal
-  new.filters := coalesce(
-    (select array_agg(f order by f.column_name, f.op, f.value, f.negate) from unnest(new.filters) as f), '{}'
-  );
-  new.selected_columns := (select array_agg(c order by c) from unnest(new.selected_columns) as c);
   return new;
 end;
 $$;
@@ -399,7 +287,23 @@ before insert or update on realtime.subscription
 for each row execute function realtime.subscription_check_filters();
 
 -- ------------------------------------------------------------------- who may see which change
--- One change in wal2json format 2 → for each role and column selection, the record and its readers.
+-- Columns of a change in wal2json's form, with what a role may read of them.
+create or replace function realtime.columns_of(list jsonb, keys jsonb, entity regclass, reader regrole)
+returns realtime.wal_column[]
+language sql
+as $$
+  select array_agg(
+    (
+      x ->> 'name', x ->> 'type', x ->> 'typeoid',
+      realtime."cast"(x ->> 'value', (x ->> 'typeoid')::oid::regtype),
+      keys @> jsonb_build_array(jsonb_build_object('name', x ->> 'name')),
+      pg_catalog.has_column_privilege(reader, entity, x ->> 'name', 'SELECT')
+    )::realtime.wal_column
+  )
+  from jsonb_array_elements(list) as x
+$$;
+
+-- One change in wal2json format 2 → for each role, the record and its readers.
 create or replace function realtime.apply_rls(wal jsonb, max_record_bytes integer default 1048576)
 returns setof realtime.wal_rls
 language plpgsql
@@ -411,15 +315,9 @@ declare
   end;
   is_rls_enabled boolean := (select relrowsecurity from pg_catalog.pg_class where oid = entity_);
   too_large boolean := octet_length(wal::text) > max_record_bytes;
-  subscriptions realtime.subscription[] := (
-    select array_agg(subs)
-    from realtime.subscription as subs
-    where subs.entity = entity_ and (subs.action_filter = '*' or subs.action_filter = action::text)
-  );
   columns realtime.wal_column[];
   old_columns realtime.wal_column[];
   working_role regrole;
-  working_columns text[];
   refusal text;
   reader record;
   has_access boolean;
@@ -427,54 +325,13 @@ declare
   output jsonb;
 begin
   perform set_config('role', null, true);
-
-  columns := (
-    select array_agg(
-      (
-        x ->> 'name', x ->> 'type', x ->> 'typeoid',
-        realtime."cast"((x -> 'value') #>> '{}', coalesce((x ->> 'typeoid')::regtype, (x ->> 'type')::regtype)),
-        pks is not null, true
-      )::realtime.wal_column
-    )
-    from jsonb_array_elements(wal -> 'columns') as x
-      left join jsonb_array_elements(wal -> 'pk') as pks on x ->> 'name' = pks ->> 'name'
-  );
-  old_columns := (
-    select array_agg(
-      (
-        x ->> 'name', x ->> 'type', x ->> 'typeoid',
-        realtime."cast"((x -> 'value') #>> '{}', coalesce((x ->> 'typeoid')::regtype, (x ->> 'type')::regtype)),
-        pks is not null, true
-      )::realtime.wal_column
-    )
-    from jsonb_array_elements(wal -> 'identity') as x
-      left join jsonb_array_elements(wal -> 'pk') as pks on x ->> 'name' = pks ->> 'name'
-  );
-
   for working_role in
-    select roles.claims_role
-    from (select distinct s.claims_role from unnest(subscriptions) as s) as roles
-    order by roles.claims_role::text
+    select distinct s.claims_role
+    from realtime.subscription as s
+    where s.entity = entity_ and s.action_filter in ('*', action::text)
   loop
-    columns := (
-      select array_agg(
-        (
-          c.name, c.type_name, c.type_oid, c.value, c.is_pkey,
-          pg_catalog.has_column_privilege(working_role, entity_, c.name, 'SELECT')
-        )::realtime.wal_column
-      )
-      from unnest(columns) as c
-    );
-    old_columns := (
-      select array_agg(
-        (
-          c.name, c.type_name, c.type_oid, c.value, c.is_pkey,
-          pg_catalog.has_column_privilege(working_role, entity_, c.name, 'SELECT')
-        )::realtime.wal_column
-      )
-      from unnest(old_columns) as c
-    );
-
+    columns := realtime.columns_of(wal -> 'columns', wal -> 'pk', entity_, working_role);
+    old_columns := realtime.columns_of(wal -> 'identity', wal -> 'pk', entity_, working_role);
     refusal := null;
     if action <> 'DELETE' then
       refusal := (
@@ -487,29 +344,26 @@ begin
         where c.is_pkey
       );
     end if;
+    if refusal is null and is_rls_enabled and action <> 'DELETE' then
+      if exists (select from pg_catalog.pg_prepared_statements where name = 'walrus_rls_stmt') then
+        deallocate walrus_rls_stmt;
+      end if;
+      execute realtime.build_prepared_statement_sql('walrus_rls_stmt', entity_, columns);
+    end if;
 
     visible := '{}';
-    if refusal is null then
-      if is_rls_enabled and action <> 'DELETE' then
-        if exists (select from pg_catalog.pg_prepared_statements where name = 'walrus_rls_stmt') then
-          deallocate walrus_rls_stmt;
-        end if;
-        execute realtime.build_prepared_statement_sql('walrus_rls_stmt', entity_, columns);
-      end if;
-
-      for reader in
-        select s.subscription_id, s.claims
-        from unnest(subscriptions) as s
-        where s.claims_role = working_role
-          and (
-            realtime.is_visible_through_filters(columns, s.filters)
-            or (action = 'DELETE' and realtime.is_visible_through_filters(old_columns, s.filters))
-          )
-      loop
-        if not is_rls_enabled or action = 'DELETE' then
-          visible := visible || reader.subscription_id;
-          continue;
-        end if;
+    for reader in
+      select s.subscription_id, s.claims
+      from realtime.subscription as s
+      where s.entity = entity_ and s.action_filter in ('*', action::text) and s.claims_role = working_role
+        and (
+          refusal is not null
+          or realtime.is_visible_through_filters(columns, s.filters)
+          or (action = 'DELETE' and realtime.is_visible_through_filters(old_columns, s.filters))
+        )
+    loop
+      has_access := true;
+      if refusal is null and is_rls_enabled and action <> 'DELETE' then
         begin
           perform
             set_config('role', trim(both '"' from working_role::text), true),
@@ -522,36 +376,15 @@ begin
         end;
         -- back to the server's role at once: the loop fetches its next rows with it
         perform set_config('role', null, true);
-        if has_access then
-          visible := visible || reader.subscription_id;
-        end if;
-      end loop;
-    end if;
-
-    for working_columns in
-      select distinct s.selected_columns
-      from unnest(subscriptions) as s
-      where s.claims_role = working_role
-      order by s.selected_columns
-    loop
-      if refusal is not null then
-        return next (
-          jsonb_build_object('schema', wal ->> 'schema', 'table', wal ->> 'table', 'type', action),
-          is_rls_enabled,
-          (
-            select array_agg(s.subscription_id)
-            from unnest(subscriptions) as s
-            where s.claims_role = working_role and s.selected_columns is not distinct from working_columns
-          ),
-          array[refusal]
-        )::realtime.wal_rls;
-        continue;
       end if;
+      if has_access then
+        visible := visible || reader.subscription_id;
+      end if;
+    end loop;
 
-      output := jsonb_build_object(
-        'schema', wal ->> 'schema',
-        'table', wal ->> 'table',
-        'type', action,
+    output := jsonb_build_object('schema', wal ->> 'schema', 'table', wal ->> 'table', 'type', action);
+    if refusal is null then
+      output := output || jsonb_build_object(
         'commit_timestamp', to_char(
           (wal ->> 'timestamp')::timestamptz at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
         ),
@@ -561,67 +394,42 @@ begin
             join pg_catalog.pg_type as pt on pa.atttypid = pt.oid
           where pa.attrelid = entity_ and pa.attnum > 0 and not pa.attisdropped
             and pg_catalog.has_column_privilege(working_role, entity_, pa.attnum, 'SELECT')
-            and (
-              working_columns is null
-              or pa.attname = any (working_columns)
-              or exists (
-                select from pg_catalog.pg_constraint as pk
-                where pk.conrelid = entity_ and pk.contype = 'p' and pa.attnum = any (pk.conkey)
-              )
-            )
         )
       );
-      if action in ('INSERT', 'UPDATE') then
-        output := output || jsonb_build_object('record', coalesce(
-          (
-            -- a large unchanged value is absent from the change: take it from the old row if that has it
-            select jsonb_object_agg(coalesce(c.name, oc.name), case when c.name is null then oc.value else c.value end)
-            from unnest(columns) as c
-              full outer join unnest(old_columns) as oc on c.name = oc.name
-            where coalesce(c.is_selectable, oc.is_selectable)
-              and (
-                working_columns is null
-                or coalesce(c.name, oc.name) = any (working_columns)
-                or coalesce(c.is_pkey, oc.is_pkey)
-              )
-              and (not too_large or octet_length(coalesce(c.value, oc.value)::text) <= 64)
-          ),
-          '{}'::jsonb
+      if action <> 'DELETE' then
+        output := output || jsonb_build_object('record', (
+          -- a large unchanged value is absent from the change: take it from the old row if that has it
+          select coalesce(
+            jsonb_object_agg(coalesce(c.name, oc.name), case when c.name is null then oc.value else c.value end),
+            '{}'
+          )
+          from unnest(columns) as c
+            full outer join unnest(old_columns) as oc on c.name = oc.name
+          where coalesce(c.is_selectable, oc.is_selectable)
+            and (not too_large or octet_length(coalesce(c.value, oc.value)::text) <= 64)
         ));
       end if;
-      if action in ('UPDATE', 'DELETE') then
-        output := output || jsonb_build_object('old_record', coalesce(
-          (
-            select jsonb_object_agg(c.name, c.value)
-            from unnest(old_columns) as c
-            where c.is_selectable
-              and (working_columns is null or c.name = any (working_columns) or c.is_pkey)
-              and (not too_large or octet_length(c.value::text) <= 64)
-              -- a deleted row can no longer be tested against a policy: show its key, nothing more
-              and (action = 'UPDATE' or not is_rls_enabled or c.is_pkey)
-          ),
-          '{}'::jsonb
+      if action <> 'INSERT' then
+        output := output || jsonb_build_object('old_record', (
+          select coalesce(jsonb_object_agg(c.name, c.value), '{}')
+          from unnest(old_columns) as c
+          where c.is_selectable and (not too_large or octet_length(c.value::text) <= 64)
+            -- a deleted row can no longer be tested against a policy: show its key, nothing more
+            and (action = 'UPDATE' or not is_rls_enabled or c.is_pkey)
         ));
       end if;
-
-      return next (
-        output,
-        is_rls_enabled,
-        coalesce(
-          (
-            select array_agg(s.subscription_id)
-            from unnest(subscriptions) as s
-            where s.claims_role = working_role and s.selected_columns is not distinct from working_columns
-              and s.subscription_id = any (visible)
-          ),
-          '{}'
-        ),
-        case when too_large then array['Error 413: Payload Too Large'] else '{}' end
-      )::realtime.wal_rls;
-    end loop;
+    end if;
+    return next (
+      output,
+      is_rls_enabled,
+      visible,
+      case
+        when refusal is not null then array[refusal]
+        when too_large then array['Error 413: Payload Too Large']
+        else '{}'
+      end
+    )::realtime.wal_rls;
   end loop;
-
-  perform set_config('role', null, true);
 end;
 $$;
 
@@ -644,7 +452,6 @@ do $$
 begin
   if exists (select from pg_catalog.pg_roles where rolname = 'postgres') then
     grant usage on schema realtime to postgres;
-    revoke all on realtime.schema_migrations from postgres;
     grant select, insert, update on realtime.messages to postgres;
     grant select on realtime.subscription to postgres;
   end if;

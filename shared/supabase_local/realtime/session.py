@@ -1,18 +1,18 @@
-"""One websocket: decodes its frames in order, answers heartbeats, opens and closes its channels."""
+"""One websocket and the topics that it joined: rights, tokens, what is sent and received."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
 from typing import Any
 
-from supabase_local.realtime.changes import SubscriptionRefused
-from supabase_local.realtime.channels import Channel
+from websockets.asyncio.server import ServerConnection, broadcast
+
+from supabase_local.realtime.broadcast import PREFIX
 from supabase_local.realtime.database import DatabaseUnavailable
+from supabase_local.realtime.filters import change_id
 from supabase_local.realtime.hub import Hub
-from supabase_local.realtime.join import JoinRefused, parse_join
-from supabase_local.realtime.member import PREFIX, Member
 from supabase_local.realtime.serializer import (
     Inbound,
     MalformedFrame,
@@ -22,197 +22,239 @@ from supabase_local.realtime.serializer import (
     encode,
     reply,
 )
-from supabase_local.realtime.tokens import Token
+from supabase_local.realtime.tokens import Token, TokenError
 
 logger = logging.getLogger(__name__)
 
+#: Unsent bytes one socket may hold; a reader slower than that is dropped.
+BUFFER_BYTES = 64_000_000
+#: Longest time between two checks of a channel's token.
+TOKEN_SECONDS = 300
+
+
+class JoinRefused(Exception):
+    """The join is answered with an error; the text is the reason."""
+
 
 class Session:
-    """The Phoenix side of a socket; `send` and `close` belong to its connection."""
+    """The Phoenix side of a socket."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        *,
-        version: Version,
-        token: Token,
-        headers: Mapping[str, str],
-        send: Callable[[bytes], None],
-        close: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, hub: Hub, socket: ServerConnection, version: Version, token: Token) -> None:
         self.hub = hub
         self.version = version
         self.token = token
-        self.headers = headers
-        self.send = send
-        self.close_socket = close
-        self.channels: dict[str, Channel] = {}
-        self.ended = False
+        self._socket = socket
+        self._channels: dict[str, Channel] = {}
 
-    # -------------------------------------------------------------------------- inbound
+    def send(self, text: str) -> None:
+        """Write to the socket at once; a client too slow for its buffer is dropped."""
+        broadcast([self._socket], text)
+        if self._socket.transport.get_write_buffer_size() > BUFFER_BYTES:
+            logger.warning("slow reader dropped", extra={"event": "realtime.slow_consumer"})
+            self._socket.transport.abort()
 
-    async def handle(self, data: str | bytes) -> None:
-        """Handle one websocket message; a malformed one is logged and dropped."""
+    async def run(self) -> None:
+        """Handle what comes until the socket is gone; whatever one message does, others follow."""
         try:
-            message = decode(self.version, data)
-            await self._dispatch(message)
-        except MalformedFrame as error:
-            logger.warning(
-                "malformed message dropped",
-                extra={
-                    "event": "realtime.malformed_message",
-                    "code": "MalformedWebSocketMessage",
-                    "reason": str(error)[:300],
-                },
-            )
-        except Exception:
-            # whatever one message does, the socket and the others continue
-            logger.exception(
-                "message failed",
-                extra={
-                    "event": "realtime.message_failed",
-                    "code": "UnknownErrorOnWebSocketMessage",
-                },
-            )
+            async for data in self._socket:
+                try:
+                    await self._dispatch(decode(self.version, data))
+                except MalformedFrame as error:
+                    logger.warning(
+                        "malformed message dropped",
+                        extra={"event": "realtime.malformed_message", "reason": str(error)[:300]},
+                    )
+                except Exception:
+                    logger.exception("message failed", extra={"event": "realtime.message_failed"})
+        finally:
+            for channel in self._channels.values():
+                channel.close()
 
     async def _dispatch(self, message: Inbound) -> None:
         topic, event = message.topic, message.event
+        channel = self._channels.get(topic)
         if topic == "phoenix":
-            if event == "heartbeat":
-                self.send(reply(self.version, message.join_ref, message.ref, topic, {}))
-            return
-        if event == "phx_join" and topic.startswith(PREFIX):
+            self.send(reply(self.version, message, {}))
+        elif event == "phx_join" and topic.startswith(PREFIX):
             await self._join(message)
-            return
-        channel = self.channels.get(topic)
-        if channel is None:
-            self._on_unjoined(message)
-            return
-        if message.join_ref is not None and message.join_ref != channel.join_ref:
-            return  # meant for an instance that is gone
-        if event == "phx_leave":
-            self.forget(channel)
-            self._reply(message, {}, join_ref=channel.join_ref)
-            channel.close_and_notify()
-            return
-        try:
-            await channel.handle(message)
-        except MalformedFrame:
-            raise
-        except Exception:
-            # clients rejoin a channel that crashed
-            self.forget(channel)
-            channel.crash()
-            raise
-
-    def _on_unjoined(self, message: Inbound) -> None:
-        if message.event == "phx_leave":
-            self._reply(message, {})
-        else:
-            self.send(
-                reply(
-                    self.version,
-                    None,
-                    message.ref,
-                    message.topic,
-                    {"reason": "unmatched topic"},
-                    "error",
-                )
-            )
-
-    def _reply(
-        self, message: Inbound, response: Any, status: str = "ok", *, join_ref: str | None = None
-    ) -> None:
-        join_ref = join_ref or message.join_ref
-        self.send(reply(self.version, join_ref, message.ref, message.topic, response, status))
-
-    # ----------------------------------------------------------------------------- join
+        elif event == "phx_leave":
+            self.send(reply(self.version, message, {}))
+            if channel is not None:
+                self.end(channel)
+        elif channel is None:
+            self.send(reply(self.version, message, {"reason": "unmatched topic"}, "error"))
+        elif event == "broadcast":
+            await channel.on_broadcast(message)
+        elif event == "access_token":
+            await channel.on_access_token(message.payload)
 
     async def _join(self, message: Inbound) -> None:
-        old = self.channels.pop(message.topic, None)
-        if old is not None:
-            old.close_and_notify()
+        if (old := self._channels.get(message.topic)) is not None:
+            self.end(old)
+        channel = Channel(self, message)
         try:
-            await self._open(message)
-        except JoinRefused as refused:
+            await channel.authorize()
+        except (JoinRefused, DatabaseUnavailable, TokenError) as refused:
             logger.info(
                 "join refused",
-                extra={
-                    "event": "realtime.join_refused",
-                    "topic": message.topic[:300],
-                    "reason": refused.reason[:300],
-                },
+                extra={"event": "realtime.join_refused", "reason": str(refused)[:300]},
             )
-            await asyncio.sleep(self.hub.limits.join_error_delay_seconds)
-            self._reply(message, {"reason": refused.reason}, "error")
-            if refused.close_code is not None:
-                self.close_socket(refused.close_code, "")
-        except Exception:
-            logger.exception("join failed", extra={"event": "realtime.join_failed"})
-            self._reply(message, {"reason": "Unknown Error on Channel"}, "error")
-
-    async def _open(self, message: Inbound) -> None:
-        hub, topic = self.hub, message.topic.removeprefix(PREFIX)
-        if not topic:
-            raise JoinRefused("TopicNameRequired: You must provide a topic name")
-        request = parse_join(message.payload)
-        # a null join_ref makes the push's own ref the channel's, as Phoenix clients send both alike
-        join_ref = message.join_ref if message.join_ref is not None else message.ref
-        channel = Channel(self, hub, topic, join_ref, request)
-        hub.check_join()
-        try:
-            await channel.authorize(request.token)
-            if request.changes and request.wait_for_changes:
-                await hub.changes.subscribe_and_wait(channel, request.wait_timeout_seconds)
-        except SubscriptionRefused as error:
-            channel.close()
-            raise JoinRefused(str(error)) from error
-        except DatabaseUnavailable as error:
-            channel.close()
-            raise JoinRefused(error.reason) from error
-        except BaseException:
-            channel.close()
-            raise
-        if self.ended:
-            channel.close()
+            self.send(reply(self.version, message, {"reason": str(refused)}, "error"))
             return
-        self.channels[message.topic] = channel
-        hub.rooms.enter(channel)
-        self.send(
-            encode(
-                self.version,
-                message.join_ref,
-                message.ref,
-                message.topic,
-                "phx_reply",
-                dump({"status": "ok", "response": {"postgres_changes": request.changes_reply()}}),
-            )
-        )
+        self._channels[message.topic] = channel
+        self.hub.rooms.enter(channel)
+        entries = [{**entry, "id": change_id(entry)} for entry in channel.changes]
+        self.send(reply(self.version, message, {"postgres_changes": entries}))
         channel.joined()
-        if request.changes and not request.wait_for_changes:
-            hub.changes.subscribe(channel)
 
-    # ------------------------------------------------------------------------------ end
+    def end(self, channel: Channel) -> None:
+        """End a channel with a `phx_close`; clients match its ref with their join's."""
+        channel.close()
+        self._channels.pop(channel.full_topic, None)
+        channel.push("phx_close", {}, ref=channel.join_ref)
 
-    def forget(self, channel: Member) -> None:
-        """Take a channel that is closing off the socket."""
-        if self.channels.get(channel.full_topic) is channel:
-            del self.channels[channel.full_topic]
+    async def disconnect(self) -> None:
+        """Tell every channel that the server ends the connection, then close."""
+        for channel in self._channels.values():
+            said = {"extension": "system", "status": "ok", "message": "Server requested disconnect"}
+            channel.push("system", said)
+        await self._socket.close(1012)
 
-    def end(self) -> None:
-        """The socket is gone: close its channels without a word."""
-        self.ended = True
-        for channel in list(self.channels.values()):
-            channel.close()
-        self.channels.clear()
 
-    def request_disconnect(self) -> None:
-        """Tell every channel that the server ends the connection, then close with 1012."""
-        payload = dump(
-            {"extension": "system", "status": "ok", "message": "Server requested disconnect"}
-        )
-        for channel in self.channels.values():
-            self.send(
-                encode(self.version, channel.join_ref, None, channel.full_topic, "system", payload)
-            )
-        self.close_socket(1012, "")
+class Channel:
+    """A joined topic."""
+
+    def __init__(self, session: Session, message: Inbound) -> None:
+        payload = message.payload if isinstance(message.payload, dict) else {}
+        config = payload.get("config") or {}
+        options = config.get("broadcast") or {}
+        self.session = session
+        self.hub = session.hub
+        self.version = session.version
+        self.send = session.send
+        self.full_topic = message.topic
+        self.topic = message.topic.removeprefix(PREFIX)
+        # a null join_ref makes the push's own ref the channel's
+        self.join_ref = message.join_ref or message.ref
+        self.private = config.get("private") is True
+        self.ack = options.get("ack") is True
+        self.hears_itself = options.get("self") is True
+        self.replication_ready = options.get("replication_ready") is True
+        self.changes: list[dict[str, Any]] = config.get("postgres_changes") or []
+        self.token = session.token
+        self.closed = False
+        self._asked = payload.get("user_token") or payload.get("access_token")
+        self._may_write: bool | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def authorize(self) -> None:
+        """Verify the join's token and, on a private topic, the right to read.
+
+        Raises:
+            JoinRefused: With the protocol's reason.
+            TokenError: The token is refused.
+            DatabaseUnavailable: The database is away.
+        """
+        if isinstance(self._asked, str) and not self._asked.startswith("sb_"):
+            self.token = self.hub.verifier.verify(self._asked)
+        self.token.check_expiry()
+        self.hub.check_database()
+        if self.private and not await self._may_read(self.token):
+            raise JoinRefused(f"Unauthorized: {self._no_read}")
+
+    @property
+    def _no_read(self) -> str:
+        return f"You do not have permissions to read from this Channel topic: {self.topic}"
+
+    async def _may_read(self, token: Token) -> bool:
+        return await self.hub.authorizer.read(token, self.topic)
+
+    def joined(self) -> None:
+        """Tell the client what follows the join's reply, and start the token's clock."""
+        if self.replication_ready:
+            self.hub.spawn(self._report_replication())
+        self._watch_token()
+        if self.changes:
+            self.hub.changes.subscribe(self)
+
+    async def _report_replication(self) -> None:
+        await self.hub.messages.running.wait()
+        if not self.closed:
+            self.push_system("system", "ok", "Replication connection established")
+
+    def push(self, event: str, payload: Any, *, ref: str | None = None) -> None:
+        """Send a message of this topic."""
+        self.send(encode(self.version, self.join_ref, ref, self.full_topic, event, dump(payload)))
+
+    def push_system(self, extension: str, status: str, message: str) -> None:
+        """Send a `system` message."""
+        said = {"extension": extension, "status": status, "message": message}
+        self.push("system", {**said, "channel": self.topic})
+
+    def close(self) -> None:
+        """Leave every room and forget every subscription; sends nothing to this client."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.hub.rooms.leave(self)
+        self.hub.changes.unsubscribe(self)
+
+    def shut_down(self, reason: str) -> None:
+        """End the channel for a reason: a `system` error, then `phx_close`."""
+        if not self.closed:
+            self.push_system("system", "error", reason)
+            self.session.end(self)
+
+    async def on_broadcast(self, message: Inbound) -> None:
+        """Pass a client's broadcast on; without the right to write it vanishes."""
+        if self.private and not await self._writes():
+            return
+        exclude = None if self.hears_itself else self
+        self.hub.rooms.deliver(self.topic, self.private, dump(message.payload), exclude=exclude)
+        if self.ack:
+            self.send(reply(self.version, message, {}))
+
+    async def _writes(self) -> bool:
+        if self._may_write is None:
+            try:
+                self._may_write = await self.hub.authorizer.write(self.token, self.topic)
+            except DatabaseUnavailable:
+                return False  # not remembered: the database may be back for the next push
+        return self._may_write
+
+    async def on_access_token(self, payload: Any) -> None:
+        """Take a fresh token; one that may not read any more ends the channel."""
+        text = payload.get("access_token") if isinstance(payload, dict) else None
+        if not isinstance(text, str) or text.startswith("sb_") or text == self.token.text:
+            return
+        try:
+            token = self.hub.verifier.verify(text)
+            if self.private and not await self._may_read(token):
+                self.shut_down(self._no_read)
+                return
+        except (TokenError, DatabaseUnavailable) as error:
+            self.shut_down(str(error).partition(": ")[2])
+            return
+        self.token = token
+        self._may_write = None
+        self._watch_token()
+        if self.changes:
+            self.hub.changes.subscribe(self)
+
+    def _watch_token(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.token.expires_at is None or self.closed:
+            return
+        # a little late rather than a little early: the token must really be over
+        left = self.token.expires_at - time.time() + 0.02
+        delay = min(max(left, 0), TOKEN_SECONDS)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._check_token)
+
+    def _check_token(self) -> None:
+        try:
+            self.token.check_expiry()
+        except TokenError as error:
+            self.shut_down(error.message)
+            return
+        self._watch_token()

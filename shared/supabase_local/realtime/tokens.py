@@ -9,7 +9,6 @@ import dataclasses
 import hmac
 import json
 import math
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,33 +20,20 @@ _ASYMMETRIC = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 _REQUIRED = "Fields `role` and `exp` are required in JWT"
 _MALFORMED = "The token provided is not a valid JWT"
 _BAD_SIGNATURE = "Failed to validate JWT signature"
-_LIKE_A_KEY = re.compile(r"[0-9A-Za-z]{32,}")
-
-
-def redacted(text: str) -> str:
-    """`text` as a log may show it: what is as long as a key may be one, as part of a topic too."""
-    return _LIKE_A_KEY.sub("…", text)
 
 
 class TokenError(Exception):
-    """A token was refused.
+    """A token was refused; its text is what a join says.
 
     Attributes:
-        code: The word before the colon of a join error.
-        message: What a join or a refresh says.
+        message: The same without its code.
         handshake: What a refused handshake says.
     """
 
     def __init__(self, code: str, message: str, handshake: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
+        super().__init__(f"{code}: {message}")
         self.message = message
         self.handshake = handshake or message
-
-    @property
-    def at_refresh(self) -> str:
-        """What the channel's last system frame says when a refresh fails."""
-        return ":signature_error" if self.code == "JwtSignatureError" else self.message
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

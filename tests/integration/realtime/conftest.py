@@ -77,21 +77,19 @@ def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def server(project: Database) -> Iterator[Server]:
-    """The Realtime server of this module, with limits that no test of it reaches."""
-    running = (
-        RealServer(project.url) if TRUTH_URL else Server(project.url, messages_per_second=1_000_000)
-    )
+    """The Realtime server of this module."""
+    running = RealServer(project.url) if TRUTH_URL else Server(project.url)
     yield running
     running.stop()
 
 
 @pytest.fixture
 def start_server(project: Database) -> Iterator[Callable[..., Server]]:
-    """Start another server on the module's database, with limits of the test's choice."""
+    """Start another server on the module's database."""
     with ExitStack() as stack:
 
-        def start(**limits: Any) -> Server:
-            running = Server(project.url, **limits)
+        def start() -> Server:
+            running = Server(project.url)
             stack.callback(running.stop)
             return running
 

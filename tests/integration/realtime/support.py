@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import json
 import os
@@ -59,7 +58,6 @@ class Server:
         *,
         wait: bool = True,
         environ: Mapping[str, str] | None = None,
-        **limits: float | int | str,
     ) -> None:
         self.database_url = url
         self.events: list[dict[str, Any]] = []
@@ -71,8 +69,6 @@ class Server:
             **(environ or {}),
             "DATABASE_URL": url,
             "PORT": "0",
-            "REALTIME_DATABASE_TIMEOUT_SECONDS": "60",  # else a busy machine's joins are refused
-            **{f"REALTIME_{name.upper()}": str(value) for name, value in limits.items()},
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "supabase_local.realtime"],
@@ -179,21 +175,6 @@ class Socket:
             await self.send_raw(json.dumps({**message, "join_ref": join_ref}))
         return ref
 
-    async def push_binary(
-        self,
-        topic: str,
-        event: str,
-        payload: bytes,
-        *,
-        join_ref: str,
-        encoding: int = 1,
-        ref: str = "9",
-    ) -> None:
-        """Send a kind 3 broadcast as realtime-js does."""
-        parts = [part.encode() for part in (join_ref, ref, topic, event, "")]
-        header = bytes([3, *map(len, parts), encoding])
-        await self.send_raw(b"".join([header, *parts, payload]))
-
     async def receive(self, seconds: float = PATIENCE) -> dict[str, Any]:
         """The next frame, decoded into one form for both versions."""
         if self.pending:
@@ -262,40 +243,10 @@ class Socket:
 
 def decode(data: str | bytes) -> dict[str, Any]:
     """One frame, whatever its version."""
-    if isinstance(data, bytes):
-        return decode_binary(data)
     message = json.loads(data)
     if isinstance(message, list):
-        names = ("join_ref", "ref", "topic", "event", "payload")
-        return {**dict(zip(names, message, strict=True)), "form": "text2"}
-    return {**message, "form": "text1", "keys": set(message)}
-
-
-def decode_binary(data: bytes) -> dict[str, Any]:
-    """A kind 4 frame."""
-    kind, topic_size, event_size, meta_size, encoding = data[:5]
-    assert kind == 4
-    at = 5
-    parts = []
-    for size in (topic_size, event_size, meta_size):
-        parts.append(data[at : at + size].decode())
-        at += size
-    body = data[at:]
-    payload: dict[str, Any] = {
-        "type": "broadcast",
-        "event": parts[1],
-        "payload": json.loads(body) if encoding == 1 else body,
-    }
-    if parts[2]:
-        payload["meta"] = json.loads(parts[2])
-    return {
-        "join_ref": None,
-        "ref": None,
-        "topic": parts[0],
-        "event": "broadcast",
-        "payload": payload,
-        "form": "binary",
-    }
+        return dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True))
+    return dict(message)
 
 
 async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:
@@ -389,8 +340,3 @@ class JavaScript:
             lambda notices: next((n for n in notices if wanted <= n.items()), None), seconds
         )
         return notice
-
-
-def as_base64(data: bytes) -> str:
-    """Bytes as the driver takes them."""
-    return base64.b64encode(data).decode()

@@ -21,7 +21,6 @@ from tests.integration.realtime.support import (
 )
 
 UNICODE = {"text": 'naïve 日本語 🚀 \u2028 \\ " </script>', "ключ": ["ñ", None, True, 1.5]}
-DEEP = {"a": [{"b": {"c": [[[{"d": {"e": [1, [2, [3, {"f": "g"}]]]}}]]]}}] * 3}
 
 
 async def test_public_and_private_rooms_of_a_topic_are_separate(
@@ -51,28 +50,6 @@ async def test_public_and_private_rooms_of_a_topic_are_separate(
     await private.silence()
 
 
-@pytest.mark.parametrize("version", [1, 2])
-async def test_self_decides_whether_the_sender_receives_its_own(connect: Any, version: int) -> None:
-    """Check 10: other channels always hear it."""
-    topic = unique()
-    deaf, echo, other = [await connect(version=version) for _ in range(3)]
-    await deaf.joined(topic)
-    await echo.joined(topic, broadcast={"self": True})
-    await other.joined(topic)
-
-    await deaf.broadcast(topic, "one", {})
-    await echo.expect("broadcast")
-    await echo.broadcast(topic, "two", {})
-
-    assert (await echo.expect("broadcast"))["payload"]["event"] == "two"
-    assert [(await other.expect("broadcast"))["payload"]["event"] for _ in range(2)] == [
-        "one",
-        "two",
-    ]
-    assert (await deaf.expect("broadcast"))["payload"]["event"] == "two"
-    await deaf.silence()
-
-
 async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, grant: Any) -> None:
     """Check 12: no ack, no delivery; the channel stays and still receives."""
     topic = unique()
@@ -90,7 +67,7 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
     await reader.silence()
 
 
-@pytest.mark.parametrize("payload", [{"n": 1}, UNICODE, DEEP, {"big": "x" * 100_000}, {}])
+@pytest.mark.parametrize("payload", [UNICODE, {"big": "x" * 100_000}])
 async def test_javascript_and_python_understand_each_other(
     server: Server, js: JavaScript, payload: dict[str, Any]
 ) -> None:
@@ -116,21 +93,3 @@ async def test_javascript_and_python_understand_each_other(
     assert (heard["event"], heard["payload"]) == ("événement", payload)
     assert "meta" not in heard
     assert got == {"type": "broadcast", "event": "zurück", "payload": payload}
-
-
-async def test_fifty_sockets_receive_every_message_in_order(connect: Any) -> None:
-    """Check 36: of one sender, on each of them."""
-    topic = unique()
-    sender = await connect()
-    await sender.joined(topic)
-    sockets = [await connect(version=1 + n % 2) for n in range(50)]
-    await asyncio.gather(*(socket.joined(topic) for socket in sockets))
-
-    for n in range(100):
-        await sender.broadcast(topic, "n", {"n": n})
-
-    async def numbers(socket: Any) -> list[int]:
-        return [(await socket.expect("broadcast"))["payload"]["payload"]["n"] for _ in range(100)]
-
-    for got in await asyncio.gather(*map(numbers, sockets)):
-        assert got == list(range(100))

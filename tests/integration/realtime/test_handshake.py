@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 from websockets.asyncio.client import connect as websocket_connect
@@ -60,16 +58,3 @@ def test_a_bad_key_is_refused_with_401_and_says_why(
     answer = httpx.get(url, headers=UPGRADE)
 
     assert (answer.status_code, answer.json()) == (401, {"error": message})
-
-
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("ref", ["7", None])
-async def test_a_heartbeat_echoes_its_ref(connect: Any, version: int, ref: str | None) -> None:
-    """Check 4: Python sends null and expects null."""
-    socket = await connect(version=version)
-
-    await socket.push("phoenix", "heartbeat", {}, ref=ref)
-    frame = await socket.receive()
-
-    assert (frame["topic"], frame["event"], frame["ref"]) == ("phoenix", "phx_reply", ref)
-    assert frame["payload"] == {"status": "ok", "response": {}}

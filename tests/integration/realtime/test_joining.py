@@ -10,10 +10,7 @@ import pytest
 from tests.integration.realtime.support import (
     ADA,
     EVE,
-    PUBLISHABLE,
     SECRET_KEY,
-    JavaScript,
-    Server,
     token,
     unique,
 )
@@ -37,27 +34,6 @@ async def test_a_policy_lets_its_user_join_and_no_one_else(
 
     assert mine["status"] == "ok"
     assert other["response"] == nobody["response"] == {"reason": refusal(topic)}
-
-
-async def test_the_javascript_client_reports_a_refusal(
-    server: Server, js: JavaScript, grant: Any
-) -> None:
-    """Checks 5 and 6 as a browser sees them."""
-    topic = unique()
-    grant(topic, ADA)
-    for name, user in (("ada", ADA), ("eve", EVE)):
-        await js.call("client", name=name, url=server.http, key=PUBLISHABLE, token=token(user))
-
-    ada = await js.call(
-        "subscribe", client="ada", channel="a", topic=topic, config={"private": True}
-    )
-    eve = await js.call(
-        "subscribe", client="eve", channel="e", topic=topic, config={"private": True}
-    )
-
-    assert ada == {"status": "SUBSCRIBED", "error": None}
-    assert eve["status"] == "CHANNEL_ERROR"
-    assert refusal(topic) in eve["error"]
 
 
 async def test_probes_leave_no_row_and_are_never_broadcast(
@@ -113,21 +89,6 @@ async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) 
     again = await socket.push(f"realtime:{topic}", "phx_leave", {})
     assert (await socket.reply_to(again)) == {"status": "ok", "response": {}}
     await socket.joined(topic)
-
-
-async def test_the_javascript_client_leaves_and_comes_back(server: Server, js: JavaScript) -> None:
-    """Check 33 with the official client."""
-    topic = unique()
-    await js.call("client", name="c", url=server.http, key=PUBLISHABLE)
-    on = [{"type": "broadcast", "event": "*"}]
-    await js.call("subscribe", client="c", channel="one", topic=topic, on=on)
-
-    left = await js.call("remove", channel="one")
-    back = await js.call("subscribe", client="c", channel="two", topic=topic, on=on)
-
-    assert left == "ok"
-    assert back["status"] == "SUBSCRIBED"
-    await js.status("one", "CLOSED")
 
 
 async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:

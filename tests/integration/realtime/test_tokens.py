@@ -51,20 +51,6 @@ async def ended(socket: Socket, topic: str, join_ref: str) -> str:
     return str(system["payload"]["message"])
 
 
-async def test_a_refresh_with_the_same_rights_is_silent(connect: Any, grant: Any) -> None:
-    """Check 31: never answered, and the channel goes on."""
-    socket, other, topic = await connect(), await connect(), unique()
-    grant(topic, ADA)
-    await socket.joined(topic, access_token=token(ADA), private=True)
-    await other.joined(topic, access_token=token(ADA), private=True)
-
-    await refresh(socket, topic, token(ADA, seconds=7200))
-    await socket.silence()
-    await other.broadcast(topic, "e", {})
-
-    await socket.expect("broadcast")
-
-
 async def test_a_removed_member_is_out_at_the_next_refresh(
     connect: Any, grant: Any, sql: psycopg.Connection[Any]
 ) -> None:
