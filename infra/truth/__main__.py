@@ -32,8 +32,7 @@ IMAGES: Final = Path(__file__).with_name("compose.yml")
 #: Parts of Supabase that nothing here asks.
 LEFT_OUT: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
 PROTOCOL: Final = (
-    *("broadcast", "database_broadcast", "handshake", "joining", "postgres_changes"),
-    *("presence", "rest", "tokens", "visibility"),
+    *("broadcast", "database_broadcast", "handshake", "joining", "postgres_changes", "tokens"),
 )
 CLIENTS: Final = ("freshness", "guest_sessions", "hostile_wire", "isolation", "python_watch")
 #: A part of the run → what pytest is given; every test but those that start a server of ours.

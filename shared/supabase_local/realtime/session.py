@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.exceptions import ConnectionClosed
 
 from supabase_local.realtime.broadcast import PREFIX
 from supabase_local.realtime.database import DatabaseUnavailable
@@ -66,6 +67,8 @@ class Session:
                     )
                 except Exception:
                     logger.exception("message failed", extra={"event": "realtime.message_failed"})
+        except ConnectionClosed:
+            pass  # without a goodbye
         finally:
             for channel in self._channels.values():
                 channel.close()
