@@ -156,7 +156,7 @@ class Channel:
         Raises:
             JoinRefused: With the protocol's reason.
             TokenError: The token is refused.
-            DatabaseUnavailable: The database is away.
+            DatabaseUnavailable: The database is unavailable.
         """
         if isinstance(self._asked, str) and not self._asked.startswith("sb_"):
             self.token = self.hub.verifier.verify(self._asked)
