@@ -183,25 +183,34 @@ def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
     eventually(lambda: host.status(job) == "completed")
 
 
-def test_prometheus_reads_the_whole_queue(host: Served) -> None:
-    """In its own format, by the worker's secret; anyone else learns nothing."""
-    job = host.insert("served.greet", name="Ada")
-    eventually(lambda: host.status(job) == "completed")
-
-    refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in (
-        {}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"},
-    )]  # fmt: skip
+def samples_of(host: Served) -> dict[tuple[str, ...], float]:
+    """What `/metrics` says, by name and labels."""
     told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
-    samples = {
+    return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(told.text)
         for sample in family.samples
     }
 
+
+def test_prometheus_reads_the_whole_queue(host: Served) -> None:
+    """In its own format, by the worker's secret; anyone else learns nothing."""
+    job = host.insert("served.greet", name="Ada")
+    eventually(lambda: host.status(job) == "completed")
+    counted = ("minutehand_jobs_last_hour", "served.greet", "completed")
+
+    refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in (
+        {}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"},
+    )]  # fmt: skip
+    told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    # statistics follow the feed by seconds
+    eventually(lambda: samples_of(host).get(counted))
+    samples = samples_of(host)
+
     assert {answer.status_code for answer in refused} == {401}
     assert "served.greet" not in "".join(answer.text for answer in refused)
     assert told.headers["content-type"].startswith("application/openmetrics-text")
-    assert samples["minutehand_jobs_last_hour", "served.greet", "completed"] >= 1
+    assert samples[counted] >= 1
     assert samples["minutehand_run_seconds", "served.greet", "0.95"] > 0
     assert samples["minutehand_type_paused", "served.greet"] == 0
     assert samples["minutehand_due_jobs", "unserved"] >= 0
