@@ -52,16 +52,6 @@ def test_what_is_not_committed_has_no_address(project: Project) -> None:
     assert (name, commit[40:]) == ("MINUTEHAND_COMMIT", "-dirty")
 
 
-def test_what_a_pipeline_sets_stays_and_without_git_there_is_nothing(
-    project: Project, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """An image has no .git."""
-    assert code_environment(project, {"MINUTEHAND_COMMIT": "0a1b2c3"}) == {
-        "MINUTEHAND_COMMIT": "0a1b2c3"
-    }
-    assert code_environment(Project(root=tmp_path_factory.mktemp("plain")), {}) == {}
-
-
 @pytest.mark.parametrize(
     ("remote", "url"),
     [

@@ -6,11 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from infra.docs.__main__ import INSIDE, ROOT, DeadLink, elsewhere, site_links, write_pages
-from infra.release.resources import TRAVELS
-from minutehand.cli.__main__ import app
+from infra.docs.__main__ import ROOT, DeadLink, site_links, write_pages
 from minutehand.docs import PAGES
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -44,50 +41,10 @@ def test_every_question_of_the_index_leads_to_its_answer(site: Path) -> None:
             assert not anchor or anchor in headings, (question, file, anchor)
 
 
-def test_users_pages_leave_out_what_maintainers_read(site: Path) -> None:
-    """It is gathered on a page of theirs."""
-    for page in PAGES:
-        text = (site / f"{page.topic}.md").read_text("utf-8")
-        assert not INSIDE & set(re.findall(r"^## (.*)$", text, re.M)), page.topic
-    assert "### Release" in (site / "parts.md").read_text("utf-8")
-
-
-def test_the_reference_has_every_function_that_is_called(site: Path) -> None:
-    """By the comments that the database publishes."""
-    text = (site / "sql-functions.md").read_text("utf-8")
-
-    assert len(re.findall(r"^## ", text, re.M)) > 40
-    assert "`enqueue_job(p_workspace_id uuid, " in text
-    assert re.search(r"^## lease_jobs\n\n`lease_jobs\(.*→ ", text, re.M)
-
-
 def test_a_link_to_what_is_not_there_ends_the_build() -> None:
     """Before a reader follows it."""
     with pytest.raises(DeadLink, match="nowhere"):
         site_links("[there](../nowhere.md)", ROOT / "infra" / "docs" / "index.md", {})
-
-
-def test_what_the_site_would_fetch_from_elsewhere_is_found(tmp_path: Path) -> None:
-    """No font, no script of another host: it is read behind closed doors too."""
-    (tmp_path / "page.html").write_text(
-        '<script src="assets/a.js"></script><link href="https://fonts.example/x.css">'
-        '<img src=//img.example/x.png><a href="https://pages.example">'
-    )
-
-    assert list(elsewhere(tmp_path)) == [
-        "page.html: //fonts.example/x.css",
-        "page.html: //img.example/x.png",
-    ]
-
-
-def test_every_page_travels_in_the_wheel() -> None:
-    """`minutehand docs` prints it where there is no checkout."""
-    outside = {page.path: page.topic for page in PAGES if "shared/minutehand/" not in page.path}
-
-    assert outside
-    assert {path: TRAVELS.get(path) for path in outside} == {
-        path: f"docs/{topic}.md" for path, topic in outside.items()
-    }
 
 
 def test_an_agent_finds_every_page(site: Path) -> None:
@@ -101,17 +58,6 @@ def test_an_agent_finds_every_page(site: Path) -> None:
     for _, topic in re.findall(r"^- \[(.+)\]\((\S+)\.html\)$", linked, re.M):
         assert (site / f"{topic}.md").is_file()
     assert linked.count(".html)") == len(PAGES)
-
-
-def test_the_skill_file_says_when_it_is_of_use() -> None:
-    """Agents read its head first; its commands are held against the real ones as every page's."""
-    [page] = [page for page in PAGES if page.topic == "skill"]
-
-    printed = CliRunner().invoke(app, ["docs", "skill"]).stdout
-    head = re.match(r"---\nname: minutehand\ndescription: (.+)\n---\n", printed)
-    assert head
-    assert len(head[1]) <= 1024
-    assert printed.rstrip().endswith(page.text.splitlines()[-1])
 
 
 def test_the_first_page_is_short_and_has_the_first_job() -> None:
