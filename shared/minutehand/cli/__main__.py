@@ -72,23 +72,22 @@ class Verbs(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the verbs in their groups, those of apps in one of their own."""
-        for heading, group in GROUPS.items():
-            with formatter.section(heading):
-                formatter.write_dl(
-                    [(verb, summary_of(*_place(path))) for verb, path in group.items()]
-                )
-        apps = {name: app for name, app in self._apps().items() if name not in VERBS}
-        if apps:
-            with formatter.section("Apps"):
-                formatter.write_dl(
-                    [(name, summary_of(app.folder / "verbs", "app")) for name, app in apps.items()]
-                )
+        lines = {
+            heading: {verb: _place(path) for verb, path in group.items()}
+            for heading, group in GROUPS.items()
+        }
+        apps = self._apps().items()
+        lines["Apps"] = {name: (app.folder / "verbs.py", "app") for name, app in apps}
+        for heading, verbs in lines.items():
+            if verbs:
+                with formatter.section(heading):
+                    formatter.write_dl([(verb, summary_of(*at)) for verb, at in verbs.items()])
 
-    def main(self, *given: Any, standalone_mode: bool = True, **more: Any) -> Any:
+    def main(self, *given: Any, **more: Any) -> Any:
         """Run a command line; with --json a wrong one is reported as JSON too, with exit code 2."""
-        as_json = standalone_mode and "--json" in sys.argv[1:]
+        as_json = more.get("standalone_mode", True) and "--json" in sys.argv[1:]
         try:
-            code = super().main(*given, standalone_mode=standalone_mode and not as_json, **more)
+            code = super().main(*given, **(more | ({"standalone_mode": False} if as_json else {})))
         except (typer.BadParameter.__base__, typer.Abort) as wrong:  # type: ignore[misc]
             if not as_json:
                 raise
@@ -119,34 +118,24 @@ class Verbs(TyperGroup):
 
 
 def _place(path: str) -> tuple[Path, str]:
-    """The module's path without its ending, and the name in it."""
+    """The file of a verb, and the name in it."""
     module, _, attribute = path.partition(":")
-    return Path(__file__).parent.joinpath(*module.split(".")), attribute
+    return Path(__file__).parent / f"{module.replace('.', '/')}.py", attribute
 
 
-def summary_of(module: Path, name: str) -> str:
+def summary_of(file: Path, name: str) -> str:
     """The first sentence about a verb, read from its source: importing all of them takes a second.
 
     Args:
-        module: Path of the module without its ending, or of the package.
         name: A function, whose docstring is read, or a Typer group, whose `help` is.
     """
-    file = module.with_suffix(".py")
-    tree = ast.parse((file if file.is_file() else module / "__init__.py").read_text("utf-8"))
-    words = ""
-    for node in tree.body:
+    for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            words = ast.get_docstring(node) or ""
-        elif isinstance(node, ast.ImportFrom) and name in {each.name for each in node.names}:
-            return summary_of(module / (node.module or "").rpartition(".")[2], name)
-        elif (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and any(isinstance(each, ast.Name) and each.id == name for each in node.targets)
-        ):
-            text = {word.arg: word.value for word in node.value.keywords}.get("help")
-            words = str(text.value) if isinstance(text, ast.Constant) else ""
-    return " ".join(words.partition("\n\n")[0].split())
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            [value] = [w.value for w in getattr(node.value, "keywords", []) if w.arg == "help"]
+            return str(ast.literal_eval(value))
+    return ""
 
 
 def _verbs_of(app: App) -> typer.Typer:

@@ -17,28 +17,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from minutehand.app import find_apps
 from minutehand.cli.account import caller, check_region, told
-from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
+from minutehand.cli.supabase_cli import SupabaseCli, project_ref
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
-from minutehand.deploy.limits import SSM_CHARACTERS, concurrency_limit, explain_failure, too_long
+from minutehand.deploy.limits import concurrency_limit, explain_failure
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, read_stages, write_first_files, write_service
 from minutehand.deploy.stage_values import problems
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, keep_out_of_git
-from minutehand.terminal.connection import CommandFailed, read_env_file, refuse_tracked
+from minutehand.terminal.connection import CommandFailed, Connection, read_env_file, refuse_tracked
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
 SERVICE = "minutehand"
 
 
@@ -70,16 +68,6 @@ class Plan:
         )
 
 
-def check_stage_name(name: str) -> None:
-    """Refuse what cannot be part of a bucket's name."""
-    if not _STAGE_NAME.fullmatch(name):
-        raise CommandFailed(
-            f"{name!r} cannot name a stage: it becomes part of bucket names",
-            code="bad_stage",
-            fix="lower-case letters, digits and dashes, at most 16, beginning with a letter",
-        )
-
-
 def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     """A stage's parameters, its own over the defaults."""
     project = project or Project.find()
@@ -87,7 +75,6 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
         stages = read_stages(project)
     except ConfigurationError as error:
         raise CommandFailed(str(error), code="bad_stages", fix="correct it") from error
-    check_stage_name(stage)
     if stage not in stages or stage == "default":
         names = ", ".join(name for name in stages if name != "default")
         raise CommandFailed(
@@ -216,31 +203,26 @@ def read_secrets(path: Path) -> dict[str, str]:
 
 def planned(
     plan: Plan, output: Output, *, dry_run: bool, secrets_only: bool, database: bool = True
-) -> list[tuple[str, Callable[[], None]]]:
+) -> list[tuple[str, Callable[[], object]]]:
     """The steps, in order."""
-    check = ("check that every placeholder is filled in", lambda: check_filled(plan))
     account = ("check the AWS account", lambda: sign_in(plan, output))
-    limits = ("check what the account allows", lambda: check_limits(plan, output))
     secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
     if secrets_only:
         return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
+    before = [("check that every placeholder is filled in", lambda: check_filled(plan))]
+    push = []
+    if database:
+        before.append(("check the CLI and the project", lambda: check_database(plan, output)))
+        push.append(("push the migrations to Supabase", lambda: push_database(plan)))
     build = ("build the zip and compile the stack", lambda: make_package(plan.stage, plan.region))
-    ref = ("check the Supabase CLI and the project", lambda: check_database(plan, output))
-    reached = (
-        "compare the migrations with the Supabase project",
-        lambda: push_database(plan, dry_run=True),
-    )
-    push = ("push the migrations to Supabase", lambda: push_database(plan))
     if dry_run:
-        return [check, *([ref] if database else []), build]
+        return [*before, build]
     return [
-        check,
-        *([ref] if database else []),
+        *before,
         account,
-        limits,
-        *([reached] if database else []),
+        ("check what the account allows", lambda: check_limits(plan, output)),
         build,
-        *([push] if database else []),
+        *push,
         ("create or update the stack", lambda: osls(plan, "deploy")),
         secrets,
         ("upload the console", lambda: upload_console(plan)),
@@ -256,20 +238,18 @@ def sign_in(plan: Plan, output: Output) -> None:
 
 
 def check_filled(plan: Plan) -> None:
-    """No placeholder, no missing secret."""
+    """No placeholder, no value that breaks the stack, no missing secret."""
     if left := placeholders(plan.stage):
         raise CommandFailed(
             f"stage {plan.stage} still has placeholders: {', '.join(left)}",
             code="placeholders",
             fix=f"fill them in {shown()}",
         )
-    check_values(plan.stage)
-    url = str(parameters(plan.stage)["supabaseUrl"])
-    if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
+    if found := problems(parameters(plan.stage)):
         raise CommandFailed(
-            f"supabaseUrl {url!r} is not a single https URL",
-            code="wrong_url",
-            fix="as in the project's settings: https://<project-ref>.supabase.co, nothing after it",
+            f"stage {plan.stage}: {'; '.join(found)}",
+            code="bad_parameter",
+            fix=f"correct it in {shown()}",
         )
     check_secrets(plan)
 
@@ -285,16 +265,6 @@ def check_limits(plan: Plan, output: Output) -> None:
         output.note(f"       → {limit.fix}")
 
 
-def check_values(stage: str) -> None:
-    """No value that breaks the stack, or every function in it."""
-    if found := problems(parameters(stage)):
-        raise CommandFailed(
-            f"stage {stage}: {'; '.join(found)}",
-            code="bad_parameter",
-            fix=f"correct it in {shown()}",
-        )
-
-
 def check_secrets(plan: Plan) -> None:
     """Every function has the secrets it cannot work without."""
     missing = sorted({name for function in NEEDED for name in missing_for(function, plan.secrets)})
@@ -304,12 +274,6 @@ def check_secrets(plan: Plan) -> None:
             code="secrets_missing",
             fix="put them into a file for --secrets: `minutehand token secret` makes the tokens, "
             "`minutehand token worker` the key",
-        )
-    for function, size in too_long(plan.secrets, needs_of(Project.find())).items():
-        raise CommandFailed(
-            f"the secrets of {function} are {size:,} characters, SSM takes {SSM_CHARACTERS:,}",
-            code="secrets_too_long",
-            fix="SUPABASE_JWKS may be omitted where the project's keys can be fetched",
         )
 
 
@@ -339,17 +303,8 @@ def osls(plan: Plan, *command: str) -> None:
 
 def outputs(plan: Plan) -> dict[str, str]:
     """The stack's outputs by name."""
-    try:
-        with told(plan.region):
-            found = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
-    except CommandFailed as failed:
-        if failed.code != "ValidationError":
-            raise
-        raise CommandFailed(
-            f"no stack {plan.stack} in {plan.region}",
-            code="not_deployed",
-            fix=f"minutehand deploy {plan.stage}; or name its --region",
-        ) from failed
+    with told(plan.region):
+        found = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
     return {item["OutputKey"]: item["OutputValue"] for item in found[0].get("Outputs", [])}
 
 
@@ -368,26 +323,22 @@ def stage_ref(plan: Plan) -> str:
 
 def check_database(plan: Plan, output: Output) -> None:
     """Say which project gets the schema, and by which CLI; needs no account."""
-    ref = stage_ref(plan)
-    cli = SupabaseCli.find()
-    if cli.version[0] < REMOTE:
-        check_linked(Project.find().root, ref)
+    ref, cli = stage_ref(plan), SupabaseCli.find()
+    cli.check(Project.find().root, ref)
     output.note(f"     project {ref}, Supabase CLI {'.'.join(map(str, cli.version))}")
 
 
-def push_database(plan: Plan, *, dry_run: bool = False) -> None:
-    """Apply the pending migrations to the stage's project; with `dry_run`, list them."""
-    SupabaseCli.find().push(stage_ref(plan), Project.find(), dry_run=dry_run)
+def push_database(plan: Plan) -> None:
+    """Apply the pending migrations to the stage's project."""
+    SupabaseCli.find().push(stage_ref(plan), Project.find())
 
 
 def upload_console(plan: Plan) -> None:
     """The console's files, with the configuration the page asks for."""
     made = outputs(plan)
     bucket = made.get("ConsoleBucketName")
-    if bucket is None and not has_console(plan.stage):
+    if bucket is None:  # the stage has no console
         return
-    if bucket is None:
-        raise CommandFailed(f"stack {plan.stack} has no ConsoleBucketName", code="no_console")
     try:
         assets = console_assets(console_config(plan), find_apps(Project.find().apps))
     except PackagingError as error:
@@ -395,11 +346,6 @@ def upload_console(plan: Plan) -> None:
     upload(plan.client("s3"), bucket, assets)
     if distribution := made.get("ConsoleDistribution"):
         forget(plan.client("cloudfront"), distribution)
-
-
-def has_console(stage: str) -> bool:
-    """Whether the stage has the console, and with it CloudFront."""
-    return str(parameters(stage)["console"]).lower() == "true"
 
 
 def console_config(plan: Plan) -> dict[str, Any]:
@@ -439,15 +385,5 @@ def connect_worker(plan: Plan, output: Output) -> None:
         output.note("     SUPABASE_SECRET_KEY is not given, so run this as postgres once:")
         output.note(f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')")
         return
-    answer = httpx.post(
-        f"{parameters(plan.stage)['supabaseUrl']}/rest/v1/rpc/connect_worker",
-        json={"p_url": url, "p_token": token},
-        headers={"apikey": key, "Content-Profile": schema},
-        timeout=30,
-    )
-    if answer.is_error:
-        raise CommandFailed(
-            f"connect_worker was refused: {answer.text[:300]}",
-            code="not_connected",
-            fix="enable pg_net in the project, then deploy again; jobs run each minute meanwhile",
-        )
+    values = {**plan.secrets, "SUPABASE_URL": str(parameters(plan.stage)["supabaseUrl"])}
+    Connection(values).rpc("connect_worker", {"p_url": url, "p_token": token}, as_operator=True)

@@ -37,11 +37,6 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
 ]
 SCHEMA, PACKAGE = "minutehand", "jobs"
-TENANTS_WRITTEN = (
-    "who the tenants are is written already, so those options change nothing: edit the part"
-    " tenancy/existing of the migration, or delete that file and install again, before its push;"
-    " afterwards replace the views by a migration of your own"
-)
 TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
 
 
@@ -107,10 +102,6 @@ def install(
             source,
         )
         plan = plan_install(folder, answers, now=datetime.now(UTC))
-        given = (organizations, memberships, managers, members)
-        written = tenants and given != (None, None, ",".join(MANAGERS), ",".join(MEMBERS))
-        if written:
-            plan = Plan(plan.writes, (*plan.notes, TENANTS_WRITTEN))
         if not dry_run:
             plan.apply()
         _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})

@@ -66,16 +66,8 @@ async def test_{function}_greets_by_name() -> None:
 def init(
     output: Output,
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
-    *,
-    reads: Annotated[
-        list[str] | None,
-        typer.Option(help="Tables or columns of yours that it reads: accounts.domain,companies."),
-    ] = None,
-    writes: Annotated[
-        list[str] | None, typer.Option(help="Those it writes, which it reads as well.")
-    ] = None,
 ) -> None:
-    """Scaffold one processor and its test, over tables of yours too."""
+    """Scaffold one processor and its test."""
     project = Project.find()
     root = project.root
     app = job_type.partition(".")[0]
@@ -88,51 +80,31 @@ def init(
     }
     own = next(iter(homes), None)
     if own is None:
-        made, payload = scaffold(job_type, root), GREETING
+        made = scaffold(job_type, root)
         test = f"make test ARGS=tests/unit/{app}"
     else:
-        tables = (",".join(reads or ()), ",".join(writes or ()))
-        made, payload = scaffold_in(project, own, homes[own], job_type, *tables)
+        _words(job_type)
+        plan = Plan(tuple(processor_files(homes[own], own, job_type)))
+        try:
+            plan.apply()
+        except InstallError as error:
+            raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
+        made = [write.path for write in plan.writes]
         test = f"pytest {package_folder(homes[own], own).relative_to(root)}"
     written = [str(path.relative_to(root)) for path in made]
     lines = [*written, f"Try it: {test}"]
-    lines += [FOUND, f"Run it: minutehand enqueue {job_type} '{payload}' --watch"]
+    lines += [FOUND, f"Run it: minutehand enqueue {job_type} '{GREETING}' --watch"]
     output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
 
 
-def scaffold_in(
-    project: Project, package: str, source: Path, job_type: str, reads: str, writes: str
-) -> tuple[list[Path], str]:
-    """Add a processor and its test to a project's own package, over tables of its own if named.
-
-    Returns:
-        The files, and the form of a payload.
-    """
-    _words(job_type)
-    try:
-        if reads or writes:
-            from minutehand.cli.own_tables import plan_own_tables  # of the extra `dev`
-
-            plan = plan_own_tables(project, package, source, job_type, reads=reads, writes=writes)
-        else:
-            plan = Plan(tuple(processor_files(source, package, job_type)), (GREETING,))
-        plan.apply()
-    except InstallError as error:
-        raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
-    return [write.path for write in plan.writes], plan.notes[0]
-
-
 def _words(job_type: str) -> tuple[str, str]:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type):
+    app, _, verb = job_type.partition(".")
+    named = re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type)
+    if not named or keyword.iskeyword(app) or keyword.iskeyword(verb):
         raise CommandFailed(
-            f"{job_type!r} must be <app>.<verb> in lower case",
+            f"{job_type!r} must be <app>.<verb> in lower case, no words of Python",
             code="bad_name",
             fix="e.g. greetings.send",
-        )
-    app, _, verb = job_type.partition(".")
-    if keyword.iskeyword(app) or keyword.iskeyword(verb):
-        raise CommandFailed(
-            f"{job_type!r} uses a Python keyword", code="bad_name", fix="choose another name"
         )
     return app, verb
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,6 @@ def project_ref(url: str, named: str = "") -> str:
         url: `https://<ref>.supabase.co`, or a domain of one's own in front of it.
         named: The stage's `supabaseProject`; needed for a domain of one's own.
     """
-    if named and not REF.fullmatch(named):
-        raise CommandFailed(
-            f"supabaseProject must be a project's ref, twenty letters, not {named!r}",
-            code="wrong_project",
-            fix="copy it from Project settings → General → Project ID",
-        )
     found = HOSTED.fullmatch(url)
     if found and named and found[1] != named:
         raise CommandFailed(
@@ -65,11 +59,6 @@ def project_ref(url: str, named: str = "") -> str:
     )
 
 
-def push_command(ref: str) -> str:
-    """The command a person runs to push a project's migrations; CLI 2 refuses it unchanged."""
-    return f"supabase db push --remote={ref}"
-
-
 def how_to_migrate(url: str, stage: str | None = None) -> str:
     """Return the one line that applies pending migrations to the project at `url`.
 
@@ -78,7 +67,7 @@ def how_to_migrate(url: str, stage: str | None = None) -> str:
     if stage is not None:
         return f"minutehand deploy {stage}"
     if found := HOSTED.fullmatch(url.rstrip("/")):
-        return push_command(found[1])
+        return f"supabase db push --remote={found[1]}"
     return "start `minutehand dev` again, or beside `supabase start`: supabase migration up"
 
 
@@ -117,26 +106,31 @@ class SupabaseCli:
             )
         return cls(Path(program), (version[0], version[1], version[2]))
 
-    def push(self, ref: str, project: Project, *, dry_run: bool = False) -> None:
+    def check(self, root: Path, ref: str) -> None:
+        """CLI 2 pushes to the linked project: it must be the stage's."""
+        file = root / "supabase" / LINKED
+        linked = file.read_text("utf-8").strip() if file.is_file() else "no project"
+        if self.version[0] < REMOTE and linked != ref:
+            raise CommandFailed(
+                f"this folder is linked to {linked}, the stage is project {ref}",
+                code="linked_elsewhere",
+                fix=f"supabase link --project-ref {ref}; version 3 of the CLI needs no link",
+            )
+
+    def push(self, ref: str, project: Project) -> None:
         """Apply a project's pending migrations to the hosted project `ref`, and to no other.
 
         Signs in as the CLI does: SUPABASE_ACCESS_TOKEN or `supabase login`; the database's
         password from SUPABASE_DB_PASSWORD, or a temporary role.
-
-        Args:
-            ref: The hosted project.
-            project: Whose migrations; a checkout's apps' are among them.
-            dry_run: Sign in and compare only; nothing is applied.
         """
-        if self.version[0] < REMOTE:
-            check_linked(project.root, ref)
+        self.check(project.root, ref)
         with push_folder(project) as folder:
             target = [f"--remote={ref}"] if self.version[0] >= REMOTE else ["--linked"]
-            more = ["--dry-run"] if dry_run else ["--yes"]
             done = subprocess.run(
-                [self.program, "db", "push", *target, *more, "--workdir", folder],
+                [self.program, "db", "push", *target, "--yes", "--workdir", folder],
                 cwd=folder,
-                env=pinned(os.environ, ref),
+                # one left in the shell would win over the link
+                env={**os.environ, "SUPABASE_PROJECT_ID": ref},
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
@@ -145,28 +139,8 @@ class SupabaseCli:
             raise CommandFailed(
                 f"supabase db push to project {ref} failed; see its output above",
                 code="db_push_failed",
-                fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN; "
-                f"to see more: {push_command(ref)} --dry-run",
+                fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN",
             )
-
-
-def pinned(environ: Mapping[str, str], ref: str) -> dict[str, str]:
-    """The CLI's environment: a SUPABASE_PROJECT_ID left in the shell would win over the link."""
-    return {**environ, "SUPABASE_PROJECT_ID": ref}
-
-
-def check_linked(root: Path, ref: str) -> None:
-    """CLI 2 pushes to the linked project: it must be the stage's."""
-    file = root / "supabase" / LINKED
-    linked = file.read_text("utf-8").strip() if file.is_file() else ""
-    if linked == ref:
-        return
-    raise CommandFailed(
-        f"this folder is linked to {f'project {linked}' if linked else 'no project'}, "
-        f"the stage is project {ref}",
-        code="linked_elsewhere",
-        fix=f"supabase link --project-ref {ref}; version 3 of the CLI needs no link",
-    )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,25 +63,6 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
             fix="--signing-key key.json, the key that was imported into the project",
         )
     return jwt.encode(worker_claims(url, days), secret, "HS256")
-
-
-def replace_values(path: Path, new: Mapping[str, str]) -> None:
-    """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were."""
-    if not path.exists():
-        raise CommandFailed(f"{path} does not exist", code="no_secrets_file")
-    left = dict(new)
-    lines = []
-    for line in path.read_text("utf-8").splitlines():
-        name = line.partition("=")[0].removeprefix("export ").strip()
-        lines.append(f"{name}={left.pop(name)}" if name in left else line)
-    lines += [f"{name}={value}" for name, value in left.items()]
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.touch(mode=0o600, exist_ok=False)
-    try:
-        beside.write_text("\n".join(lines) + "\n", "utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def worker_claims(supabase_url: str, days: float) -> dict[str, Any]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from minutehand.deploy.apps import Needs
-from minutehand.deploy.parameters import NEEDED, secrets_of
 
 #: Service Quotas' code of functions at once.
 CONCURRENCY = "L-B99A9384"
@@ -16,8 +12,6 @@ CONCURRENCY = "L-B99A9384"
 #: unreserved; an account with less than that has nothing to reserve.
 UNRESERVED = 100
 USUAL_CONCURRENCY = 1000
-#: https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
-SSM_CHARACTERS = 4096
 #: When neither the stage nor a reservation says how many workers may run at once.
 WORKERS_AT_ONCE = 5
 
@@ -95,12 +89,6 @@ def _held(client: Any, stage: str) -> int:
     except client.exceptions.ResourceNotFoundException:
         return 0
     return int(found.get("ReservedConcurrentExecutions") or 0)
-
-
-def too_long(values: Mapping[str, str], needs: Needs | None = None) -> dict[str, int]:
-    """Functions whose secrets do not fit a standard parameter, with their characters."""
-    sizes = {name: len(json.dumps(secrets_of(name, values, needs))) for name in NEEDED}
-    return {name: size for name, size in sizes.items() if size > SSM_CHARACTERS}
 
 
 #: What CloudFormation says of an account's limits, and what to do about it.

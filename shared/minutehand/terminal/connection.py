@@ -1,4 +1,4 @@
-"""Where the command talks to and as whom: settings by name, a person's token, two HTTP clients.
+"""Where the command talks to and as whom: settings by name, a person's token, an HTTP client.
 
 Reading the values comes first and fails with the name of what is missing; nothing is written.
 """
@@ -28,17 +28,12 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 FIXES: dict[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
     "name right? `minutehand types` lists them",
-    "job_type_unserved": "deploy a worker that serves it; `minutehand types TYPE` shows which "
-    "worker did",
-    "job_not_found": "`minutehand ls` lists your jobs, "
-    "`minutehand ls --workspace ID` another workspace's",
+    "job_not_found": "`minutehand ls` lists your jobs",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
     "401": "sign in again with `minutehand token`, or omit --token",
     "forbidden": "ask a manager of the workspace",
     "quota_exceeded": "let jobs end or cancel some, or ask the operator for a higher quota",
-    "rate_limited": "wait a moment",
-    "429": "wait a moment: the gateway's own limit, see requestsPerSecond of the stage",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
 }
 
@@ -133,7 +128,6 @@ class Connection:
     given_workspace: str | None = None
     timeout: httpx.Timeout = field(default_factory=lambda: TIMEOUT)
     _api: httpx.Client | None = None
-    _data: httpx.Client | None = None
     _token: str | None = None
 
     def need(self, name: str) -> str:
@@ -169,9 +163,8 @@ class Connection:
         if self.given_token or self.values.get("MINUTEHAND_TOKEN"):
             return False
         self._token = self._sign_in()
-        for client in (self._api, self._data):
-            if client is not None:
-                client.headers["authorization"] = f"Bearer {self._token}"
+        if self._api is not None:
+            self._api.headers["authorization"] = f"Bearer {self._token}"
         return True
 
     @property
@@ -184,21 +177,6 @@ class Connection:
                 headers={"authorization": f"Bearer {self.token}"},
             )
         return self._api
-
-    @property
-    def data(self) -> httpx.Client:
-        """Supabase's Data API, as the person."""
-        if self._data is None:
-            self._data = httpx.Client(
-                base_url=self.need("SUPABASE_URL"),
-                timeout=self.timeout,
-                headers={
-                    "apikey": self.need("SUPABASE_PUBLISHABLE_KEY"),
-                    "authorization": f"Bearer {self.token}",
-                    **profile_headers(self.schema),
-                },
-            )
-        return self._data
 
     def path(self, *parts: str) -> str:
         """The address of what is the workspace's; a part, such as a name, may hold a slash."""
@@ -218,7 +196,7 @@ class Connection:
             named = self.values.get("DEMO_WORKSPACE_ID")
         if named:
             return named
-        mine = self.read("/rest/v1/workspaces", {"select": "id,name", "order": "name"})
+        mine = self.rpc("list_workspaces", {})["workspaces"]
         if len(mine) == 1:
             return str(mine[0]["id"])
         listed = ", ".join(f"{row['id']} ({row['name']})" for row in mine) or "none"
@@ -245,28 +223,24 @@ class Connection:
         given = {name: value for name, value in params.items() if value not in (None, "", [])}
         return self.call("GET", path, params=given)
 
-    def read(self, path: str, params: Mapping[str, Any]) -> Any:
-        """One read of the Data API."""
-        with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
-            return parsed(self.data.get(path, params=params))
-
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
         """One SQL function; as the operator with the secret key."""
-        url, path = self.need("SUPABASE_URL"), f"/rest/v1/rpc/{name}"
+        if as_operator:
+            headers = secret_headers(self.need("SUPABASE_SECRET_KEY"))
+        else:
+            key = self.need("SUPABASE_PUBLISHABLE_KEY")
+            headers = {"apikey": key, "authorization": f"Bearer {self.token}"}
+        url = self.need("SUPABASE_URL")
+        headers = {**headers, **profile_headers(self.schema)}
         with reachable(f"Supabase at {url}"):
-            if as_operator:
-                headers = secret_headers(self.need("SUPABASE_SECRET_KEY"))
-                headers = {**headers, **profile_headers(self.schema)}
-                answer = httpx.post(url + path, json=arguments, headers=headers, timeout=TIMEOUT)
-            else:
-                answer = self.data.post(path, json=arguments)
+            path = f"{url.rstrip('/')}/rest/v1/rpc/{name}"
+            answer = httpx.post(path, json=arguments, headers=headers, timeout=TIMEOUT)
         return parsed(answer)
 
     def close(self) -> None:
         """Close the open link."""
-        for client in (self._api, self._data):
-            if client is not None:
-                client.close()
+        if self._api is not None:
+            self._api.close()
 
     def _act_locally(self) -> str:
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 
 import httpx
 import pytest
@@ -87,20 +85,3 @@ def test_a_given_token_is_not_replaced() -> None:
 
     assert caught.value.code == "token_expired"
     assert service.signed_in == 0
-
-
-class Explaining(Service):
-    """A feed that ends while the answer why its job waits is on its way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.explains, self.explained = threading.Event(), threading.Event()
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/explain"):
-            self.explains.set()
-            time.sleep(0.1)
-            self.explained.set()
-            return httpx.Response(200, json={"sentence": "It waits."})
-        self.explains.wait(60)
-        return sse('event: end\ndata: {"reason": "completed"}\n\n')

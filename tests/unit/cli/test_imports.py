@@ -58,10 +58,3 @@ def test_a_verb_that_asks_the_api_loads_no_more_than_it_needs() -> None:
     assert "minutehand.terminal.connection" in after[0]
     heavy = {verb: set(HEAVY) & loaded for verb, loaded in zip(VERBS, after, strict=True)}
     assert {verb: found for verb, found in heavy.items() if found} == {}
-
-
-def test_the_version_is_printed_before_anything_is_loaded() -> None:
-    """Prompts and scripts ask for it at every turn."""
-    [loaded] = loaded_by(("--version",))
-
-    assert {"typer", "rich", "httpx", "pydantic"} & loaded == set()

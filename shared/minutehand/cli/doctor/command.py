@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,10 +19,8 @@ from minutehand.cli.doctor.deployed import filled_in, stage_values
 from minutehand.cli.doctor.findings import (
     Check,
     Finding,
-    Skipped,
     Target,
     Verdict,
-    attach_as_owner,
     fail,
     skip,
 )
@@ -80,7 +77,11 @@ def doctor(
     env_file: EnvFile = None,
 ) -> None:
     """Find misconfigurations, and name the fix of each; without --fix nothing stays changed."""
-    chosen(only)
+    names = {check.name for check in CHECKS}
+    if unknown := sorted(set(only or ()) - names):
+        raise CommandFailed(
+            f"unknown check {unknown[0]}", code="unknown_check", fix=", ".join(sorted(names))
+        )
     target = (
         Target(_values(output, env_file))
         if stage is None
@@ -98,32 +99,12 @@ def doctor(
         raise typer.Exit(1)
 
 
-def chosen(only: Iterable[str] | None, known: Iterable[str] | None = None) -> set[str]:
-    """The checks to run: those named, else all that are known."""
-    names = {check.name for check in CHECKS} if known is None else set(known)
-    if unknown := sorted(set(only or ()) - names):
-        raise CommandFailed(
-            f"unknown check {unknown[0]}", code="unknown_check", fix=", ".join(sorted(names))
-        )
-    return set(only or names)
-
-
 def attach(target: Target, output: Output) -> None:
-    """Attach extensions that came after the migrations: by the secret key, or as the owner."""
-    if target.values.get("SUPABASE_SECRET_KEY"):
-        done = target.person.rpc("attach_extensions", {}, as_operator=True)
-    elif target.values.get("DATABASE_URL"):
-        done = attach_as_owner(target.values["DATABASE_URL"], target.schemas)
-    else:
-        raise CommandFailed(
-            "--fix needs SUPABASE_SECRET_KEY or DATABASE_URL",
-            code="missing_setting",
-            fix="put one of them into a file for --env-file",
-        )
-    words = ", ".join(f"{name} {word}" for name, word in done.items() if name != "problems")
-    output.note(f"attached: {words}")
-    for name, problem in done["problems"].items():
-        output.note(f"{name} was refused: {problem}")
+    """Attach extensions that came after the migrations; the only change made here."""
+    if not target.values.get("SUPABASE_SECRET_KEY"):
+        raise CommandFailed("--fix needs SUPABASE_SECRET_KEY", code="missing_setting")
+    done = target.person.rpc("attach_extensions", {}, as_operator=True)
+    output.note("attached: " + ", ".join(f"{name} {word}" for name, word in done.items()))
 
 
 def _values(output: Output, env_file: Path | None) -> dict[str, str]:
@@ -202,8 +183,6 @@ def _look(check: Check, target: Target) -> Finding:
             f"the database refuses the query: {told}",
             how_to_migrate(target.values.get("SUPABASE_URL", ""), target.stage),
         )
-    except Skipped as nothing:
-        return skip(str(nothing))
     except CommandFailed as failed:
         return fail(str(failed), failed.fix or "see the message")
     except Exception as error:  # boto3's errors have no common root that is worth importing here
@@ -214,22 +193,14 @@ def _look(check: Check, target: Target) -> Finding:
 
 def _unreachable(error: httpx.HTTPError, target: Target) -> tuple[str, str]:
     """Why an address does not answer, and what to do."""
-    where = getattr(error, "_request", None)
-    host = where.url.host if where is not None else ""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, socket.gaierror):
-        cause = cause.__cause__ or cause.__context__
-    if cause is not None and cause.errno == socket.EAI_AGAIN:
-        return "this machine resolves no names", "check its network and DNS"
-    if cause is not None and host.endswith(HOSTED_DOMAINS):
-        ref = host.partition(".")[0]
-        return f"{host} has no address: {PAUSED}", restore(ref)
+    request = getattr(error, "_request", None)
+    host = request.url.host if request is not None else "the service"
+    if host.endswith(HOSTED_DOMAINS):
+        return f"{host} does not answer: {PAUSED}", restore(host.partition(".")[0])
+    fix = "start it: `minutehand dev`, or correct its address"
     return (
-        f"{where.url if where is not None else 'the service'} does not answer"
-        f" ({type(error).__name__})",
-        "start it: `minutehand dev`, or correct its address"
-        if target.is_local
-        else "correct its address, or see its status page",
+        f"{request.url if request is not None else host} does not answer ({type(error).__name__})",
+        fix if target.is_local else "correct its address, or see its status page",
     )
 
 

@@ -114,11 +114,6 @@ def extensions(target: Target) -> Finding:
         name = missing[0]
         means = PARTS[name].format(engine=target.schemas.engine)
         return fail(f"{name} is there and not attached: {means}", ATTACH)
-    if state["realtime"] == "absent":
-        return warn(
-            "realtime.messages does not exist: clients poll",
-            f"open Realtime in the dashboard once, then {ATTACH}",
-        )
     attached = ", ".join(name for name, word in state.items() if word == "attached")
     return ok(f"attached: {attached}")
 
@@ -131,25 +126,11 @@ def invocation(target: Target) -> Finding:
     )
     if url is None:
         return ok("left to the API and the schedule")
-    connect = f"select {target.schemas.clients}.connect_worker('https://…/api/jobs/worker', '…')"
     if state["pg_net"] == "absent":
         return fail(
             f"worker_url is {url}, and pg_net or the Vault is missing: nothing is called",
             "switch on pg_net and supabase_vault under Database → Extensions",
         )
-    [(kept,)] = target.ask("select to_regclass('net._http_response') is not null")
-    if kept:
-        rows = target.ask(
-            """select status_code, left(coalesce(error_msg, content), 120)
-               from net._http_response where created > now() - interval '15 minutes'
-                 and (status_code in (401, 403, 404) or status_code is null and not timed_out)
-               order by created desc limit 1"""
-        )
-        if rows:
-            status, said = rows[0]
-            return warn(
-                f"a call from the database returned {status or 'no answer'}: {said}", connect
-            )
     often = "every minute and on arrival" if state["pg_cron"] == "attached" else "on arrival"
     return ok(f"{url}, {often}")
 

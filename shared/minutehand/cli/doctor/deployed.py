@@ -58,11 +58,11 @@ def _console_url(cloudformation: Any, stack: str, region: str) -> str | None:
 
 
 def _find(region: str, ask: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
-    """The answer; empty when it does not exist, or the caller may not see it."""
+    """The answer; empty when it does not exist."""
     try:
         with told(region):
             return ask(**arguments)
     except CommandFailed as failed:
-        if failed.code in {"aws_unreachable", "no_credentials", "credentials_refused"}:
+        if failed.code in {"aws_unreachable", "no_credentials"}:
             raise
         return {}

@@ -144,17 +144,6 @@ def refuse_transaction_pooler(url: str) -> None:
     )
 
 
-def attach_as_owner(url: str, schemas: Schemas) -> dict[str, Any]:
-    """Attach extensions as the database's owner; the only change made here."""
-    refuse_transaction_pooler(url)
-    with psycopg.connect(url, connect_timeout=5) as connection:
-        sql = rewrite("select public.attach_extensions()", schemas)
-        found = connection.execute(sql.encode()).fetchone()
-        assert found is not None
-        done: dict[str, Any] = found[0]
-        return done
-
-
 Look = Callable[[Target], Finding]
 
 
@@ -185,10 +174,6 @@ class Checks(list[Check]):
             return run
 
         return register
-
-
-class Skipped(Exception):
-    """There is nothing to check, found out on the way."""
 
 
 # the runner writes the name of the check into what these make

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import uuid4
 
 import httpx
 import psycopg
 
-from minutehand.cli.doctor.findings import (
-    Checks,
-    Finding,
-    Target,
-    ok,
-    refuse_transaction_pooler,
-    skip,
-)
+from minutehand.cli.doctor.findings import Checks, Finding, Target, ok, skip
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.client.access import Access
 from minutehand.client.client import Client
@@ -44,8 +37,7 @@ JOIN_SECONDS: Final = 15.0
 MESSAGE_SECONDS: Final = 10.0
 LEASE_CALLS: Final = 20
 LEASE_PAUSE_SECONDS: Final = 0.2
-#: Numbers as clients of other languages write them, and as Postgres gets them.
-SPEC: Final = {"job_type": TYPE, "lease_seconds": 60.0, "timeout_seconds": 1.0, "max_attempts": 1.0}
+SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 POLICIES = "as the database's owner run the policies of the last migration in the SQL editor"
 #: A word of what Realtime says → what to do about it.
 REFUSALS: Final = (
@@ -81,144 +73,92 @@ def proof(target: Target) -> Finding:
         if failed.code == "not_signed_in":
             return skip("no MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD to enqueue as")
         raise
-    took = asyncio.run(Proof(target, *person).run())
+    took: dict[str, float] = {}
+    asyncio.run(_prove(target, *person, took))
     return ok(", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in took.items()))
 
 
-class Proof:
-    """One run: each step raises `CommandFailed` with its cause and its fix."""
-
-    def __init__(self, target: Target, token: str, workspace: str) -> None:
-        self._target = target
-        self._values = target.values
-        self._token = token
-        self._workspace = workspace
-        self._session = f"doctor-{uuid4().hex[:12]}"
-        self._tick = str(uuid4())
-        self._job: str | None = None
-        self._migrate = how_to_migrate(self._values["SUPABASE_URL"], target.stage)
-        self._sent_at = 0.0
-        self.took: dict[str, float] = {}
-
-    async def run(self) -> dict[str, float]:
-        """Seconds by step, in their order."""
-        try:
-            await self._steps()
-        except BaseException as failed:
-            try:
-                self._clean_up()
-            except (CommandFailed, psycopg.Error, httpx.HTTPError) as error:
-                if not isinstance(failed, CommandFailed):
-                    raise failed from error
-                said = f"{failed}; its job {self._job} was not deleted: {error}"
-                raise CommandFailed(said, code=failed.code, fix=failed.fix) from failed
-            raise
-        self._clean_up()
-        return self.took
-
-    async def _steps(self) -> None:
+async def _prove(target: Target, token: str, workspace: str, took: dict[str, float]) -> None:
+    """Run the steps, with seconds by step into `took`; what they made is removed."""
+    values, schema = target.values, target.schemas.clients
+    migrate = how_to_migrate(values["SUPABASE_URL"], target.stage)
+    me = {"worker_id": "doctor", "tick_id": str(uuid4())}
+    session, job = f"doctor-{uuid4().hex[:12]}", None
+    with _step(took, "registered", migrate):
+        worker = WorkerFunctions(Settings.from_env(values))
+    try:
         async with httpx.AsyncClient(timeout=JOIN_SECONDS) as http:
-            options = AsyncClientOptions(httpx_client=http)
-            key = self._values["SUPABASE_PUBLISHABLE_KEY"]
-            supabase = AsyncClient(self._values["SUPABASE_URL"].rstrip("/"), key, options)
-            schema = self._target.schemas.clients
-            with self._step("registered", self._migrate):
-                worker = WorkerFunctions(Settings.from_env(self._values))
-            client = Client(supabase, schema=schema, token=self._token)
-            access = Access(supabase, schema=schema, token=self._token)
+            address, key = values["SUPABASE_URL"].rstrip("/"), values["SUPABASE_PUBLISHABLE_KEY"]
+            supabase = AsyncClient(address, key, AsyncClientOptions(httpx_client=http))
+            with _step(took, "registered", migrate):
+                await worker.call("register_job_types", {"p_types": [SPEC]})
+            with _step(took, "enqueued", "Limits of the workspace say what it may enqueue"):
+                client = Client(supabase, schema=schema, token=token)
+                made = await client.enqueue(TYPE, {}, workspace_id=workspace, session_id=session)
+                job = str(made.job.id)
+            access = Access(supabase, schema=schema, token=token)
+            subjects = {"job": job, "workspace": workspace, "session": session}
+            topics = [Listener(access, kind, f"{kind}:{of}", job) for kind, of in subjects.items()]
+            tasks = [asyncio.create_task(each.topic.run()) for each in topics]
             try:
-                with self._step("registered", self._migrate):
-                    await worker.call("register_job_types", {"p_types": [SPEC]})
-                await self._enqueue(client)
-                async with self._listening(access) as topics:
-                    await self._run_job(worker)
-                    await self._hear(topics)
+                for name, event, most in (
+                    ("joined", "joined", JOIN_SECONDS),
+                    ("replication", "ready", READY_SECONDS),
+                ):
+                    with _step(took, name, fix_of(name)):
+                        for each in topics:
+                            await each.wait(event, most)
+                with _step(took, "leased", f"minutehand explain {job}"):
+                    fence = await _lease(worker, {**me, "limit": 1, "job_types": [TYPE]}, job)
+                with _step(took, "settled", "minutehand doctor --only schedule"):
+                    item = {"job_id": job, "fence": fence, "outcome": "completed"}
+                    await worker.call("settle_jobs", {"p_request": {**me, "items": [item]}})
+                for each in topics:
+                    with _step(took, f"message on {each.kind}", "see the project's Realtime logs"):
+                        await each.wait("message", MESSAGE_SECONDS)
             finally:
-                for each in (worker, client, access):
-                    await each.aclose()
+                await end_tasks(tasks)
+                await asyncio.sleep(0.1)  # a socket is closed in the loop's next rounds
+    finally:
+        await worker.aclose()
+        _clean_up(target, job, settled="settled" in took)
 
-    async def _enqueue(self, client: Client) -> None:
-        fix = "the console's page Limits shows what the workspace may enqueue"
-        with self._step("enqueued", fix):
-            made = await client.enqueue(
-                TYPE, {}, workspace_id=self._workspace, session_id=self._session
-            )
-        self._job = made.job.id
 
-    async def _run_job(self, worker: WorkerFunctions) -> None:
-        me = {"worker_id": "doctor", "tick_id": self._tick}
-        self._sent_at = time.monotonic()
-        with self._step("leased", f"minutehand explain {self._job}"):
-            held = await self._lease(worker, {**me, "limit": 1, "job_types": [TYPE]})
-        with self._step("settled", "minutehand doctor --only maintenance"):
-            item = {"job_id": self._job, "fence": held["fence"], "outcome": "completed"}
-            answer = await worker.call("settle_jobs", {"p_request": {**me, "items": [item]}})
-            if answer["results"][0]["outcome"] != "applied":
-                raise QueueError(f"the outcome was {answer['results'][0]['outcome']}")
+async def _lease(worker: WorkerFunctions, request: dict[str, Any], job: str) -> int:
+    # what another worker looks at in this moment is passed over: ask again
+    for call in range(1, LEASE_CALLS + 1):
+        answer = await worker.call("lease_jobs", {"p_request": {**request, "call": call}})
+        for lease in answer["leases"]:
+            if lease["job"]["id"] == job:
+                return int(lease["fence"])
+        await asyncio.sleep(LEASE_PAUSE_SECONDS)
+    raise QueueError("the job is due, and no lease was given")
 
-    async def _lease(self, worker: WorkerFunctions, request: dict[str, Any]) -> dict[str, Any]:
-        # what another worker looks at in this moment is passed over: ask again
-        for call in range(1, LEASE_CALLS + 1):
-            answer = await worker.call("lease_jobs", {"p_request": {**request, "call": call}})
-            for lease in answer["leases"]:
-                if lease["job"]["id"] == self._job:
-                    held: dict[str, Any] = lease
-                    return held
-            await asyncio.sleep(LEASE_PAUSE_SECONDS)
-        raise QueueError("the job is due, and no lease was given")
 
-    @asynccontextmanager
-    async def _listening(self, access: Access) -> AsyncIterator[list[Listener]]:
-        """Join the job's, the workspace's and the session's topic."""
-        subjects = {"job": self._job, "workspace": self._workspace, "session": self._session}
-        topics = [
-            Listener(access, kind, f"{kind}:{subject}", self._job)
-            for kind, subject in subjects.items()
-        ]
-        tasks = [asyncio.create_task(each.topic.run()) for each in topics]
-        try:
-            for name, event, seconds in (
-                ("joined", "joined", JOIN_SECONDS),
-                ("replication", "ready", READY_SECONDS),
-            ):
-                with self._step(name, fix_of(name)):
-                    for each in topics:
-                        await each.wait(event, seconds)
-            yield topics
-        finally:
-            await end_tasks(tasks)
+@contextmanager
+def _step(took: dict[str, float], name: str, fix: str) -> Iterator[None]:
+    began = time.monotonic()
+    try:
+        yield
+    except (QueueError, ConfigurationError, TimeoutError) as error:
+        cause = str(error) or "no answer in time"
+        raise CommandFailed(f"not {name}: {cause}", code="proof_failed", fix=fix) from error
+    took[name] = time.monotonic() - began
 
-    async def _hear(self, topics: list[Listener]) -> None:
-        fix = "minutehand doctor --only messages, and the project's Realtime logs"
-        for each in topics:
-            with self._step(f"message on {each.kind}", fix):
-                await each.wait("message", MESSAGE_SECONDS)
-            self.took[f"message on {each.kind}"] = each.heard_at - self._sent_at
 
-    @contextmanager
-    def _step(self, name: str, fix: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        except (QueueError, ConfigurationError, TimeoutError) as error:
-            cause = str(error) or "no answer in time"
-            raise CommandFailed(f"not {name}: {cause}", code="proof_failed", fix=fix) from error
-        self.took[name] = time.monotonic() - began
-
-    def _clean_up(self) -> None:
-        """Delete the job, live or not, if the values give the right to; else let it not run."""
-        url, secret = self._values.get("DATABASE_URL"), self._values.get("SUPABASE_SECRET_KEY")
-        if url:
-            refuse_transaction_pooler(url)
-            with psycopg.connect(url, connect_timeout=int(JOIN_SECONDS)) as owner:
-                for sql, value in ((LEFT, self._job), (LEFT_TYPE, TYPE)):
-                    owner.execute(rewrite(sql, self._target.schemas).encode(), [value])
-        elif secret and self._job is not None:
-            headers = {**secret_headers(secret), "content-profile": self._target.schemas.clients}
-            address = f"{self._values['SUPABASE_URL'].rstrip('/')}/rest/v1/jobs?id=eq.{self._job}"
-            httpx.delete(address, headers=headers, timeout=JOIN_SECONDS).raise_for_status()
-        elif self._job is not None and "settled" not in self.took:
-            self._target.person.rpc("cancel_job", {"p_job_id": self._job})
+def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
+    """Delete the job, live or not, if the values give the right to; else let it not run."""
+    url, secret = target.values.get("DATABASE_URL"), target.values.get("SUPABASE_SECRET_KEY")
+    if url:
+        with psycopg.connect(url, connect_timeout=int(JOIN_SECONDS)) as owner:
+            for sql, value in ((LEFT, job), (LEFT_TYPE, TYPE)):
+                owner.execute(rewrite(sql, target.schemas).encode(), [value])
+    elif secret and job is not None:
+        headers = {**secret_headers(secret), "content-profile": target.schemas.clients}
+        address = f"{target.values['SUPABASE_URL'].rstrip('/')}/rest/v1/jobs?id=eq.{job}"
+        httpx.delete(address, headers=headers, timeout=JOIN_SECONDS).raise_for_status()
+    elif job is not None and not settled:
+        target.person.rpc("cancel_job", {"p_job_id": job})
 
 
 def fix_of(reason: str) -> str:
@@ -232,7 +172,6 @@ class Listener:
 
     def __init__(self, access: Access, kind: str, name: str, job_id: str | None) -> None:
         self.kind = kind
-        self.heard_at = 0.0
         self._job_id = job_id
         loop = asyncio.get_running_loop()
         self._events: dict[str, asyncio.Future[None]] = {
@@ -274,5 +213,4 @@ class Listener:
         if isinstance(message, dict) and self._job_id in {
             message.get("job_id"), *(message.get("job_ids") or ())
         }:  # fmt: skip
-            self.heard_at = self.heard_at or time.monotonic()
             self._set("message")

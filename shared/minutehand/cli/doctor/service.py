@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from minutehand.cli.doctor.findings import Checks, Finding, Skipped, Target, fail, ok, skip, warn
+from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, skip, warn
 from minutehand.cli.doctor.settings import role_of
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.config import ConfigurationError, Settings
@@ -74,21 +74,16 @@ def exposed_schemas(target: Target) -> Finding:
     return ok(f"{target.schemas.engine} is not exposed")
 
 
-@CHECKS.add("clock-skew", needs=SUPABASE, after=(*START, "postgres"))
+@CHECKS.add("clock-skew", needs=SUPABASE, after=START)
 def clock_skew(target: Target) -> Finding:
     """Tokens are judged by clocks."""
     before = time.time()
     answer = target.get("SUPABASE_URL", "/auth/v1/health")
-    if target.values.get("DATABASE_URL"):
-        before = time.time()
-        [(there,)] = target.ask("select extract(epoch from clock_timestamp())::float8")
-        skew = there - (before + time.time()) / 2
-    elif answer.headers.get("date"):
-        # The header names a whole second that has begun; its middle is off by half of one at most.
-        there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5
-        skew = there - (before + time.time()) / 2
-    else:
+    if not answer.headers.get("date"):
         return skip("no clock to compare with")
+    # The header names a whole second that has begun; its middle is off by half of one at most.
+    there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5
+    skew = there - (before + time.time()) / 2
     if abs(skew) > SKEW_SECONDS:
         return fail(
             f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
@@ -116,10 +111,7 @@ def worker_key(target: Target) -> Finding:
     key = target.values.get("SUPABASE_WORKER_KEY")
     health = asked_health(target)
     if isinstance(health, str):
-        by_secret_key = not key and not target.values.get("SUPABASE_JWT_SECRET")
-        again = "copy SUPABASE_SECRET_KEY again from Project settings → API keys"
-        has_one = by_secret_key and target.values.get("SUPABASE_SECRET_KEY")
-        return fail(health, again if has_one else fix)
+        return fail(health, fix)
     if key and role_of(key) != WORKER_ROLE:
         return warn(f"its role is {role_of(key)}: more rights than needed", fix)
     days = days_left(key, datetime.now(UTC))
@@ -131,14 +123,6 @@ def worker_key(target: Target) -> Finding:
     if not key and not target.values.get("SUPABASE_JWT_SECRET"):
         return warn("it signs in with a secret key: more rights than needed", fix)
     return ok(f"signs in as {WORKER_ROLE}")
-
-
-def health_of(target: Target) -> Mapping[str, Any]:
-    """What the queue says to the worker; there is nothing to check where it says nothing."""
-    health = asked_health(target)
-    if isinstance(health, str):
-        raise Skipped("the worker is refused, see worker-key")
-    return health
 
 
 def asked_health(target: Target) -> Mapping[str, Any] | str:
@@ -164,7 +148,10 @@ def asked_health(target: Target) -> Mapping[str, Any] | str:
 @CHECKS.add("schedule", needs=SUPABASE, after=WORKER, held_by_aws=True)
 def schedule_alive(target: Target) -> Finding:
     """Someone ticks."""
-    seconds = health_of(target).get("last_tick_seconds")
+    health = asked_health(target)
+    if isinstance(health, str):
+        return skip("the worker is refused, see worker-key")
+    seconds = health.get("last_tick_seconds")
     wake = (
         "start the stack: make run"
         if target.is_local
