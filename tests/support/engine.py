@@ -78,15 +78,6 @@ class Engine:
         assert row is not None
         return row[0]
 
-    def operate(self, action: str, *, workspace: str = ACME, **filter: Any) -> int:
-        """Cancel or retry all that a filter matches; returns how many."""
-        call = {"p_workspace_id": workspace, "p_filter": filter}
-        count, more = 0, True
-        while more:
-            answer = self.rpc(f"{action}_jobs", **call)
-            count, more = count + answer["count"], answer["more"]
-        return count
-
     # --- producers ---
 
     def register(self, job_type: str = "work", **policy: Any) -> None:
@@ -139,14 +130,6 @@ class Engine:
         """Return the job's event types in order."""
         return self.rows(
             "select type from public.job_events where job_id = %s order by seq", job_id
-        )
-
-    def step(self, job_id: str, name: str) -> Any:
-        """Return the value of a finished step."""
-        return self.one(
-            "select value from queue.steps where job_id = %s and name = %s and nth = 0",
-            job_id,
-            name,
         )
 
     # --- workers ---
@@ -231,11 +214,6 @@ class Engine:
         self.advance(0)
 
     # --- other sessions ---
-
-    def wait_for_nobody(self) -> None:
-        """Let a lease that waits for a lock hang until it fails, rather than give up and go on."""
-        self.run("alter function public.lease_jobs reset lock_timeout")
-        self.run("set statement_timeout = '60s'")
 
     @contextmanager
     def beside(self) -> Iterator[Engine]:

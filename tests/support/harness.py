@@ -152,14 +152,6 @@ class AppHarness:
             await asyncio.sleep(0.02)  # expired leases are looked for now and then
         raise AssertionError(f"it does not get there: {state}")
 
-    async def tick_until_so(self, so: Callable[[], Any]) -> None:
-        """Tick, backoffs over at once, until something that lies outside the app is so."""
-
-        async def look() -> bool:
-            return bool(so())
-
-        await self.tick_until(look, bool)
-
     async def survive(
         self, app: str, ended: Callable[[], Awaitable[object]], **environment: str | None
     ) -> list[str]:

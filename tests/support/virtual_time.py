@@ -1,4 +1,4 @@
-"""Time that leaps: an event loop's to its next timer, a worker's clock as far as a test says."""
+"""Time that leaps: an event loop's to its next timer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-
-from minutehand.clock import SystemClock
 
 T = TypeVar("T")
 BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -45,16 +43,6 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds leapt so far."""
         return self._at
-
-
-class LeapingClock(SystemClock):
-    """Leaps ahead as far as it is told, as a process sees time in which it was stopped."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        """Seconds, with the leaps."""
-        return super().monotonic() + self.ahead
 
 
 class LoopClock:

@@ -12,11 +12,8 @@ from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA, OLGA, Visitor
 from tests.support.faults import FAULTS, Fault, FaultyHost, faulty_host
 from tests.support.stacks import RunningStack
-from tests.support.weekly import weekly
 
 pytestmark = pytest.mark.browser
-#: Every third, and what is read elsewhere than on a job's page; the terminal reads all each time.
-SOME = [one for n, one in enumerate(FAULTS) if n % 3 == 0 or one.state in {"refused", "schedule"}]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +69,7 @@ def try_to_schedule(page: Page, cron: str) -> Locator:
     return form
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("fault", weekly(FAULTS, otherwise=SOME), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_found_from_the_page_alone(
     visitors: dict[str, Visitor], stack: FaultyHost, fault: Fault
 ) -> None:

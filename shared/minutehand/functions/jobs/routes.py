@@ -81,7 +81,11 @@ async def create_jobs(
     batch = await services.queue_of(caller).enqueue_many(
         str(body.workspace_id),
         [
-            job.new_job(key=job.idempotency_key or key_of_part(header_key, index))
+            job.new_job(
+                key=key_of_part(header_key, index)
+                if job.idempotency_key is None
+                else job.idempotency_key
+            )
             for index, job in enumerate(body.jobs)
         ],
     )
