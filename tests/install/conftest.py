@@ -15,14 +15,6 @@ from tests.install.second import NEXT, make_second_release
 from tests.support.shared import made_once
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test makes the wheels and fetches the CLI: a safety net for a busy machine."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(900))
-
-
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders with the wheels of this release and of a made-up next one."""

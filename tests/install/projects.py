@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,50 +167,48 @@ class Hosted:
                 drop(connection, name)
 
 
+@dataclass(frozen=True)
 class Client:
     """What a browser of the project would send to the Data API, as one user."""
 
-    def __init__(self, url: str, user: str, schema: str) -> None:
-        headers = {
-            "apikey": PUBLISHABLE_KEY,
-            "authorization": f"Bearer {user_token(user)}",
-            "accept-profile": schema,
-            "content-profile": schema,
-        }
-        self._http = httpx.Client(base_url=f"{url}/rest/v1", headers=headers, trust_env=False)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+    url: str
+    user: str
+    schema: str
 
     def rpc(self, name: str, **arguments: Any) -> httpx.Response:
         """Call a function."""
         named = {f"p_{key}": value for key, value in arguments.items()}
-        return self._http.post(f"/rpc/{name}", content=json.dumps(named),
-                               headers={"content-type": "application/json"})  # fmt: skip
+        return httpx.post(f"{self.url}/rest/v1/rpc/{name}", json=named, headers=self._headers())
 
     def rows(self, table: str, **filters: str) -> list[dict[str, Any]]:
         """Read a table under row level security."""
-        answer = self._http.get(f"/{table}", params=filters)
+        url = f"{self.url}/rest/v1/{table}"
+        answer = httpx.get(url, params=filters, headers=self._headers())
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = answer.json()
         return found
 
+    def _headers(self) -> dict[str, str]:
+        return {
+            "apikey": PUBLISHABLE_KEY,
+            "authorization": f"Bearer {user_token(self.user)}",
+            "accept-profile": self.schema,
+            "content-profile": self.schema,
+        }
 
-@dataclass
+
+@dataclass(frozen=True)
 class Api:
-    """A project's Data API, and the clients that were made of it."""
+    """A project's Data API."""
 
     url: str
     schema: str
     #: What a worker of the project reads.
     env: dict[str, str]
-    clients: list[Client]
 
     def of(self, user: str, schema: str | None = None) -> Client:
         """A user's client."""
-        self.clients.append(Client(self.url, user, schema or self.schema))
-        return self.clients[-1]
+        return Client(self.url, user, schema or self.schema)
 
 
 @contextmanager
@@ -219,11 +216,7 @@ def data_api(database: HostedDatabase, schema: str) -> Iterator[Api]:
     """The project's Data API, for the length of the block."""
     gateway = Gateway(database.url, reserve_port(), schema=schema)
     gateway.start()
-    env = worker_environment(gateway)
-    api = Api(gateway.url, schema, env, [])
     try:
-        yield api
+        yield Api(gateway.url, schema, worker_environment(gateway))
     finally:
-        for client in api.clients:
-            client.close()
         gateway.stop()

@@ -30,6 +30,8 @@ from tests.support.extensions import PG_CRON
 from tests.support.paths import ROOT
 from tests.support.stacks import end, launch, wait_ready
 
+#: The first makes the wheels and fetches the CLI, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(900)
 #: What would keep the worker's role from being dropped.
 LEFT_RIGHTS = """
 select d.classid::regclass, d.objid from pg_shdepend as d join pg_roles as r on r.oid = d.refobjid

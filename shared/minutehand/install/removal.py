@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas
-from minutehand.install.sources import FILE_NAME, installed, migration_files, not_installed
+from minutehand.install.sources import FILE_NAME, installed, not_installed
 from minutehand.project import Project
 
 _SQL = """\
@@ -130,7 +130,6 @@ def removal_sql(folder: Path) -> str:
     if schemas.clients != CLIENTS:
         # without cascade: what is not ours in there stops it before anything is lost
         lines.append(f"drop schema if exists {schemas.clients};")
-    theirs = _that_name(folder, set(paths), {schemas.engine, schemas.clients} - {CLIENTS})
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
         pattern=_calls(schemas, relations, names["function"]),
@@ -140,7 +139,7 @@ def removal_sql(folder: Path) -> str:
         relations=_quoted(relations),
         schemas="".join(f"{line}\n" for line in lines),
         versions=",\n  ".join(f"'{version}'" for version in versions),
-        files="\n".join([*(f"-- supabase/migrations/{path.name}" for path in paths), *theirs]),
+        files="\n".join(f"-- supabase/migrations/{path.name}" for path in paths),
     )
 
 
@@ -153,18 +152,6 @@ def _calls(schemas: Schemas, relations: list[str], functions: list[str]) -> str:
         rf"\m{schemas.engine}\.|\m{CLIENTS}\.({'|'.join(relations)}|{either})\M"
         rf"|\m({either})\s*\("
     )
-
-
-def _that_name(folder: Path, ours: set[Path], schemas: set[str]) -> list[str]:
-    """The project's own migrations that a database made again would not take any more."""
-    uses = re.compile(rf"\b({'|'.join(sorted(schemas))})\.")
-    found = [
-        f"--   supabase/migrations/{path.name}"
-        for path in migration_files(folder)
-        if path not in ours and uses.search(path.read_text("utf-8", errors="replace"))
-    ]
-    said = "-- Yours, and naming what is gone: change them, or `supabase db reset` stops there."
-    return [said, *found] if found else []
 
 
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
