@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -126,7 +126,6 @@ class Connection:
     values: Mapping[str, str]
     given_token: str | None = None
     given_workspace: str | None = None
-    timeout: httpx.Timeout = field(default_factory=lambda: TIMEOUT)
     _api: httpx.Client | None = None
     _token: str | None = None
 
@@ -173,7 +172,7 @@ class Connection:
         if self._api is None:
             self._api = httpx.Client(
                 base_url=self.need("API_URL"),
-                timeout=self.timeout,
+                timeout=TIMEOUT,
                 headers={"authorization": f"Bearer {self.token}"},
             )
         return self._api
