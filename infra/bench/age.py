@@ -20,11 +20,11 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
-from infra.bench.scratch import scratch_project
+from infra.bench.scratch import Scratch, scratch_project
 
 Connection = psycopg.Connection[Any]
 TYPES: dict[str, dict[str, Any]] = {
@@ -53,18 +53,11 @@ as $$ select clock_timestamp() + interval '{days} days' $$
 """
 
 
-class Project(Protocol):
-    """A project that all sessions connect to."""
-
-    def connect(self) -> Connection:
-        """Open an autocommit connection as the superuser."""
-
-
 @dataclass
 class Ageing:
     """One run: producers, workers and maintenance beside each other, each with its own session."""
 
-    scratch: Project
+    scratch: Scratch
     jobs: int
     tenants: int
     workers: int

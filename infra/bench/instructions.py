@@ -3,7 +3,7 @@
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind (which must be
 installed), a short and a long run of each case; their difference, without the start, is the table.
-WAL and transaction ids are of the same runs. `--off` leaves out the messages to Realtime.
+WAL and transaction ids are of the same runs.
 """
 
 from __future__ import annotations
@@ -144,14 +144,11 @@ class Bench:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--off", action="store_true", help="without messages to Realtime")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="minutehand-instructions-", dir="/dev/shm") as name:
         Path(name).chmod(0o755)
         bench = Bench(Path(name))
-        if options.off:
-            bench.run("drop trigger if exists job_events_publish on queue.job_events")
         print("| call | instructions | WAL bytes | transaction ids |\n|---|--:|--:|--:|")
         for case in CASES:
             if options.only not in case.name:

@@ -300,12 +300,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--queues", nargs="*", default=list(QUEUES))
     cache = Path(tempfile.gettempdir()) / "minutehand-bench-peers"
-    parser.add_argument("--cache", type=Path, default=cache)
     options = parser.parse_args()
     names = tuple(options.queues)
     median = statistics.median
     with tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder:
-        bench, peers = Bench(Path(folder)), Peers(options.cache)
+        bench, peers = Bench(Path(folder)), Peers(cache)
         try:
             print(
                 f"{options.jobs:,} no-op jobs, medians of {options.rounds}; ÷ pgqueuer in brackets"

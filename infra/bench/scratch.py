@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jwt
@@ -123,7 +124,7 @@ class Scratch:
             "MINUTEHAND_APPS": "minutehand_apps.*",
         }
 
-    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def connect(self) -> psycopg.Connection[Any]:
         """Open an autocommit connection as the superuser."""
         return psycopg.connect(self.database_url, autocommit=True)
 
