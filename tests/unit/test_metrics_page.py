@@ -12,7 +12,6 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from infra.bench.scratch import scratch_settings
 from minutehand.functions.metrics import registry_of, router
 from minutehand.queue.errors import QueueUnavailable
-from minutehand.queue.models import QueueStats
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.version import VERSION
 from minutehand.web.application import create_app
@@ -61,7 +60,7 @@ async def test_a_scrape_needs_the_secret_and_an_outage_is_503(
     """Of the last hour, as the metrics say; a failure is no empty page, nor a trace."""
     asked: list[int] = []
 
-    async def stats(_: WorkerQueue, *, minutes: int) -> QueueStats:
+    async def stats(_: WorkerQueue, *, minutes: int) -> None:
         asked.append(minutes)
         raise QueueUnavailable("away")
 

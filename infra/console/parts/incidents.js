@@ -11,7 +11,6 @@ const CHECKS = {
   database: "Database",
   backlog: "Due jobs",
   last_tick: "Worker",
-  storage: "Storage",
 };
 
 /** What is to be said: `[text, address, words of the link]`. */

@@ -79,7 +79,6 @@ const CHECKS = {
   database: "Database",
   backlog: "Due jobs",
   last_tick: "Last tick",
-  storage: "Storage",
 };
 
 /** The service's parts, and the due jobs of what is shown: of one workspace its own. */

@@ -1,9 +1,4 @@
-"""Enqueue and follow jobs from any Python code, on the official `supabase` client.
-
-A watch joins the private Realtime topic, reads what is in the database after that, and merges both
-by `seq`: nothing missed, nothing twice. It polls while Realtime is unavailable or brings nothing,
-and `watcher.freshness` says which of these it does: `live`, `catching-up`, `polling`, `offline`.
-"""
+"""Enqueue and follow jobs from any Python code, on the official `supabase` client."""
 
 from minutehand.client.access import TokenSource
 from minutehand.client.client import Client, SyncClient

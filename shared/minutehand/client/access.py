@@ -1,7 +1,4 @@
-"""One project as one user sees it: calls under the session of a supabase-py client.
-
-What is called is left to client.py and watch.py; the wire of live events to topic.py.
-"""
+"""One project as one user sees it: calls under the session of a supabase-py client."""
 
 from __future__ import annotations
 
@@ -28,13 +25,7 @@ _UNKNOWN_LIFE_SECONDS: Final = 300.0
 
 
 class Access:
-    """The way of one user, or of a service, to one project's jobs.
-
-    Args:
-        supabase: A client of the official library; its session decides who calls.
-        schema: Where the install put what clients see.
-        token: Whose token is sent instead of the session's.
-    """
+    """The way of one user, or of a service, to one project's jobs."""
 
     def __init__(
         self, supabase: AsyncClient | SupabaseClient, *, schema: str, token: TokenSource = None
@@ -46,14 +37,7 @@ class Access:
         self._api = DataApi(str(supabase.supabase_url), schema=schema)
 
     async def user(self, *, read_once: bool = False) -> UserQueue:
-        """The queue as the bearer of a fresh token sees it.
-
-        Args:
-            read_once: Leave repeating to the caller.
-
-        Raises:
-            QueueUnavailable: The function that gives tokens failed.
-        """
+        """The queue as the bearer of a fresh token sees it."""
         headers = {"apikey": self.key}
         if (token := await self.tokens.get()) is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -92,11 +76,7 @@ class Tokens:
         self._renew_at = 0.0
 
     async def get(self) -> str | None:
-        """A token that is valid as far as it says itself.
-
-        Raises:
-            QueueUnavailable: The function that gives tokens failed.
-        """
+        """A token that is valid as far as it says itself."""
         if not callable(self._source) or self.seconds_left > 0:
             return self._token
         try:

@@ -1,8 +1,4 @@
-"""Enqueue, read, steer and follow jobs from any code, for the user of a supabase-py client.
-
-What a caller may see and do is decided by the database; what a call does and raises is said by
-`UserQueue`.
-"""
+"""Enqueue, read, steer and follow jobs from any code, for the user of a supabase-py client."""
 
 from __future__ import annotations
 
@@ -32,24 +28,7 @@ INSTALLED: Final = "minutehand"
 
 
 class Client(JobCalls):
-    """Jobs through `supabase.AsyncClient`; keep one open per process.
-
-    Args:
-        supabase: The client; sign it in, or give it a secret key where no user acts.
-        schema: Where the install put what clients see.
-        token: Whose token is sent instead of the session's: a JWT, or a function (async or not)
-            that gives a valid one and is asked again shortly before each expires.
-
-    Example:
-        supabase = await acreate_client(url, key)
-        await supabase.auth.sign_in_with_password({"email": email, "password": password})
-        async with Client(supabase) as client:
-            job = (await client.enqueue("invoices.mail", {"n": 7}, workspace_id=workspace_id)).job
-            async with client.watch_job(job.id) as watcher:
-                async for event in watcher:  # ends when the job does
-                    print(event.seq, event.type, watcher.freshness)
-            print(watcher.job.status, watcher.job.result)
-    """
+    """Jobs through `supabase.AsyncClient`; keep one open per process."""
 
     def __init__(
         self,
@@ -82,11 +61,7 @@ class Client(JobCalls):
         workspace_id: WorkspaceId | str,
         **options: Any,
     ) -> Enqueued:
-        """Add one job; with an idempotency key, or find the one that key made.
-
-        Args:
-            options: The fields of `EnqueueOptions`.
-        """
+        """Add one job; with an idempotency key, or find the one that key made."""
         chosen = EnqueueOptions(**options)
         return await (await self.queue()).enqueue(workspace_id, job_type, payload, options=chosen)
 
@@ -99,13 +74,7 @@ class Client(JobCalls):
     def watch_job(
         self, job_id: JobId | str, *, after: int = 0, timing: Timing = DEFAULT_TIMING
     ) -> JobWatcher:
-        """Follow one job until it ends: completed, failed or cancelled.
-
-        Each watcher holds a socket of its own; for many jobs at once follow their workspace.
-
-        Args:
-            after: Only events with a `seq` above this, e.g. the last one of an earlier watch.
-        """
+        """Follow one job until it ends: completed, failed or cancelled."""
         return JobWatcher(self._access, job_id, after=after, timing=timing)
 
     def watch_workspace(
@@ -115,21 +84,14 @@ class Client(JobCalls):
         cursor: str | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> FeedWatcher:
-        """Follow the state changes of all jobs of a workspace, from now or a cursor on; never ends.
-
-        Per job they come in order, but `seq` has holes: progress and logs do not travel here.
-        """
+        """Follow the state changes of a workspace's jobs, from now or a cursor on; never ends."""
         subject = str(workspace_id)
         return FeedWatcher(self._access, "workspace", subject, cursor=cursor, timing=timing)
 
     def watch_session(
         self, session_id: str, *, cursor: str | None = None, timing: Timing = DEFAULT_TIMING
     ) -> FeedWatcher:
-        """Follow all jobs of a session, from its beginning or a cursor on; never ends.
-
-        Every event but log lines, so `seq` has holes. A session without a job is waited for. A
-        guest session needs no user, as its id is the key; the watch raises once it has ended.
-        """
+        """Follow all jobs of a session, from its beginning or a cursor on; never ends."""
         return FeedWatcher(self._access, "session", session_id, cursor=cursor, timing=timing)
 
     async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -141,12 +103,7 @@ class Client(JobCalls):
 
 
 class SyncClient:
-    """Every call of `Client` through the blocking `supabase.Client`, from any thread.
-
-    Example:
-        client = SyncClient(create_client(url, key))
-        enqueued = client.enqueue("invoices.mail", {"n": 7}, workspace_id=workspace_id)
-    """
+    """Every call of `Client` through the blocking `supabase.Client`, from any thread."""
 
     def __init__(
         self, supabase: SupabaseClient, *, schema: str = INSTALLED, token: str | None = None

@@ -1,10 +1,4 @@
-"""How a subject is followed: when to read, what a message brings, how fresh what is told is.
-
-Pure: time is passed in, reads and the socket are its owner's (watch.py). Read, subscribe, read
-what came before the subscription, then merge messages by `seq`; poll while deaf. The browser's
-counterpart is infra/console/lib/jobs/follower.js; both run the stories of
-tests/fixtures/follow.json.
-"""
+"""How a subject is followed: when to read, what a message brings, how fresh what is told is."""
 
 from __future__ import annotations
 
@@ -59,11 +53,7 @@ class Timing:
 
 
 class Follow:
-    """What is known of one subject, by reads and messages.
-
-    Args:
-        sequence: Of one job, whose messages bring its events; without one they only announce.
-    """
+    """What is known of one subject, by reads and messages."""
 
     def __init__(self, timing: Timing, sequence: EventSequence | None = None) -> None:
         self.timing = timing
@@ -111,13 +101,7 @@ class Follow:
         self._began = self._news_at = self._read_at = now
 
     def freshness(self, now: float) -> Freshness:
-        """How current the events are.
-
-        `live`: joined, messages arrive, and everything up to now was read since. `catching-up`: a
-        read is under way, something is known to be missing, or messages do not arrive yet, are
-        held back to stay within the plan, or dropped above it. `polling`: Realtime is
-        unavailable, reads continue. `offline`: neither works.
-        """
+        """How current the events are."""
         if self._unreachable:
             return "offline"
         if not self.joined or self._distrusted:
@@ -236,11 +220,7 @@ class Follow:
 
     @property
     def _check_at(self) -> float:
-        """When a read proves again that nothing was missed.
-
-        What Realtime drops silently is found within a twentieth of the time since the last news,
-        or as the project's followers allow.
-        """
+        """When a read proves again that nothing was missed."""
         proved = self._last_read
         if self._sequence is not None:
             proved = max(proved, self._heard_at)  # a job's numbers show what is missing

@@ -1,8 +1,4 @@
-"""One job's events in their order, and what an event says about its job.
-
-Pure: no I/O, no clock. The browser's counterpart is infra/console/lib/jobs/sequence.js; both
-pass the cases of tests/fixtures/follow.json.
-"""
+"""One job's events in their order, and what an event says about its job."""
 
 from __future__ import annotations
 
@@ -19,11 +15,7 @@ MOST_WAITING: Final = 1000
 
 
 class EventSequence:
-    """Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
-
-    Args:
-        after: The last `seq` that is known already.
-    """
+    """Hands out one job's events by their gapless `seq`: in order, none twice, none missing."""
 
     def __init__(self, after: int = 0) -> None:
         self.last = after  #: The last `seq` delivered.
@@ -50,10 +42,7 @@ class EventSequence:
         return ready
 
     def offer_page(self, page: Sequence[JobEvent], *, is_last: bool) -> list[JobEvent]:
-        """Take a page of the database: every event after one of ours, in order.
-
-        The database lacks no event but those that retention took, so a hole in it is skipped.
-        """
+        """Take a page of the database: every event after one of ours, in order."""
         ready: list[JobEvent] = []
         for event in page:
             if event.seq > self.last:
@@ -83,10 +72,7 @@ def event_of_frame(frame: object) -> JobEvent | None:
 
 
 def apply_event(job: Job, event: JobEvent) -> Job:
-    """The job after an event; one that the row contains already changes nothing.
-
-    Results, error data and the state shown to people do not travel in events: read the row.
-    """
+    """The job after an event; one that the row contains already changes nothing."""
     if event.seq <= job.last_seq:
         return job
     data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}

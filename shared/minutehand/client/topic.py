@@ -1,7 +1,4 @@
-"""One private Realtime topic kept joined: cut, refused or silent, it is joined again.
-
-What a message means and what may have been missed is left to follow.py.
-"""
+"""One private Realtime topic kept joined: cut, refused or silent, it is joined again."""
 
 from __future__ import annotations
 
@@ -42,18 +39,7 @@ _PRIVATE: Final[Any] = {
 
 
 class Topic:
-    """Joins `name` and stays; `run` ends only by cancellation.
-
-    Each attempt has a socket of its own, so nothing half-broken is reused. A half-open one is
-    closed after 40 s, or when a read fails.
-
-    Args:
-        timeout: Seconds a connection and a join may take.
-        joined: Called after each join with the answer of `follow_topic`, if any; what is sent may
-            still be lost.
-        ready: Called when messages arrive from now on; older servers never say so.
-        message: Called with each event of a message, in order.
-    """
+    """Joins `name` and stays; `run` ends only by cancellation."""
 
     def __init__(
         self,
@@ -144,11 +130,7 @@ class Topic:
             self._message(event)
 
     async def _follow(self) -> float:
-        """Say that this client listens; returns the seconds until it is to be said again.
-
-        Each delivery counts as a message of the project's plan, and of a job's followers only
-        those who say so are informed of what was held back.
-        """
+        """Say that this client listens; returns the seconds until it is to be said again."""
         try:
             async with asyncio.timeout(self._timeout):
                 queue = await self._access.user(read_once=True)

@@ -1,7 +1,4 @@
-"""A job, a workspace or a session that is followed: its reads, its topic and its reader.
-
-When to read and what a message means is said by follow.py; the wire is topic.py's.
-"""
+"""A job, a workspace or a session that is followed: its reads, its topic and its reader."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ DEFAULT_TIMING: Final = Timing()
 
 
 class Watcher(ABC):
-    """A watch on one subject; iterate it once, at best inside `async with`.
-
-    Leaving the loop in any way, cancellation included, closes the watch.
-    """
+    """A watch on one subject; iterate it once, at best inside `async with`."""
 
     def __init__(
         self, topic: str, access: Access, timing: Timing, sequence: EventSequence | None = None
@@ -93,12 +87,7 @@ class Watcher(ABC):
         await self.aclose()
 
     async def __aiter__(self) -> AsyncIterator[JobEvent]:
-        """Each event once and in order, until the subject has ended.
-
-        Raises:
-            QueueError: The subject is gone or not yours, or the call itself is wrong.
-            TokenRefused: The token expired, and there is no function to ask for another.
-        """
+        """Each event once and in order, until the subject has ended."""
         self._start()
         told = self._follow.told
         try:
@@ -207,11 +196,7 @@ class Watcher(ABC):
 
 
 class JobWatcher(Watcher):
-    """Every event of one job; made by `Client.watch_job`.
-
-    Attributes:
-        job: The job as far as it is known; the whole row once the watch has ended on its own.
-    """
+    """Every event of one job; made by `Client.watch_job`."""
 
     def __init__(
         self,
@@ -233,11 +218,7 @@ class JobWatcher(Watcher):
         return self._sequence.last
 
     async def ended(self) -> Job:
-        """Wait for any end and return the job's row, without handing out events.
-
-        Raises:
-            JobNotFound: It was deleted, or was never yours to see.
-        """
+        """Wait for any end and return the job's row, without handing out events."""
         async for _ in self:
             continue
         if self.job is None or self.job.status not in ENDED:
@@ -267,13 +248,7 @@ class JobWatcher(Watcher):
 
 
 class FeedWatcher(Watcher):
-    """The events of many jobs, by the database's own durable cursor; messages say when to read.
-
-    Attributes:
-        cursor: Where to continue later; None before the first read.
-        resets: How often the cursor was of another database, so that events were missed and what
-            is shown had better be read again.
-    """
+    """The events of many jobs, by the database's own durable cursor; messages say when to read."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
     offered = secret.credentials if secret else ""
     if not token_matches(offered, services.settings.worker_secret_tokens):
         raise unauthorized("the worker's secret is needed", presented=bool(offered))
-    stats = (await services.operator_queue.stats(minutes=MINUTES)).model_dump()
+    stats = await services.operator_queue.stats(minutes=MINUTES)
     from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
     body = generate_latest(registry_of(stats, datetime.now(UTC)))

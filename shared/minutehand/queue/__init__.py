@@ -1,7 +1,4 @@
-"""The typed client of the queue's SQL functions, and the only package that knows the Data API.
-
-The names are loaded on first use: the command needs an address and no model, and starts sooner.
-"""
+"""The typed client of the queue's SQL functions, and the only package that knows the Data API."""
 
 from __future__ import annotations
 

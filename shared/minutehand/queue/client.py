@@ -1,8 +1,4 @@
-"""The queue as its users see it: a method for each SQL function, called with the user's own JWT.
-
-The database decides what a caller sees and what an argument may be; refusals are `QueueError`s by
-its words. The worker's side is worker_client.py.
-"""
+"""The queue as its users see it: a method for each SQL function, called with the user's own JWT."""
 
 from __future__ import annotations
 
@@ -19,10 +15,7 @@ from minutehand.queue.models import (
     Enqueued,
     EnqueuedBatch,
     EnqueueOptions,
-    Explanation,
     FeedPage,
-    FoundLines,
-    GuestSession,
     Job,
     JobCounts,
     JobEvent,
@@ -30,14 +23,10 @@ from minutehand.queue.models import (
     JobLog,
     JobPage,
     JobSteps,
-    JobTrace,
-    JobTypeDetail,
-    JobTypes,
     ListedJob,
     LogPage,
     ManyChanged,
     NewJob,
-    QueueStats,
     TopicFollowed,
     WorkspaceId,
 )
@@ -53,12 +42,7 @@ _NO_OPTIONS: Final = EnqueueOptions()
 
 
 class QueueClient:
-    """One process's way to the queue; `acting_as` gives it a user's eyes and hands.
-
-    Example:
-        client = QueueClient(settings)
-        enqueued = await client.acting_as(user_jwt).enqueue(workspace_id, "enrich_account", {...})
-    """
+    """One process's way to the queue; `acting_as` gives it a user's eyes and hands."""
 
     def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
         self._settings = settings
@@ -88,18 +72,7 @@ class JobCalls(ABC):
         limit: int = 50,
         **where: Any,
     ) -> JobPage:
-        """A page of jobs, newest first, without payloads and results: `get_job` has those.
-
-        A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
-        no index holds together, such as a type or a search, is searched in slices.
-
-        Args:
-            cursor: `next_cursor` of the page before; jobs enqueued meanwhile shift nothing.
-            where: The filters of `list_jobs` by their names: status, job_type, tag, search, …
-
-        Raises:
-            ForeignCursor: `cursor` was not made by this list.
-        """
+        """A page of jobs, newest first, without payloads and results: `get_job` has those."""
         after = Cursor.decode(cursor).model_dump() if cursor is not None else None
         chosen = _given({"workspace_id": workspace_id, **where})
         page = await self._call("list_jobs", filter=chosen, cursor=after, limit=limit)
@@ -120,7 +93,7 @@ class JobCalls(ABC):
         *,
         before: int | None = None,
         limit: int = 100,
-    ) -> FoundLines:
+    ) -> dict[str, Any]:
         """Log lines of a workspace's jobs, newest first; `before` is `next` of the page before."""
         found = await self._call(
             "search_logs",
@@ -129,21 +102,21 @@ class JobCalls(ABC):
             before=before,
             limit=limit,
         )
-        return FoundLines.model_validate(found)
+        return dict(found)
 
     async def job_types(
         self, workspace_id: WorkspaceId | str | None = None, *, internal: bool = False
-    ) -> JobTypes:
+    ) -> dict[str, Any]:
         """Job types by name, with how their jobs went in a workspace; None is the operator's."""
         arguments: dict[str, Any] = {"workspace_id": workspace_id, "internal": internal}
-        return JobTypes.model_validate(await self._call("list_job_types", **arguments))
+        return dict(await self._call("list_job_types", **arguments))
 
     async def job_type(
         self, job_type: str, workspace_id: WorkspaceId | str | None = None
-    ) -> JobTypeDetail:
+    ) -> dict[str, Any]:
         """Everything about one job type."""
         arguments: dict[str, Any] = {"job_type": job_type, "workspace_id": workspace_id}
-        return JobTypeDetail.model_validate(await self._call("get_job_type", **arguments))
+        return dict(await self._call("get_job_type", **arguments))
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
@@ -194,39 +167,15 @@ class JobCalls(ABC):
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Events of a session's jobs but for logs; without a cursor, from the beginning.
-
-        A guest session is there before its first job, and open to those it was opened to.
-        """
+        """Events of a session's jobs but for logs; without a cursor, from the beginning."""
         function = "guest_session_feed" if is_guest_session(session_id) else "session_feed"
         return FeedPage.model_validate(
             await self._call(function, session_id=session_id, cursor=cursor, limit=limit)
         )
 
-    async def open_guest_session(
-        self,
-        workspace_id: WorkspaceId | str,
-        *,
-        ttl_seconds: int | None = None,
-        user_id: UUID | str | None = None,
-    ) -> GuestSession:
-        """Open a session to anyone who holds its id, or to one user outside; for managers.
-
-        Jobs enqueued into the workspace with this `session_id` are what it shows.
-        """
-        options = _given({"ttl_seconds": ttl_seconds, "user_id": user_id})
-        opened = await self._call(
-            "open_guest_session", repeatable=False, workspace_id=workspace_id, options=options
-        )
-        return GuestSession.model_validate(opened)
-
-    async def close_guest_session(self, session_id: str) -> None:
-        """End a guest session now: no guest can read or follow it any more; for managers."""
-        await self._call("close_guest_session", repeatable=False, session_id=session_id)
-
-    async def explain(self, job_id: JobId | str) -> Explanation:
+    async def explain(self, job_id: JobId | str) -> dict[str, Any]:
         """Why the job is not running, and when it will."""
-        return Explanation.model_validate(await self._call("explain_job", job_id=job_id))
+        return dict(await self._call("explain_job", job_id=job_id))
 
     async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
         """The job's latest attempts, oldest first, as the database keeps them."""
@@ -238,9 +187,9 @@ class JobCalls(ABC):
         """A page of the job's finished steps, after `next` of another, and what it waits for."""
         return JobSteps.model_validate(await self._call("job_steps", job_id=job_id, after=after))
 
-    async def trace(self, job_id: JobId | str) -> JobTrace:
+    async def trace(self, job_id: JobId | str) -> dict[str, Any]:
         """The job's attempts, steps and waits with their spans, and those of its children."""
-        return JobTrace.model_validate(await self._call("job_trace", job_id=job_id))
+        return dict(await self._call("job_trace", job_id=job_id))
 
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat."""
@@ -276,16 +225,7 @@ class JobCalls(ABC):
         results: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Enqueued:
-        """Run a job again as a new one, whose `replay_of` is its id.
-
-        Wake a worker when the answer's `wake` is true.
-
-        Args:
-            from_step: A finished step; those that finished before it are kept. None keeps none.
-            payload: In place of the job's own.
-            results: Results in place of those of kept steps, by their names.
-            idempotency_key: A repeat gets the same replay.
-        """
+        """Run a job again as a new one, whose `replay_of` is its id."""
         request = {
             "from_step": from_step,
             "payload": payload,
@@ -333,10 +273,10 @@ class JobCalls(ABC):
 
     async def stats(
         self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
-    ) -> QueueStats:
+    ) -> dict[str, Any]:
         """Counts and percentiles of one workspace; of all of them for an operator."""
         arguments: dict[str, Any] = {"workspace_id": workspace_id, "minutes": minutes}
-        return QueueStats.model_validate(await self._call("queue_stats", **arguments))
+        return dict(await self._call("queue_stats", **arguments))
 
     @abstractmethod
     async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -365,15 +305,7 @@ class UserQueue(JobCalls):
         *,
         options: EnqueueOptions = _NO_OPTIONS,
     ) -> Enqueued:
-        """Add one job; with an idempotency key, or find the one that key made.
-
-        Wake a worker when the answer's `wake` is true.
-
-        Raises:
-            DuplicateJob: A unique job is there and `on_conflict` is `raise`.
-            QueueUnavailable: The database did not answer. Without an idempotency key the job
-                may or may not exist.
-        """
+        """Add one job; with an idempotency key, or find the one that key made."""
         made = await self._call(
             "enqueue_job",
             repeatable=options.idempotency_key is not None,
@@ -387,10 +319,7 @@ class UserQueue(JobCalls):
     async def enqueue_many(
         self, workspace_id: WorkspaceId | str, jobs: Sequence[NewJob]
     ) -> EnqueuedBatch:
-        """Add up to 1,000 jobs in one transaction, all or nothing.
-
-        A refusal's `details` names the index of the job at fault.
-        """
+        """Add up to 1,000 jobs in one transaction, all or nothing."""
         made = await self._call(
             "enqueue_jobs",
             repeatable=all(job.options.idempotency_key is not None for job in jobs),

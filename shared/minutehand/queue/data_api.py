@@ -1,7 +1,4 @@
-"""One keep-alive pool of connections to Supabase's Data API, with typed errors and retries.
-
-Which function is called with what is left to client.py and worker_client.py.
-"""
+"""One keep-alive pool of connections to Supabase's Data API, with typed errors and retries."""
 
 from __future__ import annotations
 
@@ -29,17 +26,7 @@ STREAM_CONNECTIONS: Final = 8
 
 
 class DataApi:
-    """Calls `/rest/v1` of one project; keep one per process and event loop.
-
-    Args:
-        url: The project's address, without `/rest/v1`.
-        schema: Where the functions and tables are; the Data API must expose it.
-        read_seconds: Patience for one answer. Calls that were in flight when Postgres died may
-            never be answered, so keep it short and calls repeatable.
-        timeout_seconds: Time for one call with all its repetitions.
-        connections: Most connections held open, and most requests under way at once. Others wait
-            for up to `read_seconds`, and one whose caller leaves meanwhile is never sent.
-    """
+    """Calls `/rest/v1` of one project; keep one per process and event loop."""
 
     def __init__(
         self,
@@ -87,16 +74,7 @@ class DataApi:
         repeatable: bool,
         attempts: int | None = None,
     ) -> Any:
-        """Call a SQL function and return its one JSON value.
-
-        Args:
-            repeatable: Whether calling it twice does no harm. If not, only a request that never
-                left is repeated.
-
-        Raises:
-            QueueUnavailable: It did not answer, also not when asked again.
-            QueueError: It refused.
-        """
+        """Call a SQL function and return its one JSON value."""
         request = self._http.build_request(
             "POST",
             f"/rpc/{function}",
@@ -143,13 +121,7 @@ class DataApi:
         return self._read(response)
 
     async def _take_slot(self, path: str) -> None:
-        """Take one of as many slots as there are connections; when all are taken, wait for one.
-
-        Requests do not queue in httpx, which would send them although their caller has left.
-
-        Raises:
-            QueueUnavailable: All were under way for too long.
-        """
+        """Take one of as many slots as there are connections; when all are taken, wait for one."""
         try:
             async with asyncio.timeout(self._read_seconds):
                 await self._slots.acquire()
@@ -159,12 +131,7 @@ class DataApi:
             raise busy from error
 
     async def _answered(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Await `request` in a task of its own, which a caller who gives up does not cancel.
-
-        A cancellation inside httpcore's own clean-up leaves a connection in the pool that is
-        neither open nor closed; enough of them and no call gets one any more. The slot that was
-        taken is held until the request has ended.
-        """
+        """Await `request` in a task of its own, which a caller who gives up does not cancel."""
         task = asyncio.create_task(request)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -198,11 +165,7 @@ def profile_headers(schema: str) -> dict[str, str]:
 
 
 def encode(value: object) -> bytes:
-    """`value` as JSON: datetimes, UUIDs and models included, NaN and infinities as null.
-
-    Raises:
-        ValueError: Something in it has no JSON form, e.g. half of a surrogate pair.
-    """
+    """`value` as JSON: datetimes, UUIDs and models included, NaN and infinities as null."""
     return to_json(value, inf_nan_mode="null", by_alias=True)
 
 

@@ -1,7 +1,4 @@
-"""What an app works with, made once per process: its settings, clock and way to the Data API.
-
-What else it needs, and which functions it opens, each app adds for itself.
-"""
+"""What an app works with, made once per process: its settings, clock and way to the Data API."""
 
 from __future__ import annotations
 
@@ -15,10 +12,7 @@ from minutehand.queue.guests import AddressSigner
 
 
 class Dependencies:
-    """To be extended by an app with a `cached_property` for each dependency.
-
-    So nothing is connected before it is needed, and what was made is closed by `aclose`.
-    """
+    """To be extended by an app with a `cached_property` for each dependency."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings

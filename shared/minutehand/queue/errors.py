@@ -1,20 +1,4 @@
-"""What can go wrong when talking to the queue, each type only where a caller acts differently.
-
-Words come from the SQL functions' `hint`; turning them into HTTP answers is left to minutehand.web.
-
-    JobServiceError
-    ├─ QueueError                the queue refused; .word .status .code .message .details .hint
-    │  ├─ LeaseLost              lease_lost        stop, do not store the result
-    │  ├─ JobNotFound            job_not_found     the id is wrong, not yours, or was pruned
-    │  ├─ DuplicateJob           duplicate_job     .job_id is the job already there
-    │  ├─ InvalidState           invalid_state     .present is the status that forbids it
-    │  ├─ TokenRefused           401               sign in again, or mint a new key
-    │  └─ QueueUnavailable       no answer or 5xx  safe to repeat; the only one tenacity retries
-    │     └─ DatabaseReadOnly    25006             its plan is full; says how an operator ends that
-    ├─ ProcessorError            a processor failed: backoff, then dead letter
-    │  └─ StepsTooLong           what earlier attempts left does not fit a worker's memory
-    └─ ConfigurationError        at cold start; names the variable and shows a valid value
-"""
+"""What can go wrong when talking to the queue, each type only where a caller acts differently."""
 
 from __future__ import annotations
 
@@ -41,13 +25,7 @@ __all__ = [
 
 
 class QueueError(JobServiceError):
-    """The queue refused a call.
-
-    Attributes:
-        word: The stable word of the refusal, e.g. `payload_invalid`; `""` when it gave none.
-        status: The HTTP status the Data API answered with; 0 when it did not answer.
-        code: SQLSTATE or the Data API's own code, e.g. `PT422` or `PGRST202`.
-    """
+    """The queue refused a call."""
 
     def __init__(
         self,
@@ -104,12 +82,7 @@ class TokenRefused(QueueError):
 
 
 class QueueUnavailable(QueueError):
-    """The database did not answer in time or failed; safe to repeat.
-
-    Attributes:
-        unsent: True when the request certainly never reached the database, so that even a call
-            with an effect may be repeated blindly.
-    """
+    """The database did not answer in time or failed; safe to repeat."""
 
     unsent: bool = False
 
@@ -126,10 +99,7 @@ READ_ONLY: Final = (
 
 
 def read_only_fix(schema: str = "public") -> tuple[str, ...]:
-    """What an operator runs, in one session, to end read-only mode; each a statement.
-
-    Supabase makes the project writable again once its size is below 95 % of the plan.
-    """
+    """What an operator runs, in one session, to end read-only mode; each a statement."""
     return (
         "set default_transaction_read_only = off",
         f"""select {schema}.set_settings('{{"retention_days": """
@@ -143,13 +113,7 @@ def read_only_fix(schema: str = "public") -> tuple[str, ...]:
 
 
 class ProcessorError(JobServiceError):
-    """Raise it in a processor to fail the attempt with a message for people.
-
-    Attributes:
-        retryable: False ends the job as `failed` at once.
-        retry_after: Seconds to wait before the next attempt; None leaves it to the backoff.
-        data: Kept as `error_data` on the job; must survive JSON.
-    """
+    """Raise it in a processor to fail the attempt with a message for people."""
 
     def __init__(
         self,

@@ -1,7 +1,4 @@
-"""Calls to other services over HTTP: connections, timeouts, size limits, and retries.
-
-What an answer means is its caller's to say; `webhooks.outbound` is for addresses of strangers.
-"""
+"""Calls to other services over HTTP: connections, timeouts, size limits, and retries."""
 
 from __future__ import annotations
 
@@ -48,12 +45,7 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """No whole answer came; the text continues after the service's name.
-
-    Attributes:
-        kind: `unsent`: it certainly never arrived; `silent`: time ran out; `broken`: the
-            connection ended before the answer; `long`: more came than is taken.
-    """
+    """No whole answer came; the text continues after the service's name."""
 
     def __init__(self, reason: str, kind: Literal["unsent", "silent", "broken", "long"]) -> None:
         self.kind = kind
@@ -97,10 +89,7 @@ def connect(
     headers: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
-    """Make connections that several callers may share: they keep no cookie and follow no redirect.
-
-    A proxy of the environment is used, except to this machine.
-    """
+    """Make connections to share: they keep no cookie and follow no redirect."""
     direct: dict[str, httpx.AsyncBaseTransport | None] = {
         "all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None,
     }  # fmt: skip
@@ -124,16 +113,7 @@ async def exchange(
     within: float | None = None,
     **options: Any,
 ) -> Answer:
-    """Send one request and read the whole answer, with any status.
-
-    Args:
-        within: Seconds for all of it, however lively the answer drips; twice the patience between
-            two pieces of it when None.
-        options: httpx's own: params, json, content, headers, auth, timeout.
-
-    Raises:
-        NoAnswer: There is none, it is longer than `most_bytes`, or it was not there in time.
-    """
+    """Send one request and read the whole answer, with any status."""
     if within is None:
         silence = httpx.Timeout(options.get("timeout", http.timeout)).read
         within = None if silence is None else silence * 2
@@ -157,11 +137,7 @@ def repeating(
     attempts: int,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Repeat a call while `worth` says so and no long wait is asked for, `attempts` times in all.
-
-    An error's `retry_after`, a timedelta, is waited for when it is short; longer ones are the
-    job's to wait for, not the call's.
-    """
+    """Repeat a call while `worth` says so and no long wait is asked for."""
 
     def again(error: BaseException) -> bool:
         asked = asked_wait(error)

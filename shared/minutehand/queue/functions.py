@@ -1,7 +1,4 @@
-"""SQL functions called as a worker, or as a member or guest: whose key goes with which call.
-
-What each function takes and gives is its caller's to know.
-"""
+"""SQL functions called as a worker, or as a member or guest: whose key goes with which call."""
 
 from __future__ import annotations
 
@@ -17,11 +14,7 @@ from minutehand.queue.keys import WorkerKey, caller_headers
 
 
 class WorkerFunctions:
-    """The functions open to `job_worker`; keep one per process and event loop.
-
-    Args:
-        schema: Where they are, if not where clients see jobs; the Data API must expose it.
-    """
+    """The functions open to `job_worker`; keep one per process and event loop."""
 
     def __init__(
         self,
@@ -68,11 +61,7 @@ class WorkerFunctions:
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
-        """Call a function for a leased job, which says so by its fence; may be repeated.
-
-        Raises:
-            LeaseLost: Another attempt has taken over; nothing was changed.
-        """
+        """Call a function for a leased job, which says so by its fence; may be repeated."""
         return await self.call(function, {"p_request": {"job_id": job_id, "fence": fence, **more}})
 
     async def aclose(self) -> None:
@@ -92,12 +81,7 @@ class FunctionStore:
 
 
 class CallerFunctions:
-    """The functions open to a member, or to a guest where they are; one per request, cheap to make.
-
-    Args:
-        token: The caller's own; None for a guest.
-        signed: Makes the header that says from where a guest calls, see `queue.guests`.
-    """
+    """The functions open to a member or a guest; one per request, cheap to make."""
 
     def __init__(
         self,
@@ -114,11 +98,7 @@ class CallerFunctions:
     async def call(
         self, function: str, /, *, repeatable: bool = True, **arguments: Any
     ) -> dict[str, Any]:
-        """Call a SQL function and return the JSON object it answers, see `DataApi.rpc`.
-
-        Args:
-            arguments: By the parameters' names without their `p_`.
-        """
+        """Call a SQL function and return the JSON object it answers, see `DataApi.rpc`."""
         headers = self._headers
         if self._signed is not None:
             headers = {**headers, **await self._signed()}
@@ -129,12 +109,7 @@ class CallerFunctions:
         return answer
 
     async def workspace(self, named: UUID | None) -> UUID:
-        """The workspace that is named, if it is the caller's; else the only one they have.
-
-        Raises:
-            QueueError: With word `workspace_not_found`, or `workspace_needed` and the list of them
-                when there are several.
-        """
+        """The workspace that is named, if it is the caller's; else the only one they have."""
         arguments = {"p_workspace_id": None if named is None else str(named)}
         found = await self._api.rpc(
             "own_workspace", arguments, headers=self._headers, repeatable=True

@@ -1,7 +1,4 @@
-"""The address of a guest whose call is passed on, signed for the database.
-
-What it counts for is SQL's, see `queue.client_address`; who the caller is, is left to `web`.
-"""
+"""The address of a guest whose call is passed on, signed for the database."""
 
 from __future__ import annotations
 
@@ -39,11 +36,7 @@ def calling_from(address: str | None) -> Iterator[None]:
 
 
 class AddressSigner:
-    """Signs the address of the present request; keep one per process and event loop.
-
-    Without a worker's key nothing is signed, and the database counts all of the process's guests
-    for its own address.
-    """
+    """Signs the address of the present request; keep one per process and event loop."""
 
     def __init__(self, settings: Settings, api: DataApi, clock: Clock) -> None:
         self._clock = clock

@@ -1,9 +1,4 @@
-"""The key workers sign in with: given, minted from the JWT secret, or the project's secret key.
-
-Also the sign by which the keys of guests are known.
-
-Verifying users' tokens is left to minutehand.web.
-"""
+"""The key workers sign in with: given, minted from the JWT secret, or the project's secret key."""
 
 from __future__ import annotations
 
@@ -20,8 +15,8 @@ from minutehand.telemetry import current_traceparent
 WORKER_ROLE = "job_worker"
 #: How a project's secret keys begin; older ones are JWTs.
 SECRET_PREFIX = "sb_secret_"
-#: With fewer days left the worker's key is worth replacing, and then an alarm.
-KEY_WARN_DAYS, KEY_ALARM_DAYS = 30.0, 7.0
+#: With fewer days left the worker's key is worth replacing.
+KEY_WARN_DAYS = 30.0
 _GUEST_SESSION = "guest_"
 _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
@@ -43,11 +38,7 @@ class WorkerKey:
     REFRESH_BEFORE_SECONDS = 120
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
-        """Choose the key.
-
-        Raises:
-            ConfigurationError: None of the three variables that can let a worker in is set.
-        """
+        """Choose the key."""
         self._settings = settings
         self._clock = clock or SystemClock()
         self._minted: str | None = None
@@ -97,11 +88,7 @@ class WorkerKey:
 
 
 def secret_headers(secret: str) -> dict[str, str]:
-    """What a request carries for a project's secret key.
-
-    `sb_secret_…` is not a JWT: it goes as `apikey` alone, and the gateway makes the token of it. A
-    legacy service_role key is one, and is its own bearer.
-    """
+    """What a request carries for a project's secret key."""
     if secret.startswith(SECRET_PREFIX):
         return {"apikey": secret}
     return {"apikey": secret, "Authorization": f"Bearer {secret}"}
@@ -117,11 +104,7 @@ def days_left(token: str | None, now: datetime) -> float | None:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """What a request carries for the bearer of `token`; for an anonymous guest when None.
-
-    Jobs that it makes keep the trace context; the header's name is ours, since a gateway may set
-    `traceparent` to a span of its own.
-    """
+    """What a request carries for the bearer of `token`; for an anonymous guest when None."""
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None and token.startswith(SECRET_PREFIX):
         headers = secret_headers(token)

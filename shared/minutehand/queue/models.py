@@ -1,8 +1,4 @@
-"""What travels between Python and the SQL functions, as frozen models.
-
-Bounds and derived values are SQL's. Unknown fields are ignored: a function keeps working against
-the schema one migration ahead.
-"""
+"""What travels between Python and the SQL functions, as frozen models."""
 
 from __future__ import annotations
 
@@ -149,11 +145,7 @@ class Cursor(Model):
 
     @classmethod
     def decode(cls, text: str) -> Cursor:
-        """The cursor behind an opaque string.
-
-        Raises:
-            ForeignCursor: `text` was not made by `encode`.
-        """
+        """The cursor behind an opaque string."""
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             created_at, _, job_id = raw.decode().partition("|")
@@ -225,19 +217,6 @@ class LogPage(Model):
     next_after: int | None = None
 
 
-class FoundLine(JobLog):
-    """A log line found over the jobs of a workspace."""
-
-    job_type: str
-
-
-class FoundLines(Model):
-    """Log lines, newest first; continue with `before=next`."""
-
-    lines: tuple[FoundLine, ...]
-    next: int | None = None
-
-
 class Step(Report):
     """A finished step; its result is not computed again."""
 
@@ -259,47 +238,6 @@ class JobSteps(Model):
     waiting_for: dict[str, Any] | None = None
 
 
-class JobTrace(Report):
-    """Where a job's time went: attempts, steps, waits and children, on one axis."""
-
-    now: datetime
-    #: Whether some jobs were omitted.
-    more: bool = False
-    jobs: tuple[dict[str, Any], ...]
-
-
-class Explanation(Report):
-    """Why a job is where it is, in a sentence and in data."""
-
-    job_id: JobId
-    status: Status
-    reason: str
-    sentence: str
-    data: Any = None
-    estimated_start_at: datetime | None = None
-    #: What to do, where something can be done, and the command that does or checks it.
-    remedy: str | None = None
-    command: str | None = None
-    #: Of workers, pauses, limits, lease: `{check, verdict, detail, command}`, what failed first.
-    checks: tuple[dict[str, Any], ...] = ()
-    #: Since when and for whom its error happens.
-    history: dict[str, Any] | None = None
-
-
-class JobTypeDetail(Report):
-    """A job type: its schema, limits and schedules, who serves it, how its jobs went today."""
-
-    job_type: str
-    queue: str = "default"
-
-
-class JobTypes(Model):
-    """Job types by name."""
-
-    now: datetime
-    types: tuple[JobTypeDetail, ...]
-
-
 class TopicFollowed(Report):
     """What `follow_topic` answers."""
 
@@ -309,14 +247,6 @@ class TopicFollowed(Report):
     check_seconds: float = 0
     #: Jobs of some types publish nothing: silence does not prove that nothing happened.
     quiet: bool
-
-
-class StorageState(Model):
-    """Whether the database takes writes."""
-
-    read_only: bool = False
-    #: The statements that end it.
-    fix: tuple[str, ...] = ()
 
 
 class QueueHealth(Report):
@@ -337,21 +267,6 @@ class QueueHealth(Report):
     last_tick_at: datetime | None = None
     last_tick_seconds: float | None = None
     workers: list[dict[str, Any]] = Field(default_factory=list)
-    storage: StorageState = StorageState()
-
-
-class QueueStats(Report):
-    """Counts, throughput and percentiles as `queue_stats` returns them."""
-
-
-class GuestSession(Model):
-    """A session opened to someone outside; its id is the key to it."""
-
-    session_id: str = Field(repr=False)
-    workspace_id: WorkspaceId
-    user_id: str | None = None
-    opened_at: datetime
-    expires_at: datetime
 
 
 # How jobs are made ------------------------------------------------------------------------------

@@ -1,7 +1,4 @@
-"""What a Realtime message of the engine carries; the transport is left to minutehand.client.
-
-The browser's counterpart is `eventsOf` in infra/console/lib/jobs/sequence.js.
-"""
+"""What a Realtime message of the engine carries; the transport is left to minutehand.client."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ MESSAGE_VERSION: Final = 2
 
 
 def events_of_message(payload: object) -> list[dict[str, Any]]:
-    """The events of one message: several in order, or the one that it is itself.
-
-    What is neither becomes one event without a number, which makes readers read the log.
-    """
+    """The events of one message: several in order, or the one that it is itself."""
     match payload:
         case {"groups": [_, *_] as groups}:
             return [event for group in groups for event in _events_of_group(group)]

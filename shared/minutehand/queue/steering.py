@@ -1,7 +1,4 @@
-"""What a workspace's people steer besides single jobs: pauses, schedules, webhooks, limits.
-
-Who may do what, and what an argument may be, is decided by the SQL functions.
-"""
+"""What a workspace's people steer besides single jobs: pauses, schedules, webhooks, limits."""
 
 from __future__ import annotations
 
@@ -178,11 +175,7 @@ class WorkspaceSteering:
     async def deliveries(
         self, webhook_id: str, *, cursor: str | None = None, limit: int = 50
     ) -> DeliveryPage:
-        """A page of a webhook's deliveries, newest first; each is a job like any other.
-
-        Raises:
-            ForeignCursor: `cursor` was not made by this list.
-        """
+        """A page of a webhook's deliveries, newest first; each is a job like any other."""
         at = Cursor.decode(cursor) if cursor is not None else None
         await self.get_webhook(webhook_id)
         params = [

@@ -1,7 +1,4 @@
-"""The queue as workers see it: lease, report, settle, spawn; every call may be repeated.
-
-Signs in as `job_worker`, which may execute these functions and nothing else.
-"""
+"""The queue as workers see it: lease, report, settle, spawn; every call may be repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import StepsTooLong, read_only_fix
+from minutehand.queue.errors import StepsTooLong
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
     JobId,
@@ -21,7 +18,6 @@ from minutehand.queue.models import (
     MaintenanceResponse,
     NewJob,
     QueueHealth,
-    QueueStats,
     ReportItem,
     ReportResult,
     SettleItem,
@@ -31,16 +27,11 @@ from minutehand.queue.models import (
 
 
 class WorkerQueue:
-    """The worker's functions; keep one per process and event loop.
-
-    Raises:
-        QueueUnavailable: Each method, when the database did not answer; nothing is lost.
-    """
+    """The worker's functions; keep one per process and event loop."""
 
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
     ) -> None:
-        self._schema = settings.schema_name
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
@@ -54,17 +45,11 @@ class WorkerQueue:
         await self._functions.aclose()
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
-        """Lease up to `limit` ready jobs; each counts as an attempt.
-
-        A repeated (`tick_id`, `call`) returns the same leases, so a lost answer leaks nothing.
-        """
+        """Lease up to `limit` ready jobs; each counts as an attempt."""
         return LeaseResponse.model_validate(await self._ask("lease_jobs", request.wire()))
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-        """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention.
-
-        Bounded by rows and by `budget_seconds`; leases never depend on it.
-        """
+        """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention."""
         request = {"budget_ms": round(budget_seconds * 1000)}
         return MaintenanceResponse.model_validate(
             await self._ask("run_maintenance", request, attempts=2)
@@ -91,10 +76,7 @@ class WorkerQueue:
         lease: LeaseRequest | None = None,
         attempts: int | None = None,
     ) -> SettleResponse:
-        """Store how attempts ended and, with `lease`, take the next jobs in the same round trip.
-
-        Repeating a settle that was applied answers `applied` again.
-        """
+        """Store how attempts ended and, with `lease`, take the next jobs in the same round trip."""
         request = {
             "worker_id": worker_id,
             "tick_id": tick_id,
@@ -107,11 +89,7 @@ class WorkerQueue:
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
     ) -> list[JobId]:
-        """Enqueue child jobs once per (`job_id`, `name`), however often it is called.
-
-        Raises:
-            LeaseLost: The job is no longer this worker's.
-        """
+        """Enqueue child jobs once per (`job_id`, `name`), however often it is called."""
         jobs = [child.wire() for child in children]
         body = await self._functions.call_held(
             "spawn_jobs", job_id, fence, name=name, children=jobs
@@ -119,12 +97,7 @@ class WorkerQueue:
         return [JobId(child) for child in body["job_ids"]]
 
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
-        """Read the results of a leased job's steps by name, in pages of about 1 MB.
-
-        Raises:
-            LeaseLost: The job is no longer this worker's.
-            StepsTooLong: They have more than `StepsTooLong.MOST_BYTES`.
-        """
+        """Read the results of a leased job's steps by name, in pages of about 1 MB."""
         steps: dict[str, Any] = {}
         read = 0
         after: Any = None
@@ -161,12 +134,7 @@ class WorkerQueue:
         return bool(body.get("refused"))
 
     async def attach_extensions(self) -> Mapping[str, Any]:
-        """Attach what the project has switched on since its migrations ran; safe to repeat.
-
-        Returns:
-            A word for each of `pg_cron`, `pg_net` and `realtime` (`absent`, `not_attached`,
-            `attached`), and `problems`.
-        """
+        """Attach what the project has switched on since its migrations ran; safe to repeat."""
         body: Mapping[str, Any] = await self._functions.call("attach_extensions", {}, attempts=1)
         return body
 
@@ -179,14 +147,12 @@ class WorkerQueue:
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
-        told = await self._functions.call("queue_health", {})
-        storage = {**told.get("storage", {}), "fix": read_only_fix(self._schema)}
-        return QueueHealth.model_validate({**told, "storage": storage})
+        return QueueHealth.model_validate(await self._functions.call("queue_health", {}))
 
-    async def stats(self, *, minutes: int = 60) -> QueueStats:
+    async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
         """Counts and percentiles over all workspaces, of the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return QueueStats.model_validate(await self._functions.call("queue_stats", arguments))
+        return dict(await self._functions.call("queue_stats", arguments))
 
     async def _ask(
         self, function: str, request: Mapping[str, Any], *, attempts: int | None = None

@@ -1,7 +1,4 @@
-"""A followed subject in leaping time: the stories and cases that the browser's client runs too.
-
-Their format is described in tests/fixtures/README.md.
-"""
+"""A followed subject in leaping time: the stories and cases that the browser's client runs too."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from minutehand.config import Settings
 from minutehand.functions.health import checks
 from minutehand.functions.health.app import build_app
 from minutehand.functions.health.checks import readiness
-from minutehand.queue.models import StorageState
 from minutehand.web.services import Services
 
 
@@ -21,7 +20,6 @@ def health(
     oldest: float | None = None,
     tick: float | None = 5.0,
     stalled: float | None = None,
-    storage: StorageState | None = None,
     backlog: str = "pass",
 ) -> Any:
     return SimpleNamespace(
@@ -29,7 +27,6 @@ def health(
         oldest_due_seconds=oldest,
         last_tick_seconds=tick,
         stalled_seconds=stalled,
-        storage=storage or StorageState(),
     )
 
 
@@ -60,7 +57,6 @@ class Queue:
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
         (health(backlog="warn", oldest=1, tick=201), 503, "not_ready", {"last_tick": "fail"}),
-        (health(storage=StorageState(read_only=True)), 503, "not_ready", {"storage": "fail"}),
     ],
 )
 async def test_readiness_shows_each_part(
@@ -72,7 +68,7 @@ async def test_readiness_shows_each_part(
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
         assert body["checks"][name]["verdict"] == verdict
-    assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick", "storage"}
+    assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick"}
 
 
 @pytest.mark.parametrize(

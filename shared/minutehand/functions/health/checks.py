@@ -32,7 +32,6 @@ class Health(Protocol):
     oldest_due_seconds: float | None
     stalled_seconds: float | None
     last_tick_seconds: float | None
-    storage: Any
 
 
 class Queue(Protocol):
@@ -68,7 +67,7 @@ async def readiness(
             await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
         unknown = "unknown while the database is unavailable"
-        units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s", "storage": ""}
+        units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         for name, unit in units.items():
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
@@ -111,16 +110,7 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
             "s",
             "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
         ),
-        "storage": judge_storage(health.storage),
     }
-
-
-def judge_storage(storage: Any) -> dict[str, Any]:
-    """Verdict on writes: a plan that is used up turns the database read-only."""
-    if storage.read_only:
-        fix = "; ".join(storage.fix)
-        return _verdict(FAIL, None, "", f"the database is read-only, its plan is full: {fix}")
-    return _verdict(PASS, None, "", "takes writes")
 
 
 def judge_key(days: float) -> dict[str, Any]:

@@ -14,21 +14,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import (
-    Explanation,
     FeedPage,
     ForeignCursor,
-    FoundLines,
     Job,
     JobCounts,
     JobEvent,
     JobPage,
     JobState,
     JobSteps,
-    JobTrace,
-    JobTypeDetail,
-    JobTypes,
     LogPage,
-    QueueStats,
     Status,
 )
 from minutehand.web.auth import (
@@ -169,7 +163,7 @@ async def list_types(
     services: Provided,
     workspace_id: UUID,
     internal: Annotated[bool, Query(description="Include the platform's own types.")] = False,
-) -> JobTypes:
+) -> dict[str, Any]:
     """Job types: who serves them and when last seen, and how a workspace's jobs went today."""
     return await services.queue_of(caller).job_types(str(workspace_id), internal=internal)
 
@@ -180,7 +174,7 @@ async def get_type(
     services: Provided,
     job_type: Annotated[str, Path(max_length=100)],
     workspace_id: UUID,
-) -> JobTypeDetail:
+) -> dict[str, Any]:
     """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
     return await services.queue_of(caller).job_type(job_type, str(workspace_id))
 
@@ -200,7 +194,7 @@ async def search_logs(
     until: AwareDatetime | None = None,
     before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> FoundLines:
+) -> dict[str, Any]:
     """Log lines of a workspace's jobs, newest first; continue by `before=next` while it is set."""
     where = {
         "search": search,
@@ -308,7 +302,7 @@ async def get_session_events(
 
 
 @router.get("/jobs/{job_id:uuid}/explain")
-async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> Explanation:
+async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Why a job is not running and when it will, in a sentence and in data."""
     return await services.queue_of(caller).explain(str(job_id))
 
@@ -342,7 +336,7 @@ async def get_steps(
 
 
 @router.get("/jobs/{job_id:uuid}/trace")
-async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> JobTrace:
+async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
     return await services.queue_of(caller).trace(str(job_id))
 
@@ -354,7 +348,7 @@ async def get_status(
     _: OperatorCredentials,
     workspace_id: UUID | None = None,
     minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
-) -> QueueStats:
+) -> dict[str, Any]:
     """Counts, throughput and percentiles: of everything for the operator, else of a workspace."""
     token = bearer_token(request)
     if token is None:
