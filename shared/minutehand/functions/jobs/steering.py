@@ -12,17 +12,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, Field
 
 from minutehand.functions.jobs.models import Body, Whole
-from minutehand.queue.steering import (
-    DeliveryPage,
-    Missed,
-    NextRuns,
-    Pause,
-    Schedule,
-    Webhook,
-    WebhookWithSecret,
-    WorkspaceLimits,
-    WorkspaceSteering,
-)
+from minutehand.queue.steering import Missed, WorkspaceSteering
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Payload
 from minutehand.web.errors import FieldProblem, validation_failed
@@ -58,12 +48,6 @@ class ScheduleBody(Body):
     enabled: bool = True
 
 
-class Schedules(Body):
-    """A workspace's schedules, by name."""
-
-    schedules: tuple[Schedule, ...]
-
-
 class WebhookBody(Body):
     """A webhook to make; without lists it receives every state change of every job."""
 
@@ -88,12 +72,6 @@ class WebhookChanges(Body):
     event_types: tuple[str, ...] | None = None
     job_types: tuple[str, ...] | None = None
     enabled: Annotated[bool | None, AfterValidator(_not_null)] = None
-
-
-class Webhooks(Body):
-    """A workspace's webhooks, the oldest first."""
-
-    webhooks: tuple[Webhook, ...]
 
 
 class LimitsBody(Body):
@@ -121,13 +99,13 @@ Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 
 @router.post("/pause")
-async def pause(body: PauseBody, steered: Steered) -> Pause:
+async def pause(body: PauseBody, steered: Steered) -> dict[str, Any]:
     """Pause the workspace, or one job type in it; running jobs continue."""
     return await steered.pause(True, job_type=body.job_type, reason=body.reason)
 
 
 @router.post("/resume")
-async def resume(body: PauseBody, steered: Steered, services: Provided) -> Pause:
+async def resume(body: PauseBody, steered: Steered, services: Provided) -> dict[str, Any]:
     """Resume what was paused."""
     result = await steered.pause(False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
@@ -135,22 +113,18 @@ async def resume(body: PauseBody, steered: Steered, services: Provided) -> Pause
 
 
 @router.get("/schedules")
-async def list_schedules(steered: Steered) -> Schedules:
+async def list_schedules(steered: Steered) -> dict[str, Any]:
     """The schedules by name, each with its next run; at most 1,000."""
-    return Schedules(schedules=await steered.schedules())
+    return {"schedules": await steered.schedules()}
 
 
-@router.put(
-    "/schedules/{name:path}",
-    response_model=Schedule,
-    responses={201: {"model": Schedule, "description": "It is new."}},
-)
+@router.put("/schedules/{name:path}", responses={201: {"description": "It is new."}})
 async def put_schedule(
     name: ScheduleName, body: ScheduleBody, steered: Steered, response: Response
-) -> Schedule:
+) -> dict[str, Any]:
     """Make or change the schedule of that name; the same expression keeps its next run."""
     made = await steered.put_schedule({**body.model_dump(mode="json"), "name": name})
-    if made.created_at == made.updated_at:
+    if made["created_at"] == made["updated_at"]:
         response.status_code = 201
     return made
 
@@ -168,7 +142,7 @@ async def next_runs(
     cron: str | None = None,
     timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
-) -> NextRuns:
+) -> dict[str, Any]:
     """When a schedule, or a cron expression that is not saved yet, will run."""
     if (schedule is None) == (cron is None):
         problem = "give either schedule, a name, or cron"
@@ -178,31 +152,33 @@ async def next_runs(
 
 
 @router.get("/webhooks")
-async def list_webhooks(steered: Steered) -> Webhooks:
+async def list_webhooks(steered: Steered) -> dict[str, Any]:
     """The webhooks without their secrets, with failures and why one was switched off."""
-    return Webhooks(webhooks=await steered.webhooks())
+    return {"webhooks": await steered.webhooks()}
 
 
 @router.post("/webhooks", status_code=201)
 async def create_webhook(
     body: WebhookBody, steered: Steered, secret: Secret, request: Request, response: Response
-) -> WebhookWithSecret:
+) -> dict[str, Any]:
     """Make a webhook; its signing secret is in this answer and in no other."""
     made = await steered.create_webhook(
         {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
     )
-    response.headers["Location"] = f"{request.scope['path']}/{made.id}"
-    return WebhookWithSecret(**made.model_dump(), secret=secret.plain)
+    response.headers["Location"] = f"{request.scope['path']}/{made['id']}"
+    return {**made, "secret": secret.plain}
 
 
 @router.get("/webhooks/{webhook_id:uuid}")
-async def get_webhook(webhook_id: UUID, steered: Steered) -> Webhook:
+async def get_webhook(webhook_id: UUID, steered: Steered) -> dict[str, Any]:
     """One webhook without its secret."""
     return await steered.get_webhook(str(webhook_id))
 
 
 @router.patch("/webhooks/{webhook_id:uuid}")
-async def change_webhook(webhook_id: UUID, body: WebhookChanges, steered: Steered) -> Webhook:
+async def change_webhook(
+    webhook_id: UUID, body: WebhookChanges, steered: Steered
+) -> dict[str, Any]:
     """Change what the body names; `enabled: true` also forgives earlier failures."""
     return await steered.change_webhook(
         str(webhook_id), body.model_dump(mode="json", exclude_unset=True)
@@ -210,10 +186,10 @@ async def change_webhook(webhook_id: UUID, body: WebhookChanges, steered: Steere
 
 
 @router.post("/webhooks/{webhook_id:uuid}/rotate-secret")
-async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> WebhookWithSecret:
+async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> dict[str, Any]:
     """Make a new signing secret; the old one signs too for a day."""
     made = await steered.rotate_secret(str(webhook_id), secret.sealed)
-    return WebhookWithSecret(**made.model_dump(), secret=secret.plain)
+    return {**made, "secret": secret.plain}
 
 
 @router.delete("/webhooks/{webhook_id:uuid}", status_code=204)
@@ -228,7 +204,7 @@ async def list_deliveries(
     steered: Steered,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> DeliveryPage:
+) -> dict[str, Any]:
     """A page of a webhook's deliveries, newest first; each is a job with attempts and errors."""
     try:
         return await steered.deliveries(str(webhook_id), cursor=cursor, limit=limit)
@@ -237,12 +213,12 @@ async def list_deliveries(
 
 
 @router.get("/limits")
-async def get_limits(steered: Steered) -> WorkspaceLimits:
+async def get_limits(steered: Steered) -> dict[str, Any]:
     """How much the workspace may use at once, and how much it uses now."""
     return await steered.limits()
 
 
 @router.patch("/limits")
-async def set_limits(body: LimitsBody, steered: Steered) -> WorkspaceLimits:
+async def set_limits(body: LimitsBody, steered: Steered) -> dict[str, Any]:
     """Set the limit that a manager may set; the smaller of it and the operator's holds."""
     return await steered.set_limits(body.model_dump(mode="json"))
