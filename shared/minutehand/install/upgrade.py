@@ -20,7 +20,7 @@ from minutehand.install.sources import (
     sources,
 )
 from minutehand.install.tenancy import Existing, Personal, Tenants
-from minutehand.project import Project
+from minutehand.project import Project, Tenancy
 from minutehand.version import VERSION
 
 
@@ -67,7 +67,11 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
 
 def tenants_of(project: Project) -> Tenants:
     """Who the tenants of an installed project are; their own part of it is never written again."""
-    kinds = {"existing": Existing, "personal": Personal, "workspaces": Tenants}
+    kinds: dict[Tenancy, type[Tenants]] = {
+        "existing": Existing,
+        "personal": Personal,
+        "workspaces": Tenants,
+    }
     return kinds[project.tenancy]()
 
 
