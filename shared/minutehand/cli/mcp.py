@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,14 +31,14 @@ def mcp(
             "fastmcp is not installed", code="missing_extra", fix='pip install "minutehand[mcp]"'
         ) from missing
     document = connection.get("/api/openapi.json")
-    allowed = ["GET", "POST", "PUT", "PATCH", "DELETE"] if write else ["GET"]
+    allowed: Any = ["GET", "POST", "PUT", "PATCH", "DELETE"] if write else ["GET"]
     maps = [
         RouteMap(
             methods=allowed, pattern=r"^/api/(jobs|types|status|workspaces)", mcp_type=MCPType.TOOL
         ),
         RouteMap(mcp_type=MCPType.EXCLUDE),
     ]
-    client = httpx.AsyncClient(
+    client: Any = httpx.AsyncClient(
         base_url=connection.need("API_URL"),
         headers={"authorization": f"Bearer {connection.token}"},
         timeout=30,
