@@ -118,8 +118,6 @@ export function LastFailure({ job, attempts }) {
   </section>`;
 }
 
-const NAMES = { version: "version of the code", worker_id: "worker" };
-
 /** CloudWatch's page of a log stream, narrowed to the request where it is known; null without a group. */
 function cloudWatchOf(origin) {
   // the region goes into the host of the link
