@@ -1,4 +1,4 @@
-"""How a subject is followed: when to read, what a message brings, how fresh what is told is."""
+"""How a subject is followed: when to read, what a message brings, how fresh the answer is."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Follow:
         self._was_lost = True
 
     def on_message(self, now: float, frame: object) -> list[JobEvent]:
-        """Take one event of a message, or its word to look again; what is told now."""
+        """Take one event of a message, or its word to look again; what it says now."""
         looks_again = isinstance(frame, Mapping) and frame.get("look_again") is True
         event = event_of_frame(frame)
         if event is None and not looks_again:
@@ -240,7 +240,7 @@ class Follow:
         self._behind = self._found = False
 
     def page(self, now: float, events: Sequence[JobEvent], *, is_last: bool) -> list[JobEvent]:
-        """Take a page of the database; what is told now."""
+        """Take a page of the database; what it says now."""
         told = list(events)
         if self._sequence is not None:
             told = self._sequence.offer_page(events, is_last=is_last)

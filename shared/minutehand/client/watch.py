@@ -56,7 +56,7 @@ class Watcher(ABC):
         """Read everything since what is known into `_follow`."""
 
     def _take(self, events: list[JobEvent]) -> None:  # noqa: B027 - a feed keeps no row
-        """See what is told now."""
+        """See what it says now."""
 
     # Public --------------------------------------------------------------------------------
 
