@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 
 from minutehand.local.ports import reserve_port
-from minutehand.local.users import ADA, BOB, EVE, OLGA, DemoUser
+from minutehand.local.users import ADA, BOB, DemoUser
 from tests.e2e.console.worker import delete
 from tests.support import faulty
 from tests.support.paths import ROOT
@@ -41,7 +41,6 @@ class Fault:
     #: Where it is found: a job's state, "refused" at enqueue, "schedule" when that is set.
     state: str = "failed"
     #: Where a job of the same type succeeds afterwards: "workspace", or "other".
-    after: str = ""
     #: What plants it.
     sql: str = ""
     who: DemoUser = ADA
@@ -60,14 +59,8 @@ class Fault:
 
 
 FAULTS = [
-    Fault("blocking sleep", "block", ("ran past 1 s", "blocked its worker"), "longer timeout", line="block"),
-    Fault("killed", "die", ("worker was killed", "want of memory"), "Look at that worker's log"),
+    Fault("killed", "die", ("was lost", "stopped answering"), "Look at that worker's log"),
     Fault("result too large", "returns", ("the result exceeds",), "return a reference"),
-    Fault(
-        "one tenant only", "part", ("1 workspace", "no customer", "Others succeed"), "Correct ", {"number": 7},
-        "part", who=OLGA,
-        after="other",
-    ),
     Fault("payload of an old version", "strict", ("month",), "month", state="refused"),
     Fault("schedule that never fires", "step", ("0 0 30 2 * never comes due",), "no such date", state="schedule"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
@@ -119,7 +112,6 @@ class FaultyHost(RunningStack):
     @contextmanager
     def planted(self, fault: Fault) -> Iterator[str]:
         """Plant a fault and wait until it has struck; gives the job's id, "" without a job."""
-        names = {"workspace": self.workspace["id"], "other": str(EVE.workspace_id)}
         if fault.sql:
             with self.connect() as connection:
                 connection.execute(fault.sql.encode())
@@ -128,23 +120,7 @@ class FaultyHost(RunningStack):
             return
         job_id = self.enqueue(fault.kind, fault.payload)
         self.wait(job_id, fault.state)
-        if fault.after:
-            self._succeed(fault.kind, names[fault.after])
         yield job_id
-
-    def _succeed(self, kind: str, workspace_id: str) -> None:
-        """Have a job of the type complete in a workspace."""
-        with self.connect() as connection:
-            made = connection.execute(
-                "insert into public.jobs (workspace_id, job_type, payload)"
-                " values (%s, %s, '{}') returning id",
-                (workspace_id, f"faulty.{kind}"),
-            ).fetchone()
-            ended = "select from public.jobs where id = %s and status = 'completed'"
-            give_up = time.monotonic() + 120
-            while connection.execute(ended, made).fetchone() is None:
-                assert time.monotonic() < give_up, (kind, workspace_id)
-                time.sleep(0.05)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { hooks, html, quiet, useEffect, useRef, useState } from "../lib/ui.js";
 import { AttemptsTable, LastFailure } from "../parts/attempts.js";
-import { Freshness, JobProgress, StateBadge, Verdict } from "../parts/badge.js";
+import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
@@ -180,69 +180,36 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-/** What to do about it, the checks that concern it, what failed first, and since when it fails. */
-function Remedy({ job, explained }) {
-  if (!explained || explained.status !== job.status) return null;
-  const { remedy, command, history, child_id: childId } = explained;
-  const wrong = (explained.checks ?? []).filter((check) => check.verdict !== "pass");
-  const type = encodeURIComponent(job.job_type);
-  return html`
-    ${
-      remedy &&
-      html`<p class="remedy">
-        <span class="strong">What to do:</span> ${remedy}
-        ${
-          childId
-            ? html` <a href=${`/jobs/${childId}`}>The failed child</a>`
-            : explained.reason === "workspace_paused"
-              ? html` <a href="/overview">Overview</a>`
-              : html` <a href=${`/types/${type}`}>The type</a>`
-        }
-        ${command && html` <code>${command}</code>`}
-      </p>`
-    }
-    ${history && html`<p class="small" data-part="history"><${Since} history=${history} /></p>`}
-    ${
-      wrong.length > 0 &&
-      html`<ul class="checks" aria-label="Checks">
-        ${wrong.map(
-          (check) => html`<li key=${check.check}>
-            <${Verdict} verdict=${check.verdict} /> ${check.detail}
-            ${check.command && html` <code>${check.command}</code>`}
-          </li>`,
-        )}
-      </ul>`
-    }
-  `;
+/** What to do about it, by the reason for a place and by the kind of error. */
+function adviceOf(job, explained) {
+  if (explained.child_id) return "Correct that first, then retry this one: finished steps are kept.";
+  if (explained.reason === "no_processor") return "Deploy a worker that has the type.";
+  if (explained.reason === "no_worker") return "Start a worker, or look at its schedule.";
+  if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
+  if (!job.error_message || job.status === "completed") return null;
+  const type = job.error_data?.type ?? "";
+  if (type === "DeadlineExceeded") return "Give the type a longer timeout, or divide the work into steps.";
+  if (/lost/i.test(`${type} ${job.error_message}`)) return "Look at that worker's log for its end.";
+  if (job.status === "pending") return "Run now tries again at once.";
+  return job.status === "failed" ? "Correct the cause, then retry: finished steps are kept." : null;
 }
 
-const Since = ({ history }) =>
-  html`
+function Remedy({ job, explained }) {
+  if (!explained || explained.status !== job.status) return null;
+  const { command, child_id: childId } = explained;
+  const advice = adviceOf(job, explained);
+  return advice && html`<p class="remedy">
+    <span class="strong">What to do:</span> ${advice}
     ${
-      history.first_seen_at &&
-      html`
-        First seen <${When} at=${history.first_seen_at} />
-        ${
-          (history.commit || history.version) &&
-          html` with ${
-            history.commit
-              ? html`
-                commit <code>${codeOf(history)}</code>
-              `
-              : `version ${history.version}`
-          }
-          `
-        }. `
+      childId
+        ? html` <a href=${`/jobs/${childId}`}>The failed child</a>`
+        : explained.reason === "workspace_paused"
+          ? html` <a href="/overview">Overview</a>`
+          : html` <a href=${`/types/${encodeURIComponent(job.job_type)}`}>The type</a>`
     }
-    ${counted(history.jobs, "job")} of ${counted(history.workspaces, "workspace")} failed so. ${
-      history.last_success_at
-        ? html`
-          ${history.first_seen_at && history.last_success_at > history.first_seen_at ? "Others succeed, the last" : "Last success:"} <${When}
-            at=${history.last_success_at} />
-        `
-        : "Last success: never"
-    }.
-  `;
+    ${command && html` <code>${command}</code>`}
+  </p>`;
+}
 
 /** The sentence up to the error, which stands below in full. */
 function withoutError(sentence, job) {
