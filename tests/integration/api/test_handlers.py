@@ -108,22 +108,6 @@ def test_jobs_creates_whatever_the_bodys_wrapping(
         assert headers["x-request-id"] == event["requestContext"]["requestId"]
 
 
-@pytest.mark.parametrize("prefix", ["/background", "/v1/queue"])
-def test_a_location_is_below_the_services_mount(
-    cold: Any, environment: RunningStack, job_type: str, prefix: str
-) -> None:
-    """A mapping key or a stage's name is no part of any route, but of every address."""
-    event = event_for(environment, "http_create_job")
-    event["rawPath"] = event["requestContext"]["http"]["path"] = f"{prefix}/api/jobs"
-    event["body"] = json.dumps({**json.loads(event["body"]), "job_type": job_type, "payload": {}})
-    event["headers"].pop("content-length")
-
-    status, job, headers = answer_of(cold("jobs").handler, event, "jobs")
-
-    assert status in {200, 201}, job
-    assert headers["location"] == f"{prefix}/api/jobs/{job['id']}"
-
-
 def test_status_reads_under_every_shape_of_event(
     cold: Any, environment: RunningStack, job_type: str
 ) -> None:
