@@ -31,6 +31,7 @@ from minutehand.web.errors import (
     FieldProblem,
     error_response,
     unauthorized,
+    unavailable,
     validation_failed,
 )
 
@@ -53,11 +54,8 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
             "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
         )
-        return error_response(
-            503,
-            "unavailable",
-            "The database did not answer; repeat the request in a few seconds",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        return _planned(
+            unavailable("The database did not answer; repeat the request in a few seconds")
         )
     if isinstance(error, QueueError):
         return _refused_by_queue(error, request)
@@ -153,12 +151,7 @@ def _refused_by_queue(error: QueueError, request: Request | None) -> JSONRespons
             "the database lacks what this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
-        return error_response(
-            503,
-            "unavailable",
-            "The database is not ready for this request",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        return _planned(unavailable("The database is not ready for this request"))
     logger.warning(
         "the database refused a request",
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
@@ -184,24 +177,15 @@ def _detail(error: QueueError) -> Any:
         return {"job_id": error.details}
     if isinstance(error, InvalidState):
         return {"status": error.present}
-    if error.word == "quota_exceeded" and error.details:
+    if error.word == "quota_exceeded":
         return {"limit": error.details}
     if error.word == "rate_limited":
-        return _limit(error.details)
+        return json.loads(error.details or "{}")
     if error.word == "workspace_needed":
         return {"workspaces": json.loads(error.details or "[]")}
     if error.word in _NAMES_A_FIELD and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None
-
-
-def _limit(details: str | None) -> dict[str, Any]:
-    """The limit that was met, with its numbers, as the queue names them in JSON."""
-    try:
-        limit = json.loads(details or "{}")
-    except ValueError:
-        return {"limit": details}
-    return limit if isinstance(limit, dict) else {"limit": details}
 
 
 def _retry_after(detail: Any) -> int:
