@@ -145,10 +145,6 @@ class Post:
             " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
         )
 
-    def make_due(self) -> None:
-        """Let every backoff be over."""
-        self.project.make_due()
-
 
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
