@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -43,7 +42,7 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
     if isinstance(error, ApiError):
         return _planned(error)
     if isinstance(error, RequestValidationError):
-        return _planned(_refusal_of(error, request))
+        return _planned(_refusal_of(error))
     if isinstance(error, HTTPException):
         return _plain(error)
     if isinstance(error, DatabaseReadOnly):
@@ -94,9 +93,10 @@ def _plain(error: HTTPException) -> JSONResponse:
     return error_response(status, code, text, headers=error.headers)
 
 
-def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiError:
+def _refusal_of(error: RequestValidationError) -> ApiError:
     problems = error.errors()
-    if _took_other_type(problems, request):
+    # `BoundedBody` names every body JSON that may be; another reaches validation as bytes
+    if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in problems):
         return ApiError(
             415,
             "unsupported_media_type",
@@ -104,22 +104,6 @@ def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiEr
             detail={"field": "content-type"},
         )
     return validation_failed([_problem(problem) for problem in problems])
-
-
-def _took_other_type(problems: Sequence[dict[str, Any]], request: Request | None) -> bool:
-    """A body that is not JSON reaches validation as bytes, at the location ("body",)."""
-    if request is None:
-        return False
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_json = content_type.endswith(("/json", "+json"))
-    return (
-        bool(content_type)
-        and not is_json
-        and any(
-            tuple(p.get("loc", ())) == ("body",) and isinstance(p.get("input"), bytes)
-            for p in problems
-        )
-    )
 
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:

@@ -18,11 +18,7 @@ def encode(*values: str | int) -> str:
 
 
 def decode(cursor: str, *kinds: type[Any]) -> tuple[Any, ...]:
-    """The values of a cursor, each checked to be of its kind.
-
-    Raises:
-        ApiError: 400, the cursor was not made by `encode` with the same kinds.
-    """
+    """The values of a cursor, each checked to be of its kind."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))

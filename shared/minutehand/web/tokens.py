@@ -87,10 +87,6 @@ class TokenVerifier:
         """A user, or the project's own service by its secret key, an older one being a JWT.
 
         A key `sb_secret_…` is for the database's gateway to judge, at each call.
-
-        Raises:
-            InvalidToken: Malformed, forged, expired, or made for something else.
-            ApiError: 503, the keys could not be fetched; the token may well be good.
         """
         if token.startswith(SECRET_PREFIX):
             never = datetime.max.replace(tzinfo=UTC)
@@ -172,11 +168,7 @@ class TokenVerifier:
                 )
 
     async def _fetch(self, wanted: str | None) -> None:
-        """Ask for the key set unless someone just did; `wanted` is a key that must be there.
-
-        Raises:
-            ApiError: 503, Auth did not answer.
-        """
+        """Ask for the key set unless someone just did; `wanted` is a key that must be there."""
         async with self._lock:
             now = self._clock.monotonic()
             if self._asked_at is not None:

@@ -335,11 +335,7 @@ class UploadRoutes(ABC):
 
 
 def uploads_of(services: Services) -> Uploads:
-    """The process's uploads.
-
-    Raises:
-        ApiError: 503, this deployment has no bucket.
-    """
+    """The process's uploads."""
     try:
         return services.provide(Uploads, lambda: Uploads(services.settings))
     except ConfigurationError as error:
@@ -390,11 +386,7 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
 
 
 def _decoded(upload_id: str) -> Place:
-    """What an id says; its holder may have written any of it.
-
-    Raises:
-        ApiError, ValueError: Creating an upload gives out no such id.
-    """
+    """What an id says; its holder may have written any of it."""
     key, s3_id, size_bytes, title, wanted = paging.decode(upload_id, str, str, int, str, str)
     if not size_bytes or not _S3_ID.fullmatch(s3_id):
         raise ValueError("an upload of nothing")

@@ -60,10 +60,6 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
 
     Args:
         loopback: Whether this machine itself may be meant; for development.
-
-    Raises:
-        AddressRefused: One of them is not public; the others are not tried then.
-        OSError: The name does not resolve.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -89,11 +85,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Resolve, check, then connect to the first address that takes the connection.
-
-        Raises:
-            AddressRefused: Neither scheme nor address is one to send to.
-        """
+        """Resolve, check, then connect to the first address that takes the connection."""
         url = request.url
         if url.scheme != "https" and not (self._loopback and url.scheme == "http"):
             raise AddressRefused("only https addresses are allowed")

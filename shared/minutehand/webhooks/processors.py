@@ -53,11 +53,7 @@ class WebhookStore(FunctionStore):
     """The engine's functions for a delivery, as `job_worker`."""
 
     async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
-        """What a leased delivery is to send.
-
-        Raises:
-            LeaseLost: Another attempt has taken over.
-        """
+        """What a leased delivery is to send."""
         found: dict[str, Any] = await self._functions.call_held("webhook_to_send", job_id, fence)
         return found
 

@@ -60,9 +60,8 @@ async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
     """
     if deep not in {None, "", "0", "false"}:
         return await get_readiness(services)
-    if deep in {"0", "false"}:
-        return JSONResponse(_alive(services))
-    return JSONResponse({**_alive(services), **await _in_time(services)})
+    known = {} if deep in {"0", "false"} else await _in_time(services)
+    return JSONResponse({**_alive(services), **known})
 
 
 @router.get("/api/v1/health", responses=_NOT_READY)
@@ -71,18 +70,16 @@ async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
     if deep in {"0", "false"}:
         return JSONResponse(_alive(services))
     status, body = await _readiness(services)
-    headers = {"Retry-After": "5"} if status == 503 else {}
-    return JSONResponse(
-        {**_alive(services), **(body if deep else in_words(body))},
-        status_code=status,
-        headers=headers,
-    )
+    return _answer(services, status, body if deep else in_words(body))
 
 
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    status, body = await _readiness(services)
+    return _answer(services, *await _readiness(services))
+
+
+def _answer(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
     headers = {"Retry-After": "5"} if status == 503 else {}
     return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
 
