@@ -38,9 +38,7 @@ $$;
 
 -- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())": once a query.
 create function queue.my_workspaces() returns setof uuid
-language plpgsql stable
-security definer -- reads membership for policies without being subject to them
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   if queue.is_operator() then
     return query select t.id from queue.tenants as t;
@@ -51,9 +49,7 @@ end;
 $$;
 
 create function queue.my_managed_workspaces() returns setof uuid
-language plpgsql stable
-security definer -- reads membership for policies without being subject to them
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   return query select m.workspace_id from queue.tenant_members as m
     where m.user_id = (select auth.uid()) and m.role = 'manager';
@@ -61,9 +57,7 @@ end;
 $$;
 
 create function queue.is_member(p_workspace_id uuid) returns boolean
-language plpgsql stable
-security definer -- reads membership without being subject to policies
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
       select from queue.tenant_members as m where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id)
@@ -72,9 +66,7 @@ end;
 $$;
 
 create function queue.is_manager(p_workspace_id uuid) returns boolean
-language plpgsql stable
-security definer -- reads membership without being subject to policies
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
     select from queue.tenant_members as m
@@ -165,9 +157,7 @@ $$;
 -- The workspace that a caller acts in: the one named, which must be theirs, else their only one. With several it never
 -- chooses: what a person writes would be stored where someone else decided.
 create function queue.workspace_or_refuse(p_workspace_id uuid) returns uuid
-language plpgsql stable
-security definer -- reads names of workspaces without being subject to policies
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_mine jsonb;
 begin
@@ -193,16 +183,12 @@ end;
 $$;
 
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
-language sql stable
-security definer -- callers hold no rights on the engine's functions
-set search_path = ''
+language sql stable security definer set search_path = ''
 as $$ select jsonb_build_object('workspace_id', queue.workspace_or_refuse(p_workspace_id)) $$;
 comment on function public.own_workspace is 'The workspace that a call without one means: {workspace_id}.';
 
 create function public.create_workspace(p_name text, p_manager text) returns jsonb
-language plpgsql
-security definer -- the service's way in; execute is its role's alone
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_name constant text := btrim(coalesce(p_name, ''));
   v_user uuid;
@@ -230,9 +216,7 @@ comment on function public.create_workspace is
   'Create a workspace with its first manager, named by the mail address of an account: {id, name, manager}.';
 
 create function public.list_workspaces() returns jsonb
-language sql stable
-security definer -- the service's view over all; a person sees their own
-set search_path = '' as $$
+language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
     'id', w.id, 'name', w.name, 'created_at', w.created_at,
     'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
@@ -247,9 +231,7 @@ comment on function public.list_workspaces is
 
 -- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
 create function queue.tenant_deleted() returns trigger
-language plpgsql
-security definer -- callers who may delete a tenant hold no rights on jobs
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.forget_workspace((to_jsonb(old) ->> tg_argv[0])::uuid);
   return old;

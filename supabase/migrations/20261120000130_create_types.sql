@@ -320,9 +320,7 @@ end;
 $$;
 
 create function public.register_job_types(p_types jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_type record;

@@ -28,9 +28,7 @@ end;
 $$;
 
 create function queue.notify_at_commit() returns trigger
-language plpgsql
-security definer -- callers who enqueue may not write to the engine's sequence
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.notify_workers();
   return null;
@@ -606,9 +604,7 @@ $$;
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
@@ -806,12 +802,9 @@ end;
 $$;
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+set enable_seqscan = off set jit = off as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
   v_warning text;
@@ -845,9 +838,7 @@ comment on function public.enqueue_jobs is
 
 -- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.
 create function queue.check_insert() returns trigger
-language plpgsql
-security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_user constant uuid := queue.check_caller(new.workspace_id);
   v_now constant timestamptz := queue.clock();
@@ -881,9 +872,7 @@ end;
 $$;
 
 create function queue.after_insert() returns trigger
-language plpgsql
-security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   if queue.place(new, new.created_at) then
     perform queue.wake_worker(new.created_at);
@@ -903,9 +892,7 @@ create trigger jobs_after_insert after insert on public.jobs
 
 -- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates for either side.
 create function queue.after_delete() returns trigger
-language plpgsql
-security definer -- callers who may delete a job hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
 begin

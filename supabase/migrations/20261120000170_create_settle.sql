@@ -362,9 +362,7 @@ end;
 $$;
 
 create function public.settle_jobs(p_request jsonb) returns json
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s'
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -455,9 +453,7 @@ end;
 $$;
 
 create function public.tick_finished(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
     summary = p_request -> 'summary'

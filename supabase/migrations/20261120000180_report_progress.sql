@@ -159,9 +159,7 @@ end;
 $$;
 
 create function public.report_jobs(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s'
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
@@ -259,9 +257,7 @@ end;
 $$;
 
 create function public.read_steps(p_request jsonb) returns jsonb
-language plpgsql stable
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_page record;
@@ -281,9 +277,7 @@ comment on function public.read_steps is
   'null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_page record;
 begin

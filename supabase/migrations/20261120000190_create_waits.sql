@@ -317,11 +317,8 @@ end;
 $$;
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
@@ -356,9 +353,7 @@ comment on function public.answer_job is
   'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
 
 create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_problem text[];
@@ -390,9 +385,7 @@ comment on function public.emit_event is
 
 -- A spawn is a row of queue.steps with nth -1, which steps that are shown leave out.
 create function public.spawn_jobs(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_name constant text := p_request ->> 'name';

@@ -261,9 +261,7 @@ language sql as $$
 $$;
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
@@ -314,9 +312,7 @@ comment on function public.put_schedule is
   'Create or change a schedule by name: {name, cron, timezone, job_type, payload, options, missed, enabled}.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.schedules where workspace_id = p_workspace_id and name = p_name and source is null;
@@ -333,9 +329,7 @@ $$;
 comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
 create function public.list_schedules(p_workspace_id uuid default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read_all(p_workspace_id);
   return (
@@ -353,9 +347,7 @@ comment on function public.list_schedules is
   'Schedules of a workspace, those with a problem first, at most 1,000; without one, for operators, of all.';
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_cron text := p_schedule ->> 'cron';
   v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
@@ -436,9 +428,7 @@ end;
 $$;
 
 create function queue.tenant_created() returns trigger
-language plpgsql
-security definer -- those who make a tenant hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.spread_schedules(null, (to_jsonb(new) ->> tg_argv[0])::uuid, queue.clock());
   return null;

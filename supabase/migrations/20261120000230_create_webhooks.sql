@@ -124,9 +124,7 @@ end;
 $$;
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
   v_new constant text := p_webhook ->> 'sealed_secret';
@@ -187,9 +185,7 @@ comment on function public.put_webhook is
   'sealed_secret}.';
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id;
@@ -202,9 +198,7 @@ $$;
 comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
 create function public.list_webhooks(p_workspace_id uuid default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_whole constant boolean := auth.uid() is null or p_workspace_id is not null and queue.is_manager(p_workspace_id);
 begin
@@ -222,9 +216,7 @@ comment on function public.list_webhooks is
   'operators, of all.';
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_delivery public.jobs;
@@ -265,9 +257,7 @@ comment on function public.webhook_to_send is
   'sealed_secrets, answer_ms, body, …}, or {send: false, reason}.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_ok boolean := coalesce((p_request ->> 'ok')::boolean, false);

@@ -85,9 +85,7 @@ end;
 $$;
 
 create function public.get_job(p_job_id uuid) returns jsonb
-language sql stable
-security definer -- answers the same 404 for a missing job and another's
-set search_path = ''
+language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
@@ -309,9 +307,7 @@ $$;
 
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null, p_limit integer default 50)
 returns json
-language plpgsql stable
-security definer -- the narrow tables, which hold what lives in order, are the engine's own
-set search_path = ''
+language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off -- a plan that reads all and sorts it is never what is wanted
 set enable_sort = off
 set jit = off as $$
@@ -405,11 +401,8 @@ end;
 $$;
 
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
-language plpgsql stable
-security definer -- the narrow tables are the engine's own
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_states jsonb;
@@ -436,9 +429,7 @@ comment on function public.count_jobs is
   'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which there are more.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.take_turn();
   perform queue.may_read(p_workspace_id);
@@ -486,9 +477,7 @@ language sql stable as $$
 $$;
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_most constant integer := 1000;
   v_job constant public.jobs := queue.visible_job(p_job_id);
@@ -544,9 +533,7 @@ language sql stable as $$
 $$;
 
 create function public.job_trace(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_most constant integer := 300;
   v_job constant public.jobs := queue.visible_job(p_job_id);
@@ -572,9 +559,7 @@ create function public.search_logs(
   p_workspace_id uuid default null, p_filter jsonb default '{}', p_before bigint default null,
   p_limit integer default 100
 ) returns jsonb
-language plpgsql stable
-security definer -- membership is checked once and not per line
-set search_path = ''
+language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off
 set enable_sort = off
 set jit = off as $$

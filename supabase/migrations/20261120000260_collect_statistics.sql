@@ -223,11 +223,8 @@ language sql stable as $$
 $$;
 
 create function public.queue_health() returns jsonb
-language plpgsql
-security definer -- probes hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_backlog constant jsonb := queue.backlog(null, v_now);
@@ -265,11 +262,8 @@ comment on function public.queue_health is
   'Readiness in one call: depth, age of the oldest due job and of the last tick, failing maintenance, refused types.';
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_since constant timestamptz := date_trunc('minute', v_now)
@@ -314,11 +308,8 @@ comment on function public.queue_stats is
 create function public.queue_series(
   p_workspace_id uuid default null, p_minutes integer default 60, p_internal boolean default false
 ) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_minutes constant integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
@@ -383,9 +374,7 @@ language sql stable as $$
 $$;
 
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
 begin
@@ -403,9 +392,7 @@ comment on function public.list_job_types is
   'Job types by name, with who serves them, their last 24 hours and a refused registration: {now, types}.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_type queue.job_types;

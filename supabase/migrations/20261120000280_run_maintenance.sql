@@ -213,12 +213,9 @@ end;
 $$;
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '2s'
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+set enable_seqscan = off set jit = off as $$
 declare
   v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000, greatest(50,
     coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);

@@ -92,9 +92,7 @@ end;
 $$;
 
 create function public.attach_extensions() returns jsonb
-language plpgsql
-security definer -- policies and schedules are made as the project's owner
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '2s' as $$
 declare
   v_part text;
@@ -129,9 +127,7 @@ comment on function public.attach_extensions is
   'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, worker_guard, problems}.';
 
 create function public.connect_worker(p_url text, p_token text) returns jsonb
-language plpgsql
-security definer -- the operator's way to the settings and the Vault; execute is the service role's alone
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   c_name constant text := 'minutehand_worker_token';
   v_id uuid;
