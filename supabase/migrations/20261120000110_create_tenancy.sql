@@ -156,7 +156,7 @@ $$;
 
 -- The workspace that a caller acts in: the one named, which must be theirs, else their only one. With several it never
 -- chooses: what a person writes would be stored where someone else decided.
-create function queue.workspace_or_refuse(p_workspace_id uuid) returns uuid
+create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_mine jsonb;
@@ -166,7 +166,7 @@ begin
         or queue.is_service_role() and exists (select from queue.tenants where id = p_workspace_id)) then
       perform queue.refuse_workspace(p_workspace_id);
     end if;
-    return p_workspace_id;
+    return jsonb_build_object('workspace_id', p_workspace_id);
   end if;
   select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id) into v_mine
   from queue.tenants as t where t.id in (
@@ -178,13 +178,9 @@ begin
       (select string_agg(left(w ->> 'name', 60) || ' (' || (w ->> 'id') || ')', ', ') from (
         select value as w from jsonb_array_elements(v_mine) limit 20) as named)), v_mine::text);
   end if;
-  return (v_mine #>> '{0,id}')::uuid;
+  return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
 end;
 $$;
-
-create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
-language sql stable security definer set search_path = ''
-as $$ select jsonb_build_object('workspace_id', queue.workspace_or_refuse(p_workspace_id)) $$;
 comment on function public.own_workspace is 'The workspace that a call without one means: {workspace_id}.';
 
 create function public.create_workspace(p_name text, p_manager text) returns jsonb

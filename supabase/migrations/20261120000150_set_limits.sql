@@ -158,7 +158,9 @@ begin
     'before', greatest(v_already, floor(extract(epoch from p_before)) - 60),
     'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
-  perform queue.renew_guest_key(); -- a worker's key reads it
+  update queue.settings set updated_at = v_now, -- a worker's key reads it
+    value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
+  where name = 'guest_key';
   -- so that the next registration of each type replaces what the holder of a stolen key registered
   update queue.job_types set schema_version = least(schema_version, 1);
   get diagnostics v_count = row_count;

@@ -26,16 +26,6 @@ begin
 end;
 $$;
 
-create function queue.waiting_for(p_wait queue.waits) returns jsonb
-language plpgsql immutable as $$
-begin
-  return jsonb_strip_nulls(jsonb_build_object('kind', p_wait.kind, 'name', p_wait.name,
-    'question', p_wait.data -> 'question', 'options', p_wait.data -> 'options', 'job_ids', p_wait.data -> 'job_ids',
-    'event', p_wait.event_name, 'until', p_wait.timeout_at, 'default', p_wait.default_value,
-    'since', p_wait.created_at));
-end;
-$$;
-
 -- What is derived of a job, the one definition of each: its state, its next run, and where its time went.
 -- queue_ms: from being due to the first start. run_ms: all attempts, the running one until now. runs: how often it was
 -- leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions, children.
@@ -64,7 +54,10 @@ begin
     'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, p_now),
     'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
     'error', queue.error_line(p_job.error_message, p_job.error_data),
-    'waiting_for', case when v_wait.job_id is not null then queue.waiting_for(v_wait) end,
+    'waiting_for', case when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object('kind', v_wait.kind,
+      'name', v_wait.name, 'question', v_wait.data -> 'question', 'options', v_wait.data -> 'options',
+      'job_ids', v_wait.data -> 'job_ids', 'event', v_wait.event_name, 'until', v_wait.timeout_at,
+      'default', v_wait.default_value, 'since', v_wait.created_at)) end,
     'running_since', v_since, 'worker_id', v_worker,
     'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1),
       'runs', p_job.fence,
@@ -89,19 +82,15 @@ language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- The first three simple values of a payload in a line, as `to: a@b.test, count: 3`; null without any.
-create function queue.glimpse(p_payload jsonb) returns text
-language sql immutable as $$
-  select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
-  from (select e.key, e.value, e.n from jsonb_each(p_payload) with ordinality as e (key, value, n)
-    where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f
-$$;
-
--- A job in a list: a glimpse of its payload, its error cut, no choices of a question; get_job has them whole.
+-- A job in a list: the first three simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut,
+-- no choices of a question; get_job has them whole.
 create function queue.listed_json(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 declare
-  v_glimpse constant text := queue.glimpse(p_job.payload);
+  v_glimpse constant text := (
+    select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
+    from (select e.key, e.value, e.n from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+      where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f);
 begin
   p_job.error_message := left(p_job.error_message, 500);
   p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
@@ -294,14 +283,6 @@ begin
     exit when place is null or cardinality(ids) >= p_limit or v_left <= 0 or clock_timestamp() > v_until;
     v_slice := least(4 * v_slice, v_left, 2000);
   end loop;
-end;
-$$;
-
--- Ids of a workspace's jobs that match a filter of list_jobs, the newest first.
-create function queue.find_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer) returns uuid[]
-language plpgsql stable as $$
-begin
-  return (queue.search_jobs(queue.list_filter(p_filter), array[p_workspace_id], null, p_limit)).ids[:p_limit];
 end;
 $$;
 

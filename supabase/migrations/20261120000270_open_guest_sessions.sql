@@ -20,14 +20,6 @@ insert into queue.settings (name, value) values
   -- with which the API signs the address of a guest whose call it passes on
   ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 
--- Another key, after worker keys were revoked.
-create function queue.renew_guest_key() returns void
-language sql as $$
-  update queue.settings set updated_at = queue.clock(),
-    value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
-  where name = 'guest_key'
-$$;
-
 create function public.guest_key() returns jsonb
 language sql stable security definer set search_path = ''
 as $$ select jsonb_build_object('key', queue.setting('guest_key')) $$;
