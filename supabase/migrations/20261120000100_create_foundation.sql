@@ -121,13 +121,6 @@ begin
 end;
 $$;
 
-create function queue.refuse_job(p_job_id uuid) returns void
-language plpgsql as $$
-begin
-  perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
-end;
-$$;
-
 -- p_error is the database's own message (sqlerrm).
 create function queue.refuse_value(p_what text, p_field text, p_error text) returns void
 language plpgsql as $$

@@ -228,8 +228,22 @@ comment on function public.list_workspaces is
 -- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
 create function queue.tenant_deleted() returns trigger
 language plpgsql security definer set search_path = '' as $$
+declare
+  v_workspace constant uuid := to_jsonb(old) ->> tg_argv[0];
+  v_table name;
 begin
-  perform queue.forget_workspace((to_jsonb(old) ->> tg_argv[0])::uuid);
+  perform from queue.leases where workspace_id = v_workspace order by job_id for update;
+  delete from public.jobs where workspace_id = v_workspace;
+  for v_table in
+    select c.relname from pg_catalog.pg_class as c
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
+    where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p') and c.relname not in ('turns', 'notes')
+    order by c.relname
+  loop
+    execute format('delete from queue.%1$I where ctid = any (array('
+      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))', v_table)
+    using v_workspace;
+  end loop;
   return old;
 end;
 $$;

@@ -4,7 +4,6 @@
 --     queue.open_turns       notes that enqueues left: gates first, since they make jobs ready, then turns
 --     queue.share_slots      reads the turns in their order, tries the locks of limited scopes, divides the slots
 --     queue.take_jobs        ready -> leased, in one statement that skips what is locked
---     queue.serve_turns      those served go back in the order
 --     queue.tidy_turns       those without a job are closed; the marks of others move
 -- Its planner settings are at the entry points: a session's plans may be older than the rows, each row is found by its
 -- key and each head in the order of its index.
@@ -462,32 +461,6 @@ begin
 end;
 $$;
 
--- Of jobs just leased: free unique keys that last until then, and note starts that the rate of a key is charged for.
-create function queue.note_starts(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  delete from queue.unique_jobs as u using public.jobs as j
-  where j.id = any (p_ids) and u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key
-    and u.job_id = j.id and u.until = 'leased';
-  update queue.gated as g set started_at = p_now from public.jobs as j
-  where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
-    and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
-end;
-$$;
-
--- Put served turns back in the order: one round, or its part by weight.
-create function queue.serve_turns(p_shares queue.share[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  update queue.turns as u set served_at = u.served_at + (p_now - u.served_at) / coalesce(
-    (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1)
-  where u.ctid = any (array(
-    select o.ctid from unnest(p_shares) as s cross join lateral (
-      select o.ctid from queue.turns as o where o.lane = s.lane and o.workspace_id = s.workspace_id
-      for no key update skip locked) as o));
-end;
-$$;
-
 -- Close turns without a ready job, and move the marks of others to their head: those that no open transaction has put a
 -- job into, a statement after their lock was taken, which sees what was committed before.
 create function queue.tidy_turns(p_shares queue.share[]) returns void
@@ -532,22 +505,6 @@ begin
 end;
 $$;
 
--- When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.
-create function queue.next_token_at(p_lanes integer[], p_now timestamptz) returns timestamptz
-language plpgsql stable as $$
-begin
-  return (
-    select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
-    from unnest(p_lanes) as l (lane)
-    join queue.lanes as k on k.lane = l.lane
-    join queue.job_types as y on y.job_type = k.job_type
-    cross join lateral (
-      select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
-    where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1
-      and exists (select from queue.turns as t where t.lane = l.lane and not t.aside));
-end;
-$$;
-
 -- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz) returns bigint
 language plpgsql stable as $$
@@ -561,24 +518,18 @@ begin
     (select min(look_at) from queue.notes),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
     case when exists (select from queue.signals) then p_now end,
-    case when exists (select from queue.job_types where rate_limit is not null)
-      then queue.next_token_at(p_lanes, p_now) end);
+    -- when the first type whose rate is used up, and of which jobs wait, may start one again
+    case when exists (select from queue.job_types where rate_limit is not null) then (
+      select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
+      from unnest(p_lanes) as l (lane)
+      join queue.lanes as k on k.lane = l.lane
+      join queue.job_types as y on y.job_type = k.job_type
+      cross join lateral (
+        select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
+      where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1
+        and exists (select from queue.turns as t where t.lane = l.lane and not t.aside)) end);
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
-end;
-$$;
-
--- The worker's number; a name that comes for the first time gets one.
-create function queue.worker_of(p_worker_id text, p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_worker integer := (select w.worker from queue.workers as w where w.worker_id = p_worker_id);
-begin
-  if v_worker is null then
-    insert into queue.workers as w (worker_id, seen_at) values (p_worker_id, p_now)
-    on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_worker;
-  end if;
-  return v_worker;
 end;
 $$;
 
@@ -627,11 +578,21 @@ begin
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
-    if v_taken.noted is not null then
-      perform queue.note_starts(v_taken.noted, v_now);
+    if v_taken.noted is not null then -- unique keys that last until now, and starts that the rate of a key charges
+      delete from queue.unique_jobs as u using public.jobs as j
+      where j.id = any (v_taken.noted) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+        and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
+      update queue.gated as g set started_at = v_now from public.jobs as j
+      where j.id = any (v_taken.noted) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+        and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
     end if;
-    if not v_shares.is_alone then
-      perform queue.serve_turns(v_shares.shares, v_now);
+    if not v_shares.is_alone then -- back in the order: one round, or its part by weight
+      update queue.turns as u set served_at = u.served_at + (v_now - u.served_at) / coalesce(
+        (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1)
+      where u.ctid = any (array(
+        select o.ctid from unnest(v_shares.shares) as s cross join lateral (
+          select o.ctid from queue.turns as o where o.lane = s.lane and o.workspace_id = s.workspace_id
+          for no key update skip locked) as o));
     end if;
     if v_shares.bounded and leased > 0 then
       perform queue.keep_tokens('r:' || y.job_type,
@@ -708,7 +669,12 @@ begin
   if pg_sequence_last_value('queue.wanted_ms') > 0 then -- a worker is here: the next enqueue may ask again
     perform setval('queue.wanted_ms', 0);
   end if;
-  v_request.worker := coalesce(v_tick.worker, queue.worker_of(v_request.worker_id, v_now));
+  v_request.worker := coalesce(v_tick.worker, (
+    select w.worker from queue.workers as w where w.worker_id = v_request.worker_id));
+  if v_request.worker is null then -- a name that comes for the first time
+    insert into queue.workers as w (worker_id, seen_at) values (v_request.worker_id, v_now)
+    on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_request.worker;
+  end if;
   v_lanes := queue.served_lanes(v_request);
   v_given := queue.lease_ready(v_request, v_lanes, p_changes, v_now);
   perform queue.note_tick(v_tick, v_request, v_given.leased, v_now);

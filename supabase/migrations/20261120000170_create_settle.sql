@@ -166,7 +166,14 @@ begin
     insert into queue.dead (workspace_id, job_id)
     select j.workspace_id, j.id from public.jobs as j where j.id = any (v_ended) and j.status = 'failed'
     on conflict do nothing;
-    perform queue.note_ends(v_ended, p_now);
+    -- a parent that may wait, live children of one that did not complete
+    insert into queue.signals (kind, workspace_id, job_id)
+    select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
+    where j.id = any (v_ended) and j.parent_id is not null
+    union all
+    select 'orphans', j.workspace_id, j.id from public.jobs as j
+    where j.id = any (v_ended) and j.status in ('failed', 'cancelled')
+      and exists (select from public.jobs as c where c.parent_id = j.id and c.finished_at is null);
   end if;
 end;
 $$;
@@ -259,9 +266,14 @@ begin
 end;
 $$;
 
--- Keep what does not follow from the rows of settled jobs: their attempts, but a first that completed, and events.
-create function queue.write_history(p_moved queue.settled[], p_now timestamptz) returns void
+-- What follows from settlements that are more than a completion: their attempts and events are kept, but those of a
+-- first that completed, and the jobs go on.
+create function queue.move_on(p_moved queue.settled[], p_now timestamptz) returns void
 language plpgsql as $$
+declare
+  v_waits constant jsonb := (
+    select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
+    where m.act = 'waiting');
 begin
   insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
     traceback, origin)
@@ -279,44 +291,10 @@ begin
   select m.id, m.last_seq - 1, m.workspace_id, 'job.reclaimed',
     jsonb_build_object('status', 'processing', 'attempts', m.attempts), p_now
   from unnest(p_moved) as m where m.is_lost;
-end;
-$$;
-
--- What follows from settlements that are more than a completion.
-create function queue.move_on(p_moved queue.settled[], p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_waits constant jsonb := (
-    select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
-    where m.act = 'waiting');
-begin
-  perform queue.write_history(p_moved, p_now);
   perform queue.end_places(array(select m.id from unnest(p_moved) as m), p_now);
   if v_waits is not null then
     perform queue.begin_waits(v_waits, p_now);
   end if;
-end;
-$$;
-
--- The answers to items whose lease is no longer held: settled before (then a repeat is answered as the first time),
--- lost, or never there.
-create function queue.settled_before(p_items queue.worker_item[], p_moved queue.settled[]) returns json
-language plpgsql stable as $$
-begin
-  return (
-    select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
-      'next_retry_at', j.next_retry_at, 'outcome', case
-        when j.id is null then 'not_found'
-        when e.outcome = 'cancelled' then 'cancelled'
-        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting')
-          then 'applied'
-        else 'stale' end)))
-    from unnest(p_items) as i
-    left join public.jobs as j on j.id = i.job_id
-    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
-    cross join lateral (select coalesce(a.outcome,
-      case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-    where (i.job_id, coalesce(i.fence, -1)) not in (select m.id, m.fence from unnest(p_moved) as m));
 end;
 $$;
 
@@ -346,7 +324,20 @@ begin
     results := (select json_agg(a.value) from (
       select value from json_array_elements(results)
       union all
-      select value from json_array_elements(queue.settled_before(p_items, coalesce(v_moved, '{}')))) as a);
+      -- settled before (then a repeat is answered as the first time), lost, or never there
+      select json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+        'next_retry_at', j.next_retry_at, 'outcome', case
+          when j.id is null then 'not_found'
+          when e.outcome = 'cancelled' then 'cancelled'
+          when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting')
+            then 'applied'
+          else 'stale' end))
+      from unnest(p_items) as i
+      left join public.jobs as j on j.id = i.job_id
+      left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+      cross join lateral (select coalesce(a.outcome,
+        case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
+      where (i.job_id, coalesce(i.fence, -1)) not in (select m.id, m.fence from unnest(v_moved) as m)) as a);
   end if;
   if exists (select from unnest(v_moved) as m where not m.is_plain) then
     perform queue.move_on(array(select m from unnest(v_moved) as m where not m.is_plain), v_now);

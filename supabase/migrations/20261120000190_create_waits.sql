@@ -98,20 +98,6 @@ begin
 end;
 $$;
 
--- Signal what depends on jobs that have ended: a parent that may wait, live children of one that did not complete.
-create function queue.note_ends(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  insert into queue.signals (kind, workspace_id, job_id)
-  select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
-  where j.id = any (p_ids) and j.parent_id is not null
-  union all
-  select 'orphans', j.workspace_id, j.id from public.jobs as j
-  where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
-    and exists (select from public.jobs as c where c.parent_id = j.id and c.finished_at is null);
-end;
-$$;
-
 -- Let waiting jobs, whose waits and records the caller holds, continue with the values of their waits.
 create function queue.end_waits(p_ids uuid[], p_values jsonb[], p_now timestamptz) returns void
 language plpgsql as $$

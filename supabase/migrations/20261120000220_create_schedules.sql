@@ -286,8 +286,9 @@ begin
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
   end if;
-  perform queue.check_item(p_workspace_id, auth.uid(), coalesce(p_schedule -> 'options', '{}') || jsonb_build_object(
-    'job_type', p_schedule -> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}')), '');
+  perform queue.make_job(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'),
+    coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
+    queue.read_options(coalesce(p_schedule -> 'options', '{}'), ''), '', v_now); -- could it be enqueued now
   v_made := row(queue.new_id(), p_workspace_id, p_schedule ->> 'name', p_schedule ->> 'cron',
     queue.cron_parse(p_schedule ->> 'cron'), v_zone, p_schedule ->> 'job_type',
     coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),

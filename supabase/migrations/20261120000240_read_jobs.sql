@@ -483,36 +483,6 @@ $$;
 comment on function public.job_attempts is
   'The latest 1,000 attempts of a job, the running one last: {attempts, more}; tracebacks for managers.';
 
--- One job of a trace: its latest 100 attempts, its latest 200 finished steps and waits, and what has not ended.
-create function queue.traced_json(p_job public.jobs, p_is_root boolean) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('id', p_job.id, 'parent_id', case when not p_is_root then p_job.parent_id end,
-    'job_type', p_job.job_type, 'status', p_job.status, 'created_at', p_job.created_at,
-    'scheduled_for', p_job.scheduled_for, 'finished_at', p_job.finished_at, 'next_retry_at', p_job.next_retry_at,
-    'error_message', left(p_job.error_message, 500), 'percentage', p_job.progress -> 'percentage',
-    'times', case when p_is_root then queue.job_facts(p_job, queue.clock()) -> 'times' end,
-    'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
-        'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
-        'error_message', left(a.error_message, 500)) order by a.fence), '[]')
-      from queue.attempt_lines(p_job, 100) as a),
-    'steps', (select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
-      (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
-          'ended_at', t.created_at) as line
-        from queue.steps as t where t.job_id = p_job.id and t.kind <> 'graph' and t.nth = 0
-        order by t.created_at desc limit 200)
-      union all
-      select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
-        'ended_at', null)
-      from queue.leases as l where l.job_id = p_job.id and l.step is not null
-      union all
-      select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind,
-        'started_at', w.created_at, 'timeout_at', w.timeout_at, 'event', w.event_name,
-        'question', left(w.data ->> 'question', 300))) || jsonb_build_object('ended_at', null)
-      from queue.waits as w where w.job_id = p_job.id) as s),
-    'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
-      from queue.steps as s where s.job_id = p_job.id and s.kind = 'graph'))
-$$;
-
 create function public.job_trace(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -529,7 +499,32 @@ begin
     exit when v_level = '{}' or cardinality(v_ids) > v_most;
   end loop;
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
-    select jsonb_agg(queue.traced_json(j, j.id = v_job.id) order by t.nth)
+    select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_job.id then j.parent_id end,
+      'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at,
+      'scheduled_for', j.scheduled_for, 'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at,
+      'error_message', left(j.error_message, 500), 'percentage', j.progress -> 'percentage',
+      'times', case when j.id = v_job.id then queue.job_facts(j, queue.clock()) -> 'times' end,
+      'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
+          'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
+          'error_message', left(a.error_message, 500)) order by a.fence), '[]')
+        from queue.attempt_lines(j, 100) as a),
+      'steps', (select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
+        (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
+            'ended_at', t.created_at) as line
+          from queue.steps as t where t.job_id = j.id and t.kind <> 'graph' and t.nth = 0
+          order by t.created_at desc limit 200)
+        union all
+        select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
+          'ended_at', null)
+        from queue.leases as l where l.job_id = j.id and l.step is not null
+        union all
+        select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind,
+          'started_at', w.created_at, 'timeout_at', w.timeout_at, 'event', w.event_name,
+          'question', left(w.data ->> 'question', 300))) || jsonb_build_object('ended_at', null)
+        from queue.waits as w where w.job_id = j.id) as s),
+      'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
+        from queue.steps as s where s.job_id = j.id and s.kind = 'graph'))
+      order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = any (array[t.id])));
 end;
 $$;

@@ -198,25 +198,6 @@ begin
 end;
 $$;
 
-create function queue.explain_lease(p_job public.jobs, p_now timestamptz) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('reason', s.reason,
-    'sentence', format(case s.reason
-      when 'lease_expired' then 'Its worker %1$s has not been heard of; the lease expired at %3$s and the next tick '
-        'takes it back.'
-      when 'cancelling' then 'It was asked to stop at %4$s; worker %1$s learns it with its next report, at the latest '
-        'at %3$s.'
-      else 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless renewed.' end,
-      w.worker_id, queue.utc(l.leased_at), queue.utc(l.expires_at), queue.utc(p_job.cancel_requested_at)),
-    'command', case s.reason when 'lease_expired' then 'minutehand doctor --only schedule' end,
-    'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
-      'attempt', l.attempt))
-  from queue.leases as l left join queue.workers as w on w.worker = l.worker
-  cross join lateral (select case when l.expires_at <= p_now then 'lease_expired'
-    when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end as reason) as s
-  where l.job_id = p_job.id
-$$;
-
 create function queue.explain_wait(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 declare
@@ -266,7 +247,22 @@ begin
     when v_job.error_message is not null then 'backing_off' else 'snoozed' end;
   v_found := case
     when v_job.finished_at is not null then queue.explain_end(v_job, v_error)
-    when v_job.status = 'processing' then queue.explain_lease(v_job, v_now)
+    when v_job.status = 'processing' then (
+      select jsonb_build_object('reason', s.reason,
+        'sentence', format(case s.reason
+          when 'lease_expired' then 'Its worker %1$s has not been heard of; the lease expired at %3$s and the '
+            'next tick takes it back.'
+          when 'cancelling' then 'It was asked to stop at %4$s; worker %1$s learns it with its next report, at '
+            'the latest at %3$s.'
+          else 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless renewed.' end,
+          w.worker_id, queue.utc(l.leased_at), queue.utc(l.expires_at), queue.utc(v_job.cancel_requested_at)),
+        'command', case s.reason when 'lease_expired' then 'minutehand doctor --only schedule' end,
+        'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
+          'attempt', l.attempt))
+      from queue.leases as l left join queue.workers as w on w.worker = l.worker
+      cross join lateral (select case when l.expires_at <= v_now then 'lease_expired'
+        when v_job.cancel_requested_at is not null then 'cancelling' else 'running' end as reason) as s
+      where l.job_id = v_job.id)
     when v_job.status = 'waiting' then queue.explain_wait(v_job)
     when v_run_at is not null then jsonb_build_object('estimated_start_at', greatest(v_run_at, v_now),
       'reason', v_delay, 'sentence', format(case v_delay

@@ -141,7 +141,7 @@ begin
   if not exists (
       select from public.jobs as j
       where j.id = p_job_id and j.session_id = v_session.session_id and j.workspace_id = v_session.workspace_id) then
-    perform queue.refuse_job(p_job_id);
+    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
   end if;
   return jsonb_build_object('events', (
     select coalesce(jsonb_agg(l.line order by l.seq), '[]') from (
