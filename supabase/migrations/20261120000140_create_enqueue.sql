@@ -683,25 +683,6 @@ begin
 end;
 $$;
 
--- Publish that these jobs were made.
-create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_changes queue.change[];
-begin
-  select array_agg(row(k.workspace_id, k.session_id, 'job.created',
-    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
-  into v_changes
-  from (
-    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
-    from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
-  if v_changes is not null then
-    perform queue.publish(v_changes, p_now);
-  end if;
-end;
-$$;
-
 -- Enqueue many: {ids, created, wake} in the order of p_items. p_user_id is the person who calls; the platform's own
 -- code passes null and may name the job's user in its user_id.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
@@ -716,6 +697,7 @@ declare
   v_type queue.job_types;
   v_item record;
   v_made record;
+  v_changes queue.change[];
 begin
   if queue.are_plain(p_items, p_user_id) then
     perform queue.add_plain(p_workspace_id, p_user_id, p_items, v_ids, v_now);
@@ -746,7 +728,16 @@ begin
       v_ready := v_ready or v_made.is_ready;
       v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
     end loop;
-    perform queue.publish_created(v_new, v_now);
+    select array_agg(row(k.workspace_id, k.session_id, 'job.created',
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+      case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
+    into v_changes
+    from (
+      select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
+      from public.jobs as j where j.id = any (v_new) group by 1, 2, 3, 4) as k;
+    if v_changes is not null then
+      perform queue.publish(v_changes, v_now);
+    end if;
   end if;
   if p_user_id is not null and cardinality(v_new) > 0 then
     perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));

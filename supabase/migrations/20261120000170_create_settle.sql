@@ -293,7 +293,26 @@ begin
   from unnest(p_moved) as m where m.is_lost;
   perform queue.end_places(array(select m.id from unnest(p_moved) as m), p_now);
   if v_waits is not null then
-    perform queue.begin_waits(v_waits, p_now);
+    with waiting as (
+      select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind,
+        -- the ends of jobs that are not its children signal nothing: it looks again now and then
+        case when w.wait ->> 'kind' = 'children' and exists (
+            select from jsonb_array_elements_text(w.wait -> 'job_ids') as c (id)
+            where not exists (select from public.jobs as o where o.id = c.id::uuid and o.parent_id = j.id offset 0))
+          then p_now + interval '10 seconds' end as look_at
+      from jsonb_to_recordset(v_waits) as w (job_id uuid, wait jsonb) join public.jobs as j on j.id = w.job_id),
+    kept as (
+      insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value,
+        created_at)
+      select w.id, w.workspace_id, w.kind, left(coalesce(nullif(w.wait ->> 'name', ''), w.kind), 200),
+        jsonb_strip_nulls(jsonb_build_object('question', w.wait -> 'question', 'options', w.wait -> 'options',
+          'job_ids', w.wait -> 'job_ids')),
+        case when w.kind = 'event' then left(w.wait ->> 'event', 255) end,
+        coalesce(w.look_at, (w.wait ->> 'timeout_at')::timestamptz, (w.wait ->> 'until')::timestamptz),
+        w.wait -> 'default', p_now
+      from waiting as w)
+    insert into queue.signals (kind, workspace_id, job_id)
+    select 'check', w.workspace_id, w.id from waiting as w where w.kind in ('event', 'children');
   end if;
 end;
 $$;
