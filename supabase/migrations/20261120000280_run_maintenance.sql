@@ -165,8 +165,8 @@ create view queue.task_times as
 select t.name, t.place, t.failures, t.every, greatest(t.done_at + t.every, f.retry_at) as active_at,
   greatest(t.done_at + case when t.was_idle then interval '1 hour' else t.every end, f.retry_at) as idle_at
 from queue.tasks as t
-cross join lateral (select case when t.failures > 0 then t.failed_at + least(interval '1 hour',
-  interval '5 seconds' * 2 ^ (least(t.failures, 12) - 1)) end as retry_at) as f;
+cross join lateral (values (case when t.failures > 0 then t.failed_at + least(interval '1 hour',
+  interval '5 seconds' * 2 ^ (least(t.failures, 12) - 1)) end)) as f (retry_at);
 
 -- Whether a call of run_maintenance would find something to do; p_active: jobs have run. Not for an idle queue.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
