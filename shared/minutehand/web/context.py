@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minutehand import telemetry
 from minutehand.log import request_context
-from minutehand.queue.guests import calling_from
+from minutehand.queue.dependencies import calling_from
 from minutehand.web.errors import error_response
 from minutehand.web.handlers import respond
 

@@ -8,7 +8,7 @@ import time
 import jwt
 import pytest
 
-from minutehand.client import Client, QueueUnavailable, SyncClient
+from minutehand.client import Client, SyncClient
 from minutehand.client.access import Tokens
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
@@ -72,11 +72,3 @@ async def test_a_token_is_replaced_before_it_expires(life: float, kept: float) -
     tokens.expire()
     await tokens.get()
     assert len(given) == 2
-
-
-async def test_a_source_that_fails_is_a_failure_to_wait_out() -> None:
-    def broken() -> str:
-        raise OSError("the vault is unavailable")
-
-    with pytest.raises(QueueUnavailable, match="the vault is unavailable"):
-        await Tokens(broken).get()
