@@ -203,21 +203,13 @@ class TopicFollowed(Report):
 class QueueHealth(Report):
     """The queue's vital signs, for readiness and dashboards."""
 
-    now: datetime | None = None
-    due: int = 0
     #: Due jobs by what keeps them from starting, with a verdict.
     backlog: dict[str, Any] = Field(default_factory=dict)
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
     #: For how long nothing at all was leased or ran although some of these jobs were due.
     stalled_seconds: float | None = None
-    processing: int = 0
-    pending: int = 0
-    waiting: int = 0
-    failed: int = 0
-    last_tick_at: datetime | None = None
     last_tick_seconds: float | None = None
-    workers: list[dict[str, Any]] = Field(default_factory=list)
 
 
 # How jobs are made ------------------------------------------------------------------------------
