@@ -17,36 +17,6 @@ BODY = (
 #: Route, path and what else each has: headers, fields of the request's context, fields.
 EVENTS: dict[str, tuple[str, str, dict[str, str], dict[str, str], dict[str, Any]]] = {
     "http_get_job": ("GET /api/jobs/{proxy+}", JOB, {}, {}, {}),
-    "http_named_stage": ("GET /api/jobs/{proxy+}", f"/dev{JOB}", {}, {"stage": "dev"}, {}),
-    "http_custom_domain": (
-        "GET /api/jobs/{proxy+}",
-        JOB,
-        {"host": "api.example.com"},
-        {"domainName": "api.example.com", "domainPrefix": "api"},
-        {},
-    ),
-    "http_list_jobs": (
-        "GET /api/jobs",
-        "/api/jobs",
-        {},
-        {},
-        {
-            "queryStringParameters": {"status": "pending,failed", "limit": "2"},
-            "rawQueryString": "workspace_id=11111111-1111-4111-8111-111111111111"
-            "&status=pending&status=failed&limit=2",
-        },
-    ),
-    "http_with_cookies": (
-        "GET /api/jobs",
-        "/api/jobs",
-        {},
-        {},
-        {
-            "cookies": ["session=abc; Path=/", "theme=dark"],
-            "queryStringParameters": {"limit": "1"},
-            "rawQueryString": "limit=1",
-        },
-    ),
     "http_create_job": (
         "POST /api/jobs",
         "/api/jobs",
