@@ -15,15 +15,19 @@ import pytest
 
 from minutehand.config import Settings
 from minutehand.local.users import ACME, ADA, BOB, EVE, GLOBEX
-from minutehand.queue import Job, NewJob, Progress, QueueClient, UserQueue, WorkerQueue
+from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.models import (
+    Job,
     JobTypeSpec,
     Lease,
     LeaseRequest,
     LogLine,
+    NewJob,
+    Progress,
     ReportItem,
     SettleItem,
 )
+from minutehand.queue.worker_client import WorkerQueue
 from tests.e2e.console.worker import delete
 from tests.support.stacks import RunningStack
 

@@ -118,7 +118,7 @@ async def test_a_client_that_comes_back_gets_what_it_missed(
 
 
 def options(session_id: str) -> Any:
-    from minutehand.queue import EnqueueOptions
+    from minutehand.queue.models import EnqueueOptions
 
     return EnqueueOptions(session_id=session_id)
 

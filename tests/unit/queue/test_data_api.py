@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from minutehand.queue import EnqueueOptions, QueueError, QueueUnavailable
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import EnqueueOptions
 
 Answer = httpx.Response | Exception
 
