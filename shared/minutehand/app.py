@@ -5,7 +5,7 @@ What an app brings is found by name, and all of it is optional:
 ==============  ==================================================================================
 `processors`    functions with `@processor`, or `register(registry, settings)`; a module, or a
                 package of modules
-`routes`        `router(services)`, a FastAPI router; `BODY_LIMITS`, paths that take larger bodies
+`routes`        `router(services)`, a FastAPI router
 `verbs`         `app`, a Typer group of commands; `FIXES`, what to do next by an error's code
 `health`        `async checks(settings)`, the app's lines in `/health`: by name, each
                 `{verdict: pass|warn|fail, value, unit, detail}`; fail is for what stops all work

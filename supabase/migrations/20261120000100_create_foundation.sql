@@ -18,6 +18,9 @@
 -- 6. Locks: the place (ready, lease) before the record; leases skip what is locked. Nothing that a worker calls waits
 --    for a user's open transaction. A lease refuses any isolation but read committed, since it counts.
 --
+-- Functions in public are security definer: no caller holds rights on the engine's tables. Those that read much keep
+-- sequential scans off, since a session's plan may be older than the rows.
+--
 -- The life of a job, each step the name of its function:
 --   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
 --     queue.add              checks it, writes the record
@@ -115,13 +118,6 @@ create function queue.refuse_workspace(p_workspace_id uuid) returns void
 language plpgsql as $$
 begin
   perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-end;
-$$;
-
-create function queue.refuse_job(p_job_id uuid) returns void
-language plpgsql as $$
-begin
-  perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
 end;
 $$;
 

@@ -38,9 +38,7 @@ $$;
 
 -- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())": once a query.
 create function queue.my_workspaces() returns setof uuid
-language plpgsql stable
-security definer -- reads membership for policies without being subject to them
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   if queue.is_operator() then
     return query select t.id from queue.tenants as t;
@@ -51,9 +49,7 @@ end;
 $$;
 
 create function queue.my_managed_workspaces() returns setof uuid
-language plpgsql stable
-security definer -- reads membership for policies without being subject to them
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   return query select m.workspace_id from queue.tenant_members as m
     where m.user_id = (select auth.uid()) and m.role = 'manager';
@@ -61,9 +57,7 @@ end;
 $$;
 
 create function queue.is_member(p_workspace_id uuid) returns boolean
-language plpgsql stable
-security definer -- reads membership without being subject to policies
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
       select from queue.tenant_members as m where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id)
@@ -72,9 +66,7 @@ end;
 $$;
 
 create function queue.is_manager(p_workspace_id uuid) returns boolean
-language plpgsql stable
-security definer -- reads membership without being subject to policies
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
     select from queue.tenant_members as m
@@ -164,10 +156,8 @@ $$;
 
 -- The workspace that a caller acts in: the one named, which must be theirs, else their only one. With several it never
 -- chooses: what a person writes would be stored where someone else decided.
-create function queue.workspace_or_refuse(p_workspace_id uuid) returns uuid
-language plpgsql stable
-security definer -- reads names of workspaces without being subject to policies
-set search_path = '' as $$
+create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_mine jsonb;
 begin
@@ -176,7 +166,7 @@ begin
         or queue.is_service_role() and exists (select from queue.tenants where id = p_workspace_id)) then
       perform queue.refuse_workspace(p_workspace_id);
     end if;
-    return p_workspace_id;
+    return jsonb_build_object('workspace_id', p_workspace_id);
   end if;
   select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id) into v_mine
   from queue.tenants as t where t.id in (
@@ -188,21 +178,13 @@ begin
       (select string_agg(left(w ->> 'name', 60) || ' (' || (w ->> 'id') || ')', ', ') from (
         select value as w from jsonb_array_elements(v_mine) limit 20) as named)), v_mine::text);
   end if;
-  return (v_mine #>> '{0,id}')::uuid;
+  return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
 end;
 $$;
-
-create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
-language sql stable
-security definer -- callers hold no rights on the engine's functions
-set search_path = ''
-as $$ select jsonb_build_object('workspace_id', queue.workspace_or_refuse(p_workspace_id)) $$;
 comment on function public.own_workspace is 'The workspace that a call without one means: {workspace_id}.';
 
 create function public.create_workspace(p_name text, p_manager text) returns jsonb
-language plpgsql
-security definer -- the service's way in; execute is its role's alone
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_name constant text := btrim(coalesce(p_name, ''));
   v_user uuid;
@@ -230,9 +212,7 @@ comment on function public.create_workspace is
   'Create a workspace with its first manager, named by the mail address of an account: {id, name, manager}.';
 
 create function public.list_workspaces() returns jsonb
-language sql stable
-security definer -- the service's view over all; a person sees their own
-set search_path = '' as $$
+language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
     'id', w.id, 'name', w.name, 'created_at', w.created_at,
     'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
@@ -247,11 +227,23 @@ comment on function public.list_workspaces is
 
 -- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
 create function queue.tenant_deleted() returns trigger
-language plpgsql
-security definer -- callers who may delete a tenant hold no rights on jobs
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_workspace constant uuid := to_jsonb(old) ->> tg_argv[0];
+  v_table name;
 begin
-  perform queue.forget_workspace((to_jsonb(old) ->> tg_argv[0])::uuid);
+  perform from queue.leases where workspace_id = v_workspace order by job_id for update;
+  delete from public.jobs where workspace_id = v_workspace;
+  for v_table in
+    select c.relname from pg_catalog.pg_class as c
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
+    where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p') and c.relname not in ('turns', 'notes')
+    order by c.relname
+  loop
+    execute format('delete from queue.%1$I where ctid = any (array('
+      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))', v_table)
+    using v_workspace;
+  end loop;
   return old;
 end;
 $$;

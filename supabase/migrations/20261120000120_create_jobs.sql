@@ -404,7 +404,7 @@ declare
 begin
   select * into v_job from public.jobs where id = p_job_id;
   if not found or not (queue.is_member(v_job.workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse_job(p_job_id);
+    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
   end if;
   return v_job;
 end;

@@ -14,6 +14,7 @@ declare
   v_wanted text[];
   v_name text;
   v_field jsonb;
+  v_n integer;
   v_error text;
 begin
   if p_schema in ('true', '{}') then
@@ -46,7 +47,17 @@ begin
   end if;
 
   if v_type = 'array' then
-    return queue.schema_items_error(p_schema, p_value, p_path, v_root);
+    if jsonb_array_length(p_value) < (p_schema ->> 'minItems')::numeric then
+      return format('%s must have at least %s items', p_path, p_schema ->> 'minItems');
+    elsif jsonb_array_length(p_value) > (p_schema ->> 'maxItems')::numeric then
+      return format('%s must have at most %s items', p_path, p_schema ->> 'maxItems');
+    elsif p_schema ? 'items' then
+      for v_field, v_n in select value, ordinality from jsonb_array_elements(p_value) with ordinality loop
+        v_error := queue.schema_error(p_schema -> 'items', v_field, format('%s[%s]', p_path, v_n - 1), v_root);
+        exit when v_error is not null;
+      end loop;
+    end if;
+    return v_error;
   elsif v_type <> 'object' then
     return queue.schema_scalar_error(p_schema, v_type, p_value #>> '{}', p_path);
   end if;
@@ -91,28 +102,6 @@ begin
     v_error := queue.schema_error(v_part, p_value, p_path, p_root);
     exit when v_error is not null;
   end loop;
-  return v_error;
-end;
-$$;
-
-create function queue.schema_items_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable as $$
-declare
-  v_length constant integer := jsonb_array_length(p_value);
-  v_item jsonb;
-  v_n integer;
-  v_error text;
-begin
-  if v_length < (p_schema ->> 'minItems')::numeric then
-    return format('%s must have at least %s items', p_path, p_schema ->> 'minItems');
-  elsif v_length > (p_schema ->> 'maxItems')::numeric then
-    return format('%s must have at most %s items', p_path, p_schema ->> 'maxItems');
-  elsif p_schema ? 'items' then
-    for v_item, v_n in select value, ordinality from jsonb_array_elements(p_value) with ordinality loop
-      v_error := queue.schema_error(p_schema -> 'items', v_item, format('%s[%s]', p_path, v_n - 1), p_root);
-      exit when v_error is not null;
-    end loop;
-  end if;
   return v_error;
 end;
 $$;
@@ -176,10 +165,36 @@ begin
 end;
 $$;
 
--- What a worker may publish of a type, as JSON Schema; other fields are refused, so that a typo is not ignored.
-create function queue.job_type_schema() returns jsonb
-language sql immutable as $$
-  select $json${"type": "object", "additionalProperties": false, "required": ["job_type"], "properties": {
+-- What is wrong with a payload: {status, hint, message, field}; null when nothing is. One of an older version is for
+-- the worker's upcasters, and is not held to the schema of today.
+create function queue.payload_problem(p_type queue.job_types, p_payload jsonb, p_version integer) returns text[]
+language plpgsql stable as $$
+declare
+  v_problem text[];
+begin
+  if jsonb_typeof(p_payload) is distinct from 'object' then
+    return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
+  elsif p_version > p_type.schema_version then
+    return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_version),
+      'schema_version'];
+  end if;
+  v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is null and p_type.payload_schema is not null and coalesce(p_version, p_type.schema_version)
+      = p_type.schema_version then
+    v_problem := (select array['422', 'payload_invalid', e, split_part(e, ' ', 1)]
+      from queue.schema_error(p_type.payload_schema, p_payload, 'payload') as e where e is not null);
+  end if;
+  return v_problem;
+end;
+$$;
+
+-- Why a worker may not publish a type as it says: {status, hint, message, field}; null when it may.
+create function queue.type_problem(p_type jsonb, p_known queue.job_types) returns text[]
+language plpgsql stable as $$
+declare
+  -- what a worker may publish of a type; other fields are refused, so that a typo is not ignored
+  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "required": ["job_type"],
+    "properties": {
     "job_type": {"type": "string", "minLength": 1, "maxLength": 100},
     "queue": {"type": "string", "minLength": 1, "maxLength": 100},
     "max_concurrency": {"type": "integer", "minimum": 1, "maximum": 2147483647},
@@ -212,39 +227,10 @@ language sql immutable as $$
       "scope": {"enum": ["system", "each", "workspace", null]},
       "workspace_id": {"type": ["string", "null"], "format": "uuid"},
       "payload": {"type": ["object", "null"]}, "options": {"type": ["object", "null"]},
-      "missed": {"enum": ["skip", "once", "all", null]}}}}}}$json$::jsonb
-$$;
-
--- What is wrong with a payload: {status, hint, message, field}; null when nothing is. One of an older version is for
--- the worker's upcasters, and is not held to the schema of today.
-create function queue.payload_problem(p_type queue.job_types, p_payload jsonb, p_version integer) returns text[]
-language plpgsql stable as $$
-declare
-  v_problem text[];
-begin
-  if jsonb_typeof(p_payload) is distinct from 'object' then
-    return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
-  elsif p_version > p_type.schema_version then
-    return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_version),
-      'schema_version'];
-  end if;
-  v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
-  if v_problem is null and p_type.payload_schema is not null and coalesce(p_version, p_type.schema_version)
-      = p_type.schema_version then
-    v_problem := (select array['422', 'payload_invalid', e, split_part(e, ' ', 1)]
-      from queue.schema_error(p_type.payload_schema, p_payload, 'payload') as e where e is not null);
-  end if;
-  return v_problem;
-end;
-$$;
-
--- Why a worker may not publish a type as it says: {status, hint, message, field}; null when it may.
-create function queue.type_problem(p_type jsonb, p_known queue.job_types) returns text[]
-language plpgsql stable as $$
-declare
+      "missed": {"enum": ["skip", "once", "all", null]}}}}}}$json$;
   c_types constant integer := 2000; -- that workers may publish
   c_steps constant integer := 10; -- far ahead of the known version a stolen key would shut out the real workers
-  v_error constant text := ltrim(queue.schema_error(queue.job_type_schema(), p_type, ''), '. ');
+  v_error constant text := ltrim(queue.schema_error(c_schema, p_type, ''), '. ');
 begin
   return case
     when v_error is not null then array['400', 'invalid_argument',
@@ -303,7 +289,12 @@ begin
   delete from queue.job_types where job_type = v_new.job_type;
   insert into queue.job_types select v_new.* on conflict (job_type) do nothing; -- published by another at this moment
   insert into queue.lanes (queue, job_type) values (v_new.queue, v_new.job_type) on conflict do nothing;
-  perform queue.declare_schedules(v_type, p_now);
+  if v_type ? 'schedules' then -- new and changed ones apply at once, missing ones go
+    perform queue.first_run(s ->> 'cron', coalesce(s ->> 'timezone', 'UTC'), p_now)
+    from jsonb_array_elements(v_type -> 'schedules') as s;
+    update queue.job_types set schedules = nullif(v_type -> 'schedules', '[]') where job_type = v_new.job_type;
+    perform queue.spread_schedules(v_new.job_type, null, p_now);
+  end if;
   -- changed limits hold for its jobs that run and wait already
   if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds)
       is distinct from (v_new.max_concurrency, v_new.workspace_concurrency, v_new.rate_limit, v_new.rate_per_seconds)
@@ -320,9 +311,7 @@ end;
 $$;
 
 create function public.register_job_types(p_types jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_type record;

@@ -28,9 +28,7 @@ end;
 $$;
 
 create function queue.notify_at_commit() returns trigger
-language plpgsql
-security definer -- callers who enqueue may not write to the engine's sequence
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.notify_workers();
   return null;
@@ -41,8 +39,8 @@ create constraint trigger feed_notify after insert on queue.feed deferrable init
   for each row when (new.type = 'job.created') execute function queue.notify_at_commit();
 
 -- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
--- tick of each minute is the safety net.
-create function queue.is_wanted(p_now timestamptz) returns boolean
+-- tick of each minute is the safety net. Where plain SQL enqueues, or the database invokes the worker, it does so here.
+create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
   v_ms constant bigint := extract(epoch from p_now) * 1000;
@@ -52,20 +50,9 @@ begin
     and seen_at > p_now - interval '2 seconds'
   limit 1;
   if found or v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
-    return false;
+    return false; -- those that listen are notified at the commit
   end if;
   perform setval('queue.wanted_ms', greatest(0, v_ms));
-  return true;
-end;
-$$;
-
--- The same; where plain SQL enqueues, or the database is what invokes the worker, it is invoked here.
-create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
-language plpgsql as $$
-begin
-  if not queue.is_wanted(p_now) then -- those that listen are notified at the commit
-    return false;
-  end if;
   if coalesce(current_setting('request.jwt.claims', true), '') = ''
       or queue.setting('worker_invoked_for') #>> '{}' = 'everyone' then
     perform queue.invoke_worker();
@@ -149,55 +136,6 @@ begin
 end;
 $$;
 
--- What is wrong with options: {message, field}; null when nothing is.
-create function queue.options_problem(p queue.job_options) returns text[]
-language plpgsql immutable as $$
-begin
-  return case
-    when p.priority not between 0 and 1000 then array['priority must be between 0 and 1000', 'priority']
-    when p.max_attempts not between 1 and 50 then array['max_attempts must be between 1 and 50', 'max_attempts']
-    when p.delay_seconds not between 0 and 315360000
-      then array['delay_seconds must be between 0 and ten years', 'delay_seconds']
-    when p.scheduled_for is not null and p.delay_seconds is not null
-      then array['give scheduled_for or delay_seconds, not both', 'delay_seconds']
-    when p.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
-      then array['scheduled_for must lie between the years 1970 and 9999', 'scheduled_for']
-    when p.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
-      then array['deadline_at must lie between the years 1970 and 9999', 'deadline_at']
-    when p.schema_version < 1 then array['schema_version must be at least 1', 'schema_version']
-    when p.timeout_seconds not between 1 and 43200
-      then array['timeout_seconds must be between 1 and 43200', 'timeout_seconds']
-    when char_length(p.queue) not between 1 and 100 or p.queue ~ '[[:cntrl:]]'
-      then array['queue must have 1 to 100 characters, none of control', 'queue']
-    when char_length(p.concurrency_key) not between 1 and 255 or p.concurrency_key ~ '[[:cntrl:]]'
-      then array['concurrency_key must have 1 to 255 characters, none of control', 'concurrency_key']
-    when char_length(p.session_id) not between 1 and 255
-      then array['session_id must have 1 to 255 characters', 'session_id']
-    when char_length(p.traceparent) > 512 then array['traceparent is too long', 'traceparent']
-    when char_length(p.idempotency_key) not between 1 and 255
-      then array['idempotency_key must have 1 to 255 characters', 'idempotency_key']
-    when cardinality(p.tags) > 20 or exists (
-        select from unnest(p.tags) as t where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
-      then array['tags must be at most 20 texts of 1 to 100 characters', 'tags']
-    when p."unique" is not null and (jsonb_typeof(p."unique") <> 'object'
-        or p."unique" - '{key,until,on_conflict}'::text[] <> '{}' or p."unique" ->> 'key' is null
-        or char_length(p."unique" ->> 'key') not between 1 and 255
-        or coalesce(p."unique" ->> 'until', 'finished') not in ('leased', 'finished')
-        or coalesce(p."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
-      then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique']
-    when p.idempotency_ttl_seconds not between 0 and 315360000
-      then array['idempotency_ttl_seconds must be between 0 and ten years', 'idempotency_ttl_seconds']
-    when p.debounce_seconds is not null and (p."unique" is null or p.debounce_seconds not between 0.1 and 86400)
-      then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds']
-    when p.backoff is not null and (jsonb_typeof(p.backoff) <> 'object'
-        or p.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
-        or coalesce((p.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
-        or coalesce((p.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
-        or coalesce((p.backoff ->> 'factor')::double precision, 2) not between 1 and 10)
-      then array['backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'] end;
-end;
-$$;
-
 -- Read a job's options; refuse unknown names, wrong types and values. p_within comes before the field's name.
 create function queue.read_options(p_options jsonb, p_within text) returns queue.job_options
 language plpgsql stable as $$
@@ -218,7 +156,50 @@ begin
   end if;
   begin
     v_read := jsonb_populate_record(null::queue.job_options, p_options);
-    v_problem := queue.options_problem(v_read);
+    v_problem := case
+      when v_read.priority not between 0 and 1000 then array['priority must be between 0 and 1000', 'priority']
+      when v_read.max_attempts not between 1 and 50 then array['max_attempts must be between 1 and 50', 'max_attempts']
+      when v_read.delay_seconds not between 0 and 315360000
+        then array['delay_seconds must be between 0 and ten years', 'delay_seconds']
+      when v_read.scheduled_for is not null and v_read.delay_seconds is not null
+        then array['give scheduled_for or delay_seconds, not both', 'delay_seconds']
+      when v_read.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
+        then array['scheduled_for must lie between the years 1970 and 9999', 'scheduled_for']
+      when v_read.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
+        then array['deadline_at must lie between the years 1970 and 9999', 'deadline_at']
+      when v_read.schema_version < 1 then array['schema_version must be at least 1', 'schema_version']
+      when v_read.timeout_seconds not between 1 and 43200
+        then array['timeout_seconds must be between 1 and 43200', 'timeout_seconds']
+      when char_length(v_read.queue) not between 1 and 100 or v_read.queue ~ '[[:cntrl:]]'
+        then array['queue must have 1 to 100 characters, none of control', 'queue']
+      when char_length(v_read.concurrency_key) not between 1 and 255 or v_read.concurrency_key ~ '[[:cntrl:]]'
+        then array['concurrency_key must have 1 to 255 characters, none of control', 'concurrency_key']
+      when char_length(v_read.session_id) not between 1 and 255
+        then array['session_id must have 1 to 255 characters', 'session_id']
+      when char_length(v_read.traceparent) > 512 then array['traceparent is too long', 'traceparent']
+      when char_length(v_read.idempotency_key) not between 1 and 255
+        then array['idempotency_key must have 1 to 255 characters', 'idempotency_key']
+      when cardinality(v_read.tags) > 20 or exists (
+          select from unnest(v_read.tags) as t
+          where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
+        then array['tags must be at most 20 texts of 1 to 100 characters', 'tags']
+      when v_read."unique" is not null and (jsonb_typeof(v_read."unique") <> 'object'
+          or v_read."unique" - '{key,until,on_conflict}'::text[] <> '{}' or v_read."unique" ->> 'key' is null
+          or char_length(v_read."unique" ->> 'key') not between 1 and 255
+          or coalesce(v_read."unique" ->> 'until', 'finished') not in ('leased', 'finished')
+          or coalesce(v_read."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
+        then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique']
+      when v_read.idempotency_ttl_seconds not between 0 and 315360000
+        then array['idempotency_ttl_seconds must be between 0 and ten years', 'idempotency_ttl_seconds']
+      when v_read.debounce_seconds is not null
+          and (v_read."unique" is null or v_read.debounce_seconds not between 0.1 and 86400)
+        then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds']
+      when v_read.backoff is not null and (jsonb_typeof(v_read.backoff) <> 'object'
+          or v_read.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
+          or coalesce((v_read.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
+          or coalesce((v_read.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
+          or coalesce((v_read.backoff ->> 'factor')::double precision, 2) not between 1 and 10)
+        then array['backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'] end;
   exception when data_exception then
     perform queue.refuse_value('the job', nullif(rtrim(p_within, '.'), ''), sqlerrm);
   end;
@@ -256,7 +237,7 @@ begin
       or pg_column_size(p_payload) > 200 then
     v_problem := queue.payload_problem(p_type, p_payload, options.schema_version);
     if v_problem is not null then
-      perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], p_within || v_problem[4]);
+      perform queue.refuse_problem(v_problem, p_within);
     end if;
   end if;
   job.id := queue.new_id();
@@ -297,16 +278,6 @@ begin
     job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
   end if;
   return job;
-end;
-$$;
-
--- Refuse a job that is to be enqueued later unless it could be enqueued now.
-create function queue.check_item(p_workspace_id uuid, p_user_id uuid, p_item jsonb, p_within text) returns void
-language plpgsql as $$
-begin
-  perform queue.make_job(p_workspace_id, p_user_id, queue.type_or_refuse(p_item ->> 'job_type', p_within),
-    coalesce(nullif(p_item -> 'payload', 'null'), '{}'),
-    queue.read_options(p_item - '{job_type,payload}'::text[], p_within), p_within, queue.clock());
 end;
 $$;
 
@@ -414,30 +385,6 @@ begin
 end;
 $$;
 
--- Take an idempotency key for a new job; give the job that has it. 409 when it was used with another payload.
-create function queue.claim_key(p_job public.jobs, p_ttl double precision, p_now timestamptz) returns uuid
-language plpgsql as $$
-declare
-  v_hash constant text := md5(p_job.payload::text);
-  v_expires constant timestamptz := p_now + make_interval(
-    secs => coalesce(p_ttl, (queue.setting('idempotency_ttl_seconds'))::double precision));
-  v_held queue.job_keys;
-begin
-  insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
-  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, v_expires)
-  on conflict (workspace_id, job_type, key) do update set
-    request_hash = case when k.expires_at <= p_now then excluded.request_hash else k.request_hash end,
-    job_id = case when k.expires_at <= p_now then excluded.job_id else k.job_id end,
-    expires_at = case when k.expires_at <= p_now then excluded.expires_at else k.expires_at end
-  returning * into v_held;
-  if v_held.request_hash <> v_hash then
-    perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
-      v_held.job_id::text);
-  end if;
-  return v_held.job_id;
-end;
-$$;
-
 -- Give a pending job the payload, priority and time of a newer one; false when it has left its unique key.
 create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options queue.job_options, p_now timestamptz)
 returns boolean
@@ -470,33 +417,6 @@ begin
 end;
 $$;
 
--- Take a unique key for a new job; give the job that holds it, after what the option says of such a conflict.
-create function queue.claim_unique(p_job public.jobs, p_options queue.job_options, p_now timestamptz) returns uuid
-language plpgsql as $$
-declare
-  v_holder uuid;
-begin
-  loop
-    insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-    values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
-      coalesce(p_options."unique" ->> 'until', 'finished'))
-    on conflict (workspace_id, job_type, key) do nothing;
-    if found then
-      return p_job.id;
-    end if;
-    select u.job_id into v_holder from queue.unique_jobs as u
-    where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type and u.key = p_job.unique_key;
-    continue when not found; -- freed between the two statements
-    if p_options."unique" ->> 'on_conflict' = 'raise' then
-      perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job', v_holder::text);
-    elsif p_options."unique" ->> 'on_conflict' = 'replace' then
-      continue when not queue.replace_pending(v_holder, p_job, p_options, p_now);
-    end if;
-    return v_holder;
-  end loop;
-end;
-$$;
-
 -- What a new job holds beside its record and place: its keys and its deadline. Gives the job that has its
 -- keys, which is another where the call repeats an earlier one. p_claimed: its idempotency key is taken already.
 create function queue.claim(
@@ -505,12 +425,44 @@ create function queue.claim(
 language plpgsql as $$
 declare
   v_id uuid := p_job.id;
+  v_hash text;
+  v_held queue.job_keys;
 begin
-  if p_job.idempotency_key is not null and not p_claimed then
-    v_id := queue.claim_key(p_job, p_options.idempotency_ttl_seconds, p_now);
+  if p_job.idempotency_key is not null and not p_claimed then -- 409 when it was used with another payload
+    v_hash := md5(p_job.payload::text);
+    insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
+    values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, p_now + make_interval(
+      secs => coalesce(p_options.idempotency_ttl_seconds, queue.setting('idempotency_ttl_seconds')::double precision)))
+    on conflict (workspace_id, job_type, key) do update set
+      request_hash = case when k.expires_at <= p_now then excluded.request_hash else k.request_hash end,
+      job_id = case when k.expires_at <= p_now then excluded.job_id else k.job_id end,
+      expires_at = case when k.expires_at <= p_now then excluded.expires_at else k.expires_at end
+    returning * into v_held;
+    if v_held.request_hash <> v_hash then
+      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
+        v_held.job_id::text);
+    end if;
+    v_id := v_held.job_id;
   end if;
   if v_id = p_job.id and p_job.unique_key is not null then
-    v_id := queue.claim_unique(p_job, p_options, p_now);
+    loop
+      insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+      values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
+        coalesce(p_options."unique" ->> 'until', 'finished'))
+      on conflict (workspace_id, job_type, key) do nothing;
+      if found then
+        v_id := p_job.id;
+        exit;
+      end if;
+      select u.job_id into v_id from queue.unique_jobs as u
+      where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type and u.key = p_job.unique_key;
+      continue when not found; -- freed between the two statements
+      if p_options."unique" ->> 'on_conflict' = 'raise' then
+        perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job', v_id::text);
+      end if;
+      exit when p_options."unique" ->> 'on_conflict' is distinct from 'replace'
+        or queue.replace_pending(v_id, p_job, p_options, p_now);
+    end loop;
     if v_id <> p_job.id and p_job.idempotency_key is not null then
       update queue.job_keys as k set job_id = v_id where k.workspace_id = p_job.workspace_id
         and k.job_type = p_job.job_type and k.key = p_job.idempotency_key;
@@ -569,7 +521,8 @@ create function queue.created_change(p_job public.jobs) returns queue.change
 language plpgsql immutable as $$
 begin
   return row(p_job.workspace_id, p_job.session_id, 'job.created'::text,
-    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), array[p_job.id], case when p_job.is_minimal is null then '{1}'::integer[] end);
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), array[p_job.id],
+    case when p_job.is_minimal is null then '{1}'::integer[] end);
 end;
 $$;
 
@@ -606,9 +559,7 @@ $$;
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
@@ -732,25 +683,6 @@ begin
 end;
 $$;
 
--- Publish that these jobs were made.
-create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_changes queue.change[];
-begin
-  select array_agg(row(k.workspace_id, k.session_id, 'job.created',
-    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
-  into v_changes
-  from (
-    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
-    from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
-  if v_changes is not null then
-    perform queue.publish(v_changes, p_now);
-  end if;
-end;
-$$;
-
 -- Enqueue many: {ids, created, wake} in the order of p_items. p_user_id is the person who calls; the platform's own
 -- code passes null and may name the job's user in its user_id.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
@@ -765,6 +697,7 @@ declare
   v_type queue.job_types;
   v_item record;
   v_made record;
+  v_changes queue.change[];
 begin
   if queue.are_plain(p_items, p_user_id) then
     perform queue.add_plain(p_workspace_id, p_user_id, p_items, v_ids, v_now);
@@ -795,7 +728,16 @@ begin
       v_ready := v_ready or v_made.is_ready;
       v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
     end loop;
-    perform queue.publish_created(v_new, v_now);
+    select array_agg(row(k.workspace_id, k.session_id, 'job.created',
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+      case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
+    into v_changes
+    from (
+      select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
+      from public.jobs as j where j.id = any (v_new) group by 1, 2, 3, 4) as k;
+    if v_changes is not null then
+      perform queue.publish(v_changes, v_now);
+    end if;
   end if;
   if p_user_id is not null and cardinality(v_new) > 0 then
     perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
@@ -806,12 +748,9 @@ end;
 $$;
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+set enable_seqscan = off set jit = off as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
   v_warning text;
@@ -845,9 +784,7 @@ comment on function public.enqueue_jobs is
 
 -- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.
 create function queue.check_insert() returns trigger
-language plpgsql
-security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_user constant uuid := queue.check_caller(new.workspace_id);
   v_now constant timestamptz := queue.clock();
@@ -863,11 +800,11 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
   end if;
   v_options := queue.read_options(jsonb_strip_nulls(jsonb_build_object(
-      'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for, 'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
-      new.concurrency_key, 'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
-      'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
-      'user_id', new.user_id, 'backoff', new.backoff, 'tags',
-    nullif(new.tags, '{}'))), '');
+    'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for,
+    'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key', new.concurrency_key,
+    'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
+    'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
+    'user_id', new.user_id, 'backoff', new.backoff, 'tags', nullif(new.tags, '{}'))), '');
   new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '',
     v_now);
   new.id := v_id;
@@ -881,9 +818,7 @@ end;
 $$;
 
 create function queue.after_insert() returns trigger
-language plpgsql
-security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   if queue.place(new, new.created_at) then
     perform queue.wake_worker(new.created_at);
@@ -903,9 +838,7 @@ create trigger jobs_after_insert after insert on public.jobs
 
 -- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates for either side.
 create function queue.after_delete() returns trigger
-language plpgsql
-security definer -- callers who may delete a job hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
 begin
@@ -942,26 +875,5 @@ end;
 $$;
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
-
--- Delete everything of a workspace.
-create function queue.forget_workspace(p_workspace_id uuid) returns void
-language plpgsql as $$
-declare
-  v_table name;
-begin
-  perform from queue.leases where workspace_id = p_workspace_id order by job_id for update;
-  delete from public.jobs where workspace_id = p_workspace_id;
-  for v_table in
-    select c.relname from pg_catalog.pg_class as c
-    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
-    where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p') and c.relname not in ('turns', 'notes')
-    order by c.relname
-  loop
-    execute format('delete from queue.%1$I where ctid = any (array('
-      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))', v_table)
-    using p_workspace_id;
-  end loop;
-end;
-$$;
 
 select queue.allow('authenticated, service_role', 'public.enqueue_job', 'public.enqueue_jobs');

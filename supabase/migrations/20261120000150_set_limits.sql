@@ -104,9 +104,7 @@ end;
 $$;
 
 create function public.open_stream() returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   if auth.uid() is not null then
     perform queue.charge(auth.uid(), 'stream_opens', 1);
@@ -140,9 +138,7 @@ end;
 $$;
 
 create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
-language plpgsql
-security definer -- the service role holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_known jsonb := queue.setting('worker_keys_revoked');
@@ -162,7 +158,9 @@ begin
     'before', greatest(v_already, floor(extract(epoch from p_before)) - 60),
     'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
-  perform queue.renew_guest_key(); -- a worker's key reads it
+  update queue.settings set updated_at = v_now, -- a worker's key reads it
+    value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
+  where name = 'guest_key';
   -- so that the next registration of each type replaces what the holder of a stolen key registered
   update queue.job_types set schema_version = least(schema_version, 1);
   get diagnostics v_count = row_count;
@@ -174,9 +172,7 @@ comment on function public.revoke_worker_keys is
   'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_made queue.tenant_limits;
 begin
@@ -206,9 +202,7 @@ comment on function public.set_workspace_limits is
   'may set own_max_running only.';
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.take_turn();
   perform queue.may_read(p_workspace_id);
@@ -227,9 +221,7 @@ comment on function public.workspace_limits is
   'Limits of a workspace, how many of its jobs run now, and per_caller, the limits of one person in all workspaces.';
 
 create function public.begin_worker_run(p_request jsonb) returns json
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_now constant timestamptz := queue.clock();
@@ -259,9 +251,7 @@ comment on function public.begin_worker_run is
   'Admit a run, {run_id, worker_id, most, seconds}, unless most are under way: {admitted, free}. May be repeated.';
 
 create function public.end_worker_run(p_request jsonb) returns json
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_refused boolean;
 begin
@@ -275,9 +265,7 @@ comment on function public.end_worker_run is
 
 -- Settings are known by name and kind; those of apps too, once their migration has inserted them.
 create function public.set_settings(p_settings jsonb) returns jsonb
-language plpgsql
-security definer -- the service role holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_bad text;
 begin

@@ -4,7 +4,6 @@
 --     queue.open_turns       notes that enqueues left: gates first, since they make jobs ready, then turns
 --     queue.share_slots      reads the turns in their order, tries the locks of limited scopes, divides the slots
 --     queue.take_jobs        ready -> leased, in one statement that skips what is locked
---     queue.serve_turns      those served go back in the order
 --     queue.tidy_turns       those without a job are closed; the marks of others move
 -- Its planner settings are at the entry points: a session's plans may be older than the rows, each row is found by its
 -- key and each head in the order of its index.
@@ -66,45 +65,17 @@ begin
 end;
 $$;
 
--- The tokens of a key's rate, charged for each start at the time it was leased: those that were let through and have
--- not begun are not charged yet, but hold a token. The caller has the lock of the gate.
-create function queue.key_tokens(
-  p_type queue.job_types, p_workspace_id uuid, p_key text, out tokens double precision, out at timestamptz
-)
-language plpgsql as $$
-declare
-  v_name constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
-  v_waiting integer;
-  v_start timestamptz;
-begin
-  for v_start in
-    select g.started_at from queue.gated as g
-    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted
-      and g.started_at < 'infinity'
-    order by g.started_at
-  loop
-    perform queue.keep_tokens(v_name,
-      queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, v_start) - 1, v_start);
-  end loop;
-  update queue.gated as g set started_at = 'infinity'
-  where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted
-    and g.started_at < 'infinity';
-  v_waiting := (
-    select count(*) from queue.gated as g
-    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key and g.admitted
-      and not g.ended and g.started_at is null);
-  at := queue.clock(); -- after the count: one that begins in between counts as not begun
-  tokens := queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, at) - v_waiting;
-end;
-$$;
-
 -- Let as many of a key's jobs through its gate as may run; false where another transaction does so now. Under the lock
 -- of the gate they are counted, a statement after it was taken, which sees what its last holder committed.
 create function queue.open_gate(p_job_type text, p_workspace_id uuid, p_key text, p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
   v_type queue.job_types;
-  v_rate record;
+  v_name text;
+  v_waiting integer;
+  v_start timestamptz;
+  v_tokens double precision;
+  v_at timestamptz;
   v_free integer := 1000;
   v_let integer;
   v_lanes integer[];
@@ -115,8 +86,28 @@ begin
   end if;
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   if v_type.rate_per_key then
-    v_rate := queue.key_tokens(v_type, p_workspace_id, p_key);
-    v_free := greatest(0, floor(v_rate.tokens + 1e-9))::integer;
+    -- charged for each start at the time it was leased: those that were let through and have not begun are not charged
+    -- yet, but hold a token
+    v_name := format('k:%s/%s/%s', p_workspace_id, p_job_type, p_key);
+    for v_start in
+      select g.started_at from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+        and g.started_at < 'infinity'
+      order by g.started_at
+    loop
+      perform queue.keep_tokens(v_name,
+        queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_start) - 1, v_start);
+    end loop;
+    update queue.gated as g set started_at = 'infinity'
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+      and g.started_at < 'infinity';
+    v_waiting := (
+      select count(*) from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+        and not g.ended and g.started_at is null);
+    v_at := queue.clock(); -- after the count: one that begins in between counts as not begun
+    v_tokens := queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_at) - v_waiting;
+    v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
   end if;
   delete from queue.gated as g
   where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted and g.ended;
@@ -141,8 +132,8 @@ begin
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
   if v_type.rate_per_key or v_let = 1000 then -- the rest, when its rate allows the next
     insert into queue.notes (look_at, lane, workspace_id, key)
-    select case when v_let = 1000 then p_now else v_rate.at + make_interval(secs => greatest(0.001,
-      (1 + v_let - v_rate.tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
+    select case when v_let = 1000 then p_now else v_at + make_interval(secs => greatest(0.001,
+      (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
     from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted limit 1;
   end if;
@@ -248,28 +239,6 @@ begin
 end;
 $$;
 
--- Try the lock of each limited scope of the turns; gives the names of those held, and whether another has one.
-create function queue.hold_scopes(p_turns queue.turn[], out held text[], out busy boolean)
-language plpgsql as $$
-declare
-  v_names constant text[] := array(
-    select distinct s.name from unnest(p_turns) as t
-    join queue.lanes as k on k.lane = t.lane
-    join queue.job_types as y on y.job_type = k.job_type
-    cross join lateral (values
-      ('type ' || y.job_type,
-        y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
-      ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
-      ('workspace ' || t.workspace_id, exists (
-        select from queue.tenant_limits as w where w.workspace_id = t.workspace_id and w.running_max is not null))
-      ) as s (name, is_wanted)
-    where s.is_wanted order by 1);
-begin
-  held := array(select n from unnest(v_names) as n where queue.try_lock(n));
-  busy := cardinality(held) < cardinality(v_names);
-end;
-$$;
-
 -- How many more jobs each turn may have, under the limits of its type, of its tenant, and of both; each is counted only
 -- where its lock is held, by a statement that began after it was taken. own_free is -1 where it is paused.
 create function queue.free_slots(p_turns queue.turn[], p_held text[], p_most integer, p_now timestamptz)
@@ -369,6 +338,7 @@ create function queue.share_slots(
 language plpgsql as $$
 declare
   v_turns record;
+  v_names text[];
   v_held text[];
 begin
   select array_agg(row(t.lane, t.workspace_id, t.served_at, t.from_ord)::queue.turn) as turns, bool_or(
@@ -393,7 +363,20 @@ begin
       p_most)::queue.share];
     return;
   elsif bounded then
-    select s.held, s.busy into v_held, busy from queue.hold_scopes(v_turns.turns) as s;
+    v_names := array( -- the lock of each limited scope is tried
+      select distinct s.name from unnest(v_turns.turns) as t
+      join queue.lanes as k on k.lane = t.lane
+      join queue.job_types as y on y.job_type = k.job_type
+      cross join lateral (values
+        ('type ' || y.job_type,
+          y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
+        ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
+        ('workspace ' || t.workspace_id, exists (
+          select from queue.tenant_limits as w where w.workspace_id = t.workspace_id and w.running_max is not null))
+        ) as s (name, is_wanted)
+      where s.is_wanted order by 1);
+    v_held := array(select n from unnest(v_names) as n where queue.try_lock(n));
+    busy := cardinality(v_held) < cardinality(v_names);
   end if;
   shares := queue.divide_slots(v_turns.turns, v_held, busy, bounded, p_most, p_now);
 end;
@@ -462,32 +445,6 @@ begin
 end;
 $$;
 
--- Of jobs just leased: free unique keys that last until then, and note starts that the rate of a key is charged for.
-create function queue.note_starts(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  delete from queue.unique_jobs as u using public.jobs as j
-  where j.id = any (p_ids) and u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key
-    and u.job_id = j.id and u.until = 'leased';
-  update queue.gated as g set started_at = p_now from public.jobs as j
-  where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
-    and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
-end;
-$$;
-
--- Put served turns back in the order: one round, or its part by weight.
-create function queue.serve_turns(p_shares queue.share[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  update queue.turns as u set served_at = u.served_at + (p_now - u.served_at) / coalesce(
-    (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1)
-  where u.ctid = any (array(
-    select o.ctid from unnest(p_shares) as s cross join lateral (
-      select o.ctid from queue.turns as o where o.lane = s.lane and o.workspace_id = s.workspace_id
-      for no key update skip locked) as o));
-end;
-$$;
-
 -- Close turns without a ready job, and move the marks of others to their head: those that no open transaction has put a
 -- job into, a statement after their lock was taken, which sees what was committed before.
 create function queue.tidy_turns(p_shares queue.share[]) returns void
@@ -532,22 +489,6 @@ begin
 end;
 $$;
 
--- When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.
-create function queue.next_token_at(p_lanes integer[], p_now timestamptz) returns timestamptz
-language plpgsql stable as $$
-begin
-  return (
-    select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
-    from unnest(p_lanes) as l (lane)
-    join queue.lanes as k on k.lane = l.lane
-    join queue.job_types as y on y.job_type = k.job_type
-    cross join lateral (
-      select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
-    where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1
-      and exists (select from queue.turns as t where t.lane = l.lane and not t.aside));
-end;
-$$;
-
 -- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz) returns bigint
 language plpgsql stable as $$
@@ -561,39 +502,18 @@ begin
     (select min(look_at) from queue.notes),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
     case when exists (select from queue.signals) then p_now end,
-    case when exists (select from queue.job_types where rate_limit is not null)
-      then queue.next_token_at(p_lanes, p_now) end);
+    -- when the first type whose rate is used up, and of which jobs wait, may start one again
+    case when exists (select from queue.job_types where rate_limit is not null) then (
+      select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
+      from unnest(p_lanes) as l (lane)
+      join queue.lanes as k on k.lane = l.lane
+      join queue.job_types as y on y.job_type = k.job_type
+      cross join lateral (
+        select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
+      where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1
+        and exists (select from queue.turns as t where t.lane = l.lane and not t.aside)) end);
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
-end;
-$$;
-
--- The worker's number; a name that comes for the first time gets one.
-create function queue.worker_of(p_worker_id text, p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_worker integer := (select w.worker from queue.workers as w where w.worker_id = p_worker_id);
-begin
-  if v_worker is null then
-    insert into queue.workers as w (worker_id, seen_at) values (p_worker_id, p_now)
-    on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_worker;
-  end if;
-  return v_worker;
-end;
-$$;
-
--- The lanes that the request's worker serves now.
-create function queue.served_lanes(p_request queue.lease_request) returns integer[]
-language plpgsql stable as $$
-begin
-  return array(
-    select l.lane from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type
-    where (p_request.job_types is null or l.job_type = any (p_request.job_types))
-      and (p_request.queues is null or l.queue = any (p_request.queues))
-      and (p_request.budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_request.budget_ms)
-      and not exists (
-        select from queue.pauses as p where p.kind = 'type' and p.name = l.job_type or p.kind = 'queue'
-          and p.name = l.queue));
 end;
 $$;
 
@@ -627,11 +547,21 @@ begin
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
-    if v_taken.noted is not null then
-      perform queue.note_starts(v_taken.noted, v_now);
+    if v_taken.noted is not null then -- unique keys that last until now, and starts that the rate of a key charges
+      delete from queue.unique_jobs as u using public.jobs as j
+      where j.id = any (v_taken.noted) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+        and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
+      update queue.gated as g set started_at = v_now from public.jobs as j
+      where j.id = any (v_taken.noted) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+        and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
     end if;
-    if not v_shares.is_alone then
-      perform queue.serve_turns(v_shares.shares, v_now);
+    if not v_shares.is_alone then -- back in the order: one round, or its part by weight
+      update queue.turns as u set served_at = u.served_at + (v_now - u.served_at) / coalesce(
+        (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1)
+      where u.ctid = any (array(
+        select o.ctid from unnest(v_shares.shares) as s cross join lateral (
+          select o.ctid from queue.turns as o where o.lane = s.lane and o.workspace_id = s.workspace_id
+          for no key update skip locked) as o));
     end if;
     if v_shares.bounded and leased > 0 then
       perform queue.keep_tokens('r:' || y.job_type,
@@ -656,29 +586,6 @@ begin
 end;
 $$;
 
--- Keep what is known of the worker's run: written when something has changed, else once a second.
-create function queue.note_tick(
-  p_tick queue.ticks, p_request queue.lease_request, p_leased integer, p_now timestamptz
-) returns void
-language plpgsql as $$
-declare
-  v_free constant integer := coalesce(p_request.free_slots, p_request.most - p_leased);
-begin
-  if p_tick.tick_id is null then
-    insert into queue.ticks (tick_id, worker, version, job_types, queues, started_at, seen_at, last_call, free_slots,
-      leased, leased_at)
-    values (p_request.tick_id, p_request.worker, p_request.version, p_request.job_types, p_request.queues, p_now, p_now,
-      p_request.call, v_free, p_leased, case when p_leased > 0 then p_now end)
-    on conflict do nothing;
-    update queue.workers set seen_at = p_now where worker = p_request.worker and seen_at < p_now - interval '1 minute';
-  elsif p_leased > 0 or p_tick.free_slots <> v_free or p_tick.seen_at <= p_now - interval '1 second' then
-    update queue.ticks set last_call = p_request.call, seen_at = p_now, free_slots = v_free, leased = leased + p_leased,
-      leased_at = case when p_leased > 0 then p_now else leased_at end
-    where tick_id = p_request.tick_id;
-  end if;
-end;
-$$;
-
 -- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is leased.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
 language plpgsql as $$
@@ -688,6 +595,7 @@ declare
   v_now timestamptz;
   v_lanes integer[];
   v_given record;
+  v_free integer;
   v_due bigint;
   v_is_short boolean;
 begin
@@ -708,10 +616,35 @@ begin
   if pg_sequence_last_value('queue.wanted_ms') > 0 then -- a worker is here: the next enqueue may ask again
     perform setval('queue.wanted_ms', 0);
   end if;
-  v_request.worker := coalesce(v_tick.worker, queue.worker_of(v_request.worker_id, v_now));
-  v_lanes := queue.served_lanes(v_request);
+  v_request.worker := coalesce(v_tick.worker, (
+    select w.worker from queue.workers as w where w.worker_id = v_request.worker_id));
+  if v_request.worker is null then -- a name that comes for the first time
+    insert into queue.workers as w (worker_id, seen_at) values (v_request.worker_id, v_now)
+    on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_request.worker;
+  end if;
+  v_lanes := array( -- that its worker serves now
+    select l.lane from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type
+    where (v_request.job_types is null or l.job_type = any (v_request.job_types))
+      and (v_request.queues is null or l.queue = any (v_request.queues))
+      and (v_request.budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= v_request.budget_ms)
+      and not exists (
+        select from queue.pauses as p where p.kind = 'type' and p.name = l.job_type or p.kind = 'queue'
+          and p.name = l.queue));
   v_given := queue.lease_ready(v_request, v_lanes, p_changes, v_now);
-  perform queue.note_tick(v_tick, v_request, v_given.leased, v_now);
+  -- what is known of the worker's run is written when something has changed, else once a second
+  v_free := coalesce(v_request.free_slots, v_request.most - v_given.leased);
+  if v_tick.tick_id is null then
+    insert into queue.ticks (tick_id, worker, version, job_types, queues, started_at, seen_at, last_call, free_slots,
+      leased, leased_at)
+    values (v_request.tick_id, v_request.worker, v_request.version, v_request.job_types, v_request.queues, v_now, v_now,
+      v_request.call, v_free, v_given.leased, case when v_given.leased > 0 then v_now end)
+    on conflict do nothing;
+    update queue.workers set seen_at = v_now where worker = v_request.worker and seen_at < v_now - interval '1 minute';
+  elsif v_given.leased > 0 or v_tick.free_slots <> v_free or v_tick.seen_at <= v_now - interval '1 second' then
+    update queue.ticks set last_call = v_request.call, seen_at = v_now, free_slots = v_free,
+      leased = leased + v_given.leased, leased_at = case when v_given.leased > 0 then v_now else leased_at end
+    where tick_id = v_request.tick_id;
+  end if;
   v_is_short := v_given.leased < v_request.most or v_request.most = 0;
   if v_request.counts_due or v_request.call = 1 then
     v_due := (select count(*) from (
@@ -727,9 +660,7 @@ end;
 $$;
 
 create function public.lease_jobs(p_request jsonb) returns json
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s'
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off

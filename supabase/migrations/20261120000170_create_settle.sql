@@ -166,7 +166,14 @@ begin
     insert into queue.dead (workspace_id, job_id)
     select j.workspace_id, j.id from public.jobs as j where j.id = any (v_ended) and j.status = 'failed'
     on conflict do nothing;
-    perform queue.note_ends(v_ended, p_now);
+    -- a parent that may wait, live children of one that did not complete
+    insert into queue.signals (kind, workspace_id, job_id)
+    select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
+    where j.id = any (v_ended) and j.parent_id is not null
+    union all
+    select 'orphans', j.workspace_id, j.id from public.jobs as j
+    where j.id = any (v_ended) and j.status in ('failed', 'cancelled')
+      and exists (select from public.jobs as c where c.parent_id = j.id and c.finished_at is null);
   end if;
 end;
 $$;
@@ -259,9 +266,14 @@ begin
 end;
 $$;
 
--- Keep what does not follow from the rows of settled jobs: their attempts, but a first that completed, and events.
-create function queue.write_history(p_moved queue.settled[], p_now timestamptz) returns void
+-- What follows from settlements that are more than a completion: their attempts and events are kept, but those of a
+-- first that completed, and the jobs go on.
+create function queue.move_on(p_moved queue.settled[], p_now timestamptz) returns void
 language plpgsql as $$
+declare
+  v_waits constant jsonb := (
+    select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
+    where m.act = 'waiting');
 begin
   insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
     traceback, origin)
@@ -279,44 +291,29 @@ begin
   select m.id, m.last_seq - 1, m.workspace_id, 'job.reclaimed',
     jsonb_build_object('status', 'processing', 'attempts', m.attempts), p_now
   from unnest(p_moved) as m where m.is_lost;
-end;
-$$;
-
--- What follows from settlements that are more than a completion.
-create function queue.move_on(p_moved queue.settled[], p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_waits constant jsonb := (
-    select jsonb_agg(jsonb_build_object('job_id', m.id, 'wait', m.wait)) from unnest(p_moved) as m
-    where m.act = 'waiting');
-begin
-  perform queue.write_history(p_moved, p_now);
   perform queue.end_places(array(select m.id from unnest(p_moved) as m), p_now);
   if v_waits is not null then
-    perform queue.begin_waits(v_waits, p_now);
+    with waiting as (
+      select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind,
+        -- the ends of jobs that are not its children signal nothing: it looks again now and then
+        case when w.wait ->> 'kind' = 'children' and exists (
+            select from jsonb_array_elements_text(w.wait -> 'job_ids') as c (id)
+            where not exists (select from public.jobs as o where o.id = c.id::uuid and o.parent_id = j.id offset 0))
+          then p_now + interval '10 seconds' end as look_at
+      from jsonb_to_recordset(v_waits) as w (job_id uuid, wait jsonb) join public.jobs as j on j.id = w.job_id),
+    kept as (
+      insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value,
+        created_at)
+      select w.id, w.workspace_id, w.kind, left(coalesce(nullif(w.wait ->> 'name', ''), w.kind), 200),
+        jsonb_strip_nulls(jsonb_build_object('question', w.wait -> 'question', 'options', w.wait -> 'options',
+          'job_ids', w.wait -> 'job_ids')),
+        case when w.kind = 'event' then left(w.wait ->> 'event', 255) end,
+        coalesce(w.look_at, (w.wait ->> 'timeout_at')::timestamptz, (w.wait ->> 'until')::timestamptz),
+        w.wait -> 'default', p_now
+      from waiting as w)
+    insert into queue.signals (kind, workspace_id, job_id)
+    select 'check', w.workspace_id, w.id from waiting as w where w.kind in ('event', 'children');
   end if;
-end;
-$$;
-
--- The answers to items whose lease is no longer held: settled before (then a repeat is answered as the first time),
--- lost, or never there.
-create function queue.settled_before(p_items queue.worker_item[], p_moved queue.settled[]) returns json
-language plpgsql stable as $$
-begin
-  return (
-    select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
-      'next_retry_at', j.next_retry_at, 'outcome', case
-        when j.id is null then 'not_found'
-        when e.outcome = 'cancelled' then 'cancelled'
-        when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting')
-          then 'applied'
-        else 'stale' end)))
-    from unnest(p_items) as i
-    left join public.jobs as j on j.id = i.job_id
-    left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
-    cross join lateral (select coalesce(a.outcome,
-      case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-    where (i.job_id, coalesce(i.fence, -1)) not in (select m.id, m.fence from unnest(p_moved) as m));
 end;
 $$;
 
@@ -346,7 +343,20 @@ begin
     results := (select json_agg(a.value) from (
       select value from json_array_elements(results)
       union all
-      select value from json_array_elements(queue.settled_before(p_items, coalesce(v_moved, '{}')))) as a);
+      -- settled before (then a repeat is answered as the first time), lost, or never there
+      select json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
+        'next_retry_at', j.next_retry_at, 'outcome', case
+          when j.id is null then 'not_found'
+          when e.outcome = 'cancelled' then 'cancelled'
+          when e.outcome = i.outcome or e.outcome = 'failed' and i.outcome in ('retry', 'completed', 'waiting')
+            then 'applied'
+          else 'stale' end))
+      from unnest(p_items) as i
+      left join public.jobs as j on j.id = i.job_id
+      left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+      cross join lateral (select coalesce(a.outcome,
+        case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
+      where (i.job_id, coalesce(i.fence, -1)) not in (select m.id, m.fence from unnest(v_moved) as m)) as a);
   end if;
   if exists (select from unnest(v_moved) as m where not m.is_plain) then
     perform queue.move_on(array(select m from unnest(v_moved) as m where not m.is_plain), v_now);
@@ -362,9 +372,7 @@ end;
 $$;
 
 create function public.settle_jobs(p_request jsonb) returns json
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s'
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -455,9 +463,7 @@ end;
 $$;
 
 create function public.tick_finished(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
     summary = p_request -> 'summary'

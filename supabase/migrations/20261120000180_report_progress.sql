@@ -1,60 +1,11 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item shows its fencing
 -- token; of one whose lease is lost nothing is stored.
 
--- The log lines not stored before: p_logs begins with the attempt's line p_from, of which p_known are stored.
-create function queue.new_lines(p_logs jsonb, p_from integer, p_known integer) returns jsonb
-language sql immutable as $$
-  select case
-    when jsonb_typeof(p_logs) is distinct from 'array' then '[]'::jsonb
-    when p_from is null or p_known <= p_from then p_logs
-    else coalesce((
-      select jsonb_agg(l.value order by l.ordinality) from jsonb_array_elements(p_logs) with ordinality as l
-      where l.ordinality > p_known - p_from), '[]') end
-$$;
-
 -- A JSON number of milliseconds as an interval of at most ten days; null for anything else.
 create function queue.milliseconds(p_value jsonb) returns interval
 language sql immutable as $$
   select case when jsonb_typeof(p_value) = 'number' then
     make_interval(secs => least(864000, greatest(0, (p_value #>> '{}')::double precision / 1000))) end
-$$;
-
--- Store the steps that held jobs have finished, and the one each is in. Workers say how long they ran, not when they
--- began: their clocks may differ from the database's.
-create function queue.write_steps(p_items queue.worker_item[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  insert into queue.steps (job_id, name, kind, value, started_at, created_at)
-  select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
-    coalesce(s.value -> 'result', 'null'), p_now - queue.milliseconds(s.value -> 'took_ms'),
-    p_now + s.n * interval '1 microsecond' -- in their order
-  from unnest(p_items) as i
-  cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end)
-    with ordinality as s (value, n)
-  where s.value ->> 'name' <> ''
-  on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
-  update queue.leases as l set step = left(i.step ->> 'name', 200),
-    step_started_at = p_now - queue.milliseconds(i.step -> 'for_ms')
-  from unnest(p_items) as i
-  where l.job_id = i.job_id and (i.step ->> 'name' <> '' and queue.milliseconds(i.step -> 'for_ms') is not null
-    or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(
-      case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as s)));
-end;
-$$;
-
--- Add the tags that processors set to their jobs, 20 at most.
-create function queue.add_tags(p_items queue.worker_item[]) returns void
-language sql as $$
-  update public.jobs as j
-  set tags = (array(
-    select t.tag from (
-      select o.tag, o.n from unnest(j.tags) with ordinality as o (tag, n)
-      union all
-      select a.value, 1000 + a.ordinality from jsonb_array_elements_text(i.tags) with ordinality as a) as t
-    where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
-    group by t.tag order by min(t.n)))[1:20]
-  from unnest(p_items) as i
-  where j.id = i.job_id and jsonb_typeof(i.tags) = 'array' and i.tags <> '[]'
 $$;
 
 -- Store log lines of held jobs, and their events where the type keeps them; gives what is to be published.
@@ -64,7 +15,12 @@ declare
   v_changes queue.change[];
 begin
   with held as materialized (
-    select l.job_id, l.attempt, queue.new_lines(i.logs, i.logs_from, l.log_lines) as logs
+    select l.job_id, l.attempt, case -- lines not stored before: logs begins with the attempt's line logs_from
+      when jsonb_typeof(i.logs) is distinct from 'array' then '[]'::jsonb
+      when i.logs_from is null or l.log_lines <= i.logs_from then i.logs
+      else coalesce((
+        select jsonb_agg(n.value order by n.ordinality) from jsonb_array_elements(i.logs) with ordinality as n
+        where n.ordinality > l.log_lines - i.logs_from), '[]') end as logs
     from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id),
   counted as (
     update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(h.logs)
@@ -128,7 +84,8 @@ begin
 end;
 $$;
 
--- Store what workers report of jobs that they hold. The caller has locked the leases and the rows.
+-- Store what workers report of jobs that they hold: the steps that have finished and the one each is in, tags (at most
+-- 20), log lines and progress. The caller has locked the leases and the rows.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -141,10 +98,34 @@ begin
     return;
   end if;
   if exists (select from unnest(v_held) as i where num_nonnulls(i.steps, i.step) > 0) then
-    perform queue.write_steps(v_held, p_now);
+    -- workers say how long steps ran, not when they began: their clocks may differ
+    insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+    select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
+      coalesce(s.value -> 'result', 'null'), p_now - queue.milliseconds(s.value -> 'took_ms'),
+      p_now + s.n * interval '1 microsecond' -- in their order
+    from unnest(v_held) as i
+    cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end)
+      with ordinality as s (value, n)
+    where s.value ->> 'name' <> ''
+    on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
+    update queue.leases as l set step = left(i.step ->> 'name', 200),
+      step_started_at = p_now - queue.milliseconds(i.step -> 'for_ms')
+    from unnest(v_held) as i
+    where l.job_id = i.job_id and (i.step ->> 'name' <> '' and queue.milliseconds(i.step -> 'for_ms') is not null
+      or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(
+        case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as s)));
   end if;
   if exists (select from unnest(v_held) as i where i.tags is not null) then
-    perform queue.add_tags(v_held);
+    update public.jobs as j
+    set tags = (array(
+      select t.tag from (
+        select o.tag, o.n from unnest(j.tags) with ordinality as o (tag, n)
+        union all
+        select a.value, 1000 + a.ordinality from jsonb_array_elements_text(i.tags) with ordinality as a) as t
+      where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
+      group by t.tag order by min(t.n)))[1:20]
+    from unnest(v_held) as i
+    where j.id = i.job_id and jsonb_typeof(i.tags) = 'array' and i.tags <> '[]';
   end if;
   if exists (select from unnest(v_held) as i where i.logs is not null) then
     v_changes := queue.write_logs(v_held, p_now);
@@ -159,9 +140,7 @@ end;
 $$;
 
 create function public.report_jobs(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s'
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
@@ -204,18 +183,8 @@ comment on function public.report_jobs is
   'lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
   'lease_seconds?}.';
 
--- The steps of a job after a place, in order, with their length: at most p_limit.
-create function queue.step_lines(p_job_id uuid, p_name text, p_nth integer, p_limit integer)
-returns table (name text, nth integer, value jsonb, created_at timestamptz, bytes bigint)
-language sql stable as $$
-  select s.name, s.nth, s.value, s.created_at, octet_length(s.value::text)::bigint
-  from queue.steps as s
-  where s.job_id = p_job_id and s.nth >= 0 and (p_nth is null or (s.name, s.nth) > (p_name, p_nth))
-  order by s.name, s.nth limit p_limit
-$$;
-
--- A page of them: at most 1,000, and none after p_bytes bytes; always the first. next: the last place when there are
--- more, else null.
+-- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first. next: the last place
+-- when there are more, else null.
 create function queue.step_page(
   p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint
 )
@@ -223,7 +192,11 @@ language sql stable as $$
   with found as materialized (
     select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
-    from queue.step_lines(p_job_id, p_after ->> 'name', (p_after ->> 'nth')::integer, 1001) as l),
+    from (
+      select s.name, s.nth, s.value, s.created_at, octet_length(s.value::text)::bigint as bytes from queue.steps as s
+      where s.job_id = p_job_id and s.nth >= 0 and (p_after ->> 'nth' is null
+        or (s.name, s.nth) > (p_after ->> 'name', (p_after ->> 'nth')::integer))
+      order by s.name, s.nth limit 1001) as l),
   page as materialized (select * from found where n <= 1000 and (bytes_before < p_bytes or n = 1))
   select coalesce((
       select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', p.name, 'nth', p.nth, 'created_at',
@@ -259,9 +232,7 @@ end;
 $$;
 
 create function public.read_steps(p_request jsonb) returns jsonb
-language plpgsql stable
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_page record;
@@ -281,9 +252,7 @@ comment on function public.read_steps is
   'null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_page record;
 begin

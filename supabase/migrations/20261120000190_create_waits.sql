@@ -1,10 +1,10 @@
 -- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no worker. And spawning,
 -- since what is spawned is waited for.
 --
--- A wait begins when its worker settles the job as waiting (queue.begin_waits). What may end it (an end of a child, an
+-- A wait begins when its worker settles the job as waiting (queue.move_on). What may end it (an end of a child, an
 -- event) leaves a signal, inserted and never waited for; maintenance reads the signals in a later transaction, which
 -- sees what both sides have committed, and lets the job continue (queue.drain_signals). A person's answer does so at
--- once, and a time that passes in queue.expire_waits. The value lands in queue.steps under the wait's name, where the
+-- once, and a time that passes in queue.do_waits. The value lands in queue.steps under the wait's name, where the
 -- job's next attempt finds it.
 
 create table queue.waits (
@@ -72,46 +72,6 @@ exception when data_exception then
 end;
 $$;
 
--- Note what jobs, whose rows the caller holds, now wait for: p_waits is [{job_id, wait}].
-create function queue.begin_waits(p_waits jsonb, p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  with waiting as (
-    select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind,
-      -- the ends of jobs that are not its children signal nothing: it looks again now and then
-      case when w.wait ->> 'kind' = 'children' and exists (
-          select from jsonb_array_elements_text(w.wait -> 'job_ids') as c (id)
-          where not exists (select from public.jobs as o where o.id = c.id::uuid and o.parent_id = j.id offset 0))
-        then p_now + interval '10 seconds' end as look_at
-    from jsonb_to_recordset(p_waits) as w (job_id uuid, wait jsonb) join public.jobs as j on j.id = w.job_id),
-  kept as (
-    insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
-    select w.id, w.workspace_id, w.kind, left(coalesce(nullif(w.wait ->> 'name', ''), w.kind), 200),
-      jsonb_strip_nulls(jsonb_build_object('question', w.wait -> 'question', 'options', w.wait -> 'options',
-        'job_ids', w.wait -> 'job_ids')),
-      case when w.kind = 'event' then left(w.wait ->> 'event', 255) end,
-      coalesce(w.look_at, (w.wait ->> 'timeout_at')::timestamptz, (w.wait ->> 'until')::timestamptz),
-      w.wait -> 'default', p_now
-    from waiting as w)
-  insert into queue.signals (kind, workspace_id, job_id)
-  select 'check', w.workspace_id, w.id from waiting as w where w.kind in ('event', 'children');
-end;
-$$;
-
--- Signal what depends on jobs that have ended: a parent that may wait, live children of one that did not complete.
-create function queue.note_ends(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  insert into queue.signals (kind, workspace_id, job_id)
-  select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
-  where j.id = any (p_ids) and j.parent_id is not null
-  union all
-  select 'orphans', j.workspace_id, j.id from public.jobs as j
-  where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
-    and exists (select from public.jobs as c where c.parent_id = j.id and c.finished_at is null);
-end;
-$$;
-
 -- Let waiting jobs, whose waits and records the caller holds, continue with the values of their waits.
 create function queue.end_waits(p_ids uuid[], p_values jsonb[], p_now timestamptz) returns void
 language plpgsql as $$
@@ -136,37 +96,6 @@ begin
   return array(
     select j.id from public.jobs as j
     where j.id = any (v_ids) and j.status = 'waiting' order by j.id for no key update skip locked);
-end;
-$$;
-
--- End the waits whose time has passed: sleeping jobs continue, questions and events take their default. Children are
--- looked at again.
-create function queue.expire_waits(p_now timestamptz, p_limit integer) returns integer
-language plpgsql as $$
-declare
-  v_ids uuid[] := array(
-    select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit p_limit);
-  v_values jsonb[];
-begin
-  if v_ids = '{}' then
-    return 0;
-  end if;
-  v_ids := queue.hold_waiting(v_ids);
-  with again as (
-    update queue.waits set timeout_at = p_now + interval '10 seconds'
-    where job_id = any (v_ids) and kind = 'children' and timeout_at <= p_now returning workspace_id, job_id)
-  insert into queue.signals (kind, workspace_id, job_id) select 'check', a.workspace_id, a.job_id from again as a;
-  select array_agg(w.job_id), array_agg(case w.kind
-    when 'sleep' then '{"slept": true}'::jsonb
-    when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
-    else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
-  into v_ids, v_values from queue.waits as w
-  where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
-  if v_ids is null then
-    return 0;
-  end if;
-  perform queue.end_waits(v_ids, v_values, p_now);
-  return cardinality(v_ids);
 end;
 $$;
 
@@ -297,15 +226,36 @@ begin
 end;
 $$;
 
--- The maintenance of waits, and of events that no one will wait for any more.
+-- The maintenance of waits: those whose time has passed end, sleeping jobs continue, questions and events take their
+-- default, children are looked at again; signals are read. And of events that no one will wait for any more.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
+  v_ids uuid[];
+  v_values jsonb[];
   v_done integer := 0;
   v_now integer;
 begin
   loop
-    v_now := queue.expire_waits(p_now, 500) + queue.drain_signals(p_now, 500);
+    v_ids := array(
+      select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500);
+    if v_ids <> '{}' then
+      v_ids := queue.hold_waiting(v_ids);
+      with again as (
+        update queue.waits set timeout_at = p_now + interval '10 seconds'
+        where job_id = any (v_ids) and kind = 'children' and timeout_at <= p_now returning workspace_id, job_id)
+      insert into queue.signals (kind, workspace_id, job_id) select 'check', a.workspace_id, a.job_id from again as a;
+      select array_agg(w.job_id), array_agg(case w.kind
+        when 'sleep' then '{"slept": true}'::jsonb
+        when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
+        else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
+      into v_ids, v_values from queue.waits as w
+      where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
+      if v_ids is not null then
+        perform queue.end_waits(v_ids, v_values, p_now);
+      end if;
+    end if;
+    v_now := coalesce(cardinality(v_ids), 0) + queue.drain_signals(p_now, 500);
     v_done := v_done + v_now;
     exit when v_now = 0 or clock_timestamp() >= p_until;
   end loop;
@@ -317,11 +267,8 @@ end;
 $$;
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
@@ -356,9 +303,7 @@ comment on function public.answer_job is
   'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
 
 create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_problem text[];
@@ -390,9 +335,7 @@ comment on function public.emit_event is
 
 -- A spawn is a row of queue.steps with nth -1, which steps that are shown leave out.
 create function public.spawn_jobs(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_name constant text := p_request ->> 'name';

@@ -68,11 +68,8 @@ end;
 $$;
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
 begin
@@ -92,9 +89,7 @@ comment on function public.cancel_job is
 -- A member's plain update may cancel a job or, while it is pending, change its priority and time. Before it: the
 -- columns that follow, and its place as it was.
 create function queue.before_update() returns trigger
-language plpgsql
-security definer -- members hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   if new.status = 'cancelled' and old.finished_at is null then
     if old.cancel_requested_at is not null then
@@ -129,11 +124,8 @@ $$;
 
 -- After it: its place as it is now, or what its end concerns.
 create function queue.after_update() returns trigger
-language plpgsql
-security definer -- members hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
 begin
@@ -220,11 +212,8 @@ end;
 $$;
 
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
@@ -288,17 +277,15 @@ begin
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
-  return queue.find_jobs(p_workspace_id, case when v_words is null
-    then p_filter || jsonb_build_object('state', p_usual) else p_filter end, p_limit + 1);
+  return (queue.search_jobs(queue.list_filter(case when v_words is null
+    then p_filter || jsonb_build_object('state', p_usual) else p_filter end), array[p_workspace_id], null, p_limit + 1)
+  ).ids[:p_limit + 1];
 end;
 $$;
 
 create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   c_live constant text[] := '{queued,scheduled,retrying,running,suspended}';
   v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, c_live || '{pending,processing,waiting}'::text[],
@@ -317,11 +304,8 @@ comment on function public.cancel_jobs is
   'Call again while there are more.';
 
 create function public.retry_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, '{failed,cancelled}', '{failed}', p_limit);
@@ -361,9 +345,7 @@ language sql stable as $$
 $$;
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
   v_from constant text := p_request ->> 'from_step';
@@ -423,9 +405,7 @@ comment on function public.replay_job is
   'the results given in place of theirs.';
 
 create function public.job_replays(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   c_most constant integer := 100;
   v_workspace constant uuid := (queue.visible_job(p_job_id)).workspace_id;
@@ -454,9 +434,7 @@ comment on function public.job_replays is
   'replay_from, status, state, created_at, finished_at}].';
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_kind constant text := p_request ->> 'kind';
   v_paused constant boolean := coalesce((p_request ->> 'paused')::boolean, true);

@@ -301,9 +301,7 @@ $$;
 -- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that session. Jobs of others
 -- with the same id are not sent there, and their watchers read session_feed.
 create function queue.session_workspace(p_session_id text) returns uuid
-language plpgsql stable
-security definer -- policies on realtime.messages run as the subscriber
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   if p_session_id like 'guest\_%' then
     return (select s.workspace_id from queue.live_guest_session(p_session_id) as s);
@@ -315,9 +313,7 @@ $$;
 -- Whether the caller may join a private topic: a job or session of their workspace, or the workspace. Those to whom a
 -- guest session is open may join its topic, and the user it is for those of its jobs.
 create function queue.may_follow(p_topic text) returns boolean
-language plpgsql stable
-security definer -- policies on realtime.messages run as the subscriber, who may not read the engine
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   c_uuid constant text := '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$';
 begin
@@ -337,9 +333,7 @@ end;
 $$;
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_user constant uuid := coalesce(auth.uid(), '00000000-0000-0000-0000-000000000000');
 begin
@@ -513,11 +507,8 @@ $$;
 
 create function public.event_feed(p_workspace_id uuid, p_cursor text default null, p_limit integer default 500)
 returns jsonb
-language plpgsql stable
-security definer -- answers the same 404 for a missing workspace and another's
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 begin
   perform queue.may_read(p_workspace_id);
   if p_cursor is null then
@@ -535,11 +526,8 @@ comment on function public.event_feed is
 
 create function public.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
 returns jsonb
-language plpgsql stable
-security definer -- answers the same 404 for a missing session and another's
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 begin
   if not exists (
       select from public.jobs as j

@@ -166,47 +166,17 @@ create function queue.system_workspace() returns uuid
 language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
--- Enqueue the due runs of one schedule, at most 100, and move it on. A run more than five minutes late counts as
--- missed where those are skipped. A type that no worker serves any more gets none: they would only pile up.
-create function queue.fire_schedule(p_schedule queue.schedules, p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_item constant jsonb := p_schedule.options
-    || jsonb_build_object('job_type', p_schedule.job_type, 'payload', p_schedule.payload);
-  v_slot timestamptz := p_schedule.next_at;
-  v_next timestamptz := queue.cron_after(p_schedule.plan, p_schedule.timezone, v_slot);
-  v_fired integer := 0;
-begin
-  if p_schedule.source is not null and queue.unserved(p_schedule.job_type, p_now) then
-    raise exception 'no worker serves the job type % any more', p_schedule.job_type;
-  end if;
-  if p_schedule.missed = 'skip' and v_slot < p_now - interval '5 minutes' then
-    v_slot := null;
-  end if;
-  while v_slot is not null loop
-    p_schedule.last_job_id := queue.enqueue(p_schedule.workspace_id, null, jsonb_build_array(v_item), false)
-      #>> '{ids,0}';
-    p_schedule.last_slot_at := v_slot;
-    v_fired := v_fired + 1;
-    v_next := queue.cron_after(p_schedule.plan, p_schedule.timezone, v_slot);
-    v_slot := case when p_schedule.missed = 'all' and v_next <= p_now and v_fired < 100 then v_next end;
-  end loop;
-  if p_schedule.missed <> 'all' then
-    v_next := queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
-  end if;
-  update queue.schedules set next_at = v_next, problem = null, last_slot_at = p_schedule.last_slot_at,
-    last_job_id = p_schedule.last_job_id
-  where id = p_schedule.id;
-  return v_fired;
-end;
-$$;
-
--- Maintenance: enqueue what is due, one subtransaction a schedule, so that a failure of one stops no other.
+-- Maintenance: enqueue what is due, at most 100 runs of a schedule, in a subtransaction each, so that a failure of one
+-- stops no other. A run more than five minutes late counts as missed where those are skipped. A type that no worker
+-- serves any more gets none: they would only pile up.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_schedule queue.schedules;
-  v_fired integer := 0;
+  v_slot timestamptz;
+  v_next timestamptz;
+  v_fired integer;
+  v_done integer := 0;
 begin
   for v_schedule in
     select * from queue.schedules as s where s.enabled and s.next_at <= p_now
@@ -214,7 +184,28 @@ begin
   loop
     exit when clock_timestamp() > p_until; -- the rest stays due
     begin
-      v_fired := v_fired + queue.fire_schedule(v_schedule, p_now);
+      if v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now) then
+        raise exception 'no worker serves the job type % any more', v_schedule.job_type;
+      end if;
+      v_fired := 0;
+      v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, v_schedule.next_at);
+      v_slot := case when v_schedule.missed <> 'skip' or v_schedule.next_at >= p_now - interval '5 minutes'
+        then v_schedule.next_at end;
+      while v_slot is not null loop
+        v_schedule.last_job_id := queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
+          || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false) #>> '{ids,0}';
+        v_schedule.last_slot_at := v_slot;
+        v_fired := v_fired + 1;
+        v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, v_slot);
+        v_slot := case when v_schedule.missed = 'all' and v_next <= p_now and v_fired < 100 then v_next end;
+      end loop;
+      if v_schedule.missed <> 'all' then
+        v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, p_now);
+      end if;
+      update queue.schedules set next_at = v_next, problem = null, last_slot_at = v_schedule.last_slot_at,
+        last_job_id = v_schedule.last_job_id
+      where id = v_schedule.id;
+      v_done := v_done + v_fired;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
         continue;
@@ -225,7 +216,7 @@ begin
         where id = v_schedule.id;
     end;
   end loop;
-  return v_fired;
+  return v_done;
 end;
 $$;
 
@@ -261,9 +252,7 @@ language sql as $$
 $$;
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
@@ -297,8 +286,9 @@ begin
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
   end if;
-  perform queue.check_item(p_workspace_id, auth.uid(), coalesce(p_schedule -> 'options', '{}') || jsonb_build_object(
-    'job_type', p_schedule -> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}')), '');
+  perform queue.make_job(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'),
+    coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
+    queue.read_options(coalesce(p_schedule -> 'options', '{}'), ''), '', v_now); -- could it be enqueued now
   v_made := row(queue.new_id(), p_workspace_id, p_schedule ->> 'name', p_schedule ->> 'cron',
     queue.cron_parse(p_schedule ->> 'cron'), v_zone, p_schedule ->> 'job_type',
     coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),
@@ -314,9 +304,7 @@ comment on function public.put_schedule is
   'Create or change a schedule by name: {name, cron, timezone, job_type, payload, options, missed, enabled}.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.schedules where workspace_id = p_workspace_id and name = p_name and source is null;
@@ -333,9 +321,7 @@ $$;
 comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
 create function public.list_schedules(p_workspace_id uuid default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read_all(p_workspace_id);
   return (
@@ -353,9 +339,7 @@ comment on function public.list_schedules is
   'Schedules of a workspace, those with a problem first, at most 1,000; without one, for operators, of all.';
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_cron text := p_schedule ->> 'cron';
   v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
@@ -381,28 +365,6 @@ end;
 $$;
 comment on function public.next_runs is
   'When a schedule, {name} or {cron, timezone}, will run: {cron, timezone, runs: […]}, at most 20.';
-
--- Store what a registered type declares, after its row is written: new and changed schedules apply at once, missing
--- ones go. A type without the field keeps those that it had.
-create function queue.declare_schedules(p_type jsonb, p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_one jsonb;
-begin
-  if jsonb_typeof(p_type -> 'schedules') is distinct from 'array' then
-    return;
-  end if;
-  for v_one in select value from jsonb_array_elements(p_type -> 'schedules') loop
-    if coalesce(char_length(v_one ->> 'name'), 0) not between 1 and 190
-        or coalesce(v_one ->> 'scope', 'system') not in ('system', 'each', 'workspace') then
-      perform queue.refuse(400, 'invalid_argument', 'a declared schedule needs a name and a scope', 'schedules');
-    end if;
-    perform queue.first_run(v_one ->> 'cron', coalesce(v_one ->> 'timezone', 'UTC'), p_now);
-  end loop;
-  update queue.job_types set schedules = nullif(p_type -> 'schedules', '[]') where job_type = p_type ->> 'job_type';
-  perform queue.spread_schedules(p_type ->> 'job_type', null, p_now);
-end;
-$$;
 
 -- Rows for what job types declare: of one type, or of all for one new workspace. One switched off stays off.
 create function queue.spread_schedules(p_job_type text, p_workspace_id uuid, p_now timestamptz) returns void
@@ -436,9 +398,7 @@ end;
 $$;
 
 create function queue.tenant_created() returns trigger
-language plpgsql
-security definer -- those who make a tenant hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.spread_schedules(null, (to_jsonb(new) ->> tg_argv[0])::uuid, queue.clock());
   return null;

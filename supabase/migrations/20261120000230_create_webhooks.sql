@@ -82,24 +82,6 @@ begin
 end;
 $$;
 
--- What is wrong with a url to send to; null when nothing is. An address in figures may be private in any spelling, so
--- it takes a name. p_private allows private hosts and plain http; null takes the setting. The worker checks the address
--- that the name resolves to when it connects.
-create function queue.url_problem(p_url text, p_private boolean default null) returns text
-language plpgsql stable as $$
-declare
-  v_host constant text := lower(substring(p_url from '^https?://([^/?#@\\[:space:]]+)([/?#]|$)'));
-  v_name constant text := substring(v_host from '^(.*?)(:[0-9]{1,5})?$');
-begin
-  return case
-    when char_length(p_url) > 2000 or v_host is null then 'url must be an https address without user name'
-    when coalesce(p_private, (queue.setting('webhook_private_addresses'))::boolean, false) then null
-    when p_url !~ '^https://' then 'url must be https'
-    when v_name !~ '^([a-z0-9_-]+[.])+[a-z][a-z0-9-]*[.]?$'
-      or v_name ~ '[.](localhost|local|internal|lan|home[.]arpa)[.]?$' then 'url must name a public host' end;
-end;
-$$;
-
 -- A webhook without its secrets. The address of a chat service's hook is its password: only managers read it whole.
 create function queue.webhook_json(p_webhook queue.webhooks, p_whole boolean default true) returns jsonb
 language sql immutable as $$
@@ -124,14 +106,17 @@ end;
 $$;
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
   v_new constant text := p_webhook ->> 'sealed_secret';
   v_on boolean;
   v_problem text[];
+  -- an address in figures may be private in any spelling, so it takes a name; the worker checks the address that the
+  -- name resolves to when it connects
+  v_url constant text := p_webhook ->> 'url';
+  v_host constant text := lower(substring(v_url from '^https?://([^/?#@\\[:space:]]+)([/?#]|$)'));
+  v_name constant text := substring(v_host from '^(.*?)(:[0-9]{1,5})?$');
   v_events constant text[] := queue.names_of(p_webhook, 'event_types', '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$');
   v_types constant text[] := queue.names_of(p_webhook, 'job_types', '');
   v_made queue.webhooks;
@@ -140,24 +125,30 @@ begin
   perform queue.check_names(p_webhook,
     array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret'], 'webhook');
   v_problem := case
-    when v_id is null and p_webhook ->> 'url' is null then array['url', 'url is required']
+    when v_id is null and v_url is null then array['url', 'url is required']
     when v_id is null and v_new is null
       then array['sealed_secret', 'sealed_secret is required: the API makes a secret and seals it']
     when char_length(v_new) > 4000 then array['sealed_secret', 'sealed_secret has at most 4000 characters']
-    when p_webhook ->> 'url' is not null then array['url', queue.url_problem(p_webhook ->> 'url')] end;
-  if v_problem[2] is not null then
+    when char_length(v_url) > 2000 or v_url is not null and v_host is null
+      then array['url', 'url must be an https address without user name']
+    when coalesce(queue.setting('webhook_private_addresses')::boolean, false) then null
+    when v_url !~ '^https://' then array['url', 'url must be https']
+    when v_name !~ '^([a-z0-9_-]+[.])+[a-z][a-z0-9-]*[.]?$'
+      or v_name ~ '[.](localhost|local|internal|lan|home[.]arpa)[.]?$'
+      then array['url', 'url must name a public host'] end;
+  if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
   end if;
   v_on := p_webhook ->> 'enabled';
   if v_id is null then
     insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled,
       created_by)
-    values (p_workspace_id, p_webhook ->> 'url', left(p_webhook ->> 'description', 500), v_new,
+    values (p_workspace_id, v_url, left(p_webhook ->> 'description', 500), v_new,
       v_events, v_types, coalesce(v_on, true), auth.uid())
     returning * into v_made;
   else
     update queue.webhooks as w set
-      url = coalesce(p_webhook ->> 'url', w.url),
+      url = coalesce(v_url, w.url),
       description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500)
         else w.description end,
       event_types = case when p_webhook ? 'event_types' then v_events else w.event_types end,
@@ -187,9 +178,7 @@ comment on function public.put_webhook is
   'sealed_secret}.';
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id;
@@ -202,9 +191,7 @@ $$;
 comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
 create function public.list_webhooks(p_workspace_id uuid default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_whole constant boolean := auth.uid() is null or p_workspace_id is not null and queue.is_manager(p_workspace_id);
 begin
@@ -222,9 +209,7 @@ comment on function public.list_webhooks is
   'operators, of all.';
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_delivery public.jobs;
@@ -265,9 +250,7 @@ comment on function public.webhook_to_send is
   'sealed_secrets, answer_ms, body, …}, or {send: false, reason}.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_ok boolean := coalesce((p_request ->> 'ok')::boolean, false);

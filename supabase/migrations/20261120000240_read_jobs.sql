@@ -26,16 +26,6 @@ begin
 end;
 $$;
 
-create function queue.waiting_for(p_wait queue.waits) returns jsonb
-language plpgsql immutable as $$
-begin
-  return jsonb_strip_nulls(jsonb_build_object('kind', p_wait.kind, 'name', p_wait.name,
-    'question', p_wait.data -> 'question', 'options', p_wait.data -> 'options', 'job_ids', p_wait.data -> 'job_ids',
-    'event', p_wait.event_name, 'until', p_wait.timeout_at, 'default', p_wait.default_value,
-    'since', p_wait.created_at));
-end;
-$$;
-
 -- What is derived of a job, the one definition of each: its state, its next run, and where its time went.
 -- queue_ms: from being due to the first start. run_ms: all attempts, the running one until now. runs: how often it was
 -- leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions, children.
@@ -64,7 +54,10 @@ begin
     'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, p_now),
     'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
     'error', queue.error_line(p_job.error_message, p_job.error_data),
-    'waiting_for', case when v_wait.job_id is not null then queue.waiting_for(v_wait) end,
+    'waiting_for', case when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object('kind', v_wait.kind,
+      'name', v_wait.name, 'question', v_wait.data -> 'question', 'options', v_wait.data -> 'options',
+      'job_ids', v_wait.data -> 'job_ids', 'event', v_wait.event_name, 'until', v_wait.timeout_at,
+      'default', v_wait.default_value, 'since', v_wait.created_at)) end,
     'running_since', v_since, 'worker_id', v_worker,
     'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1),
       'runs', p_job.fence,
@@ -85,25 +78,19 @@ end;
 $$;
 
 create function public.get_job(p_job_id uuid) returns jsonb
-language sql stable
-security definer -- answers the same 404 for a missing job and another's
-set search_path = ''
+language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- The first three simple values of a payload in a line, as `to: a@b.test, count: 3`; null without any.
-create function queue.glimpse(p_payload jsonb) returns text
-language sql immutable as $$
-  select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
-  from (select e.key, e.value, e.n from jsonb_each(p_payload) with ordinality as e (key, value, n)
-    where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f
-$$;
-
--- A job in a list: a glimpse of its payload, its error cut, no choices of a question; get_job has them whole.
+-- A job in a list: the first three simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut,
+-- no choices of a question; get_job has them whole.
 create function queue.listed_json(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 declare
-  v_glimpse constant text := queue.glimpse(p_job.payload);
+  v_glimpse constant text := (
+    select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
+    from (select e.key, e.value, e.n from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+      where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f);
 begin
   p_job.error_message := left(p_job.error_message, 500);
   p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
@@ -299,19 +286,9 @@ begin
 end;
 $$;
 
--- Ids of a workspace's jobs that match a filter of list_jobs, the newest first.
-create function queue.find_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer) returns uuid[]
-language plpgsql stable as $$
-begin
-  return (queue.search_jobs(queue.list_filter(p_filter), array[p_workspace_id], null, p_limit)).ids[:p_limit];
-end;
-$$;
-
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null, p_limit integer default 50)
 returns json
-language plpgsql stable
-security definer -- the narrow tables, which hold what lives in order, are the engine's own
-set search_path = ''
+language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off -- a plan that reads all and sorts it is never what is wanted
 set enable_sort = off
 set jit = off as $$
@@ -405,11 +382,8 @@ end;
 $$;
 
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
-language plpgsql stable
-security definer -- the narrow tables are the engine's own
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_states jsonb;
@@ -436,9 +410,7 @@ comment on function public.count_jobs is
   'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which there are more.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.take_turn();
   perform queue.may_read(p_workspace_id);
@@ -486,9 +458,7 @@ language sql stable as $$
 $$;
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_most constant integer := 1000;
   v_job constant public.jobs := queue.visible_job(p_job_id);
@@ -513,40 +483,8 @@ $$;
 comment on function public.job_attempts is
   'The latest 1,000 attempts of a job, the running one last: {attempts, more}; tracebacks for managers.';
 
--- One job of a trace: its latest 100 attempts, its latest 200 finished steps and waits, and what has not ended.
-create function queue.traced_json(p_job public.jobs, p_is_root boolean) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('id', p_job.id, 'parent_id', case when not p_is_root then p_job.parent_id end,
-    'job_type', p_job.job_type, 'status', p_job.status, 'created_at', p_job.created_at,
-    'scheduled_for', p_job.scheduled_for, 'finished_at', p_job.finished_at, 'next_retry_at', p_job.next_retry_at,
-    'error_message', left(p_job.error_message, 500), 'percentage', p_job.progress -> 'percentage',
-    'times', case when p_is_root then queue.job_facts(p_job, queue.clock()) -> 'times' end,
-    'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
-        'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
-        'error_message', left(a.error_message, 500)) order by a.fence), '[]')
-      from queue.attempt_lines(p_job, 100) as a),
-    'steps', (select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
-      (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
-          'ended_at', t.created_at) as line
-        from queue.steps as t where t.job_id = p_job.id and t.kind <> 'graph' and t.nth = 0
-        order by t.created_at desc limit 200)
-      union all
-      select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
-        'ended_at', null)
-      from queue.leases as l where l.job_id = p_job.id and l.step is not null
-      union all
-      select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind,
-        'started_at', w.created_at, 'timeout_at', w.timeout_at, 'event', w.event_name,
-        'question', left(w.data ->> 'question', 300))) || jsonb_build_object('ended_at', null)
-      from queue.waits as w where w.job_id = p_job.id) as s),
-    'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
-      from queue.steps as s where s.job_id = p_job.id and s.kind = 'graph'))
-$$;
-
 create function public.job_trace(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_most constant integer := 300;
   v_job constant public.jobs := queue.visible_job(p_job_id);
@@ -561,7 +499,32 @@ begin
     exit when v_level = '{}' or cardinality(v_ids) > v_most;
   end loop;
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
-    select jsonb_agg(queue.traced_json(j, j.id = v_job.id) order by t.nth)
+    select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_job.id then j.parent_id end,
+      'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at,
+      'scheduled_for', j.scheduled_for, 'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at,
+      'error_message', left(j.error_message, 500), 'percentage', j.progress -> 'percentage',
+      'times', case when j.id = v_job.id then queue.job_facts(j, queue.clock()) -> 'times' end,
+      'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
+          'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
+          'error_message', left(a.error_message, 500)) order by a.fence), '[]')
+        from queue.attempt_lines(j, 100) as a),
+      'steps', (select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
+        (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
+            'ended_at', t.created_at) as line
+          from queue.steps as t where t.job_id = j.id and t.kind <> 'graph' and t.nth = 0
+          order by t.created_at desc limit 200)
+        union all
+        select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
+          'ended_at', null)
+        from queue.leases as l where l.job_id = j.id and l.step is not null
+        union all
+        select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind,
+          'started_at', w.created_at, 'timeout_at', w.timeout_at, 'event', w.event_name,
+          'question', left(w.data ->> 'question', 300))) || jsonb_build_object('ended_at', null)
+        from queue.waits as w where w.job_id = j.id) as s),
+      'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
+        from queue.steps as s where s.job_id = j.id and s.kind = 'graph'))
+      order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = any (array[t.id])));
 end;
 $$;
@@ -572,9 +535,7 @@ create function public.search_logs(
   p_workspace_id uuid default null, p_filter jsonb default '{}', p_before bigint default null,
   p_limit integer default 100
 ) returns jsonb
-language plpgsql stable
-security definer -- membership is checked once and not per line
-set search_path = ''
+language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off
 set enable_sort = off
 set jit = off as $$

@@ -67,12 +67,16 @@ language sql stable rows 1 as $$
   order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
 $$;
 
--- What keeps a ready job from starting, whatever waits beside it: a pause, no worker, or none that serves it.
+-- What keeps a ready job from starting: a pause, no worker, none that serves it, or the narrowest limit that is used
+-- up; null for nothing.
 create function queue.explain_stop(p_job public.jobs, p_type queue.job_types, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
   v_pause queue.pauses;
   v_seen timestamptz;
+  v_rate constant double precision := p_type.rate_limit / p_type.rate_per_seconds;
+  v_full record;
+  v_free_at timestamptz;
 begin
   select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
   if found then
@@ -98,18 +102,6 @@ begin
       'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue,
         'registered_at', p_type.registered_at, 'refusal', p_type.refusal));
   end if;
-  return null;
-end;
-$$;
-
--- The narrowest limit that is used up for a ready job; null for none.
-create function queue.explain_limits(p_job public.jobs, p_type queue.job_types, p_now timestamptz) returns jsonb
-language plpgsql stable as $$
-declare
-  v_rate constant double precision := p_type.rate_limit / p_type.rate_per_seconds;
-  v_full record;
-  v_free_at timestamptz;
-begin
   select l.* into v_full from (
     select 1 as place, 'key_limit' as reason, 'of the key ' || p_job.concurrency_key as scope,
       p_type.key_concurrency as most, count(*) as running
@@ -206,25 +198,6 @@ begin
 end;
 $$;
 
-create function queue.explain_lease(p_job public.jobs, p_now timestamptz) returns jsonb
-language sql stable as $$
-  select jsonb_build_object('reason', s.reason,
-    'sentence', format(case s.reason
-      when 'lease_expired' then 'Its worker %1$s has not been heard of; the lease expired at %3$s and the next tick '
-        'takes it back.'
-      when 'cancelling' then 'It was asked to stop at %4$s; worker %1$s learns it with its next report, at the latest '
-        'at %3$s.'
-      else 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless renewed.' end,
-      w.worker_id, queue.utc(l.leased_at), queue.utc(l.expires_at), queue.utc(p_job.cancel_requested_at)),
-    'command', case s.reason when 'lease_expired' then 'minutehand doctor --only schedule' end,
-    'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
-      'attempt', l.attempt))
-  from queue.leases as l left join queue.workers as w on w.worker = l.worker
-  cross join lateral (select case when l.expires_at <= p_now then 'lease_expired'
-    when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end as reason) as s
-  where l.job_id = p_job.id
-$$;
-
 create function queue.explain_wait(p_job public.jobs) returns jsonb
 language plpgsql stable as $$
 declare
@@ -254,31 +227,9 @@ begin
 end;
 $$;
 
-create function queue.explain_delay(p_job public.jobs, p_error text, p_run_at timestamptz, p_now timestamptz)
-returns jsonb
-language plpgsql stable as $$
-declare
-  v_reason constant text := case when p_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
-    when p_job.error_message is not null then 'backing_off' else 'snoozed' end;
-begin
-  return jsonb_build_object('estimated_start_at', greatest(p_run_at, p_now), 'reason', v_reason,
-    'sentence', format(case v_reason
-      when 'due' then 'It has been due since %1$s and joins the queue with the next tick.'
-      when 'scheduled' then 'It is scheduled for %1$s.'
-      when 'backing_off' then 'Attempt %2$s of %3$s failed (%4$s); it is tried again at %1$s.'
-      else 'Its processor put it off until %1$s.' end,
-      queue.utc(p_run_at), p_job.attempts, p_job.max_attempts, p_error),
-    'data', jsonb_build_object('run_at', p_run_at, 'attempts', p_job.attempts, 'max_attempts', p_job.max_attempts,
-      'error_message', p_job.error_message, 'error', p_job.error_data));
-end;
-$$;
-
 create function public.explain_job(p_job_id uuid) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);
@@ -287,20 +238,45 @@ declare
   v_error constant text := left(v_line, 300) || case when length(v_line) > 300 then '…' else '' end;
   v_type queue.job_types;
   v_run_at timestamptz;
+  v_delay text;
   v_found jsonb;
 begin
   select d.run_at into v_run_at from queue.deferred as d
   where d.run_at = coalesce(v_job.next_retry_at, v_job.scheduled_for) and d.job_id = p_job_id;
+  v_delay := case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null then 'scheduled'
+    when v_job.error_message is not null then 'backing_off' else 'snoozed' end;
   v_found := case
     when v_job.finished_at is not null then queue.explain_end(v_job, v_error)
-    when v_job.status = 'processing' then queue.explain_lease(v_job, v_now)
+    when v_job.status = 'processing' then (
+      select jsonb_build_object('reason', s.reason,
+        'sentence', format(case s.reason
+          when 'lease_expired' then 'Its worker %1$s has not been heard of; the lease expired at %3$s and the '
+            'next tick takes it back.'
+          when 'cancelling' then 'It was asked to stop at %4$s; worker %1$s learns it with its next report, at '
+            'the latest at %3$s.'
+          else 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless renewed.' end,
+          w.worker_id, queue.utc(l.leased_at), queue.utc(l.expires_at), queue.utc(v_job.cancel_requested_at)),
+        'command', case s.reason when 'lease_expired' then 'minutehand doctor --only schedule' end,
+        'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
+          'attempt', l.attempt))
+      from queue.leases as l left join queue.workers as w on w.worker = l.worker
+      cross join lateral (select case when l.expires_at <= v_now then 'lease_expired'
+        when v_job.cancel_requested_at is not null then 'cancelling' else 'running' end as reason) as s
+      where l.job_id = v_job.id)
     when v_job.status = 'waiting' then queue.explain_wait(v_job)
-    when v_run_at is not null then queue.explain_delay(v_job, v_error, v_run_at, v_now) end;
+    when v_run_at is not null then jsonb_build_object('estimated_start_at', greatest(v_run_at, v_now),
+      'reason', v_delay, 'sentence', format(case v_delay
+        when 'due' then 'It has been due since %1$s and joins the queue with the next tick.'
+        when 'scheduled' then 'It is scheduled for %1$s.'
+        when 'backing_off' then 'Attempt %2$s of %3$s failed (%4$s); it is tried again at %1$s.'
+        else 'Its processor put it off until %1$s.' end,
+        queue.utc(v_run_at), v_job.attempts, v_job.max_attempts, v_error),
+      'data', jsonb_build_object('run_at', v_run_at, 'attempts', v_job.attempts, 'max_attempts', v_job.max_attempts,
+        'error_message', v_job.error_message, 'error', v_job.error_data)) end;
   if v_found is null then
     perform queue.take_turn(); -- its place in the queue is looked for
     select * into v_type from queue.job_types where job_type = v_job.job_type;
-    v_found := coalesce(queue.explain_stop(v_job, v_type, v_now), queue.explain_limits(v_job, v_type, v_now),
-      queue.explain_line(v_job, v_now));
+    v_found := coalesce(queue.explain_stop(v_job, v_type, v_now), queue.explain_line(v_job, v_now));
   end if;
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null, 'command', null,
     'child_id', null) || v_found;

@@ -37,40 +37,6 @@ language sql immutable as $$
     from jsonb_each_text(p_buckets)) as b
 $$;
 
--- Add what lines of the feed say, from one place up to another, to the statistics.
-create function queue.fold_feed(p_from xid8, p_end xid8, p_since timestamptz) returns integer
-language sql as $$
-  with ended as materialized (
-    select l.at, l.workspace_id, j.job_type, k.outcome,
-      case when k.outcome in ('completed', 'failed')
-        then least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25))) end as wait,
-      case when k.outcome in ('completed', 'failed')
-        then least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25))) end as run
-    from queue.feed as l
-    join (values ('job.created', 'enqueued'), ('job.completed', 'completed'), ('job.failed', 'failed'),
-      ('job.cancelled', 'cancelled'), ('job.retried', 'retry'), ('job.reclaimed', 'lost'), ('job.redriven', 'redriven'))
-      as k (type, outcome) on k.type = l.type
-    cross join lateral unnest(l.job_ids) as i (id)
-    join public.jobs as j on j.id = any (array[i.id])
-    where l.at >= p_since and l.place >= p_from and l.place < p_end),
-  cells as (
-    select s.workspace_id, m.minutes, date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
-      s.job_type, s.outcome, s.wait, s.run, count(*) as jobs
-    from ended as s cross join (values (1), (60)) as m (minutes) group by 1, 2, 3, 4, 5, 6, 7),
-  sums as (
-    select c.workspace_id, c.minutes, c.at, c.job_type, c.outcome, sum(c.jobs) as jobs,
-      queue.sum_histograms(array_agg(jsonb_build_object(c.wait, c.jobs)) filter (where c.wait is not null)) as waits,
-      queue.sum_histograms(array_agg(jsonb_build_object(c.run, c.jobs)) filter (where c.run is not null)) as runs
-    from cells as c group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5),
-  stored as (
-    insert into queue.stats as s (workspace_id, minutes, at, job_type, outcome, jobs, waits, runs)
-    select * from sums
-    on conflict (workspace_id, minutes, at, job_type, outcome) do update set jobs = s.jobs + excluded.jobs,
-      waits = queue.sum_histograms(array[s.waits, excluded.waits]),
-      runs = queue.sum_histograms(array[s.runs, excluded.runs]))
-  select count(*)::integer from ended
-$$;
-
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines at a time; drop what is old.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
@@ -88,7 +54,36 @@ begin
     select case when count(*) = 2000 and min(f.place) < max(f.place) then max(f.place) else v_last end into v_end
     from (select l.place from queue.feed as l
       where l.at >= v_task.since and l.place >= v_task.read_to and l.place < v_last order by l.place limit 2000) as f;
-    v_done := v_done + queue.fold_feed(v_task.read_to, v_end, v_task.since);
+    with ended as materialized (
+      select l.at, l.workspace_id, j.job_type, k.outcome,
+        case when k.outcome in ('completed', 'failed')
+          then least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25))) end as wait,
+        case when k.outcome in ('completed', 'failed')
+          then least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25))) end as run
+      from queue.feed as l
+      join (values ('job.created', 'enqueued'), ('job.completed', 'completed'), ('job.failed', 'failed'),
+        ('job.cancelled', 'cancelled'), ('job.retried', 'retry'), ('job.reclaimed', 'lost'),
+        ('job.redriven', 'redriven'))
+        as k (type, outcome) on k.type = l.type
+      cross join lateral unnest(l.job_ids) as i (id)
+      join public.jobs as j on j.id = any (array[i.id])
+      where l.at >= v_task.since and l.place >= v_task.read_to and l.place < v_end),
+    cells as (
+      select s.workspace_id, m.minutes, date_bin(make_interval(mins => m.minutes), s.at,
+          '2000-01-01 00:00:00+00') as at, s.job_type, s.outcome, s.wait, s.run, count(*) as jobs
+      from ended as s cross join (values (1), (60)) as m (minutes) group by 1, 2, 3, 4, 5, 6, 7),
+    sums as (
+      select c.workspace_id, c.minutes, c.at, c.job_type, c.outcome, sum(c.jobs) as jobs,
+        queue.sum_histograms(array_agg(jsonb_build_object(c.wait, c.jobs)) filter (where c.wait is not null)) as waits,
+        queue.sum_histograms(array_agg(jsonb_build_object(c.run, c.jobs)) filter (where c.run is not null)) as runs
+      from cells as c group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5),
+    stored as (
+      insert into queue.stats as s (workspace_id, minutes, at, job_type, outcome, jobs, waits, runs)
+      select * from sums
+      on conflict (workspace_id, minutes, at, job_type, outcome) do update set jobs = s.jobs + excluded.jobs,
+        waits = queue.sum_histograms(array[s.waits, excluded.waits]),
+        runs = queue.sum_histograms(array[s.runs, excluded.runs]))
+    select v_done + count(*) into v_done from ended;
     v_task.read_to := v_end;
     exit when v_end = v_last or clock_timestamp() > p_until;
   end loop;
@@ -223,11 +218,8 @@ language sql stable as $$
 $$;
 
 create function public.queue_health() returns jsonb
-language plpgsql
-security definer -- probes hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_backlog constant jsonb := queue.backlog(null, v_now);
@@ -265,11 +257,8 @@ comment on function public.queue_health is
   'Readiness in one call: depth, age of the oldest due job and of the last tick, failing maintenance, refused types.';
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_since constant timestamptz := date_trunc('minute', v_now)
@@ -314,11 +303,8 @@ comment on function public.queue_stats is
 create function public.queue_series(
   p_workspace_id uuid default null, p_minutes integer default 60, p_internal boolean default false
 ) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_minutes constant integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
@@ -383,9 +369,7 @@ language sql stable as $$
 $$;
 
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
 begin
@@ -403,9 +387,7 @@ comment on function public.list_job_types is
   'Job types by name, with who serves them, their last 24 hours and a refused registration: {now, types}.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_type queue.job_types;

@@ -20,18 +20,8 @@ insert into queue.settings (name, value) values
   -- with which the API signs the address of a guest whose call it passes on
   ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 
--- Another key, after worker keys were revoked.
-create function queue.renew_guest_key() returns void
-language sql as $$
-  update queue.settings set updated_at = queue.clock(),
-    value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
-  where name = 'guest_key'
-$$;
-
 create function public.guest_key() returns jsonb
-language sql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
+language sql stable security definer set search_path = ''
 as $$ select jsonb_build_object('key', queue.setting('guest_key')) $$;
 comment on function public.guest_key is
   E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header '
@@ -122,11 +112,8 @@ end;
 $$;
 
 create function queue.show_guest_session(p_session_id text) returns jsonb
-language plpgsql stable
-security definer -- guests hold no rights on any table
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
@@ -147,16 +134,14 @@ $$;
 
 create function queue.show_guest_session_events(p_session_id text, p_job_id uuid, p_after integer, p_limit integer)
 returns jsonb
-language plpgsql stable
-security definer -- guests hold no rights on any table
-set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' as $$
 declare
   v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
   if not exists (
       select from public.jobs as j
       where j.id = p_job_id and j.session_id = v_session.session_id and j.workspace_id = v_session.workspace_id) then
-    perform queue.refuse_job(p_job_id);
+    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
   end if;
   return jsonb_build_object('events', (
     select coalesce(jsonb_agg(l.line order by l.seq), '[]') from (
@@ -170,11 +155,8 @@ end;
 $$;
 
 create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
-language plpgsql stable
-security definer -- guests hold no rights on any table
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
 declare
   v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
@@ -213,9 +195,7 @@ comment on function public.guest_session_feed is
   'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   v_seconds numeric := 86400;
   v_user uuid;
@@ -249,9 +229,7 @@ comment on function public.open_guest_session is
   'are enqueued with this session_id.';
 
 create function public.close_guest_session(p_session_id text) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   delete from queue.guest_sessions as s
   where s.session_id = p_session_id

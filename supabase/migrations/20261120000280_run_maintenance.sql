@@ -5,48 +5,40 @@
 insert into queue.tasks (name, place, every) values
   ('promotion', 10, '0'), ('reclaim', 20, '0'), ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
 
--- The places of up to p_limit deferred lines that are due: half of them the oldest, half in equal shares for the
--- tenants that have any, so that none waits behind another's many.
-create function queue.due_places(p_limit integer, p_now timestamptz) returns tid[]
-language plpgsql stable as $$
-declare
-  v_places tid[] := array(
-    select d.ctid from queue.deferred as d where d.run_at <= p_now order by d.run_at limit p_limit);
-  v_tenants uuid[];
-begin
-  if cardinality(v_places) < p_limit then
-    return v_places;
-  end if;
-  with recursive tenants as ( -- each by one look-up
-    (select d.workspace_id, 1 as n from queue.deferred as d order by d.workspace_id limit 1)
-    union all
-    select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.workspace_id
-      order by d.workspace_id limit 1), t.n + 1
-    from tenants as t where t.workspace_id is not null and t.n < 250)
-  select array_agg(t.workspace_id) filter (where t.workspace_id is not null) into v_tenants from tenants as t;
-  return array(
-    select o from unnest(v_places[1:p_limit / 2]) as o
-    union
-    select f.place from unnest(v_tenants) as t (workspace_id) cross join lateral (
-      select d.ctid as place from queue.deferred as d
-      where d.workspace_id = t.workspace_id and d.run_at <= p_now
-      order by d.run_at limit ceil(p_limit / 2.0 / cardinality(v_tenants))) as f);
-end;
-$$;
-
 -- Deferred jobs that are due become ready, and jobs whose deadline has passed end. A job that someone holds stays due.
+-- Of many, half are the oldest, half in equal shares for the tenants that have any, so that none waits behind others.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
+  v_places tid[];
+  v_tenants uuid[];
   v_due record;
   v_held uuid[];
   v_late uuid[];
   v_done integer := 0;
 begin
   loop
+    v_places := array(
+      select d.ctid from queue.deferred as d where d.run_at <= p_now order by d.run_at limit 500);
+    if cardinality(v_places) = 500 then
+      with recursive tenants as ( -- each by one look-up
+        (select d.workspace_id, 1 as n from queue.deferred as d order by d.workspace_id limit 1)
+        union all
+        select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.workspace_id
+          order by d.workspace_id limit 1), t.n + 1
+        from tenants as t where t.workspace_id is not null and t.n < 250)
+      select array_agg(t.workspace_id) filter (where t.workspace_id is not null) into v_tenants from tenants as t;
+      v_places := array(
+        select o from unnest(v_places[1:250]) as o
+        union
+        select f.place from unnest(v_tenants) as t (workspace_id) cross join lateral (
+          select d.ctid as place from queue.deferred as d
+          where d.workspace_id = t.workspace_id and d.run_at <= p_now
+          order by d.run_at limit ceil(250.0 / cardinality(v_tenants))) as f);
+    end if;
     select array_agg(h.place) as places, array_agg(distinct h.id) as ids into v_due from (
       select d.ctid as place, j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
-      where d.ctid = any (queue.due_places(500, p_now)) for update of d, j skip locked) as h;
+      where d.ctid = any (v_places) for update of d, j skip locked) as h;
     exit when v_due.ids is null;
     v_held := array( -- places before records: one whose wait someone answers now stays due
       select w.job_id from queue.waits as w where w.job_id = any (v_due.ids) order by w.job_id for update skip locked);
@@ -173,8 +165,8 @@ create view queue.task_times as
 select t.name, t.place, t.failures, t.every, greatest(t.done_at + t.every, f.retry_at) as active_at,
   greatest(t.done_at + case when t.was_idle then interval '1 hour' else t.every end, f.retry_at) as idle_at
 from queue.tasks as t
-cross join lateral (select case when t.failures > 0 then t.failed_at + least(interval '1 hour',
-  interval '5 seconds' * 2 ^ (least(t.failures, 12) - 1)) end as retry_at) as f;
+cross join lateral (values (case when t.failures > 0 then t.failed_at + least(interval '1 hour',
+  interval '5 seconds' * 2 ^ (least(t.failures, 12) - 1)) end)) as f (retry_at);
 
 -- Whether a call of run_maintenance would find something to do; p_active: jobs have run. Not for an idle queue.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
@@ -194,31 +186,10 @@ begin
 end;
 $$;
 
--- Do one task in a subtransaction; null when it failed or was cancelled, which is noted.
-create function queue.do_task(p_name text, p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_done integer;
-begin
-  execute format('select queue.%I($1, $2)', 'do_' || p_name) into v_done using p_now, p_until;
-  update queue.tasks set done_at = p_now, was_idle = v_done = 0, failures = 0 where name = p_name;
-  return v_done;
-exception
-  when query_canceled or others then
-    update queue.tasks set failed_at = p_now, failures = failures + 1, failure = format('%s (%s)', sqlerrm, sqlstate)
-    where name = p_name;
-    raise warning 'the maintenance task % failed: % (%)', p_name, sqlerrm, sqlstate;
-    return null;
-end;
-$$;
-
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
-language plpgsql
-security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '2s'
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off as $$
+set enable_seqscan = off set jit = off as $$
 declare
   v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000, greatest(50,
     coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);
@@ -239,12 +210,19 @@ begin
   loop
     v_more := clock_timestamp() >= v_until;
     exit when v_more;
-    v_done := queue.do_task(v_task, v_now, v_until);
-    if v_done is null then
-      v_failed := v_failed || v_task;
-    elsif v_done > 0 then
-      v_counts := v_counts || jsonb_build_object(v_task, v_done);
-    end if;
+    begin
+      execute format('select queue.%I($1, $2)', 'do_' || v_task) into v_done using v_now, v_until;
+      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0 where name = v_task;
+      if v_done > 0 then
+        v_counts := v_counts || jsonb_build_object(v_task, v_done);
+      end if;
+    exception
+      when query_canceled or others then
+        update queue.tasks set failed_at = v_now, failures = failures + 1,
+          failure = format('%s (%s)', sqlerrm, sqlstate) where name = v_task;
+        raise warning 'the maintenance task % failed: % (%)', v_task, sqlerrm, sqlstate;
+        v_failed := v_failed || v_task;
+    end;
   end loop;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'more', v_more or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));

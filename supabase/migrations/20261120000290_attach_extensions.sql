@@ -36,34 +36,6 @@ language sql stable as $$
   where p.proacl::text ~ '[{,]job_worker=' and strpos(p.prosrc, 'queue.refuse_revoked();') = 0 order by p.oid
 $$;
 
--- Make the refusal of revoked keys the first statement of each function granted to job_worker, those of apps too.
-create function queue.guard_workers() returns void
-language plpgsql as $$
-declare
-  v_one record;
-  v_body text;
-begin
-  for v_one in
-    select p.oid, p.prosrc, p.prosecdef, l.lanname from queue.unguarded() as u
-    join pg_catalog.pg_proc as p on p.oid = u join pg_catalog.pg_language as l on l.oid = p.prolang
-  loop
-    v_body := case when v_one.prosrc = '' or not v_one.prosecdef then null -- begin atomic keeps no text
-      when v_one.lanname = 'sql' then 'select queue.refuse_revoked();' || v_one.prosrc
-      -- the body as one statement, after options such as #variable_conflict
-      when v_one.lanname = 'plpgsql' then regexp_replace(rtrim(v_one.prosrc, E'; \n\r\t'),
-        '^((?:\s*#[^\n]*\n)*)', '\1begin perform queue.refuse_revoked();') || E'\n;end' end;
-    begin
-      if v_body is null then
-        raise exception 'it must be security definer, in plpgsql or sql with its body as a string';
-      end if;
-      execute replace(pg_get_functiondef(v_one.oid), v_one.prosrc, v_body);
-    exception when others then -- one keeps none of the others open
-      raise warning 'job_worker may call %, which cannot be guarded: %', v_one.oid::regprocedure, sqlerrm;
-    end;
-  end loop;
-end;
-$$;
-
 -- Which optional parts are installed and attached: each absent, not_attached or attached; pg_net is no_worker while no
 -- worker's address is set.
 create function queue.extension_state() returns jsonb
@@ -92,13 +64,13 @@ end;
 $$;
 
 create function public.attach_extensions() returns jsonb
-language plpgsql
-security definer -- policies and schedules are made as the project's owner
-set search_path = ''
+language plpgsql security definer set search_path = ''
 set lock_timeout = '2s' as $$
 declare
   v_part text;
   v_problems jsonb := '{}';
+  v_one record;
+  v_body text;
 begin
   for v_part in select key from jsonb_each_text(queue.extension_state()) where value = 'not_attached' order by key loop
     begin
@@ -107,8 +79,25 @@ begin
           -- the history of its runs grows without bound; that of other schedules is theirs
           cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - '
             'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')$do$;
-      elsif v_part = 'worker_guard' then
-        perform queue.guard_workers();
+      elsif v_part = 'worker_guard' then -- the refusal of revoked keys is first in each, those of apps too
+        for v_one in
+          select p.oid, p.prosrc, p.prosecdef, l.lanname from queue.unguarded() as u
+          join pg_catalog.pg_proc as p on p.oid = u join pg_catalog.pg_language as l on l.oid = p.prolang
+        loop
+          v_body := case when v_one.prosrc = '' or not v_one.prosecdef then null -- begin atomic keeps no text
+            when v_one.lanname = 'sql' then 'select queue.refuse_revoked();' || v_one.prosrc
+            -- the body as one statement, after options such as #variable_conflict
+            when v_one.lanname = 'plpgsql' then regexp_replace(rtrim(v_one.prosrc, E'; \n\r\t'),
+              '^((?:\s*#[^\n]*\n)*)', '\1begin perform queue.refuse_revoked();') || E'\n;end' end;
+          begin
+            if v_body is null then
+              raise exception 'it must be security definer, in plpgsql or sql with its body as a string';
+            end if;
+            execute replace(pg_get_functiondef(v_one.oid), v_one.prosrc, v_body);
+          exception when others then -- one keeps none of the others open
+            raise warning 'job_worker may call %, which cannot be guarded: %', v_one.oid::regprocedure, sqlerrm;
+          end;
+        end loop;
       else -- realtime; one policy a role, so that each join evaluates the function once
         drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
         create policy "minutehand: members follow their jobs" on realtime.messages for select to authenticated
@@ -129,9 +118,7 @@ comment on function public.attach_extensions is
   'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, worker_guard, problems}.';
 
 create function public.connect_worker(p_url text, p_token text) returns jsonb
-language plpgsql
-security definer -- the operator's way to the settings and the Vault; execute is the service role's alone
-set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 declare
   c_name constant text := 'minutehand_worker_token';
   v_id uuid;

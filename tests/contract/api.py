@@ -13,7 +13,7 @@ from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.status.app import build_app as build_status
-from minutehand.queue import QueueClient, UserQueue
+from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.web.services import Services
 from tests.support.command import Run
 from tests.support.engine import ADA, Engine

@@ -17,7 +17,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from minutehand.queue import EnqueueOptions, NewJob, QueueError, UserQueue
+from minutehand.queue.client import UserQueue
+from minutehand.queue.errors import QueueError
+from minutehand.queue.models import EnqueueOptions, NewJob
 from minutehand.queue.steering import WorkspaceSteering
 from tests.contract.api import Api
 from tests.contract.observed import ask

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from minutehand.local.s3_guard import GuardedAws
+from minutehand.local.moto_server import MotoServer
 from tests.support.cloudformation import for_moto, show_outputs
 
 Start = Callable[..., Any]
@@ -127,7 +127,7 @@ def _json(start: Start, body: Any, status: int = 200, error: str = "") -> Iterab
 def aws_account(**limits: Any) -> Iterator[Account]:
     """Serve an account with these limits; its address is `url`."""
     account = Account(**limits)
-    server = GuardedAws("127.0.0.1", 0, lambda app: AccountApp(app, account))
+    server = MotoServer("127.0.0.1", 0, lambda app: AccountApp(app, account))
     server.start()
     account.url = server.url
     try:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from minutehand.local.s3_guard import GuardedAws
+from minutehand.local.moto_server import MotoServer
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def fake_aws(*more: str) -> Iterator[str]:
         more: Services that are asked besides S3 and KMS. moto imports each at its first request,
             which takes seconds on a busy machine: more than our clients wait.
     """
-    server = GuardedAws("127.0.0.1", 0)
+    server = MotoServer("127.0.0.1", 0)
     server.start()
     try:
         with httpx.Client(trust_env=False, timeout=120) as http:

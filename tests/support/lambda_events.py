@@ -5,7 +5,6 @@ All were recorded; they are written here as what they have in common and what di
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from typing import Any
@@ -15,67 +14,15 @@ BODY = (
     '{"workspace_id": "11111111-1111-4111-8111-111111111111", "job_type": "enrich_account",'
     ' "payload": {"domain": "bücher.example"}}'
 )
-ENCODED = {"body": base64.b64encode(BODY.encode()).decode(), "isBase64Encoded": True}
 #: Route, path and what else each has: headers, fields of the request's context, fields.
 EVENTS: dict[str, tuple[str, str, dict[str, str], dict[str, str], dict[str, Any]]] = {
     "http_get_job": ("GET /api/jobs/{proxy+}", JOB, {}, {}, {}),
-    "http_named_stage": ("GET /api/jobs/{proxy+}", f"/dev{JOB}", {}, {"stage": "dev"}, {}),
-    "http_custom_domain": (
-        "GET /api/jobs/{proxy+}",
-        JOB,
-        {"host": "api.example.com"},
-        {"domainName": "api.example.com", "domainPrefix": "api"},
-        {},
-    ),
-    "http_event_stream": (
-        "GET /api/jobs/{proxy+}",
-        f"{JOB}/events",
-        {"accept": "text/event-stream", "last-event-id": "3"},
-        {},
-        {},
-    ),
-    "http_list_jobs": (
-        "GET /api/jobs",
-        "/api/jobs",
-        {},
-        {},
-        {
-            "queryStringParameters": {"status": "pending,failed", "limit": "2"},
-            "rawQueryString": "workspace_id=11111111-1111-4111-8111-111111111111"
-            "&status=pending&status=failed&limit=2",
-        },
-    ),
-    "http_with_cookies": (
-        "GET /api/jobs",
-        "/api/jobs",
-        {},
-        {},
-        {
-            "cookies": ["session=abc; Path=/", "theme=dark"],
-            "queryStringParameters": {"limit": "1"},
-            "rawQueryString": "limit=1",
-        },
-    ),
     "http_create_job": (
         "POST /api/jobs",
         "/api/jobs",
         {"content-type": "application/json", "idempotency-key": "order-4711"},
         {},
         {"body": BODY},
-    ),
-    "http_create_job_base64": (
-        "POST /api/jobs",
-        "/api/jobs",
-        {"content-type": "application/json; charset=utf-8"},
-        {},
-        ENCODED,
-    ),
-    "http_create_job_curl": (
-        "POST /api/jobs",
-        "/api/jobs",
-        {"content-type": "application/x-www-form-urlencoded"},
-        {},
-        ENCODED,
     ),
 }
 

@@ -1,7 +1,7 @@
 """Enqueue and follow jobs from any Python code, on the official `supabase` client."""
 
 from minutehand.client.access import TokenSource
-from minutehand.client.client import Client, SyncClient
+from minutehand.client.client import Client
 from minutehand.client.follow import Freshness, Timing
 from minutehand.client.watch import FeedWatcher, JobWatcher, Watcher
 from minutehand.queue.errors import (
@@ -28,7 +28,6 @@ __all__ = [
     "NewJob",
     "QueueError",
     "QueueUnavailable",
-    "SyncClient",
     "Timing",
     "TokenRefused",
     "TokenSource",

@@ -13,7 +13,6 @@ from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueUnavailable
 from supabase import AsyncClient
-from supabase import Client as SupabaseClient
 
 #: A user's token, or a function that gives one which is valid now.
 TokenSource = str | Callable[[], str | Awaitable[str]] | None
@@ -27,9 +26,7 @@ _UNKNOWN_LIFE_SECONDS: Final = 300.0
 class Access:
     """The way of one user, or of a service, to one project's jobs."""
 
-    def __init__(
-        self, supabase: AsyncClient | SupabaseClient, *, schema: str, token: TokenSource = None
-    ) -> None:
+    def __init__(self, supabase: AsyncClient, *, schema: str, token: TokenSource = None) -> None:
         self.key = supabase.supabase_key
         self.realtime_url = str(supabase.realtime_url)
         self.tokens = Tokens(self._of_session if token is None else token)
@@ -48,8 +45,7 @@ class Access:
         await self._api.aclose()
 
     async def _of_session(self) -> str:
-        found = self._supabase.auth.get_session()
-        session = await found if inspect.isawaitable(found) else found
+        session = await self._supabase.auth.get_session()
         return self.key if session is None else session.access_token
 
 

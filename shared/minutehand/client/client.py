@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Self
 
 from minutehand.client.access import Access, TokenSource
@@ -21,7 +18,6 @@ from minutehand.queue.models import (
     WorkspaceId,
 )
 from supabase import AsyncClient
-from supabase import Client as SupabaseClient
 
 #: The schema `minutehand install` chooses by default.
 INSTALLED: Final = "minutehand"
@@ -32,7 +28,7 @@ class Client(JobCalls):
 
     def __init__(
         self,
-        supabase: AsyncClient | SupabaseClient,
+        supabase: AsyncClient,
         *,
         schema: str = INSTALLED,
         token: TokenSource = None,
@@ -100,33 +96,3 @@ class Client(JobCalls):
 
     async def _call(self, function: str, /, *, repeatable: bool = True, **arguments: Any) -> Any:
         return await (await self.queue())._call(function, repeatable=repeatable, **arguments)
-
-
-class SyncClient:
-    """Every call of `Client` through the blocking `supabase.Client`, from any thread."""
-
-    def __init__(
-        self, supabase: SupabaseClient, *, schema: str = INSTALLED, token: str | None = None
-    ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._client = Client(supabase, schema=schema, token=token)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = None if name.startswith("_") else getattr(self._client, name)
-        if method is None or not inspect.iscoroutinefunction(method):
-            raise AttributeError(name)
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            called = method(*arguments, **options)
-            return asyncio.run_coroutine_threadsafe(called, self._loop).result()
-
-        return call
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.aclose()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()

@@ -42,8 +42,6 @@ class Watcher(ABC):
             message=self._on_message,
         )
         self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: list[Callable[[], None]] = []
-        self._said: Freshness | None = None
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         self._reconnects = 0
@@ -65,11 +63,6 @@ class Watcher(ABC):
         """How current the events are, see `Follow.freshness`; `offline` when closed."""
         return "offline" if self._closed else self._follow.freshness(self._now())
 
-    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` whenever `freshness` changes; the returned function ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
-
     async def aclose(self) -> None:
         """Leave the topic and drop undelivered events."""
         if not self._closed:
@@ -77,7 +70,6 @@ class Watcher(ABC):
             self._follow.told.clear()
             self._news.set()
             await end_tasks(self._tasks)
-            self._notify()
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -142,13 +134,6 @@ class Watcher(ABC):
         if self._reconnects != self._follow.reconnects:
             self._reconnects = self._follow.reconnects
             self._topic.reconnect()
-        self._notify()
-
-    def _notify(self) -> None:
-        if self.freshness != self._said:
-            self._said = self.freshness
-            for listener in [*self._listeners]:
-                listener()
 
     async def _read_when_due(self) -> None:
         while not self._finished:
@@ -261,14 +246,12 @@ class FeedWatcher(Watcher):
     ) -> None:
         super().__init__(f"{kind}:{subject}", access, timing)
         self.cursor = cursor
-        self.resets = 0
         self._kind = kind
         self._subject = str(subject)
 
     async def _read(self, queue: UserQueue) -> None:
         while (page := await self._next_page(queue)) is not None:
             self.cursor = page.cursor
-            self.resets += page.reset
             self._page(page.events, is_last=not page.more)
             if not page.more:
                 return

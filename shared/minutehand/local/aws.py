@@ -1,7 +1,6 @@
 """AWS on this machine: a moto server with the bucket that the service uses.
 
-`python -m minutehand.local.aws` serves on AWS_PORT until it is stopped; what was uploaded is kept
-in UPLOADS_FOLDER.
+`python -m minutehand.local.aws` serves on AWS_PORT until it is stopped, and then forgets.
 """
 
 from __future__ import annotations
@@ -9,15 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from threading import Event, Thread
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 REGION = "us-east-1"
 BUCKET = "minutehand-local-uploads"
-#: How long an object may be in memory alone.
-KEEP_SECONDS = 2.0
 
 
 def client(service: str, endpoint: str, **options: Any) -> Any:
@@ -34,11 +29,10 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
     )
 
 
-def prepare(endpoint: str, restore: Callable[[], None]) -> None:
+def prepare(endpoint: str) -> None:
     """Create what a deployment finds on AWS; with its CORS rules the bucket is ready."""
     s3 = client("s3", endpoint)
     s3.create_bucket(Bucket=BUCKET)
-    restore()
     rule = {
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
@@ -53,26 +47,14 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     # moto's own start-up line and a line per request: the service's logs say enough
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    from minutehand.local.kept_bucket import KeptBucket
-    from minutehand.local.s3_guard import GuardedAws
+    from minutehand.local.moto_server import MotoServer
 
     port = int(environ["AWS_PORT"])
-    server = GuardedAws("127.0.0.1", port)
+    server = MotoServer("127.0.0.1", port)
     server.start()
-    kept, stop = KeptBucket(Path(environ["UPLOADS_FOLDER"]), BUCKET), Event()
-    prepare(f"http://127.0.0.1:{port}", kept.restore)
-
-    def keep() -> None:
-        while not stop.wait(KEEP_SECONDS):
-            kept.keep()
-
-    keeper = Thread(target=keep, daemon=True)
-    keeper.start()
+    prepare(f"http://127.0.0.1:{port}")
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    stop.set()
-    keeper.join()
-    kept.keep(unfinished=True)
     os._exit(0)  # taking moto's modules apart takes seconds
 
 

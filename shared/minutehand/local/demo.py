@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from minutehand.app import find_apps
@@ -54,7 +53,7 @@ async def show(values: Mapping[str, str], console: Console, say: Say, *, started
             made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
             say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
             ids += made
-        jobs = await follow(data, ids, console, say, started=started)
+        jobs = await follow(data, ids, say, started=started)
     console.print(summary(jobs))
     return all(ended_well(job) for job in jobs)
 
@@ -86,54 +85,29 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
 
 
 async def follow(
-    data: httpx.AsyncClient, ids: list[str], console: Console, say: Say, *, started: float
+    data: httpx.AsyncClient, ids: list[str], say: Say, *, started: float
 ) -> list[dict[str, Any]]:
-    """Show each job's progress until all have ended; returns the jobs in the order of `ids`."""
-    bars: dict[str, TaskID] = {}
+    """Say of each job how it ended, until all have; returns the jobs in the order of `ids`."""
+    ended: set[str] = set()
     begun = time.time() - (time.monotonic() - started)  # of the command, on the wall clock
-    first_completed = False
     deadline = time.monotonic() + PATIENCE_SECONDS
-    columns = (  # 80 characters with the words of a stage; how long each took is in the summary
-        TextColumn("{task.fields[job_type]:<18}"),
-        TextColumn("{task.fields[status]:<10}"),
-        BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("[dim]{task.fields[stage]}[/]"),
-    )
-    with Progress(*columns, console=console) as progress:
-        while True:
-            jobs = await read_jobs(data, ids)
-            for job in jobs:
-                if job["id"] not in bars:
-                    bars[job["id"]] = progress.add_task(
-                        "", total=100, job_type=job["job_type"], status="", stage=""
-                    )
-                _update(progress, bars[job["id"]], job)
-            completed = [job["finished_at"] for job in jobs if job["status"] == "completed"]
-            if completed and not first_completed:
-                first_completed = True
-                seconds = datetime.fromisoformat(min(completed)).timestamp() - begun
-                say(f"the first job was completed {seconds:.1f} s after the command")
-            if len(jobs) == len(ids) and all(job["status"] in ENDED for job in jobs):
-                break
-            if time.monotonic() > deadline:
-                say(f"[red]not every job ended within {PATIENCE_SECONDS:.0f} s[/]")
-                break
-            await asyncio.sleep(0.2)
+    while True:
+        jobs = await read_jobs(data, ids)
+        for job in jobs:
+            if job["status"] in ENDED and job["id"] not in ended:
+                if not ended:
+                    seconds = datetime.fromisoformat(job["finished_at"]).timestamp() - begun
+                    say(f"the first job ended {seconds:.1f} s after the command")
+                ended.add(job["id"])
+                say(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")
+        if len(ended) == len(ids):
+            break
+        if time.monotonic() > deadline:
+            say(f"[red]not every job ended within {PATIENCE_SECONDS:.0f} s[/]")
+            break
+        await asyncio.sleep(0.2)
     order = {job_id: place for place, job_id in enumerate(ids)}
     return sorted(jobs, key=lambda job: order[job["id"]])
-
-
-def _update(progress: Progress, bar: TaskID, job: Mapping[str, Any]) -> None:
-    reported = job.get("progress") or {}
-    done = 100 if job["status"] == "completed" else reported.get("percentage") or 0
-    colour = COLOURS.get(job["status"], "cyan")
-    stage = reported.get("message") or reported.get("stage") or job.get("error_message") or ""
-    progress.update(
-        bar, completed=done, status=f"[{colour}]{job['status']}[/]", stage=str(stage)[:30]
-    )
-    if job["status"] in ENDED:
-        progress.stop_task(bar)
 
 
 async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:

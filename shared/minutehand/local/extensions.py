@@ -20,7 +20,7 @@ EMPTY = "0.0.0"
 HOSTED = (STAND_INS / "hosted.txt").read_text("utf-8").split()
 #: Those whose objects lie in one schema, whatever the statement says.
 _SCHEMAS = {"supabase_vault": "vault", "pg_graphql": "graphql", "pgsodium": "pgsodium"}
-_REQUIRES = {"uuid-ossp": "pgcrypto", "pgjwt": "pgcrypto"}
+_REQUIRES = {"uuid-ossp": "pgcrypto"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:

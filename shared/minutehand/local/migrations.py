@@ -49,25 +49,9 @@ create table if not exists supabase_migrations.seed_files (
 """
 
 Say = Callable[[str], None]
-
-
-#: A type, function or feature that is missing may be of an extension; a relation or column may be
-#: of a schema of Supabase's.
-_LACKING, _LACKING_THERE = {"42704", "42883", "0A000"}, {"42P01", "42703", "3F000"}
-_SUPABASE_SCHEMA = re.compile(
-    r"\b(auth|cron|extensions|graphql|net|pgmq|pgsodium|realtime|storage|supabase_\w+|vault)\b",
-    re.I,
-)
-#: Privileges that a setting of the server or a superuser alone gives.
-_BEYOND = re.compile("superuser|shared_preload_libraries")
-_OF_PSQL = re.compile(r"\s*(\\\w+|copy\s[^;]*?\sfrom\s+stdin\b)", re.IGNORECASE)
 _CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
 _EVENT_TRIGGER = re.compile(
     r"^\s*(create|alter|drop)\s+event\s+trigger\b", re.IGNORECASE | re.MULTILINE
-)
-OWN_IMAGE = (
-    "If a hosted project accepts this, this needs Supabase's own image: `supabase start`, then"
-    " `minutehand dev --supabase-url http://127.0.0.1:54321`"
 )
 
 
@@ -229,15 +213,6 @@ def check_engine(url: str, project: Project) -> None:
         )
 
 
-def attach_extensions(url: str, project: Project) -> None:
-    """Guard the worker's new functions at once, as the next worker that starts would."""
-    call = composed.SQL("select {}.attach_extensions()")
-    # none of the engine's where a migration has just removed it
-    removed = (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
-    with suppress(*removed), psycopg.connect(url) as connection:
-        connection.execute(call.format(composed.Identifier(project.schema_)))
-
-
 def seed_files(project: Project | None = None) -> list[Path]:
     """List the seed and the apps' own seeds, in the order in which they run."""
     project = project or Project.find()
@@ -329,17 +304,12 @@ def _run(
     connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
 ) -> None:
     for number, statement in enumerate(statements, start=1):
-        if (psqls := _OF_PSQL.match(statement)) is not None:
-            raise MigrationFailed(
-                f"{path.name}, statement {number}: {psqls[0].strip()} is for psql, and the Supabase"
-                " CLI takes SQL alone: write rows as insert statements (pg_dump --inserts)"
-            )
         try:
             _execute(connection, statement)
         except psycopg.Error as error:
             raise MigrationFailed(
-                f"{path.name}, statement {number}: {_explain(error)}\n{_excerpt(statement, error)}"
-                f"{_way_out(statement, error)}"
+                f"{path.name}, statement {number}: {error.sqlstate}: {error}\n"
+                + "\n".join(statement.splitlines()[:6])
             ) from error
 
 
@@ -357,31 +327,6 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
     # one that is there already was switched on by the dashboard where this was written
     with suppress(psycopg.errors.DuplicateObject), connection.transaction():
         connection.execute(statement.encode())
-
-
-def _way_out(statement: str, error: psycopg.Error) -> str:
-    said = f"{error.diag.message_primary}\n{statement}"
-    there = error.sqlstate in _LACKING_THERE and _SUPABASE_SCHEMA.search(said)
-    beyond = error.sqlstate in _LACKING or _BEYOND.search(str(error))
-    return f"\n{OWN_IMAGE}" if there or beyond else ""
-
-
-def _explain(error: psycopg.Error) -> str:
-    diagnosis = error.diag
-    parts = [diagnosis.message_primary or str(error)]
-    parts += [part for part in (diagnosis.message_detail, diagnosis.message_hint) if part]
-    return f"{error.sqlstate}: " + " / ".join(parts)
-
-
-def _excerpt(statement: str, error: psycopg.Error) -> str:
-    position = error.diag.statement_position
-    if position is None:
-        return "\n".join(statement.splitlines()[:6])
-    before = statement[: int(position) - 1]
-    lines = statement.splitlines()
-    at = before.count("\n")
-    column = len(before) - (before.rfind("\n") + 1)
-    return "\n".join([*lines[max(0, at - 3) : at + 1], " " * column + "^"])
 
 
 def _keep_silent(connection: psycopg.Connection[tuple[object, ...]]) -> None:

@@ -22,7 +22,6 @@ from minutehand.local import migrations
 from minutehand.local.companions import companions
 from minutehand.local.environment import Ports, contract, demo_values, for_children
 from minutehand.local.logs import Logs, Say
-from minutehand.local.new_migrations import NewMigrations
 from minutehand.local.parts import Part, service_parts, wait_until
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import Identity, spawn, stop
@@ -34,8 +33,6 @@ from minutehand.resources import checkout, resource
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
-#: How often new migrations are searched for.
-LOOK_SECONDS = 1.0
 
 
 class StackFailed(Exception):
@@ -73,7 +70,6 @@ class Stack:
         self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._remote = remote
-        self._new_migrations: NewMigrations | None = None
         own = external_url is None and remote is None
         self.postgres = Postgres(state.path, scratch=scratch) if own else None
         self.database_url = self._embedded().url() if own else external_url or ""
@@ -94,7 +90,7 @@ class Stack:
         self._companions = tuple(part.name for part in of_apps)
         self._environment = for_children(self.values, inherited, self.project)
         node_home(self._say)
-        parts = service_parts(self.ports, self.database_url, state.path)
+        parts = service_parts(self.ports, self.database_url)
         parts += of_apps
         wanted = {part.name for part in parts}
         if remote is not None:
@@ -133,21 +129,11 @@ class Stack:
         Raises:
             StackFailed: Parts die faster than it makes sense to start them.
         """
-        looked_at = time.monotonic()
         while not self._stopping:
             for name, process in list(self._processes.items()):
                 if process.poll() is not None and not self._stopping:
                     await self._heal(name, process)
-            if self._new_migrations is not None and time.monotonic() - looked_at >= LOOK_SECONDS:
-                await self._apply_new(self._new_migrations)
-                looked_at = time.monotonic()
             await asyncio.sleep(0.1)
-
-    async def _apply_new(self, written: NewMigrations) -> None:
-        try:
-            await asyncio.to_thread(written.look)
-        except psycopg.OperationalError:
-            return  # the database is unavailable; anyone who watches over it says so
 
     async def stop(self) -> None:
         """Stop every child: the API first, so that it can release jobs, Postgres last."""
@@ -190,7 +176,6 @@ class Stack:
         applied = migrations.apply_migrations(owner, migrations.find_migrations(self.project))
         if applied:
             self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
-        self._new_migrations = NewMigrations(owner, self.project, self._say)
         migrations.check_engine(url, self.project)
         if self.project.tenancy == "workspaces":
             create_demo_users(url)

@@ -17,15 +17,10 @@ from minutehand.queue.models import (
     EnqueueOptions,
     FeedPage,
     Job,
-    JobCounts,
     JobEvent,
     JobId,
-    JobLog,
     JobPage,
-    JobSteps,
     ListedJob,
-    LogPage,
-    ManyChanged,
     NewJob,
     TopicFollowed,
     WorkspaceId,
@@ -81,10 +76,10 @@ class JobCalls(ABC):
             next_cursor=page["next"] and Cursor.model_validate(page["next"]).encode(),
         )
 
-    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> JobCounts:
+    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> dict[str, Any]:
         """How many jobs of a workspace are in each state."""
         counted = await self._call("count_jobs", workspace_id=workspace_id, filter=where)
-        return JobCounts.model_validate(counted)
+        return dict(counted)
 
     async def search_logs(
         self,
@@ -120,10 +115,10 @@ class JobCalls(ABC):
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
-    ) -> LogPage:
+    ) -> dict[str, Any]:
         """Log lines with an id above `after`, oldest first; empty for a job that is not yours."""
         params = [
-            ("select", ",".join(JobLog.model_fields)),
+            ("select", "id,job_id,attempt,log_level,message,metadata,created_at"),
             ("job_id", f"eq.{job_id}"),
             ("id", f"gt.{after}"),
             ("order", "id.asc"),
@@ -132,8 +127,8 @@ class JobCalls(ABC):
         if level is not None:
             params.append(("log_level", f"eq.{level}"))
         rows = await self.select("job_logs", params)
-        logs = tuple(JobLog.model_validate(row) for row in rows[:limit])
-        return LogPage(logs=logs, next_after=logs[-1].id if len(rows) > limit else None)
+        logs = rows[:limit]
+        return {"logs": logs, "next_after": logs[-1]["id"] if len(rows) > limit else None}
 
     async def events_after(
         self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
@@ -183,9 +178,9 @@ class JobCalls(ABC):
 
     async def steps(
         self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None
-    ) -> JobSteps:
+    ) -> dict[str, Any]:
         """A page of the job's finished steps, after `next` of another, and what it waits for."""
-        return JobSteps.model_validate(await self._call("job_steps", job_id=job_id, after=after))
+        return dict(await self._call("job_steps", job_id=job_id, after=after))
 
     async def trace(self, job_id: JobId | str) -> dict[str, Any]:
         """The job's attempts, steps and waits with their spans, and those of its children."""
@@ -207,14 +202,14 @@ class JobCalls(ABC):
         where: Mapping[str, Any],
         *,
         limit: int = 1000,
-    ) -> ManyChanged:
+    ) -> dict[str, Any]:
         """Cancel or retry jobs that match a filter; repeat while the answer's `more` is true."""
         arguments: dict[str, Any] = {
             "workspace_id": workspace_id,
             "filter": dict(where),
             "limit": limit,
         }
-        return ManyChanged.model_validate(await self._call(f"{action}_jobs", **arguments))
+        return dict(await self._call(f"{action}_jobs", **arguments))
 
     async def replay(
         self,

@@ -1,14 +1,75 @@
-"""What an app works with, made once per process: its settings, clock and way to the Data API."""
+"""What an app works with; and the address of a guest whose call it passes on, signed."""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Final
 
 from minutehand.clock import Clock, SystemClock
-from minutehand.config import Settings
+from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
-from minutehand.queue.functions import CallerFunctions
-from minutehand.queue.guests import AddressSigner
+from minutehand.queue.errors import QueueError
+from minutehand.queue.functions import CallerFunctions, WorkerFunctions
+
+logger = logging.getLogger(__name__)
+
+HEADER: Final = "X-Minutehand-Client"
+#: How long a key is used; a new one is made when worker keys are revoked.
+KEPT_SECONDS: Final = 300.0
+#: Until it is asked for again after a refusal.
+RETRY_SECONDS: Final = 10.0
+_address: contextvars.ContextVar[str | None] = contextvars.ContextVar("client", default=None)
+
+
+@contextlib.contextmanager
+def calling_from(address: str | None) -> Iterator[None]:
+    """Note the address that a request came from, for the calls made inside the block."""
+    token = _address.set(address)
+    try:
+        yield
+    finally:
+        _address.reset(token)
+
+
+class AddressSigner:
+    """Signs the address of the present request; keep one per process and event loop."""
+
+    def __init__(self, settings: Settings, api: DataApi, clock: Clock) -> None:
+        self._clock = clock
+        self._key: bytes | None = None
+        self._until = 0.0
+        self._functions: WorkerFunctions | None = None
+        with contextlib.suppress(ConfigurationError):
+            self._functions = WorkerFunctions(settings, api=api, clock=clock)
+
+    async def headers(self) -> Mapping[str, str]:
+        """What a call for a guest carries; nothing where no request is known, or no key."""
+        address = _address.get()
+        key = await self._current_key() if address is not None else None
+        if key is None:
+            return {}
+        said = f"{address} {int(self._clock.now().timestamp())}"
+        inner = hashlib.sha256(key + said.encode()).digest()
+        return {HEADER: f"{said} {hashlib.sha256(key + inner).hexdigest()}"}
+
+    async def _current_key(self) -> bytes | None:
+        if self._functions is None or self._clock.monotonic() < self._until:
+            return self._key
+        try:
+            self._key = bytes.fromhex((await self._functions.call("guest_key", {}))["key"])
+            self._until = self._clock.monotonic() + KEPT_SECONDS
+        except QueueError as error:
+            self._until = self._clock.monotonic() + RETRY_SECONDS
+            logger.warning(
+                "guests' addresses are not signed",
+                extra={"event": "guests.key_failed", "reason": type(error).__name__},
+            )
+        return self._key
 
 
 class Dependencies:

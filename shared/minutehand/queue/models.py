@@ -167,15 +167,6 @@ class JobPage(Model):
     next_cursor: str | None = None
 
 
-class JobCounts(Model):
-    """How many jobs a workspace has, by status and by the states shown to people."""
-
-    counts: dict[Status, int]
-    states: dict[JobState, int]
-    #: Statuses of which there are more than were counted.
-    at_least: tuple[Status, ...] = ()
-
-
 class JobEvent(Model):
     """A line of a job's history; `seq` runs gapless from 1 per job."""
 
@@ -198,46 +189,6 @@ class FeedPage(Model):
     reset: bool = False
 
 
-class JobLog(Model):
-    """A line a processor logged."""
-
-    id: int
-    job_id: JobId
-    attempt: int | None = None
-    log_level: str
-    message: str
-    metadata: Any = None
-    created_at: datetime
-
-
-class LogPage(Model):
-    """A page of log lines, oldest first; continue with `after=next_after`."""
-
-    logs: tuple[JobLog, ...]
-    next_after: int | None = None
-
-
-class Step(Report):
-    """A finished step; its result is not computed again."""
-
-    name: str
-    result: Any = None
-    created_at: datetime | None = None
-    #: From its start to its end, a wait's included; None where the start is not known.
-    took_ms: float | None = None
-    #: `step`, `graph` (the result has what each stage comes after), or what it waited for.
-    kind: str = "step"
-
-
-class JobSteps(Model):
-    """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
-
-    steps: tuple[Step, ...] = ()
-    #: The last place of the page, to continue from; None at the end.
-    next: dict[str, Any] | None = None
-    waiting_for: dict[str, Any] | None = None
-
-
 class TopicFollowed(Report):
     """What `follow_topic` answers."""
 
@@ -252,21 +203,13 @@ class TopicFollowed(Report):
 class QueueHealth(Report):
     """The queue's vital signs, for readiness and dashboards."""
 
-    now: datetime | None = None
-    due: int = 0
     #: Due jobs by what keeps them from starting, with a verdict.
     backlog: dict[str, Any] = Field(default_factory=dict)
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
     #: For how long nothing at all was leased or ran although some of these jobs were due.
     stalled_seconds: float | None = None
-    processing: int = 0
-    pending: int = 0
-    waiting: int = 0
-    failed: int = 0
-    last_tick_at: datetime | None = None
     last_tick_seconds: float | None = None
-    workers: list[dict[str, Any]] = Field(default_factory=list)
 
 
 # How jobs are made ------------------------------------------------------------------------------
@@ -347,13 +290,6 @@ class EnqueuedBatch(Model):
     jobs: tuple[Enqueued, ...]
     wake: bool = False
     warning: str | None = None
-
-
-class ManyChanged(Model):
-    """How many jobs a call cancelled or retried, and whether others match."""
-
-    count: int
-    more: bool
 
 
 # What workers send and receive ------------------------------------------------------------------

@@ -90,11 +90,7 @@ async def user_or_guest(
     credentials: GuestCredentials,
     access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
 ) -> Caller | None:
-    """Dependency of an app's route: the user of a token; None for a guest, where they are let in.
-
-    Raises:
-        ApiError: 401 for a bad token, and for none where ALLOW_ANONYMOUS is off.
-    """
+    """Dependency of an app's route: the user of a token; None for a guest where let in."""
     services: Services = request.app.state.services
     if bearer_token(request) is not None or access_token:
         return await stream_caller(request, credentials, access_token)
@@ -104,11 +100,7 @@ async def user_or_guest(
 
 
 async def verify(request: Request, token: str) -> Caller:
-    """Whose `token` is, a user's or the project's own service, if they may ask once more now.
-
-    Raises:
-        ApiError: 401; 429 `rate_limited`; or 503 when the keys cannot be fetched.
-    """
+    """Whose `token` is, a user's or the project's own service, if they may ask once more now."""
     services: Services = request.app.state.services
     try:
         caller = await services.verifier.verify(token)

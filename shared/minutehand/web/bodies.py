@@ -42,11 +42,7 @@ class BodyTooLarge(ApiError):
 
 
 def check_json(body: bytes) -> None:
-    """Refuse what would fail later and worse: NaN, lone surrogates, NUL, bottomless nesting.
-
-    Raises:
-        ApiError: 400 `invalid_json`.
-    """
+    """Refuse what would fail later and worse: NaN, lone surrogates, NUL, bottomless nesting."""
     try:
         from_json(body, allow_inf_nan=False)
         if _LARGE.search(body):

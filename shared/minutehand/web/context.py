@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minutehand import telemetry
 from minutehand.log import request_context
-from minutehand.queue.guests import calling_from
+from minutehand.queue.dependencies import calling_from
 from minutehand.web.errors import error_response
 from minutehand.web.handlers import respond
 
@@ -37,16 +37,12 @@ SECURITY_HEADERS = {
 }
 
 
-def choose_request_id(scope: Scope) -> str:
+def _choose_request_id(scope: Scope) -> str:
     """The caller's `x-request-id` if it is sane, else API Gateway's, else a new one."""
-    offered = Headers(scope=scope).get("x-request-id", "")
-    if _SANE_ID.fullmatch(offered):
-        return offered
     event: dict[str, Any] = scope.get("aws.event") or {}
-    gateway = event.get("requestContext", {}).get("requestId")
-    if isinstance(gateway, str) and _SANE_ID.fullmatch(gateway):
-        return gateway
-    return uuid.uuid4().hex
+    gateway = event.get("requestContext", {}).get("requestId") or uuid.uuid4().hex
+    offered = Headers(scope=scope).get("x-request-id", "")
+    return offered if _SANE_ID.fullmatch(offered) else gateway
 
 
 class RequestContext:
@@ -60,7 +56,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = choose_request_id(scope)
+        request_id = _choose_request_id(scope)
         started = time.perf_counter()
         status = 0
         span = telemetry.request_span()

@@ -120,6 +120,6 @@ def not_found(what: str = "job") -> ApiError:
     return ApiError(404, f"{what}_not_found", f"No such {what}")
 
 
-def unavailable(reason: str, *, retry_after: int = RETRY_AFTER_SECONDS) -> ApiError:
+def unavailable(reason: str) -> ApiError:
     """503: something this service depends on is unavailable; the request may be repeated."""
-    return ApiError(503, "unavailable", reason, headers={"Retry-After": str(max(1, retry_after))})
+    return ApiError(503, "unavailable", reason, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

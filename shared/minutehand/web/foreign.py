@@ -21,9 +21,6 @@ def standing_on(what: str) -> Iterator[None]:
 
     Args:
         what: What is missing, e.g. `the key service`.
-
-    Raises:
-        ApiError: 503 `not_configured` or `unavailable`.
     """
     try:
         yield

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +30,7 @@ from minutehand.web.errors import (
     FieldProblem,
     error_response,
     unauthorized,
+    unavailable,
     validation_failed,
 )
 
@@ -42,7 +42,7 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
     if isinstance(error, ApiError):
         return _planned(error)
     if isinstance(error, RequestValidationError):
-        return _planned(_refusal_of(error, request))
+        return _planned(_refusal_of(error))
     if isinstance(error, HTTPException):
         return _plain(error)
     if isinstance(error, DatabaseReadOnly):
@@ -53,11 +53,8 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
             "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
         )
-        return error_response(
-            503,
-            "unavailable",
-            "The database did not answer; repeat the request in a few seconds",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        return _planned(
+            unavailable("The database did not answer; repeat the request in a few seconds")
         )
     if isinstance(error, QueueError):
         return _refused_by_queue(error, request)
@@ -96,9 +93,10 @@ def _plain(error: HTTPException) -> JSONResponse:
     return error_response(status, code, text, headers=error.headers)
 
 
-def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiError:
+def _refusal_of(error: RequestValidationError) -> ApiError:
     problems = error.errors()
-    if _took_other_type(problems, request):
+    # `BoundedBody` names every body JSON that may be; another reaches validation as bytes
+    if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in problems):
         return ApiError(
             415,
             "unsupported_media_type",
@@ -106,22 +104,6 @@ def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiEr
             detail={"field": "content-type"},
         )
     return validation_failed([_problem(problem) for problem in problems])
-
-
-def _took_other_type(problems: Sequence[dict[str, Any]], request: Request | None) -> bool:
-    """A body that is not JSON reaches validation as bytes, at the location ("body",)."""
-    if request is None:
-        return False
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_json = content_type.endswith(("/json", "+json"))
-    return (
-        bool(content_type)
-        and not is_json
-        and any(
-            tuple(p.get("loc", ())) == ("body",) and isinstance(p.get("input"), bytes)
-            for p in problems
-        )
-    )
 
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:
@@ -153,12 +135,7 @@ def _refused_by_queue(error: QueueError, request: Request | None) -> JSONRespons
             "the database lacks what this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
-        return error_response(
-            503,
-            "unavailable",
-            "The database is not ready for this request",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        return _planned(unavailable("The database is not ready for this request"))
     logger.warning(
         "the database refused a request",
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
@@ -184,24 +161,15 @@ def _detail(error: QueueError) -> Any:
         return {"job_id": error.details}
     if isinstance(error, InvalidState):
         return {"status": error.present}
-    if error.word == "quota_exceeded" and error.details:
+    if error.word == "quota_exceeded":
         return {"limit": error.details}
     if error.word == "rate_limited":
-        return _limit(error.details)
+        return json.loads(error.details or "{}")
     if error.word == "workspace_needed":
         return {"workspaces": json.loads(error.details or "[]")}
     if error.word in _NAMES_A_FIELD and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None
-
-
-def _limit(details: str | None) -> dict[str, Any]:
-    """The limit that was met, with its numbers, as the queue names them in JSON."""
-    try:
-        limit = json.loads(details or "{}")
-    except ValueError:
-        return {"limit": details}
-    return limit if isinstance(limit, dict) else {"limit": details}
 
 
 def _retry_after(detail: Any) -> int:

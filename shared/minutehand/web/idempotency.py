@@ -27,9 +27,6 @@ IdempotencyHeader = Annotated[
 def parse_key(value: str | None) -> str | None:
     """The key of a header; a quoted string, as the IETF draft writes it, loses its quotes.
 
-    Raises:
-        ApiError: 400, the header is there but unusable.
-
     References:
         https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
     """
@@ -46,11 +43,7 @@ def parse_key(value: str | None) -> str | None:
 
 
 def one_key(header: str | None, body: str | None) -> str | None:
-    """The key of a request that may name it twice.
-
-    Raises:
-        ApiError: 400, header and body name different keys.
-    """
+    """The key of a request that may name it twice."""
     key = parse_key(header)
     if key is not None and body is not None and key != body:
         raise invalid_argument("idempotency_key", f"differs from the {HEADER} header")

@@ -51,11 +51,7 @@ class CallerLimits:
         self.streams = 0
 
     def count_request(self, caller: str) -> None:
-        """Take one request from the caller's bucket.
-
-        Raises:
-            ApiError: 429 `rate_limited`, with the limit's name and when to come back.
-        """
+        """Take one request from the caller's bucket."""
         if not self._rate:
             return
         now = self._clock.monotonic()
@@ -71,11 +67,7 @@ class CallerLimits:
         bucket.tokens -= 1
 
     def hold_stream(self, caller: str) -> None:
-        """Count an open stream of the caller's, until `release_stream`.
-
-        Raises:
-            ApiError: 429 `rate_limited`: it has as many as it may.
-        """
+        """Count an open stream of the caller's, until `release_stream`."""
         if self._most_streams and self._open[caller] >= self._most_streams:
             raise rate_limited("streams", 5, most=self._most_streams)
         self._open[caller] += 1

@@ -119,11 +119,7 @@ class Services:
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:
-        """The queue as its operator sees it: health and statistics over all workspaces.
-
-        Raises:
-            ApiError: 503, this deployment holds no key for it.
-        """
+        """The queue as its operator sees it: health and statistics over all workspaces."""
         try:
             # through the routes' own connections: what keeps them from answering must show
             return WorkerQueue(self.settings, api=self.queue.api, clock=self.clock)

@@ -98,11 +98,7 @@ class JobFeed:
         self._look_at = 0.0
 
     async def read(self) -> Batch:
-        """Events after the last one read.
-
-        Raises:
-            JobNotFound: No such job, or not the reader's.
-        """
+        """Events after the last one read."""
         now = asyncio.get_running_loop().time()
         events = await self._after(self._seq)
         more, end = len(events) == READ_LIMIT, None
@@ -144,11 +140,7 @@ class HistoryFeed:
         self._cursor = after
 
     async def page(self) -> FeedPage:
-        """The events after the last ones read, as the database gives them.
-
-        Raises:
-            QueueError: 404, the subject is missing or not the reader's; 400 for the cursor.
-        """
+        """The events after the last ones read, as the database gives them."""
         page = await self._read_after(self._cursor)
         self._cursor = page.cursor
         return page
@@ -180,11 +172,7 @@ def _line(event: JobEvent, cursor: str) -> Line:
 
 
 def seq_cursor(last_event_id: str | None, after: int | None) -> int:
-    """Where a job's stream starts: `Last-Event-ID` if there is one, else `after`, else 0.
-
-    Raises:
-        ApiError: 400, the header is not a cursor of a job's stream.
-    """
+    """Where a job's stream starts: `Last-Event-ID` if there is one, else `after`, else 0."""
     text = (last_event_id or "").strip()
     if not text:
         return after or 0
@@ -227,12 +215,6 @@ async def answer(
         wait: The longest wait for a first event where answers are buffered.
         is_bare: Leave the event `end` out: the feed's own last event says it.
         is_resumed: Answer 204, which stops EventSource, when nothing is left to be told.
-
-    Raises:
-        ApiError: 503, this process has no room for another stream; 429 `rate_limited`: the
-            reader has as many open as one may have.
-        QueueError: What the first read was refused with; 429 `rate_limited`: the caller opens
-            them too fast, counted where each holds an invocation while it is open.
     """
     limits, pace = services.limits, services.pace
     until = asked_at(request, services.clock) + min(pace.buffered_wait, wait or pace.buffered_wait)

@@ -33,6 +33,12 @@ REFETCH_AFTER = timedelta(minutes=1)
 KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
 _MALFORMED = "the token is malformed"
+_REFUSALS: Mapping[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "the token has expired",
+    jwt.ImmatureSignatureError: "the token is not valid yet",
+    jwt.InvalidSignatureError: "the token's signature is wrong",
+    jwt.InvalidAlgorithmError: "the token's algorithm does not match its key",
+}
 _OTHER_ISSUER = "the token has another issuer"
 _NO_KEYS = "The signing keys could not be fetched"
 
@@ -81,20 +87,15 @@ class TokenVerifier:
         """A user, or the project's own service by its secret key, an older one being a JWT.
 
         A key `sb_secret_…` is for the database's gateway to judge, at each call.
-
-        Raises:
-            InvalidToken: Malformed, forged, expired, or made for something else.
-            ApiError: 503, the keys could not be fetched; the token may well be good.
         """
         if token.startswith(SECRET_PREFIX):
             never = datetime.max.replace(tzinfo=UTC)
             return Caller(user_id=None, role="service_role", token=token, expires_at=never)
         claims = await self._claims(token)
         if claims.get("role") == "service_role":
-            return self._service(token, claims)
-        return self._user(token, claims)
-
-    def _user(self, token: str, claims: Mapping[str, Any]) -> Caller:
+            if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
+                raise InvalidToken(_OTHER_ISSUER)
+            return Caller(None, "service_role", token, _instant(claims["exp"]))
         if claims.get("role") != "authenticated":
             raise InvalidToken("the token does not belong to a signed-in user")
         issuer = claims.get("iss")
@@ -108,11 +109,6 @@ class TokenVerifier:
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InvalidToken("the token names no subject") from error
         return Caller(user_id, "authenticated", token, _instant(claims["exp"]))
-
-    def _service(self, token: str, claims: Mapping[str, Any]) -> Caller:
-        if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
-            raise InvalidToken(_OTHER_ISSUER)
-        return Caller(None, "service_role", token, _instant(claims["exp"]))
 
     async def _claims(self, token: str) -> dict[str, Any]:
         """Verified claims with signature and times checked; the rest is the caller's to check."""
@@ -156,16 +152,8 @@ class TokenVerifier:
                 leeway=LEEWAY,
                 options={"require": required, "verify_aud": False, "verify_iss": False},
             )
-        except jwt.ExpiredSignatureError as error:
-            raise InvalidToken("the token has expired") from error
-        except jwt.ImmatureSignatureError as error:
-            raise InvalidToken("the token is not valid yet") from error
-        except jwt.InvalidSignatureError as error:
-            raise InvalidToken("the token's signature is wrong") from error
-        except jwt.InvalidAlgorithmError as error:
-            raise InvalidToken("the token's algorithm does not match its key") from error
         except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
-            raise InvalidToken(_MALFORMED) from error
+            raise InvalidToken(_REFUSALS.get(type(error), _MALFORMED)) from error
         return claims
 
     async def _refresh_when_stale(self) -> None:
@@ -180,11 +168,7 @@ class TokenVerifier:
                 )
 
     async def _fetch(self, wanted: str | None) -> None:
-        """Ask for the key set unless someone just did; `wanted` is a key that must be there.
-
-        Raises:
-            ApiError: 503, Auth did not answer.
-        """
+        """Ask for the key set unless someone just did; `wanted` is a key that must be there."""
         async with self._lock:
             now = self._clock.monotonic()
             if self._asked_at is not None:

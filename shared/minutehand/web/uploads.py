@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from minutehand.aws.uploads import (
     KEY,
@@ -61,7 +61,7 @@ _FILE_CHECKSUM = re.compile(r"[0-9a-f]{64}(-[0-9]{1,5})?")
 class Body(BaseModel):
     """A request body: a field no one knows is a mistake worth reporting."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NewUpload(Body):
@@ -69,10 +69,7 @@ class NewUpload(Body):
 
     filename: Annotated[str, Field(min_length=1, max_length=255)]
     content_type: Annotated[str, Field(pattern=_MEDIA_TYPE)]
-    size: Annotated[
-        int,
-        Field(strict=True, ge=0, validation_alias=AliasChoices("size", "size_bytes")),
-    ]
+    size: Annotated[int, Field(strict=True, ge=0)]
     workspace_id: UUID | None = Field(
         default=None, description="May be omitted by members of a single workspace."
     )
@@ -260,12 +257,7 @@ class UploadRoutes(ABC):
                 raise invalid_argument(
                     "parts", f"names part {part.part_number} of {place.cut.count}"
                 )
-            try:
-                checksums[part.part_number] = read_checksum(part.checksum)
-            except ValueError as error:
-                raise invalid_argument(
-                    "parts", f"must give a SHA-256 for part {part.part_number}"
-                ) from error
+            checksums[part.part_number] = _checksum("parts", part.checksum)
         with _answering():
             urls = await uploads_of(services).sign(place.key, place.upload_id, place.cut, checksums)
         return SignedParts(
@@ -343,11 +335,7 @@ class UploadRoutes(ABC):
 
 
 def uploads_of(services: Services) -> Uploads:
-    """The process's uploads.
-
-    Raises:
-        ApiError: 503, this deployment has no bucket.
-    """
+    """The process's uploads."""
     try:
         return services.provide(Uploads, lambda: Uploads(services.settings))
     except ConfigurationError as error:
@@ -373,11 +361,14 @@ def _file_checksum(text: str) -> str:
     if _FILE_CHECKSUM.fullmatch(text.lower()) is not None:
         return text.lower()
     digest, dash, count = text.partition("-")
+    return f"{base64.b64decode(_checksum('checksum', digest)).hex()}{dash}{count}"
+
+
+def _checksum(field: str, text: str) -> str:
     try:
-        raw = read_checksum(digest)
+        return read_checksum(text)
     except ValueError as error:
-        raise invalid_argument("checksum", "must be a SHA-256, in hexadecimal or base64") from error
-    return f"{base64.b64decode(raw).hex()}{dash}{count}"
+        raise invalid_argument(field, "must be a SHA-256, in hexadecimal or base64") from error
 
 
 async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
@@ -395,11 +386,7 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
 
 
 def _decoded(upload_id: str) -> Place:
-    """What an id says; its holder may have written any of it.
-
-    Raises:
-        ApiError, ValueError: Creating an upload gives out no such id.
-    """
+    """What an id says; its holder may have written any of it."""
     key, s3_id, size_bytes, title, wanted = paging.decode(upload_id, str, str, int, str, str)
     if not size_bytes or not _S3_ID.fullmatch(s3_id):
         raise ValueError("an upload of nothing")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import ssl
 
 import httpx
 
@@ -61,10 +60,6 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
 
     Args:
         loopback: Whether this machine itself may be meant; for development.
-
-    Raises:
-        AddressRefused: One of them is not public; the others are not tried then.
-        OSError: The name does not resolve.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -78,38 +73,26 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
 class PublicTransport(httpx.AsyncBaseTransport):
     """Sends each request to an address it has checked, under the name that was asked for.
 
-    Connections are not kept unless asked for: one made and verified for one name must not serve
-    another name at the same address. An answer's cookies never are.
-
-    Args:
-        verify: Trusted certificates; the usual ones when None.
-        keep: Keep connections, and the addresses once checked; only for a transport that serves
-            one host for a short time.
+    Connections are not kept: one made and verified for one name must not serve another name at
+    the same address. An answer's cookies are not either.
     """
 
-    def __init__(
-        self, *, loopback: bool, verify: ssl.SSLContext | None = None, keep: bool = False
-    ) -> None:
+    def __init__(self, *, loopback: bool) -> None:
         self._loopback = loopback
-        self._kept: dict[tuple[str, int], list[str]] | None = {} if keep else None
         self._inner = httpx.AsyncHTTPTransport(
-            verify=trusted() if verify is None else verify,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100 if keep else 0),
+            verify=trusted(),
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=0),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Resolve, check, then connect to the first address that takes the connection.
-
-        Raises:
-            AddressRefused: Neither scheme nor address is one to send to.
-        """
+        """Resolve, check, then connect to the first address that takes the connection."""
         url = request.url
         if url.scheme != "https" and not (self._loopback and url.scheme == "http"):
             raise AddressRefused("only https addresses are allowed")
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            addresses = await self._addresses(host, port)
+            addresses = await resolve(host, port, loopback=self._loopback)
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(f"{host} does not resolve", request=request) from error
         refused: httpx.TransportError = httpx.ConnectError(f"{host} has no address")
@@ -130,13 +113,6 @@ class PublicTransport(httpx.AsyncBaseTransport):
             response.headers.pop("set-cookie", None)
             return response
         raise refused
-
-    async def _addresses(self, host: str, port: int) -> list[str]:
-        if self._kept is None:
-            return await resolve(host, port, loopback=self._loopback)
-        if (host, port) not in self._kept:
-            self._kept[host, port] = await resolve(host, port, loopback=self._loopback)
-        return self._kept[host, port]
 
     async def aclose(self) -> None:
         """Close every connection."""

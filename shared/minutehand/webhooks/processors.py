@@ -6,9 +6,8 @@ What is sent to whom, in which order, and when an endpoint is disabled is decide
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -18,7 +17,6 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from minutehand.aws.sealing import SealBroken
-from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.functions import FunctionStore
 from minutehand.retry_after import retry_after
@@ -32,6 +30,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 
+#: Longest time for one endpoint, from its name to its answer.
 ANSWER_SECONDS = 10.0
 HEADERS = {"content-type": "application/json", "user-agent": "Minutehand"}
 #: Why a delivery ends without having been sent, by what SQL says.
@@ -54,13 +53,9 @@ class WebhookStore(FunctionStore):
     """The engine's functions for a delivery, as `job_worker`."""
 
     async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
-        """What a leased delivery is to send.
-
-        Raises:
-            LeaseLost: Another attempt has taken over.
-        """
-        request = {"job_id": job_id, "fence": fence}
-        return await self._call("webhook_to_send", request, repeatable=True)
+        """What a leased delivery is to send."""
+        found: dict[str, Any] = await self._functions.call_held("webhook_to_send", job_id, fence)
+        return found
 
     async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
         """Record the outcome; return whether the webhook is still enabled."""
@@ -73,41 +68,18 @@ class WebhookStore(FunctionStore):
             "timed_out": sent.timed_out,
         }
         # a failure that is reported twice counts twice
-        return await self._call("webhook_sent", request, repeatable=sent.ok)
-
-    async def _call(
-        self, function: str, request: Mapping[str, Any], *, repeatable: bool
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._functions.call(
-            function, {"p_request": request}, repeatable=repeatable
+        noted: dict[str, Any] = await self._functions.call(
+            "webhook_sent", {"p_request": request}, repeatable=sent.ok
         )
-        return answer
+        return noted
 
 
 class Webhooks:
-    """Dependencies of one process.
+    """Dependencies of one process."""
 
-    Args:
-        verify: Trusted certificates; the usual ones when None.
-        answer_seconds: Longest time for one endpoint, from its name to its answer; SQL allows
-            less to one that has not answered in time.
-        secrets: Opens the signing secrets; this deployment's sealer when None.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        clock: Clock | None = None,
-        verify: ssl.SSLContext | None = None,
-        answer_seconds: float = ANSWER_SECONDS,
-        secrets: WebhookSecrets | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._clock = clock or SystemClock()
-        self._verify = verify
-        self._answer_seconds = answer_seconds
-        self._secrets = secrets or WebhookSecrets(settings)
+        self._secrets = WebhookSecrets(settings)
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
     @cached_property
@@ -140,8 +112,8 @@ class Webhooks:
             return Sent(
                 ok=False, message="the signing secret cannot be decrypted: create a new one"
             )
-        signature = signed_headers(message["message_id"], self._clock.now(), body, secrets)
-        seconds = min(self._answer_seconds, message["answer_ms"] / 1000)
+        signature = signed_headers(message["message_id"], datetime.now(UTC), body, secrets)
+        seconds = min(ANSWER_SECONDS, message["answer_ms"] / 1000)
         private = message["private_addresses"] is True
         return await self._send(message["url"], body, {**HEADERS, **signature}, seconds, private)
 
@@ -157,7 +129,7 @@ class Webhooks:
                     "POST", url, content=body, headers=headers
                 ) as response,
             ):
-                return _judge(response.status_code, response.headers, self._clock.now())
+                return _judge(response.status_code, response.headers, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
             return Sent(ok=False, message="the endpoint did not answer in time", timed_out=True)
         except (AddressRefused, httpx.InvalidURL) as error:
@@ -180,8 +152,8 @@ class Webhooks:
         # made when needed: it reads every root certificate
         if loopback not in self._clients:
             self._clients[loopback] = httpx.AsyncClient(
-                transport=PublicTransport(loopback=loopback, verify=self._verify),
-                timeout=self._answer_seconds,
+                transport=PublicTransport(loopback=loopback),
+                timeout=ANSWER_SECONDS,
                 follow_redirects=False,
                 trust_env=False,  # a proxy would resolve the name again
             )

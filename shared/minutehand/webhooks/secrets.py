@@ -38,20 +38,12 @@ class WebhookSecrets:
         return self._given_sealer or make_sealer(self._settings)
 
     async def make(self, workspace_id: str) -> NewSecret:
-        """A secret of 32 random bytes, sealed for this workspace alone.
-
-        Raises:
-            ConfigurationError: No key to seal with is set.
-        """
+        """A secret of 32 random bytes, sealed for this workspace alone."""
         plain = PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
         return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
 
     async def open(self, workspace_id: str, sealed: Sequence[str]) -> list[str]:
-        """What was sealed for the workspace, in the same order.
-
-        Raises:
-            SealBroken: One was sealed for another workspace, or its key is gone.
-        """
+        """What was sealed for the workspace, in the same order."""
         context = _context(workspace_id)
         return [await self._sealer.open(one, context=context) for one in sealed]
 

@@ -37,7 +37,7 @@ const ROLES = `
   ) as timeout
   from pg_catalog.pg_roles as roles`;
 
-export async function readCatalogue(driver, { schemas, statementTimeouts }) {
+export async function readCatalogue(driver, { schemas }) {
   const [functions, columns, roles] = await driver.begin("read only", async (sql) => [
     // types are named with their schema, whatever the caller's path
     ...(await Promise.all([
@@ -50,7 +50,7 @@ export async function readCatalogue(driver, { schemas, statementTimeouts }) {
   return {
     functions,
     tables: new Map(columns.map(({ schema, table, types }) => [`${schema}.${table}`, types])),
-    roles: timeoutsOf(roles, statementTimeouts),
+    roles: timeoutsOf(roles),
     // of a view that reads a thousand files: asked when a request names a zone
     isZone: async (name) =>
       (await driver`select from pg_catalog.pg_timezone_names where name = ${name}`).length > 0,
@@ -58,13 +58,13 @@ export async function readCatalogue(driver, { schemas, statementTimeouts }) {
 }
 
 // The roles a request may take, each with its statement_timeout; null for those it may not.
-function timeoutsOf(rows, given) {
+function timeoutsOf(rows) {
   // a role without a setting of its own keeps that of authenticator, who signs in for it
   const inherited = rows.find(({ role }) => role === "authenticator")?.timeout ?? "0";
   return new Map(
     rows.map(({ role, may, timeout }) => [
       role,
-      may && role !== "authenticator" ? (given[role] ?? timeout ?? inherited) : null,
+      may && role !== "authenticator" ? (timeout ?? inherited) : null,
     ]),
   );
 }

@@ -3,7 +3,6 @@
 // life of the database.
 
 import { AsyncLocalStorage } from "node:async_hooks";
-import { setTimeout as sleep } from "node:timers/promises";
 import { App, ConsoleEmailDriver } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
 import { readCatalogue } from "./catalogue.mjs";
@@ -54,9 +53,7 @@ export async function openDataApi() {
 
 async function apiOver(connection) {
   const { driver } = connection;
-  const read = await readCatalogue(driver, settings);
-  const catalogue = { ...read };
-  if (settings.emptyCacheMs > 0) emptyFor(settings.emptyCacheMs, catalogue, read);
+  const catalogue = await readCatalogue(driver, settings);
   patch(connection, catalogue);
   const app = await appOn(connection);
   const answerData = async (request) => {
@@ -76,12 +73,6 @@ async function apiOver(connection) {
         : app.fetch(request),
     close: (timeout) => driver.end({ timeout }),
   };
-}
-
-// As a server that has just started and knows no table or function yet.
-function emptyFor(milliseconds, catalogue, read) {
-  Object.assign(catalogue, { functions: [], tables: new Map() });
-  sleep(milliseconds, null, { ref: false }).then(() => Object.assign(catalogue, read));
 }
 
 // anything that is not the database's own word is a connection that broke

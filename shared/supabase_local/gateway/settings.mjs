@@ -18,15 +18,6 @@ export const settings = Object.freeze({
     Boolean,
   ),
   siteUrl: process.env.CONSOLE_URL ?? "http://127.0.0.1:8000",
-  // what hosted projects do now and then: a restart that knows no table or function for a while, and
-  // other statement timeouts ("authenticated=200ms,anon=1s")
-  emptyCacheMs: Number(process.env.DATA_API_EMPTY_CACHE_SECONDS ?? 0) * 1000,
-  statementTimeouts: Object.fromEntries(
-    (process.env.DATA_API_STATEMENT_TIMEOUTS ?? "")
-      .split(",")
-      .filter(Boolean)
-      .map((one) => one.split("=")),
-  ),
   // well above the longest statement_timeout: a call that passes it will never be answered
-  requestTimeoutMs: Number(process.env.GATEWAY_REQUEST_TIMEOUT_MS ?? 65_000),
+  requestTimeoutMs: 65_000,
 });

@@ -193,14 +193,6 @@ begin
 end;
 $$;
 
-create table if not exists auth.instances (
-  id uuid primary key,
-  uuid uuid,
-  raw_base_config text,
-  created_at timestamptz,
-  updated_at timestamptz
-);
-create table if not exists auth.schema_migrations (version varchar(255) primary key);
 create table if not exists auth.mfa_factors (
   id uuid primary key,
   user_id uuid not null references auth.users (id) on delete cascade,
@@ -232,41 +224,6 @@ create table if not exists auth.mfa_amr_claims (
   authentication_method text not null,
   id uuid primary key,
   constraint mfa_amr_claims_session_id_authentication_method_pkey unique (session_id, authentication_method)
-);
-create table if not exists auth.sso_providers (
-  id uuid primary key,
-  resource_id text,
-  created_at timestamptz,
-  updated_at timestamptz,
-  disabled boolean
-);
-create table if not exists auth.sso_domains (
-  id uuid primary key,
-  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
-  domain text not null,
-  created_at timestamptz,
-  updated_at timestamptz
-);
-create table if not exists auth.saml_providers (
-  id uuid primary key,
-  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
-  entity_id text not null unique,
-  metadata_xml text not null,
-  metadata_url text,
-  attribute_mapping jsonb,
-  name_id_format text,
-  created_at timestamptz,
-  updated_at timestamptz
-);
-create table if not exists auth.saml_relay_states (
-  id uuid primary key,
-  sso_provider_id uuid not null references auth.sso_providers (id) on delete cascade,
-  request_id text not null,
-  for_email text,
-  redirect_to text,
-  flow_state_id uuid references auth.flow_state (id) on delete cascade,
-  created_at timestamptz,
-  updated_at timestamptz
 );
 create table if not exists auth.one_time_tokens (
   id uuid primary key,

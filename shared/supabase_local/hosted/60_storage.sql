@@ -12,13 +12,6 @@ begin
 end;
 $$;
 
-create table if not exists storage.migrations (
-  id integer primary key,
-  name varchar(100) not null unique,
-  hash varchar(40) not null,
-  executed_at timestamp default current_timestamp
-);
-
 create table if not exists storage.buckets (
   id text primary key,
   name text not null,
@@ -51,31 +44,6 @@ create table if not exists storage.objects (
 create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
 create index if not exists name_prefix_search on storage.objects (name text_pattern_ops);
 
-create table if not exists storage.s3_multipart_uploads (
-  id text primary key,
-  in_progress_size bigint not null default 0,
-  upload_signature text not null,
-  bucket_id text not null references storage.buckets (id),
-  key text not null,
-  version text not null,
-  owner_id text,
-  created_at timestamptz not null default now(),
-  user_metadata jsonb,
-  metadata jsonb
-);
-create table if not exists storage.s3_multipart_uploads_parts (
-  id uuid primary key default gen_random_uuid(),
-  upload_id text not null references storage.s3_multipart_uploads (id) on delete cascade,
-  size bigint not null default 0,
-  part_number integer not null,
-  bucket_id text not null references storage.buckets (id),
-  key text not null,
-  etag text not null,
-  owner_id text,
-  version text not null,
-  created_at timestamptz not null default now()
-);
-
 create or replace function storage.foldername(name text) returns text []
 language sql immutable
 as $$ select parts[1:cardinality(parts) - 1] from string_to_array(name, '/') as parts $$;
@@ -85,22 +53,6 @@ as $$ select parts[cardinality(parts)] from string_to_array(name, '/') as parts 
 create or replace function storage.extension(name text) returns text
 language sql immutable
 as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
-create or replace function storage.operation() returns text
-language sql stable
-as $$ select current_setting('storage.operation', true) $$;
-create or replace function storage.get_size_by_bucket() returns table (size bigint, bucket_id text)
-language sql stable
-as $$ select sum((metadata ->> 'size')::bigint)::bigint, bucket_id from storage.objects group by bucket_id $$;
-create or replace function storage.can_insert_object(bucketid text, name text, owner uuid, metadata jsonb) returns void
-language plpgsql
-as $$
-begin
-  insert into storage.objects (bucket_id, name, owner, metadata)
-  values (bucketid, can_insert_object.name, can_insert_object.owner, can_insert_object.metadata);
-  raise sqlstate 'PT200' using message = 'ROLLBACK', detail = 'rollback successful insert';
-end;
-$$;
-
 do $$
 declare
   v_table text;
@@ -114,5 +66,3 @@ end;
 $$;
 grant all on storage.buckets, storage.objects to postgres with grant option;
 grant all on storage.buckets, storage.objects to anon, authenticated, service_role;
-grant all on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to service_role;
-grant select on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to anon, authenticated;

@@ -6,28 +6,31 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 
 from minutehand.config import Settings
 from minutehand.local.users import ACME, ADA, BOB, EVE, GLOBEX
-from minutehand.queue import Job, NewJob, Progress, QueueClient, UserQueue, WorkerQueue
+from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.models import (
+    Job,
     JobTypeSpec,
     Lease,
     LeaseRequest,
     LogLine,
+    NewJob,
+    Progress,
     ReportItem,
     SettleItem,
 )
+from minutehand.queue.worker_client import WorkerQueue
 from tests.e2e.console.worker import delete
 from tests.support.stacks import RunningStack
 
-T = TypeVar("T")
 ACME_ID, GLOBEX_ID = str(ACME), str(GLOBEX)
 
 
@@ -160,12 +163,3 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     assert body["request_id"] == response.headers["x-request-id"]
     assert "Traceback" not in response.text
     return body
-
-
-async def eventually(look: Callable[[], Awaitable[T | None]], *, seconds: float = 60.0) -> T:
-    """What `look` finds once it finds something."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.05)

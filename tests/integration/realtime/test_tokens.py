@@ -82,21 +82,6 @@ async def test_a_channel_ends_when_its_token_expires(
     assert time.time() >= exp
 
 
-async def test_a_refresh_in_time_keeps_the_channel(connect: Any, grant: Any) -> None:
-    """Check 32: the timer follows the new token."""
-    for seconds in (2, 4, 8, 16, 32):  # longer where the first token was over before the refresh
-        socket, topic = await connect(), unique()
-        grant(topic, ADA)
-        exp = int(time.time()) + seconds
-        joined = await socket.join(topic, access_token=token(ADA, exp=exp), private=True)
-        await refresh(socket, topic, token(ADA))
-        assert await socket.is_alive()  # answered after what was sent before
-        if joined["status"] == "ok" and time.time() < exp:
-            break
-
-    await socket.silence(exp - time.time() + 0.5)
-
-
 async def test_the_javascript_client_refreshes_and_is_closed(
     server: Server, js: JavaScript, connect: Any, grant: Any
 ) -> None:

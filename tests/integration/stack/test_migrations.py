@@ -9,8 +9,6 @@ import pytest
 
 from minutehand.local import migrations
 from minutehand.local.migrations import MigrationFailed, find_migrations, migrations_in
-from minutehand.local.new_migrations import NewMigrations
-from minutehand.project import Project
 from tests.support.databases import Database
 
 
@@ -100,34 +98,3 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
             "select hash from supabase_migrations.seed_files where path = 'seed.sql'"
         ).fetchone()
     assert row == (hashlib.sha256(seed.read_bytes()).hexdigest(),)
-
-
-def test_a_migration_written_while_the_stack_is_up_is_applied(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At once, but not while its editor is still writing; a mistake is told once, with its line."""
-    monkeypatch.setattr(
-        "minutehand.local.new_migrations.find_migrations", lambda _: migrations_in(tmp_path)
-    )
-    said: list[str] = []
-    url = migrations.as_user(database.url, "postgres")
-    written = NewMigrations(url, Project(root=tmp_path), said.append)
-    written.look()
-    path = write(tmp_path, "29990101000000_first.sql", "create table")
-    written.look()
-    path.write_text(
-        "create function public.first() returns int language sql security definer as 'select 1';"
-        " grant execute on function public.first to job_worker;"
-    )
-    written.look()
-    assert said == []
-
-    written.look()
-    assert said == ["migration applied: 29990101000000_first.sql"]
-    with database.connect() as connection:
-        assert connection.execute("select queue.unguarded()").fetchall() == []
-    write(tmp_path, "29990101000001_second.sql", "select * from nowhere_to_be_found;")
-    for _ in range(4):
-        written.look()
-    assert len(said) == 2
-    assert "nowhere_to_be_found" in said[1]

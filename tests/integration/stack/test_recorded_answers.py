@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import pytest
 
-from infra.truth import requests
-from infra.truth.requests import Place, allowed, compare, reason_of, record, recorded
+from infra.truth.requests import Place, allowed, compare, reason_of
 from tests.support.project import Project
 
 
@@ -32,18 +27,3 @@ def test_only_listed_answers_differ_and_each_of_them_does(place: Place) -> None:
 
     assert [each for each in found if reason_of(each.name) is None] == []
     assert {reason_of(each.name) for each in found} == set(allowed().values())
-
-
-def test_what_is_recorded_again_does_not_differ(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`--write` makes this project's answers the expected ones."""
-    shutil.copytree(requests.FIXTURES, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(requests, "FIXTURES", tmp_path)
-
-    record(place)
-
-    assert compare(place) == []
-    assert [pair["name"] for pair in recorded()] == [
-        pair["name"] for pair in json.loads((tmp_path / "answers.json").read_text())
-    ]

@@ -11,7 +11,6 @@ from storage3.exceptions import StorageApiError
 from supabase_auth.errors import AuthApiError
 
 from minutehand.node import node_binary, node_home
-from minutehand.queue import WorkerQueue
 from supabase import AsyncClientOptions, acreate_client
 from tests.support.project import Project
 
@@ -21,20 +20,6 @@ const [url, key, schema] = JSON.parse(process.argv[1]);
 const { status } = await createClient(url, key).schema(schema).rpc("queue_health");
 console.log(JSON.stringify({ status }));
 """
-
-
-async def test_a_worker_with_a_secret_key_sends_no_bearer(project: Project) -> None:
-    """It has more rights than needed, and works."""
-    alone = project.settings.model_copy(
-        update={"supabase_jwt_secret": None, "supabase_worker_key": None}
-    )
-    queue = WorkerQueue(alone)
-    try:
-        health = await queue.health()
-    finally:
-        await queue.aclose()
-
-    assert health.due >= 0
 
 
 async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:
@@ -71,16 +56,3 @@ def test_the_official_client_of_javascript_enters_with_it(project: Project) -> N
     )
 
     assert json.loads(answer.stdout)["status"] == 200
-
-
-async def test_another_key_as_bearer_is_no_token(project: Project) -> None:
-    """Only the key that came as `apikey` is made a token of."""
-    secret = project.settings.supabase_secret_key or ""
-    headers = {
-        "apikey": project.settings.supabase_publishable_key,
-        "authorization": f"Bearer {secret}",
-    }
-    async with httpx.AsyncClient(base_url=project.settings.supabase_url) as client:
-        answer = await client.post("/rest/v1/rpc/queue_health", json={}, headers=headers)
-
-    assert (answer.status_code, answer.json()["code"]) == (401, "PGRST301")

@@ -53,31 +53,6 @@ def enqueue(stack: RunningStack) -> str:
     return job_id
 
 
-def test_an_enqueued_job_runs_without_anyone_calling_the_worker(stack: RunningStack) -> None:
-    """The commit's notification wakes the loop."""
-    job_id = enqueue(stack)
-
-    job = until(lambda: job_of(stack, job_id), lambda job: job["status"] in ENDED)
-
-    assert (job["status"], job["attempts"]) == ("completed", 1)
-
-
-def test_a_job_inserted_by_plain_sql_is_run_as_well(stack: RunningStack) -> None:
-    """A job exists if and only if the transaction that inserted it commits."""
-    with stack.connect() as connection:
-        row = connection.execute(
-            "insert into public.jobs (workspace_id, job_type, payload, status)"
-            " values (%s, 'enrich_account', jsonb_build_object('account_id', %s::text), 'pending')"
-            " returning id::text",
-            (stack.demo_workspace_id, ACCOUNT),
-        ).fetchone()
-    assert row is not None
-
-    job = until(lambda: job_of(stack, row[0]), lambda job: job["status"] in ENDED)
-
-    assert job["status"] == "completed"
-
-
 def test_the_console_gets_its_addresses_and_modules_from_the_api(stack: RunningStack) -> None:
     """One origin and no build: the page is served beside the API."""
     config = httpx.get(f"{stack.api_url}/config.json").json()

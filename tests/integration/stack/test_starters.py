@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from minutehand.local import migrations
-from minutehand.local.migrations import MigrationFailed, apply_migrations, apply_seed, migrations_in
+from minutehand.local.migrations import apply_migrations, apply_seed, migrations_in
 from minutehand.local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT
@@ -62,11 +62,3 @@ def test_a_seeded_password_signs_in(stack: RunningStack) -> None:
         )
 
         assert stack.sign_in(email)
-
-
-def test_what_needs_supabase_itself_says_so(project: str, tmp_path: Path) -> None:
-    """The way out is in the message."""
-    with pytest.raises(MigrationFailed, match="minutehand dev --supabase-url"):
-        migrate(
-            project, tmp_path, "create extension postgis; create table p (at geography(point));"
-        )

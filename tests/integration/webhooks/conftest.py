@@ -46,8 +46,8 @@ class Received:
 class Endpoint:
     """A subscriber's server: answers as scripted, then 200."""
 
-    #: Status line and further headers; None for no answer at all.
-    answers: list[str | None] = field(default_factory=list)
+    #: Status lines.
+    answers: list[str] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     port: int = 0
 
@@ -70,11 +70,8 @@ class Endpoint:
         body = await reader.readexactly(int(headers["content-length"]))
         self.received.append(Received(headers, body))
         answer = self.answers.pop(0) if self.answers else "200 OK"
-        if answer is None:
-            await reader.read()  # until the other side gives up
-        else:
-            writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
-            await writer.drain()
+        writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
         writer.close()
 
 
@@ -90,13 +87,11 @@ async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
 class Post:
     """Jobs, a worker and the subscriptions in one hand."""
 
-    def __init__(
-        self, project: Project, *, stage: str = "local", answer_seconds: float = 60
-    ) -> None:
+    def __init__(self, project: Project, *, stage: str = "local") -> None:
         self.project = project
         settings = project.settings.model_copy(update={"stage": stage})
         self._secrets = WebhookSecrets(settings)
-        self.webhooks = Webhooks(settings, answer_seconds=answer_seconds, secrets=self._secrets)
+        self.webhooks = Webhooks(settings)
         registry = Registry()
         register(registry, settings, app=self.webhooks)
         registry.processor("work", payload=Nothing)(work)
@@ -149,10 +144,6 @@ class Post:
             "select *, extract(epoch from next_retry_at - updated_at)::float as wait"
             " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
         )
-
-    def make_due(self) -> None:
-        """Let every backoff be over."""
-        self.project.make_due()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ async def test_a_failure_is_sent_again_under_the_same_id(post: Post, endpoint: E
     assert (row["status"], row["error_message"]) == ("pending", "the endpoint answered 500")
     assert 8 <= row["wait"] <= 12
     assert (await post.listed())["failures"] == 1
-    post.make_due()
+    post.project.make_due()
 
     [row] = await post.settle()
 

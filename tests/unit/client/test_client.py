@@ -1,4 +1,4 @@
-"""The client for anybody's code, on the whole stack: enqueue, watch live, and the blocking one."""
+"""The client for anybody's code, on the whole stack: enqueue and watch live."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 import jwt
 import pytest
 
-from minutehand.client import Client, QueueUnavailable, SyncClient
+from minutehand.client import Client
 from minutehand.client.access import Tokens
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
-from tests.support.official import blocking, official
+from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 
@@ -41,20 +41,6 @@ async def test_a_job_is_watched_live_to_its_end(stack: RunningStack) -> None:
     assert (watcher.job.status, watcher.job.result) == ("completed", {"done": True})
 
 
-@pytest.mark.stack
-async def test_the_blocking_client_works_beside_a_running_loop(stack: RunningStack) -> None:
-    """As in a notebook, or a route that is no coroutine."""
-    token = stack.sign_in(ADA.email)
-    with HandWorker(stack, stack.demo_workspace_id) as worker:
-        job_id = await asyncio.to_thread(worker.enqueue, {"n": 1})
-        with blocking(stack.supabase_url, stack.supabase_publishable_key) as supabase:
-            client = SyncClient(supabase, schema="public", token=token)
-            shown, cancelled = client.get_job(job_id), client.cancel(job_id)
-            client.close()
-
-    assert (shown.id, cancelled.status) == (job_id, "cancelled")
-
-
 @pytest.mark.parametrize(("life", "kept"), [(3600, 3540), (200, 150), (-60, 1)])
 async def test_a_token_is_replaced_before_it_expires(life: float, kept: float) -> None:
     """Never at once: a function that gives stale tokens is not asked in a loop."""
@@ -72,11 +58,3 @@ async def test_a_token_is_replaced_before_it_expires(life: float, kept: float) -
     tokens.expire()
     await tokens.get()
     assert len(given) == 2
-
-
-async def test_a_source_that_fails_is_a_failure_to_wait_out() -> None:
-    def broken() -> str:
-        raise OSError("the vault is unavailable")
-
-    with pytest.raises(QueueUnavailable, match="the vault is unavailable"):
-        await Tokens(broken).get()

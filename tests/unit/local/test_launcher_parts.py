@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from minutehand.local.environment import (
     Ports,
@@ -21,7 +18,7 @@ from minutehand.local.ports import is_free, reserve_port
 from minutehand.local.processes import (
     Identity,
 )
-from minutehand.local.state import AlreadyRunning, StateFolder
+from minutehand.local.state import StateFolder
 from minutehand.local.users import ADA
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file
@@ -50,15 +47,6 @@ def test_a_port_is_never_reserved_twice_not_even_by_another_process() -> None:
 
     assert mine != theirs
     assert is_free(mine)
-
-
-def test_one_folder_has_one_launcher(tmp_path: Path) -> None:
-    """The second is told who the first is."""
-    first, second = StateFolder(tmp_path), StateFolder(tmp_path)
-    first.lock()
-
-    with pytest.raises(AlreadyRunning, match=str(os.getpid())):
-        second.lock()
 
 
 def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:

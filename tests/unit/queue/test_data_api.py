@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from minutehand.queue import EnqueueOptions, QueueError, QueueUnavailable
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import EnqueueOptions
 
 Answer = httpx.Response | Exception
 
@@ -93,16 +94,6 @@ def test_what_json_lacks_is_null_or_refused_before_it_is_sent() -> None:
         encode({"text": "\ud800"})
 
 
-@pytest.mark.parametrize("value", ["[" * 250 + "]" * 250, "1e5000"])
-async def test_one_odd_value_does_not_hide_the_answer(value: str) -> None:
-    """The fast reader stops at 200 levels and at what a double holds."""
-    network = Network(httpx.Response(200, text=f'{{"odd": {value}, "fine": 1}}'))
-
-    answer = await api(network).rpc("get_job", {}, headers={}, repeatable=True)
-
-    assert answer["fine"] == 1
-
-
 class SlowServer:
     """Answers nothing before it may; counts what it was sent."""
 
@@ -158,17 +149,3 @@ async def test_a_call_that_finds_every_connection_busy_gives_up_unsent() -> None
     assert await first == {}
     assert (refused.value.unsent, server.requests) == (True, 1)
     await data_api.aclose()
-
-
-async def test_what_callers_have_left_ends_when_it_is_closed() -> None:
-    server = SlowServer()
-    data_api = server.api()
-    call = asyncio.create_task(data_api.rpc("x", {}, headers={}, repeatable=True))
-    await server.arrived.acquire()
-    call.cancel()
-    await asyncio.wait({call})
-    assert data_api._under_way
-
-    await data_api.aclose()
-
-    assert not data_api._under_way

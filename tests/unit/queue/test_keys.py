@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 
 import httpx
 import jwt
@@ -12,8 +11,8 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.guests import HEADER, AddressSigner, calling_from
-from minutehand.queue.keys import WorkerKey, caller_headers, days_left, redacted
+from minutehand.queue.dependencies import HEADER, AddressSigner, calling_from
+from minutehand.queue.keys import WorkerKey
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -59,30 +58,6 @@ def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
     assert legacy.headers() == {"apikey": "e.y.J", "Authorization": "Bearer e.y.J"}
     with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
         WorkerKey(settings())
-
-
-def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
-    """Unverified: the database judges, this only warns."""
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    claims = {"exp": int(now.timestamp()) + 3 * 86_400}
-
-    assert days_left(jwt.encode(claims, SECRET, "HS256"), now) == 3
-    for other in (None, "sb_secret_x", "a.b.c", jwt.encode({"role": "x"}, SECRET, "HS256")):
-        assert days_left(other, now) is None
-
-
-def test_a_caller_is_let_in_by_its_own_token_and_a_guest_by_none() -> None:
-    guest = {"apikey": "sb_publishable_x"}
-
-    assert caller_headers(settings(), None) == guest
-    assert caller_headers(settings(), "jwt") == {**guest, "Authorization": "Bearer jwt"}
-
-
-def test_the_id_of_a_guest_session_is_left_out_of_logs() -> None:
-    """In a topic, in a reason, anywhere: who reads the log must not hold a key."""
-    session = "guest_" + "0a" * 32
-
-    assert redacted(f"realtime:session:{session}!") == "realtime:session:guest_…!"
 
 
 @pytest.mark.parametrize("status", [200, 500])

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-
 import pytest
 
 from minutehand.config import ConfigurationError, Settings
-from minutehand.log import JsonFormatter, request_context
 
 LEAST = {"SUPABASE_URL": "http://127.0.0.1:54321/", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
 SECRET = (
@@ -50,31 +45,3 @@ def test_a_wrong_variable_is_named_with_an_example(name: str, value: str) -> Non
 
     assert caught.value.variable == name
     assert f"Example: {name}=" in str(caught.value)
-
-
-def test_two_tokens_are_valid_during_a_rotation() -> None:
-    settings = Settings.from_env({**LEAST, "WORKER_SECRET_TOKEN": " new , old "})
-
-    assert settings.worker_secret_tokens == ("new", "old")
-
-
-def test_a_log_line_is_one_json_object_with_its_request(request: pytest.FixtureRequest) -> None:
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
-    logger = logging.getLogger(request.node.name)
-    logger.propagate = False
-    logger.addHandler(handler)
-
-    with request_context("r-1"):
-        try:
-            raise LookupError("gone")
-        except LookupError:
-            logger.exception("job %s failed", "j\n1", extra={"job_id": "j-1", "odd": object})
-
-    [line] = stream.getvalue().splitlines()
-    said = json.loads(line)
-    assert said["message"] == "job j\n1 failed"
-    assert (said["request_id"], said["job_id"]) == ("r-1", "j-1")
-    assert said["timestamp"].endswith("Z")
-    assert "LookupError: gone" in said["exception"]

@@ -12,7 +12,6 @@ from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, StepsTooLong, TokenRefused
-from minutehand.queue.functions import CallerFunctions
 from minutehand.queue.models import JobId
 from minutehand.queue.worker_client import WorkerQueue
 
@@ -61,21 +60,6 @@ async def test_a_key_that_was_refused_is_made_again_once() -> None:
 
     tokens = [request.headers["Authorization"] for request in project.requests]
     assert len(tokens) == len(set(tokens)) == 2
-
-
-async def test_a_caller_sends_a_token_and_a_guest_an_address() -> None:
-    async def signed() -> dict[str, str]:
-        return {"x-from": "here"}
-
-    project = Project({"n": 1})
-    for token in ("jwt", None):
-        caller = CallerFunctions(project.api, SETTINGS, token=token, signed=signed)
-        assert await caller.call("ask", question="q") == {"n": 1}
-
-    user, guest = (request.headers for request in project.requests)
-    assert json.loads(project.requests[0].content) == {"p_question": "q"}
-    assert (user["authorization"], "x-from" in user) == ("Bearer jwt", False)
-    assert ("authorization" in guest, guest["x-from"]) == (False, "here")
 
 
 async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:

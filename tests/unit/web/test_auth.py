@@ -7,7 +7,6 @@ import hmac
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +20,6 @@ from minutehand.config import Settings
 from minutehand.web.application import create_app
 from minutehand.web.auth import (
     MaybeGuest,
-    OperatorCredentials,
     SignedIn,
     StreamReader,
     UserOrGuest,
@@ -30,7 +28,7 @@ from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
 from minutehand.web.tokens import TokenVerifier
-from tests.unit.web.conftest import ADA, ISSUER, Signer, calling, claims
+from tests.unit.web.conftest import ADA, Signer, calling, claims
 
 MakeToken = Callable[..., str]
 
@@ -42,16 +40,11 @@ class KeyServer:
         self.keys: list[Any] = [signer.jwk for signer in signers]
         self.asked = 0
         self.status = 200
-        self.page: str | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert request.url.path == "/auth/v1/.well-known/jwks.json"
         assert request.headers["apikey"] == "sb_publishable_test"
-        waits = request.extensions["timeout"]
-        assert (waits["connect"], waits["read"]) == (2, 5), "a request waits for Auth no longer"
         self.asked += 1
-        if self.page is not None:
-            return httpx.Response(self.status, text=self.page)
         return httpx.Response(self.status, json={"keys": self.keys})
 
 
@@ -139,12 +132,7 @@ async def test_times_are_checked_with_little_leeway(
     await verify.verify(secret_token(exp=now - 2))
     assert await refusal(verify, secret_token(exp=now - 31)) == "the token has expired"
     assert await refusal(verify, secret_token(nbf=now + 60)) == "the token is not valid yet"
-    assert await refusal(verify, secret_token(iat=now + 600)) == "the token is not valid yet"
     assert await refusal(verify, secret_token(exp=None)) == "the token is malformed"
-    assert await refusal(verify, secret_token(exp="soon")) == "the token is malformed"
-    for never in (10**12, 10**17, 10**400):
-        far = await verify.verify(secret_token(exp=never))
-        assert (far.expires_at.year, far.expires_at.tzinfo) == (9999, UTC)
 
 
 async def test_claims_that_do_not_fit_are_refused(
@@ -155,24 +143,16 @@ async def test_claims_that_do_not_fit_are_refused(
 
     for changes in (
         {"aud": "other"},
-        {"aud": None},
-        {"aud": ["x", "y"]},
         {"iss": "https://elsewhere.example/auth/v1"},
-        {"iss": f"{ISSUER}/"},
         {"sub": None},
-        {"sub": ""},
         {"sub": "not-a-uuid"},
-        {"sub": 42},
         {"role": "anon"},
-        {"role": "job_worker"},
-        {"role": None},
     ):
         await refusal(verify, secret_token(**changes))
-    await verify.verify(secret_token(aud=["authenticated", "x"]))
 
 
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
-    settings: Settings, es256: Signer, caplog: pytest.LogCaptureFixture
+    settings: Settings, es256: Signer
 ) -> None:
     """A revoked key is forgotten; an outage of Auth locks nobody out."""
     server = KeyServer(es256)
@@ -187,8 +167,6 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     clock.advance(seconds=1)
     for _ in range(2):
         await verify.verify(es256.token())
-    said = [record.__dict__["event"] for record in caplog.records]
-    assert said == ["auth.keys_failed", "auth.keys_stale"]
     server.status = 200
     for _ in range(3):
         clock.advance(seconds=61)
@@ -200,15 +178,12 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     await refusal(verify, es256.token())
 
 
-@pytest.mark.parametrize(
-    ("status", "page"), [(502, None), (200, "<html>"), (200, "[]"), (200, '{"keys": 5}')]
-)
 async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
-    settings: Settings, es256: Signer, status: int, page: str | None
+    settings: Settings, es256: Signer
 ) -> None:
     """The token may be good; its holder must not be signed out, nor the next one."""
     server = KeyServer(es256)
-    server.status, server.page = status, page
+    server.status = 502
     clock = FrozenClock()
     verify = verifier(settings, server, clock)
 
@@ -221,24 +196,9 @@ async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
     assert server.asked == 1
 
     clock.advance(seconds=60)
-    server.status, server.page = 200, None
+    server.status = 200
     await verify.verify(es256.token())
     await refusal(verify, es256.token(headers={"kid": "unknown"}))
-
-
-async def test_the_projects_secret_key_acts_as_its_service(
-    settings: Settings, secret_token: MakeToken
-) -> None:
-    """A new one as it is, for the database's gateway to judge; an older one by its signature."""
-    verify = verifier(settings)
-
-    for issuer in ("supabase", "supabase-demo", ISSUER, None):
-        own = secret_token(role="service_role", iss=issuer, sub=None, aud=None)
-        caller = await verify.verify(own)
-        assert (caller.role, caller.user_id) == ("service_role", None)
-    assert (await verify.verify("sb_secret_x")).role == "service_role"
-    for other in ("https://another.supabase.co/auth/v1", "https://elsewhere.test"):
-        assert "issuer" in await refusal(verify, secret_token(role="service_role", iss=other))
 
 
 def app_of(settings: Settings, **changes: Any) -> FastAPI:
@@ -262,10 +222,6 @@ def app_of(settings: Settings, **changes: Any) -> FastAPI:
     async def session(session_id: str, caller: MaybeGuest) -> str:
         return of(caller)
 
-    @router.get("/operator")
-    async def operator(credentials: OperatorCredentials) -> str:
-        return "no one" if credentials is None else credentials.credentials
-
     @router.get("/open")
     async def open_to_guests(caller: UserOrGuest) -> str:
         return of(caller)
@@ -282,34 +238,18 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
     ("path", "headers", "answer"),
     [
         ("/user", TOKEN, "user"),
-        ("/user", {"authorization": "bearer  {token}"}, "user"),
-        ("/user", {"authorization": "Bearer sb_secret_x", "apikey": "sb_secret_x"}, "service"),
         ("/user", {"apikey": "sb_secret_x"}, "service"),
         ("/user", {"apikey": "sb_publishable_x"}, "missing"),
         ("/user", {}, "missing"),
-        ("/user", {"authorization": "Bearer "}, "missing"),
-        ("/user", {"authorization": "Basic {token}"}, "missing"),
         ("/user", {"authorization": "Bearer x"}, "invalid"),
         ("/user" + IN_ADDRESS, STREAM, "missing"),
-        ("/stream", TOKEN, "user"),
-        ("/stream", STREAM, "missing"),
         ("/stream" + IN_ADDRESS, STREAM, "user"),
         ("/stream" + IN_ADDRESS, {}, "missing"),
-        ("/stream?access_token=x", STREAM | TOKEN, "user"),
         (GUEST, {}, "guest"),
-        (GUEST, STREAM, "guest"),
-        ("/operator", {}, "no one"),
-        ("/operator", {"authorization": "Bearer secret"}, "secret"),
-        (GUEST, TOKEN, "user"),
         (GUEST, {"authorization": "Bearer x"}, "invalid"),
-        (GUEST + IN_ADDRESS, STREAM, "user"),
-        (GUEST + IN_ADDRESS, {}, "guest"),
         ("/sessions/of-a-user", STREAM, "missing"),
-        ("/sessions/of-a-user" + IN_ADDRESS, STREAM, "user"),
         ("/open", {}, "guest"),
-        ("/open", TOKEN, "user"),
         ("/open", {"authorization": "Bearer x"}, "invalid"),
-        ("/open" + IN_ADDRESS, STREAM, "user"),
         ("/open" + IN_ADDRESS, {}, "missing"),
     ],
 )

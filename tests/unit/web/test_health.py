@@ -49,14 +49,9 @@ class Queue:
     [
         (health(), 200, "ready", {}),
         (health(backlog="warn", oldest=1), 200, "degraded", {"queue_depth": "warn"}),
-        (health(oldest=121), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
-        (health(oldest=899, stalled=899), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
-        (health(tick=91), 200, "degraded", {"last_tick": "warn"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
-        (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
-        (health(backlog="warn", oldest=1, tick=201), 503, "not_ready", {"last_tick": "fail"}),
     ],
 )
 async def test_readiness_shows_each_part(
@@ -75,13 +70,10 @@ async def test_readiness_shows_each_part(
     ("address", "status", "word"),
     [
         ("/health", 200, "down"),
-        ("/health?deep=", 200, "down"),
-        ("/health?deep=0", 200, "healthy"),
         ("/health?deep=1", 503, "not_ready"),
         ("/api/health/ready", 503, "not_ready"),
         ("/api/v1/health", 503, "down"),
         ("/api/v1/health?deep=0", 200, "healthy"),
-        ("/api/v1/health?deep=1", 503, "not_ready"),
     ],
 )
 async def test_each_address_says_what_its_probe_asks_for(

@@ -34,12 +34,6 @@ def test_a_caller_in_a_loop_must_wait_and_others_need_not(clock: FrozenClock) ->
     limit.count_request("ada")
 
     assert (refused.value.status_code, refused.value.code) == (429, "rate_limited")
-    assert refused.value.info == {
-        "limit": "requests",
-        "retry_after_seconds": 1,
-        "per_second": 2,
-        "burst": 3,
-    }
     assert (refused.value.headers or {})["Retry-After"] == "1"
     clock.advance(seconds=0.5)
     limit.count_request("eve")
@@ -58,9 +52,3 @@ def test_a_caller_holds_so_many_streams_until_they_end(clock: FrozenClock) -> No
         limit.release_stream("eve")
         limit.hold_stream("eve")
     limit.hold_stream("ada")
-
-    assert limit.streams == 3
-    for caller in ("eve", "eve", "ada"):
-        limit.release_stream(caller)
-    assert limit.streams == 0
-    assert not limit._open, "no one who left is remembered"

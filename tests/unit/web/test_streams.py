@@ -13,12 +13,9 @@ from starlette.requests import Request
 
 from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
-from minutehand.queue.models import FeedPage, JobEvent
-from minutehand.web import sse
 from minutehand.web.caller import Caller
-from minutehand.web.errors import ApiError
 from minutehand.web.services import Pace, Services
-from minutehand.web.sse import Batch, HistoryFeed, JobFeed, Line, answer, seq_cursor
+from minutehand.web.sse import Batch, Line, answer
 from tests.unit.web.conftest import ADA
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
@@ -140,103 +137,3 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
     asyncio.get_running_loop().call_later(0.05, client.gone.set)
 
     assert "event: end" not in await client.open(services, Script(Batch([line(1)])))
-
-
-async def test_a_process_that_stops_ends_streams_without_an_end(services: Services) -> None:
-    """So that EventSource comes back, to the one that serves next."""
-    asyncio.get_running_loop().call_later(0.05, services.closing.set)
-
-    assert "event: end" not in await Client().open(services, Script(Batch([line(1)])))
-
-
-async def test_a_process_has_room_for_so_many_streams(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next one meets another process."""
-    monkeypatch.setattr(sse, "MAX_STREAMS", 0)
-
-    with pytest.raises(ApiError) as full:
-        await Client().open(services, Script())
-
-    assert full.value.status_code == 503
-
-
-async def test_what_was_read_to_its_end_is_not_streamed_again(services: Services) -> None:
-    """204 stops EventSource from coming back."""
-    request = Request({"type": "http", "headers": []})
-
-    found = await answer(request, services, None, Script(Batch(end="failed")), is_resumed=True)
-
-    assert (found.status_code, services.limits.streams) == (204, 0)
-
-
-@pytest.mark.parametrize("header", ["x", "-1", "1.5", "٣", "9" * 19])
-def test_a_header_that_is_no_cursor_is_refused(header: str) -> None:
-    """Digits of other scripts included, which `int` would take."""
-    with pytest.raises(ApiError) as refused:
-        seq_cursor(header, None)
-
-    assert refused.value.info[0]["location"] == "header"
-
-
-async def test_each_event_of_a_page_has_the_cursor_after_it() -> None:
-    """A stream that is cut inside a page continues there, in the same snapshot."""
-    events: list[dict[str, Any]] = [
-        {
-            "job_id": JOB,
-            "seq": seq,
-            "type": "job.created",
-            "data": {},
-            "created_at": "2026-11-20T08:00:00+00:00",
-        }
-        for seq in (1, 2, 3)
-    ]
-    page = {"events": events, "places": ["700.1", "700.2", "701.3"], "cursor": "800:800:"}
-
-    async def read(_: str | None) -> FeedPage:
-        return FeedPage.model_validate(page)
-
-    batch = await HistoryFeed("workspace:w", read, after="600:600:").read()
-
-    assert [each.cursor for each in batch.lines] == [
-        f"600:600:~800:800:~700.1~{JOB}~1",
-        f"600:600:~800:800:~700.2~{JOB}~2",
-        "800:800:",
-    ]
-
-
-class Log:
-    """A queue with one job of two events: which are kept, and when it ended."""
-
-    def __init__(self, *kept: int, ended: bool = True) -> None:
-        self.kept, self.ended, self.status, self.last_seq = kept, ended, "completed", 2
-
-    async def events_after(self, _: str, seq: int, *, limit: int) -> list[JobEvent]:
-        kinds = {1: "job.created", 2: "job.completed"}
-        now = datetime.now(UTC)
-        return [
-            JobEvent(job_id=JOB, seq=each, type=kinds[each], data={}, created_at=now)
-            for each in self.kept
-            if each > seq
-        ]
-
-    async def get_job(self, _: str) -> Log:
-        return self
-
-
-@pytest.mark.parametrize(
-    ("log", "after", "told", "end"),
-    [
-        (Log(1, 2), 0, ["1", "2"], "completed"),
-        (Log(1, ended=False), 0, ["1"], None),
-        (Log(), 1, [], "completed"),  # what is no longer kept will never come
-        (Log(1, 2), 2, [], "completed"),
-        (Log(1, 2, ended=False), 0, ["1", "2"], None),  # it was retried meanwhile
-    ],
-)
-async def test_a_jobs_stream_ends_when_the_job_has_and_everything_was_told(
-    log: Any, after: int, told: list[str], end: str | None
-) -> None:
-    batch = await JobFeed(log, JOB, after=after).read()
-
-    assert ([each.cursor for each in batch.lines], batch.end) == (told, end)

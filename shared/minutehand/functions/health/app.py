@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -30,39 +29,25 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"description": "Not ready", "content": {"application/json": {"schema": _CHECKED}}}
 }
 
+#: How long `/health` waits for its parts.
+PATIENCE_SECONDS = 0.5
+
 Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if one failed.")]
 
 
-class Readiness:
-    """Readiness for probes, and the last answer for those that must not wait long."""
+async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
+    """Look now: status and body of readiness."""
+    settings = services.settings
+    key_days = days_left(settings.supabase_worker_key, datetime.now(UTC))
+    return await readiness(services.operator_queue, checks_of_apps(settings), key_days=key_days)
 
-    #: Older than this is read again.
-    FRESH_SECONDS = 2.0
-    #: How long a probe waits for that; without an answer by then the state is unknown.
-    PATIENCE_SECONDS = 0.5
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._extra = checks_of_apps(services.settings)
-        self._known: dict[str, Any] = {"status": "unknown"}
-        self._at = float("-inf")
-
-    async def ask(self) -> tuple[int, dict[str, Any]]:
-        """Look now: status and body of readiness."""
-        key_days = days_left(self._services.settings.supabase_worker_key, datetime.now(UTC))
-        queue = self._services.operator_queue
-        status, body = await readiness(queue, self._extra, key_days=key_days)
-        self._known, self._at = in_words(body), time.monotonic()
-        return status, body
-
-    async def last(self) -> dict[str, Any]:
-        """What is known; unknown while a read hangs, and where there is no key for one."""
-        if time.monotonic() - self._at > self.FRESH_SECONDS:
-            self._known = {"status": "unknown"}
-            with contextlib.suppress(TimeoutError, ApiError):
-                async with asyncio.timeout(self.PATIENCE_SECONDS):
-                    await self.ask()
-        return self._known
+async def _in_time(services: Services) -> dict[str, Any]:
+    """What is known soon; unknown while a read hangs, and where there is no key for one."""
+    with contextlib.suppress(TimeoutError, ApiError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return in_words((await _readiness(services))[1])
+    return {"status": "unknown"}
 
 
 @router.get("/health")
@@ -75,9 +60,8 @@ async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
     """
     if deep not in {None, "", "0", "false"}:
         return await get_readiness(services)
-    if deep in {"0", "false"}:
-        return JSONResponse(_alive(services))
-    return JSONResponse({**_alive(services), **await _readiness(services).last()})
+    known = {} if deep in {"0", "false"} else await _in_time(services)
+    return JSONResponse({**_alive(services), **known})
 
 
 @router.get("/api/v1/health", responses=_NOT_READY)
@@ -85,19 +69,17 @@ async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
     """How every part is right now: healthy, degraded, or down with 503; `?deep=0` as /health's."""
     if deep in {"0", "false"}:
         return JSONResponse(_alive(services))
-    status, body = await _readiness(services).ask()
-    headers = {"Retry-After": "5"} if status == 503 else {}
-    return JSONResponse(
-        {**_alive(services), **(body if deep else in_words(body))},
-        status_code=status,
-        headers=headers,
-    )
+    status, body = await _readiness(services)
+    return _answer(services, status, body if deep else in_words(body))
 
 
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    status, body = await _readiness(services).ask()
+    return _answer(services, *await _readiness(services))
+
+
+def _answer(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
     headers = {"Retry-After": "5"} if status == 503 else {}
     return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
 
@@ -110,10 +92,6 @@ def _alive(services: Services) -> dict[str, Any]:
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "environment": {"region": settings.aws_region, "env": settings.stage},
     }
-
-
-def _readiness(services: Services) -> Readiness:
-    return services.provide(Readiness, lambda: Readiness(services))
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:

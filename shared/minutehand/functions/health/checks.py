@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.models import QueueHealth
+from minutehand.queue.worker_client import WorkerQueue
 
 #: A check that takes longer than this has failed, in seconds.
 PATIENCE = 4.0
@@ -25,29 +27,12 @@ KEY_WARN_DAYS = 30.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
-class Health(Protocol):
-    """The part of `minutehand.queue.models.QueueHealth` that is judged here."""
-
-    backlog: Mapping[str, Any]
-    oldest_due_seconds: float | None
-    stalled_seconds: float | None
-    last_tick_seconds: float | None
-
-
-class Queue(Protocol):
-    """Reads the queue's vital signs."""
-
-    async def health(self) -> Any:
-        """One round trip."""
-        ...
-
-
 #: The checks of apps, see `minutehand.app`.
 Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
 
 
 async def readiness(
-    queue: Queue, extra: Extra | None = None, *, key_days: float | None = None
+    queue: WorkerQueue, extra: Extra | None = None, *, key_days: float | None = None
 ) -> tuple[int, dict[str, Any]]:
     """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
 
@@ -58,7 +43,7 @@ async def readiness(
     asking = None if extra is None else asyncio.ensure_future(extra())
     try:
         async with asyncio.timeout(PATIENCE):
-            health: Health = await queue.health()
+            health = await queue.health()
             elapsed = round((time.perf_counter() - started) * 1000, 1)
             of_apps = {} if asking is None else dict(await asking)
     except Exception as error:  # whatever the error, the database cannot be used
@@ -85,7 +70,7 @@ def in_words(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "status": WORDS[body["status"]]}
 
 
-def judge(health: Health) -> dict[str, dict[str, Any]]:
+def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
     """Verdicts on a queue whose database answers."""
     oldest = health.oldest_due_seconds
     backlog = health.backlog
@@ -105,7 +90,11 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
         ),
         "last_tick": _verdict(
             # a database that never saw a tick is young; if it is not, `oldest_due` shows it
-            WARN if tick is None else _grade(tick, TICK_LATE, TICK_DEAD),
+            FAIL
+            if (tick or 0.0) > TICK_DEAD
+            else WARN
+            if tick is None or tick > TICK_LATE
+            else PASS,
             tick,
             "s",
             "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
@@ -122,12 +111,6 @@ def judge_key(days: float) -> dict[str, Any]:
         f"expires in {days:.0f} days"
         + ("; see `minutehand token worker`" if days < KEY_WARN_DAYS else ""),
     )
-
-
-def _grade(value: float, warn_above: float, fail_above: float) -> str:
-    if value > fail_above:
-        return FAIL
-    return WARN if value > warn_above else PASS
 
 
 def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[str, Any]:

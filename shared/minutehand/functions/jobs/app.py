@@ -26,5 +26,5 @@ def build_app(
         services,
         [*OWN, *READS, *apps.routers(services)],
         title="Minutehand jobs",
-        body_limits={**routes.BODY_LIMITS, **apps.body_limits(settings)},
+        body_limits=routes.BODY_LIMITS,
     )

@@ -22,7 +22,7 @@ from minutehand.functions.jobs.models import (
     ManyJobs,
     Replay,
 )
-from minutehand.queue.models import Enqueued, Job, ManyChanged
+from minutehand.queue.models import Enqueued, Job
 from minutehand.web.auth import SignedIn
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided
@@ -98,7 +98,7 @@ async def create_jobs(
 
 
 @router.post("/jobs/cancel")
-async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> ManyChanged:
+async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Cancel the live jobs that match, a batch a call; for managers."""
     return await services.queue_of(caller).change_many(
         "cancel", str(body.workspace_id), body.filter, limit=body.limit
@@ -106,7 +106,7 @@ async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> M
 
 
 @router.post("/jobs/retry")
-async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> ManyChanged:
+async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Run the failed jobs that match again, a batch a call; for managers."""
     changed = await services.queue_of(caller).change_many(
         "retry", str(body.workspace_id), body.filter, limit=body.limit

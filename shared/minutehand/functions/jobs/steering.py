@@ -169,12 +169,6 @@ async def create_webhook(
     return {**made, "secret": secret.plain}
 
 
-@router.get("/webhooks/{webhook_id:uuid}")
-async def get_webhook(webhook_id: UUID, steered: Steered) -> dict[str, Any]:
-    """One webhook without its secret."""
-    return await steered.get_webhook(str(webhook_id))
-
-
 @router.patch("/webhooks/{webhook_id:uuid}")
 async def change_webhook(
     webhook_id: UUID, body: WebhookChanges, steered: Steered

@@ -6,25 +6,24 @@ The other functions' routes are only described here, never served.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Response
 
 from minutehand.config import Settings
 from minutehand.web import openapi
-from minutehand.web.services import Services
+from minutehand.web.services import Provided, Services
 
 
 class Document:
     """The document as bytes, made by the first caller; the others wait for the same one."""
 
     def __init__(self) -> None:
-        self._made: asyncio.Task[tuple[bytes, str]] | None = None
+        self._made: asyncio.Task[bytes] | None = None
 
-    async def read(self, settings: Settings) -> tuple[bytes, str]:
-        """The document and its ETag."""
+    async def read(self, settings: Settings) -> bytes:
+        """The document."""
         if self._made is None or (self._made.done() and self._made.exception() is not None):
             # more than a second of work: on the event loop every other request would wait for it
             self._made = asyncio.create_task(asyncio.to_thread(_encode, settings))
@@ -32,11 +31,10 @@ class Document:
         return await asyncio.shield(self._made)
 
 
-def _encode(settings: Settings) -> tuple[bytes, str]:
+def _encode(settings: Settings) -> bytes:
     # its own services: those of the process are not made in two threads at once
     document = whole_document(Services(settings))
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def whole_document(services: Services) -> dict[str, Any]:
@@ -126,11 +124,9 @@ router = APIRouter(prefix="/api")
 
 
 @router.get("/openapi.json", include_in_schema=False)
-async def get_openapi(request: Request) -> Response:
+async def get_openapi(services: Provided) -> Response:
     """The OpenAPI document of every route of all functions."""
-    document = request.app.state.services.provide(Document, Document)
-    body, etag = await document.read(request.app.state.services.settings)
-    headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
+    document = services.provide(Document, Document)
+    body = await document.read(services.settings)
+    headers = {"Cache-Control": "public, max-age=300"}
     return Response(body, media_type="application/json", headers=headers)

@@ -17,12 +17,9 @@ from minutehand.queue.models import (
     FeedPage,
     ForeignCursor,
     Job,
-    JobCounts,
     JobEvent,
     JobPage,
     JobState,
-    JobSteps,
-    LogPage,
     Status,
 )
 from minutehand.web.auth import (
@@ -150,7 +147,7 @@ async def count_jobs(
     job_type: Word = None,
     queue: Word = None,
     parent_id: UUID | None = None,
-) -> JobCounts:
+) -> dict[str, Any]:
     """How many jobs a workspace has in each state; `at_least` names the statuses beyond 10,000."""
     where = {"job_type": job_type, "queue": queue, "parent_id": parent_id and str(parent_id)}
     given = {name: value for name, value in where.items() if value is not None}
@@ -222,11 +219,11 @@ async def get_logs(
     after: After = None,
     level: Literal["debug", "info", "warning", "error"] | None = None,
     limit: Limit = 200,
-) -> LogPage:
+) -> dict[str, Any]:
     """A page of a job's log lines, oldest first."""
     queue = services.queue_of(caller)
     page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
-    if not page.logs:
+    if not page["logs"]:
         await queue.get_job(str(job_id))  # no lines, or no job?
     return page
 
@@ -326,7 +323,7 @@ async def get_steps(
     services: Provided,
     after_name: str | None = None,
     after_nth: int = 0,
-) -> JobSteps:
+) -> dict[str, Any]:
     """A job's finished steps, a page of about 1 MB, and what it waits for.
 
     `next` names where to continue: `after_name` and `after_nth`.

@@ -1,0 +1,33 @@
+"""API Gateway's events, whatever precedes the path that a route matched."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI, Response
+
+from minutehand.config import Settings
+from minutehand.web.gateway import GatewayHandler
+from minutehand.web.services import Services
+from tests.support.lambda_events import LambdaContext, load_event
+
+
+@pytest.mark.parametrize("prefix", ["", "/dev", "/v1/queue"])
+def test_a_route_and_its_location_are_below_the_services_mount(
+    settings: Settings, prefix: str
+) -> None:
+    """A stage's name or a mapping key is no part of any route, but of every address."""
+    app = FastAPI()
+
+    @app.get("/api/jobs/{job_id}")
+    async def get_job(job_id: str) -> Response:
+        return Response(headers={"location": f"/api/jobs/{job_id}"})
+
+    event = load_event("http_get_job")
+    path = event["rawPath"]
+    event["rawPath"] = event["requestContext"]["http"]["path"] = prefix + path
+    handler = GatewayHandler(app, Services(settings))
+
+    answer = handler(event, LambdaContext("status"))
+    handler.close()
+
+    assert (answer["statusCode"], answer["headers"]["location"]) == (200, prefix + path)
