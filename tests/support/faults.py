@@ -64,12 +64,12 @@ FAULTS = [
     Fault("payload of an old version", "strict", ("month",), "month", state="refused"),
     Fault("schedule that never fires", "step", ("0 0 30 2 * never comes due",), "no such date", state="schedule"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
-    Fault("child", "whole", ("ChildrenFailed", "A child job failed at"), "Correct that first", line="part"),
-    Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout", line="slow"),
+    Fault("child", "whole", ("ChildrenFailed", "invoice 7 has no customer"), "Correct that first"),
+    Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout"),
     Fault("service down", "service", ("ConnectError", "tried again at"), "Run now", line="service", state="retrying"),
     Fault(
         "no worker", "gone", ("none of them serves the job type", "minutehand types faulty.gone"), "Deploy a worker",
-        state="queued", sql="insert into queue.job_types (job_type) values ('faulty.gone')",
+        state="queued", sql="insert into queue.job_types (job_type, registered_at) values ('faulty.gone', now() - interval '1 hour')",
     ),
 ]  # fmt: skip
 

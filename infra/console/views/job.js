@@ -188,7 +188,7 @@ function adviceOf(job, explained) {
   if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
   if (!job.error_message || job.status === "completed") return null;
   const type = job.error_data?.type ?? "";
-  if (type === "DeadlineExceeded") return "Give the type a longer timeout, or divide the work into steps.";
+  if (/Timeout|Deadline/.test(type)) return "Give the type a longer timeout, or divide the work into steps.";
   if (/lost/i.test(`${type} ${job.error_message}`)) return "Look at that worker's log for its end.";
   if (job.status === "pending") return "Run now tries again at once.";
   return job.status === "failed" ? "Correct the cause, then retry: finished steps are kept." : null;
