@@ -93,8 +93,10 @@ async def _prove(target: Target, token: str, workspace: str, took: dict[str, flo
             with _step(took, "registered", migrate):
                 await worker.call("register_job_types", {"p_types": [SPEC]})
             with _step(took, "enqueued", "Limits of the workspace say what it may enqueue"):
-                client = Client(supabase, schema=schema, token=token)
-                made = await client.enqueue(TYPE, {}, workspace_id=workspace, session_id=session)
+                async with Client(supabase, schema=schema, token=token) as client:
+                    made = await client.enqueue(
+                        TYPE, {}, workspace_id=workspace, session_id=session
+                    )
                 job = str(made.job.id)
             access = Access(supabase, schema=schema, token=token)
             subjects = {"job": job, "workspace": workspace, "session": session}
@@ -118,6 +120,7 @@ async def _prove(target: Target, token: str, workspace: str, took: dict[str, flo
                         await each.wait("message", MESSAGE_SECONDS)
             finally:
                 await end_tasks(tasks)
+                await access.aclose()
                 await asyncio.sleep(0.1)  # a socket is closed in the loop's next rounds
     finally:
         await worker.aclose()
