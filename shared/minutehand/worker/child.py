@@ -70,7 +70,8 @@ async def run_child(
             # with what it has started, which would outlive it and hold our end of the pipe
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            await asyncio.shield(child.wait())
+            # and not `wait`, which never ends while unread output keeps the pipe paused
+            await asyncio.shield(child.communicate())
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         raise TimeoutError
     return code

@@ -41,14 +41,14 @@ async def test_a_child_ends_with_all_it_started(tmp_path: Path) -> None:
     """By a time-out or a cancel; a line without end is no reason to fail."""
     said: asyncio.Queue[str] = asyncio.Queue()
     forking = program(tmp_path, "sleep 600 & echo $! >&2; head -c 200000 /dev/zero >&2; wait\n")
-    running = asyncio.create_task(run_child(["/bin/sh", forking], said.put_nowait, seconds=600))
+    running = asyncio.create_task(run_child([forking], said.put_nowait, seconds=600))
     pid = int(await said.get())
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     with pytest.raises(TimeoutError):
-        await run_child(["/bin/sh", forking], lambda _: None, seconds=0.1)
+        await run_child([forking], lambda _: None, seconds=0.1)
 
     async with asyncio.timeout(60):
         while psutil.pid_exists(pid):  # noqa: ASYNC110 - no child of ours
