@@ -146,16 +146,22 @@ set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
-  v_now timestamptz := queue.clock();
-  v_ids uuid[] := array(select i.job_id from unnest(v_items) as i);
+  v_news constant uuid[] := array(select i.job_id from unnest(v_items) as i
+    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
+  v_now timestamptz;
+  v_ids uuid[];
   v_results jsonb;
 begin
-  -- leases before jobs; no waiting for one that is settled, reclaimed or cancelled at this moment
+  -- leases before jobs; what is reported is stored, so its lease is waited for
+  perform from queue.leases as l where l.job_id = any (v_news) order by l.job_id for update;
+  -- one that is only renewed is not, while it is settled, reclaimed or cancelled: its next report comes in time
   v_ids := array(
-    select l.job_id from queue.leases as l where l.job_id = any (v_ids) order by l.job_id for update skip locked);
-  if exists (select from unnest(v_items) as i where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
-    perform from public.jobs where id = any (v_ids) order by id for update;
-    perform queue.write_reports(array(select i from unnest(v_items) as i where i.job_id = any (v_ids)), v_now);
+    select l.job_id from queue.leases as l where l.job_id = any (array(select i.job_id from unnest(v_items) as i))
+    order by l.job_id for update skip locked);
+  v_now := queue.clock();
+  if v_news <> '{}' then
+    perform from public.jobs where id = any (v_news) order by id for update;
+    perform queue.write_reports(v_items, v_now);
   end if;
   with renewed as (
     update queue.leases as l

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.contract.observed import ask, refused
 from tests.support.engine import Engine, handle, ids_of
+from tests.support.functions import until_waiting
 
 ERROR = {"type": "E", "message": "zombie"}
 OUTCOMES: list[tuple[str, dict[str, Any]]] = [
@@ -202,6 +204,25 @@ def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
 
     stored = "select string_agg(message, '' order by id) from public.job_logs where job_id = %s"
     assert engine.one(stored, job_id) == "abcd"
+
+
+def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine: Engine) -> None:
+    """An answer `ok` lets the worker forget its lines and steps."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        other.spawn(lease, "children", [{"job_type": "work"}])
+        told = threads.submit(
+            engine.report, lease, logs=NEWS["logs"], steps=[{"name": "a", "result": 1}]
+        )
+        until_waiting(engine.database)
+        other.run("commit")
+        assert told.result(60) == "ok"
+
+    logged = "select count(*) from public.job_logs where job_id = %s"
+    assert engine.one(logged, job_id) == 1
+    assert "a" in [each["name"] for each in engine.rpc("job_steps", p_job_id=job_id)["steps"]]
 
 
 def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
