@@ -14,29 +14,37 @@ insert into queue.settings (name, value) values
   ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100'),
   ('user_calls_at_once', '8');
 
+-- Take tokens from a bucket, or refuse.
+create function queue.spend(
+  p_bucket text, p_limit text, p_rate double precision, p_burst double precision, p_amount double precision
+) returns void
+language plpgsql as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_tokens double precision;
+begin
+  insert into queue.buckets as b (name, tokens, refilled_at) values (p_bucket, p_burst - p_amount, v_now)
+  on conflict (name) do update set refilled_at = v_now, tokens = least(p_burst,
+    b.tokens + greatest(0, extract(epoch from v_now - b.refilled_at)) * p_rate) - p_amount
+  returning tokens into v_tokens;
+  if v_tokens < 0 then -- the refusal rolls the charge back
+    perform queue.refuse(429, 'rate_limited', format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
+      jsonb_build_object('limit', p_limit, 'per_second', p_rate, 'burst', p_burst,
+        'retry_after_seconds', coalesce(ceil(-v_tokens / nullif(p_rate, 0)), 60))::text);
+  end if;
+end;
+$$;
+
 -- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is charged, the same caller's
 -- other transactions are not, so that none waits.
 create function queue.charge(p_caller uuid, p_name text, p_amount double precision) returns void
 language plpgsql as $$
 declare
-  v_now constant timestamptz := queue.clock();
   v_bucket constant text := 'u:' || p_caller || '/' || p_name;
-  v_rate constant double precision := (queue.setting('user_' || p_name || '_per_second'))::double precision;
-  v_burst constant double precision := (queue.setting('user_' || p_name || '_burst'))::double precision;
-  v_tokens double precision;
 begin
-  if not queue.try_lock(v_bucket) then
-    return;
-  end if;
-  insert into queue.buckets as b (name, tokens, refilled_at) values (v_bucket, v_burst - p_amount, v_now)
-  on conflict (name) do update set refilled_at = v_now, tokens = least(v_burst,
-    b.tokens + greatest(0, extract(epoch from v_now - b.refilled_at)) * v_rate) - p_amount
-  returning tokens into v_tokens;
-  if v_tokens < 0 then -- the refusal rolls the charge back
-    perform queue.refuse(429, 'rate_limited',
-      format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
-      jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
-        'retry_after_seconds', ceil(-v_tokens / v_rate))::text);
+  if queue.try_lock(v_bucket) then
+    perform queue.spend(v_bucket, p_name, (queue.setting('user_' || p_name || '_per_second'))::double precision,
+      (queue.setting('user_' || p_name || '_burst'))::double precision, p_amount);
   end if;
 end;
 $$;

@@ -35,43 +35,36 @@ begin
 end;
 $$;
 
--- Count what a guest does in a workspace, or refuse with 429: at most the setting <name>_per_minute from an address (of
--- IPv6 the network /64): what the API signed, else what the gateway saw, nothing that a caller says of itself. People
--- with an account and the service have other limits, or none. For apps' functions, called last: others wait.
+-- Count what a guest does in a workspace, or refuse: where guests are allowed, at most the setting <name>_per_minute
+-- (null: no limit) from an address (of IPv6 the network /64): what the API signed, else what the gateway saw, nothing
+-- that a caller says of itself. People with an account and the service have other limits, or none. For apps.
 create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
-  v_now constant timestamptz := queue.clock();
   v_headers constant jsonb := nullif(current_setting('request.headers', true), '');
   v_signed constant text[] := string_to_array(v_headers ->> 'x-minutehand-client', ' ');
   v_key constant bytea := decode(queue.setting('guest_key') #>> '{}', 'hex');
-  v_most constant double precision := queue.setting(p_name || '_per_minute');
+  v_most constant double precision := queue.setting(p_name || '_per_minute') #>> '{}';
   v_address inet;
-  v_tokens double precision;
 begin
-  if queue.is_service_role() or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
+  if queue.setting('allow_anonymous') is distinct from 'true' then
+    perform queue.refuse(401, 'unauthorized', 'Unauthorized', 'guests are not allowed here');
+  elsif v_most is null or queue.is_service_role()
+      or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
     return;
   end if;
   begin
     v_address := case when v_signed[3] = encode(sha256(v_key || sha256(v_key
           || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8'))), 'hex')
-        and abs(extract(epoch from v_now) - v_signed[2]::numeric) < 120 then v_signed[1]
+        and abs(extract(epoch from queue.clock()) - v_signed[2]::numeric) < 120 then v_signed[1]
       else coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
         btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))) end; -- what comes before is the caller's own word
   exception when invalid_text_representation then
     v_address := null;
   end;
-  insert into queue.buckets as b (name, tokens, refilled_at)
-  values (format('g:%s/%s/%s', p_name, p_workspace_id, coalesce(
+  perform queue.spend(format('g:%s/%s/%s', p_name, p_workspace_id, coalesce(
     host(case family(v_address) when 6 then network(set_masklen(v_address, 64)) else v_address end), 'unknown')),
-    v_most - 1, v_now)
-  on conflict (name) do update set refilled_at = v_now,
-    tokens = least(v_most, b.tokens + extract(epoch from v_now - b.refilled_at) * v_most / 60) - 1
-  returning b.tokens into v_tokens;
-  if v_tokens < 0 then -- the refusal rolls the count back
-    perform queue.refuse(429, 'quota_exceeded', 'no more of this without an account from your address in this minute',
-      p_name || '_per_minute');
-  end if;
+    p_name, v_most / 60, v_most, 1);
 end;
 $$;
 

@@ -36,6 +36,31 @@ def test_a_persons_rate_of_enqueues_is_a_bucket_of_their_own(engine: Engine) -> 
             ada.enqueue()
 
 
+def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
+    """Where they are allowed at all; what precedes the proxy's own word is the guest's."""
+    engine.stop_clock()
+    engine.run("insert into queue.settings (name, value) values ('visits_per_minute', '2')")
+
+    def visit(header: str) -> str:
+        engine.run("select set_config('request.headers', %s, false)", header)
+        try:
+            engine.run("select queue.admit_guest('visits', %s)", ACME)
+        except psycopg.Error as refused:
+            return refusal(refused)[1]
+        return "admitted"
+
+    one, two = '{"x-forwarded-for": "1.1.1.1, 2001:db8::1"}', '{"cf-connecting-ip": "203.0.113.7"}'
+    engine.rpc("set_settings", p_settings={"allow_anonymous": False})
+    assert visit(one) == "unauthorized"
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    assert [visit(one), visit(one.replace("1.1.1.1", "9.9.9.9")), visit(one.replace("::1", "::2"))] == [
+        "admitted", "admitted", "rate_limited",
+    ]  # fmt: skip
+    assert visit(two) == "admitted"
+    engine.advance(30)
+    assert visit(one) == "admitted"
+
+
 def test_large_calls_of_a_person_are_one_at_a_time_and_few_wait(engine: Engine) -> None:
     """However many they send, the rest of the connections stays for others."""
     engine.rpc("set_settings", p_settings={"user_calls_at_once": 1})

@@ -62,7 +62,7 @@ comment on view public.async_work_items is 'Background work of chats.';
 
 insert into queue.settings (name, value) values
   ('chat_session_id_min_characters', '32'), -- of an id that a caller brings: it is the key of a guest's session
-  ('chat_guest_messages_per_minute', '60'), -- of all guests together; null: no limit
+  ('chat_guest_messages_per_minute', '60'), -- from an address; null: no limit
   ('chat_retention_days', '90'); -- since a session's latest message
 
 -- 1. Which session a caller may use ---------------------------------------------------------------------
@@ -89,15 +89,8 @@ create function chat.guest_workspace() returns uuid
 language plpgsql set search_path = '' as $$
 declare
   c_id constant uuid := '00000000-0000-4000-8000-00000000c4a7';
-  v_most integer := (queue.setting('chat_guest_messages_per_minute') #>> '{}')::integer;
 begin
-  if coalesce((queue.setting('allow_anonymous') #>> '{}')::boolean, false) is not true then
-    perform queue.refuse(401, 'unauthorized', 'Unauthorized', 'guests are not allowed here');
-  elsif v_most <= (
-      select count(*) from public.async_messages
-      where workspace_id = c_id and type = 'message' and created_at > queue.clock() - interval '1 minute') then
-    perform queue.refuse(429, 'rate_limited', 'too many messages of guests; wait a minute', '60');
-  end if;
+  perform queue.admit_guest('chat_guest_messages', c_id);
   insert into public.workspaces (id, name) values (c_id, 'Guests of the chat') on conflict (id) do nothing;
   return c_id;
 end;

@@ -47,7 +47,7 @@ left join public.jobs as j on j.id = p.job_id;
 comment on view public.plan_states is 'Plans with their state: pending, running, completed, failed or cancelled.';
 
 insert into queue.settings (name, value) values
-  ('plan_guest_plans_per_minute', '60'); -- of all guests together; null: no limit
+  ('plan_guest_plans_per_minute', '60'); -- from an address; null: no limit
 
 -- 1. What callers do ------------------------------------------------------------------------------------
 
@@ -69,15 +69,8 @@ create function plans.guest_workspace() returns uuid
 language plpgsql set search_path = '' as $$
 declare
   c_id constant uuid := '00000000-0000-4000-8000-0000000091a5';
-  v_most integer := (queue.setting('plan_guest_plans_per_minute') #>> '{}')::integer;
 begin
-  if coalesce((queue.setting('allow_anonymous') #>> '{}')::boolean, false) is not true then
-    perform queue.refuse(401, 'unauthorized', 'Unauthorized', 'guests are not allowed here');
-  elsif v_most <= (
-      select count(*) from public.plans
-      where workspace_id = c_id and created_at > queue.clock() - interval '1 minute') then
-    perform queue.refuse(429, 'rate_limited', 'too many plans of guests; wait a minute', '60');
-  end if;
+  perform queue.admit_guest('plan_guest_plans', c_id);
   insert into public.workspaces (id, name) values (c_id, 'Guests'' plans') on conflict (id) do nothing;
   return c_id;
 end;
