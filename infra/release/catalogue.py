@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import psycopg
 
-from minutehand.install.rewrite import CLIENTS, ENGINE, Schemas, rewrite
+from minutehand.install.rewrite import Schemas, rewrite
 
 # not-null constraints have rows of their own since 18, `m` (maintain) is a privilege since 17
 QUERY = r"""
@@ -69,13 +69,6 @@ def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B00
         connection.execute("set search_path = ''")
         query = rewrite(QUERY, schemas)
         return [row[0] for row in connection.execute(query.encode()).fetchall()]
-
-
-def as_written(lines: list[str], schemas: Schemas) -> list[str]:
-    """Give a catalogue the source's names again; the names must occur in no other word."""
-    return sorted(
-        line.replace(schemas.engine, ENGINE).replace(schemas.clients, CLIENTS) for line in lines
-    )
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:

@@ -93,8 +93,3 @@ def render(text: str, schemas: Schemas, *, tenant: str = TENANT, job_type: str =
 
     text = _SQL.sub(named, text)
     return _CODE.sub(lambda code: code[0].replace(TENANT, tenant).replace(JOB_TYPE, job_type), text)
-
-
-def sql_blocks(text: str) -> list[str]:
-    """The SQL of a page, block by block."""
-    return re.findall(r"^[ ]*```sql\n(.*?)```", text, re.S | re.M)

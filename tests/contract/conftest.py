@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.contract.api import Api, serving_api
@@ -11,6 +13,9 @@ from tests.contract.observed import breaches
 from tests.support.engine import Engine
 from tests.support.project import Project, settings_at
 from tests.support.renewed import Renewed, RenewedDatabase
+from tests.support.stacks import RunningStack
+
+Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 @pytest.fixture
@@ -37,3 +42,22 @@ async def api(project: Project) -> AsyncIterator[Api]:
     async with serving_api(project) as made:
         yield made
     assert breaches(project.database.session()) == {}
+
+
+@pytest.fixture
+def portal(stack: RunningStack) -> Iterator[httpx.Client]:
+    """The stack's API as the demo's manager calls it; for the guides."""
+    token = stack.sign_in(stack.demo_email)
+    with httpx.Client(
+        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def sql(stack: RunningStack) -> Iterator[Sql]:
+    """What psql would print; for the guides."""
+    with stack.connect() as connection:
+        yield lambda statement, *args: connection.execute(
+            statement.encode(), args or None
+        ).fetchall()

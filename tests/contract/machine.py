@@ -6,6 +6,7 @@ show (two holders, repeated answers, lost jobs) the machine remembers itself.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -15,8 +16,16 @@ from concurrent.futures import Future
 from typing import Any
 
 import psycopg
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.contract.observed import breaches
 from tests.support.databases import Database
@@ -70,6 +79,26 @@ def machine_on(database: Database) -> type[QueueMachine]:
     # what a call waits for is ended when this process gets to it, however busy the machine is
     engines[0].run(PATIENT)
     return type("BoundQueueMachine", (QueueMachine,), {"engines": engines, "eve": stranger})
+
+
+def run_histories(machine: type[QueueMachine], *, most: int) -> None:
+    """The same histories each time; `make machine` asks for others, and more of them."""
+    run = settings(
+        max_examples=most,
+        stateful_step_count=40,
+        database=None,
+        derandomize=True,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    if (examples := os.environ.get("MACHINE_EXAMPLES")) is None:
+        run_state_machine_as_test(machine, settings=run)
+        return
+    chosen = int(os.environ.get("MACHINE_SEED") or random.SystemRandom().randrange(10**9))
+    print(f"make machine EXAMPLES={examples} SEED={chosen}", flush=True)
+    others = settings(run, max_examples=int(examples), derandomize=False)
+    run_state_machine_as_test(seed(chosen)(machine), settings=others)
 
 
 class QueueMachine(RuleBasedStateMachine):

@@ -79,16 +79,6 @@ test_job.__test__ = False  # type: ignore[attr-defined]  # the guide's createTes
 
 
 @pytest.fixture
-def portal(stack: RunningStack) -> Any:
-    """The API as a member of one workspace calls it."""
-    token = stack.sign_in(stack.demo_email)
-    with httpx.Client(
-        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=60
-    ) as client:
-        yield client
-
-
-@pytest.fixture
 def submit(portal: httpx.Client, stack: RunningStack) -> Callable[..., dict[str, Any]]:
     def call(**fields: Any) -> dict[str, Any]:
         body = {"workspace_id": stack.demo_workspace_id, **test_job(), **fields}

@@ -6,12 +6,12 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.contract.conftest import Sql
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("acme_key")]
@@ -33,27 +33,6 @@ POLICIES = {
     "job_logs": {"SELECT"},
     "workspace_settings": {"SELECT", "ALL"},
 }
-
-Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def api(stack: RunningStack) -> Iterator[httpx.Client]:
-    """The API as the demo's manager calls it."""
-    token = stack.sign_in(stack.demo_email)
-    with httpx.Client(
-        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=60
-    ) as client:
-        yield client
-
-
-@pytest.fixture
-def sql(stack: RunningStack) -> Iterator[Sql]:
-    """What psql would print."""
-    with stack.connect() as connection:
-        yield lambda statement, *args: connection.execute(
-            statement.encode(), args or None
-        ).fetchall()
 
 
 @pytest.fixture
@@ -96,11 +75,11 @@ def until(sql: Sql, statement: str, *args: Any, within: float = 120) -> tuple[An
     raise AssertionError(f"no row: {statement} {args}")
 
 
-def test_1_configure_the_apollo_key(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """Saved, configured, tested; the database holds it sealed."""
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
-    saved = api.put(path, json={"apollo_api_key": "test-key-12345"})
-    tested = api.post(f"{path}/test-connection")
+    saved = portal.put(path, json={"apollo_api_key": "test-key-12345"})
+    tested = portal.post(f"{path}/test-connection")
 
     assert saved.json()["apollo_api_key"] == {"configured": True, "last4": "2345"}
     assert (tested.json()["ok"], tested.json()["credits_remaining"]) == (True, 1000)
@@ -116,10 +95,10 @@ def test_1_configure_the_apollo_key(api: httpx.Client, sql: Sql, stack: RunningS
 
 
 def test_2_to_5_a_button_a_job_its_logs_and_the_account(
-    api: httpx.Client, sql: Sql, stack: RunningStack, account: str
+    portal: httpx.Client, sql: Sql, stack: RunningStack, account: str
 ) -> None:
     """From the button to the filled account, by the guide's statements."""
-    job = api.post(f"/api/accounts/{account}/enrich")
+    job = portal.post(f"/api/accounts/{account}/enrich")
     assert job.status_code == 201, job.text
     job_id = job.json()["id"]
     told = worker(stack)
@@ -220,10 +199,10 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
 
 
 def test_7_progress_comes_while_it_runs(
-    api: httpx.Client, sql: Sql, stack: RunningStack, account: str
+    portal: httpx.Client, sql: Sql, stack: RunningStack, account: str
 ) -> None:
     """What a subscribed page draws: 10, 20, 30 … 100, in order."""
-    job_id = api.post(f"/api/accounts/{account}/enrich").json()["id"]
+    job_id = portal.post(f"/api/accounts/{account}/enrich").json()["id"]
     worker(stack)
     until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
     told = sql(
@@ -243,7 +222,7 @@ def test_7_progress_comes_while_it_runs(
 
 
 def test_8_the_guides_loop_is_taken_literally(
-    sql: Sql, stack: RunningStack, api: httpx.Client
+    sql: Sql, stack: RunningStack, portal: httpx.Client
 ) -> None:
     """Ten jobs whose account-1 … account-10 do not exist: taken, tried, and told so."""
     token = stack.sign_in(stack.demo_email)
@@ -294,18 +273,18 @@ def test_9_worker_health_and_a_wrong_token(stack: RunningStack) -> None:
 
 
 def test_a_workspace_without_a_key_fails_at_once(
-    api: httpx.Client, sql: Sql, stack: RunningStack, account: str
+    portal: httpx.Client, sql: Sql, stack: RunningStack, account: str
 ) -> None:
     """In the guide's words; a key, and a retry, mend it."""
-    api.delete(f"/api/workspaces/{stack.demo_workspace_id}/settings").raise_for_status()
-    job_id = api.post(f"/api/accounts/{account}/enrich").json()["id"]
+    portal.delete(f"/api/workspaces/{stack.demo_workspace_id}/settings").raise_for_status()
+    job_id = portal.post(f"/api/accounts/{account}/enrich").json()["id"]
     worker(stack)
     (said,) = until(
         sql, "select error_message from jobs where id = %s and status = 'failed'", job_id
     )
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
-    api.put(path, json={"apollo_api_key": "test-key-12345"}).raise_for_status()
-    api.post(f"/api/jobs/{job_id}/retry").raise_for_status()
+    portal.put(path, json={"apollo_api_key": "test-key-12345"}).raise_for_status()
+    portal.post(f"/api/jobs/{job_id}/retry").raise_for_status()
     worker(stack)
 
     assert said == "Apollo API key not configured for this workspace"
@@ -325,7 +304,7 @@ def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
         assert expected <= found[table], table
 
 
-def test_twenty_jobs_at_once(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+def test_twenty_jobs_at_once(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """All complete, none twice: credits are counted once each."""
     used = "select enrichment_credits_used from workspace_settings where workspace_id = %s"
     [(before,)] = sql(used, stack.demo_workspace_id)
@@ -335,7 +314,7 @@ def test_twenty_jobs_at_once(api: httpx.Client, sql: Sql, stack: RunningStack) -
         " returning id",
         stack.demo_workspace_id,
     )
-    ids = [api.post(f"/api/accounts/{id}/enrich").json()["id"] for (id,) in accounts]
+    ids = [portal.post(f"/api/accounts/{id}/enrich").json()["id"] for (id,) in accounts]
     worker(stack)
     until(
         sql,

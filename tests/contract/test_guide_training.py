@@ -8,13 +8,14 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.contract.conftest import Sql
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
@@ -22,26 +23,6 @@ pytestmark = pytest.mark.timeout(900)
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/minutehand_apps/training/console/sample.mp4"
 JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 ENDED = {"completed", "failed", "cancelled"}
-Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def api(stack: RunningStack) -> Iterator[httpx.Client]:
-    """The API as the demo's user calls it."""
-    token = stack.sign_in(stack.demo_email)
-    with httpx.Client(
-        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120
-    ) as client:
-        yield client
-
-
-@pytest.fixture
-def sql(stack: RunningStack) -> Iterator[Sql]:
-    """What the SQL editor shows."""
-    with stack.connect() as connection:
-        yield lambda statement, *args: connection.execute(
-            statement.encode(), args or None
-        ).fetchall()
 
 
 @pytest.fixture
@@ -69,7 +50,9 @@ def process(stack: RunningStack) -> Callable[[], dict[str, Any]]:
     return call
 
 
-def upload(api: httpx.Client, stack: RunningStack, content: bytes, **more: Any) -> dict[str, Any]:
+def upload(
+    portal: httpx.Client, stack: RunningStack, content: bytes, **more: Any
+) -> dict[str, Any]:
     """Upload a recording in parts, as the page does; the complete upload."""
     body = {
         "workspace_id": stack.demo_workspace_id,
@@ -78,26 +61,28 @@ def upload(api: httpx.Client, stack: RunningStack, content: bytes, **more: Any) 
         "size": len(content),
         **more,
     }
-    made = api.post("/api/uploads", json=body)
+    made = portal.post("/api/uploads", json=body)
     assert made.status_code == 201, made.text
     path, size = f"/api/uploads/{made.json()['id']}", made.json()["part_bytes"]
     for number in made.json()["missing"]:
         piece = content[(number - 1) * size : number * size]
         part = {"part_number": number, "checksum": hashlib.sha256(piece).hexdigest()}
-        [signed] = api.post(f"{path}/parts", json={"parts": [part]}).json()["parts"]
+        [signed] = portal.post(f"{path}/parts", json={"parts": [part]}).json()["parts"]
         sent = httpx.put(signed["url"], content=piece, headers=signed["headers"], timeout=120)
         assert sent.status_code == 200, sent.text
-    done = api.post(f"{path}/complete", json={"checksum": hashlib.sha256(content).hexdigest()})
+    done = portal.post(f"{path}/complete", json={"checksum": hashlib.sha256(content).hexdigest()})
     assert done.status_code == 200, done.text
     complete: dict[str, Any] = done.json()
     return complete
 
 
-def ended(api: httpx.Client, training_id: str, *, within: float = 600) -> dict[str, Any]:
+def ended(portal: httpx.Client, training_id: str, *, within: float = 600) -> dict[str, Any]:
     """Follow a training to its end."""
     give_up = time.monotonic() + within
     while time.monotonic() < give_up:
-        state: dict[str, Any] = api.get(f"/api/trainings/{training_id}").raise_for_status().json()
+        state: dict[str, Any] = (
+            portal.get(f"/api/trainings/{training_id}").raise_for_status().json()
+        )
         if state["status"] in ENDED:
             return state
         time.sleep(0.5)
@@ -105,10 +90,10 @@ def ended(api: httpx.Client, training_id: str, *, within: float = 600) -> dict[s
 
 
 def test_1_to_3_jobs_are_created_processed_and_their_results_stored(
-    api: httpx.Client, sql: Sql, stack: RunningStack, process: Callable[[], dict[str, Any]]
+    portal: httpx.Client, sql: Sql, stack: RunningStack, process: Callable[[], dict[str, Any]]
 ) -> None:
     """From the upload to the output data; nothing is asked of the tab that uploaded it."""
-    training = upload(api, stack, SAMPLE.read_bytes())["training"]
+    training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     user_id = sql("select created_by from trainings where id = %s", training["id"])[0][0]
     created = sql(
         """
@@ -119,7 +104,7 @@ def test_1_to_3_jobs_are_created_processed_and_their_results_stored(
         user_id,
     )
     processed = process()
-    state = ended(api, training["id"])
+    state = ended(portal, training["id"])
 
     assert {row[0] for row in created[:2]} == {"transcription", "mux_upload"}
     assert processed["success"] is True
@@ -134,12 +119,12 @@ def test_1_to_3_jobs_are_created_processed_and_their_results_stored(
     assert {name: row[1:3] for name, row in mine.items()} == dict.fromkeys(
         JOB_TYPES, ("completed", 100)
     )
-    transcript = api.get(f"/api/trainings/{training['id']}/transcript").json()
+    transcript = portal.get(f"/api/trainings/{training['id']}/transcript").json()
     assert (transcript["complete"], transcript["language"]) == (True, "en")
     assert "the front door of the machine" in transcript["text"]
     assert state["procedure"]["offline"] is True  # said to be no procedure
     assert state["procedure"]["procedure"] is None
-    video = api.get(f"/api/trainings/{training['id']}/video").json()
+    video = portal.get(f"/api/trainings/{training['id']}/video").json()
     assert httpx.get(video["url"], headers={"Range": "bytes=0-9"}).status_code == 206
 
 
@@ -159,11 +144,11 @@ def test_the_schema_is_there(sql: Sql) -> None:
 
 
 def test_4_what_failed_says_why_and_is_found_by_its_retries(
-    api: httpx.Client, sql: Sql, stack: RunningStack
+    portal: httpx.Client, sql: Sql, stack: RunningStack
 ) -> None:
     """A wrong file fails for good in seconds; a person may try again."""
-    training = upload(api, stack, b"this is no video at all")["training"]
-    state = ended(api, training["id"], within=120)
+    training = upload(portal, stack, b"this is no video at all")["training"]
+    state = ended(portal, training["id"], within=120)
     failed = sql("""
         SELECT job_type, status, retry_count, error_data
         FROM background_jobs
@@ -174,7 +159,7 @@ def test_4_what_failed_says_why_and_is_found_by_its_retries(
         FROM background_jobs
         WHERE status = 'failed'
           AND retry_count >= max_retries;""")
-    retried = api.post(f"/api/trainings/{training['id']}/retry")
+    retried = portal.post(f"/api/trainings/{training['id']}/retry")
 
     assert state["status"] == "failed"
     assert "not a video" in state["reason"]
@@ -182,14 +167,14 @@ def test_4_what_failed_says_why_and_is_found_by_its_retries(
     assert all(row[3]["message"] for row in failed)
     assert len(for_good) == len(failed)
     assert retried.status_code == 200, retried.text
-    assert ended(api, training["id"], within=120)["status"] == "failed"
+    assert ended(portal, training["id"], within=120)["status"] == "failed"
 
 
-def test_5_cancelled_jobs_stop(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """Pending or at work; the view has it at once."""
-    training = upload(api, stack, SAMPLE.read_bytes())["training"]
-    cancelled = api.post(f"/api/trainings/{training['id']}/cancel")
-    state = ended(api, training["id"], within=120)
+    training = upload(portal, stack, SAMPLE.read_bytes())["training"]
+    cancelled = portal.post(f"/api/trainings/{training['id']}/cancel")
+    state = ended(portal, training["id"], within=120)
     rows = sql("""
         SELECT job_type, status, completed_at
         FROM background_jobs
@@ -202,9 +187,9 @@ def test_5_cancelled_jobs_stop(api: httpx.Client, sql: Sql, stack: RunningStack)
     assert {"transcription", "mux_upload"} <= {row[0] for row in rows}
 
 
-def test_create_transcription_job(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """createTranscriptionJob('user-id', 'company-id', 'audio-url', 'training-id')."""
-    done = upload(api, stack, SAMPLE.read_bytes(), training_id=str(uuid.uuid4()))
+    done = upload(portal, stack, SAMPLE.read_bytes(), training_id=str(uuid.uuid4()))
     training_id = done["training"]["id"]
     user_id = sql("select created_by from trainings where id = %s", training_id)[0][0]
     body = {
@@ -212,20 +197,20 @@ def test_create_transcription_job(api: httpx.Client, sql: Sql, stack: RunningSta
         "company_id": stack.demo_workspace_id,
         "audio_url": done["key"],
     }
-    answer = api.post(f"/api/trainings/{training_id}/transcription", json=body)
+    answer = portal.post(f"/api/trainings/{training_id}/transcription", json=body)
 
     assert answer.status_code == 201, answer.text
     job_id = answer.json()["job_id"]
     assert isinstance(job_id, str)
     assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
-    ended(api, training_id)
+    ended(portal, training_id)
 
 
-def test_five_recordings_at_once(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+def test_five_recordings_at_once(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """All process without interference."""
-    ids = [upload(api, stack, SAMPLE.read_bytes())["training"]["id"] for _ in range(5)]
+    ids = [upload(portal, stack, SAMPLE.read_bytes())["training"]["id"] for _ in range(5)]
 
-    assert [ended(api, id)["status"] for id in ids] == ["completed"] * 5
+    assert [ended(portal, id)["status"] for id in ids] == ["completed"] * 5
     times = sql("""
         SELECT
           job_type,
@@ -237,21 +222,21 @@ def test_five_recordings_at_once(api: httpx.Client, sql: Sql, stack: RunningStac
     assert {row[0] for row in times} == set(JOB_TYPES)
 
 
-def test_a_large_file_arrives_in_parts(api: httpx.Client, stack: RunningStack) -> None:
+def test_a_large_file_arrives_in_parts(portal: httpx.Client, stack: RunningStack) -> None:
     """100 MB and more; an upload that broke off continues with the parts that are missing."""
     padding = 101 * 1024 * 1024
     content = SAMPLE.read_bytes() + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
-    training = upload(api, stack, content)["training"]
-    state = ended(api, training["id"])
+    training = upload(portal, stack, content)["training"]
+    state = ended(portal, training["id"])
 
     assert state["status"] == "completed", state["reason"]
     assert state["media"]["bytes"] == len(content)
 
 
-def test_old_jobs_are_cleaned_up(api: httpx.Client, sql: Sql, stack: RunningStack) -> None:
+def test_old_jobs_are_cleaned_up(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """By the guide's statement; what is younger stays."""
-    training = upload(api, stack, b"no video either")["training"]
-    ended(api, training["id"], within=120)
+    training = upload(portal, stack, b"no video either")["training"]
+    ended(portal, training["id"], within=120)
     with stack.connect() as connection:
         deleted = connection.execute("""
             DELETE FROM background_jobs

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import random
-
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import invariant, run_state_machine_as_test
+from hypothesis.stateful import invariant
 
-from tests.contract.machine import QueueMachine, machine_on
+from tests.contract.machine import QueueMachine, machine_on, run_histories
 from tests.support.databases import Database
 from tests.support.engine import broken_invariants
 
 # thousands of statements each: on a machine with much else to do that takes minutes
 pytestmark = pytest.mark.timeout(900)
-
-RUN = settings(
-    max_examples=8,
-    stateful_step_count=40,
-    database=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
-)
 
 
 class Within:
@@ -40,12 +26,5 @@ class Within:
 
 
 def test_no_random_history_leaves_the_tables_at_odds(database: Database) -> None:
-    """`MACHINE_EXAMPLES` asks for others, and more of them."""
-    machine = type("WithinMachine", (Within, machine_on(database)), {})
-    if (examples := os.environ.get("MACHINE_EXAMPLES")) is None:
-        run_state_machine_as_test(machine, settings=RUN)
-        return
-    chosen = int(os.environ.get("MACHINE_SEED") or random.SystemRandom().randrange(10**9))
-    print(f"MACHINE_EXAMPLES={examples} MACHINE_SEED={chosen}", flush=True)
-    others = settings(RUN, max_examples=int(examples), derandomize=False)
-    run_state_machine_as_test(seed(chosen)(machine), settings=others)
+    """What the contract sees of them is seen too."""
+    run_histories(type("WithinMachine", (Within, machine_on(database)), {}), most=8)

@@ -23,20 +23,6 @@ const asText = (line) =>
   `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
 export const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
 
-/** The log lines among a job's events, for who has no more than those. */
-export function linesOf(events) {
-  return events
-    .filter((event) => event.type === "job.log" && event.data?.log)
-    .map(({ seq, at, data: { log } }) => ({
-      key: seq,
-      at: log.at ?? at,
-      level: indexOf(log.level) >= 0 ? log.level : "info",
-      attempt: log.attempt,
-      message: String(log.message ?? ""),
-      metadata: log.metadata,
-    }));
-}
-
 export function JobLog({
   lines,
   name = "job",

@@ -68,10 +68,6 @@ class DataKeys(Protocol):
         """The plain data key; raises SealBroken."""
         ...
 
-    def is_current(self, key_id: str) -> bool:
-        """Whether new values would be sealed under this wrapping key."""
-        ...
-
 
 class KmsDataKeys:
     """Data keys wrapped by a KMS key; `key` is its id, ARN or alias."""
@@ -111,20 +107,11 @@ class KmsDataKeys:
         plain: bytes = opened["Plaintext"]
         return plain
 
-    def is_current(self, key_id: str) -> bool:
-        """Whether new values would be sealed under this wrapping key."""
-        if ":key/" in self._key:
-            return key_id == self._key
-        # an alias: asked again each time, as a rotation moves it while this process lives on, and
-        # by the one right the role has
-        return key_id == self.generate({"purpose": PURPOSE}).key_id
-
 
 class FileDataKeys:
     """Data keys wrapped by a local key file; for development only.
 
-    The file holds `{"current": id, "keys": {id: base64}}`. `rotate` adds a key and makes it
-    current; older ones stay, so that old values still open.
+    The file holds `{"current": id, "keys": {id: base64}}`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -143,18 +130,6 @@ class FileDataKeys:
             raise SealBroken("the wrapping key is unknown")
         return _decrypt(keys[key_id], wrapped, _aad(key_id, context))
 
-    def is_current(self, key_id: str) -> bool:
-        """Whether new values would be sealed under this wrapping key."""
-        return key_id == self._load()[0]
-
-    def rotate(self) -> str:
-        """Make a new wrapping key current and return its id."""
-        _, keys = self._load()
-        key_id = f"local-{len(keys) + 1}-{secrets.token_hex(4)}"
-        keys[key_id] = secrets.token_bytes(32)
-        self._store(key_id, keys)
-        return key_id
-
     def _load(self) -> tuple[str, dict[str, bytes]]:
         try:
             document = json.loads(self._path.read_text())
@@ -172,9 +147,6 @@ class FileDataKeys:
             os.link(scratch, self._path)
         scratch.unlink()
         return self._load()
-
-    def _store(self, current: str, keys: Mapping[str, bytes]) -> None:
-        self._write_beside(keys, current).replace(self._path)
 
     def _write_beside(self, keys: Mapping[str, bytes], current: str) -> Path:
         document = {
@@ -222,13 +194,6 @@ class Sealer:
                 self._opened.popitem(last=False)
         return _decrypt(plain, body, aad).decode()
 
-    async def reseal(self, sealed: str, *, context: Mapping[str, str]) -> str | None:
-        """The same secret under the current wrapping key; None when it is under it already."""
-        key_id = key_id_of(sealed)
-        if await asyncio.to_thread(self._keys.is_current, key_id):
-            return None
-        return await self.seal(await self.open(sealed, context=context), context=context)
-
 
 def make_sealer(settings: Settings) -> Sealer:
     """The sealer of this deployment: KMS where a key is named, else the local key file.
@@ -241,15 +206,6 @@ def make_sealer(settings: Settings) -> Sealer:
     if settings.sealing_key_file:
         return Sealer(FileDataKeys(Path(settings.sealing_key_file)))
     raise ConfigurationError("KMS_KEY_ID", "is not set", "alias/minutehand-prod")
-
-
-def key_id_of(sealed: str) -> str:
-    """The wrapping key a value is under, to find those a rotation has yet to reach.
-
-    Raises:
-        SealBroken: It is not a sealed value.
-    """
-    return _split(sealed)[0]
 
 
 def _split(sealed: str) -> tuple[str, bytes, bytes]:

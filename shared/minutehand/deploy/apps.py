@@ -51,11 +51,6 @@ class Needs(BaseModel):
         """The names of the secrets that `function` takes for the apps."""
         return tuple(self._of(function).secrets)
 
-    @property
-    def all_secrets(self) -> frozenset[str]:
-        """The names of all functions' secrets for the apps."""
-        return frozenset(name for needs in self.functions.values() for name in needs.secrets)
-
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The variables of the local stack, the caller's own values over the apps'."""
         found = {name: inherited.get(name) or value for name, value in self.local.items()}

@@ -80,19 +80,3 @@ def paused(stack: RunningStack, workspace_id: str, job_type: str) -> Iterator[No
         with stack.connect() as connection:
             gone = json.dumps({**request, "paused": False})
             connection.execute("select public.pause_jobs(%s)", (gone,))
-
-
-def write_live(
-    stack: RunningStack, workspace_id: str, job_type: str, *, stage: str, text: str
-) -> None:
-    """What the reporter stores while a model writes, for what is not over of this type."""
-    progress = json.dumps({"percentage": 5, "stage": stage, "message": text})
-    with stack.connect() as connection:
-        connection.execute(
-            "with held as (update public.jobs set progress = %s::jsonb, last_seq = last_seq + 1"
-            " where workspace_id = %s and job_type = %s and finished_at is null returning *)"
-            " insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data)"
-            " select id, last_seq, workspace_id, session_id, 'job.progress',"
-            " jsonb_build_object('status', status, 'progress', progress) from held",
-            (progress, workspace_id, job_type),
-        )

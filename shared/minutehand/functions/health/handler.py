@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-
-from minutehand.aws.rotation import RotatingHandler
-from minutehand.config import Settings
 from minutehand.functions.health.app import build_app
-from minutehand.log import configure_logging
-from minutehand.web.gateway import GatewayHandler
+from minutehand.functions.on_lambda import on_lambda
 
-
-def _build(environ: Mapping[str, str]) -> GatewayHandler:
-    settings = Settings.from_env(environ)
-    configure_logging(settings.log_level)
-    app = build_app(settings)
-    return GatewayHandler(app, app.state.services)
-
-
-handler = RotatingHandler(os.environ, _build)
+handler = on_lambda(build_app)
