@@ -24,7 +24,9 @@ async function measureDrain(fill, drain) {
   const began = process.cpuUsage();
   const drained = await seconds(drain);
   const { user, system } = process.cpuUsage(began);
-  console.log(`SEEN${JSON.stringify({ fill: filled, drain: drained, cpu: (user + system) / 1e6 })}`);
+  console.log(
+    `SEEN${JSON.stringify({ fill: filled, drain: drained, cpu: (user + system) / 1e6 })}`,
+  );
   setTimeout(() => process.exit(0), 300); // anyone who reads this looks at the sessions' CPU now
 }
 

@@ -76,7 +76,7 @@ export class JobList {
   async refresh() {
     await this.#attempt(async () => {
       const counted = api.counts(this.#workspaceId, this.#plain());
-      counted.catch(() => {}); // told below
+      counted.catch(() => {}); // reported below
       const page = await this.#page(this.#filter, null);
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // a page without a match says nothing of what is older

@@ -12,7 +12,7 @@
  * input.onchange = () => uploads.begin(input.files[0], { workspace_id });
  */
 
-import { tell } from "./jobs/follower.js";
+import { notify } from "./jobs/follower.js";
 
 const AT_ONCE = 3;
 const TRIES = 5;
@@ -34,7 +34,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
 
   const set = (next) => {
     running = next;
-    for (const listener of [...listeners]) tell(listener, next);
+    for (const listener of [...listeners]) notify(listener, next);
   };
   const find = (id) => running.find((one) => one.id === id);
   // where it was is not read back
@@ -82,13 +82,13 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     const checksum = await sumOf(one.sums, upload.part_count);
     const done = await call("POST", id, "/complete", { checksum });
     forget(id);
-    tell(onEnd, done);
+    notify(onEnd, done);
   }
 
   function fail(id, error) {
     if (error.status === 404) {
       forget(id);
-      tell(onEnd, null, new Error("The upload has expired or was aborted; start it again"));
+      notify(onEnd, null, new Error("The upload has expired or was aborted; start it again"));
     } else change(id, { state: "paused", problem: error.message });
   }
 

@@ -1,4 +1,4 @@
-// What is said of an action: asked before, told after, refused with its reason; deletions, too. Read aloud politely.
+// What is said of an action: asked before, reported after, refused with its reason; deletions, too. Read aloud politely.
 
 import { html, quiet, useState } from "../lib/ui.js";
 import { confirm } from "./dialog.js";

@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, supabase } from "../api.js";
-import { codeOf, counted, duration, errorLine, number } from "../lib/format.js";
+import { counted, duration, errorLine, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
 import { ENDED } from "../lib/jobs/sequence.js";
@@ -168,27 +168,29 @@ function Loaded({ watch, job }) {
 }
 
 function Explained({ explained, job, isAsking }) {
-  const told = explained.value?.status === job.status ? explained.value : null;
+  const explanation = explained.value?.status === job.status ? explained.value : null;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
-  const whole = told?.sentence ?? plainly(job);
+  const whole = explanation?.sentence ?? plainly(job);
   return html`<p class="explain" aria-live="polite">
     <${Sentence} text=${job.status === "failed" ? withoutError(whole, job) : whole} />
     ${
-      told?.estimated_start_at &&
-      html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`
+      explanation?.estimated_start_at &&
+      html` <span class="muted">Expected to start <${When} at=${explanation.estimated_start_at} />.</span>`
     }
   </p>`;
 }
 
 /** What to do about it, by the reason for a place and by the kind of error. */
 function adviceOf(job, explained) {
-  if (explained.child_id) return "Correct that first, then retry this one: finished steps are kept.";
+  if (explained.child_id)
+    return "Correct that first, then retry this one: finished steps are kept.";
   if (explained.reason === "no_processor") return "Deploy a worker that has the type.";
   if (explained.reason === "no_worker") return "Start a worker, or look at its schedule.";
   if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
   if (!job.error_message || job.status === "completed") return null;
   const type = job.error_data?.type ?? "";
-  if (/Timeout|Deadline/.test(type)) return "Give the type a longer timeout, or divide the work into steps.";
+  if (/Timeout|Deadline/.test(type))
+    return "Give the type a longer timeout, or divide the work into steps.";
   if (/lost/i.test(`${type} ${job.error_message}`)) return "Look at that worker's log for its end.";
   if (job.status === "pending") return "Run now tries again at once.";
   return job.status === "failed" ? "Correct the cause, then retry: finished steps are kept." : null;
@@ -198,7 +200,9 @@ function Remedy({ job, explained }) {
   if (!explained || explained.status !== job.status) return null;
   const { command, child_id: childId } = explained;
   const advice = adviceOf(job, explained);
-  return advice && html`<p class="remedy">
+  return (
+    advice &&
+    html`<p class="remedy">
     <span class="strong">What to do:</span> ${advice}
     ${
       childId
@@ -208,7 +212,8 @@ function Remedy({ job, explained }) {
           : html` <a href=${`/types/${encodeURIComponent(job.job_type)}`}>The type</a>`
     }
     ${command && html` <code>${command}</code>`}
-  </p>`;
+  </p>`
+  );
 }
 
 /** The sentence up to the error, which stands below in full. */

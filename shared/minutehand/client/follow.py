@@ -58,7 +58,7 @@ class Follow:
     def __init__(self, timing: Timing, sequence: EventSequence | None = None) -> None:
         self.timing = timing
         #: Events to hand out, in order.
-        self.told: deque[JobEvent] = deque()
+        self.delivered: deque[JobEvent] = deque()
         #: Asks the owner to join over another socket: this one brings nothing.
         self.reconnects = 0
         self._sequence = sequence
@@ -79,7 +79,7 @@ class Follow:
         self._looked_at = -math.inf
         self._lossy_until = -math.inf
         #: What checks found and no message has brought since, and when that is held against them.
-        self._unheard: set[tuple[str, int]] = set()
+        self._missed: set[tuple[str, int]] = set()
         self._judge_at = math.inf
         #: A socket brought nothing: the next is not believed before it brings something.
         self._distrusted = False
@@ -139,7 +139,7 @@ class Follow:
         self._joins += 1
         self._synced = False
         self._news_at = now
-        self._unheard.clear()
+        self._missed.clear()
         self._judge_at = math.inf
 
     def on_lost(self, now: float) -> None:
@@ -163,10 +163,10 @@ class Follow:
         if event is None:
             self._held = True
             self._looked_at = now
-            self._unheard.clear()
+            self._missed.clear()
             self.ask(now + random.random() * _SPREAD_SECONDS)
             return []
-        self._unheard.discard((event.job_id, event.seq))
+        self._missed.discard((event.job_id, event.seq))
         if self._sequence is None:
             if event.seq > self._last.get(event.job_id, 0):
                 self._behind = True
@@ -176,19 +176,19 @@ class Follow:
             self._behind = True
             self.ask(now)
             return []
-        told = self._sequence.offer([event])
-        self.told += told
+        delivered = self._sequence.offer([event])
+        self.delivered += delivered
         # a hole is what was held back: many who would all fill it at once are worse than a late one
         if self._sequence.has_gap and not self._held:
             self.ask(now + self.timing.reorder)
-        return told
+        return delivered
 
     # When to read ----------------------------------------------------------------------------
 
     @property
     def is_full(self) -> bool:
         """Whether the reader is to take something before more is read."""
-        return len(self.told) >= MOST_QUEUED
+        return len(self.delivered) >= MOST_QUEUED
 
     def ask(self, at: float) -> None:
         """Read at a time, or before."""
@@ -241,23 +241,23 @@ class Follow:
 
     def page(self, now: float, events: Sequence[JobEvent], *, is_last: bool) -> list[JobEvent]:
         """Take a page of the database; what it says now."""
-        told = list(events)
+        delivered = list(events)
         if self._sequence is not None:
-            told = self._sequence.offer_page(events, is_last=is_last)
-        for event in told if self._sequence is None else ():
+            delivered = self._sequence.offer_page(events, is_last=is_last)
+        for event in delivered if self._sequence is None else ():
             self._last[event.job_id] = event.seq
             self._last.move_to_end(event.job_id)
         while len(self._last) > _MOST_JOBS:
             self._last.popitem(last=False)
-        self.told += told
-        if told:
+        self.delivered += delivered
+        if delivered:
             self._found = True
             self._news_at = now
-        if told and self._is_check and not (self._terms is not None and self._terms.quiet):
+        if delivered and self._is_check and not (self._terms is not None and self._terms.quiet):
             # what a check found, the socket must bring too, where it brings all
-            self._unheard |= {(event.job_id, event.seq) for event in told}
+            self._missed |= {(event.job_id, event.seq) for event in delivered}
             self._judge_at = min(self._judge_at, now + self.timing.first_silence)
-        return told
+        return delivered
 
     def ended(self, now: float) -> None:
         """The read is complete."""
@@ -288,7 +288,7 @@ class Follow:
     def _judge(self, now: float) -> None:
         """If it did not, messages are dropped, or the socket is dead even if it looks alive."""
         self._judge_at = math.inf
-        if not self._unheard or not self.joined:
+        if not self._missed or not self.joined:
             return
         if self._heard_at + _LOSSY_SECONDS > now:
             self._lossy_until = now + _LOSSY_SECONDS
@@ -299,4 +299,4 @@ class Follow:
             return
         else:
             self.reconnects += 1
-        self._unheard.clear()
+        self._missed.clear()

@@ -99,7 +99,7 @@ class Topic:
         channel.on_system(lambda said: self._ready() if said.message == READY else None)
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def hear(state: str, error: Exception | None) -> None:
+        def receive(state: str, error: Exception | None) -> None:
             if state == "SUBSCRIBED":
                 self._failures = 0
                 self._joined(self._terms)
@@ -108,7 +108,7 @@ class Topic:
 
         try:
             await socket.connect()
-            await channel.subscribe(hear)
+            await channel.subscribe(receive)
             return str(
                 await first_of(
                     broken,

@@ -67,7 +67,7 @@ class Watcher(ABC):
         """Leave the topic and drop undelivered events."""
         if not self._closed:
             self._closed = self._finished = True
-            self._follow.told.clear()
+            self._follow.delivered.clear()
             self._news.set()
             await end_tasks(self._tasks)
 
@@ -81,10 +81,10 @@ class Watcher(ABC):
     async def __aiter__(self) -> AsyncIterator[JobEvent]:
         """Each event once and in order, until the subject has ended."""
         self._start()
-        told = self._follow.told
+        delivered = self._follow.delivered
         try:
             while True:
-                while not told:
+                while not delivered:
                     if self._finished:
                         if self._failure is not None:
                             raise self._failure
@@ -92,7 +92,7 @@ class Watcher(ABC):
                     self._news.clear()
                     await self._news.wait()
                 was_full = self._follow.is_full
-                event = told.popleft()
+                event = delivered.popleft()
                 if was_full:
                     self._wake.set()
                 yield event

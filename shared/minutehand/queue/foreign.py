@@ -38,10 +38,10 @@ class Answer:
     def object(self) -> dict[str, Any] | None:
         """The body if it is a JSON object, else None."""
         try:
-            told = json.loads(self.body)
+            found = json.loads(self.body)
         except (ValueError, RecursionError):
             return None
-        return told if isinstance(told, dict) else None
+        return found if isinstance(found, dict) else None
 
 
 class NoAnswer(Exception):

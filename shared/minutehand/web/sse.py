@@ -214,7 +214,7 @@ async def answer(
     Args:
         wait: The longest wait for a first event where answers are buffered.
         is_bare: Leave the event `end` out: the feed's own last event says it.
-        is_resumed: Answer 204, which stops EventSource, when nothing is left to be told.
+        is_resumed: Answer 204, which stops EventSource, when nothing is left.
     """
     limits, pace = services.limits, services.pace
     until = asked_at(request, services.clock) + min(pace.buffered_wait, wait or pace.buffered_wait)

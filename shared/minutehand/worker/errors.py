@@ -32,7 +32,7 @@ _ENGINE: Final = "minutehand."
 
 def said(kind: str, message: str, data: Mapping[str, Any] | None = None) -> ErrorInfo:
     """An ending in words of the processor's, or ours."""
-    return _told(kind, message, data, Redactor())
+    return _info(kind, message, data, Redactor())
 
 
 def error_info(error: BaseException, module: str = "") -> ErrorInfo:
@@ -48,8 +48,8 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     message = _message(first) + (f" (and {more} more in its task group)" if more else "")
     data = getattr(first, "data", None)
-    told = _told(name, message, data if isinstance(data, Mapping) else None, redactor)
-    return told.model_copy(
+    info = _info(name, message, data if isinstance(data, Mapping) else None, redactor)
+    return info.model_copy(
         update={**_codes(first), "traceback": _traceback(error, module, redactor)}
     )
 
@@ -61,7 +61,7 @@ def first_of(error: BaseException) -> BaseException:
     return error
 
 
-def _told(kind: str, message: str, data: Mapping[str, Any] | None, redactor: Redactor) -> ErrorInfo:
+def _info(kind: str, message: str, data: Mapping[str, Any] | None, redactor: Redactor) -> ErrorInfo:
     text = redactor.text(clean_text(message[: 2 * MAX_MESSAGE]))
     if len(text) > MAX_MESSAGE:
         text = text[: MAX_MESSAGE - 1] + "…"
@@ -140,12 +140,12 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     ]
     if not trail and not causes:
         return None
-    told: dict[str, Any] = {"frames": _kept(trail, MOST_FRAMES, redactor)}
+    info: dict[str, Any] = {"frames": _kept(trail, MOST_FRAMES, redactor)}
     if causes:
-        told["causes"] = causes
+        info["causes"] = causes
     if len(trail) > MOST_FRAMES:
-        told["left_out"] = len(trail) - MOST_FRAMES
-    return told
+        info["left_out"] = len(trail) - MOST_FRAMES
+    return info
 
 
 def _kept(

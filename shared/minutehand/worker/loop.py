@@ -72,8 +72,8 @@ class Worker:
             concurrency=settings.worker_concurrency, version=settings.version
         )
         code = {"commit": settings.commit, "source": settings.source}
-        told = {name: value for name, value in code.items() if value} | (options.origin or {})
-        self.options = replace(options, origin=told or None)
+        origin = {name: value for name, value in code.items() if value} | (options.origin or {})
+        self.options = replace(options, origin=origin or None)
         self.clock = clock or SystemClock()
         #: Set by `stop`.
         self.stopping = asyncio.Event()

@@ -116,7 +116,7 @@ class Reporter:
         self._idle.clear()
         has_arrived = False
         try:
-            told = await self._report(items)
+            outcomes = await self._report(items)
             has_arrived = True
         except (QueueUnavailable, TokenRefused) as error:
             logger.warning(
@@ -125,7 +125,7 @@ class Reporter:
             )
         except QueueError as error:
             has_arrived = True
-            told = await self._report_one_by_one(batch, items, taken, error)
+            outcomes = await self._report_one_by_one(batch, items, taken, error)
         finally:
             for attempt, updates in zip(batch, taken, strict=True):
                 if not has_arrived:
@@ -137,7 +137,7 @@ class Reporter:
             await asyncio.sleep(self._interval)
             return
         for attempt in batch:
-            self._obey(attempt, told.get(attempt.key), sent_at)
+            self._obey(attempt, outcomes.get(attempt.key), sent_at)
 
     async def _report(self, items: Sequence[ReportItem]) -> dict[LeaseKey, str]:
         results = await self._tick.queue.report(
@@ -157,10 +157,10 @@ class Reporter:
             "Report was refused; its jobs are reported one by one",
             extra={"event": "report.refused", "jobs": len(batch), "error": str(error)},
         )
-        told: dict[LeaseKey, str] = {}
+        outcomes: dict[LeaseKey, str] = {}
         for attempt, item, updates in zip(batch, items, taken, strict=True):
             try:
-                told |= await self._report([item])
+                outcomes |= await self._report([item])
             except (QueueUnavailable, TokenRefused):
                 attempt.updates.restore(updates)
             except QueueError as refusal:
@@ -169,7 +169,7 @@ class Reporter:
                     extra={"event": "report.dropped", "error": str(refusal), **attempt.names},
                 )
                 attempt.stored(refusal)
-        return told
+        return outcomes
 
     def _obey(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
         """Renew or stop an attempt as the queue says, and release those who wait for its step."""

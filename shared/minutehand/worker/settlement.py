@@ -134,10 +134,10 @@ def _raised(error: BaseException, module: str) -> SettleItem:
     if isinstance(error, UnknownProcessor):
         # a newer version may know it: give it back, but not at once
         return _item("snoozed", delay_seconds=30.0)
-    told = error_info(error, module)
+    info = error_info(error, module)
     if isinstance(error, ProcessorError) and not error.retryable:
-        return _item("failed", error=told)
-    return _item("retry", error=told, retry_after_seconds=retry_after_of(first_of(error)))
+        return _item("failed", error=info)
+    return _item("retry", error=info, retry_after_seconds=retry_after_of(first_of(error)))
 
 
 def _is_decision(error: BaseException) -> bool:

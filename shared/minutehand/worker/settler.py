@@ -143,9 +143,9 @@ class Settler:
         results: Sequence[SettleResult],
         attempts: Mapping[LeaseKey, Attempt],
     ) -> None:
-        told = {(result.job_id, result.fence): result for result in results}
+        by_key = {(result.job_id, result.fence): result for result in results}
         for item in items:
-            result = told.get((item.job_id, item.fence))
+            result = by_key.get((item.job_id, item.fence))
             outcome = "stale" if result is None else result.outcome
             if outcome == "applied":
                 self._summary.count(item.outcome)
@@ -157,11 +157,11 @@ class Settler:
             if attempt is not None:
                 self._log(attempt, item, outcome, None if result is None else result.status)
 
-    def _log(self, attempt: Attempt, item: SettleItem, told: str, status: str | None) -> None:
+    def _log(self, attempt: Attempt, item: SettleItem, outcome: str, status: str | None) -> None:
         """The one line per attempt that holds everything about it."""
-        if told in {"stale", "not_found"}:
+        if outcome in {"stale", "not_found"}:
             level, text = logging.WARNING, "Job %s was settled by another worker"
-        elif told == "cancelled" or item.outcome == "cancelled":
+        elif outcome == "cancelled" or item.outcome == "cancelled":
             level, text = logging.INFO, "Job %s is now cancelled"
         elif item.outcome == "failed" or status == "failed":
             level, text = logging.ERROR, "Job %s failed for good"
@@ -181,7 +181,7 @@ class Settler:
             "attempt": job.attempts,
             "fence": attempt.fence,
             "outcome": item.outcome,
-            "settled": told,
+            "settled": outcome,
             "status": status,
             "duration_ms": item.duration_ms,
             "traceparent": attempt.traceparent,

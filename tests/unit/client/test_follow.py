@@ -65,8 +65,8 @@ class World:
             access, JOB, after=after
         )  # fmt: skip
 
-    def socket(self, *_: object, **heard: Any) -> World:
-        self.topic = SimpleNamespace(**heard)
+    def socket(self, *_: object, **received: Any) -> World:
+        self.topic = SimpleNamespace(**received)
         return self
 
     async def run(self) -> None:
@@ -147,11 +147,11 @@ def test_a_subject_is_followed(case: dict[str, Any], monkeypatch: pytest.MonkeyP
                 world.do(step)
                 if "wait" in step:
                     await asyncio.sleep(step["wait"] + 0.02)
-                if "told" in step:
-                    told = [*watcher._follow.told]
-                    watcher._follow.told.clear()
-                    wanted = [key(event(each)) for each in labels(step["told"])]
-                    assert [key(each) for each in told] == wanted, number
+                if "delivered" in step:
+                    delivered = [*watcher._follow.delivered]
+                    watcher._follow.delivered.clear()
+                    wanted = [key(event(each)) for each in labels(step["delivered"])]
+                    assert [key(each) for each in delivered] == wanted, number
                 if "says" in step:
                     assert watcher.freshness == step["says"], number
                 if "reads_at_most" in step:
@@ -188,11 +188,11 @@ def test_events_are_told_in_their_order(case: dict[str, Any]) -> None:
     sequence = EventSequence(case["after"])
     for step in case["steps"]:
         if "offer" in step:
-            told = sequence.offer(map(event, labels(step["offer"])))
+            delivered = sequence.offer(map(event, labels(step["offer"])))
         else:
             page = [event(each) for each in labels(step["page"])]
-            told = sequence.offer_page(page, is_last=step["is_last"])
-        assert [each.seq for each in told] == labels(step["told"])
+            delivered = sequence.offer_page(page, is_last=step["is_last"])
+        assert [each.seq for each in delivered] == labels(step["delivered"])
         assert sequence.last == step.get("last", sequence.last)
         assert sequence.has_gap == step.get("has_gap", sequence.has_gap)
 

@@ -123,10 +123,10 @@ class World {
 for (const story of cases.stories.filter((one) => one.of !== "feed"))
   test(story.name, async () => {
     const world = new World(story);
-    let told = [];
+    let delivered = [];
     const watch = new JobWatch(world, world.topics, "j", {
       after: story.after ?? 0,
-      onEvent: ({ seq }) => told.push(seq),
+      onEvent: ({ seq }) => delivered.push(seq),
     });
     watch.start();
     for (const [at, step] of story.steps.entries()) {
@@ -134,9 +134,9 @@ for (const story of cases.stories.filter((one) => one.of !== "feed"))
       const say = (what) => `step ${at + 1}: ${what}`;
       world.do(step);
       if ("wait" in step) await leap(1000 * step.wait + 20);
-      if ("told" in step) {
-        assert.deepEqual(told, numbers(step.told), say("told"));
-        told = [];
+      if ("delivered" in step) {
+        assert.deepEqual(delivered, numbers(step.delivered), say("delivered"));
+        delivered = [];
       }
       if ("says" in step) assert.equal(watch.freshness, step.says, say("says"));
       if ("reads_at_most" in step)
@@ -152,12 +152,12 @@ for (const one of cases.order)
   test(one.name, () => {
     const sequence = new Sequence(one.after);
     for (const step of one.steps) {
-      const told = step.offer
+      const delivered = step.offer
         ? sequence.offer(numbers(step.offer).map(event))
         : sequence.offerPage(numbers(step.page).map(event), { isLast: step.is_last });
       assert.deepEqual(
-        told.map(({ seq }) => seq),
-        numbers(step.told),
+        delivered.map(({ seq }) => seq),
+        numbers(step.delivered),
       );
       if ("last" in step) assert.equal(sequence.last, step.last);
       if ("has_gap" in step) assert.equal(sequence.hasGap, step.has_gap);

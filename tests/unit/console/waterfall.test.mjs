@@ -192,16 +192,16 @@ test("a row says what it is, how it stands and how it ended, and a step in what 
   const begun = { ...step("later", "sleep", 9000, null), timeout_at: at(90_000) };
   const jobs = [{ ...parent, finished_at: null, steps: [...parent.steps, begun] }];
   const rows = Object.fromEntries(rowsOf({ jobs }, { now }).map((row) => [row.name, row]));
-  const told = (name) => {
+  const delivered = (name) => {
     const { kind, word, tone, isRunning, isCritical } = rows[name];
     return [kind, word, tone, isRunning, isCritical];
   };
 
-  assert.deepEqual(told("parent"), ["job", "Completed", "completed", true, true]);
-  assert.deepEqual(told("Attempt 1"), ["attempt", "Failed, retried", "failed", false, true]);
-  assert.deepEqual(told("read"), ["step", "Step", "completed", false, true]);
-  assert.deepEqual(told("pages"), ["wait", "Children", "waiting", false, true]);
-  assert.deepEqual(told("later"), ["wait", "Sleep", "waiting", true, true]);
+  assert.deepEqual(delivered("parent"), ["job", "Completed", "completed", true, true]);
+  assert.deepEqual(delivered("Attempt 1"), ["attempt", "Failed, retried", "failed", false, true]);
+  assert.deepEqual(delivered("read"), ["step", "Step", "completed", false, true]);
+  assert.deepEqual(delivered("pages"), ["wait", "Children", "waiting", false, true]);
+  assert.deepEqual(delivered("later"), ["wait", "Sleep", "waiting", true, true]);
   const { key, level, jobId, bars, from, to, until } = rows["Attempt 1"];
   assert.deepEqual([key, level, jobId], ["parent/1", 1, "parent"]);
   assert.deepEqual([from, to], [at(500), at(1500)].map(Date.parse));

@@ -162,7 +162,7 @@ export class Follower {
     this.refresh();
   }
 
-  /** Be told of every change of state, at most once per frame. */
+  /** Receive every change of state, at most once per frame. */
   subscribe(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -173,7 +173,7 @@ export class Follower {
     this.#notifying = true;
     nextFrame(() => {
       this.#notifying = false;
-      for (const listener of [...this.#listeners]) tell(listener);
+      for (const listener of [...this.#listeners]) notify(listener);
     });
   }
 
@@ -353,7 +353,7 @@ function checkPause(idle, took, advised, { firstSilence, silence }) {
 }
 
 /** Call what a page gave. Its error is its own to see, and what follows comes all the same. */
-export function tell(listener, ...values) {
+export function notify(listener, ...values) {
   try {
     listener?.(...values);
   } catch (error) {

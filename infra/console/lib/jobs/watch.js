@@ -1,7 +1,7 @@
 // What can be followed: a job with its events, jobs as they are now, or that something changed.
 
 import { call, once, within } from "./client.js";
-import { Follower, later, tell } from "./follower.js";
+import { Follower, later, notify } from "./follower.js";
 import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 import { topicsOf } from "./topics.js";
 
@@ -26,7 +26,7 @@ export class JobWatch extends Follower {
   #job = null;
   #missing = false;
   #sequence = null;
-  #heard = 0;
+  #received = 0;
   #rowIsOld = false;
   #rowTimer = null;
   #early = []; // came before the first read said where the stream starts
@@ -85,11 +85,11 @@ export class JobWatch extends Follower {
   }
 
   get heardAll() {
-    return this.#heard >= (this.#sequence?.last ?? 0);
+    return this.#received >= (this.#sequence?.last ?? 0);
   }
 
   onSynced() {
-    this.#heard = Math.max(this.#heard, this.#sequence?.last ?? 0);
+    this.#received = Math.max(this.#received, this.#sequence?.last ?? 0);
   }
 
   get isLive() {
@@ -100,7 +100,7 @@ export class JobWatch extends Follower {
     const event = normalizeEvent(payload);
     if (!event) return void this.refresh(); // what it was is in the database
     if (event.job_id !== this.#id) return;
-    this.#heard = Math.max(this.#heard, event.seq);
+    this.#received = Math.max(this.#received, event.seq);
     if (this.#sequence) this.#take(this.#sequence.offer([event]));
     else this.#early.push(event);
   }
@@ -182,7 +182,7 @@ export class JobWatch extends Follower {
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);
-      tell(this.#options.onEvent, event);
+      notify(this.#options.onEvent, event);
     }
     if (this.#options.history) this.#events = this.#events.concat(events);
     if (this.#rowIsOld) this.#readRowSoon();
@@ -219,8 +219,8 @@ function promised() {
 export class JobsWatch extends Follower {
   #read;
   #rows = [];
-  #heard = new Set(); // jobs that messages named since the last read
-  #unheard = new Set(); // found by reads alone
+  #received = new Set(); // jobs that messages named since the last read
+  #missed = new Set(); // found by reads alone
   #isLoading = true;
   #isOld = false;
   #options;
@@ -243,7 +243,7 @@ export class JobsWatch extends Follower {
   }
 
   get heardAll() {
-    return this.#unheard.size === 0;
+    return this.#missed.size === 0;
   }
 
   get silence() {
@@ -251,15 +251,15 @@ export class JobsWatch extends Follower {
   }
 
   onSynced() {
-    this.#unheard.clear();
+    this.#missed.clear();
   }
 
   receive(payload) {
     const event = normalizeEvent(payload);
     if (!event) return;
     const { job_id: id, seq, type, data } = event;
-    this.#heard.add(id);
-    this.#unheard.delete(id);
+    this.#received.add(id);
+    this.#missed.delete(id);
     if (type === "job.progress")
       this.#rows = this.#rows.map((row) =>
         row.id === id && seq > row.last_seq
@@ -267,7 +267,7 @@ export class JobsWatch extends Follower {
           : row,
       );
     else if (type !== "job.log") this.#isOld = true;
-    tell(this.#options.onEvent, event);
+    notify(this.#options.onEvent, event);
   }
 
   async catchUp() {
@@ -275,8 +275,9 @@ export class JobsWatch extends Follower {
     const found = (await this.#read()) ?? [];
     const before = new Map(this.#rows.map((row) => [row.id, row]));
     const news = found.filter(({ id, status }) => before.get(id)?.status !== status);
-    for (const { id } of news) if (!this.#isLoading && !this.#heard.has(id)) this.#unheard.add(id);
-    this.#heard.clear();
+    for (const { id } of news)
+      if (!this.#isLoading && !this.#received.has(id)) this.#missed.add(id);
+    this.#received.clear();
     this.#rows = found.map((row) => {
       const known = before.get(row.id); // a message may be later than the read that it overtook
       return known?.last_seq > row.last_seq
@@ -312,7 +313,7 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   return started(new JobsWatch(topicsOf(client), topic, read, options));
 }
 
-/** Be told when to read what a page shows: `onRead` at the start and whenever something may have changed. */
+/** Learn when to read what a page shows: `onRead` at the start and whenever something may have changed. */
 const watchTopic = (client, topic, { onRead, ...options }) =>
   started(new JobsWatch(topicsOf(client), topic, async () => onRead?.(), options));
 
