@@ -11,7 +11,7 @@ create type queue.job_options as (
 
 -- When workers that listen were last notified, and when a caller was last asked to start one; milliseconds of the Unix
 -- epoch. Sequences, so that every transaction sees them at once and none waits for another.
-create unlogged sequence queue.notified_ms minvalue 0 start 0;
+create unlogged sequence queue.notified_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0;
 
 -- Notify workers that listen when this transaction commits, at most once each 20 ms: a transaction that notifies

@@ -11,8 +11,8 @@ insert into queue.settings (name, value) values
 insert into queue.tasks (name, place, every) values ('live', 70, '1 second'), ('feed', 75, '1 minute');
 
 -- Sequences count at once for everyone, without locks and whatever becomes of a transaction. Unlogged: after a crash no
--- one is connected, and counting starts again.
-create unlogged sequence queue.messages_counted; -- as a plan counts: each message, and each delivery expected of it
+-- one is connected, and counting starts again. Counted as a plan counts: each message, and each delivery of it.
+create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_held;
 create unlogged sequence queue.messages_second minvalue 0; -- the present second, and messages_counted when it began
 

@@ -63,7 +63,7 @@ def test_cfn_lint_accepts_it(template: Path) -> None:
 @mock_aws
 def test_cloudformation_brings_it_up(template: Path, stack: dict[str, Any]) -> None:
     """As `osls deploy` does: bucket, upload, the whole; a dangling reference would stop it."""
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    keys: dict[str, Any] = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     made = boto3.client("cloudformation", region_name="us-east-1", **keys)
     s3 = boto3.client("s3", region_name="us-east-1", **keys)
     first = json.loads((template / "cloudformation-template-create-stack.json").read_text())

@@ -474,7 +474,7 @@ class QueueMachine(RuleBasedStateMachine):
     def item_of(self, entry: dict[str, Any], outcome: str, wait: str) -> dict[str, Any]:
         later = "select queue.clock() + %s * interval '1 second'"
         at = [self.watcher.one(later, seconds).isoformat() for seconds in (150, 400)]
-        more: dict[str, Any] = {
+        known: dict[str, dict[str, Any]] = {
             "completed": {"result": self.random.randrange(1000)},
             "retry": {"error": {"type": "E", "message": "m"}},
             "failed": {"error": {"type": "E", "message": "m"}},
@@ -488,8 +488,8 @@ class QueueMachine(RuleBasedStateMachine):
                 }[wait]
                 | {"name": "w"}
             },
-        }.get(outcome, {})
-        return {**handle(entry["lease"]), "outcome": outcome, **more}
+        }
+        return {**handle(entry["lease"]), "outcome": outcome, **known.get(outcome, {})}
 
     def settle_entry(
         self, index: int, hold: bool, entry: dict[str, Any], outcome: str, wait: str = "sleep"

@@ -251,7 +251,7 @@ def test_8_the_guides_loop_is_taken_literally(
         " and error_message like 'Account not found%%' having count(*) = 10",
         ids,
     )
-    counted = dict(
+    counted: dict[str, int] = dict(
         sql("""
         SELECT status, COUNT(*) as count
         FROM jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -135,7 +136,9 @@ def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
 
 def test_a_bulk_means_what_its_items_would_mean_one_after_another(engine: Engine) -> None:
     """The answer keeps the order of the request, and the queue does."""
-    items = [{"job_type": "work", "idempotency_key": key} for key in ("a", "b", "a")]
+    items: list[dict[str, Any]] = [
+        {"job_type": "work", "idempotency_key": key} for key in ("a", "b", "a")
+    ]
     answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)["jobs"]
 
     assert [line["created"] for line in answer] == [True, True, False]
@@ -281,7 +284,7 @@ def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> Non
     engine.settle(engine.lease_one(), "failed")
     second = engine.enqueue(unique={"key": "k"})
 
-    retry = lambda: engine.rpc("retry_job", p_job_id=first)  # noqa: E731
+    retry = partial(engine.rpc, "retry_job", p_job_id=first)
     assert refused(retry) == ("PT409", "duplicate_job", second)
     engine.run_all()
     retry()

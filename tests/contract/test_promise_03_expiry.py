@@ -40,7 +40,8 @@ def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
 def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
     """Five attempts by default, or as many as it was given; kept with its error for a person."""
     for given, most in ((None, 5), (2, 2)):
-        job_id = engine.enqueue(**({} if given is None else {"max_attempts": given}))
+        options: dict[str, Any] = {} if given is None else {"max_attempts": given}
+        job_id = engine.enqueue(**options)
         for _ in range(most):
             status = engine.settle(engine.lease_one(), "retry", error=ERROR)["status"]
             engine.advance(7200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -235,13 +236,13 @@ def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> No
         ({"answer": "yes", "name": "before"}, ("PT409", "invalid_state")),
         ({"answer": "x" * 262_144}, ("PT413", "payload_too_large")),
     ]
-    call = lambda said: engine.rpc("answer_job", p_job_id=job_id, p_answer=said)  # noqa: E731
+    call = partial(engine.rpc, "answer_job", p_job_id=job_id)
     for said, answer in bad:
-        assert refused(lambda said=said: call(said))[:2] == answer
+        assert refused(partial(call, p_answer=said))[:2] == answer
     good = {"answer": "yes", "name": "go"}
     with engine.member(ADA) as ada:
         assert ada.rpc("answer_job", p_job_id=job_id, p_answer=good)["status"] == "pending"
-    assert refused(lambda: call(good))[:2] == ("PT409", "invalid_state")
+    assert refused(partial(call, p_answer=good))[:2] == ("PT409", "invalid_state")
     lease = engine.lease_one()
     assert lease["steps"]["go"] == {"answer": "yes", "by": ADA}
 

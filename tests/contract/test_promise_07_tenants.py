@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -96,7 +97,7 @@ def test_anothers_job_is_answered_like_a_missing_one(engine: Engine, function: s
 
     with engine.member(EVE) as eve:
         said = [
-            answer_of(lambda job=job: eve.rpc(function, p_job_id=job, **ONE_JOB[function]))
+            answer_of(partial(eve.rpc, function, p_job_id=job, **ONE_JOB[function]))
             for job in (job_id, MISSING)
         ]
         assert said[0] == tuple(word and word.replace(MISSING, job_id) for word in said[1])
@@ -150,7 +151,7 @@ def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
     other = engine.enqueue(workspace=GLOBEX)
 
     for missing in (other, MISSING):
-        assert refused(lambda m=missing: engine.enqueue(parent_id=m)) == (
+        assert refused(partial(engine.enqueue, parent_id=missing)) == (
             "PT404", "job_not_found", missing,
         )  # fmt: skip
         items = [{"job_type": "work", "parent_id": missing}]
@@ -253,7 +254,7 @@ def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: 
     """Whoever made it, and whatever job it names; nor does a zombie's 410 disable another's."""
     made = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
     mine, theirs = engine.enqueue(), engine.enqueue(workspace=GLOBEX)
-    delivery = {"job_type": "webhook_delivery", "priority": 0}
+    delivery: dict[str, Any] = {"job_type": "webhook_delivery", "priority": 0}
     forged = {"webhook_id": made["id"], "seq": 1}
     failed = {"ok": False, "status": 410, "message": "410"}
     for workspace, job_id in ((ACME, theirs), (GLOBEX, mine)):
@@ -366,7 +367,7 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
         assert owner.rows("select id from public.jobs") == []
     for who in (engine.member(EVE), anyone(engine)):
         with who as stranger:
-            assert refused(lambda s=stranger: guest_sees(s, session))[0] == "PT404"
+            assert refused(partial(guest_sees, stranger, session))[0] == "PT404"
             assert not may_join(stranger, f"session:{session}")
 
 

@@ -14,7 +14,7 @@ from tests.contract.observed import breaches, refused
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
 
 RUNNING = "from public.jobs where status = 'processing'"
-CAPS = {
+CAPS: dict[str, Any] = {
     "by type": f"select job_type {RUNNING} group by 1 having count(*) > 9",
     "by type in a workspace": f"select workspace_id {RUNNING} group by 1 having count(*) > 6",
     "by key": f"select 1 {RUNNING} group by workspace_id, concurrency_key having count(*) > 2",

@@ -511,7 +511,7 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
     assert (await test.run()).result["bottom"] == "bottom"
     assert ran == {**dict.fromkeys(("top", "right", "side", "bottom"), 1), "left": 2}
 
-    faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0
+    faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0  # type: ignore[assignment]
     ended = await ProcessorTest(graph, Answer()).run()
     assert (ended.outcome, ran["right"]) == ("snoozed", 1)
 
@@ -529,7 +529,7 @@ async def test_a_step_is_done_once() -> None:
         if len(done) == 1:
             done.append("died")
             raise ConnectionError
-        return receipt
+        return str(receipt)
 
     test = ProcessorTest(steps, Answer())
     assert (await test.run()).outcome == "retry"

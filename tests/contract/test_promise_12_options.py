@@ -10,6 +10,7 @@ import json
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -281,7 +282,7 @@ def test_a_member_changes_what_is_pending_by_update(engine: Engine) -> None:
             ("status = 'completed'", "PT409"),
         ):  # fmt: skip
             update = f"update public.jobs set {change} where id = %s"
-            assert refused(lambda update=update: ada.run(update, first))[0] == state
+            assert refused(partial(ada.run, update, first))[0] == state
         busy = "update public.jobs set priority = 3 where id = %s"
         assert refused(lambda: ada.run(busy, second))[0] == "PT409"
         ada.run("update public.jobs set scheduled_for = null where id = %s", first)

@@ -122,7 +122,8 @@ async def test_the_python_client_hears_its_session(stack: RunningStack) -> None:
                         answered.set()
 
                 await client.realtime.set_auth(stack.sign_in(email))
-                channel = client.channel(f"session:{session}", {"config": {"private": True}})
+                private: Any = {"config": {"private": True}}
+                channel = client.channel(f"session:{session}", private)
                 for kind in STATES:
                     channel.on_broadcast(kind, hear)
                 await channel.subscribe(state)

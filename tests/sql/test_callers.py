@@ -46,7 +46,7 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
         try:
             engine.run("select queue.admit_guest('visits', %s)", ACME)
         except psycopg.Error as refused:
-            return refusal(refused)[1]
+            return str(refusal(refused)[1])
         return "admitted"
 
     one, two = '{"x-forwarded-for": "1.1.1.1, 2001:db8::1"}', '{"cf-connecting-ip": "203.0.113.7"}'

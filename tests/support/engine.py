@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from tests.support.databases import Database
 
@@ -71,7 +72,7 @@ class Engine:
         """Call a public function by named arguments; dicts and lists travel as jsonb."""
         places = ", ".join(f"{name} => %({name})s" for name in arguments)
         values = {
-            name: psycopg.types.json.Jsonb(value) if isinstance(value, dict | list) else value
+            name: Jsonb(value) if isinstance(value, dict | list) else value
             for name, value in arguments.items()
         }
         row = self.connection.execute(f"select public.{function}({places})", values).fetchone()

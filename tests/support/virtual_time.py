@@ -30,7 +30,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
 
         self._selector.select = leap  # type: ignore[attr-defined]
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """As any loop; time stands until it has ended."""
         called = super().run_in_executor(executor, func, *args)
         self._in_threads += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +19,7 @@ def is_api(path: str) -> bool:
 class Functions:
     """Sends each request to the function that serves its route, as API Gateway does."""
 
-    def __init__(self, worker: ASGIApp, apps: list[Starlette]) -> None:
+    def __init__(self, worker: ASGIApp, apps: Sequence[Starlette]) -> None:
         self._worker = worker
         self._apps = apps
 

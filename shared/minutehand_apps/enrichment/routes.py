@@ -5,6 +5,7 @@ Each is a call of a SQL function under the caller's own token; what it may do is
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -26,9 +27,8 @@ def router(services: Services) -> APIRouter:
     async def enrich(
         kind: Kind, record_id: UUID, caller: SignedIn, services: Provided, response: Response
     ) -> Job:
-        answer = await app.acting_as(caller.token).call(
-            f"enrich_{kind}", **{f"{kind}_id": str(record_id)}
-        )
+        record: dict[str, Any] = {f"{kind}_id": str(record_id)}
+        answer = await app.acting_as(caller.token).call(f"enrich_{kind}", **record)
         if answer["wake"]:
             await services.waker.wake()
         if not answer["created"]:

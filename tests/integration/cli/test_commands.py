@@ -77,7 +77,7 @@ def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
 
 def test_tokens_are_printed_for_other_tools(run: Run, stack: RunningStack) -> None:
     """Curl needs one; a deploy needs the worker's."""
-    key = {"key": stack.supabase_jwt_secret, "algorithms": ["HS256"]}
+    key: dict[str, Any] = {"key": stack.supabase_jwt_secret, "algorithms": ["HS256"]}
     user = jwt.decode(run("token").stdout.strip(), **key, audience="authenticated")
     worker = jwt.decode(run.json("token", "worker")["worker_key"], **key)
 

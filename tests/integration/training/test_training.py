@@ -210,7 +210,10 @@ async def test_the_video_host_is_asked_until_it_is_ready_and_told_by_a_webhook(
         "completed",
         "playback-of-upload1",
     )
-    assert (list(host.uploads), host.received["upload1"]) == (["upload1"], SAMPLE.read_bytes())
+    assert (list(host.uploads), bytes(host.received["upload1"])) == (
+        ["upload1"],
+        SAMPLE.read_bytes(),
+    )
 
 
 async def test_trainings_of_others_do_not_exist_and_a_deleted_one_leaves_nothing(

@@ -25,7 +25,7 @@ AT = datetime(2026, 11, 20, 8, tzinfo=UTC)
 JOB = "j"
 
 
-def named(cases: str) -> Any:
+def named(cases: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", CASES[cases], ids=lambda case: case["name"])
 
 

@@ -58,7 +58,7 @@ async def test_readiness_shows_each_part(
     queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
     """A backlog is work, a dead schedule is a failure."""
-    found, body = await readiness(Queue(queue))
+    found, body = await readiness(Queue(queue))  # type: ignore[arg-type]
 
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
@@ -105,7 +105,7 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
         await asyncio.Event().wait()
 
     async with asyncio.timeout(60):
-        status, body = await readiness(Queue(answer), extra)
+        status, body = await readiness(Queue(answer), extra)  # type: ignore[arg-type]
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}

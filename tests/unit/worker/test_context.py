@@ -243,9 +243,8 @@ async def test_a_wait_or_an_end_below_a_step_is_no_failed_try() -> None:
 def test_lines_that_come_too_fast_are_dropped_and_counted_behind_the_rest() -> None:
     """One loud processor must not fill the worker's memory; what was lost comes back first."""
     updates = Updates()
-    line = lambda text: updates.add_log(LogLine(level="info", message=text))  # noqa: E731
     for number in range(Updates.MAX_LOGS + 5):
-        line(str(number))
+        updates.add_log(LogLine(level="info", message=str(number)))
 
     first = updates.take(most_logs=2)
     updates.restore(first)
