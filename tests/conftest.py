@@ -33,10 +33,7 @@ os.environ.pop("COLUMNS", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: Long, and late in the alphabet: begun first, so that no process is left with one at the end.
-LONG_FILES = (
-    "tests/contract/test_histories.py",
-    "tests/artefact/test_package.py",
-)
+LONG_FILES = ("tests/contract/test_histories.py",)
 
 #: A tenth of a process' time went into looking through tests and modules that stay to its end.
 gc.set_threshold(20_000, 20, 20)
