@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import httpx
 import pytest
@@ -98,66 +94,6 @@ async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
     await uploads.complete("videos/c.mp4", upload_id, cut)
 
     assert await uploads.size_of("videos/c.mp4") == cut.size_bytes
-
-
-class PagedS3(BaseHTTPRequestHandler):
-    """S3 as far as an upload of four parts, which it lists in two pages; it lets no one look."""
-
-    #: What was sent to have parts joined.
-    joined: ClassVar[list[str]] = []
-
-    def do_POST(self) -> None:
-        algorithm = self.headers.get("x-amz-checksum-algorithm")
-        if "uploadId" in self.path:
-            body = self.rfile.read(int(self.headers["content-length"])).decode()
-            PagedS3.joined.append(body)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<CompleteMultipartUploadResult/>")
-            return
-        made = "InitiateMultipartUploadResult"
-        content = self.headers["content-type"]
-        self._answer(f"<{made}><UploadId>{algorithm} of {content}</UploadId></{made}>")
-
-    def do_GET(self) -> None:
-        [after] = parse_qs(urlsplit(self.path).query).get("part-number-marker", ["0"])
-        numbers, more = ((2, 1), "true") if after == "0" else ((3, 4), "false")
-        parts = "".join(
-            f'<Part><PartNumber>{n}</PartNumber><ETag>"{n}"</ETag><Size>{5 if n < 3 else 3}</Size>'
-            f"{'<ChecksumSHA256>abc</ChecksumSHA256>' if n == 1 else ''}</Part>"
-            for n in numbers
-        )
-        marker = f"<NextPartNumberMarker>{max(numbers)}</NextPartNumberMarker>"
-        self._answer(
-            f"<ListPartsResult>{parts}{marker}<IsTruncated>{more}</IsTruncated></ListPartsResult>"
-        )
-
-    def do_HEAD(self) -> None:
-        self._answer("", 403)
-
-    def _answer(self, text: str, status: int = 200) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def paged(settings: Settings) -> Iterator[Settings]:
-    """Settings of a storage that lists in pages."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), PagedS3)
-    threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    ).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    yield settings.model_copy(update={"aws_endpoint_url": address})
-    server.shutdown()
-    server.server_close()
 
 
 async def test_a_file_is_read_measured_checked_and_removed(settings: Settings) -> None:

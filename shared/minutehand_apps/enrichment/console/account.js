@@ -10,7 +10,7 @@ import { StateBadge } from "../../parts/badge.js";
 import { Failed, Stale, Unread } from "../../parts/states-of-view.js";
 import { notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
-import { enrichButton, Enriched } from "./accounts.js";
+import { enrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf } from "./data.js";
 import NotFound from "../../views/not-found.js";
 
