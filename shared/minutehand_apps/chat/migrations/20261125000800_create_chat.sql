@@ -288,6 +288,8 @@ begin
     perform queue.refuse(404, 'work_item_not_found', 'No such work', p_work_id);
   end if;
   v_ids := array(select j.id from public.jobs as j where j.id = any (v_ids) and j.finished_at is null
+    -- all of a session: what was asked to stop before is not cancelled by this call
+    and (p_work_id is not null or j.cancel_requested_at is null)
     -- what has its result has ended, though its worker did not say so yet
     and not exists (select from public.async_messages as r where r.job_id = j.id and r.type = 'info') order by j.id);
   if p_work_id is not null and v_ids = '{}' then
