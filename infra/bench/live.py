@@ -61,7 +61,7 @@ def bench(folder: Path) -> Iterator[Bench]:
         migrations.prepare_hosted(postgres.url())
         port = reserve_port()
         server = spawn(
-            [sys.executable, "-m", "supabase_local.realtime"],
+            [sys.executable, "-m", "minutehand.local.realtime"],
             env={
                 "DATABASE_URL": postgres.url(),
                 "PORT": str(port),

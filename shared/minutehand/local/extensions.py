@@ -2,7 +2,7 @@
 
 A hosted project lets its owner create every one of `HOSTED`. So each has a control file here that
 trusts the owner: the packages' own where there is one, else a stand-in of
-`supabase_local/extensions`, else one without contents, whose name alone is accepted.
+`hosted/extensions`, else one without contents, whose name alone is accepted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import math
 from functools import cache
 from pathlib import Path
 
-import supabase_local
-
-STAND_INS = Path(supabase_local.__file__).parent / "extensions"
+STAND_INS = Path(__file__).parent / "hosted" / "extensions"
 #: Names without contents are recognised by this version.
 EMPTY = "0.0.0"
 #: Every extension of a hosted project, https://supabase.com/docs/guides/database/extensions

@@ -19,11 +19,11 @@ from minutehand.local.environment import remote_values
 from minutehand.local.logs import Logs
 from minutehand.local.migrations import MigrationFailed
 from minutehand.local.postgres import Postgres, PostgresFailed
+from minutehand.local.processes import die_with_parent
 from minutehand.local.stack import Stack, StackFailed, external_database
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.node import NodeMissing
 from minutehand.terminal import local_member
-from supabase_local.children import die_with_parent
 
 FAILED, IN_USE = 1, 3
 #: What is said to a person in its own words, without a traceback.

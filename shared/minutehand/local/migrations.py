@@ -20,15 +20,13 @@ import psycopg
 from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-import supabase_local
 from minutehand.app import find_apps
 from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
 
-_SUPABASE = Path(supabase_local.__file__).parent
-HOSTED = _SUPABASE / "hosted"
-REALTIME_SCHEMA = _SUPABASE / "realtime" / "schema.sql"
+HOSTED = Path(__file__).parent / "hosted"
+REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
 
 # as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^([0-9]+)_(.*)\.sql$")

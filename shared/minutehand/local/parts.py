@@ -63,7 +63,7 @@ def service_parts(ports: Ports, database_url: str) -> list[Part]:
     return [
         Part(
             "gateway",
-            (str(node_binary()), str(script("supabase_local/gateway/server.mjs"))),
+            (str(node_binary()), str(script("minutehand/local/gateway/server.mjs"))),
             answers(f"http://{LOOPBACK}:{ports.gateway}/_ready"),
             {
                 "GATEWAY_PORT": str(ports.gateway),
@@ -73,7 +73,7 @@ def service_parts(ports: Ports, database_url: str) -> list[Part]:
         ),
         Part(
             "realtime",
-            (python, "-m", "supabase_local.realtime"),
+            (python, "-m", "minutehand.local.realtime"),
             answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
             {
                 "PORT": str(ports.realtime),

@@ -309,7 +309,7 @@ def test_a_lost_realtime_server_is_polled_around_and_joined_again(
 
     for entry in json.loads((stack.folder / "children.json").read_text()):
         process = psutil.Process(entry["pid"])
-        if any("supabase_local.realtime" in part for part in process.cmdline()):
+        if any("minutehand.local.realtime" in part for part in process.cmdline()):
             process.kill()
     expect(freshness).not_to_have_text("Live")
     lease = worker.lease_soon()

@@ -50,7 +50,7 @@ def unique(prefix: str = "room") -> str:
 
 
 class Server:
-    """`python -m supabase_local.realtime` as a process of its own."""
+    """`python -m minutehand.local.realtime` as a process of its own."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Server:
             "PORT": "0",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "supabase_local.realtime"],
+            [sys.executable, "-m", "minutehand.local.realtime"],
             cwd=_REPOSITORY,
             env=environ,
             stdout=subprocess.PIPE,

@@ -25,7 +25,7 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     marks = {
         "postgres": "postgres",
         "gateway": "server.mjs",
-        "realtime": "supabase_local.realtime",
+        "realtime": "minutehand.local.realtime",
         "api": "minutehand.local.api",
         "aws": "minutehand.local.aws",
     }

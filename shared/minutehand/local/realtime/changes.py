@@ -15,19 +15,19 @@ from typing import Any
 
 import psycopg
 
-from supabase_local.realtime.broadcast import Member, fan_out
-from supabase_local.realtime.database import (
+from minutehand.local.realtime.broadcast import Member, fan_out
+from minutehand.local.realtime.database import (
     Connection,
     Database,
     DatabaseUnavailable,
     connect,
     describe,
 )
-from supabase_local.realtime.filters import InvalidEntry, change_id, parse_entry
-from supabase_local.realtime.pgoutput import Change, Relation, Unchanged, Value
-from supabase_local.realtime.replication import ReplicationStream
-from supabase_local.realtime.serializer import dump
-from supabase_local.realtime.visibility import Visibility
+from minutehand.local.realtime.filters import InvalidEntry, change_id, parse_entry
+from minutehand.local.realtime.pgoutput import Change, Relation, Unchanged, Value
+from minutehand.local.realtime.replication import ReplicationStream
+from minutehand.local.realtime.serializer import dump
+from minutehand.local.realtime.visibility import Visibility
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from supabase_local.realtime.serializer import dump
+from minutehand.local.realtime.serializer import dump
 
 OPERATORS = ("eq", "neq", "lt", "lte", "gt", "gte", "in")
 

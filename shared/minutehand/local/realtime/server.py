@@ -11,11 +11,11 @@ import psycopg
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from supabase_local.realtime.database import DatabaseUnavailable, describe
-from supabase_local.realtime.hub import Hub
-from supabase_local.realtime.serializer import dump, parse_version
-from supabase_local.realtime.session import Session
-from supabase_local.realtime.tokens import TokenError, Verifier
+from minutehand.local.realtime.database import DatabaseUnavailable, describe
+from minutehand.local.realtime.hub import Hub
+from minutehand.local.realtime.serializer import dump, parse_version
+from minutehand.local.realtime.session import Session
+from minutehand.local.realtime.tokens import TokenError, Verifier
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from supabase_local.realtime.pgoutput import Change
-from supabase_local.realtime.serializer import Version, dump, encode
-from supabase_local.realtime.tokens import Token
+from minutehand.local.realtime.pgoutput import Change
+from minutehand.local.realtime.serializer import Version, dump, encode
+from minutehand.local.realtime.tokens import Token
 
 #: What a client's topics begin with on the socket.
 PREFIX: Final = "realtime:"

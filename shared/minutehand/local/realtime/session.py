@@ -10,11 +10,11 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
-from supabase_local.realtime.broadcast import PREFIX
-from supabase_local.realtime.database import DatabaseUnavailable
-from supabase_local.realtime.filters import change_id
-from supabase_local.realtime.hub import Hub
-from supabase_local.realtime.serializer import (
+from minutehand.local.realtime.broadcast import PREFIX
+from minutehand.local.realtime.database import DatabaseUnavailable
+from minutehand.local.realtime.filters import change_id
+from minutehand.local.realtime.hub import Hub
+from minutehand.local.realtime.serializer import (
     Inbound,
     MalformedFrame,
     Version,
@@ -23,7 +23,7 @@ from supabase_local.realtime.serializer import (
     encode,
     reply,
 )
-from supabase_local.realtime.tokens import Token, TokenError
+from minutehand.local.realtime.tokens import Token, TokenError
 
 logger = logging.getLogger(__name__)
 

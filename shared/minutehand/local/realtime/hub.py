@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from minutehand.local.realtime.authorization import Authorizer
+from minutehand.local.realtime.broadcast import Rooms
+from minutehand.local.realtime.changes import PostgresChanges
+from minutehand.local.realtime.database import UNREACHABLE, Database, DatabaseUnavailable
+from minutehand.local.realtime.pgoutput import Change
+from minutehand.local.realtime.replication import ReplicationStream
+from minutehand.local.realtime.tokens import Verifier
+from minutehand.local.realtime.visibility import Visibility
 from minutehand.tasks import end_tasks
-from supabase_local.realtime.authorization import Authorizer
-from supabase_local.realtime.broadcast import Rooms
-from supabase_local.realtime.changes import PostgresChanges
-from supabase_local.realtime.database import UNREACHABLE, Database, DatabaseUnavailable
-from supabase_local.realtime.pgoutput import Change
-from supabase_local.realtime.replication import ReplicationStream
-from supabase_local.realtime.tokens import Verifier
-from supabase_local.realtime.visibility import Visibility
 
 #: Messages delivered before sockets may write.
 _BATCH = 100

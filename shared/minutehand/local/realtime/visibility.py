@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import psycopg
 
-from supabase_local.realtime.database import Connection, DatabaseUnavailable, connect
+from minutehand.local.realtime.database import Connection, DatabaseUnavailable, connect
 
 #: Longest wait; a commit that waits for a synchronous standby may take longer than that.
 _PATIENCE_SECONDS = 5.0
