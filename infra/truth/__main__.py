@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from infra.release.compatibility import CACHE, CLI, SYSTEM, fetch
+from infra.release.supabase_cli import supabase_cli
 from infra.truth.requests import Difference, Place, compare, reason_of, record
 from minutehand.local import migrations
 from minutehand.local.environment import demo_values, remote_values
@@ -129,9 +129,8 @@ def _print(difference: Difference) -> None:
 @contextmanager
 def _containers() -> Iterator[dict[str, str]]:
     """A project of its own on this machine, migrated and with the demo's users."""
-    program = fetch(CACHE / "cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
     with tempfile.TemporaryDirectory() as folder:
-        cli = [str(program), "--workdir", folder]
+        cli = [str(supabase_cli()), "--workdir", folder]
         subprocess.run([*cli, "init", "--yes"], check=True, capture_output=True)
         for name, version in versions().items():
             Path(folder, "supabase", ".temp", f"{name}-version").write_text(version)

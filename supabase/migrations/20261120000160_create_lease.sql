@@ -512,8 +512,9 @@ begin
         select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
       where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1
         and exists (select from queue.turns as t where t.lane = l.lane and not t.aside)) end);
-  -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
-  return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
+  -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once;
+  -- around v_next, which may be -infinity, since nothing is subtracted from that before version 17
+  return case when v_next is not null then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
 end;
 $$;
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.release.compatibility import CACHE, supabase_cli
+from infra.release.supabase_cli import supabase_cli
 from infra.release.wheels import Environment, build_wheels, checkout_copy
 from minutehand.local.postgres import Postgres
 from minutehand.version import VERSION
@@ -53,7 +53,7 @@ def _environment(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
 @pytest.fixture(scope="session")
 def cli() -> Path:
     """The Supabase CLI, fetched from npm once per machine."""
-    return supabase_cli(CACHE)
+    return supabase_cli()
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from typing import Any
 import httpx
 import psycopg
 
-from infra.bench.scratch import PUBLISHABLE_KEY, Gateway, user_token
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway, user_token
 from infra.release.catalogue import catalogue
-from infra.release.compatibility import push
-from infra.release.upgrades import worker_environment
+from infra.release.supabase_cli import push
 from minutehand.install.rewrite import Schemas
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
@@ -27,6 +26,27 @@ EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 ACME = "11111111-1111-4111-8111-111111111111"
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 _numbers = itertools.count(1)
+
+#: A worker that runs until nothing is due.
+WORK = """\
+import asyncio, os
+from minutehand.config import Settings
+from minutehand.functions.worker.processors import load_processors
+from minutehand.worker import TickOptions, Worker
+from minutehand.worker.testing import drain
+
+
+async def main():
+    settings = Settings.from_env(os.environ)
+    options = TickOptions(concurrency=5, linger_seconds=0)
+    worker = Worker(settings, registry=load_processors(settings), options=options)
+    await worker.register()
+    await drain(worker)
+    await worker.aclose()
+
+
+asyncio.run(main())
+"""
 
 FIRST_SQL = """\
 create table public.organizations (
@@ -217,6 +237,14 @@ def data_api(database: HostedDatabase, schema: str) -> Iterator[Api]:
     gateway = Gateway(database.url, reserve_port(), schema=schema)
     gateway.start()
     try:
-        yield Api(gateway.url, schema, worker_environment(gateway))
+        env = {
+            "SUPABASE_URL": gateway.url,
+            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+            "SUPABASE_SECRET_KEY": SECRET_KEY,
+            "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "MINUTEHAND_APPS": "jobs",
+            "MINUTEHAND_SCHEMA": schema,
+        }
+        yield Api(gateway.url, schema, env)
     finally:
         gateway.stop()

@@ -12,7 +12,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from infra.release.upgrades import WORK
 from infra.release.wheels import Environment
 from minutehand.version import VERSION
 from tests.install.projects import (
@@ -20,6 +19,7 @@ from tests.install.projects import (
     ADA,
     EVE,
     GLOBEX,
+    WORK,
     Client,
     Hosted,
     HostedDatabase,

@@ -32,7 +32,8 @@ def drop(connection: psycopg.Connection[Any]) -> None:
     """Switch them off again; the Vault, which a project begins with, is emptied."""
     connection.execute("drop extension if exists pg_net")
     connection.execute("drop extension if exists pg_cron")
-    connection.execute("delete from vault.secrets")
+    if connection.info.server_version >= 180000:
+        connection.execute("delete from vault.secrets")
 
 
 class Caller:

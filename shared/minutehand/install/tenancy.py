@@ -87,38 +87,13 @@ class Existing(Tenants):
     role: str | None = None
     managers: tuple[str, ...] = MANAGERS
     members: tuple[str, ...] = MEMBERS
-    #: The column that `member_of` refers to, where it is not `key`.
-    join: str | None = None
-    #: Where `user` is not Auth's id: the table it names, by which column, and that one's user.
-    profile: tuple[str, str, str] | None = None
-
-    @property
-    def options(self) -> tuple[str, str]:
-        """The values of `--organizations` and `--memberships` that name these tables."""
-        role = f",{self.role}" if self.role else ""
-        label = f",{self.name}" if self.name else ""
-        organization, membership = (
-            table.removeprefix("public.").replace('"', "")
-            for table in (self.organization, self.membership)
-        )
-        return (
-            f"{organization}({self.key}{label})",
-            f"{membership}({self.member_of},{self.user}{role})",
-        )
 
     def migration(self, schemas: Schemas) -> str:
         """Views over their tables, and two triggers."""
         key = sql_name(self.key)
         label = f"o.{sql_name(self.name or self.key)}::text"
-        role, where, joins = "'member'::text", "", ""
+        role, where = "'member'::text", ""
         tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
-        if self.join:
-            joins += f"\n  join {self.organization} as o on o.{sql_name(self.join)} = {tenant}"
-            tenant = f"o.{key}"
-        if self.profile:
-            table, by, own = self.profile
-            joins += f"\n  join {table} as p on p.{sql_name(by)} = {user}"
-            user = f"p.{sql_name(own)}"
         if self.role:
             managers, members = (
                 f"m.{sql_name(self.role)}::text in ({', '.join(map(_quoted, names))})"
@@ -134,7 +109,7 @@ class Existing(Tenants):
             clients=schemas.clients,
             tenants=f"select o.{key} as id, {label} as name\n  from {self.organization} as o",
             members=f"select {tenant} as workspace_id, {user} as user_id,\n"
-            f"    {role} as role\n  from {self.membership} as m{joins}{where}",
+            f"    {role} as role\n  from {self.membership} as m{where}",
             table=self.organization,
             key=self.key,
         )
