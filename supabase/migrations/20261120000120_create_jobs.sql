@@ -100,7 +100,7 @@ create table queue.job_types (
   payload_schema jsonb,
   tagged_by text[] not null default '{}', -- payload fields whose values become tags
   live text not null default 'full', -- states: nothing to a job's own topic; off: no message at all
-  run_p95_ms real, -- of recent runs; null before twenty
+  in_order boolean not null default false, -- the next of a key waits for one that is put off, too
   source text, -- module:function of its processor
   description text,
   schedules jsonb, -- those that its code declares; null for none

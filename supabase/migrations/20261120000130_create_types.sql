@@ -281,8 +281,8 @@ begin
     'rate_limit', coalesce(v_type #> '{rate_limit,limit}', 'null'),
     'rate_per_seconds', v_type #> '{rate_limit,per_seconds}', 'rate_per_key', v_type #> '{rate_limit,per_key}',
     'is_minimal', coalesce(v_type ->> 'events' = 'minimal', false), 'source', left(v_type ->> 'source', 500),
-    'description', left(v_type ->> 'description', 2000), 'run_p95_ms', v_old.run_p95_ms, 'schedules', v_old.schedules,
-    'registered_at', p_now,
+    'description', left(v_type ->> 'description', 2000), 'schedules', v_old.schedules,
+    'in_order', coalesce(v_old.in_order, false), 'registered_at', p_now,
     -- a worker may make a type internal, and may not undo that
     'internal', case when v_type -> 'internal' = 'true' or queue.is_worker() or not v_type ? 'internal'
       then coalesce(v_type -> 'internal' = 'true' or v_old.internal, false) else false end)));

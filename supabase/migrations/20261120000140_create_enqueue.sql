@@ -330,6 +330,11 @@ begin
   if p_type.rate_per_key or p_type.key_concurrency is not null then
     v_key := queue.gate_of(p_type, p_job.concurrency_key);
   end if;
+  if p_type.in_order and exists (
+      select from queue.gated as g where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
+        and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id) then
+    v_key := null; -- it was put off, and kept its key
+  end if;
   if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);

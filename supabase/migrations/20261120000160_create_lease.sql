@@ -10,7 +10,7 @@
 
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, most integer, job_types text[], queues text[],
-  lease_seconds integer, budget_ms double precision, free_slots integer, counts_due boolean, version text
+  lease_seconds integer, free_slots integer, counts_due boolean, version text
 );
 create type queue.turn as (lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint);
 create type queue.share as (lane integer, workspace_id uuid, from_ord bigint, jobs integer);
@@ -23,9 +23,8 @@ begin
   begin
     v_read := row(p_request ->> 'worker_id', null, (p_request ->> 'tick_id')::uuid,
       coalesce((p_request ->> 'call')::integer, 1), coalesce((p_request ->> 'limit')::integer, 10), null, null,
-      (p_request ->> 'lease_seconds')::integer, (p_request ->> 'budget_ms')::double precision,
-      (p_request ->> 'free_slots')::integer, coalesce((p_request ->> 'count_due')::boolean, false),
-      p_request ->> 'version')::queue.lease_request;
+      (p_request ->> 'lease_seconds')::integer, (p_request ->> 'free_slots')::integer,
+      coalesce((p_request ->> 'count_due')::boolean, false), p_request ->> 'version')::queue.lease_request;
   exception when data_exception then
     perform queue.refuse_value('the request', 'p_request', sqlerrm);
   end;
@@ -624,10 +623,9 @@ begin
     on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_request.worker;
   end if;
   v_lanes := array( -- that its worker serves now
-    select l.lane from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type
+    select l.lane from queue.lanes as l
     where (v_request.job_types is null or l.job_type = any (v_request.job_types))
       and (v_request.queues is null or l.queue = any (v_request.queues))
-      and (v_request.budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= v_request.budget_ms)
       and not exists (
         select from queue.pauses as p where p.kind = 'type' and p.name = l.job_type or p.kind = 'queue'
           and p.name = l.queue));
@@ -672,7 +670,7 @@ end;
 $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, '
-  'limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots, count_due}. A repeated '
+  'limit 0..1000, job_types, queues, lease_seconds, version, free_slots, count_due}. A repeated '
   '(tick_id, call) gets the same leases. Each lease counts as an attempt.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -148,6 +148,8 @@ begin
     update queue.gated as g set ended = true from public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted
+      and (j.status <> 'pending' or not exists (
+        select from queue.job_types as t where t.job_type = j.job_type and t.in_order))
     returning g.lane, g.workspace_id, g.job_type, g.key)
   select array_agg(row(k.workspace_id, k.job_type, k.key, k.lane)::queue.gate) into v_gates
   from (select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3) as k;

@@ -1,6 +1,7 @@
 -- Job events to HTTPS endpoints, after Standard Webhooks. Maintenance reads the feed of each tenant that has an
 -- endpoint and enqueues a delivery an event, as a job of its own type: at least once, seconds later, no trigger.
--- Deliveries of one job's events to one endpoint share a concurrency key, so they run in order while none fails.
+-- Deliveries of one job's events to one endpoint share a concurrency key and keep it until they have ended: a later
+-- event waits while an earlier one is tried again.
 
 create table queue.webhooks (
   id uuid primary key default queue.new_id(),
@@ -31,9 +32,10 @@ create index webhooks_by_workspace on queue.webhooks (workspace_id);
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, place, every) values ('webhooks', 50, '1 second');
 insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds, max_attempts,
-  backoff_first_seconds, backoff_cap_seconds, backoff_factor, is_minimal, internal)
-values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true)
-on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
+  backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal, internal)
+values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true)
+-- a worker that runs while this is applied may have published it
+on conflict (job_type) do update set in_order = true;
 insert into queue.lanes (queue, job_type) values ('default', 'webhook_delivery') on conflict do nothing;
 
 -- Maintenance: enqueue deliveries, for each endpoint of some 500 lines of the feed; one that is refused stops no other.

@@ -103,6 +103,21 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     assert types(deliver(engine), job_id) == ["job.created"]
 
 
+def test_a_later_event_of_a_job_waits_while_an_earlier_one_is_tried_again(engine: Engine) -> None:
+    """In order per job, whatever fails; another job's events do not wait."""
+    subscribe(engine, event_types=["job.created", "job.completed"])
+    job_id = engine.enqueue()
+    assert types(deliver(engine, ok=False), job_id) == ["job.created"]
+
+    engine.settle(engine.lease_one(job_types=["work"]))
+    other = engine.enqueue()
+    sent = deliver(engine)
+    assert (types(sent, job_id), types(sent, other)) == ([], ["job.created"])
+
+    engine.advance(30)
+    assert types(deliver(engine), job_id) == ["job.created", "job.completed"]
+
+
 def test_an_endpoint_that_fails_gets_less_patience_and_is_disabled_with_its_reason(
     engine: Engine,
 ) -> None:

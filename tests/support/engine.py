@@ -291,11 +291,13 @@ INVARIANTS = {
             select from queue.turns t where t.lane = r.lane and t.workspace_id = r.workspace_id
               and not (t.aside and t.look_at is null) and t.from_ord <= r.ord)
           and not exists (select from queue.notes n where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
-    "behind a gate are live jobs; one that was let through is ready or runs": """
+    "behind a gate are live jobs; one that was let through is ready, runs, or is put off in order": """
         select g.job_id from queue.gated g left join public.jobs j on j.id = g.job_id
+        left join queue.job_types t on t.job_type = j.job_type
         where case when not g.admitted then j.status is distinct from 'pending' else not g.ended and not exists (
             select from queue.ready r where r.job_id = g.job_id
-            union all select from queue.leases l where l.job_id = g.job_id) end""",
+            union all select from queue.leases l where l.job_id = g.job_id
+            union all select from queue.deferred d where d.job_id = g.job_id and t.in_order) end""",
     "a key with room has a note, or nothing waits for it": """
         select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
         where not g.admitted and not t.rate_per_key

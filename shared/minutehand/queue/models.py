@@ -349,9 +349,6 @@ class LeaseRequest(Model):
     job_types: tuple[str, ...] | None = None
     queues: tuple[str, ...] | None = None
     lease_seconds: Number | None = None
-    #: Only jobs whose type usually ends within this time are leased; None for no bound, as in the
-    #: first tenth of a run: what takes longer than a whole one would otherwise never start.
-    budget_ms: int | None = None
     version: str | None = None
     #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None

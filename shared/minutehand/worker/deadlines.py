@@ -79,25 +79,18 @@ class Deadlines:
             end=end - min(0.3, 0.05 * budget),
         )
 
-    def is_fresh(self, now: float, usual_seconds: float | None = None) -> bool:
-        """Whether about as much time is left as any run of this worker has."""
-        return self._has_left(now, 0.9, usual_seconds)
-
     def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
         """Whether a job that begins now gets at least half of a whole tick's working time."""
-        return self._has_left(now, 0.5, usual_seconds)
+        if math.isinf(self.stop_working):
+            return True
+        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
+        return self.stop_working - now >= 0.5 * whole
 
     def grace(self, most: float) -> float:
         """Time for a cancelled processor to stop in, but never past the tick's own end."""
         if math.isinf(self.end):
             return most
         return max(0.05, min(most, (self.end - self.stop_working) * 0.6))
-
-    def _has_left(self, now: float, share: float, usual_seconds: float | None) -> bool:
-        if math.isinf(self.stop_working):
-            return True
-        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
-        return self.stop_working - now >= share * whole
 
 
 async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:

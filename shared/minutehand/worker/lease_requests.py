@@ -5,7 +5,6 @@ What becomes of the leases is tick.py's.
 
 from __future__ import annotations
 
-import math
 import uuid
 from typing import TYPE_CHECKING
 
@@ -57,18 +56,13 @@ class LeaseRequests:
     ) -> LeaseRequest:
         """The next request, or the one that was not answered."""
         now = self._clock.monotonic()
-        is_first, self.polled_at = math.isinf(self.polled_at), now
+        self.polled_at = now
         if self.unanswered is not None:
             return self.unanswered
         if now - self._id_since >= self.LEASE_ID_SECONDS:
             self.lease_id, self._id_since, self._call = str(uuid.uuid4()), now, 0
         self._call += 1
         self._summary.calls += 1
-        left = self._deadlines.stop_working - now
-        # what takes longer than a whole run would otherwise never start
-        is_fresh = self._deadlines.is_fresh(
-            self._deadlines.start if is_first else now, self._options.usual_seconds
-        )
         # enqueues wake no one for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room, self._has_room = (
@@ -83,7 +77,6 @@ class LeaseRequests:
             limit=max(0, free_slots),
             job_types=self._tick.job_types,
             lease_seconds=self._options.lease_seconds,
-            budget_ms=None if is_fresh else max(0, int(left * 1000)),
             version=self._options.version,
             origin=self._options.origin if self._call == 1 else None,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a
