@@ -1,7 +1,7 @@
 """`python -m minutehand.local.realtime`: run the server until SIGTERM or SIGINT.
 
 Environment: DATABASE_URL (a superuser's), PORT (0 picks a free one), SUPABASE_JWT_SECRET,
-SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, SUPABASE_JWKS, LOG_LEVEL.
+SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, LOG_LEVEL.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ async def serve(environ: Mapping[str, str]) -> None:
         loop.add_signal_handler(sign, stopping.set)
     verifier = Verifier(
         jwt_secret=environ["SUPABASE_JWT_SECRET"],
-        publishable_key=environ.get("SUPABASE_PUBLISHABLE_KEY", ""),
-        secret_key=environ.get("SUPABASE_SECRET_KEY", ""),
-        jwks=environ.get("SUPABASE_JWKS", ""),
+        publishable_key=environ["SUPABASE_PUBLISHABLE_KEY"],
+        secret_key=environ["SUPABASE_SECRET_KEY"],
     )
     server = RealtimeServer(environ["DATABASE_URL"], verifier)
     port = await server.start("127.0.0.1", int(environ.get("PORT", "0")))

@@ -47,7 +47,7 @@ class Authorizer:
                     " values (%s, 'broadcast', %s)",
                     [topic, probe],
                 )
-                await _become(connection, token, topic)
+                await become(connection, token, topic)
                 cursor = await connection.execute(
                     "select from realtime.messages where id = %s", [probe]
                 )
@@ -64,7 +64,7 @@ class Authorizer:
         """
         try:
             async with self._database.transaction() as connection:
-                await _become(connection, token, topic)
+                await become(connection, token, topic)
                 await connection.execute(
                     "insert into realtime.messages (topic, extension) values (%s, 'broadcast')",
                     [topic],
@@ -75,7 +75,12 @@ class Authorizer:
         return True
 
 
-async def _become(connection: Connection, token: Token, topic: str) -> None:
+async def become(connection: Connection, token: Token, topic: str = "") -> None:
+    """Take a token's role and claims until the end of the transaction.
+
+    Raises:
+        psycopg.Error: The role is none that a token may claim.
+    """
     values = {
         "topic": topic,
         "claims": dump(dict(token.claims)),

@@ -8,7 +8,9 @@ from typing import Any
 
 from minutehand.local.realtime.serializer import dump
 
-OPERATORS = ("eq", "neq", "lt", "lte", "gt", "gte", "in")
+OPERATORS = {
+    "eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any",
+}  # fmt: skip
 
 
 class InvalidEntry(ValueError):
@@ -22,6 +24,11 @@ class Filter:
     column: str
     op: str
     value: str
+
+    def statement(self, type_: str) -> bytes:
+        """The comparison in SQL, of a column's value and ours, both as text."""
+        other = f"{type_}[]" if self.op == "in" else type_
+        return f"select (%s::text)::{type_} {OPERATORS[self.op]} ((%s::text)::{other})".encode()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

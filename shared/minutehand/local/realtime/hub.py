@@ -46,7 +46,6 @@ class Hub:
         """End all background work and close the connections."""
         await end_tasks(self._tasks)
         await self._visibility.close()
-        await self.changes.close()
         await self.database.close()
 
     def check_database(self) -> None:

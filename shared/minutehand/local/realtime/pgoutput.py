@@ -42,7 +42,6 @@ class Relation:
     oid: int
     schema: str
     table: str
-    replica_identity: str
     columns: tuple[Column, ...]
 
 
@@ -134,7 +133,6 @@ def _relation(data: bytes) -> Relation:
     (oid,) = struct.unpack_from("!I", data, 1)
     schema, at = _string(data, 5)
     table, at = _string(data, at)
-    identity = chr(data[at])
     (count,) = struct.unpack_from("!H", data, at + 1)
     at += 3
     columns = []
@@ -144,7 +142,7 @@ def _relation(data: bytes) -> Relation:
         (type_oid,) = struct.unpack_from("!I", data, at)
         at += 8
         columns.append(Column(name, type_oid, bool(flags & 1)))
-    return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
+    return Relation(oid, schema or "pg_catalog", table, tuple(columns))
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,15 +11,13 @@ import psycopg
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from minutehand.local.realtime.database import DatabaseUnavailable, describe
+from minutehand.local.realtime.database import DatabaseUnavailable
 from minutehand.local.realtime.hub import Hub
 from minutehand.local.realtime.serializer import dump, parse_version
 from minutehand.local.realtime.session import Session
 from minutehand.local.realtime.tokens import TokenError, Verifier
 
-logger = logging.getLogger(__name__)
-
-_PARTITION_SECONDS = 4 * 3600
+_CLEANING_SECONDS = 4 * 3600
 #: Largest inbound message; beyond it the socket closes with 1009.
 _FRAME_BYTES = 5_000_000
 
@@ -45,27 +43,19 @@ class RealtimeServer:
             server_header=None,
         )
         self._hub.spawn(self._hub.messages.run())
-        self._hub.spawn(self._prepare())
+        self._hub.spawn(self._forget_old_messages())
         return int(next(iter(self._listener.sockets)).getsockname()[1])
 
-    async def _prepare(self) -> None:
-        """Forget the subscriptions of an earlier process, then keep the partitions ready."""
-        statement = "delete from realtime.subscription"
+    async def _forget_old_messages(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(DatabaseUnavailable, psycopg.Error):
                 async with self._hub.database.transaction() as connection:
-                    await connection.execute(statement.encode())
-                    await connection.execute("select realtime.maintain_partitions()")
+                    await connection.execute(
+                        "delete from realtime.messages"
+                        " where inserted_at < now() - interval '3 days'"
+                    )
                     await connection.execute("commit")
-            except (DatabaseUnavailable, psycopg.Error) as error:
-                logger.warning(
-                    "partitions not maintained",
-                    extra={"event": "realtime.partitions_failed", "reason": describe(error)},
-                )
-                await asyncio.sleep(0.5)
-            else:
-                statement = "select"
-                await asyncio.sleep(_PARTITION_SECONDS)
+            await asyncio.sleep(_CLEANING_SECONDS)
 
     async def stop(self) -> None:
         """Tell every client, close everything."""
