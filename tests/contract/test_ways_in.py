@@ -19,7 +19,7 @@ import pytest
 
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import EnqueueOptions, NewJob
+from minutehand.queue.models import NewJob
 from minutehand.queue.steering import WorkspaceSteering
 from tests.contract.api import Api
 from tests.contract.observed import ask
@@ -63,14 +63,14 @@ TABLE: dict[str, Ways] = {
     "enqueue_job": Ways(
         {**OF, "p_job_type": "work", "p_payload": {"n": 1}},
         ("POST", "/api/jobs", {"workspace_id": ACME, "job_type": "work", "payload": {"n": 1}}),
-        lambda q, _: q.enqueue(ACME, "work", {"n": 1}),
+        lambda q, _: q.enqueue("work", {"n": 1}, workspace_id=ACME),
         f"enqueue work '{{}}' --workspace {ACME}",
         shows=COUNT,
     ),
     "enqueue_jobs": Ways(
         {**OF, "p_jobs": [{"job_type": "work"}] * 2},
         ("POST", "/api/jobs/bulk", {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}),
-        lambda q, _: q.enqueue_many(ACME, [NewJob(job_type="work")] * 2),
+        lambda q, _: q.enqueue_many([NewJob(job_type="work")] * 2, workspace_id=ACME),
         shows=COUNT,
     ),
     "get_job": Ways(JOB, ("GET", "/api/jobs/JOB"), lambda q, job: q.get_job(job), "show JOB"),
@@ -382,9 +382,7 @@ async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
     body = {"workspace_id": ACME, "job_type": "work", "payload": {}}
     answers = [await api.http.post("/api/jobs", json=body, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 200]
-    again = await api.client().enqueue(
-        ACME, "work", {}, options=EnqueueOptions(idempotency_key="k")
-    )
+    again = await api.client().enqueue("work", {}, workspace_id=ACME, idempotency_key="k")
     said = await api.command("enqueue", "work", "{}", "--key", "k", "--workspace", ACME)
     ids = {answers[0].json()["id"], answers[1].json()["id"], str(again.job.id)}
     assert len(ids) == 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
-
-import jwt
 
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.keys import days_left
 from supabase import AsyncClient
 
 #: A user's token, or a function that gives one which is valid now.
@@ -29,20 +29,20 @@ class Access:
     def __init__(self, supabase: AsyncClient, *, schema: str, token: TokenSource = None) -> None:
         self.key = supabase.supabase_key
         self.realtime_url = str(supabase.realtime_url)
+        self.api = DataApi(str(supabase.supabase_url), schema=schema)
         self.tokens = Tokens(self._of_session if token is None else token)
+        #: For reads that are made again anyway: each call is sent once.
+        self.reader = UserQueue(self.api, {"apikey": self.key}, signed=self.headers, attempts=1)
         self._supabase = supabase
-        self._api = DataApi(str(supabase.supabase_url), schema=schema)
 
-    async def user(self, *, read_once: bool = False) -> UserQueue:
-        """The queue as the bearer of a fresh token sees it."""
-        headers = {"apikey": self.key}
-        if (token := await self.tokens.get()) is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return UserQueue(self._api, headers, attempts=1 if read_once else None)
+    async def headers(self) -> Mapping[str, str]:
+        """What a call carries: a token that is valid now."""
+        token = await self.tokens.get()
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()
+        await self.api.aclose()
 
     async def _of_session(self) -> str:
         session = await self._supabase.auth.get_session()
@@ -89,8 +89,5 @@ class Tokens:
 
 def _seconds_to_live(token: str) -> float:
     """What the token itself says; no one is let in for it."""
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-        return float(claims["exp"]) - time.time()
-    except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
-        return _UNKNOWN_LIFE_SECONDS
+    days = days_left(token, datetime.now(UTC))
+    return _UNKNOWN_LIFE_SECONDS if days is None else days * 86_400

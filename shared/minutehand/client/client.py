@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from minutehand.client.access import Access, TokenSource
 from minutehand.client.follow import Timing
 from minutehand.client.watch import DEFAULT_TIMING, FeedWatcher, JobWatcher
-from minutehand.queue.client import JobCalls, UserQueue
-from minutehand.queue.models import (
-    Enqueued,
-    EnqueuedBatch,
-    EnqueueOptions,
-    JobId,
-    NewJob,
-    WorkspaceId,
-)
+from minutehand.queue.client import UserQueue
+from minutehand.queue.models import JobId, WorkspaceId
 from supabase import AsyncClient
 
 #: The schema `minutehand install` chooses by default.
 INSTALLED: Final = "minutehand"
 
 
-class Client(JobCalls):
+class Client(UserQueue):
     """Jobs through `supabase.AsyncClient`; keep one open per process."""
 
     def __init__(
@@ -33,7 +25,9 @@ class Client(JobCalls):
         schema: str = INSTALLED,
         token: TokenSource = None,
     ) -> None:
-        self._access = Access(supabase, schema=schema, token=token)
+        access = Access(supabase, schema=schema, token=token)
+        super().__init__(access.api, {"apikey": access.key}, signed=access.headers)
+        self._access = access
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,28 +38,6 @@ class Client(JobCalls):
     async def aclose(self) -> None:
         """Close the connections; watches close their own."""
         await self._access.aclose()
-
-    async def queue(self) -> UserQueue:
-        """Everything members may call, under a token that is valid now."""
-        return await self._access.user()
-
-    async def enqueue(
-        self,
-        job_type: str,
-        payload: Any = None,
-        *,
-        workspace_id: WorkspaceId | str,
-        **options: Any,
-    ) -> Enqueued:
-        """Add one job; with an idempotency key, or find the one that key made."""
-        chosen = EnqueueOptions(**options)
-        return await (await self.queue()).enqueue(workspace_id, job_type, payload, options=chosen)
-
-    async def enqueue_many(
-        self, jobs: Sequence[NewJob], *, workspace_id: WorkspaceId | str
-    ) -> EnqueuedBatch:
-        """Add up to 1,000 jobs in one transaction, all or nothing."""
-        return await (await self.queue()).enqueue_many(workspace_id, jobs)
 
     def watch_job(
         self, job_id: JobId | str, *, after: int = 0, timing: Timing = DEFAULT_TIMING
@@ -89,10 +61,3 @@ class Client(JobCalls):
     ) -> FeedWatcher:
         """Follow all jobs of a session, from its beginning or a cursor on; never ends."""
         return FeedWatcher(self._access, "session", session_id, cursor=cursor, timing=timing)
-
-    async def select(self, table: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """As `JobCalls.select`."""
-        return await (await self.queue()).select(table, params)
-
-    async def _call(self, function: str, /, *, repeatable: bool = True, **arguments: Any) -> Any:
-        return await (await self.queue())._call(function, repeatable=repeatable, **arguments)

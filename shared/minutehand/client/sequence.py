@@ -1,14 +1,13 @@
-"""One job's events in their order, and what an event says about its job."""
+"""One job's events in their order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
-from minutehand.queue.models import ENDED, Job, JobEvent, Progress
+from minutehand.queue.models import JobEvent
 
 #: Events kept back while an earlier one is missing; beyond this they are read again instead.
 MOST_WAITING: Final = 1000
@@ -69,37 +68,3 @@ def event_of_frame(frame: object) -> JobEvent | None:
         return JobEvent.model_validate({**frame, "created_at": frame.get("at")})
     except ValidationError:
         return None
-
-
-def apply_event(job: Job, event: JobEvent) -> Job:
-    """The job after an event; one that the row contains already changes nothing."""
-    if event.seq <= job.last_seq:
-        return job
-    data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
-    changes: dict[str, Any] = {
-        "last_seq": event.seq,
-        "updated_at": event.created_at,
-        "state": None,
-        **{name: data[name] for name in ("status", "attempts", "error_message") if name in data},
-    }
-    if isinstance(data.get("progress"), Mapping):
-        changes["progress"] = Progress.model_validate(data["progress"])
-    if event.type not in {"job.progress", "job.log"}:
-        next_retry_at = data.get("next_retry_at")
-        changes["next_retry_at"] = next_retry_at and datetime.fromisoformat(next_retry_at)
-    status = changes.get("status", job.status)
-    if event.type == "job.waiting":
-        changes["waiting_for"] = data.get("wait")
-    elif status != "waiting":
-        changes["waiting_for"] = None
-    if event.type == "job.cancel_requested":
-        changes["cancel_requested_at"] = event.created_at
-    if event.type == "job.redriven":
-        changes |= {"result": None, "cancel_requested_at": None, "scheduled_for": None}
-    if event.type == "job.leased":
-        changes["started_at"] = job.started_at or event.created_at
-        changes["running_since"] = event.created_at
-    ended_at = (job.finished_at or event.created_at) if status in ENDED else None
-    changes["finished_at"] = ended_at
-    changes["completed_at"] = ended_at if status == "completed" else None
-    return job.model_copy(update=changes)

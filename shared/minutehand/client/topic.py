@@ -133,8 +133,7 @@ class Topic:
         """Say that this client listens; returns the seconds until it is to be said again."""
         try:
             async with asyncio.timeout(self._timeout):
-                queue = await self._access.user(read_once=True)
-                self._terms = await queue.follow_topic(self._name, self._follower_id)
+                self._terms = await self._access.reader.follow_topic(self._name, self._follower_id)
         except (QueueError, TimeoutError) as error:
             # the join's answer says whether the topic may be followed
             logger.debug(

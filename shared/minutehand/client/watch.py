@@ -11,15 +11,15 @@ from typing import Final, Literal, Self
 
 from minutehand.client.access import Access
 from minutehand.client.follow import Follow, Freshness, Timing
-from minutehand.client.sequence import EventSequence, apply_event
+from minutehand.client.sequence import EventSequence
 from minutehand.client.topic import Topic
-from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import is_guest_session
 from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
 from minutehand.tasks import end_tasks
 
 _PAGE: Final = 500
+_ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 DEFAULT_TIMING: Final = Timing()
 
 
@@ -50,10 +50,10 @@ class Watcher(ABC):
         self._failure: BaseException | None = None
 
     @abstractmethod
-    async def _read(self, queue: UserQueue) -> None:
+    async def _read(self) -> None:
         """Read everything since what is known into `_follow`."""
 
-    def _take(self, events: list[JobEvent]) -> None:  # noqa: B027 - a feed keeps no row
+    def _take(self, events: list[JobEvent]) -> None:  # noqa: B027 - a feed never ends
         """See what it says now."""
 
     # Public --------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Watcher(ABC):
         """Read; a refusal that repeating cannot change ends the watch."""
         self._follow.began(self._now())
         try:
-            await self._read(await self._access.user(read_once=True))
+            await self._read()
         except (QueueUnavailable, TokenRefused) as error:
             self.error = error
             self._follow.failed(self._now(), unreachable=not 400 <= error.status < 500)
@@ -181,7 +181,11 @@ class Watcher(ABC):
 
 
 class JobWatcher(Watcher):
-    """Every event of one job; made by `Client.watch_job`."""
+    """Every event of one job; made by `Client.watch_job`.
+
+    Attributes:
+        job: Its row as it was last read.
+    """
 
     def __init__(
         self,
@@ -210,12 +214,12 @@ class JobWatcher(Watcher):
             raise QueueError(f"the watch on job {self._job_id} was closed before the job ended")
         return self.job
 
-    async def _read(self, queue: UserQueue) -> None:
-        row = await queue.get_job(self._job_id)
-        if self.job is None or row.last_seq >= self.job.last_seq:
-            self.job = row
+    async def _read(self) -> None:
+        row = self.job = await self._access.reader.get_job(self._job_id)
         while self._sequence.last < row.last_seq or self._sequence.has_gap:
-            page = await queue.events_after(self._job_id, self._sequence.last, limit=_PAGE)
+            page = await self._access.reader.events_after(
+                self._job_id, self._sequence.last, limit=_PAGE
+            )
             self._page(page, is_last=len(page) < _PAGE)
             if len(page) < _PAGE:
                 break
@@ -225,11 +229,9 @@ class JobWatcher(Watcher):
             self._finish()
 
     def _take(self, events: list[JobEvent]) -> None:
-        for event in events:
-            if self.job is not None and event.seq > self.job.last_seq:
-                self.job = apply_event(self.job, event)
-                if self.job.status in ENDED:
-                    self._follow.ask(self._now())
+        known = 0 if self.job is None else self.job.last_seq
+        if any(event.type in _ENDS and event.seq > known for event in events):
+            self._follow.ask(self._now())
 
 
 class FeedWatcher(Watcher):
@@ -249,15 +251,16 @@ class FeedWatcher(Watcher):
         self._kind = kind
         self._subject = str(subject)
 
-    async def _read(self, queue: UserQueue) -> None:
-        while (page := await self._next_page(queue)) is not None:
+    async def _read(self) -> None:
+        while (page := await self._next_page()) is not None:
             self.cursor = page.cursor
             self._page(page.events, is_last=not page.more)
             if not page.more:
                 return
             await self._room()
 
-    async def _next_page(self, queue: UserQueue) -> FeedPage | None:
+    async def _next_page(self) -> FeedPage | None:
+        queue = self._access.reader
         if self._kind == "workspace":
             return await queue.workspace_feed(self._subject, self.cursor, limit=_PAGE)
         try:

@@ -21,7 +21,8 @@ from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.foreign import UNSENT, is_local, trusted
 from minutehand.tasks import end_tasks
 
-#: Connections of a pool that all open streams of a process share.
+#: Connections of a pool; and of one that all open streams of a process share.
+DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
 
 
@@ -36,7 +37,7 @@ class DataApi:
         read_seconds: float = 8.0,
         attempts: int = 3,
         timeout_seconds: float = 12.0,
-        connections: int = 20,
+        connections: int = DEFAULT_CONNECTIONS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._schema = schema

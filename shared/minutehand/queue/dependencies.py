@@ -12,6 +12,7 @@ from typing import Final
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import CallerFunctions, WorkerFunctions
@@ -80,29 +81,24 @@ class Dependencies:
         self.clock = clock or SystemClock()
 
     @cached_property
-    def _api(self) -> DataApi:
-        return DataApi(self.settings.supabase_url, schema=self.settings.schema_name)
+    def _queue(self) -> QueueClient:
+        return QueueClient(self.settings)
 
     @cached_property
-    def _stream_api(self) -> DataApi:
-        return DataApi(
-            self.settings.supabase_url,
-            schema=self.settings.schema_name,
-            connections=STREAM_CONNECTIONS,
-        )
+    def _streams(self) -> QueueClient:
+        return QueueClient(self.settings, connections=STREAM_CONNECTIONS)
 
     @cached_property
     def _signer(self) -> AddressSigner:
-        return AddressSigner(self.settings, self._api, self.clock)
+        return AddressSigner(self.settings, self._queue.api, self.clock)
 
     def acting_as(self, token: str | None) -> CallerFunctions:
         """The SQL functions as the bearer of `token`, or a guest, may call them."""
-        signed = self._signer.headers
-        return CallerFunctions(self._api, self.settings, token=token, signed=signed)
+        return self._queue.acting_as(token, signed=self._signer.headers)
 
     def streaming_to(self, token: str | None) -> CallerFunctions:
         """The same for event streams: however many are open, a route gets a connection."""
-        return CallerFunctions(self._stream_api, self.settings, token=token)
+        return self._streams.acting_as(token)
 
     async def aclose(self) -> None:
         """Close what was made here; dependencies that were passed in stay open."""

@@ -5,23 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from minutehand.config import ConfigurationError, JobServiceError
-
-__all__ = [
-    "ConfigurationError",
-    "DatabaseReadOnly",
-    "DuplicateJob",
-    "InvalidState",
-    "JobNotFound",
-    "JobServiceError",
-    "LeaseLost",
-    "ProcessorError",
-    "QueueError",
-    "QueueUnavailable",
-    "StepsTooLong",
-    "TokenRefused",
-    "error_from_response",
-]
+from minutehand.config import JobServiceError as JobServiceError
 
 
 class QueueError(JobServiceError):
@@ -91,27 +75,6 @@ class DatabaseReadOnly(QueueUnavailable):
     """Every write is refused: Supabase makes a project read-only whose plan is full."""
 
 
-#: What such a database says, before the statements of `read_only_fix`.
-READ_ONLY: Final = (
-    "the database is read-only, as Supabase makes it when the plan's size is used up; "
-    "an operator ends that in one session of psql or the SQL editor:"
-)
-
-
-def read_only_fix(schema: str = "public") -> tuple[str, ...]:
-    """What an operator runs, in one session, to end read-only mode; each a statement."""
-    return (
-        "set default_transaction_read_only = off",
-        f"""select {schema}.set_settings('{{"retention_days": """
-        """{"completed": 7, "cancelled": 7, "failed": 7}}')""",
-        # again while it answers "more": true
-        f"""select {schema}.run_maintenance('{{"budget_ms": 5000}}')""",
-        f"vacuum full {schema}.job_events",
-        f"vacuum full {schema}.job_logs",
-        f"vacuum full {schema}.jobs",
-    )
-
-
 class ProcessorError(JobServiceError):
     """Raise it in a processor to fail the attempt with a message for people."""
 
@@ -129,17 +92,16 @@ class ProcessorError(JobServiceError):
         super().__init__(message)
 
 
-class StepsTooLong(ProcessorError):
-    """The results of a job's steps have more bytes than a worker reads; the job fails."""
-
-    MOST_BYTES: Final = 64_000_000
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"the results of the steps of job {job_id} have more than {self.MOST_BYTES} bytes; "
-            "keep large results elsewhere and return where they are",
-            retryable=False,
-        )
+def read_only_fix(schema: str = "public") -> tuple[str, ...]:
+    """What an operator runs, in one session, to end read-only mode; each a statement."""
+    return (
+        "set default_transaction_read_only = off",
+        f"""select {schema}.set_settings('{{"retention_days": """
+        """{"completed": 7, "cancelled": 7, "failed": 7}}')""",
+        # again while it answers "more": true
+        f"""select {schema}.run_maintenance('{{"budget_ms": 5000}}')""",
+        *(f"vacuum full {schema}.{table}" for table in ("job_events", "job_logs", "jobs")),
+    )
 
 
 _BY_WORD: Mapping[str, type[QueueError]] = {
@@ -150,14 +112,9 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "key_revoked": TokenRefused,
 }
 
-#: SQLSTATEs and codes of the Data API that mean "not now" although it may answer 4xx: conflicts,
-#: locks, timeouts, a shutdown, no connection.
-_TRANSIENT = {"40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03"} | {
-    "PGRST000",
-    "PGRST001",
-    "PGRST002",
-    "PGRST003",
-}
+#: What means "not now" although the Data API may answer 4xx, as SQLSTATE classes (no connection,
+#: conflicts, resources, locks, timeouts and a shutdown) and as a beginning of its own codes.
+_TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
 
 
 def error_from_response(status: int, body: object, *, schema: str = "public") -> QueueError:
@@ -174,8 +131,12 @@ def error_from_response(status: int, body: object, *, schema: str = "public") ->
         kind = _BY_WORD.get(hint or "", QueueError)
     elif code == "25006":
         kind = DatabaseReadOnly
-        message = f"{READ_ONLY} {'; '.join(read_only_fix(schema))}"
-    elif status >= 500 or status in {408, 425, 429} or code in _TRANSIENT or code[:2] == "08":
+        message = (
+            "the database is read-only, as Supabase makes it when the plan's size is used up; an "
+            "operator ends that in one session of psql or the SQL editor: "
+            + "; ".join(read_only_fix(schema))
+        )
+    elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
         kind = QueueUnavailable
     elif status == 401 or code.startswith("PGRST30"):
         kind = TokenRefused

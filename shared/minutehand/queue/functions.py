@@ -10,7 +10,7 @@ from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.keys import WorkerKey, caller_headers
+from minutehand.queue.keys import WorkerKey
 
 
 class WorkerFunctions:
@@ -81,41 +81,48 @@ class FunctionStore:
 
 
 class CallerFunctions:
-    """The functions open to a member or a guest; one per request, cheap to make."""
+    """The functions open to a member or a guest; cheap to make.
+
+    Args:
+        headers: Who calls.
+        signed: Gives more headers for each call: a token that is valid now, a guest's address.
+        attempts: How often a call is sent at most; None for as often as `api` does.
+    """
 
     def __init__(
         self,
         api: DataApi,
-        settings: Settings,
+        headers: Mapping[str, str],
         *,
-        token: str | None,
         signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        attempts: int | None = None,
     ) -> None:
         self._api = api
-        self._headers = caller_headers(settings, token)
-        self._signed = signed if token is None else None
+        self._headers = headers
+        self._signed = signed
+        self._attempts = attempts
 
     async def call(
         self, function: str, /, *, repeatable: bool = True, **arguments: Any
     ) -> dict[str, Any]:
-        """Call a SQL function and return the JSON object it answers, see `DataApi.rpc`."""
-        headers = self._headers
-        if self._signed is not None:
-            headers = {**headers, **await self._signed()}
-        named = {f"p_{name}": value for name, value in arguments.items()}
+        """Call a SQL function by its parameters' names without `p_`; the JSON object it answers."""
         answer: dict[str, Any] = await self._api.rpc(
-            function, named, headers=headers, repeatable=repeatable
+            function,
+            {f"p_{name}": value for name, value in arguments.items()},
+            headers=await self._all_headers(),
+            repeatable=repeatable,
+            attempts=self._attempts,
         )
         return answer
 
     async def workspace(self, named: UUID | None) -> UUID:
         """The workspace that is named, if it is the caller's; else the only one they have."""
-        arguments = {"p_workspace_id": None if named is None else str(named)}
-        found = await self._api.rpc(
-            "own_workspace", arguments, headers=self._headers, repeatable=True
-        )
+        found = await self.call("own_workspace", workspace_id=named and str(named))
         return UUID(found["workspace_id"])
 
     async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
-        """Read rows under row level security."""
-        return await self._api.select(table, params, headers=self._headers)
+        """Rows of a table or view that the caller may see, in PostgREST's own filter words."""
+        return await self._api.select(table, params, headers=await self._all_headers())
+
+    async def _all_headers(self) -> Mapping[str, str]:
+        return self._headers if self._signed is None else {**self._headers, **await self._signed()}

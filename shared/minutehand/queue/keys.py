@@ -76,13 +76,13 @@ class WorkerKey:
         # wall time, not monotonic: a frozen Lambda's monotonic clock may stop
         now = self._clock.now().timestamp()
         if self._minted is None or now >= self._refresh_at:
-            self._minted = mint_token(
-                secret,
-                role=WORKER_ROLE,
-                issuer=f"{self._settings.supabase_url}/auth/v1",
-                issued_at=now,
-                lifetime_seconds=self.LIFETIME_SECONDS,
-            )
+            claims = {
+                "role": WORKER_ROLE,
+                "iss": f"{self._settings.supabase_url}/auth/v1",
+                "iat": int(now) - 30,  # a server's clock may be slow
+                "exp": int(now) + self.LIFETIME_SECONDS,
+            }
+            self._minted = jwt.encode(claims, secret, "HS256")
             self._refresh_at = now + self.LIFETIME_SECONDS - self.REFRESH_BEFORE_SECONDS
         return self._minted
 
@@ -113,16 +113,3 @@ def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
     if traceparent := current_traceparent():
         headers["X-Minutehand-Trace"] = traceparent
     return headers
-
-
-def mint_token(
-    secret: str, *, role: str, issuer: str, issued_at: float, lifetime_seconds: float
-) -> str:
-    """An HS256 JWT for `role`; `iat` lies 30 s back, so that a slow server clock accepts it."""
-    claims = {
-        "role": role,
-        "iss": issuer,
-        "iat": int(issued_at) - 30,
-        "exp": int(issued_at + lifetime_seconds),
-    }
-    return jwt.encode(claims, secret, "HS256")

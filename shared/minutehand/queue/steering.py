@@ -33,17 +33,16 @@ class WorkspaceSteering:
             "paused": paused,
             "reason": reason,
         }
-        await self._queue._call("pause_jobs", request=request)
+        await self._queue.call("pause_jobs", request=request)
         return {"workspace_id": self._workspace_id, "job_type": job_type, "paused": paused}
 
     async def schedules(self) -> list[dict[str, Any]]:
         """The schedules by name."""
-        found = await self._call("list_schedules")
-        return list(found["schedules"])
+        return list((await self._call("list_schedules"))["schedules"])
 
     async def put_schedule(self, schedule: Mapping[str, Any]) -> dict[str, Any]:
         """Make the schedule of that name, or change it."""
-        return dict(await self._call("put_schedule", schedule=dict(schedule)))
+        return await self._call("put_schedule", schedule=schedule)
 
     async def delete_schedule(self, name: str) -> None:
         """Remove a schedule; jobs it made stay."""
@@ -51,12 +50,11 @@ class WorkspaceSteering:
 
     async def next_runs(self, schedule: Mapping[str, Any], *, count: int = 5) -> dict[str, Any]:
         """When `{name}` or `{cron, timezone}` will run."""
-        return dict(await self._call("next_runs", schedule=dict(schedule), count=count))
+        return await self._call("next_runs", schedule=schedule, count=count)
 
     async def webhooks(self) -> list[dict[str, Any]]:
         """The webhooks, the oldest first."""
-        found = await self._call("list_webhooks")
-        return list(found["webhooks"])
+        return list((await self._call("list_webhooks"))["webhooks"])
 
     async def get_webhook(self, webhook_id: str) -> dict[str, Any]:
         """One webhook."""
@@ -67,11 +65,11 @@ class WorkspaceSteering:
 
     async def create_webhook(self, webhook: Mapping[str, Any]) -> dict[str, Any]:
         """Make a webhook with its sealed secret."""
-        return dict(await self._call("put_webhook", repeatable=False, webhook=dict(webhook)))
+        return await self._call("put_webhook", repeatable=False, webhook=webhook)
 
     async def change_webhook(self, webhook_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change what `changes` names."""
-        return dict(await self._call("put_webhook", webhook={**changes, "id": webhook_id}))
+        return await self._call("put_webhook", webhook={**changes, "id": webhook_id})
 
     async def rotate_secret(self, webhook_id: str, sealed_secret: str) -> dict[str, Any]:
         """Give a webhook a new secret; the old one signs too for a day."""
@@ -98,7 +96,7 @@ class WorkspaceSteering:
         if at is not None:
             earlier = f'created_at.lt."{at.created_at}"'
             params.append(("or", f'({earlier},and(created_at.eq."{at.created_at}",id.lt.{at.id}))'))
-        rows = await self._queue.select("jobs", params)
+        rows = await self._queue.select("jobs", *params)
         last = rows[limit - 1] if len(rows) > limit else None
         return {
             "jobs": [Job.model_validate(row) for row in rows[:limit]],
@@ -107,14 +105,12 @@ class WorkspaceSteering:
 
     async def limits(self) -> dict[str, Any]:
         """The limits and their use."""
-        return dict(await self._call("workspace_limits"))
+        return await self._call("workspace_limits")
 
     async def set_limits(self, limits: Mapping[str, Any]) -> dict[str, Any]:
         """Change what `limits` names; null lifts a limit."""
-        await self._call("set_workspace_limits", limits=dict(limits))
+        await self._call("set_workspace_limits", limits=limits)
         return await self.limits()
 
-    async def _call(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
-        return await self._queue._call(
-            function, repeatable=repeatable, workspace_id=self._workspace_id, **arguments
-        )
+    async def _call(self, function: str, **arguments: Any) -> dict[str, Any]:
+        return await self._queue.call(function, workspace_id=self._workspace_id, **arguments)

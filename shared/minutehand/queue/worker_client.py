@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import StepsTooLong
+from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
     JobId,
@@ -24,6 +24,9 @@ from minutehand.queue.models import (
     SettleResponse,
     WorkerRunAdmission,
 )
+
+#: Of the results of one job's steps: they are in the memory of all the jobs beside it.
+MOST_STEP_BYTES: Final = 64_000_000
 
 
 class WorkerQueue:
@@ -104,8 +107,12 @@ class WorkerQueue:
         while True:
             page = await self._functions.call_held("read_steps", job_id, fence, after=after)
             read += page["bytes"]
-            if read > StepsTooLong.MOST_BYTES:
-                raise StepsTooLong(job_id)
+            if read > MOST_STEP_BYTES:
+                text = (
+                    f"the results of the steps of job {job_id} have more than {MOST_STEP_BYTES} "
+                    "bytes; keep large results elsewhere and return where they are"
+                )
+                raise ProcessorError(text, retryable=False)
             for line in page["lines"]:
                 if line["nth"] == 0:
                     steps[line["name"]] = line["value"]

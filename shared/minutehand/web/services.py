@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
-from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
+from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError
@@ -81,14 +81,7 @@ class Services:
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
-        self._streams = QueueClient(
-            settings,
-            api=DataApi(
-                settings.supabase_url,
-                schema=settings.schema_name,
-                connections=STREAM_CONNECTIONS,
-            ),
-        )
+        self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
         self.limits = CallerLimits(
             self.clock,
             requests_per_second=settings.caller_requests_per_second,

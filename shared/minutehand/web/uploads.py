@@ -36,7 +36,6 @@ from minutehand.aws.uploads import (
     read_checksum,
 )
 from minutehand.config import ConfigurationError
-from minutehand.queue.functions import CallerFunctions
 from minutehand.web import paging
 from minutehand.web.auth import SignedIn
 from minutehand.web.caller import Caller
@@ -219,8 +218,7 @@ class UploadRoutes(ABC):
         self._refuse_size(body.size)
         if body.size == 0:
             raise ApiError(422, "empty_file", "The file is empty")
-        functions = CallerFunctions(services.queue.api, services.settings, token=caller.token)
-        workspace_id = await functions.workspace(body.workspace_id)
+        workspace_id = await services.queue_of(caller).workspace(body.workspace_id)
         key = (
             f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
         )

@@ -95,12 +95,14 @@ class Hand:
 
     async def enqueue(self, payload: dict[str, Any] | None = None) -> Job:
         """A pending job of Acme."""
-        return (await self.user.enqueue(ACME_ID, self.job_type, payload or {})).job
+        return (await self.user.enqueue(self.job_type, payload, workspace_id=ACME_ID)).job
 
     async def enqueue_many(self, count: int) -> list[Job]:
         """Pending jobs of Acme."""
         jobs = [NewJob(job_type=self.job_type, payload={"n": n}) for n in range(count)]
-        return [made.job for made in (await self.user.enqueue_many(ACME_ID, jobs)).jobs]
+        return [
+            made.job for made in (await self.user.enqueue_many(jobs, workspace_id=ACME_ID)).jobs
+        ]
 
     async def lease(self, limit: int = 1) -> list[Lease]:
         """Take jobs; asks again, as a worker does, where the stack's own worker was in between."""

@@ -11,7 +11,6 @@ import pytest
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import EnqueueOptions
 
 Answer = httpx.Response | Exception
 
@@ -78,11 +77,10 @@ async def test_a_call_is_sent_no_oftener_than_it_may(
 @pytest.mark.parametrize(("key", "sent"), [("a", 2), (None, 1)])
 async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: int) -> None:
     """Another would be there twice."""
-    options = EnqueueOptions(idempotency_key=key)
     network = Network(httpx.ReadTimeout("hung"), httpx.Response(403, json={}))
 
     with pytest.raises(QueueError):
-        await UserQueue(api(network), {}).enqueue("w", "t", options=options)
+        await UserQueue(api(network), {}).enqueue("t", workspace_id="w", idempotency_key=key)
 
     assert len(network.requests) == sent
 

@@ -48,10 +48,10 @@ async def create_job(
     """Enqueue a job; `warning` says when no worker that runs serves its type."""
     key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await services.queue_of(caller).enqueue(
-        str(body.workspace_id),
         body.job_type,
         body.payload,
-        options=body.options(key=key),
+        workspace_id=str(body.workspace_id),
+        **dict(body.options(key=key)),
     )
     return await _answer_enqueued(enqueued, services, response)
 
@@ -79,7 +79,6 @@ async def create_jobs(
     """Enqueue up to 1,000 jobs in one transaction, all or none."""
     header_key = parse_key(idempotency_key)
     batch = await services.queue_of(caller).enqueue_many(
-        str(body.workspace_id),
         [
             job.new_job(
                 key=key_of_part(header_key, index)
@@ -88,6 +87,7 @@ async def create_jobs(
             )
             for index, job in enumerate(body.jobs)
         ],
+        workspace_id=str(body.workspace_id),
     )
     if batch.wake:
         await services.waker.wake()
@@ -166,4 +166,4 @@ async def emit_event(body: EmitEvent, caller: SignedIn, services: Provided) -> d
         str(body.workspace_id), body.name, body.payload
     )
     await services.waker.wake(reason="event")
-    return result if isinstance(result, dict) else {"result": result}
+    return result
