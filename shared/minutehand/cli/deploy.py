@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from minutehand.app import find_apps
-from minutehand.cli.account import caller, check_region, told
+from minutehand.cli.stage import Region, Stage, told
 from minutehand.cli.supabase_cli import SupabaseCli, project_ref
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import Built, PackagingError, build
@@ -28,73 +27,15 @@ from minutehand.deploy.console import console_assets, forget, upload
 from minutehand.deploy.limits import concurrency_limit, explain_failure
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
-from minutehand.deploy.service import needs_of, read_stages, write_first_files, write_service
-from minutehand.deploy.stage_values import problems
+from minutehand.deploy.service import needs_of, write_first_files, write_service
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, keep_out_of_git
 from minutehand.terminal.connection import CommandFailed, Connection, read_env_file, refuse_tracked
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
-PLACEHOLDER = re.compile(r"<[a-z-]+>")
-SERVICE = "minutehand"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is deployed where."""
-
-    stage: str
-    region: str
-    secrets: Mapping[str, str]
-    endpoint: str | None = None
-
-    @property
-    def stack(self) -> str:
-        """The CloudFormation stack's name."""
-        return f"{SERVICE}-{self.stage}"
-
-    def client(self, service: str) -> Any:
-        """A boto3 client of the account; it waits as long as a whole tick may take, once."""
-        import boto3
-        from botocore.config import Config
-
-        slow = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
-        return boto3.client(  # type: ignore[call-overload]
-            service,
-            region_name=self.region,
-            endpoint_url=self.endpoint,
-            config=slow if service == "lambda" else None,
-        )
-
-
-def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
-    """A stage's parameters, its own over the defaults."""
-    project = project or Project.find()
-    try:
-        stages = read_stages(project)
-    except ConfigurationError as error:
-        raise CommandFailed(str(error), code="bad_stages", fix="correct it") from error
-    if stage not in stages or stage == "default":
-        names = ", ".join(name for name in stages if name != "default")
-        raise CommandFailed(
-            f"unknown stage {stage!r}",
-            code="unknown_stage",
-            fix=f"take one of {names}, or add `{stage}: {{}}` to {shown(project)}",
-        )
-    return {**stages["default"], **stages[stage]}
-
-
-def shown(project: Project | None = None) -> str:
-    """The file of stages, as people write its path."""
-    project = project or Project.find()
-    return project.stages_file.relative_to(project.root).as_posix()
-
-
-def placeholders(stage: str, project: Project | None = None) -> list[str]:
-    """Parameters of a stage that still hold a placeholder."""
-    values = parameters(stage, project)
-    return sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value)))
+#: What is said before a step, and the step.
+Step = tuple[str, Callable[[], object]]
 
 
 @verb
@@ -102,17 +43,16 @@ def package(
     output: Output,
     *,
     stage: Annotated[str, typer.Option(help="Whose template is compiled.")] = "dev",
-    region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
-    out: Annotated[Path | None, typer.Option(help="Default: build/aws.")] = None,
+    region: Region = "us-east-1",
 ) -> None:
     """Build the zip for AWS and compile the stack, without an account."""
-    begin(output)
-    made, template = make_package(stage, region, out)
+    write_first(output)
+    made, template = make_package(Stage(stage, region))
     text = f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, Python {made.python}\n{template}"
     output.value({**asdict(made), "template": str(template)}, text=text)
 
 
-def begin(output: Output) -> None:
+def write_first(output: Output) -> None:
     """Write what the first deploy of a project lacks."""
     try:
         for path in write_first_files(Project.find()):
@@ -121,25 +61,27 @@ def begin(output: Output) -> None:
         raise CommandFailed(str(error), code="serverless_taken") from error
 
 
-def make_package(stage: str, region: str, out: Path | None = None) -> tuple[Built, Path]:
+def make_package(stage: Stage) -> tuple[Built, Path]:
     """Build the zip, then the template that deploys it."""
     project = Project.find()
-    folder = (out or project.root / "build" / "aws").resolve()
+    folder = project.root / "build" / "aws"
     keep_out_of_git(folder)
     try:
         made = build(folder, project)
-        template = compile_template(stage, folder, artifacts=folder, region=region) / TEMPLATE
+        compiled = compile_template(stage.name, folder, artifacts=folder, region=stage.region)
     except (PackagingError, ConfigurationError, NodeMissing) as error:
         raise CommandFailed(str(error), code="packaging_failed") from error
-    return made, template
+    return made, compiled / TEMPLATE
 
 
 @verb
 def deploy(
     output: Output,
-    stage: Annotated[str, typer.Argument(help="A stage of the project's file of stages.")],
+    name: Annotated[
+        str, typer.Argument(metavar="STAGE", help="A stage of the project's file of stages.")
+    ],
     *,
-    region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
+    region: Region = "us-east-1",
     secrets_file: Annotated[
         Path | None, typer.Option("--secrets", help="KEY=value lines; default: the environment.")
     ] = None,
@@ -158,30 +100,27 @@ def deploy(
 ) -> None:
     """Deploy a stage to AWS."""
     with told(region):
-        values = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
-        plan = Plan(stage, region, values, os.environ.get("AWS_ENDPOINT_URL"))
-        begin(output)
-        parameters(stage)
-        check_region(region)
+        secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
+        run = Deployment(Stage(name, region), secrets, output)
+        write_first(output)
         if rollback is not None:
-            sign_in(plan, output)
-            osls(plan, "rollback", "--timestamp", rollback)
-            output.value({"stage": stage, "rolled_back_to": rollback}, text="rolled back")
+            run.sign_in()
+            run.osls("rollback", "--timestamp", rollback)
+            output.value({"stage": name, "rolled_back_to": rollback}, text="rolled back")
             return
-        steps = planned(
-            plan, output, dry_run=dry_run, secrets_only=secrets_only, database=not no_database
-        )
+        if secrets_only:
+            steps, words = run.secrets_alone(), "written"
+        elif dry_run:
+            steps, words = run.checks(database=not no_database), "checked and packaged"
+        else:
+            steps, words = run.everything(database=not no_database), "deployed"
         for number, (title, step) in enumerate(steps, start=1):
             output.note(f"{number}/{len(steps)}  {title}")
             step()
-        done = {"stage": stage, "steps": [title for title, _ in steps], "dry_run": dry_run}
-        if dry_run or secrets_only:
-            words = "checked and packaged" if dry_run else "written"
-            output.value({**done, "outputs": {}}, text=words)
-            return
-        made = outputs(plan)
-        url = made.get("ConsoleUrl") or made.get("HttpApiUrl", "")
-        output.value({**done, "outputs": made}, text=f"deployed: {url}")
+        made = run.stage.outputs() if words == "deployed" else {}
+        url = made.get("ConsoleUrl") or made.get("HttpApiUrl")
+        done = {"stage": name, "steps": [title for title, _ in steps], "dry_run": dry_run}
+        output.value({**done, "outputs": made}, text=f"{words}: {url}" if url else words)
 
 
 def read_secrets(path: Path) -> dict[str, str]:
@@ -201,189 +140,173 @@ def read_secrets(path: Path) -> dict[str, str]:
     return read_env_file(path)
 
 
-def planned(
-    plan: Plan, output: Output, *, dry_run: bool, secrets_only: bool, database: bool = True
-) -> list[tuple[str, Callable[[], object]]]:
-    """The steps, in order."""
-    account = ("check the AWS account", lambda: sign_in(plan, output))
-    secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
-    if secrets_only:
-        return [("check the secrets", lambda: check_secrets(plan)), account, secrets]
-    before = [("check that every placeholder is filled in", lambda: check_filled(plan))]
-    push = []
-    if database:
-        before.append(("check the CLI and the project", lambda: check_database(plan, output)))
-        push.append(("push the migrations to Supabase", lambda: push_database(plan)))
-    build = ("build the zip and compile the stack", lambda: make_package(plan.stage, plan.region))
-    if dry_run:
-        return [*before, build]
-    return [
-        *before,
-        account,
-        ("check what the account allows", lambda: check_limits(plan, output)),
-        build,
-        *push,
-        ("create or update the stack", lambda: osls(plan, "deploy")),
-        secrets,
-        ("upload the console", lambda: upload_console(plan)),
-        ("run the first tick, which publishes the job types", lambda: first_tick(plan)),
-        ("let the database wake the worker", lambda: connect_worker(plan, output)),
-    ]
+@dataclass(frozen=True)
+class Deployment:
+    """A stage with its secrets, and the steps that bring it to AWS."""
 
+    stage: Stage
+    secrets: Mapping[str, str]
+    output: Output
 
-def sign_in(plan: Plan, output: Output) -> None:
-    """Say whose account this is, before minutes are spent on building."""
-    who = caller(plan.client("sts"))
-    output.note(f"     {who}, {plan.region}")
+    def secrets_alone(self) -> list[Step]:
+        """The steps that rotate secrets."""
+        return [
+            ("check the secrets", self.check_secrets),
+            ("check the AWS account", self.sign_in),
+            ("write the functions' secrets to SSM", self.put_secrets),
+        ]
 
+    def checks(self, *, database: bool) -> list[Step]:
+        """The steps that need no account."""
+        filled = ("check that every placeholder is filled in", self.check_filled)
+        target = [("check the CLI and the project", self.check_database)] if database else []
+        return [filled, *target, ("build the zip and compile the stack", self.build)]
 
-def check_filled(plan: Plan) -> None:
-    """No placeholder, no value that breaks the stack, no missing secret."""
-    if left := placeholders(plan.stage):
-        raise CommandFailed(
-            f"stage {plan.stage} still has placeholders: {', '.join(left)}",
-            code="placeholders",
-            fix=f"fill them in {shown()}",
+    def everything(self, *, database: bool) -> list[Step]:
+        """All steps, in order."""
+        *before, package = self.checks(database=database)
+        push = [("push the migrations to Supabase", self.push_database)] if database else []
+        return [
+            *before,
+            ("check the AWS account", self.sign_in),
+            ("check what the account allows", self.check_limits),
+            package,
+            *push,
+            ("create or update the stack", lambda: self.osls("deploy")),
+            ("write the functions' secrets to SSM", self.put_secrets),
+            ("upload the console", self.upload_console),
+            ("run the first tick, which publishes the job types", self.first_tick),
+            ("let the database wake the worker", self.connect_worker),
+        ]
+
+    def sign_in(self) -> None:
+        """Say whose account this is, before minutes are spent on building."""
+        who = self.stage.client("sts").get_caller_identity()
+        name = who["Arn"].rsplit(":", 1)[-1]
+        self.output.note(f"     {who['Account']} as {name}, {self.stage.region}")
+
+    def check_filled(self) -> None:
+        """No placeholder, no value that breaks the stack, no missing secret."""
+        self.stage.check()
+        self.check_secrets()
+
+    def check_secrets(self) -> None:
+        """Every function has the secrets it cannot work without."""
+        missing = {name for function in NEEDED for name in missing_for(function, self.secrets)}
+        if missing:
+            raise CommandFailed(
+                f"secrets are missing: {', '.join(sorted(missing))}",
+                code="secrets_missing",
+                fix="put them into a file for --secrets: `minutehand token secret` makes the "
+                "tokens, `minutehand token worker` the key",
+            )
+
+    def check_limits(self) -> None:
+        """The account has room for the stage's workers, before CloudFormation finds out."""
+        stage = self.stage
+        limit = concurrency_limit(stage.client("lambda"), stage.name, stage.region, stage.values)
+        if limit.stops:
+            raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
+        if limit.verdict == "warn":
+            self.output.note(f"     {limit.detail}\n       → {limit.fix}")
+
+    def build(self) -> None:
+        """Build what the stack is made of."""
+        make_package(self.stage)
+
+    def osls(self, *command: str) -> None:
+        """Run osls in the project with the caller's AWS credentials."""
+        project = Project.find()
+        write_service(project, project.root)
+        try:
+            program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
+        except NodeMissing as error:
+            raise CommandFailed(str(error), code="no_node") from error
+        stage = self.stage
+        done = subprocess.run(
+            [*program, *command, "--stage", stage.name, "--region", stage.region],
+            cwd=project.root,
+            env={**os.environ, **service_environment(project)},
+            check=False,
+            stdout=sys.stderr,
         )
-    if found := problems(parameters(plan.stage)):
-        raise CommandFailed(
-            f"stage {plan.stage}: {'; '.join(found)}",
-            code="bad_parameter",
-            fix=f"correct it in {shown()}",
-        )
-    check_secrets(plan)
+        if done.returncode:
+            failed = explain_failure(stage.client("cloudformation"), stage.stack)
+            reason, fix = failed or ("see its output above", "")
+            raise CommandFailed(
+                f"osls {command[0]} failed; {reason}",
+                code="osls_failed",
+                fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
+            )
 
+    def put_secrets(self) -> None:
+        """One SecureString per function, under the stack's own key."""
+        key, needs = self.stage.outputs().get("ServiceKeyArn"), needs_of(Project.find())
+        ssm = self.stage.client("ssm")
+        write_parameters(ssm, self.stage.name, self.secrets, key_id=key, needs=needs)
 
-def check_limits(plan: Plan, output: Output) -> None:
-    """The account has room for the stage's workers, before CloudFormation finds out."""
-    values = parameters(plan.stage)
-    limit = concurrency_limit(plan.client("lambda"), plan.stage, plan.region, values)
-    if limit.stops:
-        raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
-    if limit.verdict == "warn":
-        output.note(f"     {limit.detail}")
-        output.note(f"       → {limit.fix}")
+    @property
+    def ref(self) -> str:
+        """The ref of the stage's Supabase project."""
+        values = self.stage.values
+        return project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
 
+    def check_database(self) -> None:
+        """Say which project gets the schema, and by which CLI; needs no account."""
+        cli = SupabaseCli.find()
+        cli.check(Project.find().root, self.ref)
+        version = ".".join(map(str, cli.version))
+        self.output.note(f"     project {self.ref}, Supabase CLI {version}")
 
-def check_secrets(plan: Plan) -> None:
-    """Every function has the secrets it cannot work without."""
-    missing = sorted({name for function in NEEDED for name in missing_for(function, plan.secrets)})
-    if missing:
-        raise CommandFailed(
-            f"secrets are missing: {', '.join(missing)}",
-            code="secrets_missing",
-            fix="put them into a file for --secrets: `minutehand token secret` makes the tokens, "
-            "`minutehand token worker` the key",
-        )
+    def push_database(self) -> None:
+        """Apply the pending migrations to the stage's project."""
+        SupabaseCli.find().push(self.ref, Project.find())
 
+    def upload_console(self) -> None:
+        """The console's files, with the configuration the page asks for; all of it is public."""
+        made, values, project = self.stage.outputs(), self.stage.values, Project.find()
+        bucket = made.get("ConsoleBucketName")
+        if bucket is None:  # the stage has no console
+            return
+        config = {
+            "supabaseUrl": values["supabaseUrl"],
+            "supabaseKey": values["supabasePublishableKey"],
+            "schema": project.schema_,
+            "apiUrl": "",  # the console and the API share an origin
+            "stage": self.stage.name,
+        }
+        try:
+            assets = console_assets(config, find_apps(project.apps))
+        except PackagingError as error:
+            raise CommandFailed(str(error), code="wrong_console") from error
+        upload(self.stage.client("s3"), bucket, assets)
+        if distribution := made.get("ConsoleDistribution"):
+            forget(self.stage.client("cloudfront"), distribution)
 
-def osls(plan: Plan, *command: str) -> None:
-    """Run osls in the project with the caller's AWS credentials."""
-    project = Project.find()
-    write_service(project, project.root)
-    try:
-        program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
-    except NodeMissing as error:
-        raise CommandFailed(str(error), code="no_node") from error
-    done = subprocess.run(
-        [*program, *command, "--stage", plan.stage, "--region", plan.region],
-        cwd=project.root,
-        env={**os.environ, **service_environment(project)},
-        check=False,
-        stdout=sys.stderr,
-    )
-    if done.returncode:
-        reason, fix = explain_failure(plan.client("cloudformation"), plan.stack) or ("", "")
-        raise CommandFailed(
-            f"osls {command[0]} failed; {reason or 'see its output above'}",
-            code="osls_failed",
-            fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
-        )
+    def first_tick(self) -> None:
+        """Invoke the worker once and wait: it registers the job types."""
+        function = f"{self.stage.stack}-worker"
+        payload = json.dumps({"source": "minutehand.deploy"}).encode()
+        answer = self.stage.client("lambda").invoke(FunctionName=function, Payload=payload)
+        if answer.get("FunctionError"):
+            words = answer["Payload"].read().decode("utf-8", "replace")[:500]
+            raise CommandFailed(
+                f"the first tick failed: {words}",
+                code="first_tick_failed",
+                fix=f"aws logs tail /aws/lambda/{function} --since 10m",
+            )
 
-
-def outputs(plan: Plan) -> dict[str, str]:
-    """The stack's outputs by name."""
-    with told(plan.region):
-        found = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
-    return {item["OutputKey"]: item["OutputValue"] for item in found[0].get("Outputs", [])}
-
-
-def put_secrets(plan: Plan) -> None:
-    """One SecureString per function, under the stack's own key."""
-    key = outputs(plan).get("ServiceKeyArn")
-    needs = needs_of(Project.find())
-    write_parameters(plan.client("ssm"), plan.stage, plan.secrets, key_id=key, needs=needs)
-
-
-def stage_ref(plan: Plan) -> str:
-    """The ref of the stage's Supabase project."""
-    values = parameters(plan.stage)
-    return project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
-
-
-def check_database(plan: Plan, output: Output) -> None:
-    """Say which project gets the schema, and by which CLI; needs no account."""
-    ref, cli = stage_ref(plan), SupabaseCli.find()
-    cli.check(Project.find().root, ref)
-    output.note(f"     project {ref}, Supabase CLI {'.'.join(map(str, cli.version))}")
-
-
-def push_database(plan: Plan) -> None:
-    """Apply the pending migrations to the stage's project."""
-    SupabaseCli.find().push(stage_ref(plan), Project.find())
-
-
-def upload_console(plan: Plan) -> None:
-    """The console's files, with the configuration the page asks for."""
-    made = outputs(plan)
-    bucket = made.get("ConsoleBucketName")
-    if bucket is None:  # the stage has no console
-        return
-    try:
-        assets = console_assets(console_config(plan), find_apps(Project.find().apps))
-    except PackagingError as error:
-        raise CommandFailed(str(error), code="wrong_console") from error
-    upload(plan.client("s3"), bucket, assets)
-    if distribution := made.get("ConsoleDistribution"):
-        forget(plan.client("cloudfront"), distribution)
-
-
-def console_config(plan: Plan) -> dict[str, Any]:
-    """What `/config.json` gives the console; every value of it is public."""
-    values = parameters(plan.stage)
-    return {
-        "supabaseUrl": values["supabaseUrl"],
-        "supabaseKey": values["supabasePublishableKey"],
-        "schema": Project.find().schema_,
-        "apiUrl": "",  # the console and the API share an origin
-        "stage": plan.stage,
-    }
-
-
-def first_tick(plan: Plan) -> None:
-    """Invoke the worker once and wait: it registers the job types."""
-    answer = plan.client("lambda").invoke(
-        FunctionName=f"{SERVICE}-{plan.stage}-worker",
-        Payload=json.dumps({"source": "minutehand.deploy"}).encode(),
-    )
-    if answer.get("FunctionError"):
-        words = answer["Payload"].read().decode("utf-8", "replace")[:500]
-        raise CommandFailed(
-            f"the first tick failed: {words}",
-            code="first_tick_failed",
-            fix=f"aws logs tail /aws/lambda/{SERVICE}-{plan.stage}-worker --since 10m",
-        )
-
-
-def connect_worker(plan: Plan, output: Output) -> None:
-    """Let a job that SQL or a browser makes invoke the worker at once, by pg_net."""
-    url = f"{outputs(plan)['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
-    token = plan.secrets["WORKER_SECRET_TOKEN"].partition(",")[0]
-    key = plan.secrets.get("SUPABASE_SECRET_KEY")
-    schema = Project.find().schema_
-    if not key:
-        output.note("     SUPABASE_SECRET_KEY is not given, so run this as postgres once:")
-        output.note(f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')")
-        return
-    values = {**plan.secrets, "SUPABASE_URL": str(parameters(plan.stage)["supabaseUrl"])}
-    Connection(values).rpc("connect_worker", {"p_url": url, "p_token": token}, as_operator=True)
+    def connect_worker(self) -> None:
+        """Let a job that SQL or a browser makes invoke the worker at once, by pg_net."""
+        url = f"{self.stage.outputs()['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
+        if not self.secrets.get("SUPABASE_SECRET_KEY"):
+            schema = Project.find().schema_
+            self.output.note(
+                "     SUPABASE_SECRET_KEY is not given, so run this as postgres once:\n"
+                f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')"
+            )
+            return
+        token = self.secrets["WORKER_SECRET_TOKEN"].partition(",")[0]
+        values = {**self.secrets, "SUPABASE_URL": str(self.stage.values["supabaseUrl"])}
+        asked = {"p_url": url, "p_token": token}
+        Connection(values).rpc("connect_worker", asked, as_operator=True)

@@ -23,7 +23,6 @@ from minutehand.terminal.connection import CommandFailed
 
 #: https://<ref>.supabase.co; a ref is twenty lower-case letters.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
-HOSTED_DOMAINS = (".supabase.co", ".supabase.in", ".supabase.red")
 REF = re.compile(r"[a-z]{20}")
 INSTALL = "install the Supabase CLI: npm install --global supabase, or https://supabase.com/docs/guides/cli"
 OLDEST = 2

@@ -56,10 +56,13 @@ class Deployer:
 
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `minutehand deploy`."""
+        return self.run("deploy", *arguments, "--secrets", str(self.secrets), "--no-database")
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command as someone who may use the account."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SUPABASE_"))}
         return subprocess.run(
-            [sys.executable, "-m", "minutehand.cli.entry", "deploy", *arguments, "--json",
-             "--secrets", str(self.secrets), "--no-database"],
+            [sys.executable, "-m", "minutehand.cli.entry", *arguments, "--json"],
             cwd=self.folder,
             env={
                 **environ,
@@ -69,8 +72,10 @@ class Deployer:
                 "AWS_SECRET_ACCESS_KEY": "test",
                 "AWS_REGION": "us-east-1",
             },
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def refused(self, *arguments: str) -> dict[str, Any]:
         """How it ends with exit code 1."""
@@ -144,3 +149,12 @@ def test_a_stage_is_deployed(deployer: Deployer) -> None:
         "worker": SECRETS,
         "health": {"SUPABASE_WORKER_KEY": SECRETS["SUPABASE_WORKER_KEY"]},
     }
+
+    assert deployer.run("doctor", "--stage", "dev", "--only", "aws").returncode == 0
+    ssm.put_parameter(
+        Name="/minutehand/dev/worker", Value="{}", Type="SecureString", Overwrite=True
+    )
+    doctor = deployer.run("doctor", "--stage", "dev", "--only", "aws")
+    [finding] = json.loads(doctor.stdout)
+    assert "/minutehand/dev/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
+    assert finding["fix"] == "minutehand deploy dev --secrets-only"

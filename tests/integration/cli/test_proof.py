@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minutehand.cli.doctor import proof as proving
-from minutehand.cli.doctor.findings import Finding, Verdict
+from minutehand.cli.doctor.findings import Finding
 from tests.integration.cli.test_doctor import found
 from tests.support.stacks import RunningStack
 
@@ -35,7 +35,7 @@ def test_a_sound_project_is_proved_step_by_step(stack: RunningStack) -> None:
     """Each step and each kind of topic with its time; nothing is left."""
     finding = proved(stack)
 
-    assert finding.verdict is Verdict.OK, finding
+    assert finding.verdict == "ok", finding
     for step in ("enqueued", "joined", "leased", "settled", "message on job", "message on session"):
         assert f"{step} " in finding.detail
 
@@ -65,6 +65,6 @@ def test_the_step_that_fails_is_named_with_its_fix(
         finally:
             sql.execute(repair.encode())
 
-    assert finding.verdict is Verdict.FAIL
+    assert finding.verdict == "fail"
     assert finding.detail.startswith(f"not {detail}: ")
     assert fix in str(finding.fix)

@@ -1,8 +1,9 @@
-"""Runs every check and prints the report; exit code 1 when one failed."""
+"""Runs the checks and prints the report; exit code 1 when one failed."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,45 +14,27 @@ import psycopg
 import typer
 from rich.text import Text
 
-from minutehand.cli.account import check_region
-from minutehand.cli.doctor import cloud, database, proof, service, settings
-from minutehand.cli.doctor.deployed import filled_in, stage_values
-from minutehand.cli.doctor.findings import (
-    Check,
-    Finding,
-    Target,
-    Verdict,
-    fail,
-    skip,
-)
-from minutehand.cli.doctor.service import PAUSED, restore
-from minutehand.cli.supabase_cli import HOSTED_DOMAINS, how_to_migrate
+from minutehand.cli.doctor import checks, proof  # noqa: F401 - whose checks are CHECKS
+from minutehand.cli.doctor.findings import CHECKS, Check, Finding, Target, fail, skip
+from minutehand.cli.stage import Region, Stage
 from minutehand.config import ConfigurationError
 from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import EnvFile, verb
 from minutehand.terminal.output import Output
 
-CHECKS: tuple[Check, ...] = (
-    *settings.CHECKS,
-    *database.CHECKS,
-    *service.CHECKS,
-    *cloud.CHECKS,
-    *proof.CHECKS,
-)
 #: Of the environment, with --stage: who asks, and the database.
-ASKING = (
-    "AWS_ENDPOINT_URL",
-    "DATABASE_URL",
-    "MINUTEHAND_EMAIL",
-    "MINUTEHAND_PASSWORD",
-    "MINUTEHAND_TOKEN",
-)
+ASKING = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "MINUTEHAND_TOKEN")
 MARKS = {
-    Verdict.OK: ("ok  ", "green"),
-    Verdict.WARN: ("warn", "yellow"),
-    Verdict.FAIL: ("FAIL", "bold red"),
-    Verdict.SKIP: ("-   ", "dim"),
+    "ok": ("ok  ", "green"),
+    "warn": ("warn", "yellow"),
+    "fail": ("FAIL", "bold red"),
+    "skip": ("-   ", "dim"),
 }
+PASSWORD = "reset it in Project settings → Database, and write it percent-encoded"
+CONNECT = (
+    "restore the project if it is paused, and copy the address again from its Connect dialog: the "
+    "session pooler needs no IPv6, and the user postgres.<project-ref>"
+)
 
 
 @verb
@@ -65,197 +48,108 @@ def doctor(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
-    fix: Annotated[
-        bool,
-        typer.Option(
-            "--fix",
-            help="First attach the parts that the database now has; without it, nothing is "
-            "changed.",
-        ),
-    ] = False,
-    region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
+    region: Region = "us-east-1",
     env_file: EnvFile = None,
 ) -> None:
-    """Find misconfigurations, and name the fix of each; without --fix nothing stays changed."""
+    """Find what is misconfigured and name its fix; nothing stays changed."""
     names = {check.name for check in CHECKS}
     if unknown := sorted(set(only or ()) - names):
         raise CommandFailed(
             f"unknown check {unknown[0]}", code="unknown_check", fix=", ".join(sorted(names))
         )
-    target = (
-        Target(_values(output, env_file))
-        if stage is None
-        else deployed_target(stage, region, env_file)
-    )
+    target = _local(env_file) if stage is None else _deployed(Stage(stage, region), env_file)
+    findings = []
     try:
-        if fix:
-            attach(target, output)
-        findings = report(output, examine(target, only), quiet=output.as_json)
+        for finding in examine(target, only or ()):
+            findings.append(finding)
+            if not output.as_json:
+                _tell(output, finding)
     finally:
         target.close()
-    if output.as_json:
-        output.line([asdict(finding) for finding in findings])
-    if any(finding.verdict is Verdict.FAIL for finding in findings):
+    bad, odd = ([f.verdict for f in findings].count(word) for word in ("fail", "warn"))
+    output.value(
+        [asdict(finding) for finding in findings],
+        text=f"{len(findings)} checks, {bad} failed, {odd} warnings",
+    )
+    if bad:
         raise typer.Exit(1)
 
 
-def attach(target: Target, output: Output) -> None:
-    """Attach extensions that came after the migrations; the only change made here."""
-    if not target.values.get("SUPABASE_SECRET_KEY"):
-        raise CommandFailed("--fix needs SUPABASE_SECRET_KEY", code="missing_setting")
-    done = target.person.rpc("attach_extensions", {}, as_operator=True)
-    output.note("attached: " + ", ".join(f"{name} {word}" for name, word in done.items()))
-
-
-def _values(output: Output, env_file: Path | None) -> dict[str, str]:
+def _local(env_file: Path | None) -> Target:
+    """What is named, or runs here; without any, the checks say so."""
     try:
-        return load_values(env_file)
-    except CommandFailed as failed:
+        return Target(load_values(env_file))
+    except CommandFailed:
         if env_file is not None:
             raise
-        output.note(f"{failed}; checking this machine only")
-        return {}
+        return Target({})
 
 
-def deployed_target(stage: str, region: str, env_file: Path | None) -> Target:
+def _deployed(stage: Stage, env_file: Path | None) -> Target:
     """A stage with the values it runs with; a named file's values take precedence over AWS's.
 
     The environment adds who is asking and the database's address, never the local stack's values.
     """
-    check_region(region)
     asking = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
     given = {} if env_file is None else load_values(env_file, asking)
-    target = Target({**filled_in(stage), **asking, **given}, stage, region=region)
+    target = Target(stage.filled_in(), stage)
     try:
-        told = stage_values(stage, region, target.aws)
+        target.values = {**target.values, **stage.environment()}
     except CommandFailed as failed:
         target.aws_away = failed
-        return target
-    named = {name: value for name, value in given.items() if value}
-    target.values = {**filled_in(stage), **told, **asking, **named}
+    named = {name: value for name, value in {**asking, **given}.items() if value}
+    target.values = {**target.values, **named}
     return target
 
 
-def examine(target: Target, only: Iterable[str] | None = None) -> Iterator[Finding]:
-    """Every check's finding, causes first; one that cannot run, or whose cause failed, says so."""
-    names = set(only or ())
+def examine(target: Target, only: Iterable[str] = ()) -> Iterator[Finding]:
+    """Every check's finding, causes first; what is named is not to be skipped."""
+    names = set(only)
     causes: dict[str, str] = {}
     for check in CHECKS:
-        if names and check.name not in names:
-            continue
-        if check.deployed and target.stage is None:
-            if check.name in names:
-                yield replace(skip("only with --stage"), check=check.name)
+        if check.name not in names if names else check.staged and target.stage is None:
             continue
         if cause := next((causes[name] for name in check.after if name in causes), None):
+            finding = skip(f"see {cause}")
             causes[check.name] = cause
-            yield replace(skip(f"see {cause}"), check=check.name)
-            continue
-        finding = run(check, target)
-        if finding.verdict is Verdict.FAIL:
-            causes[check.name] = check.name
-        yield finding
+        else:
+            finding = look(check, target)
+        if finding.verdict == "skip" and check.name in names:
+            finding = fail(f"not checked: {finding.detail}", "see the message")
+        if finding.verdict == "fail":
+            causes.setdefault(check.name, check.name)
+        yield replace(finding, check=check.name)
 
 
-def run(check: Check, target: Target) -> Finding:
+def look(check: Check, target: Target) -> Finding:
     """One check; what it could not reach is a finding, not a traceback."""
-    return replace(_look(check, target), check=check.name)
-
-
-def _look(check: Check, target: Target) -> Finding:
-    if check.held_by_aws and target.aws_away is not None:
-        return skip("kept in AWS, which cannot be queried")
-    missing = [name for name in check.needs if not target.values.get(name)]
-    if missing:
+    if missing := [name for name in check.needs if not target.values.get(name)]:
         return skip(f"{', '.join(missing)} not set")
+    if check.as_worker and target.aws_away and not target.values.get("SUPABASE_WORKER_KEY"):
+        return skip("the worker's key lies in AWS, which does not tell it")
     try:
         return check.run(target)
     except ConfigurationError as error:
         return fail(str(error).split(". Example")[0], f"set {error.variable}={error.example}")
-    except httpx.HTTPError as error:
-        return fail(*_unreachable(error, target))
-    except psycopg.OperationalError as error:
-        told = str(error).strip().splitlines()[0]
-        return fail(*_refused(told))
-    except psycopg.Error as error:
-        told = str(error).strip().splitlines()[0]
-        return fail(
-            f"the database refuses the query: {told}",
-            how_to_migrate(target.values.get("SUPABASE_URL", ""), target.stage),
-        )
     except CommandFailed as failed:
         return fail(str(failed), failed.fix or "see the message")
-    except Exception as error:  # boto3's errors have no common root that is worth importing here
-        if type(error).__module__.split(".")[0] != "botocore":
-            raise
-        return fail(f"AWS does not answer: {error}", "check credentials and region")
+    except httpx.HTTPError as error:
+        fix = "start it: `minutehand dev`, or correct its address"
+        if not target.is_local:
+            fix = "correct its address, or restore the project in Supabase's dashboard"
+        return fail(f"{error.request.url} does not answer ({type(error).__name__})", fix)
+    except psycopg.Error as error:
+        told = str(error).strip().splitlines()[0]
+        if not isinstance(error, psycopg.OperationalError):
+            return fail(f"the database refuses the query: {told}", target.migrate)
+        if re.search("password|SASL", told):
+            return fail(f"the password in DATABASE_URL is wrong ({told})", PASSWORD)
+        return fail(f"the database does not answer: {told}", CONNECT)
 
 
-def _unreachable(error: httpx.HTTPError, target: Target) -> tuple[str, str]:
-    """Why an address does not answer, and what to do."""
-    request = getattr(error, "_request", None)
-    host = request.url.host if request is not None else "the service"
-    if host.endswith(HOSTED_DOMAINS):
-        return f"{host} does not answer: {PAUSED}", restore(host.partition(".")[0])
-    fix = "start it: `minutehand dev`, or correct its address"
-    return (
-        f"{request.url if request is not None else host} does not answer ({type(error).__name__})",
-        fix if target.is_local else "correct its address, or see its status page",
-    )
-
-
-#: What Postgres or a pooler says → what it means, and the fix.
-REFUSALS = (
-    (
-        ("password authentication failed", "SASL authentication failed", "Wrong password"),
-        "the password in DATABASE_URL is wrong",
-        "reset it in Project settings → Database, and write it percent-encoded",
-    ),
-    (
-        ("Tenant or user not found", "tenant/user", "ENOTFOUND"),
-        "the pooler knows no such project: the user in DATABASE_URL must be postgres.<project-ref>",
-        "copy the address again from the project's Connect dialog, session pooler",
-    ),
-    (
-        ("could not translate host name", "Name or service not known", "failed to resolve host"),
-        "the host in DATABASE_URL has no address: the project is paused, or the name is misspelt",
-        "restore the project in the dashboard, or copy the address again from Connect",
-    ),
-    (
-        ("Network is unreachable", "Cannot assign requested address", "No address associated"),
-        "the database's address is IPv6 only, and this network has no IPv6",
-        "take the session pooler's address from the project's Connect dialog",
-    ),
-)
-
-
-def _refused(told: str) -> tuple[str, str]:
-    """Why the database cannot be reached, and what to do."""
-    for words, meaning, fix in REFUSALS:
-        if any(word.lower() in told.lower() for word in words):
-            return f"{meaning} ({told})", fix
-    return f"the database does not answer: {told}", "correct DATABASE_URL"
-
-
-def report(output: Output, findings: Iterable[Finding], *, quiet: bool) -> list[Finding]:
-    """Print each finding as it comes; returns them all."""
-    seen = []
-    for finding in findings:
-        seen.append(finding)
-        if quiet:
-            continue
-        mark, style = MARKS[finding.verdict]
-        output.out.print(
-            Text.assemble(
-                (mark, style),
-                f"  {finding.check:<20}  ",
-                (finding.detail, "dim" if finding.verdict is Verdict.OK else ""),
-            )
-        )
-        if finding.fix and finding.verdict in {Verdict.WARN, Verdict.FAIL}:
-            output.out.print(Text(f"      → {finding.fix}"))
-    bad = sum(finding.verdict is Verdict.FAIL for finding in seen)
-    odd = sum(finding.verdict is Verdict.WARN for finding in seen)
-    if not quiet:
-        output.out.print(f"{len(seen)} checks, {bad} failed, {odd} warnings")
-    return seen
+def _tell(output: Output, finding: Finding) -> None:
+    mark, style = MARKS[finding.verdict]
+    detail = finding.detail, "dim" if finding.verdict == "ok" else ""
+    output.text(Text.assemble((mark, style), f"  {finding.check:<16}  ", detail))
+    if finding.fix:
+        output.text(f"      → {finding.fix}")

@@ -1,0 +1,323 @@
+"""The faults that stop people, each with its cause and the one line that mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import jwt
+
+from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
+from minutehand.cli.stage import told
+from minutehand.cli.supabase_cli import HOSTED
+from minutehand.config import Settings
+from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
+from minutehand.local.migrations import find_migrations
+from minutehand.queue.errors import QueueError, read_only_fix
+from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, days_left
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.terminal.connection import CommandFailed
+from minutehand.version import VERSION
+
+DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
+API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
+DATABASE = ("DATABASE_URL",)
+SUPABASE = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY")
+#: Without these nothing of the database, or of the Data API, is worth a look.
+MIGRATED, ANSWERING = ("migrations",), ("supabase",)
+#: Of Supabase's pooler in transaction mode, in which clients share sessions; then of session mode.
+TRANSACTION, SESSION = ":6543", ":5432"
+#: Of Supabase's gateway, for a project that sleeps.
+PAUSED_STATUS = 540
+NEW_KEY = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
+SKEW_SECONDS, TICK_SECONDS = 5.0, 180.0
+
+
+@check("aws", staged=True)
+def aws(target: Target) -> Finding:
+    """A stage's values are ones that AWS and the functions take, and no secret is missing."""
+    stage = target.stage
+    if stage is None:
+        return skip("only with --stage")
+    stage.check()
+    if target.aws_away is not None:
+        raise target.aws_away
+    for function in NEEDED:
+        if missing := missing_for(function, stage.secrets_of(function)):
+            return fail(
+                f"{parameter_name(stage.name, function)} lacks {', '.join(missing)}",
+                f"minutehand deploy {stage.name} --secrets-only",
+            )
+    return ok("every value is filled in, and every function has its secrets")
+
+
+@check("settings")
+def settings(target: Target) -> Finding:
+    """Everything the service reads parses, and no address is another's."""
+    if not target.values:
+        return fail("no stack is known here", "minutehand dev, or name one: --env-file prod.env")
+    Settings.from_env(target.values)
+    for name in ("SUPABASE_URL", "API_URL"):
+        if page := DASHBOARD.match(target.values.get(name, "")):
+            right = f"{name}=https://{page[1]}.supabase.co" if name == "SUPABASE_URL" else API
+            return fail(f"{name} is the dashboard's address", right)
+    if HOSTED.match(target.values.get("API_URL", "")):
+        return fail("API_URL is Supabase's address, not the API's", API)
+    return ok("every variable parses")
+
+
+@check("publishable-key", needs=("SUPABASE_PUBLISHABLE_KEY",))
+def publishable_key(target: Target) -> Finding:
+    """What goes to browsers must be the key for browsers."""
+    key = target.values["SUPABASE_PUBLISHABLE_KEY"]
+    fix = "set SUPABASE_PUBLISHABLE_KEY to the sb_publishable_… key of Project settings → API keys"
+    if key.startswith("sb_secret_") or _role_of(key) == "service_role":
+        return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", fix)
+    if not key.startswith("sb_publishable_"):
+        return warn("SUPABASE_PUBLISHABLE_KEY is none, but perhaps a legacy anon key", fix)
+    return ok("a publishable key")
+
+
+def _role_of(key: str) -> str | None:
+    """The role a key carries, unverified; None when it is not a JWT."""
+    try:
+        role = jwt.decode(key, options={"verify_signature": False}).get("role")
+    except jwt.PyJWTError:
+        return None
+    return str(role) if role else None
+
+
+@check("database", needs=DATABASE)
+def database(target: Target) -> Finding:
+    """It can be reached by its owner, is new enough and takes writes."""
+    url = target.values["DATABASE_URL"]
+    if TRANSACTION in url:
+        right = re.sub(r":[^:@/]+@", ":…@", url).replace(TRANSACTION, SESSION)
+        return fail(
+            "DATABASE_URL is a pooler in transaction mode: its sessions are shared with others",
+            f"take session mode or a direct connection: DATABASE_URL={right}",
+        )
+    [(number, version, read_only)] = target.ask(
+        "select current_setting('server_version_num')::int, current_setting('server_version'),"
+        " current_setting('default_transaction_read_only')"
+    )
+    if number < 150000:
+        return fail(f"Postgres {version}", "upgrade to Postgres 15 or newer")
+    if read_only == "on":
+        fix = "; ".join(read_only_fix(target.schemas.clients))
+        return fail("the database takes no writes: the plan's disk is full", fix)
+    return ok(f"Postgres {version}, and it takes writes")
+
+
+@check("migrations", needs=DATABASE, after=("database",))
+def migrations(target: Target) -> Finding:
+    """Every file is applied, and nothing else."""
+    files = {migration.version for migration in find_migrations(target.project)}
+    there = target.ask("select to_regclass('supabase_migrations.schema_migrations') is not null")
+    if there == [(False,)]:
+        return fail("no migration has been applied", target.migrate)
+    rows = target.ask("select version from supabase_migrations.schema_migrations")
+    applied = {version for (version,) in rows}
+    if missing := sorted(files - applied):
+        return fail(f"{len(missing)} not applied, the first is {missing[0]}", target.migrate)
+    if unknown := sorted(applied - files):
+        return fail(f"the database is ahead: {unknown[0]} is not here", "git pull, deploy again")
+    return ok(f"{len(files)} applied")
+
+
+@check("transactions", needs=DATABASE, after=("database",))
+def transactions(target: Target) -> Finding:
+    """One that stays open keeps dead rows, and the queue slows down."""
+    for pid, name, seconds in target.ask(
+        """select pid, coalesce(nullif(application_name, ''), usename, '?'),
+             extract(epoch from now() - xact_start)::int
+           from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+             and backend_xmin is not null and xact_start < now() - interval '5 minutes'
+           order by xact_start limit 1"""
+    ):
+        detail = f"{name} holds a transaction for {seconds} s"
+        return warn(detail, f"select pg_terminate_backend({pid})")
+    return ok("none older than five minutes")
+
+
+@check("extensions", needs=DATABASE, after=MIGRATED)
+def extensions(target: Target) -> Finding:
+    """What was switched on after the migrations ran is attached, Realtime's policies too."""
+    engine = target.schemas.engine
+    means = {
+        "realtime": "no one can follow a job live",
+        "pg_cron": "the database does not wake the worker every minute",
+        "worker_guard": f"a revoked worker key may still call what {engine}.unguarded() returns",
+    }
+    [(state, url)] = target.ask(
+        "select queue.extension_state(), queue.setting('worker_url') #>> '{}'"
+    )
+    for name, meaning in means.items():
+        if state[name] == "not_attached":
+            fix = f"in the SQL editor: select {target.schemas.clients}.attach_extensions()"
+            return fail(f"{name} is there and not attached: {meaning}", fix)
+    if url and state["pg_net"] == "absent":
+        return fail(
+            f"pg_net or the Vault is missing: no job wakes the worker at {url}",
+            "switch on pg_net and supabase_vault under Database → Extensions",
+        )
+    attached = ", ".join(name for name, word in state.items() if word == "attached")
+    return ok(f"attached: {attached}; arrivals wake {url or 'nobody, the schedule sees them'}")
+
+
+@check("publication", needs=DATABASE, after=MIGRATED)
+def publication(target: Target) -> Finding:
+    """Who listens to a table hears of it."""
+    missing = target.ask(
+        """select wanted from unnest('{jobs,job_logs}'::text[]) as wanted
+           where not exists (select from pg_publication_tables
+             where pubname = 'supabase_realtime' and tablename = wanted
+               and schemaname = 'public'::regnamespace::text)"""
+    )
+    if missing:
+        tables = ", ".join(f"{target.schemas.clients}.{table}" for (table,) in missing)
+        fix = f"alter publication supabase_realtime add table {tables}"
+        return warn(f"supabase_realtime lacks {tables}", fix)
+    return ok("jobs and job_logs")
+
+
+@check("job-types", needs=DATABASE, after=MIGRATED)
+def job_types(target: Target) -> Finding:
+    """Without a first tick no enqueue is accepted; what no worker serves piles up jobs."""
+    rows = target.ask(
+        "select job_type, queue.unserved(job_type, queue.clock()) and not internal"
+        " from queue.job_types order by 1"
+    )
+    if not rows:
+        return fail(
+            "no job type is registered: every enqueue is refused",
+            "run a tick: curl -X POST $API_URL/api/jobs/worker -H 'Authorization: Bearer …'",
+        )
+    if unserved := [name for name, is_unserved in rows if is_unserved]:
+        return warn(
+            f"no running worker serves {', '.join(unserved)}: its jobs wait",
+            "deploy the processor again; to remove the type: "
+            f"delete from {target.schemas.engine}.job_types where job_type = '{unserved[0]}'",
+        )
+    return ok(f"{len(rows)} registered")
+
+
+@check("supabase", needs=SUPABASE, after=("settings", "publishable-key"))
+def supabase(target: Target) -> Finding:
+    """The URL answers, takes the key, and exposes what it should."""
+    url, schemas = target.values["SUPABASE_URL"].rstrip("/"), target.schemas
+    answer = target.data("jobs?select=id&limit=1", schemas.clients)
+    if "PGRST106" in answer.text:
+        return fail(
+            f"the Data API does not expose the schema {schemas.clients}",
+            f"add {schemas.clients} under Project settings → Data API → Exposed schemas;"
+            " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
+        )
+    if answer.status_code == 404:
+        return fail(f"{url} has no table jobs", f"{target.migrate}; or correct SUPABASE_URL")
+    if answer.status_code == 401 and "key" in answer.text.lower():
+        return fail(
+            "SUPABASE_PUBLISHABLE_KEY is refused", "copy it again from Project settings → API keys"
+        )
+    if answer.status_code == PAUSED_STATUS:
+        return fail(
+            f"{url}: the project is paused, or its ref is misspelt",
+            "restore it in the dashboard, or correct SUPABASE_URL",
+        )
+    if answer.status_code >= 500:
+        return fail(f"{url} answers {answer.status_code}", "see Supabase's status page")
+    if target.data("job_types?select=job_type&limit=1", schemas.engine).is_success:
+        return fail(
+            f"the schema {schemas.engine} is exposed",
+            f"Project settings → Data API: expose {schemas.clients} and yours only",
+        )
+    return ok(f"{url} answers, and exposes {schemas.clients}")
+
+
+@check("clock", needs=SUPABASE, after=ANSWERING)
+def clock(target: Target) -> Finding:
+    """Tokens are judged by clocks."""
+    before = time.time()
+    answer = target.get("SUPABASE_URL", "/auth/v1/health")
+    if not answer.headers.get("date"):
+        return skip("no clock to compare with")
+    # The header names a whole second that has begun; its middle is off by half of one at most.
+    there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5
+    skew = there - (before + time.time()) / 2
+    if abs(skew) > SKEW_SECONDS:
+        return fail(
+            f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
+            "switch on time synchronisation: timedatectl set-ntp true",
+        )
+    return ok(f"{abs(skew):.1f} s")
+
+
+@check("api", needs=("API_URL",), after=("settings",))
+def api(target: Target) -> Finding:
+    """The API is there, and is this version."""
+    answer = target.get("API_URL", "/health")
+    if not answer.is_success:
+        return fail(f"{answer.url} answers {answer.status_code}", "see its log")
+    running = answer.json().get("version")
+    if running not in {VERSION, "$LATEST"}:
+        return warn(f"it runs {running}, this checkout is {VERSION}", "minutehand deploy <stage>")
+    return ok(f"alive, {running}")
+
+
+@check("worker-key", needs=SUPABASE, after=(*ANSWERING, *MIGRATED), as_worker=True)
+def worker_key(target: Target) -> Finding:
+    """The worker gets in, with no more rights than it needs."""
+    _health(target)
+    key = target.values.get("SUPABASE_WORKER_KEY")
+    if key and _role_of(key) != WORKER_ROLE:
+        return warn(f"its role is {_role_of(key)}: more rights than needed", NEW_KEY)
+    days = days_left(key, datetime.now(UTC))
+    if days is not None and days < KEY_WARN_DAYS:
+        return warn(f"it expires in {days:.0f} days, and every worker is refused then", NEW_KEY)
+    if not key and not target.values.get("SUPABASE_JWT_SECRET"):
+        return warn("it signs in with a secret key: more rights than needed", NEW_KEY)
+    return ok(f"signs in as {WORKER_ROLE}")
+
+
+def _health(target: Target) -> dict[str, Any]:
+    """`queue_health` by the worker's own key."""
+
+    async def ask() -> dict[str, Any]:
+        queue = WorkerQueue(Settings.from_env(target.values))
+        try:
+            return (await queue.health()).model_dump(mode="json")
+        finally:
+            await queue.aclose()
+
+    try:
+        return asyncio.run(ask())
+    except QueueError as error:
+        refused = f"the Data API refuses the worker: {error}"
+        raise CommandFailed(refused, code="worker_refused", fix=NEW_KEY) from error
+
+
+@check("schedule", needs=SUPABASE, after=("worker-key",), as_worker=True)
+def schedule(target: Target) -> Finding:
+    """Someone ticks."""
+    seconds = _health(target).get("last_tick_seconds")
+    if seconds is not None and seconds <= TICK_SECONDS:
+        return ok(f"last tick {seconds:.0f} s ago")
+    detail = (
+        "no tick was ever seen" if seconds is None else f"the last tick was {seconds:.0f} s ago"
+    )
+    if target.stage is None:
+        return fail(detail, "start it: `minutehand dev`, or `minutehand serve`")
+    client, stack = target.stage.client("scheduler"), target.stage.stack
+    with told(target.stage.region):
+        state = client.get_schedule(Name=f"{stack}-tick")["State"]
+    if state == "ENABLED":
+        return fail(detail, f"aws logs tail /aws/lambda/{stack}-worker --since 10m")
+    return fail(
+        f"{detail}: the schedule is disabled",
+        "enable it in EventBridge → Scheduler, and set tickState: ENABLED in the file of stages: "
+        "a deploy alone does not undo manual changes",
+    )
