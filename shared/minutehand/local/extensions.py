@@ -18,7 +18,6 @@ EMPTY = "0.0.0"
 HOSTED = (STAND_INS / "hosted.txt").read_text("utf-8").split()
 #: Those whose objects lie in one schema, whatever the statement says.
 _SCHEMAS = {"supabase_vault": "vault", "pg_graphql": "graphql", "pgsodium": "pgsodium"}
-_REQUIRES = {"uuid-ossp": "pgcrypto"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
@@ -41,7 +40,6 @@ def write_extensions(folder: Path, system: Path) -> None:
             (target / f"{name}--{version}.sql").write_text(text.replace("{@pi@}", _pi()))
             control = f"default_version = '{version}'\nrelocatable = false\n"
             control += f"schema = '{_SCHEMAS[name]}'\n" if name in _SCHEMAS else ""
-            control += f"requires = '{_REQUIRES[name]}'\n" if name in _REQUIRES else ""
         (target / f"{name}.control").write_text(f"{control}trusted = true\n")
 
 

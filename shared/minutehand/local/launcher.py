@@ -20,7 +20,7 @@ from minutehand.local.logs import Logs
 from minutehand.local.migrations import MigrationFailed
 from minutehand.local.postgres import Postgres, PostgresFailed
 from minutehand.local.processes import die_with_parent
-from minutehand.local.stack import Stack, StackFailed, external_database
+from minutehand.local.stack import Stack, StackFailed
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.node import NodeMissing
 from minutehand.terminal import local_member
@@ -83,7 +83,6 @@ class Launcher:
             logs,
             self.say,
             inherited=os.environ,
-            external_url=None if remote else external_database(),
             remote=remote,
             scratch=self._options.scratch,
             prefer_known=not self._options.any_ports,

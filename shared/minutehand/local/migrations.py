@@ -46,6 +46,13 @@ create table if not exists supabase_migrations.seed_files (
 );
 """
 
+# a function, table, type or schema that is not there, or what a stand-in of an extension lacks
+MISSING = frozenset({"42883", "42P01", "42704", "3F000", "0A000"})
+HOSTED_ONLY = (
+    "\nIf this is a part of Supabase that the local stack lacks: `supabase start`, then"
+    " `minutehand dev --supabase-url http://127.0.0.1:54321`."
+)
+
 Say = Callable[[str], None]
 _CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
 _EVENT_TRIGGER = re.compile(
@@ -95,19 +102,13 @@ def migrations_in(*folders: Path) -> list[Migration]:
 def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
     """Give a bare database what a hosted project has before its first migration.
 
-    A database that brings its own `auth` schema (hosted, or Supabase in Docker) is left alone.
-
     Args:
         url: Of a superuser.
     """
     with psycopg.connect(url, autocommit=True) as connection:
-        if _is_supabase_own(connection):
-            return
         _keep_silent(connection)
         applied = _applied_seeds(connection)
-        files = sorted(HOSTED.glob("*.sql"))
-        if REALTIME_SCHEMA.exists():
-            files.append(REALTIME_SCHEMA)
+        files = [*sorted(HOSTED.glob("*.sql")), REALTIME_SCHEMA]
         for path in files:
             name, digest = _path_and_hash(path)
             if applied.get(name) == digest:
@@ -301,13 +302,17 @@ def _statements(path: Path) -> list[str]:
 def _run(
     connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
 ) -> None:
-    for number, statement in enumerate(statements, start=1):
+    text, at = path.read_text("utf-8-sig"), 0
+    for statement in statements:
+        at = text.index(statement, at)
         try:
             _execute(connection, statement)
         except psycopg.Error as error:
+            line = text.count("\n", 0, at + int(error.diag.statement_position or 1) - 1) + 1
             raise MigrationFailed(
-                f"{path.name}, statement {number}: {error.sqlstate}: {error}\n"
+                f"{path.name}, line {line}: {error.sqlstate}: {error}\n"
                 + "\n".join(statement.splitlines()[:6])
+                + (HOSTED_ONLY if error.sqlstate in MISSING else "")
             ) from error
 
 
@@ -329,12 +334,6 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
 
 def _keep_silent(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     connection.execute("set client_min_messages = warning")
-
-
-def _is_supabase_own(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
-    row = connection.execute("select to_regclass('auth.users') is not null").fetchone()
-    ours = any(name.startswith("hosted/") for name in _applied_seeds(connection))
-    return bool(row and row[0]) and not ours
 
 
 def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, str]:

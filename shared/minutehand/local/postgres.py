@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pwd
 import secrets
@@ -18,7 +17,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -27,12 +27,12 @@ import psycopg
 
 from minutehand.local.extensions import write_extensions
 from minutehand.local.ports import LOOPBACK, reserve_port
-from minutehand.local.processes import Identity, send_signal, spawn, stop, wait_gone
+from minutehand.local.processes import send_signal, spawn, stop, wait_gone
 
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
 
-PREFIX, SCRATCH_PREFIX, OWNER = "minutehand", "minutehand-scratch", "owner.json"
+SCRATCH = "minutehand-scratch"
 SWEEP_AFTER_SECONDS = 3600
 
 SETTINGS = {
@@ -306,26 +306,19 @@ class Postgres:
     def _choose_home(self) -> Path:
         note = self.state_dir / "postgres.location"
         if note.exists() and (recorded := Path(note.read_text().strip())).is_dir():
-            self._sign(recorded)
             return recorded
         is_welcome = self.user is None or enterable(self.state_dir)
         temporary = memory_folder() if self.scratch else None
         if is_welcome and (temporary is None or (self.state_dir / "postgres").exists()):
             return self.state_dir
         temporary = temporary or public_temporary_folder()
-        home = Path(
-            tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX if self.scratch else PREFIX}-", dir=temporary)
-        )
-        home.chmod(0o711)
-        note.write_text(f"{home}\n")
         if self.scratch:
             sweep(temporary)
-        self._sign(home)
+        prefix = f"{SCRATCH}-{os.getpid()}-" if self.scratch else "minutehand-"
+        home = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary))
+        home.chmod(0o711)
+        note.write_text(f"{home}\n")
         return home
-
-    def _sign(self, home: Path) -> None:
-        if self.scratch:
-            (home / OWNER).write_text(json.dumps(asdict(Identity.of(os.getpid()))))
 
     def _binary(self, name: str) -> Path:
         if self.binaries is not None:
@@ -351,28 +344,24 @@ def sweep(temporary: Path) -> None:
 
     Not immediately: a killed server may be started again over the same data.
     """
-    for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
-        try:
-            note = folder / OWNER
-            is_old = time.time() - note.stat().st_mtime > SWEEP_AFTER_SECONDS
-            owner = Identity(**json.loads(note.read_text()))
-        except (OSError, ValueError):
-            continue  # just being made, or someone else's
-        if is_old and owner.find() is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in temporary.glob(f"{SCRATCH}-*-*"):
+        with suppress(OSError, ValueError):  # another process was faster, or the name is no one's
+            is_old = time.time() - folder.stat().st_mtime > SWEEP_AFTER_SECONDS
+            if is_old and not psutil.pid_exists(int(folder.name.split("-")[2])):
+                shutil.rmtree(folder)
 
 
-def memory_folder(folder: Path = MEMORY, need: int = MEMORY_BYTES) -> Path | None:
+def memory_folder() -> Path | None:
     """Return the file system in memory, or None where it is missing, closed or short of room.
 
     A database is some 300 files, and disks are slow at making and deleting those by the hundred.
     """
-    if not folder.is_dir() or not enterable(folder) or not os.access(folder, os.W_OK | os.X_OK):
+    if not (MEMORY.is_dir() and enterable(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK)):
         return None
-    if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # a copy of the wheel's binaries may go along
+    if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:  # a copy of the wheel's binaries may go along
         return None
-    room = min(shutil.disk_usage(folder).free, psutil.virtual_memory().available)
-    return folder if room >= need else None
+    room = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
+    return MEMORY if room >= MEMORY_BYTES else None
 
 
 def public_temporary_folder() -> Path:
@@ -382,5 +371,5 @@ def public_temporary_folder() -> Path:
             return candidate
     raise PostgresFailed(
         "Postgres cannot run as root, and no temporary folder lets another account in. "
-        "Run as a normal user, or set DATABASE_URL to a server of yours."
+        "Run as a normal user."
     )

@@ -45,7 +45,6 @@ class Stack:
     Args:
         state: The folder it lives in; the caller holds its lock.
         say: Called with sentences for a person.
-        external_url: A Postgres of the caller's own instead of the embedded one.
         scratch: Trade the database's durability for speed; for tests.
         prefer_known: Take the documented ports when they are free.
         remote: Values of a Supabase that runs already; only worker, API and console start then.
@@ -58,7 +57,6 @@ class Stack:
         say: Say,
         *,
         inherited: Mapping[str, str],
-        external_url: str | None = None,
         scratch: bool = False,
         prefer_known: bool = True,
         remote: Mapping[str, str] | None = None,
@@ -70,13 +68,12 @@ class Stack:
         self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._remote = remote
-        own = external_url is None and remote is None
-        self.postgres = Postgres(state.path, scratch=scratch) if own else None
-        self.database_url = self._embedded().url() if own else external_url or ""
+        self.postgres = Postgres(state.path, scratch=scratch) if remote is None else None
+        self.database_url = (remote or {}).get("DATABASE_URL", "")
+        if self.postgres is not None:
+            self.database_url = self.postgres.url()
         self.ports = Ports.choose(prefer_known=prefer_known)
         self.project = Project.find()
-        if remote is not None:
-            self.database_url = remote.get("DATABASE_URL", "")
         keys = state.secrets() if remote is None else {}
         self.values = contract(self.ports, keys, self.database_url, state.path, self.project)
         if remote is not None:
@@ -117,8 +114,7 @@ class Stack:
                 self._spawn(self._parts[name])
         if self.postgres is not None:
             await self._start_postgres(self.postgres)
-        if self._remote is None:
-            await asyncio.to_thread(self._prepare_database)
+            await asyncio.to_thread(self._prepare_database, self.postgres)
             self._spawn(self._parts["realtime"])
         await self._all_ready()
         self._state.ready_file.write_text(f"{os.getpid()}\n")
@@ -164,15 +160,12 @@ class Stack:
         self._processes["postgres"] = server.process
         self._record()
 
-    def _prepare_database(self) -> None:
+    def _prepare_database(self, server: Postgres) -> None:
         url = self.database_url
         migrations.prepare_hosted(url, say=self._say)
         owner = migrations.as_user(url, "postgres")
-        if self.postgres is not None:
-            migrations.set_project_owner(url, self.postgres.password)
-            migrations.expose_new_tables(owner, self.project.root)
-        else:
-            self._check_external(url)
+        migrations.set_project_owner(url, server.password)
+        migrations.expose_new_tables(owner, self.project.root)
         applied = migrations.apply_migrations(owner, migrations.find_migrations(self.project))
         if applied:
             self._say(f"migrations: {len(applied)} applied, up to {applied[-1].path.name}")
@@ -219,12 +212,6 @@ class Stack:
                 f"{url} has no Minutehand in schema {self.project.schema_}: `minutehand install`, "
                 "then `supabase migration up`, and expose the schema in supabase/config.toml"
             )
-
-    def _check_external(self, url: str) -> None:
-        with psycopg.connect(url) as connection:
-            row = connection.execute("show wal_level").fetchone()
-        if row != ("logical",):
-            self._say("[yellow]this database has no wal_level=logical: no live row changes[/]")
 
     def _spawn(self, part: Part) -> None:
         process = spawn(
@@ -278,7 +265,8 @@ class Stack:
             )
         deaths.append(now)
         if name == "postgres":
-            server = self._embedded()
+            server = self.postgres
+            assert server is not None
             await asyncio.to_thread(server.end_leftovers)
             self._launch_postgres(server)
             await asyncio.to_thread(server.wait_ready)
@@ -288,18 +276,9 @@ class Stack:
                 await self._ready(self._parts[name], client)
         self._say(f"[green]{name} is back[/] after {time.monotonic() - now:.1f} s")
 
-    def _embedded(self) -> Postgres:
-        assert self.postgres is not None
-        return self.postgres
-
 
 def describe_end(code: int | None) -> str:
     """Say how a child ended."""
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with code {code}"
-
-
-def external_database(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return the caller's own Postgres, if DATABASE_URL names one."""
-    return environ.get("DATABASE_URL") or None

@@ -17,42 +17,15 @@ create table cron.job_run_details (
 alter table cron.job_run_details enable row level security;
 create policy cron_job_run_details_policy on cron.job_run_details using (username = current_user);
 
-create function cron.schedule_in_database(
-  job_name text, schedule text, command text, database text, username text default null, active boolean default true
-) returns bigint
-language plpgsql
-as $$
-#variable_conflict use_column
-declare
-  v_id bigint;
-begin
-  if $2 !~* '^\s*(@(reboot|yearly|annually|monthly|weekly|daily|midnight|hourly)|[1-5]?\d seconds?|(\S+\s+){4}\S+)\s*$'
-  then
-    raise exception 'invalid schedule: %', $2 using errcode = '22023',
-      hint = 'Use cron format (e.g. 5 4 * * *), or interval format ''[1-59] seconds''';
-  end if;
-  insert into cron.job (jobname, schedule, command, database, username, active)
-  values ($1, $2, $3, $4, coalesce($5, current_user), $6)
-  on conflict (jobname, username) do update
-    set schedule = excluded.schedule, command = excluded.command, database = excluded.database, active = excluded.active
-  returning jobid into v_id;
-  return v_id;
-end;
-$$;
-create function cron.schedule(schedule text, command text) returns bigint
-language sql as $$ select cron.schedule_in_database(null, schedule, command, current_database()) $$;
 create function cron.schedule(job_name text, schedule text, command text) returns bigint
-language sql as $$ select cron.schedule_in_database(job_name, schedule, command, current_database()) $$;
-create function cron.alter_job(
-  job_id bigint, schedule text default null, command text default null, database text default null,
-  username text default null, active boolean default null
-) returns void
 language sql
 as $$
-  update cron.job as j set schedule = coalesce($2, j.schedule), command = coalesce($3, j.command),
-    database = coalesce($4, j.database), username = coalesce($5, j.username), active = coalesce($6, j.active)
-  where j.jobid = $1
+  insert into cron.job (jobname, schedule, command) values (job_name, schedule, command)
+  on conflict (jobname, username) do update set schedule = excluded.schedule, command = excluded.command, active = true
+  returning jobid
 $$;
+create function cron.schedule(schedule text, command text) returns bigint
+language sql as $$ select cron.schedule(null, schedule, command) $$;
 create function cron.unschedule(job_id bigint) returns boolean
 language plpgsql
 as $$

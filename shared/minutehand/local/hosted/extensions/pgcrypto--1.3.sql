@@ -1,4 +1,4 @@
--- What projects call of pgcrypto, in SQL: the embedded server's packages are built without OpenSSL.
+-- What migrations and seeds call of pgcrypto, in SQL: the embedded server's packages are built without OpenSSL.
 -- crypt makes real bcrypt hashes, which the local Auth server accepts; gen_salt keeps to bcrypt's lowest cost.
 
 create function gen_random_uuid() returns uuid language sql volatile as 'select pg_catalog.gen_random_uuid()';
@@ -19,51 +19,18 @@ begin
 end;
 $$;
 
-create function sha1(data bytea) returns bytea
-language plpgsql immutable strict
-as $$
-declare
-  c_mask constant bigint := 4294967295;
-  v_text bytea := data || '\x80'::bytea || decode(repeat('00', (119 - length(data) % 64) % 64), 'hex')
-    || int8send(length(data)::bigint * 8);
-  v_h bigint[] := '{1732584193,4023233417,2562383102,271733878,3285377520}';
-  v_w bigint[];
-  a bigint; b bigint; c bigint; d bigint; e bigint; f bigint; k bigint; x bigint;
-begin
-  for v_block in 0 .. length(v_text) / 64 - 1 loop
-    a := v_h[1]; b := v_h[2]; c := v_h[3]; d := v_h[4]; e := v_h[5];
-    for i in 0 .. 79 loop
-      if i < 16 then
-        x := ('x' || encode(substring(v_text from v_block * 64 + i * 4 + 1 for 4), 'hex'))::bit(32)::bigint;
-      else
-        x := v_w[i - 3] # v_w[i - 8] # v_w[i - 14] # v_w[i - 16];
-        x := ((x << 1) | (x >> 31)) & c_mask;
-      end if;
-      v_w[i] := x;
-      if i < 20 then f := (b & c) | ((c_mask # b) & d); k := 1518500249;
-      elsif i < 40 then f := b # c # d; k := 1859775393;
-      elsif i < 60 then f := (b & c) | (b & d) | (c & d); k := 2400959708;
-      else f := b # c # d; k := 3395469782;
-      end if;
-      x := ((((a << 5) | (a >> 27)) & c_mask) + f + e + k + x) & c_mask;
-      e := d; d := c; c := ((b << 30) | (b >> 2)) & c_mask; b := a; a := x;
-    end loop;
-    v_h := array[v_h[1] + a & c_mask, v_h[2] + b & c_mask, v_h[3] + c & c_mask, v_h[4] + d & c_mask,
-      v_h[5] + e & c_mask];
-  end loop;
-  return (select decode(string_agg(lpad(to_hex(h), 8, '0'), '' order by n), 'hex')
-    from unnest(v_h) with ordinality as t (h, n));
-end;
-$$;
-
 create function digest(data bytea, type text) returns bytea
 language plpgsql immutable strict
 as $$
 begin
-  return case lower(type)
-    when 'md5' then decode(md5(data), 'hex') when 'sha1' then @extschema@.sha1(data) when 'sha224' then sha224(data)
-    when 'sha256' then sha256(data) when 'sha384' then sha384(data) when 'sha512' then sha512(data)
-    else @extschema@.not_here('digest with ' || type)::bytea end;
+  case lower(type)
+    when 'md5' then return decode(md5(data), 'hex');
+    when 'sha224' then return sha224(data);
+    when 'sha256' then return sha256(data);
+    when 'sha384' then return sha384(data);
+    when 'sha512' then return sha512(data);
+    else raise exception '% is not a part of the local pgcrypto', type using errcode = '0A000';
+  end case;
 end;
 $$;
 create function digest(data text, type text) returns bytea
@@ -89,10 +56,6 @@ create function hmac(data text, key text, type text) returns bytea
 language sql immutable strict
 as $$ select @extschema@.hmac(convert_to(data, 'UTF8'), convert_to(key, 'UTF8'), type) $$;
 
-create function not_here(what text) returns text
-language plpgsql immutable
-as $$ begin raise exception '% is not part of the local pgcrypto', what using errcode = '0A000'; end $$;
-
 -- bcrypt's own base64: another alphabet, no padding
 create function bcrypt_encode(data bytea) returns text
 language sql immutable strict
@@ -107,7 +70,7 @@ language plpgsql volatile strict
 as $$
 begin
   if type <> 'bf' then
-    return @extschema@.not_here('gen_salt with ' || type);
+    raise exception 'only bcrypt, "bf", is a part of the local pgcrypto' using errcode = '0A000';
   end if;
   return '$2a$04$' || @extschema@.bcrypt_encode(@extschema@.gen_random_bytes(16));
 end;
@@ -134,7 +97,7 @@ declare
   v_words bigint[] := '{1332899944,1700884034,1701343084,1684370003,1668446532,1869963892}'; -- OrpheanBeholderScryDoubt
 begin
   if salt !~ '^\$2[abxy]\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{22}' then
-    return @extschema@.not_here('crypt with this salt');
+    raise exception 'only bcrypt is a part of the local pgcrypto' using errcode = '0A000';
   end if;
   v_salt := substring(decode(translate(substring(salt from 8 for 22),
     './ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789',
@@ -190,12 +153,3 @@ begin
     from unnest(v_words) with ordinality as t (word, n)) from 1 for 23));
 end;
 $$;
-
-create function encrypt(data bytea, key bytea, type text) returns bytea
-language sql as $$ select @extschema@.not_here('encrypt')::bytea $$;
-create function decrypt(data bytea, key bytea, type text) returns bytea
-language sql as $$ select @extschema@.not_here('decrypt')::bytea $$;
-create function pgp_sym_encrypt(data text, psw text, options text default '') returns bytea
-language sql as $$ select @extschema@.not_here('pgp_sym_encrypt')::bytea $$;
-create function pgp_sym_decrypt(msg bytea, psw text, options text default '') returns text
-language sql as $$ select @extschema@.not_here('pgp_sym_decrypt') $$;
