@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from minutehand.web import handlers, openapi
 from minutehand.web.bodies import BoundedBody
-from minutehand.web.context import AllowedOrigins, ErrorBoundary, RequestContext
+from minutehand.web.context import RequestContext
 from minutehand.web.services import Services
 
 _REQUEST_HEADERS = [
@@ -70,12 +71,12 @@ def create_app(
     for router in routers:
         app.include_router(router)
     openapi.install(app)
-    # added last is outermost: context, then CORS, so that even a 500 carries both
+    # added last is outermost: CORS, so that even a 500 carries its headers
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
-    app.add_middleware(BoundedBody, limits=body_limits)
-    app.add_middleware(ErrorBoundary)
+    app.add_middleware(BoundedBody, limits=body_limits or {})
+    app.add_middleware(RequestContext)
     app.add_middleware(
-        AllowedOrigins,
+        CORSMiddleware,
         allow_origins=list(services.settings.cors_origins),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=_REQUEST_HEADERS,
@@ -83,5 +84,4 @@ def create_app(
         allow_credentials=False,
         max_age=600,
     )
-    app.add_middleware(RequestContext)
     return app

@@ -12,16 +12,13 @@ import time
 import uuid
 from typing import Any
 
-from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minutehand import telemetry
 from minutehand.log import request_context
 from minutehand.queue.dependencies import calling_from
 from minutehand.web.errors import error_response
-from minutehand.web.handlers import respond
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ def _choose_request_id(scope: Scope) -> str:
 
 
 class RequestContext:
-    """Outermost layer: names the request, adds headers, writes its one access line."""
+    """Names the request, adds headers, answers what escaped the app, writes one access line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -81,17 +78,22 @@ class RequestContext:
         ):
             try:
                 await self._app(scope, receive, send_named)
+            except Exception:  # the API's one broad catch: no one outside reads a trace
+                logger.exception("request failed", extra=_described(scope, "http.failed"))
+                if not status:
+                    text = "Something went wrong on our side"
+                    await error_response(500, "internal_error", text)(scope, receive, send_named)
             finally:
+                duration_ms = round((time.perf_counter() - started) * 1000, 1)
                 logger.info(
                     "request completed",
-                    extra={
-                        "event": "http.request",
-                        "method": scope["method"],
-                        "route": _route(scope),
-                        "status": status,
-                        "duration_ms": round((time.perf_counter() - started) * 1000, 1),
-                    },
+                    extra=_described(scope, "http.request")
+                    | {"status": status, "duration_ms": duration_ms},
                 )
+
+
+def _described(scope: Scope, event: str) -> dict[str, Any]:
+    return {"event": event, "method": scope["method"], "route": _route(scope)}
 
 
 def _route(scope: Scope) -> str:
@@ -99,55 +101,3 @@ def _route(scope: Scope) -> str:
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     return path if isinstance(path, str) else "-"
-
-
-class ErrorBoundary:
-    """Answers errors that escaped the app: planned ones as themselves, the rest as a bare 500."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal begun
-            begun = begun or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_noting)
-        except Exception as error:  # the API's one broad catch: no one outside reads a trace
-            response = respond(error)
-            if response is None:
-                logger.exception(
-                    "request failed",
-                    extra={
-                        "event": "http.failed",
-                        "method": scope["method"],
-                        "route": _route(scope),
-                    },
-                )
-                response = error_response(500, "internal_error", "Something went wrong on our side")
-            if not begun:
-                await response(scope, receive, send)
-
-
-class AllowedOrigins(CORSMiddleware):
-    """Starlette's CORS with a refused preflight in the common error body."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """204-like answer for an allowed origin, 403 with a reason otherwise."""
-        response = super().preflight_response(request_headers)
-        if response.status_code < 400:
-            return response
-        return error_response(
-            403,
-            "cors_forbidden",
-            "This origin, method or header is not allowed",
-            detail=bytes(response.body).decode(),
-        )

@@ -1,4 +1,4 @@
-"""Exceptions to responses: one table, used inside the app and by the last net around it.
+"""Exceptions to responses: what FastAPI, Starlette and the queue raise, as the error body.
 
 Raising is left to the callers; the shape of the body to `minutehand.web.errors`.
 """
@@ -13,9 +13,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 
-from minutehand.error_body import METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
+from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import (
     DatabaseReadOnly,
     DuplicateJob,
@@ -37,41 +38,25 @@ from minutehand.web.errors import (
 logger = logging.getLogger(__name__)
 
 
-def respond(error: Exception, request: Request | None = None) -> JSONResponse | None:
-    """The response for a planned error; None for an unplanned one."""
-    if isinstance(error, ApiError):
-        return _planned(error)
-    if isinstance(error, RequestValidationError):
-        return _planned(_refusal_of(error))
-    if isinstance(error, HTTPException):
-        return _plain(error)
-    if isinstance(error, DatabaseReadOnly):
-        logger.error(str(error), extra={"event": "queue.read_only"})
-        return error_response(503, "database_read_only", str(error), headers={"Retry-After": "60"})
-    if isinstance(error, QueueUnavailable):
-        logger.warning(
-            "the database is unavailable",
-            extra={"event": "queue.unavailable", "reason": str(error)},
-        )
-        return _planned(
-            unavailable("The database did not answer; repeat the request in a few seconds")
-        )
-    if isinstance(error, QueueError):
-        return _refused_by_queue(error, request)
-    return None
-
-
 def install(app: FastAPI) -> None:
-    """Route every planned exception of `app` through `respond`."""
+    """Answer every planned exception of `app` with the error body."""
 
-    async def handle(request: Request, error: Exception) -> JSONResponse:
-        response = respond(error, request)
-        if response is None:
-            raise error
-        return response
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return _planned(error) if isinstance(error, ApiError) else _plain(error)
 
-    for kind in (HTTPException, RequestValidationError, QueueError):
-        app.add_exception_handler(kind, handle)
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _planned(_refusal_of(error))
+
+    @app.exception_handler(PydanticSerializationError)
+    async def unstorable(_: Request, error: PydanticSerializationError) -> JSONResponse:
+        # half of a surrogate pair passes JSON and Python, and no further
+        return error_response(400, *INVALID_JSON, detail=str(error))
+
+    @app.exception_handler(QueueError)
+    async def by_queue(request: Request, error: QueueError) -> JSONResponse:
+        return _refused_by_queue(error, request)
 
 
 def _planned(error: ApiError) -> JSONResponse:
@@ -86,7 +71,7 @@ def _plain(error: HTTPException) -> JSONResponse:
     said = str(error.detail)
     phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
     code, text = {
-        400: ("invalid_request", said),
+        400: INVALID_JSON,
         404: ROUTE_NOT_FOUND,
         405: METHOD_NOT_ALLOWED,
     }.get(status, (phrase, said))
@@ -95,6 +80,9 @@ def _plain(error: HTTPException) -> JSONResponse:
 
 def _refusal_of(error: RequestValidationError) -> ApiError:
     problems = error.errors()
+    if problems[0]["type"] == "json_invalid":
+        why = problems[0]["ctx"]["error"]
+        return ApiError(400, *INVALID_JSON, detail={"field": "body", "problem": why})
     # `BoundedBody` names every body JSON that may be; another reaches validation as bytes
     if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in problems):
         return ApiError(
@@ -110,16 +98,27 @@ def _problem(problem: dict[str, Any]) -> FieldProblem:
     """Pydantic's finding without the value, which may be secret."""
     location, *path = (str(part) for part in problem["loc"])
     return FieldProblem(
-        field=".".join(path) or location,
+        field=".".join(path[:20]) or location,
         problem=str(problem["msg"]).removeprefix("Value error, "),
         location=location,
     )
 
 
-def _refused_by_queue(error: QueueError, request: Request | None) -> JSONResponse:
+def _refused_by_queue(error: QueueError, request: Request) -> JSONResponse:
+    if isinstance(error, DatabaseReadOnly):
+        logger.error(str(error), extra={"event": "queue.read_only"})
+        return error_response(503, "database_read_only", str(error), headers={"Retry-After": "60"})
+    if isinstance(error, QueueUnavailable):
+        logger.warning(
+            "the database is unavailable",
+            extra={"event": "queue.unavailable", "reason": str(error)},
+        )
+        return _planned(
+            unavailable("The database did not answer; repeat the request in a few seconds")
+        )
     if isinstance(error, TokenRefused):
         return _planned(unauthorized("the database refused the token", presented=True))
-    if error.word == "invalid_argument" and error.details and request and request.method != "GET":
+    if error.word == "invalid_argument" and error.details and request.method != "GET":
         # the bounds of a body's fields are in SQL
         problem = FieldProblem(field=error.details, problem=error.message)
         return _planned(validation_failed([problem]))

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from minutehand.aws.uploads import (
     KEY,
@@ -38,6 +38,7 @@ from minutehand.aws.uploads import (
 from minutehand.config import ConfigurationError
 from minutehand.web import paging
 from minutehand.web.auth import SignedIn
+from minutehand.web.bodies import Body
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError, invalid_argument, not_found, unavailable
 from minutehand.web.services import Provided, Services
@@ -55,12 +56,6 @@ _S3_ID = re.compile(r"[!-~]{1,1024}")
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
 #: `<hex>` over the file, or `<hex>-<parts>` over its parts' checksums.
 _FILE_CHECKSUM = re.compile(r"[0-9a-f]{64}(-[0-9]{1,5})?")
-
-
-class Body(BaseModel):
-    """A request body: a field no one knows is a mistake worth reporting."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NewUpload(Body):

@@ -44,6 +44,7 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, Any], int, str]] = {
     "unknown field": (job(prioritty=5), 422, "validation_failed"),
     "2 MB payload": (job(payload={"domain": "x" * 2_000_000}), 413, "body_too_large"),
     "300 kB payload": (job(payload={"domain": "x" * 300_000}), 413, "payload_too_large"),
+    "text that Postgres cannot store": (job(payload={"domain": "\0"}), 400, "invalid_argument"),
     "another tenant's workspace": (job(workspace_id=GLOBEX_ID), 404, "workspace_not_found"),
 }
 

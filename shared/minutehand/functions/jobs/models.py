@@ -14,7 +14,7 @@ from minutehand.queue.models import (
     NewJob,
     UniqueOptions,
 )
-from minutehand.web.bodies import Payload
+from minutehand.web.bodies import Body, Payload
 
 Whole = Annotated[int, Field(strict=True)]
 Seconds = Annotated[float, Field(strict=True)]
@@ -28,12 +28,6 @@ def _text_only(value: Any) -> Any:
 
 #: A UTC instant as text; pydantic would also take a bare number for one.
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
-
-
-class Body(BaseModel):
-    """A request body: a field no one knows is a mistake worth telling."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Backoff(BackoffOptions):

@@ -11,10 +11,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, Field
 
-from minutehand.functions.jobs.models import Body, Whole
+from minutehand.functions.jobs.models import Whole
 from minutehand.queue.steering import Missed, WorkspaceSteering
 from minutehand.web.auth import SignedIn
-from minutehand.web.bodies import Payload
+from minutehand.web.bodies import Body, Payload
 from minutehand.web.errors import FieldProblem, validation_failed
 from minutehand.web.foreign import standing_on
 from minutehand.web.paging import unknown_cursor
