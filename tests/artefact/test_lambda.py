@@ -59,7 +59,7 @@ def request(method: str, path: str, **more: Any) -> dict[str, Any]:
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
     """Each handler imports, routes and refuses from the zip alone."""
     asked = {
-        "health": ("GET", "/health", 200),
+        "health": ("GET", "/metrics", 401),
         "jobs": ("POST", "/api/jobs", 401),
         "status": ("GET", "/api/jobs", 401),
         "worker": ("GET", "/api/jobs/worker", 401),

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from minutehand.functions.health.app import build_app as build_health
-from minutehand.functions.host import Functions
 from minutehand.functions.jobs.app import build_app as build_jobs
-from minutehand.functions.status.app import build_app as build_status
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.web.services import Services
 from tests.support.command import Run
@@ -62,13 +59,11 @@ class Api:
 async def serving_api(project: Project) -> AsyncIterator[Api]:
     """The API of a project whose worker ticks when a test says so."""
     services = Services(project.settings)
-    apps = [build(project.settings, services=services) for build in (
-        build_health, build_status, build_jobs,
-    )]  # fmt: skip
+    api = build_jobs(project.settings, services=services)
     engine = Engine(project.database, project.database.session())
     users = QueueClient(project.settings)
     async with (
-        serving(Functions(apps[0], apps)) as url,
+        serving(api) as url,
         httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http,
     ):
         try:

@@ -18,7 +18,7 @@ import uvicorn
 
 from infra.bench.scratch import PUBLISHABLE_KEY
 from minutehand.config import Settings
-from minutehand.functions.jobs.app import OWN, build_app
+from minutehand.functions.jobs.app import build_app
 from minutehand.testing import kill_in_each_stage
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
@@ -74,10 +74,10 @@ class AppHarness:
                 concurrency=concurrency, linger_seconds=0, grace_seconds=grace_seconds
             ),
         )
-        # routes of other apps, and of the platform unless asked for, take longer than most tests
+        # routes of other apps, and the platform's before the app's own, take longer than most tests
         own = {type(each).__module__.rpartition(".")[0] for each in apps}
         self._api = build_app(settings.model_copy(update={"apps": tuple(own) or settings.apps}))
-        self._api.router.routes.sort(key=lambda each: getattr(each, "original_router", None) in OWN)
+        self._api.router.routes.reverse()
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
         )

@@ -15,7 +15,7 @@ NEEDED = frozenset({"typer", "rich"})
 EXTRAS = {
     **dict.fromkeys(NEEDED, "cli"),
     **dict.fromkeys(("yaml", "uv"), "deploy"),
-    **dict.fromkeys(("prometheus_client", "uvicorn"), "serve"),
+    "uvicorn": "serve",
     "mcp": "mcp",
 }
 BROUGHT = frozenset(

@@ -30,7 +30,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
         "LANGUAGE_MODEL_KEY",
         "SPEECH_KEY",
     ),
-    "health": WORKER_SIGN_IN,
+    "health": ("WORKER_SECRET_TOKEN", *WORKER_SIGN_IN),
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from minutehand.functions.worker.routes import token_matches
 from minutehand.version import VERSION
@@ -13,9 +15,6 @@ from minutehand.web.auth import OperatorCredentials
 from minutehand.web.errors import unauthorized
 from minutehand.web.services import Provided
 from minutehand.worker.summary import RUN_SECONDS, RUNNING_JOBS
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Gauge
 
 #: What counts and percentiles are of: gauges, since the database keeps no totals.
 MINUTES: Final = 60
@@ -33,8 +32,6 @@ async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
     if not token_matches(offered, services.settings.worker_secret_tokens):
         raise unauthorized("the worker's secret is needed", presented=bool(offered))
     stats = await services.operator_queue.stats(minutes=MINUTES)
-    from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
-
     body = generate_latest(registry_of(stats, datetime.now(UTC)))
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
@@ -44,9 +41,6 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
 
     Durations are in seconds. Counts by state and of the backlog stop at 10,000.
     """
-    # here and not at the top: it comes with the extra `serve`, which no Lambda function has
-    from prometheus_client import CollectorRegistry, Gauge
-
     registry = CollectorRegistry(auto_describe=False)
 
     def gauge(name: str, text: str, *labels: str) -> Gauge:

@@ -24,10 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from minutehand import telemetry
 from minutehand.config import Settings
 from minutehand.error_body import ROUTE_NOT_FOUND, error_body
-from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
-from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.process import WorkerProcess
 from minutehand.web.services import Services
 from minutehand.web.site import ConsoleFiles, security_headers
@@ -48,15 +46,7 @@ class Service:
         telemetry.start(settings.environ, version=settings.version)
         self._worker = WorkerProcess("minutehand.functions.worker", settings.environ)
         self._services = Services(settings, waker=self._worker)
-        # the apps share one Services, so their own lifespans, which close it, are not run
-        self._functions = Functions(
-            self._worker,
-            [
-                build_health(settings, services=self._services),
-                build_status(settings, services=self._services),
-                build_jobs(settings, services=self._services),
-            ],
-        )
+        self._functions = Functions(self._worker, build_jobs(settings, services=self._services))
         self._site = Starlette(
             routes=_site(settings, console),
             lifespan=self._lifespan,

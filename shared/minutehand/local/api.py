@@ -18,10 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand import telemetry
 from minutehand.config import Settings
-from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
-from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.process import WorkerProcess
 from minutehand.local.site import build_site
 from minutehand.log import configure_logging
@@ -62,15 +60,9 @@ def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
     telemetry.start(environ, version=settings.version)
     worker = WorkerProcess("minutehand.local.worker", environ)
     services = Services(settings, waker=worker)
-    apps: list[Starlette] = [
-        build_health(settings, services=services),
-        build_status(settings, services=services),
-        build_jobs(settings, services=services),
-    ]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        # the apps share one Services, so their own lifespans, which close it, are not run
         worker.start()
         try:
             yield
@@ -78,7 +70,7 @@ def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
             await worker.aclose(timeout_seconds=STOP_SECONDS)
             await services.aclose()
 
-    functions = Functions(worker, apps)
+    functions = Functions(worker, build_jobs(settings, services=services))
     site = build_site(settings, environ, lifespan=lifespan)
     return Host(functions, site, services)
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from minutehand.web import handlers, openapi
+from minutehand.web import handlers
 from minutehand.web.bodies import BoundedBody
 from minutehand.web.context import RequestContext
 from minutehand.web.services import Services
@@ -70,7 +70,6 @@ def create_app(
     handlers.install(app)
     for router in routers:
         app.include_router(router)
-    openapi.install(app)
     # added last is outermost: CORS, so that even a 500 carries its headers
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(BoundedBody, limits=body_limits or {})

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse
 
 from minutehand.config import Settings
+from minutehand.functions import metrics
 from minutehand.functions.health.checks import checks_of_apps, in_words, readiness
 from minutehand.queue.keys import days_left
 from minutehand.web.application import create_app
@@ -96,4 +97,5 @@ def _alive(services: Services) -> dict[str, Any]:
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
     """The app; `services` replaces what it works with."""
-    return create_app(services or Services(settings), [router], title="Minutehand health")
+    routers = [router, metrics.router]
+    return create_app(services or Services(settings), routers, title="Minutehand health")

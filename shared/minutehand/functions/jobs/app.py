@@ -1,17 +1,17 @@
-"""The app of the `jobs` function: the write routes, and both reads and writes of every app."""
+"""The app of the `jobs` function: every route but the worker's."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
+from minutehand.app import find_apps
 from minutehand.config import Settings
-from minutehand.functions.jobs import apps, routes, steering
-from minutehand.functions.status.app import READS
+from minutehand.functions import metrics, openapi
+from minutehand.functions.health.app import router as health
+from minutehand.functions.jobs import routes, steering
+from minutehand.functions.status.routes import router as reads
 from minutehand.web.application import create_app
 from minutehand.web.services import Services, Waker
-
-#: The platform's own routes of this function.
-OWN = (routes.router, steering.router)
 
 
 def build_app(
@@ -19,12 +19,22 @@ def build_app(
 ) -> FastAPI:
     """The app; `waker` wakes a worker for new work, `services` replaces everything.
 
-    It has the reads as well: on AWS it serves every path that no other function claims.
+    On AWS it serves what no other function claims; elsewhere it is the whole API.
     """
     services = services or Services(settings, waker=waker)
+    # an app's folder can be deleted without a trace here
+    apps = (app.module("routes") for app in find_apps(settings.apps))
     return create_app(
         services,
-        [*OWN, *READS, *apps.routers(services)],
+        [
+            routes.router,
+            steering.router,
+            reads,
+            health,
+            metrics.router,
+            openapi.router,
+            *(module.router(services) for module in apps if module is not None),
+        ],
         title="Minutehand jobs",
         body_limits=routes.BODY_LIMITS,
     )

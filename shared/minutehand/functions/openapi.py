@@ -1,0 +1,145 @@
+"""`GET /api/openapi.json`: every operation of all functions, with the errors it may answer.
+
+Paths and schemas come from the routes themselves; only what they share is added here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, Field
+
+from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
+from minutehand.web.auth import GUESTS
+from minutehand.web.errors import ErrorBody
+
+_DESCRIPTION = (
+    "Durable background jobs. Errors carry `error` (for people), `code` (a stable word), "
+    "`detail` and `request_id`."
+)
+_ERRORS = {
+    "400": "Malformed JSON or an unusable value; `detail` names the field.",
+    "404": "Missing, or not yours; the answer does not say which.",
+    "422": "Well-formed, but not what this route takes; `detail` names the fields.",
+    "503": "The database is unavailable; repeat after `Retry-After` seconds.",
+}
+_ERRORS_OF_SIGNED_IN = {
+    "401": "No token, or one that is expired or forged.",
+    "403": "The token is good, but its holder may not do this.",
+    "429": "Over a limit, which `detail` names; repeat after `Retry-After` seconds.",
+}
+_ERRORS_OF_WRITES = {
+    "409": "In conflict with the present state, which `detail` names.",
+    "413": "The body or the payload is too large.",
+    "415": "The body is not JSON.",
+    "429": _ERRORS_OF_SIGNED_IN["429"],
+}
+
+router = APIRouter(prefix="/api")
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def get_document(request: Request) -> Response:
+    """The OpenAPI document of every route of all functions."""
+    # a second of work, once: on the event loop every other request would wait for it
+    body = await asyncio.to_thread(_encoded, request.app)
+    headers = {"Cache-Control": "public, max-age=300"}
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _encoded(app: FastAPI) -> bytes:
+    app.openapi_schema = app.openapi_schema or document(app)
+    return json.dumps(app.openapi_schema, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The document of `app`, and of the worker's routes."""
+    found = get_openapi(
+        title="Minutehand",
+        version=app.version,
+        description=_DESCRIPTION,
+        routes=[*app.routes, *_worker.routes],
+    )
+    schemas = found["components"]["schemas"]
+    schemas["ErrorBody"] = ErrorBody.model_json_schema()
+    # FastAPI's own shapes of a 422, which no route here answers with
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    found["components"]["securitySchemes"].pop(GUESTS, None)
+    for item in found["paths"].values():
+        for method, operation in item.items():
+            if {GUESTS: []} in operation.get("security", ()):
+                operation["security"] = [{"userToken": []}, {}]
+            _add_errors(method, operation)
+    return found
+
+
+def _add_errors(method: str, operation: dict[str, Any]) -> None:
+    """Describe every error that an operation may answer with and does not describe itself."""
+    errors = dict(_ERRORS)
+    if operation.get("security"):
+        errors |= _ERRORS_OF_SIGNED_IN
+    if method != "get":
+        errors |= _ERRORS_OF_WRITES
+    responses = operation["responses"]
+    responses.pop("422", None)
+    shape = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    for status, description in errors.items():
+        responses.setdefault(status, {"description": description, "content": shape})
+
+
+#: The worker's routes as they are described; it serves them without FastAPI.
+_worker = APIRouter(tags=["worker"])
+
+
+class Tick(BaseModel):
+    """What a tick did."""
+
+    success: bool
+    duration_ms: float
+    worker_id: str
+    timestamp: str
+
+
+class WorkerHealth(BaseModel):
+    """Where a worker runs."""
+
+    status: str
+    worker_exists: bool
+    worker_id: str
+    timestamp: str
+    environment: dict[str, str]
+
+
+class JobTypes(BaseModel):
+    """Which job types to run."""
+
+    jobTypes: Annotated[tuple[str, ...], Field(min_length=1)]  # the contract's name
+
+
+def _token(name: str, variable: str) -> Any:
+    return Depends(HTTPBearer(scheme_name=name, description=f"{variable}."))
+
+
+_WORKER = [_token("workerToken", "WORKER_SECRET_TOKEN")]
+_BACKGROUND = [_token("backgroundToken", "BACKGROUND_JOB_TOKEN")]
+
+
+@_worker.get(WORKER_PATH, dependencies=_WORKER)
+async def get_worker() -> WorkerHealth:  # type: ignore[empty-body]
+    """Whether a worker exists, and where it runs."""
+
+
+@_worker.post(WORKER_PATH, dependencies=_WORKER)
+async def run_tick() -> Tick:  # type: ignore[empty-body]
+    """Run one tick and report what it did."""
+
+
+@_worker.post(PROCESS_PATH, dependencies=_BACKGROUND)
+async def run_tick_over(types: JobTypes) -> Tick:  # type: ignore[empty-body]
+    """Run one tick over some job types."""
