@@ -1,6 +1,6 @@
 """What was released: a hash per migration and release. A released file never changes.
 
-`python -m infra.release.releases 0.2.0` adds the present files as that release; see README.md.
+`python -m infra.release.releases 0.3.0` adds the present files as that release; see README.md.
 """
 
 from __future__ import annotations
