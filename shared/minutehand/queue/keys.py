@@ -9,7 +9,7 @@ from datetime import datetime
 import jwt
 
 from minutehand.clock import Clock, SystemClock
-from minutehand.config import EXAMPLES, ConfigurationError, Settings
+from minutehand.config import ConfigurationError, Settings
 from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
@@ -51,7 +51,7 @@ class WorkerKey:
             raise ConfigurationError(
                 "SUPABASE_WORKER_KEY",
                 "must be set, or one of SUPABASE_JWT_SECRET and SUPABASE_SECRET_KEY instead",
-                EXAMPLES["SUPABASE_WORKER_KEY"],
+                "eyJhbGciOi…",
             )
 
     def headers(self) -> Mapping[str, str]:
