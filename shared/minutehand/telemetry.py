@@ -10,13 +10,14 @@ References:
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -30,8 +31,6 @@ _TURN_ON: Final = (
 )
 #: The longest that one answer waits for a collector, and the end of a process.
 FLUSH_SECONDS: Final = 0.5
-#: Of what a path may carry, the ids that open nothing by themselves; the others stay `{name}`.
-_PLAIN_IDS: Final = ("job_id", "workspace_id", "operation_id", "webhook_id")
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _received: ContextVar[str | None] = ContextVar("traceparent", default=None)
@@ -39,31 +38,28 @@ _started = False
 _flushing: Thread | None = None
 
 
-def start(environ: Mapping[str, str], *, version: str) -> bool:
-    """Export traces and metrics if `environ` names a collector; False if it does not.
+def start(environ: Mapping[str, str], *, version: str) -> None:
+    """Export traces and metrics if `environ` names a collector.
 
     A provider that is there already stays: that of `opentelemetry-instrument` or of AWS's layer.
     """
     global _started
     is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if _started or is_off or not any(environ.get(name) for name in _TURN_ON):
-        return _started
+        return
     for name, value in environ.items():
         if name.startswith("OTEL_"):
             os.environ.setdefault(name, value)  # a header with a token may come from a secret
     try:
         _provide(version)
     except Exception as error:  # a user's exporter may raise anything; no request fails for it
-        import logging
-
         logging.getLogger(__name__).warning(
             "Nothing is exported by OpenTelemetry: pip install 'minutehand[otel]', or unset "
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             extra={"event": "telemetry.off", "reason": f"{type(error).__name__}: {error}"},
         )
-        return False
+        return
     _started = True
-    return True
 
 
 def is_started() -> bool:
@@ -78,6 +74,8 @@ def _provide(version: str) -> None:
         return
     import atexit
 
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
@@ -89,35 +87,21 @@ def _provide(version: str) -> None:
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
     resource = Resource.create({} if named else own)
-    spans, readings = _exporter("traces"), _exporter("metrics")
     # the process's end waits no longer than an answer does
     atexit.register(flush)
-    if spans is not None:
+    if _is_sent("traces"):
         traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-        traces.add_span_processor(BatchSpanProcessor(spans))
+        traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(traces)
-    if readings is not None:
-        reader = PeriodicExportingMetricReader(readings)
+    if _is_sent("metrics"):
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metrics.set_meter_provider(
             MeterProvider([reader], resource=resource, shutdown_on_exit=False)
         )
 
 
-def _exporter(signal: str) -> Any:
-    """A new exporter of the kind that the variables name; None for `none`."""
-    from importlib.metadata import entry_points
-
-    kind = os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") or "otlp"
-    if kind == "none":
-        return None
-    if kind == "otlp":
-        one = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL")
-        protocol = one or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
-        kind = f"otlp_proto_{protocol.partition('/')[0]}"
-    found = entry_points(group=f"opentelemetry_{signal}_exporter", name=kind)
-    if not found:
-        raise LookupError(f"no exporter {kind!r} of {signal} is installed")
-    return next(iter(found)).load()()
+def _is_sent(signal: str) -> bool:
+    return os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") != "none"
 
 
 def flush() -> None:
@@ -152,22 +136,12 @@ def request_span() -> Span | None:
     return span if span.is_recording() else None
 
 
-def hide_address(span: Span | None, *, has_query: bool) -> None:
-    """Take path and query out of a span: either may carry a token, or an id that is a secret."""
+def hide_address(span: Span | None, *, path: str = "-", has_query: bool) -> None:
+    """Set a span's path to its route's template: path and query may carry a token."""
     if span is not None:
-        span.set_attribute("url.path", "-")
+        span.set_attribute("url.path", path)
         if has_query:
             span.set_attribute("url.query", "REDACTED")
-
-
-def describe_path(span: Span | None, template: str, values: Mapping[str, Any]) -> None:
-    """Set the path by its route's template, with the ids that open nothing by themselves."""
-    if span is None:
-        return
-    for name in _PLAIN_IDS:
-        if name in values:
-            template = template.replace(f"{{{name}}}", str(values[name]))
-    span.set_attribute("url.path", template)
 
 
 @contextmanager

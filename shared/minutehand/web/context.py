@@ -57,13 +57,14 @@ class RequestContext:
         started = time.perf_counter()
         status = 0
         span = telemetry.request_span()
-        telemetry.hide_address(span, has_query=bool(scope.get("query_string")))
+        has_query = bool(scope.get("query_string"))
+        telemetry.hide_address(span, has_query=has_query)
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                telemetry.describe_path(span, _route(scope), scope.get("path_params", {}))
+                telemetry.hide_address(span, path=_route(scope), has_query=has_query)
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in SECURITY_HEADERS.items():
