@@ -23,16 +23,6 @@ _TELLING = (
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
-_WORDS = r"[^\n;|]{0,100}?"
-#: Commands up to a short option's value; to mysql -p is a password only without a space after it.
-_BEFORE_PASSWORD = (
-    r"(?:(?<![\w/.-])|(?<=bin/))(?:"
-    rf"""(?:mysql|mariadb)[\w-]{{0,20}}\b{_WORDS}[\s'"]-p(?!rint\b|ath\b|ort\b|['"][,\]])"""
-    rf"""|curl\b{_WORDS}[\s'"](?:-u|--user)[\s'",=]*[^\s:'"]+:"""
-    rf"""|(?:docker|podman|helm|az)\s{_WORDS}\blogin\b{_WORDS}[\s'"]-p[\s'",]+"""
-    rf"""|redis-cli\b{_WORDS}[\s'"]-a[\s'",]+"""
-    r"""|sshpass[\s'",]+-p[\s'",]*)"""
-)
 #: Secrets of several lines: a PEM file, what pydantic quotes of a field.
 _OF_LINES: Final = (
     (
@@ -69,13 +59,9 @@ _SECRETS: Final = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(/bot\d{5,12}:)[\w-]{20,}"), rf"\1{HIDDEN}"),
-    # what Postgres quotes of a row, and what a command was given
+    # what Postgres quotes of a row, and a command's option
     (re.compile(rf"(?i)(\b{_TELLING}\)=\()[^)]*\)"), rf"\1{HIDDEN})"),
     (re.compile(rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}"), rf"\1{HIDDEN}"),
-    (
-        re.compile(rf"""({_BEFORE_PASSWORD})(?:"[^"\n]+"|'[^'\n]+'|(?!\[)[^\s'"]+)"""),
-        rf"\1{HIDDEN}",
-    ),
     # a password in an address, also one with @ or / in it; digits before a path are a port
     (re.compile(r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@"""), rf"\1{HIDDEN}@"),
     (re.compile(r"(\b\w+://)[^\s:/@]{16,}@"), rf"\1{HIDDEN}@"),
@@ -86,10 +72,6 @@ _SECRETS: Final = (
             r"""[\w.-]{0,40}|sig|hmac|sid|otp|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)"""
             r"""|jwt|session|code|auth)=)[^&\s"'#<>]+"""
         ),
-        rf"\1{HIDDEN}",
-    ),
-    (
-        re.compile(r"(?i)([?&]p=)(?=[^&\s]{0,40}\d)(?=[^&\s]{0,40}[a-z])[^&\s\"'#<>]{6,}"),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}"), rf"\1{HIDDEN}"),

@@ -49,16 +49,7 @@ SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd
         "command failed: deploy --token hunter22",
         "the API key hunter22hunter is not valid",
         "https://api.example/login?user=ada&pass=hunter22",
-        "https://api.example/login?u=ada&p=hunter22",
         "https://api.example/login?user_pass=abcdefghij",
-        "exit status 1: mysql -u root -phunter22 shop",
-        "exit status 1: /usr/bin/mysqldump --opt -p'hunter22 abcdefghij' shop",
-        "Command '['mysql', '-uroot', '-phunter22']' returned non-zero exit status 1",
-        "sshpass -p hunter22 ssh ada@example",
-        "docker login -u ada -p abcdefghij registry.example",
-        "redis-cli -h cache.example -a hunter22 ping",
-        "curl -s -u ada:hunter22 https://api.example",
-        "Command '['curl', '-u', 'ada:hunter22']' timed out",
     ],
 )
 def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
@@ -83,10 +74,6 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
         "GET https://api.example:8080/v1/users/ada@acme.test?page=2&limit=50 answered 503",
         "no answer from postgresql://ada@db.example:5432/x",
         "psql -h db.example -p 5432 shop",
-        "ssh -p2222 ada@example && cp -pr a b && mkdir -p/tmp/a",
-        "find /var/lib/mysql -print; install mysql, then find . -print",
-        "mysql -P 3306 -p shop failed: ['mysql', '-p', 'shop']",
-        "docker run -u 1000:1000 -p 8080:80 mysql",
         "GET https://blog.example/?p=2026&page=3 and /?p=about-us",
         "GET https://api.example/?bypass=never&compass=north",
         "the row 4d5e6f70-0000-4000-8000-000000000001 is gone",
@@ -123,7 +110,7 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
     }
 
 
-@pytest.mark.parametrize("piece", ["a://b:", "-", "az login ", "token='", "x" * 50 + "://"])
+@pytest.mark.parametrize("piece", ["a://b:", "-", "token='", "x" * 50 + "://"])
 def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(piece: str) -> None:
     """A tenant chooses what its errors quote; the worker that filters them has other jobs."""
     assert max(len(part) for part in _pieces(piece * 5_000)) <= 400
