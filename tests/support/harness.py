@@ -19,10 +19,9 @@ import uvicorn
 from infra.bench.scratch import PUBLISHABLE_KEY
 from minutehand.config import Settings
 from minutehand.functions.jobs.app import build_app
-from minutehand.testing import kill_in_each_stage
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.killable import environment_of, until
+from tests.support.killable import environment_of, kill_in_each_stage, until
 from tests.support.project import ADA, Project
 
 Seen = TypeVar("Seen")
@@ -161,8 +160,7 @@ class AppHarness:
             What each wrote last: `kill_in_each_stage`.
         """
         read = environment_of(self.project, app, **environment)
-        with self.project.database.connect() as connection:
-            return await kill_in_each_stage(connection, read, ended)
+        return await kill_in_each_stage(self.project, read, ended)
 
     def make_due(self, job_id: str | None = None) -> None:
         """Let every wait for a time be over, or that of one job."""

@@ -1,71 +1,42 @@
-"""Workers in processes of their own, to be killed in the middle of what they do.
+"""Workers in processes of their own that die behind each of their writes.
 
-Run as a module it is such a worker.
+Run as a module it is what starts them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
 import os
-import subprocess
+import pkgutil
+import re
+import signal
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
+from minutehand.app import find_apps
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
+from minutehand.queue.data_api import DataApi, encode
+from minutehand.queue.foreign import trusted
 from minutehand.worker import TickOptions, Worker
 from tests.support.project import Project
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Killable:
-    """Worker processes of a project, started and killed one after the other; none outlives it."""
-
-    def __init__(
-        self,
-        project: Project,
-        *apps: str,
-        **environment: str | None,
-    ) -> None:
-        """Prepare workers.
-
-        Args:
-            apps: Names of the apps they know, folders of `shared/minutehand_apps`.
-            environment: What they read besides the project's place and keys.
-        """
-        self.process: subprocess.Popen[bytes] | None = None
-        self._project = project
-        self._command = [sys.executable, "-m", "tests.support.killable"]
-        self._environment = environment_of(project, *apps, **environment)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        """Start one."""
-        self.process = subprocess.Popen(
-            self._command,
-            cwd=ROOT,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def kill(self) -> None:
-        """SIGKILL, and let the leases it held expire at once instead of in a minute."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(60)
-            self.process = None
-        self._project.expire()
+#: Leases expire, backoffs end and attempts are given back, between one worker and the next.
+NEXT = (
+    "update queue.leases set expires_at = queue.clock() - interval '1 second'",
+    "with due as (update queue.deferred set run_at = queue.clock() - interval '1 second'"
+    " returning job_id) update public.jobs"
+    " set next_retry_at = queue.clock() - interval '1 second'"
+    " where status = 'pending' and id in (select job_id from due)",
+    "update public.jobs set attempts = 1, lost_attempts = 0"
+    " where finished_at is null and attempts > 0",
+)
 
 
 def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str, str]:
@@ -89,19 +60,111 @@ async def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> None
         await asyncio.sleep(0.02)
 
 
-async def main() -> None:
-    """Tick until killed."""
+async def kill_in_each_stage(
+    project: Project,
+    environment: Mapping[str, str],
+    ended: Callable[[], Awaitable[object]],
+    *,
+    most: int = 300,
+) -> list[str]:
+    """Work off the queue by workers that die by SIGKILL, each right after another write.
+
+    A worker dies as soon as the database has stored something of a job that none died after
+    before: a step, an end, children, or a call of an app's own function with the job's fence.
+
+    Args:
+        environment: All that the workers read. With `WORKER_CONCURRENCY` 1 no worker dies in the
+            middle of another job's step.
+        ended: Whether what was to be done is done; asked after each worker.
+        most: Workers after which it must have ended.
+
+    Returns:
+        What the workers that died had written last, with `#` for digits.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.killable",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=dict(environment),
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    deaths: list[str] = []
+    try:
+        for _ in range(most):
+            process.stdin.write(b"\n")
+            said = await process.stdout.readline()
+            assert said, "the workers could not start: see their error"
+            deaths += json.loads(said)
+            if await ended():
+                return deaths
+            for statement in NEXT:
+                project.run_sql(statement)
+        raise AssertionError(f"it has not ended after {most} workers, which died after {deaths}")
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
+    """What a call stores of leased jobs, alike for the same in another attempt."""
+    plain = json.loads(encode(arguments))
+    request = plain.get("p_request")
+    request = request if isinstance(request, dict) else plain
+    for item in request.get("items", ()):
+        yield from (f"{item['job_id']} step {step['name']}" for step in item.get("steps", ()))
+        if "outcome" in item:
+            yield f"{item['job_id']} {item['outcome']}"
+    if request.keys() & {"fence", "p_fence"}:
+        # digits differ between attempts: fences, instants, durations
+        yield f"{function} {re.sub(r'[0-9]+', '#', json.dumps(request, sort_keys=True))}"
+
+
+async def _work(survived: set[str], pipe: int) -> None:
+    """Run what is due, and die right after the first write that is new."""
+    rpc = DataApi.rpc
+    one = asyncio.Lock()  # else what another call has stored would be known to no one
+
+    async def dying(self: DataApi, function: str, arguments: Mapping[str, Any], **how: Any) -> Any:
+        async with one:
+            answer = await rpc(self, function, arguments, **how)
+            if new := [write for write in _writes(function, arguments) if write not in survived]:
+                os.write(pipe, json.dumps(new).encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    DataApi.rpc = dying  # type: ignore[method-assign]  # this process is for nothing else
     settings = Settings.from_env(os.environ)
-    worker = Worker(
-        settings,
-        registry=load_processors(settings),
-        options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
-    )
+    concurrency = settings.worker_concurrency
+    options = TickOptions(concurrency=concurrency, linger_seconds=0, grace_seconds=0.3)
+    worker = Worker(settings, registry=load_processors(settings), options=options)
     await worker.register()
-    while True:
-        await worker.tick(budget_seconds=60)
-        await asyncio.sleep(0.05)
+    await worker.tick(budget_seconds=60)
+
+
+def main() -> None:
+    """Run a worker for each line read; answer with what the dead one wrote last, as a list."""
+    # a death costs no start of an interpreter, no import, and no reading of certificates
+    trusted()
+    for app in find_apps(Settings.from_env(os.environ).apps):
+        package = importlib.import_module(app.package)
+        for module in pkgutil.walk_packages(package.__path__, f"{app.package}."):
+            with suppress(ImportError):  # of an extra that workers do without
+                importlib.import_module(module.name)
+    survived: set[str] = set()
+    for _ in sys.stdin:
+        ear, mouth = os.pipe()
+        child = os.fork()
+        if child == 0:
+            asyncio.run(_work(survived, mouth))
+            os._exit(0)
+        os.close(mouth)
+        with os.fdopen(ear, "rb") as pipe:
+            last = pipe.read() or b"[]"
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) > 0:
+            sys.exit(1)  # it has printed why
+        survived |= {*json.loads(last)}
+        sys.stdout.write(f"{last.decode()}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
