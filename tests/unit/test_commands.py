@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -27,20 +24,3 @@ def test_every_make_target_of_a_page_is_there(page: str) -> None:
     }
 
     assert named <= TARGETS
-
-
-@pytest.mark.lint
-def test_every_pytest_call_of_a_page_finds_tests() -> None:
-    """The first line that a contributor types."""
-    calls = {
-        call
-        for text in TEXT.values()
-        for call in re.findall(r"\.venv/bin/python -m (pytest [^`\n]+)", text)
-        + [f"pytest {given}" for given in re.findall(r'make test ARGS="(tests/[^"]+)"', text)]
-    }
-
-    assert len(calls) >= 2
-    for call in sorted(calls):
-        words = [sys.executable, "-m", *shlex.split(call), "--collect-only", "-q"]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{call}: {done.stdout[-500:]}"

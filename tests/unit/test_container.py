@@ -6,25 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from minutehand.cli.__main__ import VERBS
-
 CONTAINER = Path("infra/container")
-
-
-def test_everything_that_is_copied_is_there(repository: Path) -> None:
-    """And nothing that a checkout has beside the tracked files."""
-    recipe = (repository / CONTAINER / "Dockerfile").read_text("utf-8")
-
-    copied = [
-        name
-        for line in re.findall(r"^COPY (?!--from)(.+)$", recipe, re.MULTILINE)
-        for name in line.split()[:-1]
-    ]
-
-    assert copied
-    assert [name for name in copied if not (repository / name).exists()] == []
-    assert 'CMD ["python", "-m", "minutehand.cli", "serve"]' in recipe
-    assert "serve" in VERBS
 
 
 def test_its_lock_has_what_the_extra_names_and_the_versions_that_were_tested(

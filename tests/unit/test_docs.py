@@ -10,8 +10,6 @@ import pytest
 from infra.docs.__main__ import ROOT, DeadLink, site_links, write_pages
 from minutehand.docs import PAGES
 
-README = (ROOT / "README.md").read_text("utf-8")
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,13 +56,3 @@ def test_an_agent_finds_every_page(site: Path) -> None:
     for _, topic in re.findall(r"^- \[(.+)\]\((\S+)\.html\)$", linked, re.M):
         assert (site / f"{topic}.md").is_file()
     assert linked.count(".html)") == len(PAGES)
-
-
-def test_the_first_page_is_short_and_has_the_first_job() -> None:
-    """One picture, three figures, the commands in their order."""
-    assert len(README.split()) <= 900
-    assert README.count("![") == 1
-    verbs = re.findall(r"^(?:minutehand|pip) (\w+)", README, re.M)
-    assert verbs[:4] == ["install", "install", "dev", "enqueue"]
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
-        assert (ROOT / target).exists(), target

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from minutehand.strict_json import loads
 from minutehand.terminal.connection import CommandFailed
 
 
@@ -24,6 +24,22 @@ def read_text(source: str) -> str:
             code="unreadable",
             fix="name a file, or - for standard input",
         ) from error
+
+
+def loads(text: str) -> Any:
+    """JSON in which no object has a name twice: of two values the last would win without a word.
+
+    Raises:
+        ValueError: It is not JSON, or an object has a name twice.
+    """
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return found
 
 
 def parse_object(text: str, source: str, *, code: str) -> dict[str, Any]:

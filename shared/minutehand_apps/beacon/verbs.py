@@ -14,9 +14,8 @@ from urllib.parse import quote
 import typer
 from rich.text import Text
 
-from minutehand import strict_json
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.inputs import parse_object, read_text
+from minutehand.terminal.inputs import loads, parse_object, read_text
 from minutehand.terminal.options import EnvFile, Json, Token, connected, verb, workspace_verb
 from minutehand.terminal.output import Output, joined
 
@@ -60,8 +59,8 @@ def verify(
     output = Output(as_json=as_json)
     is_file = source == "-" or Path(source).exists()
     try:
-        given = strict_json.loads(read_text(source)) if is_file else None
-        known = strict_json.loads(read_text(keys)) if keys is not None else None
+        given = loads(read_text(source)) if is_file else None
+        known = loads(read_text(keys)) if keys is not None else None
         if given is None or known is None:
             with connected(env_file, token, None) as connection:
                 given = given or _bundle(connection, source)
