@@ -9,8 +9,7 @@ const FUNCTIONS = `
       select pg_catalog.json_agg(pg_catalog.json_build_object(
         'name', coalesce(p.proargnames[a.place], ''),
         'type', pg_catalog.format_type(a.type, -1),
-        'required', a.nth <= p.pronargs - p.pronargdefaults,
-        'variadic', p.provariadic <> 0 and a.nth = p.pronargs) order by a.place)
+        'required', a.nth <= p.pronargs - p.pronargdefaults) order by a.place)
       from (
         select ordinality as place, type, row_number() over (order by ordinality) as nth
         from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality as u (type)
@@ -51,9 +50,6 @@ export async function readCatalogue(driver, { schemas }) {
     functions,
     tables: new Map(columns.map(({ schema, table, types }) => [`${schema}.${table}`, types])),
     roles: timeoutsOf(roles),
-    // of a view that reads a thousand files: asked when a request names a zone
-    isZone: async (name) =>
-      (await driver`select from pg_catalog.pg_timezone_names where name = ${name}`).length > 0,
   };
 }
 

@@ -59,7 +59,7 @@ async function apiOver(connection) {
   const answerData = async (request) => {
     let asked = null;
     try {
-      asked = await understood(request, catalogue.isZone);
+      asked = await understood(request);
       return await answered(asked, request, { app, driver, catalogue });
     } catch (error) {
       const refusal = error.response ? error : refusalOf(error, asked?.claims.role);
@@ -250,7 +250,7 @@ function asTexts(value) {
 
 // Take the caller's role, with its timeout, and say to Postgres what it may know of the request.
 function entrance(asked, { roles }) {
-  const { claims, method, path, headers, schema, prefers } = asked;
+  const { claims, method, path, headers, schema } = asked;
   const values = {
     search_path: [schema, "public", "extensions"].map(ident).join(", "),
     "request.jwt.claims": JSON.stringify(claims),
@@ -259,10 +259,7 @@ function entrance(asked, { roles }) {
     "request.method": method,
     "request.path": path,
     "request.headers": JSON.stringify(Object.fromEntries(headers)),
-    "response.status": "",
-    "response.headers": "",
     statement_timeout: timeoutOf(claims.role, roles),
-    ...(prefers.timezone && { timezone: prefers.timezone }),
     role: claims.role, // last: the others need no right of the caller
   };
   const names = Object.keys(values);

@@ -65,7 +65,6 @@ export function refusalOf(error, role) {
   const source = SQLSTATE.test(error?.code) ? error : error?.cause;
   const { code, message, detail = null, hint = null } = source ?? {};
   if (!SQLSTATE.test(code)) return null;
-  if (code === "PGRST") return raised(message, detail);
   const status = statusOf(code, message, role);
   const headers = status === 401 ? { "www-authenticate": "Bearer" } : {};
   return new Refusal(status, { code, message, details: detail, hint }, headers);
@@ -79,20 +78,6 @@ function statusOf(code, message, role) {
   if (code === "42501" && role === "anon") return 401;
   if (code === "22023" && /^role .* does not exist$/s.test(message)) return 401;
   return STATUS[code] ?? STATUS[code.slice(0, 2)] ?? 400;
-}
-
-// `raise sqlstate 'PGRST'`: the message is the body, the detail the status and headers
-function raised(message, detail) {
-  try {
-    const { status, headers } = JSON.parse(detail);
-    return new Refusal(status, JSON.parse(message), headers);
-  } catch {
-    return new Refusal(500, {
-      code: "PGRST121",
-      message: "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error",
-      details: `Invalid JSON value for MESSAGE: '${message}'`,
-    });
-  }
 }
 
 // What lite makes of an error: it is handed our answer through the one function by which it lets an

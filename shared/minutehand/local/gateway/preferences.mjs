@@ -14,16 +14,14 @@ const SAID = {
   return: ["insert", "update", "put", "delete"],
   count: null,
   handling: null,
-  timezone: null,
 };
 
 // The first known value of each preference.
-export async function preferencesOf(header, isZone) {
+export function preferencesOf(header) {
   const prefers = {};
   for (const given of (header ?? "").split(",")) {
     const [, name, value] = /^\s*([\w-]+)=(.*?)\s*$/.exec(given) ?? [];
-    const known = name === "timezone" ? await isZone(value) : KNOWN[name]?.includes(value);
-    if (known) prefers[name] ??= value;
+    if (KNOWN[name]?.includes(value)) prefers[name] ??= value;
     if (name === "max-affected" && /^\d+$/.test(value)) prefers.most ??= value;
   }
   return prefers;

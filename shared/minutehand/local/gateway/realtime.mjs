@@ -1,36 +1,9 @@
-// Hands /realtime/v1 to the Realtime server: sockets by raw pipes, REST calls by streams.
+// Hands sockets of /realtime/v1 to the Realtime server, by raw pipes.
 
-import http from "node:http";
 import net from "node:net";
 import { settings } from "./settings.mjs";
 
 const HOST = "127.0.0.1";
-
-export function proxyRequest(incoming, outgoing) {
-  const upstream = http.request(
-    {
-      host: HOST,
-      port: settings.realtimePort,
-      method: incoming.method,
-      path: incoming.url,
-      headers: incoming.headers,
-    },
-    (answer) => {
-      outgoing.writeHead(answer.statusCode, {
-        "access-control-allow-origin": "*",
-        ...answer.headers,
-      });
-      answer.pipe(outgoing);
-    },
-  );
-  upstream.on("error", (error) => {
-    if (outgoing.headersSent) return outgoing.destroy();
-    outgoing.writeHead(503, { "content-type": "application/json", "retry-after": "1" });
-    outgoing.end(JSON.stringify({ error: `Realtime is not reachable: ${error.code}` }));
-  });
-  outgoing.on("close", () => upstream.destroy());
-  incoming.pipe(upstream);
-}
 
 export function proxyUpgrade(incoming, socket, head) {
   const upstream = net.connect(settings.realtimePort, HOST);

@@ -14,7 +14,7 @@ const FILTER =
   /^(not\.)?(eq|neq|gte?|lte?|i?like|i?match|is|isdistinct|in|cs|cd|ov|s[lr]|nx[lr]|adj|(p[lh]|w)?fts)(\([^)]*\))?\./;
 const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
 
-export async function understood(request, isZone) {
+export async function understood(request) {
   const url = new URL(request.url);
   const [place, name, ...more] = url.pathname
     .slice("/rest/v1/".length)
@@ -31,7 +31,7 @@ export async function understood(request, isZone) {
   }
   if (!METHODS.includes(method))
     throw refused(405, "PGRST117", `Unsupported HTTP method: ${method}`);
-  const prefers = await preferencesOf(request.headers.get("prefer"), isZone);
+  const prefers = preferencesOf(request.headers.get("prefer"));
   return {
     claims,
     isCall,
@@ -69,45 +69,26 @@ function accepted(accept, isCall) {
     const message = `None of these media types are available: ${types.join(", ")}`;
     throw refused(406, "PGRST107", message);
   }
-  const strips = type.includes("nulls=stripped");
-  const form =
-    plain(type).startsWith("application/vnd") || strips ? plain(type) : "application/json";
-  const said =
-    form === "application/json" ? form : `${form}+json${strips ? ";nulls=stripped" : ""}`;
-  return { isSingle: form === OBJECT, strips, resultType: `${said}; charset=utf-8` };
+  const form = plain(type).startsWith("application/vnd") ? plain(type) : "application/json";
+  const said = form === "application/json" ? form : `${form}+json`;
+  return { isSingle: form === OBJECT, resultType: `${said}; charset=utf-8` };
 }
 
-// What it gives: the body's text, and the names in it; for a form and a query their fields, too.
+// What it gives: the body's text, and the names in it; a query gives its fields.
 async function givenBy(request, query, isCall) {
-  const contentType = (request.headers.get("content-type") ?? "application/json")
-    .split(";")[0]
-    .trim();
   if (["GET", "HEAD"].includes(request.method)) {
     const given = [...query].filter(
       ([name, value]) => name !== "apikey" && !isOfRows(true, name, value),
     );
-    return {
-      contentType,
-      body: "",
-      keys: [...new Set(given.map(([name]) => name))],
-      fields: query,
-    };
+    return { body: "", keys: [...new Set(given.map(([name]) => name))], fields: query };
   }
   const bytes = new Uint8Array(await request.arrayBuffer());
-  if (request.method === "DELETE") return { contentType, body: "", keys: [] };
-  if (contentType === "application/json") {
-    if (bytes.length === 0 && isCall) return { contentType, body: "{}", keys: [] };
-    const columns = query.get("columns")?.split(",");
-    return { contentType, ...readJson(bytes, columns) };
-  }
-  const body = new TextDecoder().decode(bytes);
-  if (contentType === "application/x-www-form-urlencoded") {
-    const fields = new URLSearchParams(body);
-    return { contentType, body, keys: [...new Set(fields.keys())], fields };
-  }
-  const isKnown = /^text\/(plain|xml)$|^application\/octet-stream$/.test(contentType);
-  if (isCall ? isKnown : contentType === "text/csv") return { contentType, body, keys: [] };
-  throw refused(400, "PGRST102", `Content-Type not acceptable: ${contentType}`);
+  if (request.method === "DELETE") return { body: "", keys: [] };
+  const [contentType] = (request.headers.get("content-type") ?? "application/json").split(";");
+  if (contentType.trim() !== "application/json")
+    throw refused(400, "PGRST102", `Content-Type not acceptable: ${contentType}`);
+  if (bytes.length === 0 && isCall) return { body: "{}", keys: [] };
+  return readJson(bytes, query.get("columns")?.split(","));
 }
 
 // Whether a parameter of the query is of a function's rows, and no argument.

@@ -6,7 +6,6 @@ import { Refusal, closest } from "./errors.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { isOfRows } from "./requests.mjs";
 
-const SINGLE = { "text/plain": "text", "text/xml": "xml", "application/octet-stream": "bytea" };
 export const ident = (name) => `"${name.replaceAll('"', '""')}"`;
 
 export async function callFunction(call, catalogue, transact) {
@@ -28,24 +27,16 @@ function chooseFunction(call, functions) {
   const named = functions.filter(
     ({ schema, name }) => schema === call.schema && name === call.name,
   );
-  const fits = named.filter((one) => takes(one, call));
-  const found = fits.length > 0 ? fits : named.filter((one) => takesBody(one, call));
+  const found = named.filter((one) => takes(one, call));
   if (found.length > 1) throw ambiguous(found);
   if (found.length === 0) throw unknown(call, functions, named);
   return found[0];
 }
 
-function takes({ params }, { keys, contentType, isGet }) {
-  if (params.length === 0) return keys.length === 0 && (isGet || !(contentType in SINGLE));
+function takes({ params }, { keys }) {
   const names = new Set(params.map(({ name }) => name));
   const required = params.filter((one) => one.required);
   return required.every(({ name }) => keys.includes(name)) && keys.every((key) => names.has(key));
-}
-
-function takesBody({ params: [only, ...others] }, { isGet, contentType }) {
-  if (isGet || !only || others.length > 0 || only.name !== "") return false;
-  if (contentType === "application/json") return ["json", "jsonb"].includes(only.type);
-  return SINGLE[contentType] === only.type;
 }
 
 function ambiguous(found) {
@@ -61,22 +52,19 @@ function ambiguous(found) {
   });
 }
 
-function unknown({ schema, name, keys, contentType, isGet }, functions, named) {
-  const whole = !isGet && SINGLE[contentType];
+function unknown({ schema, name, keys, isGet }, functions, named) {
   const sorted = [...keys].sort();
   const given = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
   const plural = sorted.length > 1 ? "s" : "";
   const parameters = sorted.length > 0 ? ` with parameter${plural} ${sorted.join(", ")}` : given;
-  const searched = whole
-    ? ` with a single unnamed ${whole} parameter`
-    : parameters + (isGet ? "" : " or with a single unnamed json/jsonb parameter");
+  const searched = parameters + (isGet ? "" : " or with a single unnamed json/jsonb parameter");
   return new Refusal(404, {
     code: "PGRST202",
-    message: `Could not find the function ${schema}.${name}${whole ? "" : given} in the schema cache`,
+    message: `Could not find the function ${schema}.${name}${given} in the schema cache`,
     details:
       `Searched for the function ${schema}.${name}${searched}, but no matches were found in ` +
       "the schema cache.",
-    hint: whole ? null : hintOf(schema, name, sorted, functions, named),
+    hint: hintOf(schema, name, sorted, functions, named),
   });
 }
 
@@ -94,15 +82,13 @@ function hintOf(schema, name, keys, functions, named) {
 function statementOf(chosen, call) {
   const { text, values } = called(chosen, call);
   const body = chosen.is_row ? "_postgrest_t" : "_postgrest_t.pgrst_scalar";
-  const all = `pg_catalog.json_agg(${call.strips ? `pg_catalog.json_strip_nulls(pg_catalog.to_json(${body}))` : body})`;
+  const all = `pg_catalog.json_agg(${body})`;
   const whole =
     chosen.is_set && !call.isSingle ? `coalesce(${all}, '[]')` : `coalesce(${all} -> 0, 'null')`;
   return {
     values,
     text: `with pgrst_source as (${text})
-      select pg_catalog.count(*)::int as rows, (${whole})::text as body,
-        nullif(pg_catalog.current_setting('response.headers', true), '') as headers,
-        nullif(pg_catalog.current_setting('response.status', true), '') as status
+      select pg_catalog.count(*)::int as rows, (${whole})::text as body
       from (select * from pgrst_source) as _postgrest_t`,
   };
 }
@@ -110,26 +96,15 @@ function statementOf(chosen, call) {
 function called(chosen, call) {
   const name = `${ident(chosen.schema)}.${ident(chosen.name)}`;
   const given = chosen.params.filter((one) => call.keys.includes(one.name));
-  const [only] = chosen.params;
   const around = (list) =>
     chosen.is_row
       ? `${name}(${list}) as pgrst_call`
       : `(select ${name}(${list}) as pgrst_scalar) as pgrst_call`;
-  if (only?.name === "" && given.length === 0) {
-    return {
-      text: `select pgrst_call.* from ${around(`$1::text::${only.type}`)}`,
-      values: [call.body],
-    };
-  }
   if (given.length === 0) return { text: `select pgrst_call.* from ${around("")}`, values: [] };
   const passed = (of) =>
-    given
-      .map(
-        (one, index) => `${one.variadic ? "variadic " : ""}${ident(one.name)} := ${of(one, index)}`,
-      )
-      .join(", ");
+    given.map((one, index) => `${ident(one.name)} := ${of(one, index)}`).join(", ");
   if (call.fields) {
-    const values = given.map((one) => fieldOf(one, call.fields.getAll(one.name)));
+    const values = given.map((one) => call.fields.getAll(one.name).at(-1));
     return {
       text: `select pgrst_call.* from ${around(passed((one, i) => `$${i + 1}::text::${one.type}`))}`,
       values,
@@ -143,12 +118,6 @@ function called(chosen, call) {
       ) as pgrst_body, lateral ${around(passed((one) => `pgrst_body.${ident(one.name)}`))}`,
     values: [call.body],
   };
-}
-
-// of a variadic parameter that is given more than once, all; else the last
-function fieldOf({ variadic }, values) {
-  if (!variadic) return values.at(-1);
-  return `{${values.map((value) => JSON.stringify(value)).join(",")}}`;
 }
 
 function answerOf(chosen, call, row) {
@@ -166,26 +135,6 @@ function answerOf(chosen, call, row) {
   const applied = appliedPreferences(call.prefers, "call");
   if (applied) headers.set("preference-applied", applied);
   if (!chosen.is_void) headers.set("content-type", call.resultType);
-  for (const header of own(row.headers)) {
-    for (const [name, value] of Object.entries(header)) headers.append(name, value);
-  }
-  const status = row.status ? Number(row.status) : chosen.is_void ? 204 : 200;
-  if (!(status >= 200 && status < 600)) {
-    const message = "response.status guc must be a valid status code";
-    throw new Refusal(500, { code: "PGRST112", message });
-  }
-  return new Response(chosen.is_void || call.isHead ? null : row.body, { status, headers });
-}
-
-// `response.headers`, which a function may set: a list of objects of one name each
-function own(text) {
-  try {
-    const headers = JSON.parse(text ?? "[]");
-    if (Array.isArray(headers)) return headers;
-  } catch {
-    // answered as a list of the wrong form
-  }
-  const message =
-    "response.headers guc must be a JSON array composed of objects with a single key and a string value";
-  throw new Refusal(500, { code: "PGRST111", message });
+  const body = chosen.is_void || call.isHead ? null : row.body;
+  return new Response(body, { status: chosen.is_void ? 204 : 200, headers });
 }

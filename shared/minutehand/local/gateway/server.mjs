@@ -3,12 +3,13 @@
 import http from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { Database } from "./database.mjs";
-import { proxyRequest, proxyUpgrade } from "./realtime.mjs";
+import { proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
 
 const database = new Database();
 // What has no server here. Its tables are there for migrations and seeds.
-const ELSEWHERE = /^\/(auth\/v1\/admin|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
+const ELSEWHERE =
+  /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
 const WAY_OUT = "`supabase start`, then `minutehand dev --supabase-url http://127.0.0.1:54321`";
 const METHODS = "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS";
 
@@ -61,7 +62,6 @@ function answerPreflight(incoming, outgoing) {
 
 const server = http.createServer((incoming, outgoing) => {
   if (incoming.method === "OPTIONS") return answerPreflight(incoming, outgoing);
-  if (incoming.url.startsWith("/realtime/v1/")) return proxyRequest(incoming, outgoing);
   // appended, as proxies do: what comes before it is the caller's own word
   incoming.rawHeaders.push("x-forwarded-for", incoming.socket.remoteAddress ?? "");
   const { writeHead } = outgoing;
