@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import logging
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+logger = logging.getLogger(__name__)
 
 JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
@@ -330,15 +333,6 @@ class Lease(Model):
         return max(0.0, (self.leased_at - self.ready_at).total_seconds())
 
 
-class UnreadableLease(Model):
-    """A lease this version cannot read; its job must not keep the others from running."""
-
-    job_id: JobId
-    fence: int
-    #: What is wrong, for people.
-    problem: str
-
-
 class LeaseRequest(Model):
     """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""
 
@@ -367,8 +361,6 @@ class LeaseResponse(Model):
     """What was leased, and the state of the queue beyond it."""
 
     leases: tuple[Lease, ...] = ()
-    #: Leases among those sent that no model fits, kept apart.
-    unreadable: tuple[UnreadableLease, ...] = ()
     #: Whether `run_maintenance` would find something to do.
     maintenance: bool = False
     #: Due jobs that were not leased, counted up to 1,000.
@@ -377,21 +369,22 @@ class LeaseResponse(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _separate_unreadable(cls, sent: Any) -> Any:
+    def _leave_unreadable(cls, sent: Any) -> Any:
+        """Leave out what no model fits: its lease expires, and those beside it are run."""
         if not isinstance(sent, dict) or not isinstance(sent.get("leases"), list):
             return sent
         leases: list[Lease] = []
-        unreadable: list[UnreadableLease] = []
         for raw in sent["leases"]:
             try:
                 leases.append(Lease.model_validate(raw))
             except ValidationError as error:
-                first = error.errors(include_input=False, include_url=False)[0]
-                problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-                unreadable.append(
-                    UnreadableLease(job_id=raw["job"]["id"], fence=raw["fence"], problem=problem)
+                problems = error.errors(include_input=False, include_url=False)
+                logger.error(
+                    "Job %s cannot be read by this version",
+                    raw["job"]["id"],
+                    extra={"event": "lease.unreadable", "problems": problems},
                 )
-        return {**sent, "leases": leases, "unreadable": unreadable}
+        return {**sent, "leases": leases}
 
 
 class MaintenanceResponse(Model):

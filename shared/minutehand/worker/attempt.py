@@ -22,15 +22,7 @@ from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import run_within
 from minutehand.worker.registry import UnknownProcessor
-from minutehand.worker.settlement import (
-    Abandoned,
-    Circumstances,
-    Ending,
-    Raised,
-    Returned,
-    StopReason,
-    verdict,
-)
+from minutehand.worker.settlement import Circumstances, Ending, StopReason, verdict
 from minutehand.worker.updates import Updates
 
 if TYPE_CHECKING:
@@ -117,7 +109,7 @@ class Attempt:
     @property
     def says_why(self) -> bool:
         """Whether its settlement has a text of the processor's, to be filtered for secrets."""
-        return self.stop_reason is None and self.ending is not None and self.ending.is_unusual
+        return self.stop_reason is None and self.ending is not None and self.ending.says_why
 
     def settlement(self) -> SettleItem | None:
         """What to settle now that it is over; None when nothing may be stored."""
@@ -228,11 +220,10 @@ class Attempt:
     # Inside -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        ending: Ending
         try:
-            ending = Returned(await self._process())
+            ending = Ending(await self._process())
         except BaseException as error:
-            ending = Raised(error)
+            ending = Ending(error=error)
         self._end(ending)
 
     async def _process(self) -> Any:
@@ -258,7 +249,7 @@ class Attempt:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         if self.ending is None:
             # cancelled before its first step: `_run` had no chance to note it
-            self._end(Raised(asyncio.CancelledError()))
+            self._end(Ending(error=asyncio.CancelledError()))
 
     def _end(self, ending: Ending) -> None:
         if self.ending is not None:
@@ -287,7 +278,7 @@ class Attempt:
         )
         if self._task is not None:
             self._task.cancel()
-        self._end(Abandoned())
+        self._end(Ending(abandoned=True))
 
     def _timeout_seconds(self) -> float | None:
         job = self.lease.job

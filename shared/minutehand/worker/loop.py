@@ -11,9 +11,8 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
@@ -49,6 +48,8 @@ class Worker:
     ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
+    #: How often the loop logs a tick even if it finds nothing.
+    LOUD_SECONDS = 60.0
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Worker:
         #: Set by `stop`.
         self.stopping = asyncio.Event()
         self._fan_out = fan_out
-        self._start_extra_workers = start_extra_workers
+        self.start_extra_workers = start_extra_workers
         self._most = most
         self._on_tick = on_tick
         self._registered: object = None
@@ -123,34 +124,44 @@ class Worker:
         ends_at = self.clock.monotonic() + budget_seconds
         await self.register()
 
-        async def run(policy: FanOut | None, *, is_last: bool = False) -> TickSummary:
+        async def run(most_extra: int | None = None, *, is_last: bool = False) -> TickSummary:
+            policy = self._fan_out if fan_out else None
+            if policy is not None and most_extra is not None:
+                policy = replace(policy, most=min(policy.most, most_extra))
             tick = Tick(
                 self,
                 budget_seconds=ends_at - self.clock.monotonic(),
                 options=options,
                 job_types=job_types,
-                fan_out=policy if fan_out else None,
+                fan_out=policy,
                 wakeups=wakeups,
                 is_last=is_last,
             )
             summary = await tick.run()
             if self._on_tick is not None:
                 self._on_tick(tick)
-            # after the jobs, which never wait for it
-            if not self._has_attached and ends_at - self.clock.monotonic() > self.ATTACH_SECONDS:
-                await self._attach_extensions()
             return summary
 
         if self._most is None:
-            return await run(self._fan_out)
-        summary, was_refused = await self._run_admitted(run, self._most, ends_at)
-        while (
-            was_refused
-            and ends_at - self.clock.monotonic() > self.ATTACH_SECONDS
-            and not self.stopping.is_set()
-        ):
+            summary = await run()
+        else:
+            summary = await self._run_admitted(run, self._most, ends_at)
+        # after the jobs, which never wait for it
+        if not self._has_attached and self._has_time(ends_at):
+            await self._attach_extensions()
+        return summary
+
+    def _has_time(self, ends_at: float) -> bool:
+        return ends_at - self.clock.monotonic() > self.ATTACH_SECONDS
+
+    async def _run_admitted(
+        self, run: Callable[..., Awaitable[TickSummary]], most: int, ends_at: float
+    ) -> TickSummary:
+        """Run a tick if one more may run, and again while another was refused beside it."""
+        summary, was_refused = await self._run_once(run, most, ends_at)
+        while was_refused and self._has_time(ends_at) and not self.stopping.is_set():
             try:
-                again, was_refused = await self._run_admitted(run, self._most, ends_at)
+                again, was_refused = await self._run_once(run, most, ends_at)
             except QueueError as error:
                 logger.warning(
                     "The run could not look again for the work of one that was refused",
@@ -160,8 +171,8 @@ class Worker:
             summary = again if again.is_worth_reporting else summary
         return summary
 
-    async def _run_admitted(
-        self, run: Callable[..., Any], most: int, ends_at: float
+    async def _run_once(
+        self, run: Callable[..., Awaitable[TickSummary]], most: int, ends_at: float
     ) -> tuple[TickSummary, bool]:
         """Run a tick if one more may run; also whether another was refused beside it."""
         run_id = str(uuid.uuid4())
@@ -176,14 +187,10 @@ class Worker:
                 "The most workers allowed are running; they lease the waiting jobs",
                 extra={"event": "tick.crowded_out", "most": most},
             )
-            crowded = TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
-            return crowded, False
-        policy = self._fan_out
-        if policy is not None:
-            policy = replace(policy, most=min(policy.most, admission.free))
+            return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True), False
         was_refused = False
         try:
-            summary = await run(policy, is_last=admission.free == 0)
+            summary = await run(admission.free, is_last=admission.free == 0)
         finally:
             try:
                 was_refused = await self.queue.end_run(run_id)
@@ -193,16 +200,6 @@ class Worker:
                     extra={"event": "tick.end_not_noted", "error": str(error)},
                 )
         return summary, was_refused
-
-    @property
-    def can_start_extra_workers(self) -> bool:
-        """Whether there is anything to start extra workers with."""
-        return self._start_extra_workers is not None
-
-    async def start_extra_workers(self, count: int) -> int:
-        """Start up to `count`; return how many were accepted."""
-        start = self._start_extra_workers
-        return 0 if start is None else await start(count)
 
     async def _attach_extensions(self) -> None:
         """Attach what the project has switched on since its migrations ran; once a worker."""
@@ -224,13 +221,11 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         *,
         poll_seconds: float = 1.0,
-        full_tick_seconds: float = 60.0,
     ) -> None:
         """Tick on every wake-up, when work falls due, and every `poll_seconds`; until `stop`.
 
         Args:
             wakeups: Set it after an enqueue. Without it the poll alone finds work.
-            full_tick_seconds: How often a tick is logged even if it finds nothing.
         """
         wakeups = wakeups or asyncio.Event()
         names = {"worker_id": self.worker_id}
@@ -238,29 +233,23 @@ class Worker:
         loud_at = float("-inf")
         failures = 0
         while not self.stopping.is_set():
-            now = self.clock.monotonic()
-            is_loud = now - loud_at >= full_tick_seconds
-            loud_at = now if is_loud else loud_at
+            is_loud = self.clock.monotonic() >= loud_at + self.LOUD_SECONDS
+            loud_at = self.clock.monotonic() if is_loud else loud_at
+            options = replace(self.options, quiet=not is_loud, linger_seconds=0.0)
             was_woken = wakeups.is_set()
             wakeups.clear()
-            options = replace(self.options, quiet=not is_loud, linger_seconds=0.0)
             try:
                 summary = await self.tick(wakeups=wakeups, options=options)
-            except QueueUnavailable as error:
+            except QueueError as error:
                 failures += 1
-                pause = min(5.0, 0.2 * 2 ** min(failures, 6))
-                logger.warning(
-                    "Queue is unavailable; the loop tries again",
+                is_refused = not isinstance(error, QueueUnavailable)
+                pause = 5.0 if is_refused else min(5.0, 0.2 * 2 ** min(failures, 6))
+                logger.log(
+                    logging.ERROR if is_refused else logging.WARNING,
+                    "The queue refused the worker, or is unavailable; the loop tries again",
                     extra={"event": "worker.unavailable", "error": str(error), "pause": pause},
                 )
                 await self._pause(pause, wakeups)
-                continue
-            except QueueError as error:
-                logger.error(
-                    "Queue refused the worker",
-                    extra={"event": "worker.refused", "error": str(error)},
-                )
-                await self._pause(5.0)
                 continue
             failures = 0
             wait = self.TRAILING_SECONDS if was_woken and not summary.leased else poll_seconds

@@ -106,70 +106,49 @@ class Reporter:
         sent_at = self._sent_at = self._clock.monotonic()
         # the updates of one that has ended travel with its settle
         taken = [attempt.updates.take() if attempt.ending is None else Taken() for attempt in batch]
-        items = [
-            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **updates._asdict())
-            for attempt, updates in zip(batch, taken, strict=True)
-        ]
-        carried = [attempt for attempt in batch if attempt.ending is None]
-        for attempt in carried:
-            attempt.reporting = True
+        for attempt in batch:
+            attempt.reporting = attempt.ending is None
         self._idle.clear()
-        has_arrived = False
+        problem: QueueError | None = QueueUnavailable("the report was cut off")
+        outcomes: dict[LeaseKey, str] = {}
         try:
-            outcomes = await self._report(items)
-            has_arrived = True
-        except (QueueUnavailable, TokenRefused) as error:
-            logger.warning(
-                "Report did not arrive; it is sent again",
-                extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
+            items = [
+                ReportItem(job_id=attempt.job_id, fence=attempt.fence, **updates._asdict())
+                for attempt, updates in zip(batch, taken, strict=True)
+            ]
+            results = await self._tick.queue.report(
+                items, worker_id=self._tick.names["worker_id"], tick_id=self._tick.tick_id
             )
+            outcomes = {(result.job_id, result.fence): result.outcome for result in results}
+            problem = None
         except QueueError as error:
-            has_arrived = True
-            outcomes = await self._report_one_by_one(batch, items, taken, error)
+            problem = error
         finally:
+            is_refused = not isinstance(problem, QueueUnavailable | TokenRefused | None)
             for attempt, updates in zip(batch, taken, strict=True):
-                if not has_arrived:
+                if problem is not None and (len(batch) > 1 or not is_refused):
                     attempt.updates.restore(updates)
                 attempt.reporting = False
             self._idle.set()
         self._tick.summary.reports += 1
-        if not has_arrived:
+        if problem is None:
+            for attempt in batch:
+                self._obey(attempt, outcomes.get(attempt.key), sent_at)
+        elif not is_refused:
+            logger.warning(
+                "Report did not arrive; it is sent again",
+                extra={"event": "report.unavailable", "jobs": len(batch), "error": str(problem)},
+            )
             await asyncio.sleep(self._interval)
-            return
-        for attempt in batch:
-            self._obey(attempt, outcomes.get(attempt.key), sent_at)
-
-    async def _report(self, items: Sequence[ReportItem]) -> dict[LeaseKey, str]:
-        results = await self._tick.queue.report(
-            items, worker_id=self._tick.names["worker_id"], tick_id=self._tick.tick_id
-        )
-        return {(result.job_id, result.fence): result.outcome for result in results}
-
-    async def _report_one_by_one(
-        self,
-        batch: Sequence[Attempt],
-        items: Sequence[ReportItem],
-        taken: Sequence[Taken],
-        error: QueueError,
-    ) -> dict[LeaseKey, str]:
-        """One item was refused and the batch with it: send them alone, without the bad one."""
-        logger.warning(
-            "Report was refused; its jobs are reported one by one",
-            extra={"event": "report.refused", "jobs": len(batch), "error": str(error)},
-        )
-        outcomes: dict[LeaseKey, str] = {}
-        for attempt, item, updates in zip(batch, items, taken, strict=True):
-            try:
-                outcomes |= await self._report([item])
-            except (QueueUnavailable, TokenRefused):
-                attempt.updates.restore(updates)
-            except QueueError as refusal:
-                logger.error(
-                    "The update of a job was refused and dropped",
-                    extra={"event": "report.dropped", "error": str(refusal), **attempt.names},
-                )
-                attempt.stored(refusal)
-        return outcomes
+        elif len(batch) > 1:  # one item was refused and the batch with it
+            for attempt in batch:
+                await self._send([attempt])
+        else:
+            logger.error(
+                "The update of a job was refused and dropped",
+                extra={"event": "report.dropped", "error": str(problem), **batch[0].names},
+            )
+            batch[0].stored(problem)
 
     def _obey(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
         """Renew or stop an attempt as the queue says, and release those who wait for its step."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId, SettleItem
@@ -24,37 +24,23 @@ StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
-    """The processor came to an end and returned this."""
+class Ending:
+    """How a processor ended: with a value, or an error if there is one.
 
-    value: Any
+    Attributes:
+        abandoned: It did not stop when cancelled, and is no longer awaited.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    abandoned: bool = False
 
     @property
-    def is_unusual(self) -> bool:
-        """Whether it says why, in words of its own."""
+    def says_why(self) -> bool:
+        """Whether it has a text of the processor's, to be filtered for secrets."""
+        if self.error is not None:
+            return not isinstance(self.error, Suspended | asyncio.CancelledError)
         return isinstance(self.value, Retry | Fail | Cancel)
-
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """The processor ended with this exception; also when it was cancelled or suspended itself."""
-
-    error: BaseException
-
-    @property
-    def is_unusual(self) -> bool:
-        """Whether it says why, in words of its own."""
-        return not isinstance(self.error, Suspended | asyncio.CancelledError)
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """The processor did not stop when cancelled, and is no longer awaited."""
-
-    is_unusual = False
-
-
-Ending = Returned | Raised | Abandoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +69,31 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
         return None
     if seen.stop == "cancel":
         return _item("cancelled")
-    match ending:
-        case Returned(value=value):
-            if seen.stop is None and seen.ran_seconds > (seen.timeout_seconds or math.inf):
-                return _stopped(replace(seen, stop="timeout"))
-            return _returned(value)
-        case Raised(error=error):
-            if seen.stop is not None and not _is_decision(error):
-                # it was cancelled and has stopped: errors of its clean-up are not its fault
-                return _stopped(seen)
-            return _raised(error, seen.module)
-        case Abandoned():
-            return _stopped(seen)
-    assert_never(ending)
+    if ending.abandoned:
+        return _stopped(seen)
+    if (error := ending.error) is None:
+        if seen.stop is None and seen.ran_seconds > (seen.timeout_seconds or math.inf):
+            return _stopped(replace(seen, stop="timeout"))
+        return _returned(ending.value)
+    chosen = _find_chosen(error)
+    is_final = isinstance(error, ProcessorError) and not error.retryable
+    if seen.stop is not None and chosen is None and not is_final:
+        # it was cancelled and has stopped: errors of its clean-up are not its fault
+        return _stopped(seen)
+    if isinstance(chosen, Suspended):
+        return _item("waiting", wait=chosen.wait)
+    if chosen is not None:
+        return _returned(chosen.outcome)
+    if isinstance(error, PayloadRejected):
+        problems = {"problems": error.problems}
+        return _item("failed", error=said("PayloadRejected", str(error), problems))
+    if isinstance(error, UnknownProcessor):
+        # a newer version may know it: give it back, but not at once
+        return _item("snoozed", delay_seconds=30.0)
+    info = error_info(error, seen.module)
+    if is_final:
+        return _item("failed", error=info)
+    return _item("retry", error=info, retry_after_seconds=retry_after_of(first_of(error)))
 
 
 def _returned(value: Any) -> SettleItem:
@@ -120,31 +118,6 @@ def _returned(value: Any) -> SettleItem:
         # the work is done: running it again would only repeat its effects
         text = f"the result cannot be stored: {str(error)[:500]}"
         return _item("failed", error=said("ResultRejected", text))
-
-
-def _raised(error: BaseException, module: str) -> SettleItem:
-    chosen = _find_chosen(error)
-    if isinstance(chosen, Suspended):
-        return _item("waiting", wait=chosen.wait)
-    if chosen is not None:
-        return _returned(chosen.outcome)
-    if isinstance(error, PayloadRejected):
-        problems = {"problems": error.problems}
-        return _item("failed", error=said("PayloadRejected", str(error), problems))
-    if isinstance(error, UnknownProcessor):
-        # a newer version may know it: give it back, but not at once
-        return _item("snoozed", delay_seconds=30.0)
-    info = error_info(error, module)
-    if isinstance(error, ProcessorError) and not error.retryable:
-        return _item("failed", error=info)
-    return _item("retry", error=info, retry_after_seconds=retry_after_of(first_of(error)))
-
-
-def _is_decision(error: BaseException) -> bool:
-    """Whether the processor chose this ending, rather than being torn out of its work."""
-    return _find_chosen(error) is not None or (
-        isinstance(error, ProcessorError) and not error.retryable
-    )
 
 
 def _stopped(seen: Circumstances) -> SettleItem:

@@ -188,7 +188,7 @@ class Settler:
         }
         if item.error is not None:
             extra |= {"error_type": item.error.type, "error": item.error.message}
-        raised = getattr(attempt.ending, "error", None) if level > logging.INFO else None
+        raised = attempt.ending.error if attempt.ending and level > logging.INFO else None
         logger.log(level, text, attempt.job_id, extra=extra, exc_info=raised)
 
 

@@ -32,7 +32,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, is_async, run_within
 from minutehand.worker.registry import AsyncProcessor, SyncProcessor
-from minutehand.worker.settlement import Circumstances, Raised, Returned, verdict
+from minutehand.worker.settlement import Circumstances, Ending, verdict
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
@@ -115,13 +115,12 @@ class ProcessorTest(Generic[P]):
             fence=self.attempt,
             traceparent=self.traceparent,
         )
-        ending: Returned | Raised
         try:
             run, plain = self.processor, not is_async(self.processor)
             returned = await run_within(self.around, run, job, context, in_thread=plain)
-            ending = Returned(returned)
+            ending = Ending(returned)
         except BaseException as error:
-            ending = Raised(error)
+            ending = Ending(error=error)
         await stage.flush()
         item = verdict(ending, Circumstances(advanced=context.new_steps > 0))
         if item is None:
@@ -133,7 +132,7 @@ class ProcessorTest(Generic[P]):
             outcome=item.outcome,
             result=item.result,
             error=item.error,
-            raised=ending.error if isinstance(ending, Raised) else None,
+            raised=ending.error,
             retry_after_seconds=item.retry_after_seconds,
             until=item.until,
             delay_seconds=item.delay_seconds,

@@ -16,14 +16,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.queue.models import (
-    ErrorInfo,
-    Lease,
-    LeaseRequest,
-    LeaseResponse,
-    SettleItem,
-    UnreadableLease,
-)
+from minutehand.queue.models import Lease, LeaseRequest, LeaseResponse, SettleItem
 from minutehand.tasks import end_tasks
 from minutehand.worker.attempt import Attempt, LeaseKey
 from minutehand.worker.deadlines import SIDE_CALL_SECONDS, Deadlines, TickOptions, in_time
@@ -214,23 +207,22 @@ class Tick:
 
     # Lease ------------------------------------------------------------------------------------
 
-    def _request(
-        self, free_slots: int, *, staying: bool, count_due: bool | None = None
-    ) -> LeaseRequest:
+    def _request(self, *, count_due: bool | None = None) -> LeaseRequest:
+        """The next request for leases; with `count_due` for none, but for the size of a backlog."""
         self._woken = False
-        return self._leases.request(free_slots=free_slots, staying=staying, count_due=count_due)
+        free = self._free_slots() if self._may_lease(self.clock.monotonic()) else 0
+        return self._leases.request(
+            free_slots=0 if count_due else free, staying=bool(self.running), count_due=count_due
+        )
 
     async def _lease_first(self, level: int) -> None:
         sent_at = self.clock.monotonic()
-        free = self._free_slots() if self._may_lease(sent_at) else 0
-        request = self._request(free, staying=False)
-        self._take(await self._leases.ask(request), sent_at, level=level)
+        self._take(await self._leases.ask(self._request()), sent_at, level=level)
 
     async def _lease_more(self) -> None:
         sent_at = self.clock.monotonic()
-        request = self._request(self._free_slots(), staying=bool(self.running))
         try:
-            response = await self._leases.ask(request)
+            response = await self._leases.ask(self._request())
         except QueueUnavailable as error:
             self._warn("Lease did not get through; it is repeated", "lease.unavailable", error)
             self._leases.put_off(self.options.poll_seconds)
@@ -254,8 +246,6 @@ class Tick:
             found,
             extra=self.extra("tick.leased") | {"due": response.due},
         )
-        for broken in response.unreadable:
-            self._refuse(broken)
         for lease in response.leases:
             if (lease.job.id, lease.fence) in self.running:
                 continue  # a repeated answer
@@ -288,20 +278,6 @@ class Tick:
         if self.options.ends_blocked:
             self._set_alarm()  # it may block the loop at once
         attempt.start()
-
-    def _refuse(self, lease: UnreadableLease) -> None:
-        """Make a job that this worker cannot read a dead letter, to be redriven once it can."""
-        logger.error(
-            "Job %s cannot be read: %s",
-            lease.job_id,
-            lease.problem,
-            extra=self.extra("lease.unreadable") | {"job_id": lease.job_id},
-        )
-        self.summary.leased += 1
-        error = ErrorInfo(type="LeaseUnreadable", message=lease.problem)
-        self._unstarted.append(
-            SettleItem(job_id=lease.job_id, fence=lease.fence, outcome="failed", error=error)
-        )
 
     # Settle -----------------------------------------------------------------------------------
 
@@ -336,9 +312,7 @@ class Tick:
                 if len(self.run_ms) < 100:
                     self.run_ms.append(item.duration_ms or 0.0)
             sent_at = self.clock.monotonic()
-            lease = None
-            if self._may_lease(sent_at):
-                lease = self._request(self._free_slots(), staying=bool(self.running))
+            lease = self._request() if self._may_lease(sent_at) else None
             answer = None
             if items:
                 answer = await self._settler.settle(items, dict(self.settling), lease)
@@ -376,10 +350,9 @@ class Tick:
         if self._looked_back:
             return
         self._looked_back = True
-        can_start = self._fan_out is not None and self._worker.can_start_extra_workers
-        if not can_start or not self._leases.due or self._leases.unanswered is not None:
+        if self._fan_out is None or not self._leases.due or self._leases.unanswered is not None:
             return
-        request = self._request(0, staying=False, count_due=True)
+        request = self._request(count_due=True)
         until = self.clock.monotonic() + SIDE_CALL_SECONDS
         try:
             response = await self._leases.ask(request, until=until)
@@ -392,8 +365,8 @@ class Tick:
 
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
         """Start others for a backlog that this worker cannot carry; once, and `at_least` later."""
-        policy, due = self._fan_out, self._leases.due
-        if policy is None or (self.summary.extra_workers and not at_least):
+        policy, start, due = self._fan_out, self._worker.start_extra_workers, self._leases.due
+        if policy is None or start is None or (self.summary.extra_workers and not at_least):
             return
         wanted = policy.extra_workers(
             due=due,
@@ -407,7 +380,7 @@ class Tick:
         until = self.clock.monotonic() + SIDE_CALL_SECONDS
         accepted = 0
         try:
-            accepted = await in_time(self._worker.start_extra_workers(wanted), until, self.clock)
+            accepted = await in_time(start(wanted), until, self.clock)
         except QueueUnavailable as error:
             self._warn("Extra workers could not be started in time", "fanout.late", error)
         self.summary.extra_workers += accepted
