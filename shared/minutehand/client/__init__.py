@@ -2,7 +2,7 @@
 
 from minutehand.client.access import TokenSource
 from minutehand.client.client import Client
-from minutehand.client.follow import Freshness, Timing
+from minutehand.client.follow import Freshness
 from minutehand.client.watch import FeedWatcher, JobWatcher, Watcher
 from minutehand.queue.errors import (
     DuplicateJob,
@@ -28,7 +28,6 @@ __all__ = [
     "NewJob",
     "QueueError",
     "QueueUnavailable",
-    "Timing",
     "TokenRefused",
     "TokenSource",
     "UniqueOptions",

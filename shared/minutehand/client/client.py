@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final, Self
 
 from minutehand.client.access import Access, TokenSource
-from minutehand.client.follow import Timing
-from minutehand.client.watch import DEFAULT_TIMING, FeedWatcher, JobWatcher
+from minutehand.client.watch import FeedWatcher, JobWatcher
 from minutehand.queue.client import UserQueue
 from minutehand.queue.models import JobId, WorkspaceId
 from supabase import AsyncClient
@@ -39,25 +38,20 @@ class Client(UserQueue):
         """Close the connections; watches close their own."""
         await self._access.aclose()
 
-    def watch_job(
-        self, job_id: JobId | str, *, after: int = 0, timing: Timing = DEFAULT_TIMING
-    ) -> JobWatcher:
+    def watch_job(self, job_id: JobId | str, *, after: int = 0) -> JobWatcher:
         """Follow one job until it ends: completed, failed or cancelled."""
-        return JobWatcher(self._access, job_id, after=after, timing=timing)
+        return JobWatcher(self._access, job_id, after=after)
 
     def watch_workspace(
         self,
         workspace_id: WorkspaceId | str,
         *,
         cursor: str | None = None,
-        timing: Timing = DEFAULT_TIMING,
     ) -> FeedWatcher:
         """Follow the state changes of a workspace's jobs, from now or a cursor on; never ends."""
         subject = str(workspace_id)
-        return FeedWatcher(self._access, "workspace", subject, cursor=cursor, timing=timing)
+        return FeedWatcher(self._access, "workspace", subject, cursor=cursor)
 
-    def watch_session(
-        self, session_id: str, *, cursor: str | None = None, timing: Timing = DEFAULT_TIMING
-    ) -> FeedWatcher:
+    def watch_session(self, session_id: str, *, cursor: str | None = None) -> FeedWatcher:
         """Follow all jobs of a session, from its beginning or a cursor on; never ends."""
-        return FeedWatcher(self._access, "session", session_id, cursor=cursor, timing=timing)
+        return FeedWatcher(self._access, "session", session_id, cursor=cursor)

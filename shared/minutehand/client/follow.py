@@ -6,7 +6,6 @@ import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from minutehand.client.sequence import EventSequence, event_of_frame
@@ -16,7 +15,16 @@ from minutehand.queue.realtime import READY_SECONDS
 #: How current a watch is; see `Follow.freshness`.
 Freshness = Literal["live", "catching-up", "polling", "offline"]
 
+#: Between reads while Realtime is unavailable, at first and at most.
+_POLL_SECONDS: Final = 3.0
 _LONGEST_POLL_SECONDS: Final = 30.0
+#: Until a read proves that nothing was missed, at first and at most.
+_FIRST_SILENCE_SECONDS: Final = 1.5
+_SILENCE_SECONDS: Final = 30.0
+#: Wait for a missing event to arrive.
+_REORDER_SECONDS: Final = 0.1
+#: After which a first join counts as failed.
+JOIN_SECONDS: Final = 5.0
 #: Events kept for a slow reader; beyond this they are left in the database until there is room.
 MOST_QUEUED: Final = 2000
 #: Jobs of a feed whose last event is remembered, to recognise late messages.
@@ -34,29 +42,10 @@ _REST: Final = 5.0
 _CHECK_SHARE: Final = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How patient a watch is; all in seconds."""
-
-    #: Between reads while Realtime is unavailable.
-    polling_interval: float = 3.0
-    #: At most until a read proves that nothing was missed.
-    silence: float = 30.0
-    #: At least until then, and between reads while messages do not bring everything.
-    first_silence: float = 1.5
-    #: After a join, until a server is believed that does not say whether messages arrive.
-    ready_timeout: float = READY_SECONDS
-    #: Wait for a missing event to arrive.
-    reorder: float = 0.1
-    #: After which a first join counts as failed.
-    join_timeout: float = 5.0
-
-
 class Follow:
     """What is known of one subject, by reads and messages."""
 
-    def __init__(self, timing: Timing, sequence: EventSequence | None = None) -> None:
-        self.timing = timing
+    def __init__(self, sequence: EventSequence | None = None) -> None:
         #: Events to hand out, in order.
         self.delivered: deque[JobEvent] = deque()
         #: Asks the owner to join over another socket: this one brings nothing.
@@ -105,7 +94,7 @@ class Follow:
         if self._unreachable:
             return "offline"
         if not self.joined or self._distrusted:
-            joining = not self._was_lost and now - self._began < self.timing.join_timeout
+            joining = not self._was_lost and now - self._began < JOIN_SECONDS
             return "catching-up" if joining or self._reads == 0 else "polling"
         complete = self._synced and not self._has_gap and not self._reads_anyway(now)
         return "live" if complete else "catching-up"
@@ -125,7 +114,7 @@ class Follow:
         self.joined = True
         self._terms = terms
         self._heard_at = -math.inf
-        self._deaf_until = now + self.timing.ready_timeout
+        self._deaf_until = now + READY_SECONDS
         self._begin(now)
 
     def on_ready(self, now: float) -> None:
@@ -180,7 +169,7 @@ class Follow:
         self.delivered += delivered
         # a hole is what was held back: many who would all fill it at once are worse than a late one
         if self._sequence.has_gap and not self._held:
-            self.ask(now + self.timing.reorder)
+            self.ask(now + _REORDER_SECONDS)
         return delivered
 
     # When to read ----------------------------------------------------------------------------
@@ -198,7 +187,7 @@ class Follow:
         """When `due` is to be asked: for a read, or for what changes by time alone."""
         if self._reading is not None:
             return math.inf
-        ends = (self._deaf_until, self._lossy_until, self._began + self.timing.join_timeout)
+        ends = (self._deaf_until, self._lossy_until, self._began + JOIN_SECONDS)
         changes = min((at for at in ends if at > now), default=math.inf)
         return min(self._judge_at, changes, math.inf if self.is_full else self._due_at(now))
 
@@ -209,11 +198,10 @@ class Follow:
         return self._reading is None and not self.is_full and self._due_at(now) <= now
 
     def _due_at(self, now: float) -> float:
-        timing = self.timing
         if self._failures or not self.joined or self._distrusted:
-            calm = min(timing.polling_interval * 1.6**self._failures, _LONGEST_POLL_SECONDS)
+            calm = min(_POLL_SECONDS * 1.6**self._failures, _LONGEST_POLL_SECONDS)
         elif self._reads_anyway(now):
-            calm = max(timing.first_silence, _REST * self._took)
+            calm = max(_FIRST_SILENCE_SECONDS, _REST * self._took)
         else:
             return min(self._read_at, self._check_at)
         return min(self._read_at, self._last_read + calm)
@@ -226,7 +214,7 @@ class Follow:
             proved = max(proved, self._heard_at)  # a job's numbers show what is missing
         advised = 0.0 if self._terms is None else self._terms.check_seconds
         idle = (proved - self._news_at) / _CHECK_SHARE
-        pause = min(max(self.timing.first_silence, advised, idle), self.timing.silence)
+        pause = min(max(_FIRST_SILENCE_SECONDS, advised, idle), _SILENCE_SECONDS)
         return proved + max(pause, _REST * self._took)
 
     # What reads find -------------------------------------------------------------------------
@@ -256,7 +244,7 @@ class Follow:
         if delivered and self._is_check and not (self._terms is not None and self._terms.quiet):
             # what a check found, the socket must bring too, where it brings all
             self._missed |= {(event.job_id, event.seq) for event in delivered}
-            self._judge_at = min(self._judge_at, now + self.timing.first_silence)
+            self._judge_at = min(self._judge_at, now + _FIRST_SILENCE_SECONDS)
         return delivered
 
     def ended(self, now: float) -> None:
@@ -283,7 +271,7 @@ class Follow:
         self._took = now - self._reading
         self._last_read, self._reading = now, None
         if self._has_gap and not self._held:
-            self.ask(now + self.timing.reorder)
+            self.ask(now + _REORDER_SECONDS)
 
     def _judge(self, now: float) -> None:
         """If it did not, messages are dropped, or the socket is dead even if it looks alive."""
@@ -295,7 +283,7 @@ class Follow:
         elif not self._distrusted:
             self._distrusted = True
             # a first message may only be late: a new socket would lose it
-            self._judge_at = now + self.timing.polling_interval
+            self._judge_at = now + _POLL_SECONDS
             return
         else:
             self.reconnects += 1

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Literal, Self
 
 from minutehand.client.access import Access
-from minutehand.client.follow import Follow, Freshness, Timing
+from minutehand.client.follow import JOIN_SECONDS, Follow, Freshness
 from minutehand.client.sequence import EventSequence
 from minutehand.client.topic import Topic
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
@@ -20,22 +20,19 @@ from minutehand.tasks import end_tasks
 
 _PAGE: Final = 500
 _ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
-DEFAULT_TIMING: Final = Timing()
 
 
 class Watcher(ABC):
     """A watch on one subject; iterate it once, at best inside `async with`."""
 
-    def __init__(
-        self, topic: str, access: Access, timing: Timing, sequence: EventSequence | None = None
-    ) -> None:
+    def __init__(self, topic: str, access: Access, sequence: EventSequence | None = None) -> None:
         self.error: QueueError | None = None  #: Why the last read failed.
         self._access = access
-        self._follow = Follow(timing, sequence)
+        self._follow = Follow(sequence)
         self._topic = Topic(
             access,
             topic,
-            timeout=timing.join_timeout,
+            timeout=JOIN_SECONDS,
             joined=lambda terms: self._on(partial(self._follow.on_joined, terms=terms)),
             ready=lambda: self._on(self._follow.on_ready),
             lost=lambda _: self._on(self._follow.on_lost),
@@ -193,13 +190,12 @@ class JobWatcher(Watcher):
         job_id: JobId | str,
         *,
         after: int = 0,
-        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.job: Job | None = None
         self._job_id = str(job_id)
         self._after = after
         self._sequence = EventSequence(after)
-        super().__init__(f"job:{job_id}", access, timing, self._sequence)
+        super().__init__(f"job:{job_id}", access, self._sequence)
 
     @property
     def last_seq(self) -> int:
@@ -244,9 +240,8 @@ class FeedWatcher(Watcher):
         subject: str,
         *,
         cursor: str | None = None,
-        timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        super().__init__(f"{kind}:{subject}", access, timing)
+        super().__init__(f"{kind}:{subject}", access)
         self.cursor = cursor
         self._kind = kind
         self._subject = str(subject)

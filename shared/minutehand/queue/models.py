@@ -341,8 +341,6 @@ class LeaseRequest(Model):
     call: int
     limit: int
     job_types: tuple[str, ...] | None = None
-    queues: tuple[str, ...] | None = None
-    lease_seconds: Number | None = None
     version: str | None = None
     #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None

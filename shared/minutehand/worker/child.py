@@ -15,13 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 MEMORY_BYTES: Final = 2 * 1024**3
-LINE_BYTES: Final = 64 * 1024
 #: A program gets its processor time within so many times that of a clock: others run here too.
 PATIENCE: Final = 10
-
-
-class NotRunnable(Exception):
-    """What should be a program cannot be run here."""
 
 
 async def run_child(
@@ -30,7 +25,6 @@ async def run_child(
     *,
     seconds: float,
     most_bytes: int = 0,
-    memory_bytes: int = MEMORY_BYTES,
 ) -> int:
     """Run a program without a shell and give its errors line by line; returns its exit code.
 
@@ -40,27 +34,22 @@ async def run_child(
     Args:
         seconds: Most time of the processor.
         most_bytes: Longest file that it may write.
-        memory_bytes: Most address space.
 
     Raises:
-        NotRunnable: There is no such program.
+        OSError: There is no such program.
         TimeoutError: It took longer, or hung.
     """
-    try:
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={"LC_ALL": "C"},
-            limit=LINE_BYTES,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise NotRunnable(f"{command[0]} cannot be run") from error
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={"LC_ALL": "C"},
+        start_new_session=True,
+    )
     assert child.stderr is not None
     try:
-        _bind(child.pid, math.ceil(seconds), memory_bytes, most_bytes)
+        _bind(child.pid, math.ceil(seconds), most_bytes)
         async with asyncio.timeout(seconds * PATIENCE):
             while line := await _line(child.stderr):
                 on_line(line.decode("utf-8", "replace").rstrip())
@@ -77,9 +66,9 @@ async def run_child(
     return code
 
 
-def _bind(pid: int, seconds: int, memory_bytes: int, most_bytes: int) -> None:
+def _bind(pid: int, seconds: int, most_bytes: int) -> None:
     """Limit a process that has just begun; Linux can."""
-    limits = {"CORE": 0, "CPU": seconds, "FSIZE": most_bytes, "AS": memory_bytes}
+    limits = {"CORE": 0, "CPU": seconds, "FSIZE": most_bytes, "AS": MEMORY_BYTES}
     for name, most in limits.items() if hasattr(resource, "prlimit") else ():
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, getattr(resource, f"RLIMIT_{name}"), (most, most))

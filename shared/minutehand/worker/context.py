@@ -287,7 +287,6 @@ class JobContext:
         services: Sequence[Service[T]],
         *,
         within: Seconds,
-        look_again: Seconds = LOOK_AGAIN,
         call_seconds: float = CALL_SECONDS,
     ) -> T:
         """Have work done by the first of `services` that does it, all in one deadline, as a step.
@@ -300,7 +299,6 @@ class JobContext:
             name: As of `step`; what a service gives must survive JSON.
             services: How each is spoken to: `submit`, `poll`, `result`, `cancel`.
             within: From the first attempt's call to the result, whatever happens in between.
-            look_again: Pause until the next look at work that was left with a service.
             call_seconds: Longest single call of a service.
 
         Raises:
@@ -331,7 +329,7 @@ class JobContext:
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
             if gave == noted:
-                raise TurnEnded(Snooze(after=look_again))
+                raise TurnEnded(Snooze(after=LOOK_AGAIN))
             return {"at": [gave.service, gave.task_id]}
 
         noted: StillRunning | None = None

@@ -27,10 +27,8 @@ class TickOptions:
 
     Attributes:
         concurrency: Most jobs running at once in this tick.
-        lease_seconds: Length of leases whose type does not say; None leaves it to the database.
         poll_seconds: How often a tick with running jobs and free slots asks for more.
         linger_seconds: Work due within this time is slept for instead of left to the next tick.
-        report_seconds: Least time between two reports.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
         grace_seconds: How long a cancelled processor may take to stop.
         ends_blocked: End the process, with its stacks in the log, when a processor has blocked the
@@ -42,10 +40,8 @@ class TickOptions:
     """
 
     concurrency: int = 5
-    lease_seconds: float | None = None
     poll_seconds: float = 0.5
     linger_seconds: float = 55.0
-    report_seconds: float = 0.25
     quiet: bool = False
     grace_seconds: float = 5.0
     ends_blocked: bool = False

@@ -170,18 +170,9 @@ def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any
                 "file": code.co_filename,
                 "line": trace.tb_lineno,
                 "function": code.co_name[:100],
-                "own": _is_own(module, code.co_filename, package),
+                "own": not package or module.partition(".")[0] == package.partition(".")[0],
             }
         trace = trace.tb_next
-
-
-def _is_own(module: str, path: str, package: str) -> bool:
-    top = package.partition(".")[0]
-    if top and (module == top or module.startswith(f"{top}.")):
-        return True
-    # without a package to go by, what lies beside no installed one is the project's
-    is_library = "site-packages" in path or "dist-packages" in path or path.startswith("<")
-    return not (top or is_library or module.partition(".")[0] in sys.stdlib_module_names)
 
 
 def _short(path: str) -> str:

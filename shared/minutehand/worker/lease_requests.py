@@ -76,7 +76,6 @@ class LeaseRequests:
             call=self._call,
             limit=max(0, free_slots),
             job_types=self._tick.job_types,
-            lease_seconds=self._options.lease_seconds,
             version=self._options.version,
             origin=self._options.origin if self._call == 1 else None,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a

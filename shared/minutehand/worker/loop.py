@@ -85,10 +85,10 @@ class Worker:
         self._registered: object = None
         self._has_attached = False
 
-    async def register(self, *, force: bool = False) -> None:
-        """Publish the registry's job types, once unless it changed or `force` is given."""
+    async def register(self) -> None:
+        """Publish the registry's job types, once unless it changed."""
         names = self.registry.names
-        if not names or (self._registered == names and not force):
+        if not names or self._registered == names:
             return
         await self.queue.register_job_types(self.registry.specs())
         self._registered = names

@@ -30,13 +30,13 @@ class Reporter:
     one that hangs would let another worker run the job again.
     """
 
-    #: Most jobs in one report.
+    #: Most jobs in one report, and the least time between two.
     BATCH = 200
+    INTERVAL_SECONDS = 0.25
 
     def __init__(self, tick: Tick) -> None:
         self._tick = tick
         self._clock = tick.clock
-        self._interval = tick.options.report_seconds
         self._wake = asyncio.Event()
         self._sent_at = float("-inf")
         self._idle = asyncio.Event()
@@ -79,7 +79,7 @@ class Reporter:
 
     def _next_report_at(self) -> float | None:
         """When to send next: at once for a step, soon for updates, else to renew; None if idle."""
-        soon = self._sent_at + self._interval
+        soon = self._sent_at + self.INTERVAL_SECONDS
         dues = []
         for attempt in self._known():
             is_running = attempt.ending is None
@@ -139,7 +139,7 @@ class Reporter:
                 "Report did not arrive; it is sent again",
                 extra={"event": "report.unavailable", "jobs": len(batch), "error": str(problem)},
             )
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self.INTERVAL_SECONDS)
         elif len(batch) > 1:  # one item was refused and the batch with it
             for attempt in batch:
                 await self._send([attempt])

@@ -15,7 +15,7 @@ from typing import Final
 
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError
-from minutehand.worker.child import MEMORY_BYTES, NotRunnable, run_child
+from minutehand.worker.child import run_child
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.settings import TrainingSettings
 
@@ -180,14 +180,13 @@ class Ffmpeg:
                 on_line,
                 seconds=seconds,
                 most_bytes=most_bytes,
-                memory_bytes=MEMORY_BYTES,
             )
         except TimeoutError as error:
             raise refused(
                 "took_too_long",
                 f"Reading the video took longer than {seconds:.0f} s of the processor",
             ) from error
-        except NotRunnable as error:
+        except OSError as error:
             raise ConfigurationError(
                 "FFMPEG_PATH", "names nothing that runs here", "/opt/bin/ffmpeg"
             ) from error
