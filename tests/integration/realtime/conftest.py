@@ -78,7 +78,7 @@ def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def server(project: Database) -> Iterator[Server]:
     """The Realtime server of this module."""
-    running = RealServer(project.url) if TRUTH_URL else Server(project.url)
+    running = RealServer() if TRUTH_URL else Server(project.url)
     yield running
     running.stop()
 

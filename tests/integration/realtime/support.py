@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +52,13 @@ def unique(prefix: str = "room") -> str:
 class Server:
     """`python -m minutehand.local.realtime` as a process of its own."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        wait: bool = True,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self.database_url = url
+    def __init__(self, url: str) -> None:
         self.events: list[dict[str, Any]] = []
         environ = {
             **os.environ,
             "SUPABASE_JWT_SECRET": SECRET,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE,
             "SUPABASE_SECRET_KEY": SECRET_KEY,
-            **(environ or {}),
             "DATABASE_URL": url,
             "PORT": "0",
         }
@@ -82,8 +74,7 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.port = int(self.wait_for("realtime.listening")["port"])
-        if wait:
-            self.wait_for("realtime.replication_started")
+        self.wait_for("realtime.replication_started")
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -95,11 +86,11 @@ class Server:
                     self.events.append({"event": "text", "message": line})
                 self._changed.notify_all()
 
-    def wait_for(self, event: str, *, after: int = 0) -> dict[str, Any]:
-        """Wait for the first logged `event` after that many lines."""
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Wait for the first logged `event`."""
 
         def found() -> dict[str, Any] | None:
-            return next((e for e in self.events[after:] if e.get("event") == event), None)
+            return next((e for e in self.events if e.get("event") == event), None)
 
         with self._changed:
             if not self._changed.wait_for(found, PATIENCE * 3):
@@ -132,8 +123,8 @@ class Server:
 class RealServer(Server):
     """The one of the project that `make truth` asks."""
 
-    def __init__(self, url: str) -> None:
-        self.database_url = url
+    def __init__(self) -> None:
+        pass
 
     @property
     def http(self) -> str:
@@ -332,11 +323,3 @@ class JavaScript:
         """Wait for `count` callbacks."""
         await self.until(lambda _: len(self.got(channel, kind)) >= count, seconds)
         return self.got(channel, kind)
-
-    async def status(self, channel: str, status: str, seconds: float = PATIENCE) -> dict[str, Any]:
-        """Wait until a channel reported `status`."""
-        wanted = {"notify": "status", "channel": channel, "status": status}.items()
-        notice: dict[str, Any] = await self.until(
-            lambda notices: next((n for n in notices if wanted <= n.items()), None), seconds
-        )
-        return notice

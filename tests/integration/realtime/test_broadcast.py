@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import psycopg
-import pytest
 from realtime import AsyncRealtimeClient
 
 from tests.integration.realtime.support import (
@@ -67,10 +66,7 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
     await reader.silence()
 
 
-@pytest.mark.parametrize("payload", [UNICODE, {"big": "x" * 100_000}])
-async def test_javascript_and_python_understand_each_other(
-    server: Server, js: JavaScript, payload: dict[str, Any]
-) -> None:
+async def test_javascript_and_python_understand_each_other(server: Server, js: JavaScript) -> None:
     """Checks 13 and 37: version 2 binary to version 1 text and back, without metadata."""
     topic = f"réunion:{unique()}"
     await js.call("client", name="c", url=server.http, key=PUBLISHABLE)
@@ -83,13 +79,13 @@ async def test_javascript_and_python_understand_each_other(
     channel.on_broadcast("*", received.put_nowait)
     await channel.subscribe()
 
-    sent = await js.call("send", channel="c", event="événement", payload=payload)
+    sent = await js.call("send", channel="c", event="événement", payload=UNICODE)
     heard = await asyncio.wait_for(received.get(), 60)
-    await channel.send_broadcast("zurück", payload)
+    await channel.send_broadcast("zurück", UNICODE)
     [got] = await js.receive("c")
     await client.close()
 
     assert sent == "ok"
-    assert (heard["event"], heard["payload"]) == ("événement", payload)
+    assert (heard["event"], heard["payload"]) == ("événement", UNICODE)
     assert "meta" not in heard
-    assert got == {"type": "broadcast", "event": "zurück", "payload": payload}
+    assert got == {"type": "broadcast", "event": "zurück", "payload": UNICODE}

@@ -62,21 +62,6 @@ async def test_a_rolled_back_message_is_never_sent(
     await socket.silence()
 
 
-async def test_a_message_reaches_its_own_topic_only(
-    connect: Any, sql: psycopg.Connection[Any]
-) -> None:
-    """Check 16: not its neighbours, nor a topic that begins alike."""
-    topic = unique()
-    here, there = await connect(key=SECRET_KEY), await connect(key=SECRET_KEY)
-    await here.joined(topic, private=True)
-    await there.joined(f"{topic}:more", private=True)
-
-    sql.execute("select realtime.send('{}', 'e', %s)", [topic])
-
-    await here.expect("broadcast")
-    await there.silence()
-
-
 async def test_a_row_trigger_broadcasts_every_kind_of_change(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:

@@ -44,9 +44,7 @@ async def test_a_valid_key_connects_with_every_version(
         ("sb_publishable_of_another_project", "The token provided is not a valid JWT"),
         (token()[:-4] + "AAAA", "Failed to validate JWT signature"),
         (token(seconds=-60), "Token has expired"),
-        (token(role=None), "Fields `role` and `exp` are required in JWT"),  # type: ignore[arg-type]
         (token(exp=None), "Fields `role` and `exp` are required in JWT"),
-        (token(iat="yesterday"), "The token provided is not a valid JWT"),
     ],
 )
 def test_a_bad_key_is_refused_with_401_and_says_why(

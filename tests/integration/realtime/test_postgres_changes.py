@@ -10,10 +10,7 @@ import pytest
 from tests.integration.realtime.support import (
     ADA,
     EVE,
-    PUBLISHABLE,
     SECRET_KEY,
-    JavaScript,
-    Server,
     Socket,
     token,
     unique,
@@ -118,15 +115,9 @@ async def test_each_kind_of_change_has_its_exact_shape(
 
 FILTERS = [
     ("id=eq.2", [2]),
-    ("id=neq.2", [1, 3, 4]),
-    ("price=lt.20", [1]),
-    ("price=lte.20", [1, 2]),
-    ("price=gt.20", [3]),
-    ("price=gte.20", [2, 3]),
     ("id=in.(1,3,9)", [1, 3]),
-    ("price=gte.10,id=gt.1,done=eq.false", [2, 3]),
+    ("price=gte.10,done=eq.false", [2, 3]),
     ("price=neq.10", [2, 3]),  # null never satisfies a comparison
-    ("", [1, 2, 3, 4]),
 ]
 
 
@@ -213,25 +204,3 @@ async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     assert message in system["payload"]["message"]
     assert (await socket.expect("postgres_changes"))["topic"] != f"realtime:{topic}"
     await socket.silence()
-
-
-async def test_the_javascript_client_gets_typed_changes(
-    server: Server, js: JavaScript, sql: psycopg.Connection[Any]
-) -> None:
-    """Checks 25, 26, 28 and 30 with the official client."""
-    await js.call("client", name="c", url=server.http, key=PUBLISHABLE, token=token(ADA))
-    changes = {"type": "postgres_changes", **entry("items", filter="price=gt.5")}
-    on = [changes, {"type": "system", "event": "*"}]
-    await js.call("subscribe", client="c", channel="c", topic=unique(), on=on)
-    await js.until(
-        lambda _: any(m["message"] == "Subscribed to PostgreSQL" for m in js.got("c", "system"))
-    )
-
-    sql.execute("insert into public.items values (1, %s, 'cheap', 1, false, 's')", [ADA])
-    sql.execute("insert into public.items values (2, %s, 'mine', 9, false, 's')", [ADA])
-    sql.execute("insert into public.items values (3, %s, 'foreign', 9, false, 's')", [EVE])
-    [got] = await js.receive("c", "postgres_changes")
-
-    assert (got["eventType"], got["schema"], got["table"]) == ("INSERT", "public", "items")
-    assert got["new"] == {"id": 2, "owner": ADA, "name": "mine", "price": 9, "done": False}
-    assert (got["old"], got["errors"]) == ({}, None)

@@ -80,22 +80,3 @@ async def test_the_server_survives_a_restart_of_postgres(
     assert (await socket.expect("postgres_changes"))["payload"]["data"]["record"] == {"id": 1}
     await socket.joined(unique(), private=True)
     await socket.connection.close()
-
-
-async def test_the_server_may_start_before_postgres(own_postgres: Postgres) -> None:
-    """A launcher starts both at once: joins are refused until the other is there."""
-    url = own_postgres.url()
-    own_postgres.stop()
-    server = Server(url, wait=False)
-    try:
-        server.wait_for("realtime.replication_interrupted")
-        socket = await open_socket(server, key=SECRET_KEY)
-        refused = await socket.join(unique())
-        own_postgres.start()
-        server.wait_for("realtime.replication_started")
-
-        assert refused["response"] == {"reason": AWAY}
-        await socket.joined(unique(), private=True)
-        await socket.connection.close()
-    finally:
-        server.stop()

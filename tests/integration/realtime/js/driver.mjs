@@ -31,13 +31,6 @@ const operations = {
   send({ channel, event, payload }) {
     return channels.get(channel).channel.send({ type: "broadcast", event, payload });
   },
-
-  setAuth: ({ client, token }) => clients.get(client).realtime.setAuth(token),
-
-  remove({ channel: name }) {
-    const { client, channel } = channels.get(name);
-    return clients.get(client).removeChannel(channel);
-  },
 };
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
