@@ -131,7 +131,7 @@ begin
     when v_id is null and v_new is null
       then array['sealed_secret', 'sealed_secret is required: the API makes a secret and seals it']
     when char_length(v_new) > 4000 then array['sealed_secret', 'sealed_secret has at most 4000 characters']
-    when char_length(v_url) > 2000 or v_url is not null and v_host is null
+    when char_length(v_url) > 2000 or v_url ~ '[[:space:][:cntrl:]]' or v_url is not null and v_host is null
       then array['url', 'url must be an https address without user name']
     when coalesce(queue.setting('webhook_private_addresses')::boolean, false) then null
     when v_url !~ '^https://' then array['url', 'url must be https']

@@ -117,6 +117,7 @@ LINTS = {
     "definer function whose search path is not empty": f"select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace {OURS} and not coalesce(p.proconfig @> array['search_path=\"\"'], false)",
     "public function that sets no search path": "select p.oid::regprocedure from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosqlbody is null and p.prosrc like '%queue.%' and not exists (select from unnest(p.proconfig) c where c like 'search_path=%')",
     "definer function that a guest may execute": "select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'execute')",
+    "guests' function that takes a call without claims for the service": f"select p.oid::regprocedure from pg_proc p where p.pronamespace {OURS} and has_function_privilege('anon', p.oid, 'execute') and p.prosrc ~ 'is_service\\(|may_(read|manage)'",
     "function with two signatures": f"select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace {OURS} group by pronamespace, proname having count(*) > 1",
     "public function that returns a set": "select p.oid::regprocedure from pg_proc p where p.proretset and p.pronamespace = 'public'::regnamespace and p.prosrc like '%queue.%'",
     "view without security_invoker": "select c.oid::regclass from pg_class c where c.relkind = 'v' and c.relnamespace = 'public'::regnamespace and not coalesce(c.reloptions && array['security_invoker=true', 'security_invoker=on'], false)",

@@ -155,7 +155,7 @@ def test_an_endpoint_that_is_gone_is_disabled_at_once(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "url",
     ["http://example.com", "https://localhost/x", "https://10.0.0.1/x", "https://2130706433/", "https://0x7f.1/", "https://[::1]/",
-     "https://a.internal/", "https://user@example.com/", "ftp://example.com/", "https://single/", "https://exa mple.com/", "https://①.①.①.①/"],
+     "https://a.internal/", "https://user@example.com/", "ftp://example.com/", "https://single/", "https://exa mple.com/", "https://①.①.①.①/", "https://a.example/x\r\nHost: b"],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
     """What only resolvers read as a private address, too."""
