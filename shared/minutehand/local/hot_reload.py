@@ -8,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-
-from watchfiles import awatch
 
 from minutehand.app import find_apps
 from minutehand.config import Settings
 
 logger = logging.getLogger("minutehand.local.hot_reload")
 
-#: Events are a hint, and files are compared at least so often: a system under load drops events,
-#: and files written into a new folder before it is watched raise none.
-SCAN_SECONDS = 1.0
+#: Between two looks at some hundred files, which take milliseconds: a system under load drops
+#: events, and files written into a new folder before it is watched raise none.
+SCAN_SECONDS = 0.5
 
 #: Python files by version: time of change in ns, and size.
 Files = Mapping[Path, tuple[int, int]]
@@ -34,7 +32,7 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
             since is noticed at once.
     """
     folders = watched_folders(settings)
-    async for _ in _hints(folders) if folders else _never():
+    while True:
         found = await asyncio.to_thread(files_of, folders)
         changed = sorted(path for path in {*loaded, *found} if loaded.get(path) != found.get(path))
         if changed:
@@ -43,30 +41,7 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
             forget_compiled(changed)
             end()
             return
-
-
-async def _never() -> AsyncIterator[None]:
-    return
-    yield
-
-
-async def _hints(folders: Iterable[Path]) -> AsyncIterator[None]:
-    """Yield once at the start, on each event, and every `SCAN_SECONDS`."""
-    yield
-    milliseconds = round(SCAN_SECONDS * 1000)
-    try:
-        async for _ in awatch(
-            *folders, watch_filter=None, step=100, rust_timeout=milliseconds, yield_on_timeout=True
-        ):
-            yield
-    except (OSError, RuntimeError) as error:  # e.g. no watch is left on this machine
-        logger.warning(
-            "Files cannot be watched; they are compared every second",
-            extra={"event": "reload.polling", "error": str(error)},
-        )
-    while True:
         await asyncio.sleep(SCAN_SECONDS)
-        yield
 
 
 def files_of(folders: Iterable[Path]) -> Files:

@@ -23,7 +23,7 @@ from minutehand.local.realtime.filters import Filter, InvalidEntry, change_id, p
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.serializer import dump
-from minutehand.local.realtime.visibility import Visibility
+from minutehand.local.realtime.visibility import wait_until_visible
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +87,9 @@ class PostgresChanges:
         self,
         url: str,
         database: Database,
-        visibility: Visibility,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._database = database
-        self._visibility = visibility
         self._spawn = spawn
         self._subscriptions: dict[Member, list[Subscription]] = {}
         self._stream = ReplicationStream(url, publication=PUBLICATION, on_changes=self._on_changes)
@@ -154,7 +152,7 @@ class PostgresChanges:
         if not self._subscriptions:
             return
         # rows are tested as they are now: one that is not visible yet would be hidden from all
-        await self._visibility.wait(change.transaction_id for change in changes)
+        await wait_until_visible(self._database, (one.transaction_id for one in changes))
         for change in changes:
             await self._deliver(change)
 

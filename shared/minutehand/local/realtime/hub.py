@@ -13,7 +13,7 @@ from minutehand.local.realtime.database import UNREACHABLE, Database, DatabaseUn
 from minutehand.local.realtime.pgoutput import Change
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.tokens import Verifier
-from minutehand.local.realtime.visibility import Visibility
+from minutehand.local.realtime.visibility import wait_until_visible
 from minutehand.tasks import end_tasks
 
 #: Messages delivered before sockets may write.
@@ -28,8 +28,9 @@ class Hub:
         self.database = Database(url)
         self.authorizer = Authorizer(self.database)
         self.rooms = Rooms()
-        self._visibility = Visibility(url)
-        self.changes = PostgresChanges(url, self.database, self._visibility, self.spawn)
+        # messages do not wait behind a crowd that joins
+        self._deciding = Database(url)
+        self.changes = PostgresChanges(url, self._deciding, self.spawn)
         self.messages = ReplicationStream(
             url, publication="supabase_realtime_messages_publication", on_changes=self._deliver
         )
@@ -45,7 +46,7 @@ class Hub:
     async def close(self) -> None:
         """End all background work and close the connections."""
         await end_tasks(self._tasks)
-        await self._visibility.close()
+        await self._deciding.close()
         await self.database.close()
 
     def check_database(self) -> None:
@@ -59,7 +60,7 @@ class Hub:
 
     async def _deliver(self, changes: list[Change]) -> None:
         heard = [change for change in changes if self.rooms.heard(change)]
-        await self._visibility.wait(change.transaction_id for change in heard)
+        await wait_until_visible(self._deciding, (change.transaction_id for change in heard))
         for number, change in enumerate(heard, start=1):
             self.rooms.deliver_row(change)
             if number % _BATCH == 0:

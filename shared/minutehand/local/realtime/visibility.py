@@ -13,58 +13,28 @@ from collections.abc import Iterable
 
 import psycopg
 
-from minutehand.local.realtime.database import Connection, DatabaseUnavailable, connect
+from minutehand.local.realtime.database import Database, DatabaseUnavailable
 
 #: Longest wait; a commit that waits for a synchronous standby may take longer than that.
 _PATIENCE_SECONDS = 5.0
-# A streamed id has 32 bits; the full one is the nearest to the end of the present snapshot. An id
-# beyond that end belongs to a transaction of which no one has seen the end yet.
-_ANY_INVISIBLE = """
-  with present as (
-    select snapshot, pg_snapshot_xmax(snapshot)::text::bigint as xmax
-    from pg_current_snapshot() as snapshot
-  )
-  select exists (
-    select
-    from present,
-      unnest(%s::bigint[]) as ids (id),
-      lateral (
-        select (id - xmax %% 4294967296 + 6442450944) %% 4294967296 - 2147483648
-      ) as distance (ahead)
-    where xmax + ahead > 2 and not pg_visible_in_snapshot((xmax + ahead)::text::xid8, snapshot)
-  )
-"""
+#: A session gives its transaction's id up in the instant in which others begin to see the rows.
+_ANY_INVISIBLE = (
+    "select from pg_catalog.pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
+)
 
 
-class Visibility:
-    """One connection that asks Postgres which transactions have really ended."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: Connection | None = None
-        self._one_at_a_time = asyncio.Lock()
-
-    async def wait(self, transaction_ids: Iterable[int]) -> None:
-        """Return once all of them are visible, at worst after a few seconds."""
-        ids = list(set(transaction_ids))
-        if not ids:
-            return
-        give_up = time.monotonic() + _PATIENCE_SECONDS
-        try:
-            while await self._any_invisible(ids) and time.monotonic() < give_up:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-        except (DatabaseUnavailable, psycopg.Error):
-            return  # the stream is about to end as well
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
-
-    async def _any_invisible(self, ids: list[int]) -> bool:
-        async with self._one_at_a_time:
-            if self._connection is None or self._connection.closed:
-                self._connection = await connect(self._url, "realtime_visibility")
-            cursor = await self._connection.execute(_ANY_INVISIBLE, [ids], prepare=True)
-            row = await cursor.fetchone()
-        return bool(row and row[0])
+async def wait_until_visible(database: Database, transaction_ids: Iterable[int]) -> None:
+    """Return once all of them are visible, at worst after a few seconds."""
+    ids = list(set(transaction_ids))
+    if not ids:
+        return
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        while time.monotonic() < give_up:
+            async with database.transaction() as connection:
+                found = await connection.execute(_ANY_INVISIBLE, [ids])
+                if await found.fetchone() is None:
+                    return
+            await asyncio.sleep(0.001)
+    except (DatabaseUnavailable, psycopg.Error):
+        return  # the stream is about to end as well
