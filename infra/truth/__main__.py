@@ -34,12 +34,12 @@ LEFT_OUT: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtim
 PROTOCOL: Final = (
     *("broadcast", "database_broadcast", "handshake", "joining", "postgres_changes", "tokens"),
 )
-CLIENTS: Final = ("freshness", "guest_sessions", "hostile_wire", "isolation", "python_watch")
 #: A part of the run → what pytest is given; every test but those that start a server of ours.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [f"tests/integration/realtime/test_{name}.py" for name in PROTOCOL],
-    "integration": [f"tests/e2e/live/test_{name}.py" for name in CLIENTS],
+    "clients": ["tests/e2e/live/test_hostile_wire.py", "tests/contract/test_realtime_clients.py"],
 }
+PARTS: Final = ("requests", "realtime", "clients", "demo")
 PARTS: Final = ("requests", "realtime", "integration", "demo")
 NO_DOCKER: Final = 3
 

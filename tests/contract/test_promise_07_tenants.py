@@ -91,9 +91,14 @@ def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: 
 
 @pytest.mark.parametrize("function", ONE_JOB)
 def test_anothers_job_is_answered_like_a_missing_one(engine: Engine, function: str) -> None:
-    """Word for word, and the job is as it was."""
+    """Word for word, and the job is as it was; also to one who was a member until now."""
     job_id = asking_job(engine)
     before = engine.job(job_id)
+    member = "insert into workspace_members values (%s, %s, 'manager')"
+    engine.run(member, ACME, EVE)
+    with engine.member(EVE) as eve:
+        eve.rpc("get_job", p_job_id=job_id)
+    engine.run("delete from workspace_members where workspace_id = %s and user_id = %s", ACME, EVE)
 
     with engine.member(EVE) as eve:
         said = [
