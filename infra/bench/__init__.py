@@ -1,1 +1,1 @@
-"""Measurements of the worker over HTTP: pick-up, drain, ticks, chaos. Never asserted by tests."""
+"""Measurements of the engine beside other queues, of live updates and of age; no test asserts."""

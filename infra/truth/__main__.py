@@ -66,7 +66,6 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--url", help="the address of a project; its keys are in the environment")
     parser.add_argument("--write", action="store_true", help="record the answers instead")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
-    parser.add_argument("-k", dest="tests", default="", help="of the tests only those of that name")
     return parser
 
 
@@ -84,14 +83,12 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
         return 0
     # what the others write would be in the answers
     parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))
-    failed = [part for part in PARTS if part in parts and not _passes(part, place, values, options)]
+    failed = [part for part in PARTS if part in parts and not _passes(part, place, values)]
     print(f"{', '.join(parts)}: {'nothing unexpected' if not failed else f'{failed} differ'}")
     return 1 if failed else 0
 
 
-def _passes(
-    part: str, place: Place, values: Mapping[str, str], options: argparse.Namespace
-) -> bool:
+def _passes(part: str, place: Place, values: Mapping[str, str]) -> bool:
     if part == "requests":
         return _answers(place)
     url = values["SUPABASE_URL"]
@@ -100,7 +97,7 @@ def _passes(
         command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
         with tempfile.TemporaryDirectory() as state:
             return _ran([*command, "--state", state], values)
-    command = ["pytest", "-q", "-n", "0", "-m", "not emulator", "-k", options.tests]
+    command = ["pytest", "-q", "-n", "0", "-m", "not emulator"]
     return _ran([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
 
 

@@ -89,19 +89,15 @@ def _provide(version: str) -> None:
     resource = Resource.create({} if named else own)
     # the process's end waits no longer than an answer does
     atexit.register(flush)
-    if _is_sent("traces"):
+    if os.environ.get("OTEL_TRACES_EXPORTER") != "none":
         traces = TracerProvider(resource=resource, shutdown_on_exit=False)
         traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(traces)
-    if _is_sent("metrics"):
+    if os.environ.get("OTEL_METRICS_EXPORTER") != "none":
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metrics.set_meter_provider(
             MeterProvider([reader], resource=resource, shutdown_on_exit=False)
         )
-
-
-def _is_sent(signal: str) -> bool:
-    return os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") != "none"
 
 
 def flush() -> None:

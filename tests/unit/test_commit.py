@@ -56,13 +56,9 @@ def test_what_is_not_committed_has_no_address(project: Project) -> None:
     ("remote", "url"),
     [
         ("git@github.com:acme/app.git", "https://github.com/acme/app"),
-        (
-            "https://ada:token@gitlab.example.com/acme/app.git",
-            "https://gitlab.example.com/acme/app",
-        ),
+        ("https://ada:token@git.example.com/app.git", "https://git.example.com/app"),
         ("ssh://git@git.example.com:2222/acme/app", "https://git.example.com/acme/app"),
         ("/srv/git/app.git", None),
-        ("", None),
     ],
 )
 def test_a_remote_as_an_address_without_credentials(remote: str, url: str | None) -> None:

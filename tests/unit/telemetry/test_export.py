@@ -173,17 +173,3 @@ def test_a_collector_that_does_not_answer_fails_nothing(servers: Servers, collec
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "100000"}
 
     assert answers(servers, *[HEALTH] * 5, **variables) == [200] * 5
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
-        {"OTEL_SDK_DISABLED": "true"},
-        {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
-    ],
-    ids=["unset", "disabled", "none"],
-)
-def test_nothing_is_exported_where_it_is_off(servers: Servers, variables: dict[str, str]) -> None:
-    assert answers(servers, HEALTH, **variables) == [200]
-    assert servers.received == []
