@@ -163,11 +163,6 @@ class Settings(BaseModel):
     cors_origins: Words = ()
     allow_anonymous: Flag = Field(False, examples=["false"])
     streaming: Flag = Field(False, examples=["false"])
-    #: Requests of one caller a second in one process, and how many of them at once; 0: no limit.
-    caller_requests_per_second: Annotated[int, _parsing(_count(0, 100_000))] = 100
-    caller_requests_burst: Annotated[int, _parsing(_count(1, 1_000_000))] = 300
-    #: Streams of one caller open at once in one process; 0: no limit.
-    caller_streams: Annotated[int, _parsing(_count(0, 1_000_000))] = 100
     #: Longest wait for a first event where answers are buffered, 0 to 20 s; each holds a function.
     stream_wait_seconds: Annotated[int, _parsing(_count(0, 20))] = 20
     log_level: Level = "INFO"

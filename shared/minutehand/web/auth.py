@@ -80,7 +80,6 @@ async def guest_caller(
     if is_guest_session(session_id) and services.settings.allow_anonymous:
         is_stream = "text/event-stream" in request.headers.get("accept", "")
         if bearer_token(request) is None and not (access_token and is_stream):
-            services.limits.count_request(session_id)
             return None
     return await stream_caller(request, credentials, access_token)
 
@@ -100,14 +99,12 @@ async def user_or_guest(
 
 
 async def verify(request: Request, token: str) -> Caller:
-    """Whose `token` is, a user's or the project's own service, if they may ask once more now."""
+    """Whose `token` is, a user's or the project's own service."""
     services: Services = request.app.state.services
     try:
-        caller = await services.verifier.verify(token)
+        return await services.verifier.verify(token)
     except InvalidToken as error:
         raise unauthorized(str(error), presented=True) from error
-    services.limits.count_request(str(caller.user_id or token))
-    return caller
 
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.

@@ -20,7 +20,7 @@ from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError
-from minutehand.web.limits import CallerLimits
+from minutehand.web.limits import OpenStreams
 
 if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
@@ -82,12 +82,7 @@ class Services:
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
-        self.limits = CallerLimits(
-            self.clock,
-            requests_per_second=settings.caller_requests_per_second,
-            requests_burst=settings.caller_requests_burst,
-            streams=settings.caller_streams,
-        )
+        self.streams = OpenStreams()
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )

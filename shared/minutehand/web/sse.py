@@ -26,7 +26,7 @@ from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import redacted
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.web.caller import Caller
-from minutehand.web.errors import invalid_argument, unavailable
+from minutehand.web.errors import invalid_argument
 from minutehand.web.services import Pace, Services
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "text/event-stream"
 #: Events of one read; a stream far behind catches up in several.
 READ_LIMIT: Final = 500
-#: Streams of one process; a client that comes back later may meet another one.
-MAX_STREAMS: Final = 5_000
 #: Reads of the log a second, over all streams of the process.
 READS_PER_SECOND: Final = 200.0
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
@@ -216,14 +214,11 @@ async def answer(
         is_bare: Leave the event `end` out: the feed's own last event says it.
         is_resumed: Answer 204, which stops EventSource, when nothing is left.
     """
-    limits, pace = services.limits, services.pace
+    pace = services.pace
     until = asked_at(request, services.clock) + min(pace.buffered_wait, wait or pace.buffered_wait)
-    if limits.streams >= MAX_STREAMS:
-        raise unavailable("This server has no capacity for another stream")
     holder = str(caller.user_id) if caller is not None else feed.subject
-    limits.hold_stream(holder)
     with contextlib.ExitStack() as held:
-        held.callback(limits.release_stream, holder)
+        held.enter_context(services.streams.held(holder))
         if caller is not None and not pace.streaming:
             await services.queue_of(caller).open_stream()
         first = await feed.read()
@@ -264,7 +259,7 @@ async def _chunks(
         if not batch.more:
             pause = pace.poll if batch.lines else min(pause * 1.5, pace.most_poll)
             # the budget of reads is shared: with many streams, each reads less often
-            seconds = max(pause, services.limits.streams / READS_PER_SECOND)
+            seconds = max(pause, services.streams.count / READS_PER_SECOND)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(seconds, max(left, 0.0))):
                     await services.closing.wait()

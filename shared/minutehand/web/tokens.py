@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,12 +22,12 @@ from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.keys import SECRET_PREFIX
 from minutehand.web.caller import Caller, InvalidToken
-from minutehand.web.errors import ApiError, unavailable
+from minutehand.web.errors import unavailable
 
 logger = logging.getLogger(__name__)
 
 LEEWAY = timedelta(seconds=10)
-#: An unknown key id makes us ask for the key set again, but no more often than this.
+#: An unknown key id makes us fetch the key set again, but no more often than this.
 REFETCH_AFTER = timedelta(minutes=1)
 #: Keys older than this are fetched again, so that a revoked one is forgotten.
 KEYS_MAX_AGE = timedelta(minutes=10)
@@ -41,6 +41,7 @@ _REFUSALS: Mapping[type[Exception], str] = {
 }
 _OTHER_ISSUER = "the token has another issuer"
 _NO_KEYS = "The signing keys could not be fetched"
+_UNKNOWN_KEY = "the token's signing key is unknown"
 
 AUDIENCE = "authenticated"
 #: Issuers of the legacy API keys, which are JWTs without a subject.
@@ -48,17 +49,11 @@ _API_KEY_ISSUERS = frozenset({"supabase", "supabase-demo"})
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True)
-class _Key:
-    algorithm: str
-    key: Any = field(repr=False)
-
-
 class TokenVerifier:
     """Verifies Supabase user JWTs: by the project's published keys, or its legacy secret.
 
-    The algorithm belongs to the key and is never read from the token: a P-256 key verifies
-    ES256, an RSA key RS256, the legacy secret HS256; symmetric keys in a key set are ignored.
+    The algorithm belongs to the key: a published one's is in the key set, the legacy secret's is
+    HS256; symmetric keys in a key set are ignored.
 
     References:
         https://supabase.com/docs/guides/auth/signing-keys; RFC 8725 §3.1
@@ -77,10 +72,10 @@ class TokenVerifier:
         self._secret = settings.supabase_jwt_secret
         self._transport = transport
         self._clock = clock
-        self._keys = _parse_keys(settings.supabase_jwks or {})
+        self._keys = _usable(settings.supabase_jwks or {})
         self._keys_at = clock.monotonic()
-        self._asked_at: float | None = None
-        self._unanswered = False
+        self._asked_at = -math.inf
+        self._has_answer = True
         self._lock = asyncio.Lock()
 
     async def verify(self, token: str) -> Caller:
@@ -119,77 +114,35 @@ class TokenVerifier:
         except jwt.InvalidTokenError as error:
             raise InvalidToken(_MALFORMED) from error
         key_id = header.get("kid")
-        await self._refresh_when_stale()
-        key = self._keys.get(key_id) if isinstance(key_id, str) else None
-        if key is not None:
-            return self._decode(token, key, issuer_required=True)
-        refused = InvalidToken("the token's signing key is unknown")
-        if self._secret:
-            try:
-                return self._decode(token, _Key("HS256", self._secret), issuer_required=False)
-            except InvalidToken as error:
-                if not isinstance(
-                    error.__cause__, jwt.InvalidSignatureError | jwt.InvalidAlgorithmError
-                ):
-                    raise
-                refused = error
-        if isinstance(key_id, str):
-            await self._fetch(key_id)
-            key = self._keys.get(key_id)
-            if key is not None:
-                return self._decode(token, key, issuer_required=True)
-        raise refused
+        if self._secret and header.get("alg") == "HS256" and key_id not in self._keys:
+            # the legacy secret is this project's alone, and its API keys and lite name no issuer
+            return _decoded(token, self._secret, "HS256", required=["exp"])
+        if not isinstance(key_id, str):
+            raise InvalidToken(_UNKNOWN_KEY)
+        await self._refresh(key_id)
+        if (key := self._keys.get(key_id)) is None:
+            raise InvalidToken(_UNKNOWN_KEY) if self._has_answer else unavailable(_NO_KEYS)
+        # a published key may serve several projects' issuers, so `iss` must be there to compare
+        return _decoded(token, key, key.algorithm_name, required=["exp", "iss"])
 
-    def _decode(self, token: str, key: _Key, *, issuer_required: bool) -> dict[str, Any]:
-        # a published key may serve several projects' issuers, so `iss` must be there to compare;
-        # the legacy secret is this project's alone, and its API keys and lite name none
-        required = ["exp", "iss"] if issuer_required else ["exp"]
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key.key,
-                algorithms=[key.algorithm],
-                leeway=LEEWAY,
-                options={"require": required, "verify_aud": False, "verify_iss": False},
-            )
-        except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
-            raise InvalidToken(_REFUSALS.get(type(error), _MALFORMED)) from error
-        return claims
-
-    async def _refresh_when_stale(self) -> None:
-        age = self._clock.monotonic() - self._keys_at
-        if self._keys and age > KEYS_MAX_AGE.total_seconds():
-            try:
-                await self._fetch(None)
-            except ApiError:
-                logger.warning(
-                    "signing keys could not be refreshed; the old ones stay in use",
-                    extra={"event": "auth.keys_stale"},
-                )
-
-    async def _fetch(self, wanted: str | None) -> None:
-        """Ask for the key set unless someone just did; `wanted` is a key that must be there."""
+    async def _refresh(self, wanted: str) -> None:
+        """Fetch the key set when it is old or lacks a key, but not in each minute twice."""
+        now = self._clock.monotonic()
+        if wanted in self._keys and now - self._keys_at <= KEYS_MAX_AGE.total_seconds():
+            return
         async with self._lock:
-            now = self._clock.monotonic()
-            if self._asked_at is not None:
-                waited = now - self._asked_at
-                if waited < REFETCH_AFTER.total_seconds():
-                    if wanted is not None and self._unanswered:
-                        raise unavailable(_NO_KEYS)
-                    return
+            if now - self._asked_at < REFETCH_AFTER.total_seconds():
+                return
             self._asked_at = now
-            self._unanswered = True
             try:
-                keys = _parse_keys(await self._download())
+                self._keys = _usable(await self._download())
+                self._keys_at, self._has_answer = now, True
             except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
+                self._has_answer = False
                 logger.warning(
-                    "signing keys could not be fetched",
+                    "signing keys could not be fetched; those that are known stay in use",
                     extra={"event": "auth.keys_failed", "reason": type(error).__name__},
                 )
-                raise unavailable(_NO_KEYS) from error
-            self._unanswered = False
-            self._keys = keys
-            self._keys_at = now
 
     async def _download(self) -> Any:
         # its own client: this happens once in minutes, and most processes never need it
@@ -200,30 +153,31 @@ class TokenVerifier:
             return response.json()
 
 
-def _parse_keys(document: Mapping[str, Any]) -> dict[str, _Key]:
-    """The usable keys of a key set by their id; symmetric and unusable ones are omitted."""
-    found: dict[str, _Key] = {}
+def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> dict[str, Any]:
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            leeway=LEEWAY,
+            options={"require": required, "verify_aud": False, "verify_iss": False},
+        )
+    except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
+        raise InvalidToken(_REFUSALS.get(type(error), _MALFORMED)) from error
+    return claims
+
+
+def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
+    """The public keys of a key set by their id; symmetric and unusable ones are omitted."""
+    found = {}
     for entry in document.get("keys", []):
-        if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
-            continue
-        algorithm = _algorithm(entry)
-        key_id = entry.get("kid")
-        if algorithm is None or not isinstance(key_id, str):
+        if entry.get("kty") not in {"EC", "RSA"} or entry.get("use", "sig") != "sig":
             continue
         try:
-            found[key_id] = _Key(algorithm, jwt.PyJWK(entry, algorithm=algorithm).key)
-        except jwt.PyJWTError:
-            logger.warning(
-                "a signing key is unusable", extra={"event": "auth.key_unusable", "kid": key_id}
-            )
+            found[entry["kid"]] = jwt.PyJWK(entry)
+        except (jwt.PyJWTError, KeyError):
+            logger.warning("a signing key is unusable", extra={"event": "auth.key_unusable"})
     return found
-
-
-def _algorithm(entry: Mapping[str, Any]) -> str | None:
-    algorithm = {("EC", "P-256"): "ES256", ("RSA", None): "RS256"}.get(
-        (str(entry.get("kty")), entry.get("crv"))
-    )
-    return algorithm if entry.get("alg", algorithm) == algorithm else None
 
 
 def _instant(seconds: float) -> datetime:

@@ -13,7 +13,9 @@ from starlette.requests import Request
 
 from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
+from minutehand.web import limits
 from minutehand.web.caller import Caller
+from minutehand.web.errors import ApiError
 from minutehand.web.services import Pace, Services
 from minutehand.web.sse import Batch, Line, answer
 from tests.unit.web.conftest import ADA
@@ -66,16 +68,14 @@ class Client:
         response = await answer(Request(scope, self.receive), services, caller, feed, **more)
         async with asyncio.timeout(60):
             await response(scope, self.receive, self.send)  # type: ignore[arg-type]
-        assert services.limits.streams == 0
+        assert services.streams.count == 0
         return self.heard.decode()
 
 
 @pytest.fixture
 async def services() -> AsyncIterator[Services]:
-    """Of a process that lets a guest session have two streams."""
-    settings = Settings(
-        supabase_url="http://127.0.0.1:1", supabase_publishable_key="p", caller_streams=2
-    )
+    """Of a process whose database does not answer."""
+    settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
     made = Services(settings, pace=QUICK)
     yield made
     await made.aclose()
@@ -137,3 +137,21 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
     asyncio.get_running_loop().call_later(0.05, client.gone.set)
 
     assert "event: end" not in await client.open(services, Script(Batch([line(1)])))
+
+
+def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """237 of one user were open once."""
+    monkeypatch.setattr(limits, "MAX_STREAMS_OF_CALLER", 1)
+    streams = limits.OpenStreams()
+
+    with (
+        streams.held("eve"),
+        streams.held("ada"),
+        pytest.raises(ApiError) as refused,
+        streams.held("eve"),
+    ):
+        pass
+    with streams.held("eve"):
+        assert streams.count == 1
+
+    assert (refused.value.status_code, refused.value.code) == (429, "rate_limited")
