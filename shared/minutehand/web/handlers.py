@@ -25,11 +25,13 @@ from minutehand.queue.errors import (
     QueueUnavailable,
     TokenRefused,
 )
+from minutehand.queue.models import ForeignCursor
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
     ApiError,
     FieldProblem,
     error_response,
+    invalid_argument,
     unauthorized,
     unavailable,
     validation_failed,
@@ -53,6 +55,11 @@ def install(app: FastAPI) -> None:
     async def unstorable(_: Request, error: PydanticSerializationError) -> JSONResponse:
         # half of a surrogate pair passes JSON and Python, and no further
         return error_response(400, *INVALID_JSON, detail=str(error))
+
+    @app.exception_handler(ForeignCursor)
+    async def foreign_cursor(_: Request, __: ForeignCursor) -> JSONResponse:
+        problem = "is not a valid cursor for this list"
+        return _planned(invalid_argument("cursor", problem, location="query"))
 
     @app.exception_handler(QueueError)
     async def by_queue(request: Request, error: QueueError) -> JSONResponse:

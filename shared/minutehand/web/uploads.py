@@ -13,14 +13,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from minutehand.aws.uploads import (
     KEY,
@@ -36,7 +35,6 @@ from minutehand.aws.uploads import (
     read_checksum,
 )
 from minutehand.config import ConfigurationError
-from minutehand.web import paging
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body
 from minutehand.web.caller import Caller
@@ -51,11 +49,15 @@ CHECKSUM = "x-amz-checksum-sha256"
 
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 UploadId = Annotated[str, Path(max_length=4096)]
-_TITLE = TypeAdapter(Title)
-_S3_ID = re.compile(r"[!-~]{1,1024}")
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
-#: `<hex>` over the file, or `<hex>-<parts>` over its parts' checksums.
-_FILE_CHECKSUM = re.compile(r"[0-9a-f]{64}(-[0-9]{1,5})?")
+
+
+def _of_file(text: str) -> str:
+    """A file's checksum as `<hex>` over the whole, or `<hex>-<parts>` over its parts' checksums."""
+    digest, dash, count = text.partition("-")
+    if dash and not re.fullmatch("[0-9]{1,5}", count):
+        raise ValueError("the number of parts follows the dash")
+    return f"{base64.b64decode(read_checksum(digest)).hex()}{dash}{count}"
 
 
 class NewUpload(Body):
@@ -77,7 +79,9 @@ class PartToSign(Body):
 
     part_number: Annotated[int, Field(strict=True, ge=1)]
     checksum: Annotated[
-        str, Field(min_length=44, max_length=64, description="SHA-256, base64 or hexadecimal.")
+        str,
+        AfterValidator(read_checksum),
+        Field(max_length=64, description="SHA-256, base64 or hexadecimal."),
     ]
 
 
@@ -92,6 +96,7 @@ class CompleteUpload(Body):
 
     checksum: Annotated[
         str,
+        AfterValidator(_of_file),
         Field(
             max_length=80,
             description="SHA-256 of the file, hexadecimal or base64; or of its parts' checksums,"
@@ -129,24 +134,54 @@ class Upload(BaseModel):
     missing: tuple[int, ...] = Field(description="Numbers of the parts yet to send.")
 
 
-@dataclass(frozen=True)
-class Place:
-    """What an upload's id refers to; its holder may have written it."""
+class Place(BaseModel):
+    """What an upload's id says; its holder may have written any of it."""
+
+    model_config = ConfigDict(frozen=True)
 
     key: str
     #: S3's id; an empty one would make a call about the upload one about the object.
-    upload_id: str
-    cut: Plan
-    title: str
+    s3_id: Annotated[str, Field(pattern="^[!-~]{1,1024}$")]
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
+    title: Title
     #: The id that what it becomes is to have, for an app that lets callers choose it.
     wanted_id: UUID | None = None
 
     @property
+    def cut(self) -> Plan:
+        """How the file is cut."""
+        return plan(self.size_bytes)
+
+    @property
     def workspace_id(self) -> UUID:
         """The workspace that it goes to."""
+        return UUID(self._part_of_key("workspace"))
+
+    @property
+    def owner(self) -> str:
+        """The user who began it."""
+        return self._part_of_key("owner")
+
+    def _part_of_key(self, part: str) -> str:
         named = KEY.fullmatch(self.key)
-        assert named is not None
-        return UUID(named["workspace"])
+        if named is None:
+            raise ValueError("not a key of ours")
+        return named[part]
+
+    def encode(self) -> str:
+        """The upload's id; URL-safe."""
+        raw = self.model_dump_json(exclude_none=True).encode()
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, upload_id: str) -> Self:
+        """What an id says.
+
+        Raises:
+            ValueError: No id of ours.
+        """
+        padded = upload_id + "=" * (-len(upload_id) % 4)
+        return cls.model_validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
 
 
 class UploadRoutes(ABC):
@@ -217,21 +252,25 @@ class UploadRoutes(ABC):
         key = (
             f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
         )
-        with _answering():
-            upload_id = await uploads_of(services).create(key, content_type=kind)
-        cut = plan(body.size)
-        place = Place(key, upload_id, cut, body.title or _title(body.filename), wanted_id)
-        return self._answer(place, missing=tuple(range(1, cut.count + 1)))
+        with _storage(services) as uploads:
+            s3_id = await uploads.create(key, content_type=kind)
+        place = Place(
+            key=key,
+            s3_id=s3_id,
+            size_bytes=body.size,
+            title=body.title or _title(body.filename),
+            wanted_id=wanted_id,
+        )
+        return self._answer(place, missing=place.cut.missing(()))
 
     async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
         """What has arrived, to resume an upload after a break, and what it became."""
         place = await _place(upload_id, caller, services)
-        uploads = uploads_of(services)
-        with _answering():
+        with _storage(services) as uploads:
             try:
-                arrived = await uploads.parts(place.key, place.upload_id)
+                arrived = await uploads.parts(place.key, place.s3_id)
             except UploadNotFound:
-                if await uploads.size_of(place.key) != place.cut.size_bytes:
+                if await uploads.size_of(place.key) != place.size_bytes:
                     raise
                 became = await self.find(place, caller, services)
                 return self._answer(place, missing=(), became=became)
@@ -243,16 +282,12 @@ class UploadRoutes(ABC):
         """URLs for parts, each valid only for the bytes of its checksum; ask for more as needed."""
         place = await _place(upload_id, caller, services)
         # again: the id is the caller's to write
-        self._refuse_size(place.cut.size_bytes)
-        checksums = {}
-        for part in body.parts:
-            if part.part_number > place.cut.count:
-                raise invalid_argument(
-                    "parts", f"names part {part.part_number} of {place.cut.count}"
-                )
-            checksums[part.part_number] = _checksum("parts", part.checksum)
-        with _answering():
-            urls = await uploads_of(services).sign(place.key, place.upload_id, place.cut, checksums)
+        self._refuse_size(place.size_bytes)
+        checksums = {part.part_number: part.checksum for part in body.parts}
+        if max(checksums) > place.cut.count:
+            raise invalid_argument("parts", f"names part {max(checksums)} of {place.cut.count}")
+        with _storage(services) as uploads:
+            urls = await uploads.sign(place.key, place.s3_id, place.cut, checksums)
         return SignedParts(
             parts=tuple(
                 SignedPart(
@@ -274,13 +309,11 @@ class UploadRoutes(ABC):
         409 with the missing parts when some have not arrived; 422 `checksum_mismatch` when the
         file is another one, which is removed. Larger files are checked by the worker.
         """
-        checksum = _file_checksum(body.checksum)
         place = await _place(upload_id, caller, services)
-        uploads = uploads_of(services)
-        with _answering():
-            await uploads.complete(place.key, place.upload_id, place.cut)
-            if place.cut.size_bytes <= CHECKED_BYTES and not await uploads.check(
-                place.key, place.cut, checksum
+        with _storage(services) as uploads:
+            await uploads.complete(place.key, place.s3_id, place.cut)
+            if place.size_bytes <= CHECKED_BYTES and not await uploads.check(
+                place.key, place.cut, body.checksum
             ):
                 await uploads.remove(place.key)
                 raise ApiError(
@@ -288,14 +321,14 @@ class UploadRoutes(ABC):
                     "checksum_mismatch",
                     "The file that arrived is not the one that was sent: begin the upload again",
                 )
-        became = await self.on_complete(place, checksum, caller, services)
+        became = await self.on_complete(place, body.checksum, caller, services)
         return self._answer(place, missing=(), became=became)
 
     async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
         """Abort an upload and delete its parts; a complete file stays."""
         place = await _place(upload_id, caller, services)
-        with _answering():
-            await uploads_of(services).abort(place.key, place.upload_id)
+        with _storage(services) as uploads:
+            await uploads.abort(place.key, place.s3_id)
 
     def _answer(
         self,
@@ -304,12 +337,11 @@ class UploadRoutes(ABC):
         missing: tuple[int, ...],
         became: dict[str, Any] | None = None,
     ) -> Upload:
-        size, wanted = place.cut.size_bytes, str(place.wanted_id or "")
         return self.answer(
-            id=paging.encode(place.key, place.upload_id, size, place.title, wanted),
+            id=place.encode(),
             key=place.key,
             title=place.title,
-            size_bytes=size,
+            size_bytes=place.size_bytes,
             part_bytes=place.cut.part_bytes,
             part_count=place.cut.count,
             complete=became is not None,
@@ -327,19 +359,13 @@ class UploadRoutes(ABC):
             )
 
 
-def uploads_of(services: Services) -> Uploads:
-    """The process's uploads."""
+@contextmanager
+def _storage(services: Services) -> Iterator[Uploads]:
+    """The process's uploads, and their errors as the API's."""
     try:
-        return services.provide(Uploads, lambda: Uploads(services.settings))
+        yield services.provide(Uploads, lambda: Uploads(services.settings))
     except ConfigurationError as error:
         raise ApiError(503, "not_configured", "This deployment takes no uploads") from error
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Storage's errors as the API's."""
-    try:
-        yield
     except UploadNotFound as error:
         raise not_found("upload") from error
     except UploadIncomplete as error:
@@ -350,41 +376,16 @@ def _answering() -> Iterator[None]:
         raise unavailable("The file store did not answer") from error
 
 
-def _file_checksum(text: str) -> str:
-    if _FILE_CHECKSUM.fullmatch(text.lower()) is not None:
-        return text.lower()
-    digest, dash, count = text.partition("-")
-    return f"{base64.b64decode(_checksum('checksum', digest)).hex()}{dash}{count}"
-
-
-def _checksum(field: str, text: str) -> str:
-    try:
-        return read_checksum(text)
-    except ValueError as error:
-        raise invalid_argument(field, "must be a SHA-256, in hexadecimal or base64") from error
-
-
 async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
-    """The upload of an id, if it is the caller's and not complete."""
+    """The upload of an id, if it is the caller's."""
     try:
-        place = _decoded(upload_id)
-    except (ApiError, ValueError) as error:
+        place = Place.decode(upload_id)
+        is_owner = place.owner == str(caller.subject)
+    except ValueError as error:
         raise not_found("upload") from error
-    named = KEY.fullmatch(place.key)
-    if named is None or named["owner"] != str(caller.subject):
-        raise not_found("upload")
-    if not await services.queue_of(caller).is_member(named["workspace"]):
+    if not is_owner or not await services.queue_of(caller).is_member(str(place.workspace_id)):
         raise not_found("upload")
     return place
-
-
-def _decoded(upload_id: str) -> Place:
-    """What an id says; its holder may have written any of it."""
-    key, s3_id, size_bytes, title, wanted = paging.decode(upload_id, str, str, int, str, str)
-    if not size_bytes or not _S3_ID.fullmatch(s3_id):
-        raise ValueError("an upload of nothing")
-    wanted_id = UUID(wanted) if wanted else None
-    return Place(key, s3_id, plan(size_bytes), _TITLE.validate_python(title), wanted_id)
 
 
 def _title(filename: str) -> str:

@@ -17,7 +17,6 @@ from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body, Payload
 from minutehand.web.errors import FieldProblem, validation_failed
 from minutehand.web.foreign import standing_on
-from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
@@ -200,10 +199,7 @@ async def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
     """A page of a webhook's deliveries, newest first; each is a job with attempts and errors."""
-    try:
-        return await steered.deliveries(str(webhook_id), cursor=cursor, limit=limit)
-    except ValueError as error:
-        raise unknown_cursor() from error
+    return await steered.deliveries(str(webhook_id), cursor=cursor, limit=limit)
 
 
 @router.get("/limits")

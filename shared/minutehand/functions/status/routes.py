@@ -15,7 +15,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import (
     FeedPage,
-    ForeignCursor,
     Job,
     JobEvent,
     JobPage,
@@ -32,7 +31,6 @@ from minutehand.web.auth import (
 )
 from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument, unauthorized
-from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import (
     BEGINNING,
@@ -130,13 +128,9 @@ async def list_jobs(
     The list ends where `next_cursor` is null: by a type, a queue or a search it is searched in
     slices, and a page may hold fewer jobs than asked for, even none.
     """
-    queue, where, limit = services.queue_of(caller), asked.wire(), asked.limit
-    try:
-        return await queue.list_jobs(
-            **where, id_prefix=asked.id_prefix, cursor=asked.cursor, limit=limit
-        )
-    except ForeignCursor as error:
-        raise unknown_cursor() from error
+    return await services.queue_of(caller).list_jobs(
+        **asked.wire(), id_prefix=asked.id_prefix, cursor=asked.cursor, limit=asked.limit
+    )
 
 
 @router.get("/jobs/counts")
