@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.testing import CliRunner, Result
 
-from minutehand.cli.__main__ import ALIASES, app
+from minutehand.cli.__main__ import app
 
 __all__ = ["Run", "app", "verbs"]
 
@@ -49,5 +49,4 @@ class Run:
 def verbs() -> dict[str, Any]:
     """Every verb as its command; Typer brings a click of its own."""
     group: Any = typer.main.get_command(app)
-    names = [*group.list_commands(None), *ALIASES]
-    return {name: group.get_command(None, name) for name in names}
+    return {name: group.get_command(None, name) for name in group.list_commands(None)}

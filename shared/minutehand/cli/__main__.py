@@ -5,11 +5,10 @@ A verb's module is imported when the verb is used: most need neither a database 
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
+from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,48 +18,46 @@ from minutehand.app import App, find_apps
 from minutehand.project import Project
 from minutehand.version import VERSION
 
-#: Group of the help → verb → where its function is, or its Typer group; in the order of the help.
-GROUPS: dict[str, dict[str, str]] = {
+#: Group of the help → verb → where its function or its Typer group is, and a line about it.
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
-        "dev": "local:dev",
-        "serve": "serve:serve",
-        "mcp": "mcp:mcp",
-        "enqueue": "jobs:enqueue",
+        "dev": ("local:dev", "The local stack, with reload of processors, until Ctrl-C."),
+        "serve": ("serve:serve", "API, console and worker without AWS."),
+        "mcp": ("mcp:mcp", "The jobs as tools for an agent, as you."),
+        "enqueue": ("jobs:enqueue", "Enqueue a job."),
     },
     "Look": {
-        "ls": "jobs:ls",
-        "show": "show:show",
-        "watch": "watch:watch",
-        "logs": "watch:logs",
-        "explain": "show:explain",
-        "types": "types:types",
-        "stats": "stats:stats",
+        "ls": ("jobs:ls", "List jobs, newest first."),
+        "show": ("show:show", "A job whole: why it waits, attempts, steps, log."),
+        "watch": ("watch:watch", "Follow a job to its end, or a workspace."),
+        "logs": ("watch:logs", "A job's log lines."),
+        "explain": ("show:explain", "Why a job is not running, and when it will."),
+        "types": ("types:types", "Job types: schema, limits, who serves them."),
+        "stats": ("stats:stats", "Counts, throughput, waits and run times."),
     },
     "Steer": {
-        "cancel": "steer:cancel",
-        "retry": "steer:retry",
-        "replay": "steer:replay",
-        "answer": "steer:answer",
-        "pause": "steer:pause",
-        "resume": "steer:resume",
-        "schedules": "schedules:app",
+        "cancel": ("steer:cancel", "Cancel a job, or all that match."),
+        "retry": ("steer:retry", "Run a failed job again, or all that match."),
+        "replay": ("steer:replay", "Run a job as a new one, from a finished step."),
+        "answer": ("steer:answer", "Answer the question a job waits with."),
+        "pause": ("steer:pause", "Let nothing of a type, queue or workspace start."),
+        "resume": ("steer:resume", "Undo a pause."),
+        "schedules": ("schedules:app", "List, set and remove what runs by the clock."),
     },
     "Project": {
-        "init": "scaffold:init",
-        "install": "install:install",
-        "upgrade": "install:upgrade",
-        "uninstall": "install:uninstall",
-        "doctor": "doctor.command:doctor",
-        "docs": "docs:docs",
-        "token": "tokens:token",
-        "package": "deploy:package",
-        "deploy": "deploy:deploy",
+        "init": ("scaffold:init", "Scaffold a processor and its test."),
+        "install": ("install:install", "Put the engine into a project."),
+        "upgrade": ("install:upgrade", "Add the migrations a project lacks."),
+        "uninstall": ("install:uninstall", "Print the SQL that removes the engine."),
+        "doctor": ("doctor.command:doctor", "What is misconfigured, and its fix."),
+        "docs": ("docs:docs", "Print a page, or list the pages."),
+        "token": ("tokens:token", "Print an access token, a worker's key, a secret."),
+        "package": ("deploy:package", "Build what AWS gets, without an account."),
+        "deploy": ("deploy:deploy", "Deploy a stage to AWS."),
     },
 }
-VERBS = {verb: path for group in GROUPS.values() for verb, path in group.items()}
-#: Other words for a verb; the help does not list them.
-ALIASES = {"up": "dev"}
-HELP = "Durable background jobs: enqueue, follow, steer, deploy. Every command takes --json."
+VERBS = {verb: path for group in GROUPS.values() for verb, (path, _) in group.items()}
+HELP = "Durable background jobs. Every command takes --json."
 
 
 class Verbs(TyperGroup):
@@ -72,16 +69,19 @@ class Verbs(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the verbs in their groups, those of apps in one of their own."""
-        lines = {
-            heading: {verb: _place(path) for verb, path in group.items()}
-            for heading, group in GROUPS.items()
-        }
-        apps = self._apps().items()
-        lines["Apps"] = {name: (app.folder / "verbs.py", "app") for name, app in apps}
-        for heading, verbs in lines.items():
-            if verbs:
-                with formatter.section(heading):
-                    formatter.write_dl([(verb, summary_of(*at)) for verb, at in verbs.items()])
+        apps = {name: ("", f"See minutehand {name} --help.") for name in self._apps()}
+        for heading, verbs in {**GROUPS, "Apps": apps}.items():
+            formatter.write(f"{heading}:\n")
+            formatter.indent()
+            formatter.write_dl([(verb, line) for verb, (_, line) in verbs.items()])
+            formatter.dedent()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb of a command line; one that is misspelt is met by the nearest."""
+        if self.get_command(ctx, args[0]) is None:
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.fail(f"no command {args[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def main(self, *given: Any, **more: Any) -> Any:
         """Run a command line; with --json a wrong one is reported as JSON too, with exit code 2."""
@@ -101,41 +101,19 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a verb; None where there is none of that name."""
-        name = ALIASES.get(cmd_name, cmd_name)
-        if name not in self.commands:
-            if (path := VERBS.get(name)) is not None:
+        if cmd_name not in self.commands:
+            if (path := VERBS.get(cmd_name)) is not None:
                 module, _, attribute = path.partition(":")
                 made = getattr(import_module(f"minutehand.cli.{module}"), attribute)
-            elif (app := self._apps().get(name)) is not None:
+            elif (app := self._apps().get(cmd_name)) is not None:
                 made = _verbs_of(app)
             else:
                 return None
-            self.commands[name] = _command(name, made)
-        return self.commands[name]
+            self.commands[cmd_name] = _command(cmd_name, made)
+        return self.commands[cmd_name]
 
     def _apps(self) -> dict[str, App]:
         return {app.name: app for app in find_apps(Project.find().apps) if app.has("verbs")}
-
-
-def _place(path: str) -> tuple[Path, str]:
-    """The file of a verb, and the name in it."""
-    module, _, attribute = path.partition(":")
-    return Path(__file__).parent / f"{module.replace('.', '/')}.py", attribute
-
-
-def summary_of(file: Path, name: str) -> str:
-    """The first sentence about a verb, read from its source: importing all of them takes a second.
-
-    Args:
-        name: A function, whose docstring is read, or a Typer group, whose `help` is.
-    """
-    for node in ast.parse(file.read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            [value] = [w.value for w in getattr(node.value, "keywords", []) if w.arg == "help"]
-            return str(ast.literal_eval(value))
-    return ""
 
 
 def _verbs_of(app: App) -> typer.Typer:
@@ -167,6 +145,7 @@ app = typer.Typer(
     name="minutehand",
     help=HELP,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -17,7 +17,10 @@ from minutehand.log import configure_logging
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import speaking
-from minutehand.terminal.server import Server, guarded
+from minutehand.terminal.server import Server
+
+#: One more is answered 503; streams are among them.
+MOST_CONNECTIONS = 800
 
 
 def serve(
@@ -34,20 +37,6 @@ def serve(
             "writes one.",
         ),
     ] = None,
-    trusted_proxy: Annotated[
-        str,
-        typer.Option(
-            envvar="FORWARDED_ALLOW_IPS",
-            help="Addresses or networks of the proxy in front, by commas, or *: its "
-            "X-Forwarded-For says who calls, and guests' limits count by that address.",
-        ),
-    ] = "127.0.0.1",
-    connections: Annotated[
-        int,
-        typer.Option(
-            envvar="MOST_CONNECTIONS", min=10, help="Most connections at once, streams included."
-        ),
-    ] = 800,
 ) -> None:
     """Serve the API, the console and the worker without AWS; settings come from the environment.
 
@@ -79,8 +68,6 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             server_header=False,
-            http=guarded(connections=connections),
-            proxy_headers=True,
-            forwarded_allow_ips=trusted_proxy,
+            limit_concurrency=MOST_CONNECTIONS,
         )
         Server(config, service.end_streams).run()

@@ -264,12 +264,7 @@ def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
         )
     if home.exists():
         return []
-    return [
-        Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
-        Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
-        Write(home / "tests" / "__init__.py", ""),
-        *processor_files(folder, package, f"{package.rpartition('.')[2]}.hello"),
-    ]
+    return processor_files(folder, package, f"{package.rpartition('.')[2]}.hello")
 
 
 def package_folder(source: Path, package: str) -> Path:
@@ -281,19 +276,26 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
     """The files of one more processor of a package, imported from `folder`, and of its test.
 
     Raises:
-        InstallError: One of them is there.
+        InstallError: One of them is there, or the package has its processors in one module.
     """
     names = processor_names(package, job_type)
     module = names["module"]
     home = package_folder(folder, package)
-    made = [
+    made = []
+    if not home.exists():
+        made = [
+            Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
+            Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
+            Write(home / "tests" / "__init__.py", ""),
+        ]
+    made += [
         Write(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
         Write(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
     ]
-    for write in made:
-        if write.path.exists():
+    for path in (home / "processors.py", *(write.path for write in made)):
+        if path.exists():
             raise InstallError(
-                f"{write.path.relative_to(folder)} already exists",
+                f"{path.relative_to(folder)} already exists",
                 code="exists",
                 fix="choose another name, or add the processor yourself",
             )

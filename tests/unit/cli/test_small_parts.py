@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from minutehand.cli.jobs import read_payload
-from minutehand.cli.scaffold import scaffold
 from minutehand.terminal.connection import CommandFailed, load_values, read_env_file
 from minutehand.terminal.options import seconds_of
 from minutehand.terminal.output import Output
+from tests.support.command import Run
 from tests.support.paths import ROOT
 
 
@@ -69,24 +70,27 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
 
 @pytest.mark.lint
 def test_a_scaffolded_app_passes_its_own_test_and_the_linters(tmp_path: Path) -> None:
-    """A newcomer's first processor starts green."""
+    """A newcomer's first processor starts green; an app with its processors in one file stays."""
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
-    package = tmp_path / "shared" / "minutehand"
-    package.mkdir(parents=True)
-    for path in (ROOT / "shared" / "minutehand").iterdir():
-        if path.name != "__pycache__":
-            (package / path.name).symlink_to(path)
     apps = tmp_path / "shared" / "minutehand_apps"
-    apps.mkdir()
+    (apps / "old").mkdir(parents=True)
     (apps / "__init__.py").touch()
+    (apps / "old" / "processors.py").touch()
+    init = Run(("init",), env={"MINUTEHAND_PROJECT": str(tmp_path)})
 
-    written = scaffold("greetings.send", tmp_path)
-    names = [str(path) for path in written]
-    bin_ = Path(sys.executable).parent
+    assert init.refused("old.send")["code"] == "exists"
+    names = init.json("greetings.send")["written"]
     for command in (
-        [str(bin_ / "ruff"), "check", "--config", str(ROOT / "pyproject.toml"), *names],
-        [str(bin_ / "ruff"), "format", "--check", "--config", str(ROOT / "pyproject.toml"), *names],
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[-1]],
+        ["ruff", "check", "--config", str(ROOT / "pyproject.toml"), *names],
+        ["ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), *names],
+        ["pytest", "-q", "-p", "no:cacheprovider", names[-1]],
     ):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path / 'shared'}:{ROOT / 'shared'}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -88,7 +88,7 @@ def test_every_command_takes_json_and_says_what_it_does(name: str) -> None:
     parts = getattr(command, "commands", {})
     if parts and not command.invoke_without_command:  # it only gathers what it is followed by
         assert [part for part in parts if "--json" not in options_of(command, [part])] == []
-    elif name not in {"dev", "up", "serve", "mcp"}:  # it becomes the stack's or a service's process
+    elif name not in {"dev", "serve", "mcp"}:  # it becomes the stack's or a service's process
         assert "--json" in options_of(command, [])
     help_text = command.help or ""
     assert help_text.endswith((".", "secret key."))
