@@ -57,7 +57,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 
         tried = environment.minutehand(project, "install", *THEIRS, "--dry-run")
         assert contents(project) == theirs
-        done = environment.minutehand(project, "install", "--yes", *THEIRS)
+        done = environment.minutehand(project, "install", *THEIRS)
         assert tried["planned"] == done["written"]
         assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
         assert {name: contents(project)[name] for name in theirs} == theirs
@@ -105,7 +105,7 @@ def test_an_empty_folder(
     with hosted.database() as database:
         before = database.everything()
         options = ("--schema", schema, "--tenancy", tenancy)
-        environment.minutehand(tmp_path, "install", "--yes", *options)
+        environment.minutehand(tmp_path, "install", *options)
         database.push(tmp_path)
         database.sign_up()
         if tenancy == "workspaces":
@@ -132,7 +132,7 @@ def test_removal_stops_at_what_calls_the_engine(
         database.push(project)
         database.as_owner(f"create extension {PG_CRON}")
         database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
-        environment.minutehand(project, "install", "--yes", "--tenancy", "personal")
+        environment.minutehand(project, "install", "--tenancy", "personal")
         database.push(project)
         database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
         database.as_owner(
@@ -158,7 +158,7 @@ def test_removal_stops_at_what_calls_the_engine(
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
     """It says which and how to go on; the tenancy's part is the project's to edit."""
     project = bakery(tmp_path)
-    environment.minutehand(project, "install", "--yes", *THEIRS)
+    environment.minutehand(project, "install", *THEIRS)
     [file] = (project / "supabase/migrations").glob("*_minutehand_*.sql")
     edited = file.read_text().replace(
         "from public.organizations as o", "from public.organizations as o where true"

@@ -37,7 +37,12 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
 ]
 SCHEMA, PACKAGE = "minutehand", "jobs"
-TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
+NEXT = """
+Next:
+1. supabase migration up, beside `supabase start` only, after the lines above if there are any
+2. minutehand dev
+3. in a second terminal: minutehand enqueue {package}.hello '{{"name": "Ada"}}' --watch
+`minutehand docs` prints the pages with these names."""
 
 
 @verb
@@ -49,17 +54,18 @@ def install(
         str | None, typer.Option(help="Where clients see jobs; `public` is possible. [minutehand]")
     ] = None,
     tenancy: Annotated[
-        str | None,
+        Tenancy | None,
         typer.Option(
-            help="workspaces: our tables; existing: your organizations; personal: each user."
+            help="workspaces: our tables; existing: your organizations; personal: each user. "
+            "[workspaces]"
         ),
     ] = None,
     organizations: Annotated[
-        str | None, typer.Option(help="For existing: organizations.id or organizations(id,name).")
-    ] = None,
+        str, typer.Option(help="For existing: organizations.id or organizations(id,name).")
+    ] = "",
     memberships: Annotated[
-        str | None, typer.Option(help="For existing: memberships(organization_id,user_id,role).")
-    ] = None,
+        str, typer.Option(help="For existing: memberships(organization_id,user_id,role).")
+    ] = "",
     managers: Annotated[
         str, typer.Option(help="For existing: the roles that may also pause work.")
     ] = ",".join(MANAGERS),
@@ -70,9 +76,6 @@ def install(
         str | None,
         typer.Option(help="The Python package of your processors; backend/jobs, acme.jobs. [jobs]"),
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Accept the defaults without asking.")
-    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Put the engine's migrations, a first processor and settings into a project."""
@@ -80,27 +83,19 @@ def install(
         folder, source = _project_folder(folder)
         if "/" in (package or ""):
             source, _, package = str(package).rpartition("/")
-        asks = not yes and not dry_run and sys.stdin.isatty()
-        known = Project.at(folder)
         tenants: Tenants | None = None
+        known = Project.at(folder)
         if known != Project(root=folder):  # it was answered before
             schema = schema or known.schema_
             own = (name for name in known.apps if name[-2:] != ".*")
-            package, source = package or next(own, None), source or _source(known)
-            tenancy = tenancy or known.tenancy
-            if tenancy == known.tenancy and installed(folder):
+            package = package or next(own, None)
+            given = known.source != Project.model_fields["source"].default
+            source = source or (known.source if given else "")
+            if (tenancy or known.tenancy) == known.tenancy and installed(folder):
                 tenants = tenants_of(known)
-        if tenants is None and tenancy is None:
-            tenancy = _ask(asks, "Tenancy", "/".join(TENANCIES))
-        answers = Answers(
-            Schemas(schema or _ask(asks, "Schema of the jobs", SCHEMA)),
-            tenants
-            or _tenants(
-                str(tenancy), (organizations, memberships), (_named(managers), _named(members))
-            ),
-            package or PACKAGE,
-            source,
-        )
+        if tenants is None:
+            tenants = _tenants(tenancy, organizations, memberships, (managers, members))
+        answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source)
         plan = plan_install(folder, answers, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()
@@ -110,7 +105,7 @@ def install(
         for note in plan.notes:
             output.text(f"\n{note}")
         if plan.writes and not dry_run:
-            output.text(_next_steps(answers, plan.notes))
+            output.text(NEXT.format(package=answers.package.rpartition(".")[2]))
 
 
 @verb
@@ -183,33 +178,13 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
     return folder, ""
 
 
-def _source(known: Project) -> str:
-    default = Project.model_fields["source"].default
-    return "" if known.source == default else known.source
-
-
-def _ask(asks: bool, question: str, default: str) -> str:
-    first = default.split("/")[0]
-    if not asks:
-        return first
-    choices = f" ({default})" if "/" in default else ""
-    return str(typer.prompt(f"{question}{choices}", default=first)).strip()
-
-
 def _tenants(
-    tenancy: str, tables: tuple[str | None, str | None], roles: tuple[list[str], list[str]]
+    tenancy: Tenancy | None, organizations: str, memberships: str, roles: tuple[str, str]
 ) -> Tenants:
-    if tenancy == "workspaces":
-        return Tenants()
     if tenancy == "personal":
         return Personal()
-    organizations, memberships = tables
     if tenancy != "existing":
-        raise InstallError(
-            f"--tenancy must be one of {', '.join(TENANCIES)}, not {tenancy!r}",
-            code="bad_tenancy",
-            fix="--tenancy workspaces",
-        )
+        return Tenants()
     if not (organizations and memberships):
         raise InstallError(
             "which tables hold organizations and memberships?",
@@ -217,11 +192,8 @@ def _tenants(
             fix="--organizations 'organizations(id,name)'"
             " --memberships 'memberships(organization_id,user_id,role)'",
         )
-    return existing(organizations, memberships, managers=roles[0], members=roles[1])
-
-
-def _named(roles: str) -> list[str]:
-    return [name.strip() for name in roles.split(",") if name.strip()]
+    managers, members = ([name.strip() for name in words.split(",") if name] for words in roles)
+    return existing(organizations, memberships, managers=managers, members=members)
 
 
 def _report(
@@ -232,19 +204,4 @@ def _report(
     lines = [f"{done} {name}" for name in names] or ["nothing to write: everything is in place"]
     output.value(
         {"written": [] if dry_run else names, "planned": names, **more}, text="\n".join(lines)
-    )
-
-
-def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
-    first = "supabase migration up, beside `supabase start` only" + (
-        ", after the lines above" if notes else ""
-    )
-    return (
-        "\nNext:\n"
-        f"1. {first}\n"
-        "2. minutehand dev\n"
-        "3. in a second terminal: minutehand enqueue"
-        f" {answers.package.rpartition('.')[2]}.hello"
-        """ '{"name": "Ada"}' --watch\n"""
-        "`minutehand docs` prints the pages with these names."
     )

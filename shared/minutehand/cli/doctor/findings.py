@@ -59,7 +59,7 @@ class Target:
     @property
     def migrate(self) -> str:
         """The one line that brings the database up to date."""
-        name = self.stage and self.stage.name
+        name = None if self.stage is None else self.stage.name
         return how_to_migrate(self.values.get("SUPABASE_URL", ""), name)
 
     @cached_property

@@ -93,24 +93,24 @@ async def _prove(target: Target, token: str, workspace: str, took: dict[str, flo
                 job = str(made.job.id)
             access = Access(supabase, schema=schema, token=token)
             stack.push_async_callback(access.aclose)
-            subjects = {"job": job, "workspace": workspace, "session": session}
-            topics = [Listener(access, kind, f"{kind}:{of}", job) for kind, of in subjects.items()]
-            tasks = [asyncio.create_task(each.topic.run()) for each in topics]
+            topics = {
+                kind: Heard(access, f"{kind}:{of}", job)
+                for kind, of in (("job", job), ("workspace", workspace), ("session", session))
+            }
+            tasks = [asyncio.create_task(each.topic.run()) for each in topics.values()]
             stack.push_async_callback(end_tasks, tasks)
-            with _step(took, "joined", LOGS):
-                for each in topics:
-                    await each.wait("joined", JOIN_SECONDS)
-            with _step(took, "replication", _fix_of("replication")):
-                for each in topics:
-                    await each.wait("ready", READY_SECONDS)
+            for event, seconds in (("joined", JOIN_SECONDS), ("replication", READY_SECONDS)):
+                with _step(took, event, _fix_of(event)):
+                    for heard in topics.values():
+                        await heard.wait(event, seconds)
             with _step(took, "leased", f"minutehand explain {job}"):
                 fence = await _lease(worker, {**me, "limit": 1, "job_types": [TYPE]}, job)
             with _step(took, "settled", "minutehand doctor --only schedule"):
                 item = {"job_id": job, "fence": fence, "outcome": "completed"}
                 await worker.call("settle_jobs", {"p_request": {**me, "items": [item]}})
-            for each in topics:
-                with _step(took, f"message on {each.kind}", LOGS):
-                    await each.wait("message", MESSAGE_SECONDS)
+            for kind, heard in topics.items():
+                with _step(took, f"message on {kind}", LOGS):
+                    await heard.wait("message", MESSAGE_SECONDS)
     finally:
         _clean_up(target, job, settled="settled" in took)
 
@@ -153,39 +153,35 @@ def _fix_of(reason: str) -> str:
     return fixes[0] if fixes else LOGS
 
 
-class Listener:
-    """One topic, and when it was joined, became ready and brought the job's first message."""
+class Heard:
+    """A topic, and what was heard of it: that it was joined, is replicated, told of the job."""
 
-    def __init__(self, access: Access, kind: str, name: str, job_id: str) -> None:
-        self.kind = kind
-        self._job_id = job_id
+    def __init__(self, access: Access, name: str, job_id: str) -> None:
         loop = asyncio.get_running_loop()
-        self._events = {name: loop.create_future() for name in ("joined", "ready", "message")}
+        self._heard = {it: loop.create_future() for it in ("joined", "replication", "message")}
+
+        def message(event: Any) -> None:
+            if event.get("job_id") == job_id:
+                self._set("message")
+
         self.topic = Topic(
             access,
             name,
             timeout=JOIN_SECONDS,
             joined=lambda _: self._set("joined"),
-            ready=lambda: self._set("ready"),
-            lost=self._lost,
-            message=self._heard,
+            ready=lambda: self._set("replication"),
+            lost=lambda reason: self._set(*self._heard, reason=f"{name}: {reason}"),
+            message=message,
         )
 
     async def wait(self, event: str, seconds: float) -> None:
-        """Return once it has happened; raise what Realtime says where it refuses or ends it."""
+        """Return once it was heard; raise what Realtime says where it refuses or ends the topic."""
         async with asyncio.timeout(seconds):
-            if reason := await asyncio.shield(self._events[event]):
-                said = f"Realtime does not serve the {self.kind}'s topic: {reason}"
+            if reason := await asyncio.shield(self._heard[event]):
+                said = f"Realtime does not serve {reason}"
                 raise CommandFailed(said, code="proof_failed", fix=_fix_of(reason))
 
-    def _set(self, event: str, reason: str = "") -> None:
-        if not self._events[event].done():
-            self._events[event].set_result(reason)
-
-    def _lost(self, reason: str) -> None:
-        for event in self._events:
-            self._set(event, reason)
-
-    def _heard(self, message: Any) -> None:
-        if message.get("job_id") == self._job_id:
-            self._set("message")
+    def _set(self, *events: str, reason: str = "") -> None:
+        for heard in (self._heard[event] for event in events):
+            if not heard.done():
+                heard.set_result(reason)
