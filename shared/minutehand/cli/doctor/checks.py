@@ -129,81 +129,66 @@ def migrations(target: Target) -> Finding:
     return ok(f"{len(files)} applied")
 
 
-@check("transactions", needs=DATABASE, after=("database",))
-def transactions(target: Target) -> Finding:
-    """One that stays open keeps dead rows, and the queue slows down."""
-    for pid, name, seconds in target.ask(
-        """select pid, coalesce(nullif(application_name, ''), usename, '?'),
-             extract(epoch from now() - xact_start)::int
-           from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-             and backend_xmin is not null and xact_start < now() - interval '5 minutes'
-           order by xact_start limit 1"""
-    ):
-        detail = f"{name} holds a transaction for {seconds} s"
-        return warn(detail, f"select pg_terminate_backend({pid})")
-    return ok("none older than five minutes")
+def _fault(name: str, sql: str, *, fine: str, after: tuple[str, ...] = MIGRATED) -> None:
+    """A check by a query whose first row, if there is one, is verdict, detail and fix."""
+
+    @check(name, needs=DATABASE, after=after)
+    def _(target: Target) -> Finding:
+        return next((Finding(*row) for row in target.ask(sql)), ok(fine))
 
 
-@check("extensions", needs=DATABASE, after=MIGRATED)
-def extensions(target: Target) -> Finding:
-    """What was switched on after the migrations ran is attached, Realtime's policies too."""
-    engine = target.schemas.engine
-    means = {
-        "realtime": "no one can follow a job live",
-        "pg_cron": "the database does not wake the worker every minute",
-        "worker_guard": f"a revoked worker key may still call what {engine}.unguarded() returns",
-    }
-    [(state, url)] = target.ask(
-        "select queue.extension_state(), queue.setting('worker_url') #>> '{}'"
-    )
-    for name, meaning in means.items():
-        if state[name] == "not_attached":
-            fix = f"in the SQL editor: select {target.schemas.clients}.attach_extensions()"
-            return fail(f"{name} is there and not attached: {meaning}", fix)
-    if url and state["pg_net"] == "absent":
-        return fail(
-            f"pg_net or the Vault is missing: no job wakes the worker at {url}",
-            "switch on pg_net and supabase_vault under Database → Extensions",
-        )
-    attached = ", ".join(name for name, word in state.items() if word == "attached")
-    return ok(f"attached: {attached}; arrivals wake {url or 'nobody, the schedule sees them'}")
-
-
-@check("publication", needs=DATABASE, after=MIGRATED)
-def publication(target: Target) -> Finding:
-    """Who listens to a table hears of it."""
-    missing = target.ask(
-        """select wanted from unnest('{jobs,job_logs}'::text[]) as wanted
-           where not exists (select from pg_publication_tables
-             where pubname = 'supabase_realtime' and tablename = wanted
-               and schemaname = 'public'::regnamespace::text)"""
-    )
-    if missing:
-        tables = ", ".join(f"{target.schemas.clients}.{table}" for (table,) in missing)
-        fix = f"alter publication supabase_realtime add table {tables}"
-        return warn(f"supabase_realtime lacks {tables}", fix)
-    return ok("jobs and job_logs")
-
-
-@check("job-types", needs=DATABASE, after=MIGRATED)
-def job_types(target: Target) -> Finding:
-    """Without a first tick no enqueue is accepted; what no worker serves piles up jobs."""
-    rows = target.ask(
-        "select job_type, queue.unserved(job_type, queue.clock()) and not internal"
-        " from queue.job_types order by 1"
-    )
-    if not rows:
-        return fail(
-            "no job type is registered: every enqueue is refused",
-            "run a tick: curl -X POST $API_URL/api/jobs/worker -H 'Authorization: Bearer …'",
-        )
-    if unserved := [name for name, is_unserved in rows if is_unserved]:
-        return warn(
-            f"no running worker serves {', '.join(unserved)}: its jobs wait",
-            "deploy the processor again; to remove the type: "
-            f"delete from {target.schemas.engine}.job_types where job_type = '{unserved[0]}'",
-        )
-    return ok(f"{len(rows)} registered")
+_fault(  # it keeps dead rows, and the queue slows down
+    "transactions",
+    """select 'warn', format('%s holds a transaction for %s s',
+         coalesce(nullif(application_name, ''), usename, '?'),
+         extract(epoch from now() - xact_start)::int),
+         format('select pg_terminate_backend(%s)', pid)
+       from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+         and backend_xmin is not null and xact_start < now() - interval '5 minutes'
+       order by xact_start""",
+    fine="none older than five minutes",
+    after=("database",),
+)
+_fault(  # what the project switched on after its migrations ran
+    "extensions",
+    """select 'fail', format('%s is there and not attached: %s', name, meaning),
+         'in the SQL editor: select public.attach_extensions()'
+       from (values ('realtime', 'no one can follow a job live'),
+         ('pg_cron', 'the database does not wake the worker every minute'),
+         ('worker_guard', 'a revoked worker key may call what queue.unguarded() returns'))
+         as parts (name, meaning)
+       where queue.extension_state() ->> name = 'not_attached'""",
+    fine="attached, with Realtime's policies",
+)
+_fault(
+    "wake-up",
+    """select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', url),
+         'switch on pg_net and supabase_vault under Database → Extensions'
+       from (select queue.setting('worker_url') #>> '{}' as url) as worker
+       where url is not null and queue.extension_state() ->> 'pg_net' = 'absent'""",
+    fine="by the database where connect_worker was called, else by the API and the schedule",
+)
+_fault(
+    "publication",
+    """select 'warn', format('supabase_realtime lacks %s', name),
+         format('alter publication supabase_realtime add table %s', name)
+       from (values ('public.jobs'), ('public.job_logs')) as tables (name)
+       where not exists (select from pg_publication_tables
+         where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)""",
+    fine="jobs and job_logs",
+)
+_fault(  # published by a worker's first tick
+    "job-types",
+    """select 'fail', 'no job type is registered: every enqueue is refused',
+         'start a worker, or run a tick: POST /api/jobs/worker with the WORKER_SECRET_TOKEN'
+       where not exists (select from queue.job_types)
+       union all
+       select 'warn', format('no running worker serves %s: its jobs wait', job_type),
+         'deploy the processor again; to remove the type: '
+         || format('delete from queue.job_types where job_type = %L', job_type)
+       from queue.job_types where queue.unserved(job_type, queue.clock()) and not internal""",
+    fine="each has a worker",
+)
 
 
 @check("supabase", needs=SUPABASE, after=("settings", "publishable-key"))
