@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jwt
 import typer
@@ -51,10 +51,22 @@ def token(
 
 
 def new_worker_key(connection: Connection, signing_key: Path | None, days: float) -> str:
-    """A worker's key, signed by the imported key, else with the project's legacy secret."""
-    url = connection.need("SUPABASE_URL")
+    """A worker's key, signed by the imported key, else with the project's legacy secret.
+
+    It says a role with a handful of functions, and nothing else.
+    """
+    now = int(time.time())
+    claims = {
+        "role": WORKER_ROLE,
+        "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
+        "jti": secrets.token_hex(8),  # two keys of one second are two keys
+        "iat": now,
+        "exp": now + int(days * 24 * 3600),
+    }
     if signing_key is not None:
-        return sign_with_key(signing_key, url, days)
+        key = _private_key(signing_key)
+        headers = {"kid": key.key_id} if key.key_id else None
+        return jwt.encode(claims, key.key, key.algorithm_name, headers=headers)
     secret = connection.values.get("SUPABASE_JWT_SECRET", "")
     if not secret:
         raise CommandFailed(
@@ -62,36 +74,20 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
             code="missing_setting",
             fix="--signing-key key.json, the key that was imported into the project",
         )
-    return jwt.encode(worker_claims(url, days), secret, "HS256")
+    return jwt.encode(claims, secret, "HS256")
 
 
-def worker_claims(supabase_url: str, days: float) -> dict[str, Any]:
-    """What a worker's key says of itself: a role with a handful of functions, and nothing else."""
-    now = int(time.time())
-    return {
-        "role": WORKER_ROLE,
-        "iss": f"{supabase_url}/auth/v1",
-        "jti": secrets.token_hex(8),  # two keys of one second are two keys
-        "iat": now,
-        "exp": now + int(days * 24 * 3600),
-    }
-
-
-def sign_with_key(path: Path, supabase_url: str, days: float) -> str:
-    """A worker's key signed by an imported private key; the algorithm is the key's own."""
+def _private_key(path: Path) -> jwt.PyJWK:
     refuse_tracked(path)
     try:
         document = json.loads(path.read_text("utf-8"))
         key = jwt.PyJWK(document[0] if isinstance(document, list) else document)
+        if not hasattr(key.key, "private_bytes"):
+            raise ValueError("its key is a public one")
     except (OSError, ValueError, KeyError, IndexError, jwt.PyJWTError) as error:
         raise CommandFailed(
             f"{path} holds no private key: {error}",
             code="bad_key",
             fix="make one with `supabase gen signing-key --algorithm ES256` and import it",
         ) from error
-    if not hasattr(key.key, "private_bytes"):
-        raise CommandFailed(f"{path} holds a public key only", code="bad_key")
-    headers = {"kid": key.key_id} if key.key_id else None
-    return jwt.encode(
-        worker_claims(supabase_url, days), key.key, key.algorithm_name, headers=headers
-    )
+    return key
