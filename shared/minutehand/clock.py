@@ -34,22 +34,6 @@ class SystemClock:
         return time.monotonic()
 
 
-class ShiftedClock:
-    """Another clock, set forward or back: for a machine whose time is known to be wrong."""
-
-    def __init__(self, clock: Clock, shift: timedelta) -> None:
-        self._clock = clock
-        self._shift = shift
-
-    def now(self) -> datetime:
-        """The other clock's instant, shifted."""
-        return self._clock.now() + self._shift
-
-    def monotonic(self) -> float:
-        """The other clock's; a wrong date does not bend durations."""
-        return self._clock.monotonic()
-
-
 class FrozenClock:
     """A clock for tests: it does not move until it is advanced."""
 

@@ -9,16 +9,9 @@ from typing import Any, Final
 
 import httpx
 from pydantic_core import from_json, to_json
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
 
 from minutehand.queue.errors import QueueUnavailable, error_from_response
-from minutehand.queue.foreign import UNSENT, is_local, trusted
+from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
 from minutehand.tasks import end_tasks
 
 #: Connections of a pool; and of one that all open streams of a process share.
@@ -96,17 +89,12 @@ class DataApi:
     async def _send(
         self, request: httpx.Request, repeatable: bool, attempts: int | None = None
     ) -> Any:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(
-                lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent)
-            ),
-            stop=stop_after_attempt(self._attempts if attempts is None else attempts)
-            | stop_after_delay(self._timeout_seconds),
-            wait=wait_random_exponential(multiplier=0.05, max=2.0),
-            sleep=asyncio.sleep,
-            reraise=True,
+        again = repeating(
+            lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
+            attempts=self._attempts if attempts is None else attempts,
+            within=self._timeout_seconds,
         )
-        return await retrying(self._send_once, request)
+        return await again(self._send_once, request)
 
     async def _send_once(self, request: httpx.Request) -> Any:
         await self._take_slot(request.url.path)

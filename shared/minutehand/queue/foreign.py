@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -135,9 +136,10 @@ def repeating(
     worth: Callable[[BaseException], bool],
     *,
     attempts: int,
+    within: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Repeat a call while `worth` says so and no long wait is asked for."""
+    """Repeat a call, `within` so many seconds, while `worth` says so and no long wait is asked."""
 
     def again(error: BaseException) -> bool:
         asked = asked_wait(error)
@@ -145,7 +147,7 @@ def repeating(
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(again),
-        stop=tenacity.stop_after_attempt(attempts),
+        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(within),
         wait=_wait,
         reraise=True,
         sleep=sleep or asyncio.sleep,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
@@ -319,18 +319,12 @@ class Lease(Model):
     steps: dict[str, Any] | None = Field(default_factory=dict)
 
     @property
-    def leased_at(self) -> datetime | None:
-        """By the database's clock: the lease's end less its length."""
-        if self.lease_expires_at is None:
-            return None
-        return self.lease_expires_at - timedelta(seconds=self.lease_seconds)
-
-    @property
     def queued_seconds(self) -> float:
         """From due to leased, by the database's clock alone."""
-        if self.leased_at is None or self.ready_at is None:
+        if self.lease_expires_at is None or self.ready_at is None:
             return 0.0
-        return max(0.0, (self.leased_at - self.ready_at).total_seconds())
+        waited = (self.lease_expires_at - self.ready_at).total_seconds() - self.lease_seconds
+        return max(0.0, waited)
 
 
 class LeaseRequest(Model):
@@ -522,31 +516,5 @@ class SettleResponse(Model):
     lease: LeaseResponse | None = None
 
 
-class JobTypeSpec(Model):
-    """A job type as it is published to the database; None leaves the database's default."""
-
-    job_type: str
-    queue: str | None = None
-    max_concurrency: int | None = None
-    workspace_concurrency: int | None = None
-    key_concurrency: int | None = None
-    lease_seconds: int | None = None
-    timeout_seconds: int | None = None
-    max_attempts: int | None = None
-    backoff: BackoffOptions | None = None
-    rate_limit: dict[str, Any] | None = None
-    payload_schema: dict[str, Any] | None = None
-    schema_version: int | None = None
-    events: Literal["full", "minimal"] | None = None
-    live: Literal["full", "states", "off"] | None = None
-    internal: bool | None = None
-    tagged_by: tuple[str, ...] | None = None
-    #: `module:function`, and the first lines of its docstring.
-    source: str | None = None
-    description: str | None = None
-    #: What the code declares, see `minutehand.worker.schedules`; () stops what it declared before.
-    schedules: tuple[dict[str, Any], ...] | None = None
-
-    def wire(self) -> dict[str, Any]:
-        """The type as `register_job_types` takes it."""
-        return self.model_dump(mode="json", exclude_none=True)
+#: A job type as `register_job_types` takes it; what it omits is the database's default.
+JobTypeSpec = dict[str, Any]

@@ -124,8 +124,7 @@ class WorkerQueue:
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
-        specs = {"p_types": [spec.wire() for spec in types]}
-        body = await self._functions.call("register_job_types", specs)
+        body = await self._functions.call("register_job_types", {"p_types": types})
         return int(body["registered"])
 
     async def begin_run(

@@ -10,10 +10,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from minutehand.clock import Clock, ShiftedClock
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import JobId, Lease, NewJob, SettleItem
@@ -36,7 +34,6 @@ _SAME = (
     *("queue", "priority", "max_attempts", "traceparent", "deadline_at"),
 )
 
-TOLERATED_SKEW = timedelta(seconds=2)
 #: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
 LeaseKey = tuple[JobId, int]
 
@@ -64,7 +61,7 @@ class Attempt:
         self.traceparent = trace.child_of(lease.job.traceparent)
         self._tick = tick
         self._kind = tick.registry.find(self.job_type)
-        self._clock = database_clock(lease, tick.clock)
+        self._clock = tick.clock
         self._renewed_at = sent_at
         self._started_at = now = self._clock.monotonic()
         self._ended_at: float | None = None
@@ -289,15 +286,3 @@ class Attempt:
 
     def _later(self, delay: float, call: Callable[..., None], *args: Any) -> None:
         self._timers.append(self._loop.call_later(delay, call, *args))
-
-
-def database_clock(lease: Lease, clock: Clock) -> Clock:
-    """`clock`, set right by the database's when it is plainly wrong.
-
-    Waits and deadlines are instants that the database compares with its own time. The lease carries
-    when that was. A second or two is the way of the answer.
-    """
-    if lease.leased_at is None:
-        return clock
-    shift = lease.leased_at - clock.now()
-    return ShiftedClock(clock, shift) if abs(shift) > TOLERATED_SKEW else clock

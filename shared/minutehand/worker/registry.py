@@ -139,25 +139,25 @@ class JobType(Generic[P]):
 
     def spec(self) -> JobTypeSpec:
         """The type as it is published to the database, payload schema included."""
-        options = {**_SPELT_OUT, **self.options}
+        spec: dict[str, Any] = {**_SPELT_OUT, **self.options}
         for name in ("lease", "timeout"):
-            if (length := options.pop(name, None)) is not None:
+            if (length := spec.pop(name, None)) is not None:
                 # the database keeps whole seconds
-                options[f"{name}_seconds"] = max(1, math.ceil(seconds(length)))
-        backoff: Backoff | None = options.pop("backoff", None)
-        limit: RateLimit | None = options.pop("rate_limit", None)
+                spec[f"{name}_seconds"] = max(1, math.ceil(seconds(length)))
+        for name in ("backoff", "rate_limit"):
+            if (option := spec.pop(name, None)) is not None:
+                spec[name] = option.wire()
         docs = inspect.cleandoc(self._code.__doc__ or "").partition("\n\n")[0]
-        return JobTypeSpec(
-            job_type=self.name,
-            **options,
-            backoff=None if backoff is None else backoff.wire(),
-            rate_limit=None if limit is None else limit.wire(),
-            payload_schema=self.adapter.json_schema(),
-            schema_version=self.version,
-            source=f"{self._code.__module__}:{self._code.__qualname__}",
-            description=" ".join(docs.split())[:2000] or None,
-            schedules=tuple(schedule.wire(self.name) for schedule in self.schedules),
-        )
+        spec |= {
+            "job_type": self.name,
+            "payload_schema": self.adapter.json_schema(),
+            "schema_version": self.version,
+            "source": f"{self._code.__module__}:{self._code.__qualname__}",
+            "schedules": [schedule.wire(self.name) for schedule in self.schedules],
+        }
+        if docs:
+            spec["description"] = " ".join(docs.split())[:2000]
+        return spec
 
     @property
     def _code(self) -> Any:

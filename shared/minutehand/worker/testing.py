@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
 from minutehand.queue.models import (
@@ -37,13 +37,6 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
-
-
-class SqlConnection(Protocol):
-    """As much of a psycopg connection as the kit needs."""
-
-    def execute(self, query: Any, params: Any = None, /) -> Any:
-        """Run one statement."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
         """
 
     registry = of(run, timeout=2.5, schedule=[Schedule("@daily", name="a")], tagged_by=["n"])
-    spec = registry.specs()[0].wire()
+    spec = registry.specs()[0]
 
     assert (spec["timeout_seconds"], spec["tagged_by"], spec["events"]) == (3, ["n"], "full")
     assert (spec["description"], spec["schedules"][0]["name"]) == ("Do the work.", "a")
