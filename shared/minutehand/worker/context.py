@@ -21,7 +21,7 @@ from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
-from minutehand.worker.remote import CALL_SECONDS, NoService, Service, StillRunning, have_done
+from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
 from minutehand.worker.updates import LONG_STEP, Updates
 
 T = TypeVar("T")
@@ -308,24 +308,18 @@ class JobContext:
         begun = await self.step(f"{name}: begun", self._now)
         ends = datetime.fromisoformat(begun) + timedelta(seconds=seconds(within))
 
+        def failed(service: str, problem: str) -> None:
+            self.log("warning", f"{name}: {service} failed", reason=problem)
+
         async def turn(noted: StillRunning | None) -> dict[str, Any]:
-            failed: dict[str, str] = {}
-            try:
-                gave = await have_done(
-                    services,
-                    left=max(0.0, (ends - self._clock.now()).total_seconds()),
-                    resume=noted,
-                    call_seconds=call_seconds,
-                    failed=failed,
-                )
-            except TimeoutError as error:
-                text = f"{name}: no answer within {seconds(within):g} s"
-                raise ProcessorError(text, retryable=False) from error
-            except NoService as error:
-                raise ProcessorError(f"{name}: {error}") from error
-            finally:
-                for service, problem in failed.items():
-                    self.log("warning", f"{name}: {service} failed", reason=problem)
+            gave = await have_done(
+                services,
+                within=seconds(within),
+                left=max(0.0, (ends - self._clock.now()).total_seconds()),
+                resume=noted,
+                call_seconds=call_seconds,
+                on_failed=failed,
+            )
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
             if gave == noted:

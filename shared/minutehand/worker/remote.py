@@ -7,10 +7,12 @@ is its own; what becomes of its result is the processor's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
+
+from minutehand.queue.errors import ProcessorError
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -27,10 +29,6 @@ CANCEL_SECONDS = 0.5
 
 class RemoteFailed(Exception):
     """A service did not do its part; the text says what it did instead."""
-
-
-class NoService(Exception):
-    """Every service failed, or there is none; the text lists what they did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,44 +70,49 @@ class StillRunning:
 async def have_done(
     services: Sequence[Service[R]],
     *,
+    within: float,
     left: float,
     resume: StillRunning | None,
     call_seconds: float,
-    failed: dict[str, str],
+    on_failed: Callable[[str, str], None],
 ) -> R | StillRunning:
-    """Have the work done by the first service that does it, within `left` seconds.
+    """Have the work done by the first service that does it.
 
     Args:
+        within: Seconds for it in all, of which `left` are left.
         resume: Work that was left with a service, which is asked first.
         call_seconds: Longest single call.
-        failed: Gets what each service did that did not do its part.
+        on_failed: Gets the name and the problem of each service that did not do its part.
 
     Raises:
-        NoService: None of them did.
-        TimeoutError: `left` seconds were over before; the service was asked to stop.
+        ProcessorError: None of them did, or the time was over before; the service at work
+            was asked to stop.
     """
     ends = asyncio.get_running_loop().time() + left
     turns: list[tuple[Service[R], str | None]] = [(each, None) for each in services]
     if resume is not None:
         turns[:0] = [(each, resume.task_id) for each in services if each.name == resume.service]
     reasons: list[str] = []
-    async with asyncio.timeout(left):
-        for service, known in turns:
-            task_id = known
-            try:
-                if task_id is None:
-                    now = asyncio.get_running_loop().time()
-                    task_id = await _submit(service, ends - now, call_seconds)
-                return await _follow(service, task_id, call_seconds)
-            except RemoteFailed as error:
-                failed[service.name] = str(error)
-                reasons.append(str(error))
-            except asyncio.CancelledError:
-                # out of time, or the job was released: another attempt submits again
-                if task_id is not None:
-                    await _cancel(service, task_id)
-                raise
-    raise NoService("; ".join(reasons))
+    try:
+        async with asyncio.timeout(left):
+            for service, known in turns:
+                task_id = known
+                try:
+                    if task_id is None:
+                        now = asyncio.get_running_loop().time()
+                        task_id = await _submit(service, ends - now, call_seconds)
+                    return await _follow(service, task_id, call_seconds)
+                except RemoteFailed as error:
+                    on_failed(service.name, str(error))
+                    reasons.append(str(error))
+                except asyncio.CancelledError:
+                    # out of time, or the job was released: another attempt submits again
+                    if task_id is not None:
+                        await _cancel(service, task_id)
+                    raise
+    except TimeoutError as error:
+        raise ProcessorError(f"no answer within {within:g} s", retryable=False) from error
+    raise ProcessorError("; ".join(reasons) or "no service")
 
 
 async def _submit(service: Service[R], left: float, call_seconds: float) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from minutehand.queue.models import (
     SettleResult,
 )
 from minutehand.worker.attempt import Attempt, LeaseKey
+from minutehand.worker.deadlines import in_time
 
 if TYPE_CHECKING:
     from minutehand.worker.tick import Tick
@@ -112,28 +112,20 @@ class Settler:
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
         """Settle, and continue trying while the queue is unavailable and there is time."""
+        tick = self._tick
         while True:
-            left = self._tick.seconds_left()
+            call = tick.queue.settle(items, **tick.names, lease=lease, attempts=1)
             try:
                 # a call that hangs must leave time for another
-                async with asyncio.timeout(None if math.isinf(left) else max(0.3, left / 2)):
-                    return await self._tick.queue.settle(
-                        items, **self._tick.names, lease=lease, attempts=1
-                    )
-            except TimeoutError as error:
-                problem: QueueError = QueueUnavailable(
-                    "the settle was not answered in the time left"
-                )
-                problem.__cause__ = error
+                return await in_time(call, tick.deadlines.end - tick.seconds_left() / 2, tick.clock)
             except (QueueUnavailable, TokenRefused) as error:
                 # a key being rotated is an outage to us: the next try mints a new one
                 problem = error
-            left = self._tick.seconds_left()
-            if left <= self.PAUSE_SECONDS or self._tick.stopping.is_set():
+            if tick.seconds_left() <= self.PAUSE_SECONDS or tick.stopping.is_set():
                 raise problem
             logger.warning(
                 "Settle is repeated",
-                extra=self._tick.extra("settle.repeated") | {"error": str(problem)},
+                extra=tick.extra("settle.repeated") | {"error": str(problem)},
             )
             await asyncio.sleep(self.PAUSE_SECONDS)
 
@@ -159,18 +151,11 @@ class Settler:
 
     def _log(self, attempt: Attempt, item: SettleItem, outcome: str, status: str | None) -> None:
         """The one line per attempt that holds everything about it."""
+        ended = status if status in {"failed", "cancelled"} else item.outcome
         if outcome in {"stale", "not_found"}:
-            level, text = logging.WARNING, "Job %s was settled by another worker"
-        elif outcome == "cancelled" or item.outcome == "cancelled":
-            level, text = logging.INFO, "Job %s is now cancelled"
-        elif item.outcome == "failed" or status == "failed":
-            level, text = logging.ERROR, "Job %s failed for good"
-        elif item.outcome == "retry":
-            level, text = logging.WARNING, "Job %s failed and is retried"
-        elif item.outcome == "completed":
-            level, text = logging.INFO, "Job %s completed successfully"
+            level, text = logging.WARNING, "was settled by another worker"
         else:
-            level, text = logging.INFO, f"Job %s is now {item.outcome}"
+            level, text = _SAID.get(ended, (logging.INFO, f"is now {ended}"))
         if not logger.isEnabledFor(level):
             return
         job = attempt.lease.job
@@ -189,9 +174,15 @@ class Settler:
         if item.error is not None:
             extra |= {"error_type": item.error.type, "error": item.error.message}
         raised = attempt.ending.error if attempt.ending and level > logging.INFO else None
-        logger.log(level, text, attempt.job_id, extra=extra, exc_info=raised)
+        logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
 
+#: What the log says of an end.
+_SAID = {
+    "failed": (logging.ERROR, "failed for good"),
+    "retry": (logging.WARNING, "failed and is retried"),
+    "completed": (logging.INFO, "completed successfully"),
+}
 #: The class of an ending that the database refused.
 REJECTED = "SettleRejected"
 

@@ -309,4 +309,4 @@ async def test_work_elsewhere_has_one_deadline() -> None:
     none = await run(lambda ctx: ctx.remote("none", [Elsewhere("a", None)], within=9))
 
     assert (late.outcome, slow.asked[-1]) == ("failed", "cancel")
-    assert (none.outcome, none.error.message) == ("retry", "none: a is away")  # type: ignore[union-attr]
+    assert (none.outcome, none.error.message) == ("retry", "a is away")  # type: ignore[union-attr]

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: The variable by which the host names the socket.
 SOCKET: Final = "WORKER_SOCKET"
-#: A request waits so long for a worker that is starting, and for its answer.
-READY_SECONDS: Final = 10.0
+#: A request is tried so often, for 8 s, until a worker listens, and waits so long for its answer.
+CONNECT_RETRIES: Final = 5
 ANSWER_SECONDS: Final = 40.0
 #: Until a worker that failed to start is started again, doubled each time.
 RESTART_SECONDS: Final = 0.5
@@ -59,7 +59,8 @@ class WorkerProcess:
         self._command = (sys.executable, "-m", module)
         self._environ = {**environ, SOCKET: str(self._socket)}
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(self._socket)),
+            # a worker that is starting listens within some seconds
+            transport=httpx.AsyncHTTPTransport(uds=str(self._socket), retries=CONNECT_RETRIES),
             base_url="http://worker",
             timeout=ANSWER_SECONDS,
         )
@@ -87,8 +88,9 @@ class WorkerProcess:
 
     async def wake(self, *, reason: str = "enqueue") -> None:
         """Ask for a run now; `reason` is for logs on AWS. A worker that starts looks by itself."""
-        with contextlib.suppress(httpx.HTTPError):
-            await self._http.post(WAKE_PATH, timeout=2.0)
+        with contextlib.suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._http.post(WAKE_PATH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the worker answer one request."""
@@ -103,7 +105,7 @@ class WorkerProcess:
         )
         told: Response
         try:
-            answer = await self._send(asked)
+            answer = await self._http.send(asked)
             told = Response(answer.content, answer.status_code, _only(answer.headers, _TOLD))
         except httpx.HTTPError as error:
             logger.warning(
@@ -115,18 +117,6 @@ class WorkerProcess:
             away = error_body("worker_unavailable", text, request_id=request_id)
             told = JSONResponse(away, 503, {"Retry-After": "2"})
         await told(scope, receive, send)
-
-    async def _send(self, asked: httpx.Request) -> httpx.Response:
-        """Send it once there is a worker that listens."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + READY_SECONDS
-        while True:
-            try:
-                return await self._http.send(asked)
-            except httpx.ConnectError:
-                if loop.time() >= until:
-                    raise
-                await asyncio.sleep(0.1)
 
     async def _keep(self) -> None:
         failures = 0
