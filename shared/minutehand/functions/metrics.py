@@ -14,7 +14,6 @@ from minutehand.version import VERSION
 from minutehand.web.auth import OperatorCredentials
 from minutehand.web.errors import unauthorized
 from minutehand.web.services import Provided
-from minutehand.worker.summary import RUN_SECONDS, RUNNING_JOBS
 
 #: What counts and percentiles are of: gauges, since the database keeps no totals.
 MINUTES: Final = 60
@@ -65,7 +64,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
     spans = {
         "queue": gauge("queue_seconds", f"From due to start, {hour}.", "job_type", "quantile"),
-        "run": gauge(RUN_SECONDS[0], f"{RUN_SECONDS[1]}, {hour}.", "job_type", "quantile"),
+        "run": gauge("run_seconds", f"The processor itself, {hour}.", "job_type", "quantile"),
     }
     for job_type, line in stats["types"].items():
         for outcome in _OUTCOMES:
@@ -74,7 +73,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
             for quantile, name in _QUANTILES.items():
                 if line[what][name] is not None:
                     span.labels(job_type, quantile).set(line[what][name] / 1000)
-    running = gauge(*RUNNING_JOBS, "job_type")
+    running = gauge("running_jobs", "Leased jobs by type.", "job_type")
     limit = gauge("running_jobs_limit", "How many of a type may run at once.", "job_type")
     paused = gauge("type_paused", "1 while a job type is paused.", "job_type")
     for line in stats["limits"]:

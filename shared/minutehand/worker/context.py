@@ -22,7 +22,7 @@ from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
 from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
-from minutehand.worker.updates import LONG_STEP, Updates
+from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
@@ -37,6 +37,8 @@ MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
 #: Between two tries of a step.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
+#: Seconds after which a step that is still running is reported without other updates.
+LONG_STEP: Final = 0.5
 #: Longest wait in seconds between two tries of a step; after longer ones the job is leased again.
 LONGEST_PAUSE: Final = 15.0
 #: Pause between looks at work that was left with another service.
@@ -237,8 +239,7 @@ class JobContext:
         if key in self._steps:
             return self._steps[key]
         self._updates.begin_step(key)
-        # a separate report only for a step that someone may be watching
-        soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
+        soon = asyncio.get_running_loop().call_later(LONG_STEP, self._show_step)
         try:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
@@ -334,6 +335,10 @@ class JobContext:
 
     async def _now(self) -> str:
         return self._clock.now().isoformat()
+
+    def _show_step(self) -> None:
+        self._updates.show_step()
+        self._port.announce()
 
     async def _store(self, step: StepResult) -> None:
         self._updates.add_step(step)

@@ -1,8 +1,7 @@
-"""Spans and metrics for OpenTelemetry: `around(spans)`, `around(metrics)`. Needs the extra `otel`.
+"""Spans for OpenTelemetry: `around(spans)`. Needs the extra `otel`.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` adds both to every type, see `minutehand.telemetry`. Otherwise the
-exporter is the application's: a `TracerProvider` and a `MeterProvider` set as OpenTelemetry
-documents it.
+`OTEL_EXPORTER_OTLP_ENDPOINT` adds it to every type, see `minutehand.telemetry`. Otherwise the
+exporter is the application's: a `TracerProvider` set as OpenTelemetry documents it.
 
 References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
@@ -10,38 +9,21 @@ References:
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.metrics import get_meter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from minutehand.version import VERSION
-from minutehand.worker.context import JobContext, StepCall, Suspended, TurnEnded
+from minutehand.worker.context import JobContext, StepCall
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import Call
-from minutehand.worker.outcomes import Cancel, Fail, Retry, Returned, Snooze
-from minutehand.worker.summary import (
-    QUEUE_WAIT_SECONDS,
-    RUN_SECONDS,
-    RUNNING_JOBS,
-)
+from minutehand.worker.outcomes import Fail, Returned
 from minutehand.worker.trace import follow
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-# one of each: without a provider every call of `get_meter` makes one that stays
-_METER = get_meter("minutehand", VERSION)
-_RUNNING = _METER.create_up_down_counter(
-    f"minutehand_{RUNNING_JOBS[0]}", description=RUNNING_JOBS[1]
-)
-_QUEUE_WAIT, _RUN = (
-    _METER.create_histogram(f"minutehand_{name}", "s", text)
-    for name, text in (QUEUE_WAIT_SECONDS, RUN_SECONDS)
-)
-_ATTEMPTS = _METER.create_counter("minutehand_attempts", description="Attempts.")
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
@@ -77,42 +59,6 @@ async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
         if isinstance(returned, Fail):
             span.set_status(Status(StatusCode.ERROR, returned.reason))
         return returned
-
-
-async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Middleware: count the attempt by type and outcome, time it, and count it while it runs.
-
-    `minutehand_attempts` (`job_type`, `outcome`: completed, retry, failed, snoozed, waiting,
-    cancelled, or stopped by a cancel, a timeout, a deadline), `minutehand_run_seconds` and
-    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` from due to start.
-    """
-    labels = {"job_type": job.job_type}
-    _RUNNING.add(1, labels)
-    _QUEUE_WAIT.record(job.queued_seconds, labels)
-    began = time.monotonic()
-    outcome = "stopped"
-    try:
-        returned = await call()
-        outcome = _RETURNED.get(type(returned), "completed")
-        return returned
-    except TurnEnded as ended:
-        outcome = _RETURNED[type(ended.outcome)]
-        raise
-    except Suspended:
-        outcome = "waiting"
-        raise
-    except Exception as error:
-        is_final = job.is_last_attempt or not getattr(error, "retryable", True)
-        outcome = "failed" if is_final else "retry"
-        raise
-    finally:
-        _RUNNING.add(-1, labels)
-        labels = {**labels, "outcome": outcome}
-        _ATTEMPTS.add(1, labels)
-        _RUN.record(time.monotonic() - began, labels)
-
-
-_RETURNED = {Retry: "retry", Snooze: "snoozed", Fail: "failed", Cancel: "cancelled"}
 
 
 async def _step(tracer: Tracer, name: str, call: StepCall) -> Any:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
-
-#: What `/metrics` and OpenTelemetry call by the same names, after `minutehand_`.
-RUN_SECONDS: Final = ("run_seconds", "The processor itself")
-RUNNING_JOBS: Final = ("running_jobs", "Leased jobs by type.")
-QUEUE_WAIT_SECONDS: Final = ("queue_wait_seconds", "From due to start.")
+from typing import Any
 
 
 @dataclass(slots=True)

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.queue.models import LogLine, Progress, RunningStep, StepResult
-
-#: Seconds after which a step that is still running is reported without other updates.
-LONG_STEP: Final = 0.5
 
 
 class Taken(NamedTuple):
@@ -43,7 +40,7 @@ class Updates:
         self._steps: list[StepResult] = []
         #: Steps under way and since when, the latest to begin last.
         self._running: dict[str, float] = {}
-        self._reported_step: str | None = None
+        self._shows_step = False
         self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
@@ -54,7 +51,7 @@ class Updates:
             or self._steps
             or self._tags
             or self._progress is not None
-            or self._has_long_step()
+            or self._shows_step
         )
 
     def set_progress(self, progress: Progress) -> None:
@@ -71,9 +68,13 @@ class Updates:
                 self._logs.append(line)
 
     def begin_step(self, name: str) -> None:
-        """Record that a step begins; it is reported once it has run for `LONG_STEP`."""
+        """Record that a step begins; reports say so, if there are others or after `show_step`."""
         with self._lock:
             self._running[name] = self._clock.monotonic()
+
+    def show_step(self) -> None:
+        """Report the step that runs without other updates: someone may be watching it."""
+        self._shows_step = bool(self._running)
 
     def leave_step(self, name: str) -> float:
         """Record the end of a step, done or failed; return its duration in milliseconds."""
@@ -101,8 +102,7 @@ class Updates:
                 self.dropped_logs = 0
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
-            step = self._running_step()
-            self._reported_step = step.name if step is not None else None
+            step, self._shows_step = self._running_step(), False
             tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
         return Taken(progress, logs, steps, before if logs else None, step, tags)
@@ -113,7 +113,7 @@ class Updates:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
             self._steps[:0] = taken.steps
-            self._reported_step = None
+            self._shows_step = taken.step is not None
             self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
 
@@ -122,12 +122,3 @@ class Updates:
             return None
         name, began_at = next(reversed(self._running.items()))
         return RunningStep(name=name, for_ms=round((self._clock.monotonic() - began_at) * 1000, 1))
-
-    def _has_long_step(self) -> bool:
-        with self._lock:
-            step = self._running_step()
-        return (
-            step is not None
-            and step.name != self._reported_step
-            and step.for_ms >= LONG_STEP * 1000
-        )

@@ -155,14 +155,12 @@ def test_each_functions_requests_are_spans_and_a_job_carries_its_own(servers: Se
         assert secret.encode() not in servers.bodies("/v1/traces")
 
 
-def test_a_workers_attempts_are_spans_and_metrics(servers: Servers) -> None:
+def test_a_workers_attempts_are_spans(servers: Servers) -> None:
     """Without a line of the application's; sent by the process's end."""
     assert answers(servers, {"function": "work"}) == ["completed"]
 
     [(name, _)] = servers.spans().items()
     assert name.startswith("process ")
-    for metric in (b"minutehand_attempts", b"minutehand_queue_wait_seconds"):
-        assert metric in servers.bodies("/v1/metrics")
 
 
 @pytest.mark.parametrize("collector", ["down", "slow"])

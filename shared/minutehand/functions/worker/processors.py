@@ -55,7 +55,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
     if telemetry.is_started():
         from minutehand.worker import otel  # only here: it is an extra
 
-        registry.around_all(otel.spans, otel.metrics)
+        registry.around_all(otel.spans)
     return registry
 
 
