@@ -187,8 +187,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.weekly)  # with more examples
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
-        if "start_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.emulator)
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""The demo jobs: enqueued as a signed-in user, followed live in the terminal, summed up in a table.
+"""The demo jobs: enqueued as a signed-in user, and followed in the terminal.
 
 What an app enqueues is its own business: its `demo` module with
 `async def enqueue(api, data, workspace_id) -> list[str]`, where `api` and `data` are HTTP clients
@@ -14,8 +14,6 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
 from minutehand.app import find_apps
 from minutehand.local.logs import Say
@@ -30,7 +28,7 @@ class DemoFailed(Exception):
     """A demo job could not be enqueued or followed."""
 
 
-async def show(values: Mapping[str, str], console: Console, say: Say, *, started: float) -> bool:
+async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
     """Run the demo of every app; true when each job ended well."""
     modules = demos(values["MINUTEHAND_APPS"].split(","))
     if not modules:
@@ -53,9 +51,7 @@ async def show(values: Mapping[str, str], console: Console, say: Say, *, started
             made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
             say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
             ids += made
-        jobs = await follow(data, ids, say, started=started)
-    console.print(summary(jobs))
-    return all(ended_well(job) for job in jobs)
+        return await follow(data, ids, say, started=started)
 
 
 def ended_well(job: Mapping[str, Any]) -> bool:
@@ -84,10 +80,8 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
     return token
 
 
-async def follow(
-    data: httpx.AsyncClient, ids: list[str], say: Say, *, started: float
-) -> list[dict[str, Any]]:
-    """Say of each job how it ended, until all have; returns the jobs in the order of `ids`."""
+async def follow(data: httpx.AsyncClient, ids: list[str], say: Say, *, started: float) -> bool:
+    """Say of each job how it ended, until all have; true when each ended well."""
     ended: set[str] = set()
     begun = time.time() - (time.monotonic() - started)  # of the command, on the wall clock
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -101,13 +95,11 @@ async def follow(
                 ended.add(job["id"])
                 say(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")
         if len(ended) == len(ids):
-            break
+            return all(ended_well(job) for job in jobs)
         if time.monotonic() > deadline:
             say(f"[red]not every job ended within {PATIENCE_SECONDS:.0f} s[/]")
-            break
+            return False
         await asyncio.sleep(0.2)
-    order = {job_id: place for place, job_id in enumerate(ids)}
-    return sorted(jobs, key=lambda job: order[job["id"]])
 
 
 async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:
@@ -115,10 +107,7 @@ async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, A
     jobs: list[dict[str, Any]] = []
     for start in range(0, len(ids), 50):  # short URLs
         wanted = ",".join(ids[start : start + 50])
-        columns = (
-            "id,job_type,status,progress,attempts,started_at,finished_at,created_at,error_message,"
-            "result"
-        )
+        columns = "id,job_type,status,finished_at,result"
         try:
             answer = await data.get(f"/rest/v1/jobs?id=in.({wanted})&select={columns}")
         except httpx.TransportError:
@@ -129,29 +118,3 @@ async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, A
             raise DemoFailed(f"the demo jobs cannot be read: {answer.text}")
         jobs += answer.json()
     return jobs
-
-
-def summary(jobs: list[dict[str, Any]]) -> Table:
-    """Build the table of jobs with status, attempts and duration."""
-    table = Table(title="Demo jobs", title_justify="left")
-    for name in ("job", "type", "status"):
-        table.add_column(name)
-    for name in ("attempts", "duration"):
-        table.add_column(name, justify="right")
-    for job in jobs:
-        colour = COLOURS.get(job["status"], "cyan")
-        table.add_row(
-            job["id"][-8:],  # an id begins with its time: these differ, and the console shows them
-            job["job_type"],
-            f"[{colour}]{job['status']}[/]",
-            str(job["attempts"]),
-            _duration(job),
-        )
-    return table
-
-
-def _duration(job: Mapping[str, Any]) -> str:
-    if not job.get("started_at") or not job.get("finished_at"):
-        return "–"  # noqa: RUF001 - a dash, not a minus
-    begun, ended = (datetime.fromisoformat(job[key]) for key in ("started_at", "finished_at"))
-    return f"{(ended - begun).total_seconds():.2f} s"

@@ -138,7 +138,7 @@ def for_children(
     passed = {
         name: value
         for name, value in inherited.items()
-        if name in PASSED or name.startswith(("REALTIME_", "LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
+        if name in PASSED or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
     }
     return {
         **values,

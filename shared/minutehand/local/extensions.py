@@ -1,8 +1,7 @@
 """The extensions that the embedded server offers: those of its packages, and stand-ins in SQL.
 
-A hosted project lets its owner create every one of `HOSTED`. So each has a control file here that
-trusts the owner: the packages' own where there is one, else a stand-in of
-`hosted/extensions`, else one without contents, whose name alone is accepted.
+A hosted project's owner, no superuser, creates them all, so each has a control file here that
+trusts the owner. What neither has is passed over by `migrations`.
 """
 
 from __future__ import annotations
@@ -12,12 +11,8 @@ from functools import cache
 from pathlib import Path
 
 STAND_INS = Path(__file__).parent / "hosted" / "extensions"
-#: Names without contents are recognised by this version.
-EMPTY = "0.0.0"
-#: Every extension of a hosted project, https://supabase.com/docs/guides/database/extensions
-HOSTED = (STAND_INS / "hosted.txt").read_text("utf-8").split()
 #: Those whose objects lie in one schema, whatever the statement says.
-_SCHEMAS = {"supabase_vault": "vault", "pg_graphql": "graphql", "pgsodium": "pgsodium"}
+_SCHEMAS = {"supabase_vault": "vault"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
@@ -29,18 +24,15 @@ def write_extensions(folder: Path, system: Path) -> None:
     """
     target = folder / "extension"
     target.mkdir(parents=True, exist_ok=True)
-    for name in HOSTED:
-        theirs = system / f"{name}.control"
-        if theirs.exists():
-            control = f"{theirs.read_text()}\ndirectory = '{system}'\n"
-        else:
-            script = next(STAND_INS.glob(f"{name}--*.sql"), None)
-            version = script.stem.partition("--")[2] if script else EMPTY
-            text = script.read_text("utf-8") if script else "-- known by its name alone\n"
-            (target / f"{name}--{version}.sql").write_text(text.replace("{@pi@}", _pi()))
-            control = f"default_version = '{version}'\nrelocatable = false\n"
-            control += f"schema = '{_SCHEMAS[name]}'\n" if name in _SCHEMAS else ""
-        (target / f"{name}.control").write_text(f"{control}trusted = true\n")
+    for control in system.glob("*.control"):
+        text = f"{control.read_text()}\ndirectory = '{system}'\ntrusted = true\n"
+        (target / control.name).write_text(text)
+    for script in STAND_INS.glob("*.sql"):
+        name, _, version = script.stem.partition("--")
+        (target / script.name).write_text(script.read_text("utf-8").replace("{@pi@}", _pi()))
+        text = f"default_version = '{version}'\nrelocatable = false\ntrusted = true\n"
+        text += f"schema = '{_SCHEMAS[name]}'\n" if name in _SCHEMAS else ""
+        (target / f"{name}.control").write_text(text)
 
 
 @cache

@@ -112,7 +112,7 @@ class Launcher:
         try:
             if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
                 showing = asyncio.create_task(
-                    demo.show(stack.values, self._console, self.say, started=self._started)
+                    demo.show(stack.values, self.say, started=self._started)
                 )
                 await asyncio.wait([watching, showing], return_when=asyncio.FIRST_COMPLETED)
                 if not showing.done():

@@ -327,8 +327,10 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
     if not _CREATE_EXTENSION.search(statement):
         connection.execute(statement.encode())
         return
-    # one that is there already was switched on by the dashboard where this was written
-    with suppress(psycopg.errors.DuplicateObject), connection.transaction():
+    # one that is there was switched on by the dashboard where this was written; what calls one that
+    # no one has here is refused by its own line
+    refused = (psycopg.errors.DuplicateObject, psycopg.errors.FeatureNotSupported)
+    with suppress(*refused), connection.transaction():
         connection.execute(statement.encode())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -18,21 +17,19 @@ from tests.support.stacks import TRUTH_URL
 #: Who may do what on which topic; policies look it up, as a real project's would.
 POLICIES = """
   create table public.rt_rights (
-    topic text, user_id uuid, extension text, can_read boolean, can_write boolean
+    topic text, user_id uuid, can_read boolean, can_write boolean
   );
   grant select on public.rt_rights to authenticated;
   create policy "rt tests read" on realtime.messages for select to authenticated using (
     exists (
       select from public.rt_rights as r
-      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
-        and r.extension = realtime.messages.extension and r.can_read
+      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid()) and r.can_read
     )
   );
   create policy "rt tests write" on realtime.messages for insert to authenticated with check (
     exists (
       select from public.rt_rights as r
-      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
-        and r.extension = realtime.messages.extension and r.can_write
+      where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid()) and r.can_write
     )
   );
 """
@@ -84,19 +81,6 @@ def server(project: Database) -> Iterator[Server]:
 
 
 @pytest.fixture
-def start_server(project: Database) -> Iterator[Callable[..., Server]]:
-    """Start another server on the module's database."""
-    with ExitStack() as stack:
-
-        def start() -> Server:
-            running = Server(project.url)
-            stack.callback(running.stop)
-            return running
-
-        yield start
-
-
-@pytest.fixture
 def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
     """A superuser's autocommit connection."""
     with project.connect() as connection:
@@ -109,17 +93,9 @@ def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
 def grant(sql: psycopg.Connection[Any]) -> Callable[..., None]:
     """Give a user rights on a topic."""
 
-    def give(
-        topic: str,
-        user: str,
-        *,
-        extension: str = "broadcast",
-        read: bool = True,
-        write: bool = True,
-    ) -> None:
+    def give(topic: str, user: str, *, read: bool = True, write: bool = True) -> None:
         sql.execute(
-            "insert into public.rt_rights values (%s, %s, %s, %s, %s)",
-            [topic, user, extension, read, write],
+            "insert into public.rt_rights values (%s, %s, %s, %s)", [topic, user, read, write]
         )
 
     return give

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,13 +11,14 @@ from tests.integration.realtime.support import (
     Server,
     unique,
 )
+from tests.support.databases import Database
 
 
 async def test_a_shutdown_ends_every_channel_and_closes_with_1012(
-    start_server: Callable[..., Server], connect: Any
+    project: Database, connect: Any
 ) -> None:
     """§3: then clients come back by themselves."""
-    server = start_server()
+    server = Server(project.url)
     socket, topic = await connect(server=server, version=1), unique()
     await socket.joined(topic)
 
@@ -31,7 +31,8 @@ async def test_a_shutdown_ends_every_channel_and_closes_with_1012(
         {"extension": "system", "status": "ok", "message": "Server requested disconnect"},
     )
     assert socket.connection.close_code == 1012
-    assert server.process.wait(60) == 0
+    server.stop()
+    assert server.process.returncode == 0
 
 
 MALFORMED = [

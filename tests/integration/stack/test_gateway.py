@@ -66,20 +66,6 @@ def gateway(stack: RunningStack) -> Iterator[httpx.Client]:
         connection.execute(DROP.encode())
 
 
-def test_a_user_signs_in_and_the_token_says_who_and_what(
-    stack: RunningStack, gateway: httpx.Client
-) -> None:
-    """Policies and the API read `sub` and `role` from it."""
-    claims = jwt.decode(
-        stack.sign_in(stack.demo_email),
-        stack.supabase_jwt_secret,
-        algorithms=["HS256"],
-        audience="authenticated",
-    )
-
-    assert (claims["sub"], claims["role"]) == (ADA, "authenticated")
-
-
 def test_a_user_sees_own_rows_and_no_more(stack: RunningStack, gateway: httpx.Client) -> None:
     """Row level security decides; lite's own grants to the API roles must never happen."""
     ada, eve = (

@@ -11,7 +11,6 @@ from pathlib import Path
 from minutehand.local.environment import (
     Ports,
     contract,
-    demo_values,
     for_children,
 )
 from minutehand.local.ports import is_free, reserve_port
@@ -19,7 +18,6 @@ from minutehand.local.processes import (
     Identity,
 )
 from minutehand.local.state import StateFolder
-from minutehand.local.users import ADA
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file
 
@@ -86,25 +84,6 @@ def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> No
         for process in (ours, stranger):
             process.kill()
             process.wait()
-
-
-def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:
-    """Tools rely on these names; design.md lists them."""
-    values = contract(
-        PORTS, {**SECRETS, "SUPABASE_SECRET_KEY": "k"}, "postgresql://x", tmp_path, PROJECT
-    )
-
-    names = (
-        "SUPABASE_URL SUPABASE_SECRET_KEY SUPABASE_JWT_SECRET DATABASE_URL API_URL CONSOLE_URL"
-        " REALTIME_URL AWS_ENDPOINT_URL WORKER_SECRET_TOKEN BACKGROUND_JOB_TOKEN"
-    )
-    demo = "DEMO_EMAIL DEMO_PASSWORD DEMO_WORKSPACE_ID DEMO_OTHER_EMAIL DEMO_OTHER_WORKSPACE_ID"
-    assert set(names.split()) <= set(values)
-    assert set(demo.split()) == set(demo_values())
-    personal = demo_values("personal")
-    assert personal["DEMO_WORKSPACE_ID"] == str(ADA.id)
-    assert demo_values("existing") == {}
-    assert values["SUPABASE_URL"] == "http://127.0.0.1:1"
 
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from minutehand.local.migrations import find_migrations, seed_files
 from minutehand.local.statements import split_statements
@@ -43,24 +41,6 @@ def test_a_semicolon_ends_a_statement_only_where_postgres_thinks_so(
 ) -> None:
     """A wrong cut would break a migration, or worse, change what it means."""
     assert split_statements(text) == statements
-
-
-quoted = st.one_of(
-    st.text("a;'\n -", max_size=8).map(lambda s: "'" + s.replace("'", "''") + "'"),
-    st.text('a;"\n -', max_size=8).map(lambda s: '"' + s.replace('"', '""') + '"'),
-    st.text("a;'\n -(", max_size=8).map(lambda s: f"$q${s}$q$"),
-    st.text("a;' (", max_size=8).map(lambda s: f"/*{s}*/"),
-    st.text("a;' ($", max_size=8).map(lambda s: f"--{s}\n"),
-    st.sampled_from(["select", " ", "\n", "(a;b)", "x1", "$1", "42"]),
-)
-
-
-@given(st.lists(st.lists(quoted, max_size=6).map(lambda parts: "x " + " ".join(parts))))
-def test_joining_what_was_cut_gives_the_same_statements(statements: list[str]) -> None:
-    """Whatever the statements hold, the cuts fall between them and nowhere else."""
-    text = ";\n".join(statements)
-
-    assert split_statements(text) == [statement.strip() for statement in statements]
 
 
 def test_no_file_of_this_project_loses_a_character() -> None:

@@ -7,7 +7,7 @@ begin
     select wanted.name, wanted.schema
     from (values
       (1, 'pgcrypto', 'extensions'), (2, 'uuid-ossp', 'extensions'), (3, 'pg_stat_statements', 'extensions'),
-      (4, 'supabase_vault', 'vault'), (5, 'pg_graphql', 'graphql')
+      (4, 'supabase_vault', 'vault')
     ) as wanted (place, name, schema)
     join pg_catalog.pg_available_extensions as here on here.name = wanted.name and here.installed_version is null
     join pg_catalog.pg_available_extension_versions as version
@@ -24,8 +24,9 @@ begin
 end;
 $$;
 
+create schema if not exists graphql;
 create schema if not exists graphql_public;
-grant usage on schema graphql_public to postgres, anon, authenticated, service_role;
+grant usage on schema graphql, graphql_public to postgres, anon, authenticated, service_role;
 
 -- database webhooks, as the dashboard makes them; no request is sent here
 create schema if not exists supabase_functions;
