@@ -96,4 +96,4 @@ package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no
 	@$(BIN)/minutehand package --stage $(or $(STAGE),dev) $(ARGS)
 
 dist: setup ## Build the wheel and the npm archive into dist/
-	@$(BIN)/python -m infra.release.wheel
+	@$(BIN)/python -m infra.release.wheels

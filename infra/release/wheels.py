@@ -1,7 +1,11 @@
-"""The wheel as it is published, and an environment that has them and nothing of the checkout."""
+"""`make dist`: the wheel, and the npm archive beside it, into `dist/`; the same bytes each time.
+
+And an environment that has the wheel and nothing of the checkout, for tests.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.wheel import WheelBuilder
+
+from infra.release.npm_archive import build_npm_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the wheel is made of.
@@ -102,3 +108,16 @@ class Environment:
         done = self.run(project, "-m", "minutehand.cli", *arguments, "--json", code=code)
         answer: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr)
         return answer
+
+
+def main() -> None:
+    """Build both, print their names and SHA-256."""
+    out = ROOT / "dist"
+    build_wheels(ROOT, out)
+    build_npm_archive(out)
+    for path in sorted(out.iterdir()):
+        print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -109,55 +109,35 @@ class KmsDataKeys:
 
 
 class FileDataKeys:
-    """Data keys wrapped by a local key file; for development only.
+    """Data keys wrapped by the key in a local file, made by the first who asks; for development."""
 
-    The file holds `{"current": id, "keys": {id: base64}}`.
-    """
+    KEY_ID = "file"
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """A new data key under the current wrapping key."""
-        key_id, keys = self._load()
+        """A new data key under the wrapping key."""
         plain = secrets.token_bytes(32)
-        return DataKey(key_id, plain, _encrypt(keys[key_id], plain, _aad(key_id, context)))
+        wrapped = _encrypt(self._key(), plain, _aad(self.KEY_ID, context))
+        return DataKey(self.KEY_ID, plain, wrapped)
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         """The plain data key; raises SealBroken."""
-        _, keys = self._load()
-        if key_id not in keys:
-            raise SealBroken("the wrapping key is unknown")
-        return _decrypt(keys[key_id], wrapped, _aad(key_id, context))
+        return _decrypt(self._key(), wrapped, _aad(key_id, context))
 
-    def _load(self) -> tuple[str, dict[str, bytes]]:
-        try:
-            document = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return self._create()
-        keys = {name: base64.b64decode(key) for name, key in document["keys"].items()}
-        return document["current"], keys
-
-    def _create(self) -> tuple[str, dict[str, bytes]]:
-        key_id = f"local-1-{secrets.token_hex(4)}"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._write_beside({key_id: secrets.token_bytes(32)}, key_id)
-        # link fails where another process was first, and then its key is the one
-        with contextlib.suppress(FileExistsError):
-            os.link(scratch, self._path)
-        scratch.unlink()
-        return self._load()
-
-    def _write_beside(self, keys: Mapping[str, bytes], current: str) -> Path:
-        document = {
-            "current": current,
-            "keys": {name: base64.b64encode(key).decode() for name, key in keys.items()},
-        }
-        scratch = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
-        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(document, file)
-        return scratch
+    def _key(self) -> bytes:
+        if not self._path.exists():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
+            handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(_b64(secrets.token_bytes(32)))
+            # link fails where another process was first, and then its key is the one
+            with contextlib.suppress(FileExistsError):
+                os.link(scratch, self._path)
+            scratch.unlink()
+        return base64.urlsafe_b64decode(self._path.read_text())
 
 
 class Sealer:

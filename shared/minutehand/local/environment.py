@@ -83,7 +83,7 @@ def contract(
         **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
         # a file and not moto's KMS, which forgets its keys when it stops
-        "SEALING_KEY_FILE": str(state / "sealing.json"),
+        "SEALING_KEY_FILE": str(state / "sealing.key"),
     }
 
 

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from minutehand.aws.clients import client
 from minutehand.aws.sealing import (
+    DataKey,
     DataKeys,
     FileDataKeys,
     KmsDataKeys,
@@ -29,7 +30,7 @@ SECRET = "apollo-key-sehr-geheim-é"
 def keys(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> DataKeys:
     """Both sources of data keys keep the same promises."""
     if request.param == "file":
-        return FileDataKeys(tmp_path / "keys" / "sealing.json")
+        return FileDataKeys(tmp_path / "keys" / "sealing.key")
     key = client(settings, "kms").create_key()["KeyMetadata"]["Arn"]
     return KmsDataKeys(settings, key)
 
@@ -87,13 +88,13 @@ def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
 
 def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
     """API and worker start together on a fresh clone."""
-    path = tmp_path / "deep" / "er" / "sealing.json"
-    made: list[str] = []
+    path = tmp_path / "deep" / "er" / "sealing.key"
+    made: list[DataKey] = []
     start = threading.Barrier(8)
 
     def make() -> None:
         start.wait()
-        made.append(FileDataKeys(path).generate(ACME).key_id)
+        made.append(FileDataKeys(path).generate(ACME))
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
@@ -101,6 +102,7 @@ def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> N
     for thread in threads:
         thread.join()
 
-    assert len(set(made)) == 1
+    opened = [FileDataKeys(path).unwrap(key.key_id, key.wrapped, ACME) for key in made]
+    assert opened == [key.plain for key in made]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
