@@ -50,83 +50,51 @@ class Served:
     """A served process and its database."""
 
     url: str
-    process: subprocess.Popen[bytes]
     connection: psycopg.Connection[Any]
-    caller: Caller
     log: Path
+
+    def one(self, query: str, *values: Any) -> Any:
+        """The first column of the row that a statement answers."""
+        row = self.connection.execute(query.encode(), values or None).fetchone()
+        assert row is not None
+        return row[0]
 
     def status(self, job_id: str) -> str:
         """The job's status."""
-        row = self.connection.execute(
-            "select status from public.jobs where id = %s", (job_id,)
-        ).fetchone()
-        assert row is not None
-        return str(row[0])
-
-    def attempts(self, job_id: str) -> int:
-        """How many attempts the job has had."""
-        row = self.connection.execute(
-            "select attempts from public.jobs where id = %s", (job_id,)
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
+        return str(self.one("select status from public.jobs where id = %s", job_id))
 
     def insert(self, job_type: str, **payload: Any) -> str:
         """Enqueue by plain SQL, as an application's own transaction does."""
-        row = self.connection.execute(
-            "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s) returning id",
-            (ACME, job_type, json.dumps(payload)),
-        ).fetchone()
-        assert row is not None
-        return str(row[0])
+        insert = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s) returning id"
+        return str(self.one(insert, ACME, job_type, json.dumps(payload)))
+
+    def connect(self, url: str) -> None:
+        """Have the database call a worker."""
+        self.one("select public.connect_worker(%s, %s)", f"{url}/api/jobs/worker", TOKEN)
 
     def is_quiet(self) -> bool:
         """Whether every call was answered, so that no run is left that would take another job."""
-        row = self.connection.execute(
-            "select coalesce(max(id), 0) from net._http_response"
-        ).fetchone()
-        return row == (self.calls(),)
-
-    def calls(self) -> int:
-        """How often the database has called the worker."""
-        row = self.connection.execute(
-            "select coalesce(pg_sequence_last_value(pg_get_serial_sequence("
-            "'net.http_request_queue', 'id')), 0)"
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
+        made = "coalesce(pg_sequence_last_value(pg_get_serial_sequence('net.http_request_queue', 'id')), 0)"
+        answered = "(select coalesce(max(id), 0) from net._http_response)"
+        return bool(self.one(f"select {answered} = {made}"))
 
 
 @contextmanager
 def served(
-    stack: RunningStack, folder: Path, *, console: Path | None = None, **more: str
+    stack: RunningStack, folder: Path, *, console: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`minutehand serve` on a free port, as a container starts it: settings from the environment."""
     port = reserve_port()
-    names = (
-        "SUPABASE_URL",
-        "SUPABASE_PUBLISHABLE_KEY",
-        "SUPABASE_JWT_SECRET",
-        "BACKGROUND_JOB_TOKEN",
-    )
+    names = ("URL", "PUBLISHABLE_KEY", "JWT_SECRET")
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}",
         "MINUTEHAND_APPS": "tests.integration.serve.greeter",
         "WORKER_SECRET_TOKEN": TOKEN,
-        **{name: stack.values[name] for name in names},
-        **more,
+        **{f"SUPABASE_{name}": stack.values[f"SUPABASE_{name}"] for name in names},
     }
-    command = [
-        sys.executable,
-        "-m",
-        "minutehand.cli",
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "minutehand.cli", "serve"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--console", str(console)] if console else []
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(
@@ -157,20 +125,16 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     database = Database.__new__(Database)
     database.url, database.name = stack.database_url, name
     folder = tmp_path_factory.mktemp("serve")
-    with stack.connect() as connection, served(stack, folder) as (url, process):
+    with stack.connect() as connection, served(stack, folder) as (url, _):
         create(connection, PG_NET, VAULT, PG_CRON)
+        made = Served(url, connection, folder / "serve.log")
         try:
-            connection.execute(
-                "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
-            )
+            made.connect(url)
             with Caller(database) as caller:
                 caller.minute()  # the first run publishes the job types
-                eventually(
-                    lambda: connection.execute(
-                        "select 1 from queue.job_types where job_type = 'served.greet'"
-                    ).fetchone()
-                )
-                yield Served(url, process, connection, caller, folder / "serve.log")
+                known = "select count(*) from queue.job_types where job_type = 'served.greet'"
+                eventually(lambda: made.one(known))
+                yield made
         finally:
             drop(connection)
             connection.execute("delete from queue.settings where name like 'worker_%'")
@@ -244,8 +208,9 @@ def test_a_worker_that_dies_or_hangs_is_replaced(host: Served, fault: str) -> No
     eventually(host.is_quiet)
     job = host.insert(fault)
 
-    eventually(lambda: host.attempts(job) == 1, seconds=30)
-    host.connection.execute("select public.cancel_job(%s)", (job,))
+    attempts = "select attempts from public.jobs where id = %s"
+    eventually(lambda: host.one(attempts, job) == 1, seconds=30)
+    host.one("select public.cancel_job(%s)", job)
     eventually(lambda: host.status(job) == "cancelled")
     after = host.insert("served.greet", name="Next")
     eventually(lambda: host.status(after) == "completed")
@@ -259,22 +224,16 @@ def test_a_stopped_host_hands_its_jobs_back(
     """A new container takes them, and the attempt is not charged."""
     eventually(host.is_quiet)
     with served(stack, tmp_path) as (url, process):
-        host.connection.execute(
-            "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
-        )
+        host.connect(url)
         job = host.insert("served.slow", seconds=30)
         eventually(lambda: host.status(job) == "processing")
         process.send_signal(signal.SIGTERM)
         process.wait(120)
-        row = host.connection.execute(
-            "select status, attempts from public.jobs where id = %s", (job,)
-        ).fetchone()
-    host.connection.execute(
-        "select public.connect_worker(%s, %s)", (f"{host.url}/api/jobs/worker", TOKEN)
-    )
-    host.connection.execute("select public.cancel_job(%s)", (job,))
+        left = host.one("select status || attempts from public.jobs where id = %s", job)
+    host.connect(host.url)
+    host.one("select public.cancel_job(%s)", job)
 
-    assert row == ("pending", 0)
+    assert left == "pending0"
 
 
 def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:
