@@ -186,14 +186,14 @@ TABLE: dict[str, Ways] = {
     "put_schedule": Ways(
         {**OF, "p_schedule": {"name": "s", **CRON}},
         ("PUT", f"{W}/schedules/s", CRON),
-        lambda q, _: steer(q).put_schedule({"name": "s", **CRON}),
+        lambda q, _: steer(q).call("put_schedule", schedule={"name": "s", **CRON}),
         f"schedules set s '0 3 * * *' work --workspace {ACME}",
         shows=f"select count(*) from jsonb_array_elements(public.list_schedules('{ACME}') -> 'schedules')",  # noqa: E501
     ),
     "list_schedules": Ways(
         OF,
         ("GET", f"{W}/schedules"),
-        lambda q, _: steer(q).schedules(),
+        lambda q, _: steer(q).call("list_schedules"),
         f"schedules --workspace {ACME}",
         state="scheduled",
         shows="kept|0 4",
@@ -201,7 +201,7 @@ TABLE: dict[str, Ways] = {
     "delete_schedule": Ways(
         {**OF, "p_name": "kept"},
         ("DELETE", f"{W}/schedules/kept"),
-        lambda q, _: steer(q).delete_schedule("kept"),
+        lambda q, _: steer(q).call("delete_schedule", name="kept"),
         f"schedules remove kept --workspace {ACME}",
         state="scheduled",
         shows=f"select public.list_schedules('{ACME}')",
@@ -209,19 +209,25 @@ TABLE: dict[str, Ways] = {
     "next_runs": Ways(
         {**OF, "p_schedule": CRON},
         ("GET", f"{W}/next-runs?cron=0 3 * * *"),
-        lambda q, _: steer(q).next_runs({"cron": "0 3 * * *"}),
+        lambda q, _: steer(q).call("next_runs", schedule={"cron": "0 3 * * *"}),
         shows="03:00:00|3, 0",
     ),
     "list_webhooks": Ways(
-        OF, ("GET", f"{W}/webhooks"), lambda q, _: steer(q).webhooks(), shows="webhooks|()"
+        OF,
+        ("GET", f"{W}/webhooks"),
+        lambda q, _: steer(q).call("list_webhooks"),
+        shows="webhooks|()",
     ),
     "workspace_limits": Ways(
-        OF, ("GET", f"{W}/limits"), lambda q, _: steer(q).limits(), shows="own_max_running"
+        OF,
+        ("GET", f"{W}/limits"),
+        lambda q, _: steer(q).call("workspace_limits"),
+        shows="own_max_running",
     ),
     "set_workspace_limits": Ways(
         {**OF, "p_limits": {"own_max_running": 3}},
         ("PATCH", f"{W}/limits", {"own_max_running": 3}),
-        lambda q, _: steer(q).set_limits({"own_max_running": 3}),
+        lambda q, _: steer(q).call("set_workspace_limits", limits={"own_max_running": 3}),
         shows=f"select public.workspace_limits('{ACME}') -> 'own_max_running'",
     ),
     "list_job_types": Ways(

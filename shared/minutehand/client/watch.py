@@ -10,8 +10,7 @@ from functools import partial
 from typing import Final, Literal, Self
 
 from minutehand.client.access import Access
-from minutehand.client.follow import JOIN_SECONDS, Follow, Freshness
-from minutehand.client.sequence import EventSequence
+from minutehand.client.follow import JOIN_SECONDS, EventSequence, Follow, Freshness
 from minutehand.client.topic import Topic
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import is_guest_session

@@ -11,8 +11,8 @@ from minutehand.worker.context import JobContext as JobContext
 from minutehand.worker.context import StepTimeout as StepTimeout
 from minutehand.worker.context import Suspended as Suspended
 from minutehand.worker.context import TurnEnded as TurnEnded
+from minutehand.worker.deadlines import FanOut as FanOut
 from minutehand.worker.deadlines import TickOptions as TickOptions
-from minutehand.worker.fanout import FanOut as FanOut
 from minutehand.worker.graph import Stage as Stage
 from minutehand.worker.graph import StagesFailed as StagesFailed
 from minutehand.worker.job import Job as Job

@@ -1,4 +1,4 @@
-"""A tick's options and deadlines as plain values, and waiting until one.
+"""A tick's options, deadlines and extra workers as plain values, and waiting until a deadline.
 
 What happens at them is tick.py's.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueUnavailable
@@ -19,6 +19,17 @@ T = TypeVar("T")
 
 #: Timeout of a call that the tick does not depend on.
 SIDE_CALL_SECONDS = 3.0
+
+
+#: A backlog should be begun within this time. A short one costs hardly more: run time is billed, on
+#: any worker.
+TARGET_SECONDS: Final = 5.0
+#: How long a job is taken to run while nothing is known.
+TYPICAL_SECONDS: Final = 1.0
+#: Fewer due jobs than this never start an extra worker.
+LEAST_BACKLOG: Final = 10
+#: Starts up to so many extra workers and returns how many were accepted.
+StartExtraWorkers = Callable[[int], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +98,24 @@ class Deadlines:
         if math.isinf(self.end):
             return most
         return max(0.05, min(most, (self.end - self.stop_working) * 0.6))
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """The policy: at most `most` extra workers are started by one tick."""
+
+    most: int = 10
+
+    def extra_workers(
+        self, *, due: int, slots: int, seconds_left: float, mean_seconds: float | None = None
+    ) -> int:
+        """Extra workers that `due` jobs are worth, left once this one is full; not bounded here."""
+        if due < LEAST_BACKLOG or slots < 1:
+            return 0
+        each = max(0.001, TYPICAL_SECONDS if mean_seconds is None else mean_seconds)
+        horizon = min(TARGET_SECONDS, max(1.0, seconds_left))
+        carried = max(slots, int(slots * horizon / each))
+        return math.ceil(due / carried) - 1
 
 
 async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:

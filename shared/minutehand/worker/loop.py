@@ -19,8 +19,7 @@ from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
-from minutehand.worker.deadlines import TickOptions
-from minutehand.worker.fanout import FanOut, StartExtraWorkers
+from minutehand.worker.deadlines import FanOut, StartExtraWorkers, TickOptions
 from minutehand.worker.registry import Registry, default_registry
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick

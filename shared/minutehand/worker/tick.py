@@ -19,11 +19,9 @@ from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import Lease, LeaseRequest, LeaseResponse, SettleItem
 from minutehand.tasks import end_tasks
 from minutehand.worker.attempt import Attempt, LeaseKey
-from minutehand.worker.deadlines import SIDE_CALL_SECONDS, Deadlines, TickOptions, in_time
-from minutehand.worker.fanout import FanOut
+from minutehand.worker.beside import Maintenance, Publishing
+from minutehand.worker.deadlines import SIDE_CALL_SECONDS, Deadlines, FanOut, TickOptions, in_time
 from minutehand.worker.lease_requests import LeaseRequests
-from minutehand.worker.maintenance import Maintenance
-from minutehand.worker.publishing import Publishing
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary

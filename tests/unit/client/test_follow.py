@@ -13,7 +13,7 @@ import pytest
 
 from minutehand.client import watch
 from minutehand.client.access import Access
-from minutehand.client.sequence import EventSequence, event_of_frame
+from minutehand.client.follow import EventSequence, event_of_frame
 from minutehand.client.watch import FeedWatcher, JobWatcher
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
 from minutehand.queue.models import FeedPage, Job, JobEvent, TopicFollowed

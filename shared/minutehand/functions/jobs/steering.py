@@ -114,7 +114,7 @@ async def resume(body: PauseBody, steered: Steered, services: Provided) -> dict[
 @router.get("/schedules")
 async def list_schedules(steered: Steered) -> dict[str, Any]:
     """The schedules by name, each with its next run; at most 1,000."""
-    return {"schedules": await steered.schedules()}
+    return await steered.call("list_schedules")
 
 
 @router.put("/schedules/{name:path}", responses={201: {"description": "It is new."}})
@@ -122,7 +122,8 @@ async def put_schedule(
     name: ScheduleName, body: ScheduleBody, steered: Steered, response: Response
 ) -> dict[str, Any]:
     """Make or change the schedule of that name; the same expression keeps its next run."""
-    made = await steered.put_schedule({**body.model_dump(mode="json"), "name": name})
+    schedule = {**body.model_dump(mode="json"), "name": name}
+    made = await steered.call("put_schedule", schedule=schedule)
     if made["created_at"] == made["updated_at"]:
         response.status_code = 201
     return made
@@ -131,7 +132,7 @@ async def put_schedule(
 @router.delete("/schedules/{name:path}", status_code=204)
 async def delete_schedule(name: ScheduleName, steered: Steered) -> None:
     """Remove a schedule; jobs it made stay."""
-    await steered.delete_schedule(name)
+    await steered.call("delete_schedule", repeatable=False, name=name)
 
 
 @router.get("/next-runs")
@@ -147,13 +148,13 @@ async def next_runs(
         problem = "give either schedule, a name, or cron"
         raise validation_failed([FieldProblem(field="cron", problem=problem, location="query")])
     wanted = {"name": schedule} if cron is None else {"cron": cron, "timezone": timezone}
-    return await steered.next_runs(wanted, count=count)
+    return await steered.call("next_runs", schedule=wanted, count=count)
 
 
 @router.get("/webhooks")
 async def list_webhooks(steered: Steered) -> dict[str, Any]:
     """The webhooks without their secrets, with failures and why one was switched off."""
-    return {"webhooks": await steered.webhooks()}
+    return await steered.call("list_webhooks")
 
 
 @router.post("/webhooks", status_code=201)
@@ -161,9 +162,8 @@ async def create_webhook(
     body: WebhookBody, steered: Steered, secret: Secret, request: Request, response: Response
 ) -> dict[str, Any]:
     """Make a webhook; its signing secret is in this answer and in no other."""
-    made = await steered.create_webhook(
-        {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
-    )
+    webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
+    made = await steered.call("put_webhook", repeatable=False, webhook=webhook)
     response.headers["Location"] = f"{request.scope['path']}/{made['id']}"
     return {**made, "secret": secret.plain}
 
@@ -173,22 +173,22 @@ async def change_webhook(
     webhook_id: UUID, body: WebhookChanges, steered: Steered
 ) -> dict[str, Any]:
     """Change what the body names; `enabled: true` also forgives earlier failures."""
-    return await steered.change_webhook(
-        str(webhook_id), body.model_dump(mode="json", exclude_unset=True)
-    )
+    webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
+    return await steered.call("put_webhook", webhook=webhook)
 
 
 @router.post("/webhooks/{webhook_id:uuid}/rotate-secret")
 async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> dict[str, Any]:
     """Make a new signing secret; the old one signs too for a day."""
-    made = await steered.rotate_secret(str(webhook_id), secret.sealed)
+    webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
+    made = await steered.call("put_webhook", repeatable=False, webhook=webhook)
     return {**made, "secret": secret.plain}
 
 
 @router.delete("/webhooks/{webhook_id:uuid}", status_code=204)
 async def delete_webhook(webhook_id: UUID, steered: Steered) -> None:
     """Remove a webhook; deliveries not yet sent are dropped."""
-    await steered.delete_webhook(str(webhook_id))
+    await steered.call("delete_webhook", repeatable=False, webhook_id=str(webhook_id))
 
 
 @router.get("/webhooks/{webhook_id:uuid}/deliveries")
@@ -205,10 +205,11 @@ async def list_deliveries(
 @router.get("/limits")
 async def get_limits(steered: Steered) -> dict[str, Any]:
     """How much the workspace may use at once, and how much it uses now."""
-    return await steered.limits()
+    return await steered.call("workspace_limits")
 
 
 @router.patch("/limits")
 async def set_limits(body: LimitsBody, steered: Steered) -> dict[str, Any]:
     """Set the limit that a manager may set; the smaller of it and the operator's holds."""
-    return await steered.set_limits(body.model_dump(mode="json"))
+    await steered.call("set_workspace_limits", limits=body.model_dump(mode="json"))
+    return await steered.call("workspace_limits")

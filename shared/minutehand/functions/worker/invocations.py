@@ -26,8 +26,7 @@ from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.queue.errors import QueueError
 from minutehand.queue.keys import days_left
-from minutehand.worker.deadlines import TickOptions
-from minutehand.worker.fanout import FanOut
+from minutehand.worker.deadlines import FanOut, TickOptions
 from minutehand.worker.loop import Worker
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick

@@ -1,6 +1,6 @@
-"""Maintenance beside a tick's leases: asked for when there is some to do, never in their way.
+"""What a tick does beside its jobs: maintenance, and outboxes of apps; a failure costs no lease.
 
-What maintenance is, the database says (`run_maintenance`); a failure here costs no lease.
+What maintenance is, the database says (`run_maintenance`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from minutehand.queue.errors import QueueError
 from minutehand.worker.deadlines import in_time
+from minutehand.worker.registry import Publisher
 
 if TYPE_CHECKING:
     from minutehand.worker.tick import Tick
@@ -108,3 +109,46 @@ class Maintenance:
             return moved, self.BUSY_PAUSE_SECONDS
         # half of the time at most, so that a large clean-up leaves the database to the jobs
         return moved, max(0.02, self._clock.monotonic() - began) if done.more else 0.0
+
+
+class Publishing:
+    """Calls the publishers of apps, one round at a time: what waits in an outbox becomes jobs.
+
+    The app decides what an outbox is, and when a message is a dead letter.
+    """
+
+    #: While a run lasts, outboxes are read this often.
+    EVERY_SECONDS = 1.0
+    #: A publisher that takes longer is cancelled in this round.
+    PATIENCE_SECONDS = 10.0
+
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Call them every second until cancelled."""
+        while True:
+            await asyncio.sleep(self.EVERY_SECONDS)
+            await self.once()
+
+    async def once(self) -> None:
+        """Call each once, side by side; what one raises is logged, and does not reach the run."""
+        if not self._tick.registry.publishers:
+            return
+        async with self._turn:
+            calls = (self._call(*each) for each in self._tick.registry.publishers.items())
+            if sum(await asyncio.gather(*calls)):
+                self._tick.look_for_work()
+
+    async def _call(self, name: str, publish: Publisher) -> int:
+        try:
+            async with asyncio.timeout(self.PATIENCE_SECONDS):
+                return await publish()
+        except Exception as error:  # an error of an app's outbox must not stop the run's jobs
+            logger.warning(
+                "Publisher failed; it is called again",
+                extra=self._tick.extra("publisher.failed")
+                | {"publisher": name, "error": f"{type(error).__name__}: {error}"},
+            )
+            return 0
