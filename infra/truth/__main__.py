@@ -40,7 +40,6 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "clients": ["tests/e2e/live/test_hostile_wire.py", "tests/contract/test_realtime_clients.py"],
 }
 PARTS: Final = ("requests", "realtime", "clients", "demo")
-PARTS: Final = ("requests", "realtime", "integration", "demo")
 NO_DOCKER: Final = 3
 
 
