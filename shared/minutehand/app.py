@@ -7,7 +7,7 @@ What an app brings is found by name, and all of it is optional:
                 package of modules
 `routes`        `router(services)`, a FastAPI router
 `verbs`         `app`, a Typer group of commands; `FIXES`, what to do next by an error's code
-`health`        `async checks(settings)`, the app's lines in `/health`: by name, each
+`health`        `async checks(settings)`, the app's lines in `/api/v1/health`: by name, each
                 `{verdict: pass|warn|fail, value, unit, detail}`; fail is for what stops all work
 `demo`          `enqueue(api, data, workspace_id)`, the demo jobs of the local stack
 `local`         processes of the local stack beside the functions, for services the app calls:

@@ -162,7 +162,7 @@ $$;
 -- When each task is due: while jobs run, and on an idle queue, where one that found nothing waits for an hour. One that
 -- failed waits for five seconds, and twice as long after each further failure, at most an hour.
 create view queue.task_times as
-select t.name, t.place, t.failures, t.every, greatest(t.done_at + t.every, f.retry_at) as active_at,
+select t.name, t.place, t.failures, t.every, t.done_at, greatest(t.done_at + t.every, f.retry_at) as active_at,
   greatest(t.done_at + case when t.was_idle then interval '1 hour' else t.every end, f.retry_at) as idle_at
 from queue.tasks as t
 cross join lateral (values (case when t.failures > 0 then t.failed_at + least(interval '1 hour',
@@ -180,6 +180,11 @@ begin
     or exists (
       select from queue.task_times as t
       where t.every > interval '0' and case when p_active then t.active_at else t.idle_at end <= p_now)
+    -- readers of the feed, which has lines of a while when no job ran: seconds later, not an hour
+    or exists (
+      select from queue.task_times as t
+      where t.name in ('statistics', 'webhooks') and t.active_at <= p_now
+        and exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds'))
     -- read whole, since an index of it would be written by each renewal: once a second
     or exists (select from queue.tasks as t where t.name = 'reclaim' and t.done_at <= p_now - interval '1 second')
       and exists (select from queue.leases where expires_at <= p_now);

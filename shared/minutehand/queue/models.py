@@ -221,6 +221,8 @@ class QueueHealth(Report):
 class BackoffOptions(Model):
     """The wait before a retry: `first_seconds`, then times `factor` each, up to `cap_seconds`."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     first_seconds: Number | None = None
     cap_seconds: Number | None = None
     factor: Number | None = None
@@ -228,6 +230,8 @@ class BackoffOptions(Model):
 
 class UniqueOptions(Model):
     """At most one job per `key` until it is leased or finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     until: Literal["leased", "finished"] | None = None

@@ -50,6 +50,6 @@ def one_key(header: str | None, body: str | None) -> str | None:
     return key if key is not None else body
 
 
-def key_of_part(key: str | None, index: int) -> str | None:
-    """The key of the job at `index` of a bulk request that came with `key`."""
-    return None if key is None else f"{key}#{index}"
+def key_of_part(header: str | None, index: int, own: str | None) -> str | None:
+    """The key of the job at `index` of a bulk request: its own, else made of the request's."""
+    return own if own is not None or header is None else f"{header}#{index}"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel
 from pydantic_core import to_json
+from standardwebhooks import Webhook
 
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
@@ -22,8 +24,6 @@ from minutehand.queue.functions import FunctionStore
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets
-from minutehand.webhooks.sent import Sent
-from minutehand.webhooks.signing import signed_headers
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
@@ -47,6 +47,17 @@ class Delivery(BaseModel):
     webhook_id: UUID
     job_id: UUID
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How one try went; `status` is None when there was no answer."""
+
+    ok: bool
+    message: str
+    status: int | None = None
+    retry_after: timedelta | None = None
+    timed_out: bool = False
 
 
 class WebhookStore(FunctionStore):
@@ -112,7 +123,14 @@ class Webhooks:
             return Sent(
                 ok=False, message="the signing secret cannot be decrypted: create a new one"
             )
-        signature = signed_headers(message["message_id"], datetime.now(UTC), body, secrets)
+        message_id, now = message["message_id"], datetime.now(UTC)
+        signature = {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(
+                Webhook(secret).sign(message_id, now, body.decode()) for secret in secrets
+            ),
+        }
         seconds = min(ANSWER_SECONDS, message["answer_ms"] / 1000)
         private = message["private_addresses"] is True
         return await self._send(message["url"], body, {**HEADERS, **signature}, seconds, private)

@@ -10,10 +10,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
-from minutehand.webhooks.signing import PREFIX
+
+PREFIX: Final = "whsec_"
 
 _BYTES = 32
 

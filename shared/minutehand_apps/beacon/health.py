@@ -1,4 +1,4 @@
-"""The app's lines in `/health`: the outbox, and whether there are providers."""
+"""The app's lines in `/api/v1/health`: the outbox, and whether there are providers."""
 
 from __future__ import annotations
 

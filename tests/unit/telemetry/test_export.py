@@ -127,7 +127,7 @@ def at(function: str, path: str, query: str = "") -> dict[str, Any]:
     return event
 
 
-HEALTH = at("health", "/health", "deep=0")
+HEALTH = at("health", "/health")
 
 
 def test_each_functions_requests_are_spans_and_a_job_carries_its_own(servers: Servers) -> None:

@@ -10,9 +10,8 @@ import httpx
 import pytest
 
 from minutehand.config import Settings
-from minutehand.functions.health import checks
-from minutehand.functions.health.app import build_app
-from minutehand.functions.health.checks import readiness
+from minutehand.functions.health import app
+from minutehand.functions.health.app import build_app, readiness
 from minutehand.web.services import Services
 
 
@@ -69,11 +68,9 @@ async def test_readiness_shows_each_part(
 @pytest.mark.parametrize(
     ("address", "status", "word"),
     [
-        ("/health", 200, "down"),
-        ("/health?deep=1", 503, "not_ready"),
+        ("/health", 200, "healthy"),
         ("/api/health/ready", 503, "not_ready"),
         ("/api/v1/health", 503, "down"),
-        ("/api/v1/health?deep=0", 200, "healthy"),
     ],
 )
 async def test_each_address_says_what_its_probe_asks_for(
@@ -90,7 +87,7 @@ async def test_each_address_says_what_its_probe_asks_for(
     body = answer.json()
     assert (answer.status_code, body["status"]) == (status, word)
     assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
-    assert ("checks" in body) is ("deep=0" not in address)
+    assert ("checks" in body) is (address != "/health")
     assert body["version"] == settings.version
 
 
@@ -99,7 +96,7 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a bound, and without telling its address."""
-    monkeypatch.setattr(checks, "PATIENCE", 0.05)
+    monkeypatch.setattr(app, "PATIENCE", 0.05)
 
     async def extra() -> Any:
         await asyncio.Event().wait()

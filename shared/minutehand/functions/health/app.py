@@ -1,21 +1,26 @@
-"""The health routes: whether the process lives, and how what it depends on is."""
+"""The health routes: whether the process lives, and how what it depends on is.
+
+Readiness has a verdict for each part; only failures make the service not ready.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
+from minutehand.app import find_apps
 from minutehand.config import Settings
 from minutehand.functions import metrics
-from minutehand.functions.health.checks import checks_of_apps, in_words, readiness
 from minutehand.queue.keys import days_left
+from minutehand.queue.models import QueueHealth
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.application import create_app
-from minutehand.web.errors import ApiError
 from minutehand.web.services import Provided, Services
 
 router = APIRouter(tags=["health"])
@@ -29,58 +34,36 @@ _CHECKED: dict[str, Any] = {
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"description": "Not ready", "content": {"application/json": {"schema": _CHECKED}}}
 }
-
-#: How long `/health` waits for its parts.
-PATIENCE_SECONDS = 0.5
-
-Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if one failed.")]
-
-
-async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
-    """Look now: status and body of readiness."""
-    settings = services.settings
-    key_days = days_left(settings.supabase_worker_key, datetime.now(UTC))
-    return await readiness(services.operator_queue, checks_of_apps(settings), key_days=key_days)
-
-
-async def _in_time(services: Services) -> dict[str, Any]:
-    """What is known soon; unknown while a read hangs, and where there is no key for one."""
-    with contextlib.suppress(TimeoutError, ApiError):
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return in_words((await _readiness(services))[1])
-    return {"status": "unknown"}
+#: The words of `/api/v1/health` for those of readiness.
+WORDS = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
 
 
 @router.get("/health")
-async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
-    """Whether the process lives, and how its parts are, or unknown while a read hangs.
-
-    `status` is healthy, degraded, down, or unknown while the read that would say so hangs; always
-    with 200: the process answers. `?deep=0` speaks of the process alone. `?deep=1` is readiness:
-    it waits, and answers 503 when a part failed.
-    """
-    if deep not in {None, "", "0", "false"}:
-        return await get_readiness(services)
-    known = {} if deep in {"0", "false"} else await _in_time(services)
-    return JSONResponse({**_alive(services), **known})
+async def get_health(services: Provided) -> dict[str, Any]:
+    """Whether the process lives: a balancer keeps it although the database is away."""
+    return _alive(services)
 
 
 @router.get("/api/v1/health", responses=_NOT_READY)
-async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
-    """How every part is right now: healthy, degraded, or down with 503; `?deep=0` as /health's."""
-    if deep in {"0", "false"}:
-        return JSONResponse(_alive(services))
+async def get_all_health(services: Provided) -> JSONResponse:
+    """How every part is right now: healthy, degraded, or down with 503."""
     status, body = await _readiness(services)
-    return _answer(services, status, body if deep else in_words(body))
+    return _answered(services, status, {**body, "status": WORDS[body["status"]]})
 
 
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    return _answer(services, *await _readiness(services))
+    return _answered(services, *await _readiness(services))
 
 
-def _answer(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
+async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
+    settings = services.settings
+    key_days = days_left(settings.supabase_worker_key, datetime.now(UTC))
+    return await readiness(services.operator_queue, checks_of_apps(settings), key_days=key_days)
+
+
+def _answered(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
     headers = {"Retry-After": "5"} if status == 503 else {}
     return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
 
@@ -99,3 +82,129 @@ def build_app(settings: Settings, *, services: Services | None = None) -> FastAP
     """The app; `services` replaces what it works with."""
     routers = [router, metrics.router]
     return create_app(services or Services(settings), routers, title="Minutehand health")
+
+
+#: A check that takes longer than this has failed, in seconds.
+PATIENCE = 4.0
+#: Seconds a due job may wait before a warning.
+LATE = 120.0
+#: Seconds without any lease before that is a failure; a long backlog, or a tenant's limit, is none.
+STALLED = 900.0
+#: Seconds since the last tick: one missed is a warning, three are a dead schedule.
+TICK_LATE, TICK_DEAD = 90.0, 200.0
+
+KEY_WARN_DAYS = 30.0
+PASS, WARN, FAIL = "pass", "warn", "fail"
+
+
+#: The checks of apps, see `minutehand.app`.
+Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
+
+
+async def readiness(
+    queue: WorkerQueue, extra: Extra | None = None, *, key_days: float | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
+
+    Args:
+        key_days: Days until the worker's key expires; None when it does not, or is made again.
+    """
+    started = time.perf_counter()
+    asking = None if extra is None else asyncio.ensure_future(extra())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            health = await queue.health()
+            elapsed = round((time.perf_counter() - started) * 1000, 1)
+            of_apps = {} if asking is None else dict(await asking)
+    except Exception as error:  # whatever the error, the database cannot be used
+        if asking is not None:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
+        unknown = "unknown while the database is unavailable"
+        units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
+        for name, unit in units.items():
+            checks[name] = _verdict(FAIL, None, unit, unknown)
+        return _answer(checks)
+    database = _verdict(PASS, elapsed, "ms", "answers")
+    key = {} if key_days is None else {"worker_key": judge_key(key_days)}
+    return _answer({**of_apps, "database": database, **judge(health), **key})
+
+
+def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
+    """Verdicts on a queue whose database answers."""
+    oldest = health.oldest_due_seconds
+    backlog = health.backlog
+    stalled = health.stalled_seconds or 0.0
+    tick = health.last_tick_seconds
+    return {
+        # counted and judged in SQL, see queue.backlog: the console and doctor say the same
+        "queue_depth": _verdict(backlog["verdict"], backlog["jobs"], "jobs", backlog["detail"]),
+        "oldest_due": _verdict(
+            FAIL if stalled > STALLED else WARN if (oldest or 0.0) > LATE else PASS,
+            oldest,
+            "s",
+            "nothing is due"
+            if oldest is None
+            else f"has waited {oldest:.0f} s"
+            + (f"; nothing was leased for {stalled:.0f} s" if stalled > LATE else ""),
+        ),
+        "last_tick": _verdict(
+            # a database that never saw a tick is young; if it is not, `oldest_due` shows it
+            FAIL
+            if (tick or 0.0) > TICK_DEAD
+            else WARN
+            if tick is None or tick > TICK_LATE
+            else PASS,
+            tick,
+            "s",
+            "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
+        ),
+    }
+
+
+def judge_key(days: float) -> dict[str, Any]:
+    """Verdict on the worker's key: on the day it expires every worker is refused at once."""
+    return _verdict(
+        WARN if days < KEY_WARN_DAYS else PASS,
+        round(days, 1),
+        "days",
+        f"expires in {days:.0f} days"
+        + ("; see `minutehand token worker`" if days < KEY_WARN_DAYS else ""),
+    )
+
+
+def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[str, Any]:
+    return {"verdict": verdict, "value": value, "unit": unit, "detail": detail}
+
+
+def _answer(checks: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
+    verdicts = {check["verdict"] for check in checks.values()}
+    if FAIL in verdicts:
+        return 503, {"status": "not_ready", "checks": checks}
+    return 200, {"status": "degraded" if WARN in verdicts else "ready", "checks": checks}
+
+
+#: Seconds for an app's checks; less than readiness has for all.
+APP_PATIENCE = 3.0
+
+
+def checks_of_apps(settings: Settings) -> Extra:
+    """The checks of every app that has any, as one call."""
+    found = ((app.name, app.module("health")) for app in find_apps(settings.apps))
+    modules = {name: module for name, module in found if module is not None}
+
+    async def lines_of(name: str, module: Any) -> Mapping[str, Mapping[str, Any]]:
+        try:
+            async with asyncio.timeout(APP_PATIENCE):
+                found: Mapping[str, Mapping[str, Any]] = await module.checks(settings)
+        except Exception as error:  # an error of one app's check must not hide the others'
+            detail = f"no answer: {type(error).__name__}"
+            return {name: {"verdict": WARN, "value": None, "unit": "", "detail": detail}}
+        return found
+
+    async def ask() -> Mapping[str, Mapping[str, Any]]:
+        found = await asyncio.gather(*(lines_of(name, module) for name, module in modules.items()))
+        return {name: line for lines in found for name, line in lines.items()}
+
+    return ask

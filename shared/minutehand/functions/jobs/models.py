@@ -7,17 +7,10 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from minutehand.queue.models import (
-    BackoffOptions,
-    EnqueueOptions,
-    Job,
-    NewJob,
-    UniqueOptions,
-)
+from minutehand.queue.models import EnqueueOptions, Job
 from minutehand.web.bodies import Body, Payload
 
 Whole = Annotated[int, Field(strict=True)]
-Seconds = Annotated[float, Field(strict=True)]
 
 
 def _text_only(value: Any) -> Any:
@@ -30,60 +23,22 @@ def _text_only(value: Any) -> Any:
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 
 
-class Backoff(BackoffOptions):
-    """The wait before a retry: `first_seconds`, then times `factor` each, up to `cap_seconds`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Unique(UniqueOptions):
-    """At most one job per `key` until it is leased or finished."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JobOptions(Body):
-    """What may be said about a new job besides its type and payload."""
-
-    queue: str | None = None
-    priority: Whole | None = Field(default=None, description="Smaller runs first; 100 by default.")
-    scheduled_for: Instant | None = None
-    delay_seconds: Seconds | None = None
-    max_attempts: Whole | None = None
-    idempotency_key: str | None = None
-    idempotency_ttl_seconds: Seconds | None = None
-    concurrency_key: str | None = None
-    session_id: str | None = None
-    parent_id: UUID | None = None
-    deadline_at: Instant | None = None
-    timeout_seconds: Seconds | None = None
-    backoff: Backoff | None = None
-    unique: Unique | None = None
-    debounce_seconds: Seconds | None = None
-    schema_version: Whole | None = None
-    tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
-
-    def options(self, *, key: str | None) -> EnqueueOptions:
-        """The options as the queue takes them."""
-        given = self.model_dump(
-            mode="json", exclude_none=True, include=set(JobOptions.model_fields)
-        )
-        return EnqueueOptions.model_validate({**given, "idempotency_key": key})
-
-
-class JobSpec(JobOptions):
+class JobSpec(EnqueueOptions):
     """A job of a bulk request."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     job_type: str
     payload: Payload = Field(default_factory=dict)
+    priority: Whole | None = Field(default=None, description="Smaller runs first; 100 by default.")
+    scheduled_for: Instant | None = None
+    deadline_at: Instant | None = None
+    tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
 
-    def new_job(self, *, key: str | None) -> NewJob:
-        """The job as the queue takes it."""
-        return NewJob(
-            job_type=self.job_type,
-            payload=self.payload,
-            options=self.options(key=key),
-        )
+    def options(self, *, key: str | None) -> dict[str, Any]:
+        """The options that were given, with the request's own key."""
+        given = self.model_dump(include=set(EnqueueOptions.model_fields), exclude_none=True)
+        return {**given, "idempotency_key": key}
 
 
 class CreateJob(JobSpec):

@@ -22,7 +22,7 @@ from minutehand.functions.jobs.models import (
     ManyJobs,
     Replay,
 )
-from minutehand.queue.models import Enqueued, Job
+from minutehand.queue.models import Enqueued, EnqueueOptions, Job, NewJob
 from minutehand.web.auth import SignedIn
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided
@@ -46,12 +46,11 @@ async def create_job(
     idempotency_key: IdempotencyHeader = None,
 ) -> EnqueuedJob:
     """Enqueue a job; `warning` says when no worker that runs serves its type."""
-    key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await services.queue_of(caller).enqueue(
         body.job_type,
         body.payload,
         workspace_id=str(body.workspace_id),
-        **dict(body.options(key=key)),
+        **body.options(key=one_key(idempotency_key, body.idempotency_key)),
     )
     return await _answer_enqueued(enqueued, services, response)
 
@@ -78,14 +77,15 @@ async def create_jobs(
 ) -> CreatedJobs:
     """Enqueue up to 1,000 jobs in one transaction, all or none."""
     header_key = parse_key(idempotency_key)
+    keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
     batch = await services.queue_of(caller).enqueue_many(
         [
-            job.new_job(
-                key=key_of_part(header_key, index)
-                if job.idempotency_key is None
-                else job.idempotency_key
+            NewJob(
+                job_type=job.job_type,
+                payload=job.payload,
+                options=EnqueueOptions(**job.options(key=key)),
             )
-            for index, job in enumerate(body.jobs)
+            for job, key in zip(body.jobs, keys, strict=True)
         ],
         workspace_id=str(body.workspace_id),
     )
