@@ -1,7 +1,5 @@
 """`make docs`: the site of the pages that are there; what is for maintainers stands apart.
 
-    python -m infra.docs [--pages]
-
 A link that leads nowhere ends it, in the pages by this program, in the site by MkDocs; so does a
 site that would fetch anything from elsewhere.
 """
@@ -51,26 +49,25 @@ class DeadLink(Exception):
     """A page links to what is not there."""
 
 
-def main(arguments: list[str]) -> int:
-    """Write the pages, then the site unless `--pages` is given."""
+def main() -> int:
+    """Write the pages, then the site."""
     shutil.rmtree(OUT, ignore_errors=True)
     number = write_pages(OUT / "pages")
-    if "--pages" not in arguments:
-        # not --quiet: what is not logged does not count as a warning, and a dead link is one
-        built = subprocess.run(
-            ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
-            env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if built.returncode:
-            print(*(line for line in built.stderr.splitlines() if "INFO" not in line), sep="\n")
-            return built.returncode
-        if fetched := sorted(elsewhere(OUT / "site")):
-            print("the site fetches from elsewhere:", *fetched, sep="\n  ")
-            return 1
-        print(f"{number} pages: {OUT / 'site' / 'index.html'}")
+    # not --quiet: what is not logged does not count as a warning, and a dead link is one
+    built = subprocess.run(
+        ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        print(*(line for line in built.stderr.splitlines() if "INFO" not in line), sep="\n")
+        return built.returncode
+    if fetched := sorted(elsewhere(OUT / "site")):
+        print("the site fetches from elsewhere:", *fetched, sep="\n  ")
+        return 1
+    print(f"{number} pages: {OUT / 'site' / 'index.html'}")
     return 0
 
 
@@ -193,4 +190,4 @@ def elsewhere(site: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
