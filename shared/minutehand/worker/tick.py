@@ -101,7 +101,8 @@ class Tick:
         logger.log(level, "Starting job execution", extra=self.extra("tick.started"))
         async with self._work_beside():
             await self._publishing.once()
-            await self._lease_first(level)
+            sent_at = self.clock.monotonic()
+            self._take(await self._leases.ask(self._request()), sent_at, level=level)
             await self._start_extra_workers()
             while not self._is_over():
                 await self._until_something_happens()
@@ -212,10 +213,6 @@ class Tick:
         return self._leases.request(
             free_slots=0 if count_due else free, staying=bool(self.running), count_due=count_due
         )
-
-    async def _lease_first(self, level: int) -> None:
-        sent_at = self.clock.monotonic()
-        self._take(await self._leases.ask(self._request()), sent_at, level=level)
 
     async def _lease_more(self) -> None:
         sent_at = self.clock.monotonic()

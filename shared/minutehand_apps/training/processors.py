@@ -134,7 +134,7 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> StoredTraining:
         """Fetch the recording once, check it, and take its sound out."""
-        from minutehand.worker.folder import job_folder
+        from minutehand_apps.training.folder import job_folder
 
         store = partial(self._app.store.store, job.id, job.fence)
         with job_folder() as folder:
