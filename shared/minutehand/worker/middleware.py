@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
@@ -19,15 +19,10 @@ from minutehand.worker.threads import run_in_thread
 Call = Callable[[], Awaitable[Returned]]
 
 
-class Middleware(Protocol):
-    """An async function around each attempt: it awaits `call()` once and returns what it likes.
-
-    Planned endings pass through as returned values (`Retry`, `Snooze`, …) or as the BaseExceptions
-    `Suspended` and `TurnEnded`; an `except Exception` sees failures alone.
-    """
-
-    def __call__(self, job: Job[Any], ctx: JobContext, call: Call, /) -> Awaitable[Returned]:
-        """Run around one attempt."""
+#: An async function around each attempt: it awaits `call()` once and returns what it likes. Planned
+#: endings pass through as returned values (`Retry`, `Snooze`, …) or as the BaseExceptions
+#: `Suspended` and `TurnEnded`; an `except Exception` sees failures alone.
+Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
 async def run_within(

@@ -37,6 +37,11 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
+#: What a run has of the settle it comes to.
+_SETTLED = (
+    *("outcome", "result", "error", "wait"),
+    *("retry_after_seconds", "until", "delay_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +127,8 @@ class ProcessorTest(Generic[P]):
         if item.outcome == "retry":
             self.attempt += 1
         return Run(
-            outcome=item.outcome,
-            result=item.result,
-            error=item.error,
+            **{name: getattr(item, name) for name in _SETTLED},
             raised=ending.error,
-            retry_after_seconds=item.retry_after_seconds,
-            until=item.until,
-            delay_seconds=item.delay_seconds,
-            wait=item.wait,
             progress=tuple(stage.progress),
             logs=tuple(stage.logs),
         )

@@ -24,7 +24,8 @@ from minutehand.config import Settings
 from minutehand.worker import Backoff, Job, JobContext, Registry, Retry, Snooze, TickOptions, Worker
 from tests.support.killable import environment_of
 from tests.support.paths import ROOT
-from tests.support.project import Project
+from tests.support.project import Project, settings_at
+from tests.support.renewed import Renewed
 from tests.support.weekly import weekly
 
 LEASE_SECONDS = 2
@@ -99,9 +100,10 @@ async def work(ledger: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-async def test_every_job_ends_exactly_once_whatever_dies(project: Project, tmp_path: Path) -> None:
+async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_path: Path) -> None:
     """A result of a stale lease, a job lost or ended twice would be a problem in the books."""
     rng, ledger = random.Random(11), tmp_path / "ledger"
+    project = Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
     environment = environment_of(project) | {
         "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}",
     }

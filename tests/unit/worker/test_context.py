@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -214,19 +213,6 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
 
     assert told.outcome == "failed"
     assert told.error.data == {"failed": [test._ids["map:last:spawn"][0]]}  # type: ignore[union-attr]
-
-
-async def test_a_plain_processor_runs_in_a_thread_and_may_talk() -> None:
-    """What it is given is safe there."""
-
-    def plain(job: Job[Payload], ctx: JobContext) -> str:
-        ctx.log("info", "in a thread")
-        return threading.current_thread().name
-
-    told = await ProcessorTest(plain, Payload()).run()
-
-    assert told.result.startswith("job:")
-    assert told.messages == ["in a thread"]
 
 
 async def test_a_wait_or_an_end_below_a_step_is_no_failed_try() -> None:
