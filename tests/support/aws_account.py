@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from minutehand.local.moto_server import MotoServer
+from minutehand.local.aws import MotoServer
 from tests.support.cloudformation import for_moto, show_outputs
 
 Start = Callable[..., Any]

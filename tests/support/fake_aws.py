@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from minutehand.local.moto_server import MotoServer
+from minutehand.local.aws import MotoServer
 
 
 @contextmanager

@@ -1,18 +1,62 @@
 """AWS on this machine: a moto server with the bucket that the service uses.
 
-`python -m minutehand.local.aws` serves on AWS_PORT until it is stopped, and then forgets.
+`python -m minutehand.local.aws` serves on AWS_PORT. Objects of the bucket lie in UPLOADS_FOLDER and
+outlive it; all else is forgotten when it stops.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import pickle
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from threading import Lock, Thread
 from typing import Any, NoReturn
 
 REGION = "us-east-1"
 BUCKET = "minutehand-local-uploads"
+
+Start = Callable[..., Any]
+App = Callable[[dict[str, Any], Start], Iterable[bytes]]
+
+
+class MotoServer:
+    """A moto server on this machine.
+
+    Args:
+        port: 0 takes a free one.
+        around: A middleware before moto, if any.
+    """
+
+    def __init__(
+        self, host: str, port: int, around: Callable[[App], App] = lambda app: app
+    ) -> None:
+        # slow, as boto3, and needed by this process alone
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from moto.moto_server.werkzeug_app import MotoRequestHandler as Handler
+        from werkzeug.serving import make_server
+
+        app = around(DomainDispatcherApplication(create_backend_app))
+        self._server = make_server(host, port, app, True, request_handler=Handler)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"http://{self._server.host}:{self._server.port}"
+
+    def start(self) -> None:
+        """Serve until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
 
 def client(service: str, endpoint: str, **options: Any) -> Any:
@@ -29,10 +73,61 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
     )
 
 
-def prepare(endpoint: str) -> None:
+class Uploads:
+    """The bucket's objects as files, since moto holds them in memory alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kept: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def restore(self) -> None:
+        """Put what earlier processes kept into the bucket."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for file in self._folder.glob("*.object"):
+            key = pickle.loads(file.read_bytes())  # written by us, for its owner alone
+            self._objects()[key.name] = key
+        self._kept = dict(self._objects().items())
+
+    def around(self, app: App) -> App:
+        """Keep what a request has written before it is answered."""
+
+        def serve(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            answer = app(environ, start)
+            if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+                answer = list(answer)
+                self._keep()
+            return answer
+
+        return serve
+
+    def _keep(self) -> None:
+        with self._lock:
+            now = dict(self._objects().items())
+            for name, key in now.items():
+                if self._kept.get(name) is not key:
+                    draft = self._file(name).with_suffix(".draft")
+                    draft.write_bytes(pickle.dumps(key))
+                    draft.replace(self._file(name))
+            for name in self._kept.keys() - now.keys():
+                self._file(name).unlink()
+            self._kept = now
+
+    def _objects(self) -> Any:
+        from moto.s3.models import s3_backends
+
+        bucket = s3_backends["123456789012"]["aws"].buckets.get(BUCKET)
+        return {} if bucket is None else bucket.keys
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.object"
+
+
+def prepare(endpoint: str, uploads: Uploads) -> None:
     """Create what a deployment finds on AWS; with its CORS rules the bucket is ready."""
     s3 = client("s3", endpoint)
     s3.create_bucket(Bucket=BUCKET)
+    uploads.restore()
     rule = {
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
@@ -47,12 +142,10 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     # moto's own start-up line and a line per request: the service's logs say enough
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    from minutehand.local.moto_server import MotoServer
-
-    port = int(environ["AWS_PORT"])
-    server = MotoServer("127.0.0.1", port)
+    port, uploads = int(environ["AWS_PORT"]), Uploads(Path(environ["UPLOADS_FOLDER"]))
+    server = MotoServer("127.0.0.1", port, uploads.around)
     server.start()
-    prepare(f"http://127.0.0.1:{port}")
+    prepare(server.url, uploads)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     os._exit(0)  # taking moto's modules apart takes seconds

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -56,7 +57,7 @@ def ticked(url: str) -> Probe:
     return probe
 
 
-def service_parts(ports: Ports, database_url: str) -> list[Part]:
+def service_parts(ports: Ports, database_url: str, state: Path) -> list[Part]:
     """List everything but Postgres, in the order in which it is started."""
     python = sys.executable
     ready = f"http://{LOOPBACK}:{ports.api}/api/health/ready"
@@ -90,7 +91,7 @@ def service_parts(ports: Ports, database_url: str) -> list[Part]:
             "aws",
             (python, "-m", "minutehand.local.aws"),
             answers(f"http://{LOOPBACK}:{ports.aws}/{BUCKET}?cors"),
-            {"AWS_PORT": str(ports.aws)},
+            {"AWS_PORT": str(ports.aws), "UPLOADS_FOLDER": str(state / "uploads")},
         ),
     ]
 

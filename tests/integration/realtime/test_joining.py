@@ -66,3 +66,33 @@ async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:
     assert (reply["event"], reply["ref"]) == ("phx_reply", "88")
     assert (await socket.expect("broadcast"))["payload"]["payload"] == {"n": 1}
     await socket.silence()
+
+
+MALFORMED = [
+    "",
+    "garbage",
+    "null",
+    "[1,2,3]",
+    '["1","1",7,"phx_join",{}]',
+    "[" * 100_000,
+    b"",
+    b"\x09" * 40,
+]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_malformed_frames_are_dropped_and_the_socket_stays(
+    connect: Any, version: int
+) -> None:
+    """Check 39: no reply, no close; neighbours notice nothing."""
+    socket, other, topic = await connect(version=version), await connect(), unique()
+    await socket.joined(topic, broadcast={"self": True})
+    await other.joined(topic)
+
+    for data in MALFORMED:
+        await socket.send_raw(data)
+    await socket.silence()
+    await socket.broadcast(topic, "fine", {})
+
+    assert (await socket.expect("broadcast"))["payload"]["event"] == "fine"
+    assert (await other.expect("broadcast"))["payload"]["event"] == "fine"

@@ -53,19 +53,6 @@ def enqueue(stack: RunningStack) -> str:
     return job_id
 
 
-def test_the_console_gets_its_addresses_and_modules_from_the_api(stack: RunningStack) -> None:
-    """One origin and no build: the page is served beside the API."""
-    config = httpx.get(f"{stack.api_url}/config.json").json()
-    module = httpx.get(f"{stack.api_url}/vendor/preact/dist/preact.module.js")
-    outside = httpx.get(f"{stack.api_url}/vendor/postgres/../pg/package.json")
-
-    assert config["supabaseUrl"] == stack.supabase_url
-    assert config["supabaseKey"] == stack.supabase_publishable_key
-    assert stack.supabase_secret_key not in str(config)
-    assert "javascript" in module.headers["content-type"]
-    assert outside.status_code == 404
-
-
 @pytest.mark.stack
 def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningStack) -> None:
     """Kill -9 in the middle of a job costs an attempt and nothing else."""

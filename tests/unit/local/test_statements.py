@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from minutehand.local.migrations import find_migrations, seed_files
 from minutehand.local.statements import split_statements
 
 
@@ -41,15 +40,3 @@ def test_a_semicolon_ends_a_statement_only_where_postgres_thinks_so(
 ) -> None:
     """A wrong cut would break a migration, or worse, change what it means."""
     assert split_statements(text) == statements
-
-
-def test_no_file_of_this_project_loses_a_character() -> None:
-    """Apart from semicolons and white space, all text of a file is in its statements."""
-    paths = [migration.path for migration in find_migrations()] + seed_files()
-    assert paths
-
-    for path in paths:
-        text = path.read_text()
-        kept = "".join("".join(split_statements(text)).split()).replace(";", "")
-        trailing = "".join(text.split()).replace(";", "")
-        assert trailing.startswith(kept), path.name

@@ -6,7 +6,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { App, ConsoleEmailDriver } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
 import { readCatalogue } from "./catalogue.mjs";
-import { Refusal, closest, errorForLite, refusalOf } from "./errors.mjs";
+import { Refusal, errorForLite, refusalOf } from "./errors.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { parseExactly, understood } from "./requests.mjs";
 import { callFunction, ident } from "./rpc.mjs";
@@ -92,22 +92,10 @@ async function answered(asked, request, { app, driver, catalogue }) {
     });
     if (answer) return answer;
   } else if (asked.name && !catalogue.tables.has(`${asked.schema}.${asked.name}`)) {
-    throw unknownTable(asked, catalogue);
+    const message = `Could not find the table '${asked.schema}.${asked.name}' in the schema cache`;
+    throw new Refusal(404, { code: "PGRST205", message });
   }
   return answeredByLite(asked, request, app);
-}
-
-function unknownTable({ schema, name }, { tables }) {
-  const others = [...tables.keys()].filter((one) => one.startsWith(`${schema}.`));
-  const meant = closest(
-    name,
-    others.map((one) => one.slice(schema.length + 1)),
-  );
-  return new Refusal(404, {
-    code: "PGRST205",
-    message: `Could not find the table '${schema}.${name}' in the schema cache`,
-    hint: meant && `Perhaps you meant the table '${schema}.${meant}'`,
-  });
 }
 
 // Who the caller is has been decided: lite lets the secret key do everything, and `entrance` decides.

@@ -4,39 +4,20 @@
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 
 // https://docs.postgrest.org/en/stable/references/errors.html#status-codes; longest prefix wins
-const STATUS = {
-  "08": 503,
-  "09": 500,
-  "0L": 403,
-  "0P": 403,
-  21000: 500,
-  23503: 409,
-  23505: 409,
-  25006: 405,
-  25: 500,
-  28: 403,
-  "2D": 500,
-  38: 500,
-  39: 500,
-  "3B": 500,
-  40: 500,
-  42883: 404,
-  "42P01": 404,
-  "42P17": 500,
-  42501: 403,
-  53: 503,
-  53400: 500,
-  54: 500,
-  55: 500,
-  57: 500,
-  "57P01": 503,
-  58: 500,
-  F0: 500,
-  HV: 500,
-  P0: 500,
-  P0001: 400,
-  XX: 500,
+const CODES = {
+  400: "P0001",
+  403: "0L 0P 28 42501",
+  404: "42883 42P01",
+  405: "25006",
+  409: "23503 23505",
+  500: "09 21000 25 2D 38 39 3B 40 42P17 53400 54 55 57 58 F0 HV P0 XX",
+  503: "08 53 57P01",
 };
+const STATUS = Object.fromEntries(
+  Object.entries(CODES).flatMap(([status, codes]) =>
+    codes.split(" ").map((code) => [code, Number(status)]),
+  ),
+);
 
 // What PostgREST refuses, before the database or in its words.
 export class Refusal extends Error {
@@ -99,24 +80,4 @@ export function errorForLite(error, role) {
 function quiet(error, words) {
   if (error instanceof Error) Object.defineProperty(error, "stack", { value: words });
   return error;
-}
-
-// The name most like `name`; the hints "Perhaps you meant …" are of one at least as like as `least`.
-export function closest(name, names, least = 0.75) {
-  const scored = [...names].map((other) => [likeness(name, other), other]);
-  const [best] = scored.sort(([a], [b]) => b - a);
-  return best && best[0] >= least && best[1] !== name ? best[1] : null;
-}
-
-function likeness(one, other) {
-  let row = Array.from({ length: other.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= one.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= other.length; j++) {
-      const replaced = row[j - 1] + (one[i - 1] === other[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j] + 1, next[j - 1] + 1));
-    }
-    row = next;
-  }
-  return 1 - row.at(-1) / Math.max(one.length, other.length, 1);
 }

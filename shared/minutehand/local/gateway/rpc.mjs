@@ -2,7 +2,7 @@
 // comes back as Postgres wrote it. Rows of a function that are to be filtered, ordered or embedded
 // are left to lite (null).
 
-import { Refusal, closest } from "./errors.mjs";
+import { Refusal } from "./errors.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { isOfRows } from "./requests.mjs";
 
@@ -29,7 +29,7 @@ function chooseFunction(call, functions) {
   );
   const found = named.filter((one) => takes(one, call));
   if (found.length > 1) throw ambiguous(found);
-  if (found.length === 0) throw unknown(call, functions, named);
+  if (found.length === 0) throw unknown(call);
   return found[0];
 }
 
@@ -52,7 +52,7 @@ function ambiguous(found) {
   });
 }
 
-function unknown({ schema, name, keys, isGet }, functions, named) {
+function unknown({ schema, name, keys, isGet }) {
   const sorted = [...keys].sort();
   const given = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
   const plural = sorted.length > 1 ? "s" : "";
@@ -64,18 +64,7 @@ function unknown({ schema, name, keys, isGet }, functions, named) {
     details:
       `Searched for the function ${schema}.${name}${searched}, but no matches were found in ` +
       "the schema cache.",
-    hint: hintOf(schema, name, sorted, functions, named),
   });
-}
-
-function hintOf(schema, name, keys, functions, named) {
-  const listed = (names) => `(${[...names].sort().join(", ")})`;
-  const parameters = named.map(({ params }) => listed(params.map((one) => one.name)));
-  const others = functions.filter((one) => one.schema === schema).map((one) => one.name);
-  const meant =
-    named.length > 0 ? closest(listed(keys), parameters, 0.33) : closest(name, new Set(others));
-  if (!meant) return null;
-  return `Perhaps you meant to call the function ${schema}.${named.length ? name : ""}${meant}`;
 }
 
 // The call itself, and around it one row: how many rows it gave, and all of them as text.

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from minutehand.local.realtime.pgoutput import Change
 from minutehand.local.realtime.serializer import Version, dump, encode
-from minutehand.local.realtime.tokens import Token
+
+if TYPE_CHECKING:
+    from minutehand.local.realtime.session import Channel
 
 #: What a client's topics begin with on the socket.
 PREFIX: Final = "realtime:"
 
 
-class Member(Protocol):
-    """A joined topic on one socket; equal only to itself."""
-
-    topic: str
-    #: Whether row level security decides on it.
-    private: bool
-    version: Version
-    token: Token
-    #: It has ended; nothing is sent any more.
-    closed: bool
-    #: The `postgres_changes` that it asked for.
-    changes: list[dict[str, Any]]
-
-    def send(self, text: str) -> None:
-        """Write to the socket."""
-
-    def push_system(self, extension: str, status: str, message: str) -> None:
-        """Send a `system` message."""
-
-
-def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> None:
+def fan_out(members: Iterable[Channel], topic: str, event: str, payload: str) -> None:
     """Send one message to many, encoded at most once per version."""
     made: dict[Version, str] = {}
     for member in members:
@@ -49,13 +31,13 @@ class Rooms:
     """All rooms of the server: members by topic and privacy."""
 
     def __init__(self) -> None:
-        self._rooms: defaultdict[tuple[str, bool], dict[Member, None]] = defaultdict(dict)
+        self._rooms: defaultdict[tuple[str, bool], dict[Channel, None]] = defaultdict(dict)
 
-    def enter(self, channel: Member) -> None:
+    def enter(self, channel: Channel) -> None:
         """Add a channel to its room."""
         self._rooms[channel.topic, channel.private][channel] = None
 
-    def leave(self, channel: Member) -> None:
+    def leave(self, channel: Channel) -> None:
         """Remove a channel; an empty room is forgotten."""
         key = (channel.topic, channel.private)
         members = self._rooms.get(key, {})
@@ -64,7 +46,7 @@ class Rooms:
             self._rooms.pop(key, None)
 
     def deliver(
-        self, topic: str, private: bool, payload: str, *, exclude: Member | None = None
+        self, topic: str, private: bool, payload: str, *, exclude: Channel | None = None
     ) -> None:
         """Send a broadcast to every member of a room."""
         members = self._rooms.get((topic, private), {})

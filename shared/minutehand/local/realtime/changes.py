@@ -11,19 +11,22 @@ import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 from minutehand.local.realtime.authorization import become
-from minutehand.local.realtime.broadcast import Member, fan_out
+from minutehand.local.realtime.broadcast import fan_out
 from minutehand.local.realtime.database import Connection, Database, DatabaseUnavailable, describe
 from minutehand.local.realtime.filters import Filter, InvalidEntry, change_id, parse_entry
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.serializer import dump
 from minutehand.local.realtime.visibility import wait_until_visible
+
+if TYPE_CHECKING:
+    from minutehand.local.realtime.session import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ _COLUMNS = """
 class Subscription:
     """One entry of a channel's join."""
 
-    channel: Member
+    channel: Channel
     #: By which the client knows the entry.
     number: int
     event: str
@@ -91,20 +94,20 @@ class PostgresChanges:
     ) -> None:
         self._database = database
         self._spawn = spawn
-        self._subscriptions: dict[Member, list[Subscription]] = {}
+        self._subscriptions: dict[Channel, list[Subscription]] = {}
         self._stream = ReplicationStream(url, publication=PUBLICATION, on_changes=self._on_changes)
         self._streaming: asyncio.Task[None] | None = None
 
-    def subscribe(self, channel: Member) -> None:
+    def subscribe(self, channel: Channel) -> None:
         """Subscribe a joined channel in the background and send it the outcome."""
         self.unsubscribe(channel)
         self._spawn(self._subscribe_and_reply(channel))
 
-    def unsubscribe(self, channel: Member) -> None:
+    def unsubscribe(self, channel: Channel) -> None:
         """Forget a channel."""
         self._subscriptions.pop(channel, None)
 
-    async def _subscribe_and_reply(self, channel: Member) -> None:
+    async def _subscribe_and_reply(self, channel: Channel) -> None:
         if self._streaming is None:
             self._streaming = self._spawn(self._stream.run())
         await self._stream.running.wait()
@@ -122,7 +125,7 @@ class PostgresChanges:
                 channel.push_system("postgres_changes", "ok", "Subscribed to PostgreSQL")
             return
 
-    async def _subscription(self, channel: Member, raw: dict[str, Any]) -> Subscription:
+    async def _subscription(self, channel: Channel, raw: dict[str, Any]) -> Subscription:
         """Read an entry, and refuse what would fail later while its owner can still be told why.
 
         Raises:
@@ -177,7 +180,7 @@ class PostgresChanges:
                 self._send(data, chosen)
 
     def _send(self, data: str, subscriptions: Iterable[Subscription]) -> None:
-        by_channel: defaultdict[Member, list[int]] = defaultdict(list)
+        by_channel: defaultdict[Channel, list[int]] = defaultdict(list)
         for one in subscriptions:
             if not one.channel.closed:
                 by_channel[one.channel].append(one.number)

@@ -27,7 +27,6 @@ class RealtimeServer:
 
     def __init__(self, url: str, verifier: Verifier) -> None:
         self._hub = Hub(url, verifier)
-        self._sessions: set[Session] = set()
         self._listener: Server
 
     async def start(self, host: str, port: int) -> int:
@@ -58,8 +57,7 @@ class RealtimeServer:
             await asyncio.sleep(_CLEANING_SECONDS)
 
     async def stop(self) -> None:
-        """Tell every client, close everything."""
-        await asyncio.gather(*(session.disconnect() for session in self._sessions))
+        """Close everything; clients come back by themselves."""
         self._listener.close()
         await self._hub.close()
 
@@ -88,9 +86,4 @@ class RealtimeServer:
         parameters = parse_qs(urlsplit(connection.request.path).query)
         version = parse_version(parameters.get("vsn", ["1.0.0"])[-1]) or 1
         key = connection.request.headers.get("x-api-key") or parameters["apikey"][-1]
-        session = Session(self._hub, connection, version, self._hub.verifier.verify(key))
-        self._sessions.add(session)
-        try:
-            await session.run()
-        finally:
-            self._sessions.discard(session)
+        await Session(self._hub, connection, version, self._hub.verifier.verify(key)).run()

@@ -116,13 +116,6 @@ class Session:
         self._channels.pop(channel.full_topic, None)
         channel.push("phx_close", {}, ref=channel.join_ref)
 
-    async def disconnect(self) -> None:
-        """Tell every channel that the server ends the connection, then close."""
-        for channel in self._channels.values():
-            said = {"extension": "system", "status": "ok", "message": "Server requested disconnect"}
-            channel.push("system", said)
-        await self._socket.close(1012)
-
 
 class Channel:
     """A joined topic."""

@@ -9,39 +9,30 @@ create unlogged table net._http_response (
   id bigint, status_code integer, content_type text, headers jsonb, content text, timed_out boolean, error_msg text,
   created timestamptz not null default now());
 create index on net._http_response (created);
-create type net.request_status as enum ('PENDING', 'SUCCESS', 'ERROR');
 
-create function net.request(
-  method text, url text, params jsonb, headers jsonb, body bytea, timeout integer
+create function net.http_get(
+  url text, params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds integer default 5000
+) returns bigint
+language sql volatile
+security definer
+set search_path = ''
+as $$
+  insert into net.http_request_queue (method, url, headers, timeout_milliseconds)
+  values ('GET', url, headers, timeout_milliseconds) returning id
+$$;
+create function net.http_post(
+  url text, body jsonb default '{}', params jsonb default '{}',
+  headers jsonb default '{"Content-Type": "application/json"}', timeout_milliseconds integer default 5000
 ) returns bigint
 language sql volatile
 security definer
 set search_path = ''
 as $$
   insert into net.http_request_queue (method, url, headers, body, timeout_milliseconds)
-  select request.method, request.url || coalesce('?' || (
-    select string_agg(key || '=' || value, '&') from jsonb_each_text(params)), ''), headers, body, timeout
-  from (values (method, url)) as request (method, url) returning id
+  values ('POST', url, headers, convert_to(body::text, 'UTF8'), timeout_milliseconds) returning id
 $$;
-create function net.http_get(
-  url text, params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds integer default 5000
-) returns bigint
-language sql volatile as $$ select net.request('GET', url, params, headers, null, timeout_milliseconds) $$;
-create function net.http_delete(
-  url text, params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds integer default 5000,
-  body jsonb default null
-) returns bigint
-language sql volatile
-as $$ select net.request('DELETE', url, params, headers, convert_to(body::text, 'UTF8'), timeout_milliseconds) $$;
-create function net.http_post(
-  url text, body jsonb default '{}', params jsonb default '{}',
-  headers jsonb default '{"Content-Type": "application/json"}', timeout_milliseconds integer default 5000
-) returns bigint
-language sql volatile
-as $$ select net.request('POST', url, params, headers, convert_to(body::text, 'UTF8'), timeout_milliseconds) $$;
 
 grant usage on schema net to postgres, anon, authenticated, service_role;
 grant usage on schema net to postgres with grant option;
 grant all on all tables in schema net to postgres with grant option;
-revoke execute on function net.request from public;
 grant execute on all functions in schema net to postgres, anon, authenticated, service_role;
