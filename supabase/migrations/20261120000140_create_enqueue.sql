@@ -14,36 +14,29 @@ create type queue.job_options as (
 create unlogged sequence queue.notified_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0;
 
--- Notify workers that listen when this transaction commits, at most once each 20 ms: a transaction that notifies
--- commits under a lock of the whole server. A listener looks at once, and again 100 ms later.
-create function queue.notify_workers() returns void
-language plpgsql as $$
+-- Notify workers that listen, at most once each 20 ms: a transaction that notifies commits under a lock of the whole
+-- server. A listener looks at once, and again 100 ms later.
+create function queue.notify_workers() returns trigger
+language plpgsql security definer set search_path = '' as $$
 declare
-  v_ms constant bigint := extract(epoch from clock_timestamp()) * 1000;
+  v_ms constant bigint := date_part('epoch', clock_timestamp()) * 1000;
 begin
   if v_ms - coalesce(pg_sequence_last_value('queue.notified_ms'), 0) not between 0 and 19 then
     perform setval('queue.notified_ms', v_ms), pg_notify('minutehand_wakeup', '');
   end if;
-end;
-$$;
-
-create function queue.notify_at_commit() returns trigger
-language plpgsql security definer set search_path = '' as $$
-begin
-  perform queue.notify_workers();
   return null;
 end;
 $$;
 -- at the commit: a worker notified earlier may look before, and find nothing
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
-  for each row when (new.type = 'job.created') execute function queue.notify_at_commit();
+  for each row when (new.type = any ('{job.created,job.redriven,job.resumed}')) execute function queue.notify_workers();
 
 -- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
 -- tick of each minute is the safety net. Where plain SQL enqueues, or the database invokes the worker, it does so here.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
-  v_ms constant bigint := extract(epoch from p_now) * 1000;
+  v_ms bigint := date_part('epoch', p_now) * 1000;
 begin
   perform from queue.ticks
   where ended_at is null and started_at > p_now - interval '1 hour' and free_slots > 0
@@ -52,7 +45,7 @@ begin
   if found or v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
     return false; -- those that listen are notified at the commit
   end if;
-  perform setval('queue.wanted_ms', greatest(0, v_ms));
+  v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
   if coalesce(current_setting('request.jwt.claims', true), '') = ''
       or queue.setting('worker_invoked_for') #>> '{}' = 'everyone' then
     perform queue.invoke_worker();
@@ -83,7 +76,7 @@ create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigin
 language plpgsql immutable as $$
 begin
   return (p_priority::bigint << 52)
-    + least(4503599627370495, greatest(0, extract(epoch from p_at) * 1000000 - 1577836800000000))::bigint;
+    + least(4503599627370495, greatest(0, date_part('epoch', p_at) * 1000000 - 1577836800000000))::bigint;
 end;
 $$;
 
@@ -108,11 +101,9 @@ $$;
 -- The W3C trace context of the present request; null where its header is missing or malformed.
 create function queue.request_trace() returns text
 language plpgsql stable as $$
-declare
-  v_headers constant text := coalesce(current_setting('request.headers', true), '');
 begin
-  return case when v_headers <> '' then substring(v_headers::json ->> 'x-minutehand-trace'
-    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$') end;
+  return substring(nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
+    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
 end;
 $$;
 
@@ -240,43 +231,26 @@ begin
       perform queue.refuse_problem(v_problem, p_within);
     end if;
   end if;
-  job.id := queue.new_id();
-  job.workspace_id := p_workspace_id;
-  job.user_id := coalesce(p_user_id, options.user_id);
-  job.parent_id := options.parent_id;
-  job.queue := coalesce(options.queue, p_type.queue);
+  select queue.new_id(), p_workspace_id, coalesce(p_user_id, options.user_id), options.parent_id, 'pending', 0, 0, 1, 0,
+    coalesce(options.queue, p_type.queue), p_type.job_type, p_payload,
+    coalesce(options.schema_version, p_type.schema_version),
+    coalesce(options.priority, 100), coalesce(options.max_attempts, p_type.max_attempts),
+    (not p_type.is_minimal)::integer, nullif(p_type.is_minimal, false), p_now, p_now,
+    coalesce(p_now + make_interval(secs => options.delay_seconds), options.scheduled_for),
+    options.deadline_at, options.timeout_seconds, options.backoff,
+    options.idempotency_key, options.concurrency_key, options."unique" ->> 'key', options.session_id,
+    coalesce(options.traceparent,
+      case when current_setting('request.headers', true) <> '' then queue.request_trace() end),
+    case when p_type.tagged_by <> '{}' or options.tags is not null
+      then queue.tags_of(p_type.tagged_by, p_payload, options.tags) end
+  into job.id, job.workspace_id, job.user_id, job.parent_id, job.status, job.attempts, job.fence, job.generation,
+    job.lost_attempts,
+    job.queue, job.job_type, job.payload, job.schema_version, job.priority, job.max_attempts,
+    job.last_seq, job.is_minimal, job.created_at, job.updated_at, job.scheduled_for, job.deadline_at,
+    job.timeout_seconds, job.backoff, job.idempotency_key, job.concurrency_key, job.unique_key, job.session_id,
+    job.traceparent, job.tags;
   job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
-  job.job_type := p_type.job_type;
-  job.status := 'pending';
-  job.payload := p_payload;
-  job.schema_version := coalesce(options.schema_version, p_type.schema_version);
-  job.priority := coalesce(options.priority, 100);
-  job.attempts := 0;
-  job.max_attempts := coalesce(options.max_attempts, p_type.max_attempts);
-  job.fence := 0;
-  job.generation := 1;
-  job.lost_attempts := 0;
-  job.last_seq := (not p_type.is_minimal)::integer;
-  job.is_minimal := nullif(p_type.is_minimal, false);
-  job.created_at := p_now;
-  job.updated_at := p_now;
-  job.scheduled_for := case when options.delay_seconds is null then options.scheduled_for
-    else p_now + make_interval(secs => options.delay_seconds) end;
   job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
-  job.deadline_at := options.deadline_at;
-  job.timeout_seconds := options.timeout_seconds;
-  job.backoff := options.backoff;
-  job.idempotency_key := options.idempotency_key;
-  job.concurrency_key := options.concurrency_key;
-  job.unique_key := options."unique" ->> 'key';
-  job.session_id := options.session_id;
-  job.traceparent := options.traceparent;
-  if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
-    job.traceparent := queue.request_trace();
-  end if;
-  if p_type.tagged_by <> '{}' or options.tags is not null then
-    job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
-  end if;
   return job;
 end;
 $$;
@@ -288,13 +262,14 @@ language plpgsql as $$
 begin
   if current_setting('transaction_isolation') = 'read committed'
       and pg_try_advisory_xact_lock_shared(p_lane, hashtext(p_workspace_id::text)) then
-    perform from queue.turns as t
-    where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
-      and t.from_ord <= p_ord;
-    if not found then -- a note that another left opens it before this lock is gone, and then it stays open
-      perform from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null limit 1;
-    end if;
-    if found then
+    if exists (
+        select from queue.turns as t
+        where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
+          and t.from_ord <= p_ord)
+      -- a note that another left opens it before this lock is gone, and then it stays open
+      or exists (
+        select from queue.notes as n
+        where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null) then
       return;
     end if;
   end if;
@@ -550,20 +525,22 @@ end;
 $$;
 
 -- A job that was just made, as queue.job_json says it, without a look at what cannot be there yet.
-create function queue.new_job_json(p_job public.jobs) returns jsonb
-language plpgsql immutable as $$
+create function queue.new_job_json(p_job public.jobs) returns json
+language plpgsql stable as $$
 begin
-  return to_jsonb(p_job) || jsonb_build_object(
-    'state', case when p_job.scheduled_for > p_job.created_at then 'scheduled' else 'queued' end,
-    'next_run_at', coalesce(p_job.scheduled_for, p_job.created_at), 'tags', coalesce(p_job.tags, '{}'),
-    'error', null, 'waiting_for', null, 'running_since', null, 'worker_id', null,
-    'times', '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}'::jsonb);
+  p_job.tags := coalesce(p_job.tags, '{}');
+  return (
+    select row_to_json(j) from (
+      select p_job.*, case when p_job.scheduled_for > p_job.created_at then 'scheduled' else 'queued' end as state,
+        coalesce(p_job.scheduled_for, p_job.created_at) as next_run_at, null as error, null as waiting_for,
+        null as running_since, null as worker_id,
+        '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}'::json as times) as j);
 end;
 $$;
 
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
-) returns jsonb
+) returns json -- not jsonb, which sorts the names of each object
 language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' as $$
 declare
@@ -575,14 +552,14 @@ declare
 begin
   v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
   if not v_made.created then
-    return jsonb_build_object('job', queue.job_json(v_made.job), 'created', false, 'wake', false,
+    return json_build_object('job', queue.job_json(v_made.job), 'created', false, 'wake', false,
       'warning', v_warning);
   end if;
   perform queue.publish(array[queue.created_change(v_made.job)], v_now);
   if v_user is not null then
     perform queue.charge_enqueues(p_workspace_id, v_user, 1);
   end if;
-  return jsonb_build_object('job', queue.new_job_json(v_made.job), 'created', true,
+  return json_build_object('job', queue.new_job_json(v_made.job), 'created', true,
     'wake', v_made.is_ready and queue.wake_worker(v_now), 'warning', v_warning);
 end;
 $$;
@@ -592,18 +569,23 @@ comment on function public.enqueue_job is
   'deadline_at, schema_version, traceparent. The job exists if and only if the transaction commits.';
 
 -- Whether items have no options and a small payload each, of types that ask for no more: then one statement adds them.
-create function queue.are_plain(p_items jsonb, p_user_id uuid) returns boolean
+create function queue.are_plain(p_items jsonb, p_job_types text[], p_user_id uuid) returns boolean
 language plpgsql stable as $$
+declare
+  v_bytes_max constant integer := (queue.setting('payload_max_bytes'))::integer;
 begin
-  return not exists (
-    select from jsonb_array_elements(p_items) as i
-    left join queue.job_types as t on t.job_type = i.value ->> 'job_type'
-    where case when jsonb_typeof(i.value) <> 'object' or t.job_type is null then true
-      when i.value - '{job_type,payload}'::text[] <> '{}' or t.payload_schema is not null or t.rate_per_key
-        or t.internal and p_user_id is not null or t.tagged_by <> '{}' then true
-      when jsonb_typeof(coalesce(nullif(i.value -> 'payload', 'null'), '{}')) <> 'object' then true
-      when pg_column_size(i.value) > 300 then queue.payload_problem(t, i.value -> 'payload', null) is not null
-      else false end);
+  return (
+      select count(*) from queue.job_types as t
+      where t.job_type = any (p_job_types) and t.schema_version > 0 and t.payload_schema is null
+        and not (t.rate_per_key or t.internal and p_user_id is not null) and t.tagged_by = '{}')
+      = cardinality(p_job_types)
+    and not exists (
+      select from jsonb_array_elements(p_items) as i
+      where case
+        when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}' then true
+        when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
+        when pg_column_size(i.value) > 300 then queue.json_problem(i.value -> 'payload', 'payload', v_bytes_max)
+          is not null end);
 end;
 $$;
 
@@ -688,15 +670,17 @@ begin
 end;
 $$;
 
--- Enqueue many: {ids, created, wake} in the order of p_items. p_user_id is the person who calls; the platform's own
--- code passes null and may name the job's user in its user_id.
-create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
+-- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the platform's own code
+-- passes null and may name the job's user in its user_id.
+create function queue.enqueue(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
+  out ids uuid[], out created boolean[], out wake boolean, out job_types text[]
+)
 language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_ids uuid[] := queue.new_ids(jsonb_array_length(p_items));
+  v_count constant integer := jsonb_array_length(p_items);
   v_keyed uuid[]; -- the job of each item that has an idempotency key
-  v_created boolean[] := array_fill(true, array[jsonb_array_length(p_items)]);
   v_new uuid[] := '{}';
   v_ready boolean := false;
   v_type queue.job_types;
@@ -704,20 +688,23 @@ declare
   v_made record;
   v_changes queue.change[];
 begin
-  if queue.are_plain(p_items, p_user_id) then
-    perform queue.add_plain(p_workspace_id, p_user_id, p_items, v_ids, v_now);
-    v_new := v_ids;
+  ids := queue.new_ids(v_count);
+  created := array_fill(true, array[v_count]);
+  job_types := array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i);
+  if queue.are_plain(p_items, job_types, p_user_id) then
+    perform queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
+    v_new := ids;
     v_ready := true;
   else
-    v_keyed := queue.claim_keys(p_workspace_id, p_items, v_ids, v_now);
+    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids, v_now);
     for v_item in -- unique keys in one order, so that two calls never deadlock
       select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within
       from jsonb_array_elements(p_items) with ordinality as i (value, n)
       order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
     loop
-      if v_keyed[v_item.n] <> v_ids[v_item.n] then
-        v_ids[v_item.n] := v_keyed[v_item.n];
-        v_created[v_item.n] := false;
+      if v_keyed[v_item.n] <> ids[v_item.n] then
+        ids[v_item.n] := v_keyed[v_item.n];
+        created[v_item.n] := false;
         continue;
       elsif jsonb_typeof(v_item.value) <> 'object' then
         perform queue.refuse(400, 'invalid_argument', 'a job must be an object', rtrim(v_item.within, '.'));
@@ -728,8 +715,8 @@ begin
       v_made := queue.add(p_workspace_id, p_user_id, v_type,
         coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'), v_item.value - '{job_type,payload}'::text[],
         v_now + make_interval(secs => v_item.n * 1e-6), v_item.within, v_keyed[v_item.n]);
-      v_ids[v_item.n] := (v_made.job).id;
-      v_created[v_item.n] := v_made.created;
+      ids[v_item.n] := (v_made.job).id;
+      created[v_item.n] := v_made.created;
       v_ready := v_ready or v_made.is_ready;
       v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
     end loop;
@@ -747,19 +734,18 @@ begin
   if p_user_id is not null and cardinality(v_new) > 0 then
     perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
   end if;
-  return jsonb_build_object('ids', to_jsonb(v_ids), 'created', to_jsonb(v_created),
-    'wake', v_ready and queue.wake_worker(v_now));
+  wake := v_ready and queue.wake_worker(v_now);
 end;
 $$;
 
-create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
+create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns json
 language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
   v_warning text;
-  v_done jsonb;
+  v_done record;
 begin
   if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs', 'jobs');
@@ -770,16 +756,14 @@ begin
     perform queue.take_turn();
   end if;
   v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
-  v_warning := queue.unserved_warning(array(
-    select distinct i.value ->> 'job_type' from jsonb_array_elements(p_jobs) as i));
+  v_warning := queue.unserved_warning(v_done.job_types);
   if p_return = 'ids' then
-    return v_done || jsonb_build_object('warning', v_warning);
+    return json_build_object('ids', v_done.ids, 'created', v_done.created, 'wake', v_done.wake, 'warning', v_warning);
   end if;
-  return jsonb_build_object('wake', v_done -> 'wake', 'warning', v_warning, 'jobs', (
-    select jsonb_agg(jsonb_build_object('job', to_jsonb(j) || jsonb_build_object('tags', coalesce(j.tags, '{}')),
-      'created', v_done #> array['created', (i.n - 1)::text]) order by i.n)
-    from jsonb_array_elements_text(v_done -> 'ids') with ordinality as i (id, n)
-    join public.jobs as j on j.id = i.id::uuid));
+  return json_build_object('wake', v_done.wake, 'warning', v_warning, 'jobs', (
+    select json_agg(json_build_object('job', to_jsonb(j) || jsonb_build_object('tags', coalesce(j.tags, '{}')),
+      'created', v_done.created[i.n]) order by i.n)
+    from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j on j.id = any (array[i.id])));
 end;
 $$;
 comment on function public.enqueue_jobs is

@@ -180,12 +180,12 @@ begin
 end;
 $$;
 
+-- A job that was settled and is more than plain: completed at its first lease and tied to nothing, so that all of it
+-- follows from its row. is_lost: its worker's last word comes before the event of its end.
 create type queue.settled as (
-  id uuid, workspace_id uuid, session_id text, fence integer, status text, attempts integer, last_seq integer,
-  act text, message text, next_retry_at timestamptz, wait jsonb,
-  is_plain boolean, -- completed at its first lease, and tied to nothing: all of it follows from its row
-  is_lost boolean, -- its worker's last word, before the event of its end
-  attempt integer, worker integer, leased_at timestamptz, problem jsonb
+  id uuid, workspace_id uuid, fence integer, status text, attempts integer, last_seq integer, act text, message text,
+  next_retry_at timestamptz, wait jsonb, is_lost boolean, attempt integer, worker integer, leased_at timestamptz,
+  problem jsonb
 );
 
 create function queue.settled_type(p_act text) returns text
@@ -195,36 +195,15 @@ begin
 end;
 $$;
 
--- What was settled: the answers, and what is to be published.
-create function queue.settled_groups(p_moved queue.settled[], out results json, out changes queue.change[])
-language sql stable as $$
-  select (
-    select json_agg(case when m.next_retry_at is null then to_json(a)
-      else json_build_object('job_id', m.id, 'fence', m.fence, 'outcome', a.outcome, 'status', m.status,
-        'next_retry_at', m.next_retry_at) end)
-    from unnest(p_moved) as m cross join lateral (
-      select m.id as job_id, m.fence, case m.act when 'cancelled' then m.act else 'applied' end as outcome, m.status)
-      as a), (
-    select array_agg(row(k.workspace_id, k.session_id, queue.settled_type(k.act),
-      queue.settled_data(k.status, k.attempts, k.message, k.next_retry_at, k.wait), k.ids, k.seqs)::queue.change)
-    from (
-      select m.workspace_id, m.session_id, 'lost' as act, 'processing' as status, m.attempts, null as message,
-        null::timestamptz as next_retry_at, null::jsonb as wait, array[m.id] as ids, array[m.last_seq - 1] as seqs
-      from unnest(p_moved) as m where m.is_lost
-      union all
-      select m.workspace_id, m.session_id, m.act, m.status, m.attempts,
-        case when m.act <> 'completed' then m.message end
-          as message, m.next_retry_at, m.wait, array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
-      from unnest(p_moved) as m group by 1, 2, 3, 4, 5, 6, 7, 8) as k)
-$$;
-
 -- Apply the items whose fence holds, in one statement. A completion wins over a cancel requested meanwhile; any other
--- outcome then becomes cancelled.
-create function queue.settle_items(p_items queue.worker_item[], p_now timestamptz) returns queue.settled[]
+-- outcome then becomes cancelled. results: the answers; changes: what is to be published; rest: those not plain.
+create function queue.settle_items(
+  p_items queue.worker_item[], p_now timestamptz,
+  out results json, out changes queue.change[], out ids uuid[], out rest queue.settled[]
+)
 language plpgsql as $$
 declare
   v_bytes_max constant integer := (queue.setting('result_max_bytes'))::integer;
-  v_moved queue.settled[];
 begin
   with gone as materialized ( -- by the job and its token; a report that renews it now is waited for
     delete from queue.leases as l using unnest(p_items) as i where l.job_id = i.job_id and l.fence = i.fence
@@ -259,12 +238,28 @@ begin
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
       a.is_done and j.fence = 1 and j.last_seq = case when j.is_minimal then 1 else 3 end
         and num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) = 0 as is_plain, a.act, a.message, a.problem,
-      a.wait, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at, a.attempt, a.worker)
-  select array_agg(row(m.id, m.workspace_id, m.session_id, m.fence, m.status, m.attempts, m.last_seq, m.act,
-    m.message, m.next_retry_at, case when m.act = 'waiting' then m.wait end, m.is_plain, m.is_lost, m.attempt, m.worker,
-    m.leased_at, m.problem)::queue.settled)
-  into v_moved from moved as m;
-  return v_moved;
+      case when a.act = 'waiting' then a.wait end as wait, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at,
+      a.attempt, a.worker, case a.act when 'cancelled' then a.act else 'applied' end as outcome),
+  kinds as (
+    select m.workspace_id, m.session_id, 'lost' as act, 'processing' as status, m.attempts, null as message,
+      null::timestamptz as next_retry_at, null::jsonb as wait, array[m.id] as ids, array[m.last_seq - 1] as seqs
+    from moved as m where m.is_lost
+    union all
+    select m.workspace_id, m.session_id, m.act, m.status, m.attempts, m.message, m.next_retry_at, m.wait,
+      array_agg(m.id), array_agg(m.last_seq)
+    from moved as m group by 1, 2, 3, 4, 5, 6, 7, 8)
+  select json_agg(case
+      when m.next_retry_at is null
+        then json_build_object('job_id', m.id, 'fence', m.fence, 'outcome', m.outcome, 'status', m.status)
+      else json_build_object('job_id', m.id, 'fence', m.fence, 'outcome', m.outcome, 'status', m.status,
+        'next_retry_at', m.next_retry_at) end), (
+      select array_agg(row(k.workspace_id, k.session_id, queue.settled_type(k.act),
+        queue.settled_data(k.status, k.attempts, k.message, k.next_retry_at, k.wait), k.ids, k.seqs)::queue.change)
+      from kinds as k),
+    array_agg(m.id), array_agg(row(m.id, m.workspace_id, m.fence, m.status, m.attempts, m.last_seq, m.act, m.message,
+      m.next_retry_at, m.wait, m.is_lost, m.attempt, m.worker, m.leased_at, m.problem)::queue.settled)
+      filter (where not m.is_plain)
+  into results, changes, ids, rest from moved as m;
 end;
 $$;
 
@@ -286,7 +281,7 @@ begin
   from unnest(p_moved) as m where m.act <> 'completed' or m.fence > 1;
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select m.id, m.last_seq, m.workspace_id, queue.settled_type(m.act), queue.settled_data(m.status, m.attempts,
-    case when m.act <> 'completed' then m.message end, m.next_retry_at, m.wait), p_now
+    m.message, m.next_retry_at, m.wait), p_now
   from unnest(p_moved) as m join public.jobs as j on j.id = m.id
   where not (m.act = 'completed' and m.fence = 1 and m.last_seq = case when j.is_minimal then 1 else 3 end)
   union all
@@ -324,7 +319,6 @@ create function queue.settle(p_items queue.worker_item[], out results json, out 
 language plpgsql as $$
 declare
   v_now timestamptz := queue.clock();
-  v_moved queue.settled[];
   v_done record;
 begin
   if exists (select from unnest(p_items) as i
@@ -337,11 +331,10 @@ begin
     perform queue.write_reports(p_items, v_now);
     v_now := queue.clock();
   end if;
-  v_moved := queue.settle_items(p_items, v_now);
-  v_done := queue.settled_groups(v_moved);
+  v_done := queue.settle_items(p_items, v_now);
   results := coalesce(v_done.results, '[]');
   changes := v_done.changes;
-  if coalesce(cardinality(v_moved), 0) < cardinality(p_items) then
+  if coalesce(cardinality(v_done.ids), 0) < cardinality(p_items) then
     results := (select json_agg(a.value) from (
       select value from json_array_elements(results)
       union all
@@ -358,16 +351,16 @@ begin
       left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
       cross join lateral (select coalesce(a.outcome,
         case when j.status = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
-      where (i.job_id, coalesce(i.fence, -1)) not in (select m.id, m.fence from unnest(v_moved) as m)) as a);
+      where (i.job_id = any (v_done.ids) and i.fence = j.fence) is not true) as a);
   end if;
-  if exists (select from unnest(v_moved) as m where not m.is_plain) then
-    perform queue.move_on(array(select m from unnest(v_moved) as m where not m.is_plain), v_now);
+  if v_done.rest is not null then
+    perform queue.move_on(v_done.rest, v_now);
   end if;
   if exists (select from queue.turns where aside and look_at < 'infinity') then -- what was at a limit may start again
     update queue.turns set aside = false, look_at = null where ctid = any (array(
       select t.ctid from queue.turns as t
       where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
-        select m.workspace_id from unnest(v_moved) as m))
+        select j.workspace_id from public.jobs as j where j.id = any (v_done.ids)))
       for update skip locked));
   end if;
 end;
@@ -406,31 +399,23 @@ comment on function public.settle_jobs is
 create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_moved queue.settled[];
+  v_ids uuid[];
 begin
   perform queue.take_place(p_ids);
   delete from queue.waits where job_id = any (p_ids);
   with ended as (
-    update public.jobs set status = p_status, finished_at = p_now, updated_at = p_now, next_retry_at = null,
+    update public.jobs set status = p_status, finished_at = p_now, next_retry_at = null,
       error_message = coalesce(p_error ->> 'message', error_message),
-      error_data = coalesce(queue.public_error(p_error), error_data), last_seq = last_seq + 1
-    where id = any (p_ids) and status in ('pending', 'waiting')
-    returning id, workspace_id, session_id, fence, status, attempts, last_seq, error_message),
-  logged as (
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select e.id, e.last_seq, e.workspace_id, 'job.' || p_status, queue.settled_data(p_status, e.attempts,
-      case when p_status = 'failed' then e.error_message end, null, null), p_now
-    from ended as e)
-  select array_agg(row(e.id, e.workspace_id, e.session_id, e.fence, e.status, e.attempts, e.last_seq, p_status,
-    case when p_status = 'failed' then e.error_message end, null, null, false, false, null, null, null,
-    null)::queue.settled)
-  into v_moved from ended as e;
-  if v_moved is null then
+      error_data = coalesce(queue.public_error(p_error), error_data)
+    where id = any (p_ids) and status in ('pending', 'waiting') returning id)
+  select array_agg(e.id) into v_ids from ended as e;
+  if v_ids is null then
     return 0;
   end if;
-  perform queue.end_places(array(select m.id from unnest(v_moved) as m), p_now);
-  perform queue.publish((queue.settled_groups(v_moved)).changes, p_now);
-  return cardinality(v_moved);
+  perform queue.append_event(v_ids, 'job.' || p_status, case when p_status = 'failed'
+    then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end, p_now);
+  perform queue.end_places(v_ids, p_now);
+  return cardinality(v_ids);
 end;
 $$;
 

@@ -325,7 +325,7 @@ begin
   v_is_first := found;
   if v_is_first then
     insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
-    perform queue.notify_workers(), queue.wake_worker(v_now);
+    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
   end if;
   return jsonb_build_object('first', v_is_first);
 end;
@@ -355,10 +355,10 @@ begin
   end if;
   v_made := '{"job_ids": []}';
   if v_children <> '[]' then -- no user: it is the platform's code that spawns
-    v_made := jsonb_build_object('job_ids', queue.enqueue(v_job.workspace_id, null, (
+    v_made := jsonb_build_object('job_ids', (queue.enqueue(v_job.workspace_id, null, (
       select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
         || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id) order by c.ordinality)
-      from jsonb_array_elements(v_children) with ordinality as c), true) -> 'ids');
+      from jsonb_array_elements(v_children) with ordinality as c), true)).ids);
   end if;
   insert into queue.steps (job_id, name, nth, kind, value, created_at)
   values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());

@@ -249,7 +249,7 @@ begin
     where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
-  perform queue.notify_workers(), queue.wake_worker(v_now);
+  perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end;
 $$;
@@ -314,7 +314,7 @@ begin
   perform queue.lock_jobs(v_ids[:p_limit]);
   v_count := queue.retry_held(v_ids[:p_limit], v_now);
   if v_count > 0 then
-    perform queue.notify_workers(), queue.wake_worker(v_now);
+    perform queue.wake_worker(v_now);
   end if;
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > p_limit);
 end;
@@ -379,7 +379,7 @@ begin
       'tags', to_jsonb(queue.given_tags(v_job)), 'idempotency_key', p_request ->> 'idempotency_key',
       'schema_version', case when v_payload is null then v_job.schema_version end,
       'user_id', case when auth.uid() is null then v_job.user_id end)));
-  if not (v_made -> 'created')::boolean then
+  if v_made -> 'created' = 'false' then
     if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}') is distinct from (p_job_id::text, v_from) then
       perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another request',
         v_made #>> '{job,id}');
@@ -474,7 +474,7 @@ begin
   else
     delete from queue.pauses where kind = case v_kind when 'job_type' then 'type' else v_kind end and name = v_name;
     perform queue.bring_back(v_workspace, v_type);
-    perform queue.notify_workers(), queue.wake_worker(queue.clock());
+    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
   end if;
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;

@@ -37,56 +37,28 @@ $$;
 -- that any five lie within stay below five of the plan's.
 create function queue.message_budget() returns integer
 language plpgsql stable as $$
+declare
+  v_set constant text := (select value #>> '{}' from queue.settings where name = 'realtime_messages_per_second');
 begin
-  return (select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
-    from queue.settings where name = 'realtime_messages_per_second');
+  return case v_set when 'free' then 80 when 'pro' then 400 else v_set::integer end;
 end;
 $$;
 
 -- How many messages have been counted in this second. The first who asks in a second marks where it began.
 create function queue.messages_used(out used bigint, out is_new boolean)
 language plpgsql as $$
-declare
-  c_bits constant integer := 42; -- of the mark for the count; above them 20 for the second
-  v_second constant bigint := queue.message_second() & ((1 << 20) - 1);
+declare -- the mark: 42 bits of the count, above them 20 of the second
+  v_second constant bigint := queue.message_second() & 1048575;
   -- read before the mark: a mark that is not there yet means that nothing was counted in this second until then, so
   -- however many open it at once, none writes a count that holds another's messages
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
-  v_mark constant bigint := pg_sequence_last_value('queue.messages_second');
+  v_mark bigint := pg_sequence_last_value('queue.messages_second');
 begin
-  is_new := v_mark is null or v_mark >> c_bits <> v_second;
+  is_new := v_second is distinct from v_mark >> 42;
   if is_new then
-    perform setval('queue.messages_second', v_second << c_bits | v_counted);
+    v_mark := setval('queue.messages_second', v_second << 42 | v_counted);
   end if;
-  used := case when is_new then 0 else greatest(0, v_counted - (v_mark & ((1::bigint << c_bits) - 1))) end;
-end;
-$$;
-
--- Whether so many messages may go now; counts them if so. p_eighths: of a second's budget, what these may use: progress
--- and logs four, states that no one said to follow five, those that someone follows six, announcements all. What a
--- transaction sends arrives at its end, all at once, so it may send no more than a second holds.
-create function queue.may_send(p_cost bigint, p_eighths integer) returns boolean
-language plpgsql as $$
-declare
-  v_budget constant integer := queue.message_budget() * p_eighths / 8;
-  v_sent constant bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
-  v_second record;
-  v_counted bigint;
-  v_noted text;
-begin
-  v_second := queue.messages_used();
-  -- not by a transaction that may run for long: its messages arrive at its end
-  if v_second.is_new and clock_timestamp() - now() < interval '1 second' then
-    perform queue.announce_held();
-  end if;
-  if v_sent + p_cost > v_budget or v_second.used + p_cost > v_budget then
-    return nextval('queue.messages_held') < 0; -- false
-  end if;
-  for v_each in 1 .. p_cost loop -- by assignments, cheaper than queries
-    v_counted := nextval('queue.messages_counted');
-  end loop;
-  v_noted := set_config('minutehand.messages_sent', (v_sent + p_cost)::text, true);
-  return true;
+  used := greatest(0, v_counted - (v_mark & 4398046511103));
 end;
 $$;
 
@@ -149,16 +121,29 @@ begin
 end;
 $$;
 
--- Send messages to private topics in their order; the one way to Realtime, for the engine and for apps. p_cost: what
--- they count with their deliveries. False when the budget does not reach. A failure only warns: what matters can also
--- be read.
+-- Send messages to private topics in their order; false, and nothing is sent, where their cost, with deliveries, is more
+-- than p_most of a second's budget has left. What a transaction sends arrives at its end, all at once, so it may send no
+-- more than a second holds. A failure only warns: what matters can also be read.
 create function queue.send_messages(
-  p_topics text[], p_events text[], p_payloads jsonb[], p_eighths integer, p_cost bigint
+  p_topics text[], p_events text[], p_payloads jsonb[], p_most integer, p_cost bigint
 ) returns boolean
 language plpgsql as $$
+declare
+  v_sent bigint := p_cost + coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
+  v_second record;
 begin
-  if not queue.may_send(p_cost, p_eighths) then
-    return false;
+  v_second := queue.messages_used();
+  -- not by a transaction that may run for long: its messages arrive at its end
+  if v_second.is_new and clock_timestamp() - now() < interval '1 second' then
+    perform queue.announce_held();
+  end if;
+  if v_sent > p_most or v_second.used + p_cost > p_most then
+    return nextval('queue.messages_held') < 0; -- false
+  end if;
+  if set_config('minutehand.messages_sent', v_sent::text, true) is not null then -- cheaper than a query
+    for v_each in 1 .. p_cost loop
+      v_sent := nextval('queue.messages_counted');
+    end loop;
   end if;
   insert into realtime.messages (id, topic, extension, event, payload, private)
   select queue.new_id(), t.topic, 'broadcast', t.event, t.payload, true -- in their order
@@ -170,8 +155,9 @@ exception when others then
 end;
 $$;
 
--- Send events to the topics that are to hear of them; false when the budget does not reach. p_is_plain: one message to
--- their workspace has all, unless someone follows a session or job.
+-- Send events to the topics that are to hear of them; false when the budget does not reach: of its eighths progress and
+-- logs may use four, states that no one said to follow five, those that someone follows six, announcements all.
+-- p_is_plain: one message to their workspace has all, unless someone follows a session or job.
 create function queue.send_events(
   p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
 ) returns boolean
@@ -182,7 +168,7 @@ declare
   v_sent boolean;
 begin
   select exists (select from queue.job_types where live = 'off') as is_off,
-    exists (select from queue.followers) as is_followed
+    exists (select from queue.followers) as is_followed, queue.message_budget() as budget
   into v_seen;
   if v_seen.is_off then
     p_events := (
@@ -202,10 +188,11 @@ begin
   if p_is_plain and not v_seen.is_followed then
     v_message := queue.message_of(p_events, p_now);
     return p_is_minor or queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
-      array[v_message.payload], 5, 2); -- a watcher, at least
+      array[v_message.payload], v_seen.budget * 5 / 8, 2); -- a watcher, at least
   end if;
   select queue.send_messages(array_agg(m.topic), array_agg(m.event), array_agg(m.payload),
-    case when p_is_minor then 4 when sum(m.watchers) > 0 then 6 else 5 end, sum(1 + greatest(1, m.watchers))::bigint)
+    v_seen.budget * case when p_is_minor then 4 when sum(m.watchers) > 0 then 6 else 5 end / 8,
+    sum(1 + greatest(1, m.watchers))::bigint)
   into v_sent
   from (
     select t.topic, o.event, o.payload, (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
@@ -236,7 +223,8 @@ begin
     v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
   end loop;
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
-    v_held := nullif(not queue.send_events(p_changes, v_is_minor, v_is_plain and v_jobs < 1000, p_now), false);
+    v_is_plain := v_is_plain and v_jobs <= 1000 and cardinality(p_changes) <= 10; -- a message holds 256 kB
+    v_held := nullif(not queue.send_events(p_changes, v_is_minor, v_is_plain, p_now), false);
   end if;
   insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, held)
   select v_place, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,

@@ -192,8 +192,8 @@ begin
       v_slot := case when v_schedule.missed <> 'skip' or v_schedule.next_at >= p_now - interval '5 minutes'
         then v_schedule.next_at end;
       while v_slot is not null loop
-        v_schedule.last_job_id := queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
-          || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false) #>> '{ids,0}';
+        v_schedule.last_job_id := (queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
+          || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false)).ids[1];
         v_schedule.last_slot_at := v_slot;
         v_fired := v_fired + 1;
         v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, v_slot);

@@ -35,15 +35,11 @@ declare
   v_type text;
   v_warning text;
 begin
-  perform from queue.ticks as t -- usually
-  where t.ended_at is null and t.seen_at > v_now - interval '3 minutes'
-    and (t.job_types is null or t.job_types @> p_job_types)
-  limit 1;
-  if found then
-    return null;
-  end if;
-  perform from queue.ticks as t where t.started_at > v_now - interval '1 hour' limit 1;
-  if not found then -- none runs at all
+  if exists ( -- usually
+      select from queue.ticks as t
+      where t.ended_at is null and t.seen_at > v_now - interval '3 minutes'
+        and (t.job_types is null or t.job_types @> p_job_types))
+    or not exists (select from queue.ticks as t where t.started_at > v_now - interval '1 hour') then -- none runs at all
     return null;
   end if;
   v_type := (select u from unnest(p_job_types) as u where queue.unserved(u, v_now) order by 1 limit 1);

@@ -123,7 +123,7 @@ declare
   v_text text := p_request ->> 'text';
   v_session public.async_session_state;
   v_message public.async_messages;
-  v_made jsonb;
+  v_made record;
 begin
   if coalesce(char_length(v_text), 0) not between 1 and 8000 then
     perform queue.refuse(422, 'message_invalid', 'text must have 1 to 8000 characters', 'text');
@@ -141,13 +141,13 @@ begin
     'user_id', auth.uid(), 'session_id', p_session_id, 'priority', 10, 'payload', jsonb_build_object(
     'message_id', v_message.id, 'ask_seconds', p_request -> 'ask_seconds'))), false);
   insert into public.async_messages (id, session_id, workspace_id, job_id, type, content, client_id)
-  values (v_message.id, p_session_id, v_session.workspace_id, (v_made #>> '{ids,0}')::uuid, 'message', v_text,
+  values (v_message.id, p_session_id, v_session.workspace_id, v_made.ids[1], 'message', v_text,
     p_request ->> 'client_id');
   delete from public.async_session_state where session_id in (
     select s.session_id from public.async_session_state as s
     where s.last_message_at < queue.clock() - make_interval(days => (queue.setting('chat_retention_days'))::integer)
     order by s.last_message_at limit 5 for update skip locked);
-  return jsonb_build_object('message_id', v_message.id, 'wake', v_made -> 'wake');
+  return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
 end;
 $$;
 comment on function chat.request is 'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';

@@ -85,7 +85,7 @@ declare
   -- guests share a workspace: a key of theirs would find others' plans
   v_key text := case when v_user is not null then p_idempotency_key end;
   v_plan public.plans;
-  v_made jsonb;
+  v_wake boolean := false;
 begin
   perform pg_advisory_xact_lock(hashtextextended('plan:' || v_workspace || ':' || v_key, 0));
   select * into v_plan from public.plans where workspace_id = v_workspace and idempotency_key = v_key;
@@ -93,16 +93,17 @@ begin
     perform queue.refuse(409, 'idempotency_conflict', 'another plan has this Idempotency-Key', v_plan.id::text);
   elsif not found then
     v_plan.id := gen_random_uuid();
-    v_made := queue.enqueue(v_workspace, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
-      'user_id', v_user, 'payload', jsonb_build_object('plan_id', v_plan.id))), false);
+    select e.ids[1], e.wake into v_plan.job_id, v_wake from queue.enqueue(v_workspace, null,
+      jsonb_build_array(jsonb_build_object('job_type', 'plan', 'user_id', v_user,
+        'payload', jsonb_build_object('plan_id', v_plan.id))), false) as e;
     insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, idempotency_key, created_by)
-    values (v_plan.id, v_workspace, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', (v_made #>> '{ids,0}')::uuid,
-      v_key, v_user)
+    values (v_plan.id, v_workspace, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', v_plan.job_id, v_key,
+      v_user)
     returning * into v_plan;
   end if;
   return jsonb_build_object('plan_id', v_plan.id, 'job_id', v_plan.job_id, 'created_at', v_plan.created_at,
     'status', (select s.status from public.plan_states as s where s.plan_id = v_plan.id),
-    'wake', coalesce(v_made -> 'wake', 'false'));
+    'wake', v_wake);
 end;
 $$;
 comment on function plans.start is 'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';

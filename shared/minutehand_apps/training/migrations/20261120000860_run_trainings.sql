@@ -17,7 +17,7 @@ $$;
 create function training.enqueue(p_training public.trainings, p_job_type text) returns boolean
 language plpgsql set search_path = '' as $$
 declare
-  v_done jsonb;
+  v_done record;
 begin
   -- the platform's own job: no member may enqueue it, but it is for the member
   v_done := queue.enqueue(p_training.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', p_job_type,
@@ -26,8 +26,8 @@ begin
       'video_url', case p_job_type when 'mux_upload' then p_training.object_key end)),
     'user_id', p_training.created_by, 'session_id', 'training:' || p_training.id)), false);
   insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
-  values (p_training.id, p_job_type, (v_done #>> '{ids,0}')::uuid, p_training.workspace_id);
-  return (v_done -> 'wake')::boolean;
+  values (p_training.id, p_job_type, v_done.ids[1], p_training.workspace_id);
+  return v_done.wake;
 end;
 $$;
 
