@@ -117,44 +117,34 @@ begin
 end;
 $$;
 
--- Rows that belong to no job: each in slices, by its own index.
+-- Rows that belong to no job, in slices by an index of each; and runs that died without a word.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
+  v_rule record;
   v_rows integer;
   v_done integer := 0;
 begin
-  delete from queue.job_keys where ctid = any (array(
-    select k.ctid from queue.job_keys as k where k.expires_at <= p_now order by k.expires_at limit 5000
-    for update skip locked));
-  get diagnostics v_rows = row_count;
-  v_done := v_done + v_rows;
-  delete from queue.turns where ctid = any (array( -- closed; a lease that opens it again finds none, and makes one
-    select t.ctid from queue.turns as t
-    where t.aside and t.look_at is null and t.served_at < p_now - interval '1 hour' limit 1000 for update skip locked));
-  get diagnostics v_rows = row_count;
-  v_done := v_done + v_rows;
-  delete from queue.buckets where ctid = any (array(
-    select b.ctid from queue.buckets as b where b.refilled_at < p_now - interval '1 day' limit 5000
-    for update skip locked));
-  get diagnostics v_rows = row_count;
-  v_done := v_done + v_rows;
-  delete from queue.ticks where ctid = any (array(
-    select t.ctid from queue.ticks as t where t.started_at < p_now - interval '7 days' and t.seen_at <
-      p_now - interval '1 day' order by t.started_at limit 1000 for update skip locked));
-  get diagnostics v_rows = row_count;
-  v_done := v_done + v_rows;
-  update queue.ticks set ended_at = seen_at where ctid = any (array( -- died without a word
+  for v_rule in
+    select * from (values
+      ('job_keys', 'expires_at <= $1'),
+      -- closed; a lease that opens it again finds none, and makes one
+      ('turns', 'aside and look_at is null and served_at < $1 - interval ''1 hour'''),
+      ('buckets', 'refilled_at < $1 - interval ''1 day'''),
+      ('ticks', 'started_at < $1 - interval ''7 days'' and seen_at < $1 - interval ''1 day'''),
+      ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them
+      ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
+        select from public.jobs as j where j.id = o.job_id)')) as r (name, is_old)
+  loop
+    execute format('delete from queue.%1$I where ctid = any (array('
+      'select o.ctid from queue.%1$I as o where %2$s limit 2000 for update skip locked))', v_rule.name, v_rule.is_old)
+    using p_now;
+    get diagnostics v_rows = row_count;
+    v_done := v_done + v_rows;
+  end loop;
+  update queue.ticks set ended_at = seen_at where ctid = any (array(
     select t.ctid from queue.ticks as t
     where t.ended_at is null and t.seen_at < p_now - interval '1 hour' for update skip locked));
-  delete from queue.workers where worker = any (array( -- after all jobs that name them
-    select w.worker from queue.workers as w where w.seen_at < p_now - interval '100 days' limit 1000));
-  get diagnostics v_rows = row_count;
-  v_done := v_done + v_rows;
-  delete from queue.deferred where ctid = any (array(
-    select d.ctid from queue.deferred as d
-    where d.run_at <= p_now - interval '1 hour' and not exists (select from public.jobs as j where j.id = d.job_id)
-    order by d.run_at limit 1000 for update skip locked));
   return v_done;
 end;
 $$;

@@ -11,10 +11,6 @@ select queue.close_tables(variadic array(
 -- what the view public.job_events reads with its reader's rights: their policies decide
 grant select on queue.job_events, queue.workers to authenticated, service_role;
 
--- functions of guests are not security definer: a guest holds no right but to call them
-grant execute on function queue.follow, queue.show_guest_session, queue.show_guest_session_events,
-  queue.show_guest_session_feed
-  to anon, authenticated, service_role;
 grant execute on function queue.may_follow to anon, authenticated; -- in policies
 
 -- no function here finds a name by its caller's search path

@@ -1,0 +1,302 @@
+-- Enqueue many: enqueue_jobs, children and schedules end in queue.enqueue, which calls queue.add for each; many plain
+-- jobs of a call are one statement beside it, which tests hold equal. A plain insert into public.jobs passes the two
+-- halves of queue.add by triggers. And what goes with a job that is deleted.
+
+-- Whether items have no options and a small payload each, of types that ask for no more: then one statement adds them.
+create function queue.are_plain(p_items jsonb, p_job_types text[], p_user_id uuid) returns boolean
+language plpgsql stable as $$
+declare
+  v_bytes_max constant integer := (queue.setting('payload_max_bytes'))::integer;
+begin
+  return (
+      select count(*) from queue.job_types as t
+      where t.job_type = any (p_job_types) and t.schema_version > 0 and t.payload_schema is null
+        and not (t.rate_per_key or t.internal and p_user_id is not null) and t.tagged_by = '{}')
+      = cardinality(p_job_types)
+    and not exists (
+      select from jsonb_array_elements(p_items) as i
+      where case
+        when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}' then true
+        when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
+        when pg_column_size(i.value) > 300 then queue.json_problem(i.value -> 'payload', 'payload', v_bytes_max)
+          is not null end);
+end;
+$$;
+
+-- Add plain jobs, as queue.add would one by one.
+create function queue.add_plain(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
+) returns void
+language plpgsql as $$
+declare
+  v_trace constant text := queue.request_trace();
+  v_ord constant bigint := queue.ord_of(100, p_now);
+  v_made record;
+begin
+  with items as materialized (
+    select p_ids[i.n] as id, i.n, i.value ->> 'job_type' as job_type,
+      coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload, p_now + make_interval(secs => i.n * 1e-6) as at
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)),
+  kinds as materialized (
+    select k.jobs, k.ids, t.job_type, t.queue, t.max_attempts, t.schema_version, t.is_minimal,
+      queue.lane_of(t.job_type, t.queue) as lane
+    from (select job_type, count(*) as jobs, array_agg(id order by n) as ids from items group by 1) as k
+    join queue.job_types as t on t.job_type = k.job_type),
+  made as (
+    insert into public.jobs (id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
+      job_type, payload, traceparent, ord, created_at, updated_at)
+    select i.id, p_workspace_id, p_user_id, k.lane, k.max_attempts, (not k.is_minimal)::integer,
+      nullif(k.is_minimal, false), k.schema_version, k.queue, k.job_type, i.payload, v_trace, v_ord + i.n, i.at, p_now
+    from items as i join kinds as k on k.job_type = i.job_type order by i.n
+    returning id, lane, ord, created_at),
+  placed as (
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select m.lane, p_workspace_id, m.ord, m.created_at, m.id from made as m)
+  select array_agg(k.lane) as lanes, array_agg(row(p_workspace_id, null, 'job.created',
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+    case when not k.is_minimal then array_fill(1, array[k.jobs::integer]) end)::queue.change) as changes
+  into v_made from kinds as k;
+  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_made.lanes) as l;
+  perform queue.publish(v_made.changes, p_now);
+end;
+$$;
+
+-- Take the idempotency keys of a call in one statement and one order. Gives for each item with a key the job that has
+-- it; null where none has, or one whose time is over: queue.add takes that.
+create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz) returns uuid[]
+language plpgsql as $$
+declare
+  v_expires constant timestamptz :=
+    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer);
+  v_wanted jsonb := (
+    select jsonb_agg(jsonb_build_object('n', i.n, 'id', p_ids[i.n], 'job_type', i.value ->> 'job_type',
+      'key', i.value ->> 'idempotency_key',
+      'hash', md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text)))
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)
+    where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null
+      and not i.value ? 'idempotency_ttl_seconds');
+  v_found record;
+  v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
+begin
+  if v_wanted is null then
+    return v_ids;
+  end if;
+  insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
+  select p_workspace_id, w.job_type, w.key, w.hash, w.id, v_expires
+  from jsonb_to_recordset(v_wanted) as w (n integer, id uuid, job_type text, key text, hash text)
+  order by w.job_type, w.key, w.n
+  on conflict (workspace_id, job_type, key) do nothing;
+  for v_found in
+    select w.n, w.hash, k.request_hash, k.job_id
+    from jsonb_to_recordset(v_wanted) as w (n integer, id uuid, job_type text, key text, hash text)
+    cross join lateral (
+      select * from queue.job_keys as k
+      where k.workspace_id = p_workspace_id and k.job_type = w.job_type and k.key = w.key
+        and k.expires_at > p_now limit 1) as k
+  loop
+    if v_found.request_hash <> v_found.hash then
+      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
+        v_found.job_id::text);
+    end if;
+    v_ids[v_found.n] := v_found.job_id;
+  end loop;
+  return v_ids;
+end;
+$$;
+
+-- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the platform's own code
+-- passes null and may name the job's user in its user_id.
+create function queue.enqueue(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
+  out ids uuid[], out created boolean[], out wake boolean, out job_types text[]
+)
+language plpgsql as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_count constant integer := jsonb_array_length(p_items);
+  v_keyed uuid[]; -- the job of each item that has an idempotency key
+  v_new uuid[] := '{}';
+  v_ready boolean := false;
+  v_type queue.job_types;
+  v_item record;
+  v_made record;
+  v_changes queue.change[];
+begin
+  ids := queue.new_ids(v_count);
+  created := array_fill(true, array[v_count]);
+  job_types := array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i);
+  if queue.are_plain(p_items, job_types, p_user_id) then
+    perform queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
+    v_new := ids;
+    v_ready := true;
+  else
+    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids, v_now);
+    for v_item in -- unique keys in one order, so that two calls never deadlock
+      select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within
+      from jsonb_array_elements(p_items) with ordinality as i (value, n)
+      order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
+    loop
+      if v_keyed[v_item.n] <> ids[v_item.n] then
+        ids[v_item.n] := v_keyed[v_item.n];
+        created[v_item.n] := false;
+        continue;
+      elsif jsonb_typeof(v_item.value) <> 'object' then
+        perform queue.refuse(400, 'invalid_argument', 'a job must be an object', rtrim(v_item.within, '.'));
+      end if;
+      if v_type.job_type is distinct from v_item.value ->> 'job_type' or v_type.job_type is null then
+        v_type := queue.type_or_refuse(v_item.value ->> 'job_type', v_item.within);
+      end if;
+      v_made := queue.add(p_workspace_id, p_user_id, v_type,
+        coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'), v_item.value - '{job_type,payload}'::text[],
+        v_now + make_interval(secs => v_item.n * 1e-6), v_item.within, v_keyed[v_item.n]);
+      ids[v_item.n] := (v_made.job).id;
+      created[v_item.n] := v_made.created;
+      v_ready := v_ready or v_made.is_ready;
+      v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
+    end loop;
+    select array_agg(row(k.workspace_id, k.session_id, 'job.created',
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+      case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
+    into v_changes
+    from (
+      select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
+      from public.jobs as j where j.id = any (v_new) group by 1, 2, 3, 4) as k;
+    if v_changes is not null then
+      perform queue.publish(v_changes, v_now);
+    end if;
+  end if;
+  if p_user_id is not null and cardinality(v_new) > 0 then
+    perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
+  end if;
+  wake := v_ready and queue.wake_worker(v_now);
+end;
+$$;
+
+create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns json
+language plpgsql security definer set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off set jit = off as $$
+declare
+  v_user constant uuid := queue.check_caller(p_workspace_id);
+  v_warning text;
+  v_done record;
+begin
+  if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs', 'jobs');
+  elsif p_return not in ('jobs', 'ids') then
+    perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
+  end if;
+  if v_user is not null and jsonb_array_length(p_jobs) > 100 then
+    perform queue.take_turn();
+  end if;
+  v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
+  v_warning := queue.unserved_warning(v_done.job_types);
+  if p_return = 'ids' then
+    return json_build_object('ids', v_done.ids, 'created', v_done.created, 'wake', v_done.wake, 'warning', v_warning);
+  end if;
+  return json_build_object('wake', v_done.wake, 'warning', v_warning, 'jobs', (
+    select json_agg(json_build_object('job', to_jsonb(j) || jsonb_build_object('tags', coalesce(j.tags, '{}')),
+      'created', v_done.created[i.n]) order by i.n)
+    from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j on j.id = any (array[i.id])));
+end;
+$$;
+comment on function public.enqueue_jobs is
+  E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, created, wake, warning} '
+  'with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail '
+  'names the element.';
+
+-- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.
+create function queue.check_insert() returns trigger
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_user constant uuid := queue.check_caller(new.workspace_id);
+  v_now constant timestamptz := queue.clock();
+  v_id constant uuid := coalesce(new.id, queue.new_id());
+  v_options queue.job_options;
+  v_holder uuid;
+begin
+  if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
+    -- retention reads it
+    perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id');
+  end if;
+  if new.status <> 'pending' then
+    perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
+  end if;
+  v_options := queue.read_options(jsonb_strip_nulls(jsonb_build_object(
+    'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for,
+    'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key', new.concurrency_key,
+    'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
+    'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
+    'user_id', new.user_id, 'backoff', new.backoff, 'tags', nullif(new.tags, '{}'))), '');
+  new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '',
+    v_now);
+  new.id := v_id;
+  new.worker := 0; -- for the trigger after it
+  v_holder := queue.claim(new, v_options, v_now);
+  if v_holder <> new.id then
+    perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', v_holder::text);
+  end if;
+  return new;
+end;
+$$;
+
+create function queue.after_insert() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  if queue.place(new, new.created_at) then
+    perform queue.wake_worker(new.created_at);
+  end if;
+  perform queue.publish(array[queue.created_change(new)], new.created_at);
+  if auth.uid() is not null then
+    perform queue.charge_enqueues(new.workspace_id, auth.uid(), 1);
+  end if;
+  return null;
+end;
+$$;
+-- the engine names the lane of each job that it inserts; callers have no right to
+create trigger jobs_check_insert before insert on public.jobs
+  for each row when (new.lane is null) execute function queue.check_insert();
+create trigger jobs_after_insert after insert on public.jobs
+  for each row when (new.worker = 0) execute function queue.after_insert();
+
+-- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates for either side.
+create function queue.after_delete() returns trigger
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_ids constant uuid[] := array(select id from removed order by id);
+begin
+  delete from queue.ready as r using removed as j
+  where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id;
+  delete from queue.deferred as d using removed as j
+  where j.finished_at is null and d.job_id = j.id and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
+  with gone as (
+    delete from queue.gated as g using removed as j
+    where j.finished_at is null and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+    returning g.lane, g.workspace_id, g.key)
+  insert into queue.notes (lane, workspace_id, key) select distinct g.lane, g.workspace_id, g.key from gone as g;
+  delete from queue.job_keys as k using removed as j
+  where j.idempotency_key is not null and k.workspace_id = j.workspace_id and k.job_type = j.job_type
+    and k.key = j.idempotency_key and k.job_id = j.id;
+  delete from queue.unique_jobs as u using removed as j
+  where j.unique_key is not null and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+    and u.key = j.unique_key and u.job_id = j.id;
+  delete from queue.leases where job_id = any (v_ids);
+  delete from queue.waits where job_id = any (v_ids);
+  delete from queue.dead as d using removed as j where d.workspace_id = j.workspace_id and d.job_id = j.id;
+  delete from queue.steps where job_id = any (v_ids);
+  delete from queue.attempts where job_id = any (v_ids);
+  delete from public.job_logs where job_id = any (v_ids);
+  delete from queue.job_events where job_id = any (v_ids);
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'check', j.workspace_id, j.parent_id from removed as j where j.parent_id is not null
+  union
+  select 'orphans', c.workspace_id, c.parent_id from public.jobs as c
+  where c.parent_id = any (v_ids) and c.finished_at is null;
+  return null;
+end;
+$$;
+create trigger jobs_after_delete after delete on public.jobs
+  referencing old table as removed for each statement execute function queue.after_delete();
+
+select queue.allow('authenticated, service_role', 'public.enqueue_jobs');

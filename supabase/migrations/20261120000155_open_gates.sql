@@ -1,0 +1,128 @@
+-- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key (queue.place); settlements
+-- and leases open it (queue.open_gate), and a rate that belongs to a key is charged there.
+
+-- The tokens of a bucket at p_now; whole where it has no row yet.
+create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision, p_now timestamptz)
+returns double precision
+language plpgsql stable as $$
+begin
+  return coalesce((
+    select least(p_most, b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
+    from queue.buckets as b where b.name = p_name), p_most);
+end;
+$$;
+
+create function queue.keep_tokens(p_name text, p_tokens double precision, p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  insert into queue.buckets (name, tokens, refilled_at) values (p_name, p_tokens, p_now)
+  on conflict (name) do update set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
+end;
+$$;
+
+-- Let as many of a key's jobs through its gate as may run; false where another transaction does so now. Under the lock
+-- of the gate they are counted, a statement after it was taken, which sees what its last holder committed.
+create function queue.open_gate(p_job_type text, p_workspace_id uuid, p_key text, p_now timestamptz) returns boolean
+language plpgsql as $$
+declare
+  v_type queue.job_types;
+  v_name text;
+  v_waiting integer;
+  v_start timestamptz;
+  v_tokens double precision;
+  v_at timestamptz;
+  v_free integer := 1000;
+  v_let integer;
+  v_lanes integer[];
+  v_ord bigint;
+begin
+  if not queue.try_lock(format('gate %s/%s/%s', p_workspace_id, p_job_type, p_key)) then
+    return false;
+  end if;
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  if v_type.rate_per_key then
+    -- charged for each start at the time it was leased: those that were let through and have not begun are not charged
+    -- yet, but hold a token
+    v_name := format('k:%s/%s/%s', p_workspace_id, p_job_type, p_key);
+    for v_start in
+      select g.started_at from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+        and g.started_at < 'infinity'
+      order by g.started_at
+    loop
+      perform queue.keep_tokens(v_name,
+        queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_start) - 1, v_start);
+    end loop;
+    update queue.gated as g set started_at = 'infinity'
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+      and g.started_at < 'infinity';
+    v_waiting := (
+      select count(*) from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+        and not g.ended and g.started_at is null);
+    v_at := queue.clock(); -- after the count: one that begins in between counts as not begun
+    v_tokens := queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_at) - v_waiting;
+    v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
+  end if;
+  delete from queue.gated as g
+  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted and g.ended;
+  if v_type.key_concurrency is not null and p_key <> '' then
+    v_free := least(v_free, v_type.key_concurrency - (
+      select count(*) from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted));
+  end if;
+  if v_free <= 0 and not v_type.rate_per_key then
+    return true;
+  end if;
+  with let as (
+    update queue.gated set admitted = true where ctid = any (array(
+      select g.ctid from queue.gated as g
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
+      order by g.ord limit greatest(0, v_free) for update skip locked))
+    returning lane, ord, job_id),
+  placed as (
+    insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
+    select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
+  select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
+  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
+  if v_type.rate_per_key or v_let = 1000 then -- the rest, when its rate allows the next
+    insert into queue.notes (look_at, lane, workspace_id, key)
+    select case when v_let = 1000 then p_now else v_at + make_interval(secs => greatest(0.001,
+      (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
+    from queue.gated as g
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted limit 1;
+  end if;
+  return true;
+end;
+$$;
+
+-- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed.
+create function queue.regate(p_job_type text) returns void
+language plpgsql as $$
+declare
+  v_type queue.job_types;
+  v_now constant timestamptz := queue.clock();
+  v_jobs uuid[];
+begin
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  with unready as (
+    delete from queue.ready as r where r.ctid = any (array(
+      select o.ctid from queue.lanes as l join queue.ready as o on o.lane = l.lane
+      where l.job_type = p_job_type for update of o skip locked))
+    returning r.job_id),
+  ungated as (
+    delete from queue.gated as g where g.ctid = any (array(
+      select o.ctid from queue.gated as o where o.job_type = p_job_type for update skip locked))
+    returning g.job_id)
+  select array_agg(job_id) into v_jobs from (
+    select u.job_id from unready as u union select g.job_id from ungated as g) as f;
+  insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
+  select r.lane, r.workspace_id, p_job_type, queue.gate_of(v_type, j.concurrency_key), r.ord, r.job_id, true
+  from queue.lanes as l join queue.leases as r on r.lane = l.lane join public.jobs as j on j.id = r.job_id
+  where l.job_type = p_job_type and queue.gate_of(v_type, j.concurrency_key) is not null;
+  update queue.leases as r set key = queue.gate_of(v_type, j.concurrency_key)
+  from public.jobs as j, queue.lanes as l
+  where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id;
+  perform queue.place(j, v_now, v_type) from public.jobs as j where j.id = any (v_jobs) and j.status = 'pending';
+end;
+$$;
