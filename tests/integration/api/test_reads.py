@@ -1,28 +1,23 @@
-"""Lists, pages, logs, statistics and health as the read routes give them."""
+"""Lists, pages and statistics as the read routes give them."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-
-import httpx
-
-from tests.integration.api.conftest import ACME_ID, Client, Hand, error_of
-from tests.support.stacks import RunningStack
+from infra.bench.scratch import SECRET_KEY
+from tests.contract.api import Api
+from tests.integration.api.conftest import error_of
+from tests.support.engine import ACME
 
 
-async def test_pages_hold_every_job_once_while_others_arrive(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
+async def test_pages_hold_every_job_once_while_others_arrive(api: Api) -> None:
     """A bulk shares its microsecond; a page boundary inside it must not lose or repeat a job."""
-    wanted = {job.id for job in await hand.enqueue_many(45)}
+    wanted = set(api.engine.enqueue_many(45))
     seen: list[str] = []
-    params = {"job_type": hand.job_type, "limit": "7"}
+    params = {"job_type": "work", "limit": "7"}
 
     while True:
-        page = (await ada.get("/api/jobs", params=params)).json()
+        page = (await api.call("GET", "/api/jobs", params=params)).json()
         seen += [job["id"] for job in page["jobs"]]
-        await hand.enqueue()
+        api.engine.enqueue()
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]
@@ -31,28 +26,22 @@ async def test_pages_hold_every_job_once_while_others_arrive(
     assert set(seen) == wanted
 
 
-async def test_status_is_the_operators_or_the_members_own(
-    hand: Hand, client: Client, ada: httpx.AsyncClient, stack: RunningStack
-) -> None:
-    """The operator sees everything, a member their workspace, nobody else anything.
+async def test_status_is_the_operators_or_the_members_own(api: Api) -> None:
+    """Secrets see everything, a member their workspace, nobody else anything."""
+    api.engine.enqueue()
+    api.engine.maintain()
 
-    Statistics are read seconds later, although no worker takes the job.
-    """
-    by_operator = client(stack.worker_secret_token)
-    await hand.enqueue()
-    give_up = time.monotonic() + 60
-    while hand.job_type not in (operator := await by_operator.get("/api/status")).json()["types"]:
-        assert time.monotonic() < give_up
-        await asyncio.sleep(0.2)
+    async def asked(**headers: str) -> list[int]:
+        answers = [
+            await api.http.get("/api/status", headers=headers, params=params)
+            for params in ({}, {"workspace_id": ACME})
+        ]
+        assert all("work" in found.json()["types"] for found in answers if found.is_success)
+        return [found.status_code for found in answers]
 
-    service = await client(stack.token(None, role="service_role")).get("/api/status")
-    member = await ada.get("/api/status", params={"workspace_id": ACME_ID})
-    too_much = await ada.get("/api/status")
-    nobody = await client().get("/api/status")
-    stranger = await client("wrong-token").get("/api/status")
-
-    assert operator.status_code == service.status_code == member.status_code == 200
-    assert operator.json()["workers"] is not None
-    assert hand.job_type in member.json()["types"]
-    assert (too_much.status_code, error_of(too_much)["code"]) == (400, "invalid_argument")
-    assert nobody.status_code == stranger.status_code == 401
+    assert await asked(authorization="Bearer worker-token") == [200, 200]
+    assert await asked(authorization=f"Bearer {SECRET_KEY}") == [200, 200]
+    assert await asked(apikey=SECRET_KEY) == [200, 200]
+    assert await asked(authorization=f"Bearer {api.project.token()}") == [400, 200]
+    assert await asked() == await asked(authorization="Bearer wrong-token") == [401, 401]
+    assert error_of(await api.call("GET", "/api/status"))["code"] == "invalid_argument"

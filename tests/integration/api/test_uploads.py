@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 
 from minutehand.aws.uploads import MIN_PART_BYTES
-from tests.integration.api.conftest import ACME_ID, GLOBEX_ID, error_of
+from minutehand.local.users import ADA, BOB, EVE, DemoUser
+from tests.integration.api.conftest import error_of
+from tests.support.engine import ACME, GLOBEX
+from tests.support.stacks import RunningStack
+
+
+def signed_in(stack: RunningStack, user: DemoUser) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=stack.api_url,
+        headers={"authorization": f"Bearer {stack.sign_in(user.email)}"},
+        timeout=60,
+        trust_env=False,
+    )
+
+
+@pytest.fixture
+async def ada(stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
+    """The API as a member of Acme."""
+    async with signed_in(stack, ADA) as client:
+        yield client
 
 
 def described(**changes: object) -> dict[str, object]:
     return {
-        "workspace_id": ACME_ID,
+        "workspace_id": ACME,
         "filename": "Über uns/../clip (1).mp4",
         "content_type": "video/mp4",
         "size": MIN_PART_BYTES + 5,
@@ -60,7 +81,7 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     assert (resumed["missing"], resumed["complete"]) == ([2], False)
     assert done.status_code == again.status_code == 200
     assert (await ada.get(path)).json()["complete"] is True
-    assert upload["key"].startswith(f"workspaces/{ACME_ID}/")
+    assert upload["key"].startswith(f"workspaces/{ACME}/")
     assert upload["key"].endswith("/Uber-uns-..-clip-1-.mp4")
     # what it became: its jobs are there with the answer, and the tab may be closed
     training = done.json()["training"]
@@ -68,24 +89,23 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     assert {job["job_type"] for job in training["jobs"]} >= {"transcription", "mux_upload"}
 
 
-async def test_an_upload_is_its_owners_alone(
-    ada: httpx.AsyncClient, bob: httpx.AsyncClient, eve: httpx.AsyncClient
-) -> None:
+async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: RunningStack) -> None:
     """A colleague is refused like a stranger, and nobody uploads into a workspace not theirs."""
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
 
-    for other in (bob, eve):
-        for method, part, body in (
-            ("GET", "", None),
-            ("POST", "/parts", TO_SIGN),
-            ("POST", "/complete", WHOLE),
-            ("DELETE", "", None),
-        ):
-            response = await other.request(method, f"{path}{part}", json=body)
-            assert response.status_code == 404, (method, part)
-            assert error_of(response)["code"] == "upload_not_found"
-    refused = await ada.post("/api/uploads", json=described(workspace_id=GLOBEX_ID))
+    for user in (BOB, EVE):
+        async with signed_in(stack, user) as other:
+            for method, part, body in (
+                ("GET", "", None),
+                ("POST", "/parts", TO_SIGN),
+                ("POST", "/complete", WHOLE),
+                ("DELETE", "", None),
+            ):
+                response = await other.request(method, f"{path}{part}", json=body)
+                assert response.status_code == 404, (method, part)
+                assert error_of(response)["code"] == "upload_not_found"
+    refused = await ada.post("/api/uploads", json=described(workspace_id=GLOBEX))
 
     assert (refused.status_code, error_of(refused)["code"]) == (404, "workspace_not_found")
     assert (await ada.get(path)).status_code == 200
