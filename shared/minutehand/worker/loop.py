@@ -40,7 +40,7 @@ class Worker:
         fan_out: How many extra workers a tick may start.
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
-        on_tick: Called with each finished tick, e.g. to write its metrics.
+        on_tick: Called with what each finished tick did, e.g. to write metrics.
     """
 
     #: A tick with less time left than this leaves what can wait to the next one.
@@ -62,7 +62,7 @@ class Worker:
         fan_out: FanOut | None = None,
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
-        on_tick: Callable[[Tick], None] | None = None,
+        on_tick: Callable[[TickSummary], None] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -138,7 +138,7 @@ class Worker:
             )
             summary = await tick.run()
             if self._on_tick is not None:
-                self._on_tick(tick)
+                self._on_tick(summary)
             return summary
 
         if self._most is None:

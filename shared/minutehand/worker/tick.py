@@ -64,9 +64,6 @@ class Tick:
         self.tick_id = str(uuid.uuid4())
         self.names = {"worker_id": worker.worker_id, "tick_id": self.tick_id}
         self.summary = TickSummary(worker_id=worker.worker_id, tick_id=self.tick_id)
-        #: The first hundred queue waits and run times, for metrics.
-        self.wait_ms: list[float] = []
-        self.run_ms: list[float] = []
         #: Attempts at work, and those that have ended and are being settled.
         self.running: dict[LeaseKey, Attempt] = {}
         self.settling: dict[LeaseKey, Attempt] = {}
@@ -259,8 +256,6 @@ class Tick:
 
     def _start(self, lease: Lease, sent_at: float) -> None:
         attempt = Attempt(self, lease, sent_at=sent_at)
-        if len(self.wait_ms) < 100:
-            self.wait_ms.append(round(lease.queued_seconds * 1000, 1))
         self.running[attempt.key] = attempt
         logger.info(
             "Processing job %s (type: %s)",
@@ -302,10 +297,8 @@ class Tick:
                 self.summary.busy_ms += attempt.duration_seconds * 1000
                 if item is None:
                     self.summary.lost += 1
-                    continue
-                items.append(item)
-                if len(self.run_ms) < 100:
-                    self.run_ms.append(item.duration_ms or 0.0)
+                else:
+                    items.append(item)
             sent_at = self.clock.monotonic()
             lease = self._request() if self._may_lease(sent_at) else None
             answer = None

@@ -14,8 +14,7 @@ from minutehand.log import configure_logging
 def _build(environ: Mapping[str, str]) -> LambdaWorker:
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
-    memory_mb = int(environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0") or 0)
-    return LambdaWorker(settings, memory_mb=memory_mb)
+    return LambdaWorker(settings)
 
 
 handler = RotatingHandler(os.environ, _build)

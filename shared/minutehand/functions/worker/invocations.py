@@ -13,8 +13,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from minutehand import telemetry
@@ -29,7 +30,6 @@ from minutehand.queue.keys import days_left
 from minutehand.worker.deadlines import FanOut, TickOptions
 from minutehand.worker.loop import Worker
 from minutehand.worker.summary import TickSummary
-from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +40,14 @@ SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
 HTTP_SECONDS: Final = 25.0
 
-Metrics = dict[str, tuple[float | Sequence[float], str]]
+Metrics = dict[str, tuple[float, str]]
 
 
 class LambdaWorker:
-    """A worker on a loop of its own, so that connections are kept between invocations.
+    """A worker on a loop of its own, so that connections are kept between invocations."""
 
-    Args:
-        memory_mb: The function's memory, for the metric of what a tick used; 0 for none.
-    """
-
-    def __init__(self, settings: Settings, *, memory_mb: int = 0) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._memory_mb = memory_mb
         telemetry.start(settings.environ, version=settings.version)
         self._loop = asyncio.new_event_loop()
         self._worker = Worker(
@@ -67,7 +62,7 @@ class LambdaWorker:
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=self._start_extra_workers,
             most=settings.workers_at_once,
-            on_tick=self._write_metrics,
+            on_tick=self._count_dead_letters,
         )
         self._routes = WorkerRoutes(settings, self._worker)
 
@@ -114,19 +109,14 @@ class LambdaWorker:
         lambda_client = await asyncio.to_thread(
             client, self._settings, "lambda", connect_timeout=1.0, read_timeout=2.0, attempts=1
         )
-        payload = json.dumps({"source": EXTRA_WORKER_SOURCE}).encode()
-        results = await asyncio.gather(
-            *(
-                asyncio.to_thread(
-                    lambda_client.invoke,
-                    FunctionName=self._settings.worker_function_name,
-                    InvocationType="Event",
-                    Payload=payload,
-                )
-                for _ in range(count)
-            ),
-            return_exceptions=True,
+        call = partial(
+            lambda_client.invoke,
+            FunctionName=self._settings.worker_function_name,
+            InvocationType="Event",
+            Payload=json.dumps({"source": EXTRA_WORKER_SOURCE}).encode(),
         )
+        calls = (asyncio.to_thread(call) for _ in range(count))
+        results = await asyncio.gather(*calls, return_exceptions=True)
         refused = [result for result in results if isinstance(result, BaseException)]
         if refused:
             logger.warning(
@@ -139,33 +129,10 @@ class LambdaWorker:
             )
         return count - len(refused)
 
-    def _write_metrics(self, tick: Tick) -> None:
-        did = tick.summary
-        if not did.is_worth_reporting:
-            return
-        counts = {
-            "Leased": did.leased,
-            "Completed": did.completed,
-            "Retried": did.retried,
-            "DeadLetters": did.failed,
-            "LeasesLost": did.lost,
-            "Reclaimed": did.reclaimed,
-            "DueLeft": did.due_left,
-        }
-        used = round(did.duration_ms / 1000 * self._memory_mb / 1024, 4)
-        durations: dict[str, float | Sequence[float]] = {
-            "TickMs": did.duration_ms,
-            "QueueWaitMs": tick.wait_ms,
-            "RunMs": tick.run_ms,
-        }
-        self._write(
-            {
-                **{name: (count, "Count") for name, count in counts.items()},
-                **{name: (ms, "Milliseconds") for name, ms in durations.items() if ms},
-                **({"GigabyteSeconds": (used, "None")} if used else {}),
-            },
-            tick.names,
-        )
+    def _count_dead_letters(self, summary: TickSummary) -> None:
+        """Write the metric of an alarm; the others of jobs are in `/metrics`."""
+        if summary.failed:
+            self._write({"DeadLetters": (summary.failed, "Count")})
 
     async def _report_oldest_due(self, summary: TickSummary) -> None:
         """Write the one metric that notices jobs which no tick takes; idle costs no query."""
@@ -185,9 +152,9 @@ class LambdaWorker:
             gauges["WorkerKeyDays"] = (round(key_days, 2), "None")
         self._write(gauges)
 
-    def _write(self, metrics: Metrics, properties: Mapping[str, str] | None = None) -> None:
+    def _write(self, metrics: Metrics) -> None:
         stage, at_ms = {"stage": self._settings.stage}, int(time.time() * 1000)
-        sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms, properties=properties) + "\n")
+        sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms) + "\n")
 
 
 def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
