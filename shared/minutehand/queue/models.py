@@ -342,9 +342,6 @@ class LeaseRequest(Model):
     version: str | None = None
     #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None
-    #: Where the worker's log and its code are: `{log_group, log_stream, region, commit, source}`;
-    #: sent with a run's first call.
-    origin: dict[str, str] | None = None
     #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
 
@@ -479,7 +476,7 @@ class ErrorInfo(Model):
     signal: str | None = None
     #: Frames without values, see `minutehand.worker.errors`; kept with the attempt.
     traceback: dict[str, Any] | None = None
-    #: `{request_id, …}` of the invocation that failed.
+    #: Where its log and its code are: `{request_id, log_group, log_stream, region, commit, source}`.
     origin: dict[str, str] | None = None
 
 

@@ -124,8 +124,11 @@ class Attempt:
         if item is None:
             return None
         error = item.error
-        if error is not None and (request_id := current_request_id()) is not None:
-            error = error.model_copy(update={"origin": {"request_id": request_id}})
+        if error is not None:
+            request_id = current_request_id()
+            own = {} if request_id is None else {"request_id": request_id}
+            origin = {**(self._tick.options.origin or {}), **own}
+            error = error.model_copy(update={"origin": origin or None})
         updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
         return replace(
             item,

@@ -16,14 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
 from minutehand.worker.plain import clean_text, plain
 
 MAX_MESSAGE: Final = 2_000
-#: Errors beneath one that are looked at, and frames kept of it.
+#: Errors beneath one that are looked at, and frames kept of it and of each of them.
 MOST_CAUSES: Final = 4
 MOST_FRAMES: Final = 20
+MOST_FRAMES_OF_CAUSE: Final = 8
 #: The engine's own frames say nothing about a job.
 _ENGINE: Final = "minutehand."
 
@@ -116,38 +118,60 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = below
 
 
-def _traceback(error: BaseException, module: str, redactor: Redactor) -> dict[str, Any] | None:
-    """Frames of an error, of a group's first one too; None when it passed through no code but ours.
+def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:
+    """Frames of an error and of its causes; None when it passed through no code but ours.
 
-    `{frames: [{file, line, function, code}]}`: the processor's own frames first, then those of
-    libraries, each the innermost first. No value of any variable is read.
+    `{frames: [{file, line, function, code, own}], causes, left_out}`: own frames first, then the
+    libraries', each the innermost first. No value of any variable is read.
     """
-    trail: list[dict[str, Any]] = []
-    own: list[dict[str, Any]] = []
-    at: BaseException | None = error
-    while at is not None:
-        for frame, name in _frames(at.__traceback__):
-            trail.insert(0, frame)
-            if not module or name.partition(".")[0] == module.partition(".")[0]:
-                own.insert(0, frame)
-        at = at.exceptions[0] if isinstance(at, BaseExceptionGroup) else None
-    kept = [*own, *(frame for frame in trail if frame not in own)][:MOST_FRAMES]
+    trail = list(_frames(error.__traceback__, package))
+    group = error
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+        trail += _frames(group.__traceback__, package)
+    # a ProcessorError says what its author chose; its causes speak in the worker's log alone
+    causes = [
+        {
+            "type": type(cause).__qualname__,
+            "message": redactor.text(_message(cause)[:500]),
+            "frames": _kept(_frames(cause.__traceback__, package), MOST_FRAMES_OF_CAUSE, redactor),
+        }
+        for cause in (() if isinstance(error, ProcessorError) else _causes(error))
+    ]
+    if not trail and not causes:
+        return None
+    info: dict[str, Any] = {"frames": _kept(trail, MOST_FRAMES, redactor)}
+    if causes:
+        info["causes"] = causes
+    if len(trail) > MOST_FRAMES:
+        info["left_out"] = len(trail) - MOST_FRAMES
+    return info
+
+
+def _kept(
+    frames: Iterator[dict[str, Any]] | list[dict[str, Any]], most: int, redactor: Redactor
+) -> list[dict[str, Any]]:
+    innermost_first = list(frames)[::-1]
+    kept = sorted(innermost_first, key=lambda frame: not frame["own"])[:most]  # stable
     for frame in kept:
         code = linecache.getline(frame["file"], frame["line"] or 0).strip()[:200]
         frame["code"] = redactor.text(code)
         frame["file"] = _short(frame["file"])[-300:]
-    return {"frames": kept} if kept else None
+    return kept
 
 
-def _frames(trace: TracebackType | None) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each frame but the engine's, the outermost first, with the name of its module."""
+def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:
     while trace is not None:
         code, scope = trace.tb_frame.f_code, trace.tb_frame.f_globals
-        name = str(scope.get("__name__", ""))
-        if not name.startswith(_ENGINE):
+        module = str(scope.get("__name__", ""))
+        if not module.startswith(_ENGINE):
             linecache.lazycache(code.co_filename, scope)
-            function = code.co_name[:100]
-            yield {"file": code.co_filename, "line": trace.tb_lineno, "function": function}, name
+            yield {
+                "file": code.co_filename,
+                "line": trace.tb_lineno,
+                "function": code.co_name[:100],
+                "own": not package or module.partition(".")[0] == package.partition(".")[0],
+            }
         trace = trace.tb_next
 
 

@@ -77,7 +77,6 @@ class LeaseRequests:
             limit=max(0, free_slots),
             job_types=self._tick.job_types,
             version=self._options.version,
-            origin=self._options.origin if self._call == 1 else None,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a
             # tick that may be about to leave, or that is woken itself
             free_slots=None if self._has_room else 0,

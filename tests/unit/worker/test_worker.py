@@ -162,6 +162,21 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_anew() ->
     assert [call for _, call in asked].count(1) == 2
 
 
+def test_an_error_says_where_its_log_is() -> None:
+    """An attempt's page links to it."""
+
+    async def fails(job: Job[Any], ctx: JobContext) -> None:
+        raise ValueError("no")
+
+    queue = ModelQueue([Row("1", {})])
+    options = TickOptions(linger_seconds=0, origin={"log_group": "g"})
+    leaping(start(worker, queue, of(fails), budget=10, options=options))
+
+    [item] = queue.settles[0]
+    assert item.error is not None
+    assert item.error.origin == {"log_group": "g"}
+
+
 async def test_a_plain_processor_is_stopped_at_its_next_instruction() -> None:
     """One that stays in C code is abandoned: its slot is free, and what it returns not stored."""
     queue = ModelQueue([Row("loops", {}, timeout=0.2), Row("stays", {}, timeout=0.2)])
