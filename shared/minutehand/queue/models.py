@@ -476,7 +476,7 @@ class ErrorInfo(Model):
     signal: str | None = None
     #: Frames without values, see `minutehand.worker.errors`; kept with the attempt.
     traceback: dict[str, Any] | None = None
-    #: Where its log and its code are: `{request_id, log_group, log_stream, region, commit, source}`.
+    #: Where its log and code are: `{request_id, log_group, log_stream, region, commit, source}`.
     origin: dict[str, str] | None = None
 
 
