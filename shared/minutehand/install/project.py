@@ -95,9 +95,8 @@ PROCESSOR = f'''"""`{{job_type}}`: greets by name."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from minutehand.worker import Backoff, Job, JobContext, processor
+from pydantic import BaseModel, ConfigDict, Field
 
 
 {PAYLOAD}
@@ -110,8 +109,9 @@ from __future__ import annotations
 
 import asyncio
 
-from {package}.processors.{module} import {model}, {function}
 from minutehand.worker.testing import ProcessorTest
+
+from {package}.processors.{module} import {model}, {function}
 
 
 def test_{function}_greets_by_name() -> None:
