@@ -53,13 +53,8 @@ def enqueue(
     delay: Annotated[str | None, typer.Option("--in", help="Delay: 90s, 5m, 2h.")] = None,
     at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
     priority: Annotated[int | None, typer.Option(help="Smaller first.")] = None,
-    queue: Queue = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Then it fails.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
-    ] = None,
-    concurrency_key: Annotated[
-        str | None, typer.Option(help="Limits the jobs that share it.")
     ] = None,
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: one job per key.")
@@ -74,9 +69,6 @@ def enqueue(
         "delay_seconds": None if delay is None else seconds_of(delay),
         "scheduled_for": at,
         "priority": priority,
-        "queue": queue,
-        "max_attempts": max_attempts,
-        "concurrency_key": concurrency_key,
         "tags": tag or None,
     }
     given = {name: value for name, value in body.items() if value is not None}

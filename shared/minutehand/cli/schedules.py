@@ -22,22 +22,11 @@ Missed = Literal["skip", "once", "all"]
 
 @by_itself(app)
 @workspace_verb
-def schedules(
-    output: Output,
-    connection: Connection,
-    *,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every workspace's; needs the secret key.")
-    ] = False,
-) -> None:
+def schedules(output: Output, connection: Connection) -> None:
     """List schedules."""
-    if every:
-        rows = connection.rpc("list_schedules", {}, as_operator=True)["schedules"]
-    else:
-        rows = connection.get(connection.path("schedules"))["schedules"]
-    columns = {"workspace_name": "WORKSPACE", **COLUMNS} if every else COLUMNS
+    rows = connection.get(connection.path("schedules"))["schedules"]
     spare = ("last_slot_at", "timezone")
-    output.table(rows, columns, row=_row, empty="no schedules", spare=spare)
+    output.table(rows, COLUMNS, row=_row, empty="no schedules", spare=spare)
 
 
 def _row(schedule: dict[str, Any]) -> dict[str, Any]:

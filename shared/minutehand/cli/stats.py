@@ -19,17 +19,10 @@ def stats(
     output: Output,
     connection: Connection,
     *,
-    operator: Annotated[
-        bool, typer.Option("--all", help="Every workspace; needs the secret key.")
-    ] = False,
     minutes: Annotated[int, typer.Option("--minutes", "-m", help="Of so many minutes.")] = 60,
 ) -> None:
     """Print counts, throughput, waits and run times per type."""
-    if operator:
-        asked = {"p_workspace_id": None, "p_minutes": minutes}
-        told = connection.rpc("queue_stats", asked, as_operator=True)
-    else:
-        told = connection.get("/api/status", workspace_id=connection.workspace, minutes=minutes)
+    told = connection.get("/api/status", workspace_id=connection.workspace, minutes=minutes)
     if output.answered(told):
         return
     oldest = told.get("oldest_due_at")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,8 @@ FIXES: dict[str, str] = {
 class CommandFailed(Exception):
     """Something a person can act on; printed without a traceback, exit code 1.
 
-    What a command calls may raise it anywhere; docstrings of `minutehand.cli` do not repeat it.
+    What a command calls may raise it anywhere; docstrings here and of `minutehand.cli` do not
+    repeat it.
 
     Attributes:
         code: The stable word of the API or of this command.
@@ -55,11 +56,7 @@ class CommandFailed(Exception):
 
 
 def refuse_tracked(path: Path) -> None:
-    """Stop where git has a file of secrets.
-
-    Raises:
-        CommandFailed: It does.
-    """
+    """Stop where git has a file of secrets."""
     if is_tracked(path):
         raise CommandFailed(
             f"git has {path}, and with it everyone who reads the repository",
@@ -94,9 +91,6 @@ def load_values(
     """An explicit file wins; else the environment, when it names a service; else the local stack.
 
     With a token, the API's address is enough: Supabase's is needed to sign in.
-
-    Raises:
-        CommandFailed: There is none of the three.
     """
     if env_file is not None:
         if not env_file.is_file():
@@ -130,11 +124,7 @@ class Connection:
     _token: str | None = None
 
     def need(self, name: str) -> str:
-        """A value that must be there.
-
-        Raises:
-            CommandFailed: It is not; the message names it.
-        """
+        """A value that must be there."""
         value = self.values.get(name, "")
         if not value:
             raise CommandFailed(f"{name} is not set", code="missing_setting")
@@ -162,19 +152,14 @@ class Connection:
         if self.given_token or self.values.get("MINUTEHAND_TOKEN"):
             return False
         self._token = self._sign_in()
-        if self._api is not None:
-            self._api.headers["authorization"] = f"Bearer {self._token}"
         return True
 
     @property
     def api(self) -> httpx.Client:
         """The service's HTTP API, as the person."""
         if self._api is None:
-            self._api = httpx.Client(
-                base_url=self.need("API_URL"),
-                timeout=TIMEOUT,
-                headers={"authorization": f"Bearer {self.token}"},
-            )
+            address = self.need("API_URL")
+            self._api = httpx.Client(base_url=address, timeout=TIMEOUT, auth=AsPerson(self))
         return self._api
 
     def path(self, *parts: str) -> str:
@@ -185,11 +170,7 @@ class Connection:
 
     @property
     def workspace(self) -> str:
-        """The workspace asked for, configured, or the only one there is.
-
-        Raises:
-            CommandFailed: There are several and none was named.
-        """
+        """The workspace asked for, configured, or the only one there is."""
         named = self.given_workspace or self.values.get("MINUTEHAND_WORKSPACE_ID")
         if named is None and self.given_token is None:
             named = self.values.get("DEMO_WORKSPACE_ID")
@@ -206,16 +187,9 @@ class Connection:
         )
 
     def call(self, method: str, path: str, **more: Any) -> Any:
-        """One call of the service's API; its answer parsed. An own token that expired is renewed.
-
-        Raises:
-            CommandFailed: It refused, or cannot be reached.
-        """
+        """One call of the service's API; its answer parsed."""
         with reachable(f"the API at {self.need('API_URL')}"):
-            answer = self.api.request(method, path, **more)
-            if answer.status_code == 401 and self.renew():
-                answer = self.api.request(method, path, **more)
-            return parsed(answer)
+            return parsed(self.api.request(method, path, **more))
 
     def get(self, path: str, **params: Any) -> Any:
         """One read of the service's API; what is None or empty is not asked for."""
@@ -282,6 +256,21 @@ class Connection:
         return token
 
 
+class AsPerson(httpx.Auth):
+    """Sends a person's token; one of the command's own that has expired is renewed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Ask once, and again where the first token was refused."""
+        request.headers["authorization"] = f"Bearer {self._connection.token}"
+        answer = yield request
+        if answer.status_code == 401 and self._connection.renew():
+            request.headers["authorization"] = f"Bearer {self._connection.token}"
+            yield request
+
+
 @contextmanager
 def reachable(what: str) -> Iterator[None]:
     """Turn a failed connection into a sentence."""
@@ -296,11 +285,7 @@ def reachable(what: str) -> Iterator[None]:
 
 
 def parsed(answer: httpx.Response) -> Any:
-    """The body of a good answer.
-
-    Raises:
-        CommandFailed: The answer is an error; its words are passed on.
-    """
+    """The body of a good answer."""
     if answer.is_success:
         return answer.json() if answer.content else None
     try:

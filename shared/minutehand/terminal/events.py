@@ -18,6 +18,8 @@ from minutehand.terminal.connection import CommandFailed, Connection, parsed
 
 ENDED = {"completed", "failed", "cancelled"}
 RETRY_SECONDS = 1.0
+#: Failures in a row after which a feed is given up.
+TRIES = 30
 
 
 @dataclass
@@ -29,56 +31,33 @@ class Event:
     data: Any
 
 
-def stream(
-    connection: Connection, path: str, *, cursor: str | None = None, tries: int = 30
-) -> Iterator[Event]:
+def stream(connection: Connection, path: str) -> Iterator[Event]:
     """Events of a feed until the server says that there are no more, by `end` or by 204.
 
     An access token lives an hour; a watch that signed in itself does so again and continues.
-
-    Raises:
-        CommandFailed: The feed was refused, stays away for `tries` attempts in a row, or a given
-            token has expired.
     """
-    failures, renewed = 0, False
+    cursor, failures = None, 0
     while True:
-        headers = {"accept": "text/event-stream"}
-        if cursor is not None:
-            headers["last-event-id"] = cursor
         try:
-            with connection.api.stream(
-                "GET", path, headers=headers, timeout=httpx.Timeout(60.0, connect=5.0)
-            ) as answer:
-                if answer.status_code == 204:
+            for event in _answer(connection, path, cursor):
+                failures, cursor = 0, event.id or cursor
+                if event.type == "end" and event.data.get("reason") == "token_expired":
+                    if connection.renew():
+                        break
+                    raise CommandFailed(
+                        "the access token has expired",
+                        code="token_expired",
+                        fix="`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
+                        "MINUTEHAND_PASSWORD it is renewed automatically",
+                    )
+                yield event
+                if event.type == "end":
                     return
-                if not answer.is_success:
-                    answer.read()
-                    # it may have expired while the feed was unavailable; once, for a wrong one
-                    # stays wrong
-                    if answer.status_code == 401 and cursor and not renewed and connection.renew():
-                        renewed = True
-                        continue
-                    if answer.status_code < 500:
-                        parsed(answer)
-                    raise httpx.ReadError(f"answered {answer.status_code}")
-                for event in events_of(EventSource(answer)):
-                    failures, renewed = 0, False
-                    cursor = event.id or cursor
-                    if event.type == "end" and event.data.get("reason") == "token_expired":
-                        if connection.renew():
-                            break
-                        raise CommandFailed(
-                            "the access token has expired",
-                            code="token_expired",
-                            fix="`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
-                            "MINUTEHAND_PASSWORD it is renewed automatically",
-                        )
-                    yield event
-                    if event.type == "end":
-                        return
+        except EOFError:
+            return
         except httpx.HTTPError as error:
             failures += 1
-            if failures >= tries:
+            if failures >= TRIES:
                 raise CommandFailed(
                     f"the feed does not answer ({type(error).__name__})",
                     code="unreachable",
@@ -87,8 +66,18 @@ def stream(
             time.sleep(RETRY_SECONDS)
 
 
-def events_of(source: EventSource) -> Iterator[Event]:
-    """Events with their data read; comments and retry hints are skipped."""
-    for sent in source.iter_sse():
-        if sent.data:
-            yield Event(sent.id or None, sent.event, json.loads(sent.data))
+def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[Event]:
+    """One answer's events, without comments and retry hints; EOFError where no more will come."""
+    headers = {"accept": "text/event-stream"} | ({"last-event-id": cursor} if cursor else {})
+    timeout = httpx.Timeout(60.0, connect=5.0)
+    with connection.api.stream("GET", path, headers=headers, timeout=timeout) as answer:
+        if answer.status_code == 204:
+            raise EOFError
+        if answer.status_code >= 500:
+            raise httpx.ReadError(f"answered {answer.status_code}")
+        if not answer.is_success:
+            answer.read()
+            parsed(answer)
+        for sent in EventSource(answer).iter_sse():
+            if sent.data:
+                yield Event(sent.id or None, sent.event, json.loads(sent.data))

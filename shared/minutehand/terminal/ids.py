@@ -17,11 +17,7 @@ def digits_of(text: str) -> str | None:
 
 
 def whole_id(connection: Connection, text: str) -> str:
-    """The id of the one job whose id is, begins or ends with `text`.
-
-    Raises:
-        CommandFailed: There is none, or there are several; they are listed.
-    """
+    """The id of the one job whose id is, begins or ends with `text`."""
     digits = digits_of(text) or ""
     if len(digits) == WHOLE:
         return text

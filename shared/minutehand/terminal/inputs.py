@@ -11,11 +11,7 @@ from minutehand.terminal.connection import CommandFailed
 
 
 def read_text(source: str) -> str:
-    """The text of a file, or of standard input for `-`.
-
-    Raises:
-        CommandFailed: `unreadable`; it does not exist, or is not UTF-8.
-    """
+    """The text of a file, or of standard input for `-`."""
     try:
         return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -43,11 +39,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_object(text: str, source: str, *, code: str) -> dict[str, Any]:
-    """A JSON object from `text`, which came from `source`.
-
-    Raises:
-        CommandFailed: With `code`; it is not JSON, or not an object.
-    """
+    """A JSON object from `text`, which came from `source`."""
     try:
         value = loads(text)
     except ValueError as error:

@@ -154,11 +154,7 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(text: str) -> float:
-    """`90s`, `5m`, `1h30m`, `2d` or plain seconds.
-
-    Raises:
-        CommandFailed: It is none of these.
-    """
+    """`90s`, `5m`, `1h30m`, `2d` or plain seconds."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     parts = _SPAN.findall(text)

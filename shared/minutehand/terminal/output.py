@@ -103,18 +103,16 @@ class Output:
             self.note(empty)
             return
         lines = [{name: cell(name, row(each).get(name)) for name in columns} for each in rows]
-        table = _grid(lines, columns)
-        if table.__rich_measure__(self.out, self.out.options).minimum > self.out.width:
-            for line in lines if "id" in columns else ():
-                line["id"] = Text(line["id"].plain[-SHORT_ID:])
-            table = _grid(lines, columns)
         left = dict(columns)
+        if "id" in left and self._is_wide(_grid(lines, left)):
+            lines = [{**line, "id": Text(line["id"].plain[-SHORT_ID:])} for line in lines]
         for name in spare:
-            if table.__rich_measure__(self.out, self.out.options).minimum <= self.out.width:
-                break
-            del left[name]
-            table = _grid(lines, left)
-        self.out.print(table, soft_wrap=False)
+            if self._is_wide(_grid(lines, left)):
+                del left[name]
+        self.out.print(_grid(lines, left), soft_wrap=False)
+
+    def _is_wide(self, table: Table) -> bool:
+        return table.__rich_measure__(self.out, self.out.options).minimum > self.out.width
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Print names and values, without those that are None."""

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import AsPerson, CommandFailed, Connection
 from minutehand.terminal.events import stream
 
 EXPIRED = 'event: end\ndata: {"reason": "token_expired"}\n\n'
@@ -48,7 +48,7 @@ def connected(service: Service, token: str | None = None) -> SignsIn:
     connection._api = httpx.Client(
         base_url="http://service.test",
         transport=httpx.MockTransport(service),
-        headers={"authorization": f"Bearer {connection.token}"},
+        auth=AsPerson(connection),
     )
     return connection
 

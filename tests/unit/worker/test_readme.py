@@ -1,4 +1,4 @@
-"""The worker's pages: their examples run, and their tests pass."""
+"""The pages about processors: their examples run, and their tests pass."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 
 from minutehand.worker import JobContext, default_registry
 
+PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/SKILL")
 
-@pytest.mark.parametrize("page", ["README", "CONTEXT"])
+
+@pytest.mark.parametrize("page", PAGES)
 async def test_the_examples_are_true(repository: Path, page: str) -> None:
-    text = (repository / "shared" / "minutehand" / "worker" / f"{page}.md").read_text()
+    text = (repository / "shared" / "minutehand" / f"{page}.md").read_text()
     space: dict[str, Any] = {"__name__": "readme"}
 
     try:
@@ -26,7 +28,7 @@ async def test_the_examples_are_true(repository: Path, page: str) -> None:
         default_registry.forget("readme")
         default_registry._around.clear()
 
-    assert len(tests) == (page == "README")
+    assert len(tests) == (page == "worker/README")
 
 
 def test_the_table_has_what_ctx_has(repository: Path) -> None:
