@@ -19,8 +19,8 @@ from typing import Annotated
 import typer
 
 from minutehand.app import find_apps
+from minutehand.cli import supabase_cli
 from minutehand.cli.stage import Region, Stage, told
-from minutehand.cli.supabase_cli import SupabaseCli, project_ref
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
@@ -249,18 +249,18 @@ class Deployment:
     def ref(self) -> str:
         """The ref of the stage's Supabase project."""
         values = self.stage.values
-        return project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
+        return supabase_cli.project_ref(
+            str(values["supabaseUrl"]), str(values.get("supabaseProject") or "")
+        )
 
     def check_database(self) -> None:
         """Say which project gets the schema, and by which CLI; needs no account."""
-        cli = SupabaseCli.find()
-        cli.check(Project.find().root, self.ref)
-        version = ".".join(map(str, cli.version))
-        self.output.note(f"     project {self.ref}, Supabase CLI {version}")
+        program = supabase_cli.find_cli()
+        self.output.note(f"     project {self.ref}, by {program}")
 
     def push_database(self) -> None:
         """Apply the pending migrations to the stage's project."""
-        SupabaseCli.find().push(self.ref, Project.find())
+        supabase_cli.push(self.ref, Project.find())
 
     def upload_console(self) -> None:
         """The console's files, with the configuration the page asks for; all of it is public."""

@@ -1,12 +1,11 @@
 """The Supabase CLI as deploy uses it: pushes the schema to one project, named by its ref.
 
 From 3.0 on `supabase db push` goes to the local stack unless `--remote` names a project; before, it
-goes to the project the folder is linked to. Both are checked here.
+went to whatever the folder is linked to, and is refused here.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from minutehand.project import Project
@@ -24,11 +22,7 @@ from minutehand.terminal.connection import CommandFailed
 #: https://<ref>.supabase.co; a ref is twenty lower-case letters.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
 INSTALL = "install the Supabase CLI: npm install --global supabase, or https://supabase.com/docs/guides/cli"
-OLDEST = 2
-#: From this version on the target of a command is `--remote=<ref>`.
-REMOTE = 3
-#: Where `supabase link` keeps the linked project's ref, below the project's `supabase` folder.
-LINKED = Path(".temp", "project-ref")
+OLDEST = 3
 
 
 def project_ref(url: str, named: str = "") -> str:
@@ -51,10 +45,7 @@ def project_ref(url: str, named: str = "") -> str:
 
 
 def how_to_migrate(url: str, stage: str | None = None) -> str:
-    """Return the one line that applies pending migrations to the project at `url`.
-
-    A plain `supabase db push` is never it: its target differs between versions of the CLI.
-    """
+    """Return the one line that applies pending migrations to the project at `url`."""
     if stage is not None:
         return f"minutehand deploy {stage}"
     if found := HOSTED.fullmatch(url.rstrip("/")):
@@ -62,69 +53,46 @@ def how_to_migrate(url: str, stage: str | None = None) -> str:
     return "start `minutehand dev` again, or beside `supabase start`: supabase migration up"
 
 
-@dataclass(frozen=True)
-class SupabaseCli:
-    """An installed CLI and its version."""
+def find_cli(path: str | None = None) -> Path:
+    """Find a CLI of the search path that knows `--remote`."""
+    program = shutil.which("supabase", path=path)
+    if program is None:
+        raise CommandFailed(
+            "the Supabase CLI is not installed, and the schema goes before the functions",
+            code="no_supabase_cli",
+            fix=INSTALL,
+        )
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+)\.\d+\.\d+", said.stdout)
+    if found is None or int(found[1]) < OLDEST:
+        raise CommandFailed(
+            f"{program} is version {said.stdout.strip() or 'unknown'}; 3.0 or newer is needed",
+            code="old_supabase_cli",
+            fix=INSTALL,
+        )
+    return Path(program)
 
-    program: Path
-    version: tuple[int, int, int]
 
-    @classmethod
-    def find(cls, path: str | None = None) -> SupabaseCli:
-        """Find the CLI on the search path."""
-        program = shutil.which("supabase", path=path)
-        if program is None:
-            raise CommandFailed(
-                "the Supabase CLI is not installed, and the schema goes before the functions",
-                code="no_supabase_cli",
-                fix=INSTALL,
-            )
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-        found = re.search(r"(\d+)\.(\d+)\.(\d+)", said.stdout)
-        version = tuple(int(part) for part in found.groups()) if found else (0, 0, 0)
-        if version[0] < OLDEST:
-            raise CommandFailed(
-                f"{program} is version {said.stdout.strip() or 'unknown'}; 2.0 or newer is needed",
-                code="old_supabase_cli",
-                fix=INSTALL,
-            )
-        return cls(Path(program), (version[0], version[1], version[2]))
+def push(ref: str, project: Project) -> None:
+    """Apply a project's pending migrations to the hosted project `ref`, and to no other.
 
-    def check(self, root: Path, ref: str) -> None:
-        """CLI 2 pushes to the linked project: it must be the stage's."""
-        file = root / "supabase" / LINKED
-        linked = file.read_text("utf-8").strip() if file.is_file() else "no project"
-        if self.version[0] < REMOTE and linked != ref:
-            raise CommandFailed(
-                f"this folder is linked to {linked}, the stage is project {ref}",
-                code="linked_elsewhere",
-                fix=f"supabase link --project-ref {ref}; version 3 of the CLI needs no link",
-            )
-
-    def push(self, ref: str, project: Project) -> None:
-        """Apply a project's pending migrations to the hosted project `ref`, and to no other.
-
-        Signs in as the CLI does: SUPABASE_ACCESS_TOKEN or `supabase login`; the database's
-        password from SUPABASE_DB_PASSWORD, or a temporary role.
-        """
-        self.check(project.root, ref)
-        with push_folder(project) as folder:
-            target = [f"--remote={ref}"] if self.version[0] >= REMOTE else ["--linked"]
-            done = subprocess.run(
-                [self.program, "db", "push", *target, "--yes", "--workdir", folder],
-                cwd=folder,
-                # one left in the shell would win over the link
-                env={**os.environ, "SUPABASE_PROJECT_ID": ref},
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
-            )
-        if done.returncode:
-            raise CommandFailed(
-                f"supabase db push to project {ref} failed; see its output above",
-                code="db_push_failed",
-                fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN",
-            )
+    Signs in as the CLI does: SUPABASE_ACCESS_TOKEN or `supabase login`; the database's password
+    from SUPABASE_DB_PASSWORD, or a temporary role.
+    """
+    with push_folder(project) as folder:
+        done = subprocess.run(
+            [find_cli(), "db", "push", f"--remote={ref}", "--yes", "--workdir", folder],
+            cwd=folder,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+        )
+    if done.returncode:
+        raise CommandFailed(
+            f"supabase db push to project {ref} failed; see its output above",
+            code="db_push_failed",
+            fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN",
+        )
 
 
 @contextmanager
@@ -136,12 +104,9 @@ def push_folder(project: Project) -> Iterator[Path]:
     from minutehand.local.migrations import find_migrations  # of the extra `dev`, as a checkout has
 
     with tempfile.TemporaryDirectory(prefix="minutehand-push-") as name:
-        folder = Path(name)
-        supabase = folder / "supabase"
+        supabase = Path(name) / "supabase"
         (supabase / "migrations").mkdir(parents=True)
         shutil.copy(project.root / "supabase" / "config.toml", supabase)
-        if (link := project.root / "supabase" / ".temp").is_dir():
-            shutil.copytree(link, supabase / ".temp")
         for migration in find_migrations(project):
             shutil.copy(migration.path, supabase / "migrations")
-        yield folder
+        yield Path(name)

@@ -159,7 +159,5 @@ def seconds_of(text: str) -> float:
         return float(text)
     parts = _SPAN.findall(text)
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:
-        raise CommandFailed(
-            f"{text!r} must be a time span such as 90s, 5m, 1h30m or 2d", code="bad_span"
-        )
+        raise typer.BadParameter(f"{text!r} must be a time span such as 90s, 5m, 1h30m or 2d")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)

@@ -1,4 +1,4 @@
-"""The schema goes to the stage's project: by a CLI that was found, and to no other project."""
+"""The schema goes to the stage's project: by a CLI that takes a project's name, and no other."""
 
 from __future__ import annotations
 
@@ -6,34 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.cli import supabase_cli
-from minutehand.cli.supabase_cli import SupabaseCli, how_to_migrate
-from minutehand.project import Project
+from minutehand.cli.supabase_cli import find_cli, project_ref
 from minutehand.terminal.connection import CommandFailed
 
 REF = "abcdefghijklmnopqrst"
-OTHER = "zyxwvutsrqponmlkjihg"
-
-
-@pytest.mark.parametrize("linked", [None, OTHER])
-def test_version_2_refuses_a_folder_that_is_linked_elsewhere(
-    tmp_path: Path, linked: str | None
-) -> None:
-    """It would push to the linked project, whatever the stage says."""
-    (tmp_path / "supabase" / ".temp").mkdir(parents=True)
-    (tmp_path / "supabase" / "config.toml").write_text('project_id = "bakery"\n')
-    if linked is not None:
-        (tmp_path / "supabase" / ".temp" / "project-ref").write_text(linked)
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    there = SupabaseCli.find(fake_cli(programs, "2.122.1"))
-
-    with pytest.raises(CommandFailed) as caught:
-        there.push(REF, Project.at(tmp_path))
-
-    assert caught.value.code == "linked_elsewhere"
-    assert caught.value.fix is not None
-    assert f"supabase link --project-ref {REF}" in caught.value.fix
 
 
 def fake_cli(folder: Path, says: str) -> str:
@@ -45,23 +21,20 @@ def fake_cli(folder: Path, says: str) -> str:
 
 
 def test_a_missing_or_old_cli_is_refused(tmp_path: Path) -> None:
-    """Without the schema the first tick fails, after minutes of CloudFormation."""
-    with pytest.raises(CommandFailed) as missing:
-        SupabaseCli.find(str(tmp_path))
-    with pytest.raises(CommandFailed) as old:
-        SupabaseCli.find(fake_cli(tmp_path, "1.226.4"))
-    with pytest.raises(CommandFailed, match=r"is version dev; 2\.0 or newer"):
-        SupabaseCli.find(fake_cli(tmp_path, "dev"))
+    """Without the schema the first tick fails; version 2 pushes to whatever the folder links."""
+    with pytest.raises(CommandFailed, match="not installed") as missing:
+        find_cli(str(tmp_path))
+    for says in ("2.122.1", "dev"):
+        with pytest.raises(CommandFailed, match=rf"is version {says}; 3\.0 or newer"):
+            find_cli(fake_cli(tmp_path, says))
 
-    assert missing.value.code == "no_supabase_cli"
-    assert old.value.code == "old_supabase_cli"
-    assert missing.value.fix == old.value.fix == supabase_cli.INSTALL
+    assert missing.value.fix is not None
+    assert find_cli(fake_cli(tmp_path, "3.1.0")) == tmp_path / "supabase"
 
 
-def test_the_way_to_migrate_names_its_target() -> None:
-    """A plain push would go wherever the CLI's version sends it."""
-    url = f"https://{REF}.supabase.co/"
-
-    assert how_to_migrate(url) == f"supabase db push --remote={REF}"
-    assert how_to_migrate(url, "prod") == "minutehand deploy prod"
-    assert how_to_migrate("http://127.0.0.1:54321").endswith("supabase migration up")
+def test_the_project_is_the_urls_own_or_the_named_one() -> None:
+    """A domain of one's own does not show whose schema it is."""
+    assert project_ref(f"https://{REF}.supabase.co", "other") == REF
+    assert project_ref("https://data.example.com", REF) == REF
+    with pytest.raises(CommandFailed, match="does not show"):
+        project_ref("https://data.example.com")
