@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from minutehand.terminal.options import (
     Payload,
     Queue,
     Tag,
+    instant_before,
     seconds_of,
     workspace_verb,
 )
@@ -50,7 +50,10 @@ def enqueue(
     job_type: Annotated[str, typer.Argument(help="The job type, e.g. enrich_account.")],
     payload: Payload = "{}",
     *,
-    delay: Annotated[str | None, typer.Option("--in", help="Delay: 90s, 5m, 2h.")] = None,
+    delay: Annotated[
+        float | None,
+        typer.Option("--in", parser=seconds_of, metavar="SPAN", help="Delay: 90s, 5m, 2h."),
+    ] = None,
     at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
     priority: Annotated[int | None, typer.Option(help="Smaller first.")] = None,
     tag: Annotated[
@@ -66,7 +69,7 @@ def enqueue(
         "workspace_id": connection.workspace,
         "job_type": job_type,
         "payload": read_payload(payload),
-        "delay_seconds": None if delay is None else seconds_of(delay),
+        "delay_seconds": delay,
         "scheduled_for": at,
         "priority": priority,
         "tags": tag or None,
@@ -122,7 +125,10 @@ def ls(
         typer.Option("--state", "-s", help="State, e.g. queued or retrying; repeatable."),
     ] = None,
     tag: Tag = None,
-    since: Annotated[str | None, typer.Option(help="Created in the last 15m, 2h, 7d.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(parser=instant_before, metavar="SPAN", help="Created in the last 15m, 2h."),
+    ] = None,
     error: Annotated[str | None, typer.Option(help="Part of the error's message.")] = None,
     count: Annotated[
         bool, typer.Option("--count", help="Count by state instead, by --type and --queue alone.")
@@ -138,13 +144,10 @@ def ls(
         "state": state,
         "tag": tag,
         "error": error,
+        "created_after": since,
     }
-    if since is not None:
-        begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
-        filters["created_after"] = begun.isoformat()
     if count:
-        given = {name: value for name, value in filters.items() if value}
-        told = connection.get("/api/jobs/counts", **given)
+        told = connection.get("/api/jobs/counts", **filters)
         if not output.answered(told):
             output.facts(told["states"])
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -19,13 +18,16 @@ from minutehand.terminal.options import (
     JobType,
     Queue,
     Tag,
-    seconds_of,
+    instant_before,
     verb,
     workspace_verb,
 )
 from minutehand.terminal.output import Output
 
-OlderThan = Annotated[str | None, typer.Option(help="Created longer ago than 1h, 2d.")]
+OlderThan = Annotated[
+    str | None,
+    typer.Option(parser=instant_before, metavar="SPAN", help="Created longer ago than 1h, 2d."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OtherPayload = Annotated[str | None, typer.Option(help="In place of its own: JSON, @file, or -.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
@@ -45,12 +47,14 @@ def cancel(
     yes: Yes = False,
 ) -> None:
     """Cancel a job, or all live jobs that match; a running one stops within a heartbeat."""
-    chosen = _chosen(job_type, queue, tag, older_than)
-    chosen |= {"state": [state]} if state else {}
     if job_id is not None:
         _act(output, connection, job_id, "cancel", "cancel requested")
-    else:
-        _act_on_all(output, connection, "cancel", chosen, given=bool(chosen), yes=yes)
+        return
+    states = [state] if state else None
+    chosen = _given(
+        job_type=job_type, queue=queue, tag=tag, created_before=older_than, state=states
+    )
+    _act_on_all(output, connection, "cancel", chosen, given=bool(chosen), yes=yes)
 
 
 @workspace_verb
@@ -68,23 +72,16 @@ def retry(
     yes: Yes = False,
 ) -> None:
     """Run a failed or cancelled job again, a delayed one now, or all failed jobs that match."""
-    chosen = _chosen(job_type, queue, tag, older_than)
     if job_id is not None:
         body = None if payload is None else {"payload": read_payload(payload)}
         _act(output, connection, job_id, "retry", "will run again", body)
-    else:
-        _act_on_all(output, connection, "retry", chosen, given=every or bool(chosen), yes=yes)
+        return
+    chosen = _given(job_type=job_type, queue=queue, tag=tag, created_before=older_than)
+    _act_on_all(output, connection, "retry", chosen, given=every or bool(chosen), yes=yes)
 
 
-def _chosen(
-    job_type: str | None, queue: str | None, tag: str | None, older_than: str | None
-) -> dict[str, Any]:
-    """The criteria that were given, as the API takes them: an age as an instant."""
-    before = None
-    if older_than is not None:
-        before = (datetime.now(UTC) - timedelta(seconds=seconds_of(older_than))).isoformat()
-    named = {"job_type": job_type, "queue": queue, "tag": tag, "created_before": before}
-    return {name: value for name, value in named.items() if value is not None}
+def _given(**criteria: Any) -> dict[str, Any]:
+    return {name: value for name, value in criteria.items() if value is not None}
 
 
 def _act_on_all(

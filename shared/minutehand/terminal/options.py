@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -161,3 +162,8 @@ def seconds_of(text: str) -> float:
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:
         raise typer.BadParameter(f"{text!r} must be a time span such as 90s, 5m, 1h30m or 2d")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def instant_before(span: str) -> str:
+    """The instant so long ago, as the API takes it."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds_of(span))).isoformat()
