@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,9 +93,3 @@ def service_parts(ports: Ports, database_url: str, state: Path) -> list[Part]:
             {"AWS_PORT": str(ports.aws), "UPLOADS_FOLDER": str(state / "uploads")},
         ),
     ]
-
-
-async def wait_until(probe: Probe, client: httpx.AsyncClient, *, every: float = 0.15) -> None:
-    """Ask until the probe is satisfied."""
-    while not await probe(client):  # noqa: ASYNC110 - another process cannot set our event
-        await asyncio.sleep(every)

@@ -27,7 +27,7 @@ import psycopg
 
 from minutehand.local.extensions import write_extensions
 from minutehand.local.ports import LOOPBACK, reserve_port
-from minutehand.local.processes import send_signal, spawn, stop, wait_gone
+from minutehand.local.processes import send_signal, spawn, stop
 
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
@@ -62,20 +62,9 @@ class PostgresFailed(Exception):
     """Postgres could not be initialised or started; the message ends with its own words."""
 
 
-@dataclass(frozen=True)
-class SystemUser:
-    """Whom Postgres runs as: it refuses to run as root."""
-
-    uid: int
-    gid: int
-
-
-def system_user() -> SystemUser | None:
-    """Return the unprivileged account to run as, or None when we are not root."""
-    if os.geteuid() != 0:
-        return None
-    entry = pwd.getpwnam("nobody")
-    return SystemUser(entry.pw_uid, entry.pw_gid)
+def system_user() -> pwd.struct_passwd | None:
+    """Return the account to run as, since Postgres refuses root; None when we are not root."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def enterable(folder: Path) -> bool:
@@ -164,8 +153,8 @@ class Postgres:
                     self.data_dir,
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
-                user=self.user.uid if self.user else None,
-                group=self.user.gid if self.user else None,
+                user=self.user.pw_uid if self.user else None,
+                group=self.user.pw_gid if self.user else None,
                 cwd=self.home,
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
                 end_by=signal.SIGINT,  # fast shutdown: no recovery needed at the next start
@@ -223,8 +212,8 @@ class Postgres:
         with os.fdopen(descriptor, "w") as file:
             file.write(self.password)
         if self.user:
-            os.chown(draft, self.user.uid, self.user.gid)
-            os.chown(handover, self.user.uid, self.user.gid)
+            os.chown(draft, self.user.pw_uid, self.user.pw_gid)
+            os.chown(handover, self.user.pw_uid, self.user.pw_gid)
         try:
             subprocess.run(
                 [
@@ -244,8 +233,8 @@ class Postgres:
                 capture_output=True,
                 cwd=self.home,
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-                user=self.user.uid if self.user else None,
-                group=self.user.gid if self.user else None,
+                user=self.user.pw_uid if self.user else None,
+                group=self.user.pw_gid if self.user else None,
                 extra_groups=[] if self.user else None,
             )
         except subprocess.CalledProcessError as failed:
@@ -258,12 +247,12 @@ class Postgres:
 
     def end_leftovers(self) -> None:
         """Stop servers that a killed launcher or postmaster left over this very data folder."""
-        for process in self._leftovers():
-            send_signal(process, signal.SIGINT)
-        for by in (signal.SIGQUIT, signal.SIGKILL):
+        for by in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            deadline = time.monotonic() + 5
             for process in self._leftovers():
-                if not wait_gone(process, 5):
-                    send_signal(process, by)
+                send_signal(process, by)
+            while any(self._leftovers()) and time.monotonic() < deadline:
+                time.sleep(0.05)
         # its pid may belong to someone else by now, and Postgres would refuse to start
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 

@@ -11,9 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -87,47 +85,6 @@ def end_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A process that cannot be confused with a later one of the same pid."""
-
-    pid: int
-    started_at: float
-
-    @classmethod
-    def of(cls, pid: int) -> Identity:
-        """Read the identity of a live process; psutil.NoSuchProcess when there is none."""
-        return cls(pid, psutil.Process(pid).create_time())
-
-    def find(self) -> psutil.Process | None:
-        """Return the process when it still is the same one, else None."""
-        try:
-            process = psutil.Process(self.pid)
-            # the clock behind create_time is rounded to ticks and may be stepped a little
-            same = abs(process.create_time() - self.started_at) < 2.0
-        except psutil.NoSuchProcess:
-            return None
-        return process if same and not has_ended(process) else None
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Tell whether a process that may not be our child has ended, reaped or not."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it ended between the two questions
-        return True
-
-
-def wait_gone(process: psutil.Process, seconds: float) -> bool:
-    """Wait until a process that may not be our child has ended."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if has_ended(process):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def send_signal(process: psutil.Process, by: signal.Signals) -> None:

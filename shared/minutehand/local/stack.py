@@ -22,9 +22,9 @@ from minutehand.local import migrations
 from minutehand.local.companions import companions
 from minutehand.local.environment import Ports, contract, demo_values, for_children
 from minutehand.local.logs import Logs, Say
-from minutehand.local.parts import Part, service_parts, wait_until
+from minutehand.local.parts import Part, service_parts
 from minutehand.local.postgres import Postgres
-from minutehand.local.processes import Identity, spawn, stop
+from minutehand.local.processes import spawn, stop
 from minutehand.local.state import StateFolder
 from minutehand.local.users import ADA, EVE, create_demo_users
 from minutehand.node import node_home
@@ -106,16 +106,17 @@ class Stack:
             StackFailed: A part ended or did not answer; migrations.MigrationFailed for a bad file.
         """
         self._state.write_env(self.values)
-        # they wait for the database by themselves, and their imports take longer than its start
         if self._remote is not None:
             await self._check_remote()
-        for name in ("api", "gateway", "aws", *self._companions):
+        # they wait for the database by themselves, and their imports take longer than its start
+        for name in ("gateway", "aws", *self._companions):
             if name in self._parts:
                 self._spawn(self._parts[name])
         if self.postgres is not None:
             await self._start_postgres(self.postgres)
             await asyncio.to_thread(self._prepare_database, self.postgres)
             self._spawn(self._parts["realtime"])
+        self._spawn(self._parts["api"])  # now: a worker must not begin between two migrations
         await self._all_ready()
         self._state.ready_file.write_text(f"{os.getpid()}\n")
 
@@ -223,7 +224,7 @@ class Stack:
 
     def _record(self) -> None:
         alive = [process.pid for process in self._processes.values() if process.poll() is None]
-        self._state.record_children(Identity.of(pid) for pid in alive)
+        self._state.record_children(alive)
 
     async def _all_ready(self) -> None:
         async with httpx.AsyncClient(timeout=5) as client:
@@ -232,13 +233,9 @@ class Stack:
     async def _ready(self, part: Part, client: httpx.AsyncClient) -> None:
         try:
             async with asyncio.timeout(READY_SECONDS):
-                probing = asyncio.create_task(wait_until(part.probe, client))
-                try:
-                    while not probing.done():
-                        await asyncio.wait([probing], timeout=0.1)
-                        self._check_alive(part.name, "postgres")
-                finally:
-                    probing.cancel()
+                while not await part.probe(client):
+                    self._check_alive(part.name, "postgres")
+                    await asyncio.sleep(0.15)
         except TimeoutError as late:
             raise StackFailed(
                 f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "

@@ -12,10 +12,12 @@ import secrets
 import shlex
 import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 
-from minutehand.local.processes import Identity, send_signal, wait_gone
+import psutil
+
+from minutehand.local.processes import send_signal
 from minutehand.project import keep_out_of_git
 
 
@@ -84,24 +86,29 @@ class StateFolder:
         head = "# Written by shared/minutehand/local at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
-    def record_children(self, children: Iterable[Identity]) -> None:
+    def record_children(self, pids: Iterable[int]) -> None:
         """Record the running processes, for a launcher started after we were killed."""
-        write_private(
-            self.path / "children.json", json.dumps([asdict(child) for child in children])
-        )
+        started = {}
+        for pid in pids:
+            with suppress(psutil.NoSuchProcess):
+                started[pid] = psutil.Process(pid).create_time()
+        write_private(self.path / "children.json", json.dumps(started))
 
     def end_recorded_children(self) -> list[int]:
         """End what a killed launcher left running; returns the pids that were."""
         path = self.path / "children.json"
         if not path.exists():
             return []
-        recorded = [Identity(**entry) for entry in json.loads(path.read_text())]
-        found = [process for child in recorded if (process := child.find()) is not None]
-        for process in found:
-            send_signal(process, signal.SIGINT)  # at SIGTERM Postgres would wait for its clients
-        for process in found:
-            if not wait_gone(process, 5):
-                send_signal(process, signal.SIGKILL)
+        found = []
+        for pid, started in json.loads(path.read_text()).items():
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(int(pid))
+                # a later process may have the number; the clock is rounded and may be stepped
+                if abs(process.create_time() - started) < 2.0:
+                    process.send_signal(signal.SIGINT)  # at SIGTERM Postgres would wait
+                    found.append(process)
+        for process in psutil.wait_procs(found, timeout=5)[1]:
+            send_signal(process, signal.SIGKILL)
         path.unlink()
         return [process.pid for process in found]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import psycopg
 
@@ -55,14 +55,6 @@ where not exists (
   select from auth.users as users where users.id = %(id)s::uuid or users.email = %(email)s::text
 )
 """
-_INSERT_IDENTITY = """
-insert into auth.identities (id, provider, provider_id, user_id, identity_data)
-values (
-  %(identity_id)s, 'email', %(id)s::text, %(id)s::uuid,
-  jsonb_build_object('sub', %(id)s::text, 'email', %(email)s::text, 'email_verified', true)
-)
-on conflict do nothing
-"""
 
 
 def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
@@ -74,7 +66,5 @@ def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
                 "email": user.email,
                 "hash": PASSWORD_HASH,
                 "operator": user.workspace_id is None,
-                "identity_id": uuid5(user.id, "email"),
             }
-            if connection.execute(_INSERT_USER, values).rowcount:
-                connection.execute(_INSERT_IDENTITY, values)
+            connection.execute(_INSERT_USER, values)

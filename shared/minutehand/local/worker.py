@@ -31,8 +31,6 @@ CHANNEL = "minutehand_wakeup"
 """Notified when a transaction that enqueued commits, at most once each 20 ms."""
 LOOK_AGAIN_SECONDS = 0.1
 """After a notification: what was committed right behind it notified no one."""
-LAST_FUNCTION = "attach_extensions"
-"""Of the last migration that makes one: a worker must not publish types while a file makes them."""
 DATA_API_SECONDS = 15.0
 """For the Data API to know the functions; what still fails then is logged as anything is."""
 STOP_SECONDS = 3.0
@@ -81,23 +79,7 @@ def report_module(name: str, error: Exception) -> None:
 
 
 async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) -> None:
-    """Run the loop once the database has the queue: an earlier tick would only be refused.
-
-    Without a database's URL, that of a Supabase that runs already, it is taken to have it.
-    """
-    while database_url:
-        try:
-            async with await psycopg.AsyncConnection.connect(
-                database_url, autocommit=True, connect_timeout=3
-            ) as connection:
-                found = await connection.execute(
-                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.{LAST_FUNCTION}",)
-                )
-                if (row := await found.fetchone()) is not None and row[0] is not None:
-                    break
-        except psycopg.OperationalError:
-            logger.debug("database is not there yet", extra={"event": "worker.waiting"})
-        await asyncio.sleep(0.1)
+    """Run the loop once the Data API answers: an earlier tick would only be refused."""
     # the Data API reads the schema a moment after the migrations; the loop reports what lasts
     until = time.monotonic() + DATA_API_SECONDS
     while database_url and time.monotonic() < until:

@@ -307,8 +307,8 @@ def test_a_lost_realtime_server_is_polled_around_and_joined_again(
     freshness = page.locator(".job-head .freshness")
     expect(freshness).to_have_text("Live")
 
-    for entry in json.loads((stack.folder / "children.json").read_text()):
-        process = psutil.Process(entry["pid"])
+    for pid in json.loads((stack.folder / "children.json").read_text()):
+        process = psutil.Process(int(pid))
         if any("minutehand.local.realtime" in part for part in process.cmdline()):
             process.kill()
     expect(freshness).not_to_have_text("Live")

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 
 from minutehand.local import aws
-from minutehand.local.processes import has_ended
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
@@ -48,6 +47,14 @@ def eventually(holds: Callable[[], bool], *, seconds: float = 90.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.05)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def answers(url: str) -> bool:

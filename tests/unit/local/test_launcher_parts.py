@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import stat
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 from minutehand.local.environment import (
     Ports,
@@ -14,9 +17,6 @@ from minutehand.local.environment import (
     for_children,
 )
 from minutehand.local.ports import is_free, reserve_port
-from minutehand.local.processes import (
-    Identity,
-)
 from minutehand.local.state import StateFolder
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file
@@ -70,14 +70,16 @@ def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> No
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     ours, stranger = (subprocess.Popen(sleeper) for _ in range(2))
     state = StateFolder(tmp_path)
-    known = Identity.of(ours.pid)
-    state.record_children([known, Identity(stranger.pid, known.started_at - 3600)])
+    state.record_children([ours.pid, stranger.pid])
+    recorded = json.loads((tmp_path / "children.json").read_text())
+    recorded[str(stranger.pid)] -= 3600
+    (tmp_path / "children.json").write_text(json.dumps(recorded))
 
     try:
         ended = state.end_recorded_children()
 
         assert ended == [ours.pid]
-        assert ours.wait(60) != 0
+        assert not psutil.pid_exists(ours.pid)
         assert stranger.poll() is None
         assert state.end_recorded_children() == []
     finally:

@@ -4,14 +4,6 @@
 -- Names, argument names and types are a public contract (policies and callers depend on them), so
 -- they follow Supabase, not this project's p_/v_ habit.
 
-do $$
-begin
-  if not exists (select from pg_catalog.pg_roles where rolname = 'supabase_realtime_admin') then
-    create role supabase_realtime_admin nologin noinherit;
-  end if;
-end;
-$$;
-
 create schema if not exists realtime;
 alter schema realtime owner to supabase_realtime_admin;
 revoke create on schema realtime from public;
@@ -86,24 +78,10 @@ exception when others then
 end;
 $$;
 
-do $$
-declare
-  routine regprocedure;
-begin
-  for routine in
-    select p.oid::regprocedure from pg_catalog.pg_proc as p where p.pronamespace = 'realtime'::regnamespace
-  loop
-    execute format('alter function %s owner to supabase_realtime_admin', routine);
-  end loop;
-end;
-$$;
 grant execute on all functions in schema realtime to service_role;
 
 do $$
 begin
-  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
-    create publication supabase_realtime;
-  end if;
   if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime_messages_publication') then
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
