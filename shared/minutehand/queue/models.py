@@ -322,14 +322,6 @@ class Lease(Model):
     #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
     steps: dict[str, Any] | None = Field(default_factory=dict)
 
-    @property
-    def queued_seconds(self) -> float:
-        """From due to leased, by the database's clock alone."""
-        if self.lease_expires_at is None or self.ready_at is None:
-            return 0.0
-        waited = (self.lease_expires_at - self.ready_at).total_seconds() - self.lease_seconds
-        return max(0.0, waited)
-
 
 class LeaseRequest(Model):
     """Ask for work; repeating a (`tick_id`, `call`) returns the same leases."""

@@ -235,7 +235,6 @@ class Attempt:
             payload=kind.read_payload(raw.payload, raw.schema_version),
             attempt=raw.attempts,
             fence=self.fence,
-            queued_seconds=self.lease.queued_seconds,
             **{name: getattr(raw, name) for name in _SAME},
         )
         trace.enter(self.traceparent)

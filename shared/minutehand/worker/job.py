@@ -35,8 +35,6 @@ class Job(Generic[P_co]):
     #: W3C trace context of the request that enqueued it.
     traceparent: str | None = None
     deadline_at: datetime | None = None
-    #: From when this attempt was due to its lease.
-    queued_seconds: float = 0.0
 
     @property
     def is_last_attempt(self) -> bool:

@@ -182,7 +182,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
-        self._publishers: dict[str, Publisher] = {}
+        #: What each worker run calls for apps with an outbox of their own, by name.
+        self.publishers: dict[str, Publisher] = {}
         self._around: list[Middleware] = []
 
     def __iter__(self) -> Iterator[JobType[Any]]:
@@ -246,11 +247,6 @@ class Registry:
             more = [each for each in middleware if each not in kind.around]
             self._types[kind.name] = replace(kind, around=(*more, *kind.around))
 
-    @property
-    def publishers(self) -> Mapping[str, Publisher]:
-        """What each worker run calls for apps with an outbox of their own, by name."""
-        return self._publishers
-
     def publisher(self, name: str, publish: Publisher) -> None:
         """Have `publish` called in each worker run: before it leases, on wake-ups, every second.
 
@@ -260,9 +256,9 @@ class Registry:
         Raises:
             ValueError: The name is taken.
         """
-        if name in self._publishers:
+        if name in self.publishers:
             raise ValueError(f"there is a publisher {name!r} already")
-        self._publishers[name] = publish
+        self.publishers[name] = publish
 
     def specs(self) -> list[JobTypeSpec]:
         """Every type as it is published to the database."""
