@@ -12,7 +12,6 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from minutehand.queue.errors import LeaseLost, ProcessorError
-from minutehand.tasks import end_tasks
 from minutehand.worker.outcomes import Seconds, retry_after_of
 
 
@@ -69,55 +68,48 @@ async def run_graph(
         LeaseLost: Raised at once. A wait or the end of the turn, when the stages under way have
             ended.
     """
-    order = _order_of(stages)
-    by_name = {stage.name: stage for stage in stages}
+    _check(stages)
+    over = {stage.name: asyncio.Event() for stage in stages}
     results: dict[str, Any] = {}
     failed: dict[str, Exception] = {}
-    ended: BaseException | None = None
-    tasks: dict[asyncio.Task[Any], str] = {}
-    running: set[asyncio.Task[Any]] = set()
+    ended: list[BaseException] = []
+
+    async def begin(stage: Stage) -> None:
+        for name in stage.after:
+            await over[name].wait()
+        try:
+            if not ended and results.keys() >= set(stage.after):
+                given = {name: results[name] for name in stage.after}
+                results[stage.name] = await run(stage, given)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            failed[stage.name] = error
+        except BaseException as error:
+            ended.append(error)
+        finally:
+            over[stage.name].set()
+
     try:
-        while True:
-            for name in order.get_ready() if ended is None else ():
-                stage = by_name[name]
-                given = {each: results[each] for each in stage.after}
-                task = asyncio.create_task(run(stage, given))
-                tasks[task] = name
-                running.add(task)
-            if not running:
-                break
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=list(tasks).index):
-                name = tasks[task]
-                if task.cancelled():
-                    raise asyncio.CancelledError
-                error = task.exception()
-                if isinstance(error, LeaseLost):
-                    raise error
-                if error is None:
-                    results[name] = task.result()
-                    order.done(name)
-                elif isinstance(error, Exception):
-                    failed[name] = error
-                else:
-                    ended = ended or error
-    finally:
-        await end_tasks(tasks)
-    if ended is not None:
-        raise ended
+        async with asyncio.TaskGroup() as group:
+            for stage in stages:
+                group.create_task(begin(stage))
+    except ExceptionGroup as lost:
+        raise lost.exceptions[0] from None
+    if ended:
+        raise ended[0]
     if failed:
-        missing = [name for name in by_name if name not in failed and name not in results]
+        missing = [name for name in over if name not in failed and name not in results]
         raise StagesFailed(failed, missing, results) from next(iter(failed.values()))
     return results
 
 
-def _order_of(stages: Sequence[Stage]) -> TopologicalSorter[str]:
+def _check(stages: Sequence[Stage]) -> None:
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise ValueError(f"stages must have different names: {names}")
     for stage in stages:
         if unknown := set(stage.after) - set(names):
             raise ValueError(f"stage {stage.name!r} comes after unknown {sorted(unknown)}")
-    order = TopologicalSorter({stage.name: stage.after for stage in stages})
-    order.prepare()  # a CycleError names the cycle
-    return order
+    # a CycleError names the cycle
+    TopologicalSorter({stage.name: stage.after for stage in stages}).prepare()
