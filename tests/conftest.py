@@ -23,17 +23,17 @@ from infra.release.npm_archive import build_npm_archive
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, start_prepared_server
 from tests.support.paths import ROOT
-from tests.support.renewed import Renewed, RenewedDatabase
+from tests.support.renewed import Renewed
 from tests.support.shared import made_once
 from tests.support.stacks import RunningStack, running_stack
-from tests.support.weekly import WEEKLY, weekly
+from tests.support.weekly import weekly
 
 #: A narrow terminal that started the tests must not cut what commands print into a pipe.
 os.environ.pop("COLUMNS", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: Long, and late in the alphabet: begun first, so that no process is left with one at the end.
-LONG_FILES = ("tests/contract/test_histories.py",)
+#: Long: begun first, so that no process is left with one at the end.
+LONG_FILE = "tests/contract/test_histories.py"
 
 #: A tenth of a process' time went into looking through tests and modules that stay to its end.
 gc.set_threshold(20_000, 20, 20)
@@ -94,18 +94,8 @@ def database(postgres: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def seeded_database(postgres: Postgres) -> Iterator[RenewedDatabase]:
-    """The one behind `seeded`, of this process."""
-    made = RenewedDatabase(postgres, "seeded")
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture(scope="session")
-def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
-    """The database and its Data API, for all tests of this process."""
+def process_database(postgres: Postgres) -> Iterator[Renewed]:
+    """The one behind `renewed`, for files whose tests share it without putting it back."""
     made = Renewed(postgres)
     try:
         yield made
@@ -114,20 +104,10 @@ def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
 
 
 @pytest.fixture
-def renewed(renewed_project: Renewed) -> Renewed:
-    """The same as after the seeds, whatever a test before did to it."""
-    renewed_project.renew()
-    return renewed_project
-
-
-@pytest.fixture
-def seeded(request: pytest.FixtureRequest, seeded_database: RenewedDatabase) -> RenewedDatabase:
-    """A database that has the demo users and the seeds, and nothing else."""
-    if request.node.get_closest_marker("fresh"):
-        seeded_database.make()
-    else:
-        seeded_database.renew()
-    return seeded_database
+def renewed(request: pytest.FixtureRequest, process_database: Renewed) -> Renewed:
+    """A database with the demo users and the seeds and nothing else; `.gateway` is its Data API."""
+    process_database.renew(fresh=request.node.get_closest_marker("fresh") is not None)
+    return process_database
 
 
 @pytest.fixture(scope="session")
@@ -157,36 +137,27 @@ def give_acme_key(stack: RunningStack) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is done once a week, and order the files, see `--dist loadfile`.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files, see `--dist loadfile`, and mark what needs the stack or is weekly.
 
-    The long ones come first. Those that need the stack come late, as it costs a twentieth of a
+    The long one comes first. Those that need the stack come late, as it costs a twentieth of a
     core from its start to the end of the run, and the short ones of `unit` last. Files of one
     folder need the same, much of the processor or much time: a checksum of their names mixes them.
     """
-    order = {name: place for place, name in enumerate(LONG_FILES)}
-    stacked = {item.path for item in items if "stack" in getattr(item, "fixturenames", ())}
-    items.sort(
-        key=lambda item: (
-            order.get(item.nodeid.split("::")[0], len(order)),
-            item.nodeid.startswith("tests/unit/"),
-            item.path in stacked,
-            zlib.crc32(item.nodeid.split("::")[0].encode()),
-        )
-    )
-    left_out = [
-        item
-        for item in items
-        if not WEEKLY and any(mark.kwargs.get("only") for mark in item.iter_markers("weekly"))
-    ]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
     for item in items:
+        fixtures = getattr(item, "fixturenames", ())
         if hasattr(getattr(item, "obj", None), "hypothesis"):
             item.add_marker(pytest.mark.weekly)  # with more examples
-        if "stack" in getattr(item, "fixturenames", ()):
+        if "stack" in fixtures:
             item.add_marker(pytest.mark.stack)
+    stacked = {item.path for item in items if item.get_closest_marker("stack")}
+
+    def place(item: pytest.Item) -> tuple[bool, bool, bool, int]:
+        file = item.nodeid.split("::")[0]
+        checksum = zlib.crc32(file.encode())
+        return file != LONG_FILE, file.startswith("tests/unit/"), item.path in stacked, checksum
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
@@ -204,4 +175,4 @@ def npm_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""
-    return Path(__file__).resolve().parents[1]
+    return ROOT

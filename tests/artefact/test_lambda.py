@@ -6,13 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
 from tests.artefact.runtime import LambdaFunction
-from tests.support.lambda_events import load_event
+from tests.support.lambda_events import http_event
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.support.renewed import Renewed
 
@@ -49,13 +48,6 @@ def functions(project: Project, tree: Path, site: Path) -> Iterator[dict[str, La
         function.close()
 
 
-def request(method: str, path: str, **more: Any) -> dict[str, Any]:
-    """An event of API Gateway."""
-    event = load_event("http_get_job")
-    event["requestContext"]["http"] |= {"method": method, "path": path}
-    return event | {"routeKey": "$default", "rawPath": path, "pathParameters": {}, **more}
-
-
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
     """Each handler imports, routes and refuses from the zip alone."""
     asked = {
@@ -66,7 +58,7 @@ def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction])
     }
 
     for name, (method, path, status) in asked.items():
-        answer = functions[name].invoke(request(method, path, headers={}), seconds=120)
+        answer = functions[name].invoke(http_event(method, path), seconds=120)
         assert answer["statusCode"] == status, (name, answer)
 
 
@@ -74,9 +66,9 @@ def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
     """`ANY /api/{proxy+}` brings it the reads that `status` does not claim."""
-    headers = {"authorization": f"Bearer {project.token()}"}
+    bearer = f"Bearer {project.token()}"
 
-    event = request("GET", "/api/types", headers=headers, rawQueryString=f"workspace_id={ACME}")
+    event = http_event("GET", "/api/types", query=f"workspace_id={ACME}", authorization=bearer)
     answer = functions["jobs"].invoke(event, seconds=120)
 
     assert answer["statusCode"] == 200, answer

@@ -12,16 +12,16 @@ from tests.contract.api import Api, serving_api
 from tests.contract.observed import breaches
 from tests.support.engine import Engine
 from tests.support.project import Project, settings_at
-from tests.support.renewed import Renewed, RenewedDatabase
+from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 @pytest.fixture
-def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
+def engine(renewed: Renewed) -> Iterator[Engine]:
     """A service session; when the test is over every promise must hold of what it leaves."""
-    made = Engine(seeded, seeded.session())
+    made = Engine(renewed, renewed.session())
     made.register("work", lease_seconds=60)
     yield made
     assert breaches(made.connection) == {}
@@ -31,7 +31,7 @@ def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
 def project(renewed: Renewed) -> Project:
     """A project without apps, whose engine knows one type."""
     settings = settings_at(renewed.gateway.url).model_copy(update={"apps": ()})
-    made = Project(settings, renewed.database, renewed.gateway)
+    made = Project(settings, renewed, renewed.gateway)
     Engine(made.database, made.database.session()).register("work", lease_seconds=60)
     return made
 

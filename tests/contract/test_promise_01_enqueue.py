@@ -9,7 +9,6 @@ import pytest
 
 from tests.contract.observed import ask, refused
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
-from tests.support.functions import until_waiting
 
 INSERT = "insert into public.jobs (workspace_id, job_type, idempotency_key) values (%s, 'work', %s)"
 
@@ -82,7 +81,7 @@ def test_the_winner_of_a_key_may_still_roll_back(engine: Engine) -> None:
         lost = first.enqueue(idempotency_key="k")
 
         def rollback(other: Engine) -> None:
-            until_waiting(other.database)
+            other.until_waiting()
             first.run("rollback")
 
         answers = engine.race(lambda other: other.enqueue(idempotency_key="k"), rollback)

@@ -9,7 +9,6 @@ import pytest
 
 from tests.contract.observed import ask, refused
 from tests.support.engine import Engine, handle, ids_of
-from tests.support.functions import until_waiting
 
 ERROR = {"type": "E", "message": "zombie"}
 OUTCOMES: list[tuple[str, dict[str, Any]]] = [
@@ -216,7 +215,7 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
         told = threads.submit(
             engine.report, lease, logs=NEWS["logs"], steps=[{"name": "a", "result": 1}]
         )
-        until_waiting(engine.database)
+        engine.until_waiting()
         other.run("commit")
         assert told.result(60) == "ok"
 

@@ -8,7 +8,6 @@ import pytest
 
 from tests.contract.observed import ask, refused
 from tests.support.engine import ADA, Engine, handle, ids_of
-from tests.support.functions import until_waiting
 
 ERROR = {"type": "E", "message": "no"}
 CHILD = [{"job_type": "work"}]
@@ -112,7 +111,7 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
         other.run("begin")
         [running] = other.lease(call=2)
         done = threads.submit(engine.rpc, "cancel_job", p_job_id=root)
-        until_waiting(engine.database)
+        engine.until_waiting()
         other.run("commit")
         done.result(60)
     engine.maintain()

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.engine import Engine, broken_invariants
-from tests.support.renewed import RenewedDatabase
+from tests.contract.observed import breaches
+from tests.support.engine import INVARIANTS, Engine
+from tests.support.renewed import Renewed
 
 
 @pytest.fixture
-def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
+def engine(renewed: Renewed) -> Iterator[Engine]:
     """A service session; when the test is over every invariant must still hold."""
-    engine = Engine(seeded, seeded.session())
+    engine = Engine(renewed, renewed.session())
     engine.register("work", lease_seconds=60)
     yield engine
-    assert broken_invariants(engine.connection) == {}
+    assert breaches(engine.connection, **INVARIANTS) == {}

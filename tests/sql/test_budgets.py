@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.databases import Database
 from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
 
@@ -63,9 +63,9 @@ def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
 
 
 @pytest.fixture
-def crowded(seeded: Database) -> Engine:
+def crowded(renewed: Renewed) -> Engine:
     """100,000 waiting jobs of a tenant; a thousand that have ended."""
-    engine = Engine(seeded, seeded.session())
+    engine = Engine(renewed, renewed.session())
     engine.run("set statement_timeout = '300s'")
     engine.register("work", lease_seconds=600)
     engine.enqueue_many(1000, workspace=GLOBEX)

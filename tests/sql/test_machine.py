@@ -6,8 +6,9 @@ import pytest
 from hypothesis.stateful import invariant
 
 from tests.contract.machine import QueueMachine, machine_on, run_histories
+from tests.contract.observed import breaches
 from tests.support.databases import Database
-from tests.support.engine import broken_invariants
+from tests.support.engine import INVARIANTS
 
 # thousands of statements each: on a machine with much else to do that takes minutes
 pytestmark = pytest.mark.timeout(900)
@@ -20,7 +21,7 @@ class Within:
     def the_tables_agree(self: QueueMachine) -> None:  # type: ignore[misc]
         """Each place, gate, turn and lease is as the records say; no maintenance fails."""
         if hasattr(self, "sessions"):
-            assert broken_invariants(self.watcher.connection) == {}
+            assert breaches(self.watcher.connection, **INVARIANTS) == {}
             failing = "select name, failure from queue.tasks where failed_at is not null"
             assert self.watcher.rows(failing) == []
 

@@ -28,12 +28,12 @@ from psycopg import sql
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
-from tests.support.kept import keep
 from tests.support.paths import ROOT
 
 HOSTED = "template_hosted"
 TEMPLATE = "template_minutehand"
 SEEDED = "template_seeded"
+KEPT = Path(__file__).with_name("kept.sql")
 _CACHE = ROOT / ".local" / "test-templates"
 _numbers = itertools.count(1)
 
@@ -86,12 +86,6 @@ class Database:
             connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
             yield connection
 
-    def seed(self) -> None:
-        """Add the demo users and what `supabase/seed.sql` and its like add."""
-        create_demo_users(self.url)
-        for path in migrations.seed_files():
-            migrations.apply_seed(migrations.as_user(self.url, "postgres"), path)
-
 
 def start_scratch_server(folder: Path, *, prepared: Path | None = None) -> Postgres:
     """Start a server that forgets durability and never meets another one's port or data.
@@ -102,16 +96,16 @@ def start_scratch_server(folder: Path, *, prepared: Path | None = None) -> Postg
         folder: Its state.
         prepared: The data to start with, instead of none.
     """
-    binaries = os.environ.get("POSTGRES_BINARIES")
-    server = _over(folder, prepared, Path(binaries) if binaries else None)
+    server = _server(folder, prepared)
     server.start()
     return server
 
 
-def _over(folder: Path, prepared: Path | None, binaries: Path | None) -> Postgres:
+def _server(folder: Path, prepared: Path | None) -> Postgres:
     if prepared is not None:
         _copy(prepared / "postgres.password", folder / "postgres.password")
-    server = Postgres(folder, scratch=True, binaries=binaries)
+    binaries = os.environ.get("POSTGRES_BINARIES")
+    server = Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
     if prepared is not None:
         _copy(prepared / "postgres", server.data_dir)
     return server
@@ -119,7 +113,7 @@ def _over(folder: Path, prepared: Path | None, binaries: Path | None) -> Postgre
 
 def prepare_stack(folder: Path) -> None:
     """Give a stack's state folder the database that its launcher would make in ten seconds."""
-    server = _over(folder, _prepared(), None)
+    server = _server(folder, _prepared())
     (server.data_dir / "postgresql.auto.conf").write_text("")  # autovacuum, as elsewhere
 
 
@@ -148,7 +142,8 @@ def _fingerprint() -> str:
         *(local / "local").rglob("*.sql"),
         *(local / "local" / f"{name}.py" for name in ("migrations", "postgres", "users")),
         ROOT / "requirements-dev.lock",
-        *(Path(__file__).with_name(f"{name}.py") for name in ("databases", "kept")),
+        Path(__file__),
+        KEPT,
     ]
     found = hashlib.sha256()
     found.update(os.environ.get("POSTGRES_BINARIES", "").encode())
@@ -169,9 +164,7 @@ def _make_prepared(whole: Path) -> None:
             with psycopg.connect(server.url(), autocommit=True) as connection:
                 # what the planner knows is the test's choice
                 connection.execute("alter system set autovacuum = off")
-            build_template(server)
-            Database(server, "postgres").seed()
-            build_seeded_template(server)
+            make_templates(server)
             server.stop()
             _copy(server.data_dir, made / "postgres")
             _copy(server.state_dir / "postgres.password", made / "postgres.password")
@@ -185,31 +178,24 @@ def _copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
-def build_template(server: Postgres) -> None:
-    """Make the database that a stack starts with, and from it the one that tests clone."""
-    prepare(server, "postgres")
+def make_templates(server: Postgres) -> None:
+    """Make the database that a stack starts with, and those that tests clone."""
+    url = server.url(database="postgres")
+    owner = migrations.as_user(url, "postgres")
+    migrations.prepare_hosted(url)
+    migrations.set_project_owner(url, server.password)
+    migrations.apply_migrations(owner, migrations.find_migrations())
     with psycopg.connect(server.url(database="template1"), autocommit=True) as connection:
         create_clone(connection, TEMPLATE, template="postgres")
         create_clone(connection, HOSTED, template="template0")
     migrations.prepare_hosted(server.url(database=HOSTED))
-
-
-def build_seeded_template(server: Postgres) -> None:
-    """Make the template whose clones need no `seed()`."""
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        create_clone(connection, SEEDED, template=TEMPLATE)
-    seeded = Database(server, SEEDED)
-    seeded.seed()
-    with psycopg.connect(seeded.url) as connection:
-        keep(connection, "queue")
-
-
-def prepare(server: Postgres, name: str) -> None:
-    """Bring a bare database to hosted base plus all migrations."""
-    url = server.url(database=name)
-    migrations.prepare_hosted(url)
-    migrations.set_project_owner(url, server.password)
-    migrations.apply_migrations(migrations.as_user(url, "postgres"), migrations.find_migrations())
+    create_demo_users(url)
+    for path in migrations.seed_files():
+        migrations.apply_seed(owner, path)
+    with psycopg.connect(server.url(database="template1"), autocommit=True) as connection:
+        create_clone(connection, SEEDED, template="postgres")
+    with psycopg.connect(server.url(database=SEEDED)) as connection:
+        connection.execute(KEPT.read_text().encode())
 
 
 @contextmanager

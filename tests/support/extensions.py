@@ -71,35 +71,12 @@ class Caller:
     def _run(self) -> None:
         with self._database.connect() as connection, httpx.Client() as client:
             while not self._stopping.wait(0.02):
-                for request in self._take(connection):
-                    self._perform(connection, client, *request)
-
-    def _take(self, connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-        return connection.execute(
-            "delete from net.http_request_queue"
-            " returning id, url, headers, body, timeout_milliseconds"
-        ).fetchall()
-
-    def _perform(
-        self,
-        connection: psycopg.Connection[Any],
-        client: httpx.Client,
-        number: int,
-        url: str,
-        headers: Any,
-        body: bytes,
-        patience_ms: int,
-    ) -> None:
-        status, content, late, problem = None, None, False, None
-        try:
-            answer = client.post(url, headers=headers, content=body, timeout=patience_ms / 1000)
-            status, content = answer.status_code, answer.text
-        except httpx.TimeoutException:
-            late, problem = True, f"Timeout of {patience_ms} ms reached"
-        except httpx.HTTPError as error:
-            problem = str(error)
-        connection.execute(
-            "insert into net._http_response (id, status_code, content, timed_out, error_msg)"
-            " values (%s, %s, %s, %s, %s)",
-            (number, status, content, late, problem),
-        )
+                for number, url, headers, body in connection.execute(
+                    "delete from net.http_request_queue returning id, url, headers, body"
+                ).fetchall():
+                    answer = client.post(url, headers=headers, content=body, timeout=60)
+                    connection.execute(
+                        "insert into net._http_response (id, status_code, content)"
+                        " values (%s, %s, %s)",
+                        (number, answer.status_code, answer.text),
+                    )

@@ -16,8 +16,6 @@ from tests.support.renewed import Renewed
 ACME = WORKSPACE
 ADA = USER
 
-__all__ = ["ACME", "ADA", "Gateway", "Project", "project_of_a_room", "settings_at"]
-
 
 def settings_at(url: str) -> Settings:
     """Settings of a project whose schemas have the names of this run."""
@@ -73,12 +71,6 @@ class Project:
         """A user's JWT, as Auth would sign it."""
         return user_token(user_id)
 
-    def guest_session(self) -> str:
-        """A guest session to Acme, for whoever holds its id."""
-        [row] = self.rows("select public.open_guest_session(%s) as guest_session", ACME)
-        session_id: str = row["guest_session"]["session_id"]
-        return session_id
-
     def event_types(self, job_id: str) -> list[str]:
         """The job's events in order; fails if their seq has a gap."""
         rows = self.rows(
@@ -114,7 +106,7 @@ def project_of_a_room(renewed: Renewed, *opened: str) -> Project:
         opened: Settings of the queue to allow, such as `allow_anonymous`.
     """
     renewed.renew()
-    made = Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
+    made = Project(settings_at(renewed.gateway.url), renewed, renewed.gateway)
     made.run_sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
     # all of a file's jobs in a few seconds: on a quick machine more than a plan carries
     made.run_sql(

@@ -1,7 +1,4 @@
-"""What is too long for each run: once a week it is done whole, and otherwise in a small part.
-
-`make weekly` runs what is marked `weekly`; without it, a test with `only=True` is left out.
-"""
+"""What is too long for each run: `make weekly` does it whole, and each run a small part."""
 
 from __future__ import annotations
 

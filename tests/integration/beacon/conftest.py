@@ -26,9 +26,9 @@ _names = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def project(renewed_project: Renewed, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(process_database: Renewed, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A seeded database behind a Data API."""
-    made = project_of_a_room(renewed_project)
+    made = project_of_a_room(process_database)
     keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
     made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
     return made

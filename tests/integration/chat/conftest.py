@@ -45,9 +45,9 @@ TEXT = "Research AI safety and build a comprehensive report"
 
 
 @pytest.fixture(scope="module")
-def project(renewed_project: Renewed) -> Project:
+def project(process_database: Renewed) -> Project:
     """A database behind a Data API that lets guests in."""
-    made = project_of_a_room(renewed_project, "allow_anonymous")
+    made = project_of_a_room(process_database, "allow_anonymous")
     made.run_sql(
         "update queue.settings set value = 'null' where name = 'chat_guest_messages_per_minute'"
     )

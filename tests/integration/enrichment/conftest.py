@@ -39,7 +39,7 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
             "environ": {"USE_MOCK_APOLLO": "true"},
         }
     )
-    return Project(settings, renewed.database, renewed.gateway)
+    return Project(settings, renewed, renewed.gateway)
 
 
 class Office(AppHarness):

@@ -41,9 +41,9 @@ OTHERS = ("assumptions", "constraints", "team", "quality", "communication", "wha
 
 
 @pytest.fixture(scope="module")
-def project(renewed_project: Renewed) -> Project:
+def project(process_database: Renewed) -> Project:
     """A database behind a Data API that lets guests in."""
-    return project_of_a_room(renewed_project, "allow_anonymous")
+    return project_of_a_room(process_database, "allow_anonymous")
 
 
 @pytest.fixture

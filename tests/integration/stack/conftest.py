@@ -21,4 +21,4 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
     """A project behind the Data API alone."""
-    return Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
+    return Project(settings_at(renewed.gateway.url), renewed, renewed.gateway)

@@ -168,8 +168,8 @@ for (const { name, job, events, after } of cases.jobs)
   test(name, () => {
     const row = events.reduce(
       (now, each) =>
-        applyEvent(now, { ...each, at: `2026-11-20T08:00:0${each.seq}Z`, job_id: job.id }),
-      job,
+        applyEvent(now, { ...each, at: `2026-11-20T08:00:0${each.seq}Z`, job_id: "j" }),
+      { id: "j", ...job },
     );
     for (const [path, wanted] of Object.entries(after)) {
       const found = path.split(".").reduce((value, part) => value?.[part], row);

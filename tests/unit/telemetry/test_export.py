@@ -18,7 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.support.lambda_events import load_event
+from tests.support.lambda_events import http_event
 
 SECRET = "the-legacy-secret-of-a-made-up-project"
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -108,23 +108,25 @@ def answers(servers: Servers, *events: dict[str, Any], **variables: str) -> list
     return [json.loads(line)[0] for line in done.stdout.splitlines() if line.startswith("[")]
 
 
-def create_job() -> dict[str, Any]:
-    """A request of a signed-in person, as API Gateway passes it on."""
+def at(function: str, path: str, query: str = "", *, body: str | None = None) -> dict[str, Any]:
+    """A request of a signed-in person, as API Gateway passes it on: POST where it has a body."""
     claims = {"sub": "aaaaaaaa-0000-4000-8000-000000000001", "aud": "authenticated"}
-    token = jwt.encode(
-        {**claims, "role": "authenticated", "exp": int(time.time()) + 600}, SECRET, "HS256"
-    )
-    event = load_event("http_create_job", token=token)
-    event["headers"]["traceparent"] = CALLER
-    return {**event, "function": "jobs"}
+    claims |= {"role": "authenticated", "exp": int(time.time()) + 600}  # type: ignore[dict-item]
+    headers = {
+        "authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}",
+        "traceparent": CALLER,
+    }
+    method = "POST" if body else "GET"
+    return {"function": function} | http_event(method, path, query=query, body=body, **headers)
 
 
-def at(function: str, path: str, query: str = "") -> dict[str, Any]:
-    event = create_job() | {"function": function, "rawPath": path, "rawQueryString": query}
-    event |= {"routeKey": "$default", "body": None}
-    http = {**event["requestContext"]["http"], "path": path, "method": "GET"}
-    event["requestContext"] = {**event["requestContext"], "http": http, "routeKey": "$default"}
-    return event
+def create_job() -> dict[str, Any]:
+    body = {
+        "workspace_id": "11111111-1111-4111-8111-111111111111",
+        "job_type": "enrich_account",
+        "payload": {"domain": "bücher.example"},
+    }
+    return at("jobs", "/api/jobs", body=json.dumps(body, ensure_ascii=False))
 
 
 HEALTH = at("health", "/health")

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Response
 from minutehand.config import Settings
 from minutehand.web.gateway import GatewayHandler
 from minutehand.web.services import Services
-from tests.support.lambda_events import LambdaContext, load_event
+from tests.support.lambda_events import LambdaContext, http_event
 
 
 @pytest.mark.parametrize("prefix", ["", "/dev", "/v1/queue"])
@@ -22,9 +22,8 @@ def test_a_route_and_its_location_are_below_the_services_mount(
     async def get_job(job_id: str) -> Response:
         return Response(headers={"location": f"/api/jobs/{job_id}"})
 
-    event = load_event("http_get_job")
-    path = event["rawPath"]
-    event["rawPath"] = event["requestContext"]["http"]["path"] = prefix + path
+    path = "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
+    event = http_event("GET", prefix + path, route="GET /api/jobs/{proxy+}")
     handler = GatewayHandler(app, Services(settings))
 
     answer = handler(event, LambdaContext("status"))

@@ -1,0 +1,131 @@
+"""A wire that loses messages: a TCP proxy that drops websocket frames, is cut, or falls silent.
+
+Between a client and the stack's gateway or the Realtime server. Ordinary HTTP passes; what is
+dropped comes from a seeded generator. Doubled and swapped messages are in the stories of follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+
+from websockets.frames import OP_BINARY, OP_TEXT, Frame
+from websockets.protocol import CLIENT, OPEN, Protocol
+
+UPGRADE = b"upgrade: websocket"
+COMPRESSION = b"sec-websocket-extensions:"
+
+
+class Wire:
+    """A proxy to one port of this machine.
+
+    Attributes:
+        drop: The share of messages to clients that is lost from now on.
+        dropped: How many were.
+        swallowed: How often something was said on a connection that had fallen silent.
+        closed: Whether new connections are refused.
+    """
+
+    def __init__(self, port: int, *, seed: int = 0) -> None:
+        self.drop = 0.0
+        self.dropped = self.swallowed = 0
+        self.closed = False
+        self._port = port
+        self._random = random.Random(seed)
+        self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._silent: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Wire:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        tasks = list(self._links)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        """Where clients go."""
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> int:
+        """Abort every connection; how many there were."""
+        for writers in self._links.values():
+            for writer in writers:
+                writer.transport.abort()
+        return len(self._links)
+
+    def fall_silent(self) -> None:
+        """Let nothing pass on the present connections any more, and keep them open."""
+        self._silent |= set(self._links)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        writers = self._links[task] = [writer]
+        try:
+            if not self.closed:
+                server, up = await asyncio.open_connection("127.0.0.1", self._port)
+                writers.append(up)
+                await self._relay(task, (reader, writer), (server, up))
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # either side is gone
+        finally:
+            del self._links[task]
+            self._silent.discard(task)
+            for each in writers:
+                each.transport.abort() if self.closed else each.close()
+
+    async def _relay(
+        self,
+        task: asyncio.Task[None],
+        client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        """Until either side is gone."""
+        lines = (await client[0].readuntil(b"\r\n\r\n")).split(b"\r\n")
+        # compressed frames could not be told apart
+        head = b"\r\n".join(line for line in lines if not line.lower().startswith(COMPRESSION))
+        server[1].write(head)
+        protocol = None
+        if UPGRADE in head.lower():
+            client[1].write(await server[0].readuntil(b"\r\n\r\n"))
+            protocol = Protocol(CLIENT, state=OPEN, max_size=None)
+
+        async def pump(
+            source: asyncio.StreamReader, sink: asyncio.StreamWriter, frames: Protocol | None
+        ) -> None:
+            while data := await source.read(65536):
+                if task in self._silent:
+                    self.swallowed += 1
+                    continue
+                sink.write(data if frames is None else self._some_of(frames, data))
+                await sink.drain()
+
+        ways = [
+            asyncio.create_task(pump(client[0], server[1], None)),
+            asyncio.create_task(pump(server[0], client[1], protocol)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*ways, return_exceptions=True)
+
+    def _some_of(self, protocol: Protocol, data: bytes) -> bytes:
+        """What is not dropped of the frames that have arrived whole."""
+        protocol.receive_data(data)
+        kept = b""
+        for frame in protocol.events_received():
+            assert isinstance(frame, Frame)
+            if frame.opcode in (OP_TEXT, OP_BINARY) and self._random.random() < self.drop:
+                self.dropped += 1
+            else:
+                kept += frame.serialize(mask=False)
+        return kept
