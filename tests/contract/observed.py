@@ -51,17 +51,19 @@ def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]
     return found
 
 
-def refused(call: Callable[[], Any]) -> tuple[str | None, str | None, str | None]:
+def refused(
+    call: Callable[..., Any], *args: Any, **options: Any
+) -> tuple[str | None, str | None, str | None]:
     """State, hint and detail of what the call is refused with."""
     with pytest.raises(psycopg.Error) as error:
-        call()
+        call(*args, **options)
     return refusal(error.value)
 
 
-def answer_of(call: Callable[[], Any]) -> tuple[str | None, ...]:
+def answer_of(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str | None, ...]:
     """All that a refused caller is told."""
     with pytest.raises(psycopg.Error) as error:
-        call()
+        call(*args, **options)
     said = error.value.diag
     return error.value.sqlstate, said.message_primary, said.message_hint
 

@@ -95,11 +95,6 @@ LINTS = {
           and not exists (select 1 from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
             -- a partial one serves a delete only where its condition is that the key is not null
             and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$'))""",
-    "index that is the beginning of another": """
-        select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid and o.indexrelid <> i.indexrelid
-        join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text not in ('auth', 'storage', 'realtime', 'pg_catalog', 'pg_toast')
-          and not i.indisunique and i.indpred is not distinct from o.indpred and i.indexprs is null and o.indexprs is null
-          and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text || ' ' like i.indoption::text || ' %'""",
     "0003 auth function called per row in a policy": """
         select polname from pg_policy p where polrelid::regclass::text not like 'auth.%'
           and (pg_get_expr(polqual, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polqual, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)'
@@ -121,9 +116,6 @@ LINTS = {
     "0011 function with a mutable search path": """
         select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
-    "definer function whose search path is not empty": """
-        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
-          and not p.proconfig @> array['search_path=""']""",
     "0013 table in an exposed schema without row level security": """
         select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and not c.relrowsecurity
           and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)""",
@@ -138,12 +130,6 @@ LINTS = {
     "0029 trigger function that anyone may execute": """
         select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))""",
-    "an RPC name with two signatures": """
-        select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
-        group by pronamespace, proname having count(*) > 1""",
-    "timestamp without time zone": """
-        select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
-        where c.relkind = 'r' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace) and a.atttypid = 'timestamp'::regtype""",
 }
 
 
@@ -155,16 +141,3 @@ def test_the_linter_finds_nothing(
     with catalogue:
         catalogue.execute("set search_path = ''")
         assert [str(offender) for (offender,) in catalogue.execute(LINTS[lint].encode())] == []
-
-
-SHAPE = """
-select 'column ' || c.oid::regclass || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || coalesce(' ' || pg_get_expr(d.adbin, d.adrelid), '')
-from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind in ('r', 'v')
-union all select 'index ' || pg_get_indexdef(indexrelid) from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text in ('public', 'queue')
-union all select 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) from pg_constraint where connamespace::regnamespace::text in ('public', 'queue') and conrelid <> 0
-union all select 'function ' || md5(pg_get_functiondef(p.oid)) || ' ' || p.oid::regprocedure || ' ' || coalesce(p.proacl::text, '') from pg_proc p where p.pronamespace::regnamespace::text in ('public', 'queue')
-union all select 'trigger ' || pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid where not tgisinternal and c.relnamespace::regnamespace::text in ('public', 'queue')
-union all select 'policy ' || polrelid::regclass || ' ' || polname || ' ' || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy
-union all select 'grant ' || c.oid::regclass || ' ' || coalesce(c.relacl::text, '') || coalesce(c.reloptions::text, '') from pg_class c where c.relnamespace::regnamespace::text in ('public', 'queue') and c.relkind = 'r'
-"""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contract.guide import bash, until
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
@@ -30,8 +29,7 @@ Shell = Callable[..., str]
 @pytest.fixture
 def shell(stack: RunningStack) -> Shell:
     """Run a command of the guide, its address replaced by the stack's; what it prints."""
-    environment = {
-        **os.environ,
+    variables = {
         "DATABASE_URL": stack.database_url,
         "ENABLE_ASYNC_WORK": stack.enable_async_work,
     }
@@ -39,16 +37,7 @@ def shell(stack: RunningStack) -> Shell:
     def run(command: str, **more: str) -> str:
         for printed in ("https://your-app.com", "http://localhost:3000"):
             command = command.replace(printed, stack.api_url)
-        done = subprocess.run(
-            ["bash", "-c", command],
-            env={**environment, **more},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return bash(command, **variables, **more)
 
     return run
 
@@ -81,16 +70,6 @@ def status(shell: Shell, session: str) -> dict[str, Any]:
     command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" | jq '.'"""
     found: dict[str, Any] = json.loads(shell(command, SESSION_ID=session))
     return found
-
-
-def until(look: Callable[[], Any], seconds: float = 90) -> Any:
-    """What `look` sees once it is something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if seen := look():
-            return seen
-        time.sleep(0.3)
-    raise AssertionError("it did not come")
 
 
 def question_of(shell: Shell, session: str) -> dict[str, Any]:
@@ -269,7 +248,7 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
     assert begun["tier"] == "async"
     assert len(begun["work"]) == 1
     assert status(shell, begun["sessionId"])["activeWork"]
-    until(lambda: "Request classified" in log_of(stack), 30)
+    until(lambda: "Request classified" in log_of(stack))
     first = shell(
         'curl -N -s --max-time 3 -H "Accept: text/event-stream" '
         '"http://localhost:3000/api/async-events?sessionId=test" || true'

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
 import uuid
 from typing import Any
 
@@ -12,6 +10,7 @@ import httpx
 import pytest
 
 from tests.contract.conftest import Sql
+from tests.contract.guide import bash, until
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("acme_key")]
@@ -46,14 +45,6 @@ def account(sql: Sql, stack: RunningStack) -> str:
     return str(made)
 
 
-def bash(command: str) -> str:
-    """Run a command as the guide prints it."""
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout
-
-
 def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> dict[str, Any]:
     """Test 3: trigger the worker."""
     answer: dict[str, Any] = json.loads(
@@ -65,14 +56,10 @@ def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> 
     return answer
 
 
-def until(sql: Sql, statement: str, *args: Any, within: float = 120) -> tuple[Any, ...]:
-    """Wait for a statement to give a row."""
-    give_up = time.monotonic() + within
-    while time.monotonic() < give_up:
-        if rows := sql(statement, *args):
-            return rows[0]
-        time.sleep(0.2)
-    raise AssertionError(f"no row: {statement} {args}")
+def row(sql: Sql, statement: str, *args: Any) -> tuple[Any, ...]:
+    """The first row of a statement, once it has one."""
+    found: tuple[Any, ...] = until(lambda: sql(statement, *args))[0]
+    return found
 
 
 def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
@@ -90,7 +77,7 @@ def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: Runni
           apollo_auto_enrich,
           enrichment_credits_used
         FROM workspace_settings;""")
-    [mine] = [row for row in rows if str(row[0]) == stack.demo_workspace_id]
+    [mine] = [each for each in rows if str(each[0]) == stack.demo_workspace_id]
     assert mine[1] is True
 
 
@@ -104,7 +91,7 @@ def test_2_to_5_a_button_a_job_its_logs_and_the_account(
     told = worker(stack)
     assert told["success"] is True
     assert {"duration_ms", "worker_id", "timestamp"} <= set(told)
-    until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
+    row(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
 
     [newest] = sql("""
         SELECT id, job_type, status, payload, created_at FROM jobs
@@ -125,7 +112,7 @@ def test_2_to_5_a_button_a_job_its_logs_and_the_account(
         ORDER BY created_at ASC;""",
         job_id,
     )
-    [row] = sql(
+    [shown] = sql(
         """
         SELECT
           id,
@@ -151,9 +138,8 @@ def test_2_to_5_a_button_a_job_its_logs_and_the_account(
     assert len(messages) == len(LOGS)
     for message, expected in zip(messages, LOGS, strict=True):
         assert message.startswith(expected)
-    assert (row[3], row[4], row[6]) == ("Technology", 50, "San Francisco")
-    assert row[9] is not None
-    assert row[10] is not None
+    assert (shown[3], shown[4], shown[6]) == ("Technology", 50, "San Francisco")
+    assert None not in shown[9:]
 
 
 def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) -> None:
@@ -175,8 +161,8 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
         json.dumps({"account_id": MISSING}),
     )
     worker(stack)
-    until(sql, "select 1 from jobs where id = %s and status = 'failed'", last)
-    until(sql, "select 1 from jobs where id = %s and attempts = 1 and status = 'pending'", job_id)
+    row(sql, "select 1 from jobs where id = %s and status = 'failed'", last)
+    row(sql, "select 1 from jobs where id = %s and attempts = 1 and status = 'pending'", job_id)
 
     rows = sql("""
         SELECT
@@ -188,14 +174,14 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
           error_message
         FROM jobs
         WHERE payload->>'account_id' = '00000000-0000-0000-0000-000000000000';""")
-    by_id = {row[0]: row for row in rows}
+    by_id = {each[0]: each for each in rows}
     [(wait,)] = sql(
         "select extract(epoch from next_retry_at - updated_at) from jobs where id = %s", job_id
     )
     assert by_id[job_id][1:4] == ("pending", 1, 5)
     assert 25 <= wait <= 95
     assert by_id[last][1:4] == ("failed", 1, 1)
-    assert all("Account not found" in row[5] for row in (by_id[job_id], by_id[last]))
+    assert all("Account not found" in each[5] for each in (by_id[job_id], by_id[last]))
 
 
 def test_7_progress_comes_while_it_runs(
@@ -204,7 +190,7 @@ def test_7_progress_comes_while_it_runs(
     """What a subscribed page draws: 10, 20, 30 … 100, in order."""
     job_id = portal.post(f"/api/accounts/{account}/enrich").json()["id"]
     worker(stack)
-    until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
+    row(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
     told = sql(
         "select (data -> 'progress' ->> 'percentage')::float from job_events"
         " where job_id = %s and data ? 'progress' order by seq",
@@ -245,7 +231,7 @@ def test_8_the_guides_loop_is_taken_literally(
     ids = [json.loads(line)["id"] for line in printed.split("\n") if line.strip()]
     assert len(ids) == 10
     worker(stack)
-    until(
+    row(
         sql,
         "select 1 from jobs where id = any (%s::uuid[])"
         " and error_message like 'Account not found%%' having count(*) = 10",
@@ -279,26 +265,24 @@ def test_a_workspace_without_a_key_fails_at_once(
     portal.delete(f"/api/workspaces/{stack.demo_workspace_id}/settings").raise_for_status()
     job_id = portal.post(f"/api/accounts/{account}/enrich").json()["id"]
     worker(stack)
-    (said,) = until(
-        sql, "select error_message from jobs where id = %s and status = 'failed'", job_id
-    )
+    (said,) = row(sql, "select error_message from jobs where id = %s and status = 'failed'", job_id)
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     portal.put(path, json={"apollo_api_key": "test-key-12345"}).raise_for_status()
     portal.post(f"/api/jobs/{job_id}/retry").raise_for_status()
     worker(stack)
 
     assert said == "Apollo API key not configured for this workspace"
-    until(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
+    row(sql, "select 1 from jobs where id = %s and status = 'completed'", job_id)
 
 
 def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
     """By its own statement."""
     found: dict[str, set[str]] = {}
-    for row in sql("""
+    for policy in sql("""
         SELECT schemaname, tablename, policyname, permissive, roles, cmd, qual
         FROM pg_policies
         WHERE tablename IN ('jobs', 'job_logs', 'workspace_settings');"""):
-        found.setdefault(row[1], set()).add(row[5])
+        found.setdefault(policy[1], set()).add(policy[5])
 
     for table, expected in POLICIES.items():
         assert expected <= found[table], table
@@ -316,7 +300,7 @@ def test_twenty_jobs_at_once(portal: httpx.Client, sql: Sql, stack: RunningStack
     )
     ids = [portal.post(f"/api/accounts/{id}/enrich").json()["id"] for (id,) in accounts]
     worker(stack)
-    until(
+    row(
         sql,
         "select 1 from jobs where id = any (%s::uuid[]) and status = 'completed'"
         " having count(*) = 20",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from tests.contract.guide import bash
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
@@ -63,9 +64,7 @@ def test_1_1_single_client(base: str) -> None:
   -H "Content-Type: application/json" \\
   -d '{"prompt": "Create a simple marketing plan for a local bakery", \
 "speed_vs_detail": "fast_but_skip_details"}'"""
-    command = command.replace("http://localhost:8080", base)
-    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    plan = json.loads(said.stdout)
+    plan = json.loads(bash(command.replace("http://localhost:8080", base)))
 
     assert set(plan) >= {"plan_id", "status", "created_at", "stream_url"}
     told = list(events(base, plan["plan_id"]))
@@ -218,19 +217,5 @@ def test_a_partial_report_is_delivered(base: str) -> None:
 
 def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:
     """What each of so many threads returns."""
-    found: list[Any] = [None] * count
-    problems: list[BaseException] = []
-
-    def one(number: int) -> None:
-        try:
-            found[number] = run(number)
-        except BaseException as error:
-            problems.append(error)
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(600)
-    assert problems == []
-    return found
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(run, range(count)))

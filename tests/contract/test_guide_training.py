@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import subprocess
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from tests.contract.conftest import Sql
+from tests.contract.guide import bash, until
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
@@ -30,21 +29,14 @@ def process(stack: RunningStack) -> Callable[[], dict[str, Any]]:
     """Manual job processing: call the job processor endpoint."""
 
     def call() -> dict[str, Any]:
-        done = subprocess.run(
-            [
-                "bash",
-                "-c",
+        told: dict[str, Any] = json.loads(
+            bash(
                 f"curl -s -X POST {stack.api_url}/api/jobs/process"
                 f' -H "Authorization: Bearer {stack.background_job_token}"'
                 ' -H "Content-Type: application/json"'
-                """ -d '{"jobTypes": ["transcription", "sop_generation"]}'""",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=True,
+                """ -d '{"jobTypes": ["transcription", "sop_generation"]}'"""
+            )
         )
-        told: dict[str, Any] = json.loads(done.stdout)
         return told
 
     return call
@@ -76,17 +68,16 @@ def upload(
     return complete
 
 
-def ended(portal: httpx.Client, training_id: str, *, within: float = 600) -> dict[str, Any]:
+def ended(portal: httpx.Client, training_id: str) -> dict[str, Any]:
     """Follow a training to its end."""
-    give_up = time.monotonic() + within
-    while time.monotonic() < give_up:
-        state: dict[str, Any] = (
-            portal.get(f"/api/trainings/{training_id}").raise_for_status().json()
-        )
-        if state["status"] in ENDED:
-            return state
-        time.sleep(0.5)
-    raise AssertionError(f"not ended: {state}")
+
+    def look() -> dict[str, Any] | None:
+        answer = portal.get(f"/api/trainings/{training_id}").raise_for_status()
+        state: dict[str, Any] = answer.json()
+        return state if state["status"] in ENDED else None
+
+    found: dict[str, Any] = until(look, within=600)
+    return found
 
 
 def test_1_to_3_jobs_are_created_processed_and_their_results_stored(
@@ -148,7 +139,7 @@ def test_4_what_failed_says_why_and_is_found_by_its_retries(
 ) -> None:
     """A wrong file fails for good in seconds; a person may try again."""
     training = upload(portal, stack, b"this is no video at all")["training"]
-    state = ended(portal, training["id"], within=120)
+    state = ended(portal, training["id"])
     failed = sql("""
         SELECT job_type, status, retry_count, error_data
         FROM background_jobs
@@ -167,14 +158,14 @@ def test_4_what_failed_says_why_and_is_found_by_its_retries(
     assert all(row[3]["message"] for row in failed)
     assert len(for_good) == len(failed)
     assert retried.status_code == 200, retried.text
-    assert ended(portal, training["id"], within=120)["status"] == "failed"
+    assert ended(portal, training["id"])["status"] == "failed"
 
 
 def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """Pending or at work; the view has it at once."""
     training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     cancelled = portal.post(f"/api/trainings/{training['id']}/cancel")
-    state = ended(portal, training["id"], within=120)
+    state = ended(portal, training["id"])
     rows = sql("""
         SELECT job_type, status, completed_at
         FROM background_jobs
@@ -236,7 +227,7 @@ def test_a_large_file_arrives_in_parts(portal: httpx.Client, stack: RunningStack
 def test_old_jobs_are_cleaned_up(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """By the guide's statement; what is younger stays."""
     training = upload(portal, stack, b"no video either")["training"]
-    ended(portal, training["id"], within=120)
+    ended(portal, training["id"])
     with stack.connect() as connection:
         deleted = connection.execute("""
             DELETE FROM background_jobs

@@ -6,6 +6,8 @@ import asyncio
 import random
 import string
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import httpx
@@ -64,6 +66,9 @@ async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api
         # {} says that it also goes without
         closed = bool(security) and {} not in security
         assert (answer.status_code == 401) is closed, (method, path, answer.text)
+        if closed:
+            assert answer.json()["error"] == "Unauthorized"
+            assert set(answer.json()) == {"error", "code", "detail", "request_id"}
         if security:
             assert "429" in operation["responses"], (method, path)
 
@@ -81,61 +86,42 @@ class Maker:
         if dice.random() < 0.06:
             return dice.choice(ODD_VALUES)
         if "$ref" in schema:
-            return self.value(self._resolve(schema["$ref"]), name, depth + 1)
+            parts = schema["$ref"].removeprefix("#/").split("/")
+            return self.value(reduce(getitem, parts, self._document), name, depth + 1)
         for union in ("anyOf", "oneOf", "allOf"):
             if union in schema:
                 return self.value(dice.choice(schema[union]), name, depth)
-        if "const" in schema:
-            return schema["const"]
-        if "enum" in schema:
-            return dice.choice(schema["enum"])
+        if choice := schema.get("enum", [schema["const"]] if "const" in schema else []):
+            return dice.choice(choice)
         if name in self._known and dice.random() < 0.7:
             return self._known[name]
         kind = schema.get("type", "object")
-        kind = dice.choice(kind) if isinstance(kind, list) else kind
-        make = getattr(self, f"_{kind}", None)
-        return make(schema, depth) if make else None
-
-    def _object(self, schema: Document, depth: int) -> Any:
-        required = set(schema.get("required", ()))
-        return {
-            name: self.value(each, name, depth + 1)
-            for name, each in schema.get("properties", {}).items()
-            if name in required or (depth < 4 and self._random.random() < 0.3)
-        }
-
-    def _array(self, schema: Document, depth: int) -> Any:
-        least = schema.get("minItems", 0)
-        count = self._random.randint(least, least + 2)
-        return [self.value(schema.get("items", {}), "", depth + 1) for _ in range(count)]
-
-    def _string(self, schema: Document, depth: int) -> str:
-        dice = self._random
-        if schema.get("format") == "uuid":
-            return dice.choice([ACME, "00000000-0000-4000-8000-00000000dead"])
-        if schema.get("format") == "date-time":
-            return dice.choice(["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"])
-        if "pattern" in schema:
-            return dice.choice(["video/mp4", "text/csv"])
-        least = schema.get("minLength", 0)
-        return "".join(dice.choices(string.ascii_letters + "äß%_*", k=least + dice.randint(0, 8)))
-
-    def _integer(self, schema: Document, depth: int) -> int:
-        least, most = schema.get("minimum", 0), schema.get("maximum", 1000)
-        return self._random.randint(int(least), min(int(most), int(least) + 100))
-
-    def _number(self, schema: Document, depth: int) -> float:
-        return float(self._integer(schema, depth))
-
-    def _boolean(self, schema: Document, depth: int) -> bool:
-        return self._random.random() < 0.5
-
-    def _resolve(self, reference: str) -> Document:
-        found: Any = self._document
-        for part in reference.removeprefix("#/").split("/"):
-            found = found[part]
-        resolved: Document = found
-        return resolved
+        match dice.choice(kind) if isinstance(kind, list) else kind:
+            case "object":
+                required = set(schema.get("required", ()))
+                return {
+                    each: self.value(its, each, depth + 1)
+                    for each, its in schema.get("properties", {}).items()
+                    if each in required or (depth < 4 and dice.random() < 0.3)
+                }
+            case "array":
+                count = schema.get("minItems", 0) + dice.randint(0, 2)
+                return [self.value(schema.get("items", {}), "", depth + 1) for _ in range(count)]
+            case "string" if schema.get("format") == "uuid":
+                return dice.choice([ACME, "00000000-0000-4000-8000-00000000dead"])
+            case "string" if schema.get("format") == "date-time":
+                return dice.choice(["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"])
+            case "string" if "pattern" in schema:
+                return dice.choice(["video/mp4", "text/csv"])
+            case "string":
+                length = schema.get("minLength", 0) + dice.randint(0, 8)
+                return "".join(dice.choices(string.ascii_letters + "äß%_*", k=length))
+            case "integer" | "number":
+                least = int(schema.get("minimum", 0))
+                return dice.randint(least, min(int(schema.get("maximum", 1000)), least + 100))
+            case "boolean":
+                return dice.random() < 0.5
+        return None
 
 
 def request_for(

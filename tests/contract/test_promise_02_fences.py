@@ -70,8 +70,7 @@ def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> N
     before = snapshot(engine, heir["job"]["id"])
 
     assert engine.report(zombie, lease_seconds=4000, **NEWS) == "lost"
-    spawn = lambda: engine.spawn(zombie, "s", [{"job_type": "work"}])  # noqa: E731
-    assert refused(spawn)[:2] == ("PT409", "lease_lost")
+    assert refused(engine.spawn, zombie, "s", [{"job_type": "work"}])[:2] == ("PT409", "lease_lost")
     assert snapshot(engine, heir["job"]["id"]) == before
     engine.advance(61)
     assert engine.lease_one()["fence"] == 3

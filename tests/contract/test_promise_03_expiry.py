@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import breaches, later, refused
-from tests.support.engine import Engine, handle, ids_of
+from tests.contract.observed import later, refused
+from tests.support.engine import Engine, ids_of
 
 ERROR = {"type": "ValueError", "message": "no such account 17"}
 
@@ -214,52 +214,8 @@ def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
     assert (made["replay_of"], made["priority"], made["session_id"]) == (origin, 7, "s")
     [lease] = engine.lease()
     assert lease["steps"] == {"read": "R", "price": "price"}
-    wrong = lambda: replay(engine, origin, from_step="nothing")  # noqa: E731
-    assert refused(wrong)[:2] == ("PT400", "invalid_argument")
+    assert refused(replay, engine, origin, from_step="nothing")[:2] == ("PT400", "invalid_argument")
     engine.advance(1)
     second = replay(engine, made["id"])["id"]
     chain = engine.rpc("job_replays", p_job_id=origin)
     assert [each["id"] for each in chain] == [origin, made["id"], second]
-
-
-def test_runs_of_workers_stop_at_their_bound(engine: Engine) -> None:
-    """One that was killed counts for its time alone."""
-    engine.stop_clock()
-
-    def begin(run: int, most: int = 2) -> bool:
-        request = {"run_id": f"00000000-0000-4000-8000-{run:012}", "worker_id": "w", "most": most}
-        return bool(
-            engine.rpc("begin_worker_run", p_request={**request, "seconds": 60})["admitted"]
-        )
-
-    assert [begin(1), begin(1), begin(2), begin(3)] == [True, True, True, False]
-    run = {"run_id": f"00000000-0000-4000-8000-{1:012}"}
-    assert engine.rpc("end_worker_run", p_request=run) == {"ended": True, "refused": True}
-    assert [begin(4), begin(5)] == [True, False]
-    engine.advance(60)
-    assert begin(6, most=1)
-
-
-def test_what_has_ended_long_ago_is_removed_and_nothing_that_lives(engine: Engine) -> None:
-    """Retention looks at how long ago a job ended, and at no job that has not."""
-    ids = engine.enqueue_many(4)
-    leases = engine.lease(3)
-    engine.settle(leases[0])
-    engine.settle(leases[1], "failed")
-    engine.settle(leases[2], "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
-    engine.advance(3 * 86_400)
-    engine.maintain()
-    assert engine.one("select count(*) from public.jobs") == 4
-    engine.rpc("retry_job", p_job_id=ids[1])
-    for _ in range(3):
-        engine.advance(400 * 86_400)
-        engine.maintain()
-
-    left = {str(each) for each in engine.rows("select id from public.jobs")}
-    assert left == set(ids) - {ids[0]}
-    assert breaches(engine.connection) == {}
-    gone = lambda: engine.rpc("get_job", p_job_id=ids[0])  # noqa: E731
-    assert refused(gone)[0] == "PT404"
-    assert engine.settle_all([{**handle(leases[0]), "outcome": "completed"}])[0]["outcome"] == (
-        "not_found"
-    )

@@ -38,8 +38,8 @@ def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
     assert {engine.job(job_id)["next_retry_at"] for job_id in ids} == {None}
     assert engine.events(ids[2]) == ["job.created", "job.cancelled"]
     assert engine.job(retrying)["error_message"] == "no"
-    answer = lambda: engine.rpc("answer_job", p_job_id=asking, p_answer={"answer": 1})  # noqa: E731
-    assert refused(answer) == ("PT409", "invalid_state", "cancelled")
+    late = refused(engine.rpc, "answer_job", p_job_id=asking, p_answer={"answer": 1})
+    assert late == ("PT409", "invalid_state", "cancelled")
     engine.advance(4000)
     assert engine.lease() == []
 

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -102,7 +101,7 @@ def test_anothers_job_is_answered_like_a_missing_one(engine: Engine, function: s
 
     with engine.member(EVE) as eve:
         said = [
-            answer_of(partial(eve.rpc, function, p_job_id=job, **ONE_JOB[function]))
+            answer_of(eve.rpc, function, p_job_id=job, **ONE_JOB[function])
             for job in (job_id, MISSING)
         ]
         assert said[0] == tuple(word and word.replace(MISSING, job_id) for word in said[1])
@@ -115,10 +114,8 @@ def test_anothers_workspace_is_answered_like_a_missing_one(engine: Engine, funct
     """Reads, writes, and what its managers may do."""
     with engine.member(EVE) as eve:
         for workspace in (ACME, MISSING):
-            call = lambda of=workspace: eve.rpc(  # noqa: E731
-                function, p_workspace_id=of, **ONE_WORKSPACE[function]
-            )
-            assert refused(call)[:2] == ("PT404", "workspace_not_found")
+            answer = refused(eve.rpc, function, p_workspace_id=workspace, **ONE_WORKSPACE[function])
+            assert answer[:2] == ("PT404", "workspace_not_found")
     with engine.member(ADA) as ada:
         if function.startswith("delete_"):
             assert refused(
@@ -142,8 +139,7 @@ def test_rows_and_lists_hold_ones_own_alone(engine: Engine) -> None:
         eve.enqueue(workspace=GLOBEX)
         listed = eve.rpc("list_jobs", p_filter={"workspace_id": GLOBEX})["jobs"]
         assert job_id not in [job["id"] for job in listed]
-        theirs = lambda: eve.rpc("list_jobs", p_filter={"workspace_id": ACME})  # noqa: E731
-        assert refused(theirs)[0] == "PT404"
+        assert refused(eve.rpc, "list_jobs", p_filter={"workspace_id": ACME})[0] == "PT404"
         assert [row["id"] for row in eve.rpc("list_workspaces")["workspaces"]] == [GLOBEX]
     for user in (ADA, BOB):
         with engine.member(user) as person:
@@ -156,14 +152,11 @@ def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
     other = engine.enqueue(workspace=GLOBEX)
 
     for missing in (other, MISSING):
-        assert refused(partial(engine.enqueue, parent_id=missing)) == (
+        assert refused(engine.enqueue, parent_id=missing) == (
             "PT404", "job_not_found", missing,
         )  # fmt: skip
         items = [{"job_type": "work", "parent_id": missing}]
-        call = lambda items=items: engine.rpc(  # noqa: E731
-            "enqueue_jobs", p_workspace_id=ACME, p_jobs=items
-        )
-        assert refused(call)[0] == "PT404"
+        assert refused(engine.rpc, "enqueue_jobs", p_workspace_id=ACME, p_jobs=items)[0] == "PT404"
 
 
 def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
@@ -194,8 +187,7 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
         assert [topic for topic in odd if may_join(ada, topic)] == []
         follow = {"p_follower_id": str(uuid.uuid4())}
         for topic in [*topics, "session:missing", "anything"]:
-            call = lambda t=topic: eve.rpc("follow_topic", p_topic=t, **follow)  # noqa: E731
-            assert refused(call)[0] == "PT404"
+            assert refused(eve.rpc, "follow_topic", p_topic=topic, **follow)[0] == "PT404"
         for topic in topics:
             assert ada.rpc("follow_topic", p_topic=topic, **follow)["receivers"] >= 0
 
@@ -232,8 +224,8 @@ def test_members_may_not_what_managers_may(
 ) -> None:
     """They send the tenant's data away, let the world in, or stop their colleagues."""
     with engine.member(BOB) as bob:
-        call = lambda: bob.rpc(function, p_workspace_id=ACME, **arguments)  # noqa: E731
-        assert refused(call)[:2] == ("PT403", "forbidden")
+        answer = refused(bob.rpc, function, p_workspace_id=ACME, **arguments)
+    assert answer[:2] == ("PT403", "forbidden")
 
 
 def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Engine) -> None:
@@ -244,10 +236,10 @@ def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Eng
     of_globex = {"p_workspace_id": GLOBEX}
     with engine.member(EVE) as eve:
         change = {**HOOK, "id": made["id"]}
-        assert refused(lambda: eve.rpc("put_webhook", **of_globex, p_webhook=change))[0] == "PT404"
+        assert refused(eve.rpc, "put_webhook", **of_globex, p_webhook=change)[0] == "PT404"
         gone = {"p_webhook_id": made["id"]}
-        assert refused(lambda: eve.rpc("delete_webhook", **of_globex, **gone))[0] == "PT404"
-        assert refused(lambda: eve.rpc("delete_schedule", **of_globex, p_name="s"))[0] == "PT404"
+        assert refused(eve.rpc, "delete_webhook", **of_globex, **gone)[0] == "PT404"
+        assert refused(eve.rpc, "delete_schedule", **of_globex, p_name="s")[0] == "PT404"
         assert eve.rpc("list_schedules", **of_globex) == {"schedules": []}
         assert eve.rpc("list_webhooks", **of_globex) == {"webhooks": []}
     with engine.member(ADA) as ada:
@@ -322,7 +314,7 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert not {"inside", "hidden"} & set(json.dumps([events, feed, job]).split('"'))
         wrong = {"p_session_id": session, "p_job_id": of_other}
-        assert refused(lambda: guest.rpc("guest_session_events", **wrong))[0] == "PT404"
+        assert refused(guest.rpc, "guest_session_events", **wrong)[0] == "PT404"
         for topic in (f"job:{job_id}", f"workspace:{ACME}", f"session:{session[:-1]}"):
             assert not may_join(guest, topic)
         assert may_join(guest, f"session:{session}")
@@ -349,8 +341,8 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
     with anyone(engine) as guest:
         for guess in guesses:
             for function in ("guest_session_jobs", "guest_session_feed"):
-                call = lambda f=function, g=guess: guest.rpc(f, p_session_id=g)  # noqa: E731
-                assert refused(call)[:2] == ("PT404", "session_not_found")
+                answer = refused(guest.rpc, function, p_session_id=guess)
+                assert answer[:2] == ("PT404", "session_not_found")
             assert not may_join(guest, f"session:{guess}")
         for table in ("jobs", "job_events", "job_logs", "workspaces"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -358,7 +350,7 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
         assert len(guest_sees(guest, session)) == 1
     engine.rpc("set_settings", p_settings={"allow_anonymous": False})
     with anyone(engine) as guest:
-        assert refused(lambda: guest_sees(guest, session))[0] == "PT404"
+        assert refused(guest_sees, guest, session)[0] == "PT404"
 
 
 def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
@@ -372,7 +364,7 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
         assert owner.rows("select id from public.jobs") == []
     for who in (engine.member(EVE), anyone(engine)):
         with who as stranger:
-            assert refused(partial(guest_sees, stranger, session))[0] == "PT404"
+            assert refused(guest_sees, stranger, session)[0] == "PT404"
             assert not may_join(stranger, f"session:{session}")
 
 
@@ -382,11 +374,10 @@ def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
     with engine.database.as_role("authenticated") as connection:
         nobody = Engine(engine.database, connection)
         assert nobody.rows("select id from public.jobs") == []
-        assert refused(lambda: nobody.rpc("get_job", p_job_id=job_id))[0] == "PT404"
+        assert refused(nobody.rpc, "get_job", p_job_id=job_id)[0] == "PT404"
         for kind, name in (("job_type", "work"), ("queue", "default"), ("workspace", ACME)):
             request = {"kind": kind, "name": name}
-            call = lambda r=request: nobody.rpc("pause_jobs", p_request=r)  # noqa: E731
-            assert refused(call)[0] in {"PT403", "PT404"}
+            assert refused(nobody.rpc, "pause_jobs", p_request=request)[0] in {"PT403", "PT404"}
 
 
 # --- A worker's key ---

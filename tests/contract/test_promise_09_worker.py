@@ -207,16 +207,6 @@ def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
         assert each.rows["1"].lines == {1: ["begun", *["ended"] * lines]}
 
 
-def test_results_are_settled_a_megabyte_at_a_time() -> None:
-    """A larger call is refused by gateways, and every job in it with it."""
-    queue = ModelQueue([Row(str(n), {"bytes": 200_000}) for n in range(20)])
-
-    leaping(World(queue).tick())
-
-    assert all(row.status == "completed" for row in queue.rows.values())
-    assert all(bytes_of(items) <= 1_000_000 for items in queue.settles)
-
-
 def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
     """Its job fails, and where that is refused too it runs again; a retry stays one."""
 
@@ -242,33 +232,6 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
     settled = {name: row.settled.get(1) for name, row in queue.rows.items()}
     assert (settled["worse"], settled["bad"], settled["good"]) == (None, "failed", "completed")
     assert settled["again"] == "retry"
-
-
-def test_a_job_that_comes_back_to_its_worker_has_one_processor_at_a_time() -> None:
-    """The new lease says that the old one is over, before any report does."""
-    queue = ModelQueue([Row("1", {"seconds": 20})])
-    world = World(queue)
-
-    async def story() -> None:
-        asyncio.get_running_loop().call_later(5, queue.take_back, "1")
-        await world.tick()
-
-    leaping(story())
-
-    assert (world.runs["1"], world.most_alive) == (2, 1)
-    assert queue.rows["1"].settled == {2: "completed"}
-
-
-def test_a_lease_that_is_answered_twice_is_run_once() -> None:
-    """By its fence, in whatever answer it comes."""
-    queue = ModelQueue([Row("1", {"seconds": 20})])
-    queue.repeats = True
-    world = World(queue)
-
-    leaping(world.tick())
-
-    assert queue.calls.count("lease") > 2
-    assert (world.runs["1"], queue.rows["1"].settled) == (1, {1: "completed"})
 
 
 def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
@@ -514,24 +477,3 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
     faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0  # type: ignore[assignment]
     ended = await ProcessorTest(graph, Answer()).run()
     assert (ended.outcome, ran["right"]) == ("snoozed", 1)
-
-
-async def test_a_step_is_done_once() -> None:
-    """An attempt that dies behind it does not do it again."""
-    done: list[str] = []
-
-    async def steps(job: Job[Answer], ctx: JobContext) -> str:
-        async def charge() -> str:
-            done.append("charge")
-            return "receipt"
-
-        receipt = await ctx.step("charge", charge)
-        if len(done) == 1:
-            done.append("died")
-            raise ConnectionError
-        return str(receipt)
-
-    test = ProcessorTest(steps, Answer())
-    assert (await test.run()).outcome == "retry"
-    assert (await test.run()).result == "receipt"
-    assert done == ["charge", "died"]

@@ -68,18 +68,6 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
     assert most_in_a_window(counted) <= WINDOW * BUDGET
 
 
-def test_followers_count_as_messages(counted: Engine) -> None:
-    """A plan counts each delivery; a follower is told what its rate is."""
-    topic = f"workspace:{ACME}"
-    for _ in range(9):
-        answer = follow(counted, topic)
-    assert answer["receivers"] == 9
-    for _ in range(40):
-        counted.enqueue()
-
-    assert 0 < len(messages(counted, topic)) * 10 <= WINDOW * BUDGET
-
-
 def test_progress_is_held_back_before_states(counted: Engine) -> None:
     """A missed percentage is made up for by the next; an end is waited for."""
     job_id = counted.enqueue()

@@ -10,7 +10,6 @@ import json
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -240,7 +239,7 @@ def test_what_a_member_may_not_write_is_refused(
 ) -> None:
     """Column grants, schemas and membership bound them."""
     with engine.member(user) as person:
-        assert refused(lambda: person.run(statement, *values))[:2] == (state, hint)
+        assert refused(person.run, statement, *values)[:2] == (state, hint)
     assert engine.one("select count(*) from public.jobs") == 0
 
 
@@ -282,8 +281,8 @@ def test_a_member_changes_what_is_pending_by_update(engine: Engine) -> None:
             ("status = 'completed'", "PT409"),
         ):  # fmt: skip
             update = f"update public.jobs set {change} where id = %s"
-            assert refused(partial(ada.run, update, first))[0] == state
+            assert refused(ada.run, update, first)[0] == state
         busy = "update public.jobs set priority = 3 where id = %s"
-        assert refused(lambda: ada.run(busy, second))[0] == "PT409"
+        assert refused(ada.run, busy, second)[0] == "PT409"
         ada.run("update public.jobs set scheduled_for = null where id = %s", first)
     assert engine.lease_one()["job"]["id"] == first

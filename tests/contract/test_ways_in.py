@@ -371,17 +371,6 @@ def undo(engine: Engine) -> None:
         engine.rpc("delete_schedule", p_workspace_id=ACME, p_name=schedule["name"])
 
 
-async def test_a_way_in_that_needs_a_person_refuses_everyone_else(api: Api) -> None:
-    """401 in one shape, and never a stack trace."""
-    for ways in TABLE.values():
-        if ways.http is None or "health" in ways.http[1]:
-            continue
-        answer = await api.call(ways.http[0], ways.http[1].replace("JOB", ACME), user=None)
-        body = answer.json()
-        assert (answer.status_code, body["error"]) == (401, "Unauthorized")
-        assert set(body) == {"error", "code", "detail", "request_id"}
-
-
 async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
     """201 with the job; 200 with the first one when the key repeats."""
     headers = {"idempotency-key": "k", "authorization": f"Bearer {api.project.token(ADA)}"}

@@ -90,6 +90,31 @@ def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
     ]  # fmt: skip
 
 
+def test_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
+    """No leader: the schedule decides."""
+    put(engine, payload={"from": "clock"})
+    due(engine, 0)
+
+    engine.race(*[lambda other: other.lease_call(0)] * 8)
+
+    assert engine.rows("select payload from public.jobs") == [{"from": "clock"}]
+
+
+@pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1), ("all", 60)])
+def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs: int) -> None:
+    """And then it continues at the next minute."""
+    count = "select count(*) from public.jobs"
+    put(engine, missed=missed)
+    engine.advance(engine.one("select 61 - extract(second from queue.clock())::float") + 59 * 60)
+    for _ in range(2):
+        engine.maintain()
+    before = engine.one(count)
+    assert jobs <= before <= jobs + 1
+    engine.advance(60)
+    engine.maintain()
+    assert engine.one(count) == before + 1
+
+
 def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) -> None:
     """After a long outage one schedule leaves room for the others."""
     put(engine, missed="all")

@@ -195,3 +195,34 @@ def test_managers_keep_webhooks_and_members_read_where_they_go(engine: Engine) -
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as missing:
         eve.rpc("delete_webhook", p_workspace_id=GLOBEX, p_webhook_id=hook["id"])
     assert refusal(missing.value)[1] == "webhook_not_found"
+
+
+def test_each_state_change_is_delivered_in_order_per_job(engine: Engine) -> None:
+    """When one has to be tried again the next waits for it; one refused for good stops no other."""
+    subscribe(engine)
+    job_id = engine.enqueue()
+    assert types(deliver(engine, ok=False), job_id) == ["job.created"]
+    engine.settle(engine.lease_one(job_types=["work"]))
+    engine.advance(60)
+    assert types(deliver(engine), job_id) == ["job.created", "job.leased", "job.completed"]
+
+    job_id = engine.enqueue()
+    read_feed(engine)
+    [refused] = engine.lease(1, job_types=["webhook_delivery"])
+    engine.settle(engine.lease_one(job_types=["work"]))
+    read_feed(engine)
+    engine.settle(refused, "failed", error={"type": "HTTPStatus", "message": "400"})
+    assert types(deliver(engine), job_id) == ["job.leased", "job.completed"]
+
+
+def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
+    """Two signatures for a day while receivers change over, whatever else is changed."""
+    hook, new = subscribe(engine, event_types=["job.created"]), f"{SEALED}bmV3"
+    change = {"p_workspace_id": ACME}
+    engine.rpc("put_webhook", **change, p_webhook={"id": hook["id"], "sealed_secret": new})
+
+    for seconds, sealed in ((3600, [new, SEALED]), (82_000, [new, SEALED]), (2000, [new])):
+        engine.advance(seconds)
+        engine.rpc("put_webhook", **change, p_webhook={"id": hook["id"], "description": "d"})
+        engine.enqueue()
+        assert deliver(engine)[0]["sealed_secrets"] == sealed
