@@ -130,19 +130,10 @@ class AppHarness:
         self,
         look: Callable[[], Awaitable[Seen]],
         reached: Callable[[Seen], Any],
-        *,
-        others_died: bool = False,
     ) -> Seen:
-        """Tick, backoffs over at once, until what `look` sees is as wanted; answers it.
-
-        Args:
-            others_died: Let leases expire that nobody of this test holds any more, again and
-                again: a dead worker's last report may still have been on its way.
-        """
+        """Tick, backoffs over at once, until what `look` sees is as wanted; answers it."""
         give_up = time.monotonic() + 150
         while time.monotonic() < give_up:
-            if others_died:
-                self.project.expire()
             await drain(self.worker)
             state = await look()
             if reached(state):

@@ -71,14 +71,6 @@ class Project:
         """A user's JWT, as Auth would sign it."""
         return user_token(user_id)
 
-    def event_types(self, job_id: str) -> list[str]:
-        """The job's events in order; fails if their seq has a gap."""
-        rows = self.rows(
-            "select seq, type from public.job_events where job_id = %s order by seq", job_id
-        )
-        assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
-        return [row["type"].removeprefix("job.") for row in rows]
-
     def expire(self, job_id: str | None = None) -> None:
         """Let every lease be over, as if its holder had died, or that of one job."""
         self.run_sql(

@@ -53,15 +53,11 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float = math.inf
     timeout: float | None = None
-    version: int = 1
     status: str = "pending"
     fence: int = 0
-    attempts: int = 0
     expires_at: float = 0.0
     cancel_requested: bool = False
     settled: dict[int, str] = field(default_factory=dict)
-    #: Names of steps that were reported.
-    steps: set[str] = field(default_factory=set)
     #: Log lines by fence.
     lines: dict[int, list[str]] = field(default_factory=dict)
 
@@ -104,7 +100,6 @@ class ModelQueue(WorkerQueue):
         self.settle_faults: list[str] = []
         #: Whether an answer also has the leases of those before it.
         self.repeats = False
-        self.on_end_run: Callable[[], bool] = lambda: False
         self._answers: dict[tuple[str, int], list[Lease]] = {}
 
     # What the test does ---------------------------------------------------------------------
@@ -179,8 +174,8 @@ class ModelQueue(WorkerQueue):
         return WorkerRunAdmission(admitted=True)
 
     async def end_run(self, run_id: str) -> bool:
-        """Whether another was refused: the test says so."""
-        return self.on_end_run()
+        """No other was refused."""
+        return False
 
     # Inside -------------------------------------------------------------------------------------
 
@@ -225,15 +220,13 @@ class ModelQueue(WorkerQueue):
     def _begin(self, row: Row) -> Lease:
         row.status = "processing"
         row.fence += 1
-        row.attempts += 1
         row.expires_at = self._now + row.lease_seconds
         job = LeasedJob(
             id=row.id,
             workspace_id=WORKSPACE,
             job_type="work",
             payload=row.payload,
-            schema_version=row.version,
-            attempts=row.attempts,
+            attempts=row.fence,
             created_at=BEGAN,
             timeout_seconds=row.timeout,
             deadline_at=BEGAN + timedelta(seconds=row.deadline)
@@ -260,7 +253,6 @@ class ModelQueue(WorkerQueue):
             row.expires_at = self._now + row.lease_seconds
             if item.logs:
                 row.keep(item)
-            row.steps |= {step.name for step in item.steps}
             outcome = "cancel" if row.cancel_requested else "ok"
         is_bare = item.progress is None and not item.logs and not item.steps
         self.renewals.append(Renewal(self._now, item.job_id, item.fence, is_bare, outcome))

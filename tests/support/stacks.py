@@ -25,10 +25,6 @@ START_SECONDS = 240.0
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
-class StackBroken(Exception):
-    """The stack did not start; the message ends with the launcher's own words."""
-
-
 class RunningStack:
     """A stack that runs, with every name of `.local/env` as a lower-case attribute."""
 
@@ -64,19 +60,13 @@ class RunningStack:
         """
         session, renewal = self._sessions.get(email, ({}, 0.0))
         if time.monotonic() >= renewal:
-            session = self.new_session(email)
+            answer = httpx.post(
+                f"{self.supabase_url}/auth/v1/token?grant_type=password",
+                headers={"apikey": self.supabase_publishable_key},
+                json={"email": email, "password": self.demo_password},
+            )
+            session = answer.raise_for_status().json()
             self._sessions[email] = session, time.monotonic() + session["expires_in"] / 2
-        return session
-
-    def new_session(self, email: str) -> dict[str, Any]:
-        """Sign a demo user in by password: a session to renew or to end."""
-        answer = httpx.post(
-            f"{self.supabase_url}/auth/v1/token?grant_type=password",
-            headers={"apikey": self.supabase_publishable_key},
-            json={"email": email, "password": self.demo_password},
-        )
-        answer.raise_for_status()
-        session: dict[str, Any] = answer.json()
         return session
 
     def token(self, sub: str | None, role: str = "authenticated", expires_in: float = 600) -> str:
@@ -148,7 +138,7 @@ def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
     while not is_ready(folder, launcher):
         if launcher.poll() is not None or time.monotonic() > deadline:
             words = (folder / "launcher.out").read_text(errors="replace")[-4000:]
-            raise StackBroken(f"the launcher ended with {launcher.poll()} or is too slow:\n{words}")
+            raise AssertionError(f"it ended with {launcher.poll()} or is too slow:\n{words}")
         time.sleep(0.05)
     return RunningStack(folder, launcher, read_env_file(folder / "env"))
 

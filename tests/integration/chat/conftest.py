@@ -112,12 +112,11 @@ class Harness(AppHarness):
         body = {"messageId": question["id"], "sessionId": session, "content": text}
         return await self.call("POST", "/async-messages", user=user, json=body)
 
-    async def ended(self, session: str, *, others_died: bool = False) -> dict[str, Any]:
+    async def ended(self, session: str) -> dict[str, Any]:
         """Tick until all work has ended; the first of it."""
         found = await self.tick_until(
-            lambda: self.status(session), lambda seen: not seen["activeWork"],
-            others_died=others_died,
-        )  # fmt: skip
+            lambda: self.status(session), lambda seen: not seen["activeWork"]
+        )
         work: dict[str, Any] = found["endedWork"][0]
         return work
 

@@ -13,7 +13,7 @@ from minutehand.docs import PAGES, render
 from minutehand.install.rewrite import Schemas
 from tests.support.engine import Engine
 from tests.support.paths import ROOT
-from tests.support.renewed import RenewedDatabase
+from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 #: pg-boss's table, as far as its page reads it.
@@ -36,9 +36,9 @@ def blocks(text: str, language: str) -> list[str]:
     "topic",
     [page.topic for page in PAGES if blocks(page.text, "sql") and page.topic not in ELSEWHERE],
 )
-def test_the_sql_of_a_page_runs(seeded: RenewedDatabase, topic: str) -> None:
+def test_the_sql_of_a_page_runs(renewed: Renewed, topic: str) -> None:
     """As an operator, block after block."""
-    engine = Engine(seeded, seeded.session())
+    engine = Engine(renewed, renewed.session())
     engine.register("jobs.hello")
     engine.run(PGBOSS)
     [page] = [page for page in PAGES if page.topic == topic]

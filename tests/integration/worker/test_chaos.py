@@ -103,7 +103,7 @@ async def work(ledger: Path) -> None:
 async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_path: Path) -> None:
     """A result of a stale lease, a job lost or ended twice would be a problem in the books."""
     rng, ledger = random.Random(11), tmp_path / "ledger"
-    project = Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
+    project = Project(settings_at(renewed.gateway.url), renewed, renewed.gateway)
     environment = environment_of(project) | {
         "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}",
     }

@@ -124,8 +124,10 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
         async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
             return WorkerRunAdmission(admitted=admitted)
 
+        async def end_run(self, run_id: str) -> bool:
+            return refused.pop(0)
+
     queue = Bounded([Row("1", {})])
-    queue.on_end_run = lambda: refused.pop(0)
     summary = leaping(start(worker, queue, of(nothing), most=1))
 
     assert summary.crowded_out is not admitted
