@@ -130,6 +130,17 @@ LINTS = {
     "0029 trigger function that anyone may execute": """
         select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))""",
+    "index that is the beginning of another": """
+        select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid and o.indexrelid <> i.indexrelid
+        join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text not in ('auth', 'storage', 'realtime', 'pg_catalog', 'pg_toast')
+          and not i.indisunique and i.indpred is not distinct from o.indpred and i.indexprs is null and o.indexprs is null
+          and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text || ' ' like i.indoption::text || ' %'""",
+    "definer function whose search path is not empty": """
+        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and not p.proconfig @> array['search_path=""']""",
+    "an RPC name with two signatures": """
+        select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        group by pronamespace, proname having count(*) > 1""",
 }
 
 
