@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - queries stay on one line
 """The engine of a fresh database with two workspaces, three members and one plain job type."""
 
 from __future__ import annotations
@@ -7,8 +8,70 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.observed import breaches
-from tests.support.engine import INVARIANTS, Engine
+from tests.support.engine import Engine
 from tests.support.renewed import Renewed
+
+#: What must hold of the engine's own tables, besides what anyone may see; queries find the offenders.
+INVARIANTS = {
+    "a pending job has one place": """
+        select j.id from public.jobs j left join (
+          select m.job_id, count(*) as places from (
+            select job_id from queue.ready
+            union all select job_id from queue.gated where not admitted
+            union all select d.job_id from queue.deferred d join public.jobs o on o.id = d.job_id
+              and d.run_at = coalesce(o.next_retry_at, o.scheduled_for)
+              and d.run_at is distinct from o.deadline_at) m group by 1) p on p.job_id = j.id
+        where j.status = 'pending' and p.places is distinct from 1
+          and j.deadline_at is distinct from coalesce(j.next_retry_at, j.scheduled_for)""",
+    "only pending jobs are ready, where their row says": """
+        select r.job_id from queue.ready r left join public.jobs j on j.id = r.job_id
+        where j.status is distinct from 'pending'
+          or (j.lane, j.workspace_id, j.ord) is distinct from (r.lane, r.workspace_id, r.ord)""",
+    "a ready job has an open turn that has not passed it, or a note": """
+        select r.job_id from queue.ready r where not exists (
+            select from queue.turns t where t.lane = r.lane and t.workspace_id = r.workspace_id
+              and not (t.aside and t.look_at is null) and t.from_ord <= r.ord)
+          and not exists (select from queue.notes n where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
+    "behind a gate are live jobs; one that was let through is ready, runs, or is put off in order": """
+        select g.job_id from queue.gated g left join public.jobs j on j.id = g.job_id
+        left join queue.job_types t on t.job_type = j.job_type
+        where case when not g.admitted then j.status is distinct from 'pending' else not g.ended and not exists (
+            select from queue.ready r where r.job_id = g.job_id
+            union all select from queue.leases l where l.job_id = g.job_id
+            union all select from queue.deferred d where d.job_id = g.job_id and t.in_order) end""",
+    "a key with room has a note, or nothing waits for it": """
+        select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
+        where not g.admitted and not t.rate_per_key
+          and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
+            and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended) < coalesce(t.key_concurrency, 1)
+          and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane
+            where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
+    "a slot that was given back is looked at": """
+        select g.job_id from queue.gated g where g.ended and not exists (
+          select from queue.notes n join queue.lanes l on l.lane = n.lane
+          where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
+    "a processing job has exactly one lease with its fence": """
+        select coalesce(j.id, l.job_id) from public.jobs j full join queue.leases l on l.job_id = j.id
+        where (j.status is not distinct from 'processing') <> (l.job_id is not null) or l.fence <> j.fence""",
+    "a waiting job has one wait, others none": """
+        select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
+        where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",
+    "each lease ever given ended once, or runs": """
+        select j.id from public.jobs j where j.fence <> (
+          select count(*) from queue.attempts a where a.job_id = j.id)
+          + (j.status = 'completed' and j.fence = 1)::integer
+          + (select count(*) from queue.leases l where l.job_id = j.id)""",
+    "a failed job is a dead letter, no other is": """
+        select coalesce(j.id, d.job_id) from (select id from public.jobs where status = 'failed') j
+        full join queue.dead d on d.job_id = j.id where j.id is null or d.job_id is null""",
+    "the deadline of a live job is watched": """
+        select j.id from public.jobs j where j.finished_at is null and j.deadline_at is not null
+          and j.status <> 'processing' and not exists (
+            select from queue.deferred d where d.job_id = j.id and d.run_at = j.deadline_at)""",
+    "a unique key is held by a live job": """
+        select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
+        where j.id is null or j.finished_at is not null""",
+}
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from hypothesis.stateful import invariant
 
 from tests.contract.machine import QueueMachine, machine_on, run_histories
 from tests.contract.observed import breaches
+from tests.sql.conftest import INVARIANTS
 from tests.support.databases import Database
-from tests.support.engine import INVARIANTS
 
 # thousands of statements each: on a machine with much else to do that takes minutes
 pytestmark = pytest.mark.timeout(900)
