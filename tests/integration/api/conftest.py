@@ -17,7 +17,7 @@ from tests.support.renewed import Renewed
 async def api(renewed: Renewed) -> AsyncIterator[Api]:
     """Over real sockets, with streams that are held open; its engine knows one type."""
     settings = settings_at(renewed.gateway.url).model_copy(update={"apps": (), "streaming": True})
-    async with serving_api(Project(settings, renewed.database, renewed.gateway)) as made:
+    async with serving_api(Project(settings, renewed, renewed.gateway)) as made:
         made.engine.register("work", lease_seconds=60)
         yield made
 
