@@ -83,7 +83,7 @@ TABLE: dict[str, Ways] = {
     "count_jobs": Ways(
         OF,
         ("GET", f"/api/jobs/counts?workspace_id={ACME}"),
-        lambda q, _: q.counts(ACME, {}),
+        lambda q, _: q.call("count_jobs", workspace_id=ACME),
         shows='"pending"|queued',
     ),
     "cancel_job": Ways(
@@ -110,7 +110,10 @@ TABLE: dict[str, Ways] = {
         shows="select count(*) from public.jobs where replay_of = 'JOB' and replay_from = 's'",
     ),
     "job_replays": Ways(
-        JOB, ("GET", "/api/jobs/JOB/replays"), lambda q, job: q.replays(job), state="completed"
+        JOB,
+        ("GET", "/api/jobs/JOB/replays"),
+        lambda q, job: q.call("job_replays", job_id=job),
+        state="completed",
     ),
     "answer_job": Ways(
         {**JOB, "p_answer": {"answer": "yes"}},
@@ -137,27 +140,27 @@ TABLE: dict[str, Ways] = {
     "job_trace": Ways(
         JOB,
         ("GET", "/api/jobs/JOB/trace"),
-        lambda q, job: q.trace(job),
+        lambda q, job: q.call("job_trace", job_id=job),
         state="completed",
     ),
     "job_attempts": Ways(
         JOB,
         ("GET", "/api/jobs/JOB/attempts"),
-        lambda q, job: q.attempts(job),
+        lambda q, job: q.call("job_attempts", job_id=job),
         state="completed",
         shows="completed",
     ),
     "job_steps": Ways(
         JOB,
         ("GET", "/api/jobs/JOB/steps"),
-        lambda q, job: q.steps(job),
+        lambda q, job: q.call("job_steps", job_id=job),
         state="completed",
         shows="kept-by-step",
     ),
     "search_logs": Ways(
         {**OF, "p_filter": {"search": "a line"}},
         ("GET", f"/api/logs?workspace_id={ACME}&search=a line"),
-        lambda q, _: q.search_logs(ACME, {"search": "a line"}),
+        lambda q, _: q.call("search_logs", workspace_id=ACME, filter={"search": "a line"}),
         state="completed",
         shows="a line",
     ),
@@ -233,21 +236,21 @@ TABLE: dict[str, Ways] = {
     "list_job_types": Ways(
         OF,
         ("GET", f"/api/types?workspace_id={ACME}"),
-        lambda q, _: q.job_types(ACME),
+        lambda q, _: q.call("list_job_types", workspace_id=ACME),
         f"types --workspace {ACME}",
         shows="work",
     ),
     "get_job_type": Ways(
         {**OF, "p_job_type": "work"},
         ("GET", f"/api/types/work?workspace_id={ACME}"),
-        lambda q, _: q.job_type("work", ACME),
+        lambda q, _: q.call("get_job_type", job_type="work", workspace_id=ACME),
         f"types work --workspace {ACME}",
         shows="work",
     ),
     "queue_stats": Ways(
         OF,
         ("GET", f"/api/status?workspace_id={ACME}"),
-        lambda q, _: q.stats(ACME),
+        lambda q, _: q.call("queue_stats", workspace_id=ACME),
         f"stats --workspace {ACME}",
         shows="work|live",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from minutehand.config import Settings
@@ -60,7 +60,10 @@ class QueueClient:
 
 
 class UserQueue(CallerFunctions):
-    """Every function that members may call, under one user's JWT."""
+    """What members may do, under one user's JWT.
+
+    Functions that answer plain JSON, as `explain_job` and `job_trace`, have `call`.
+    """
 
     async def enqueue(
         self,
@@ -114,36 +117,6 @@ class UserQueue(CallerFunctions):
             jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]),
             next_cursor=page["next"] and Cursor.model_validate(page["next"]).encode(),
         )
-
-    async def counts(self, workspace_id: str, where: Mapping[str, Any]) -> dict[str, Any]:
-        """How many jobs of a workspace are in each state."""
-        return await self.call("count_jobs", workspace_id=workspace_id, filter=where)
-
-    async def search_logs(
-        self,
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        *,
-        before: int | None = None,
-        limit: int = 100,
-    ) -> dict[str, Any]:
-        """Log lines of a workspace's jobs, newest first; `before` is `next` of the page before."""
-        where = _given(where)
-        return await self.call(
-            "search_logs", workspace_id=workspace_id, filter=where, before=before, limit=limit
-        )
-
-    async def job_types(
-        self, workspace_id: WorkspaceId | str | None = None, *, internal: bool = False
-    ) -> dict[str, Any]:
-        """Job types by name, with how their jobs went in a workspace; None is the operator's."""
-        return await self.call("list_job_types", workspace_id=workspace_id, internal=internal)
-
-    async def job_type(
-        self, job_type: str, workspace_id: WorkspaceId | str | None = None
-    ) -> dict[str, Any]:
-        """Everything about one job type."""
-        return await self.call("get_job_type", job_type=job_type, workspace_id=workspace_id)
 
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
@@ -203,20 +176,6 @@ class UserQueue(CallerFunctions):
         """Why the job is not running, and when it will."""
         return await self.call("explain_job", job_id=job_id)
 
-    async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job's latest attempts, oldest first, as the database keeps them."""
-        return list((await self.call("job_attempts", job_id=job_id))["attempts"])
-
-    async def steps(
-        self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """A page of the job's finished steps, after `next` of another, and what it waits for."""
-        return await self.call("job_steps", job_id=job_id, after=after)
-
-    async def trace(self, job_id: JobId | str) -> dict[str, Any]:
-        """The job's attempts, steps and waits with their spans, and those of its children."""
-        return await self.call("job_trace", job_id=job_id)
-
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat."""
         return Job.model_validate(await self.call("cancel_job", job_id=job_id))
@@ -225,19 +184,6 @@ class UserQueue(CallerFunctions):
         """Run a failed or cancelled job again, with `payload` in place of its own where given."""
         given = _given({"payload": payload})
         return Job.model_validate(await self.call("retry_job", job_id=job_id, **given))
-
-    async def change_many(
-        self,
-        action: Literal["cancel", "retry"],
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        *,
-        limit: int = 1000,
-    ) -> dict[str, Any]:
-        """Cancel or retry jobs that match a filter; repeat while the answer's `more` is true."""
-        return await self.call(
-            f"{action}_jobs", workspace_id=workspace_id, filter=where, limit=limit
-        )
 
     async def replay(
         self, job_id: JobId | str, *, idempotency_key: str | None = None, **changes: Any
@@ -254,11 +200,6 @@ class UserQueue(CallerFunctions):
             request=_given({"idempotency_key": idempotency_key, **changes}),
         )
         return Enqueued.model_validate(made)
-
-    async def replays(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job, what it is a replay of, and all their replays, oldest first."""
-        found: Any = await self.call("job_replays", job_id=job_id)
-        return list(found)
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """Answer the question a waiting job asks."""
@@ -280,16 +221,6 @@ class UserQueue(CallerFunctions):
     async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
         """Whether the caller belongs to the workspace, as its policy sees it."""
         return bool(await self.select("workspaces", ("select", "id"), ("id", f"eq.{workspace_id}")))
-
-    async def open_stream(self) -> None:
-        """Count a stream that the caller is about to open; refused with `rate_limited`."""
-        await self.call("open_stream", repeatable=False)
-
-    async def stats(
-        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 60
-    ) -> dict[str, Any]:
-        """Counts and percentiles of one workspace; of all of them for an operator."""
-        return await self.call("queue_stats", workspace_id=workspace_id, minutes=minutes)
 
 
 def _given(where: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,7 +220,7 @@ async def answer(
     with contextlib.ExitStack() as held:
         held.enter_context(services.streams.held(holder))
         if caller is not None and not pace.streaming:
-            await services.queue_of(caller).open_stream()
+            await services.queue_of(caller).call("open_stream", repeatable=False)
         first = await feed.read()
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)

@@ -100,17 +100,13 @@ async def create_jobs(
 @router.post("/jobs/cancel")
 async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Cancel the live jobs that match, a batch a call; for managers."""
-    return await services.queue_of(caller).change_many(
-        "cancel", str(body.workspace_id), body.filter, limit=body.limit
-    )
+    return await services.queue_of(caller).call("cancel_jobs", **dict(body))
 
 
 @router.post("/jobs/retry")
 async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Run the failed jobs that match again, a batch a call; for managers."""
-    changed = await services.queue_of(caller).change_many(
-        "retry", str(body.workspace_id), body.filter, limit=body.limit
-    )
+    changed = await services.queue_of(caller).call("retry_jobs", **dict(body))
     await services.waker.wake(reason="retry")
     return changed
 

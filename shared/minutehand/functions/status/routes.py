@@ -145,7 +145,9 @@ async def count_jobs(
     """How many jobs a workspace has in each state; `at_least` names the statuses beyond 10,000."""
     where = {"job_type": job_type, "queue": queue, "parent_id": parent_id and str(parent_id)}
     given = {name: value for name, value in where.items() if value is not None}
-    return await services.queue_of(caller).counts(str(workspace_id), given)
+    return await services.queue_of(caller).call(
+        "count_jobs", workspace_id=workspace_id, filter=given
+    )
 
 
 @router.get("/types")
@@ -156,7 +158,9 @@ async def list_types(
     internal: Annotated[bool, Query(description="Include the platform's own types.")] = False,
 ) -> dict[str, Any]:
     """Job types: who serves them and when last seen, and how a workspace's jobs went today."""
-    return await services.queue_of(caller).job_types(str(workspace_id), internal=internal)
+    return await services.queue_of(caller).call(
+        "list_job_types", workspace_id=workspace_id, internal=internal
+    )
 
 
 @router.get("/types/{job_type}")
@@ -167,7 +171,9 @@ async def get_type(
     workspace_id: UUID,
 ) -> dict[str, Any]:
     """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
-    return await services.queue_of(caller).job_type(job_type, str(workspace_id))
+    return await services.queue_of(caller).call(
+        "get_job_type", job_type=job_type, workspace_id=workspace_id
+    )
 
 
 @router.get("/logs")
@@ -195,8 +201,10 @@ async def search_logs(
         "since": since and since.isoformat(),
         "until": until and until.isoformat(),
     }
-    queue = services.queue_of(caller)
-    return await queue.search_logs(str(workspace_id), where, before=before, limit=limit)
+    given = {name: value for name, value in where.items() if value is not None}
+    return await services.queue_of(caller).call(
+        "search_logs", workspace_id=workspace_id, filter=given, before=before, limit=limit
+    )
 
 
 @router.get("/jobs/{job_id:uuid}")
@@ -301,13 +309,15 @@ async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> dic
 @router.get("/jobs/{job_id:uuid}/attempts")
 async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
     """A job's latest 1,000 attempts, oldest first."""
-    return await services.queue_of(caller).attempts(str(job_id))
+    found = await services.queue_of(caller).call("job_attempts", job_id=job_id)
+    return list(found["attempts"])
 
 
 @router.get("/jobs/{job_id:uuid}/replays")
 async def get_replays(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
     """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
-    return await services.queue_of(caller).replays(str(job_id))
+    found: Any = await services.queue_of(caller).call("job_replays", job_id=job_id)
+    return list(found)
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
@@ -323,13 +333,13 @@ async def get_steps(
     `next` names where to continue: `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
-    return await services.queue_of(caller).steps(str(job_id), after=after)
+    return await services.queue_of(caller).call("job_steps", job_id=job_id, after=after)
 
 
 @router.get("/jobs/{job_id:uuid}/trace")
 async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
-    return await services.queue_of(caller).trace(str(job_id))
+    return await services.queue_of(caller).call("job_trace", job_id=job_id)
 
 
 @router.get("/status")
@@ -350,7 +360,7 @@ async def get_status(
     caller = await verify(request, token)
     if scope is None and caller.user_id is not None:
         raise invalid_argument("workspace_id", "is required", location="query")
-    return await services.queue_of(caller).stats(scope, minutes=minutes)
+    return await services.queue_of(caller).call("queue_stats", workspace_id=scope, minutes=minutes)
 
 
 async def _feed_answer(
