@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from minutehand.app import App
 from minutehand.local.aws import BUCKET
 from minutehand.local.environment import Ports
-from minutehand.local.ports import LOOPBACK
+from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.node import node_binary, script
 
 Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
@@ -93,3 +94,27 @@ def service_parts(ports: Ports, database_url: str, state: Path) -> list[Part]:
             {"AWS_PORT": str(ports.aws), "UPLOADS_FOLDER": str(state / "uploads")},
         ),
     ]
+
+
+def companions(apps: Sequence[App]) -> tuple[list[Part], dict[str, str]]:
+    """The apps' processes, each on a free port, and the variables with their addresses."""
+    parts: list[Part] = []
+    variables: dict[str, str] = {}
+    for app in apps:
+        module = app.module("local")
+        if module is None:
+            continue
+        urls: dict[str, str] = {}
+        for name, (program, values) in module.PROCESSES.items():
+            port = reserve_port()
+            urls[name] = f"http://{LOOPBACK}:{port}"
+            parts.append(
+                Part(
+                    name,
+                    (sys.executable, "-m", program),
+                    answers(urls[name] + module.READY),
+                    {**values, "PORT": str(port)},
+                )
+            )
+        variables.update(module.environment(urls))
+    return parts, variables

@@ -19,10 +19,9 @@ import psycopg
 
 from minutehand.app import find_apps
 from minutehand.local import migrations
-from minutehand.local.companions import companions
 from minutehand.local.environment import Ports, contract, demo_values, for_children
 from minutehand.local.logs import Logs, Say
-from minutehand.local.parts import Part, service_parts
+from minutehand.local.parts import Part, companions, service_parts
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
 from minutehand.local.state import StateFolder

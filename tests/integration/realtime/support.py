@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
+from minutehand.local.ports import reserve_port
 from minutehand.node import node_binary
 from tests.support.stacks import TRUTH_URL
 
@@ -53,51 +54,28 @@ class Server:
     """`python -m minutehand.local.realtime` as a process of its own."""
 
     def __init__(self, url: str) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.port = reserve_port()
         environ = {
             **os.environ,
             "SUPABASE_JWT_SECRET": SECRET,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE,
             "SUPABASE_SECRET_KEY": SECRET_KEY,
             "DATABASE_URL": url,
-            "PORT": "0",
+            "PORT": str(self.port),
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "minutehand.local.realtime"],
-            cwd=_REPOSITORY,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.port = int(self.wait_for("realtime.listening")["port"])
-        self.wait_for("realtime.replication_started")
+        command = [sys.executable, "-m", "minutehand.local.realtime"]
+        self.process = subprocess.Popen(command, cwd=_REPOSITORY, env=environ)
+        self.wait_for_health(200)
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._changed:
-                try:
-                    self.events.append(json.loads(line))
-                except ValueError:
-                    self.events.append({"event": "text", "message": line})
-                self._changed.notify_all()
-
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """Wait for the first logged `event`."""
-
-        def found() -> dict[str, Any] | None:
-            return next((e for e in self.events if e.get("event") == event), None)
-
-        with self._changed:
-            if not self._changed.wait_for(found, PATIENCE * 3):
-                raise AssertionError(f"no {event} among {self.events}")
-            got = found()
-            assert got is not None
-            return got
+    def wait_for_health(self, status: int) -> None:
+        """Wait until messages stream, 200, or no longer do, 503."""
+        give_up = time.monotonic() + PATIENCE * 3
+        while time.monotonic() < give_up:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.http}/realtime/v1/health").status_code == status:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"its health was never {status}")
 
     @property
     def http(self) -> str:
@@ -112,12 +90,8 @@ class Server:
 
     def stop(self) -> None:
         """End the process as a launcher would."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-        self._reader.join(60)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.process.terminate()
+        self.process.wait(60)
 
 
 class RealServer(Server):

@@ -27,52 +27,44 @@ _BECOME = """
 """
 
 
-class Authorizer:
-    """Runs the probes."""
+async def may_read(database: Database, token: Token, topic: str) -> bool:
+    """Whether the token may read broadcasts of `topic`.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    Raises:
+        DatabaseUnavailable: The database is unavailable.
+    """
+    probe = str(uuid.uuid4())
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(
+                "insert into realtime.messages (topic, extension, id) values (%s, 'broadcast', %s)",
+                [topic, probe],
+            )
+            await become(connection, token, topic)
+            found = await connection.execute("select from realtime.messages where id = %s", [probe])
+            return await found.fetchone() is not None
+    except psycopg.Error as error:
+        _log_refusal(error)
+        return False
 
-    async def read(self, token: Token, topic: str) -> bool:
-        """Whether the token may read broadcasts of `topic`.
 
-        Raises:
-            DatabaseUnavailable: The database is unavailable.
-        """
-        probe = str(uuid.uuid4())
-        try:
-            async with self._database.transaction() as connection:
-                await connection.execute(
-                    "insert into realtime.messages (topic, extension, id)"
-                    " values (%s, 'broadcast', %s)",
-                    [topic, probe],
-                )
-                await become(connection, token, topic)
-                cursor = await connection.execute(
-                    "select from realtime.messages where id = %s", [probe]
-                )
-                return await cursor.fetchone() is not None
-        except psycopg.Error as error:
-            _log_refusal(error)
-            return False
+async def may_write(database: Database, token: Token, topic: str) -> bool:
+    """Whether the token may send broadcasts to `topic`.
 
-    async def write(self, token: Token, topic: str) -> bool:
-        """Whether the token may send broadcasts to `topic`.
-
-        Raises:
-            DatabaseUnavailable: The database is unavailable.
-        """
-        try:
-            async with self._database.transaction() as connection:
-                await become(connection, token, topic)
-                await connection.execute(
-                    "insert into realtime.messages (topic, extension) values (%s, 'broadcast')",
-                    [topic],
-                )
-        except psycopg.Error as error:
-            _log_refusal(error)
-            return False
-        return True
+    Raises:
+        DatabaseUnavailable: The database is unavailable.
+    """
+    try:
+        async with database.transaction() as connection:
+            await become(connection, token, topic)
+            await connection.execute(
+                "insert into realtime.messages (topic, extension) values (%s, 'broadcast')",
+                [topic],
+            )
+    except psycopg.Error as error:
+        _log_refusal(error)
+        return False
+    return True
 
 
 async def become(connection: Connection, token: Token, topic: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from typing import Any
 
 from minutehand.local.realtime.serializer import dump
@@ -11,6 +12,10 @@ from minutehand.local.realtime.serializer import dump
 OPERATORS = {
     "eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any",
 }  # fmt: skip
+
+
+#: Commas outside parentheses.
+_BETWEEN = re.compile(r",(?![^(]*\))")
 
 
 class InvalidEntry(ValueError):
@@ -76,19 +81,7 @@ def parse_filters(text: str) -> tuple[Filter, ...]:
     """
     if not text.strip():
         return ()
-    return tuple(_parse_filter(part.strip()) for part in _split(text.strip()))
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas outside parentheses."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return parts
+    return tuple(_parse_filter(part.strip()) for part in _BETWEEN.split(text.strip()))
 
 
 def _parse_filter(segment: str) -> Filter:

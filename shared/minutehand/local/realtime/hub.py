@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from minutehand.local.realtime.authorization import Authorizer
 from minutehand.local.realtime.broadcast import Rooms
 from minutehand.local.realtime.changes import PostgresChanges
 from minutehand.local.realtime.database import UNREACHABLE, Database, DatabaseUnavailable
@@ -26,7 +25,6 @@ class Hub:
     def __init__(self, url: str, verifier: Verifier) -> None:
         self.verifier = verifier
         self.database = Database(url)
-        self.authorizer = Authorizer(self.database)
         self.rooms = Rooms()
         # messages do not wait behind a crowd that joins
         self._deciding = Database(url)

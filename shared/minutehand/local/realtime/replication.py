@@ -24,7 +24,7 @@ from minutehand.local.realtime.pgoutput import Change, Decoder
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+_RETRY_SECONDS = 0.2
 _CONFIRM_SECONDS = 5.0
 #: Postgres is asked for a sign of life more often than this.
 _SILENCE_SECONDS = 30.0
@@ -127,12 +127,10 @@ class ReplicationStream:
 
     async def run(self) -> None:
         """Stream until cancelled."""
-        failures = 0
         while True:
             try:
                 await self._stream_once()
             except (DatabaseUnavailable, psycopg.Error, OSError, TimeoutError) as error:
-                failures = 0 if self.running.is_set() else failures + 1
                 self.last_error = describe(error)
                 logger.warning(
                     "replication interrupted",
@@ -140,12 +138,11 @@ class ReplicationStream:
                         "event": "realtime.replication_interrupted",
                         "publication": self._publication,
                         "reason": self.last_error,
-                        "failures": failures,
                     },
                 )
             finally:
                 self.running.clear()
-            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _stream_once(self) -> None:
         connection = WalConnection(

@@ -10,6 +10,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
+from minutehand.local.realtime.authorization import may_read, may_write
 from minutehand.local.realtime.broadcast import PREFIX
 from minutehand.local.realtime.database import DatabaseUnavailable
 from minutehand.local.realtime.filters import change_id
@@ -155,15 +156,12 @@ class Channel:
             self.token = self.hub.verifier.verify(self._asked)
         self.token.check_expiry()
         self.hub.check_database()
-        if self.private and not await self._may_read(self.token):
+        if self.private and not await may_read(self.hub.database, self.token, self.topic):
             raise JoinRefused(f"Unauthorized: {self._no_read}")
 
     @property
     def _no_read(self) -> str:
         return f"You do not have permissions to read from this Channel topic: {self.topic}"
-
-    async def _may_read(self, token: Token) -> bool:
-        return await self.hub.authorizer.read(token, self.topic)
 
     def joined(self) -> None:
         """Tell the client what follows the join's reply, and start the token's clock."""
@@ -213,7 +211,7 @@ class Channel:
     async def _writes(self) -> bool:
         if self._may_write is None:
             try:
-                self._may_write = await self.hub.authorizer.write(self.token, self.topic)
+                self._may_write = await may_write(self.hub.database, self.token, self.topic)
             except DatabaseUnavailable:
                 return False  # not remembered: the database may be back for the next push
         return self._may_write
@@ -225,7 +223,7 @@ class Channel:
             return
         try:
             token = self.hub.verifier.verify(text)
-            if self.private and not await self._may_read(token):
+            if self.private and not await may_read(self.hub.database, token, self.topic):
                 self.shut_down(self._no_read)
                 return
         except (TokenError, DatabaseUnavailable) as error:
