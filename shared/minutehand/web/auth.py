@@ -43,68 +43,70 @@ def bearer_token(request: Request) -> str | None:
     return key if key.startswith(SECRET_PREFIX) else None
 
 
-async def require_caller(request: Request, _: Credentials) -> Caller:
-    """Dependency: the signed-in user, else 401."""
-    token = bearer_token(request)
-    if token is None:
-        raise token_missing()
-    return await verify(request, token)
-
-
-async def stream_caller(
-    request: Request, _: Credentials, access_token: str | None = None
-) -> Caller:
-    """Dependency for event streams: also `?access_token=`, as EventSource sends no headers.
+def _token_of(request: Request, access_token: str | None) -> str | None:
+    """The token of a header, or of the address of a stream: EventSource sends no headers.
 
     Query strings are never logged here; prefer a header wherever one can be sent.
     """
     token = bearer_token(request)
-    if token is None and "text/event-stream" in request.headers.get("accept", ""):
-        token = access_token
+    if token is None and access_token:
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            raise token_missing()
+        return access_token
+    return token
+
+
+async def verify(request: Request, token: str | None) -> Caller:
+    """Whose `token` is, a user's or the project's own service; else 401."""
     if token is None:
         raise token_missing()
-    return await verify(request, token)
-
-
-async def guest_caller(
-    request: Request,
-    credentials: Credentials,
-    session_id: Annotated[str, Path(max_length=255)],
-    access_token: str | None = None,
-) -> Caller | None:
-    """Dependency for a session's events: as `stream_caller`, but a guest session needs no token.
-
-    None is a guest, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
-    """
-    services: Services = request.app.state.services
-    if is_guest_session(session_id) and services.settings.allow_anonymous:
-        is_stream = "text/event-stream" in request.headers.get("accept", "")
-        if bearer_token(request) is None and not (access_token and is_stream):
-            return None
-    return await stream_caller(request, credentials, access_token)
-
-
-async def user_or_guest(
-    request: Request,
-    credentials: GuestCredentials,
-    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
-) -> Caller | None:
-    """Dependency of an app's route: the user of a token; None for a guest where let in."""
-    services: Services = request.app.state.services
-    if bearer_token(request) is not None or access_token:
-        return await stream_caller(request, credentials, access_token)
-    if not services.settings.allow_anonymous:
-        raise token_missing()
-    return None
-
-
-async def verify(request: Request, token: str) -> Caller:
-    """Whose `token` is, a user's or the project's own service."""
     services: Services = request.app.state.services
     try:
         return await services.verifier.verify(token)
     except InvalidToken as error:
         raise unauthorized(str(error), presented=True) from error
+
+
+async def require_caller(request: Request, _: Credentials) -> Caller:
+    """Dependency: the signed-in user."""
+    return await verify(request, bearer_token(request))
+
+
+async def stream_caller(
+    request: Request, _: Credentials, access_token: str | None = None
+) -> Caller:
+    """Dependency for event streams: the signed-in user."""
+    return await verify(request, _token_of(request, access_token))
+
+
+async def guest_caller(
+    request: Request,
+    _: Credentials,
+    session_id: Annotated[str, Path(max_length=255)],
+    access_token: str | None = None,
+) -> Caller | None:
+    """Dependency for a session's events: the user; None for a guest, whose key is the id."""
+    token = _token_of(request, access_token)
+    if token is None and is_guest_session(session_id) and _lets_guests_in(request):
+        return None
+    return await verify(request, token)
+
+
+async def user_or_guest(
+    request: Request,
+    _: GuestCredentials,
+    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
+) -> Caller | None:
+    """Dependency of an app's route: the user of a token; None for a guest where let in."""
+    token = _token_of(request, access_token)
+    if token is None and _lets_guests_in(request):
+        return None
+    return await verify(request, token)
+
+
+def _lets_guests_in(request: Request) -> bool:
+    services: Services = request.app.state.services
+    return services.settings.allow_anonymous
 
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.

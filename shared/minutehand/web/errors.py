@@ -5,15 +5,20 @@ Mapping exceptions of other packages to it is left to `minutehand.web.handlers`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from minutehand.config import ConfigurationError
 from minutehand.error_body import error_body
 from minutehand.log import current_request_id
+
+logger = logging.getLogger(__name__)
 
 #: How long a client should wait when the database is unavailable, in seconds.
 RETRY_AFTER_SECONDS = 5
@@ -123,3 +128,27 @@ def not_found(what: str = "job") -> ApiError:
 def unavailable(reason: str) -> ApiError:
     """503: something this service depends on is unavailable; the request may be repeated."""
     return ApiError(503, "unavailable", reason, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+@contextmanager
+def standing_on(what: str) -> Iterator[None]:
+    """Turn a missing setting, or an AWS service that is unavailable, into 503.
+
+    Args:
+        what: What is missing, e.g. `the key service`.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        logger.error(
+            "A setting is missing", extra={"event": "config.missing", "variable": error.variable}
+        )
+        raise ApiError(503, "not_configured", f"This deployment lacks {what}") from error
+    except Exception as error:
+        # known by its name: importing botocore to ask would cost every caller that needs none
+        if not type(error).__module__.startswith("botocore."):
+            raise
+        logger.warning(
+            "AWS did not answer", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
+        )
+        raise unavailable(f"{what.capitalize()} did not answer") from error

@@ -20,7 +20,6 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from minutehand.clock import Clock
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import redacted
@@ -40,8 +39,6 @@ READS_PER_SECOND: Final = 200.0
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before everything that ever happened.
 BEGINNING: Final = "1:1:"
-#: API Gateway's timeout for a function.
-_GATEWAY_SECONDS: Final = 30.0
 #: Between looks at a job whose log brings nothing: whether it is there, and has not ended.
 _LOOK_SECONDS: Final = 5.0
 #: Longer than any guest session: the database ends it, and the next read finds that.
@@ -181,18 +178,6 @@ def seq_cursor(last_event_id: str | None, after: int | None) -> int:
     return int(text)
 
 
-def asked_at(request: Request, clock: Clock) -> float:
-    """When the gateway took the request, on the monotonic clock; now, where no gateway says.
-
-    A gateway's timeout begins there, and a cold start may have used seconds of it.
-    """
-    event = request.scope.get("aws.event") or {}
-    epoch_ms = event.get("requestContext", {}).get("timeEpoch")
-    age = clock.now().timestamp() - epoch_ms / 1000 if isinstance(epoch_ms, int) else 0.0
-    # two machines' clocks: an age that no open request can have says nothing
-    return clock.monotonic() - (age if 0 < age < _GATEWAY_SECONDS else 0.0)
-
-
 async def answer(
     request: Request,
     services: Services,
@@ -215,7 +200,7 @@ async def answer(
         is_resumed: Answer 204, which stops EventSource, when nothing is left.
     """
     pace = services.pace
-    until = asked_at(request, services.clock) + min(pace.buffered_wait, wait or pace.buffered_wait)
+    until = services.clock.monotonic() + min(pace.buffered_wait, wait or pace.buffered_wait)
     holder = str(caller.user_id) if caller is not None else feed.subject
     with contextlib.ExitStack() as held:
         held.enter_context(services.streams.held(holder))

@@ -21,7 +21,7 @@ from minutehand.web.caller import token_of
 from minutehand.web.errors import ApiError, invalid_argument, not_found
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer, asked_at
+from minutehand.web.sse import BUFFERED_SECONDS, MEDIA_TYPE, answer
 from minutehand_apps.chat.models import Page
 from minutehand_apps.chat.page import render
 from minutehand_apps.chat.services import Chat
@@ -115,7 +115,6 @@ Session = Annotated[str, Depends(_named)]
     response_model=None,
 )
 async def chat(
-    request: Request,
     body: ChatRequest,
     functions: Functions,
     services: Provided,
@@ -123,7 +122,7 @@ async def chat(
     idempotency_key: IdempotencyHeader = None,
 ) -> JSONResponse:
     """Say something: 200 with the reply, or 202 with the work that has begun."""
-    key, began_at = parse_key(idempotency_key), asked_at(request, services.clock)
+    key, began_at = parse_key(idempotency_key), services.clock.monotonic()
     if body.messages[-1].role != "user":
         raise invalid_argument("messages", "must end with a message of role user")
     session_id = x_session_id or f"chat_{secrets.token_hex(32)}"

@@ -14,8 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 from minutehand.aws.sealing import SealBroken
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body
-from minutehand.web.errors import ApiError
-from minutehand.web.foreign import standing_on
+from minutehand.web.errors import ApiError, standing_on
 from minutehand_apps.enrichment.apollo import ApolloError
 from minutehand_apps.enrichment.services import Enrichment
 

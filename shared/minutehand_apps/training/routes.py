@@ -18,8 +18,7 @@ from minutehand.config import ConfigurationError
 from minutehand.queue.errors import ProcessorError
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body
-from minutehand.web.errors import ApiError, not_found
-from minutehand.web.foreign import standing_on
+from minutehand.web.errors import ApiError, not_found, standing_on
 from minutehand.web.incoming import is_signed
 from minutehand.web.services import Provided, Services
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix

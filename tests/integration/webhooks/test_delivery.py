@@ -2,49 +2,165 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from tests.integration.webhooks.conftest import Endpoint, Post
+import pytest
+from pydantic import BaseModel
+from standardwebhooks import Webhook
+
+from infra.bench.scratch import scratch_settings
+from minutehand.webhooks.processors import register
+from minutehand.webhooks.secrets import WebhookSecrets
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker.testing import drain
+from tests.support.engine import ACME, Engine
+from tests.support.misbehaving import MisbehavingServer, Request, write
 from tests.support.project import Project
+from tests.support.renewed import Renewed
+
+
+class Endpoint(MisbehavingServer):
+    """A subscriber's server: answers as scripted, then 200."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statuses: list[int] = []
+        self.received: list[Request] = []
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.received.append(request)
+        write(writer, self.statuses.pop(0) if self.statuses else 200, {})
+
+
+class Nothing(BaseModel):
+    """No payload."""
+
+
+async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
+    """Something that makes events."""
+    return {"done": True}
+
+
+@dataclass
+class Post:
+    """Jobs, a worker and the subscriptions in one hand."""
+
+    project: Project
+    engine: Engine
+    worker: Worker
+    secrets: WebhookSecrets
+
+    async def subscribe(self, url: str, **webhook: Any) -> str:
+        """Make a webhook of Acme's; returns its secret."""
+        secret = await self.secrets.make(ACME)
+        webhook |= {"url": url, "sealed_secret": secret.sealed}
+        self.engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
+        return secret.plain
+
+    def listed(self) -> dict[str, Any]:
+        """The one webhook as its managers see it."""
+        [webhook] = self.engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+        return dict(webhook)
+
+    async def settle(self) -> list[dict[str, Any]]:
+        """Tick until nothing is due; returns the deliveries' rows in order.
+
+        The last events are read by maintenance, a second after they happened: it is due at once.
+        """
+        for _ in range(3):
+            await drain(self.worker)
+            self.project.run_sql("update queue.tasks set done_at = '-infinity', was_idle = false")
+        return self.project.rows(
+            "select *, extract(epoch from next_retry_at - updated_at)::float as wait"
+            " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
+        )
+
+
+@asynccontextmanager
+async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Post]:
+    """A worker at a stage."""
+    settings = project.settings.model_copy(update={"stage": stage})
+    registry = Registry()
+    webhooks = register(registry, settings)
+    registry.processor("work", payload=Nothing)(work)
+    options = TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3)
+    worker = Worker(settings, registry=registry, options=options)
+    await worker.register()
+    engine = Engine(project.database, project.database.session())
+    try:
+        yield Post(project, engine, worker, WebhookSecrets(settings))
+    finally:
+        await worker.aclose()
+        await webhooks.aclose()
+
+
+@pytest.fixture
+def project(renewed: Renewed, tmp_path: Path) -> Project:
+    """A database behind a Data API; the engine lets webhooks lead to this machine."""
+    key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
+    settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
+    made = Project(settings, renewed.database, renewed.gateway)
+    made.run_sql(
+        "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
+    )
+    return made
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """A subscriber."""
+    async with Endpoint() as running:
+        yield running
 
 
 async def test_each_event_arrives_signed_and_in_order_per_job(
-    post: Post, endpoint: Endpoint
+    project: Project, endpoint: Endpoint
 ) -> None:
     """Three jobs at once; each one's story is told in its order."""
-    made = await post.subscribe(endpoint.url)
-    jobs = [post.project.insert("work") for _ in range(3)]
+    async with posting(project) as post:
+        secret = await post.subscribe(f"{endpoint.origin}/in")
+        jobs = [project.insert("work") for _ in range(3)]
 
-    rows = await post.settle()
+        rows = await post.settle()
 
+    events = [json.loads(received.body) for received in endpoint.received]
     for job_id in jobs:
-        story = [r.event["type"] for r in endpoint.received if r.event["data"]["job_id"] == job_id]
+        story = [event["type"] for event in events if event["data"]["job_id"] == job_id]
         assert story == ["job.created", "job.leased", "job.completed"]
-    assert all(received.is_signed_with(made["secret"]) for received in endpoint.received)
+    for received in endpoint.received:
+        Webhook(secret).verify(received.body, received.headers)
     assert len({received.headers["webhook-id"] for received in endpoint.received}) == 9
     assert [row["result"] for row in rows] == [{"sent": True, "status": 200}] * 9
-    assert (await post.listed())["last_status"] == 200
+    assert post.listed()["last_status"] == 200
 
 
-async def test_a_failure_is_sent_again_under_the_same_id(post: Post, endpoint: Endpoint) -> None:
+async def test_a_failure_is_sent_again_under_the_same_id(
+    project: Project, endpoint: Endpoint
+) -> None:
     """500, then 200; the failures in a row are forgotten."""
-    await post.subscribe(endpoint.url, event_types=["job.created"])
-    endpoint.answers = ["500 Internal Server Error"]
-    post.project.insert("work")
-    [row] = await post.settle()
-    assert (row["status"], row["error_message"]) == ("pending", "the endpoint answered 500")
-    assert 8 <= row["wait"] <= 12
-    assert (await post.listed())["failures"] == 1
-    post.project.make_due()
+    async with posting(project) as post:
+        await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created"])
+        endpoint.statuses = [500]
+        project.insert("work")
+        [row] = await post.settle()
+        assert (row["status"], row["error_message"]) == ("pending", "the endpoint answered 500")
+        assert 8 <= row["wait"] <= 12
+        assert post.listed()["failures"] == 1
+        project.make_due()
 
-    [row] = await post.settle()
+        [row] = await post.settle()
 
     assert (row["status"], row["attempts"]) == ("completed", 2)
     first, second = endpoint.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
-    listed = await post.listed()
-    assert (listed["failures"], listed["problem"]) == (0, None)
+    assert (post.listed()["failures"], post.listed()["problem"]) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +174,10 @@ async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint, scheme: str, says: str
 ) -> None:
     """Whatever the engine's setting says."""
-    async with Post(project, stage="prod").open() as post:
-        await post.subscribe(endpoint.url.replace("http", scheme, 1), event_types=["job.created"])
-        post.project.insert("work")
+    url = endpoint.origin.replace("http", scheme, 1)
+    async with posting(project, stage="prod") as post:
+        await post.subscribe(url, event_types=["job.created"])
+        project.insert("work")
 
         [row] = await post.settle()
 

@@ -14,17 +14,16 @@ from typing import Any
 from minutehand.config import Settings
 from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.jobs.app import build_app as build_jobs
+from minutehand.functions.on_lambda import GatewayHandler
 from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.app import build_worker
-from minutehand.web.gateway import GatewayHandler
 from minutehand.worker.testing import ProcessorTest
 from tests.support.lambda_events import LambdaContext
 
 settings = Settings.from_env(os.environ)
 builders = {"jobs": build_jobs, "status": build_status, "health": build_health}
-apps = {name: build(settings) for name, build in builders.items()}
 handlers: dict[str, Any] = {
-    name: GatewayHandler(app, app.state.services) for name, app in apps.items()
+    name: GatewayHandler(build(settings)) for name, build in builders.items()
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from minutehand.config import Settings
-from minutehand.web.gateway import GatewayHandler
+from minutehand.functions.on_lambda import GatewayHandler
 from minutehand.web.services import Services
 from tests.support.lambda_events import LambdaContext, http_event
 
@@ -17,6 +17,7 @@ def test_a_route_and_its_location_are_below_the_services_mount(
 ) -> None:
     """A stage's name or a mapping key is no part of any route, but of every address."""
     app = FastAPI()
+    app.state.services = Services(settings)
 
     @app.get("/api/jobs/{job_id}")
     async def get_job(job_id: str) -> Response:
@@ -24,7 +25,7 @@ def test_a_route_and_its_location_are_below_the_services_mount(
 
     path = "/api/jobs/019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
     event = http_event("GET", prefix + path, route="GET /api/jobs/{proxy+}")
-    handler = GatewayHandler(app, Services(settings))
+    handler = GatewayHandler(app)
 
     answer = handler(event, LambdaContext("status"))
     handler.close()

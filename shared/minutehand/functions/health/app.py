@@ -110,23 +110,19 @@ async def readiness(
         key_days: Days until the worker's key expires; None when it does not, or is made again.
     """
     started = time.perf_counter()
-    asking = None if extra is None else asyncio.ensure_future(extra())
     try:
         async with asyncio.timeout(PATIENCE):
             health = await queue.health()
-            elapsed = round((time.perf_counter() - started) * 1000, 1)
-            of_apps = {} if asking is None else dict(await asking)
     except Exception as error:  # whatever the error, the database cannot be used
-        if asking is not None:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         for name, unit in units.items():
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
+    elapsed = round((time.perf_counter() - started) * 1000, 1)
     database = _verdict(PASS, elapsed, "ms", "answers")
+    of_apps = {} if extra is None else await extra()
     key = {} if key_days is None else {"worker_key": judge_key(key_days)}
     return _answer({**of_apps, "database": database, **judge(health), **key})
 

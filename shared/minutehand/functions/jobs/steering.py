@@ -9,14 +9,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from minutehand.functions.jobs.models import Whole
 from minutehand.queue.steering import Missed, WorkspaceSteering
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body, Payload
-from minutehand.web.errors import FieldProblem, validation_failed
-from minutehand.web.foreign import standing_on
+from minutehand.web.errors import FieldProblem, standing_on, validation_failed
 from minutehand.web.services import Provided
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
@@ -57,20 +56,14 @@ class WebhookBody(Body):
     enabled: bool = True
 
 
-def _not_null(value: Any) -> Any:
-    if value is None:
-        raise ValueError("omit it, or give a value")
-    return value
-
-
 class WebhookChanges(Body):
     """What to change of a webhook; null for a list means all, omitted fields keep their values."""
 
-    url: Annotated[str | None, AfterValidator(_not_null)] = None
+    url: str | None = None
     description: str | None = None
     event_types: tuple[str, ...] | None = None
     job_types: tuple[str, ...] | None = None
-    enabled: Annotated[bool | None, AfterValidator(_not_null)] = None
+    enabled: bool | None = None
 
 
 class LimitsBody(Body):
