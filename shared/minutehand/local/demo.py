@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,8 @@ class DemoFailed(Exception):
 
 async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
     """Run the demo of every app; true when each job ended well."""
-    modules = demos(values["MINUTEHAND_APPS"].split(","))
+    apps = find_apps(values["MINUTEHAND_APPS"].split(","))
+    modules = {app.name: module for app in apps if (module := app.module("demo")) is not None}
     if not modules:
         return True
     async with (
@@ -47,7 +48,7 @@ async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
         data.headers["apikey"] = values["SUPABASE_PUBLISHABLE_KEY"]
         data.headers["accept-profile"] = values["MINUTEHAND_SCHEMA"]
         ids: list[str] = []
-        for name, module in modules:
+        for name, module in modules.items():
             made = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
             say(f"demo: {len(made)} {'job' if len(made) == 1 else 'jobs'} of {name}")
             ids += made
@@ -59,12 +60,6 @@ def ended_well(job: Mapping[str, Any]) -> bool:
     result = job.get("result")
     outcome = result.get("outcome") if isinstance(result, dict) else None
     return job["status"] == "completed" and outcome not in {"partial", "failed"}
-
-
-def demos(packages: Iterable[str]) -> list[tuple[str, Any]]:
-    """Find the apps that have a demo."""
-    modules = ((app.name, app.module("demo")) for app in find_apps(packages))
-    return [(name, module) for name, module in modules if module is not None]
 
 
 async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:

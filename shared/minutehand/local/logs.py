@@ -18,7 +18,6 @@ COLOURS = {
     "realtime": "magenta",
     "aws": "yellow",
     "api": "cyan",
-    "lambda": "cyan",
 }
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception", "color_message"}

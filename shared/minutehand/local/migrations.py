@@ -192,11 +192,6 @@ def apply_migrations(
     return done
 
 
-def engine_sign(project: Project) -> str:
-    """The function whose presence shows that the engine is installed."""
-    return f"{project.schema_}.lease_jobs"
-
-
 def check_engine(url: str, project: Project) -> None:
     """Find the engine in the database.
 
@@ -204,7 +199,8 @@ def check_engine(url: str, project: Project) -> None:
         MigrationFailed: It is not there; nothing else of the stack would work.
     """
     with psycopg.connect(url) as connection:
-        row = connection.execute("select to_regproc(%s)", (engine_sign(project),)).fetchone()
+        sign = f"{project.schema_}.lease_jobs"
+        row = connection.execute("select to_regproc(%s)", (sign,)).fetchone()
     if row is None or row[0] is None:
         raise MigrationFailed(
             f"Minutehand is not installed in schema {project.schema_}: `minutehand install` copies"

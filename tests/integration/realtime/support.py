@@ -150,24 +150,24 @@ class Socket:
         self, event: str, *, topic: str | None = None, seconds: float = PATIENCE
     ) -> dict[str, Any]:
         """The next frame with that event; others are kept for later."""
-        skipped: list[dict[str, Any]] = []
-        while True:
-            frame = await self.receive(seconds)
-            if frame["event"] == event and topic in (None, frame["topic"]):
-                self.pending[:0] = skipped
-                return frame
-            skipped.append(frame)
+        return await self._first(
+            lambda frame: frame["event"] == event and topic in (None, frame["topic"]), seconds
+        )
 
     async def reply_to(self, ref: str | None) -> dict[str, Any]:
         """The payload of the reply to `ref`."""
+        frame = await self._first(lambda one: (one["event"], one["ref"]) == ("phx_reply", ref))
+        payload: dict[str, Any] = frame["payload"]
+        return payload
+
+    async def _first(
+        self, wanted: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE
+    ) -> dict[str, Any]:
         skipped: list[dict[str, Any]] = []
-        while True:
-            frame = await self.receive()
-            if frame["event"] == "phx_reply" and frame["ref"] == ref:
-                self.pending[:0] = skipped
-                payload: dict[str, Any] = frame["payload"]
-                return payload
+        while not wanted(frame := await self.receive(seconds)):
             skipped.append(frame)
+        self.pending[:0] = skipped
+        return frame
 
     async def silence(self, seconds: float = QUIET) -> None:
         """Nothing more arrives."""

@@ -14,7 +14,6 @@ as $$
     nullif(current_setting('request.jwt.claim', true), '')
   )::jsonb
 $$;
-comment on function auth.jwt is 'The claims of the caller''s token; null outside a request.';
 
 create or replace function auth.uid()
 returns uuid
@@ -26,7 +25,6 @@ as $$
     nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
   )::uuid
 $$;
-comment on function auth.uid is 'The id of the signed-in user; null for anyone else.';
 
 create or replace function auth.role()
 returns text

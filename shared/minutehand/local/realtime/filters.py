@@ -65,23 +65,13 @@ def parse_entry(params: dict[str, Any]) -> Entry:
             " Please provide at least a `schema` or `table` to subscribe to"
         )
     event = str(params.get("event", "*")).upper()
+    parts = _BETWEEN.split(str(params.get("filter") or ""))
     return Entry(
         event if event in ("INSERT", "UPDATE", "DELETE") else "*",
         schema or "public",
         table or "*",
-        parse_filters(str(params.get("filter") or "")),
+        tuple(_parse_filter(part.strip()) for part in parts if part.strip()),
     )
-
-
-def parse_filters(text: str) -> tuple[Filter, ...]:
-    """Read comma-separated filters; blank text is none.
-
-    Raises:
-        InvalidEntry: A part is not a filter.
-    """
-    if not text.strip():
-        return ()
-    return tuple(_parse_filter(part.strip()) for part in _BETWEEN.split(text.strip()))
 
 
 def _parse_filter(segment: str) -> Filter:

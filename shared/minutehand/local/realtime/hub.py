@@ -15,9 +15,6 @@ from minutehand.local.realtime.tokens import Verifier
 from minutehand.local.realtime.visibility import wait_until_visible
 from minutehand.tasks import end_tasks
 
-#: Messages delivered before sockets may write.
-_BATCH = 100
-
 
 class Hub:
     """What every socket and channel shares."""
@@ -59,7 +56,5 @@ class Hub:
     async def _deliver(self, changes: list[Change]) -> None:
         heard = [change for change in changes if self.rooms.heard(change)]
         await wait_until_visible(self._deciding, (change.transaction_id for change in heard))
-        for number, change in enumerate(heard, start=1):
+        for change in heard:
             self.rooms.deliver_row(change)
-            if number % _BATCH == 0:
-                await asyncio.sleep(0)

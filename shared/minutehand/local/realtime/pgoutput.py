@@ -18,9 +18,6 @@ _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 class Unchanged:
     """A large value the update did not touch; Postgres does not send it."""
 
-    def __repr__(self) -> str:
-        return "UNCHANGED"
-
 
 UNCHANGED = Unchanged()
 Value = str | None | Unchanged

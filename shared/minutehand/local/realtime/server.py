@@ -75,10 +75,7 @@ class RealtimeServer:
             self._hub.verifier.verify(key)
         except TokenError as error:
             message = error.handshake if key else "API key is missing"
-            refusal = connection.respond(HTTPStatus.UNAUTHORIZED, dump({"error": message}))
-            del refusal.headers["Content-Type"]
-            refusal.headers["Content-Type"] = "application/json; charset=utf-8"
-            return refusal
+            return connection.respond(HTTPStatus.UNAUTHORIZED, dump({"error": message}))
         return None
 
     async def _serve_socket(self, connection: ServerConnection) -> None:
