@@ -195,7 +195,6 @@ class FeedPage(Model):
 class TopicFollowed(Report):
     """What `follow_topic` answers."""
 
-    receivers: int
     again_seconds: float
     #: How often one of so many followers may read to find what Realtime dropped.
     check_seconds: float = 0
@@ -451,7 +450,6 @@ class ReportResult(Model):
     job_id: JobId
     fence: int
     outcome: Literal["ok", "cancel", "lost"]
-    lease_expires_at: datetime | None = None
 
 
 class ErrorInfo(Model):
@@ -499,7 +497,6 @@ class SettleResult(Model):
     fence: int
     outcome: Literal["applied", "stale", "cancelled", "not_found"]
     status: Status | None = None
-    next_retry_at: datetime | None = None
 
 
 class SettleResponse(Model):

@@ -41,25 +41,20 @@ def test_the_hint_decides_the_type(word: str, kind: type[QueueError]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
+    ("status", "body", "kind"),
     [
-        (500, None),
-        (502, "<html>"),
-        (429, {"message": "slow down"}),
-        (408, None),
-        *((400, {"code": code}) for code in ("40001", "40P01", "57014", "08006", "PGRST003")),
+        *((status, None, QueueUnavailable) for status in (500, 502, 429, 408)),
+        *((400, {"code": code}, QueueUnavailable) for code in ("40001", "57014", "PGRST003")),
+        (401, None, TokenRefused),
+        (400, {"code": "PGRST303"}, TokenRefused),
+        (400, {"code": "22P02"}, QueueError),
     ],
 )
-def test_what_may_pass_by_itself_is_unavailable(status: int, body: object) -> None:
-    """Only these are repeated, so nothing that will fail again may be among them."""
-    assert type(error_from_response(status, body)) is QueueUnavailable
-
-
-@pytest.mark.parametrize(
-    ("status", "body"), [(401, None), (401, {"code": "PGRST301"}), (400, {"code": "PGRST303"})]
-)
-def test_a_refused_token_is_distinguished(status: int, body: object) -> None:
-    assert type(error_from_response(status, body)) is TokenRefused
+def test_without_a_word_of_ours_the_status_and_the_code_decide(
+    status: int, body: object, kind: type[QueueError]
+) -> None:
+    """Only what is unavailable is repeated: nothing that will fail again may be among it."""
+    assert type(error_from_response(status, body)) is kind
 
 
 def test_a_database_that_takes_no_writes_says_how_to_free_it() -> None:
