@@ -20,7 +20,7 @@ import typer
 
 from minutehand.app import find_apps
 from minutehand.cli import supabase_cli
-from minutehand.cli.stage import Region, Stage, told
+from minutehand.cli.stage import Stage, told
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
@@ -31,7 +31,7 @@ from minutehand.deploy.service import needs_of, write_first_files, write_service
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, keep_out_of_git
 from minutehand.terminal.connection import CommandFailed, Connection, read_env_file, refuse_tracked
-from minutehand.terminal.options import verb
+from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
 #: What is said before a step, and the step.

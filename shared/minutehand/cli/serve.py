@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
-from minutehand.commit import code_environment
-from minutehand.config import ConfigurationError, Settings
-from minutehand.functions.service import Service
-from minutehand.log import configure_logging
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import speaking
-from minutehand.terminal.server import Server
 
 #: One more is answered 503; streams are among them.
 MOST_CONNECTIONS = 800
@@ -43,6 +37,14 @@ def serve(
     TLS is the host's: put it behind a proxy or a platform that ends HTTPS. Then let the database
     invoke it: select connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
     """
+    import uvicorn
+
+    from minutehand.commit import code_environment
+    from minutehand.config import ConfigurationError, Settings
+    from minutehand.functions.service import Service
+    from minutehand.log import configure_logging
+    from minutehand.terminal.server import Server
+
     with speaking(False):
         project = Project.find()
         environ = {

@@ -10,7 +10,7 @@ from minutehand.cli.watch import log_line, question
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import JobId, verb
-from minutehand.terminal.output import Output, ago, headed, lasted, state_style
+from minutehand.terminal.output import COLOURS, Output, ago, headed, lasted
 
 MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
 ATTEMPTS = headed("attempt:# outcome ended_at:ENDED worker_id:WORKER error")
@@ -39,7 +39,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     if output.answered({**job, "details": details}):
         return
     state = job["state"]
-    output.text(Text.assemble((job["job_type"], "bold"), "  ", (state, state_style(state))))
+    output.text(Text.assemble((job["job_type"], "bold"), "  ", (state, COLOURS.get(state, ""))))
     output.text(job["id"])
     if state not in {"completed", "cancelled"}:
         _explain(output, job_id, details["explain"])

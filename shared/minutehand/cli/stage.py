@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from minutehand.config import ConfigurationError
 from minutehand.deploy.parameters import NEEDED, parameter_name
@@ -21,7 +19,6 @@ from minutehand.deploy.stage_values import problems
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 
-Region = Annotated[str, typer.Option(envvar="AWS_REGION", help="AWS's region.")]
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
 SERVICE = "minutehand"
 SIGN_IN = (

@@ -1,6 +1,7 @@
 """Where the command talks to and as whom: settings by name, a person's token, an HTTP client.
 
 Reading the values comes first and fails with the name of what is missing; nothing is written.
+What takes long to import, and most calls do without, is imported where it is used.
 """
 
 from __future__ import annotations
@@ -17,10 +18,6 @@ from urllib.parse import quote
 import httpx
 
 from minutehand.project import Project, is_tracked
-from minutehand.queue.data_api import profile_headers
-from minutehand.queue.foreign import is_local
-from minutehand.queue.keys import secret_headers
-from minutehand.terminal import local_member
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -133,6 +130,8 @@ class Connection:
     @property
     def is_local(self) -> bool:
         """Whether the API is one on this machine."""
+        from minutehand.queue.foreign import is_local
+
         return is_local(self.values.get("API_URL", ""))
 
     @property
@@ -198,6 +197,9 @@ class Connection:
 
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
         """One SQL function; as the operator with the secret key."""
+        from minutehand.queue.data_api import profile_headers
+        from minutehand.queue.keys import secret_headers
+
         if as_operator:
             headers = secret_headers(self.need("SUPABASE_SECRET_KEY"))
         else:
@@ -215,25 +217,21 @@ class Connection:
         if self._api is not None:
             self._api.close()
 
-    def _act_locally(self) -> str:
-        try:
-            member = local_member.first_member(self.values)
-        except ConnectionError as error:
-            raise CommandFailed(
-                f"the local database does not answer: {error}",
-                code="unreachable",
-                fix="start it: `minutehand dev`",
-            ) from error
-        if member is None:
-            raise CommandFailed("no account belongs to a tenant yet", code="not_signed_in")
-        return local_member.token_of(member, self.values)
-
     def _sign_in(self) -> str:
         email = self.values.get("MINUTEHAND_EMAIL") or self.values.get("DEMO_EMAIL")
         password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
         if not email or not password:
-            if local_member.is_possible(self.values):
-                return self._act_locally()
+            from minutehand.terminal import local_member
+
+            try:
+                if local_member.is_possible(self.values):
+                    return local_member.first_token(self.values)
+            except ConnectionError as error:
+                raise CommandFailed(
+                    f"the local database does not answer: {error}",
+                    code="unreachable",
+                    fix="start it: `minutehand dev`",
+                ) from error
             raise CommandFailed(
                 "not signed in",
                 code="not_signed_in",

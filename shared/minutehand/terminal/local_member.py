@@ -53,8 +53,11 @@ def is_possible(values: Mapping[str, str]) -> bool:
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 
-def token_of(member: Member, values: Mapping[str, str]) -> str:
-    """An access token of theirs, for an hour."""
+def first_token(values: Mapping[str, str]) -> str:
+    """An access token of the first member, for an hour."""
+    member = first_member(values)
+    if member is None:
+        raise ConnectionError("no account belongs to a tenant yet")
     now = int(time.time())
     claims = {
         "sub": member.user_id,

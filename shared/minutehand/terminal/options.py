@@ -55,6 +55,7 @@ AnyJobId = Annotated[
 ]
 
 
+Region = Annotated[str, typer.Option(envvar="AWS_REGION", help="AWS's region.")]
 JobType = Annotated[str | None, typer.Option("--type", "-t", help="The job type.")]
 Queue = Annotated[str | None, typer.Option(help="The queue's name.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]

@@ -154,11 +154,6 @@ def headed(columns: str) -> dict[str, str]:
     return {name: heading.replace("_", " ") for name, heading in headings.items()}
 
 
-def state_style(state: str) -> str:
-    """The colour of a state's word."""
-    return COLOURS.get(state, "")
-
-
 def lasted(milliseconds: float) -> str:
     """A duration as people say it: 840 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     if milliseconds < 1000:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import jwt
 import pytest
 
-from minutehand.cli.doctor.command import examine
 from minutehand.cli.doctor.findings import Finding, Target, Verdict
+from minutehand.cli.doctor.report import examine
 from tests.support.command import Run
 from tests.support.stacks import RunningStack
 

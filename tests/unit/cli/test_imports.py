@@ -25,7 +25,7 @@ HEAVY = (
 
 VERBS = (
     "enqueue", "ls", "show", "watch", "logs", "explain", "types", "stats", "cancel", "retry",
-    "answer", "pause", "schedules",
+    "answer", "pause", "schedules", "doctor", "serve", "token",
 )  # fmt: skip
 
 

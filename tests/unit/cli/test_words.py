@@ -16,19 +16,9 @@ from tests.support.paths import ROOT
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
 #: The command's name in running text, followed by a word that is no verb.
 PROSE = {
-    "on",
-    "else",
-    "and",
-    "is",
-    "in",
-    "with",
-    "the",
-    "talks",
-    "reads",
-    "command",
-    "deploy.",
+    "on", "else", "and", "is", "in", "with", "the", "talks", "reads", "command", "deploy.",
     "import",
-}
+}  # fmt: skip
 
 #: The folders whose pages and messages name commands; those of apps do it for theirs.
 PARTS = ("cli", "deploy", "local", "terminal")

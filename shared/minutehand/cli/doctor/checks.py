@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpx
 import jwt
 
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
@@ -17,9 +17,9 @@ from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.local.migrations import find_migrations
-from minutehand.queue.errors import QueueError, read_only_fix
-from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, days_left
-from minutehand.queue.worker_client import WorkerQueue
+from minutehand.queue.data_api import profile_headers
+from minutehand.queue.errors import read_only_fix
+from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
@@ -202,12 +202,12 @@ def supabase(target: Target) -> Finding:
             f"add {schemas.clients} under Project settings → Data API → Exposed schemas;"
             " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
-    if answer.status_code == 404:
-        return fail(f"{url} has no table jobs", f"{target.migrate}; or correct SUPABASE_URL")
-    if answer.status_code == 401 and "key" in answer.text.lower():
+    if answer.status_code == 401 and "key" in answer.text.lower():  # else anon may not read jobs
         return fail(
             "SUPABASE_PUBLISHABLE_KEY is refused", "copy it again from Project settings → API keys"
         )
+    if answer.status_code == 404:
+        return fail(f"{url} has no table jobs", f"{target.migrate}; or correct SUPABASE_URL")
     if answer.status_code == PAUSED_STATUS:
         return fail(
             f"{url}: the project is paused, or its ref is misspelt",
@@ -270,30 +270,27 @@ def worker_key(target: Target) -> Finding:
 
 def _health(target: Target) -> dict[str, Any]:
     """`queue_health` by the worker's own key."""
-
-    async def ask() -> dict[str, Any]:
-        queue = WorkerQueue(Settings.from_env(target.values))
-        try:
-            return (await queue.health()).model_dump(mode="json")
-        finally:
-            await queue.aclose()
-
-    try:
-        return asyncio.run(ask())
-    except QueueError as error:
-        refused = f"the Data API refuses the worker: {error}"
-        raise CommandFailed(refused, code="worker_refused", fix=NEW_KEY) from error
+    key = WorkerKey(Settings.from_env(target.values))
+    answer = httpx.post(
+        f"{target.values['SUPABASE_URL'].rstrip('/')}/rest/v1/rpc/queue_health",
+        headers={**key.headers(), **profile_headers(target.schemas.clients)},
+        json={},
+        timeout=10.0,
+    )
+    if not answer.is_success:
+        refused = f"the Data API refuses the worker: {answer.text[:200]}"
+        raise CommandFailed(refused, code="worker_refused", fix=NEW_KEY)
+    health: dict[str, Any] = answer.json()
+    return health
 
 
 @check("schedule", needs=SUPABASE, after=("worker-key",), as_worker=True)
 def schedule(target: Target) -> Finding:
     """Someone ticks."""
     seconds = _health(target).get("last_tick_seconds")
+    detail = "no tick was ever seen" if seconds is None else f"last tick {seconds:.0f} s ago"
     if seconds is not None and seconds <= TICK_SECONDS:
-        return ok(f"last tick {seconds:.0f} s ago")
-    detail = (
-        "no tick was ever seen" if seconds is None else f"the last tick was {seconds:.0f} s ago"
-    )
+        return ok(detail)
     if target.stage is None:
         return fail(detail, "start it: `minutehand dev`, or `minutehand serve`")
     client, stack = target.stage.client("scheduler"), target.stage.stack
