@@ -306,7 +306,7 @@ export const jobs = {
 export const types = {
   /** By name, with who serves them and how the last day went. */
   list: async (workspaceId, signal) =>
-    (await rpc("list_job_types", { p_workspace_id: workspaceId }, signal)).types,
+    (await rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: true }, signal)).types,
   /** One with its schema, limits, workers and schedules. */
   get: (workspaceId, name, signal) =>
     rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }, signal),
@@ -328,7 +328,6 @@ export const webhooks = {
   change: route(`PATCH ${OF}/webhooks/{webhook_id}`),
   rotate: route(`POST ${OF}/webhooks/{webhook_id}/rotate-secret`),
   remove: route(`DELETE ${OF}/webhooks/{webhook_id}`),
-  deliveries: route(`GET ${OF}/webhooks/{webhook_id}/deliveries`),
 };
 
 export const whole = {

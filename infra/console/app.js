@@ -117,6 +117,7 @@ function Shell({ apps, user, workspace, workspaces }) {
     ],
     [apps, workspaces, workspace, mode, user],
   );
+  const ofApps = apps.flatMap((app) => app.nav);
   const isHere = (to) => path === to || path.startsWith(`${to}/`);
   return html`<div class="shell">
     <a
@@ -165,19 +166,14 @@ function Shell({ apps, user, workspace, workspaces }) {
         </button>
       </div>
       <nav aria-label="Main">
-        ${sections.map((section) =>
-          section.name
-            ? html`<details
-                class="nav-section"
-                key=${section.name}
-                open=${section.nav.some(({ path: to }) => isHere(to))}>
-                <summary class="nav-name">${section.name}</summary>
-                <${Links} nav=${section.nav} isHere=${isHere} />
-              </details>`
-            : html`<div class="nav-section" key="core">
-                <${Links} nav=${section.nav} isHere=${isHere} />
-              </div>`,
-        )}
+        <${Links} nav=${CORE.nav} isHere=${isHere} />
+        ${
+          apps.length > 0 &&
+          html`<details class="nav-apps" open=${ofApps.some(({ path: to }) => isHere(to))}>
+            <summary>Apps</summary>
+            <${Links} nav=${ofApps} isHere=${isHere} />
+          </details>`
+        }
       </nav>
       <div class="rail-foot">
         <p class="muted small user" title=${user.email}>${user.email}</p>

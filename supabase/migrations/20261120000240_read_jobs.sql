@@ -109,8 +109,8 @@ declare
 begin
   perform queue.check_names(v_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
     'parent_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
-    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'search', 'ids', 'id_prefix',
-    'internal'], 'filter');
+    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'search', 'ids', 'id_prefix'],
+    'filter');
   if v_filter ? 'id_prefix' and queue.hex_of(v_filter ->> 'id_prefix') is null then
     perform queue.refuse(400, 'invalid_argument', 'id_prefix must be 6 to 32 hexadecimal digits', 'id_prefix');
   elsif v_filter ? 'payload' and jsonb_typeof(v_filter -> 'payload') <> 'object' then
@@ -141,8 +141,7 @@ language sql stable as $$
     ' and p.status = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'status') || ')))',
     ' and queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, ' || quote_literal(queue.clock())
       || ') = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'state') || ')))',
-    coalesce(' and p.job_type = ' || quote_literal(p_filter ->> 'job_type'), case when p_filter ->> 'internal' = 'false'
-      then ' and not exists (select from queue.job_types as t where t.job_type = p.job_type and t.internal)' end),
+    ' and p.job_type = ' || quote_literal(p_filter ->> 'job_type'),
     ' and p.queue = ' || quote_literal(p_filter ->> 'queue'),
     ' and p.session_id = ' || quote_literal(p_filter ->> 'session_id'),
     ' and p.parent_id = ' || quote_literal(p_filter ->> 'parent_id'),
@@ -335,17 +334,16 @@ comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer than asked for, '
   'even none, and still have a next one.';
 
--- The one way to count: jobs of a workspace or (null) of all by state. Internal types count only where the filter names
--- one. What lives or failed is counted up to 10,000 of each table, what completed or was cancelled among the newest
--- 10,000 jobs; at_least names the states of which there are more.
+-- The one way to count: jobs of a workspace or (null) of all by state, as the list has them. What lives or failed is
+-- counted up to 10,000 of each table, what completed or was cancelled among the newest 10,000 jobs; at_least names the
+-- states of which there are more.
 create function queue.count_states(p_workspace_id uuid, p_filter jsonb) returns jsonb
 language plpgsql stable as $$
 declare
   v_most constant integer := 10000;
   v_lanes constant integer[] := array(
-    select l.lane from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type
-    where (p_filter ->> 'job_type' = l.job_type or not p_filter ? 'job_type' and not t.internal)
-      and coalesce(p_filter ->> 'queue' = l.queue, true));
+    select l.lane from queue.lanes as l
+    where coalesce(p_filter ->> 'job_type' = l.job_type, true) and coalesce(p_filter ->> 'queue' = l.queue, true));
   v_counts jsonb;
   v_read integer;
 begin

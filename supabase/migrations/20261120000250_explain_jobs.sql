@@ -82,7 +82,8 @@ begin
           when 'queue' then format('The queue %s has', v_pause.name)
           else format('The job type %s has, in this workspace,', p_job.job_type) end,
         queue.utc(v_pause.paused_at), coalesce(': ' || v_pause.reason, '')),
-      'command', 'minutehand resume ' || nullif(v_pause.kind, 'workspace_type') || ' ' || v_pause.name,
+      'command', 'minutehand resume ' || case v_pause.kind when 'workspace' then '--all'
+        when 'type' then '--type ' || v_pause.name when 'queue' then '--queue ' || v_pause.name end,
       'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
         'pause_reason', v_pause.reason));
   elsif not exists (select from queue.alive_runs(p_now)) then

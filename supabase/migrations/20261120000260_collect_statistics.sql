@@ -187,7 +187,7 @@ language sql stable as $$
     select c.*, w.words, w.fix, w.n from causes as c join (values
       (1, 'unserved', 'wait: no worker serves', 'deploy the processor; `minutehand types` shows who serves what'),
       (2, 'stalled', 'are due, and nothing starts:', 'minutehand doctor --only schedule'),
-      (3, 'paused', 'are paused:', 'minutehand resume'), (4, 'at_limit', 'wait for a limit:', null),
+      (3, 'paused', 'are paused:', 'minutehand resume --all'), (4, 'at_limit', 'wait for a limit:', null),
       (5, 'blocked', 'wait for a job of their key:', null), (6, 'ready', 'start next:', null)) as w (n, why, words, fix)
       on w.why = c.why
     where c.jobs > 0)
@@ -231,6 +231,8 @@ declare
 begin
   select * into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now, 'backlog', v_backlog,
+    -- of the database: a call may be read-only by itself
+    'read_only', current_setting('default_transaction_read_only')::boolean,
     'due', (v_backlog ->> 'jobs')::integer + (select count(*) from (select from queue.deferred
       where run_at <= v_now - interval '10 seconds' limit 10000) as d),
     'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric,
@@ -300,9 +302,7 @@ comment on function public.queue_stats is
   'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a workspace, for '
   'operators, of all.';
 
-create function public.queue_series(
-  p_workspace_id uuid default null, p_minutes integer default 60, p_internal boolean default false
-) returns jsonb
+create function public.queue_series(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
@@ -327,8 +327,6 @@ begin
           queue.percentiles(queue.sum_histograms(array_agg(s.waits))) as waits,
           queue.percentiles(queue.sum_histograms(array_agg(s.runs))) as runs
         from queue.stat_lines(p_workspace_id, v_since, v_now) as s
-        where p_internal or not exists (
-          select from queue.job_types as t where t.job_type = s.job_type and t.internal)
         group by 1, 2) as p));
 end;
 $$;

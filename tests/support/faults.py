@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 
 from minutehand.local.ports import reserve_port
-from minutehand.local.users import ADA, BOB
+from minutehand.local.users import ADA, BOB, DemoUser
 from tests.e2e.console.worker import delete
 from tests.support import faulty
 from tests.support.paths import ROOT
@@ -38,10 +38,18 @@ class Fault:
     payload: dict[str, Any] = field(default_factory=dict)
     #: Of the type whose line is at fault; "" where none is.
     line: str = ""
-    #: Where it is found: a job's state, "refused" at enqueue, "schedule" when that is set.
+    #: What a job is waited for in; "" where the fault makes none.
     state: str = "failed"
-    #: What plants it.
+    #: How it is found from the list of jobs, click by click: links and buttons by name; "job" is its row.
+    way: tuple[str, ...] = ("job",)
+    options: dict[str, Any] = field(default_factory=dict)
+    #: What another job of the same kind does first.
+    first: str = ""
+    #: What plants it, and takes it away again; `{workspace}` is the host's.
     sql: str = ""
+    undo: str = ""
+    #: An endpoint that is told.
+    hook: str = ""
 
     @property
     def place(self) -> str:
@@ -56,18 +64,43 @@ class Fault:
         return [*self.cause, *([self.place] if self.line else []), self.remedy]
 
 
+#: Pauses by kind, name and reason, and their ends.
+PAUSE = 'select public.pause_jobs(\'{{"kind": "%s", "name": "%s", "reason": "%s"}}\')'
+RESUME = 'select public.pause_jobs(\'{{"kind": "%s", "name": "%s", "paused": false}}\')'
+HOOK = "http://127.0.0.1:9/hooks"
+ADDRESSES = "update queue.settings set value = '%s' where name = 'webhook_private_addresses'"
+
 FAULTS = [
     Fault("killed", "die", ("was lost", "stopped answering"), "Look at that worker's log"),
     Fault("result too large", "returns", ("the result exceeds",), "return a reference"),
-    Fault("payload of an old version", "strict", ("month",), "month", state="refused"),
-    Fault("schedule that never fires", "step", ("0 0 30 2 * never comes due",), "no such date", state="schedule"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
     Fault("child", "whole", ("ChildrenFailed", "invoice 7 has no customer"), "Correct that first"),
     Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout"),
     Fault("service down", "service", ("ConnectError", "tried again at"), "Run now", line="service", state="retrying"),
+    Fault("waits for a person", "asks", ("Which month?",), "October", state="suspended"),
+    Fault(
+        "key full", "keyed", ("limit of the key acme is used up: 1 of 1 run",), "Those that run",
+        state="queued", options={"concurrency_key": "acme"}, first="running",
+    ),
+    Fault("rate used up", "metered", ("rate limit of 1 starts per 3600", "the next start is free at"), "raise it in code", state="queued", first="completed"),
     Fault(
         "no worker", "gone", ("none of them serves the job type", "minutehand types faulty.gone"), "Deploy a worker",
         state="queued", sql="insert into queue.job_types (job_type, registered_at) values ('faulty.gone', now() - interval '1 hour')",
+    ),
+    Fault(
+        "type paused", "strict", ("faulty.strict is paused: we move the ledger",), "Resume", state="", way=("Resume it",),
+        sql=PAUSE % ("workspace_type", "{workspace}/faulty.strict", "we move the ledger"),
+        undo=RESUME % ("workspace_type", "{workspace}/faulty.strict"),
+    ),
+    Fault(
+        "queue paused", "strict", ("The queue default has been paused since", "we move"), "minutehand resume --queue default",
+        state="queued", payload={"month": "2026-10"}, sql=PAUSE % ("queue", "default", "we move"), undo=RESUME % ("queue", "default"),
+    ),
+    Fault("bad cron in code", "never", ("Its registration was refused", "0 0 30 2 *"), "Correct it in code and deploy", state="", way=("Types", "faulty.never")),
+    Fault(
+        "webhook refuses", "strict", ("the endpoint could not be reached: ConnectError",), "Retrying", state="completed", payload={"month": "2026-10"},
+        way=("Webhooks", "Deliveries"), hook=HOOK, sql=ADDRESSES % "true",
+        undo=ADDRESSES % "false" + "; delete from queue.webhooks where workspace_id = '{workspace}'",
     ),
 ]  # fmt: skip
 
@@ -85,17 +118,17 @@ class FaultyHost(RunningStack):
         super().__init__(folder, stack.launcher, {**stack.values, **changed})
         self.workspace = {"id": changed["MINUTEHAND_WORKSPACE_ID"], "name": "Faults"}
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the API as Ada."""
-        headers = self.headers(self.sign_in(ADA.email))
+    def call(self, method: str, path: str, body: Any = None, *, who: DemoUser = ADA) -> Any:
+        """Call the API."""
+        headers = self.headers(self.sign_in(who.email))
         url = httpx.URL(self.api_url).join(path)
         answer = httpx.request(method, url, json=body, headers=headers)
         assert answer.is_success, answer.text
         return answer.json()
 
-    def enqueue(self, kind: str, payload: dict[str, Any]) -> str:
+    def enqueue(self, kind: str, payload: dict[str, Any], **options: Any) -> str:
         """Add a job as Ada; returns its id."""
-        body = {"job_type": f"faulty.{kind}", "payload": payload}
+        body = {"job_type": f"faulty.{kind}", "payload": payload, **options}
         return str(
             self.call("POST", "/api/jobs", {**body, "workspace_id": self.workspace["id"]})["id"]
         )
@@ -110,15 +143,27 @@ class FaultyHost(RunningStack):
     @contextmanager
     def planted(self, fault: Fault) -> Iterator[str]:
         """Plant a fault and wait until it has struck; gives the job's id, "" without a job."""
-        if fault.sql:
-            with self.connect() as connection:
-                connection.execute(fault.sql.encode())
-        if fault.state in {"refused", "schedule"}:
-            yield ""
-            return
-        job_id = self.enqueue(fault.kind, fault.payload)
-        self.wait(job_id, fault.state)
-        yield job_id
+        self._run(fault.sql)
+        if fault.hook:
+            self.call(
+                "POST", f"/api/workspaces/{self.workspace['id']}/webhooks", {"url": fault.hook}
+            )
+        jobs = []
+        for state in filter(None, (fault.first, fault.state)):
+            jobs.append(self.enqueue(fault.kind, fault.payload, **fault.options))
+            self.wait(jobs[-1], state)
+        try:
+            yield jobs[-1] if jobs else ""
+        finally:
+            for job_id in jobs:
+                if self.call("GET", f"/api/jobs/{job_id}")["finished_at"] is None:
+                    self.call("POST", f"/api/jobs/{job_id}/cancel")
+            self._run(fault.undo)
+
+    def _run(self, sql: str) -> None:
+        with self.connect() as connection:
+            for statement in filter(None, sql.split("; ")):
+                connection.execute(statement.format(workspace=self.workspace["id"]).encode())
 
 
 @contextmanager

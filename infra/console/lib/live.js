@@ -25,13 +25,14 @@ export function useWatched(read, start, inputs) {
 }
 
 /** Pages of something of a workspace, read again when one of its jobs changes. */
-export function useLivePages(workspaceId, list) {
+export function useLivePages(workspaceId, list, search = "") {
   const [shown, setShown] = useState(null);
-  // another workspace begins with its first page
-  const cursors = shown?.of === workspaceId ? shown.after : [undefined];
+  const of = `${workspaceId} ${search}`;
+  // another workspace, or search, begins with its first page
+  const cursors = shown?.of === of ? shown.after : [undefined];
   const read = useRead(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
-    [workspaceId, cursors.length],
+    [of, cursors.length],
   );
   const start = (options) => watchWorkspace(supabase(), workspaceId, options);
   const freshness = useWatched(read, start, [workspaceId]);
@@ -39,6 +40,6 @@ export function useLivePages(workspaceId, list) {
   return {
     ...read,
     freshness,
-    more: next ? () => setShown({ of: workspaceId, after: [...cursors, next] }) : null,
+    more: next ? () => setShown({ of, after: [...cursors, next] }) : null,
   };
 }

@@ -42,7 +42,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [busy, setBusy] = useState(false);
   const listId = useId();
   const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
-  const names = known.value?.map((one) => one.job_type) ?? [];
+  const names = (known.value ?? []).filter((one) => !one.internal).map((one) => one.job_type);
   const chosen = names.includes(type.trim()) ? type.trim() : null;
   const one = useRead(
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),

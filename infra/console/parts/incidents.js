@@ -1,36 +1,42 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
 import { schedules, supabase, whole } from "../api.js";
+import { duration } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
 const EVERY_MS = 15_000;
 const LATE_MS = 3 * 60_000; // a schedule's minute, and the next
-const CHECKS = {
-  database: "Database",
-  backlog: "Due jobs",
-  last_tick: "Worker",
-};
 
-/** What is to be said: `[text, address, words of the link]`. */
+/** What is to be said: `[text, address, words of the link]`, or `[text, command]`. */
 async function read(workspace, signal) {
-  const found = [];
   const [health, stats, known] = await Promise.allSettled([
     whole.health(signal),
     whole.stats(workspace.id, 15, signal),
     schedules.list(workspace.id, signal),
   ]);
   if (health.status === "rejected") return [["The API does not answer.", "/overview", "Overview"]];
-  for (const [name, label] of Object.entries(CHECKS)) {
-    const check = health.value.checks?.[name];
-    if (check?.verdict === "fail")
-      found.push([`${label}: ${check.detail}`, "/overview", "Overview"]);
-  }
-  for (const { kind, name, job_type: type, reason } of stats.value?.pauses ?? []) {
-    const what = kind === "workspace" ? workspace.name : (type ?? name);
-    const to = type ? `/types/${encodeURIComponent(type)}` : "/overview";
-    found.push([`${what} is paused${reason ? `: ${reason}` : ""}.`, to, "Where to resume it"]);
+  const { database, last_tick: tick } = health.value.checks ?? {};
+  const found = [];
+  if (database?.verdict === "fail")
+    found.push([`Database: ${database.detail.split(";")[0]}.`, "/overview", "What to do"]);
+  // unknown, and so without a value, while the database is unavailable
+  if (tick?.verdict === "fail" && tick.value !== null)
+    found.push([
+      `No worker has run for ${duration(tick.value * 1000)}: nothing starts.`,
+      "minutehand doctor --only schedule",
+    ]);
+  const { backlog, pauses = [] } = stats.value ?? {};
+  if (backlog?.fix && backlog.verdict !== "pass")
+    found.push([`Due jobs: ${backlog.detail}.`, "/jobs?state=queued", "Which"]);
+  for (const { kind, name, job_type: type, reason } of pauses) {
+    const what = kind === "workspace" ? workspace.name : (type ?? `The queue ${name}`);
+    const text = `${what} is paused${reason ? `: ${reason}` : ""}.`;
+    if (kind === "workspace") found.push([text, "/overview", "Resume it"]);
+    else if (kind === "workspace_type")
+      found.push([text, `/types/${encodeURIComponent(type)}`, "Resume it"]);
+    else found.push([text, `minutehand resume --${kind} ${name}`]); // an operator's
   }
   for (const { name, enabled, problem, next_at: next } of known.value ?? []) {
     const isLate = enabled && next && Date.parse(next) < Date.now() - LATE_MS;
@@ -63,6 +69,10 @@ export function Incidents({ workspace }) {
   ];
   if (lines.length === 0) return null;
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
-    ${lines.map(([text, href, words]) => html`<p key=${text}>${text} <a href=${href}>${words}</a></p>`)}
+    ${lines.map(
+      ([text, to, words]) => html`<p key=${text}>
+        ${text} ${words ? html`<a href=${to}>${words}</a>` : html`<code>${to}</code>`}
+      </p>`,
+    )}
   </section>`;
 }

@@ -5,7 +5,7 @@ import { counted, duration, errorLine, number, percentage, shortId } from "../li
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
-import { useRead } from "../lib/store.js";
+import { usePolling, useRead } from "../lib/store.js";
 import {
   classes,
   html,
@@ -22,7 +22,7 @@ import { confirm } from "./dialog.js";
 import { SearchBox } from "./field.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { notify, notifyFailure } from "./toasts.js";
-import { Took, When } from "./when.js";
+import { Sentence, Took, useNow, When } from "./when.js";
 
 const ROW = 36;
 const SINCE = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
@@ -285,15 +285,16 @@ function Row({ row, index, isChosen, toggle }) {
     <td class="c-job">
       <a class="row-link" href=${`/jobs/${row.id}`}>
         <span class="job-type">${row.job_type}</span>
-        ${note && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`}
+        ${
+          isQueued
+            ? html`<${Queued} row=${row} index=${index} note=${note} />`
+            : note &&
+              html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`
+        }
       </a>
     </td>
     <td class="c-state">
-      ${
-        isQueued
-          ? html`<${Queued} row=${row} index=${index} />`
-          : html`<${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />`
-      }
+      <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
     </td>
     <td class="c-progress">
       ${!ENDED.has(row.status) && percentage(row.progress) > 0 && html`<${JobProgress} job=${row} compact />`}
@@ -309,19 +310,22 @@ function Row({ row, index, isChosen, toggle }) {
 }
 
 const DUE_MS = 10_000;
+const EXPLAIN_MS = 15_000;
 const MOST_EXPLAINED = 8; // of a long backlog all wait for the same reason
 
-/** A job that is due and does not run says why, once it has waited for a while. */
-function Queued({ row, index }) {
+/** A job that is due and does not run says why, once it has waited for a while; until then its note. */
+function Queued({ row, index, note }) {
   const due = Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at);
-  const isLate = index < MOST_EXPLAINED && Date.now() - due > DUE_MS;
+  const isLate = useNow(index < MOST_EXPLAINED) - due > DUE_MS && index < MOST_EXPLAINED;
   const why = useRead(
     (signal) => (isLate ? api.explain(row.id, { signal }) : Promise.resolve(null)),
     [row.id, isLate, row.last_seq],
   );
-  return html`<span class="why" title=${why.value?.sentence}>
-    <${StateBadge} job=${row} />
-    ${why.value && html`<span class="muted small"> ${why.value.sentence}</span>`}
+  usePolling(why, isLate ? EXPLAIN_MS : null);
+  const { sentence } = why.value ?? {};
+  if (!sentence && !note) return null;
+  return html`<span class=${classes("job-note", sentence && "why")} title=${sentence}>
+    ${sentence ? html`<${Sentence} text=${sentence} />` : note}
   </span>`;
 }
 

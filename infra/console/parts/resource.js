@@ -54,7 +54,8 @@ export function ResourceView({
     ${pageHead(
       name,
       of,
-      words && html`<button type="button" onClick=${() => setEditing({})}>${words}</button>`,
+      words &&
+        html`<button type="button" class="primary" onClick=${() => setEditing({})}>${words}</button>`,
     )}
     ${rows.isStale && html`<${Stale} error=${rows.error} retry=${rows.refresh} />`}
     <section class="card" aria-label=${name}>

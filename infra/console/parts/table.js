@@ -76,17 +76,11 @@ export const listed = ({ of, rows = [], empty, ...options }, columns) =>
       ? empty
       : table({ rows, ...options }, columns);
 
-export const liveList = ({ of, what, empty, ...options }, columns) =>
-  html`<section class="card" aria-labelledby="h-list">
-    <h2 id="h-list">${options.label}</h2>
+/** A read's rows on a card, which is a page's one list; older ones come by a button. */
+export const liveList = ({ of, what, ...options }, columns) =>
+  html`<section class="card" aria-label=${options.label}>
     ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}
-    ${
-      !of.value
-        ? html`<${Unread} of=${of} what=${`the ${what}`} />`
-        : options.rows.length === 0
-          ? empty
-          : table(options, columns)
-    }
+    ${listed({ of, cards: true, ...options }, columns)}
     ${
       of.more &&
       html`<div class="actions start">

@@ -180,40 +180,52 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
+const ADVICE = {
+  no_processor: "Deploy a worker that has the type.",
+  no_worker: "Start a worker, or look at its schedule.",
+  not_leased: "Start another worker, or look at the logs of those that run.",
+  rate_limited: "Nothing, if that rate is meant; else raise it in code and deploy.",
+  lease_expired: "Look at that worker's log for its end.",
+  scheduled: "Run now starts it at once.",
+  snoozed: "Run now starts it at once.",
+  backing_off: "Run now tries again at once.",
+};
+
 /** What to do about it, by the reason for a place and by the kind of error. */
 function adviceOf(job, explained) {
   if (explained.child_id)
     return "Correct that first, then retry this one: finished steps are kept.";
-  if (explained.reason === "no_processor") return "Deploy a worker that has the type.";
-  if (explained.reason === "no_worker") return "Start a worker, or look at its schedule.";
+  if (ADVICE[explained.reason]) return ADVICE[explained.reason];
   if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
-  if (!job.error_message || job.status === "completed") return null;
+  if (explained.reason?.endsWith("_limit"))
+    return "Wait for one of those to end, or raise the limit.";
+  if (!job.error_message || job.status !== "failed") return null;
   const type = job.error_data?.type ?? "";
   if (/Timeout|Deadline/.test(type))
     return "Give the type a longer timeout, or divide the work into steps.";
   if (/lost/i.test(`${type} ${job.error_message}`)) return "Look at that worker's log for its end.";
-  if (job.status === "pending") return "Run now tries again at once.";
-  return job.status === "failed" ? "Correct the cause, then retry: finished steps are kept." : null;
+  return "Correct the cause, then retry: finished steps are kept.";
+}
+
+/** Where that is done: `[address, words]`. */
+function placeOf(job, { child_id: childId, reason }) {
+  if (childId) return [`/jobs/${childId}`, "The failed child"];
+  if (reason === "workspace_paused") return ["/overview", "Overview"];
+  if (reason === "workspace_limit") return ["/jobs?state=running", "Those that run"];
+  const type = encodeURIComponent(job.job_type);
+  if (reason?.endsWith("_limit")) return [`/jobs?state=running&job_type=${type}`, "Those that run"];
+  return [`/types/${type}`, "The type"];
 }
 
 function Remedy({ job, explained }) {
   if (!explained || explained.status !== job.status) return null;
-  const { command, child_id: childId } = explained;
   const advice = adviceOf(job, explained);
-  return (
-    advice &&
-    html`<p class="remedy">
-    <span class="strong">What to do:</span> ${advice}
-    ${
-      childId
-        ? html` <a href=${`/jobs/${childId}`}>The failed child</a>`
-        : explained.reason === "workspace_paused"
-          ? html` <a href="/overview">Overview</a>`
-          : html` <a href=${`/types/${encodeURIComponent(job.job_type)}`}>The type</a>`
-    }
-    ${command && html` <code>${command}</code>`}
-  </p>`
-  );
+  if (!advice) return null;
+  const [to, words] = placeOf(job, explained);
+  return html`<p class="remedy">
+    <span class="strong">What to do:</span> ${advice} <a href=${to}>${words}</a>
+    ${explained.command && html` <code>${explained.command}</code>`}
+  </p>`;
 }
 
 /** The sentence up to the error, which stands below in full. */

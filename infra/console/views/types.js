@@ -39,13 +39,13 @@ export default function Types({ name, workspace }) {
         `,
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
-      column("Workers", "num", (type) => number(type.workers)),
+      column("Workers", "num phone-less", (type) => number(type.workers)),
       column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
       column("Failed", "num", (type) => number(known(type.day.failed ?? 0))),
       column("Success", "num", (type) => percent(known(type.day.success_rate))),
-      column("Queue p95", "num", (type) => duration(known(type.day.queue?.p95_ms))),
-      column("Run p95", "num", (type) => duration(known(type.day.run?.p95_ms))),
-      column("Schedules", "num", (type) => type.schedule_count || "–"),
+      column("Queue p95", "num phone-less", (type) => duration(known(type.day.queue?.p95_ms))),
+      column("Run p95", "num phone-less", (type) => duration(known(type.day.run?.p95_ms))),
+      column("Schedules", "num phone-less", (type) => type.schedule_count || "–"),
     ]}
     empty=${html`<${Empty} title="No job types">
       <p>A type appears here when a worker that has a processor for it starts:</p>

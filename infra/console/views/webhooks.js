@@ -1,23 +1,24 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
 import { webhooks as api } from "../api.js";
-import { number } from "../lib/format.js";
-import { useRead } from "../lib/store.js";
+import { counted } from "../lib/format.js";
 import { html, useState } from "../lib/ui.js";
-import { StateBadge } from "../parts/badge.js";
 import { CopyId } from "../parts/copy.js";
 import { Dialog, DialogForm } from "../parts/dialog.js";
 import { field } from "../parts/field.js";
-import { column, heading, jobLink, listed } from "../parts/table.js";
+import { column, heading } from "../parts/table.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Webhooks";
 
+/** Its deliveries are jobs. */
+const deliveriesOf = ({ id }) =>
+  `/jobs?job_type=webhook_delivery&payload=${encodeURIComponent(JSON.stringify({ webhook_id: id }))}`;
+
 export default function Webhooks({ workspace }) {
   const [secret, setSecret] = useState(null);
-  const [opened, setOpened] = useState(null);
   const mayManage = workspace.role === "manager";
   const steer = (one, act) => [
     [
@@ -73,7 +74,11 @@ export default function Webhooks({ workspace }) {
           ${one.last_status && html` <span class="muted num">${one.last_status}</span>`}
         `,
       ),
-      column("Failures", "num", (one) => number(one.failures)),
+      column(
+        "Deliveries",
+        (one) => html`<a href=${deliveriesOf(one)}>Deliveries</a>
+          ${one.failures > 0 && html` <span class="problem">${counted(one.failures, "failure")} in a row</span>`}`,
+      ),
       column(
         "State",
         (one) =>
@@ -82,10 +87,7 @@ export default function Webhooks({ workspace }) {
             problem=${one.disabled_at ? `disabled: ${one.disabled_reason ?? ""}` : null} />`,
       ),
     ]}
-    actions=${(one, { act }) => [
-      ["Deliveries", () => setOpened(one)],
-      ...(mayManage ? steer(one, act) : []),
-    ]}
+    actions=${mayManage && ((one, { act }) => steer(one, act))}
     add=${
       mayManage && [
         "Add a webhook",
@@ -98,13 +100,6 @@ export default function Webhooks({ workspace }) {
       <p><code>Webhook(secret).verify(body, headers)</code></p>
     <//>`}>
     ${
-      opened &&
-      html`<${Deliveries}
-        workspaceId=${workspace.id}
-        webhook=${opened}
-        onClose=${() => setOpened(null)} />`
-    }
-    ${
       secret &&
       html`<${Dialog} title="The signing secret" onClose=${() => setSecret(null)}>
         <p>It is shown this once. Verify <code>webhook-signature</code> with it.</p>
@@ -116,30 +111,6 @@ export default function Webhooks({ workspace }) {
         </div>
       <//>`
     }
-  <//>`;
-}
-
-/** The latest deliveries of one webhook; each is a job with a page of its own. */
-function Deliveries({ workspaceId, webhook, onClose }) {
-  const list = useRead(
-    (signal) => api.deliveries(workspaceId, webhook.id, { query: { limit: 50 }, signal }),
-    [webhook.id],
-  );
-  const of = { of: list, label: "Deliveries", rows: list.value?.jobs, key: (job) => job.id };
-  return html`<${Dialog} title="Deliveries" onClose=${onClose} wide>
-    <p class="muted wrap">${webhook.url}</p>
-    ${listed({ ...of, empty: html`<${Empty} title="Nothing delivered yet" />` }, [
-      heading(
-        "Made",
-        (job) => html`<a href=${`/jobs/${job.id}`} onClick=${onClose}>
-          <${When} at=${job.created_at} />
-        </a>`,
-      ),
-      column("State", (job) => html`<${StateBadge} status=${job.status} />`),
-      column("Of", (job) => jobLink(job.payload?.job_id, onClose)),
-      column("Error", "wrap", (job) => job.error_message ?? ""),
-    ])}
-    <div class="actions"><button type="button" onClick=${onClose}>Close</button></div>
   <//>`;
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from minutehand.config import Settings
@@ -26,13 +26,6 @@ from minutehand.queue.models import (
     WorkspaceId,
 )
 from minutehand.queue.realtime import MESSAGE_VERSION
-
-#: Not columns: the functions that return jobs add these.
-_DERIVED: Final = frozenset(
-    {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "error", "times"}
-)
-#: Named one by one, because clients may not read the lease columns and `*` would ask for them.
-JOB_COLUMNS: Final = ",".join(name for name in Job.model_fields if name not in _DERIVED)
 
 
 class QueueClient:

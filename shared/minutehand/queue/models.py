@@ -212,6 +212,8 @@ class QueueHealth(Report):
     #: For how long nothing at all was leased or ran although some of these jobs were due.
     stalled_seconds: float | None = None
     last_tick_seconds: float | None = None
+    #: Whether the database refuses every write.
+    read_only: bool = False
 
 
 # How jobs are made ------------------------------------------------------------------------------

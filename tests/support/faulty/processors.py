@@ -10,7 +10,7 @@ import httpx
 from pydantic import BaseModel
 
 from minutehand.queue.models import NewJob
-from minutehand.worker import Backoff, Job, JobContext, processor
+from minutehand.worker import Backoff, Job, JobContext, RateLimit, processor
 
 LATER = Backoff(first=600, cap=600)
 
@@ -66,6 +66,28 @@ async def ask_a_service(job: Job[Given], ctx: JobContext) -> None:
 @processor("faulty.strict", payload=Strict)
 async def take_a_month(job: Job[Strict], ctx: JobContext) -> None:
     """Report on a month."""
+
+
+@processor("faulty.asks", payload=Given)
+async def ask_a_person(job: Job[Given], ctx: JobContext) -> None:
+    """Wait for an answer."""
+    await ctx.ask("Which month?", ["October", "November"])
+
+
+@processor("faulty.keyed", payload=Given, key_concurrency=1)
+async def keep_the_key(job: Job[Given], ctx: JobContext) -> None:
+    """Run until it is cancelled."""
+    await asyncio.sleep(200)
+
+
+@processor("faulty.metered", payload=Given, rate_limit=RateLimit(1, per=3600))
+async def be_metered(job: Job[Given], ctx: JobContext) -> None:
+    """Start once an hour."""
+
+
+@processor("faulty.never", payload=Given, schedule="0 0 30 2 *")
+async def never_come_due(job: Job[Given], ctx: JobContext) -> None:
+    """Wait for the 30th of February."""
 
 
 @processor("faulty.returns", payload=Given, max_attempts=1)

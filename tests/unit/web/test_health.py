@@ -20,12 +20,15 @@ def health(
     tick: float | None = 5.0,
     stalled: float | None = None,
     backlog: str = "pass",
+    *,
+    read_only: bool = False,
 ) -> Any:
     return SimpleNamespace(
         backlog={"verdict": backlog, "jobs": 3, "detail": "3 wait: no worker serves a"},
         oldest_due_seconds=oldest,
         last_tick_seconds=tick,
         stalled_seconds=stalled,
+        read_only=read_only,
     )
 
 
@@ -51,6 +54,7 @@ class Queue:
         (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
+        (health(read_only=True), 503, "not_ready", {"database": "fail"}),
     ],
 )
 async def test_readiness_shows_each_part(

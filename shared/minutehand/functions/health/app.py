@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from minutehand.app import find_apps
 from minutehand.config import Settings
 from minutehand.functions import metrics
+from minutehand.queue.errors import read_only_fix
 from minutehand.queue.keys import days_left
 from minutehand.queue.models import QueueHealth
 from minutehand.queue.worker_client import WorkerQueue
@@ -60,7 +61,12 @@ async def get_readiness(services: Provided) -> JSONResponse:
 async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
     settings = services.settings
     key_days = days_left(settings.supabase_worker_key, datetime.now(UTC))
-    return await readiness(services.operator_queue, checks_of_apps(settings), key_days=key_days)
+    return await readiness(
+        services.operator_queue,
+        checks_of_apps(settings),
+        key_days=key_days,
+        schema=settings.schema_name,
+    )
 
 
 def _answered(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
@@ -102,12 +108,17 @@ Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
 
 
 async def readiness(
-    queue: WorkerQueue, extra: Extra | None = None, *, key_days: float | None = None
+    queue: WorkerQueue,
+    extra: Extra | None = None,
+    *,
+    key_days: float | None = None,
+    schema: str = "public",
 ) -> tuple[int, dict[str, Any]]:
     """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
 
     Args:
         key_days: Days until the worker's key expires; None when it does not, or is made again.
+        schema: Where clients see jobs, for the statements that end read-only mode.
     """
     started = time.perf_counter()
     try:
@@ -122,6 +133,10 @@ async def readiness(
         return _answer(checks)
     elapsed = round((time.perf_counter() - started) * 1000, 1)
     database = _verdict(PASS, elapsed, "ms", "answers")
+    if health.read_only:
+        ends = "; ".join(read_only_fix(schema))
+        detail = f"read-only, as when the plan's size is used up; in the SQL editor: {ends}"
+        database = _verdict(FAIL, elapsed, "ms", detail)
     of_apps = {} if extra is None else await extra()
     key = {} if key_days is None else {"worker_key": judge_key(key_days)}
     return _answer({**of_apps, "database": database, **judge(health), **key})

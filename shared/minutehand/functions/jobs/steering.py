@@ -184,17 +184,6 @@ async def delete_webhook(webhook_id: UUID, steered: Steered) -> None:
     await steered.call("delete_webhook", repeatable=False, webhook_id=str(webhook_id))
 
 
-@router.get("/webhooks/{webhook_id:uuid}/deliveries")
-async def list_deliveries(
-    webhook_id: UUID,
-    steered: Steered,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> dict[str, Any]:
-    """A page of a webhook's deliveries, newest first; each is a job with attempts and errors."""
-    return await steered.deliveries(str(webhook_id), cursor=cursor, limit=limit)
-
-
 @router.get("/limits")
 async def get_limits(steered: Steered) -> dict[str, Any]:
     """How much the workspace may use at once, and how much it uses now."""

@@ -57,7 +57,6 @@ export default function Benchmarks({ workspace }) {
         label: "Jobs",
         rows,
         key: (job) => job.id,
-        cards: true,
         attributes: (job) => ({ "data-job": job.jobspec_id }),
         empty: html`<${Empty} title="No benchmarks yet">
           Write down questions and regions; each region answers them, and each execution gets a signed receipt.

@@ -5,8 +5,8 @@ import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Empty, Unread } from "../../parts/states-of-view.js";
-import { column, heading, table } from "../../parts/table.js";
+import { Empty } from "../../parts/states-of-view.js";
+import { column, heading, liveList } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
 
 export const title = () => "Chat";
@@ -36,30 +36,24 @@ export default function Sessions({ workspace }) {
       <span class="spacer"></span>
       <${ActionButton} className="primary" run=${begin}>New conversation<//>
     </header>
-    ${!found.value && html`<${Unread} of=${found} what="the conversations" />`}
-    ${
-      found.value?.length === 0 &&
-      html`<${Empty} title="No conversations yet">
-        Begin one. What takes longer is done in the background, asks you when it has to, and posts its result.
-      <//>`
-    }
-    ${
-      (found.value?.length ?? 0) > 0 &&
-      table(
-        {
-          label: "Conversations",
-          rows: found.value ?? [],
-          key: (one) => one.session_id,
-        },
-        [
-          heading(
-            "Conversation",
-            "wrap",
-            (one) => html`<a href=${addressOf(one.session_id)}>${one.title}</a>`,
-          ),
-          column("Latest message", (one) => html`<${When} at=${one.last_message_at} />`),
-        ],
-      )
-    }
+    ${liveList(
+      {
+        of: found,
+        label: "Conversations",
+        rows: found.value,
+        key: (one) => one.session_id,
+        empty: html`<${Empty} title="No conversations yet">
+          Begin one. What takes longer is done in the background, asks you when it has to, and posts its result.
+        <//>`,
+      },
+      [
+        heading(
+          "Conversation",
+          "wrap",
+          (one) => html`<a href=${addressOf(one.session_id)}>${one.title}</a>`,
+        ),
+        column("Latest message", (one) => html`<${When} at=${one.last_message_at} />`),
+      ],
+    )}
   </div>`;
 }

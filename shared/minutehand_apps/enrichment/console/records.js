@@ -34,10 +34,16 @@ export const Enriched = ({ row }) =>
 /** The page of a kind; `columns` are those of its own, `action` is in its head. */
 export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = null, workspace }) {
   const search = useQuery().get("search") ?? "";
+  const records = useLivePages(
+    workspace.id,
+    (_, cursor, signal) => page(`${kind}s`, workspace.id, { search, cursor, signal }),
+    search,
+  );
   return html`<div class="page">
     <header class="page-head">
       <h1 tabindex="-1">${label}</h1>
       <span class="spacer"></span>
+      <${Freshness} value=${records.freshness} />
       ${action}
     </header>
     <div class="bar">
@@ -46,17 +52,6 @@ export function RecordsPage({ kind, label, nameOf, columns, hint = "", action = 
         placeholder=${`Search ${kind}s`}
         onChange=${(text) => setQuery({ search: text })} />
     </div>
-    <${Found} key=${search} ...${{ kind, label, nameOf, columns, hint, workspace, search }} />
-  </div>`;
-}
-
-/** What a search finds; another search is another list. */
-function Found({ kind, label, nameOf, columns, hint, workspace, search }) {
-  const records = useLivePages(workspace.id, (_, cursor, signal) =>
-    page(`${kind}s`, workspace.id, { search, cursor, signal }),
-  );
-  return html`
-    <${Freshness} value=${records.freshness} />
     ${liveList(
       {
         of: records,
@@ -64,7 +59,6 @@ function Found({ kind, label, nameOf, columns, hint, workspace, search }) {
         label,
         rows: records.value?.flatMap(({ rows }) => rows) ?? [],
         key: (row) => row.id,
-        cards: true,
         attributes: (row) => ({ "data-record": row.id }),
         empty: html`<${Empty} title=${search ? `No ${kind} matches` : `No ${kind}s yet`}>
           ${search ? "" : hint}
@@ -76,5 +70,5 @@ function Found({ kind, label, nameOf, columns, hint, workspace, search }) {
         column("Actions", (row) => enrichButton(kind, row.id, nameOf(row))),
       ],
     )}
-  `;
+  </div>`;
 }

@@ -7,8 +7,8 @@ import { usePolling, useRead } from "../../lib/store.js";
 import { html, useMemo, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton, DialogForm } from "../../parts/dialog.js";
-import { Empty, Unread } from "../../parts/states-of-view.js";
-import { column, heading, table } from "../../parts/table.js";
+import { Empty } from "../../parts/states-of-view.js";
+import { column, heading, liveList } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
 
 export const title = () => "Plans";
@@ -48,35 +48,29 @@ export default function Plans({ workspace }) {
       isAsking &&
       html`<${NewPlan} workspaceId=${workspace.id} onClose=${() => setIsAsking(false)} />`
     }
-    ${!found.value && html`<${Unread} of=${found} what="the plans" />`}
-    ${
-      found.value?.length === 0 &&
-      html`<${Empty} title="No plans yet">
-        Describe a project. Its plan is made in stages, and there is a report at any moment.
-      <//>`
-    }
-    ${
-      (found.value?.length ?? 0) > 0 &&
-      table(
-        {
-          label: "Plans",
-          rows: found.value ?? [],
-          key: (one) => one.plan_id,
-        },
-        [
-          heading(
-            "Prompt",
-            "wrap",
-            (one) => html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
-          ),
-          column("State", (one) => {
-            const { tone, word } = toneOf(one.status);
-            return html`<${Tag} tone=${tone}>${word}<//>`;
-          }),
-          column("Created", (one) => html`<${When} at=${one.created_at} />`),
-        ],
-      )
-    }
+    ${liveList(
+      {
+        of: found,
+        label: "Plans",
+        rows: found.value,
+        key: (one) => one.plan_id,
+        empty: html`<${Empty} title="No plans yet">
+          Describe a project. Its plan is made in stages, and there is a report at any moment.
+        <//>`,
+      },
+      [
+        heading(
+          "Prompt",
+          "wrap",
+          (one) => html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
+        ),
+        column("State", (one) => {
+          const { tone, word } = toneOf(one.status);
+          return html`<${Tag} tone=${tone}>${word}<//>`;
+        }),
+        column("Created", (one) => html`<${When} at=${one.created_at} />`),
+      ],
+    )}
   </div>`;
 }
 
