@@ -66,7 +66,8 @@ function Failures({ workspace }) {
           key: (group) => `${group.job_type} ${group.error_fingerprint}`,
           cards: true,
           empty: html`<${Empty} title="No failed jobs">
-            Jobs that run out of attempts, or that cannot succeed, are kept here for you to read and retry.
+            <p>Jobs out of attempts are kept here, to be read and retried; a processor gives up at once by</p>
+            <p><code>return Fail("there is no such customer")</code></p>
           <//>`,
         },
         [

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.faults import FAULTS, Fault, FaultyHost, faulty_host
 from tests.e2e.console.people import ADA, Visitor
-from tests.support.faults import FAULTS, Fault, FaultyHost, faulty_host
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser

@@ -18,8 +18,8 @@ import httpx
 
 from minutehand.local.ports import reserve_port
 from minutehand.local.users import ADA, BOB, DemoUser
+from tests.e2e.console import faulty
 from tests.e2e.console.worker import delete
-from tests.support import faulty
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
@@ -82,7 +82,10 @@ FAULTS = [
         "key full", "keyed", ("limit of the key acme is used up: 1 of 1 run",), "Those that run",
         state="queued", options={"concurrency_key": "acme"}, first="running",
     ),
-    Fault("rate used up", "metered", ("rate limit of 1 starts per 3600", "the next start is free at"), "raise it in code", state="queued", first="completed"),
+    Fault(
+        "rate used up", "metered", ("rate limit of 1 starts per 3600", "the next start is free at"), "raise it in code",
+        state="queued", first="completed", sql="delete from queue.buckets where name = 'r:faulty.metered'",
+    ),
     Fault(
         "no worker", "gone", ("none of them serves the job type", "minutehand types faulty.gone"), "Deploy a worker",
         state="queued", sql="insert into queue.job_types (job_type, registered_at) values ('faulty.gone', now() - interval '1 hour')",
