@@ -187,7 +187,7 @@ language sql stable as $$
     select c.*, w.words, w.fix, w.n from causes as c join (values
       (1, 'unserved', 'wait: no worker serves', 'deploy the processor; `minutehand types` shows who serves what'),
       (2, 'stalled', 'are due, and nothing starts:', 'minutehand doctor --only schedule'),
-      (3, 'paused', 'are paused:', 'minutehand resume --all'), (4, 'at_limit', 'wait for a limit:', null),
+      (3, 'paused', 'are paused:', 'minutehand resume'), (4, 'at_limit', 'wait for a limit:', null),
       (5, 'blocked', 'wait for a job of their key:', null), (6, 'ready', 'start next:', null)) as w (n, why, words, fix)
       on w.why = c.why
     where c.jobs > 0)

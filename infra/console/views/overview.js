@@ -203,6 +203,7 @@ function Failures({ groups }) {
         label: "What fails",
         rows: groups.slice(0, MOST_FAILURES),
         key: (group) => `${group.job_type} ${group.error_fingerprint}`,
+        cards: true,
       },
       [
         heading(

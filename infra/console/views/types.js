@@ -140,14 +140,18 @@ function Loaded({ type }) {
     ${
       type.paused_at &&
       html`<p class="notice stale" role="status">
-        Paused <${When} at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}
+        <span>
+          Paused <${When} at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}
+        </span>
       </p>`
     }
     ${
       !type.served &&
       html`<p class="notice stale" role="status">
-        No worker that runs now serves this type; the last was seen <${When} at=${type.last_seen_at} />. Its jobs
-        wait. Start a worker that has its processor, or look whether the last deploy removed it.
+        <span>
+          No worker that runs now serves this type; the last was seen <${When} at=${type.last_seen_at} />. Its jobs
+          wait. Start a worker that has its processor, or look whether the last deploy removed it.
+        </span>
       </p>`
     }
     <section class="grid-cards" aria-label="Last day">

@@ -60,7 +60,7 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
       </span>
       <textarea rows="6" required value=${form.questions} onInput=${toValue(set("questions"))}></textarea>
     </label>
-    <div class="ways">
+    <div class="field-grid">
       ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", { required: true })}
       ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}
     </div>

@@ -131,7 +131,7 @@ function blockOf(block) {
     </ul>`;
   const [head, ...rows] = block;
   return html`<div class="scroll-x" tabindex="0" role="region" aria-label=${head.join(", ")}>
-    <table>
+    <table class="table">
       <thead>
         <tr>
           ${head.map((cell) => html`<th>${cell}</th>`)}

@@ -125,10 +125,11 @@ const Play = ({ seconds, jump }) =>
 function Procedure({ stored: { procedure, author }, jump }) {
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <h2 id="h-procedure">Procedure</h2>
-    <p class="muted small wrap">By ${author}</p>
+    ${!procedure && html`<p class="wrap">None was made: ${author}</p>`}
     ${
       procedure &&
       html`
+        <p class="muted small wrap">By ${author}</p>
         <p class="wrap">${procedure.purpose}</p>
         <p class="wrap">Materials: ${procedure.materials?.join("; ") || "none named"}</p>
         <p class="wrap">Warnings: ${procedure.warnings?.join("; ") || "none named"}</p>
