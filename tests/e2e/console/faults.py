@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 
 from minutehand.local.ports import reserve_port
-from minutehand.local.users import ADA, BOB, DemoUser
+from minutehand.local.users import ADA, BOB
 from tests.e2e.console import faulty
 from tests.e2e.console.worker import delete
 from tests.support.paths import ROOT
@@ -121,9 +121,9 @@ class FaultyHost(RunningStack):
         super().__init__(folder, stack.launcher, {**stack.values, **changed})
         self.workspace = {"id": changed["MINUTEHAND_WORKSPACE_ID"], "name": "Faults"}
 
-    def call(self, method: str, path: str, body: Any = None, *, who: DemoUser = ADA) -> Any:
-        """Call the API."""
-        headers = self.headers(self.sign_in(who.email))
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the API as Ada."""
+        headers = self.headers(self.sign_in(ADA.email))
         url = httpx.URL(self.api_url).join(path)
         answer = httpx.request(method, url, json=body, headers=headers)
         assert answer.is_success, answer.text
