@@ -84,10 +84,6 @@ class ListQuery(BaseModel):
     error_type: Word = None
     error_fingerprint: Word = None
     worker_id: Word = None
-    version: Annotated[Word, Field(description="Of the code that ran it.")] = None
-    internal: Annotated[
-        bool | None, Field(description="False omits types that only the platform enqueues.")
-    ] = None
 
     def filters(self) -> dict[str, Any]:
         """Those that were given, as the queue takes them."""
