@@ -32,9 +32,12 @@ PATIENCE_SECONDS = 5.0
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it has ended; exit code 1 unless it completed."""
     ended = ""
-    started, explaining = threading.Event(), threading.Thread()
-    if not output.as_json:
-        explaining = threading.Thread(target=_explain, args=(output, connection, job_id, started))
+
+    def explain() -> None:
+        with suppress(CommandFailed):  # the feed itself says what is wrong with the connection
+            output.note(connection.get(f"/api/jobs/{job_id}/explain")["sentence"])
+
+    explaining = threading.Timer(PATIENCE_SECONDS, explain)
     explaining.daemon = True
     explaining.start()
     try:
@@ -44,7 +47,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
             elif "." in event.type:  # job.* or an app's own, as enrichment.record.updated
                 kind = event.type.removeprefix("job.")
                 if kind != "created":
-                    started.set()
+                    explaining.cancel()
                 job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
                 text = sentence(event)
                 if job is not None and kind == job["status"] == "completed":
@@ -54,18 +57,11 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
                 if job is not None and job["status"] in ENDED:
                     break
     finally:
-        started.set()
+        explaining.cancel()
         explaining.join()  # before the connection and the output that it uses are closed
     ended = ended or str(connection.get(f"/api/jobs/{job_id}")["status"])
     if ended != "completed":
         raise typer.Exit(1)
-
-
-def _explain(output: Output, connection: Connection, job_id: str, started: threading.Event) -> None:
-    """Say why the job does not run when it has not started after some seconds."""
-    if not started.wait(PATIENCE_SECONDS):
-        with suppress(CommandFailed):  # the feed itself says what is wrong with the connection
-            output.note(connection.get(f"/api/jobs/{job_id}/explain")["sentence"])
 
 
 def result_of(job: dict[str, Any]) -> str:
