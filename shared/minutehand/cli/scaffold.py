@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from minutehand.install.own_tables import own_tables
 from minutehand.install.project import Plan, package_folder, processor_files
 from minutehand.install.sources import InstallError
 from minutehand.project import Project
@@ -27,8 +28,12 @@ GREETING = '{"name": "Ada"}'
 def init(
     output: Output,
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
+    reads: Annotated[
+        str, typer.Option(help="Own tables, e.g. leads or leads.size,leads.note.")
+    ] = "",
+    writes: Annotated[str, typer.Option(help="As --reads; what is written is read as well.")] = "",
 ) -> None:
-    """Scaffold one processor and its test."""
+    """Scaffold one processor and its test, or with --reads, --writes one over tables of yours."""
     app, _, name = job_type.partition(".")
     named = re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", job_type)
     if not named or keyword.iskeyword(app) or keyword.iskeyword(name):
@@ -46,15 +51,18 @@ def init(
     )
     source, package = next(homes, (project.root / "shared", f"minutehand_apps.{app}"))
     try:
-        plan = Plan(tuple(processor_files(source, package, job_type)))
+        if reads or writes:
+            plan = own_tables(project, source, package, job_type, reads=reads, writes=writes)
+        else:
+            plan = Plan(tuple(processor_files(source, package, job_type)), (GREETING,))
         plan.apply()
     except InstallError as error:
         raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
     written = [str(write.path.relative_to(project.root)) for write in plan.writes]
     lines = [
         *written,
-        f"Try it: pytest {package_folder(source, package).relative_to(project.root)}",
+        f"Its tests: pytest {package_folder(source, package).relative_to(project.root)}",
         "A running local stack finds it within seconds, a deployed one with the next deploy.",
-        f"Run it: minutehand enqueue {job_type} '{GREETING}' --watch",
+        f"Run it: minutehand enqueue {job_type} '{plan.notes[0]}' --watch",
     ]
     output.value({"job_type": job_type, "written": written}, text="\n".join(lines))

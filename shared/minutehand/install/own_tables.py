@@ -1,0 +1,151 @@
+"""`minutehand init … --reads … --writes …`: what lies between a processor and the project's tables.
+
+One template, for the owner of the tables to edit. It expects the columns `id` and `workspace_id`;
+neither is ever written, and whose the row is then, a trigger may have changed it, is asked again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from minutehand.install.project import Plan, Write, processor_files, processor_names
+from minutehand.install.sources import InstallError, timestamp
+from minutehand.project import Project
+
+FUNCTION = """
+create function public.{name}(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on tables
+set search_path = ''
+as $$
+declare
+  -- the job that is leased to the caller right now; lease_lost for any other caller
+  v_job {schema}.jobs := {engine}.held_job(p_request, array['{job_type}'], 'nothing was changed');
+  v_id public.{table}.id%type := v_job.payload ->> '{one}_id';
+begin
+{write}  return (
+    select {reads}
+    from public.{table} as t where t.id = v_id and t.workspace_id = v_job.workspace_id);
+end;
+$$;
+revoke execute on function public.{name} from public, anon, authenticated, service_role;
+grant execute on function public.{name} to job_worker;
+"""
+WRITE = """\
+  declare
+    v_set text := (select string_agg(format('%1$I = r.%1$I', c), ', ')
+      from jsonb_object_keys(p_request -> 'row') as c where {columns});
+    v_count integer := 0;
+  begin
+    if v_set is not null then
+      execute 'update public.{table} as t set ' || v_set
+        || ' from jsonb_populate_record(null::public.{table}, $1) as r'
+        || ' where t.id = $2 and t.workspace_id = $3'
+        using p_request -> 'row', v_id, v_job.workspace_id;
+      get diagnostics v_count = row_count;
+    end if;
+    if v_count > 0 and exists (select from public.{table} as t
+      where t.id = v_id and t.workspace_id <> v_job.workspace_id) then
+      raise 'the row would be another tenant''s' using errcode = '42501';
+    end if;
+  end;
+"""
+PROCESSOR = '''"""`{job_type}`: yours to edit, as the migration of what it may touch."""
+
+from __future__ import annotations
+
+from minutehand.config import Settings
+from minutehand.queue.functions import WorkerFunctions
+from minutehand.worker import Fail, Job, JobContext, Registry
+from pydantic import BaseModel
+
+
+class {model}(BaseModel):
+    """The rows to work on, by their ids."""
+
+{ids}
+
+def register(registry: Registry, settings: Settings) -> None:
+    """Called once per worker, with its settings."""
+    database = WorkerFunctions(settings, schema="public")
+
+    @registry.processor("{job_type}", payload={model}, timeout=120)
+    async def {function}(job: Job[{model}], ctx: JobContext) -> Fail | bool:
+        """Read, work, write; another tenant's row is not there."""
+{calls}        return True
+'''
+CALL = """\
+        {one} = await database.call_held("{name}", job.id, job.fence)
+        if {one} is None:
+            return Fail("there is no such row of {table}")
+"""
+CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row={one})\n'
+FIXED = ("id", "workspace_id")
+
+
+def own_tables(
+    project: Project, source: Path, package: str, job_type: str, *, reads: str, writes: str
+) -> Plan:
+    """Decide what is written for a job type over own tables; the note is a payload's form.
+
+    Args:
+        reads: Tables of `public` with a comma between, or `table.column` for some columns.
+        writes: Like `reads`.
+
+    Raises:
+        InstallError: A name is none, or a column that is never written is to be.
+    """
+    *made, processor, _ = processor_files(source, package, job_type)
+    names = processor_names(package, job_type)
+    wanted, changed = _tables(reads), _tables(writes)
+    sql = f"-- What the processor of `{job_type}` may read and write; yours to edit.\n"
+    ids = calls = ""
+    payload = []
+    for table in {**wanted, **changed}:
+        one = table.removesuffix("s")
+        here = {**names, "table": table, "one": one, "name": f"{names['function']}_{one}"}
+        written = changed.get(table)
+        if fixed := set(FIXED) & set(written or ()):
+            raise InstallError(
+                f"{fixed.pop()} is never written", code="bad_column", fix="leave it out of --writes"
+            )
+        columns = f"c in ({_quoted(written)})" if written else f"c not in ({_quoted(FIXED)})"
+        write = "" if written is None else WRITE.format(table=table, columns=columns)
+        named = [*wanted.get(table, ()), *(written or ())]
+        whole = [] in (wanted.get(table), written)
+        pairs = ", ".join(f"'{column}', t.{column}" for column in dict.fromkeys(named))
+        read = "to_jsonb(t)" if whole else f"jsonb_build_object({pairs})"
+        sql += FUNCTION.format(
+            **here, schema=project.schema_, engine=project.engine_schema, reads=read, write=write
+        )
+        ids += f"    {one}_id: int | str\n"
+        payload.append(f'"{one}_id": "…"')
+        calls += CALL.format(**here) + (CALL_WRITE.format(**here) if write else "")
+    sql += f"select {project.schema_}.attach_extensions(); -- refuses a revoked worker's key\n"
+    stamp = timestamp(project.root, datetime.now(UTC))
+    migration = project.root / "supabase/migrations" / f"{stamp}_{names['function']}_functions.sql"
+    code = PROCESSOR.format(**names, ids=ids, calls=calls)
+    files = (*made, Write(migration, sql), Write(processor.path, code))
+    return Plan(files, ("{" + ", ".join(payload) + "}",))
+
+
+def _tables(listed: str) -> dict[str, list[str]]:
+    """`leads.size,teams` → the columns of each table, none for all."""
+    found: dict[str, list[str]] = {}
+    for name in filter(None, listed.split(",")):
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?", name):
+            raise InstallError(
+                f"{name!r} is no table and no table.column of public",
+                code="bad_table",
+                fix="e.g. --reads leads --writes leads.size,leads.note",
+            )
+        table, _, column = name.partition(".")
+        found.setdefault(table, []).extend([column] if column else [])
+    return found
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
