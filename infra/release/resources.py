@@ -19,7 +19,6 @@ TRAVELS = {
     "infra/container/README.md": "docs/container.md",
     "supabase/README.md": "docs/sql.md",
     "supabase/migrations": "migrations",
-    "CHANGELOG.md": "CHANGELOG.md",
     "supabase/seed.sql": "seed/seed.sql",
     "infra/console": "console",
     "infra/aws": "cloudformation",

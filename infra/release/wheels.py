@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What the wheel is made of.
 PARTS = (
     "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
-    ".npmrc", "CHANGELOG.md", "infra/release/resources.py", "pyproject.toml", "README.md",
+    ".npmrc", "infra/release/resources.py", "pyproject.toml", "README.md",
     "LICENSE", "functions/README.md", "infra/container/README.md",
 )  # fmt: skip
 

@@ -124,13 +124,8 @@ begin
       order by j.id desc limit 200) as l));
 end;
 $$;
-comment on function queue.session_jobs is
-  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
-  'session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
-create function queue.session_events(
-  p_session_id text, p_job_id uuid, p_after integer default 0, p_limit integer default 500
-) returns jsonb
+create function queue.session_events(p_session_id text, p_job_id uuid, p_after integer, p_limit integer) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
@@ -150,10 +145,8 @@ begin
       order by e.seq limit least(1000, greatest(1, coalesce(p_limit, 500)))) as l));
 end;
 $$;
-comment on function queue.session_events is
-  'Events of one job of a guest session after a seq: {events: [{job_id, seq, type, data, created_at}]}.';
 
-create function queue.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500) returns jsonb
+create function queue.session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
@@ -162,7 +155,29 @@ begin
   return queue.read_feed(v_session.workspace_id, v_session.session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end;
 $$;
-comment on function queue.session_feed is
+
+-- Bodies are bound when they are made: the roles that call them need no usage of queue.
+create function public.guest_session_jobs(p_session_id text) returns jsonb
+language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
+comment on function public.guest_session_jobs is
+  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
+  'session_not_found for an id that is wrong, ended, closed, or another user''s.';
+
+create function public.guest_session_events(
+  p_session_id text, p_job_id uuid, p_after integer default 0, p_limit integer default 500
+) returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.session_events(p_session_id, p_job_id, p_after, p_limit);
+end;
+comment on function public.guest_session_events is
+  'Events of one job of a guest session after a seq: {events: [{job_id, seq, type, data, created_at}]}.';
+
+create function public.guest_session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
+language sql stable set search_path = '' begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
+comment on function public.guest_session_feed is
   'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
@@ -214,7 +229,6 @@ $$;
 comment on function public.close_guest_session is 'End a guest session now: {closed}. For managers of its workspace.';
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
--- as public.guest_session_jobs, guest_session_events and guest_session_feed
-select queue.expose('queue', 'public.guest_', 'anon, authenticated, service_role', 'session_jobs', 'session_events',
-  'session_feed');
+select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_events',
+  'public.guest_session_feed', 'queue.session_jobs', 'queue.session_events', 'queue.session_feed');
 select queue.allow('authenticated, service_role', 'public.open_guest_session', 'public.close_guest_session');

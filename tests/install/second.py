@@ -15,13 +15,6 @@ create function queue.greetings() returns bigint language sql stable set search_
 as $$ select count(*) from public.jobs where job_type like '%.hello' $$;
 revoke execute on function queue.greetings from public, anon, authenticated, service_role;
 """
-CHANGES = f"""\
-## [{NEXT}] - 2099-12-31
-- Greetings are counted.
-
-## [{VERSION}] - 2099-12-30
-- Everything.
-"""
 
 
 def make_second_release(copy: Path) -> None:
@@ -29,5 +22,3 @@ def make_second_release(copy: Path) -> None:
     version = copy / "shared" / "minutehand" / "version.py"
     version.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{NEXT}"', version.read_text()))
     (copy / "supabase/migrations/20991231000000_count_greetings.sql").write_text(SECOND_SQL)
-    changes = copy / "CHANGELOG.md"
-    changes.write_text(f"{changes.read_text()}\n{CHANGES}")

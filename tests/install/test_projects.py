@@ -81,8 +81,6 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
             assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
 
             upgraded = newer.minutehand(project, "upgrade")
-            assert "Greetings are counted." in upgraded["changes"]
-            assert "Everything." not in upgraded["changes"]
             assert len(upgraded["written"]) == 1
             assert newer.minutehand(project, "upgrade")["written"] == []
             database.push(project)

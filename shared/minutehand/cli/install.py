@@ -16,14 +16,7 @@ from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
-from minutehand.install.tenancy import (
-    MANAGERS,
-    MEMBERS,
-    Personal,
-    TenancyError,
-    Tenants,
-    existing,
-)
+from minutehand.install.tenancy import Personal, TenancyError, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade, tenants_of
 from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
@@ -66,12 +59,6 @@ def install(
     memberships: Annotated[
         str, typer.Option(help="For existing: memberships(organization_id,user_id,role).")
     ] = "",
-    managers: Annotated[
-        str, typer.Option(help="For existing: the roles that may also pause work.")
-    ] = ",".join(MANAGERS),
-    members: Annotated[
-        str, typer.Option(help="For existing: the other roles that may use jobs; the rest may not.")
-    ] = ",".join(MEMBERS),
     package: Annotated[
         str | None,
         typer.Option(help="The Python package of your processors; backend/jobs, acme.jobs. [jobs]"),
@@ -94,7 +81,7 @@ def install(
             if (tenancy or known.tenancy) == known.tenancy and installed(folder):
                 tenants = tenants_of(known)
         if tenants is None:
-            tenants = _tenants(tenancy, organizations, memberships, (managers, members))
+            tenants = _tenants(tenancy, organizations, memberships)
         answers = Answers(Schemas(schema or SCHEMA), tenants, package or PACKAGE, source)
         plan = plan_install(folder, answers, now=datetime.now(UTC))
         if not dry_run:
@@ -124,13 +111,9 @@ def upgrade(
         found = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
         if not dry_run:
             Plan(found.writes).apply()
-        more = {"since": found.since, "version": VERSION, "changes": found.changes}
+        more = {"since": found.since, "version": VERSION}
         _report(output, folder, found.writes, dry_run=dry_run, more=more)
-        if output.as_json:
-            return
-        if found.changes:
-            output.text(f"\n{found.changes}")
-        if found.writes and not dry_run:
+        if found.writes and not dry_run and not output.as_json:
             output.text(
                 "\nNext: minutehand deploy <stage>, which pushes them first. Here, start"
                 " `minutehand dev` again, or `supabase migration up` beside `supabase start`."
@@ -178,9 +161,7 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
     return folder, ""
 
 
-def _tenants(
-    tenancy: Tenancy | None, organizations: str, memberships: str, roles: tuple[str, str]
-) -> Tenants:
+def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> Tenants:
     if tenancy == "personal":
         return Personal()
     if tenancy != "existing":
@@ -192,8 +173,7 @@ def _tenants(
             fix="--organizations 'organizations(id,name)'"
             " --memberships 'memberships(organization_id,user_id,role)'",
         )
-    managers, members = ([name.strip() for name in words.split(",") if name] for words in roles)
-    return existing(organizations, memberships, managers=managers, members=members)
+    return existing(organizations, memberships)
 
 
 def _report(

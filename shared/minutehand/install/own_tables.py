@@ -7,7 +7,6 @@ neither is ever written, and whose the row is then, a trigger may have changed i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +26,8 @@ declare
   v_id public.{table}.id%type := v_job.payload ->> '{one}_id';
 begin
 {write}  return (
-    select {reads}
-    from public.{table} as t where t.id = v_id and t.workspace_id = v_job.workspace_id);
+    select to_jsonb(t) from public.{table} as t
+    where t.id = v_id and t.workspace_id = v_job.workspace_id);
 end;
 $$;
 revoke execute on function public.{name} from public, anon, authenticated, service_role;
@@ -37,7 +36,7 @@ grant execute on function public.{name} to job_worker;
 WRITE = """\
   declare
     v_set text := (select string_agg(format('%1$I = r.%1$I', c), ', ')
-      from jsonb_object_keys(p_request -> 'row') as c where {columns});
+      from jsonb_object_keys(p_request -> 'row') as c where c not in ('id', 'workspace_id'));
     v_count integer := 0;
   begin
     if v_set is not null then
@@ -83,7 +82,6 @@ CALL = """\
             return Fail("there is no such row of {table}")
 """
 CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row={one})\n'
-FIXED = ("id", "workspace_id")
 
 
 def own_tables(
@@ -92,34 +90,28 @@ def own_tables(
     """Decide what is written for a job type over own tables; the note is a payload's form.
 
     Args:
-        reads: Tables of `public` with a comma between, or `table.column` for some columns.
-        writes: Like `reads`.
+        reads: Tables of `public`, with a comma between.
+        writes: Like `reads`; what is written is read as well.
 
     Raises:
-        InstallError: A name is none, or a column that is never written is to be.
+        InstallError: A name is none, or a file is there.
     """
     *made, processor, _ = processor_files(source, package, job_type)
     names = processor_names(package, job_type)
-    wanted, changed = _tables(reads), _tables(writes)
+    written = writes.split(",")
     sql = f"-- What the processor of `{job_type}` may read and write; yours to edit.\n"
     ids = calls = ""
     payload = []
-    for table in {**wanted, **changed}:
+    for table in dict.fromkeys(filter(None, (*reads.split(","), *written))):
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", table):
+            raise InstallError(
+                f"{table!r} is no table of public", code="bad_table", fix="e.g. --writes leads"
+            )
         one = table.removesuffix("s")
         here = {**names, "table": table, "one": one, "name": f"{names['function']}_{one}"}
-        written = changed.get(table)
-        if fixed := set(FIXED) & set(written or ()):
-            raise InstallError(
-                f"{fixed.pop()} is never written", code="bad_column", fix="leave it out of --writes"
-            )
-        columns = f"c in ({_quoted(written)})" if written else f"c not in ({_quoted(FIXED)})"
-        write = "" if written is None else WRITE.format(table=table, columns=columns)
-        named = [*wanted.get(table, ()), *(written or ())]
-        whole = [] in (wanted.get(table), written)
-        pairs = ", ".join(f"'{column}', t.{column}" for column in dict.fromkeys(named))
-        read = "to_jsonb(t)" if whole else f"jsonb_build_object({pairs})"
+        write = WRITE.format(table=table) if table in written else ""
         sql += FUNCTION.format(
-            **here, schema=project.schema_, engine=project.engine_schema, reads=read, write=write
+            **here, schema=project.schema_, engine=project.engine_schema, write=write
         )
         ids += f"    {one}_id: int | str\n"
         payload.append(f'"{one}_id": "…"')
@@ -130,22 +122,3 @@ def own_tables(
     code = PROCESSOR.format(**names, ids=ids, calls=calls)
     files = (*made, Write(migration, sql), Write(processor.path, code))
     return Plan(files, ("{" + ", ".join(payload) + "}",))
-
-
-def _tables(listed: str) -> dict[str, list[str]]:
-    """`leads.size,teams` → the columns of each table, none for all."""
-    found: dict[str, list[str]] = {}
-    for name in filter(None, listed.split(",")):
-        if not re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?", name):
-            raise InstallError(
-                f"{name!r} is no table and no table.column of public",
-                code="bad_table",
-                fix="e.g. --reads leads --writes leads.size,leads.note",
-            )
-        table, _, column = name.partition(".")
-        found.setdefault(table, []).extend([column] if column else [])
-    return found
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

@@ -21,7 +21,6 @@ from minutehand.install.sources import (
     InstallError,
     installed,
     migration,
-    migration_files,
     sources,
     timestamp,
 )
@@ -192,7 +191,6 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     known = _known_answers(folder)
     if known is not None:
         _check_same(known, answers)
-    _check_schemas_are_free(folder, answers.schemas)
     notes: list[str] = []
     writes = missing_files(folder, answers, now=now)
     writes += _new(folder, FILE, _answers_file(answers)) if known is None else []
@@ -238,22 +236,6 @@ def _check_same(known: Project, answers: Answers) -> None:
             code="installed_otherwise",
             fix="pass the same options, or remove it first: minutehand uninstall",
         )
-
-
-def _check_schemas_are_free(folder: Path, schemas: Schemas) -> None:
-    ours = {file.path for file in installed(folder)}
-    for path in migration_files(folder):
-        if path in ours:
-            continue
-        text = path.read_text("utf-8", errors="replace")
-        for name in (schemas.clients, schemas.engine):
-            pattern = rf'\bcreate\s+schema\s+(?:if\s+not\s+exists\s+)?"?{name}"?\b'
-            if name != "public" and re.search(pattern, text, re.IGNORECASE):
-                raise InstallError(
-                    f"{path.name} makes a schema {name} already",
-                    code="schema_taken",
-                    fix="choose another name: --schema …",
-                )
 
 
 def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:

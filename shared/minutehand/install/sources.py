@@ -14,12 +14,12 @@ import hashlib
 import itertools
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.tenancy import Tenants
-from minutehand.resources import PACKAGE, checkout, resource
+from minutehand.resources import resource
 from minutehand.version import VERSION
 
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
@@ -35,7 +35,6 @@ _FIRST_LINES = f"""\
 -- Installed by minutehand {VERSION}. `minutehand upgrade` adds the next release as another file.
 -- A part with a hash is never edited: put a change into a migration of your own.
 """
-_STAMP = "%Y%m%d%H%M%S"
 
 
 class InstallError(Exception):
@@ -134,46 +133,14 @@ def installed(folder: Path) -> list[Installed]:
 
 
 def timestamp(folder: Path, now: datetime) -> str:
-    """The version of a new file: `now`, or a second after the newest file where that is later.
-
-    Raises:
-        InstallError: The newest file's number is not a timestamp and sorts after all of them.
-    """
+    """The version of a new file: `now`, or one more than the newest file's where that is later."""
     names = [path.name for path in migration_files(folder)]
     newest = max(
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
     )
-    at = now.astimezone(UTC).strftime(_STAMP)
+    at = now.astimezone(UTC).strftime("%Y%m%d%H%M%S")
     # compared as text, as the CLI does
-    if newest < at:
-        return at
-    try:
-        later = datetime.strptime(newest, _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1)
-    except ValueError as error:
-        raise InstallError(
-            f"supabase/migrations has a file numbered {newest}, which sorts after every timestamp",
-            code="unusual_version",
-            fix="rename it to begin with a timestamp such as 20261120093000",
-        ) from error
-    return later.strftime(_STAMP)
-
-
-def changelog() -> str:
-    """Read the changelog of this version."""
-    root = checkout()
-    path = (root or PACKAGE / "resources") / "CHANGELOG.md"
-    return path.read_text("utf-8") if path.is_file() else ""
-
-
-def sections_between(text: str, older: str, newer: str) -> str:
-    """Cut from a changelog the sections of versions after `older`, up to `newer`."""
-    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
-    wanted = []
-    for part in parts:
-        match = re.match(r"## \[?(\d[\w.]*)\]?", part)
-        if match and ordinal(older) < ordinal(match[1]) <= ordinal(newer):
-            wanted.append(re.sub(r"^\[[^\]]+\]:.*\n?", "", part, flags=re.MULTILINE).strip())
-    return "\n\n".join(wanted)
+    return at if newest < at else str(int(newest) + 1)
 
 
 def ordinal(version: str) -> tuple[int, ...]:

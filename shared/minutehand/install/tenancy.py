@@ -7,7 +7,6 @@ of ours. For the other answers the SQL written here comes last and takes the pla
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from minutehand.install.rewrite import Schemas
@@ -85,8 +84,6 @@ class Existing(Tenants):
     member_of: str = "organization_id"
     user: str = "user_id"
     role: str | None = None
-    managers: tuple[str, ...] = MANAGERS
-    members: tuple[str, ...] = MEMBERS
 
     def migration(self, schemas: Schemas) -> str:
         """Views over their tables, and two triggers."""
@@ -97,14 +94,14 @@ class Existing(Tenants):
         if self.role:
             managers, members = (
                 f"m.{sql_name(self.role)}::text in ({', '.join(map(_quoted, names))})"
-                for names in (self.managers, self.members)
+                for names in (MANAGERS, MEMBERS)
             )
             role = f"case when {managers} then 'manager' else 'member' end"
             # a role that was never named here, as a guest's, gets nothing
             where = f"\n  where {managers} or {members}"
         return _VIEWS.format(
             reason="Who belongs where, answered from this project's own tables. For organizations"
-            " that are closed\n-- or members that have left, add a `where`.",
+            " that are closed,\n-- members that have left or other words for roles, edit it.",
             engine=schemas.engine,
             clients=schemas.clients,
             tenants=f"select o.{key} as id, {label} as name\n  from {self.organization} as o",
@@ -145,13 +142,7 @@ def _quoted(name: str) -> str:
     return f"'{name}'"
 
 
-def existing(
-    organizations: str,
-    memberships: str,
-    *,
-    managers: Iterable[str] = MANAGERS,
-    members: Iterable[str] = MEMBERS,
-) -> Existing:
+def existing(organizations: str, memberships: str) -> Existing:
     """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
@@ -174,10 +165,6 @@ def existing(
         )
     parts = one.groupdict()
     key = _columns(parts.get("columns") or parts.get("key") or "id")
-    managers, members = tuple(managers), tuple(members)
-    wrong = [name for name in (*managers, *members) if not re.fullmatch(r"[\w -]+", name)]
-    if wrong:
-        raise TenancyError(f"{wrong[0]!r} must be the name of a role: letters, digits, - and _")
     return Existing(
         organization=_table(parts.get("schema"), one["table"]),
         key=key[0],
@@ -186,8 +173,6 @@ def existing(
         member_of=columns[0],
         user=columns[1],
         role=columns[2] if len(columns) == 3 else None,
-        managers=managers,
-        members=members,
     )
 
 
