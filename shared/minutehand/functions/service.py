@@ -23,7 +23,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand import telemetry
 from minutehand.config import Settings
-from minutehand.error_body import ROUTE_NOT_FOUND, error_body
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.worker.process import WorkerProcess
@@ -47,6 +46,7 @@ class Service:
         self._worker = WorkerProcess("minutehand.functions.worker", settings.environ)
         self._services = Services(settings, waker=self._worker)
         self._functions = Functions(self._worker, build_jobs(settings, services=self._services))
+        self._has_no_console = console is None
         self._site = Starlette(
             routes=_site(settings, console),
             lifespan=self._lifespan,
@@ -56,7 +56,7 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
-        to_api = scope["type"] == "http" and is_api(scope["path"])
+        to_api = scope["type"] == "http" and (self._has_no_console or is_api(scope["path"]))
         app: ASGIApp = self._functions if to_api else self._site
         await app(scope, receive, send)
 
@@ -87,12 +87,8 @@ def _site(settings: Settings, console: Path | None) -> list[BaseRoute]:
         }
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
-    async def missing(request: Request) -> Response:
-        body = error_body(*ROUTE_NOT_FOUND, request_id=None)
-        return JSONResponse(body, status_code=404)
-
     if console is None:
-        return [Route("/{path:path}", missing)]
+        return []
     headers = security_headers(settings, settings.environ)
     return [
         Route("/config.json", config),

@@ -19,8 +19,6 @@ from starlette.exceptions import HTTPException
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import (
     DatabaseReadOnly,
-    DuplicateJob,
-    InvalidState,
     QueueError,
     QueueUnavailable,
     TokenRefused,
@@ -87,7 +85,7 @@ def _plain(error: HTTPException) -> JSONResponse:
 
 def _refusal_of(error: RequestValidationError) -> ApiError:
     problems = error.errors()
-    if problems[0]["type"] == "json_invalid":
+    if problems[0]["type"] == "json_invalid" and problems[0]["loc"][0] == "body":
         why = problems[0]["ctx"]["error"]
         return ApiError(400, *INVALID_JSON, detail={"field": "body", "problem": why})
     # `BoundedBody` names every body JSON that may be; another reaches validation as bytes
@@ -157,18 +155,21 @@ _PLAIN_REFUSALS = {
 }
 
 
+#: What a refusal's detail is, by its word.
+_DETAILS = {
+    "duplicate_job": "job_id",
+    "idempotency_conflict": "job_id",
+    "invalid_state": "status",
+    "quota_exceeded": "limit",
+}
 #: Refusals whose detail is the path of the field at fault.
 _NAMES_A_FIELD = frozenset({"payload_invalid", "invalid_argument", "unknown_job_type"})
 
 
 def _detail(error: QueueError) -> Any:
     """The queue's detail under a name."""
-    if isinstance(error, DuplicateJob) or error.word == "idempotency_conflict":
-        return {"job_id": error.details}
-    if isinstance(error, InvalidState):
-        return {"status": error.present}
-    if error.word == "quota_exceeded":
-        return {"limit": error.details}
+    if (name := _DETAILS.get(error.word)) is not None:
+        return {name: error.details}
     if error.word == "rate_limited":
         return json.loads(error.details or "{}")
     if error.word == "workspace_needed":

@@ -6,10 +6,12 @@ Which waker a process has is decided by `functions/` or the local stack.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
@@ -19,8 +21,7 @@ from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, token_of
-from minutehand.web.errors import ApiError
-from minutehand.web.limits import OpenStreams
+from minutehand.web.errors import ApiError, unavailable
 
 if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
@@ -63,6 +64,43 @@ class Pace:
     stalled_after: float = 30.0
     #: What a client waits before it comes back.
     retry: float = 2.0
+
+
+#: A client that comes back later may meet another process.
+MAX_STREAMS: Final = 5_000
+MAX_STREAMS_OF_CALLER: Final = 100
+_RETRY_AFTER: Final = 5
+
+
+class OpenStreams:
+    """Counts streams while they are held; `count` is the number of all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, caller: str) -> Iterator[None]:
+        """Count a stream of a user, or of a guest's session, until it ends."""
+        if self.count >= MAX_STREAMS:
+            raise unavailable("This server has no capacity for another stream")
+        if self._of[caller] >= MAX_STREAMS_OF_CALLER:
+            raise ApiError(
+                429,
+                "rate_limited",
+                f"Too many streams; try again in {_RETRY_AFTER} s",
+                detail={"limit": "streams", "retry_after_seconds": _RETRY_AFTER},
+                headers={"Retry-After": str(_RETRY_AFTER)},
+            )
+        self.count += 1
+        self._of[caller] += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+            self._of[caller] -= 1
+            if not self._of[caller]:
+                del self._of[caller]
 
 
 class Services:

@@ -44,6 +44,8 @@ _NO_KEYS = "The signing keys could not be fetched"
 _UNKNOWN_KEY = "the token's signing key is unknown"
 
 AUDIENCE = "authenticated"
+#: In 2096, as seconds since 1970.
+_FAR = 4_000_000_000
 #: Issuers of the legacy API keys, which are JWTs without a subject.
 _API_KEY_ISSUERS = frozenset({"supabase", "supabase-demo"})
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -90,7 +92,7 @@ class TokenVerifier:
         if claims.get("role") == "service_role":
             if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
                 raise InvalidToken(_OTHER_ISSUER)
-            return Caller(None, "service_role", token, _instant(claims["exp"]))
+            return Caller(None, "service_role", token, _end_of(claims))
         if claims.get("role") != "authenticated":
             raise InvalidToken("the token does not belong to a signed-in user")
         issuer = claims.get("iss")
@@ -103,7 +105,7 @@ class TokenVerifier:
             user_id = UUID(claims["sub"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InvalidToken("the token names no subject") from error
-        return Caller(user_id, "authenticated", token, _instant(claims["exp"]))
+        return Caller(user_id, "authenticated", token, _end_of(claims))
 
     async def _claims(self, token: str) -> dict[str, Any]:
         """Verified claims with signature and times checked; the rest is the caller's to check."""
@@ -180,9 +182,6 @@ def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     return found
 
 
-def _instant(seconds: float) -> datetime:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        # an honest signer's far future; streams end by it, and never is late enough
-        return datetime.max.replace(tzinfo=UTC)
+def _end_of(claims: Mapping[str, Any]) -> datetime:
+    # an honest signer's far future is late enough for a stream
+    return datetime.fromtimestamp(min(int(claims["exp"]), _FAR), UTC)

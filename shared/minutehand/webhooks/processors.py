@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -70,14 +70,8 @@ class WebhookStore(FunctionStore):
 
     async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
         """Record the outcome; return whether the webhook is still enabled."""
-        request = {
-            "job_id": job_id,
-            "fence": fence,
-            "ok": sent.ok,
-            "status": sent.status,
-            "message": sent.message,
-            "timed_out": sent.timed_out,
-        }
+        told = {name: value for name, value in asdict(sent).items() if name != "retry_after"}
+        request = {"job_id": job_id, "fence": fence, **told}
         # a failure that is reported twice counts twice
         noted: dict[str, Any] = await self._functions.call(
             "webhook_sent", {"p_request": request}, repeatable=sent.ok

@@ -31,13 +31,12 @@ class NewSecret:
 class WebhookSecrets:
     """Makes and opens signing secrets; keep one per process."""
 
-    def __init__(self, settings: Settings, *, sealer: Sealer | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._given_sealer = sealer
 
     @cached_property
     def _sealer(self) -> Sealer:
-        return self._given_sealer or make_sealer(self._settings)
+        return make_sealer(self._settings)
 
     async def make(self, workspace_id: str) -> NewSecret:
         """A secret of 32 random bytes, sealed for this workspace alone."""

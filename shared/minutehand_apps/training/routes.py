@@ -19,11 +19,11 @@ from minutehand.queue.errors import ProcessorError
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body
 from minutehand.web.errors import ApiError, not_found, standing_on
-from minutehand.web.incoming import is_signed
 from minutehand.web.services import Provided, Services
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
 from minutehand_apps.training.models import TrainingPage, TrainingState, TranscriptState, Video
 from minutehand_apps.training.services import Training
+from minutehand_apps.training.signature import is_signed
 from minutehand_apps.training.uploads import UploadRoutes
 
 

@@ -35,10 +35,8 @@ def health(
 class Queue:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
-        self.asked = 0
 
     async def health(self) -> Any:
-        self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
-from minutehand.web import limits
+from minutehand.web import services as services_
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Pace, Services
@@ -141,8 +141,8 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
 
 def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """237 of one user were open once."""
-    monkeypatch.setattr(limits, "MAX_STREAMS_OF_CALLER", 1)
-    streams = limits.OpenStreams()
+    monkeypatch.setattr(services_, "MAX_STREAMS_OF_CALLER", 1)
+    streams = services_.OpenStreams()
 
     with (
         streams.held("eve"),

@@ -13,12 +13,12 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from minutehand.app import find_apps
 from minutehand.config import Settings
 from minutehand.functions import metrics
 from minutehand.queue.errors import read_only_fix
-from minutehand.queue.keys import days_left
 from minutehand.queue.models import QueueHealth
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.application import create_app
@@ -26,15 +26,15 @@ from minutehand.web.services import Provided, Services
 
 router = APIRouter(tags=["health"])
 
-_CHECKED: dict[str, Any] = {
-    "type": "object",
-    "properties": {"status": {"type": "string"}, "checks": {"type": "object"}},
-    "required": ["status", "checks"],
-}
-#: Not an error body: a probe is to say which part failed.
-_NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"description": "Not ready", "content": {"application/json": {"schema": _CHECKED}}}
-}
+
+class Readiness(BaseModel):
+    """Not an error body: a probe is to say which part failed."""
+
+    status: str
+    checks: dict[str, Any]
+
+
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
 #: The words of `/api/v1/health` for those of readiness.
 WORDS = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
 
@@ -60,12 +60,8 @@ async def get_readiness(services: Provided) -> JSONResponse:
 
 async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
     settings = services.settings
-    key_days = days_left(settings.supabase_worker_key, datetime.now(UTC))
     return await readiness(
-        services.operator_queue,
-        checks_of_apps(settings),
-        key_days=key_days,
-        schema=settings.schema_name,
+        services.operator_queue, checks_of_apps(settings), schema=settings.schema_name
     )
 
 
@@ -98,8 +94,6 @@ LATE = 120.0
 STALLED = 900.0
 #: Seconds since the last tick: one missed is a warning, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
-
-KEY_WARN_DAYS = 30.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
@@ -108,16 +102,11 @@ Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
 
 
 async def readiness(
-    queue: WorkerQueue,
-    extra: Extra | None = None,
-    *,
-    key_days: float | None = None,
-    schema: str = "public",
+    queue: WorkerQueue, extra: Extra | None = None, *, schema: str = "public"
 ) -> tuple[int, dict[str, Any]]:
     """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
 
     Args:
-        key_days: Days until the worker's key expires; None when it does not, or is made again.
         schema: Where clients see jobs, for the statements that end read-only mode.
     """
     started = time.perf_counter()
@@ -138,8 +127,7 @@ async def readiness(
         detail = f"read-only, as when the plan's size is used up; in the SQL editor: {ends}"
         database = _verdict(FAIL, elapsed, "ms", detail)
     of_apps = {} if extra is None else await extra()
-    key = {} if key_days is None else {"worker_key": judge_key(key_days)}
-    return _answer({**of_apps, "database": database, **judge(health), **key})
+    return _answer({**of_apps, "database": database, **judge(health)})
 
 
 def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
@@ -172,17 +160,6 @@ def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
             "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
         ),
     }
-
-
-def judge_key(days: float) -> dict[str, Any]:
-    """Verdict on the worker's key: on the day it expires every worker is refused at once."""
-    return _verdict(
-        WARN if days < KEY_WARN_DAYS else PASS,
-        round(days, 1),
-        "days",
-        f"expires in {days:.0f} days"
-        + ("; see `minutehand token worker`" if days < KEY_WARN_DAYS else ""),
-    )
 
 
 def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[str, Any]:

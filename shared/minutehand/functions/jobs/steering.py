@@ -15,7 +15,7 @@ from minutehand.functions.jobs.models import Whole
 from minutehand.queue.steering import Missed, WorkspaceSteering
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body, Payload
-from minutehand.web.errors import FieldProblem, standing_on, validation_failed
+from minutehand.web.errors import standing_on
 from minutehand.web.services import Provided
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
@@ -136,11 +136,8 @@ async def next_runs(
     timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> dict[str, Any]:
-    """When a schedule, or a cron expression that is not saved yet, will run."""
-    if (schedule is None) == (cron is None):
-        problem = "give either schedule, a name, or cron"
-        raise validation_failed([FieldProblem(field="cron", problem=problem, location="query")])
-    wanted = {"name": schedule} if cron is None else {"cron": cron, "timezone": timezone}
+    """When a cron expression that is not saved yet, or else a schedule by its name, will run."""
+    wanted = {"name": schedule, "cron": cron, "timezone": timezone}
     return await steered.call("next_runs", schedule=wanted, count=count)
 
 

@@ -5,12 +5,11 @@ Streams are served here and made in minutehand.web.sse.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Json
 
 from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import (
@@ -75,7 +74,9 @@ class ListQuery(BaseModel):
     search: Word = None
     state: Annotated[list[JobState], Field(max_length=8)] = []
     tag: Word = None
-    payload: Annotated[str | None, Field(description="Fields and values, as a JSON object.")] = None
+    payload: Annotated[
+        Json[dict[str, Any]] | None, Field(description="Fields and values, as a JSON object.")
+    ] = None
     finished_after: AwareDatetime | None = None
     finished_before: AwareDatetime | None = None
     min_run_ms: float | None = None
@@ -87,14 +88,7 @@ class ListQuery(BaseModel):
 
     def filters(self) -> dict[str, Any]:
         """Those that were given, as the queue takes them."""
-        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
-        if self.payload is not None:
-            try:
-                given["payload"] = json.loads(self.payload)
-            except ValueError as error:
-                problem = "must be a JSON object"
-                raise invalid_argument("payload", problem, location="query") from error
-        return given
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
 
 
 class EventPage(BaseModel):
@@ -161,34 +155,36 @@ async def get_type(
     )
 
 
+class LogQuery(BaseModel):
+    """Which log lines of a workspace."""
+
+    workspace_id: UUID
+    search: Word = None
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, Field(description="Or worse.")
+    ] = None
+    job_type: Word = None
+    job_id: UUID | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    before: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
 @router.get("/logs")
 async def search_logs(
-    caller: SignedIn,
-    services: Provided,
-    workspace_id: UUID,
-    search: Word = None,
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, Query(description="Or worse.")
-    ] = None,
-    job_type: Word = None,
-    job_id: UUID | None = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
-    before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    caller: SignedIn, services: Provided, asked: Annotated[LogQuery, Query()]
 ) -> dict[str, Any]:
     """Log lines of a workspace's jobs, newest first; continue by `before=next` while it is set."""
-    where = {
-        "search": search,
-        "level": level,
-        "job_type": job_type,
-        "job_id": job_id and str(job_id),
-        "since": since and since.isoformat(),
-        "until": until and until.isoformat(),
-    }
-    given = {name: value for name, value in where.items() if value is not None}
+    where = asked.model_dump(
+        mode="json", exclude_none=True, exclude={"workspace_id", "before", "limit"}
+    )
     return await services.queue_of(caller).call(
-        "search_logs", workspace_id=workspace_id, filter=given, before=before, limit=limit
+        "search_logs",
+        workspace_id=asked.workspace_id,
+        filter=where,
+        before=asked.before,
+        limit=asked.limit,
     )
 
 

@@ -1,6 +1,6 @@
-"""Webhooks that come in: whether a service's signature over one is valid and recent.
+"""Whether the video host's signature over a webhook is valid and recent.
 
-What an event means is its app's; that it is taken once and wakes a waiting job, its SQL function's.
+What an event means is the route's; that it is taken once and wakes a waiting job, SQL's.
 """
 
 from __future__ import annotations
