@@ -56,10 +56,10 @@ class Queue:
     ],
 )
 async def test_readiness_shows_each_part(
-    queue: Any, status: int, word: str, verdicts: dict[str, str]
+    settings: Settings, queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
     """A backlog is work, a dead schedule is a failure."""
-    found, body = await readiness(Queue(queue))  # type: ignore[arg-type]
+    found, body = await readiness(Queue(queue), settings)  # type: ignore[arg-type]
 
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
@@ -95,13 +95,13 @@ async def test_each_address_says_what_its_probe_asks_for(
 
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])
 async def test_a_database_that_is_unavailable_or_silent_fails_everything(
-    answer: Any, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a bound, and without telling its address."""
     monkeypatch.setattr(app, "PATIENCE", 0.05)
 
     async with asyncio.timeout(60):
-        status, body = await readiness(Queue(answer))  # type: ignore[arg-type]
+        status, body = await readiness(Queue(answer), settings)  # type: ignore[arg-type]
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}

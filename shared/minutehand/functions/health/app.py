@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from minutehand.app import find_apps
+from minutehand.app import App, find_apps
 from minutehand.config import Settings
 from minutehand.functions import metrics
 from minutehand.queue.errors import read_only_fix
@@ -59,10 +59,7 @@ async def get_readiness(services: Provided) -> JSONResponse:
 
 
 async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
-    settings = services.settings
-    return await readiness(
-        services.operator_queue, checks_of_apps(settings), schema=settings.schema_name
-    )
+    return await readiness(services.operator_queue, services.settings)
 
 
 def _answered(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
@@ -97,18 +94,8 @@ TICK_LATE, TICK_DEAD = 90.0, 200.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
-#: The checks of apps, see `minutehand.app`.
-Extra = Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]]
-
-
-async def readiness(
-    queue: WorkerQueue, extra: Extra | None = None, *, schema: str = "public"
-) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
-
-    Args:
-        schema: Where clients see jobs, for the statements that end read-only mode.
-    """
+async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
     started = time.perf_counter()
     try:
         async with asyncio.timeout(PATIENCE):
@@ -123,10 +110,10 @@ async def readiness(
     elapsed = round((time.perf_counter() - started) * 1000, 1)
     database = _verdict(PASS, elapsed, "ms", "answers")
     if health.read_only:
-        ends = "; ".join(read_only_fix(schema))
+        ends = "; ".join(read_only_fix(settings.schema_name))
         detail = f"read-only, as when the plan's size is used up; in the SQL editor: {ends}"
         database = _verdict(FAIL, elapsed, "ms", detail)
-    of_apps = {} if extra is None else await extra()
+    of_apps = await checks_of_apps(settings)
     return _answer({**of_apps, "database": database, **judge(health)})
 
 
@@ -136,6 +123,8 @@ def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
     backlog = health.backlog
     stalled = health.stalled_seconds or 0.0
     tick = health.last_tick_seconds
+    # a database that never saw a tick is young; if it is not, `oldest_due` shows it
+    is_late = tick is None or tick > TICK_LATE
     return {
         # counted and judged in SQL, see queue.backlog: the console and doctor say the same
         "queue_depth": _verdict(backlog["verdict"], backlog["jobs"], "jobs", backlog["detail"]),
@@ -149,12 +138,7 @@ def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
             + (f"; nothing was leased for {stalled:.0f} s" if stalled > LATE else ""),
         ),
         "last_tick": _verdict(
-            # a database that never saw a tick is young; if it is not, `oldest_due` shows it
-            FAIL
-            if (tick or 0.0) > TICK_DEAD
-            else WARN
-            if tick is None or tick > TICK_LATE
-            else PASS,
+            FAIL if (tick or 0.0) > TICK_DEAD else WARN if is_late else PASS,
             tick,
             "s",
             "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
@@ -177,22 +161,18 @@ def _answer(checks: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any
 APP_PATIENCE = 3.0
 
 
-def checks_of_apps(settings: Settings) -> Extra:
-    """The checks of every app that has any, as one call."""
-    found = ((app.name, app.module("health")) for app in find_apps(settings.apps))
-    modules = {name: module for name, module in found if module is not None}
+async def checks_of_apps(settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """The checks of every app that has any, see `minutehand.app`."""
 
-    async def lines_of(name: str, module: Any) -> Mapping[str, Mapping[str, Any]]:
+    async def lines_of(app: App) -> Mapping[str, Mapping[str, Any]]:
+        if (module := app.module("health")) is None:
+            return {}
         try:
             async with asyncio.timeout(APP_PATIENCE):
                 found: Mapping[str, Mapping[str, Any]] = await module.checks(settings)
         except Exception as error:  # an error of one app's check must not hide the others'
-            detail = f"no answer: {type(error).__name__}"
-            return {name: {"verdict": WARN, "value": None, "unit": "", "detail": detail}}
+            return {app.name: _verdict(WARN, None, "", f"no answer: {type(error).__name__}")}
         return found
 
-    async def ask() -> Mapping[str, Mapping[str, Any]]:
-        found = await asyncio.gather(*(lines_of(name, module) for name, module in modules.items()))
-        return {name: line for lines in found for name, line in lines.items()}
-
-    return ask
+    of_each = await asyncio.gather(*map(lines_of, find_apps(settings.apps)))
+    return {name: line for lines in of_each for name, line in lines.items()}

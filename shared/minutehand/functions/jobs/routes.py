@@ -31,13 +31,12 @@ router = APIRouter(prefix="/api", tags=["jobs"])
 
 #: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
+_REPEATED: dict[int | str, dict[str, Any]] = {
+    200: {"model": EnqueuedJob, "description": "The key was used before: its job."}
+}
 
 
-@router.post(
-    "/jobs",
-    status_code=201,
-    responses={200: {"model": EnqueuedJob, "description": "The key was used before: its job."}},
-)
+@router.post("/jobs", status_code=201, responses=_REPEATED)
 async def create_job(
     body: CreateJob,
     caller: SignedIn,
@@ -127,11 +126,7 @@ async def retry_job(
     return job
 
 
-@router.post(
-    "/jobs/{job_id:uuid}/replay",
-    status_code=201,
-    responses={200: {"model": EnqueuedJob, "description": "The key was used before: its job."}},
-)
+@router.post("/jobs/{job_id:uuid}/replay", status_code=201, responses=_REPEATED)
 async def replay_job(
     job_id: UUID,
     body: Replay,
