@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 NAMESPACE: Final = "Minutehand"
 
 
 def emf_line(
-    metrics: Mapping[str, tuple[float | Sequence[float], str]],
-    dimensions: Mapping[str, str],
-    *,
-    at_ms: int,
-    properties: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, tuple[float, str]], dimensions: Mapping[str, str], *, at_ms: int
 ) -> str:
     """One line of embedded metrics.
 
     Args:
-        metrics: Value, or up to 100 values, and CloudWatch unit by name.
+        metrics: Value and CloudWatch unit by name.
         dimensions: Keep them few: each combination is a metric that is paid for.
         at_ms: Milliseconds since 1970.
-        properties: Searchable in the log, but no dimensions.
     """
     told = {
         "Namespace": NAMESPACE,
@@ -31,5 +26,16 @@ def emf_line(
     }
     head = {"Timestamp": at_ms, "CloudWatchMetrics": [told]}
     values = {name: value for name, (value, _) in metrics.items()}
-    body = {"_aws": head, **dimensions, **(properties or {}), **values}
-    return json.dumps(body, separators=(",", ":"), default=str)
+    body = {"_aws": head, **dimensions, **values}
+    return json.dumps(body, separators=(",", ":"))
+
+
+def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Where Lambda writes this environment's log, as CloudWatch names it."""
+    names = {
+        "log_group": "AWS_LAMBDA_LOG_GROUP_NAME",
+        "log_stream": "AWS_LAMBDA_LOG_STREAM_NAME",
+        "region": "AWS_REGION",
+    }
+    found = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+    return found or None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import os
 import sys
@@ -19,8 +18,8 @@ from functools import partial
 from typing import Any, Final
 
 from minutehand import telemetry
-from minutehand.aws.clients import client
-from minutehand.aws.metrics import emf_line
+from minutehand.aws.extra_workers import EXTRA_WORKER_SOURCE, start_extra_workers
+from minutehand.aws.metrics import emf_line, log_origin
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
@@ -33,8 +32,6 @@ from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
-#: Marks an invocation that a tick made itself; it makes none of its own.
-EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 #: The minute schedule's, see infra/aws/schedule.yml.
 SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
@@ -60,7 +57,7 @@ class LambdaWorker:
                 origin=log_origin(os.environ),
             ),
             fan_out=FanOut(most=settings.extra_workers),
-            start_extra_workers=self._start_extra_workers,
+            start_extra_workers=partial(start_extra_workers, settings),
             most=settings.workers_at_once,
             on_tick=self._count_dead_letters,
         )
@@ -102,33 +99,6 @@ class LambdaWorker:
         self._loop.run_until_complete(self._worker.aclose())
         self._loop.close()
 
-    async def _start_extra_workers(self, count: int) -> int:
-        """Invoke this function `count` times; a 429 is normal, the next tick takes the rest."""
-        if not self._settings.worker_function_name:
-            return 0
-        lambda_client = await asyncio.to_thread(
-            client, self._settings, "lambda", connect_timeout=1.0, read_timeout=2.0, attempts=1
-        )
-        call = partial(
-            lambda_client.invoke,
-            FunctionName=self._settings.worker_function_name,
-            InvocationType="Event",
-            Payload=json.dumps({"source": EXTRA_WORKER_SOURCE}).encode(),
-        )
-        calls = (asyncio.to_thread(call) for _ in range(count))
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        refused = [result for result in results if isinstance(result, BaseException)]
-        if refused:
-            logger.warning(
-                "Extra workers were refused",
-                extra={
-                    "event": "fanout.refused",
-                    "refused": len(refused),
-                    "reason": type(refused[0]).__name__,
-                },
-            )
-        return count - len(refused)
-
     def _count_dead_letters(self, summary: TickSummary) -> None:
         """Write the metric of an alarm; the others of jobs are in `/metrics`."""
         if summary.failed:
@@ -155,17 +125,6 @@ class LambdaWorker:
     def _write(self, metrics: Metrics) -> None:
         stage, at_ms = {"stage": self._settings.stage}, int(time.time() * 1000)
         sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms) + "\n")
-
-
-def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
-    """Where Lambda writes this environment's log, as CloudWatch names it."""
-    names = {
-        "log_group": "AWS_LAMBDA_LOG_GROUP_NAME",
-        "log_stream": "AWS_LAMBDA_LOG_STREAM_NAME",
-        "region": "AWS_REGION",
-    }
-    found = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
-    return found or None
 
 
 def _remaining_seconds(context: Any) -> float:
