@@ -230,26 +230,43 @@ begin
       perform queue.refuse_problem(v_problem, p_within);
     end if;
   end if;
-  select queue.new_id(), p_workspace_id, coalesce(p_user_id, options.user_id), options.parent_id, 'pending', 0, 0, 1, 0,
-    coalesce(options.queue, p_type.queue), p_type.job_type, p_payload,
-    coalesce(options.schema_version, p_type.schema_version),
-    coalesce(options.priority, 100), coalesce(options.max_attempts, p_type.max_attempts),
-    (not p_type.is_minimal)::integer, nullif(p_type.is_minimal, false), p_now, p_now,
-    coalesce(p_now + make_interval(secs => options.delay_seconds), options.scheduled_for),
-    options.deadline_at, options.timeout_seconds, options.backoff,
-    options.idempotency_key, options.concurrency_key, options."unique" ->> 'key', options.session_id,
-    coalesce(options.traceparent,
-      case when current_setting('request.headers', true) <> '' then queue.request_trace() end),
-    case when p_type.tagged_by <> '{}' or options.tags is not null
-      then queue.tags_of(p_type.tagged_by, p_payload, options.tags) end
-  into job.id, job.workspace_id, job.user_id, job.parent_id, job.status, job.attempts, job.fence, job.generation,
-    job.lost_attempts,
-    job.queue, job.job_type, job.payload, job.schema_version, job.priority, job.max_attempts,
-    job.last_seq, job.is_minimal, job.created_at, job.updated_at, job.scheduled_for, job.deadline_at,
-    job.timeout_seconds, job.backoff, job.idempotency_key, job.concurrency_key, job.unique_key, job.session_id,
-    job.traceparent, job.tags;
+  job.id := queue.new_id();
+  job.workspace_id := p_workspace_id;
+  job.user_id := coalesce(p_user_id, options.user_id);
+  job.parent_id := options.parent_id;
+  job.queue := coalesce(options.queue, p_type.queue);
   job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
+  job.job_type := p_type.job_type;
+  job.status := 'pending';
+  job.payload := p_payload;
+  job.schema_version := coalesce(options.schema_version, p_type.schema_version);
+  job.priority := coalesce(options.priority, 100);
+  job.attempts := 0;
+  job.max_attempts := coalesce(options.max_attempts, p_type.max_attempts);
+  job.fence := 0;
+  job.generation := 1;
+  job.lost_attempts := 0;
+  job.last_seq := (not p_type.is_minimal)::integer;
+  job.is_minimal := nullif(p_type.is_minimal, false);
+  job.created_at := p_now;
+  job.updated_at := p_now;
+  job.scheduled_for := case when options.delay_seconds is null then options.scheduled_for
+    else p_now + make_interval(secs => options.delay_seconds) end;
   job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
+  job.deadline_at := options.deadline_at;
+  job.timeout_seconds := options.timeout_seconds;
+  job.backoff := options.backoff;
+  job.idempotency_key := options.idempotency_key;
+  job.concurrency_key := options.concurrency_key;
+  job.unique_key := options."unique" ->> 'key';
+  job.session_id := options.session_id;
+  job.traceparent := options.traceparent;
+  if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
+    job.traceparent := queue.request_trace();
+  end if;
+  if p_type.tagged_by <> '{}' or options.tags is not null then
+    job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
+  end if;
   return job;
 end;
 $$;

@@ -255,10 +255,11 @@ begin
 end;
 $$;
 
--- Lease the jobs at the head of each share. leases: the answer; changes: what is to be published.
+-- Lease the jobs at the head of each share. leases: the answer; changes: what is to be published; noted: those that
+-- hold a unique key or the rate of a key; again: those with more events than follow from the row.
 create function queue.take_jobs(
   p_shares queue.share[], p_bounded boolean, p_request queue.lease_request, p_now timestamptz,
-  out leases json, out leased integer, out changes queue.change[], out noted uuid[]
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
 )
 language plpgsql as $$
 begin
@@ -294,19 +295,15 @@ begin
       p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker, p_request.tick_id,
       p_request.call, b.key
     from begun as b),
-  logged as ( -- what does not follow from the row
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select b.id, b.last_seq, b.workspace_id, 'job.leased', jsonb_build_object('status', 'processing', 'attempts',
-      b.attempts, 'worker_id', p_request.worker_id), p_now
-    from begun as b where b.is_full and b.last_seq <> 2),
   kinds as (
     select b.workspace_id, b.session_id, b.attempts, array_agg(b.id) as ids, array_agg(b.last_seq) as seqs
     from begun as b where b.is_full group by 1, 2, 3)
   select coalesce(json_agg(answer order by b.priority, b.created_at, b.id), '[]'), count(*), (
       select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object('status', 'processing',
         'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids, k.seqs)::queue.change) from kinds as k),
-    array_agg(b.id) filter (where b.unique_key is not null or b.rate_per_key)
-  into leases, leased, changes, noted
+    array_agg(b.id) filter (where b.unique_key is not null or b.rate_per_key),
+    array_agg(b.id) filter (where b.is_full and b.last_seq <> 2)
+  into leases, leased, changes, noted, again
   from begun as b
   cross join lateral (
     select b.id, b.workspace_id, b.user_id, b.session_id, b.queue, b.job_type, b.payload, b.schema_version, b.priority,
@@ -421,6 +418,12 @@ begin
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
+    if v_taken.again is not null then -- an event that does not follow from the row
+      insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+      select j.id, j.last_seq, j.workspace_id, 'job.leased', jsonb_build_object('status', 'processing', 'attempts',
+        j.attempts, 'worker_id', p_request.worker_id), v_now
+      from public.jobs as j where j.id = any (v_taken.again);
+    end if;
     if v_taken.noted is not null then -- unique keys that last until now, and starts that the rate of a key charges
       delete from queue.unique_jobs as u using public.jobs as j
       where j.id = any (v_taken.noted) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
