@@ -20,7 +20,6 @@ import pytest
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import NewJob
-from minutehand.queue.steering import WorkspaceSteering
 from tests.contract.api import Api
 from tests.contract.observed import ask
 from tests.support.engine import ACME, ADA, EVE, Engine
@@ -51,11 +50,8 @@ class Ways:
     stranger: bool = True
 
 
-def steer(queue: UserQueue) -> WorkspaceSteering:
-    return WorkspaceSteering(queue, ACME)
-
-
 JOB = {"p_job_id": "JOB"}
+LIMIT = {"own_max_running": 3}
 OF = {"p_workspace_id": ACME}
 STATUS = "select status from public.jobs where id = 'JOB'"
 COUNT = "select count(*) from public.jobs where job_type = 'work'"
@@ -133,7 +129,7 @@ TABLE: dict[str, Ways] = {
     "explain_job": Ways(
         JOB,
         ("GET", "/api/jobs/JOB/explain"),
-        lambda q, job: q.explain(job),
+        lambda q, job: q.call("explain_job", job_id=job),
         "explain JOB",
         shows='"pending"|status',
     ),
@@ -182,21 +178,21 @@ TABLE: dict[str, Ways] = {
     "pause_jobs": Ways(
         {"p_request": {"kind": "workspace", "name": ACME}},
         ("POST", f"{W}/pause", {}),
-        lambda q, _: steer(q).pause(True),
+        lambda q, _: q.pause(ACME, True),
         f"pause --all --workspace {ACME}",
         shows="select public.explain_job('JOB') ->> 'reason'",
     ),
     "put_schedule": Ways(
         {**OF, "p_schedule": {"name": "s", **CRON}},
         ("PUT", f"{W}/schedules/s", CRON),
-        lambda q, _: steer(q).call("put_schedule", schedule={"name": "s", **CRON}),
+        lambda q, _: q.call("put_schedule", workspace_id=ACME, schedule={"name": "s", **CRON}),
         f"schedules set s '0 3 * * *' work --workspace {ACME}",
         shows=f"select count(*) from jsonb_array_elements(public.list_schedules('{ACME}') -> 'schedules')",  # noqa: E501
     ),
     "list_schedules": Ways(
         OF,
         ("GET", f"{W}/schedules"),
-        lambda q, _: steer(q).call("list_schedules"),
+        lambda q, _: q.call("list_schedules", workspace_id=ACME),
         f"schedules --workspace {ACME}",
         state="scheduled",
         shows="kept|0 4",
@@ -204,7 +200,7 @@ TABLE: dict[str, Ways] = {
     "delete_schedule": Ways(
         {**OF, "p_name": "kept"},
         ("DELETE", f"{W}/schedules/kept"),
-        lambda q, _: steer(q).call("delete_schedule", name="kept"),
+        lambda q, _: q.call("delete_schedule", workspace_id=ACME, name="kept"),
         f"schedules remove kept --workspace {ACME}",
         state="scheduled",
         shows=f"select public.list_schedules('{ACME}')",
@@ -212,25 +208,27 @@ TABLE: dict[str, Ways] = {
     "next_runs": Ways(
         {**OF, "p_schedule": CRON},
         ("GET", f"{W}/next-runs?cron=0 3 * * *"),
-        lambda q, _: steer(q).call("next_runs", schedule={"cron": "0 3 * * *"}),
+        lambda q, _: q.call("next_runs", workspace_id=ACME, schedule={"cron": "0 3 * * *"}),
         shows="03:00:00|3, 0",
     ),
     "list_webhooks": Ways(
         OF,
         ("GET", f"{W}/webhooks"),
-        lambda q, _: steer(q).call("list_webhooks"),
+        lambda q, _: q.call("list_webhooks", workspace_id=ACME),
         shows="webhooks|()",
     ),
     "workspace_limits": Ways(
         OF,
         ("GET", f"{W}/limits"),
-        lambda q, _: steer(q).call("workspace_limits"),
+        lambda q, _: q.call("workspace_limits", workspace_id=ACME),
         shows="own_max_running",
     ),
     "set_workspace_limits": Ways(
-        {**OF, "p_limits": {"own_max_running": 3}},
-        ("PATCH", f"{W}/limits", {"own_max_running": 3}),
-        lambda q, _: steer(q).call("set_workspace_limits", limits={"own_max_running": 3}),
+        {**OF, "p_limits": LIMIT},
+        ("PATCH", f"{W}/limits", LIMIT),
+        lambda q, _: q.call(
+            "set_workspace_limits", workspace_id=ACME, limits={"own_max_running": 3}
+        ),
         shows=f"select public.workspace_limits('{ACME}') -> 'own_max_running'",
     ),
     "list_job_types": Ways(

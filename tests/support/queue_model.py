@@ -237,8 +237,6 @@ class ModelQueue(WorkerQueue):
             job=job,
             fence=row.fence,
             lease_seconds=row.lease_seconds,
-            ready_at=BEGAN + timedelta(seconds=self._now - 1.5),
-            lease_expires_at=BEGAN + timedelta(seconds=row.expires_at),
         )
 
     def _held(self, job_id: str, fence: int) -> Row | None:

@@ -43,14 +43,10 @@ class Client(UserQueue):
         return JobWatcher(self._access, job_id, after=after)
 
     def watch_workspace(
-        self,
-        workspace_id: WorkspaceId | str,
-        *,
-        cursor: str | None = None,
+        self, workspace_id: WorkspaceId | str, *, cursor: str | None = None
     ) -> FeedWatcher:
         """Follow the state changes of a workspace's jobs, from now or a cursor on; never ends."""
-        subject = str(workspace_id)
-        return FeedWatcher(self._access, "workspace", subject, cursor=cursor)
+        return FeedWatcher(self._access, "workspace", str(workspace_id), cursor=cursor)
 
     def watch_session(self, session_id: str, *, cursor: str | None = None) -> FeedWatcher:
         """Follow all jobs of a session, from its beginning or a cursor on; never ends."""

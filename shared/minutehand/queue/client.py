@@ -165,10 +165,6 @@ class UserQueue(CallerFunctions):
             await self.call(function, session_id=session_id, cursor=cursor, limit=limit)
         )
 
-    async def explain(self, job_id: JobId | str) -> dict[str, Any]:
-        """Why the job is not running, and when it will."""
-        return await self.call("explain_job", job_id=job_id)
-
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat."""
         return Job.model_validate(await self.call("cancel_job", job_id=job_id))
@@ -211,9 +207,20 @@ class UserQueue(CallerFunctions):
             "emit_event", repeatable=False, workspace_id=workspace_id, name=name, payload=given
         )
 
-    async def is_member(self, workspace_id: WorkspaceId | str) -> bool:
-        """Whether the caller belongs to the workspace, as its policy sees it."""
-        return bool(await self.select("workspaces", ("select", "id"), ("id", f"eq.{workspace_id}")))
+    async def pause(
+        self,
+        workspace_id: UUID | str,
+        paused: bool,
+        *,
+        job_type: str | None = None,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        """Let no job of the workspace, or none of a type, start; or let them start again."""
+        of = str(workspace_id)
+        kind, name = ("workspace", of) if job_type is None else ("workspace_type", job_type)
+        request = {"kind": kind, "name": name, "workspace_id": of, "paused": paused}
+        await self.call("pause_jobs", request={**request, "reason": reason})
+        return {"workspace_id": of, "job_type": job_type, "paused": paused}
 
 
 def _given(where: Mapping[str, Any]) -> dict[str, Any]:

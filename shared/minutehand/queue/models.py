@@ -311,14 +311,11 @@ class LeasedJob(_Core):
 
 
 class Lease(Model):
-    """A job in this worker's hands until `lease_expires_at`, under the fencing token `fence`."""
+    """A job in this worker's hands for `lease_seconds`, under the fencing token `fence`."""
 
     job: LeasedJob
     fence: int
     lease_seconds: float = 60.0
-    lease_expires_at: datetime | None = None
-    #: When this attempt was due.
-    ready_at: datetime | None = None
     #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
     #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
     steps: dict[str, Any] | None = Field(default_factory=dict)

@@ -383,7 +383,8 @@ async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
         is_owner = place.owner == str(caller.subject)
     except ValueError as error:
         raise not_found("upload") from error
-    if not is_owner or not await services.queue_of(caller).is_member(str(place.workspace_id)):
+    member = ("id", f"eq.{place.workspace_id}")
+    if not is_owner or not await services.queue_of(caller).select("workspaces", member):
         raise not_found("upload")
     return place
 

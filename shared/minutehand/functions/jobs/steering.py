@@ -5,14 +5,15 @@ Each is one call of the queue under the caller's token; what managers alone may 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
 from minutehand.functions.jobs.models import Whole
-from minutehand.queue.steering import Missed, WorkspaceSteering
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body, Payload
 from minutehand.web.errors import standing_on
@@ -21,6 +22,7 @@ from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
+Call = Callable[..., Awaitable[dict[str, Any]]]
 #: Whole paths, because a schedule's name may hold a slash.
 ScheduleName = Annotated[str, Path(max_length=200)]
 
@@ -42,17 +44,7 @@ class ScheduleBody(Body):
     options: Payload = Field(
         default_factory=dict, description="queue, priority, max_attempts and the like."
     )
-    missed: Missed = "once"
-    enabled: bool = True
-
-
-class WebhookBody(Body):
-    """A webhook to make; without lists it receives every state change of every job."""
-
-    url: str
-    description: str | None = None
-    event_types: tuple[str, ...] | None = None
-    job_types: tuple[str, ...] | None = None
+    missed: Literal["once", "skip", "all"] = "once"
     enabled: bool = True
 
 
@@ -66,18 +58,25 @@ class WebhookChanges(Body):
     enabled: bool | None = None
 
 
+class WebhookBody(WebhookChanges):
+    """A webhook to make; without lists it receives every state change of every job."""
+
+    url: str
+    enabled: bool = True
+
+
 class LimitsBody(Body):
     """The limit a manager may set; null lifts it. The rest is the operator's."""
 
     own_max_running: Whole | None
 
 
-async def _steered(workspace_id: UUID, caller: SignedIn, services: Provided) -> WorkspaceSteering:
-    return WorkspaceSteering(services.queue_of(caller), str(workspace_id))
+async def _steered(workspace_id: UUID, caller: SignedIn, services: Provided) -> Call:
+    return partial(services.queue_of(caller).call, workspace_id=str(workspace_id))
 
 
-#: The workspace of the path, as the caller may steer it.
-Steered = Annotated[WorkspaceSteering, Depends(_steered)]
+#: Calls a function for the workspace of the path, as its caller may.
+Steered = Annotated[Call, Depends(_steered)]
 
 
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
@@ -91,15 +90,19 @@ Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 
 @router.post("/pause")
-async def pause(body: PauseBody, steered: Steered) -> dict[str, Any]:
+async def pause(
+    workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
+) -> dict[str, Any]:
     """Pause the workspace, or one job type in it; running jobs continue."""
-    return await steered.pause(True, job_type=body.job_type, reason=body.reason)
+    return await services.queue_of(caller).pause(workspace_id, True, **body.model_dump())
 
 
 @router.post("/resume")
-async def resume(body: PauseBody, steered: Steered, services: Provided) -> dict[str, Any]:
+async def resume(
+    workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
+) -> dict[str, Any]:
     """Resume what was paused."""
-    result = await steered.pause(False, job_type=body.job_type)
+    result = await services.queue_of(caller).pause(workspace_id, False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
     return result
 
@@ -107,7 +110,7 @@ async def resume(body: PauseBody, steered: Steered, services: Provided) -> dict[
 @router.get("/schedules")
 async def list_schedules(steered: Steered) -> dict[str, Any]:
     """The schedules by name, each with its next run; at most 1,000."""
-    return await steered.call("list_schedules")
+    return await steered("list_schedules")
 
 
 @router.put("/schedules/{name:path}", responses={201: {"description": "It is new."}})
@@ -116,7 +119,7 @@ async def put_schedule(
 ) -> dict[str, Any]:
     """Make or change the schedule of that name; the same expression keeps its next run."""
     schedule = {**body.model_dump(mode="json"), "name": name}
-    made = await steered.call("put_schedule", schedule=schedule)
+    made = await steered("put_schedule", schedule=schedule)
     if made["created_at"] == made["updated_at"]:
         response.status_code = 201
     return made
@@ -125,7 +128,7 @@ async def put_schedule(
 @router.delete("/schedules/{name:path}", status_code=204)
 async def delete_schedule(name: ScheduleName, steered: Steered) -> None:
     """Remove a schedule; jobs it made stay."""
-    await steered.call("delete_schedule", repeatable=False, name=name)
+    await steered("delete_schedule", repeatable=False, name=name)
 
 
 @router.get("/next-runs")
@@ -138,13 +141,13 @@ async def next_runs(
 ) -> dict[str, Any]:
     """When a cron expression that is not saved yet, or else a schedule by its name, will run."""
     wanted = {"name": schedule, "cron": cron, "timezone": timezone}
-    return await steered.call("next_runs", schedule=wanted, count=count)
+    return await steered("next_runs", schedule=wanted, count=count)
 
 
 @router.get("/webhooks")
 async def list_webhooks(steered: Steered) -> dict[str, Any]:
     """The webhooks without their secrets, with failures and why one was switched off."""
-    return await steered.call("list_webhooks")
+    return await steered("list_webhooks")
 
 
 @router.post("/webhooks", status_code=201)
@@ -153,7 +156,7 @@ async def create_webhook(
 ) -> dict[str, Any]:
     """Make a webhook; its signing secret is in this answer and in no other."""
     webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
-    made = await steered.call("put_webhook", repeatable=False, webhook=webhook)
+    made = await steered("put_webhook", repeatable=False, webhook=webhook)
     response.headers["Location"] = f"{request.scope['path']}/{made['id']}"
     return {**made, "secret": secret.plain}
 
@@ -164,31 +167,31 @@ async def change_webhook(
 ) -> dict[str, Any]:
     """Change what the body names; `enabled: true` also forgives earlier failures."""
     webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
-    return await steered.call("put_webhook", webhook=webhook)
+    return await steered("put_webhook", webhook=webhook)
 
 
 @router.post("/webhooks/{webhook_id:uuid}/rotate-secret")
 async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> dict[str, Any]:
     """Make a new signing secret; the old one signs too for a day."""
     webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
-    made = await steered.call("put_webhook", repeatable=False, webhook=webhook)
+    made = await steered("put_webhook", repeatable=False, webhook=webhook)
     return {**made, "secret": secret.plain}
 
 
 @router.delete("/webhooks/{webhook_id:uuid}", status_code=204)
 async def delete_webhook(webhook_id: UUID, steered: Steered) -> None:
     """Remove a webhook; deliveries not yet sent are dropped."""
-    await steered.call("delete_webhook", repeatable=False, webhook_id=str(webhook_id))
+    await steered("delete_webhook", repeatable=False, webhook_id=str(webhook_id))
 
 
 @router.get("/limits")
 async def get_limits(steered: Steered) -> dict[str, Any]:
     """How much the workspace may use at once, and how much it uses now."""
-    return await steered.call("workspace_limits")
+    return await steered("workspace_limits")
 
 
 @router.patch("/limits")
 async def set_limits(body: LimitsBody, steered: Steered) -> dict[str, Any]:
     """Set the limit that a manager may set; the smaller of it and the operator's holds."""
-    await steered.call("set_workspace_limits", limits=body.model_dump(mode="json"))
-    return await steered.call("workspace_limits")
+    await steered("set_workspace_limits", limits=body.model_dump(mode="json"))
+    return await steered("workspace_limits")

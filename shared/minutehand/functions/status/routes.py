@@ -284,7 +284,7 @@ async def get_session_events(
 @router.get("/jobs/{job_id:uuid}/explain")
 async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> dict[str, Any]:
     """Why a job is not running and when it will, in a sentence and in data."""
-    return await services.queue_of(caller).explain(str(job_id))
+    return await services.queue_of(caller).call("explain_job", job_id=str(job_id))
 
 
 @router.get("/jobs/{job_id:uuid}/attempts")
