@@ -3,15 +3,60 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
+from minutehand.config import Settings
+from minutehand.queue.errors import QueueError
+from minutehand.queue.keys import days_left
+from minutehand.queue.worker_client import WorkerQueue
+
+logger = logging.getLogger(__name__)
+
 NAMESPACE: Final = "Minutehand"
+Metrics = dict[str, tuple[float, str]]
 
 
-def emf_line(
-    metrics: Mapping[str, tuple[float, str]], dimensions: Mapping[str, str], *, at_ms: int
-) -> str:
+class JobMetrics:
+    """What the alarms of infra/aws/alarms.yml read; the other numbers of jobs are in `/metrics`."""
+
+    def __init__(self, settings: Settings, queue: WorkerQueue) -> None:
+        self._settings = settings
+        self._queue = queue
+
+    def count_dead_letters(self, count: int) -> None:
+        """Write how many jobs a tick gave up."""
+        if count:
+            self._write({"DeadLetters": (count, "Count")})
+
+    async def report_oldest_due(self, due_left: int) -> None:
+        """Write the one metric that notices jobs which no tick takes; idle costs no query."""
+        oldest = 0.0
+        if due_left:
+            try:
+                oldest = (await self._queue.health()).oldest_due_seconds or 0.0
+            except QueueError as error:
+                logger.warning(
+                    "The oldest due job's age is unknown",
+                    extra={"event": "metrics.incomplete", "error": str(error)},
+                )
+                return
+        gauges: Metrics = {"OldestDueSeconds": (oldest, "Seconds")}
+        key_days = days_left(self._settings.supabase_worker_key, datetime.now(UTC))
+        if key_days is not None:
+            gauges["WorkerKeyDays"] = (round(key_days, 2), "None")
+        self._write(gauges)
+
+    def _write(self, metrics: Metrics) -> None:
+        stage, at_ms = {"stage": self._settings.stage}, int(time.time() * 1000)
+        sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms) + "\n")
+
+
+def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> str:
     """One line of embedded metrics.
 
     Args:

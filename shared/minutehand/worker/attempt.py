@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from minutehand import trace
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import JobId, Lease, NewJob, SettleItem
-from minutehand.worker import trace
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import run_within

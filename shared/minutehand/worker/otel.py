@@ -16,12 +16,12 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from minutehand.trace import follow
 from minutehand.version import VERSION
 from minutehand.worker.context import JobContext, StepCall
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import Call
 from minutehand.worker.outcomes import Fail, Returned
-from minutehand.worker.trace import follow
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 

@@ -132,8 +132,9 @@ class JobType(Generic[P]):
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
             where = ", ".join(".".join(map(str, p["loc"])) or "payload" for p in problems[:5])
+            name = getattr(self.payload, "__name__", self.payload)
             raise PayloadRejected(
-                f"payload of {self.name!r} does not fit {_type_name(self.payload)}: {where}",
+                f"payload of {self.name!r} does not fit {name}: {where}",
                 [{"path": list(p["loc"]), "message": p["msg"]} for p in problems],
             ) from error
 
@@ -322,10 +323,6 @@ class Registry:
             return run
 
         return register
-
-
-def _type_name(kind: object) -> str:
-    return getattr(kind, "__name__", None) or str(kind)
 
 
 #: Where `@processor` and `@around` register; the worker function runs what is in here.

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
 from minutehand.retry_after import retry_after
+from minutehand.trace import trace_headers
 from minutehand.worker.plain import clean_text
-from minutehand.worker.trace import trace_headers
 from minutehand_apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,

@@ -10,25 +10,19 @@ import asyncio
 import base64
 import logging
 import os
-import sys
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 from minutehand import telemetry
 from minutehand.aws.extra_workers import EXTRA_WORKER_SOURCE, start_extra_workers
-from minutehand.aws.metrics import emf_line, log_origin
+from minutehand.aws.metrics import JobMetrics, log_origin
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
-from minutehand.queue.errors import QueueError
-from minutehand.queue.keys import days_left
 from minutehand.worker.deadlines import FanOut, TickOptions
 from minutehand.worker.loop import Worker
-from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +30,6 @@ logger = logging.getLogger(__name__)
 SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
 HTTP_SECONDS: Final = 25.0
-
-Metrics = dict[str, tuple[float, str]]
 
 
 class LambdaWorker:
@@ -59,8 +51,9 @@ class LambdaWorker:
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=partial(start_extra_workers, settings),
             most=settings.workers_at_once,
-            on_tick=self._count_dead_letters,
+            on_tick=lambda summary: self._metrics.count_dead_letters(summary.failed),
         )
+        self._metrics = JobMetrics(settings, self._worker.queue)
         self._routes = WorkerRoutes(settings, self._worker)
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
@@ -91,40 +84,13 @@ class LambdaWorker:
                 self._worker.tick(budget_seconds=budget, fan_out=source != EXTRA_WORKER_SOURCE)
             )
             if source == SCHEDULE_SOURCE:
-                run(self._report_oldest_due(summary))
+                run(self._metrics.report_oldest_due(summary.due_left))
         return summary.as_dict()
 
     def close(self) -> None:
         """Close connections and loop."""
         self._loop.run_until_complete(self._worker.aclose())
         self._loop.close()
-
-    def _count_dead_letters(self, summary: TickSummary) -> None:
-        """Write the metric of an alarm; the others of jobs are in `/metrics`."""
-        if summary.failed:
-            self._write({"DeadLetters": (summary.failed, "Count")})
-
-    async def _report_oldest_due(self, summary: TickSummary) -> None:
-        """Write the one metric that notices jobs which no tick takes; idle costs no query."""
-        oldest = 0.0
-        if summary.due_left:
-            try:
-                oldest = (await self._worker.queue.health()).oldest_due_seconds or 0.0
-            except QueueError as error:
-                logger.warning(
-                    "The oldest due job's age is unknown",
-                    extra={"event": "metrics.incomplete", "error": str(error)},
-                )
-                return
-        gauges: Metrics = {"OldestDueSeconds": (oldest, "Seconds")}
-        key_days = days_left(self._settings.supabase_worker_key, datetime.now(UTC))
-        if key_days is not None:
-            gauges["WorkerKeyDays"] = (round(key_days, 2), "None")
-        self._write(gauges)
-
-    def _write(self, metrics: Metrics) -> None:
-        stage, at_ms = {"stage": self._settings.stage}, int(time.time() * 1000)
-        sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms) + "\n")
 
 
 def _remaining_seconds(context: Any) -> float:
