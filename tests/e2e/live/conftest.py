@@ -9,8 +9,8 @@ import pytest
 
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.wire import Wire
 from tests.support.stacks import RunningStack
-from tests.support.wire import Wire
 
 
 @pytest.fixture

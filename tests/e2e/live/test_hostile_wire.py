@@ -13,9 +13,9 @@ import pytest
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.wire import Wire
 from tests.support.stacks import RunningStack
 from tests.support.weekly import weekly
-from tests.support.wire import Wire
 
 # so many joins take a busy machine minutes
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stranger import Stranger
+from tests.e2e.npm.stranger import Stranger
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import pytest
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.npm.stranger import Stranger
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
-from tests.support.stranger import Stranger
 
 pytestmark = pytest.mark.timeout(300)  # npm, and perhaps a stack, before the first
 
