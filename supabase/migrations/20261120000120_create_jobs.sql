@@ -387,15 +387,6 @@ where d.is_there and d.at is not null
 comment on view public.job_events is
   E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, then listen.';
 
-create function queue.refuse_write() returns trigger
-language plpgsql as $$
-begin
-  perform queue.refuse(403, 'forbidden', format('%I is written by the engine alone', tg_table_name), tg_table_name);
-end;
-$$;
-create trigger job_events_refuse_write instead of insert or update or delete on public.job_events
-  for each row execute function queue.refuse_write();
-
 -- The job, if the caller may see it.
 create function queue.visible_job(p_job_id uuid) returns public.jobs
 language plpgsql stable as $$

@@ -419,17 +419,6 @@ begin
 end;
 $$;
 
--- Return waiting jobs to the queue, at once; the caller holds their rows and has taken their waits.
-create function queue.resume(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  update public.jobs set status = 'pending', next_retry_at = null
-  where id = any (p_ids) and status = 'waiting';
-  perform queue.append_event(p_ids, 'job.resumed', '{}', p_now);
-  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
-end;
-$$;
-
 -- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with lease_lost where the
 -- caller does not hold it. p_undone is the end of the refusal's sentence.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text) returns public.jobs
