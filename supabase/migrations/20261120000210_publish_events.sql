@@ -328,13 +328,17 @@ begin
   if p_topic is null or p_follower_id is null or not queue.may_follow(p_topic) then
     perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow', left(p_topic, 300));
   end if;
+  -- more of one user's clients cannot use up the budget: the latest hundred topics are followed, for pages that were
+  -- closed are counted for a while; guests are one user, and have their sessions' bounds
+  delete from queue.followers as f using (
+    select o.topic, o.follower_id from queue.followers as o
+    where o.user_id = auth.uid() and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
+    order by o.seen_at desc offset 99 for update skip locked) as before
+  where f.user_id = v_user and (f.topic, f.follower_id) = (before.topic, before.follower_id);
   insert into queue.followers as f (topic, user_id, follower_id, seen_at)
   select p_topic, v_user, p_follower_id, clock_timestamp()
-  -- more of one user's clients cannot use up the budget; guests are one user, and have their sessions' bounds
   where (select count(*) from queue.followers as o
     where o.topic = p_topic and o.user_id = v_user and o.follower_id <> p_follower_id) < 20
-    and (auth.uid() is null or (select count(*) from queue.followers as o
-      where o.user_id = v_user and (o.topic, o.follower_id) <> (p_topic, p_follower_id)) < 100)
   on conflict (topic, user_id, follower_id) do update set seen_at = excluded.seen_at;
   return jsonb_build_object(
     'receivers', (select count(*) from queue.followers as f where f.topic = p_topic), 'again_seconds', 60,

@@ -144,3 +144,16 @@ def test_a_failure_to_send_fails_no_job(engine: Engine) -> None:
     finally:
         engine.run("alter table realtime.messages rename column away to payload")
     assert engine.status(job_id) == "pending"
+
+
+def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine) -> None:
+    """Pages that were closed are counted for a while, and must not make the next one deaf."""
+    job_ids = engine.enqueue_many(101)
+    for job_id in job_ids:
+        with following(engine, f"job:{job_id}"):
+            pass
+
+    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in engine.lease(200)])
+
+    assert sent(engine, f"job:{job_ids[0]}") == []
+    assert sent(engine, f"job:{job_ids[-1]}")[-1][0] == "job"
