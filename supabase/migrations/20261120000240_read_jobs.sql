@@ -529,53 +529,5 @@ $$;
 comment on function public.job_trace is
   'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 jobs of six levels.';
 
-create function public.search_logs(
-  p_workspace_id uuid default null, p_filter jsonb default '{}', p_before bigint default null,
-  p_limit integer default 100
-) returns jsonb
-language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off
-set enable_sort = off
-set jit = off as $$
-declare
-  v_most constant integer := 20000; -- lines that are looked at
-  v_limit constant integer := least(500, greatest(1, coalesce(p_limit, 100)));
-  f constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
-  v_levels constant text[] := case f ->> 'level' when 'info' then '{info,warning,error}'
-    when 'warning' then '{warning,error}' when 'error' then '{error}' else '{debug,info,warning,error}' end;
-  v_before constant bigint := coalesce(p_before, 9223372036854775807);
-  v_ids bigint[];
-begin
-  perform queue.take_turn();
-  perform queue.may_read_all(p_workspace_id);
-  perform queue.check_names(f, array['search', 'level', 'job_type', 'job_id', 'since', 'until'], 'filter');
-  v_ids := case when p_workspace_id is null
-    then array(select l.id from public.job_logs as l where l.id < v_before order by l.id desc limit v_most)
-    else array(select l.id from public.job_logs as l where l.workspace_id = p_workspace_id and l.id < v_before
-      order by l.workspace_id desc, l.id desc limit v_most) end;
-  return (
-    with found as (
-      select l.id, l.job_id, j.job_type, l.attempt, l.log_level, left(l.message, 2000) as message,
-        case when octet_length(l.metadata::text) <= 2000 then l.metadata else '{}' end as metadata, l.created_at
-      from unnest(v_ids) with ordinality as s (id, n) join public.job_logs as l on l.id = any (array[s.id])
-      join public.jobs as j on j.id = any (array[l.job_id])
-      where l.log_level = any (v_levels) and l.created_at >= coalesce((f ->> 'since')::timestamptz, '-infinity')
-        and l.created_at < coalesce((f ->> 'until')::timestamptz, 'infinity')
-        and (f ->> 'job_type' is null or j.job_type = f ->> 'job_type')
-        and (f ->> 'job_id' is null or l.job_id = (f ->> 'job_id')::uuid)
-        and (f ->> 'search' is null or strpos(lower(l.message || ' ' || l.metadata), lower(f ->> 'search')) > 0)
-      order by s.n limit v_limit)
-    select jsonb_build_object('lines', coalesce(jsonb_agg(to_jsonb(o) order by o.id desc), '[]'),
-      'next', case when count(*) = v_limit then min(o.id) else v_ids[v_most] end)
-    from found as o);
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow then
-    perform queue.refuse_value('the filter', 'filter', sqlerrm);
-end;
-$$;
-comment on function public.search_logs is
-  'Log lines of a workspace''s jobs, newest first: {lines, next}; pass next as p_before. Looks at 20,000 lines a '
-  'call.';
-
 select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs', 'public.count_jobs',
-  'public.dead_letters', 'public.job_attempts', 'public.job_trace', 'public.search_logs');
+  'public.dead_letters', 'public.job_attempts', 'public.job_trace');

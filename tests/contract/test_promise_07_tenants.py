@@ -42,7 +42,6 @@ ONE_WORKSPACE: dict[str, dict[str, Any]] = {
     "cancel_jobs": {"p_filter": {"job_type": "work"}},
     "retry_jobs": {"p_filter": {}},
     "dead_letters": {},
-    "search_logs": {"p_filter": {"search": "x"}},
     "event_feed": {},
     "list_job_types": {},
     "list_schedules": {},

@@ -153,13 +153,6 @@ TABLE: dict[str, Ways] = {
         state="completed",
         shows="kept-by-step",
     ),
-    "search_logs": Ways(
-        {**OF, "p_filter": {"search": "a line"}},
-        ("GET", f"/api/logs?workspace_id={ACME}&search=a line"),
-        lambda q, _: q.call("search_logs", workspace_id=ACME, filter={"search": "a line"}),
-        state="completed",
-        shows="a line",
-    ),
     "cancel_jobs": Ways(
         {**OF, "p_filter": {"job_type": "work"}},
         ("POST", "/api/jobs/cancel", {"workspace_id": ACME, "filter": {"job_type": "work"}}),

@@ -240,34 +240,3 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
         ("kids", "children", True),
     ]
     assert (trace["more"], own["times"]["runs"], trace["jobs"][1]["times"]) == (False, 1, None)
-
-
-def test_log_lines_are_found_over_all_jobs_of_a_workspace(engine: Engine) -> None:
-    """Newest first, by level and words, page by page."""
-    for workspace in (ACME, GLOBEX):
-        engine.enqueue(workspace=workspace)
-    for lease in engine.lease(2):
-        lines = [
-            {
-                "level": level,
-                "message": f"{level} of it",
-                "metadata": {"k": "needle"} if level == "error" else {},
-            }
-            for level in ("debug", "info", "warning", "error")
-        ]
-        engine.report(lease, logs=lines)
-
-    def found(**filters: Any) -> list[str]:
-        return [
-            line["log_level"]
-            for line in engine.rpc("search_logs", p_workspace_id=ACME, p_filter=filters)["lines"]
-        ]
-
-    assert found() == ["error", "warning", "info", "debug"]
-    assert found(level="warning") == ["error", "warning"]
-    assert found(search="NEEDLE") == found(search="error of") == ["error"]
-    assert found(job_type="none") == found(until="2020-01-01T00:00:00Z") == []
-    page = engine.rpc("search_logs", p_workspace_id=ACME, p_limit=3)
-    rest = engine.rpc("search_logs", p_workspace_id=ACME, p_before=page["next"])
-    assert ([line["log_level"] for line in rest["lines"]], rest["next"]) == (["debug"], None)
-    assert len(engine.rpc("search_logs")["lines"]) == 8

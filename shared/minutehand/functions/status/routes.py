@@ -155,39 +155,6 @@ async def get_type(
     )
 
 
-class LogQuery(BaseModel):
-    """Which log lines of a workspace."""
-
-    workspace_id: UUID
-    search: Word = None
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, Field(description="Or worse.")
-    ] = None
-    job_type: Word = None
-    job_id: UUID | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
-    before: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-
-
-@router.get("/logs")
-async def search_logs(
-    caller: SignedIn, services: Provided, asked: Annotated[LogQuery, Query()]
-) -> dict[str, Any]:
-    """Log lines of a workspace's jobs, newest first; continue by `before=next` while it is set."""
-    where = asked.model_dump(
-        mode="json", exclude_none=True, exclude={"workspace_id", "before", "limit"}
-    )
-    return await services.queue_of(caller).call(
-        "search_logs",
-        workspace_id=asked.workspace_id,
-        filter=where,
-        before=asked.before,
-        limit=asked.limit,
-    )
-
-
 @router.get("/jobs/{job_id:uuid}")
 async def get_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
     """A job as it is now."""
