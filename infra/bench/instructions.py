@@ -118,7 +118,7 @@ class Bench:
         shutil.copytree(self.server.data_dir, data)
         if self.server.user:
             for path in (data, *data.rglob("*")):
-                shutil.chown(path, self.server.user.uid, self.server.user.gid)
+                shutil.chown(path, self.server.user.pw_uid, self.server.user.pw_gid)
         state = "select 'wal ' || (pg_current_wal_insert_lsn() - '0/0') || ' xid ' || pg_snapshot_xmax(pg_current_snapshot())"
         lines = [step(case.jobs)] * 2 if case.waiting else []
         lines += [state, *[case.call] * calls, state]
@@ -130,8 +130,8 @@ class Bench:
             capture_output=True,
             text=True,
             check=True,
-            user=self.server.user.uid if self.server.user else None,
-            group=self.server.user.gid if self.server.user else None,
+            user=self.server.user.pw_uid if self.server.user else None,
+            group=self.server.user.pw_gid if self.server.user else None,
         )  # fmt: skip
         counted = re.findall(r"Collected : (\d+)", done.stderr)
         if not counted or "ERROR" in done.stderr:
