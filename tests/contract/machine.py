@@ -27,9 +27,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.contract.observed import breaches
+from tests.contract.observed import breaches, later
 from tests.support.databases import Database
-from tests.support.engine import ACME, CLOCK, EVE, GLOBEX, Engine, handle
+from tests.support.engine import ACME, CLOCK, GLOBEX, Engine, handle
 
 LEASE_SECONDS = 100
 TYPES: dict[str, dict[str, Any]] = {
@@ -62,23 +62,23 @@ end $$
 """
 OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"]
 WAITS = ("sleep", "ask", "event", "children")
-SESSIONS, HOLDS = st.integers(0, 2), st.sampled_from([False, False, True])
+SESSIONS = st.integers(0, 2)
+#: In which session a call is made, and whether its transaction stays open.
+CALLS = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
 FRACTIONS = st.floats(0, 1, exclude_max=True)
+ERROR = {"type": "E", "message": "m"}
 Note = Callable[[Any], None]
+IGNORED: Note = lambda _: None  # noqa: E731
 
 
 def machine_on(database: Database) -> type[QueueMachine]:
     """The machine, bound to one database."""
     engines = [Engine(database, database.connect()) for _ in range(4)]
-    stranger = database.connect()
-    claims = f'{{"role": "authenticated", "sub": "{EVE}"}}'
-    stranger.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
-    stranger.execute("set role authenticated")
     for engine in engines:
         engine.run("set deadlock_timeout = '50ms'")
     # what a call waits for is ended when this process gets to it, however busy the machine is
     engines[0].run(PATIENT)
-    return type("BoundQueueMachine", (QueueMachine,), {"engines": engines, "eve": stranger})
+    return type("BoundQueueMachine", (QueueMachine,), {"engines": engines})
 
 
 def run_histories(machine: type[QueueMachine], *, most: int) -> None:
@@ -107,7 +107,6 @@ class QueueMachine(RuleBasedStateMachine):
     engines: list[Engine]
     #: The clock goes on from history to history: what is kept of one is long ago in the next.
     ahead = 0.0
-    eve: psycopg.Connection[Any]
 
     class Refused(Exception):
         """The database raised what it should not have."""
@@ -124,8 +123,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.run_id = uuid.uuid4().hex[:8]
         made = "insert into public.workspaces (id, name) values (%s, 'A'), (%s, 'G')"
         run(f"{made} on conflict do nothing", ACME, GLOBEX)
-        member = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
-        run(f"{member} on conflict do nothing", GLOBEX, EVE)
         types = [
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy}
             for name, policy in TYPES.items()
@@ -235,7 +232,7 @@ class QueueMachine(RuleBasedStateMachine):
     # --- clients ---
 
     @rule(
-        index=SESSIONS, hold=HOLDS, workspace=st.sampled_from([ACME, GLOBEX]),
+        **CALLS, workspace=st.sampled_from([ACME, GLOBEX]),
         job_type=st.sampled_from(sorted(TYPES)), count=st.integers(1, 4),
         key=st.sampled_from([None, "a", "b"]), priority=st.sampled_from([5, 100]),
         delay=st.sampled_from([None, None, 150]),
@@ -247,11 +244,7 @@ class QueueMachine(RuleBasedStateMachine):
         options: dict[str, Any] = {"priority": priority}
         options |= {"concurrency_key": key} if key else {}
         options |= {"delay_seconds": delay} if delay else {}
-
-        def note(answer: Any) -> None:
-            ids = answer["ids"] if "ids" in answer else [answer["job"]["id"]]
-            self.jobs.update(dict.fromkeys(ids, workspace))
-
+        note = lambda answer: self.made(answer, workspace)  # noqa: E731
         of = {"p_workspace_id": workspace}
         if count == 1:
             one = {**of, "p_job_type": job_type, "p_options": options}
@@ -260,7 +253,15 @@ class QueueMachine(RuleBasedStateMachine):
         jobs = [{"job_type": job_type, **options}] * count
         self.rpc(index, hold, note, "enqueue_jobs", **of, p_jobs=jobs, p_return="ids")
 
-    @rule(index=SESSIONS, hold=HOLDS, key=st.sampled_from("xy"), payload=st.sampled_from([1, 1, 2]))
+    def made(self, answer: Any, workspace: str = ACME) -> None:
+        ids = answer["ids"] if "ids" in answer else [answer["job"]["id"]]
+        self.jobs.update(dict.fromkeys(ids, workspace))
+
+    def enqueue_plain(self, index: int, hold: bool, note: Note, **job: Any) -> None:
+        of = {"p_workspace_id": ACME, "p_job_type": "plain"}
+        self.rpc(index, hold, note, "enqueue_job", **of, **job)
+
+    @rule(**CALLS, key=st.sampled_from("xy"), payload=st.sampled_from([1, 1, 2]))
     def enqueue_with_key_twice(self, index: int, hold: bool, key: str, payload: int) -> None:
         """A client repeats itself, or is wrong; the first call's transaction may still be open."""
         self.enqueue_with_key(index, hold, key, 1)
@@ -278,34 +279,32 @@ class QueueMachine(RuleBasedStateMachine):
                 assert known == (job_id, payload), "a key stood for two jobs or two payloads"
                 assert not answer["created"]
             self.keys[key] = (job_id, payload)
-            self.jobs[job_id] = ACME
+            self.made(answer)
 
-        self.rpc(
-            index, hold, note, "enqueue_job", p_workspace_id=ACME, p_job_type="plain",
-            p_payload={"v": payload}, p_options={"idempotency_key": f"{key} of {self.run_id}"},
-        )  # fmt: skip
+        options = {"idempotency_key": f"{key} of {self.run_id}"}
+        self.enqueue_plain(index, hold, note, p_payload={"v": payload}, p_options=options)
 
     @rule(
-        index=SESSIONS, hold=HOLDS, on_conflict=st.sampled_from(["skip", "replace"]),
+        **CALLS,
+        conflict=st.sampled_from(["skip", "replace"]),
         until=st.sampled_from(["leased", "finished"]),
-    )  # fmt: skip
-    def enqueue_unique(self, index: int, hold: bool, on_conflict: str, until: str) -> None:
-        unique = {"key": f"u of {self.run_id}", "on_conflict": on_conflict, "until": until}
-        self.rpc(
-            index, hold, lambda answer: self.jobs.update({answer["job"]["id"]: ACME}),
-            "enqueue_job", p_workspace_id=ACME, p_job_type="plain", p_options={"unique": unique},
-        )  # fmt: skip
+    )
+    def enqueue_unique(self, index: int, hold: bool, conflict: str, until: str) -> None:
+        unique = {"key": f"u of {self.run_id}", "on_conflict": conflict, "until": until}
+        self.enqueue_plain(index, hold, self.made, p_options={"unique": unique})
 
     def some_job(self, pick: float) -> str:
         return list(self.jobs)[int(pick * len(self.jobs))]
 
     @precondition(lambda self: self.jobs)
-    @rule(index=SESSIONS, hold=HOLDS, pick=FRACTIONS)
-    def cancel(self, index: int, hold: bool, pick: float) -> None:
-        self.rpc(index, hold, lambda _: None, "cancel_job", p_job_id=self.some_job(pick))
+    @rule(**CALLS, pick=FRACTIONS, answer=st.booleans())
+    def cancel_or_answer(self, index: int, hold: bool, pick: float, answer: bool) -> None:
+        function = "answer_job" if answer else "cancel_job"
+        more = {"p_answer": {"answer": 1}} if answer else {}
+        self.rpc(index, hold, IGNORED, function, p_job_id=self.some_job(pick), **more)
 
     @precondition(lambda self: self.jobs)
-    @rule(index=SESSIONS, hold=HOLDS, pick=FRACTIONS)
+    @rule(**CALLS, pick=FRACTIONS)
     def retry(self, index: int, hold: bool, pick: float) -> None:
         job_id = self.some_job(pick)
 
@@ -331,51 +330,24 @@ class QueueMachine(RuleBasedStateMachine):
     def follow(self, limit: int, pages: int) -> None:
         """Somebody reads the workspace's feed, page by page, now and then."""
         for _ in range(pages):
-            page = self.watcher.rpc(
-                "event_feed", p_workspace_id=ACME, p_cursor=self.cursor, p_limit=limit
-            )
+            of = {"p_workspace_id": ACME, "p_cursor": self.cursor, "p_limit": limit}
+            page = self.watcher.rpc("event_feed", **of)
             self.cursor = page["cursor"]
             for event in page["events"]:
                 assert event["seq"] > self.told.get(event["job_id"], 0), "told twice, or backwards"
                 self.told[event["job_id"]] = event["seq"]
 
-    @rule(index=SESSIONS, hold=HOLDS, name=st.sampled_from("pq"))
+    @rule(**CALLS, name=st.sampled_from("pq"))
     def emit(self, index: int, hold: bool, name: str) -> None:
         of = {"p_workspace_id": ACME, "p_name": name + self.run_id}
-        self.rpc(index, hold, lambda _: None, "emit_event", **of)
-
-    @precondition(lambda self: self.jobs)
-    @rule(index=SESSIONS, hold=HOLDS, pick=FRACTIONS)
-    def answer(self, index: int, hold: bool, pick: float) -> None:
-        of = {"p_job_id": self.some_job(pick), "p_answer": {"answer": 1}}
-        self.rpc(index, hold, lambda _: None, "answer_job", **of)
-
-    @precondition(lambda self: any(owner == ACME for owner in self.jobs.values()))
-    @rule(function=st.sampled_from(["get_job", "cancel_job", "retry_job", "explain_job"]))
-    def intrude(self, function: str) -> None:
-        job_id = next(job for job, owner in self.jobs.items() if owner == ACME)
-        try:
-            self.eve.execute(f"select public.{function}(p_job_id => %s)", (job_id,))
-        except psycopg.Error as error:
-            answer = error.sqlstate
-        else:
-            answer = "the job"
-        assert answer == "PT404", f"a stranger got {answer}"
+        self.rpc(index, hold, IGNORED, "emit_event", **of)
 
     # --- workers ---
 
-    @rule(
-        index=SESSIONS, hold=HOLDS, limit=st.integers(1, 6),
-        types=st.sampled_from([None, ["few", "rated"]]),
-    )  # fmt: skip
+    @rule(**CALLS, limit=st.integers(1, 6), types=st.sampled_from([None, ["few", "rated"]]))
     def lease(self, index: int, hold: bool, limit: int, types: list[str] | None) -> None:
-        request = {
-            "worker_id": f"w{index}",
-            "tick_id": str(uuid.uuid4()),
-            "call": 1 + limit % 2,
-            "limit": limit,
-            "job_types": types,
-        }
+        tick = {"worker_id": f"w{index}", "tick_id": str(uuid.uuid4()), "call": 1 + limit % 2}
+        request = {**tick, "limit": limit, "job_types": types}
 
         def act(session: Engine) -> Any:
             session.maintain()
@@ -423,20 +395,13 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.held)
-    @rule(
-        index=SESSIONS,
-        hold=HOLDS,
-        picks=st.lists(FRACTIONS, min_size=1, max_size=4),
-        news=st.booleans(),
-    )
+    @rule(**CALLS, picks=st.lists(FRACTIONS, min_size=1, max_size=4), news=st.booleans())
     def report(self, index: int, hold: bool, picks: list[float], news: bool) -> None:
         """Some leases, live and lost ones, in one call."""
         entries = list({id(one): one for one in map(self.some_lease, picks)}.values())
-        told = {
-            "progress": {"percentage": 7},
-            "logs": [{"level": "info", "message": "x"}],
-            "steps": [{"name": "s", "result": 1}],
-        }
+        told: dict[str, Any] = {"progress": {"percentage": 7}}
+        told["logs"] = [{"level": "info", "message": "x"}]
+        told["steps"] = [{"name": "s", "result": 1}]
         items = [{**handle(entry["lease"]), **(told if news else {})} for entry in entries]
         at, sure = self.instant(), [self.must_hold(entry) for entry in entries]
         stale = [
@@ -461,10 +426,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.rpc(index, hold, note, "report_jobs", p_request={"items": items})
 
     @precondition(lambda self: self.held)
-    @rule(
-        index=SESSIONS, hold=HOLDS, pick=FRACTIONS, outcome=st.sampled_from(OUTCOMES),
-        wait=st.sampled_from(WAITS),
-    )  # fmt: skip
+    @rule(**CALLS, pick=FRACTIONS, outcome=st.sampled_from(OUTCOMES), wait=st.sampled_from(WAITS))
     def settle(self, index: int, hold: bool, pick: float, outcome: str, wait: str) -> None:
         entry = self.some_lease(pick)
         if outcome == "waiting" and wait == "children":
@@ -472,22 +434,18 @@ class QueueMachine(RuleBasedStateMachine):
         self.settle_entry(index, hold, entry, outcome, wait)
 
     def item_of(self, entry: dict[str, Any], outcome: str, wait: str) -> dict[str, Any]:
-        later = "select queue.clock() + %s * interval '1 second'"
-        at = [self.watcher.one(later, seconds).isoformat() for seconds in (150, 400)]
+        waits: dict[str, dict[str, Any]] = {
+            "sleep": {"until": later(self.watcher, 150)},
+            "ask": {"question": "?", "timeout_at": later(self.watcher, 400)},
+            "event": {"event": "p" + self.run_id},
+            "children": {"job_ids": entry.get("children", [])},
+        }
         known: dict[str, dict[str, Any]] = {
             "completed": {"result": self.random.randrange(1000)},
-            "retry": {"error": {"type": "E", "message": "m"}},
-            "failed": {"error": {"type": "E", "message": "m"}},
+            "retry": {"error": ERROR},
+            "failed": {"error": ERROR},
             "snoozed": {"delay_seconds": 150},
-            "waiting": {
-                "wait": {
-                    "sleep": {"kind": "sleep", "until": at[0]},
-                    "ask": {"kind": "ask", "question": "?", "timeout_at": at[1]},
-                    "event": {"kind": "event", "event": "p" + self.run_id},
-                    "children": {"kind": "children", "job_ids": entry.get("children", [])},
-                }[wait]
-                | {"name": "w"}
-            },
+            "waiting": {"wait": {"kind": wait, "name": "w", **waits[wait]}},
         }
         return {**handle(entry["lease"]), "outcome": outcome, **known.get(outcome, {})}
 
@@ -509,9 +467,8 @@ class QueueMachine(RuleBasedStateMachine):
                 assert said != "applied" or again, "a stale settle was applied"
             elif said in ("applied", "cancelled"):
                 entry["state"] = "settled"
-                self.answers[job_id, fence] = {
-                    "outcome": outcome, "said": said, "status": result["status"],
-                }  # fmt: skip
+                kept = {"outcome": outcome, "said": said, "status": result["status"]}
+                self.answers[job_id, fence] = kept
                 self.settled(job, outcome, said, result["status"], item)
             else:
                 assert not (sure and job_id in self.jobs), "a live lease was lost"
@@ -524,23 +481,19 @@ class QueueMachine(RuleBasedStateMachine):
         """What the end of an attempt must have left."""
         if outcome == "retry" and job["attempts"] >= job["max_attempts"]:
             assert status in ("failed", "cancelled"), "retried beyond its attempts"
-        if (
-            outcome in ("snoozed", "released", "waiting")
-            and said == "applied"
-            and status != "failed"
-        ):
+        gives_back = outcome in ("snoozed", "released", "waiting")
+        if gives_back and said == "applied" and status != "failed":
             query = "select attempts from public.jobs where id = %s and status = %s"
             spent = self.watcher.rows(query, job["id"], status)
             assert not spent or spent[0] in (job["attempts"] - 1, 0), "giving back cost an attempt"
-        if outcome == "snoozed" and status == "pending":
-            self.not_before[job["id"]] = self.instant() + 150
-        if outcome == "retry" and status == "pending":
-            self.not_before[job["id"]] = self.instant() + 50
+        if outcome in ("snoozed", "retry") and status == "pending":
+            wait = 150 if outcome == "snoozed" else 50
+            self.not_before[job["id"]] = self.instant() + wait
         if status == "completed":
             self.results[job["id"]] = item["result"]
 
     @precondition(lambda self: self.held)
-    @rule(index=SESSIONS, hold=HOLDS, pick=FRACTIONS)
+    @rule(**CALLS, pick=FRACTIONS)
     def spawn(self, index: int, hold: bool, pick: float) -> None:
         entry = self.some_lease(pick)
         job_id = entry["lease"]["job"]["id"]

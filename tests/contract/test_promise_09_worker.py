@@ -1,8 +1,7 @@
 """A tick never outlives its deadline; it gives back what it has not begun, and settles the rest.
 
 Against a model of the queue, in time that leaps: its rules under random histories, and each rule
-that chance meets too seldom. A lease that it holds is renewed until its settle was answered, no
-more often than needed; a job has one processor at a time; what ran is settled once.
+that chance meets too seldom.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,6 +49,7 @@ from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Re
 from tests.support.virtual_time import LoopClock, leaping
 
 OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
+ONE_AT_A_TIME = TickOptions(concurrency=1, linger_seconds=0)
 
 
 class Work(BaseModel):
@@ -94,16 +95,13 @@ class World:
         return "x" * job.payload.bytes
 
     def worker(self, **more: Any) -> Worker:
-        registry = more.pop("registry", None)
-        if registry is None:
-            registry = Registry()
-            registry.processor("work", payload=Work)(self.work)
+        registry = Registry()
+        registry.processor("work", payload=Work)(self.work)
         options = {"clock": LoopClock(), "options": self.options, "worker_id": "w", **more}
         return Worker(SETTINGS, registry=registry, queue=self.queue, **options)
 
-    async def tick(self, budget_seconds: float = math.inf, **more: Any) -> TickSummary:
-        run = {name: more.pop(name) for name in ("wakeups", "draining", "fan_out") if name in more}
-        return await self.worker(**more).tick(budget_seconds=budget_seconds, **run)
+    async def tick(self, budget_seconds: float = math.inf) -> TickSummary:
+        return await self.worker().tick(budget_seconds=budget_seconds)
 
 
 def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[Renewal, Renewal]]:
@@ -197,7 +195,6 @@ def test_no_history_breaks_a_rule_of_the_worker(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
-    """Once, and in its order, whether or not it had arrived."""
     queue = ModelQueue([Row("1", {"seconds": 60})], faults=dict.fromkeys((1, 2, 3), fault))
     # its only report is on its way when it ends, and its last lines are more than one carries
     quick = ModelQueue([Row("1", {"seconds": 0.005, "lines": 700})], faults={1: "lose_request"})
@@ -250,8 +247,7 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
 def test_a_lease_that_is_lost_is_not_settled(before: str | None, resists: float) -> None:
     """Whatever else stopped its processor, which it does at the next report: it is another's."""
     queue = ModelQueue([Row("1", {"seconds": 100, "resists": resists}, 30.0)])
-    options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600)
-    world = World(queue, options)
+    world = World(queue, TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600))
 
     async def story() -> TickSummary:
         loop = asyncio.get_running_loop()
@@ -270,7 +266,6 @@ def test_a_lease_that_is_lost_is_not_settled(before: str | None, resists: float)
 
 @pytest.mark.parametrize("resists", [0, 100])
 def test_a_tick_is_over_before_its_time_is(resists: float) -> None:
-    """What still runs is stopped and settled, also where its processor resists."""
     queue = ModelQueue([Row("1", {"seconds": 100, "resists": resists})])
 
     async def story() -> float:
@@ -285,7 +280,7 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
     """With the answer to a settle that had to be repeated; it costs no attempt."""
     queue = ModelQueue([Row("1", {"seconds": 7.7}), Row("2", {})])
     queue.settle_faults = ["hang"]
-    world = World(queue, TickOptions(concurrency=1, linger_seconds=0))
+    world = World(queue, ONE_AT_A_TIME)
 
     summary = leaping(world.tick(10))
 
@@ -297,13 +292,12 @@ def test_a_job_that_began_late_in_a_run_is_not_charged_for_its_end() -> None:
     """It had less than half of a run; the next one may have more."""
     queue = ModelQueue([Row("early", {"seconds": 60}), Row("late", {"seconds": 300})])
 
-    leaping(World(queue, TickOptions(concurrency=1, linger_seconds=0)).tick(100))
+    leaping(World(queue, ONE_AT_A_TIME).tick(100))
 
     assert [row.settled[1] for row in queue.rows.values()] == ["completed", "released"]
 
 
 def test_a_processor_knows_its_time_and_is_stopped_at_its_jobs_deadline() -> None:
-    """Also where its type has no time-out, or a longer one."""
     rows = [
         Row("none", {"seconds": 300}, deadline=20),
         Row("longer", {"seconds": 300}, deadline=20, timeout=50),
@@ -375,15 +369,15 @@ def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
         started.append(count)
         return count
 
-    def run(due: int, *, most: int = 9, **more: Any) -> list[int]:
+    def run(due: int, *, most: int = 9, fan_out: bool = True) -> list[int]:
         started.clear()
         queue = Backlogged([Row(str(n), {"seconds": 5}) for n in range(3)])
         queue.due = due
-        options = TickOptions(concurrency=1, linger_seconds=0)
         extra = {"fan_out": FanOut(most=most), "start_extra_workers": start, "most": 5}
 
         async def story() -> None:
-            await World(queue, options).worker(**extra).tick(budget_seconds=60, **more)
+            worker = World(queue, ONE_AT_A_TIME).worker(**extra)
+            await worker.tick(budget_seconds=60, fan_out=fan_out)
 
         leaping(story())
         return list(started)
@@ -397,51 +391,42 @@ def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
 # --- What a processor says, and what is settled ---
 
 
-class Answer(BaseModel):
-    n: int = 0
+async def boom() -> None:
+    raise ValueError("token=sk_live_0123456789abcdef0123456789abcdef")
 
 
-async def wait_in_a_handler(job: Job[Answer], ctx: JobContext) -> None:
+async def says(job: Job[Any], ctx: JobContext, value: Any) -> Any:
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+async def raises(job: Job[Any], ctx: JobContext) -> None:
+    await boom()
+
+
+async def waits_beside_an_error(job: Job[Any], ctx: JobContext) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(ctx.ask("q", "?"))
         group.create_task(boom())
 
 
-async def boom() -> None:
-    raise ValueError("token=sk_live_0123456789abcdef0123456789abcdef")
-
-
-async def fails(job: Job[Answer], ctx: JobContext) -> None:
-    raise ProcessorError("closed", retryable=False)
-
-
-async def raises(job: Job[Answer], ctx: JobContext) -> None:
-    await boom()
-
-
-def returns(value: Any) -> Any:
-    async def processor(job: Job[Answer], ctx: JobContext) -> Any:
-        return value
-
-    return processor
-
-
 @pytest.mark.parametrize(
     ("processor", "outcome"),
     [
-        (returns({"n": 1}), "completed"),
-        (returns(Fail("no")), "failed"),
-        (returns(Retry(after=3)), "retry"),
-        (returns(Snooze(after=3)), "snoozed"),
-        (returns(Cancel("no")), "cancelled"),
-        (fails, "failed"),
+        (partial(says, value={"n": 1}), "completed"),
+        (partial(says, value=Fail("no")), "failed"),
+        (partial(says, value=Retry(after=3)), "retry"),
+        (partial(says, value=Snooze(after=3)), "snoozed"),
+        (partial(says, value=Cancel("no")), "cancelled"),
+        (partial(says, value=ProcessorError("closed", retryable=False)), "failed"),
         (raises, "retry"),
-        (wait_in_a_handler, "retry"),
+        (waits_beside_an_error, "retry"),
     ],
 )
 async def test_an_ending_is_settled_as_what_it_is(processor: Any, outcome: str) -> None:
-    """An error beside a wait is no wait; a secret in its message goes nowhere."""
-    run = await ProcessorTest(processor, Answer()).run()
+    """A secret in an error's message goes nowhere."""
+    run = await ProcessorTest(processor, {}).run()
 
     assert run.outcome == outcome
     assert "sk_live_0123456789" not in str(run.error)
@@ -452,7 +437,7 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
     ran: Counter[str] = Counter()
     faults: dict[str, Exception] = {"left": ConnectionError("no answer")}
 
-    async def graph(job: Job[Answer], ctx: JobContext) -> Any:
+    async def graph(job: Job[Any], ctx: JobContext) -> Any:
         def stage(name: str, *after: str) -> Stage:
             async def run(given: Mapping[str, Any]) -> str:
                 await asyncio.sleep(0.01 if name == "right" else 0)
@@ -466,7 +451,7 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
         names = ("left", "top"), ("right", "top"), ("bottom", "left", "right"), ("side", "right")
         return await ctx.graph([stage("top"), *(stage(*each) for each in names)])
 
-    test = ProcessorTest(graph, Answer())
+    test = ProcessorTest(graph, {})
     run = await test.run()
     assert isinstance(run.raised, StagesFailed)
     assert run.outcome == "retry"
@@ -475,5 +460,5 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
     assert ran == {**dict.fromkeys(("top", "right", "side", "bottom"), 1), "left": 2}
 
     faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0  # type: ignore[assignment]
-    ended = await ProcessorTest(graph, Answer()).run()
+    ended = await ProcessorTest(graph, {}).run()
     assert (ended.outcome, ran["right"]) == ("snoozed", 1)
