@@ -21,12 +21,19 @@ OUTCOMES: list[tuple[str, dict[str, Any]]] = [
     ("waiting", {"wait": {"kind": "event"}}),  # which fails the job
     ("cancelled", {}),
 ]
-NEWS: dict[str, Any] = {
-    "progress": {"percentage": 99, "message": "zombie"},
-    "logs": [{"level": "info", "message": "zombie"}],
-    "steps": [{"name": "zombie", "result": 1}],
-    "tags": ["zombie"],
-}
+
+
+def news(word: str) -> dict[str, Any]:
+    """Everything that a report may carry."""
+    return {
+        "progress": {"percentage": 99, "message": word},
+        "logs": [{"level": "info", "message": word}],
+        "steps": [{"name": word, "result": word}],
+        "tags": [word],
+    }
+
+
+NEWS = news("zombie")
 TICK = "00000000-0000-4000-8000-000000000001"
 
 
@@ -81,23 +88,12 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
     zombie, heir = lost_lease(engine)
     nobody = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
     old, new = (
-        {
-            **handle(lease),
-            "progress": {"percentage": 1, "message": word},
-            "logs": [{"level": "info", "message": word}],
-            "steps": [{"name": word, "result": word}],
-            "tags": [word],
-        }
-        for lease, word in ((zombie, "stale"), (heir, "present"))
+        {**handle(lease), **news(word)} for lease, word in ((zombie, "stale"), (heir, "present"))
     )
 
     told = engine.report_all([old, new, old, nobody])
-    ended = engine.settle_all(
-        [
-            {**item, "outcome": "waiting", "wait": ask(f"ask {item.get('tags')}")}
-            for item in (old, new, nobody)
-        ]
-    )
+    waits = {"outcome": "waiting", "wait": ask()}
+    ended = engine.settle_all([{**item, **waits} for item in (old, new, nobody)])
 
     assert {(each["fence"], each["outcome"]) for each in told} == {(1, "lost"), (2, "ok")}
     assert {(each["job_id"], each["fence"]): each["outcome"] for each in ended} == {
@@ -126,7 +122,6 @@ def test_a_repeated_settle_is_answered_as_the_first(
 
 
 def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) -> None:
-    """The work is done and nobody else holds it: throwing it away helps no one."""
     engine.enqueue()
     lease = engine.lease_one()
     engine.advance(1000)
@@ -173,7 +168,7 @@ def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> N
     """A newer worker's word must not leave its jobs leased for ever; nor a result too large."""
     engine.enqueue_many(3)
     first, second, third = (handle(lease) for lease in engine.lease(3))
-    answers = engine.settle_all(
+    engine.settle_all(
         [
             {**first, "outcome": "exploded"},
             {**second, "outcome": "completed", "result": "x" * 300_000},
@@ -181,12 +176,8 @@ def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> N
         ]
     )
 
-    by_job = {answer["job_id"]: answer["status"] for answer in answers}
-    assert [by_job[each["job_id"]] for each in (first, second, third)] == [
-        "failed",
-        "failed",
-        "completed",
-    ]
+    found = [engine.status(each["job_id"]) for each in (first, second, third)]
+    assert found == ["failed", "failed", "completed"]
     assert engine.job(first["job_id"])["error_data"]["reason"] == "unknown_outcome"
 
 
@@ -224,7 +215,6 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
 
 
 def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
-    """A retry continues after the last finished step; the first result stands."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.report(lease, steps=[{"name": "a", "result": 1}])

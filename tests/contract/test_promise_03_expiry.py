@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.contract.observed import later, refused
+from tests.contract.observed import ask, later, refused
 from tests.support.engine import Engine, ids_of
 
 ERROR = {"type": "ValueError", "message": "no such account 17"}
@@ -39,8 +40,7 @@ def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
 
 def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
     """Five attempts by default, or as many as it was given; kept with its error for a person."""
-    for given, most in ((None, 5), (2, 2)):
-        options: dict[str, Any] = {} if given is None else {"max_attempts": given}
+    for most, options in ((5, {}), (2, {"max_attempts": 2})):
         job_id = engine.enqueue(**options)
         for _ in range(most):
             status = engine.settle(engine.lease_one(), "retry", error=ERROR)["status"]
@@ -91,7 +91,6 @@ def test_a_job_whose_workers_keep_dying_fails_whatever_attempts_it_has_left(
 
 @pytest.mark.parametrize("outcome", ["snoozed", "released", "waiting"])
 def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
-    """Only trying counts."""
     job_id = engine.enqueue(max_attempts=1)
     nap = {"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
     for fence in (1, 2, 3):
@@ -133,30 +132,21 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     assert engine.status(running) == "completed"
 
 
-def test_a_deadline_ends_a_question_too_and_maintenance_is_due_for_it(engine: Engine) -> None:
-    """Nothing else would come to the job."""
-    engine.stop_clock()
-    job_id = engine.enqueue(deadline_at=later(engine, 30))
-    wait = {"kind": "ask", "name": "q", "question": "?"}
-    engine.settle(engine.lease_one(), "waiting", wait=wait)
-    engine.maintain()
-    engine.advance(31)
-    assert engine.lease_call(1, call=2)["maintenance"] is True
-    engine.maintain()
-
-    assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
-
-
-@pytest.mark.parametrize("way", ["retry", "lost"])
+@pytest.mark.parametrize("way", ["retry", "lost", "asking"])
 def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
-    """It failed, or its worker died; retried by hand, the job has no deadline any more."""
+    """It failed, asks, or its worker died; retried by hand, it has no deadline any more."""
     engine.stop_clock()
     job_id = engine.enqueue(deadline_at=later(engine, 30))
     lease = engine.lease_one(lease_seconds=30)
+    if way == "asking":
+        engine.settle(lease, "waiting", wait=ask())
+    engine.maintain()
     engine.advance(30)
     if way == "retry":
         assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
-    engine.maintain()
+    else:
+        assert engine.lease_call(1, call=2)["maintenance"] is True
+        engine.maintain()
 
     assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
     engine.rpc("retry_job", p_job_id=job_id)
@@ -186,36 +176,22 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     assert engine.events(job_id)[-3:] == ["job.redriven", "job.leased", "job.completed"]
 
 
-def test_a_job_in_backoff_or_of_another_day_runs_now(engine: Engine) -> None:
-    """The person has fixed the cause and does not want to wait an hour."""
-    failing, delayed = engine.enqueue(), engine.enqueue(delay_seconds=3600)
-    engine.settle(engine.lease_one(), "retry", error=ERROR)
-    assert engine.lease() == []
-
-    for job_id in (failing, delayed):
-        engine.rpc("retry_job", p_job_id=job_id)
-    assert set(ids_of(engine.lease())) == {failing, delayed}
-
-
-def replay(engine: Engine, job_id: str, **request: Any) -> dict[str, Any]:
-    return dict(engine.rpc("replay_job", p_job_id=job_id, p_request=request)["job"])
-
-
 def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
     """In the order they finished in; it is a job of its own, and a key makes one of it."""
     origin = engine.enqueue({"n": 1}, priority=7, session_id="s")
     steps = [{"name": name, "result": name} for name in ("read", "price", "write")]
     engine.settle(engine.lease_one(), steps=steps, result=1)
+    replay = partial(engine.rpc, "replay_job", p_job_id=origin)
+    request = {"from_step": "write", "results": {"read": "R"}, "idempotency_key": "k"}
 
-    made = replay(engine, origin, from_step="write", results={"read": "R"}, idempotency_key="k")
+    made, again = (replay(p_request=request)["job"] for _ in range(2))
 
-    again = replay(engine, origin, from_step="write", results={"read": "R"}, idempotency_key="k")
     assert again["id"] == made["id"] != origin
     assert (made["replay_of"], made["priority"], made["session_id"]) == (origin, 7, "s")
     [lease] = engine.lease()
     assert lease["steps"] == {"read": "R", "price": "price"}
-    assert refused(replay, engine, origin, from_step="nothing")[:2] == ("PT400", "invalid_argument")
+    assert refused(replay, p_request={"from_step": "nothing"})[0] == "PT400"
     engine.advance(1)
-    second = replay(engine, made["id"])["id"]
+    second = engine.rpc("replay_job", p_job_id=made["id"], p_request={})["job"]["id"]
     chain = engine.rpc("job_replays", p_job_id=origin)
     assert [each["id"] for each in chain] == [origin, made["id"], second]

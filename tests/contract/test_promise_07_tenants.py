@@ -146,6 +146,9 @@ def test_rows_and_lists_hold_ones_own_alone(engine: Engine) -> None:
         listed = eve.rpc("list_jobs", p_filter={"workspace_id": GLOBEX})["jobs"]
         assert job_id not in [job["id"] for job in listed]
         assert refused(eve.rpc, "list_jobs", p_filter={"workspace_id": ACME})[0] == "PT404"
+        insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
+        for workspace in (ACME, MISSING):
+            assert refused(eve.run, insert, workspace)[:2] == ("PT404", "workspace_not_found")
         assert [row["id"] for row in eve.rpc("list_workspaces")["workspaces"]] == [GLOBEX]
     for user in (ADA, BOB):
         with engine.member(user) as person:
