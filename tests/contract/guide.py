@@ -6,7 +6,10 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import httpx
 
 
 def bash(command: str, **variables: str) -> str:
@@ -30,3 +33,20 @@ def until(look: Callable[[], Any], *, within: float = 240) -> Any:
         assert time.monotonic() < give_up, "it did not come"
         time.sleep(0.3)
     return seen
+
+
+def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
+    """What is at a path once it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        state: dict[str, Any] = portal.get(path).raise_for_status().json()
+        return state if state["status"] in {"completed", "failed", "cancelled"} else None
+
+    found: dict[str, Any] = until(look, within=600)
+    return found
+
+
+def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:
+    """What each of so many threads returns."""
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(run, range(count)))

@@ -1,8 +1,4 @@
-"""What anyone may see of a queue, and what must hold in each committed snapshot of it.
-
-The contract's tests know public functions, the tables of `public`, HTTP, the command and Realtime;
-nothing of how the engine keeps its promises.
-"""
+"""What anyone may see of a queue, and what must hold in each committed snapshot of it."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.support.databases import Database
-from tests.support.engine import Engine, refusal
+from tests.support.engine import Engine, handle, refusal
 
 ENDED = "('completed', 'failed', 'cancelled')"
 ENDS = "('job.completed', 'job.failed', 'job.cancelled')"
@@ -66,6 +62,11 @@ def answer_of(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str
         call(*args, **options)
     said = error.value.diag
     return error.value.sqlstate, said.message_primary, said.message_hint
+
+
+def complete(engine: Engine, leases: list[dict[str, Any]], **item: Any) -> None:
+    """Settle all of them in one call."""
+    engine.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 
 
 def later(engine: Engine, seconds: float) -> str:

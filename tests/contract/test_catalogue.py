@@ -77,17 +77,6 @@ def test_no_one_but_the_owner_writes_or_guests_read_the_engine(
     assert (written, read, guests, exposed) == ([], [], [], [])
 
 
-def test_what_a_browser_follows_is_published(
-    catalogue: psycopg.Connection[tuple[object, ...]],
-) -> None:
-    """Postgres Changes of a job and its log lines, as the guides subscribe."""
-    with catalogue:
-        found = catalogue.execute(
-            "select tablename from pg_publication_tables where pubname = 'supabase_realtime' and schemaname = 'public'"
-        ).fetchall()
-    assert {"jobs", "job_logs"} <= {name for (name,) in found}
-
-
 LINTS = {
     # numbers and titles as in supabase/splinter
     "0001 unindexed foreign key": """

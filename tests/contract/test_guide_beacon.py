@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import Callable
@@ -13,7 +12,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.contract.guide import until
+from tests.contract.conftest import Sql
+from tests.contract.guide import ended, in_threads
 from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
@@ -33,33 +33,17 @@ JOB_SPEC_SCHEMA = {
         },
     },
 }
-RESPONSES = {
-    "type": "object",
-    "required": ["responses"],
-    "properties": {"responses": {"type": "array"}},
-}
-RECEIPT_SCHEMA = {
-    "type": "object",
-    "required": ["output"],
-    "properties": {
-        "output": {
-            "type": "object",
-            "required": ["data"],
-            "properties": {
-                "data": {
-                    "oneOf": [
-                        RESPONSES,
-                        {
-                            "type": "object",
-                            "required": ["data"],
-                            "properties": {"data": RESPONSES},
-                        },
-                    ]
-                }
-            },
-        }
-    },
-}
+
+
+def holding(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object that must have this member."""
+    return {"type": "object", "required": [name], "properties": {name: schema}}
+
+
+RESPONSES = holding("responses", {"type": "array"})
+RECEIPT_SCHEMA = holding(
+    "output", holding("data", {"oneOf": [RESPONSES, holding("data", RESPONSES)]})
+)
 QUESTIONS = ["Who are you?", "What is the capital of France?", "Is water wet?"]
 
 
@@ -84,37 +68,24 @@ def submit(portal: httpx.Client, stack: RunningStack) -> Callable[..., dict[str,
         body = {"workspace_id": stack.demo_workspace_id, **test_job(), **fields}
         answer = portal.post("/api/v1/jobs", json=body)
         assert answer.status_code == 202, answer.text
-        submitted: dict[str, Any] = answer.json()
-        return submitted
+        return dict(answer.json())
 
     return call
 
 
-def ended(portal: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        state: dict[str, Any] = portal.get(f"/api/v1/jobs/{job['id']}").raise_for_status().json()
-        return state if state["status"] in {"completed", "failed", "cancelled"} else None
-
-    found: dict[str, Any] = until(look, within=400)
-    return found
-
-
 def test_job_lifecycle(
-    portal: httpx.Client, submit: Callable[..., dict[str, Any]], stack: RunningStack
+    portal: httpx.Client, submit: Callable[..., dict[str, Any]], sql: Sql
 ) -> None:
     """1.1, 3.1, 5.1: from the portal to the receipt, by way of outbox and queue."""
     job = submit()
     runner_job = portal.get(f"/api/v1/jobs/{job['id']}").json()
-    state = ended(portal, job)
-    with stack.connect() as connection:
-        outbox = connection.execute(
-            "select status, message from public.beacon_outbox where job_id = %s", (job["id"],)
-        ).fetchall()
-        queued = connection.execute(
-            "select status, payload from public.jobs where job_type = 'beacon_job'"
-            " and payload ->> 'job_id' = %s",
-            (job["id"],),
-        ).fetchall()
+    state = ended(portal, f"/api/v1/jobs/{job['id']}")
+    outbox = sql("select status, message from public.beacon_outbox where job_id = %s", job["id"])
+    queued = sql(
+        "select status, payload from public.jobs where job_type = 'beacon_job'"
+        " and payload ->> 'job_id' = %s",
+        job["id"],
+    )
 
     assert job["status"] == "created"
     assert runner_job["id"] == job["id"]
@@ -148,11 +119,8 @@ def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> 
     schema = portal.get("/api/v1/schemas/jobspec").json()
     assert set(JOB_SPEC_SCHEMA["required"]) <= set(schema["required"])
     output = Draft202012Validator(portal.get("/api/v1/schemas/output").json())
-    answers = {
-        "responses": [
-            {"question_id": "q1", "question": "Why?", "response": "So.", "duration_ms": 1}
-        ]
-    }
+    given = {"question_id": "q1", "question": "Why?", "response": "So.", "duration_ms": 1}
+    answers = {"responses": [given]}
     assert output.is_valid({"data": answers})
     assert output.is_valid({"data": {"data": answers}})
     assert not output.is_valid({"data": {"text_output": "So."}})
@@ -169,50 +137,27 @@ def test_service_health(stack: RunningStack) -> None:
 
 @pytest.mark.parametrize("jobs", [10, 100])
 def test_concurrent_jobs_and_queue_backlog(
-    stack: RunningStack, portal: httpx.Client, jobs: int
+    submit: Callable[..., dict[str, Any]], portal: httpx.Client, sql: Sql, jobs: int
 ) -> None:
     """2.2: ten at once, a hundred rapidly: no 5xx, none lost, none twice."""
-    headers = dict(portal.headers)
-
-    async def all_at_once() -> list[httpx.Response]:
-        async with httpx.AsyncClient(
-            base_url=stack.api_url, headers=headers, timeout=120
-        ) as client:
-            return await asyncio.gather(
-                *(
-                    client.post(
-                        "/api/v1/jobs",
-                        json={"workspace_id": stack.demo_workspace_id, **test_job()},
-                    )
-                    for _ in range(jobs)
-                )
-            )
-
-    answers = asyncio.run(all_at_once())
-    assert {answer.status_code for answer in answers} == {202}
-    ids = [answer.json()["id"] for answer in answers]
-    states = [ended(portal, {"id": id}) for id in ids]
+    ids = in_threads(jobs, lambda _: submit()["id"])
+    states = [ended(portal, f"/api/v1/jobs/{id}") for id in ids]
 
     assert {state["status"] for state in states} == {"completed"}
-    with stack.connect() as connection:
-        counted = connection.execute(
-            "select count(*), count(distinct receipt ->> 'id') from public.beacon_executions"
-            " where job_id = any (%s)",
-            (ids,),
-        ).fetchone()
-        waiting = connection.execute(
-            "select count(*) from public.beacon_outbox where status <> 'published'"
-            " and job_id = any (%s)",
-            (ids,),
-        ).fetchone()
-    assert counted == (2 * jobs, 2 * jobs)
-    assert waiting == (0,)
+    receipts = sql(
+        "select count(*), count(distinct receipt ->> 'id') from public.beacon_executions"
+        " where job_id = any (%s)",
+        ids,
+    )
+    assert receipts == [(2 * jobs, 2 * jobs)]
+    outbox = "select distinct status from public.beacon_outbox where job_id = any (%s)"
+    assert sql(outbox, ids) == [("published",)]
 
 
 def test_golem_integration(portal: httpx.Client, submit: Callable[..., dict[str, Any]]) -> None:
     """3.2: providers of several regions, and only as many as the spec needs."""
     job = submit(constraints={"regions": ["us-east", "atlantis"], "min_regions": 2, "timeout": 60})
-    state = ended(portal, job)
+    state = ended(portal, f"/api/v1/jobs/{job['id']}")
     providers = {each["region"]: each["provider"] for each in state["executions"]}
 
     assert providers["us-east"] in {"alpha", "gamma"}
@@ -227,7 +172,7 @@ def test_receipts_are_verified_by_one_command(
 ) -> None:
     """Offline, with the public keys; an omitted region is found out."""
     job = submit()
-    ended(portal, job)
+    ended(portal, f"/api/v1/jobs/{job['id']}")
     keys, path = tmp_path / "keys.json", tmp_path / "bundle.json"
     keys.write_text(httpx.get(f"{stack.api_url}/api/v1/keys").text)
     bundle = portal.get(f"/api/v1/jobs/{job['id']}/bundle").raise_for_status().json()

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contract.conftest import Sql
 from tests.contract.guide import bash, until
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
@@ -29,10 +30,7 @@ Shell = Callable[..., str]
 @pytest.fixture
 def shell(stack: RunningStack) -> Shell:
     """Run a command of the guide, its address replaced by the stack's; what it prints."""
-    variables = {
-        "DATABASE_URL": stack.database_url,
-        "ENABLE_ASYNC_WORK": stack.enable_async_work,
-    }
+    variables = {"DATABASE_URL": stack.database_url, "ENABLE_ASYNC_WORK": stack.enable_async_work}
 
     def run(command: str, **more: str) -> str:
         for printed in ("https://your-app.com", "http://localhost:3000"):
@@ -49,64 +47,53 @@ def session(shell: Shell) -> str:
     return shell('SESSION_ID="test_$(date +%s)"; echo -n $SESSION_ID')
 
 
+def told(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
+    """The JSON object that a command prints."""
+    found: dict[str, Any] = json.loads(shell(command, **variables))
+    return found
+
+
 def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
     """The guide's curl of POST /api/chat."""
     body = json.dumps({"messages": [{"role": "user", "content": text}]})
-    answer: dict[str, Any] = json.loads(
-        shell(
-            """curl -X POST https://your-app.com/api/chat \\
+    command = """curl -X POST https://your-app.com/api/chat \\
   -H "Content-Type: application/json" \\
   -H "x-session-id: $SESSION_ID" \\
-  -d "$BODY" """,
-            SESSION_ID=session,
-            BODY=body,
-        )
-    )
-    return answer
+  -d "$BODY" """
+    return told(shell, command, SESSION_ID=session, BODY=body)
 
 
 def status(shell: Shell, session: str) -> dict[str, Any]:
     """The guide's curl of GET /api/async-status."""
     command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" | jq '.'"""
-    found: dict[str, Any] = json.loads(shell(command, SESSION_ID=session))
-    return found
+    return told(shell, command, SESSION_ID=session)
 
 
 def question_of(shell: Shell, session: str) -> dict[str, Any]:
     """Wait for a session's question; GET /api/async-messages as it is then."""
     until(lambda: status(shell, session)["pendingQuestions"])
     command = """curl "https://your-app.com/api/async-messages?sessionId=$SESSION_ID" | jq '.'"""
-    found: dict[str, Any] = json.loads(shell(command, SESSION_ID=session))
-    return found
+    return told(shell, command, SESSION_ID=session)
 
 
 def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
     """The guide's answer to a question."""
-    done: dict[str, Any] = json.loads(
-        shell(
-            """curl -X POST https://your-app.com/api/async-messages \\
+    command = """curl -X POST https://your-app.com/api/async-messages \\
   -H "Content-Type: application/json" \\
   -d '{
     "messageId": "'$MESSAGE'",
     "sessionId": "'$SESSION_ID'",
     "content": "Use a blue and white color scheme"
-  }' | jq '.'""",
-            SESSION_ID=session,
-            MESSAGE=message,
-        )
-    )
-    return done
+  }' | jq '.'"""
+    return told(shell, command, SESSION_ID=session, MESSAGE=message)
 
 
-def test_quick_start(shell: Shell, stack: RunningStack) -> None:
+def test_quick_start(shell: Shell, sql: Sql) -> None:
     """The variable, the tables, and the suite of the guide."""
     assert shell("echo $ENABLE_ASYNC_WORK") == "true\n"
-    with stack.connect() as connection:
-        tables = connection.execute(
-            """SELECT table_name FROM information_schema.tables
+    tables = sql("""SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'public'
-AND table_name IN ('async_session_state', 'async_work_items');"""
-        ).fetchall()
+AND table_name IN ('async_session_state', 'async_work_items');""")
     assert {name for (name,) in tables} == {"async_session_state", "async_work_items"}
     assert "async_session_state" in shell(r'psql $DATABASE_URL -c "\dt async_*"')
     assert "1 row" in shell('psql $DATABASE_URL -c "SELECT 1"')
@@ -190,9 +177,9 @@ def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
     cancel = """curl -X POST https://your-app.com/api/async-cancel \\
   -H "Content-Type: application/json" \\
   -d "$BODY" | jq '.'"""
-    one = json.loads(shell(cancel, BODY=json.dumps({"workId": work})))
+    one = told(shell, cancel, BODY=json.dumps({"workId": work}))
     begun = say(shell, session, BUILD)["work"][0]["id"]
-    every = json.loads(shell(cancel, BODY=json.dumps({"sessionId": session, "cancelAll": True})))
+    every = told(shell, cancel, BODY=json.dumps({"sessionId": session, "cancelAll": True}))
 
     assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
     assert every == {**one, "cancelled": [begun]}
@@ -219,21 +206,15 @@ def test_scenario_4_messages(shell: Shell, session: str) -> None:
     assert status(shell, session)["unreadMessageCount"] == 1
 
 
-def test_scenario_5_persistence(shell: Shell, stack: RunningStack) -> None:
+def test_scenario_5_persistence(shell: Shell, sql: Sql) -> None:
     """What a session has is in the database: a new process finds the same work item."""
     session = shell('SESSION_ID="persist_test_$(date +%s)"; echo -n $SESSION_ID')
     begun = say(shell, session, REPORT)["work"][0]["id"]
     [ended] = until(lambda: status(shell, session)["endedWork"])
 
     assert ended["id"] == begun
-    with stack.connect() as connection:
-        sessions = connection.execute(
-            "SELECT * FROM async_session_state WHERE session_id = %s;", (session,)
-        ).fetchall()
-        work = connection.execute(
-            "SELECT id, type, status FROM async_work_items WHERE session_id = %s;", (session,)
-        ).fetchall()
-    assert len(sessions) == 1
+    assert len(sql("SELECT * FROM async_session_state WHERE session_id = %s;", session)) == 1
+    work = sql("SELECT id, type, status FROM async_work_items WHERE session_id = %s;", session)
     assert work == [(begun, "research", "completed")]
 
 
@@ -243,11 +224,12 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
   -H "Content-Type: application/json" \\
   -d "$BODY" """
     body = json.dumps({"messages": [{"role": "user", "content": HISTORY}]})
-    begun = json.loads(shell(command, BODY=body))
+    begun = told(shell, command, BODY=body)
 
     assert begun["tier"] == "async"
     assert len(begun["work"]) == 1
-    assert status(shell, begun["sessionId"])["activeWork"]
+    shown = status(shell, begun["sessionId"])
+    assert shown["activeWork"] or shown["endedWork"]  # a slow machine asks when it has ended
     until(lambda: "Request classified" in log_of(stack))
     first = shell(
         'curl -N -s --max-time 3 -H "Accept: text/event-stream" '
@@ -262,24 +244,21 @@ def log_of(stack: RunningStack) -> str:
     return "".join(path.read_text("utf-8", "replace") for path in logs)
 
 
-def test_monitoring(shell: Shell, stack: RunningStack) -> None:
+def test_monitoring(shell: Shell, sql: Sql) -> None:
     """The queue's figures, and the counts and percentages in SQL."""
     command = """curl "https://your-app.com/api/async-status?sessionId=any" | jq '.queueStatus'"""
-    assert set(json.loads(shell(command))) == {"queued", "executing"}
-    with stack.connect() as connection:
-        for statement in (
-            "SELECT COUNT(*) as total_sessions FROM async_session_state;",
-            "SELECT COUNT(*) as total_work FROM async_work_items;",
-            """SELECT COUNT(*) as active_work FROM async_work_items
+    assert set(told(shell, command)) == {"queued", "executing"}
+    for statement in (
+        "SELECT COUNT(*) as total_sessions FROM async_session_state;",
+        "SELECT COUNT(*) as total_work FROM async_work_items;",
+        """SELECT COUNT(*) as active_work FROM async_work_items
    WHERE status IN ('accepted', 'in_progress');""",
-        ):
-            assert len(connection.execute(statement.encode()).fetchall()) == 1
-        rates = connection.execute(
-            """SELECT
+    ):
+        assert len(sql(statement)) == 1
+    rates = sql("""SELECT
      status,
      COUNT(*) as count,
      ROUND(100.0 * COUNT(*) / SUM(COUNT(*)) OVER (), 2) as percentage
    FROM async_work_items
-   GROUP BY status;"""
-        ).fetchall()
+   GROUP BY status;""")
     assert sum(share for _, _, share in rates) == pytest.approx(100, abs=0.1)

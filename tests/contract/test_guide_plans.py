@@ -7,15 +7,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tests.contract.guide import bash
+from tests.contract.guide import bash, in_threads
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
@@ -33,7 +32,7 @@ def base(stack: RunningStack) -> str:
 def create(base: str, prompt: str) -> dict[str, Any]:
     """POST /api/plans, as the guide's scripts send it."""
     body = {"prompt": prompt, "speed_vs_detail": FAST}
-    answer = httpx.post(f"{base}/api/plans", json=body, timeout=60)
+    answer = httpx.post(f"{base}/api/plans", json=body, timeout=120)
     assert answer.status_code == 202, answer.text
     plan: dict[str, Any] = answer.json()
     return plan
@@ -49,6 +48,14 @@ def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any
             assert not line.startswith("event:")  # a named event never comes to onmessage
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
+
+
+def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, Any]]]:
+    """A reader of the plan's stream, and what it has been told so far."""
+    told: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: told.extend(events(base, plan_id)))
+    reader.start()
+    return reader, told
 
 
 def is_whole(told: list[dict[str, Any]]) -> bool:
@@ -73,7 +80,6 @@ def test_1_1_single_client(base: str) -> None:
 
 
 def test_1_2_stream_readiness(base: str) -> None:
-    """From the first moment."""
     plan_id = create(base, "Test plan")["plan_id"]
     answer = httpx.get(f"{base}/api/plans/{plan_id}/stream-status")
     assert answer.json() == {"status": "ready", "ready": True}
@@ -124,9 +130,7 @@ def test_2_3_rapid_creation_and_deletion(base: str) -> None:
 
     def one(number: int) -> tuple[str, list[dict[str, Any]]]:
         plan_id = create(base, f"Test plan {number}")["plan_id"]
-        told: list[dict[str, Any]] = []
-        reader = threading.Thread(target=lambda: told.extend(events(base, plan_id)))
-        reader.start()
+        reader, told = followed(base, plan_id)
         time.sleep(random.random() * 2)
         assert httpx.delete(f"{base}/api/plans/{plan_id}").status_code == 204
         reader.join(60)
@@ -145,12 +149,7 @@ def test_3_1_concurrent_access(base: str) -> None:
     def worker(_: int) -> int:
         made = 0
         for i in range(100 if WHOLE else 8):
-            response = httpx.post(
-                f"{base}/api/plans",
-                json={"prompt": f"Test plan {i}", "speed_vs_detail": FAST},
-                timeout=120,
-            )
-            plan_id = response.json()["plan_id"]
+            plan_id = create(base, f"Test plan {i}")["plan_id"]
             made += 1
             try:
                 with httpx.stream("GET", f"{base}/api/plans/{plan_id}/stream", timeout=1) as stream:
@@ -164,11 +163,8 @@ def test_3_1_concurrent_access(base: str) -> None:
 
 
 def test_3_2_deletion_while_reading(base: str) -> None:
-    """A reader's stream ends with the deletion, and no error."""
     plan_id = create(base, "Test plan")["plan_id"]
-    told: list[dict[str, Any]] = []
-    reader = threading.Thread(target=lambda: told.extend(events(base, plan_id)))
-    reader.start()
+    reader, told = followed(base, plan_id)
     time.sleep(0.3)
     httpx.delete(f"{base}/api/plans/{plan_id}")
     reader.join(60)
@@ -193,14 +189,11 @@ def test_4_2_memory(base: str, stack: RunningStack) -> None:
 
 @pytest.mark.parametrize("plans", [1, 5, 10, 20, 50] if WHOLE else [1, 10])
 def test_4_3_scaling(base: str, plans: int) -> None:
-    """Many plans at once, each monitored to its end."""
 
     def create_and_monitor(number: int) -> list[dict[str, Any]]:
         return list(events(base, create(base, f"Plan {number}")["plan_id"]))
 
-    began = time.monotonic()
     seen = in_threads(plans, create_and_monitor)
-    print(f"{plans} plans: {time.monotonic() - began:.1f} s")
     assert all(is_whole(told) and told[-1]["type"] == "plan_completed" for told in seen)
 
 
@@ -213,9 +206,3 @@ def test_a_partial_report_is_delivered(base: str) -> None:
 
     assert report.status_code == 200
     assert ("This report is partial" in report.text) == (last == "plan_cancelled")
-
-
-def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:
-    """What each of so many threads returns."""
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(run, range(count)))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import breaches, refused
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
+from tests.contract.observed import breaches, complete, refused
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of
 
 RUNNING = "from public.jobs where status = 'processing'"
 CAPS: dict[str, Any] = {
@@ -31,7 +31,7 @@ def race_workers(engine: Engine, *, workers: int = 6, rounds: int = 6, **hold: s
         for _ in range(rounds):
             leases = other.lease(7)
             time.sleep(0.005)
-            other.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+            complete(other, leases)
 
     def watch() -> None:
         with engine.beside() as other:
@@ -61,7 +61,6 @@ def fill(engine: Engine, count: int) -> None:
 
 
 def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
-    """All four at once, looked at in each snapshot."""
     engine.register("work", lease_seconds=60, **LIMITED)
     limit_workspace(engine, max_running=5)
     fill(engine, 40)
@@ -71,24 +70,22 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs where status = 'completed'") > 5
 
 
-LIMITS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"max_concurrency": 1}, {}),
-    ({"workspace_concurrency": 1}, {}),
-    ({"key_concurrency": 1}, {}),
-    ({"rate_limit": {"limit": 1, "per_seconds": 60}}, {}),
-    ({}, {"max_running": 1}),
-]
-
-
-@pytest.mark.parametrize(("policy", "limits"), LIMITS)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"max_concurrency": 1},
+        {"workspace_concurrency": 1},
+        {"key_concurrency": 1},
+        {"rate_limit": {"limit": 1, "per_seconds": 60}},
+        {},
+    ],
+)
 @pytest.mark.parametrize("call", [1, 2])
-def test_leases_of_one_hold_each_limit(
-    engine: Engine, policy: dict[str, Any], limits: dict[str, Any], call: int
-) -> None:
+def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], call: int) -> None:
     """One after another, and two that are open at once; a free slot is found again."""
     engine.stop_clock()
     engine.register("narrow", lease_seconds=60, **policy)
-    limit_workspace(engine, **limits)
+    limit_workspace(engine, max_running=2 if policy else 1)
     engine.enqueue_many(4, job_type="narrow", concurrency_key="k")
     engine.lease_call(0)
     with engine.beside() as other:
@@ -113,10 +110,8 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
         other.run("begin isolation level repeatable read")
         other.one("select count(*) from public.jobs")
         assert len(engine.lease(1, call=2)) == 1
-        if not isinstance(engine.race(lambda _: other.lease(1, call=2))[0], list):
-            other.run("rollback")
-        else:
-            other.run("commit")
+        [late] = engine.race(lambda _: other.lease(1, call=2))
+        other.run("commit" if isinstance(late, list) else "rollback")
 
     assert engine.one(f"select count(*) {RUNNING}") == 1
 
@@ -165,7 +160,6 @@ def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> Non
 
 
 def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
-    """One customer's API key must not slow another's."""
     engine.stop_clock()
     engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
     for workspace in (ACME, GLOBEX):
@@ -244,24 +238,18 @@ def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
 
 def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
     """Thousands waiting against one, and of a later priority: it is in the very next lease."""
-    flood = "insert into public.jobs (workspace_id, job_type) select %s, 'work' from generate_series(1, 10000)"  # noqa: E501
-    engine.run(flood, ACME)
+    engine.enqueue_many(10_000)
     engine.lease(5)
     engine.enqueue(workspace=GLOBEX, priority=900)
 
     assert of_workspaces(engine, 2)[GLOBEX] == 1
 
 
-@pytest.mark.parametrize("places", ["concurrency_key", None])
-def test_weights_divide_the_slots_whatever_the_number_of_keys(
-    engine: Engine, places: str | None
-) -> None:
-    """Three to one, over several calls."""
+@pytest.mark.parametrize("keys", [1, 40])
+def test_weights_divide_the_slots_whatever_the_number_of_keys(engine: Engine, keys: int) -> None:
     limit_workspace(engine, weight=3)
-    items = [
-        {"job_type": "work", **({places: f"p{n % 40:02}"} if places else {})} for n in range(200)
-    ]
-    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    for number in range(keys):
+        engine.enqueue_many(200 // keys, concurrency_key=f"p{number}")
     engine.enqueue_many(200, workspace=GLOBEX)
 
     counts: Counter[str] = Counter()
@@ -277,7 +265,7 @@ def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: En
     for _ in range(10):
         leases = engine.lease(20)
         assert {lease["job"]["workspace_id"] for lease in leases} == {ACME}
-        engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+        complete(engine, leases)
     engine.enqueue_many(300, workspace=GLOBEX)
 
     assert 8 <= of_workspaces(engine, 20)[GLOBEX] <= 12
