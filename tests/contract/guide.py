@@ -36,7 +36,6 @@ def until(look: Callable[[], Any], *, within: float = 240) -> Any:
 
 
 def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
-    """What is at a path once it has ended."""
 
     def look() -> dict[str, Any] | None:
         state: dict[str, Any] = portal.get(path).raise_for_status().json()
@@ -47,6 +46,5 @@ def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
 
 
 def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:
-    """What each of so many threads returns."""
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(run, range(count)))

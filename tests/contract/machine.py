@@ -72,7 +72,6 @@ IGNORED: Note = lambda _: None  # noqa: E731
 
 
 def machine_on(database: Database) -> type[QueueMachine]:
-    """The machine, bound to one database."""
     engines = [Engine(database, database.connect()) for _ in range(4)]
     for engine in engines:
         engine.run("set deadlock_timeout = '50ms'")

@@ -65,7 +65,6 @@ def answer_of(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str
 
 
 def complete(engine: Engine, leases: list[dict[str, Any]], **item: Any) -> None:
-    """Settle all of them in one call."""
     engine.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 
 
@@ -81,12 +80,10 @@ def seconds_until(engine: Engine, job_id: str) -> float:
 
 
 def ask(name: str = "q", **more: Any) -> dict[str, Any]:
-    """A wait for a person."""
     return {"kind": "ask", "name": name, "question": "?", **more}
 
 
 def history(engine: Engine, job_id: str) -> list[tuple[int, str]]:
-    """The job's events by number."""
     return engine.rows(
         "select seq, type from public.job_events where job_id = %s order by seq", job_id
     )
@@ -113,5 +110,4 @@ def may_join(who: Engine, topic: str) -> bool:
 
 
 def as_worker(database: Database, **claims: Any) -> Any:
-    """A session with the worker's key."""
     return database.as_role("job_worker", claims)

@@ -17,14 +17,12 @@ SERVICE = ["create_workspace", "set_settings", "revoke_worker_keys", "connect_wo
 
 @pytest.fixture
 def catalogue(database: Database) -> psycopg.Connection[tuple[object, ...]]:
-    """A superuser's connection to an empty project."""
     return database.connect()
 
 
 def test_each_public_function_is_granted_to_its_callers_and_to_no_one_else(
     catalogue: psycopg.Connection[tuple[object, ...]],
 ) -> None:
-    """By name and role."""
     granted = (
         "select p.proname from pg_proc as p where p.pronamespace = 'public'::regnamespace"
         " and has_function_privilege(%s, p.oid, 'execute')"
@@ -137,7 +135,6 @@ LINTS = {
 def test_the_linter_finds_nothing(
     catalogue: psycopg.Connection[tuple[object, ...]], lint: str
 ) -> None:
-    """Supabase's own lints as queries, and the house's."""
     with catalogue:
         catalogue.execute("set search_path = ''")
         assert [str(offender) for (offender,) in catalogue.execute(LINTS[lint].encode())] == []

@@ -36,7 +36,6 @@ JOB_SPEC_SCHEMA = {
 
 
 def holding(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an object that must have this member."""
     return {"type": "object", "required": [name], "properties": {name: schema}}
 
 

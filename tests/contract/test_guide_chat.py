@@ -48,7 +48,6 @@ def session(shell: Shell) -> str:
 
 
 def told(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
-    """The JSON object that a command prints."""
     found: dict[str, Any] = json.loads(shell(command, **variables))
     return found
 
@@ -64,7 +63,6 @@ def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
 
 
 def status(shell: Shell, session: str) -> dict[str, Any]:
-    """The guide's curl of GET /api/async-status."""
     command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" | jq '.'"""
     return told(shell, command, SESSION_ID=session)
 
@@ -77,7 +75,6 @@ def question_of(shell: Shell, session: str) -> dict[str, Any]:
 
 
 def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
-    """The guide's answer to a question."""
     command = """curl -X POST https://your-app.com/api/async-messages \\
   -H "Content-Type: application/json" \\
   -d '{
@@ -169,7 +166,6 @@ def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> N
 
 
 def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
-    """One by its id, then all of the session."""
     say(shell, session, RESEARCH)
     command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" \
 | jq -r '.activeWork[0].id'"""
@@ -239,13 +235,11 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
 
 
 def log_of(stack: RunningStack) -> str:
-    """Everything that the stack's processes have logged."""
     logs = [*stack.folder.rglob("*.log"), *stack.folder.rglob("*.txt")]
     return "".join(path.read_text("utf-8", "replace") for path in logs)
 
 
 def test_monitoring(shell: Shell, sql: Sql) -> None:
-    """The queue's figures, and the counts and percentages in SQL."""
     command = """curl "https://your-app.com/api/async-status?sessionId=any" | jq '.queueStatus'"""
     assert set(told(shell, command)) == {"queued", "executing"}
     for statement in (

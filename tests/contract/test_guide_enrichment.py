@@ -36,7 +36,6 @@ POLICIES = {
 
 @pytest.fixture
 def account(sql: Sql, stack: RunningStack) -> str:
-    """An account with a domain of its own."""
     [(made,)] = sql(
         "insert into accounts (workspace_id, name, domain) values (%s, 'Guide', %s) returning id",
         stack.demo_workspace_id,
@@ -82,7 +81,6 @@ def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: Runni
 def test_2_to_5_a_button_a_job_its_logs_and_the_account(
     portal: httpx.Client, sql: Sql, stack: RunningStack, account: str
 ) -> None:
-    """From the button to the filled account, by the guide's statements."""
     job = portal.post(f"/api/accounts/{account}/enrich")
     assert job.status_code == 201, job.text
     job_id = job.json()["id"]
@@ -270,7 +268,6 @@ def test_a_workspace_without_a_key_fails_at_once(
 
 
 def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
-    """By its own statement."""
     found: dict[str, set[str]] = {}
     for policy in sql("""
         SELECT schemaname, tablename, policyname, permissive, roles, cmd, qual

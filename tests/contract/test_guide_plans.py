@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.contract.guide import bash, in_threads
+from tests.contract.guide import bash, in_threads, until
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
@@ -51,10 +51,10 @@ def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any
 
 
 def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, Any]]]:
-    """A reader of the plan's stream, and what it has been told so far."""
     told: list[dict[str, Any]] = []
     reader = threading.Thread(target=lambda: told.extend(events(base, plan_id)))
     reader.start()
+    until(lambda: told)  # a deletion that comes before the stream would leave it none
     return reader, told
 
 
@@ -100,7 +100,6 @@ def test_1_3_log_messages(base: str) -> None:
 
 
 def test_2_1_multiple_clients(base: str) -> None:
-    """Five watchers of one plan receive the same messages."""
     plan_id = create(base, "Test plan")["plan_id"]
     seen = in_threads(5, lambda _: list(events(base, plan_id)))
 
@@ -165,7 +164,6 @@ def test_3_1_concurrent_access(base: str) -> None:
 def test_3_2_deletion_while_reading(base: str) -> None:
     plan_id = create(base, "Test plan")["plan_id"]
     reader, told = followed(base, plan_id)
-    time.sleep(0.3)
     httpx.delete(f"{base}/api/plans/{plan_id}")
     reader.join(60)
 

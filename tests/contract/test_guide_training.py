@@ -143,7 +143,6 @@ def test_4_what_failed_says_why_and_is_found_by_its_retries(
 
 
 def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """Pending or at work; the view has it at once."""
     training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     cancelled = portal.post(f"/api/trainings/{training['id']}/cancel")
     state = ended(portal, f"/api/trainings/{training['id']}")
@@ -181,7 +180,6 @@ def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: Running
 
 
 def test_five_recordings_at_once(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """All process without interference."""
     ids = [upload(portal, stack, SAMPLE.read_bytes())["training"]["id"] for _ in range(5)]
 
     assert [ended(portal, f"/api/trainings/{id}")["status"] for id in ids] == ["completed"] * 5

@@ -115,7 +115,6 @@ class History:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_no_history_is_answered_otherwise_than_its_states_allow(api: Api, seed: int) -> None:
-    """The same four each time."""
     history = History(api, seed)
     for _ in range(3):
         await history.enqueue()

@@ -39,7 +39,6 @@ async def whole(renewed: Renewed) -> AsyncIterator[Api]:
 
 
 async def document_of(api: Api) -> Document:
-    """The document as a client gets it."""
     answer = await api.call("GET", "/api/openapi.json", user=None)
     assert answer.status_code == 200
     found: Document = answer.json()
@@ -189,7 +188,6 @@ def hash_of(method: str, path: str) -> int:
 
 
 def deviations(document: Document, described: Document, response: httpx.Response) -> list[str]:
-    """How an answer's body differs from its description."""
     content = described.get("content", {})
     kind = response.headers.get("content-type", "").partition(";")[0]
     if response.status_code == 204:

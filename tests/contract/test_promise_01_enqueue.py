@@ -18,7 +18,6 @@ def count(engine: Engine) -> int:
 
 
 def bulk(engine: Engine, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Enqueue several; each with whether it is new."""
     jobs = [{"job_type": "work", **item} for item in items]
     return list(engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs)["jobs"])
 
@@ -48,7 +47,6 @@ def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engi
 
 
 def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
-    """Somebody enqueues inside a long transaction; everybody else must not notice."""
     engine.run("set lock_timeout = '500ms'")
     with engine.beside() as slow:
         slow.run("begin")
@@ -106,7 +104,6 @@ def test_a_key_lasts_a_day_or_as_long_as_it_says_and_no_longer_than_its_job(
 
 
 def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
-    """And is refused where a call would get the earlier job."""
     engine.run(INSERT, ACME, "k")
     job_id = engine.enqueue(idempotency_key="k")
 
@@ -201,7 +198,6 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
 
 
 def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
-    """Each call pushes the run back; the last payload is the one that runs."""
     engine.stop_clock()
     options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
     first = engine.enqueue({"v": 1}, **options)
@@ -231,7 +227,6 @@ def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> Non
 
 
 def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> None:
-    """Smaller numbers first; equal ones in the order they came; one call answers in that order."""
     idle, second = engine.enqueue(priority=900), engine.enqueue()
     third, urgent = engine.enqueue(), engine.enqueue(priority=1)
 
@@ -240,7 +235,6 @@ def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> Non
 
 
 def test_a_delayed_job_waits_for_its_time_and_the_lease_says_when(engine: Engine) -> None:
-    """A worker sleeps until then."""
     engine.stop_clock()
     job_id = engine.enqueue(delay_seconds=60)
 
@@ -270,7 +264,6 @@ def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
 
 
 def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> None:
-    """Exactly, by one call or by many at once; the service is not bound."""
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 5})
 
     def enqueue(other: Engine, jobs: int = 1) -> None:

@@ -24,7 +24,6 @@ OUTCOMES: list[tuple[str, dict[str, Any]]] = [
 
 
 def news(word: str) -> dict[str, Any]:
-    """Everything that a report may carry."""
     return {
         "progress": {"percentage": 99, "message": word},
         "logs": [{"level": "info", "message": word}],
@@ -46,7 +45,6 @@ def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def snapshot(engine: Engine, job_id: str) -> Any:
-    """All that can be seen of a job."""
     tables = engine.one(
         "select jsonb_build_array((select jsonb_agg(to_jsonb(j)) from public.jobs as j),"
         " (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e),"
@@ -60,7 +58,6 @@ def snapshot(engine: Engine, job_id: str) -> Any:
 def test_a_zombies_settle_stores_nothing(
     engine: Engine, outcome: str, item: dict[str, Any]
 ) -> None:
-    """The token decides, not the state."""
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
     before = snapshot(engine, heir["job"]["id"])

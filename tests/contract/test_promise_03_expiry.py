@@ -56,7 +56,6 @@ def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
 
 
 def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
-    """And the last one fails the job, with what is known of its worker."""
     job_id = engine.enqueue(max_attempts=2)
     for _ in range(2):
         engine.lease_one(worker="mortal")
@@ -116,7 +115,6 @@ def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
 
 
 def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
-    """Waiting, delayed or running: what has not begun by then fails with the reason."""
     engine.stop_clock()
     given: dict[str, Any] = {"deadline_at": later(engine, 30)}
     running = engine.enqueue(**given)

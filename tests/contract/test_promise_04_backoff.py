@@ -13,7 +13,6 @@ ERROR = {"type": "E", "message": "no"}
 
 
 def waits(engine: Engine, attempts: int, **options: Any) -> list[float]:
-    """The waits before each attempt after the first."""
     job_id = engine.enqueue(max_attempts=attempts + 1, **options)
     found = []
     for _ in range(attempts):
@@ -25,7 +24,6 @@ def waits(engine: Engine, attempts: int, **options: Any) -> list[float]:
 
 
 def test_waits_double_from_a_minute_to_an_hour(engine: Engine) -> None:
-    """Each within a tenth, and never above the cap."""
     found = waits(engine, 9)
 
     for wait, nominal in zip(found, (60, 120, 240, 480, 960, 1920, 3600, 3600, 3600), strict=True):
@@ -45,7 +43,6 @@ def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
 
 
 def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
-    """Policy of the type is a default."""
     engine.register("work", backoff={"first_seconds": 1000, "cap_seconds": 5000, "factor": 4})
 
     [own] = waits(engine, 1, backoff={"first_seconds": 2})
@@ -86,7 +83,6 @@ def test_retry_after_of_a_service_wins(
 
 
 def test_a_snooze_lasts_until_the_instant_it_names(engine: Engine) -> None:
-    """And not the minute of one that names none."""
     engine.stop_clock()
     engine.enqueue()
     engine.settle(engine.lease_one(), "snoozed", until=later(engine, 7200))

@@ -14,7 +14,6 @@ CHILD = [{"job_type": "work"}]
 
 
 def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
-    """Cancel it as a member does."""
     with engine.member(ADA) as ada:
         if way == "function":
             ada.rpc("cancel_job", p_job_id=job_id)
@@ -74,7 +73,6 @@ def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
 
 
 def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> None:
-    """The expiry of its lease ends it, which is no error of its own."""
     job_id = engine.enqueue()
     engine.lease_one()
     cancel(engine, job_id)

@@ -38,7 +38,6 @@ def short(kinds: Iterable[str]) -> list[str]:
 
 
 def test_a_life_is_told_without_a_gap(engine: Engine) -> None:
-    """Through reports, a retry, a question, a cancel, another life and a lost worker."""
     engine.stop_clock()
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -155,7 +154,6 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
 
 
 def wait(engine: Engine, **wait_: Any) -> str:
-    """Enqueue a job and let it wait."""
     engine.enqueue()
     lease = engine.lease_one()
     assert engine.settle(lease, "waiting", wait=wait_)["status"] == "waiting"
@@ -163,7 +161,6 @@ def wait(engine: Engine, **wait_: Any) -> str:
 
 
 def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
-    """At that instant, within the same attempt."""
     engine.stop_clock()
     job_id = wait(engine, kind="sleep", name="nap", until=later(engine, 60))
     answer = engine.lease_call()

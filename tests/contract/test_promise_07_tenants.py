@@ -73,7 +73,6 @@ def anyone(engine: Engine) -> Iterator[Engine]:
 
 
 def asking_job(engine: Engine) -> str:
-    """A job with a log line, a step and a question."""
     job_id = engine.enqueue({"secret": "s3cr3t"}, session_id="theirs")
     log = {"level": "info", "message": "s3cr3t"}
     step = {"name": "s", "result": "s3cr3t"}
@@ -132,7 +131,6 @@ def test_anothers_workspace_is_answered_like_a_missing_one(engine: Engine, funct
 
 
 def test_rows_and_lists_hold_ones_own_alone(engine: Engine) -> None:
-    """Reads are empty, updates touch nothing; colleagues share."""
     job_id = asking_job(engine)
 
     with engine.member(EVE) as eve:
@@ -232,7 +230,6 @@ def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Eng
 
 
 def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: Engine) -> None:
-    """Whoever made it, and whatever job it names."""
     made = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
     mine, theirs = engine.enqueue(), engine.enqueue(workspace=GLOBEX)
     delivery: dict[str, Any] = {"job_type": "webhook_delivery", "priority": 0}
@@ -257,7 +254,6 @@ def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: 
 
 
 def opened(engine: Engine, **options: Any) -> str:
-    """A new guest session to Acme; its id."""
     made = engine.rpc("open_guest_session", p_workspace_id=ACME, p_options=options)
     return str(made["session_id"])
 

@@ -117,7 +117,6 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
 
 
 def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
-    """It spans priorities and queues; what one tenant's holds is no slot of another's."""
     engine.register("work", key_concurrency=1)
     engine.register("bill", key_concurrency=1)
     for priority in (1, 2, 3):
@@ -218,7 +217,6 @@ def test_people_pause_only_what_they_manage(
 
 
 def test_limits_of_a_workspace_are_its_managers_below_the_operators(engine: Engine) -> None:
-    """The smaller of both holds."""
     limit_workspace(engine, max_running=5)
     engine.enqueue_many(9)
     with engine.member(ADA) as ada:
@@ -237,7 +235,6 @@ def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
 
 
 def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
-    """Thousands waiting against one, and of a later priority: it is in the very next lease."""
     engine.enqueue_many(10_000)
     engine.lease(5)
     engine.enqueue(workspace=GLOBEX, priority=900)
@@ -260,7 +257,6 @@ def test_weights_divide_the_slots_whatever_the_number_of_keys(engine: Engine, ke
 
 
 def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: Engine) -> None:
-    """Work-conserving, and no burst of revenge after a pause."""
     engine.enqueue_many(300)
     for _ in range(10):
         leases = engine.lease(20)

@@ -33,7 +33,6 @@ def lease_blocks(engine: Engine) -> int:
 
 
 def costs(engine: Engine) -> tuple[int, int]:
-    """Of a lease and a settlement."""
     of_lease = lease_blocks(engine)
     [lease] = engine.lease(1)
     item = {**handle(lease), "outcome": "completed"}
@@ -56,7 +55,6 @@ def fill(engine: Engine, count: int, workspace: str = ACME) -> None:
 
 
 def test_a_lease_and_a_settlement_cost_what_they_did_before_a_flood(engine: Engine) -> None:
-    """Twenty times as many waiting, one and a half times the blocks at most."""
     fill(engine, 1000)
     few = costs(engine)
     fill(engine, 20_000)
@@ -66,7 +64,6 @@ def test_a_lease_and_a_settlement_cost_what_they_did_before_a_flood(engine: Engi
 
 
 def test_what_has_ended_makes_nothing_dearer(engine: Engine) -> None:
-    """A year-old queue costs what a new one costs."""
     fill(engine, 500)
     before = costs(engine)
     for _ in range(6):
@@ -108,7 +105,6 @@ def size(engine: Engine) -> int:
 
 
 def test_a_completed_default_job_keeps_few_bytes(engine: Engine) -> None:
-    """Its row, its indexes and whatever else is kept of it after a day."""
     before = size(engine)
     for number in range(4):
         items = [

@@ -18,13 +18,11 @@ WINDOW = 6
 
 @pytest.fixture
 def counted(engine: Engine) -> Engine:
-    """An engine with a small budget."""
     engine.rpc("set_settings", p_settings={"realtime_messages_per_second": BUDGET})
     return engine
 
 
 def follow(engine: Engine, topic: str, user: str = ADA) -> dict[str, Any]:
-    """Follow a topic by one more client."""
     with engine.member(user) as person:
         return dict(person.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4()))
 
@@ -43,7 +41,6 @@ def most_in_a_window(engine: Engine, deliveries: int = 1) -> int:
 
 
 def until_told_again(engine: Engine, topic: str) -> None:
-    """Let statements follow until a topic is told to look again."""
     give_up = time.monotonic() + 60
     while not [1 for _, event, _ in messages(engine, topic) if event == "job.look_again"]:
         assert time.monotonic() < give_up, "never told"
@@ -53,7 +50,6 @@ def until_told_again(engine: Engine, topic: str) -> None:
 
 
 def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: Engine) -> None:
-    """What is left out is announced; the feed has all of it."""
     topic = f"workspace:{ACME}"
     follow(counted, topic)
     cursor = counted.rpc("event_feed", p_workspace_id=ACME)["cursor"]

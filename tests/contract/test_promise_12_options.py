@@ -151,7 +151,6 @@ def ways(api: Api) -> dict[str, Way]:
 
 
 def that_know(ways: dict[str, Way], options: dict[str, Any]) -> dict[str, Way]:
-    """Those of the ways that have words for the options."""
     without = {"by_insert"} if options.keys() & NOT_COLUMNS else set()
     if "parent_id" in options:
         without |= {"by_spawn"}  # a child's parent is who spawns it
@@ -188,7 +187,6 @@ async def test_what_one_way_refuses_all_refuse_by_the_options_name(
 async def test_what_one_way_accepts_all_accept_and_keep_alike(
     ways: dict[str, Way], api: Api, option: str
 ) -> None:
-    """The same row comes of the same words."""
     for value in TABLE[option][0]:
         kept: dict[str, Any] = {}
         for name, way in that_know(ways, {option: value}).items():

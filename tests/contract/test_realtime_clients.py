@@ -22,7 +22,6 @@ STATES = ["job.created", "job.leased", "job.completed"]
 
 @pytest.fixture
 async def js() -> AsyncIterator[JavaScript]:
-    """The JavaScript client in a Node process."""
     made = await JavaScript.start()
     yield made
     await made.stop()
@@ -43,7 +42,6 @@ async def follow(stack: RunningStack, topic: str, token: str) -> None:
 
 
 async def live(worker: HandWorker, session: str) -> None:
-    """A job of the session from its beginning to its end."""
     await asyncio.to_thread(worker.enqueue, {"n": 1}, session_id=session)
     [lease] = await asyncio.to_thread(worker.lease)
     await asyncio.to_thread(worker.settle, lease, result={"done": True})
@@ -97,7 +95,6 @@ async def test_the_javascript_client_hears_its_session_and_its_rows(
 
 
 async def test_the_python_client_hears_its_session(stack: RunningStack) -> None:
-    """The same topic by the other official client."""
     heard: list[Any] = []
     done = asyncio.Event()
 

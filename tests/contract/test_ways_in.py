@@ -205,7 +205,6 @@ TABLE: dict[str, Ways] = {
 
 
 def prepare(engine: Engine, state: str) -> str:
-    """A job of Acme in a state; its id."""
     job_id = engine.enqueue({"n": 0})
     if state == "scheduled":
         kept = {"name": "kept", "cron": "0 4 * * *", "job_type": "work"}
@@ -225,7 +224,6 @@ def prepare(engine: Engine, state: str) -> str:
 
 
 def put(value: Any, job_id: str) -> Any:
-    """What is sent, with the job's id in its place."""
     return json.loads(json.dumps(value).replace("JOB", job_id))
 
 
@@ -305,7 +303,6 @@ async def test_every_way_arrives(api: Api, function: str) -> None:
 
 
 def undo(engine: Engine) -> None:
-    """What the next way is to do again."""
     workspace = {"kind": "workspace", "name": ACME, "paused": False}
     engine.rpc("pause_jobs", p_request=workspace)
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": None})
