@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -29,11 +30,13 @@ class Api:
     http: httpx.AsyncClient
 
     async def call(
-        self, method: str, path: str, *, user: str | None = ADA, **more: object
+        self, method: str, path: str, *, user: str | None = ADA, **more: Any
     ) -> httpx.Response:
         """One request, Ada's unless another is named; as nobody for None."""
-        headers = {"authorization": f"Bearer {self.project.token(user)}"} if user else {}
-        return await self.http.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+        headers = dict(more.pop("headers", {}))
+        if user:
+            headers["authorization"] = f"Bearer {self.project.token(user)}"
+        return await self.http.request(method, path, headers=headers, **more)
 
     def client(self, user: str = ADA) -> UserQueue:
         """The typed client as a person."""

@@ -1,12 +1,9 @@
-"""Random histories over HTTP: what people ask is answered as the job's state allows.
-
-A manager, a member and a stranger call at random while a worker leases, settles and dies; the test
-knows what each answer may be, and in the end reads every job's life without a gap.
-"""
+"""Random histories over HTTP: what people ask is answered as the job's state allows."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,15 +23,15 @@ MAY = {
 BODIES: dict[str, Any] = {"answer": {"answer": 1}, "replay": {}}
 
 
+@dataclass
 class History:
     """The jobs that were made, as the next answer must see them."""
 
-    def __init__(self, api: Api, seed: int) -> None:
-        self.api = api
-        self.dice = random.Random(seed)
-        self.jobs: list[str] = []
-        self.keys: dict[str, str] = {}
-        self.leases: list[dict[str, Any]] = []
+    api: Api
+    dice: random.Random
+    jobs: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    leases: list[dict[str, Any]] = field(default_factory=list)
 
     def state(self, job_id: str) -> str:
         job = self.api.engine.job(job_id)
@@ -45,11 +42,9 @@ class History:
         body: dict[str, Any] = {"workspace_id": ACME, "job_type": "work", "payload": {}}
         if self.dice.random() < 0.3:
             body["delay_seconds"] = 600
-        key = self.dice.choice([None, "a", "b"])
+        key, user = self.dice.choice([None, "a", "b"]), self.dice.choice([ADA, BOB])
         headers = {"idempotency-key": key} if key else {}
-        user = self.dice.choice([ADA, BOB])
-        token = {"authorization": f"Bearer {self.api.project.token(user)}", **headers}
-        answer = await self.api.http.post("/api/jobs", json=body, headers=token)
+        answer = await self.api.call("POST", "/api/jobs", user=user, json=body, headers=headers)
         if key in self.keys and answer.status_code == 409:  # the same key with other options
             return
         assert answer.status_code == (200 if key in self.keys else 201), answer.text
@@ -115,7 +110,7 @@ class History:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_no_history_is_answered_otherwise_than_its_states_allow(api: Api, seed: int) -> None:
-    history = History(api, seed)
+    history = History(api, random.Random(seed))
     for _ in range(3):
         await history.enqueue()
     steps = [history.enqueue, *[history.steer] * 4, *[history.work] * 2, history.time, history.look]
