@@ -47,21 +47,11 @@ def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]
     return found
 
 
-def refused(
-    call: Callable[..., Any], *args: Any, **options: Any
-) -> tuple[str | None, str | None, str | None]:
+def refused(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str | None, ...]:
     """State, hint and detail of what the call is refused with."""
     with pytest.raises(psycopg.Error) as error:
         call(*args, **options)
     return refusal(error.value)
-
-
-def answer_of(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str | None, ...]:
-    """All that a refused caller is told."""
-    with pytest.raises(psycopg.Error) as error:
-        call(*args, **options)
-    said = error.value.diag
-    return error.value.sqlstate, said.message_primary, said.message_hint
 
 
 def complete(engine: Engine, leases: list[dict[str, Any]], **item: Any) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import psycopg
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.databases import Database
+from tests.support.engine import Engine
 
-ROLES = ("anon", "authenticated", "service_role", "job_worker")
+ROLES = ["anon", "authenticated", "service_role", "job_worker"]
 MEMBERS = ["own_workspace", "list_workspaces", "enqueue_job", "enqueue_jobs", "get_job", "list_jobs", "count_jobs", "cancel_job", "retry_job", "replay_job", "job_replays", "answer_job", "emit_event", "explain_job", "job_trace", "job_attempts", "job_steps", "dead_letters", "cancel_jobs", "retry_jobs", "pause_jobs", "put_schedule", "delete_schedule", "list_schedules", "next_runs", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits", "list_job_types", "get_job_type", "follow_topic", "open_stream", "event_feed", "session_feed", "queue_stats", "queue_series", "open_guest_session", "close_guest_session", "guest_session_jobs", "guest_session_events", "guest_session_feed"]  # fmt: skip
 WORKER = ["register_job_types", "lease_jobs", "settle_jobs", "report_jobs", "read_steps", "spawn_jobs", "tick_finished", "begin_worker_run", "end_worker_run", "run_maintenance", "webhook_to_send", "webhook_sent", "guest_key", "queue_health", "attach_extensions"]  # fmt: skip
 GUESTS = ["follow_topic", "guest_session_jobs", "guest_session_events", "guest_session_feed"]
@@ -16,25 +18,23 @@ SERVICE = ["create_workspace", "set_settings", "revoke_worker_keys", "connect_wo
 
 
 @pytest.fixture
-def catalogue(database: Database) -> psycopg.Connection[tuple[object, ...]]:
-    return database.connect()
+def catalogue(database: Database) -> Iterator[Engine]:
+    """A superuser of an empty project."""
+    with database.connect() as connection:
+        yield Engine(database, connection)
 
 
 def test_each_public_function_is_granted_to_its_callers_and_to_no_one_else(
-    catalogue: psycopg.Connection[tuple[object, ...]],
+    catalogue: Engine,
 ) -> None:
     granted = (
         "select p.proname from pg_proc as p where p.pronamespace = 'public'::regnamespace"
         " and has_function_privilege(%s, p.oid, 'execute')"
     )
-    with catalogue:
-        found = {
-            role: {str(name) for (name,) in catalogue.execute(granted, (role,))} for role in ROLES
-        }
-        to_all = catalogue.execute(
-            "select proname from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
-            " and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
-        ).fetchall()
+    to_all = catalogue.rows(
+        "select proname from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
+        " and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
+    )
     assert to_all == []
     known = {*MEMBERS, *WORKER, *SERVICE}
     expected = {
@@ -44,35 +44,24 @@ def test_each_public_function_is_granted_to_its_callers_and_to_no_one_else(
         "job_worker": {*WORKER, "queue_stats"},
     }
     for role, names in expected.items():
-        assert found[role] & known == names, role
+        assert set(catalogue.rows(granted, role)) & known == names, role
 
 
-def test_no_one_but_the_owner_writes_or_guests_read_the_engine(
-    catalogue: psycopg.Connection[tuple[object, ...]],
-) -> None:
+def test_no_one_but_the_owner_writes_or_guests_read_the_engine(catalogue: Engine) -> None:
     """Functions are the way in; what people read of it goes by policies, and workers read nothing."""
     held = (
         "select n.nspname || '.' || c.relname || ' ' || r || ' ' || p from pg_class as c join pg_namespace as n on n.oid = c.relnamespace,"
-        " unnest(%s::text[]) as r, unnest(%s::text[]) as p where c.relkind in ('r', 'p', 'v', 'm') and n.nspname = any(%s)"
+        " unnest(%s::text[]) as r, unnest(%s::text[]) as p where c.relkind in ('r', 'p', 'v', 'm') and n.nspname = %s"
         " and has_table_privilege(r, c.oid, p)"
     )
     writes = ["insert", "update", "delete", "truncate", "references", "trigger"]
-    with catalogue:
-        written = catalogue.execute(held, (list(ROLES), writes, ["queue"])).fetchall()
-        read = catalogue.execute(held, (["anon", "job_worker"], ["select"], ["queue"])).fetchall()
-        tables = ["public.jobs", "public.job_logs", "public.job_events"]
-        guests = [
-            row
-            for row in catalogue.execute(
-                held, (["anon", "job_worker"], ["select", *writes], ["public"])
-            )
-            if str(row[0]).split()[0] in tables
-        ]
-        exposed = catalogue.execute(
-            "select rolname from pg_roles where rolname = any(%s) and has_schema_privilege(oid, 'queue', 'create')",
-            (list(ROLES),),
-        ).fetchall()
-    assert (written, read, guests, exposed) == ([], [], [], [])
+    without_rows = ["anon", "job_worker"]
+    assert catalogue.rows(held, ROLES, writes, "queue") == []
+    assert catalogue.rows(held, without_rows, ["select"], "queue") == []
+    for found in catalogue.rows(held, without_rows, ["select", *writes], "public"):
+        assert found.split()[0] not in {"public.jobs", "public.job_logs", "public.job_events"}
+    creates = "select rolname from pg_roles where rolname = any(%s) and has_schema_privilege(oid, 'queue', 'create')"
+    assert catalogue.rows(creates, ROLES) == []
 
 
 LINTS = {
@@ -132,9 +121,6 @@ LINTS = {
 
 
 @pytest.mark.parametrize("lint", sorted(LINTS))
-def test_the_linter_finds_nothing(
-    catalogue: psycopg.Connection[tuple[object, ...]], lint: str
-) -> None:
-    with catalogue:
-        catalogue.execute("set search_path = ''")
-        assert [str(offender) for (offender,) in catalogue.execute(LINTS[lint].encode())] == []
+def test_the_linter_finds_nothing(catalogue: Engine, lint: str) -> None:
+    catalogue.run("set search_path = ''")
+    assert catalogue.rows(LINTS[lint]) == []

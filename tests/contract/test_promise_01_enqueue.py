@@ -10,8 +10,6 @@ import pytest
 from tests.contract.observed import ask, refused
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 
-INSERT = "insert into public.jobs (workspace_id, job_type, idempotency_key) values (%s, 'work', %s)"
-
 
 def count(engine: Engine) -> int:
     return int(engine.one("select count(*) from public.jobs"))
@@ -104,10 +102,11 @@ def test_a_key_lasts_a_day_or_as_long_as_it_says_and_no_longer_than_its_job(
 
 
 def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
-    engine.run(INSERT, ACME, "k")
+    insert = "insert into public.jobs (workspace_id, job_type, idempotency_key) values (%s, %s, %s)"
+    engine.run(insert, ACME, "work", "k")
     job_id = engine.enqueue(idempotency_key="k")
 
-    assert refused(engine.run, INSERT, ACME, "k") == ("PT409", "duplicate_job", job_id)
+    assert refused(engine.run, insert, ACME, "work", "k") == ("PT409", "duplicate_job", job_id)
     assert count(engine) == 1
 
 
