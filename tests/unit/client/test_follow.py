@@ -20,7 +20,7 @@ from minutehand.queue.models import FeedPage, Job, JobEvent, TopicFollowed
 from minutehand.queue.realtime import events_of_message
 from tests.support.virtual_time import leaping
 
-CASES = json.loads((Path(__file__).parents[2] / "fixtures/follow.json").read_text("utf-8"))
+CASES = json.loads((Path(__file__).parents[1] / "console/follow.json").read_text("utf-8"))
 AT = datetime(2026, 11, 20, 8, tzinfo=UTC)
 JOB = "j"
 

@@ -1,5 +1,5 @@
 // One job followed, in leaping time: the stories and cases that minutehand.client runs too.
-// Their format is described in tests/fixtures/README.md; feeds are Python's alone.
+// Their format is described in README.md; feeds are Python's alone.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -13,7 +13,7 @@ import {
 import { JobWatch } from "../../../infra/console/lib/jobs/watch.js";
 
 const cases = JSON.parse(
-  readFileSync(new URL("../../fixtures/follow.json", import.meta.url), "utf8"),
+  readFileSync(new URL("./follow.json", import.meta.url), "utf8"),
 );
 const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
 
