@@ -1,4 +1,4 @@
-"""The compiled stage `dev`: as recorded, accepted by cfn-lint, and brought up by moto."""
+"""The compiled stage `dev`: as recorded, and accepted by cfn-lint."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
-from moto import mock_aws
-
 from minutehand.deploy.package import TEMPLATE
-from tests.artefact.conftest import EMPTY_ZIP
-from tests.support.cloudformation import for_moto, known_to_moto
 from tests.support.paths import ROOT
 
 RECORDED = ROOT / "tests" / "artefact" / "template.jsonl"
@@ -58,30 +53,3 @@ def test_cfn_lint_accepts_it(template: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout
-
-
-@mock_aws
-def test_cloudformation_brings_it_up(template: Path, stack: dict[str, Any]) -> None:
-    """As `osls deploy` does: bucket, upload, the whole; a dangling reference would stop it."""
-    keys: dict[str, Any] = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    made = boto3.client("cloudformation", region_name="us-east-1", **keys)
-    s3 = boto3.client("s3", region_name="us-east-1", **keys)
-    first = json.loads((template / "cloudformation-template-create-stack.json").read_text())
-    made.create_stack(StackName="minutehand-dev", TemplateBody=json.dumps(for_moto(first)))
-    bucket = made.describe_stack_resource(
-        StackName="minutehand-dev", LogicalResourceId="ServerlessDeploymentBucket"
-    )["StackResourceDetail"]["PhysicalResourceId"]
-    key = stack["Resources"]["WorkerLambdaFunction"]["Properties"]["Code"]["S3Key"]
-    s3.put_object(Bucket=bucket, Key=key, Body=EMPTY_ZIP)
-
-    made.update_stack(
-        StackName="minutehand-dev",
-        TemplateBody=json.dumps(for_moto(stack)),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-    )
-
-    [found] = made.describe_stacks(StackName="minutehand-dev")["Stacks"]
-    there = made.describe_stack_resources(StackName="minutehand-dev")["StackResources"]
-    expected = {k for k, each in stack["Resources"].items() if each["Type"] in known_to_moto()}
-    assert found["StackStatus"] == "UPDATE_COMPLETE"
-    assert {resource["LogicalResourceId"] for resource in there} == expected

@@ -1,16 +1,19 @@
-"""An AWS account for `minutehand deploy`: moto, and what moto does not know of an account."""
+"""An AWS account for `minutehand deploy`: moto, and what moto does not know of an account.
+
+A template reaches moto with what its CloudFormation can make; what refers to the rest gets a name.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from minutehand.local.aws import MotoServer
-from tests.support.cloudformation import for_moto, show_outputs
 
 Start = Callable[..., Any]
 #: How many functions a new account may run at once.
@@ -47,8 +50,6 @@ class AccountApp:
                 ("ConcurrentExecutions", "UnreservedConcurrentExecutions"), CONCURRENCY
             )
             return _answer(start, {"AccountLimit": limit, "AccountUsage": {"FunctionCount": 0}})
-        if path == "/2018-10-31/layers":
-            return _answer(start, {"Layers": []})
         if path.endswith("/invocations"):
             self._account.invoked.append(path.split("/")[3])
             return _answer(start, {})
@@ -79,3 +80,53 @@ def aws_account() -> Iterator[Account]:
         yield account
     finally:
         server.stop()
+
+
+def show_outputs() -> None:
+    """Let every stack answer with its newest template's outputs.
+
+    moto's change sets make the resources and leave the outputs of the template before.
+    """
+    from moto.cloudformation.models import cloudformation_backends
+
+    for account in cloudformation_backends.values():
+        for backend in account.values():
+            for stack in backend.stacks.values():
+                stack._parse_template()
+                stack.output_map = stack._create_output_map()
+
+
+def for_moto(template: dict[str, Any]) -> dict[str, Any]:
+    """The resources moto can make; references to the others become their names."""
+    from moto.cloudformation.parsing import get_model_map  # seconds, of this file's process alone
+
+    makes = get_model_map()
+    resources = template["Resources"]
+    known = {name: each for name, each in resources.items() if each["Type"] in makes}
+    for resource in known.values():
+        resource.pop("DependsOn", None)  # references give it an order
+    unknown = set(resources) - set(known)
+    return {
+        "Conditions": template.get("Conditions", {}),
+        "Resources": {name: named(value, unknown) for name, value in known.items()},
+        "Outputs": named(template.get("Outputs", {}), unknown),
+    }
+
+
+def named(value: Any, unknown: set[str]) -> Any:
+    """Replace references to resources that moto cannot make."""
+    match value:
+        case {"Ref": logical} if logical in unknown:
+            return logical.lower()
+        case {"Fn::GetAtt": [logical, _]} if logical in unknown:
+            return logical.lower()
+        case {"Fn::Sub": str() as text}:
+            for logical in unknown:
+                text = re.sub(rf"\$\{{{logical}(\.\w+)?\}}", logical.lower(), text)
+            return {"Fn::Sub": text}
+        case dict():
+            return {key: named(item, unknown) for key, item in value.items()}
+        case list():
+            return [named(item, unknown) for item in value]
+        case _:
+            return value

@@ -2,8 +2,8 @@
 """The whole product without AWS: `minutehand serve`, invoked by the database alone.
 
 The process is the real command, the database the real one. pg_net, pg_cron and the Vault are
-stand-ins that record and perform calls, see tests/support/extensions.py. The stack's own worker
-knows none of the job types here.
+stand-ins that record what `performed` does, as their background workers would. The stack's own
+worker knows none of the job types here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from minutehand.local.ports import reserve_port
-from tests.support.databases import Database
 from tests.support.engine import ACME
-from tests.support.extensions import PG_CRON, PG_NET, VAULT, Caller, create, drop
+from tests.support.extensions import PG_CRON, PG_NET, VAULT, create, drop
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
@@ -118,20 +118,47 @@ def served(
         process.wait(120)
 
 
+@contextmanager
+def performed(stack: RunningStack) -> Iterator[None]:
+    """Make the calls that pg_net has recorded, once their transactions have committed."""
+    stopping = threading.Event()
+
+    def run() -> None:
+        with stack.connect() as connection, httpx.Client(timeout=60) as client:
+            while not stopping.wait(0.02):
+                for number, url, headers, body in connection.execute(
+                    "delete from net.http_request_queue returning id, url, headers, body"
+                ).fetchall():
+                    answer = client.post(url, headers=headers, content=body)
+                    connection.execute(
+                        "insert into net._http_response (id, status_code, content) values (%s, %s, %s)",
+                        (number, answer.status_code, answer.text),
+                    )
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A served process that the database was connected to, in the one statement of the page."""
-    name = stack.database_url.rpartition("/")[2].partition("?")[0]
-    database = Database.__new__(Database)
-    database.url, database.name = stack.database_url, name
     folder = tmp_path_factory.mktemp("serve")
     with stack.connect() as connection, served(stack, folder) as (url, _):
         create(connection, PG_NET, VAULT, PG_CRON)
         made = Served(url, connection, folder / "serve.log")
         try:
             made.connect(url)
-            with Caller(database) as caller:
-                caller.minute()  # the first run publishes the job types
+            with performed(stack):
+                # pg_cron's minute, in a session of its owner; the run publishes the job types
+                minute = "select username, command from cron.job where schedule = '* * * * *'"
+                [(owner, command)] = connection.execute(minute).fetchall()
+                with stack.connect(options=f"-c role={owner}") as session:
+                    session.execute(command)
                 known = "select count(*) from queue.job_types where job_type = 'served.greet'"
                 eventually(lambda: made.one(known))
                 yield made

@@ -17,10 +17,10 @@ from minutehand.worker import Registry
 from minutehand_apps.training.processors import register
 from minutehand_apps.training.services import Training
 from tests.integration.training.mux_server import MuxServer
-from tests.support.fake_aws import fake_aws
 from tests.support.harness import AppHarness
 from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
+from tests.unit.aws.fake_aws import fake_aws
 
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 BUCKET = "minutehand-training-uploads"

@@ -8,7 +8,7 @@ import pytest
 
 from minutehand.aws.clients import client
 from minutehand.config import Settings
-from tests.support.fake_aws import fake_aws
+from tests.unit.aws.fake_aws import fake_aws
 
 
 @pytest.fixture(scope="session")
