@@ -28,7 +28,7 @@ def project(renewed: Renewed) -> Project:
 def functions(project: Project, tree: Path, site: Path) -> Iterator[dict[str, LambdaFunction]]:
     """The four functions of the zip."""
     environ = {
-        "SUPABASE_URL": project.gateway.url,
+        "SUPABASE_URL": project.settings.supabase_url,
         "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
         "SUPABASE_SECRET_KEY": SECRET_KEY,
         "SUPABASE_JWT_SECRET": JWT_SECRET,

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.bench.scratch import scratch_settings
 from tests.contract.api import Api, serving_api
 from tests.contract.observed import breaches
 from tests.support.engine import Engine
-from tests.support.project import Project, settings_at
+from tests.support.project import Project
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
@@ -30,8 +31,8 @@ def engine(renewed: Renewed) -> Iterator[Engine]:
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
     """A project without apps, whose engine knows one type."""
-    settings = settings_at(renewed.gateway.url).model_copy(update={"apps": ()})
-    made = Project(settings, renewed, renewed.gateway)
+    settings = scratch_settings(renewed.gateway.url).model_copy(update={"apps": ()})
+    made = Project(settings, renewed)
     Engine(made.database, made.database.session()).register("work", lease_seconds=60)
     return made
 

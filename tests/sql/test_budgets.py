@@ -69,7 +69,7 @@ def crowded(renewed: Renewed) -> Engine:
     engine.run("set statement_timeout = '300s'")
     engine.register("work", lease_seconds=600)
     engine.enqueue_many(1000, workspace=GLOBEX)
-    engine.run_all(rounds=5)
+    engine.run_all()
     for _ in range(100):
         engine.rpc(
             "enqueue_jobs",

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -74,8 +75,7 @@ class Engine:
             name: Jsonb(value) if isinstance(value, dict | list) else value
             for name, value in arguments.items()
         }
-        row = self.connection.execute(f"select public.{function}({places})", values).fetchone()
-        assert row is not None
+        [row] = self.connection.execute(f"select public.{function}({places})", values)
         return row[0]
 
     # --- producers ---
@@ -106,14 +106,11 @@ class Engine:
         self, count: int, *, workspace: str = ACME, job_type: str = "work", **options: Any
     ) -> list[str]:
         """Enqueue `count` like jobs in as few calls as possible and return their ids."""
+        item = {"job_type": job_type, "payload": {}, **options}
         ids: list[str] = []
-        for start in range(0, count, 1000):
-            item = {"job_type": job_type, "payload": {}, **options}
+        while items := [item] * min(1000, count - len(ids)):
             answer = self.rpc(
-                "enqueue_jobs",
-                p_workspace_id=workspace,
-                p_jobs=[item] * min(1000, count - start),
-                p_return="ids",
+                "enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids"
             )
             ids += answer["ids"]
         return ids
@@ -169,8 +166,7 @@ class Engine:
 
     def report_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Report on several items."""
-        request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": list(items)}
-        return list(self.rpc("report_jobs", p_request=request)["results"])
+        return self._tell("report_jobs", items)
 
     def settle(
         self, lease: dict[str, Any], outcome: str = "completed", **item: Any
@@ -181,24 +177,21 @@ class Engine:
 
     def settle_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Settle several items."""
-        request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": list(items)}
-        return list(self.rpc("settle_jobs", p_request=request)["results"])
+        return self._tell("settle_jobs", items)
+
+    def _tell(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": items}
+        return list(self.rpc(function, p_request=request)["results"])
 
     def spawn(self, lease: dict[str, Any], name: str, children: list[dict[str, Any]]) -> list[str]:
         """Spawn children of a leased job."""
         request = {**handle(lease), "name": name, "children": children}
         return list(self.rpc("spawn_jobs", p_request=request)["job_ids"])
 
-    def run_all(self, outcome: str = "completed", *, rounds: int = 50, **item: Any) -> int:
-        """Lease and settle until nothing is due; return how many attempts ran."""
-        done = 0
-        for _ in range(rounds):
-            leases = self.lease(1000)
-            if not leases:
-                return done
-            self.settle_all([{**handle(lease), "outcome": outcome, **item} for lease in leases])
-            done += len(leases)
-        raise AssertionError("the queue does not run dry")
+    def run_all(self) -> None:
+        """Lease and complete until nothing is due."""
+        while leases := self.lease(1000):
+            self.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
 
     # --- time ---
 
@@ -234,25 +227,17 @@ class Engine:
             What each returned, or the database error it raised.
         """
         gate = threading.Barrier(len(actions))
-        answers: list[Any] = [None] * len(actions)
 
-        def act(index: int, action: Callable[[Engine], Any]) -> None:
+        def act(action: Callable[[Engine], Any]) -> Any:
             with self.beside() as engine:
                 gate.wait()
                 try:
-                    answers[index] = action(engine)
+                    return action(engine)
                 except psycopg.Error as error:
-                    answers[index] = error
+                    return error
 
-        threads = [
-            threading.Thread(target=act, args=(index, action))
-            for index, action in enumerate(actions)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return answers
+        with ThreadPoolExecutor(len(actions)) as threads:
+            return list(threads.map(act, actions))
 
     def until_waiting(self) -> None:
         """Wait until a session of the database waits for a lock."""

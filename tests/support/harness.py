@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import uvicorn
@@ -21,10 +21,16 @@ from minutehand.config import Settings
 from minutehand.functions.jobs.app import build_app
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.killable import environment_of, kill_in_each_stage, until
+from tests.support.killable import environment_of, kill_in_each_stage
 from tests.support.project import ADA, Project
 
 Seen = TypeVar("Seen")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that is brought about beside it; the test's own time-out ends it."""
+    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
+        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -42,13 +48,6 @@ async def serving(app: Any) -> AsyncIterator[str]:
         listening.close()
 
 
-class Closable(Protocol):
-    """An app, or what is used to reach it."""
-
-    async def aclose(self) -> None:
-        """Close what it holds open."""
-
-
 class AppHarness:
     """The app behind the API of these settings, and a worker that ticks when it is told to."""
 
@@ -60,27 +59,22 @@ class AppHarness:
         project: Project,
         settings: Settings,
         registry: Registry,
-        *apps: Closable,
-        concurrency: int = 8,
-        grace_seconds: float = 5,
+        app: Any,
+        **options: Any,
     ) -> None:
         self.project = project
         self.settings = settings
         self.worker = Worker(
-            settings,
-            registry=registry,
-            options=TickOptions(
-                concurrency=concurrency, linger_seconds=0, grace_seconds=grace_seconds
-            ),
+            settings, registry=registry, options=TickOptions(linger_seconds=0, **options)
         )
         # routes of other apps, and the platform's before the app's own, take longer than most tests
-        own = {type(each).__module__.rpartition(".")[0] for each in apps}
-        self._api = build_app(settings.model_copy(update={"apps": tuple(own) or settings.apps}))
+        own = type(app).__module__.rpartition(".")[0]
+        self._api = build_app(settings.model_copy(update={"apps": (own,)}))
         self._api.router.routes.reverse()
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
         )
-        self._closed_at_the_end: list[Closable] = [self._http, self.worker, *apps]
+        self._closed_at_the_end = (self._http, self.worker, app)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -121,7 +115,6 @@ class AppHarness:
         headers = {
             "apikey": PUBLISHABLE_KEY,
             "Authorization": f"Bearer {self.project.token(user)}",
-            **options.pop("headers", {}),
         }
         async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
             return await http.request(method, path, headers=headers, **options)
@@ -138,7 +131,7 @@ class AppHarness:
             state = await look()
             if reached(state):
                 return state
-            self.make_due()
+            self.project.make_due()
             await asyncio.sleep(0.02)  # expired leases are looked for now and then
         raise AssertionError(f"it does not get there: {state}")
 
@@ -152,7 +145,3 @@ class AppHarness:
         """
         read = environment_of(self.project, app, **environment)
         return await kill_in_each_stage(self.project, read, ended)
-
-    def make_due(self, job_id: str | None = None) -> None:
-        """Let every wait for a time be over, or that of one job."""
-        self.project.make_due(job_id)

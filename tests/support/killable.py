@@ -6,20 +6,15 @@ Run as a module it is what starts them.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
-import pkgutil
 import re
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
-from minutehand.app import find_apps
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.queue.data_api import DataApi, encode
@@ -27,16 +22,8 @@ from minutehand.queue.foreign import trusted
 from minutehand.worker import TickOptions, Worker
 from tests.support.project import Project
 
-#: Leases expire, backoffs end and attempts are given back, between one worker and the next.
-NEXT = (
-    "update queue.leases set expires_at = queue.clock() - interval '1 second'",
-    "with due as (update queue.deferred set run_at = queue.clock() - interval '1 second'"
-    " returning job_id) update public.jobs"
-    " set next_retry_at = queue.clock() - interval '1 second'"
-    " where status = 'pending' and id in (select job_id from due)",
-    "update public.jobs set attempts = 1, lost_attempts = 0"
-    " where finished_at is null and attempts > 0",
-)
+#: Workers after which all must have ended.
+MOST = 300
 
 
 def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str, str]:
@@ -52,20 +39,10 @@ def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str
     }
 
 
-async def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> None:
-    """Wait for something another process brings about."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not happen"
-        await asyncio.sleep(0.02)
-
-
 async def kill_in_each_stage(
     project: Project,
     environment: Mapping[str, str],
     ended: Callable[[], Awaitable[object]],
-    *,
-    most: int = 300,
 ) -> list[str]:
     """Work off the queue by workers that die by SIGKILL, each right after another write.
 
@@ -76,7 +53,6 @@ async def kill_in_each_stage(
         environment: All that the workers read. With `WORKER_CONCURRENCY` 1 no worker dies in the
             middle of another job's step.
         ended: Whether what was to be done is done; asked after each worker.
-        most: Workers after which it must have ended.
 
     Returns:
         What the workers that died had written last, with `#` for digits.
@@ -89,16 +65,20 @@ async def kill_in_each_stage(
     assert process.stdout is not None
     deaths: list[str] = []
     try:
-        for _ in range(most):
+        for _ in range(MOST):
             process.stdin.write(b"\n")
             said = await process.stdout.readline()
             assert said, "the workers could not start: see their error"
             deaths += json.loads(said)
             if await ended():
                 return deaths
-            for statement in NEXT:
-                project.run_sql(statement)
-        raise AssertionError(f"it has not ended after {most} workers, which died after {deaths}")
+            project.expire()
+            project.make_due()
+            project.run_sql(
+                "update public.jobs set attempts = 1, lost_attempts = 0"
+                " where finished_at is null and attempts > 0"
+            )
+        raise AssertionError(f"it has not ended after {MOST} workers, which died after {deaths}")
     finally:
         process.stdin.close()
         await process.wait()
@@ -144,11 +124,7 @@ def main() -> None:
     """Run a worker for each line read; answer with what the dead one wrote last, as a list."""
     # a death costs no start of an interpreter, no import, and no reading of certificates
     trusted()
-    for app in find_apps(Settings.from_env(os.environ).apps):
-        package = importlib.import_module(app.package)
-        for module in pkgutil.walk_packages(package.__path__, f"{app.package}."):
-            with suppress(ImportError):  # of an extra that workers do without
-                importlib.import_module(module.name)
+    load_processors(Settings.from_env(os.environ))
     survived: set[str] = set()
     for _ in sys.stdin:
         ear, mouth = os.pipe()

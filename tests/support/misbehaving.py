@@ -17,9 +17,8 @@ class Fault:
     """What a request gets instead of its answer.
 
     Attributes:
-        hang: Fall silent until the server ends; `reached` tells when.
+        hang: Fall silent until the server ends.
         cut: Break off in the middle of the body.
-        drop: Close without a word.
     """
 
     status: int = 200
@@ -27,7 +26,6 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
     cut: bool = False
-    drop: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,6 @@ class MisbehavingServer:
     """Serves while it is open; the vendor's class says in `answer` what comes back."""
 
     def __init__(self) -> None:
-        #: Set once a request hangs.
-        self.reached = asyncio.Event()
         self._stop = asyncio.Event()
         self._open: set[asyncio.Task[Any]] = set()
 
@@ -62,8 +58,7 @@ class MisbehavingServer:
     @property
     def origin(self) -> str:
         """Scheme, host and port."""
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}"
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Answer a request, by `write` or in pieces; the connection is closed behind it."""
@@ -71,7 +66,6 @@ class MisbehavingServer:
 
     async def hang(self) -> NoReturn:
         """Fall silent until the server ends."""
-        self.reached.set()
         await self._stop.wait()
         raise ConnectionAbortedError("the server is gone")
 

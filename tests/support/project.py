@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
+from infra.bench.scratch import USER, WORKSPACE, scratch_settings, user_token
 from minutehand.config import Settings
 from tests.support.databases import Database
 from tests.support.renewed import Renewed
@@ -17,18 +17,12 @@ ACME = WORKSPACE
 ADA = USER
 
 
-def settings_at(url: str) -> Settings:
-    """Settings of a project whose schemas have the names of this run."""
-    return scratch_settings(url, schema="public")
-
-
 @dataclass
 class Project:
     """One test's own project: its settings, and eyes on the tables behind it."""
 
     settings: Settings
     database: Database
-    gateway: Gateway
 
     def rows(self, statement: str, *args: Any) -> list[dict[str, Any]]:
         """Query as the superuser."""
@@ -55,17 +49,9 @@ class Project:
             **columns,
         }
         names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
-        row = (
-            self.database.session()
-            .execute(
-                f"insert into public.jobs ({names}) values ({marks}) returning id".encode(),
-                tuple(values.values()),
-                prepare=False,
-            )
-            .fetchone()
-        )
-        assert row is not None
-        return str(row[0])
+        insert = f"insert into public.jobs ({names}) values ({marks}) returning id"
+        [row] = self.rows(insert, *values.values())
+        return str(row["id"])
 
     def token(self, user_id: str = ADA) -> str:
         """A user's JWT, as Auth would sign it."""
@@ -98,7 +84,7 @@ def project_of_a_room(renewed: Renewed, *opened: str) -> Project:
         opened: Settings of the queue to allow, such as `allow_anonymous`.
     """
     renewed.renew()
-    made = Project(settings_at(renewed.gateway.url), renewed, renewed.gateway)
+    made = Project(scratch_settings(renewed.gateway.url), renewed)
     made.run_sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
     # all of a file's jobs in a few seconds: on a quick machine more than a plan carries
     made.run_sql(

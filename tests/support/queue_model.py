@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from infra.bench.scratch import scratch_settings
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import (
     JobTypeSpec,
@@ -30,14 +31,13 @@ from minutehand.queue.models import (
     WorkerRunAdmission,
 )
 from minutehand.queue.worker_client import WorkerQueue
-from tests.support.project import settings_at
 from tests.support.virtual_time import BEGAN
 
 T = TypeVar("T")
 
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
 #: Of the model's project: nothing listens there.
-SETTINGS = settings_at("http://127.0.0.1:9")
+SETTINGS = scratch_settings("http://127.0.0.1:9")
 #: Time of one call; how long a caller waits for one that hangs, as HTTP's time-out has it.
 LATENCY = 0.02
 PATIENCE = 6.0

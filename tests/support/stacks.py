@@ -126,16 +126,11 @@ def launch(
         )  # fmt: skip
 
 
-def is_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> bool:
-    """Tell whether this very launcher has everything up; a killed one leaves its note behind."""
-    note = folder / "ready"
-    return note.exists() and note.read_text().strip() == str(launcher.pid)
-
-
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
     """Wait until every part answers."""
     deadline = time.monotonic() + START_SECONDS
-    while not is_ready(folder, launcher):
+    note = folder / "ready"  # a killed one leaves its own behind
+    while not note.exists() or note.read_text().strip() != str(launcher.pid):
         if launcher.poll() is not None or time.monotonic() > deadline:
             words = (folder / "launcher.out").read_text(errors="replace")[-4000:]
             raise AssertionError(f"it ended with {launcher.poll()} or is too slow:\n{words}")
@@ -145,14 +140,12 @@ def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
 
 def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
     """Stop a launcher and delete its data."""
-    if launcher.poll() is None:
-        launcher.terminate()
+    launcher.terminate()
     try:
         launcher.wait(120)
     finally:
-        if launcher.poll() is None:
-            launcher.kill()
-            launcher.wait(60)
+        launcher.kill()
+        launcher.wait(60)
         assert reset(folder) == 0
 
 

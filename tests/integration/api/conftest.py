@@ -8,16 +8,19 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.bench.scratch import scratch_settings
 from tests.contract.api import Api, serving_api
-from tests.support.project import Project, settings_at
+from tests.support.project import Project
 from tests.support.renewed import Renewed
 
 
 @pytest.fixture
 async def api(renewed: Renewed) -> AsyncIterator[Api]:
     """Over real sockets, with streams that are held open; its engine knows one type."""
-    settings = settings_at(renewed.gateway.url).model_copy(update={"apps": (), "streaming": True})
-    async with serving_api(Project(settings, renewed, renewed.gateway)) as made:
+    settings = scratch_settings(renewed.gateway.url).model_copy(
+        update={"apps": (), "streaming": True}
+    )
+    async with serving_api(Project(settings, renewed)) as made:
         made.engine.register("work", lease_seconds=60)
         yield made
 

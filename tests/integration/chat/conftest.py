@@ -88,7 +88,7 @@ class Harness(AppHarness):
         )
         while not asked.done():
             await self.worker.tick()
-            self.make_due()
+            self.project.make_due()
             await asyncio.sleep(0.01)
         return asked.result()
 

@@ -31,8 +31,6 @@ class ApolloServer(MisbehavingServer):
         key = request.headers.get("x-api-key")
         self.seen.append((key, url.path))
         fault = self.faults.pop(0) if self.faults else None
-        if fault is not None and fault.drop:
-            return
         if fault is None or fault.cut:
             status, told = self._answer(key, url.path, parse_qs(url.query))
             write(writer, status, told, {}, cut=fault is not None)

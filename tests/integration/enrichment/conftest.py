@@ -39,7 +39,7 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
             "environ": {"USE_MOCK_APOLLO": "true"},
         }
     )
-    return Project(settings, renewed, renewed.gateway)
+    return Project(settings, renewed)
 
 
 class Office(AppHarness):
@@ -49,9 +49,7 @@ class Office(AppHarness):
         self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
         registry = Registry()
         register(registry, settings, app=self.enrichment)
-        super().__init__(
-            project, settings, registry, self.enrichment, concurrency=5, grace_seconds=0.3
-        )
+        super().__init__(project, settings, registry, self.enrichment, grace_seconds=0.3)
 
     async def enqueue(self, job_type: str, payload: dict[str, Any], *, user: str = ADA) -> str:
         """Create a job over HTTP."""

@@ -118,7 +118,7 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key
     other = await online.run("enrich_account", {"account_id": NOBODY_LTD})
     asked = len(apollo.seen)
     await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a new key waits for nothing
-    online.make_due()
+    online.project.make_due()
     done = await online.tick(str(first["id"]))
 
     assert (first["status"], first["attempts"], wait_of(first)) == (
@@ -140,7 +140,7 @@ async def test_a_passing_fault_backs_off_about_a_minute(
     apollo.faults = [fault]
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
     waiting = await online.tick(job_id)
-    online.make_due(job_id)
+    online.project.make_due(job_id)
     done = await online.tick(job_id)
 
     assert (waiting["status"], waiting["attempts"]) == ("pending", 1)
@@ -153,7 +153,7 @@ async def test_an_account_that_is_missing_is_tried_five_times(office: Office) ->
     job_id = await office.enqueue("enrich_account", {"account_id": SOYLENT})
     first = await office.tick(job_id)
     for _ in range(4):
-        office.make_due(job_id)
+        office.project.make_due(job_id)
         last = await office.tick(job_id)
 
     assert (first["status"], first["attempts"]) == ("pending", 1)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.project import Project, settings_at
+from infra.bench.scratch import scratch_settings
+from tests.support.project import Project
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
 
@@ -21,4 +22,4 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
     """A project behind the Data API alone."""
-    return Project(settings_at(renewed.gateway.url), renewed, renewed.gateway)
+    return Project(scratch_settings(renewed.gateway.url), renewed)

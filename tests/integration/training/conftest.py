@@ -74,7 +74,7 @@ def project(renewed: Renewed, s3_server: str, monkeypatch: pytest.MonkeyPatch) -
     settings = scratch_settings(renewed.gateway.url).model_copy(
         update={"uploads_bucket": BUCKET, "aws_endpoint_url": s3_server}
     )
-    return Project(settings, renewed, renewed.gateway)
+    return Project(settings, renewed)
 
 
 class Studio(AppHarness):

@@ -105,7 +105,7 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
     """A database behind a Data API; the engine lets webhooks lead to this machine."""
     key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
-    made = Project(settings, renewed, renewed.gateway)
+    made = Project(settings, renewed)
     made.run_sql(
         "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
     )

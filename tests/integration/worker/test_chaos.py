@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from minutehand.worker import Backoff, Job, JobContext, Registry, Retry, Snooze, TickOptions, Worker
 from tests.support.killable import environment_of
 from tests.support.paths import ROOT
-from tests.support.project import Project, settings_at
+from tests.support.project import Project
 from tests.support.renewed import Renewed
 from tests.support.weekly import weekly
 
@@ -103,7 +104,7 @@ async def work(ledger: Path) -> None:
 async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_path: Path) -> None:
     """A result of a stale lease, a job lost or ended twice would be a problem in the books."""
     rng, ledger = random.Random(11), tmp_path / "ledger"
-    project = Project(settings_at(renewed.gateway.url), renewed, renewed.gateway)
+    project = Project(scratch_settings(renewed.gateway.url), renewed)
     environment = environment_of(project) | {
         "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}",
     }
@@ -129,9 +130,9 @@ async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_p
             await asyncio.sleep(LEASE_SECONDS * rng.uniform(0.5, 2.5))
             workers[index].send_signal(signal.SIGCONT)
         else:
-            project.gateway.stop()
+            renewed.gateway.stop()
             await asyncio.sleep(rng.random())
-            project.gateway.start()
+            renewed.gateway.start()
 
     workers = [spawn(), spawn()]
     give_up = time.monotonic() + 300

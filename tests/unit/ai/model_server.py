@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,6 @@ class Fault:
         drip: Send a byte now and then, without end.
         said: Content in place of the answer's.
         message: More of the message, such as a refusal.
-        usage: What it says the answer took.
     """
 
     status: int = 200
@@ -38,8 +37,6 @@ class Fault:
     said: str | None = None
     message: dict[str, Any] = field(default_factory=dict)
     finish: str | None = "stop"
-    drop: bool = False
-    usage: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,6 @@ class ModelServer(MisbehavingServer):
         self.answers: dict[str, Any] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
-        #: Requests answered to the end, by name: what would be paid for.
-        self.paid: Counter[str] = Counter()
 
     @property
     def url(self) -> str:
@@ -88,8 +83,6 @@ class ModelServer(MisbehavingServer):
         self.seen.append(Seen(name, key, body))
         queue = self.faults.get(name) or self.faults.get("*") or []
         fault = queue.pop(0) if queue else Fault()
-        if fault.drop:
-            return
         if key != KEY:
             fault = Fault(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
         if fault.hang:
@@ -102,7 +95,7 @@ class ModelServer(MisbehavingServer):
         said = {"role": "assistant", "content": text} | fault.message
         answer = {
             "choices": [{"index": 0, "message": said, "finish_reason": fault.finish}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 50} | fault.usage,
+            "usage": {"prompt_tokens": 100, "completion_tokens": 50},
         }
         if fault.drip:
             writer.write(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n\r\n")
@@ -111,7 +104,6 @@ class ModelServer(MisbehavingServer):
                 await writer.drain()
                 await asyncio.sleep(0.02)
             return
-        self.paid[name] += 1
         write(writer, 200, answer, cut=fault.cut)
 
     def _text(self, body: dict[str, Any], name: str) -> str:
