@@ -11,7 +11,6 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import httpx._config as defaults
@@ -19,12 +18,10 @@ import httpx._transports.default as transports
 import pytest
 from hypothesis import HealthCheck, settings
 
-from infra.release.npm_archive import build_npm_archive
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, start_prepared_server
 from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
-from tests.support.shared import made_once
 from tests.support.stacks import RunningStack, running_stack
 from tests.support.weekly import weekly
 
@@ -49,21 +46,15 @@ settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_tls_context() -> Iterator[None]:
-    """Else httpx reads all certificates of the machine for each client, 20 ms, HTTPS or not."""
-    with pytest.MonkeyPatch.context() as patch:
-        create = functools.cache(httpx.create_ssl_context)
-        patch.setattr(transports, "create_ssl_context", create)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _patient_http() -> Iterator[None]:
-    """Where a test names no timeout it is a safety net: a busy machine may take httpx's 5 s."""
-    limit = defaults.DEFAULT_TIMEOUT_CONFIG
+    """Where a test names no timeout it is a safety net: a busy machine may take httpx's 5 s.
+
+    And else httpx reads all certificates of the machine for each client, 20 ms, HTTPS or not.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):
-            patch.setattr(limit, name, 60.0)
+            patch.setattr(defaults.DEFAULT_TIMEOUT_CONFIG, name, 60.0)
         yield
 
 
@@ -163,16 +154,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Leave what was collected out of every later search for garbage."""
     gc.freeze()
-
-
-@pytest.fixture(scope="session")
-def npm_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The npm archive as `make dist` builds it."""
-    [archive] = made_once(tmp_path_factory, "npm-archive", build_npm_archive).iterdir()
-    return archive
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """The root of the checkout."""
-    return ROOT

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 from playwright.sync_api import Page
 
 from tests.e2e.console.people import Visitor, expect
+from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -20,10 +20,10 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
 
 
-def violations(page: Page, repository: Path, *, colours_only: bool = False) -> list[str]:
+def violations(page: Page, *, colours_only: bool = False) -> list[str]:
     """What axe finds, in one line each."""
     if not page.evaluate("'axe' in window"):
-        axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
+        axe = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
         page.evaluate(f"() => {{ {axe} }}")
     only = (
         {"type": "rule", "values": OF_COLOURS} if colours_only else {"type": "tag", "values": TAGS}
@@ -41,16 +41,14 @@ def violations(page: Page, repository: Path, *, colours_only: bool = False) -> l
     ]
 
 
-def violations_in_both_schemes(
-    visitor: Visitor, repository: Path, *, pictured: str | None = None
-) -> list[str]:
+def violations_in_both_schemes(visitor: Visitor, *, pictured: str | None = None) -> list[str]:
     """What axe finds by every rule in light, and by those of colours in dark: no other differ."""
     found = []
     for scheme in SCHEMES:
         visitor.page.emulate_media(color_scheme=scheme)
         expect(visitor.page.locator("html")).to_have_css("color-scheme", scheme)
         visitor.settle()
-        lines = violations(visitor.page, repository, colours_only=scheme == "dark")
+        lines = violations(visitor.page, colours_only=scheme == "dark")
         found += [f"{scheme} {line}" for line in lines]
         if pictured is not None:
             picture(visitor.page, f"{pictured}-{scheme}")

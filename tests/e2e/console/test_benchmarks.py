@@ -16,7 +16,7 @@ from tests.e2e.console.people import BOB
 pytestmark = pytest.mark.browser
 
 
-def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit, repository: Path) -> None:
+def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit) -> None:
     """By a member, by the form; no page is reloaded on the way, and it fits a narrow screen."""
     visitor = visit(BOB, "/benchmarks", allow=("422",))
     page = visitor.page
@@ -39,6 +39,6 @@ def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit, repository: 
     assert len(json.loads(Path(download.value.path()).read_text())["receipts"]) == 2
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
-    assert violations_in_both_schemes(visitor, repository) == []
+    assert violations_in_both_schemes(visitor) == []
     page.get_by_role("link", name="Benchmarks").last.click()
     expect(page.get_by_role("group", name="Jobs").locator("tbody tr")).to_have_count(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = "The roof <img src=x onerror=alert(1)> leaks **badly**."
 
 
-def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str], repository: Path) -> None:
+def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None:
     """By keyboard, from the list to the page that the work has built, and back to the list."""
     visitor = visit(ADA, "/chat", allow=(r"404 .*/api/chat", r"status of 404"))
     page = visitor.page
@@ -34,7 +33,7 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str], reposit
     box.press("Enter")
     card = page.locator("[data-work]")
     expect(card).to_have_attribute("data-status", "waiting")
-    found = violations(page, repository)
+    found = violations(page)
     picture(page, "chat-question")
     card.get_by_placeholder("Or in your own words").fill("Use a blue and white color scheme")
     card.get_by_role("button", name="Answer", exact=True).press("Enter")

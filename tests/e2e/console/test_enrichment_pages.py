@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -15,7 +14,7 @@ from tests.e2e.console.people import ADA, BOB
 pytestmark = pytest.mark.browser
 
 
-def test_from_the_key_to_the_account_that_fills_itself(visit: Visit, repository: Path) -> None:
+def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     """Save, test, a new account, its button, its job; nobody reloads anything."""
     visitor = visit(ADA, "/workspace/settings/api")
     page = visitor.page
@@ -46,7 +45,7 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit, repository:
     expect(page.get_by_role("link", name="Mock Company for alpha.example")).to_be_visible()
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
-    assert violations_in_both_schemes(visitor, repository) == []
+    assert violations_in_both_schemes(visitor) == []
 
 
 def test_a_member_edits_accounts_and_may_not_change_the_key(visit: Visit) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -17,9 +16,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = "Plan a fair <img src=x onerror=alert(1)> for 200 guests"
 
 
-def test_a_plan_from_its_prompt_to_its_deletion(
-    visit: Visit, workspace: dict[str, str], repository: Path
-) -> None:
+def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, workspace: dict[str, str]) -> None:
     """By keyboard; what was written stays text."""
     visitor = visit(ADA, "/plans", allow=(r"404 .*/api/plans", r"status of 404"))
     page = visitor.page
@@ -35,7 +32,7 @@ def test_a_plan_from_its_prompt_to_its_deletion(
     expect(page.get_by_text("Completed")).to_be_visible()
     page.get_by_text("Log", exact=True).click()
     expect(page.get_by_role("list", name="Log")).to_contain_text("Budget: done")
-    found = violations(page, repository)
+    found = violations(page)
     picture(page, "plan")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from playwright.sync_api import expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
 from tests.e2e.console.worker import HandWorker
+from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 HOSTILE = (
@@ -121,22 +121,21 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     assert sum(map(sum, bytes_of.values())) - sum(again) < FIRST_LOAD_BYTES, bytes_of
 
 
-def test_vendored_files_are_the_pinned_ones(repository: Path) -> None:
+def test_vendored_files_are_the_pinned_ones() -> None:
     """A changed package shows here before it runs in somebody's browser."""
-    pinned = json.loads((repository / "infra/console/vendor.json").read_text())["files"]
+    pinned = json.loads((ROOT / "infra/console/vendor.json").read_text())["files"]
 
     found = {
-        name: "sha256-"
-        + hashlib.sha256((repository / "node_modules" / name).read_bytes()).hexdigest()
+        name: "sha256-" + hashlib.sha256((ROOT / "node_modules" / name).read_bytes()).hexdigest()
         for name in pinned
     }
 
     assert found == pinned, "if the update is meant, put these checksums into vendor.json"
 
 
-def test_nothing_is_loaded_from_elsewhere_or_unpinned(repository: Path) -> None:
+def test_nothing_is_loaded_from_elsewhere_or_unpinned() -> None:
     """Every /vendor address in the console is in vendor.json, and no other host is named."""
-    console = repository / "infra/console"
+    console = ROOT / "infra/console"
     pinned = set(json.loads((console / "vendor.json").read_text())["files"])
     used = set()
     for file in [*console.rglob("*.js"), *console.rglob("*.html"), *console.rglob("*.css")]:

@@ -18,7 +18,7 @@ TITLE = "Changing the paper <img src=x onerror=alert(1)>"
 PATIENCE = 300_000  # a real recogniser on a busy machine
 
 
-def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit, repository: Path) -> None:
+def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit) -> None:
     """Uploaded, worked on, played at a place, retried, deleted; nobody reloads anything."""
     visitor = visit(ADA, "/trainings")
     page = visitor.page
@@ -41,7 +41,7 @@ def test_a_video_becomes_a_transcript_before_ones_eyes(visit: Visit, repository:
     page.wait_for_function("() => document.querySelector('video').currentTime > 0")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
-    assert violations_in_both_schemes(visitor, repository) == []
+    assert violations_in_both_schemes(visitor) == []
 
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

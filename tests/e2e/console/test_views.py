@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from uuid import uuid4
 
 import psutil
@@ -25,12 +24,12 @@ Look = Callable[[Visitor], None]
 
 
 @pytest.fixture
-def look(repository: Path) -> Look:
+def look() -> Look:
     """See that a page is fit for everybody, on a wide screen and on a phone."""
 
     def check(visitor: Visitor) -> None:
         visitor.settle()
-        assert violations_in_both_schemes(visitor, repository) == []
+        assert violations_in_both_schemes(visitor) == []
         visitor.page.set_viewport_size({"width": 320, "height": 700})
         fits(visitor.page)
         visitor.page.set_viewport_size({"width": 1280, "height": 820})

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from infra.release.npm_archive import build_npm_archive
 from tests.e2e.npm.stranger import Stranger
+from tests.support.shared import made_once
+
+
+@pytest.fixture(scope="session")
+def npm_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive as `make dist` builds it."""
+    [archive] = made_once(tmp_path_factory, "npm-archive", build_npm_archive).iterdir()
+    return archive
 
 
 @pytest.fixture(scope="session")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minutehand.worker import JobContext, default_registry
+from tests.support.paths import ROOT
 
 PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/SKILL")
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_the_examples_are_true(repository: Path, page: str) -> None:
-    text = (repository / "shared" / "minutehand" / f"{page}.md").read_text()
+async def test_the_examples_are_true(page: str) -> None:
+    text = (ROOT / "shared" / "minutehand" / f"{page}.md").read_text()
     space: dict[str, Any] = {"__name__": "readme"}
 
     try:
@@ -31,8 +31,8 @@ async def test_the_examples_are_true(repository: Path, page: str) -> None:
     assert len(tests) == (page == "worker/README")
 
 
-def test_the_table_has_what_ctx_has(repository: Path) -> None:
-    text = (repository / "shared" / "minutehand" / "worker" / "CONTEXT.md").read_text()
+def test_the_table_has_what_ctx_has() -> None:
+    text = (ROOT / "shared" / "minutehand" / "worker" / "CONTEXT.md").read_text()
     rows = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
 
     named = {name for row in rows for name in re.findall(r"`(\w+)[(`]", row)}
