@@ -12,20 +12,33 @@ BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """Leaps when nothing is ready."""
+    """Leaps when nothing is ready and no call in a thread is awaited."""
 
     def __init__(self) -> None:
         super().__init__()
         self._at = 0.0
+        self._in_threads = 0
         waits = self._selector.select  # type: ignore[attr-defined]
 
         def leap(timeout: float | None = None) -> Any:
+            if self._in_threads:
+                return waits(timeout)
             ready = waits(0 if timeout else timeout)
             if timeout and not ready:
                 self._at += timeout
             return ready
 
         self._selector.select = leap  # type: ignore[attr-defined]
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """As any loop; time stands until it has ended."""
+        called = super().run_in_executor(executor, func, *args)
+        self._in_threads += 1
+        called.add_done_callback(self._thread_ended)
+        return called
+
+    def _thread_ended(self, _: object) -> None:
+        self._in_threads -= 1
 
     def time(self) -> float:
         """Seconds leapt so far."""
