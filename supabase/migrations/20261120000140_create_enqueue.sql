@@ -362,15 +362,11 @@ begin
 end;
 $$;
 
--- Take jobs, which the caller has locked, from where they wait.
+-- Take jobs, which the caller has locked, from where they wait. From gates first: who opens one just now is waited for,
+-- and has made the job ready.
 create function queue.take_place(p_ids uuid[]) returns void
 language plpgsql as $$
 begin
-  delete from queue.ready as r using public.jobs as j
-  where j.id = any (p_ids) and r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord
-    and r.job_id = j.id;
-  delete from queue.deferred as d using public.jobs as j
-  where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id;
   with gone as (
     delete from queue.gated as g using public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
@@ -378,6 +374,11 @@ begin
     returning g.lane, g.workspace_id, g.key, g.admitted)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.admitted;
+  delete from queue.ready as r using public.jobs as j
+  where j.id = any (p_ids) and r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord
+    and r.job_id = j.id;
+  delete from queue.deferred as d using public.jobs as j
+  where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id;
 end;
 $$;
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis.stateful import invariant
 
@@ -9,6 +11,7 @@ from tests.contract.machine import QueueMachine, machine_on, run_histories
 from tests.contract.observed import breaches
 from tests.sql.conftest import INVARIANTS
 from tests.support.databases import Database
+from tests.support.engine import Engine, ids_of
 
 # thousands of statements each: on a machine with much else to do that takes minutes
 pytestmark = pytest.mark.timeout(900)
@@ -29,3 +32,20 @@ class Within:
 def test_no_random_history_leaves_the_tables_at_odds(database: Database) -> None:
     """What the contract sees of them is seen too."""
     run_histories(type("WithinMachine", (Within, machine_on(database)), {}), most=8)
+
+
+def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> None:
+    """Its retry would find that place taken, and every lease would fail."""
+    engine.register("work", key_concurrency=2)
+    first, second = engine.enqueue_many(2, concurrency_key="k")
+    with engine.beside() as other:
+        other.run("begin")
+        assert ids_of(other.lease(1)) == [first]
+        cancel = threading.Thread(target=lambda: engine.rpc("cancel_job", p_job_id=second))
+        cancel.start()
+        other.until_waiting()
+        other.run("commit")
+        cancel.join()
+    assert breaches(engine.connection, **INVARIANTS) == {}
+    engine.rpc("retry_job", p_job_id=second)
+    assert ids_of(engine.lease()) == [second]
