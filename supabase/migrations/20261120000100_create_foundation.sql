@@ -34,7 +34,7 @@
 --   public.report_jobs       progress, logs and steps of what it holds; renews its leases
 --   public.settle_jobs       how its attempts ended; leases the next in the same call
 --     queue.settle           leased -> ended, or to its next place
---       queue.end_places     frees what an ended job held: its key's gate, its unique key, those that wait for it
+--       queue.end_places     frees what it held: its key's gate, its unique key, those that wait for it
 --   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention
 
 create schema if not exists queue;

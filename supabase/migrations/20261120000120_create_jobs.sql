@@ -144,8 +144,8 @@ create table queue.turns (
   lane integer not null,
   workspace_id uuid not null,
   served_at timestamptz not null, -- its place in the order
-  aside boolean not null default false,
-  -- when to look again at one that is aside: at a limit until then, paused for infinity, without a ready job for null
+  aside boolean not null default false, -- no lease reads it
+  -- when to look again at one that is aside: at a limit until then; infinity: paused; null: closed, it has no ready job
   look_at timestamptz,
   -- no ready job lies before: dead rows there are never read again, not even beside a held snapshot
   from_ord bigint not null default 0,

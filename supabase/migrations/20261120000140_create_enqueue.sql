@@ -301,7 +301,8 @@ begin
 end;
 $$;
 
--- Place a pending job, whose row the caller holds or writes; true when it may be leased now.
+-- Place a pending job, whose row the caller holds or writes; true unless it waits for a time. One before a gate may be
+-- let through by the next lease.
 create function queue.place(p_job public.jobs, p_now timestamptz, p_type queue.job_types default null)
 returns boolean
 language plpgsql as $$

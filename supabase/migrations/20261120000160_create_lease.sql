@@ -1,6 +1,6 @@
 -- Lease: which jobs a worker gets. The life of a call, each step the name of its function:
 --   public.lease_jobs        or settle_jobs, whose second half it is
---     queue.read_lease       reads the request
+--     queue.lease            knows a repeat by its tick and number; queue.lease_ready does the rest
 --     queue.open_turns       notes that enqueues left: gates first, since they make jobs ready, then turns
 --     queue.share_slots      reads the turns in their order, tries the locks of limited scopes, divides the slots
 --     queue.take_jobs        ready -> leased, in one statement that skips what is locked
@@ -45,8 +45,8 @@ begin
 end;
 $$;
 
--- Act on notes: of fifty gates and twenty turns among the first two hundred, all there are of each. Who opens is alone,
--- and no one waits; the rest is for the next leases.
+-- Act on notes: of the first two hundred, on fifty gates and twenty turns at most, and then on all notes of each. Who
+-- opens is alone, and no one waits; the rest is for the next leases.
 create function queue.open_turns(p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -113,7 +113,7 @@ end;
 $$;
 
 -- How many more jobs each turn may have, under the limits of its type, of its tenant, and of both; each is counted only
--- where its lock is held, by a statement that began after it was taken. own_free is -1 where it is paused.
+-- where its lock is held, by a statement that began after it was taken. own_free, of both, is -1 where it is paused.
 create function queue.free_slots(p_turns queue.turn[], p_held text[], p_most integer, p_now timestamptz)
 returns table (
   lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint, job_type text, weight double precision,
@@ -155,8 +155,8 @@ language sql stable as $$
   left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
 $$;
 
--- Divide slots among turns: rounds by weight in the order of service, never more than each scope has free. Turns that
--- can have none are set aside, for a second or until a settlement; paused ones until the pause ends.
+-- Divide slots: rounds by weight in the order of service, never more than a scope has free. A turn whose tenant is at a
+-- limit is set aside, for a second or until a settlement, a paused one until the pause ends; that of a full type stays.
 create function queue.divide_slots(
   p_turns queue.turn[], p_held text[], p_busy boolean, p_bounded boolean, p_most integer, p_now timestamptz
 ) returns queue.share[]
@@ -203,7 +203,7 @@ end;
 $$;
 
 -- Which tenants get how many of p_most slots. bounded: some limit may count what is leased; busy: another lease holds a
--- scope at this moment; found: there were turns.
+-- scope at this moment; is_alone: of one turn, whose place in the order does not matter; found: there were turns.
 create function queue.share_slots(
   p_lanes integer[], p_most integer, p_now timestamptz,
   out shares queue.share[], out bounded boolean, out busy boolean, out is_alone boolean, out found boolean
@@ -447,7 +447,7 @@ begin
         from json_array_elements(leases) as l group by 1) as n
       join queue.job_types as y on y.job_type = n.job_type where y.rate_limit is not null and not y.rate_per_key;
     end if;
-    perform from queue.ready as r
+    perform from queue.ready as r -- a look at one share tells most; the marks of busy turns move each 16th call
     where r.lane = v_shares.shares[1].lane and r.workspace_id = v_shares.shares[1].workspace_id
       and r.ord >= v_shares.shares[1].from_ord
     limit 1;
@@ -507,7 +507,7 @@ begin
         select from queue.pauses as p where p.kind = 'type' and p.name = l.job_type or p.kind = 'queue'
           and p.name = l.queue));
   v_given := queue.lease_ready(v_request, v_lanes, p_changes, v_now);
-  -- what is known of the worker's run is written when something has changed, else once a second
+  -- the worker's run: when it has changed, as by each call that got jobs, whose repeat is known by it; else each second
   v_free := coalesce(v_request.free_slots, v_request.most - v_given.leased);
   if v_tick.tick_id is null then
     insert into queue.ticks (tick_id, worker, version, job_types, queues, started_at, seen_at, last_call, free_slots,

@@ -1,10 +1,11 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale one changes nothing.
 --   public.settle_jobs       may ask for the next jobs in the same call
---     queue.settle           one statement for all outcomes: the lease goes, the job moves
---       queue.judge            what becomes of all but plain completions
---       queue.move_on          retries, snoozes and releases are placed, waits begin
---       queue.end_places       what an ended or returned job held is freed: gates first, so that the lease of the same
---                              call gets the next job of a full key
+--     queue.settle           answers each item, repeats and stale ones too
+--       queue.settle_items     one statement for all outcomes: the lease goes, the job moves
+--         queue.judge          what becomes of all but plain completions
+--       queue.move_on          of all but plain jobs: attempts, events, waits
+--         queue.end_places     places those that go on and frees what they held: gates too, so that the lease of the
+--                              same call gets the next job of a full key
 --     queue.lease            see the file before
 -- The one way out: queue.finish ends jobs that no worker holds by the same functions.
 
@@ -180,8 +181,8 @@ begin
 end;
 $$;
 
--- A job that was settled and is more than plain: completed at its first lease and tied to nothing, so that all of it
--- follows from its row. is_lost: its worker's last word comes before the event of its end.
+-- A job that was settled and is not plain. Plain is one that completed at its first lease and is tied to nothing: all
+-- follows from its row. is_lost: it ended as its worker was lost, which is an event of its own before that of the end.
 create type queue.settled as (
   id uuid, workspace_id uuid, fence integer, status text, attempts integer, last_seq integer, act text, message text,
   next_retry_at timestamptz, wait jsonb, is_lost boolean, attempt integer, worker integer, leased_at timestamptz,
