@@ -38,10 +38,7 @@ from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
 #: What a run has of the settle it comes to.
-_SETTLED = (
-    *("outcome", "result", "error", "wait"),
-    *("retry_after_seconds", "until", "delay_seconds"),
-)
+_SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,9 @@ class ProcessorTest(Generic[P]):
     # How a wait may end -----------------------------------------------------------------------
 
     def answer(self, answer: Any) -> None:
-        """A person answers the question the job waits with."""
+        """A person answers the question the job waits with, by one of its options if it has any."""
+        if answer not in ((self._waiting or {}).get("options") or [answer]):
+            raise AssertionError(f"the answer {answer!r} is no option: {self._waiting}")
         self._end_wait("ask", {"answer": answer})
 
     def event(self, payload: Any = None) -> None:
