@@ -1,18 +1,16 @@
 """A rule-based machine over the queue: three sessions, open transactions, repeated and stale calls.
 
-After each step what must hold of a committed snapshot is looked at; what a single snapshot cannot
-show (two holders, repeated answers, lost jobs) the machine remembers itself.
+What a single snapshot cannot show (two holders, repeated answers, lost jobs) it remembers itself.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -128,7 +126,7 @@ class QueueMachine(RuleBasedStateMachine):
         ]
         self.watcher.rpc("register_job_types", p_types=types)
         self.began = time.monotonic()
-        self.open_since: dict[int, list[Callable[[], None]]] = {}
+        self.open_since: dict[int, Callable[[], None]] = {}
         self.jobs: dict[str, str] = {}
         self.held: dict[tuple[str, int], dict[str, Any]] = {}
         self.fences: dict[str, int] = {}
@@ -176,14 +174,15 @@ class QueueMachine(RuleBasedStateMachine):
         session = self.sessions[index]
         if hold:
             session.run("begin")
-        answer = self.last = self.wait(session, index, lambda: action(session))
+        answer = self.wait(session, index, lambda: action(session))
         if isinstance(answer, psycopg.Error):
             if hold:
                 session.run("rollback")
+                hold = False
             if not (answer.sqlstate or "").startswith("PT"):
                 raise self.Refused(f"{answer.sqlstate}: {answer}") from answer
-        if hold and not isinstance(answer, psycopg.Error):
-            self.open_since[index] = [lambda: note(answer)]
+        if hold:
+            self.open_since[index] = lambda: note(answer)
         else:
             note(answer)
 
@@ -192,36 +191,31 @@ class QueueMachine(RuleBasedStateMachine):
 
     def wait(self, session: Engine, index: int, work: Callable[[], Any]) -> Any:
         """Do `work` in a thread; end open transactions for as long as it waits for one."""
-        future: Future[Any] = Future()
 
-        def act() -> None:
+        def attempt() -> Any:
             try:
-                future.set_result(work())
+                return work()
             except psycopg.Error as error:
-                future.set_result(error)
+                return error
 
         if not set(self.open_since) - {index}:
-            act()
-            return future.result()
-        thread = threading.Thread(target=act)
-        thread.start()
+            return attempt()
         blocking = "select cardinality(pg_blocking_pids(%s))"
-        while thread.is_alive():
-            thread.join(0.004)
-            pid = session.connection.info.backend_pid
-            if thread.is_alive() and self.watcher.one(blocking, pid):
+        with ThreadPoolExecutor(1) as threads:
+            future = threads.submit(attempt)
+            while wait([future], timeout=0.004).not_done:
                 other = next(iter(set(self.open_since) - {index}), None)
-                if other is not None:
+                pid = session.connection.info.backend_pid
+                if other is not None and self.watcher.one(blocking, pid):
                     self.end(other, commit=self.random.random() < 0.8)
         return future.result()
 
     def end(self, index: int, *, commit: bool) -> None:
         """Commit or roll back a session's open transaction."""
-        notes = self.open_since.pop(index)
+        note = self.open_since.pop(index)
         self.sessions[index].run("commit" if commit else "rollback")
         if commit:
-            for note in notes:
-                note()
+            note()
 
     @rule(index=SESSIONS, commit=st.booleans())
     def finish_transaction(self, index: int, commit: bool) -> None:

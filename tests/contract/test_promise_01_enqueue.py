@@ -152,9 +152,6 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(
     assert count(engine) == 0
 
 
-# --- Unique jobs ---
-
-
 def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
     """The holder is answered, whether it waits or runs; `raise` names it; races leave one."""
     unique = {"key": "daily"}
@@ -220,9 +217,6 @@ def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> Non
     engine.run_all()
     retry()
     assert engine.enqueue(unique={"key": "k"}) == first
-
-
-# --- Order, and whose it is ---
 
 
 def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> None:

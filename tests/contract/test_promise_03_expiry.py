@@ -113,9 +113,6 @@ def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
         assert (engine.status(job_id), reason_of(engine, job_id)) == ("failed", reason)
 
 
-# --- Deadlines ---
-
-
 def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     engine.stop_clock()
     given: dict[str, Any] = {"deadline_at": later(engine, 30)}
@@ -151,9 +148,6 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
     assert reason_of(engine, job_id) == "deadline_passed"
     engine.rpc("retry_job", p_job_id=job_id)
     assert ids_of(engine.lease()) == [job_id]
-
-
-# --- Again, by hand ---
 
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:

@@ -111,9 +111,6 @@ def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine
     assert "log" not in told
 
 
-# --- Realtime tells what the log says ---
-
-
 def told_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
     """Every event that was sent to a topic, alike ones with the time of the first."""
     return [
@@ -148,9 +145,6 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
         assert told_on(engine, topic) == [each for each in logged if each["type"] not in hidden]
     assert len(messages(engine, topics[0])) == 4
     assert {event["job_id"] for event in told_on(engine, f"workspace:{GLOBEX}")} <= {jobs[1]}
-
-
-# --- Waits, whose news are events too ---
 
 
 def wait(engine: Engine, **wait_: Any) -> str:

@@ -253,9 +253,6 @@ def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: 
         assert refused(ada.enqueue_many, 1, job_type="webhook_delivery")[1] == "forbidden"
 
 
-# --- Guests, and those without a name ---
-
-
 def opened(engine: Engine, **options: Any) -> str:
     made = engine.rpc("open_guest_session", p_workspace_id=ACME, p_options=options)
     return str(made["session_id"])
@@ -340,9 +337,6 @@ def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
         for kind, name in (("job_type", "work"), ("queue", "default"), ("workspace", ACME)):
             request = {"kind": kind, "name": name}
             assert refused(nobody.rpc, "pause_jobs", p_request=request)[0] in {"PT403", "PT404"}
-
-
-# --- A worker's key ---
 
 
 def revoke(engine: Engine, grace: int) -> None:

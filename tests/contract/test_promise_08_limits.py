@@ -223,9 +223,6 @@ def test_limits_of_a_workspace_are_its_managers_below_the_operators(engine: Engi
     assert sum(len(engine.lease(9)) for _ in range(2)) == 2
 
 
-# --- Fairness ---
-
-
 def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
     return Counter(lease["job"]["workspace_id"] for lease in engine.lease(limit))
 

@@ -190,9 +190,6 @@ def test_no_history_breaks_a_rule_of_the_worker(
     assert all(bytes_of(items) < 1_200_000 for items in queue.settles)
 
 
-# --- Renewing, losing, settling ---
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
     queue = ModelQueue([Row("1", {"seconds": 60})], faults=dict.fromkeys((1, 2, 3), fault))
@@ -256,9 +253,6 @@ def test_a_lease_that_is_lost_is_not_settled(before: str | None, resists: float)
     summary = leaping(story())
     assert (queue.settles, summary.lost) == ([], 1)
     assert world.ended_at["1"] < 30 + resists
-
-
-# --- The deadline ---
 
 
 @pytest.mark.parametrize("resists", [0, 100])
@@ -379,9 +373,6 @@ def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
     assert run(500, most=2) == [2]
     assert run(0) == []
     assert run(500, fan_out=False) == []
-
-
-# --- What a processor says, and what is settled ---
 
 
 async def boom() -> None:

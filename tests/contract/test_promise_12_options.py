@@ -207,8 +207,6 @@ async def test_what_contradicts_itself_is_refused_by_all(
     assert {each is True for each in found.values()} == {good}, found
 
 
-# --- The table itself is a way in ---
-
 UPDATE = "update public.jobs set"
 
 
