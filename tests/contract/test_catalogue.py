@@ -24,9 +24,7 @@ def catalogue(database: Database) -> Iterator[Engine]:
         yield Engine(database, connection)
 
 
-def test_each_public_function_is_granted_to_its_callers_and_to_no_one_else(
-    catalogue: Engine,
-) -> None:
+def test_each_public_function_is_granted_to_its_callers_alone(catalogue: Engine) -> None:
     granted = (
         "select p.proname from pg_proc as p where p.pronamespace = 'public'::regnamespace"
         " and has_function_privilege(%s, p.oid, 'execute')"

@@ -43,6 +43,7 @@ RESPONSES = holding("responses", {"type": "array"})
 RECEIPT_SCHEMA = holding(
     "output", holding("data", {"oneOf": [RESPONSES, holding("data", RESPONSES)]})
 )
+Submit = Callable[..., dict[str, Any]]
 QUESTIONS = ["Who are you?", "What is the capital of France?", "Is water wet?"]
 
 
@@ -62,7 +63,7 @@ test_job.__test__ = False  # type: ignore[attr-defined]  # the guide's createTes
 
 
 @pytest.fixture
-def submit(portal: httpx.Client, stack: RunningStack) -> Callable[..., dict[str, Any]]:
+def submit(portal: httpx.Client, stack: RunningStack) -> Submit:
     def call(**fields: Any) -> dict[str, Any]:
         body = {"workspace_id": stack.demo_workspace_id, **test_job(), **fields}
         answer = portal.post("/api/v1/jobs", json=body)
@@ -72,9 +73,7 @@ def submit(portal: httpx.Client, stack: RunningStack) -> Callable[..., dict[str,
     return call
 
 
-def test_job_lifecycle(
-    portal: httpx.Client, submit: Callable[..., dict[str, Any]], sql: Sql
-) -> None:
+def test_job_lifecycle(portal: httpx.Client, submit: Submit, sql: Sql) -> None:
     """1.1, 3.1, 5.1: from the portal to the receipt, by way of outbox and queue."""
     job = submit()
     runner_job = portal.get(f"/api/v1/jobs/{job['id']}").json()
@@ -136,7 +135,7 @@ def test_service_health(stack: RunningStack) -> None:
 
 @pytest.mark.parametrize("jobs", [10, 100])
 def test_concurrent_jobs_and_queue_backlog(
-    submit: Callable[..., dict[str, Any]], portal: httpx.Client, sql: Sql, jobs: int
+    submit: Submit, portal: httpx.Client, sql: Sql, jobs: int
 ) -> None:
     """2.2: ten at once, a hundred rapidly: no 5xx, none lost, none twice."""
     ids = in_threads(jobs, lambda _: submit()["id"])
@@ -153,7 +152,7 @@ def test_concurrent_jobs_and_queue_backlog(
     assert sql(outbox, ids) == [("published",)]
 
 
-def test_golem_integration(portal: httpx.Client, submit: Callable[..., dict[str, Any]]) -> None:
+def test_golem_integration(portal: httpx.Client, submit: Submit) -> None:
     """3.2: providers of several regions, and only as many as the spec needs."""
     job = submit(constraints={"regions": ["us-east", "atlantis"], "min_regions": 2, "timeout": 60})
     state = ended(portal, f"/api/v1/jobs/{job['id']}")
@@ -164,10 +163,7 @@ def test_golem_integration(portal: httpx.Client, submit: Callable[..., dict[str,
 
 
 def test_receipts_are_verified_by_one_command(
-    portal: httpx.Client,
-    submit: Callable[..., dict[str, Any]],
-    stack: RunningStack,
-    tmp_path: Path,
+    portal: httpx.Client, submit: Submit, stack: RunningStack, tmp_path: Path
 ) -> None:
     """Offline, with the public keys; an omitted region is found out."""
     job = submit()

@@ -61,9 +61,7 @@ def upload(
     return complete
 
 
-def test_1_to_3_jobs_are_created_processed_and_their_results_stored(
-    portal: httpx.Client, sql: Sql, stack: RunningStack
-) -> None:
+def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """From the upload to the output data; nothing is asked of the tab that uploaded it."""
     training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     user_id = sql("select created_by from trainings where id = %s", training["id"])[0][0]
@@ -115,9 +113,7 @@ def test_the_schema_is_there(sql: Sql) -> None:
           AND created_at < NOW() - INTERVAL '10 minutes';""")
 
 
-def test_4_what_failed_says_why_and_is_found_by_its_retries(
-    portal: httpx.Client, sql: Sql, stack: RunningStack
-) -> None:
+def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """A wrong file fails for good in seconds; a person may try again."""
     training = upload(portal, stack, b"this is no video at all")["training"]
     state = ended(portal, f"/api/trainings/{training['id']}")

@@ -11,7 +11,8 @@ from tests.contract.observed import ask, refused
 from tests.support.engine import Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "zombie"}
-OUTCOMES: list[tuple[str, dict[str, Any]]] = [
+Item = dict[str, Any]
+OUTCOMES: list[tuple[str, Item]] = [
     ("completed", {"result": {"zombie": True}}),
     ("retry", {"error": ERROR}),
     ("failed", {"error": ERROR}),
@@ -55,9 +56,7 @@ def snapshot(engine: Engine, job_id: str) -> Any:
 
 
 @pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
-def test_a_zombies_settle_stores_nothing(
-    engine: Engine, outcome: str, item: dict[str, Any]
-) -> None:
+def test_a_zombies_settle_stores_nothing(engine: Engine, outcome: str, item: Item) -> None:
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
     before = snapshot(engine, heir["job"]["id"])
@@ -104,7 +103,7 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
 
 @pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
 def test_a_repeated_settle_is_answered_as_the_first(
-    engine: Engine, outcome: str, item: dict[str, Any]
+    engine: Engine, outcome: str, item: Item
 ) -> None:
     """A lost answer is repeated; it must neither fail nor act twice, and no other is taken."""
     engine.stop_clock()

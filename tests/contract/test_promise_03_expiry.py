@@ -73,9 +73,7 @@ def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
     assert engine.events(job_id)[-2:] == ["job.reclaimed", "job.failed"]
 
 
-def test_a_job_whose_workers_keep_dying_fails_whatever_attempts_it_has_left(
-    engine: Engine,
-) -> None:
+def test_a_job_whose_workers_keep_dying_fails_with_attempts_left(engine: Engine) -> None:
     """Recovery must end; retried by hand, it has all of its attempts again."""
     job_id = engine.enqueue(max_attempts=50)
     for _ in range(5):

@@ -67,9 +67,7 @@ def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
         ("snoozed", {"until": 7200}, 7200),
     ],
 )
-def test_retry_after_of_a_service_wins(
-    engine: Engine, outcome: str, asked: dict[str, Any], seconds: int
-) -> None:
+def test_retry_after_wins(engine: Engine, outcome: str, asked: Any, seconds: int) -> None:
     """They know better when they will answer again; within bounds, as a snooze is."""
     engine.stop_clock()
     job_id = engine.enqueue(backoff={"first_seconds": 1, "cap_seconds": 5})

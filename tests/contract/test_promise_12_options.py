@@ -23,6 +23,7 @@ LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
 TYPE_ERROR = None  # a value of the wrong type is refused; which field it was may go untold
 Way = Callable[[dict[str, Any]], Awaitable[str]]
+Ways = dict[str, Way]
 
 #: By option: good values, and bad ones.
 TABLE: dict[str, tuple[list[Any], list[Any]]] = {
@@ -80,7 +81,7 @@ def field_of(detail: str | None) -> str | None:
 
 
 @pytest.fixture
-def ways(api: Api) -> dict[str, Way]:
+def ways(api: Api) -> Ways:
     """Each enqueues a job with options and returns its id, or raises Refused."""
     engine = api.engine
     engine.enqueue()
@@ -150,14 +151,14 @@ def ways(api: Api) -> dict[str, Way]:
     return {way.__name__: way for way in known}
 
 
-def that_know(ways: dict[str, Way], options: dict[str, Any]) -> dict[str, Way]:
+def that_know(ways: Ways, options: dict[str, Any]) -> Ways:
     without = {"by_insert"} if options.keys() & NOT_COLUMNS else set()
     if "parent_id" in options:
         without |= {"by_spawn"}  # a child's parent is who spawns it
     return {name: way for name, way in ways.items() if name not in without}
 
 
-async def answers(ways: dict[str, Way], options: dict[str, Any]) -> dict[str, Any]:
+async def answers(ways: Ways, options: dict[str, Any]) -> dict[str, Any]:
     """By way: `True` when it took the job, else the option it refused."""
     found: dict[str, Any] = {}
     for name, way in that_know(ways, options).items():
@@ -171,9 +172,7 @@ async def answers(ways: dict[str, Way], options: dict[str, Any]) -> dict[str, An
 
 
 @pytest.mark.parametrize("option", TABLE)
-async def test_what_one_way_refuses_all_refuse_by_the_options_name(
-    ways: dict[str, Way], option: str
-) -> None:
+async def test_what_one_way_refuses_all_refuse_by_name(ways: Ways, option: str) -> None:
     """A rule that one way alone keeps is a way around it."""
     for value in TABLE[option][1]:
         found = await answers(ways, {option: value})
@@ -184,9 +183,7 @@ async def test_what_one_way_refuses_all_refuse_by_the_options_name(
 
 
 @pytest.mark.parametrize("option", TABLE)
-async def test_what_one_way_accepts_all_accept_and_keep_alike(
-    ways: dict[str, Way], api: Api, option: str
-) -> None:
+async def test_what_one_way_accepts_all_keep_alike(ways: Ways, api: Api, option: str) -> None:
     for value in TABLE[option][0]:
         kept: dict[str, Any] = {}
         for name, way in that_know(ways, {option: value}).items():
@@ -198,9 +195,7 @@ async def test_what_one_way_accepts_all_accept_and_keep_alike(
 
 
 @pytest.mark.parametrize(("options", "good"), PAIRS)
-async def test_what_contradicts_itself_is_refused_by_all(
-    ways: dict[str, Way], options: dict[str, Any], good: bool
-) -> None:
+async def test_all_agree_on_pairs(ways: Ways, options: dict[str, Any], good: bool) -> None:
     """A job must not start in a minute by one way and in years by another."""
     found = await answers(ways, options)
 

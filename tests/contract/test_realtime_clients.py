@@ -33,10 +33,7 @@ async def follow(stack: RunningStack, topic: str, token: str) -> None:
         answer = await http.post(
             "/rest/v1/rpc/follow_topic",
             json={"p_topic": topic, "p_follower_id": str(uuid4())},
-            headers={
-                "apikey": stack.supabase_publishable_key,
-                "Authorization": f"Bearer {token}",
-            },
+            headers=stack.headers(token),
         )
         answer.raise_for_status()
 
