@@ -53,7 +53,6 @@ def job_id(portal: httpx.Client, account: str) -> str:
 
 
 def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> dict[str, Any]:
-    """Test 3: trigger the worker."""
     printed = bash(
         f"curl -s -X {method} {stack.api_url}/api/jobs/worker"
         f' -H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
@@ -280,7 +279,6 @@ def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
 
 
 def test_twenty_jobs_at_once(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """All complete, none twice: credits are counted once each."""
     used = "select enrichment_credits_used from workspace_settings where workspace_id = %s"
     [(before,)] = sql(used, stack.demo_workspace_id)
     accounts = sql(

@@ -172,7 +172,6 @@ def test_3_2_deletion_while_reading(base: str) -> None:
 
 
 def test_4_2_memory(base: str, stack: RunningStack) -> None:
-    """What twenty plans and their streams leave behind in the processes is bounded."""
     children = psutil.Process(stack.launcher.pid).children(recursive=True)
     python = [child for child in children if "python" in child.name()]
 

@@ -23,7 +23,6 @@ JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 
 
 def process(stack: RunningStack) -> dict[str, Any]:
-    """Manual job processing: call the job processor endpoint."""
     told: dict[str, Any] = json.loads(
         bash(
             f"curl -s -X POST {stack.api_url}/api/jobs/process"

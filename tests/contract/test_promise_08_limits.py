@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,13 +23,22 @@ CAPS: dict[str, Any] = {
 LIMITED = {"max_concurrency": 9, "workspace_concurrency": 6, "key_concurrency": 2}
 
 
-def race_workers(engine: Engine, *, workers: int = 6, rounds: int = 6, **hold: str) -> None:
-    """Let workers lease and settle while a watcher checks every snapshot it can get."""
+def limit_workspace(engine: Engine, workspace: str = ACME, **limits: Any) -> None:
+    engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
+
+
+def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
+    """A watcher checks every snapshot that it can get."""
+    engine.register("work", lease_seconds=60, **LIMITED)
+    limit_workspace(engine, max_running=5)
+    for workspace in (ACME, GLOBEX):
+        for key in ("a", "b", "c", "d"):
+            engine.enqueue_many(40, workspace=workspace, concurrency_key=key)
     stop = threading.Event()
     seen: list[dict[str, Any]] = []
 
     def work(other: Engine) -> None:
-        for _ in range(rounds):
+        for _ in range(6):
             leases = other.lease(7)
             time.sleep(0.005)
             complete(other, leases)
@@ -36,37 +46,16 @@ def race_workers(engine: Engine, *, workers: int = 6, rounds: int = 6, **hold: s
     def watch() -> None:
         with engine.beside() as other:
             while not stop.is_set():
-                seen.append(breaches(other.connection, **hold))
+                seen.append(breaches(other.connection, **CAPS))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        answers = engine.race(*[work] * workers)
-    finally:
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(watch)
+        answers = engine.race(*[work] * 6)
         stop.set()
-        watcher.join()
-    assert answers == [None] * workers
+        watching.result()
+    assert answers == [None] * 6
     assert [broken for broken in seen if broken] == []
     assert len(seen) >= 3
-
-
-def limit_workspace(engine: Engine, workspace: str = ACME, **limits: Any) -> None:
-    engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
-
-
-def fill(engine: Engine, count: int) -> None:
-    for workspace in (ACME, GLOBEX):
-        for key in ("a", "b", "c", "d"):
-            engine.enqueue_many(count, workspace=workspace, concurrency_key=key)
-
-
-def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
-    engine.register("work", lease_seconds=60, **LIMITED)
-    limit_workspace(engine, max_running=5)
-    fill(engine, 40)
-
-    race_workers(engine, **CAPS)
-
     assert engine.one("select count(*) from public.jobs where status = 'completed'") > 5
 
 

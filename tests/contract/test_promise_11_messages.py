@@ -28,7 +28,6 @@ def follow(engine: Engine, topic: str, user: str = ADA) -> dict[str, Any]:
 
 
 def most_in_a_window(engine: Engine, deliveries: int = 1) -> int:
-    """The most messages and deliveries of any six seconds, as they were sent."""
     sent = engine.rows("select extract(epoch from inserted_at)::float from realtime.messages")
     sent.sort()
     return max(
@@ -80,7 +79,6 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
 
 
 def test_a_tenant_that_no_one_watches_holds_back_nothing_that_is_watched(counted: Engine) -> None:
-    """Another's backlog leaves room for the events of those who watch."""
     for _ in range(60):
         counted.enqueue(workspace=GLOBEX)
     follow(counted, f"workspace:{ACME}")

@@ -206,7 +206,6 @@ UPDATE = "update public.jobs set"
 
 
 def test_a_plain_insert_is_what_an_enqueue_is(engine: Engine) -> None:
-    """Several rows at a time; what it omits comes of its type, and no past is claimed."""
     engine.register("charge", queue="money", max_attempts=1, schema_version=3)
     engine.run(
         "insert into public.jobs (workspace_id, job_type, priority, attempts, result, finished_at)"

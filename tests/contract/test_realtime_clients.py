@@ -45,7 +45,6 @@ async def live(worker: HandWorker, session: str) -> None:
 
 
 def kinds(heard: list[Any]) -> list[str]:
-    """The types of the events in what was broadcast."""
     told = []
     for message in heard:
         payload = message.get("payload", message)
