@@ -54,6 +54,12 @@ def refused(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str |
     return refusal(error.value)
 
 
+def started(engine: Engine, **options: Any) -> dict[str, Any]:
+    """The lease of a new job."""
+    engine.enqueue(**options)
+    return engine.lease_one()
+
+
 def complete(engine: Engine, leases: list[dict[str, Any]], **item: Any) -> None:
     engine.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import ask, refused
+from tests.contract.observed import ask, refused, started
 from tests.support.engine import Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "zombie"}
@@ -118,8 +118,7 @@ def test_a_repeated_settle_is_answered_as_the_first(
 
 
 def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) -> None:
-    engine.enqueue()
-    lease = engine.lease_one()
+    lease = started(engine)
     engine.advance(1000)
 
     assert engine.settle(lease)["outcome"] == "applied"
@@ -128,8 +127,7 @@ def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) 
 def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     """A lost HTTP answer must cost neither an attempt nor a lease; nor may a late one lease."""
     step = {"name": "s", "result": 1}
-    engine.enqueue(priority=1)
-    engine.settle(engine.lease_one(), "retry", retry_after_seconds=0, steps=[step])
+    engine.settle(started(engine, priority=1), "retry", retry_after_seconds=0, steps=[step])
     engine.enqueue_many(4)
 
     def call(number: int) -> dict[str, Any]:

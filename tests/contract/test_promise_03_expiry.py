@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import ask, later, refused
+from tests.contract.observed import ask, later, refused, started
 from tests.support.engine import Engine, ids_of
 
 ERROR = {"type": "ValueError", "message": "no such account 17"}
@@ -25,8 +25,7 @@ def reason_of(engine: Engine, job_id: str) -> str:
 def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
     """With or without news, for as long as the report says; then the job is offered again."""
     engine.stop_clock()
-    engine.enqueue()
-    lease = engine.lease_one()
+    lease = started(engine)
     assert (lease["lease_seconds"], lease["job"]["attempts"]) == (60, 1)
 
     for seconds, news in ((59, {}), (59, {"progress": {"percentage": 5}}), (59, {})):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minutehand.queue.realtime import events_of_message
-from tests.contract.observed import ask, history, later, messages, refused
+from tests.contract.observed import ask, history, later, messages, refused, started
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 
 Told = list[tuple[str, int]]
@@ -146,8 +146,7 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
 
 
 def wait(engine: Engine, **wait_: Any) -> str:
-    engine.enqueue()
-    lease = engine.lease_one()
+    lease = started(engine)
     assert engine.settle(lease, "waiting", wait=wait_)["status"] == "waiting"
     return str(lease["job"]["id"])
 
@@ -240,8 +239,7 @@ def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
 
 def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None:
     """Also those that failed, or ended before; a repeated spawn makes no others."""
-    engine.enqueue()
-    parent = engine.lease_one()
+    parent = started(engine)
     child = {"job_type": "work"}
     ids = engine.spawn(parent, "map", [child] * 3)
     assert engine.spawn(parent, "map", [child]) == ids

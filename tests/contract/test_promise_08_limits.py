@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import breaches, complete, refused
+from tests.contract.observed import breaches, complete, refused, started
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of
 
 RUNNING = "from public.jobs where status = 'processing'"
@@ -169,8 +169,7 @@ PAUSES = [
 def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict[str, Any]) -> None:
     """Running jobs continue; the rest waits, loses nothing, and says why. Others run."""
     engine.register("other", queue="slow")
-    engine.enqueue()
-    running = engine.lease_one()
+    running = started(engine)
     job_id = engine.enqueue()
     free = engine.enqueue(workspace=GLOBEX, job_type="other")
     engine.rpc("pause_jobs", p_request={**pause, "reason": "maintenance", "by": "ops"})
