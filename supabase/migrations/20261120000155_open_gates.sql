@@ -96,7 +96,8 @@ begin
 end;
 $$;
 
--- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed.
+-- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed. One that a lease
+-- or a cancel holds just now stays where that finds it.
 create function queue.regate(p_job_type text) returns void
 language plpgsql as $$
 declare
@@ -105,21 +106,25 @@ declare
   v_jobs uuid[];
 begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
-  with unready as (
+  with unready as materialized (
     delete from queue.ready as r where r.ctid = any (array(
-      select o.ctid from queue.lanes as l join queue.ready as o on o.lane = l.lane
-      where l.job_type = p_job_type for update of o skip locked))
+      select o.ctid from queue.lanes as l
+      join queue.ready as o on o.lane = l.lane join public.jobs as j on j.id = o.job_id
+      where l.job_type = p_job_type and j.status = 'pending' for update of o, j skip locked))
     returning r.job_id),
   ungated as (
     delete from queue.gated as g where g.ctid = any (array(
-      select o.ctid from queue.gated as o where o.job_type = p_job_type for update skip locked))
+      select o.ctid from queue.gated as o join public.jobs as j on j.id = o.job_id
+      where o.job_type = p_job_type and j.status = 'pending'
+        and (not o.admitted or o.job_id in (select u.job_id from unready as u)) for update of o, j skip locked))
     returning g.job_id)
   select array_agg(job_id) into v_jobs from (
     select u.job_id from unready as u union select g.job_id from ungated as g) as f;
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
   select r.lane, r.workspace_id, p_job_type, queue.gate_of(v_type, j.concurrency_key), r.ord, r.job_id, true
   from queue.lanes as l join queue.leases as r on r.lane = l.lane join public.jobs as j on j.id = r.job_id
-  where l.job_type = p_job_type and queue.gate_of(v_type, j.concurrency_key) is not null;
+  where l.job_type = p_job_type and queue.gate_of(v_type, j.concurrency_key) is not null
+  on conflict do nothing; -- the gate let it through before
   update queue.leases as r set key = queue.gate_of(v_type, j.concurrency_key)
   from public.jobs as j, queue.lanes as l
   where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id;
