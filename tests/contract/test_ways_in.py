@@ -35,6 +35,7 @@ class Ways:
 
     Attributes:
         sql: Arguments of the public function.
+        command: Without the workspace, which each takes that the function takes.
         client: The client's method, where it is not `call` with the same arguments.
         state: What the job is in before.
         shows: A query of public tables or functions whose answer the call changes; or, of a read,
@@ -43,9 +44,10 @@ class Ways:
     """
 
     sql: dict[str, Any]
-    http: tuple[str, str] | tuple[str, str, Any] | None = None
+    http: str | None = None
     command: str | None = None
     client: Client | None = None
+    body: Any = None
     state: str = "pending"
     shows: str = "JOB"
     stranger: bool = True
@@ -53,44 +55,42 @@ class Ways:
 
 JOB = {"p_job_id": "JOB"}
 LIMIT = {"own_max_running": 3}
-FILTER = {"p_filter": {"job_type": "work"}}
+MANY = {"workspace_id": ACME, "filter": {"job_type": "work"}}
 OF = {"p_workspace_id": ACME}
 STATUS = "select status from public.jobs where id = 'JOB'"
 COUNT = "select count(*) from public.jobs where job_type = 'work'"
 TABLE: dict[str, Ways] = {
     "enqueue_job": Ways(
         {**OF, "p_job_type": "work", "p_payload": {"n": 1}},
-        ("POST", "/api/jobs", {"workspace_id": ACME, "job_type": "work", "payload": {"n": 1}}),
-        f"enqueue work '{{}}' --workspace {ACME}",
+        "POST /api/jobs",
+        "enqueue work '{}'",
         lambda q, _: q.enqueue("work", {"n": 1}, workspace_id=ACME),
         shows=COUNT,
+        body={"workspace_id": ACME, "job_type": "work", "payload": {"n": 1}},
     ),
     "enqueue_jobs": Ways(
         {**OF, "p_jobs": [{"job_type": "work"}] * 2},
-        ("POST", "/api/jobs/bulk", {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}),
+        "POST /api/jobs/bulk",
         client=lambda q, _: q.enqueue_many([NewJob(job_type="work")] * 2, workspace_id=ACME),
         shows=COUNT,
+        body={"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2},
     ),
-    "get_job": Ways(JOB, ("GET", "/api/jobs/JOB"), "show JOB", lambda q, job: q.get_job(job)),
+    "get_job": Ways(JOB, "GET /api/jobs/JOB", "show JOB", lambda q, job: q.get_job(job)),
     "list_jobs": Ways(
         {"p_filter": {"workspace_id": ACME}},
-        ("GET", f"/api/jobs?workspace_id={ACME}"),
+        f"GET /api/jobs?workspace_id={ACME}",
         f"ls --workspace {ACME}",
         lambda q, _: q.list_jobs(ACME),
     ),
     "count_jobs": Ways(
-        OF, ("GET", f"/api/jobs/counts?workspace_id={ACME}"), shows="[\"']pending[\"']|queued"
+        OF, f"GET /api/jobs/counts?workspace_id={ACME}", shows="[\"']pending[\"']|queued"
     ),
     "cancel_job": Ways(
-        JOB,
-        ("POST", "/api/jobs/JOB/cancel"),
-        "cancel JOB",
-        lambda q, job: q.cancel(job),
-        shows=STATUS,
+        JOB, "POST /api/jobs/JOB/cancel", "cancel JOB", lambda q, job: q.cancel(job), shows=STATUS
     ),
     "retry_job": Ways(
         JOB,
-        ("POST", "/api/jobs/JOB/retry"),
+        "POST /api/jobs/JOB/retry",
         "retry JOB",
         lambda q, job: q.retry(job),
         state="failed",
@@ -98,109 +98,102 @@ TABLE: dict[str, Ways] = {
     ),
     "replay_job": Ways(
         {**JOB, "p_request": {"from_step": "s"}},
-        ("POST", "/api/jobs/JOB/replay", {"from_step": "s"}),
+        "POST /api/jobs/JOB/replay",
         "replay JOB --from s",
         lambda q, job: q.replay(job, from_step="s"),
         state="completed",
         shows="select count(*) from public.jobs where replay_of = 'JOB' and replay_from = 's'",
+        body={"from_step": "s"},
     ),
-    "job_replays": Ways(JOB, ("GET", "/api/jobs/JOB/replays"), state="completed"),
+    "job_replays": Ways(JOB, "GET /api/jobs/JOB/replays", state="completed"),
     "answer_job": Ways(
         {**JOB, "p_answer": {"answer": "yes"}},
-        ("POST", "/api/jobs/JOB/answer", {"answer": "yes"}),
+        "POST /api/jobs/JOB/answer",
         "answer JOB yes",
         lambda q, job: q.answer(job, "yes"),
         state="waiting",
         shows=STATUS,
+        body={"answer": "yes"},
     ),
     "emit_event": Ways(
         {**OF, "p_name": "paid", "p_payload": {"n": 1}},
-        ("POST", "/api/events", {"workspace_id": ACME, "name": "paid", "payload": {"n": 1}}),
+        "POST /api/events",
         client=lambda q, _: q.emit_event(ACME, "paid", {"n": 1}),
         state="expecting",
         shows=STATUS,
+        body={"workspace_id": ACME, "name": "paid", "payload": {"n": 1}},
     ),
     "explain_job": Ways(
-        JOB, ("GET", "/api/jobs/JOB/explain"), "explain JOB", shows="[\"']pending[\"']|status"
+        JOB, "GET /api/jobs/JOB/explain", "explain JOB", shows="[\"']pending[\"']|status"
     ),
-    "job_trace": Ways(JOB, ("GET", "/api/jobs/JOB/trace"), state="completed"),
-    "job_attempts": Ways(
-        JOB, ("GET", "/api/jobs/JOB/attempts"), state="completed", shows="completed"
-    ),
-    "job_steps": Ways(JOB, ("GET", "/api/jobs/JOB/steps"), state="completed", shows="kept-by-step"),
+    "job_trace": Ways(JOB, "GET /api/jobs/JOB/trace", state="completed"),
+    "job_attempts": Ways(JOB, "GET /api/jobs/JOB/attempts", state="completed", shows="completed"),
+    "job_steps": Ways(JOB, "GET /api/jobs/JOB/steps", state="completed", shows="kept-by-step"),
     "cancel_jobs": Ways(
-        {**OF, **FILTER},
-        ("POST", "/api/jobs/cancel", {"workspace_id": ACME, "filter": {"job_type": "work"}}),
-        f"cancel --type work --workspace {ACME} --yes",
+        {**OF, "p_filter": MANY["filter"]},
+        "POST /api/jobs/cancel",
+        "cancel --type work --yes",
         shows=STATUS,
+        body=MANY,
     ),
     "retry_jobs": Ways(
-        {**OF, **FILTER},
-        ("POST", "/api/jobs/retry", {"workspace_id": ACME, "filter": {"job_type": "work"}}),
-        f"retry --type work --workspace {ACME} --yes",
+        {**OF, "p_filter": MANY["filter"]},
+        "POST /api/jobs/retry",
+        "retry --type work --yes",
         state="failed",
         shows=STATUS,
+        body=MANY,
     ),
     "pause_jobs": Ways(
         {"p_request": {"kind": "workspace", "name": ACME}},
-        ("POST", f"{W}/pause", {}),
+        f"POST {W}/pause",
         f"pause --all --workspace {ACME}",
         lambda q, _: q.pause(ACME, True),
         shows="select public.explain_job('JOB') ->> 'reason'",
+        body={},
     ),
     "put_schedule": Ways(
         {**OF, "p_schedule": {"name": "s", **CRON}},
-        ("PUT", f"{W}/schedules/s", CRON),
-        f"schedules set s '0 3 * * *' work --workspace {ACME}",
+        f"PUT {W}/schedules/s",
+        "schedules set s '0 3 * * *' work",
         shows=f"select jsonb_array_length(public.list_schedules('{ACME}') -> 'schedules')",
+        body=CRON,
     ),
     "list_schedules": Ways(
-        OF,
-        ("GET", f"{W}/schedules"),
-        f"schedules --workspace {ACME}",
-        state="scheduled",
-        shows="kept|0 4",
+        OF, f"GET {W}/schedules", "schedules", state="scheduled", shows="kept|0 4"
     ),
     "delete_schedule": Ways(
         {**OF, "p_name": "kept"},
-        ("DELETE", f"{W}/schedules/kept"),
-        f"schedules remove kept --workspace {ACME}",
+        f"DELETE {W}/schedules/kept",
+        "schedules remove kept",
         state="scheduled",
         shows=f"select public.list_schedules('{ACME}')",
     ),
     "next_runs": Ways(
-        {**OF, "p_schedule": CRON},
-        ("GET", f"{W}/next-runs?cron=0 3 * * *"),
-        shows="03:00:00|3, 0",
+        {**OF, "p_schedule": CRON}, f"GET {W}/next-runs?cron=0 3 * * *", shows="03:00:00|3, 0"
     ),
-    "list_webhooks": Ways(OF, ("GET", f"{W}/webhooks"), shows="webhooks|()"),
-    "workspace_limits": Ways(OF, ("GET", f"{W}/limits"), shows="own_max_running"),
+    "list_webhooks": Ways(OF, f"GET {W}/webhooks", shows="webhooks|()"),
+    "workspace_limits": Ways(OF, f"GET {W}/limits", shows="own_max_running"),
     "set_workspace_limits": Ways(
         {**OF, "p_limits": LIMIT},
-        ("PATCH", f"{W}/limits", LIMIT),
+        f"PATCH {W}/limits",
         shows=f"select public.workspace_limits('{ACME}') -> 'own_max_running'",
+        body=LIMIT,
     ),
-    "list_job_types": Ways(
-        OF, ("GET", f"/api/types?workspace_id={ACME}"), f"types --workspace {ACME}", shows="work"
-    ),
+    "list_job_types": Ways(OF, f"GET /api/types?workspace_id={ACME}", "types", shows="work"),
     "get_job_type": Ways(
         {**OF, "p_job_type": "work"},
-        ("GET", f"/api/types/work?workspace_id={ACME}"),
-        f"types work --workspace {ACME}",
+        f"GET /api/types/work?workspace_id={ACME}",
+        "types work",
         shows="work",
     ),
-    "queue_stats": Ways(
-        OF,
-        ("GET", f"/api/status?workspace_id={ACME}"),
-        f"stats --workspace {ACME}",
-        shows="work|live",
-    ),
+    "queue_stats": Ways(OF, f"GET /api/status?workspace_id={ACME}", "stats", shows="work|live"),
     "event_feed": Ways(
-        OF, ("GET", f"{W}/events"), client=lambda q, _: q.workspace_feed(ACME), shows="cursor"
+        OF, f"GET {W}/events", client=lambda q, _: q.workspace_feed(ACME), shows="cursor"
     ),
     "list_workspaces": Ways({}, shows="Acme", stranger=False),
     "own_workspace": Ways({}, shows=ACME, stranger=False),
-    "queue_health": Ways({}, ("GET", "/api/health/ready"), shows="ready|live|due", stranger=False),
+    "queue_health": Ways({}, "GET /api/health/ready", shows="ready|live|due", stranger=False),
 }
 
 
@@ -241,9 +234,9 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
             return f"refused: {error.sqlstate}"
     if way == "HTTP":
         assert ways.http is not None
-        method, path, *body = ways.http
-        more = {"json": put(body[0], job_id)} if body else {}
-        answer = await api.call(method, path.replace("JOB", job_id), user=user, **more)
+        method, path = ways.http.replace("JOB", job_id).split(" ", 1)
+        more = {} if ways.body is None else {"json": put(ways.body, job_id)}
+        answer = await api.call(method, path, user=user, **more)
         is_taken = answer.status_code < 300 or answer.status_code == 503
         return answer.text if is_taken else f"refused: PT{answer.status_code}"
     if way == "client":
@@ -256,7 +249,8 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
         except QueueError as error:
             return f"refused: PT{error.status}"
     assert ways.command is not None
-    words = [word.replace("JOB", job_id) for word in shlex.split(ways.command)]
+    words = shlex.split(ways.command.replace("JOB", job_id))
+    words += ["--workspace", ACME] if "p_workspace_id" in ways.sql else []
     printed = await api.command(*words, user=user, code=0 if user == ADA else 1)
     is_missing = user != ADA and re.search(r"not.found|no job", printed, re.IGNORECASE)
     return "refused: PT404" if is_missing else printed
