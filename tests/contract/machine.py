@@ -62,7 +62,7 @@ OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "c
 WAITS = ("sleep", "ask", "event", "children")
 SESSIONS = st.integers(0, 2)
 #: In which session a call is made, and whether its transaction stays open.
-CALLS = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
+CALLS: Any = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
 FRACTIONS = st.floats(0, 1, exclude_max=True)
 ERROR = {"type": "E", "message": "m"}
 Note = Callable[[Any], None]

@@ -33,9 +33,8 @@ def shell(stack: RunningStack) -> Shell:
     variables = {"DATABASE_URL": stack.database_url, "ENABLE_ASYNC_WORK": stack.enable_async_work}
 
     def run(command: str, **more: str) -> str:
-        for printed in ("https://your-app.com", "http://localhost:3000"):
-            command = command.replace(printed, stack.api_url)
-        return bash(command, **variables, **more)
+        printed = r"https://your-app\.com|http://localhost:3000"
+        return bash(re.sub(printed, stack.api_url, command), **variables, **more)
 
     return run
 
@@ -48,8 +47,7 @@ def session(shell: Shell) -> str:
 
 
 def told(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(shell(command, **variables))
-    return found
+    return dict(json.loads(shell(command, **variables)))
 
 
 def say(shell: Shell, session: str, text: str) -> dict[str, Any]:

@@ -134,9 +134,7 @@ def test_2_to_5_job_logs_and_account(
     assert (str(newest[0]), newest[3]["account_id"]) == (job_id, account)
     assert (executions[0][2], executions[0][3]["percentage"]) == ("completed", 100)
     assert executions[0][6] is None
-    messages = [line[1] for line in logs]
-    assert len(messages) == len(LOGS)
-    for message, expected in zip(messages, LOGS, strict=True):
+    for (_, message, *_), expected in zip(logs, LOGS, strict=True):
         assert message.startswith(expected)
     assert (shown[3], shown[4], shown[6]) == ("Technology", 50, "San Francisco")
     assert None not in shown[9:]
@@ -253,11 +251,11 @@ def test_a_workspace_without_a_key_fails_at_once(
     portal: httpx.Client, sql: Sql, stack: RunningStack, account: str
 ) -> None:
     """In the guide's words; a key, and a retry, mend it."""
-    portal.delete(f"/api/workspaces/{stack.demo_workspace_id}/settings").raise_for_status()
+    path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
+    portal.delete(path).raise_for_status()
     job_id = portal.post(f"/api/accounts/{account}/enrich").json()["id"]
     worker(stack)
     [(said,)] = when(sql, "failed", job_id, what="error_message")
-    path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     portal.put(path, json={"apollo_api_key": "test-key-12345"}).raise_for_status()
     portal.post(f"/api/jobs/{job_id}/retry").raise_for_status()
     worker(stack)
@@ -267,15 +265,13 @@ def test_a_workspace_without_a_key_fails_at_once(
 
 
 def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
-    found: dict[str, set[str]] = {}
-    for policy in sql("""
+    policies = sql("""
         SELECT schemaname, tablename, policyname, permissive, roles, cmd, qual
         FROM pg_policies
-        WHERE tablename IN ('jobs', 'job_logs', 'workspace_settings');"""):
-        found.setdefault(policy[1], set()).add(policy[5])
+        WHERE tablename IN ('jobs', 'job_logs', 'workspace_settings');""")
 
     for table, expected in POLICIES.items():
-        assert expected <= found[table], table
+        assert expected <= {policy[5] for policy in policies if policy[1] == table}, table
 
 
 def test_twenty_jobs_at_once(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:

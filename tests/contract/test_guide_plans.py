@@ -34,8 +34,7 @@ def create(base: str, prompt: str) -> dict[str, Any]:
     body = {"prompt": prompt, "speed_vs_detail": FAST}
     answer = httpx.post(f"{base}/api/plans", json=body, timeout=120)
     assert answer.status_code == 202, answer.text
-    plan: dict[str, Any] = answer.json()
-    return plan
+    return dict(answer.json())
 
 
 def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any]]:

@@ -23,15 +23,13 @@ JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 
 
 def process(stack: RunningStack) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(
-        bash(
-            f"curl -s -X POST {stack.api_url}/api/jobs/process"
-            f' -H "Authorization: Bearer {stack.background_job_token}"'
-            ' -H "Content-Type: application/json"'
-            """ -d '{"jobTypes": ["transcription", "sop_generation"]}'"""
-        )
+    printed = bash(
+        f"curl -s -X POST {stack.api_url}/api/jobs/process"
+        f' -H "Authorization: Bearer {stack.background_job_token}"'
+        ' -H "Content-Type: application/json"'
+        """ -d '{"jobTypes": ["transcription", "sop_generation"]}'"""
     )
-    return told
+    return dict(json.loads(printed))
 
 
 def upload(
@@ -56,8 +54,7 @@ def upload(
         assert sent.status_code == 200, sent.text
     done = portal.post(f"{path}/complete", json={"checksum": hashlib.sha256(content).hexdigest()})
     assert done.status_code == 200, done.text
-    complete: dict[str, Any] = done.json()
-    return complete
+    return dict(done.json())
 
 
 def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:

@@ -43,7 +43,8 @@ def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
 
 def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
     """Five attempts by default, or as many as it was given; kept with its error for a person."""
-    for most, options in ((5, {}), (2, {"max_attempts": 2})):
+    given: dict[int, dict[str, Any]] = {5: {}, 2: {"max_attempts": 2}}
+    for most, options in given.items():
         job_id = engine.enqueue(**options)
         for _ in range(most):
             status = engine.settle(engine.lease_one(), "retry", error=ERROR)["status"]

@@ -50,8 +50,10 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
 
     with ThreadPoolExecutor(1) as threads:
         watching = threads.submit(watch)
-        answers = engine.race(*[work] * 6)
-        stop.set()
+        try:
+            answers = engine.race(*[work] * 6)
+        finally:
+            stop.set()
         watching.result()
     assert answers == [None] * 6
     assert [broken for broken in seen if broken] == []

@@ -424,7 +424,7 @@ async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() ->
         names = ("top",), ("left", "top"), ("right", "top"), ("bottom", "left", "right")
         return await ctx.graph([stage(*each) for each in (*names, ("side", "right"))])
 
-    test = ProcessorTest(graph, {})
+    test: ProcessorTest[Any] = ProcessorTest(graph, {})
     run = await test.run()
     assert isinstance(run.raised, StagesFailed)
     assert run.outcome == "retry"
