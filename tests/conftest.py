@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from minutehand.local.postgres import Postgres
-from tests.support.databases import Database, fresh_database, start_prepared_server
+from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
@@ -70,7 +70,8 @@ def _root_logger_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A scratch Postgres of this test process; durability is off."""
-    server = start_prepared_server(tmp_path_factory.mktemp("postgres"))
+    server = prepared_server(tmp_path_factory.mktemp("postgres"))
+    server.start()
     try:
         yield server
     finally:

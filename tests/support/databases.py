@@ -87,43 +87,23 @@ class Database:
             yield connection
 
 
-def start_scratch_server(folder: Path, *, prepared: Path | None = None) -> Postgres:
-    """Start a server that forgets durability and never meets another one's port or data.
-
-    `POSTGRES_BINARIES` names the folder of another version's binaries, see `make compatibility`.
-
-    Args:
-        folder: Its state.
-        prepared: The data to start with, instead of none.
-    """
-    server = _server(folder, prepared)
-    server.start()
+def prepared_server(folder: Path) -> Postgres:
+    """A server with the templates, to be started; a stack's own launcher takes it for its own."""
+    prepared = _prepared()
+    _copy(prepared / "postgres.password", folder / "postgres.password")
+    server = _scratch_server(folder)
+    _copy(prepared / "postgres", server.data_dir)
     return server
 
 
-def _server(folder: Path, prepared: Path | None) -> Postgres:
-    if prepared is not None:
-        _copy(prepared / "postgres.password", folder / "postgres.password")
+def _scratch_server(folder: Path) -> Postgres:
+    """One without durability; POSTGRES_BINARIES may name another version's, for compatibility."""
     binaries = os.environ.get("POSTGRES_BINARIES")
-    server = Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
-    if prepared is not None:
-        _copy(prepared / "postgres", server.data_dir)
-    return server
-
-
-def prepare_stack(folder: Path) -> None:
-    """Give a stack's state folder the database that its launcher would make in ten seconds."""
-    server = _server(folder, _prepared())
-    (server.data_dir / "postgresql.auto.conf").write_text("")  # autovacuum, as elsewhere
-
-
-def start_prepared_server(folder: Path) -> Postgres:
-    """Start a scratch server that has the templates."""
-    return start_scratch_server(folder, prepared=_prepared())
+    return Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
 
 
 def _prepared() -> Path:
-    """The folder with the data of a server that has the templates: the first who asks makes it."""
+    """The folder with the data of such a server: the first who asks makes it."""
     _CACHE.mkdir(parents=True, exist_ok=True)
     whole = _CACHE / _fingerprint()
     with (_CACHE / "lock").open("w") as lock:
@@ -159,8 +139,9 @@ def _make_prepared(whole: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="draft-", dir=_CACHE) as draft:
         made = Path(draft) / "made"
         made.mkdir()
-        server = start_scratch_server(Path(draft) / "server")
+        server = _scratch_server(Path(draft) / "server")
         try:
+            server.start()
             with psycopg.connect(server.url(), autocommit=True) as connection:
                 # what the planner knows is the test's choice
                 connection.execute("alter system set autovacuum = off")
@@ -209,11 +190,7 @@ def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Da
             yield database
         finally:
             database.close_session()
-            try:
-                drop(connection, name)
-            except psycopg.OperationalError:  # the test has crashed the server, which is up again
-                with psycopg.connect(server.url(), autocommit=True) as another:
-                    drop(another, name)
+            drop(connection, name)
 
 
 def create_clone(connection: psycopg.Connection[Any], name: str, *, template: str) -> None:

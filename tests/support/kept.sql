@@ -10,21 +10,18 @@ $$;
 
 -- Of everything but rows, and of what the planner knows: how much there is, and was written since
 create function kept.state(since xid) returns bigint[] language sql as $$
-  select array_agg(array[there, written]) from (
-    select count(*), count(*) filter (where age(xmin) < age(since)) from pg_proc
+  select array[count(*), count(*) filter (where age(written) < age(since))] from (
+    select xmin from pg_proc
     where pronamespace in (select kept.ours()) and oid <> 'queue.clock()'::regprocedure
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_class
-    where relnamespace in (select kept.ours())
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_attribute
-    where attrelid > 16383
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_constraint
-    where connamespace in (select kept.ours())
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_trigger
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_policy
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_namespace
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_db_role_setting
-    union all select count(*), count(*) filter (where age(xmin) < age(since)) from pg_statistic
-  ) as found (there, written)
+    union all select xmin from pg_class where relnamespace in (select kept.ours())
+    union all select xmin from pg_attribute where attrelid > 16383
+    union all select xmin from pg_constraint where connamespace in (select kept.ours())
+    union all select xmin from pg_trigger
+    union all select xmin from pg_policy
+    union all select xmin from pg_namespace
+    union all select xmin from pg_db_role_setting
+    union all select xmin from pg_statistic
+  ) as found (written)
 $$;
 
 do $do$

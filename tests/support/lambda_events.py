@@ -17,40 +17,22 @@ def http_event(
     body: str | None = None,
     **headers: str,
 ) -> dict[str, Any]:
-    """A request as it was recorded, with this method, path and these headers."""
+    """What our functions and their adapter read of an event."""
     return {
         "version": "2.0",
         "routeKey": route,
         "rawPath": path,
         "rawQueryString": query,
         "headers": {
-            "accept": "*/*",
             "host": HOST,
-            "user-agent": "curl/8.5.0",
-            "x-amzn-trace-id": "Root=1-6920a001-0f3c2d1b5a69788700000001",
-            "x-forwarded-for": "203.0.113.24",
-            "x-forwarded-port": "443",
             "x-forwarded-proto": "https",
             **({} if body is None else {"content-type": "application/json"}),
             **headers,
         },
         "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "k3xample0a",
-            "domainName": HOST,
-            "domainPrefix": "k3xample0a",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "203.0.113.24",
-                "userAgent": "curl/8.5.0",
-            },
+            "http": {"method": method, "path": path, "sourceIp": "203.0.113.24"},
             "requestId": "UVq9hjfZliAEM01=",
-            "routeKey": route,
             "stage": "$default",
-            "time": "20/Nov/2026:08:00:00 +0000",
-            "timeEpoch": 1795161600000,
         },
         **({} if body is None else {"body": body}),
         "isBase64Encoded": False,

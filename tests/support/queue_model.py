@@ -62,9 +62,10 @@ class Row:
     lines: dict[int, list[str]] = field(default_factory=dict)
 
     def keep(self, item: ReportItem | SettleItem) -> None:
-        """Store its log lines after those that were sent before."""
+        """Store its log lines, if any, after those that were sent before."""
         kept = self.lines.setdefault(item.fence, [])
-        kept[item.logs_from or 0 :] = [line.message for line in item.logs]
+        if item.logs:
+            kept[item.logs_from or 0 :] = [line.message for line in item.logs]
 
 
 @dataclass
@@ -82,11 +83,11 @@ class ModelQueue(WorkerQueue):
     """Keeps leases as the database does.
 
     Args:
-        faults: By the number of a call, what becomes of it; the others arrive.
+        faults: By the number of a call, or the name of the first such, what becomes of it.
     """
 
     def __init__(
-        self, rows: Iterable[Row] = (), *, faults: Mapping[int, str] | None = None
+        self, rows: Iterable[Row] = (), *, faults: Mapping[int | str, str] | None = None
     ) -> None:
         super().__init__(SETTINGS)
         self.rows = {row.id: row for row in rows}
@@ -96,10 +97,6 @@ class ModelQueue(WorkerQueue):
         #: Leases that ended although no one took them: their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
         self.settles: list[Sequence[SettleItem]] = []
-        #: What becomes of the next settles, before `faults`.
-        self.settle_faults: list[str] = []
-        #: Whether an answer also has the leases of those before it.
-        self.repeats = False
         self._answers: dict[tuple[str, int], list[Lease]] = {}
 
     # What the test does ---------------------------------------------------------------------
@@ -140,8 +137,6 @@ class ModelQueue(WorkerQueue):
     ) -> SettleResponse:
         """Settle what is still held, once."""
         self.settles.append(items)
-        if self.settle_faults:
-            self.faults[len(self.calls)] = self.settle_faults.pop(0)
 
         def apply() -> SettleResponse:
             results = tuple(self._settle(item) for item in items)
@@ -180,7 +175,7 @@ class ModelQueue(WorkerQueue):
     # Inside -------------------------------------------------------------------------------------
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:
-        fault = self.faults.get(len(self.calls))
+        fault = self.faults.pop(name, None) or self.faults.get(len(self.calls))
         self.calls.append(name)
         await asyncio.sleep(LATENCY / 2)
         if fault in {"lose_request", "hang"}:
@@ -208,14 +203,9 @@ class ModelQueue(WorkerQueue):
         pending = [row for row in self.rows.values() if row.status == "pending"]
         if asked not in self._answers:
             self._answers[asked] = [self._begin(row) for row in pending[: request.limit]]
-        held = [
-            lease
-            for call, leases in self._answers.items()
-            for lease in leases
-            if (call == asked or self.repeats) and self._held(lease.job.id, lease.fence)
-        ]
+        held = tuple(each for each in self._answers[asked] if self._held(each.job.id, each.fence))
         left = any(row.status == "pending" for row in self.rows.values())
-        return LeaseResponse(leases=tuple(held), next_due_in_ms=0 if left else None)
+        return LeaseResponse(leases=held, next_due_in_ms=0 if left else None)
 
     def _begin(self, row: Row) -> Lease:
         row.status = "processing"
@@ -233,11 +223,7 @@ class ModelQueue(WorkerQueue):
             if row.deadline < math.inf
             else None,
         )
-        return Lease(
-            job=job,
-            fence=row.fence,
-            lease_seconds=row.lease_seconds,
-        )
+        return Lease(job=job, fence=row.fence, lease_seconds=row.lease_seconds)
 
     def _held(self, job_id: str, fence: int) -> Row | None:
         row = self.rows[job_id]
@@ -246,35 +232,29 @@ class ModelQueue(WorkerQueue):
     def _report(self, item: ReportItem) -> ReportResult:
         self._expire()
         row = self._held(item.job_id, item.fence)
-        outcome = "lost"
+        outcome: Any = "lost"
         if row is not None:
             row.expires_at = self._now + row.lease_seconds
-            if item.logs:
-                row.keep(item)
+            row.keep(item)
             outcome = "cancel" if row.cancel_requested else "ok"
         is_bare = item.progress is None and not item.logs and not item.steps
         self.renewals.append(Renewal(self._now, item.job_id, item.fence, is_bare, outcome))
-        return ReportResult.model_validate(
-            {"job_id": item.job_id, "fence": item.fence, "outcome": outcome}
-        )
+        return ReportResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
 
     def _settle(self, item: SettleItem) -> SettleResult:
         self._expire()
         row = self._held(item.job_id, item.fence)
-        outcome = "stale"
+        outcome: Any = "stale"
         if row is not None:
             ended = item.outcome in {"completed", "failed", "cancelled"}
             again = "pending" if self._now < row.deadline else "failed"
             row.status = item.outcome if ended else again
             row.settled[item.fence] = item.outcome
-            if item.logs:
-                row.keep(item)
+            row.keep(item)
             outcome = "applied"
         elif item.fence in self.rows[item.job_id].settled:
             outcome = "applied"
-        return SettleResult.model_validate(
-            {"job_id": item.job_id, "fence": item.fence, "outcome": outcome}
-        )
+        return SettleResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
 
 
 def bytes_of(items: Sequence[SettleItem]) -> int:

@@ -17,7 +17,7 @@ import psycopg
 
 from minutehand.local.launcher import reset
 from minutehand.terminal.connection import read_env_file
-from tests.support.databases import prepare_stack
+from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
 
 START_SECONDS = 240.0
@@ -111,7 +111,8 @@ def launch(
     elif not environment.setdefault("DATABASE_URL", ""):
         ours = root == ROOT and "--supabase-url" not in arguments
         if ours and not (folder / "postgres.password").exists():
-            prepare_stack(folder)
+            server = prepared_server(folder)
+            (server.data_dir / "postgresql.auto.conf").write_text("")  # autovacuum, as elsewhere
     with (folder / "launcher.out").open("ab") as output:
         return subprocess.Popen(
             [

@@ -13,7 +13,6 @@ import pytest
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from tests.integration.realtime.support import SECRET_KEY, Server, open_socket, unique
-from tests.support.databases import start_scratch_server
 
 AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 
@@ -21,7 +20,8 @@ AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
     """A Postgres of this test alone: it will be stopped."""
-    server = start_scratch_server(tmp_path)
+    server = Postgres(tmp_path, scratch=True)
+    server.start()
     migrations.prepare_hosted(server.url())
     with psycopg.connect(server.url(), autocommit=True) as sql:
         sql.execute(
