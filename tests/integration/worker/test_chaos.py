@@ -104,10 +104,9 @@ async def work(ledger: Path) -> None:
 async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_path: Path) -> None:
     """A result of a stale lease, a job lost or ended twice would be a problem in the books."""
     rng, ledger = random.Random(11), tmp_path / "ledger"
-    project = Project(scratch_settings(renewed.gateway.url), renewed)
-    environment = environment_of(project) | {
-        "PYTHONPATH": f"{ROOT / 'shared'}{os.pathsep}{ROOT}",
-    }
+    gateway = renewed.gateway  # this one: stopped, `renewed` would have another
+    project = Project(scratch_settings(gateway.url), renewed)
+    environment = environment_of(project, PYTHONPATH=f"{ROOT / 'shared'}{os.pathsep}{ROOT}")
     first = Worker(project.settings, registry=registry_of(0, rng))
     await first.register()
     await first.aclose()
@@ -130,9 +129,9 @@ async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_p
             await asyncio.sleep(LEASE_SECONDS * rng.uniform(0.5, 2.5))
             workers[index].send_signal(signal.SIGCONT)
         else:
-            renewed.gateway.stop()
+            gateway.stop()
             await asyncio.sleep(rng.random())
-            renewed.gateway.start()
+            gateway.start()
 
     workers = [spawn(), spawn()]
     give_up = time.monotonic() + 300
