@@ -11,6 +11,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 
 import httpx
 import httpx._config as defaults
@@ -88,11 +89,8 @@ def database(postgres: Postgres) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def process_database(postgres: Postgres) -> Iterator[Renewed]:
     """The one behind `renewed`, for files whose tests share it without putting it back."""
-    made = Renewed(postgres)
-    try:
+    with closing(Renewed(postgres)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
@@ -109,18 +107,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     Shared by the session: tests make their own rows and leave the parts running.
     """
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
-        give_acme_key(running)
         yield running
 
 
 @pytest.fixture
 def acme_key(stack: RunningStack) -> None:
-    """Acme's working offline Apollo key, whatever a test before did to it."""
-    give_acme_key(stack)
-
-
-def give_acme_key(stack: RunningStack) -> None:
-    """Set the key as the demo does, through the API."""
+    """Acme's working offline Apollo key, set as the demo does, through the API."""
     answer = httpx.put(
         f"{stack.api_url}/api/workspaces/{stack.demo_workspace_id}/settings",
         headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},

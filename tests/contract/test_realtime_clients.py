@@ -13,7 +13,6 @@ import pytest
 from minutehand.local.users import ADA, EVE
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import JavaScript
-from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.stack
@@ -104,7 +103,7 @@ async def test_the_python_client_hears_its_session(stack: RunningStack) -> None:
         await asyncio.to_thread(worker.enqueue, session_id=session)
         await asyncio.to_thread(worker.lease)
         async with (
-            official(stack.supabase_url, stack.supabase_publishable_key) as client,
+            stack.official_client() as client,
             asyncio.timeout(60),
         ):
             await client.realtime.set_auth(stack.sign_in(ADA.email))

@@ -8,16 +8,11 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
-from minutehand.local.aws import MotoServer
+from minutehand.local.aws import App, MotoServer, Start
 
-Start = Callable[..., Any]
-#: How many functions a new account may run at once.
-CONCURRENCY = 10
 #: moto validates by a linter of its own version; the artefact's tests do so by the pinned one.
 VALID = (
     '<ValidateTemplateResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
@@ -25,61 +20,46 @@ VALID = (
 )
 
 
-@dataclass
 class Account:
-    """What was asked of it, and which functions were invoked, which moto does in Docker only."""
+    """Serves a new account until it is closed.
 
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
-    invoked: list[str] = field(default_factory=list)
+    `asked` has each request, `invoked` each function, which moto runs in Docker only.
+    """
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.invoked: list[str] = []
+        self._server = MotoServer("127.0.0.1", 0, self._before)
+        self._server.start()
+        self.url, self.close = self._server.url, self._server.stop
 
-class AccountApp:
-    """A WSGI middleware before moto."""
+    def _before(self, moto: App) -> App:
+        def serve(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+            path = environ["PATH_INFO"]
+            self.asked.append(f"{environ['REQUEST_METHOD']} {path}")
+            body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            if path.rstrip("/") == "/2016-08-19/account-settings":
+                limit = {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}
+                return _answer(start, {"AccountLimit": limit, "AccountUsage": {"FunctionCount": 0}})
+            if path.endswith("/invocations"):
+                self.invoked.append(path.split("/")[3])
+                return _answer(start, {})
+            if path == "/" and b"Action=ValidateTemplate" in body:
+                return _answer(start, VALID, "text/xml")
+            if path == "/" and b"Action=DescribeStacks" in body:
+                show_outputs()
+            is_template = path.endswith("/compiled-cloudformation-template.json")
+            if is_template and environ["REQUEST_METHOD"] == "PUT":
+                body = json.dumps(for_moto(json.loads(body))).encode()
+            environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            return moto(environ, start)
 
-    def __init__(self, app: Callable[..., Iterable[bytes]], account: Account) -> None:
-        self._app, self._account = app, account
-
-    def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        """Serve one request."""
-        path = environ["PATH_INFO"]
-        self._account.asked.append(f"{environ['REQUEST_METHOD']} {path}")
-        body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if path.rstrip("/") == "/2016-08-19/account-settings":
-            limit = dict.fromkeys(
-                ("ConcurrentExecutions", "UnreservedConcurrentExecutions"), CONCURRENCY
-            )
-            return _answer(start, {"AccountLimit": limit, "AccountUsage": {"FunctionCount": 0}})
-        if path.endswith("/invocations"):
-            self._account.invoked.append(path.split("/")[3])
-            return _answer(start, {})
-        if path == "/" and b"Action=ValidateTemplate" in body:
-            return _answer(start, VALID, "text/xml")
-        if path == "/" and b"Action=DescribeStacks" in body:
-            show_outputs()
-        is_template = path.endswith("/compiled-cloudformation-template.json")
-        if is_template and environ["REQUEST_METHOD"] == "PUT":
-            body = json.dumps(for_moto(json.loads(body))).encode()
-        environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-        return self._app(environ, start)
+        return serve
 
 
 def _answer(start: Start, body: Any, kind: str = "application/json") -> Iterable[bytes]:
     start("200 OK", [("content-type", kind)])
     return [(body if isinstance(body, str) else json.dumps(body)).encode()]
-
-
-@contextmanager
-def aws_account() -> Iterator[Account]:
-    """Serve a new account; its address is `url`."""
-    account = Account()
-    server = MotoServer("127.0.0.1", 0, lambda app: AccountApp(app, account))
-    server.start()
-    account.url = server.url
-    try:
-        yield account
-    finally:
-        server.stop()
 
 
 def show_outputs() -> None:

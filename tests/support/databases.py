@@ -75,10 +75,10 @@ class Database:
 
     @contextmanager
     def as_role(
-        self, role: str, claims: Mapping[str, Any] | None = None, **options: Any
+        self, role: str, claims: Mapping[str, Any] | None = None
     ) -> Iterator[psycopg.Connection[Any]]:
         """Connect as the Data API would: under `role`, with the claims of a user's token."""
-        with self.connect(**options) as connection:
+        with self.connect() as connection:
             connection.execute(
                 "select set_config('request.jwt.claims', %s, false)",
                 (json.dumps({"role": role, **(claims or {})}),),
@@ -115,22 +115,17 @@ def _prepared() -> Path:
 
 def _fingerprint() -> str:
     """What the templates are made of: the SQL, the code that applies it, the binaries, the day."""
-    local = ROOT / "shared" / "minutehand"
+    local = ROOT / "shared" / "minutehand" / "local"
     files = [
         *(migration.path for migration in migrations.find_migrations()),
         *migrations.seed_files(),
-        *(local / "local").rglob("*.sql"),
-        *(local / "local" / f"{name}.py" for name in ("migrations", "postgres", "users")),
-        ROOT / "requirements-dev.lock",
-        Path(__file__),
-        KEPT,
+        *local.rglob("*.sql"),
+        *(local / f"{name}.py" for name in ("migrations", "postgres", "users")),
+        *(ROOT / "requirements-dev.lock", Path(__file__), KEPT),
     ]
-    found = hashlib.sha256()
-    found.update(os.environ.get("POSTGRES_BINARIES", "").encode())
-    found.update(datetime.now(UTC).date().isoformat().encode())  # seeds are relative to now
-    for path in sorted(files):
-        found.update(path.name.encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()[:24]
+    binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()
+    parts = [binaries, str(today), *(path.read_text() for path in files)]  # seeds know the day
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
 def _make_prepared(whole: Path) -> None:

@@ -21,7 +21,6 @@ from minutehand.config import Settings
 from minutehand.functions.jobs.app import build_app
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.killable import environment_of, kill_in_each_stage
 from tests.support.project import ADA, Project
 
 Seen = TypeVar("Seen")
@@ -74,7 +73,7 @@ class AppHarness:
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
         )
-        self._closed_at_the_end = (self._http, self.worker, app)
+        self._app = app
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -85,7 +84,7 @@ class AppHarness:
                 yield self
         finally:
             # after the API has ended, which may still be on its way to them
-            for each in self._closed_at_the_end:
+            for each in (self._http, self.worker, self._app):
                 await each.aclose()
 
     async def call(
@@ -134,14 +133,3 @@ class AppHarness:
             self.project.make_due()
             await asyncio.sleep(0.02)  # expired leases are looked for now and then
         raise AssertionError(f"it does not get there: {state}")
-
-    async def survive(
-        self, app: str, ended: Callable[[], Awaitable[object]], **environment: str | None
-    ) -> list[str]:
-        """Have the app's workers die by SIGKILL behind each of their writes until it has ended.
-
-        Returns:
-            What each wrote last: `kill_in_each_stage`.
-        """
-        read = environment_of(self.project, app, **environment)
-        return await kill_in_each_stage(self.project, read, ended)

@@ -39,27 +39,26 @@ def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str
     }
 
 
-async def kill_in_each_stage(
-    project: Project,
-    environment: Mapping[str, str],
-    ended: Callable[[], Awaitable[object]],
+async def survive(
+    project: Project, app: str, ended: Callable[[], Awaitable[object]], **environment: str | None
 ) -> list[str]:
-    """Work off the queue by workers that die by SIGKILL, each right after another write.
+    """Work off the queue by workers of an app that die by SIGKILL, each right after another write.
 
     A worker dies as soon as the database has stored something of a job that none died after
     before: a step, an end, children, or a call of an app's own function with the job's fence.
 
     Args:
-        environment: All that the workers read. With `WORKER_CONCURRENCY` 1 no worker dies in the
-            middle of another job's step.
         ended: Whether what was to be done is done; asked after each worker.
+        environment: What the workers read besides. With `WORKER_CONCURRENCY` 1 no worker dies in
+            the middle of another job's step.
 
     Returns:
         What the workers that died had written last, with `#` for digits.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.killable",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=dict(environment),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        env=environment_of(project, app, **environment),
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
@@ -138,8 +137,7 @@ def main() -> None:
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) > 0:
             sys.exit(1)  # it has printed why
         survived |= {*json.loads(last)}
-        sys.stdout.write(f"{last.decode()}\n")
-        sys.stdout.flush()
+        print(last.decode(), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,15 @@ class RunningStack:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         return headers
+
+    @asynccontextmanager
+    async def official_client(self) -> AsyncIterator[Any]:
+        """The official Python client; its own HTTP client would be made by deprecated arguments."""
+        from supabase import AsyncClient, AsyncClientOptions  # slow, and needed by few
+
+        async with httpx.AsyncClient(trust_env=False) as http:
+            options = AsyncClientOptions(httpx_client=http)
+            yield AsyncClient(self.supabase_url, self.supabase_publishable_key, options)
 
     def output(self) -> str:
         """Return what the launcher has printed."""

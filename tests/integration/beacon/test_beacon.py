@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
 from tests.support.harness import until
+from tests.support.killable import survive
 from tests.support.project import ACME
 
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
@@ -31,7 +32,8 @@ async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
         await station.outbox.run()
         return (await station.look(job))["status"] in ENDED
 
-    deaths = await station.survive(
+    deaths = await survive(
+        station.project,
         "beacon",
         ended,
         BEACON_PROVIDERS=providers.variable,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.chat.conftest import PAGE, TEXT, Harness
+from tests.support.killable import survive
 from tests.support.project import ACME, ADA
 from tests.unit.ai.model_server import Fault, ModelServer
 
@@ -251,7 +252,7 @@ async def test_killed_workers_say_it_once(harness: Harness) -> None:
     async def ended() -> object:
         return not (await harness.status(session))["activeWork"]
 
-    await harness.survive("chat", ended, ENABLE_ASYNC_WORK="true")
+    await survive(harness.project, "chat", ended, ENABLE_ASYNC_WORK="true")
 
     talk = await harness.call("GET", f"/chat?sessionId={session}", user=None)
     assert [each["type"] for each in talk.json()["messages"]] == ["message", "reply", "info"]

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from tests.support.aws_account import Account, aws_account
+from tests.support.aws_account import Account
 from tests.support.paths import ROOT
 
 SECRETS = {
@@ -34,7 +35,7 @@ greedy: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co', workerReserved
 @pytest.fixture
 def account() -> Iterator[Account]:
     """A new account: ten functions at once, nothing made."""
-    with aws_account() as made:
+    with closing(Account()) as made:
         yield made
 
 

@@ -19,6 +19,7 @@ from tests.integration.enrichment.conftest import (
     SOYLENT,
     Office,
 )
+from tests.support.killable import survive
 from tests.support.misbehaving import Fault
 from tests.support.project import ACME
 
@@ -37,7 +38,8 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
     async def ended() -> object:
         return office.project.row(job_id)["status"] in ("completed", "failed")
 
-    deaths = await office.survive(
+    deaths = await survive(
+        office.project,
         "enrichment",
         ended,
         USE_MOCK_APOLLO="true",

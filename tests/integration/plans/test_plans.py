@@ -11,6 +11,7 @@ import pytest
 
 from minutehand_apps.plans.graph import STAGES, stages_of
 from tests.integration.plans.conftest import Harness
+from tests.support.killable import survive
 from tests.support.project import ACME, ADA
 from tests.unit.ai.model_server import Fault, ModelServer
 
@@ -239,6 +240,6 @@ async def test_killed_workers_lose_no_stage(harness: Harness) -> None:
     async def ended() -> object:
         return (await harness.look(plan_id))["status"] == "completed"
 
-    await harness.survive("plans", ended)
+    await survive(harness.project, "plans", ended)
 
     assert len((await harness.look(plan_id))["stages"]) == 8

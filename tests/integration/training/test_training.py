@@ -19,6 +19,7 @@ from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
 from tests.integration.training.conftest import BUCKET, EVE, SAMPLE, QuickEar, Studio
 from tests.integration.training.mux_server import MuxServer
+from tests.support.killable import survive
 from tests.support.misbehaving import Fault
 from tests.support.project import ACME, Project
 from tests.unit.ai.speech_server import SpeechServer
@@ -71,7 +72,8 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
             async def ended() -> object:
                 return (await studio.look(training["id"]))["status"] in {"completed", "failed"}
 
-            deaths = await studio.survive(
+            deaths = await survive(
+                studio.project,
                 "training",
                 ended,
                 WORKER_CONCURRENCY="1",  # what another job's end cut off would be sent twice

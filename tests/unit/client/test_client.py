@@ -12,7 +12,6 @@ from minutehand.client import Client
 from minutehand.client.access import Tokens
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
-from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 
@@ -22,7 +21,7 @@ async def test_a_job_is_watched_live_to_its_end(stack: RunningStack) -> None:
     token = stack.sign_in(ADA.email)
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         job_id = await asyncio.to_thread(worker.enqueue, {"n": 1})
-        async with official(stack.supabase_url, stack.supabase_publishable_key) as supabase:
+        async with stack.official_client() as supabase:
             client = Client(supabase, schema="public", token=token)
             feed = client.watch_workspace(stack.demo_workspace_id)
             watcher = client.watch_job(job_id)
