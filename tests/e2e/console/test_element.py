@@ -10,7 +10,6 @@ from playwright.sync_api import expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import violations
 from tests.e2e.console.worker import HandWorker
-from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
@@ -63,7 +62,7 @@ def test_a_page_without_a_build_shows_a_job(
     wait = {"kind": "ask", "name": "q", "question": "Which colour?", "options": ["red", "blue"]}
     worker.settle(lease, "waiting", wait=wait)
     expect(job.locator(".asked")).to_have_text("Which colour?")
-    assert violations(page, ROOT) == []
+    assert violations(page) == []
     job.get_by_role("button", name="blue").click()
     expect(job.locator(".question")).to_be_hidden()
 
