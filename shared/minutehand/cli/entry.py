@@ -1,13 +1,11 @@
-"""Where the command `minutehand` begins: what needs no more than a plain install is answered here.
+"""Where the command `minutehand` begins: it says which extra a plain install lacks.
 
-Everything else is `minutehand.cli.__main__`, which is imported when it is needed.
+The command itself is `minutehand.cli.__main__`.
 """
 
 from __future__ import annotations
 
 import sys
-
-from minutehand.version import VERSION
 
 #: What the extra `cli` brings and the command cannot start without.
 NEEDED = frozenset({"typer", "rich"})
@@ -25,9 +23,6 @@ BROUGHT = frozenset(
 
 def run() -> None:
     """Run the command; exit 1 with the extra to install where a package of one is missing."""
-    if sys.argv[1:] == ["--version"]:
-        print(VERSION)
-        return
     try:
         from minutehand.cli.__main__ import run as command
 

@@ -26,8 +26,6 @@ from minutehand.terminal.options import (
 from minutehand.terminal.output import Output, ago, headed, lasted
 
 COLUMNS = headed("id job_type:TYPE state next_run ran tries created_at error_message:ERROR")
-#: What a narrow terminal goes without, the least asked for first.
-SPARE = ("next_run", "tries", "ran")
 #: How long an enqueue on the local stack waits for a type that a worker is about to publish.
 LOCAL_PATIENCE_SECONDS = 5.0
 
@@ -129,10 +127,6 @@ def ls(
         str | None,
         typer.Option(parser=instant_before, metavar="SPAN", help="Created in the last 15m, 2h."),
     ] = None,
-    error: Annotated[str | None, typer.Option(help="Part of the error's message.")] = None,
-    count: Annotated[
-        bool, typer.Option("--count", help="Count by state instead, by --type and --queue alone.")
-    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
 ) -> None:
     """List jobs, newest first."""
@@ -143,16 +137,10 @@ def ls(
         "search": search,
         "state": state,
         "tag": tag,
-        "error": error,
         "created_after": since,
     }
-    if count:
-        told = connection.get("/api/jobs/counts", **filters)
-        if not output.answered(told):
-            output.facts(told["states"])
-        return
     jobs = read_jobs(connection, filters, limit)
-    output.table(jobs, COLUMNS, row=_row, empty="no jobs", spare=SPARE)
+    output.table(jobs, COLUMNS, row=_row, empty="no jobs")
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:

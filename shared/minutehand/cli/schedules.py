@@ -25,8 +25,7 @@ Missed = Literal["skip", "once", "all"]
 def schedules(output: Output, connection: Connection) -> None:
     """List schedules."""
     rows = connection.get(connection.path("schedules"))["schedules"]
-    spare = ("last_slot_at", "timezone")
-    output.table(rows, COLUMNS, row=_row, empty="no schedules", spare=spare)
+    output.table(rows, COLUMNS, row=_row, empty="no schedules")
 
 
 def _row(schedule: dict[str, Any]) -> dict[str, Any]:

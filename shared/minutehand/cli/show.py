@@ -44,15 +44,10 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     if state not in {"completed", "cancelled"}:
         _explain(output, job_id, details["explain"])
     output.facts({name: job.get(name) for name in FACTS if job.get(name) != []})
-    tables = (
-        ("attempts", ATTEMPTS, ("worker_id",)),
-        ("steps", STEPS, ("created_at",)),
-        ("children", CHILDREN, ()),
-    )
-    for name, columns, spare in tables:
+    for name, columns in (("attempts", ATTEMPTS), ("steps", STEPS), ("children", CHILDREN)):
         if details[name]:
             output.text("")
-            output.table(details[name], columns, row=_row, spare=spare)
+            output.table(details[name], columns, row=_row)
     failed = [each for each in details["attempts"] if each.get("traceback")]
     for frame in failed[-1]["traceback"]["frames"][:MOST_FRAMES] if failed else ():
         output.text(f"{frame['file']}:{frame['line']} in {frame['function']}\n    {frame['code']}")

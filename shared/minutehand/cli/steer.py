@@ -18,16 +18,11 @@ from minutehand.terminal.options import (
     JobType,
     Queue,
     Tag,
-    instant_before,
     verb,
     workspace_verb,
 )
 from minutehand.terminal.output import Output
 
-OlderThan = Annotated[
-    str | None,
-    typer.Option(parser=instant_before, metavar="SPAN", help="Created longer ago than 1h, 2d."),
-]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OtherPayload = Annotated[str | None, typer.Option(help="In place of its own: JSON, @file, or -.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
@@ -43,7 +38,6 @@ def cancel(
     queue: Queue = None,
     tag: Tag = None,
     state: Annotated[str | None, typer.Option("--state", "-s", help="Only in this state.")] = None,
-    older_than: OlderThan = None,
     yes: Yes = False,
 ) -> None:
     """Cancel a job, or all live jobs that match; a running one stops within a heartbeat."""
@@ -51,10 +45,8 @@ def cancel(
         _act(output, connection, job_id, "cancel", "cancel requested")
         return
     states = [state] if state else None
-    chosen = _given(
-        job_type=job_type, queue=queue, tag=tag, created_before=older_than, state=states
-    )
-    _act_on_all(output, connection, "cancel", chosen, given=bool(chosen), yes=yes)
+    matching = {"job_type": job_type, "queue": queue, "tag": tag, "state": states}
+    _act_on_all(output, connection, "cancel", matching, yes=yes)
 
 
 @workspace_verb
@@ -67,7 +59,6 @@ def retry(
     job_type: JobType = None,
     queue: Queue = None,
     tag: Tag = None,
-    older_than: OlderThan = None,
     every: Everything = False,
     yes: Yes = False,
 ) -> None:
@@ -76,25 +67,22 @@ def retry(
         body = None if payload is None else {"payload": read_payload(payload)}
         _act(output, connection, job_id, "retry", "will run again", body)
         return
-    chosen = _given(job_type=job_type, queue=queue, tag=tag, created_before=older_than)
-    _act_on_all(output, connection, "retry", chosen, given=every or bool(chosen), yes=yes)
-
-
-def _given(**criteria: Any) -> dict[str, Any]:
-    return {name: value for name, value in criteria.items() if value is not None}
+    matching = {"job_type": job_type, "queue": queue, "tag": tag}
+    _act_on_all(output, connection, "retry", matching, every=every, yes=yes)
 
 
 def _act_on_all(
     output: Output,
     connection: Connection,
     action: str,
-    chosen: dict[str, Any],
+    matching: dict[str, Any],
     *,
-    given: bool,
+    every: bool = False,
     yes: bool,
 ) -> None:
     """Ask, then act on batch after batch until none matches."""
-    if not given:
+    chosen = {name: value for name, value in matching.items() if value is not None}
+    if not chosen and not every:
         raise CommandFailed(
             "a job's id or a criterion must be given",
             code="bad_usage",

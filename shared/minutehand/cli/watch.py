@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import threading
 import time
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import Connection
 from minutehand.terminal.events import ENDED, Event, stream
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
@@ -25,42 +23,23 @@ from minutehand.terminal.output import COLOURS, Output, joined
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 #: Most characters of a result behind the line of its job's end.
 LONGEST = 400
-#: After so long without a start a job's `explain` is shown.
-PATIENCE_SECONDS = 5.0
 
 
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it has ended; exit code 1 unless it completed."""
-    ended = ""
-
-    def explain() -> None:
-        with suppress(CommandFailed):  # the feed itself says what is wrong with the connection
-            output.note(connection.get(f"/api/jobs/{job_id}/explain")["sentence"])
-
-    explaining = threading.Timer(PATIENCE_SECONDS, explain)
-    explaining.daemon = True
-    explaining.start()
-    try:
-        for event in stream(connection, f"/api/jobs/{job_id}/events"):
-            if event.type == "end":
-                ended = str(event.data["reason"])
-            elif "." in event.type:  # job.* or an app's own, as enrichment.record.updated
-                kind = event.type.removeprefix("job.")
-                if kind != "created":
-                    explaining.cancel()
-                job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
-                text = sentence(event)
-                if job is not None and kind == job["status"] == "completed":
-                    text.append(result_of(job))
-                output.value(event.data, text=text)
-                # a retry may have retried it since: only the job itself knows that this is the end
-                if job is not None and job["status"] in ENDED:
-                    break
-    finally:
-        explaining.cancel()
-        explaining.join()  # before the connection and the output that it uses are closed
-    ended = ended or str(connection.get(f"/api/jobs/{job_id}")["status"])
-    if ended != "completed":
+    for event in stream(connection, f"/api/jobs/{job_id}/events"):
+        if "." not in event.type:  # job.* or an app's own, as enrichment.record.updated
+            continue
+        kind = event.type.removeprefix("job.")
+        job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
+        text = sentence(event)
+        if job is not None and kind == job["status"] == "completed":
+            text.append(result_of(job))
+        output.value(event.data, text=text)
+        # a retry may have retried it since: only the job itself knows that this is the end
+        if job is not None and job["status"] in ENDED:
+            break
+    if connection.get(f"/api/jobs/{job_id}")["status"] != "completed":
         raise typer.Exit(1)
 
 

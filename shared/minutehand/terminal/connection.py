@@ -21,17 +21,25 @@ from minutehand.project import Project, is_tracked
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
-#: What to do next, by the API's stable words.
+#: What to do next, by the stable words of the API and of this command.
 FIXES: dict[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
     "name right? `minutehand types` lists them",
-    "job_not_found": "`minutehand ls` lists your jobs",
+    "job_not_found": "`minutehand ls` lists your jobs; a part of an id must be that of one alone",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
     "401": "sign in again with `minutehand token`, or omit --token",
     "forbidden": "ask a manager of the workspace",
     "quota_exceeded": "let jobs end or cancel some, or ask the operator for a higher quota",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
+    "unreachable": "`minutehand doctor` shows which part is unavailable",
+    "no_env_file": "name one with KEY=value lines, as .local/env has them",
+    "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",
+    "workspace_needed": "pass --workspace or set MINUTEHAND_WORKSPACE_ID",
+    "not_signed_in": "set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
+    "sign_in_failed": "correct MINUTEHAND_EMAIL, MINUTEHAND_PASSWORD or SUPABASE_PUBLISHABLE_KEY",
+    "token_expired": "`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
+    "MINUTEHAND_PASSWORD it is renewed automatically",
 }
 
 
@@ -43,12 +51,12 @@ class CommandFailed(Exception):
 
     Attributes:
         code: The stable word of the API or of this command.
-        fix: What to do next, if it is known.
+        fix: What to do next; without one of its own, that of the code.
     """
 
     def __init__(self, message: str, *, code: str = "failed", fix: str | None = None) -> None:
         self.code = code
-        self.fix = fix
+        self.fix = fix or FIXES.get(code)
         super().__init__(message)
 
 
@@ -94,7 +102,6 @@ def load_values(
             raise CommandFailed(
                 f"{env_file} {'is not a file' if env_file.exists() else 'does not exist'}",
                 code="no_env_file",
-                fix="name one with KEY=value lines, as .local/env has them",
             )
         return {**environ, **read_env_file(env_file)}
     signed_in = token or environ.get("MINUTEHAND_TOKEN") or environ.get("SUPABASE_URL")
@@ -106,7 +113,6 @@ def load_values(
     raise CommandFailed(
         "no stack found: SUPABASE_URL and API_URL are not set, and .local/env does not exist",
         code="no_stack",
-        fix="start the local one with `minutehand dev`, or name a file: --env-file prod.env",
     )
 
 
@@ -142,16 +148,16 @@ class Connection:
     @property
     def token(self) -> str:
         """The access token: as given, or by signing in with e-mail and password."""
+        if given := self.given_token or self.values.get("MINUTEHAND_TOKEN"):
+            return given
         if self._token is None:
-            self._token = self.given_token or self.values.get("MINUTEHAND_TOKEN") or self._sign_in()
+            self._token = self._sign_in()
         return self._token
 
     def renew(self) -> bool:
-        """Sign in again, as the token has expired; False when it was given and not made here."""
-        if self.given_token or self.values.get("MINUTEHAND_TOKEN"):
-            return False
-        self._token = self._sign_in()
-        return True
+        """Forget the expired token, to sign in again; False when it was given, not made here."""
+        expired, self._token = self._token, None
+        return expired is not None
 
     @property
     def api(self) -> httpx.Client:
@@ -179,11 +185,7 @@ class Connection:
         if len(mine) == 1:
             return str(mine[0]["id"])
         listed = ", ".join(f"{row['id']} ({row['name']})" for row in mine) or "none"
-        raise CommandFailed(
-            f"which workspace? yours: {listed}",
-            code="workspace_needed",
-            fix="pass --workspace or set MINUTEHAND_WORKSPACE_ID",
-        )
+        raise CommandFailed(f"which workspace? yours: {listed}", code="workspace_needed")
 
     def call(self, method: str, path: str, **more: Any) -> Any:
         """One call of the service's API; its answer parsed."""
@@ -232,11 +234,7 @@ class Connection:
                     code="unreachable",
                     fix="start it: `minutehand dev`",
                 ) from error
-            raise CommandFailed(
-                "not signed in",
-                code="not_signed_in",
-                fix="set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
-            )
+            raise CommandFailed("not signed in", code="not_signed_in")
         with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
             answer = httpx.post(
                 f"{self.need('SUPABASE_URL')}/auth/v1/token?grant_type=password",
@@ -246,9 +244,7 @@ class Connection:
             )
         if answer.status_code != 200:
             raise CommandFailed(
-                f"{email} could not sign in: {answer.text[:200]}",
-                code="sign_in_failed",
-                fix="correct MINUTEHAND_EMAIL, MINUTEHAND_PASSWORD or SUPABASE_PUBLISHABLE_KEY",
+                f"{email} could not sign in: {answer.text[:200]}", code="sign_in_failed"
             )
         token: str = answer.json()["access_token"]
         return token
@@ -276,9 +272,7 @@ def reachable(what: str) -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         raise CommandFailed(
-            f"{what} does not answer ({type(error).__name__})",
-            code="unreachable",
-            fix="`minutehand doctor` shows which part is unavailable",
+            f"{what} does not answer ({type(error).__name__})", code="unreachable"
         ) from error
 
 
@@ -296,8 +290,7 @@ def parsed(answer: httpx.Response) -> Any:
     detail = body.get("detail") or body.get("details")
     told = _told(detail)
     more = f" ({told})" if told and str(message) not in told else ""
-    word = str(code or answer.status_code)
-    raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
+    raise CommandFailed(f"{message}{more}", code=str(code or answer.status_code))
 
 
 def _told(detail: Any) -> str:

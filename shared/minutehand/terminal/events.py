@@ -44,12 +44,7 @@ def stream(connection: Connection, path: str) -> Iterator[Event]:
                 if event.type == "end" and event.data.get("reason") == "token_expired":
                     if connection.renew():
                         break
-                    raise CommandFailed(
-                        "the access token has expired",
-                        code="token_expired",
-                        fix="`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
-                        "MINUTEHAND_PASSWORD it is renewed automatically",
-                    )
+                    raise CommandFailed("the access token has expired", code="token_expired")
                 yield event
                 if event.type == "end":
                     return
@@ -59,9 +54,7 @@ def stream(connection: Connection, path: str) -> Iterator[Event]:
             failures += 1
             if failures >= TRIES:
                 raise CommandFailed(
-                    f"the feed does not answer ({type(error).__name__})",
-                    code="unreachable",
-                    fix="`minutehand doctor` shows which part is unavailable",
+                    f"the feed does not answer ({type(error).__name__})", code="unreachable"
                 ) from error
             time.sleep(RETRY_SECONDS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from minutehand.terminal.connection import CommandFailed, Connection, load_values
-from minutehand.terminal.ids import FEWEST, WHOLE, digits_of
 from minutehand.terminal.output import Output
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -32,29 +30,10 @@ Token = Annotated[
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's id.")]
 
 
-def _job_id(text: str | None) -> str | None:
-    if text is None:
-        return None
-    if (digits := digits_of(text)) is None:
-        raise typer.BadParameter(
-            f"{text!r} must be a job's id, or {FEWEST} or more digits of one; "
-            "`minutehand ls` lists them"
-        )
-    return str(uuid.UUID(digits)) if len(digits) == WHOLE else text
-
-
-JobId = Annotated[
-    str,
-    typer.Argument(help="The job's id, or its first or last 6 digits.", callback=_job_id),
-]
+JobId = Annotated[str, typer.Argument(help="The job's id, or its first or last digits.")]
 AnyJobId = Annotated[
-    str | None,
-    typer.Argument(
-        help="A job's id, or 6 digits of it; without it, the workspace.", callback=_job_id
-    ),
+    str | None, typer.Argument(help="A job's id or digits of it; without it, the workspace.")
 ]
-
-
 Region = Annotated[str, typer.Option(envvar="AWS_REGION", help="AWS's region.")]
 JobType = Annotated[str | None, typer.Option("--type", "-t", help="The job type.")]
 Queue = Annotated[str | None, typer.Option(help="The queue's name.")]

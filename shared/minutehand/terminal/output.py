@@ -34,9 +34,10 @@ COLOURS = {
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 _C1 = re.compile("[\x7f-\x9f]")
-#: Columns that are copied, so never cut; those that take what the others leave; so many digits of
-#: an id are shown where not all of it fits, as by the console.
-WHOLE, CUT, SHORT_ID = {"id", "state", "status"}, {"error", "error_message"}, 8
+#: Columns that take what the others leave.
+CUT = {"error", "error_message"}
+#: A table shows the end of an id, as the console does; every verb takes it.
+SHORT_ID = 8
 #: The width of a pipe, whose rows must not be cut.
 PIPE = 240
 
@@ -88,31 +89,27 @@ class Output:
         columns: Mapping[str, str],
         *,
         empty: str = "",
-        spare: Sequence[str] = (),
         row: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
         """Print rows by column name → heading, or `empty` on standard error.
 
-        Args:
-            spare: Columns that a narrow terminal goes without, in the order in which they go.
-            row: What people see of a row; programs get it as it is.
+        People see a row as `row` shows it; programs get it as it is.
         """
         if self.answered(list(rows)):
             return
         if not rows:
             self.note(empty)
             return
-        lines = [{name: cell(name, row(each).get(name)) for name in columns} for each in rows]
-        left = dict(columns)
-        if "id" in left and self._is_wide(_grid(lines, left)):
-            lines = [{**line, "id": Text(line["id"].plain[-SHORT_ID:])} for line in lines]
-        for name in spare:
-            if self._is_wide(_grid(lines, left)):
-                del left[name]
-        self.out.print(_grid(lines, left), soft_wrap=False)
-
-    def _is_wide(self, table: Table) -> bool:
-        return table.__rich_measure__(self.out, self.out.options).minimum > self.out.width
+        has_heading = any(columns.values())
+        table = Table(box=None, pad_edge=False, header_style="dim", show_header=has_heading)
+        lines = [[cell(name, row(each).get(name)) for name in columns] for each in rows]
+        for nth, (name, heading) in enumerate(columns.items()):
+            widest = max(len(heading), *(len(line[nth]) for line in lines))
+            least = len(heading) if name in CUT else widest
+            table.add_column(heading, overflow="ellipsis", no_wrap=True, min_width=least)
+        for line in lines:
+            table.add_row(*line)
+        self.out.print(table, soft_wrap=False)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Print names and values, without those that are None."""
@@ -137,16 +134,6 @@ class Output:
             self.err.print(Text(shown(f"→ {fix}")))
 
 
-def _grid(lines: Sequence[Mapping[str, Text]], columns: Mapping[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", show_header=any(columns.values()))
-    for name, heading in columns.items():
-        least = 16 if name in CUT else max(len(heading), *(len(line[name]) for line in lines))
-        table.add_column(heading, overflow="ellipsis", no_wrap=True, min_width=least)
-    for line in lines:
-        table.add_row(*(line[name] for name in columns))
-    return table
-
-
 def headed(columns: str) -> dict[str, str]:
     """Headings by column of `id next_run ran:TOOK`: after the colon, else the name in capitals."""
     named = (column.partition(":") for column in columns.split())
@@ -167,6 +154,12 @@ def lasted(milliseconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def p95(times: Mapping[str, Any] | None) -> str | None:
+    """The 95th percentile of times as people say it."""
+    value = (times or {}).get("p95_ms")
+    return None if value is None else lasted(value)
+
+
 def cell(name: str, value: Any) -> Text:
     """A value as a person reads it."""
     if value is None:
@@ -179,7 +172,9 @@ def cell(name: str, value: Any) -> Text:
         return Text(ago(str(value)))
     if isinstance(value, Mapping | list):
         return Text(shown(json.dumps(value, ensure_ascii=False)))
-    return Text(shown(str(value)), style=COLOURS.get(str(value), "") if name in WHOLE else "")
+    if name == "id":
+        return Text(str(value)[-SHORT_ID:])
+    return Text(shown(str(value)), style=COLOURS.get(str(value), "") if name == "state" else "")
 
 
 def ago(instant: str, *, now: datetime | None = None) -> str:

@@ -91,7 +91,7 @@ REFUSED = (
     ("enqueue nobody_registered_this", "registered", "first tick"),
     ("ls --token x.y.z", "", "minutehand token"),
     ("pause", "--type, --queue and --all", ""),
-    ("show 00000000", "begins or ends", "minutehand ls"),
+    ("show 00000000", "begin or end", "minutehand ls"),
 )
 
 
