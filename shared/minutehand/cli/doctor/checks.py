@@ -182,8 +182,9 @@ _fault(  # published by a worker's first tick
     """select 'fail', 'no job type is registered: every enqueue is refused',
          'start a worker, or run a tick: POST /api/jobs/worker with the WORKER_SECRET_TOKEN'
        where not exists (select from queue.job_types)
-       union all
-       select 'warn', format('no running worker serves %s: its jobs wait', job_type),
+       union all select 'fail', format('%s was refused: %s', job_type, refusal),
+         'correct it in code, and deploy' from queue.job_types where refusal is not null
+       union all select 'warn', format('no running worker serves %s: its jobs wait', job_type),
          'deploy the processor again; to remove the type: '
          || format('delete from queue.job_types where job_type = %L', job_type)
        from queue.job_types where queue.unserved(job_type, queue.clock()) and not internal""",
