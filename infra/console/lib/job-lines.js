@@ -6,6 +6,8 @@ import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 1000;
 const PAUSE_MS = 120;
+/** Of a terminal, as libraries write them: ESC [ … m. */
+const COLOURS = new RegExp(`${String.fromCharCode(27)}\\[[\\d;]*m`, "g");
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
 const query = (jobId) => data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
@@ -15,7 +17,7 @@ const asLine = (row) => ({
   at: row.created_at,
   level: row.log_level,
   attempt: row.attempt,
-  message: row.message,
+  message: row.message.replace(COLOURS, ""),
   metadata: row.metadata,
 });
 

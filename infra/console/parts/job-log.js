@@ -92,7 +92,7 @@ export function JobLog({
         </button>`
       }
       <span class="muted small num">
-        ${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}
+        ${earlier && "the latest "}${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}
       </span>
       ${check("Follow", follow, setFollow)}
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
