@@ -16,6 +16,7 @@ from tests.support.stacks import TRUTH_URL
 
 #: Who may do what on which topic; policies look it up, as a real project's would.
 POLICIES = """
+  drop table if exists public.rt_rights cascade; -- of a run that was interrupted
   create table public.rt_rights (
     topic text, user_id uuid, can_read boolean, can_write boolean
   );
