@@ -100,10 +100,7 @@ class Stage:
         return secrets
 
     def environment(self) -> dict[str, str]:
-        """What the stage's functions run with, and where they are reached; shown to no one.
-
-        What cannot be read raises CommandFailed; what the file alone says is `filled_in`.
-        """
+        """What the stage's functions run with, and where they are reached; shown to no one."""
         made = self.outputs()
         values = {"API_URL": made.get("ConsoleUrl") or made.get("HttpApiUrl", "")}
         for name in NEEDED:
@@ -114,16 +111,6 @@ class Stage:
             values |= function.get("Environment", {}).get("Variables", {})
             values |= self.secrets_of(name)
         return values
-
-    def filled_in(self) -> dict[str, str]:
-        """What the file says about the stage, as the functions call it; no placeholders."""
-        values = self.values
-        names = {
-            "SUPABASE_URL": "supabaseUrl",
-            "SUPABASE_PUBLISHABLE_KEY": "supabasePublishableKey",
-        }
-        known = {name: str(values[key]) for name, key in names.items() if not _is_open(values[key])}
-        return {**known, "STAGE": self.name}
 
 
 def _is_open(value: object) -> bool:

@@ -11,28 +11,21 @@ from typing import Any
 import httpx
 import jwt
 
-from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
+from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, warn
 from minutehand.cli.stage import told
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.local.migrations import find_migrations
+from minutehand.project import Project
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.errors import read_only_fix
 from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.terminal.connection import CommandFailed
-from minutehand.version import VERSION
 
 DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
 API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
-DATABASE = ("DATABASE_URL",)
-SUPABASE = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY")
-#: Without these nothing of the database, or of the Data API, is worth a look.
-MIGRATED, ANSWERING = ("migrations",), ("supabase",)
-#: Of Supabase's pooler in transaction mode, in which clients share sessions; then of session mode.
-TRANSACTION, SESSION = ":6543", ":5432"
-#: Of Supabase's gateway, for a project that sleeps.
-PAUSED_STATUS = 540
+PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…, of Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
 SKEW_SECONDS, TICK_SECONDS = 5.0, 180.0
 
@@ -42,84 +35,69 @@ def aws(target: Target) -> Finding:
     """A stage's values are ones that AWS and the functions take, and no secret is missing."""
     stage = target.stage
     if stage is None:
-        return skip("only with --stage")
+        return fail("only a deployed stage has AWS settings", "name it: --stage prod")
     stage.check()
-    if target.aws_away is not None:
-        raise target.aws_away
     for function in NEEDED:
         if missing := missing_for(function, stage.secrets_of(function)):
             return fail(
                 f"{parameter_name(stage.name, function)} lacks {', '.join(missing)}",
                 f"minutehand deploy {stage.name} --secrets-only",
             )
-    return ok("every value is filled in, and every function has its secrets")
+    return ok()
 
 
 @check("settings")
 def settings(target: Target) -> Finding:
-    """Everything the service reads parses, and no address is another's."""
-    if not target.values:
-        return fail("no stack is known here", "minutehand dev, or name one: --env-file prod.env")
-    Settings.from_env(target.values)
-    for name in ("SUPABASE_URL", "API_URL"):
-        if page := DASHBOARD.match(target.values.get(name, "")):
-            right = f"{name}=https://{page[1]}.supabase.co" if name == "SUPABASE_URL" else API
-            return fail(f"{name} is the dashboard's address", right)
-    if HOSTED.match(target.values.get("API_URL", "")):
+    """Everything the service reads parses, no address is another's, and no secret is public."""
+    values = target.values
+    Settings.from_env(values)
+    if page := DASHBOARD.match(values["SUPABASE_URL"]):
+        address = f"SUPABASE_URL=https://{page[1]}.supabase.co"
+        return fail("SUPABASE_URL is the dashboard's address", address)
+    if HOSTED.match(values.get("API_URL", "")):
         return fail("API_URL is Supabase's address, not the API's", API)
-    return ok("every variable parses")
-
-
-@check("publishable-key", needs=("SUPABASE_PUBLISHABLE_KEY",))
-def publishable_key(target: Target) -> Finding:
-    """What goes to browsers must be the key for browsers."""
-    key = target.values["SUPABASE_PUBLISHABLE_KEY"]
-    fix = "set SUPABASE_PUBLISHABLE_KEY to the sb_publishable_… key of Project settings → API keys"
+    if ":6543" in (url := values.get("DATABASE_URL", "")):
+        right = re.sub(r":[^:@/]+@", ":…@", url).replace(":6543", ":5432")
+        return fail(
+            "DATABASE_URL is a pooler in transaction mode: its sessions are shared with others",
+            f"take session mode or a direct connection: DATABASE_URL={right}",
+        )
+    key = values["SUPABASE_PUBLISHABLE_KEY"]
     if key.startswith("sb_secret_") or _role_of(key) == "service_role":
-        return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", fix)
-    if not key.startswith("sb_publishable_"):
-        return warn("SUPABASE_PUBLISHABLE_KEY is none, but perhaps a legacy anon key", fix)
-    return ok("a publishable key")
+        return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", PUBLISHABLE)
+    return ok()
 
 
 def _role_of(key: str) -> str | None:
     """The role a key carries, unverified; None when it is not a JWT."""
     try:
-        role = jwt.decode(key, options={"verify_signature": False}).get("role")
+        role: str | None = jwt.decode(key, options={"verify_signature": False}).get("role")
     except jwt.PyJWTError:
         return None
-    return str(role) if role else None
+    return role
 
 
-@check("database", needs=DATABASE)
-def database(target: Target) -> Finding:
-    """It can be reached by its owner, is new enough and takes writes."""
-    url = target.values["DATABASE_URL"]
-    if TRANSACTION in url:
-        right = re.sub(r":[^:@/]+@", ":…@", url).replace(TRANSACTION, SESSION)
-        return fail(
-            "DATABASE_URL is a pooler in transaction mode: its sessions are shared with others",
-            f"take session mode or a direct connection: DATABASE_URL={right}",
-        )
-    [(number, version, read_only)] = target.ask(
-        "select current_setting('server_version_num')::int, current_setting('server_version'),"
-        " current_setting('default_transaction_read_only')"
-    )
-    if number < 150000:
-        return fail(f"Postgres {version}", "upgrade to Postgres 15 or newer")
-    if read_only == "on":
-        fix = "; ".join(read_only_fix(target.schemas.clients))
-        return fail("the database takes no writes: the plan's disk is full", fix)
-    return ok(f"Postgres {version}, and it takes writes")
+def _fault(name: str, sql: str, after: str = "migrations") -> None:
+    """A check by a query whose first row, if there is one, is verdict, detail and fix."""
+
+    @check(name, after)
+    def _(target: Target) -> Finding:
+        return next((Finding(*row) for row in target.ask(sql)), ok())
 
 
-@check("migrations", needs=DATABASE, after=("database",))
+_fault(
+    "database",
+    f"""select 'fail', 'the database takes no writes: the plan''s disk is full',
+         $fix${"; ".join(read_only_fix())}$fix$
+       where current_setting('default_transaction_read_only')::boolean""",
+    after="settings",
+)
+
+
+@check("migrations", "database")
 def migrations(target: Target) -> Finding:
     """Every file is applied, and nothing else."""
-    files = {migration.version for migration in find_migrations(target.project)}
-    there = target.ask("select to_regclass('supabase_migrations.schema_migrations') is not null")
-    if there == [(False,)]:
-        return fail("no migration has been applied", target.migrate)
+    files = {migration.version for migration in find_migrations(Project.find())}
     rows = target.ask("select version from supabase_migrations.schema_migrations")
     applied = {version for (version,) in rows}
     if missing := sorted(files - applied):
@@ -127,14 +105,6 @@ def migrations(target: Target) -> Finding:
     if unknown := sorted(applied - files):
         return fail(f"the database is ahead: {unknown[0]} is not here", "git pull, deploy again")
     return ok(f"{len(files)} applied")
-
-
-def _fault(name: str, sql: str, *, fine: str, after: tuple[str, ...] = MIGRATED) -> None:
-    """A check by a query whose first row, if there is one, is verdict, detail and fix."""
-
-    @check(name, needs=DATABASE, after=after)
-    def _(target: Target) -> Finding:
-        return next((Finding(*row) for row in target.ask(sql)), ok(fine))
 
 
 _fault(  # it keeps dead rows, and the queue slows down
@@ -146,8 +116,7 @@ _fault(  # it keeps dead rows, and the queue slows down
        from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
          and backend_xmin is not null and xact_start < now() - interval '5 minutes'
        order by xact_start""",
-    fine="none older than five minutes",
-    after=("database",),
+    after="database",
 )
 _fault(  # what the project switched on after its migrations ran
     "extensions",
@@ -158,7 +127,6 @@ _fault(  # what the project switched on after its migrations ran
          ('worker_guard', 'a revoked worker key may call what queue.unguarded() returns'))
          as parts (name, meaning)
        where queue.extension_state() ->> name = 'not_attached'""",
-    fine="attached, with Realtime's policies",
 )
 _fault(
     "wake-up",
@@ -166,7 +134,6 @@ _fault(
          'switch on pg_net and supabase_vault under Database → Extensions'
        from (select queue.setting('worker_url') #>> '{}' as url) as worker
        where url is not null and queue.extension_state() ->> 'pg_net' = 'absent'""",
-    fine="by the database where connect_worker was called, else by the API and the schedule",
 )
 _fault(
     "publication",
@@ -175,28 +142,29 @@ _fault(
        from (values ('public.jobs'), ('public.job_logs')) as tables (name)
        where not exists (select from pg_publication_tables
          where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)""",
-    fine="jobs and job_logs",
 )
-_fault(  # published by a worker's first tick
+_fault(
     "job-types",
-    """select 'fail', 'no job type is registered: every enqueue is refused',
-         'start a worker, or run a tick: POST /api/jobs/worker with the WORKER_SECRET_TOKEN'
-       where not exists (select from queue.job_types)
-       union all select 'fail', format('%s was refused: %s', job_type, refusal),
+    """select 'fail', format('%s was refused: %s', job_type, refusal),
          'correct it in code, and deploy' from queue.job_types where refusal is not null
        union all select 'warn', format('no running worker serves %s: its jobs wait', job_type),
          'deploy the processor again; to remove the type: '
          || format('delete from queue.job_types where job_type = %L', job_type)
        from queue.job_types where queue.unserved(job_type, queue.clock()) and not internal""",
-    fine="each has a worker",
 )
 
 
-@check("supabase", needs=SUPABASE, after=("settings", "publishable-key"))
+@check("supabase", "settings")
 def supabase(target: Target) -> Finding:
     """The URL answers, takes the key, and exposes what it should."""
-    url, schemas = target.values["SUPABASE_URL"].rstrip("/"), target.schemas
-    answer = target.data("jobs?select=id&limit=1", schemas.clients)
+    url, schemas = target.person.need("SUPABASE_URL"), target.schemas
+    key = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
+
+    def data(table: str, schema: str) -> httpx.Response:
+        headers = {**key, **profile_headers(schema)}
+        return target.call("GET", "SUPABASE_URL", f"/rest/v1/{table}?limit=1", headers=headers)
+
+    answer = data("jobs", schemas.clients)
     if "PGRST106" in answer.text:
         return fail(
             f"the Data API does not expose the schema {schemas.clients}",
@@ -204,19 +172,15 @@ def supabase(target: Target) -> Finding:
             " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
     if answer.status_code == 401 and "key" in answer.text.lower():  # else anon may not read jobs
-        return fail(
-            "SUPABASE_PUBLISHABLE_KEY is refused", "copy it again from Project settings → API keys"
-        )
+        return fail("SUPABASE_PUBLISHABLE_KEY is refused", PUBLISHABLE)
     if answer.status_code == 404:
         return fail(f"{url} has no table jobs", f"{target.migrate}; or correct SUPABASE_URL")
-    if answer.status_code == PAUSED_STATUS:
+    if answer.status_code >= 500:
         return fail(
-            f"{url}: the project is paused, or its ref is misspelt",
+            f"{url} answers {answer.status_code}: is the project paused, or its ref misspelt?",
             "restore it in the dashboard, or correct SUPABASE_URL",
         )
-    if answer.status_code >= 500:
-        return fail(f"{url} answers {answer.status_code}", "see Supabase's status page")
-    if target.data("job_types?select=job_type&limit=1", schemas.engine).is_success:
+    if data("job_types", schemas.engine).is_success:
         return fail(
             f"the schema {schemas.engine} is exposed",
             f"Project settings → Data API: expose {schemas.clients} and yours only",
@@ -224,16 +188,15 @@ def supabase(target: Target) -> Finding:
     return ok(f"{url} answers, and exposes {schemas.clients}")
 
 
-@check("clock", needs=SUPABASE, after=ANSWERING)
+@check("clock", "supabase")
 def clock(target: Target) -> Finding:
     """Tokens are judged by clocks."""
     before = time.time()
-    answer = target.get("SUPABASE_URL", "/auth/v1/health")
-    if not answer.headers.get("date"):
-        return skip("no clock to compare with")
+    answer = target.call("GET", "SUPABASE_URL", "/auth/v1/health")
+    if not (date := answer.headers.get("date")):
+        return ok("no other to compare with")
     # The header names a whole second that has begun; its middle is off by half of one at most.
-    there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5
-    skew = there - (before + time.time()) / 2
+    skew = parsedate_to_datetime(date).timestamp() + 0.5 - (before + time.time()) / 2
     if abs(skew) > SKEW_SECONDS:
         return fail(
             f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
@@ -242,19 +205,16 @@ def clock(target: Target) -> Finding:
     return ok(f"{abs(skew):.1f} s")
 
 
-@check("api", needs=("API_URL",), after=("settings",))
+@check("api", "settings")
 def api(target: Target) -> Finding:
-    """The API is there, and is this version."""
-    answer = target.get("API_URL", "/health")
+    """The API is there."""
+    answer = target.call("GET", "API_URL", "/health")
     if not answer.is_success:
         return fail(f"{answer.url} answers {answer.status_code}", "see its log")
-    running = answer.json().get("version")
-    if running not in {VERSION, "$LATEST"}:
-        return warn(f"it runs {running}, this checkout is {VERSION}", "minutehand deploy <stage>")
-    return ok(f"alive, {running}")
+    return ok(f"alive, {answer.json().get('version')}")
 
 
-@check("worker-key", needs=SUPABASE, after=(*ANSWERING, *MIGRATED), as_worker=True)
+@check("worker-key", "supabase", "migrations")
 def worker_key(target: Target) -> Finding:
     """The worker gets in, with no more rights than it needs."""
     _health(target)
@@ -271,21 +231,17 @@ def worker_key(target: Target) -> Finding:
 
 def _health(target: Target) -> dict[str, Any]:
     """`queue_health` by the worker's own key."""
-    key = WorkerKey(Settings.from_env(target.values))
-    answer = httpx.post(
-        f"{target.values['SUPABASE_URL'].rstrip('/')}/rest/v1/rpc/queue_health",
-        headers={**key.headers(), **profile_headers(target.schemas.clients)},
-        json={},
-        timeout=10.0,
-    )
+    key = WorkerKey(Settings.from_env(target.values)).headers()
+    headers = {**key, **profile_headers(target.schemas.clients)}
+    path = "/rest/v1/rpc/queue_health"
+    answer = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
     if not answer.is_success:
-        refused = f"the Data API refuses the worker: {answer.text[:200]}"
-        raise CommandFailed(refused, code="worker_refused", fix=NEW_KEY)
+        raise CommandFailed(f"the worker is refused: {answer.text[:200]}", fix=NEW_KEY)
     health: dict[str, Any] = answer.json()
     return health
 
 
-@check("schedule", needs=SUPABASE, after=("worker-key",), as_worker=True)
+@check("schedule", "worker-key")
 def schedule(target: Target) -> Finding:
     """Someone ticks."""
     seconds = _health(target).get("last_tick_seconds")
@@ -299,8 +255,7 @@ def schedule(target: Target) -> Finding:
         state = client.get_schedule(Name=f"{stack}-tick")["State"]
     if state == "ENABLED":
         return fail(detail, f"aws logs tail /aws/lambda/{stack}-worker --since 10m")
-    return fail(
+    return fail(  # a deploy alone does not undo manual changes
         f"{detail}: the schedule is disabled",
-        "enable it in EventBridge → Scheduler, and set tickState: ENABLED in the file of stages: "
-        "a deploy alone does not undo manual changes",
+        "enable it in EventBridge → Scheduler, and `tickState: ENABLED` in the file of stages",
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from minutehand.terminal.options import EnvFile, Region, verb
 from minutehand.terminal.output import Output
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
 @verb
@@ -25,7 +29,17 @@ def doctor(
     env_file: EnvFile = None,
 ) -> None:
     """Find what is misconfigured and name its fix; nothing stays changed."""
-    from minutehand.cli.doctor.report import report
+    from minutehand.cli.doctor.examine import examine, target_of
 
-    if report(output, stage, only or (), region, env_file):
+    findings = []
+    for finding in examine(target_of(stage, region, env_file), only or ()):
+        findings.append(asdict(finding))
+        if not output.as_json:
+            mark = f"{finding.verdict:<4}", STYLES[finding.verdict]
+            output.text(Text.assemble(mark, f"  {finding.check:<12}  {finding.detail}"))
+            if finding.fix:
+                output.text(f"      → {finding.fix}")
+    failed = sum(finding["verdict"] == "fail" for finding in findings)
+    output.value(findings, text=f"{len(findings)} checks, {failed} failed")
+    if failed:
         raise typer.Exit(1)
