@@ -23,9 +23,9 @@ from minutehand.terminal.options import (
     seconds_of,
     workspace_verb,
 )
-from minutehand.terminal.output import Output, ago, headed, lasted
+from minutehand.terminal.output import Output, ago, headed
 
-COLUMNS = headed("id job_type:TYPE state next_run ran tries created_at error_message:ERROR")
+COLUMNS = headed("id job_type:TYPE state next_run tries created_at error_message:ERROR")
 #: How long an enqueue on the local stack waits for a type that a worker is about to publish.
 LOCAL_PATIENCE_SECONDS = 5.0
 
@@ -144,14 +144,12 @@ def ls(
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
-    """A job as a line of the table: durations and instants as people say them."""
-    times = job.get("times") or {}
+    """A job as a line of the table."""
     due = job.get("next_run_at")
     return {
         **job,
         "tries": f"{job['attempts']}/{job['max_attempts']}",
         "next_run": ago(due) if due and job["state"] != "queued" else None,
-        "ran": lasted(times["run_ms"]) if times.get("runs") else None,
         "error_message": job.get("error"),
     }
 

@@ -12,13 +12,14 @@ import time
 from typing import Annotated, Any
 
 import typer
+from httpx_sse import ServerSentEvent
 from rich.text import Text
 
 from minutehand.terminal.connection import Connection
-from minutehand.terminal.events import ENDED, Event, stream
+from minutehand.terminal.events import ENDED, stream
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
-from minutehand.terminal.output import COLOURS, Output, joined
+from minutehand.terminal.output import COLOURS, Output, ago
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 #: Most characters of a result behind the line of its job's end.
@@ -28,14 +29,14 @@ LONGEST = 400
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it has ended; exit code 1 unless it completed."""
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
-        if "." not in event.type:  # job.* or an app's own, as enrichment.record.updated
+        if "." not in event.event:  # job.* or an app's own, as enrichment.record.updated
             continue
-        kind = event.type.removeprefix("job.")
+        kind = event.event.removeprefix("job.")
         job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
         text = sentence(event)
         if job is not None and kind == job["status"] == "completed":
             text.append(result_of(job))
-        output.value(event.data, text=text)
+        output.value(event.json(), text=text)
         # a retry may have retried it since: only the job itself knows that this is the end
         if job is not None and job["status"] in ENDED:
             break
@@ -51,32 +52,28 @@ def result_of(job: dict[str, Any]) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… all: minutehand show {job['id']}"
 
 
-def sentence(event: Event) -> Text:
+def sentence(event: ServerSentEvent) -> Text:
     """One event on one line."""
-    data = event.data.get("data") or {}
-    kind = event.type.removeprefix("job.")
-    progress = data.get("progress") or {}
+    whole = event.json()
+    data = whole.get("data") or {}
+    kind = event.event.removeprefix("job.")
     line = data.get("log") or {}
-    percentage = progress.get("percentage")
-    words = joined(
-        [
-            f"{percentage:>3.0f} %" if kind == "progress" and percentage is not None else None,
-            progress.get("stage") if kind == "progress" else None,
-            progress.get("message") if kind == "progress" else None,
-            f"{line['level']}:" if line.get("level") in {"warning", "error"} else None,
-            line.get("message"),
-            question(data.get("wait") or {}, str(event.data.get("job_id", "")), " ")
-            if kind == "waiting"
-            else None,
-            data.get("error_message") if kind in {"failed", "retried"} else None,
-            f"(next try at {str(data['next_retry_at'])[:19].replace('T', ' ')} UTC)"
-            if data.get("next_retry_at")
-            else None,
-        ]
-    )
-    at = str(event.data.get("at") or event.data.get("created_at") or "")[11:23]
+    words = [f"{line['level']}:" if line.get("level") in {"warning", "error"} else None]
+    words.append(line.get("message"))
+    if kind == "progress":
+        progress = data.get("progress") or {}
+        percentage = progress.get("percentage")
+        words.append(None if percentage is None else f"{percentage:>3.0f} %")
+        words += [progress.get("stage"), progress.get("message")]
+    elif kind == "waiting":
+        words.append(question(data.get("wait") or {}, str(whole.get("job_id", "")), " "))
+    elif kind in {"failed", "retried"}:
+        words.append(data.get("error_message"))
+        if due := data.get("next_retry_at"):
+            words.append(f"(next try {ago(due)})")
+    at = str(whole.get("at") or whole.get("created_at") or "")[11:23]
     style = COLOURS.get(kind, LEVELS.get(str(line.get("level")), ""))
-    return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), words)
+    return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, words)))
 
 
 def question(wait: dict[str, Any], job_id: str, between: str) -> str | None:
@@ -96,10 +93,11 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
         follow_job(output, connection, whole_id(connection, job_id))
         return
     for event in stream(connection, connection.path("events")):
-        if "." in event.type:
+        if "." in event.event:
+            whole = event.json()
             text = sentence(event)
-            text.append(f"  {event.data.get('job_id', '')}", style="dim")
-            output.value(event.data, text=text)
+            text.append(f"  {whole.get('job_id', '')}", style="dim")
+            output.value(whole, text=text)
 
 
 @verb

@@ -99,10 +99,7 @@ def load_values(
     """
     if env_file is not None:
         if not env_file.is_file():
-            raise CommandFailed(
-                f"{env_file} {'is not a file' if env_file.exists() else 'does not exist'}",
-                code="no_env_file",
-            )
+            raise CommandFailed(f"{env_file} is not a file", code="no_env_file")
         return {**environ, **read_env_file(env_file)}
     signed_in = token or environ.get("MINUTEHAND_TOKEN") or environ.get("SUPABASE_URL")
     if environ.get("API_URL") and signed_in:
@@ -227,15 +224,8 @@ class Connection:
         if not email or not password:
             from minutehand.terminal import local_member
 
-            try:
-                if local_member.is_possible(self.values):
-                    return local_member.first_token(self.values)
-            except ConnectionError as error:
-                raise CommandFailed(
-                    f"the local database does not answer: {error}",
-                    code="unreachable",
-                    fix="start it: `minutehand dev`",
-                ) from error
+            if local := local_member.first_token(self.values):
+                return local
             raise CommandFailed("not signed in", code="not_signed_in")
         with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
             answer = httpx.post(

@@ -5,14 +5,11 @@ Behind a buffering gateway each answer ends early, and the next one continues wh
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
-from httpx_sse import EventSource
+from httpx_sse import EventSource, ServerSentEvent
 
 from minutehand.terminal.connection import CommandFailed, Connection, parsed
 
@@ -22,16 +19,7 @@ RETRY_SECONDS = 1.0
 TRIES = 30
 
 
-@dataclass
-class Event:
-    """One server-sent event."""
-
-    id: str | None
-    type: str
-    data: Any
-
-
-def stream(connection: Connection, path: str) -> Iterator[Event]:
+def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
     """Events of a feed until the server says that there are no more, by `end` or by 204.
 
     An access token lives an hour; a watch that signed in itself does so again and continues.
@@ -41,12 +29,12 @@ def stream(connection: Connection, path: str) -> Iterator[Event]:
         try:
             for event in _answer(connection, path, cursor):
                 failures, cursor = 0, event.id or cursor
-                if event.type == "end" and event.data.get("reason") == "token_expired":
+                if event.event == "end" and event.json()["reason"] == "token_expired":
                     if connection.renew():
                         break
                     raise CommandFailed("the access token has expired", code="token_expired")
                 yield event
-                if event.type == "end":
+                if event.event == "end":
                     return
         except EOFError:
             return
@@ -59,7 +47,7 @@ def stream(connection: Connection, path: str) -> Iterator[Event]:
             time.sleep(RETRY_SECONDS)
 
 
-def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[Event]:
+def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[ServerSentEvent]:
     """One answer's events, without comments and retry hints; EOFError where no more will come."""
     headers = {"accept": "text/event-stream"} | ({"last-event-id": cursor} if cursor else {})
     timeout = httpx.Timeout(60.0, connect=5.0)
@@ -71,6 +59,4 @@ def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[E
         if not answer.is_success:
             answer.read()
             parsed(answer)
-        for sent in EventSource(answer).iter_sse():
-            if sent.data:
-                yield Event(sent.id or None, sent.event, json.loads(sent.data))
+        yield from (event for event in EventSource(answer).iter_sse() if event.data)

@@ -13,6 +13,7 @@ import jwt
 
 from minutehand.project import Project
 from minutehand.queue.foreign import is_local
+from minutehand.terminal.connection import CommandFailed
 
 #: As long as one of Auth's.
 SECONDS = 3600
@@ -29,11 +30,7 @@ class Member:
 
 
 def first_member(values: Mapping[str, str]) -> Member | None:
-    """The oldest account that belongs to a tenant; None where there is none.
-
-    Raises:
-        ConnectionError: The database does not answer.
-    """
+    """The oldest account that belongs to a tenant; None where there is none."""
     import psycopg  # of the extra `dev`, as the stack is
 
     schema = Project.find(environ=values).engine_schema
@@ -44,7 +41,11 @@ def first_member(values: Mapping[str, str]) -> Member | None:
         with psycopg.connect(values["DATABASE_URL"], connect_timeout=5) as connection:
             row = connection.execute(found.encode()).fetchone()
     except psycopg.Error as error:
-        raise ConnectionError(str(error).splitlines()[0]) from error
+        raise CommandFailed(
+            f"the local database does not answer: {str(error).splitlines()[0]}",
+            code="unreachable",
+            fix="start it: `minutehand dev`",
+        ) from error
     return None if row is None else Member(*row)
 
 
@@ -53,11 +54,11 @@ def is_possible(values: Mapping[str, str]) -> bool:
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 
-def first_token(values: Mapping[str, str]) -> str:
-    """An access token of the first member, for an hour."""
-    member = first_member(values)
+def first_token(values: Mapping[str, str]) -> str | None:
+    """An access token of the first member, for an hour; None where there is no such person."""
+    member = first_member(values) if is_possible(values) else None
     if member is None:
-        raise ConnectionError("no account belongs to a tenant yet")
+        return None
     now = int(time.time())
     claims = {
         "sub": member.user_id,

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,11 +32,12 @@ COLOURS = {
 #: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-_C1 = re.compile("[\x7f-\x9f]")
 #: Columns that take what the others leave.
 CUT = {"error", "error_message"}
 #: A table shows the end of an id, as the console does; every verb takes it.
 SHORT_ID = 8
+#: In milliseconds, the longest first.
+_UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
 #: The width of a pipe, whose rows must not be cut.
 PIPE = 240
 
@@ -75,12 +75,8 @@ class Output:
         self.out.print(words)
 
     def line(self, value: Any) -> None:
-        """One JSON document on one line."""
-        text = json.dumps(value, default=str, ensure_ascii=False)
-        # a terminal obeys U+0080 to U+009F as it does escape sequences; inside JSON only strings
-        # hold them, where an escape means the same
-        text = _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-        sys.stdout.write(text + "\n")
+        """One JSON document on one line, in ASCII: a terminal obeys U+0080 to U+009F."""
+        sys.stdout.write(json.dumps(value, default=str) + "\n")
         sys.stdout.flush()
 
     def table(
@@ -100,13 +96,16 @@ class Output:
         if not rows:
             self.note(empty)
             return
-        has_heading = any(columns.values())
-        table = Table(box=None, pad_edge=False, header_style="dim", show_header=has_heading)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.show_header = any(columns.values())
+        table.expand = not CUT.isdisjoint(columns)
         lines = [[cell(name, row(each).get(name)) for name in columns] for each in rows]
         for nth, (name, heading) in enumerate(columns.items()):
-            widest = max(len(heading), *(len(line[nth]) for line in lines))
-            least = len(heading) if name in CUT else widest
-            table.add_column(heading, overflow="ellipsis", no_wrap=True, min_width=least)
+            if name in CUT:
+                table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=1)
+            else:
+                widest = max(len(heading), *(len(line[nth]) for line in lines))
+                table.add_column(heading, no_wrap=True, min_width=widest)
         for line in lines:
             table.add_row(*line)
         self.out.print(table, soft_wrap=False)
@@ -142,16 +141,11 @@ def headed(columns: str) -> dict[str, str]:
 
 
 def lasted(milliseconds: float) -> str:
-    """A duration as people say it: 840 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    if milliseconds < 1000:
-        return f"{milliseconds:.0f} ms"
-    seconds = milliseconds / 1000
-    for unit, below, length, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60)):
-        if seconds >= length:
-            return f"{int(seconds / length)} {unit} {int(seconds % length / part)} {below}"
-    if seconds >= 60:
-        return f"{int(seconds / 60)} min {int(seconds % 60)} s"
-    return f"{seconds:.1f} s"
+    """A duration as people say it: 840 ms, 4.2 s, 12 min, 2.1 h, 30 d."""
+    reached = (unit for unit in _UNITS.items() if milliseconds >= unit[1])
+    unit, length = next(reached, ("ms", 1))
+    size = milliseconds / length
+    return f"{size:.1f} {unit}" if 0 < size < 10 else f"{size:.0f} {unit}"
 
 
 def p95(times: Mapping[str, Any] | None) -> str | None:
@@ -183,14 +177,5 @@ def ago(instant: str, *, now: datetime | None = None) -> str:
         seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(instant)).total_seconds()
     except ValueError:
         return instant
-    size = abs(seconds)
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if size >= length or unit == "s":
-            words = f"{size / length:.0f} {unit}"
-            break
+    words = lasted(abs(seconds) * 1000)
     return f"{words} ago" if seconds >= 0 else f"in {words}"
-
-
-def joined(parts: Iterable[str | None]) -> str:
-    """Words with one space between, without the missing ones."""
-    return " ".join(part for part in parts if part)

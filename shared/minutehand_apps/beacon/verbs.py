@@ -17,7 +17,7 @@ from rich.text import Text
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.inputs import loads, parse_object, read_text
 from minutehand.terminal.options import EnvFile, Json, Token, connected, verb, workspace_verb
-from minutehand.terminal.output import Output, joined
+from minutehand.terminal.output import Output
 
 app = typer.Typer(
     help="Benchmark jobs across regions, and their signed receipts.",
@@ -106,7 +106,7 @@ def show(output: Output, connection: Connection, job: JobId) -> None:
         return
     output.text(
         f"{found['jobspec_id']} {found['version']}: {found['status']}, "
-        f"reached {joined(found['reached']) or 'none yet'}"
+        f"reached {' '.join(found['reached']) or 'none yet'}"
     )
     for each in found["executions"]:
         line = Text(f"{each['region']}: ", style="bold")
