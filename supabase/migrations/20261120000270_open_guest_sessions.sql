@@ -214,21 +214,7 @@ comment on function public.open_guest_session is
   'managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id if omitted). It shows the jobs that '
   'are enqueued with this session_id.';
 
-create function public.close_guest_session(p_session_id text) returns jsonb
-language plpgsql security definer set search_path = '' as $$
-begin
-  delete from queue.guest_sessions as s
-  where s.session_id = p_session_id
-    and (s.workspace_id in (select queue.my_managed_workspaces()) or auth.uid() is null and queue.is_service());
-  if not found then
-    perform queue.refuse_session();
-  end if;
-  return jsonb_build_object('closed', true);
-end;
-$$;
-comment on function public.close_guest_session is 'End a guest session now: {closed}. For managers of its workspace.';
-
 select queue.allow('job_worker, service_role', 'public.guest_key');
 select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_events',
   'public.guest_session_feed', 'queue.session_jobs', 'queue.session_events', 'queue.session_feed');
-select queue.allow('authenticated, service_role', 'public.open_guest_session', 'public.close_guest_session');
+select queue.allow('authenticated, service_role', 'public.open_guest_session');

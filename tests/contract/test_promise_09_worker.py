@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,23 +27,14 @@ from minutehand.queue.models import (
     WorkerRunAdmission,
 )
 from minutehand.worker import (
-    Cancel,
-    Fail,
     FanOut,
     Job,
     JobContext,
-    ProcessorError,
     Registry,
-    Retry,
-    Snooze,
-    Stage,
-    StagesFailed,
     TickOptions,
     TickSummary,
-    TurnEnded,
     Worker,
 )
-from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
 from tests.support.virtual_time import LoopClock, leaping
 
@@ -369,65 +360,3 @@ def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
     assert run(500, most=2) == [2]
     assert run(0) == []
     assert run(500, fan_out=False) == []
-
-
-@pytest.mark.parametrize(
-    ("said", "outcome"),
-    [
-        ({"n": 1}, "completed"),
-        (Fail("no"), "failed"),
-        (Retry(after=3), "retry"),
-        (Snooze(after=3), "snoozed"),
-        (Cancel("no"), "cancelled"),
-        (ProcessorError("closed", retryable=False), "failed"),
-        (ValueError("no"), "retry"),
-    ],
-)
-async def test_an_ending_is_settled_as_what_it_is(said: Any, outcome: str) -> None:
-    async def processor(job: Job[Any], ctx: JobContext) -> Any:
-        if isinstance(said, Exception):
-            raise said
-        return said
-
-    assert (await ProcessorTest(processor, {}).run()).outcome == outcome
-
-
-async def test_an_error_beside_a_wait_is_no_wait() -> None:
-    async def processor(job: Job[Any], ctx: JobContext) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(ctx.ask("q", "?"))
-            raise ValueError("no")
-
-    assert (await ProcessorTest(processor, {}).run()).outcome == "retry"
-
-
-async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() -> None:
-    """The next attempt repeats nothing that is done; a stage that waits ends none beside it."""
-    ran: Counter[str] = Counter()
-    faults: dict[str, Exception] = {"left": ConnectionError("no answer")}
-
-    async def graph(job: Job[Any], ctx: JobContext) -> Any:
-        def stage(name: str, *after: str) -> Stage:
-            async def run(given: Mapping[str, Any]) -> str:
-                await asyncio.sleep(0.01 if name == "right" else 0)
-                ran[name] += 1
-                if name in faults:
-                    raise faults.pop(name)
-                return name
-
-            return Stage(name=name, run=run, after=after, tries=1)
-
-        names = ("top",), ("left", "top"), ("right", "top"), ("bottom", "left", "right")
-        return await ctx.graph([stage(*each) for each in (*names, ("side", "right"))])
-
-    test: ProcessorTest[Any] = ProcessorTest(graph, {})
-    run = await test.run()
-    assert isinstance(run.raised, StagesFailed)
-    assert run.outcome == "retry"
-    assert ran == dict.fromkeys(("top", "left", "right", "side"), 1)
-    assert (await test.run()).result["bottom"] == "bottom"
-    assert ran == {**dict.fromkeys(("top", "right", "side", "bottom"), 1), "left": 2}
-
-    faults["left"], ran["right"] = TurnEnded(Snooze(after=1)), 0  # type: ignore[assignment]
-    ended = await ProcessorTest(graph, {}).run()
-    assert (ended.outcome, ran["right"]) == ("snoozed", 1)
