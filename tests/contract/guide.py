@@ -36,7 +36,6 @@ def until(look: Callable[[], Any], *, within: float = 240) -> Any:
 
 
 def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
-
     def look() -> dict[str, Any] | None:
         state: dict[str, Any] = portal.get(path).raise_for_status().json()
         return state if state["status"] in {"completed", "failed", "cancelled"} else None

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.databases import Database
 from tests.support.engine import Engine, handle, refusal
 
 ENDED = "('completed', 'failed', 'cancelled')"
@@ -103,7 +102,3 @@ def may_join(who: Engine, topic: str) -> bool:
         )
     who.run("select set_config('realtime.topic', %s, false)", topic)
     return bool(who.rows("select 1 from realtime.messages where topic = %s", topic))
-
-
-def as_worker(database: Database, **claims: Any) -> Any:
-    return database.as_role("job_worker", claims)

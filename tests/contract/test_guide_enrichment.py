@@ -16,7 +16,6 @@ from tests.support.stacks import RunningStack
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("acme_key")]
 
 TOKEN = "dev-secret-token"
-MISSING = "00000000-0000-0000-0000-000000000000"
 LOGS = [
     "Starting enrichment for account",
     "Fetching workspace settings",
@@ -156,7 +155,7 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
         "insert into jobs (workspace_id, job_type, payload, status, max_attempts)"
         " values (%s, 'enrich_account', %s, 'pending', 1) returning id",
         stack.demo_workspace_id,
-        json.dumps({"account_id": MISSING}),
+        json.dumps({"account_id": "00000000-0000-0000-0000-000000000000"}),
     )
     worker(stack)
     when(sql, "failed", last)

@@ -1,16 +1,609 @@
-"""Random histories over real Postgres with several connections."""
+"""Random histories of the queue: three sessions, open transactions, repeated and stale calls.
+
+What a single snapshot cannot show (two holders, repeated answers, lost jobs) it remembers itself.
+"""
 
 from __future__ import annotations
 
-import pytest
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
-from tests.contract.machine import machine_on, run_histories
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.contract.observed import breaches, later
 from tests.support.databases import Database
+from tests.support.engine import ACME, CLOCK, GLOBEX, Engine, handle
+
+LEASE_SECONDS = 100
+TYPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "keyed": {"key_concurrency": 1, "workspace_concurrency": 3},
+    "few": {"max_concurrency": 2},
+    "rated": {"rate_limit": {"limit": 3, "per_seconds": 300}},
+    "quiet": {"events": "minimal", "max_attempts": 1},
+}
+RUNNING = "from public.jobs where status = 'processing' and job_type"
+CAPS = {
+    "few": f"select 1 {RUNNING} = 'few' having count(*) > 2",
+    "keyed here": f"select 1 {RUNNING} = 'keyed' group by workspace_id having count(*) > 3",
+    "keyed": f"select 1 {RUNNING} = 'keyed' and concurrency_key is not null"
+    " group by workspace_id, concurrency_key having count(*) > 1",
+}
+#: Locks that a call is to wait for: those of milliseconds are a way to wait for nothing.
+PATIENT = """
+do $$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid from pg_catalog.pg_proc as p, unnest(p.proconfig) as c
+    where c ~ '^lock_timeout=\\d+s$'
+  loop
+    execute format('alter function %s set lock_timeout = ''60s''', v_function);
+  end loop;
+end $$
+"""
+OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"]
+WAITS = ("sleep", "ask", "event", "children")
+SESSIONS = st.integers(0, 2)
+#: In which session a call is made, and whether its transaction stays open.
+CALLS: Any = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
+FRACTIONS = st.floats(0, 1, exclude_max=True)
+ERROR = {"type": "E", "message": "m"}
+Note = Callable[[Any], None]
+IGNORED: Note = lambda _: None  # noqa: E731
+
+
+def machine_on(database: Database) -> type[QueueMachine]:
+    engines = [Engine(database, database.connect()) for _ in range(4)]
+    for engine in engines:
+        engine.run("set deadlock_timeout = '50ms'")
+    # what a call waits for is ended when this process gets to it, however busy the machine is
+    engines[0].run(PATIENT)
+    return type("BoundQueueMachine", (QueueMachine,), {"engines": engines})
+
+
+def run_histories(machine: type[QueueMachine], *, most: int) -> None:
+    """The same histories each time; `make machine` asks for others, and more of them."""
+    run = settings(
+        max_examples=most,
+        stateful_step_count=40,
+        database=None,
+        derandomize=True,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    if (examples := os.environ.get("MACHINE_EXAMPLES")) is None:
+        run_state_machine_as_test(machine, settings=run)
+        return
+    chosen = int(os.environ.get("MACHINE_SEED") or random.SystemRandom().randrange(10**9))
+    print(f"make machine EXAMPLES={examples} SEED={chosen}", flush=True)
+    others = settings(run, max_examples=int(examples), derandomize=False)
+    run_state_machine_as_test(seed(chosen)(machine), settings=others)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """What clients and workers may do, in any order, twice, and too late."""
+
+    engines: list[Engine]
+    #: The clock goes on from history to history: what is kept of one is long ago in the next.
+    ahead = 0.0
+
+    class Refused(Exception):
+        """The database raised what it should not have."""
+
+    @initialize(seed=st.integers(0, 2**32))
+    def open(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.sessions, self.watcher = self.engines, self.engines[3]
+        self.now = QueueMachine.ahead = QueueMachine.ahead + 10_000
+        run = self.watcher.run
+        run(CLOCK.format(seconds=self.now))
+        run("delete from public.jobs")
+        # names of events and keys of before are another history's
+        self.run_id = uuid.uuid4().hex[:8]
+        made = "insert into public.workspaces (id, name) values (%s, 'A'), (%s, 'G')"
+        run(f"{made} on conflict do nothing", ACME, GLOBEX)
+        types = [
+            {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy}
+            for name, policy in TYPES.items()
+        ]
+        self.watcher.rpc("register_job_types", p_types=types)
+        self.began = time.monotonic()
+        self.open_since: dict[int, Callable[[], None]] = {}
+        self.jobs: dict[str, str] = {}
+        self.held: dict[tuple[str, int], dict[str, Any]] = {}
+        self.fences: dict[str, int] = {}
+        self.answers: dict[tuple[str, int], dict[str, Any]] = {}
+        self.calls: list[tuple[dict[str, Any], set[tuple[str, int]]]] = []
+        self.keys: dict[str, tuple[str, int]] = {}
+        self.not_before: dict[str, float] = {}
+        self.results: dict[str, Any] = {}
+        self.told: dict[str, int] = {}
+        self.cursor = self.watcher.rpc("event_feed", p_workspace_id=ACME)["cursor"]
+        for job_type in ("plain", "keyed", "keyed", "few", "rated", "quiet"):
+            self.enqueue(0, False, ACME, job_type, 3, "a", 100, None)
+        self.lease(0, False, 100, None)
+
+    def instant(self) -> float:
+        """Seconds on the database's clock: it moves while this machine works."""
+        return self.now + time.monotonic() - self.began
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+        self.watcher.run(CLOCK.format(seconds=self.now))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "sessions"):
+            return
+        try:
+            for index in list(self.open_since):
+                self.end(index, commit=True)
+            self.run_dry()
+        finally:
+            QueueMachine.ahead = self.now
+            for session in self.sessions:
+                session.connection.rollback()
+
+    # --- sessions that may wait for each other ---
+
+    def call(self, index: int, hold: bool, action: Callable[[Engine], Any], note: Note) -> None:
+        """Run `action` in a session; should it wait for an open transaction, end that one first.
+
+        Args:
+            hold: Leave the transaction open; `note` is then taken when it commits.
+        """
+        if index in self.open_since:
+            self.end(index, commit=True)
+        session = self.sessions[index]
+        if hold:
+            session.run("begin")
+        answer = self.wait(session, index, lambda: action(session))
+        if isinstance(answer, psycopg.Error):
+            if hold:
+                session.run("rollback")
+                hold = False
+            if not (answer.sqlstate or "").startswith("PT"):
+                raise self.Refused(f"{answer.sqlstate}: {answer}") from answer
+        if hold:
+            self.open_since[index] = lambda: note(answer)
+        else:
+            note(answer)
+
+    def rpc(self, index: int, hold: bool, note: Note, function: str, **arguments: Any) -> None:
+        self.call(index, hold, lambda session: session.rpc(function, **arguments), note)
+
+    def wait(self, session: Engine, index: int, work: Callable[[], Any]) -> Any:
+        """Do `work` in a thread; end open transactions for as long as it waits for one."""
+
+        def attempt() -> Any:
+            try:
+                return work()
+            except psycopg.Error as error:
+                return error
+
+        if not set(self.open_since) - {index}:
+            return attempt()
+        blocking = "select cardinality(pg_blocking_pids(%s))"
+        with ThreadPoolExecutor(1) as threads:
+            future = threads.submit(attempt)
+            while wait([future], timeout=0.004).not_done:
+                other = next(iter(set(self.open_since) - {index}), None)
+                pid = session.connection.info.backend_pid
+                if other is not None and self.watcher.one(blocking, pid):
+                    self.end(other, commit=self.random.random() < 0.8)
+        return future.result()
+
+    def end(self, index: int, *, commit: bool) -> None:
+        """Commit or roll back a session's open transaction."""
+        note = self.open_since.pop(index)
+        self.sessions[index].run("commit" if commit else "rollback")
+        if commit:
+            note()
+
+    @rule(index=SESSIONS, commit=st.booleans())
+    def finish_transaction(self, index: int, commit: bool) -> None:
+        if index in self.open_since:
+            self.end(index, commit=commit)
+
+    # --- clients ---
+
+    @rule(
+        **CALLS, workspace=st.sampled_from([ACME, GLOBEX]),
+        job_type=st.sampled_from(sorted(TYPES)), count=st.integers(1, 4),
+        key=st.sampled_from([None, "a", "b"]), priority=st.sampled_from([5, 100]),
+        delay=st.sampled_from([None, None, 150]),
+    )  # fmt: skip
+    def enqueue(
+        self, index: int, hold: bool, workspace: str, job_type: str, count: int, key: str | None,
+        priority: int, delay: int | None,
+    ) -> None:  # fmt: skip
+        options: dict[str, Any] = {"priority": priority}
+        options |= {"concurrency_key": key} if key else {}
+        options |= {"delay_seconds": delay} if delay else {}
+        note = lambda answer: self.made(answer, workspace)  # noqa: E731
+        of = {"p_workspace_id": workspace}
+        if count == 1:
+            one = {**of, "p_job_type": job_type, "p_options": options}
+            self.rpc(index, hold, note, "enqueue_job", **one)
+            return
+        jobs = [{"job_type": job_type, **options}] * count
+        self.rpc(index, hold, note, "enqueue_jobs", **of, p_jobs=jobs, p_return="ids")
+
+    def made(self, answer: Any, workspace: str = ACME) -> None:
+        ids = answer["ids"] if "ids" in answer else [answer["job"]["id"]]
+        self.jobs.update(dict.fromkeys(ids, workspace))
+
+    def enqueue_plain(self, index: int, hold: bool, note: Note, **job: Any) -> None:
+        of = {"p_workspace_id": ACME, "p_job_type": "plain"}
+        self.rpc(index, hold, note, "enqueue_job", **of, **job)
+
+    @rule(**CALLS, key=st.sampled_from("xy"), payload=st.sampled_from([1, 1, 2]))
+    def enqueue_with_key_twice(self, index: int, hold: bool, key: str, payload: int) -> None:
+        """A client repeats itself, or is wrong; the first call's transaction may still be open."""
+        self.enqueue_with_key(index, hold, key, 1)
+        self.enqueue_with_key((index + 1) % 3, False, key, payload)
+
+    def enqueue_with_key(self, index: int, hold: bool, key: str, payload: int) -> None:
+        def note(answer: Any) -> None:
+            known = self.keys.get(key)
+            if isinstance(answer, psycopg.Error):
+                assert answer.diag.message_hint == "idempotency_conflict"
+                assert known is None or known[1] != payload, "a repeat was refused"
+                return
+            job_id = answer["job"]["id"]
+            if known is not None:
+                assert known == (job_id, payload), "a key stood for two jobs or two payloads"
+                assert not answer["created"]
+            self.keys[key] = (job_id, payload)
+            self.made(answer)
+
+        options = {"idempotency_key": f"{key} of {self.run_id}"}
+        self.enqueue_plain(index, hold, note, p_payload={"v": payload}, p_options=options)
+
+    @rule(
+        **CALLS,
+        conflict=st.sampled_from(["skip", "replace"]),
+        until=st.sampled_from(["leased", "finished"]),
+    )
+    def enqueue_unique(self, index: int, hold: bool, conflict: str, until: str) -> None:
+        unique = {"key": f"u of {self.run_id}", "on_conflict": conflict, "until": until}
+        self.enqueue_plain(index, hold, self.made, p_options={"unique": unique})
+
+    def some_job(self, pick: float) -> str:
+        return list(self.jobs)[int(pick * len(self.jobs))]
+
+    @precondition(lambda self: self.jobs)
+    @rule(**CALLS, pick=FRACTIONS, answer=st.booleans())
+    def cancel_or_answer(self, index: int, hold: bool, pick: float, answer: bool) -> None:
+        function = "answer_job" if answer else "cancel_job"
+        more = {"p_answer": {"answer": 1}} if answer else {}
+        self.rpc(index, hold, IGNORED, function, p_job_id=self.some_job(pick), **more)
+
+    @precondition(lambda self: self.jobs)
+    @rule(**CALLS, pick=FRACTIONS)
+    def retry(self, index: int, hold: bool, pick: float) -> None:
+        job_id = self.some_job(pick)
+
+        def note(_: Any) -> None:
+            self.not_before.pop(job_id, None)
+            self.results.pop(job_id, None)
+
+        self.rpc(index, hold, note, "retry_job", p_job_id=job_id)
+
+    @precondition(lambda self: self.jobs)
+    @rule(pick=FRACTIONS)
+    def delete(self, pick: float) -> None:
+        job_id = self.some_job(pick)
+
+        def note(_: Any) -> None:
+            self.jobs.pop(job_id, None)
+            self.keys = {key: known for key, known in self.keys.items() if known[0] != job_id}
+
+        statement = "delete from public.jobs where id = %s"
+        self.call(0, False, lambda session: session.run(statement, job_id), note)
+
+    @rule(limit=st.integers(1, 3), pages=st.integers(1, 4))
+    def follow(self, limit: int, pages: int) -> None:
+        """Somebody reads the workspace's feed, page by page, now and then."""
+        for _ in range(pages):
+            of = {"p_workspace_id": ACME, "p_cursor": self.cursor, "p_limit": limit}
+            page = self.watcher.rpc("event_feed", **of)
+            self.cursor = page["cursor"]
+            for event in page["events"]:
+                assert event["seq"] > self.told.get(event["job_id"], 0), "told twice, or backwards"
+                self.told[event["job_id"]] = event["seq"]
+
+    @rule(**CALLS, name=st.sampled_from("pq"))
+    def emit(self, index: int, hold: bool, name: str) -> None:
+        of = {"p_workspace_id": ACME, "p_name": name + self.run_id}
+        self.rpc(index, hold, IGNORED, "emit_event", **of)
+
+    # --- workers ---
+
+    @rule(**CALLS, limit=st.integers(1, 6), types=st.sampled_from([None, ["few", "rated"]]))
+    def lease(self, index: int, hold: bool, limit: int, types: list[str] | None) -> None:
+        tick = {"worker_id": f"w{index}", "tick_id": str(uuid.uuid4()), "call": 1 + limit % 2}
+        request = {**tick, "limit": limit, "job_types": types}
+
+        def act(session: Engine) -> Any:
+            session.maintain()
+            return session.rpc("lease_jobs", p_request=request)
+
+        self.call(index, hold, act, lambda answer: self.leased(request, answer))
+
+    def leased(self, request: dict[str, Any], answer: Any) -> None:
+        given = set()
+        for lease in answer["leases"]:
+            job_id, fence = lease["job"]["id"], lease["fence"]
+            given.add((job_id, fence))
+            assert (job_id, fence) not in self.held, "a lease was given twice"
+            assert fence > self.fences.get(job_id, 0), "the fence did not rise"
+            assert self.not_before.get(job_id, -1) <= self.instant() + 30, "leased before its time"
+            self.fences[job_id] = fence
+            at = self.instant()
+            self.held[job_id, fence] = {"lease": lease, "renewed": at, "state": "held"}
+        assert len(given) <= request["limit"]
+        self.calls.append((request, given))
+
+    @precondition(lambda self: self.calls)
+    @rule(index=SESSIONS, pick=FRACTIONS)
+    def lease_again(self, index: int, pick: float) -> None:
+        request, given = self.calls[int(pick * len(self.calls))]
+
+        def note(answer: Any) -> None:
+            again = {(lease["job"]["id"], lease["fence"]) for lease in answer["leases"]}
+            assert again <= given, "a repeated call got new leases"
+
+        self.rpc(index, False, note, "lease_jobs", p_request=request)
+
+    def some_lease(self, pick: float) -> dict[str, Any]:
+        known = list(self.held.values())
+        return known[-1 - int(pick * min(len(known), 20))]
+
+    def must_hold(self, entry: dict[str, Any]) -> bool:
+        """Whether, whatever happened, this lease cannot have been lost."""
+        job_id = entry["lease"]["job"]["id"]
+        return (
+            entry["state"] == "held"
+            and job_id in self.jobs
+            and self.instant() - entry["renewed"] < LEASE_SECONDS - 30
+            and self.fences[job_id] == entry["lease"]["fence"]
+        )
+
+    @precondition(lambda self: self.held)
+    @rule(**CALLS, picks=st.lists(FRACTIONS, min_size=1, max_size=4), news=st.booleans())
+    def report(self, index: int, hold: bool, picks: list[float], news: bool) -> None:
+        """Some leases, live and lost ones, in one call."""
+        entries = list({id(one): one for one in map(self.some_lease, picks)}.values())
+        told: dict[str, Any] = {"progress": {"percentage": 7}}
+        told["logs"] = [{"level": "info", "message": "x"}]
+        told["steps"] = [{"name": "s", "result": 1}]
+        items = [{**handle(entry["lease"]), **(told if news else {})} for entry in entries]
+        at, sure = self.instant(), [self.must_hold(entry) for entry in entries]
+        stale = [
+            self.fences.get(item["job_id"], 0) > item["fence"] or entry["state"] == "settled"
+            for item, entry in zip(items, entries, strict=True)
+        ]
+
+        def note(answer: Any) -> None:
+            outcomes = {(one["job_id"], one["fence"]): one for one in answer["results"]}
+            for entry, item, certain, old in zip(entries, items, sure, stale, strict=True):
+                result = outcomes[item["job_id"], item["fence"]]
+                lost = result["outcome"] == "lost"
+                assert lost or not old, "a stale report was taken"
+                alive = entry["state"] == "held" and item["job_id"] in self.jobs
+                assert not (lost and certain and alive), "a live lease was lost"
+                # one that was being taken back at that moment is reported as it was, not renewed
+                left = "select %s::timestamptz > queue.clock() + make_interval(secs => %s)"
+                until = result.get("lease_expires_at")
+                if not lost and self.watcher.one(left, until, LEASE_SECONDS - 30):
+                    entry["renewed"] = max(entry["renewed"], at)
+
+        self.rpc(index, hold, note, "report_jobs", p_request={"items": items})
+
+    @precondition(lambda self: self.held)
+    @rule(**CALLS, pick=FRACTIONS, outcome=st.sampled_from(OUTCOMES), wait=st.sampled_from(WAITS))
+    def settle(self, index: int, hold: bool, pick: float, outcome: str, wait: str) -> None:
+        entry = self.some_lease(pick)
+        if outcome == "waiting" and wait == "children":
+            self.spawn(index, False, pick)
+        self.settle_entry(index, hold, entry, outcome, wait)
+
+    def item_of(self, entry: dict[str, Any], outcome: str, wait: str) -> dict[str, Any]:
+        waits: dict[str, dict[str, Any]] = {
+            "sleep": {"until": later(self.watcher, 150)},
+            "ask": {"question": "?", "timeout_at": later(self.watcher, 400)},
+            "event": {"event": "p" + self.run_id},
+            "children": {"job_ids": entry.get("children", [])},
+        }
+        known: dict[str, dict[str, Any]] = {
+            "completed": {"result": self.random.randrange(1000)},
+            "retry": {"error": ERROR},
+            "failed": {"error": ERROR},
+            "snoozed": {"delay_seconds": 150},
+            "waiting": {"wait": {"kind": wait, "name": "w", **waits[wait]}},
+        }
+        return {**handle(entry["lease"]), "outcome": outcome, **known.get(outcome, {})}
+
+    def settle_entry(
+        self, index: int, hold: bool, entry: dict[str, Any], outcome: str, wait: str = "sleep"
+    ) -> None:
+        job, fence = entry["lease"]["job"], entry["lease"]["fence"]
+        job_id, item = job["id"], self.item_of(entry, outcome, wait)
+        stale, sure = self.fences.get(job_id, 0) > fence, self.must_hold(entry)
+
+        def note(answer: Any) -> None:
+            [result] = answer["results"]
+            said = result["outcome"]
+            first = self.answers.get((job_id, fence))
+            if first is not None and first["outcome"] == outcome and job_id in self.jobs:
+                assert said == first["said"], "a repeated settle was answered differently"
+            elif first is not None or stale:
+                again = first is not None and first["status"] == "failed"
+                assert said != "applied" or again, "a stale settle was applied"
+            elif said in ("applied", "cancelled"):
+                entry["state"] = "settled"
+                kept = {"outcome": outcome, "said": said, "status": result["status"]}
+                self.answers[job_id, fence] = kept
+                self.settled(job, outcome, said, result["status"], item)
+            else:
+                assert not (sure and job_id in self.jobs), "a live lease was lost"
+
+        self.rpc(index, hold, note, "settle_jobs", p_request={"items": [item]})
+
+    def settled(
+        self, job: dict[str, Any], outcome: str, said: str, status: str, item: dict[str, Any]
+    ) -> None:
+        """What the end of an attempt must have left."""
+        if outcome == "retry" and job["attempts"] >= job["max_attempts"]:
+            assert status in ("failed", "cancelled"), "retried beyond its attempts"
+        gives_back = outcome in ("snoozed", "released", "waiting")
+        if gives_back and said == "applied" and status != "failed":
+            query = "select attempts from public.jobs where id = %s and status = %s"
+            spent = self.watcher.rows(query, job["id"], status)
+            assert not spent or spent[0] in (job["attempts"] - 1, 0), "giving back cost an attempt"
+        if outcome in ("snoozed", "retry") and status == "pending":
+            wait = 150 if outcome == "snoozed" else 50
+            self.not_before[job["id"]] = self.instant() + wait
+        if status == "completed":
+            self.results[job["id"]] = item["result"]
+
+    @precondition(lambda self: self.held)
+    @rule(**CALLS, pick=FRACTIONS)
+    def spawn(self, index: int, hold: bool, pick: float) -> None:
+        entry = self.some_lease(pick)
+        job_id = entry["lease"]["job"]["id"]
+        children = [{"job_type": "plain"}] * 2
+        request = {**handle(entry["lease"]), "name": "s", "children": children}
+
+        def note(answer: Any) -> None:
+            if isinstance(answer, psycopg.Error):
+                return
+            if "children" in entry:  # by now some of them may be gone
+                assert entry["children"] == answer["job_ids"], "a repeat made other children"
+                return
+            entry["children"] = answer["job_ids"]
+            for child in answer["job_ids"]:
+                self.jobs.setdefault(child, self.jobs.get(job_id, ACME))
+
+        if job_id in self.jobs:
+            self.rpc(index, hold, note, "spawn_jobs", p_request=request)
+
+    @rule(
+        limit=st.integers(3, 6), job_type=st.sampled_from(["few", "few", "keyed", "rated"]),
+        seconds=st.sampled_from([0, 130]),
+    )  # fmt: skip
+    def race_leases(self, limit: int, job_type: str, seconds: int) -> None:
+        """Two ticks at the same moment, and more urgent work arrives in between."""
+        self.time_passes(seconds)
+        self.enqueue(1, False, ACME, job_type, 3, "a", 100, None)
+        self.lease(0, True, limit, [job_type])
+        self.enqueue(1, False, ACME, job_type, 3, "a", 5, None)
+        self.lease(1, False, limit, None)
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def event_comes_first(self) -> None:
+        """What a job is about to wait for has already happened."""
+        self.emit(1, False, "p")
+        for entry in reversed(list(self.held.values())):
+            if self.must_hold(entry) and entry["lease"]["job"]["workspace_id"] == ACME:
+                self.settle_entry(2, False, entry, "waiting", "event")
+                return
+
+    @precondition(lambda self: self.held)
+    @rule(outcome=st.sampled_from(["completed", "retry"]))
+    def end_what_is_held(self, outcome: str) -> None:
+        """Also jobs without another attempt, and those whose key may be used again."""
+        for entry in list(self.held.values()):
+            if self.must_hold(entry):
+                self.settle_entry(2, False, entry, outcome)
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def work_long(self) -> None:
+        """A job outlasts its lease several times and renews in time."""
+        for _ in range(3):
+            self.report(2, False, [0.0, 0.2, 0.4, 0.6], False)
+            self.time_passes(60)
+        self.lease(1, False, 1, None)
+
+    @rule(seconds=st.sampled_from([5, 40, 60, 130, 400]))
+    def time_passes(self, seconds: int) -> None:
+        for index in list(self.open_since):
+            self.end(index, commit=True)
+        self.move(seconds)
+
+    # --- what must hold ---
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        if hasattr(self, "sessions"):
+            assert breaches(self.watcher.connection, **CAPS) == {}
+
+    def run_dry(self) -> None:
+        """No job is unreachable: with time and answers each one ends."""
+        one, rows = self.watcher.one, self.watcher.rows
+        self.move(130)
+        self.nothing_is_broken()
+        lost = set(self.jobs) - {str(job_id) for job_id in rows("select id from public.jobs")}
+        assert not lost, "a committed job is gone"
+        for job_id, result in self.results.items():
+            if job_id in self.jobs:
+                kept = one("select result from public.jobs where id = %s", job_id)
+                assert kept == result, "a result changed"
+        for workspace in (ACME, GLOBEX):
+            self.watcher.rpc("emit_event", p_workspace_id=workspace, p_name="p" + self.run_id)
+        for _ in range(60 + len(self.jobs)):  # of some types two run at once, or three in minutes
+            if leases := self.watcher.lease(100):
+                done = [{**handle(lease), "outcome": "completed"} for lease in leases]
+                self.watcher.settle_all(done)
+            elif not one("select exists (select 1 from public.jobs where finished_at is null)"):
+                break
+            else:
+                self.follow(1000, 3)  # a workspace's feed goes back for hours, not for ever
+                self.move(400)
+        left = "select status, job_type, count(*) from public.jobs where finished_at is null"
+        assert rows(f"{left} group by 1, 2") == [], "jobs were left behind"
+        self.follow(1000, 3)
+        last = rows(
+            "select job_id::text, max(seq) from public.job_events where workspace_id = %s"
+            " and type not in ('job.progress', 'job.log') group by 1",
+            ACME,
+        )
+        assert {job: seq for job, seq in last if self.told.get(job) != seq} == {}, "never told"
+        self.nothing_is_broken()
+        starts = rows(
+            "select extract(epoch from e.created_at)::float from public.job_events as e"
+            " join public.jobs as j on j.id = e.job_id"
+            " where j.job_type = 'rated' and e.type = 'job.leased' order by 1"
+        )
+        for first, since in enumerate(starts):
+            for place in range(first, len(starts)):
+                most = 3 + (starts[place] - since) / 100 + 0.05
+                assert place - first + 1 <= most, "the rate was exceeded"
+
 
 # thousands of statements each: on a machine with much else to do that takes minutes
-pytestmark = pytest.mark.timeout(900)
-
-
+@pytest.mark.timeout(900)
 def test_no_random_history_breaks_an_invariant(database: Database) -> None:
     """Interleaved transactions, duplicated and stale calls, expires, cancels, deletes."""
     run_histories(machine_on(database), most=12)

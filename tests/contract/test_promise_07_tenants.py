@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.observed import as_worker, ask, may_join, refused
+from tests.contract.observed import ask, may_join, refused
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
 
 MISSING = "00000000-0000-4000-8000-00000000dead"
@@ -342,7 +342,7 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
     engine.enqueue_many(3)
 
     def leases(age: float) -> Any:
-        with as_worker(engine.database, iat=now - age) as connection:
+        with engine.database.as_role("job_worker", {"iat": now - age}) as connection:
             worker = Engine(engine.database, connection)
             try:
                 return len(worker.lease(1, call=2))
@@ -362,7 +362,7 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
 def test_a_worker_may_call_its_functions_and_nothing_else(engine: Engine) -> None:
     """What a thief of its key reads signs no guest's address after a rotation."""
     job_id = engine.enqueue()
-    with as_worker(engine.database, iat=time.time()) as connection:
+    with engine.database.as_role("job_worker", {"iat": time.time()}) as connection:
         worker = Engine(engine.database, connection)
         assert ids_of(worker.lease(1, call=2)) == [job_id]
         read = worker.rpc("guest_key")

@@ -20,14 +20,10 @@ from pydantic import BaseModel
 
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import (
-    LeaseRequest,
-    LeaseResponse,
     SettleItem,
     SettleResponse,
-    WorkerRunAdmission,
 )
 from minutehand.worker import (
-    FanOut,
     Job,
     JobContext,
     Registry,
@@ -324,39 +320,3 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
 
     leaping(story())
     assert (world.alive["1"], queue.settles) == (0, [])
-
-
-def test_extra_workers_are_started_once_for_a_backlog_and_are_bounded() -> None:
-    """For what this worker has no time for; an extra one starts none, idle costs none."""
-    started: list[int] = []
-
-    class Backlogged(ModelQueue):
-        due = 500
-
-        async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
-            return WorkerRunAdmission(admitted=True, free=4)
-
-        def _lease(self, request: LeaseRequest) -> LeaseResponse:
-            return super()._lease(request).model_copy(update={"due": self.due})
-
-    async def start(count: int) -> int:
-        started.append(count)
-        return count
-
-    def run(due: int, *, most: int = 9, fan_out: bool = True) -> list[int]:
-        started.clear()
-        queue = Backlogged([Row(str(n), {"seconds": 5}) for n in range(3)])
-        queue.due = due
-        extra = {"fan_out": FanOut(most=most), "start_extra_workers": start, "most": 5}
-
-        async def story() -> None:
-            worker = World(queue, ONE_AT_A_TIME).worker(**extra)
-            await worker.tick(budget_seconds=60, fan_out=fan_out)
-
-        leaping(story())
-        return list(started)
-
-    assert run(500) == [4]
-    assert run(500, most=2) == [2]
-    assert run(0) == []
-    assert run(500, fan_out=False) == []

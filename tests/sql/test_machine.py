@@ -7,8 +7,8 @@ import threading
 import pytest
 from hypothesis.stateful import invariant
 
-from tests.contract.machine import QueueMachine, machine_on, run_histories
 from tests.contract.observed import breaches
+from tests.contract.test_histories import QueueMachine, machine_on, run_histories
 from tests.sql.conftest import INVARIANTS
 from tests.support.databases import Database
 from tests.support.engine import Engine, ids_of

@@ -7,75 +7,45 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from minutehand.aws.wake import LambdaWaker
 from minutehand.config import Settings
 from minutehand.log import request_context
 
 
-class LambdaApi(ThreadingHTTPServer):
-    """AWS Lambda's Invoke as documented; it may be slow or refuse."""
-
-    daemon_threads = True
+class LambdaApi:
+    """boto3's client of Lambda; it may be slow or refuse."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Invoke)
         self.invokes: list[dict[str, Any]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.arrived = threading.Event()
         self.status = 202
 
-
-class _Invoke(BaseHTTPRequestHandler):
-    server: LambdaApi
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.invokes.append(
-            {
-                "path": self.path,
-                "type": self.headers["x-amz-invocation-type"],
-                "body": json.loads(body),
-            }
-        )
-        self.server.arrived.set()
-        self.server.gate.wait(60)
-        self.send_response(self.server.status)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+    def invoke(self, *, Payload: bytes, **call: Any) -> None:
+        self.invokes.append({**call, "body": json.loads(Payload)})
+        self.arrived.set()
+        self.gate.wait(60)
+        if self.status != 202:
+            answer: Any = {"ResponseMetadata": {"HTTPStatusCode": self.status}}
+            raise ClientError(answer, "Invoke")
 
 
 @pytest.fixture
 def lambda_api() -> Iterator[LambdaApi]:
-    server = LambdaApi()
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    )
-    thread.start()
-    yield server
-    server.gate.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    made = LambdaApi()
+    yield made
+    made.gate.set()
 
 
 @pytest.fixture
 def waker(lambda_api: LambdaApi, settings: Settings) -> LambdaWaker:
-    return _waker(lambda_api, settings, timeout_seconds=30)
-
-
-def _waker(lambda_api: LambdaApi, settings: Settings, *, timeout_seconds: float) -> LambdaWaker:
-    host, port = lambda_api.server_address[:2]
-    endpoint = settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"})
-    return LambdaWaker(endpoint, timeout_seconds=timeout_seconds)
+    return LambdaWaker(settings, make_client=lambda: lambda_api, timeout_seconds=30)
 
 
 async def test_the_worker_is_invoked_asynchronously(
@@ -87,8 +57,8 @@ async def test_the_worker_is_invoked_asynchronously(
 
     assert lambda_api.invokes == [
         {
-            "path": "/2015-03-31/functions/minutehand-test-worker/invocations",
-            "type": "Event",
+            "FunctionName": "minutehand-test-worker",
+            "InvocationType": "Event",
             "body": {
                 "source": "minutehand.wake",
                 "reason": "enqueue",

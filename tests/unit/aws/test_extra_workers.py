@@ -1,0 +1,51 @@
+"""Extra workers: for what one has no time for, once, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from minutehand.queue.models import LeaseResponse, WorkerRunAdmission
+from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.virtual_time import LoopClock, leaping
+
+
+@pytest.mark.parametrize(
+    ("due", "most", "fan_out", "expected"),
+    [(500, 9, True, [4]), (500, 2, True, [2]), (0, 9, True, []), (500, 9, False, [])],
+)
+def test_a_backlog_starts_as_many_as_it_is_worth(
+    due: int, most: int, fan_out: bool, expected: list[int]
+) -> None:
+    """No more than runs are admitted; an extra one starts none, and idle costs none."""
+    started: list[int] = []
+
+    class Backlogged(ModelQueue):
+        async def begin_run(self, *args: Any, **more: Any) -> WorkerRunAdmission:
+            return WorkerRunAdmission(admitted=True, free=4)
+
+        def _lease(self, request: Any) -> LeaseResponse:
+            return super()._lease(request).model_copy(update={"due": due})
+
+    async def start(count: int) -> int:
+        started.append(count)
+        return count
+
+    async def work(job: Job[dict[str, Any]], ctx: JobContext) -> None:
+        await asyncio.sleep(5)
+
+    async def story() -> None:
+        registry = Registry()
+        registry.processor("work", payload=dict)(work)
+        worker = Worker(
+            SETTINGS, registry=registry, queue=Backlogged([Row(str(n), {}) for n in range(3)]),
+            options=TickOptions(concurrency=1, linger_seconds=0), clock=LoopClock(), most=5,
+            fan_out=FanOut(most=most), start_extra_workers=start,
+        )  # fmt: skip
+        await worker.tick(budget_seconds=60, fan_out=fan_out)
+
+    leaping(story())
+    assert started == expected
