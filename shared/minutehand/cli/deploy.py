@@ -1,8 +1,7 @@
 """`minutehand deploy`: from a project to a running stack, each step said before it is done.
 
-Steps: nothing left to fill, account, package, database, stack, secrets, console, first tick. The
-database is one migration ahead of the code, never behind it. The stack makes the key that encrypts
-the secrets; functions read those at their next cold start, so the first tick comes last.
+The database is one migration ahead of the code, never behind it. The stack makes the key that
+encrypts the secrets; functions read those at their next cold start, so the first tick comes last.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -34,9 +34,6 @@ from minutehand.terminal.connection import CommandFailed, Connection, read_env_f
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: What is said before a step, and the step.
-Step = tuple[str, Callable[[], object]]
-
 
 @verb
 def package(
@@ -46,19 +43,27 @@ def package(
     region: Region = "us-east-1",
 ) -> None:
     """Build the zip for AWS and compile the stack, without an account."""
-    write_first(output)
-    made, template = make_package(Stage(stage, region))
-    text = f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, Python {made.python}\n{template}"
-    output.value({**asdict(made), "template": str(template)}, text=text)
+    with refusals(region):
+        write_first(output)
+        made, template = make_package(Stage(stage, region))
+        text = f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, Python {made.python}\n{template}"
+        output.value({**asdict(made), "template": str(template)}, text=text)
+
+
+@contextmanager
+def refusals(region: str) -> Iterator[None]:
+    """What AWS refuses, and what the project lacks, as failures of the command."""
+    try:
+        with told(region):
+            yield
+    except (PackagingError, ConfigurationError, NodeMissing) as error:
+        raise CommandFailed(str(error), code="packaging_failed") from error
 
 
 def write_first(output: Output) -> None:
     """Write what the first deploy of a project lacks."""
-    try:
-        for path in write_first_files(Project.find()):
-            output.note(f"wrote {path.name}")
-    except ConfigurationError as error:
-        raise CommandFailed(str(error), code="serverless_taken") from error
+    for path in write_first_files(Project.find()):
+        output.note(f"wrote {path.name}")
 
 
 def make_package(stage: Stage) -> tuple[Built, Path]:
@@ -66,11 +71,8 @@ def make_package(stage: Stage) -> tuple[Built, Path]:
     project = Project.find()
     folder = project.root / "build" / "aws"
     keep_out_of_git(folder)
-    try:
-        made = build(folder, project)
-        compiled = compile_template(stage.name, folder, artifacts=folder, region=stage.region)
-    except (PackagingError, ConfigurationError, NodeMissing) as error:
-        raise CommandFailed(str(error), code="packaging_failed") from error
+    made = build(folder, project)
+    compiled = compile_template(stage.name, folder, artifacts=folder, region=stage.region)
     return made, compiled / TEMPLATE
 
 
@@ -90,37 +92,38 @@ def deploy(
         bool,
         typer.Option("--no-database", help="Skip the migrations: something else applies them."),
     ] = False,
-    rollback: Annotated[
-        str | None,
-        typer.Option(help="Go back to a deployment by its timestamp; see `osls deploy list`."),
-    ] = None,
     secrets_only: Annotated[
         bool, typer.Option("--secrets-only", help="Only write the secrets, e.g. to rotate them.")
     ] = False,
 ) -> None:
     """Deploy a stage to AWS."""
-    with told(region):
+    with refusals(region):
         secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
-        run = Deployment(Stage(name, region), secrets, output)
+        run = Deployment(Stage(name, region), secrets, output, migrates=not no_database)
         write_first(output)
-        if rollback is not None:
-            run.sign_in()
-            run.osls("rollback", "--timestamp", rollback)
-            output.value({"stage": name, "rolled_back_to": rollback}, text="rolled back")
-            return
         if secrets_only:
-            steps, words = run.secrets_alone(), "written"
+            steps, done = [run.check_secrets, run.put_secrets], "written"
         elif dry_run:
-            steps, words = run.checks(database=not no_database), "checked and packaged"
+            steps, done = [run.check, run.build], "checked and packaged"
         else:
-            steps, words = run.everything(database=not no_database), "deployed"
-        for number, (title, step) in enumerate(steps, start=1):
-            output.note(f"{number}/{len(steps)}  {title}")
+            steps = [
+                run.check,
+                run.check_account,
+                run.build,
+                run.migrate,
+                run.create_stack,
+                run.put_secrets,
+                run.upload_console,
+                run.first_tick,
+                run.connect_worker,
+            ]
+            done = "deployed"
+        for step in steps:
+            output.note(str(step.__doc__))
             step()
-        made = run.stage.outputs() if words == "deployed" else {}
+        made = run.stage.outputs() if done == "deployed" else {}
         url = made.get("ConsoleUrl") or made.get("HttpApiUrl")
-        done = {"stage": name, "steps": [title for title, _ in steps], "dry_run": dry_run}
-        output.value({**done, "outputs": made}, text=f"{words}: {url}" if url else words)
+        output.value({"stage": name, "outputs": made}, text=f"{done}: {url}" if url else done)
 
 
 def read_secrets(path: Path) -> dict[str, str]:
@@ -142,56 +145,24 @@ def read_secrets(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A stage with its secrets, and the steps that bring it to AWS."""
+    """A stage with its secrets, and the steps that bring it to AWS; a docstring says the step."""
 
     stage: Stage
     secrets: Mapping[str, str]
     output: Output
+    #: Whether the migrations are pushed, or something else applies them.
+    migrates: bool
 
-    def secrets_alone(self) -> list[Step]:
-        """The steps that rotate secrets."""
-        return [
-            ("check the secrets", self.check_secrets),
-            ("check the AWS account", self.sign_in),
-            ("write the functions' secrets to SSM", self.put_secrets),
-        ]
-
-    def checks(self, *, database: bool) -> list[Step]:
-        """The steps that need no account."""
-        filled = ("check that every placeholder is filled in", self.check_filled)
-        target = [("check the CLI and the project", self.check_database)] if database else []
-        return [filled, *target, ("build the zip and compile the stack", self.build)]
-
-    def everything(self, *, database: bool) -> list[Step]:
-        """All steps, in order."""
-        *before, package = self.checks(database=database)
-        push = [("push the migrations to Supabase", self.push_database)] if database else []
-        return [
-            *before,
-            ("check the AWS account", self.sign_in),
-            ("check what the account allows", self.check_limits),
-            package,
-            *push,
-            ("create or update the stack", lambda: self.osls("deploy")),
-            ("write the functions' secrets to SSM", self.put_secrets),
-            ("upload the console", self.upload_console),
-            ("run the first tick, which publishes the job types", self.first_tick),
-            ("let the database wake the worker", self.connect_worker),
-        ]
-
-    def sign_in(self) -> None:
-        """Say whose account this is, before minutes are spent on building."""
-        who = self.stage.client("sts").get_caller_identity()
-        name = who["Arn"].rsplit(":", 1)[-1]
-        self.output.note(f"     {who['Account']} as {name}, {self.stage.region}")
-
-    def check_filled(self) -> None:
-        """No placeholder, no value that breaks the stack, no missing secret."""
+    def check(self) -> None:
+        """Check the stage's values, its secrets and its Supabase project."""
         self.stage.check()
         self.check_secrets()
+        if self.migrates:
+            program = supabase_cli.find_cli()
+            self.output.note(f"     project {self.ref}, by {program}")
 
     def check_secrets(self) -> None:
-        """Every function has the secrets it cannot work without."""
+        """Check that every function has the secrets it cannot work without."""
         missing = {name for function in NEEDED for name in missing_for(function, self.secrets)}
         if missing:
             raise CommandFailed(
@@ -201,9 +172,11 @@ class Deployment:
                 "tokens, `minutehand token worker` the key",
             )
 
-    def check_limits(self) -> None:
-        """The account has room for the stage's workers, before CloudFormation finds out."""
+    def check_account(self) -> None:
+        """Check whose account this is, and that it has room for the stage's workers."""
         stage = self.stage
+        who = stage.client("sts").get_caller_identity()
+        self.output.note(f"     {who['Account']} as {who['Arn']}, {stage.region}")
         limit = concurrency_limit(stage.client("lambda"), stage.name, stage.region, stage.values)
         if limit.stops:
             raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
@@ -211,20 +184,17 @@ class Deployment:
             self.output.note(f"     {limit.detail}\n       → {limit.fix}")
 
     def build(self) -> None:
-        """Build what the stack is made of."""
+        """Build the zip and compile the stack."""
         make_package(self.stage)
 
-    def osls(self, *command: str) -> None:
-        """Run osls in the project with the caller's AWS credentials."""
+    def create_stack(self) -> None:
+        """Create or update the stack, by osls."""
         project = Project.find()
         write_service(project, project.root)
-        try:
-            program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
-        except NodeMissing as error:
-            raise CommandFailed(str(error), code="no_node") from error
+        program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
         stage = self.stage
         done = subprocess.run(
-            [*program, *command, "--stage", stage.name, "--region", stage.region],
+            [*program, "deploy", "--stage", stage.name, "--region", stage.region],
             cwd=project.root,
             env={**os.environ, **service_environment(project)},
             check=False,
@@ -234,13 +204,13 @@ class Deployment:
             failed = explain_failure(stage.client("cloudformation"), stage.stack)
             reason, fix = failed or ("see its output above", "")
             raise CommandFailed(
-                f"osls {command[0]} failed; {reason}",
+                f"osls deploy failed; {reason}",
                 code="osls_failed",
                 fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
             )
 
     def put_secrets(self) -> None:
-        """One SecureString per function, under the stack's own key."""
+        """Write the functions' secrets to SSM."""
         key, needs = self.stage.outputs().get("ServiceKeyArn"), needs_of(Project.find())
         ssm = self.stage.client("ssm")
         write_parameters(ssm, self.stage.name, self.secrets, key_id=key, needs=needs)
@@ -253,38 +223,31 @@ class Deployment:
             str(values["supabaseUrl"]), str(values.get("supabaseProject") or "")
         )
 
-    def check_database(self) -> None:
-        """Say which project gets the schema, and by which CLI; needs no account."""
-        program = supabase_cli.find_cli()
-        self.output.note(f"     project {self.ref}, by {program}")
-
-    def push_database(self) -> None:
-        """Apply the pending migrations to the stage's project."""
-        supabase_cli.push(self.ref, Project.find())
+    def migrate(self) -> None:
+        """Push the pending migrations to Supabase."""
+        if self.migrates:
+            supabase_cli.push(self.ref, Project.find())
 
     def upload_console(self) -> None:
-        """The console's files, with the configuration the page asks for; all of it is public."""
+        """Upload the console."""
         made, values, project = self.stage.outputs(), self.stage.values, Project.find()
         bucket = made.get("ConsoleBucketName")
         if bucket is None:  # the stage has no console
             return
-        config = {
+        config = {  # all of it is public
             "supabaseUrl": values["supabaseUrl"],
             "supabaseKey": values["supabasePublishableKey"],
             "schema": project.schema_,
             "apiUrl": "",  # the console and the API share an origin
             "stage": self.stage.name,
         }
-        try:
-            assets = console_assets(config, find_apps(project.apps))
-        except PackagingError as error:
-            raise CommandFailed(str(error), code="wrong_console") from error
+        assets = console_assets(config, find_apps(project.apps))
         upload(self.stage.client("s3"), bucket, assets)
         if distribution := made.get("ConsoleDistribution"):
             forget(self.stage.client("cloudfront"), distribution)
 
     def first_tick(self) -> None:
-        """Invoke the worker once and wait: it registers the job types."""
+        """Run the first tick, which publishes the job types."""
         function = f"{self.stage.stack}-worker"
         payload = json.dumps({"source": "minutehand.deploy"}).encode()
         answer = self.stage.client("lambda").invoke(FunctionName=function, Payload=payload)
@@ -297,7 +260,7 @@ class Deployment:
             )
 
     def connect_worker(self) -> None:
-        """Let a job that SQL or a browser makes invoke the worker at once, by pg_net."""
+        """Let the database wake the worker, by pg_net."""
         url = f"{self.stage.outputs()['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
         if not self.secrets.get("SUPABASE_SECRET_KEY"):
             schema = Project.find().schema_

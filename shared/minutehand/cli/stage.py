@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from minutehand.config import ConfigurationError
 from minutehand.deploy.parameters import NEEDED, parameter_name
 from minutehand.deploy.service import read_stages
 from minutehand.deploy.stage_values import problems
@@ -42,10 +41,7 @@ class Stage:
     @property
     def values(self) -> dict[str, Any]:
         """The stage's parameters, its own over the defaults."""
-        try:
-            stages = read_stages(Project.find())
-        except ConfigurationError as error:
-            raise CommandFailed(str(error), code="bad_stages", fix="correct it") from error
+        stages = read_stages(Project.find())
         if self.name not in stages or self.name == "default":
             names = ", ".join(name for name in stages if name != "default")
             raise CommandFailed(
