@@ -32,13 +32,9 @@ LOCAL_PATIENCE_SECONDS = 5.0
 
 def read_payload(text: str) -> Any:
     """JSON as given, from `@file`, or from standard input with `-`."""
-    source = "the payload"
-    if text == "-":
-        text, source = read_text(text), "standard input"
-    elif text.startswith("@"):
-        source = text[1:]
-        text = read_text(source)
-    return parse_object(text, source, code="bad_payload")
+    if text == "-" or text.startswith("@"):
+        return parse_object(read_text(text.removeprefix("@")), text)
+    return parse_object(text, "the payload")
 
 
 @workspace_verb
@@ -157,12 +153,10 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
 def read_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
     """Read jobs page by page; a page may be empty and the list continue."""
     jobs: list[dict[str, Any]] = []
-    cursor = None
-    while len(jobs) < limit:
+    cursor = ""
+    while cursor is not None and len(jobs) < limit:
         most = min(200, limit - len(jobs))
         page = connection.get("/api/jobs", **filters, limit=most, cursor=cursor)
         jobs += page["jobs"]
         cursor = page.get("next_cursor")
-        if not cursor:
-            break
     return jobs

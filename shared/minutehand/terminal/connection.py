@@ -33,6 +33,7 @@ FIXES: dict[str, str] = {
     "quota_exceeded": "let jobs end or cancel some, or ask the operator for a higher quota",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
     "unreachable": "`minutehand doctor` shows which part is unavailable",
+    "unreadable": "name a JSON file, or - for standard input",
     "no_env_file": "name one with KEY=value lines, as .local/env has them",
     "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",
     "workspace_needed": "pass --workspace or set MINUTEHAND_WORKSPACE_ID",
@@ -206,12 +207,8 @@ class Connection:
         else:
             key = self.need("SUPABASE_PUBLISHABLE_KEY")
             headers = {"apikey": key, "authorization": f"Bearer {self.token}"}
-        url = self.need("SUPABASE_URL")
         headers = {**headers, **profile_headers(self.schema)}
-        with reachable(f"Supabase at {url}"):
-            path = f"{url.rstrip('/')}/rest/v1/rpc/{name}"
-            answer = httpx.post(path, json=arguments, headers=headers, timeout=TIMEOUT)
-        return parsed(answer)
+        return parsed(self._supabase(f"/rest/v1/rpc/{name}", arguments, headers))
 
     def close(self) -> None:
         """Close the open link."""
@@ -227,19 +224,24 @@ class Connection:
             if local := local_member.first_token(self.values):
                 return local
             raise CommandFailed("not signed in", code="not_signed_in")
-        with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
-            answer = httpx.post(
-                f"{self.need('SUPABASE_URL')}/auth/v1/token?grant_type=password",
-                headers={"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")},
-                json={"email": email, "password": password},
-                timeout=TIMEOUT,
-            )
+        answer = self._supabase(
+            "/auth/v1/token?grant_type=password",
+            {"email": email, "password": password},
+            {"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")},
+        )
         if answer.status_code != 200:
             raise CommandFailed(
                 f"{email} could not sign in: {answer.text[:200]}", code="sign_in_failed"
             )
         token: str = answer.json()["access_token"]
         return token
+
+    def _supabase(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> httpx.Response:
+        url = self.need("SUPABASE_URL").rstrip("/")
+        with reachable(f"Supabase at {url}"):
+            return httpx.post(url + path, json=body, headers=headers, timeout=TIMEOUT)
 
 
 class AsPerson(httpx.Auth):

@@ -29,15 +29,13 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
         try:
             for event in _answer(connection, path, cursor):
                 failures, cursor = 0, event.id or cursor
-                if event.event == "end" and event.json()["reason"] == "token_expired":
+                if event.event == "end" and event.json().get("reason") == "token_expired":
                     if connection.renew():
                         break
                     raise CommandFailed("the access token has expired", code="token_expired")
-                yield event
                 if event.event == "end":
                     return
-        except EOFError:
-            return
+                yield event
         except httpx.HTTPError as error:
             failures += 1
             if failures >= TRIES:
@@ -48,12 +46,13 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
 
 
 def _answer(connection: Connection, path: str, cursor: str | None) -> Iterator[ServerSentEvent]:
-    """One answer's events, without comments and retry hints; EOFError where no more will come."""
+    """One answer's events, without comments and retry hints; an `end` for 204."""
     headers = {"accept": "text/event-stream"} | ({"last-event-id": cursor} if cursor else {})
     timeout = httpx.Timeout(60.0, connect=5.0)
     with connection.api.stream("GET", path, headers=headers, timeout=timeout) as answer:
         if answer.status_code == 204:
-            raise EOFError
+            yield ServerSentEvent("end", "{}")
+            return
         if answer.status_code >= 500:
             raise httpx.ReadError(f"answered {answer.status_code}")
         if not answer.is_success:

@@ -15,11 +15,7 @@ def read_text(source: str) -> str:
     try:
         return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(
-            f"{source} cannot be read: {error}",
-            code="unreadable",
-            fix="name a file, or - for standard input",
-        ) from error
+        raise CommandFailed(f"{source} cannot be read: {error}", code="unreadable") from error
 
 
 def loads(text: str) -> Any:
@@ -38,12 +34,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parse_object(text: str, source: str, *, code: str) -> dict[str, Any]:
+def parse_object(text: str, source: str) -> dict[str, Any]:
     """A JSON object from `text`, which came from `source`."""
     try:
         value = loads(text)
     except ValueError as error:
-        raise CommandFailed(f"{source} is not JSON: {error}", code=code) from error
+        raise CommandFailed(f"{source} is not JSON: {error}", code="unreadable") from error
     if not isinstance(value, dict):
-        raise CommandFailed(f"{source} must be a JSON object", code=code)
+        raise CommandFailed(f"{source} must be a JSON object", code="unreadable")
     return value

@@ -90,7 +90,7 @@ def submit(
     source: Annotated[str, typer.Argument(help="A job spec in a file, - for standard input.")],
 ) -> None:
     """Submit a job spec; the same jobspec_id and version again is the same job."""
-    spec = parse_object(read_text(source), source, code="unreadable")
+    spec = parse_object(read_text(source), source)
     made = connection.call(
         "POST", "/api/v1/jobs", json={**spec, "workspace_id": connection.workspace}
     )
