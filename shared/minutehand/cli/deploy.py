@@ -19,8 +19,8 @@ from typing import Annotated
 import typer
 
 from minutehand.app import find_apps
-from minutehand.cli import supabase_cli
 from minutehand.cli.stage import Stage, told
+from minutehand.cli.supabase_cli import find_cli, project_ref, push
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
@@ -30,7 +30,7 @@ from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, write_first_files, write_service
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, keep_out_of_git
-from minutehand.terminal.connection import CommandFailed, Connection, read_env_file, refuse_tracked
+from minutehand.terminal.connection import CommandFailed, Connection, load_values, refuse_tracked
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
@@ -128,19 +128,13 @@ def deploy(
 
 def read_secrets(path: Path) -> dict[str, str]:
     """The secrets file."""
-    if not path.exists():
-        raise CommandFailed(
-            f"{path} does not exist",
-            code="no_secrets_file",
-            fix="lines of WORKER_SECRET_TOKEN, BACKGROUND_JOB_TOKEN and SUPABASE_WORKER_KEY, which "
-            "`minutehand token secret` and `minutehand token worker` print; then chmod 600",
-        )
+    values = load_values(path, {})
     if path.stat().st_mode & 0o077:
         raise CommandFailed(
             f"others may read {path}", code="secrets_exposed", fix=f"chmod 600 {path}"
         )
     refuse_tracked(path)
-    return read_env_file(path)
+    return values
 
 
 @dataclass(frozen=True)
@@ -158,8 +152,8 @@ class Deployment:
         self.stage.check()
         self.check_secrets()
         if self.migrates:
-            program = supabase_cli.find_cli()
-            self.output.note(f"     project {self.ref}, by {program}")
+            ref, program = project_ref(self.stage.values), find_cli()
+            self.output.note(f"     project {ref}, by {program}")
 
     def check_secrets(self) -> None:
         """Check that every function has the secrets it cannot work without."""
@@ -215,18 +209,10 @@ class Deployment:
         ssm = self.stage.client("ssm")
         write_parameters(ssm, self.stage.name, self.secrets, key_id=key, needs=needs)
 
-    @property
-    def ref(self) -> str:
-        """The ref of the stage's Supabase project."""
-        values = self.stage.values
-        return supabase_cli.project_ref(
-            str(values["supabaseUrl"]), str(values.get("supabaseProject") or "")
-        )
-
     def migrate(self) -> None:
         """Push the pending migrations to Supabase."""
         if self.migrates:
-            supabase_cli.push(self.ref, Project.find())
+            push(project_ref(self.stage.values), Project.find())
 
     def upload_console(self) -> None:
         """Upload the console."""

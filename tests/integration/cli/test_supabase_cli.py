@@ -34,7 +34,9 @@ def test_a_missing_or_old_cli_is_refused(tmp_path: Path) -> None:
 
 def test_the_project_is_the_urls_own_or_the_named_one() -> None:
     """A domain of one's own does not show whose schema it is."""
-    assert project_ref(f"https://{REF}.supabase.co", "other") == REF
-    assert project_ref("https://data.example.com", REF) == REF
+    own = {"supabaseUrl": "https://data.example.com"}
+
+    assert project_ref({"supabaseUrl": f"https://{REF}.supabase.co", "supabaseProject": "x"}) == REF
+    assert project_ref({**own, "supabaseProject": REF}) == REF
     with pytest.raises(CommandFailed, match="does not show"):
-        project_ref("https://data.example.com")
+        project_ref(own)
