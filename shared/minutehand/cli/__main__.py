@@ -116,14 +116,13 @@ class Verbs(TyperGroup):
         return {app.name: app for app in find_apps(Project.find().apps) if app.has("verbs")}
 
 
-def _verbs_of(app: App) -> typer.Typer:
+def _verbs_of(app: App) -> Any:
     from minutehand.terminal.connection import FIXES
 
     verbs = app.module("verbs")
     assert verbs is not None
     FIXES.update(getattr(verbs, "FIXES", {}))
-    group: typer.Typer = verbs.app
-    return group
+    return verbs.app
 
 
 def _command(name: str, made: Any) -> Any:

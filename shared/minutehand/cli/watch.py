@@ -1,8 +1,4 @@
-"""Following live: one job's history, a workspace's changes, a job's log lines.
-
-Read as server-sent events with a cursor, so that a cut connection loses nothing: behind a
-buffering gateway each answer ends early and the next one continues where it stopped.
-"""
+"""Following live: one job's history, a workspace's changes, a job's log lines."""
 
 from __future__ import annotations
 

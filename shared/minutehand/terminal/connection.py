@@ -11,6 +11,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -123,7 +124,6 @@ class Connection:
     values: Mapping[str, str]
     given_token: str | None = None
     given_workspace: str | None = None
-    _api: httpx.Client | None = None
     _token: str | None = None
 
     def need(self, name: str) -> str:
@@ -159,13 +159,10 @@ class Connection:
         expired, self._token = self._token, None
         return expired is not None
 
-    @property
+    @cached_property
     def api(self) -> httpx.Client:
         """The service's HTTP API, as the person."""
-        if self._api is None:
-            address = self.need("API_URL")
-            self._api = httpx.Client(base_url=address, timeout=TIMEOUT, auth=AsPerson(self))
-        return self._api
+        return httpx.Client(base_url=self.need("API_URL"), timeout=TIMEOUT, auth=AsPerson(self))
 
     def path(self, *parts: str) -> str:
         """The address of what is the workspace's; a part, such as a name, may hold a slash."""
@@ -212,8 +209,8 @@ class Connection:
 
     def close(self) -> None:
         """Close the open link."""
-        if self._api is not None:
-            self._api.close()
+        if "api" in vars(self):
+            self.api.close()
 
     def _sign_in(self) -> str:
         email = self.values.get("MINUTEHAND_EMAIL") or self.values.get("DEMO_EMAIL")

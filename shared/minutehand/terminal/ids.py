@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from minutehand.terminal.connection import CommandFailed, Connection
 
-WHOLE = 36
-
 
 def whole_id(connection: Connection, text: str) -> str:
     """The id of the one job whose id is, begins or ends with `text`."""
-    if len(text) == WHOLE:
+    if len(text) == 36:
         return text
     part = text.lower().replace("-", "")
     found = []

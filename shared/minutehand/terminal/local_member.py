@@ -15,8 +15,6 @@ from minutehand.project import Project
 from minutehand.queue.foreign import is_local
 from minutehand.terminal.connection import CommandFailed
 
-#: As long as one of Auth's.
-SECONDS = 3600
 NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 
 
@@ -67,6 +65,6 @@ def first_token(values: Mapping[str, str]) -> str | None:
         "aud": "authenticated",
         "is_anonymous": False,
         "iat": now,
-        "exp": now + SECONDS,
+        "exp": now + 3600,
     }
     return jwt.encode(claims, values["SUPABASE_JWT_SECRET"], "HS256")

@@ -130,7 +130,7 @@ def _declare(command: Run, parameters: list[Parameter]) -> None:
     command.__annotations__ = {each.name: each.annotation for each in parameters}
 
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d)")
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|min|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 

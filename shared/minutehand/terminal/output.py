@@ -32,8 +32,6 @@ COLOURS = {
 #: A stranger's words may hold what a terminal obeys: shown as pictures, each one character long.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-#: Columns that take what the others leave.
-CUT = {"error", "error_message"}
 #: A table shows the end of an id, as the console does; every verb takes it.
 SHORT_ID = 8
 #: In milliseconds, the longest first.
@@ -98,10 +96,10 @@ class Output:
             return
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.show_header = any(columns.values())
-        table.expand = not CUT.isdisjoint(columns)
+        table.expand = "error" in columns  # which takes what the others leave
         lines = [[cell(name, row(each).get(name)) for name in columns] for each in rows]
         for nth, (name, heading) in enumerate(columns.items()):
-            if name in CUT:
+            if name == "error":
                 table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=1)
             else:
                 widest = max(len(heading), *(len(line[nth]) for line in lines))
@@ -158,7 +156,7 @@ def cell(name: str, value: Any) -> Text:
     """A value as a person reads it."""
     if value is None:
         return Text("-", style="dim")
-    if name in CUT:
+    if name == "error":
         return Text(shown(str(value).partition("\n")[0], lines=False))
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return Text(shown(", ".join(value)))
@@ -171,10 +169,10 @@ def cell(name: str, value: Any) -> Text:
     return Text(shown(str(value)), style=COLOURS.get(str(value), "") if name == "state" else "")
 
 
-def ago(instant: str, *, now: datetime | None = None) -> str:
+def ago(instant: str) -> str:
     """How long ago, or how far ahead, an ISO 8601 instant is."""
     try:
-        seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(instant)).total_seconds()
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(instant)).total_seconds()
     except ValueError:
         return instant
     words = lasted(abs(seconds) * 1000)

@@ -45,7 +45,7 @@ class SignsIn(Connection):
 def connected(service: Service, token: str | None = None) -> SignsIn:
     connection = SignsIn({"API_URL": "http://service.test"}, token)
     connection.service = service
-    connection._api = httpx.Client(
+    connection.api = httpx.Client(
         base_url="http://service.test",
         transport=httpx.MockTransport(service),
         auth=AsPerson(connection),

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172800), ("45", 45), ("1.5h", 5400)],
+    [("90s", 90), ("5min", 300), ("1h30m", 5400), ("2d", 172800), ("45", 45), ("1.5h", 5400)],
 )
 def test_spans_are_read_as_people_write_them(text: str, seconds: float) -> None:
     """`--in 1h30m` is read aloud."""
@@ -46,7 +46,7 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
 
     output.note("Which one? [yes, no] [/dim]")
     output.value({}, text="[/red] \x1b]0;title\x9c")
-    output.table([{"error_message": "a\x1b[2J"}], {"error_message": "ERROR"}, empty="none")
+    output.table([{"error": "a\x1b[2J"}], {"error": "ERROR"}, empty="none")
 
     printed = capsys.readouterr()
     assert printed.err == "Which one? [yes, no] [/dim]\n"
