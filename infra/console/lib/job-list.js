@@ -80,14 +80,19 @@ export class JobList {
       const page = await this.#page(this.#filter, null);
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // a page without a match says nothing of what is older
-      const below = page.next
-        ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
-        : [];
+      // found twice: the next page may come while rows are read again, and `more` has moved the cursor
+      const below = () =>
+        page.next
+          ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
+          : [];
       const seen = new Set(this.#visible());
-      const again = below.map((row) => row.id).filter((id) => seen.has(id));
-      const fresh = await this.#again(again.slice(0, MOST_AGAIN));
-      const kept = below
-        .filter((row) => !seen.has(row.id) || fresh.has(row.id))
+      const ids = below()
+        .map((row) => row.id)
+        .filter((id) => seen.has(id));
+      const again = new Set(ids.slice(0, MOST_AGAIN));
+      const fresh = await this.#again([...again]);
+      const kept = below()
+        .filter((row) => !again.has(row.id) || fresh.has(row.id))
         .map((row) => fresh.get(row.id) ?? row);
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
       if (kept.length === 0) this.#end(page.next);

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
@@ -85,6 +85,37 @@ def test_ten_thousand_jobs_scroll_with_few_nodes(visit: Visit, worker: HandWorke
 
     expect(page.locator(".foot")).to_contain_text("1,000 jobs")
     assert page.locator("tr.job-row").count() < 60
+
+
+def test_pages_that_come_while_rows_are_read_again_stay(visit: Visit, worker: HandWorker) -> None:
+    worker.enqueue_many([{}] * 450)
+    page = visit(ADA, "/jobs").page
+    box, foot = page.locator(".table-scroll"), page.locator(".foot")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if "ids" in route.request.post_data_json["p_filter"] and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/rpc/list_jobs*", hold)
+
+    def scroll_on(loaded: str) -> None:
+        box.evaluate("(box) => box.scrollTo(0, box.scrollHeight)")
+        expect(foot).to_have_text(loaded)
+
+    expect(foot).to_have_text("100 jobs loaded, more below")
+    scroll_on("200 jobs loaded, more below")
+    scroll_on("300 jobs loaded, more below")
+    worker.enqueue()
+    while not held:
+        page.wait_for_timeout(50)
+    scroll_on("400 jobs loaded, more below")
+    scroll_on("450 jobs")
+    held[0].continue_()
+
+    expect(foot).to_have_text("451 jobs")
 
 
 def test_failures_are_grouped_and_retried_together(
