@@ -76,8 +76,10 @@ def release(version: str, root: Path = ROOT) -> list[str]:
     if not found:
         known = {path for files in releases.values() for path in files}
         added = {path: digest for path, digest in migrations(root).items() if path not in known}
-        text = json.dumps({**releases, version: added}, indent=2)
-        (root / LIST).write_text(f"{text}\n", "utf-8")
+        lines = (
+            f'"{name}": {json.dumps(one)}' for name, one in {**releases, version: added}.items()
+        )
+        (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")  # a line a release
     return found
 
 
