@@ -218,7 +218,12 @@ class Connection:
         if not email or not password:
             from minutehand.terminal import local_member
 
-            if local := local_member.first_token(self.values):
+            try:
+                local = local_member.first_token(self.values)
+            except ConnectionError as error:
+                fix = "start it: `minutehand dev`"
+                raise CommandFailed(str(error), code="unreachable", fix=fix) from error
+            if local:
                 return local
             raise CommandFailed("not signed in", code="not_signed_in")
         answer = self._supabase(

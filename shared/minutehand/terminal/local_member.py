@@ -13,7 +13,6 @@ import jwt
 
 from minutehand.project import Project
 from minutehand.queue.foreign import is_local
-from minutehand.terminal.connection import CommandFailed
 
 NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 
@@ -28,7 +27,11 @@ class Member:
 
 
 def first_member(values: Mapping[str, str]) -> Member | None:
-    """The oldest account that belongs to a tenant; None where there is none."""
+    """The oldest account that belongs to a tenant; None where there is none.
+
+    Raises:
+        ConnectionError: The database does not answer.
+    """
     import psycopg  # of the extra `dev`, as the stack is
 
     schema = Project.find(environ=values).engine_schema
@@ -39,11 +42,8 @@ def first_member(values: Mapping[str, str]) -> Member | None:
         with psycopg.connect(values["DATABASE_URL"], connect_timeout=5) as connection:
             row = connection.execute(found.encode()).fetchone()
     except psycopg.Error as error:
-        raise CommandFailed(
-            f"the local database does not answer: {str(error).splitlines()[0]}",
-            code="unreachable",
-            fix="start it: `minutehand dev`",
-        ) from error
+        said = f"the local database does not answer: {str(error).splitlines()[0]}"
+        raise ConnectionError(said) from error
     return None if row is None else Member(*row)
 
 
