@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -94,7 +95,8 @@ def test_pages_that_come_while_rows_are_read_again_stay(visit: Visit, worker: Ha
     held: list[Route] = []
 
     def hold(route: Route) -> None:
-        if "ids" in route.request.post_data_json["p_filter"] and not held:
+        asked: Any = route.request.post_data_json
+        if "ids" in asked["p_filter"] and not held:
             held.append(route)
         else:
             route.continue_()
