@@ -217,7 +217,6 @@ declare
     "events": {"enum": ["full", "minimal"]},
     "live": {"enum": ["full", "states", "off"]},
     "internal": {"type": "boolean"},
-    "tagged_by": {"type": "array", "items": {"type": "string"}},
     "source": {"type": "string"},
     "description": {"type": "string"},
     "schedules": {"type": "array", "items": {"type": "object", "additionalProperties": false,
@@ -261,7 +260,7 @@ language plpgsql as $$
 declare
   c_usual constant jsonb := '{"queue": "default", "lease_seconds": 60, "timeout_seconds": 300, "max_attempts": 5,
     "backoff_first_seconds": 60, "backoff_cap_seconds": 3600, "backoff_factor": 2, "rate_per_key": false,
-    "schema_version": 1, "tagged_by": [], "live": "full"}';
+    "schema_version": 1, "live": "full"}';
   v_type constant jsonb := case jsonb_typeof(p_type) when 'object' then (
     select jsonb_object_agg(f.key, f.value) from jsonb_each(p_type) as f where f.value <> 'null') else p_type end;
   v_old queue.job_types;

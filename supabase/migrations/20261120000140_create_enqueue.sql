@@ -106,26 +106,6 @@ begin
 end;
 $$;
 
--- A new job's tags: those given, and name:value of the payload fields that its type names; 20 at most, null for none.
-create function queue.tags_of(p_fields text[], p_payload jsonb, p_tags text[]) returns text[]
-language plpgsql immutable as $$
-begin
-  if p_fields = '{}' then
-    return nullif(p_tags, '{}');
-  end if;
-  return nullif((array(
-    select t.tag
-    from (
-      select g.tag, g.n from unnest(p_tags) with ordinality as g (tag, n)
-      union all
-      select left(f.field || ':' || (p_payload #>> string_to_array(f.field, '.')), 100), 1000 + f.n
-      from unnest(p_fields) with ordinality as f (field, n)
-      where jsonb_typeof(p_payload #> string_to_array(f.field, '.')) in ('string', 'number', 'boolean')) as t
-    where t.tag !~ '[[:cntrl:]]'
-    group by t.tag order by min(t.n)))[1:20], '{}');
-end;
-$$;
-
 -- Read a job's options; refuse unknown names, wrong types and values. p_within comes before the field's name.
 create function queue.read_options(p_options jsonb, p_within text) returns queue.job_options
 language plpgsql stable as $$
@@ -264,9 +244,7 @@ begin
   if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
     job.traceparent := queue.request_trace();
   end if;
-  if p_type.tagged_by <> '{}' or options.tags is not null then
-    job.tags := queue.tags_of(p_type.tagged_by, p_payload, options.tags);
-  end if;
+  job.tags := nullif(options.tags, '{}');
   return job;
 end;
 $$;

@@ -11,7 +11,7 @@ begin
   return (
       select count(*) from queue.job_types as t
       where t.job_type = any (p_job_types) and t.schema_version > 0 and t.payload_schema is null
-        and not (t.rate_per_key or t.internal and p_user_id is not null) and t.tagged_by = '{}')
+        and not (t.rate_per_key or t.internal and p_user_id is not null))
       = cardinality(p_job_types)
     and not exists (
       select from jsonb_array_elements(p_items) as i

@@ -199,18 +199,6 @@ begin
 end;
 $$;
 
--- A job's tags without those of its payload's fields, for when it gets another payload.
-create function queue.given_tags(p_job public.jobs) returns text[]
-language plpgsql stable as $$
-declare
-  v_derived constant text[] := coalesce(queue.tags_of((
-    select t.tagged_by from queue.job_types as t where t.job_type = p_job.job_type), p_job.payload, '{}'), '{}');
-begin
-  return array(
-    select t.tag from unnest(p_job.tags) with ordinality as t (tag, n) where t.tag <> all (v_derived) order by t.n);
-end;
-$$;
-
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
 language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
@@ -244,9 +232,7 @@ begin
     if v_problem is not null then
       perform queue.refuse_problem(v_problem);
     end if;
-    update public.jobs set payload = p_payload, schema_version = v_type.schema_version,
-      tags = queue.tags_of(v_type.tagged_by, p_payload, queue.given_tags(v_job))
-    where id = p_job_id;
+    update public.jobs set payload = p_payload, schema_version = v_type.schema_version where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
   perform queue.wake_worker(v_now);
@@ -376,7 +362,7 @@ begin
     jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
       'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
       'concurrency_key', v_job.concurrency_key, 'session_id', v_job.session_id,
-      'tags', to_jsonb(queue.given_tags(v_job)), 'idempotency_key', p_request ->> 'idempotency_key',
+      'tags', to_jsonb(v_job.tags), 'idempotency_key', p_request ->> 'idempotency_key',
       'schema_version', case when v_payload is null then v_job.schema_version end,
       'user_id', case when auth.uid() is null then v_job.user_id end)));
   if v_made -> 'created' = 'false' then

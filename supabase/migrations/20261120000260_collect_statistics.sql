@@ -401,7 +401,7 @@ begin
       from queue.type_numbers(p_workspace_id, v_now - interval '1 day', v_now) as n
       where n.job_type = p_job_type), v_now)
     || jsonb_build_object('now', v_now, 'payload_schema', v_type.payload_schema,
-      'events', case when v_type.is_minimal then 'minimal' else 'full' end, 'tagged_by', v_type.tagged_by,
+      'events', case when v_type.is_minimal then 'minimal' else 'full' end,
       'limits', jsonb_build_object('max_concurrency', v_type.max_concurrency,
         'workspace_concurrency', v_type.workspace_concurrency, 'key_concurrency', v_type.key_concurrency,
         'lease_seconds', v_type.lease_seconds, 'timeout_seconds', v_type.timeout_seconds,

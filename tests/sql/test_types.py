@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, Engine, refusal
+from tests.support.engine import Engine, refusal
 
 
 def publish(engine: Engine, *types: dict[str, Any]) -> Any:
@@ -80,17 +80,6 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
     assert engine.lease(4) == []
     publish(engine, {"job_type": "work"})
     assert len(engine.lease(4)) == 3
-
-
-def test_payload_fields_become_tags_and_find_the_job(engine: Engine) -> None:
-    """As name:value, beside the caller's own."""
-    publish(engine, {"job_type": "mail", "tagged_by": ["to", "deep.id", "list"]})
-    job_id = engine.enqueue(
-        {"to": "ann", "deep": {"id": 7}, "list": [1]}, job_type="mail", tags=["own"]
-    )
-    assert sorted(engine.job(job_id)["tags"]) == ["deep.id:7", "own", "to:ann"]
-    [found] = engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "tag": "to:ann"})["jobs"]
-    assert found["id"] == job_id
 
 
 SCHEMA = {

@@ -84,13 +84,10 @@ class TypeOptions(TypedDict, total=False):
     live: Literal["full", "states", "off"]
     #: Only the platform's own code makes such jobs: a person's enqueue is refused.
     internal: bool
-    #: Fields of the payload whose values become tags of each job, as `customer:42`; `a.b` reaches
-    #: inside.
-    tagged_by: Sequence[str]
 
 
 #: What the database gets of each type, so that an option that is taken away has gone.
-_SPELT_OUT: dict[str, Any] = {"events": "full", "live": "full", "internal": False, "tagged_by": ()}
+_SPELT_OUT: dict[str, Any] = {"events": "full", "live": "full", "internal": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,10 +100,10 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
         And more.
         """
 
-    registry = of(run, timeout=2.5, schedule=[Schedule("@daily", name="a")], tagged_by=["n"])
+    registry = of(run, timeout=2.5, schedule=[Schedule("@daily", name="a")])
     spec = registry.specs()[0]
 
-    assert (spec["timeout_seconds"], spec["tagged_by"], spec["events"]) == (3, ["n"], "full")
+    assert (spec["timeout_seconds"], spec["events"]) == (3, "full")
     assert (spec["description"], spec["schedules"][0]["name"]) == ("Do the work.", "a")
     with pytest.raises(TypeError, match="max_concurency"):
         of(run, max_concurency=3)
