@@ -98,7 +98,6 @@ create table queue.job_types (
   internal boolean not null default false, -- only the platform enqueues it
   schema_version integer not null default 1,
   payload_schema jsonb,
-  live text not null default 'full', -- states: nothing to a job's own topic; off: no message at all
   in_order boolean not null default false, -- the next of a key waits for one that is put off, too
   source text, -- module:function of its processor
   description text,

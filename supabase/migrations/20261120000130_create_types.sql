@@ -215,7 +215,6 @@ declare
     "payload_schema": {"type": ["object", "boolean"]},
     "schema_version": {"type": "integer", "minimum": 1, "maximum": 2147483647},
     "events": {"enum": ["full", "minimal"]},
-    "live": {"enum": ["full", "states", "off"]},
     "internal": {"type": "boolean"},
     "source": {"type": "string"},
     "description": {"type": "string"},
@@ -260,7 +259,7 @@ language plpgsql as $$
 declare
   c_usual constant jsonb := '{"queue": "default", "lease_seconds": 60, "timeout_seconds": 300, "max_attempts": 5,
     "backoff_first_seconds": 60, "backoff_cap_seconds": 3600, "backoff_factor": 2, "rate_per_key": false,
-    "schema_version": 1, "live": "full"}';
+    "schema_version": 1}';
   v_type constant jsonb := case jsonb_typeof(p_type) when 'object' then (
     select jsonb_object_agg(f.key, f.value) from jsonb_each(p_type) as f where f.value <> 'null') else p_type end;
   v_old queue.job_types;

@@ -167,24 +167,7 @@ declare
   v_message record;
   v_sent boolean;
 begin
-  select exists (select from queue.job_types where live = 'off') as is_off,
-    exists (select from queue.followers) as is_followed, queue.message_budget() as budget
-  into v_seen;
-  if v_seen.is_off then
-    p_events := (
-      select array_agg(row(c.workspace_id, c.session_id, c.type, c.data, k.ids, k.seqs)::queue.change
-        order by c.ordinality)
-      from unnest(p_events) with ordinality as c
-      cross join lateral (
-        select array_agg(i.id order by i.n) as ids, array_agg(i.seq order by i.n) as seqs
-        from unnest(c.job_ids, c.seqs) with ordinality as i (id, seq, n)
-        join public.jobs as j on j.id = i.id
-        join queue.job_types as t on t.job_type = j.job_type and t.live <> 'off') as k
-      where k.ids is not null);
-    if p_events is null then
-      return true;
-    end if;
-  end if;
+  select exists (select from queue.followers) as is_followed, queue.message_budget() as budget into v_seen;
   if p_is_plain and not v_seen.is_followed then
     v_message := queue.message_of(p_events, p_now);
     return p_is_minor or queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
@@ -311,9 +294,9 @@ begin
       queue.session_workspace(substr(p_topic, 9)) in (select queue.my_workspaces()), false)
     when p_topic ~ ('^workspace:' || c_uuid) then substr(p_topic, 11)::uuid in (select queue.my_workspaces())
     when p_topic ~ ('^job:' || c_uuid) then exists (
-      select from public.jobs as j join queue.job_types as t on t.job_type = j.job_type and t.live = 'full'
-      where j.id = substr(p_topic, 5)::uuid -- refused where nothing will come, so that watchers poll
-        and (j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
+      select from public.jobs as j
+      where j.id = substr(p_topic, 5)::uuid and (
+        j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
           select from queue.live_guest_session(j.session_id) as s where s.workspace_id = j.workspace_id
             and queue.is_mine(s))))
     else false end;
@@ -343,8 +326,7 @@ begin
   return jsonb_build_object(
     'receivers', (select count(*) from queue.followers as f where f.topic = p_topic), 'again_seconds', 60,
     -- all followers together read fifty times a second; counted no further than where each waits half a minute
-    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0,
-    'quiet', exists (select from queue.job_types where live = 'off'));
+    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0);
 end;
 $$;
 
@@ -354,7 +336,7 @@ begin atomic -- bound when it is made: guests need no usage of the schema
   select queue.follow(p_topic, p_follower_id);
 end;
 comment on function public.follow_topic is
-  E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds, quiet}.\n\nCall it '
+  E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\nCall it '
   'before joining and every again_seconds while joined: topics of jobs and sessions get messages only while '
   'someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');

@@ -301,8 +301,8 @@ class Follow:
         if delivered:
             self._found = True
             self._news_at = now
-        if delivered and self._is_check and not (self._terms is not None and self._terms.quiet):
-            # what a check found, the socket must bring too, where it brings all
+        if delivered and self._is_check:
+            # what a check found, the socket must bring too
             self._missed |= {(event.job_id, event.seq) for event in delivered}
             self._judge_at = min(self._judge_at, now + _FIRST_SILENCE_SECONDS)
         return delivered

@@ -198,8 +198,6 @@ class TopicFollowed(Report):
     again_seconds: float
     #: How often one of so many followers may read to find what Realtime dropped.
     check_seconds: float = 0
-    #: Jobs of some types publish nothing: silence does not prove that nothing happened.
-    quiet: bool
 
 
 class QueueHealth(Report):

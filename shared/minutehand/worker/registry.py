@@ -79,15 +79,12 @@ class TypeOptions(TypedDict, total=False):
     backoff: Backoff
     #: `minimal` omits the events of creation and lease, for large numbers of jobs.
     events: Literal["full", "minimal"]
-    #: What is sent to Realtime: `states` nothing on the job's own topic, which a watcher then polls
-    #: every few seconds; `off` nothing at all.
-    live: Literal["full", "states", "off"]
     #: Only the platform's own code makes such jobs: a person's enqueue is refused.
     internal: bool
 
 
 #: What the database gets of each type, so that an option that is taken away has gone.
-_SPELT_OUT: dict[str, Any] = {"events": "full", "live": "full", "internal": False}
+_SPELT_OUT: dict[str, Any] = {"events": "full", "internal": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

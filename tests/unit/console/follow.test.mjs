@@ -12,9 +12,7 @@ import {
 } from "../../../infra/console/lib/jobs/sequence.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch.js";
 
-const cases = JSON.parse(
-  readFileSync(new URL("./follow.json", import.meta.url), "utf8"),
-);
+const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
 const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
 
 beforeEach(() => {
@@ -104,8 +102,8 @@ class World {
       this.ended = true;
       Object.assign(this.log.at(-1), { type: "job.completed", data: { status: "completed" } });
     }
-    const { check_seconds: seconds = 0, quiet = false } = step.join ?? this.terms ?? {};
-    const terms = { quiet, checkMs: 1000 * seconds };
+    const { check_seconds: seconds = 0 } = step.join ?? this.terms ?? {};
+    const terms = { checkMs: 1000 * seconds };
     if (step.join) {
       this.terms = step.join;
       this.socket.joined(terms, true);

@@ -48,7 +48,7 @@ export class Follower {
   #newsAt = -Infinity;
   #deafUntil = -Infinity; // joined, but messages do not arrive yet
   #lossyUntil = -Infinity; // messages were dropped, and perhaps still are
-  #terms = { quiet: false, checkMs: 0 };
+  #terms = { checkMs: 0 };
   #held = false; // messages were held back, and perhaps still are
   #lookAgainAt = -Infinity;
   #took = 0; // ms of the last read
@@ -219,7 +219,7 @@ export class Follower {
   #onMessage(payload) {
     if (this.#closed) return;
     if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // it proves that messages do arrive
-    if (!this.#terms.quiet) this.#heardAt = this.#newsAt = Date.now();
+    this.#heardAt = this.#newsAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
     // a stream of messages must not postpone the check, unless it shows what is missing
     this.#checkAt =
@@ -328,7 +328,6 @@ export class Follower {
   /** If a check found what the socket never brought, messages are dropped or the socket is dead. */
   #judge(joins) {
     if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
-    if (this.#terms.quiet) return;
     if (Date.now() < this.#heardAt + LOSSY_MS) {
       this.#lossyUntil = Date.now() + LOSSY_MS;
       this.onSynced(); // what was dropped is not asked for again

@@ -51,7 +51,7 @@ export class Topics {
   #made(topic, schema) {
     const entry = {
       ...{ topic, schema, id: crypto.randomUUID(), listeners: new Set(), channel: null },
-      ...{ joined: false, ready: false, terms: { quiet: false, checkMs: 0 }, failures: 0 },
+      ...{ joined: false, ready: false, terms: { checkMs: 0 }, failures: 0 },
     };
     this.#entries.set(topic, entry);
     this.#open(entry);
@@ -97,7 +97,7 @@ export class Topics {
     if (this.#entries.get(entry.topic) !== entry) return;
     // each of the listeners reads by itself
     const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
-    if (data) Object.assign(entry.terms, { quiet: data.quiet, checkMs });
+    if (data) entry.terms.checkMs = checkMs;
     clearTimeout(entry.renewal);
     const seconds = data?.again_seconds ?? FOLLOW_AGAIN_SECONDS;
     entry.renewal = later(() => this.#follow(entry), 1000 * seconds);
