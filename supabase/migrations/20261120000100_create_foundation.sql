@@ -162,7 +162,6 @@ insert into queue.settings (name, value) values
   ('result_max_bytes', '262144'),
   ('idempotency_ttl_seconds', '86400'),
   ('lost_attempts_max', '5'), -- a job whose workers die so often is failed, whatever max_attempts says
-  ('refuse_unserved_types', 'false'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('feed_hours', '24'), -- how far back a workspace's feed reaches
   ('user_pending_max', '100000'); -- live jobs that people may have in a workspace

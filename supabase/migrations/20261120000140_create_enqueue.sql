@@ -542,25 +542,23 @@ set plan_cache_mode = 'force_generic_plan' as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
   v_type constant queue.job_types := queue.type_or_refuse(p_job_type);
-  v_warning constant text := queue.unserved_warning(array[p_job_type]);
   v_now constant timestamptz := queue.clock();
   v_made record;
 begin
   v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
   if not v_made.created then
-    return json_build_object('job', queue.job_json(v_made.job), 'created', false, 'wake', false,
-      'warning', v_warning);
+    return json_build_object('job', queue.job_json(v_made.job), 'created', false, 'wake', false);
   end if;
   perform queue.publish(array[queue.created_change(v_made.job)], v_now);
   if v_user is not null then
     perform queue.charge_enqueues(p_workspace_id, v_user, 1);
   end if;
   return json_build_object('job', queue.new_job_json(v_made.job), 'created', true,
-    'wake', v_made.is_ready and queue.wake_worker(v_now), 'warning', v_warning);
+    'wake', v_made.is_ready and queue.wake_worker(v_now));
 end;
 $$;
 comment on function public.enqueue_job is
-  E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, '
+  E'Enqueue one job: {job, created, wake}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, '
   'max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, session_id, parent_id, tags, '
   'deadline_at, schema_version, traceparent. The job exists if and only if the transaction commits.';
 

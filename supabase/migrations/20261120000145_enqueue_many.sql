@@ -108,12 +108,13 @@ $$;
 -- passes null and may name the job's user in its user_id.
 create function queue.enqueue(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
-  out ids uuid[], out created boolean[], out wake boolean, out job_types text[]
+  out ids uuid[], out created boolean[], out wake boolean
 )
 language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);
+  v_job_types constant text[] := array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i);
   v_keyed uuid[]; -- the job of each item that has an idempotency key
   v_new uuid[] := '{}';
   v_ready boolean := false;
@@ -124,8 +125,7 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
-  job_types := array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i);
-  if queue.are_plain(p_items, job_types, p_user_id) then
+  if queue.are_plain(p_items, v_job_types, p_user_id) then
     perform queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
     v_new := ids;
     v_ready := true;
@@ -178,7 +178,6 @@ set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_user constant uuid := queue.check_caller(p_workspace_id);
-  v_warning text;
   v_done record;
 begin
   if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
@@ -190,19 +189,18 @@ begin
     perform queue.take_turn();
   end if;
   v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
-  v_warning := queue.unserved_warning(v_done.job_types);
   if p_return = 'ids' then
-    return json_build_object('ids', v_done.ids, 'created', v_done.created, 'wake', v_done.wake, 'warning', v_warning);
+    return json_build_object('ids', v_done.ids, 'created', v_done.created, 'wake', v_done.wake);
   end if;
-  return json_build_object('wake', v_done.wake, 'warning', v_warning, 'jobs', (
+  return json_build_object('wake', v_done.wake, 'jobs', (
     select json_agg(json_build_object('job', to_jsonb(j) || jsonb_build_object('tags', coalesce(j.tags, '{}')),
       'created', v_done.created[i.n]) order by i.n)
     from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j on j.id = any (array[i.id])));
 end;
 $$;
 comment on function public.enqueue_jobs is
-  E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, created, wake, warning} '
-  'with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail '
+  E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, created, wake} with p_return '
+  'ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail '
   'names the element.';
 
 -- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.

@@ -26,34 +26,6 @@ language sql stable as $$
   from queue.alive_runs(p_now) as r
 $$;
 
--- For enqueues: a sentence about the first of these types that no worker serves, or, where the setting
--- refuse_unserved_types is true, a refusal.
-create function queue.unserved_warning(p_job_types text[]) returns text
-language plpgsql stable as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_type text;
-  v_warning text;
-begin
-  if exists ( -- usually
-      select from queue.ticks as t
-      where t.ended_at is null and t.seen_at > v_now - interval '3 minutes'
-        and (t.job_types is null or t.job_types @> p_job_types))
-    or not exists (select from queue.ticks as t where t.started_at > v_now - interval '1 hour') then -- none runs at all
-    return null;
-  end if;
-  v_type := (select u from unnest(p_job_types) as u where queue.unserved(u, v_now) order by 1 limit 1);
-  if v_type is null then
-    return null;
-  end if;
-  v_warning := format('no worker that runs now serves the job type %s; the job waits until one does', v_type);
-  if queue.setting('refuse_unserved_types') = 'true' then
-    perform queue.refuse(422, 'job_type_unserved', v_warning, 'job_type');
-  end if;
-  return v_warning;
-end;
-$$;
-
 -- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
 create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid) returns setof queue.pauses
 language sql stable rows 1 as $$

@@ -105,7 +105,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
-    """While others run; the enqueue warns, or refuses where the setting says so."""
+    """While others run."""
     engine.register("other")
     engine.advance(120)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -118,12 +118,6 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.advance(95)
     engine.lease_call(0, worker="w1", job_types=["work"])
     assert reason(engine, job_id) == "no_processor"
-    made = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
-    assert "no worker that runs now serves" in made["warning"]
-    engine.rpc("set_settings", p_settings={"refuse_unserved_types": True})
-    with pytest.raises(psycopg.Error) as refused:
-        engine.enqueue(job_type="other")
-    assert refusal(refused.value) == ("PT422", "job_type_unserved", "job_type")
 
 
 def test_a_refused_registration_is_said(engine: Engine) -> None:

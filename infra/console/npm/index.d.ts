@@ -161,7 +161,7 @@ export declare function enqueue<T extends JobType>(
   jobType: T,
   payload: PayloadOf<T>,
   options: EnqueueOptions & { workspace_id: string; schema?: string },
-): Promise<{ job: Job<T>; created: boolean; wake: boolean; warning: string | null }>;
+): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
 /** How patient a watch is, in ms. */
 export type Timing = {

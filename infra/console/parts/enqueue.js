@@ -8,7 +8,6 @@ import { useRead } from "../lib/store.js";
 import { html, quiet, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 import { field as line } from "./field.js";
-import { notify } from "./toasts.js";
 
 const COPIED = [
   "queue",
@@ -90,7 +89,6 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
           ...(words.length > 0 && { tags: words }),
         },
       });
-      if (job.warning) notify(job.warning);
       onClose();
       navigate(`/jobs/${job.id}`);
     } catch (error) {

@@ -8,7 +8,6 @@ import { html, useState } from "../lib/ui.js";
 import { StateBadge } from "./badge.js";
 import { DialogForm } from "./dialog.js";
 import { jobLink } from "./table.js";
-import { notify } from "./toasts.js";
 import { When } from "./when.js";
 
 /** A new job from a finished step on (`from`), or this failed one again; with another payload if it was changed. */
@@ -19,7 +18,6 @@ export function ReplayDialog({ job, from, onDone, onClose }) {
     const changed = text === first ? {} : { payload: JSON.parse(text) };
     if (from) {
       const made = await api.replay(job.id, once({ from_step: from, ...changed }));
-      if (made.warning) notify(made.warning);
       navigate(`/jobs/${made.id}`);
     } else {
       await api.retry(job.id, { body: changed });

@@ -77,8 +77,6 @@ def tell_enqueued(
     output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
 ) -> None:
     """Print a job that was just made, or follow it until it ends."""
-    if job.get("warning"):
-        output.note(job["warning"])
     if not watch:
         output.value(job, text=f"{job['id']}  {job['state']}")
         return

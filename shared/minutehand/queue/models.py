@@ -286,8 +286,6 @@ class Enqueued(Model):
     created: bool
     #: True asks the caller to wake a worker now that the job is committed.
     wake: bool = False
-    #: A sentence when no worker that runs serves the type; the job waits until one does.
-    warning: str | None = None
 
 
 class EnqueuedBatch(Model):
@@ -295,7 +293,6 @@ class EnqueuedBatch(Model):
 
     jobs: tuple[Enqueued, ...]
     wake: bool = False
-    warning: str | None = None
 
 
 # What workers send and receive ------------------------------------------------------------------

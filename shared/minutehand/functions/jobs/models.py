@@ -54,14 +54,6 @@ class CreateJobs(Body):
     jobs: tuple[JobSpec, ...]
 
 
-class EnqueuedJob(Job):
-    """The job of a request, and what its caller should know of it."""
-
-    warning: str | None = Field(
-        default=None, description="Set when no running worker serves its type; else null."
-    )
-
-
 class CreatedJob(BaseModel):
     """A job, and whether this request made it or found it by its key."""
 
@@ -73,7 +65,6 @@ class CreatedJobs(BaseModel):
     """The jobs of a bulk request, in the order given."""
 
     jobs: tuple[CreatedJob, ...]
-    warning: str | None = None
 
 
 class Replay(Body):

@@ -18,7 +18,6 @@ from minutehand.functions.jobs.models import (
     CreateJobs,
     EditJob,
     EmitEvent,
-    EnqueuedJob,
     ManyJobs,
     Replay,
 )
@@ -32,7 +31,7 @@ router = APIRouter(prefix="/api", tags=["jobs"])
 #: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
 _REPEATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": EnqueuedJob, "description": "The key was used before: its job."}
+    200: {"model": Job, "description": "The key was used before: its job."}
 }
 
 
@@ -43,8 +42,8 @@ async def create_job(
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
-) -> EnqueuedJob:
-    """Enqueue a job; `warning` says when no worker that runs serves its type."""
+) -> Job:
+    """Enqueue a job."""
     enqueued = await services.queue_of(caller).enqueue(
         body.job_type,
         body.payload,
@@ -54,9 +53,7 @@ async def create_job(
     return await _answer_enqueued(enqueued, services, response)
 
 
-async def _answer_enqueued(
-    enqueued: Enqueued, services: Provided, response: Response
-) -> EnqueuedJob:
+async def _answer_enqueued(enqueued: Enqueued, services: Provided, response: Response) -> Job:
     """Wake a worker where one is wanted; 200 in place of 201 for a job that was there."""
     if enqueued.wake:
         await services.waker.wake()
@@ -64,7 +61,7 @@ async def _answer_enqueued(
     if not enqueued.created:
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
-    return EnqueuedJob(**dict(enqueued.job), warning=enqueued.warning)
+    return enqueued.job
 
 
 @router.post("/jobs/bulk", status_code=201)
@@ -91,8 +88,7 @@ async def create_jobs(
     if batch.wake:
         await services.waker.wake()
     return CreatedJobs(
-        jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs),
-        warning=batch.warning,
+        jobs=tuple(CreatedJob(job=made.job, created=made.created) for made in batch.jobs)
     )
 
 
@@ -134,7 +130,7 @@ async def replay_job(
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
-) -> EnqueuedJob:
+) -> Job:
     """Run a job again as a new one, from a finished step or from its start."""
     enqueued = await services.queue_of(caller).replay(
         str(job_id), **body.model_dump(), idempotency_key=parse_key(idempotency_key)
