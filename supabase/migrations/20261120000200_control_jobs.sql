@@ -263,8 +263,8 @@ begin
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
-  return (queue.search_jobs(queue.list_filter(case when v_words is null
-    then p_filter || jsonb_build_object('state', p_usual) else p_filter end), array[p_workspace_id], null, p_limit + 1)
+  return (queue.search_jobs(jsonb_strip_nulls(p_filter) || case when v_words is null
+    then jsonb_build_object('state', p_usual) else '{}' end, array[p_workspace_id], null, p_limit + 1)
   ).ids[:p_limit + 1];
 end;
 $$;

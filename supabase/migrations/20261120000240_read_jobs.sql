@@ -2,8 +2,6 @@
 -- Every list is newest first by id, whose beginning is the job's instant. What lives or failed is found in its narrow
 -- table however much has ended; the rest is looked for among the newest jobs, in slices that end.
 
-create index job_logs_by_workspace on public.job_logs (workspace_id, id);
-
 -- An error in one line, the exception's type before its message as Python prints it; the engine's own as it is.
 create function queue.error_line(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
@@ -26,32 +24,51 @@ begin
 end;
 $$;
 
--- What is derived of a job, the one definition of each: its state, its next run, and where its time went.
--- queue_ms: from being due to the first start. run_ms: all attempts, the running one until now. runs: how often it was
--- leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions, children.
-create function queue.job_facts(p_job public.jobs, p_now timestamptz) returns jsonb
+-- A job as clients read it: without columns of the engine, with what null means, and with what is derived: its state,
+-- its next run, and where its time went. queue_ms: from being due to the first start. run_ms: all attempts, the running
+-- one until now. runs: how often it was leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions,
+-- children. In a list it has a glimpse, the first three simple values of its payload in a line, as `to: a@b.test,
+-- count: 3`, its error cut, and no choices of a question; get_job has them whole.
+create function queue.job_json(p_job public.jobs, p_is_listed boolean default false) returns jsonb
 language plpgsql stable as $$
 declare
+  v_now constant timestamptz := queue.clock();
   v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
   v_total constant double precision
-    := date_part('epoch', coalesce(p_job.finished_at, p_now) - p_job.created_at) * 1000;
+    := date_part('epoch', coalesce(p_job.finished_at, v_now) - p_job.created_at) * 1000;
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
+  v_omitted text[] := '{lane,ord,worker,is_minimal}';
   v_wait queue.waits;
   v_since timestamptz;
   v_worker text;
+  v_glimpse jsonb := '{}';
 begin
   if p_job.status = 'processing' then
     select l.leased_at, w.worker_id into v_since, v_worker
     from queue.leases as l join queue.workers as w on w.worker = l.worker where l.job_id = p_job.id;
-    v_run := v_run + greatest(0, coalesce(date_part('epoch', p_now - v_since), 0)) * 1000;
+    v_run := v_run + greatest(0, coalesce(date_part('epoch', v_now - v_since), 0)) * 1000;
   elsif p_job.status = 'waiting' then
     select * into v_wait from queue.waits as w where w.job_id = p_job.id;
-  elsif p_job.status = 'pending' and v_queue is null and v_due <= p_now then
-    v_queue := date_part('epoch', p_now - v_due) * 1000;
+  elsif p_job.status = 'pending' and v_queue is null and v_due <= v_now then
+    v_queue := date_part('epoch', v_now - v_due) * 1000;
   end if;
-  return jsonb_build_object(
-    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, p_now),
+  if p_is_listed then
+    v_glimpse := jsonb_build_object('glimpse', (
+      select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
+      from (select * from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+        where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f));
+    v_omitted := v_omitted || '{payload,result,error_data}'::text[];
+    v_wait.data := v_wait.data - '{options,job_ids}'::text[];
+    v_wait.default_value := null;
+    p_job.error_message := left(p_job.error_message, 500);
+    p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
+    p_job.result := null;
+  end if;
+  return to_jsonb(p_job) - v_omitted || v_glimpse || jsonb_build_object(
+    'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
+    'tags', coalesce(p_job.tags, '{}'),
+    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, v_now),
     'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
     'error', queue.error_line(p_job.error_message, p_job.error_data),
     'waiting_for', case when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object('kind', v_wait.kind,
@@ -66,107 +83,44 @@ begin
 end;
 $$;
 
--- A job as clients read it: without columns of the engine, with what null means, and with what is derived.
-create function queue.job_json(p_job public.jobs) returns jsonb
-language plpgsql stable as $$
-begin
-  return to_jsonb(p_job) - '{lane,ord,worker,is_minimal}'::text[] || jsonb_build_object(
-    'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
-    'tags', coalesce(p_job.tags, '{}'), 'lost_attempts', coalesce(p_job.lost_attempts, 0))
-    || queue.job_facts(p_job, queue.clock());
-end;
-$$;
-
 create function public.get_job(p_job_id uuid) returns jsonb
 language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- A job in a list: the first three simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut,
--- no choices of a question; get_job has them whole.
-create function queue.listed_json(p_job public.jobs) returns jsonb
+-- Conditions of a filter on p, a job, as SQL. An unknown name or word would match everything, or nothing: refused.
+create function queue.list_where(p_filter jsonb) returns text
 language plpgsql stable as $$
 declare
-  v_glimpse constant text := (
-    select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
-    from (select e.key, e.value, e.n from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
-      where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f);
-begin
-  p_job.error_message := left(p_job.error_message, 500);
-  p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
-  p_job.result := null;
-  return (queue.job_json(p_job) - '{payload,result,error_data}'::text[]) #- '{waiting_for,options}'
-    #- '{waiting_for,job_ids}' #- '{waiting_for,default}' || jsonb_build_object('glimpse', v_glimpse);
-end;
-$$;
-
--- The checked filter of a list, without nulls. An unknown name or word would match everything, or nothing: refused.
-create function queue.list_filter(p_filter jsonb) returns jsonb
-language plpgsql immutable as $$
-declare
-  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_problem record;
 begin
-  perform queue.check_names(v_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
-    'parent_id', 'tag', 'payload', 'created_after', 'created_before', 'finished_after', 'finished_before',
-    'min_run_ms', 'max_run_ms', 'error', 'error_type', 'error_fingerprint', 'worker_id', 'search', 'ids', 'id_prefix'],
-    'filter');
-  if v_filter ? 'id_prefix' and queue.hex_of(v_filter ->> 'id_prefix') is null then
-    perform queue.refuse(400, 'invalid_argument', 'id_prefix must be 6 to 32 hexadecimal digits', 'id_prefix');
-  elsif v_filter ? 'payload' and jsonb_typeof(v_filter -> 'payload') <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'payload must be an object of fields and values', 'payload');
-  end if;
-  select format('unknown %s: %s', k.name, left(w, 80)), k.name into v_problem
+  perform queue.check_names(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
+    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'], 'filter');
+  select k.name, w as word into v_problem
   from (values ('status', '{pending,processing,waiting,completed,failed,cancelled}'::text[]),
     ('state', '{queued,scheduled,retrying,running,suspended,completed,failed,cancelled}')) as k (name, words)
-  cross join lateral jsonb_array_elements_text(v_filter -> k.name) as w
+  cross join lateral jsonb_array_elements_text(p_filter -> k.name) as w
   where coalesce(w <> all (k.words), true) limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', v_problem.format, v_problem.name);
+    perform queue.refuse(400, 'invalid_argument',
+      format('unknown %s: %s', v_problem.name, left(v_problem.word, 80)), v_problem.name);
   end if;
-  return v_filter;
+  return (select coalesce(string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), ''), '')
+  from (values
+    ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
+    ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
+      = any (array(select jsonb_array_elements_text(%1$L)))'),
+    ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
+    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'), ('payload', 'p.payload @> %L'),
+    ('created_after', 'p.created_at >= %L'), ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
+    ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
+    ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+      array_to_string(p.tags, '' ''), case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+      -- less of an id would be in many by chance
+      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)), lower(%1$L)) > 0'))
+    as c (name, condition)
+  where p_filter ? c.name);
 end;
-$$;
-
--- The digits of (a part of) an id, 6 to 32 of them; null for any other text.
-create function queue.hex_of(p_text text) returns text
-language sql immutable as $$
-  select case when h ~ '^[0-9a-f]{6,32}$' then h end from replace(lower(btrim(p_text)), '-', '') as h
-$$;
-
--- Conditions of a filter on p, a job, as SQL; null, and so omitted by concat, is what the filter does not name.
-create function queue.list_where(p_filter jsonb) returns text
-language sql stable as $$
-  select concat(
-    ' and p.status = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'status') || ')))',
-    ' and queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, ' || quote_literal(queue.clock())
-      || ') = any (array(select jsonb_array_elements_text(' || quote_literal(p_filter -> 'state') || ')))',
-    ' and p.job_type = ' || quote_literal(p_filter ->> 'job_type'),
-    ' and p.queue = ' || quote_literal(p_filter ->> 'queue'),
-    ' and p.session_id = ' || quote_literal(p_filter ->> 'session_id'),
-    ' and p.parent_id = ' || quote_literal(p_filter ->> 'parent_id'),
-    ' and p.tags @> array[' || quote_literal(p_filter ->> 'tag') || ']',
-    ' and p.payload @> ' || quote_literal(p_filter -> 'payload'),
-    ' and p.created_at >= ' || quote_literal(p_filter ->> 'created_after'),
-    ' and p.created_at < ' || quote_literal(p_filter ->> 'created_before'),
-    ' and p.finished_at >= ' || quote_literal(p_filter ->> 'finished_after'),
-    ' and p.finished_at < ' || quote_literal(p_filter ->> 'finished_before'),
-    ' and p.run_ms >= ' || quote_literal(p_filter ->> 'min_run_ms'),
-    ' and p.run_ms < ' || quote_literal(p_filter ->> 'max_run_ms'),
-    ' and strpos(lower(p.error_message), ' || quote_literal(lower(p_filter ->> 'error')) || ') > 0',
-    ' and p.error_data ->> ''type'' = ' || quote_literal(p_filter ->> 'error_type'),
-    ' and queue.fingerprint(p.error_message, p.error_data) = ' || quote_literal(p_filter ->> 'error_fingerprint'),
-    case when p_filter ? 'worker_id' then format(' and exists (select from queue.workers as w
-      where w.worker_id = %L and (w.worker = p.worker
-        or exists (select from queue.attempts as a where a.job_id = p.id and a.worker = w.worker)
-        or exists (select from queue.leases as l where l.job_id = p.id and l.worker = w.worker)))',
-      p_filter ->> 'worker_id') end,
-    case when p_filter ? 'search' then format(' and (strpos(lower(p.job_type), %1$L) > 0
-      or strpos(lower(p.error_message), %1$L) > 0 or strpos(lower(p.idempotency_key), %1$L) > 0
-      or strpos(lower(array_to_string(p.tags, '' '')), %1$L) > 0
-      or pg_column_size(p.payload) <= 8192 and strpos(lower(p.payload::text), %1$L) > 0
-      or replace(p.id::text, ''-'', '''') like any (array[%2$L, %3$L]))', lower(p_filter ->> 'search'),
-      queue.hex_of(p_filter ->> 'search') || '%', '%' || queue.hex_of(p_filter ->> 'search')) end)
 $$;
 
 -- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states: at most p_limit of
@@ -179,68 +133,34 @@ declare
   v_low constant uuid := coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000');
   v_high constant uuid := coalesce(p_workspace_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
 begin
-  if p_states && array['pending', 'queued'] then
-    return query
-    select r.job_id, r.lane, 'queued' from queue.lanes as l
+  return query
+  (select r.job_id, r.lane, 'queued' from queue.lanes as l
     cross join lateral (select * from queue.ready as o where o.lane = l.lane and o.workspace_id between v_low and v_high
-      limit p_limit) as r limit p_limit;
-    return query
-    select g.job_id, g.lane, 'queued' from queue.gated as g
-    where g.workspace_id between v_low and v_high and not g.admitted limit p_limit;
-  end if;
-  if p_states && array['pending', 'queued', 'scheduled', 'retrying'] then
-    return query
-    select d.job_id, j.lane,
-      queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
-    from (select * from queue.deferred as o where o.workspace_id between v_low and v_high limit p_limit) as d
-    join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
-    where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for);
-  end if;
-  if p_states && array['processing', 'running'] then
-    return query select l.job_id, l.lane, 'running' from queue.leases as l
-    where l.workspace_id between v_low and v_high limit p_limit;
-  end if;
-  if p_states && array['waiting', 'suspended'] then
-    return query select w.job_id, j.lane, 'suspended'
-    from (select * from queue.waits as o where o.workspace_id between v_low and v_high limit p_limit) as w
-    join public.jobs as j on j.id = any (array[w.job_id]);
-  end if;
-  if 'failed' = any (p_states) then
-    return query select d.job_id, j.lane, 'failed'
-    from (select * from queue.dead as o where o.workspace_id between v_low and v_high
-      order by o.workspace_id desc, o.job_id desc limit p_limit) as d
-    join public.jobs as j on j.id = any (array[d.job_id]);
-  end if;
-end;
-$$;
-
--- The next p_slice jobs of a list in its order, before p_before, as SQL. As a range: an index of ids alone, read past
--- whatever else there is, cannot serve it.
-create function queue.list_from(p_filter jsonb, p_workspaces uuid[], p_ids uuid[], p_before uuid, p_slice integer)
-returns text
-language plpgsql stable as $$
-declare
-  v_hex constant text := queue.hex_of(p_filter ->> 'id_prefix');
-  v_head constant text := case when p_filter ? 'parent_id' then 'parent_id' when p_filter ? 'session_id'
-    then 'session_id' end;
-  v_before constant text := ' and j.id < ' || quote_literal(p_before);
-  v_own constant text := ' and j.workspace_id = any (' || quote_literal(p_workspaces) || ')';
-begin
-  if p_ids is not null then
-    return concat('select j.* from public.jobs as j where j.id = any (', quote_literal(p_ids), ')', v_own, v_before,
-      ' order by j.id desc limit ', p_slice);
-  elsif v_hex is not null then
-    return concat(format('select j.* from public.jobs as j where j.id between %L and %L', rpad(v_hex, 32, '0'),
-      rpad(v_hex, 32, 'f')), v_own, v_before, ' order by j.id desc limit ', p_slice);
-  elsif v_head is not null then
-    return concat(format('select j.* from public.jobs as j where j.%I between %L and %2$L', v_head,
-      p_filter ->> v_head), v_own, v_before, format(' order by j.%I desc, j.id desc limit %s', v_head, p_slice));
-  elsif p_workspaces is null then
-    return concat('select j.* from public.jobs as j where true', v_before, ' order by j.id desc limit ', p_slice);
-  end if;
-  return concat('select j.* from unnest(', quote_literal(p_workspaces), '::uuid[]) as w (id) cross join lateral (',
-    'select * from public.jobs as j where j.workspace_id between w.id and w.id', v_before,
-    ' order by j.workspace_id desc, j.id desc limit ', p_slice, ') as j order by j.id desc limit ', p_slice);
+      limit p_limit) as r
+    where p_states && '{pending,queued}' limit p_limit)
+  union all
+  (select g.job_id, g.lane, 'queued' from queue.gated as g
+    where p_states && '{pending,queued}' and g.workspace_id between v_low and v_high and not g.admitted limit p_limit)
+  union all
+  select d.job_id, j.lane, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
+  from (select * from queue.deferred as o
+    where p_states && '{pending,queued,scheduled,retrying}' and o.workspace_id between v_low and v_high
+    limit p_limit) as d
+  join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
+  where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
+  union all
+  (select l.job_id, l.lane, 'running' from queue.leases as l
+    where p_states && '{processing,running}' and l.workspace_id between v_low and v_high limit p_limit)
+  union all
+  select w.job_id, j.lane, 'suspended'
+  from (select * from queue.waits as o
+    where p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high limit p_limit) as w
+  join public.jobs as j on j.id = any (array[w.job_id])
+  union all
+  select d.job_id, j.lane, 'failed'
+  from (select * from queue.dead as o where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
+    order by o.workspace_id desc, o.job_id desc limit p_limit) as d
+  join public.jobs as j on j.id = any (array[d.job_id]);
 end;
 $$;
 
@@ -253,8 +173,11 @@ create function queue.search_jobs(
 language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
+  v_where constant text := queue.list_where(p_filter);
   v_states constant text[] := array(
     select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
+  v_head constant text := case when p_filter ? 'parent_id' then 'parent_id' when p_filter ? 'session_id'
+    then 'session_id' end;
   v_known uuid[] := case when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
     when p_filter ? 'tag' then array(select j.id from public.jobs as j
       where j.tags @> array[p_filter ->> 'tag'] and (p_workspaces is null or j.workspace_id = any (p_workspaces))
@@ -270,12 +193,21 @@ begin
   ids := '{}';
   place := p_before;
   loop
+    -- as ranges: an index of ids alone, read past whatever else there is, cannot serve them
     execute format('with p as materialized (
-        select p.id, row_number() over () as n, (true %s) is true as fits from (%s) as p)
+        select p.id, row_number() over () as n, (true %s) is true as fits from (select j.* from %s limit $4) as p)
       select array(select id from p where fits order by n) as ids, count(*) as jobs,
-        (array_agg(id order by n desc))[1] as last from p', queue.list_where(p_filter),
-      queue.list_from(p_filter, p_workspaces, v_known, place, v_slice))
-    into v_read;
+        (array_agg(id order by n desc))[1] as last from p', v_where, case
+      when v_known is not null then 'public.jobs as j where j.id = any ($1) and j.id < $3
+        and ($2 is null or j.workspace_id = any ($2)) order by j.id desc'
+      when v_head is not null then format('public.jobs as j where j.%1$I between %2$L and %2$L and j.id < $3
+        and ($2 is null or j.workspace_id = any ($2)) order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
+      when p_workspaces is null then 'public.jobs as j where j.id < $3 order by j.id desc'
+      else 'unnest($2) as w (id) cross join lateral (
+        select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
+        order by o.workspace_id desc, o.id desc limit $4) as j order by j.id desc' end)
+    into v_read
+    using v_known, p_workspaces, coalesce(place, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), v_slice;
     ids := ids || v_read.ids;
     v_left := v_left - v_slice;
     place := case when v_read.jobs = v_slice then v_read.last end;
@@ -293,7 +225,7 @@ set enable_sort = off
 set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
-  v_filter jsonb;
+  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_named uuid;
   v_workspaces uuid[];
   v_found record;
@@ -301,13 +233,12 @@ begin
   if num_nulls(p_cursor ->> 'id', p_cursor ->> 'created_at') > 0 and p_cursor <> 'null' then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
-  v_filter := queue.list_filter(p_filter);
   v_named := v_filter ->> 'workspace_id';
   -- the one named, the caller's own, or null, all: an operator's, and the service's search by id, session or parent
   if v_named is not null then
     perform queue.may_read(v_named);
   elsif auth.uid() is null and queue.is_service()
-      and not v_filter ?| array['ids', 'id_prefix', 'parent_id', 'session_id'] then
+      and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
     perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
   end if;
   v_workspaces := case when v_named is not null then array[v_named]
@@ -319,7 +250,7 @@ begin
     v_found.place := v_found.ids[v_limit];
   end if;
   return json_build_object(
-    'jobs', (select coalesce(json_agg(queue.listed_json(j) order by f.n), '[]')
+    'jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
       from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
       join public.jobs as j on j.id = any (array[f.id])),
     'next', (select json_build_object('created_at', j.created_at, 'id', j.id) from public.jobs as j
@@ -334,74 +265,40 @@ comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer than asked for, '
   'even none, and still have a next one.';
 
--- The one way to count: jobs of a workspace or (null) of all by state, as the list has them. What lives or failed is
--- counted up to 10,000 of each table, what completed or was cancelled among the newest 10,000 jobs; at_least names the
--- states of which there are more.
-create function queue.count_states(p_workspace_id uuid, p_filter jsonb) returns jsonb
-language plpgsql stable as $$
-declare
-  v_most constant integer := 10000;
-  v_lanes constant integer[] := array(
-    select l.lane from queue.lanes as l
-    where coalesce(p_filter ->> 'job_type' = l.job_type, true) and coalesce(p_filter ->> 'queue' = l.queue, true));
-  v_counts jsonb;
-  v_read integer;
-begin
-  if p_filter ? 'parent_id' then
-    select jsonb_object_agg(s.state, s.jobs), sum(s.all_jobs) into v_counts, v_read from (
-      select queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) as state,
-        count(*) filter (where j.lane = any (v_lanes) and j.workspace_id = p_workspace_id) as jobs, count(*) as all_jobs
-      from (select * from public.jobs as o where o.parent_id = (p_filter ->> 'parent_id')::uuid limit v_most) as j
-      group by 1) as s;
-    return coalesce(v_counts, '{}') || jsonb_build_object('at_least', case when v_read >= v_most then
-      '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'::jsonb
-      else '[]' end);
-  end if;
-  with placed as (
-    select p.state, count(*) filter (where p.lane = any (v_lanes)) as jobs, count(*) >= v_most as more
-    from queue.places(p_workspace_id, '{queued,scheduled,retrying,running,suspended,failed}', v_most) as p group by 1),
-  ended as (
-    select j.status as state, count(*) filter (where j.lane = any (v_lanes)) as jobs
-    from (select o.status, o.lane from public.jobs as o where o.workspace_id = p_workspace_id
-      order by o.workspace_id desc, o.id desc limit v_most) as j group by 1),
-  looked as (select coalesce(sum(n.jobs), 0) >= v_most as more from (
-    select count(*) as jobs from (select from public.jobs as o where o.workspace_id = p_workspace_id
-      order by o.workspace_id desc, o.id desc limit v_most) as o) as n)
-  select jsonb_object_agg(s.state, coalesce(p.jobs, e.jobs, 0)) || jsonb_build_object('at_least',
-    coalesce(jsonb_agg(s.state) filter (where p.more or l.more and s.state in ('completed', 'cancelled')), '[]'))
-  into v_counts
-  from unnest(array['queued', 'scheduled', 'retrying', 'running', 'suspended', 'completed', 'failed', 'cancelled'])
-    as s (state)
-  cross join looked as l
-  left join placed as p on p.state = s.state
-  left join ended as e on e.state = s.state and s.state in ('completed', 'cancelled');
-  return v_counts;
-end;
-$$;
-
+-- The one way to count: what lives or failed up to 10,000 of each table, what completed or was cancelled among the newest
+-- 10,000 jobs.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
+  v_most constant integer := 10000;
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
-  v_states jsonb;
+  v_lanes constant integer[] := array(
+    select l.lane from queue.lanes as l
+    where coalesce(v_filter ->> 'job_type' = l.job_type, true) and coalesce(v_filter ->> 'queue' = l.queue, true));
 begin
   perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
-  perform queue.check_names(v_filter, array['job_type', 'queue', 'parent_id'], 'filter');
-  v_states := queue.count_states(p_workspace_id, v_filter);
+  perform queue.check_names(v_filter, array['job_type', 'queue'], 'filter');
   return (
-    select jsonb_build_object('counts', jsonb_object_agg(c.status, c.jobs), 'states', v_states - 'at_least',
-      'at_least', coalesce(jsonb_agg(c.status) filter (where c.more), '[]'))
-    from (
-      select k.status, sum(coalesce((v_states ->> k.state)::bigint, 0)) as jobs,
-        bool_or((v_states -> 'at_least') ? k.state) as more
+    with newest as materialized (
+      select o.status, o.lane from public.jobs as o where o.workspace_id = p_workspace_id
+      order by o.workspace_id desc, o.id desc limit v_most),
+    found as (
+      select p.state, p.lane
+      from queue.places(p_workspace_id, '{queued,scheduled,retrying,running,suspended,failed}', v_most) as p
+      union all
+      select n.status, n.lane from newest as n where n.status in ('completed', 'cancelled')),
+    counted as (
+      select k.status, k.state, count(*) filter (where f.lane = any (v_lanes)) as jobs, v_most <= case
+        when k.status in ('completed', 'cancelled') then (select count(*) from newest) else count(*) end as more
       from (values ('pending', 'queued'), ('pending', 'scheduled'), ('pending', 'retrying'), ('processing', 'running'),
         ('waiting', 'suspended'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'))
-        as k (status, state) group by 1) as c);
-exception
-  when invalid_text_representation then
-    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+        as k (status, state) left join found as f on f.state = k.state group by 1, 2)
+    select jsonb_build_object('counts', jsonb_object_agg(s.status, s.jobs), 'states', (
+        select jsonb_object_agg(c.state, c.jobs) from counted as c),
+      'at_least', coalesce(jsonb_agg(s.status) filter (where s.more), '[]'))
+    from (select c.status, sum(c.jobs) as jobs, bool_or(c.more) as more from counted as c group by 1) as s);
 end;
 $$;
 comment on function public.count_jobs is
@@ -415,20 +312,17 @@ begin
   return (
     with letters as materialized (
       select j.id, j.job_type, j.finished_at, queue.error_line(j.error_message, j.error_data) as error_message,
-        queue.fingerprint(j.error_message, j.error_data) as fingerprint
+        queue.fingerprint(j.error_message, j.error_data) as error_fingerprint
       from (select d.job_id from queue.dead as d where d.workspace_id = p_workspace_id
         order by d.workspace_id desc, d.job_id desc limit 10000) as d
-      join public.jobs as j on j.id = any (array[d.job_id])),
-    alike as (
-      select job_type, fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
+      join public.jobs as j on j.id = any (array[d.job_id]))
+    select jsonb_build_object('groups', coalesce(jsonb_agg(to_jsonb(a) order by a.jobs desc, a.last_at desc), '[]'),
+      'more', (select count(*) from letters) = 10000)
+    from (
+      select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
         (array_agg(id order by finished_at desc, id))[1] as latest_id,
         (array_agg(error_message order by finished_at desc, id))[1] as error_message
-      from letters group by 1, 2)
-    select jsonb_build_object('groups', coalesce(jsonb_agg(jsonb_build_object('job_type', a.job_type,
-        'error_fingerprint', a.fingerprint, 'jobs', a.jobs, 'first_at', a.first_at, 'last_at', a.last_at,
-        'latest_id', a.latest_id, 'error_message', a.error_message) order by a.jobs desc, a.last_at desc), '[]'),
-      'more', (select count(*) from letters) = 10000)
-    from alike as a);
+      from letters group by 1, 2) as a);
 end;
 $$;
 comment on function public.dead_letters is
@@ -458,28 +352,21 @@ $$;
 create function public.job_attempts(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_most constant integer := 1000;
   v_job constant public.jobs := queue.visible_job(p_job_id);
   -- a traceback shows code: for managers, operators and the service
   v_open constant boolean := queue.is_manager(v_job.workspace_id) or queue.is_operator()
     or auth.uid() is null and queue.is_service();
 begin
   return (
-    select jsonb_build_object('attempts', coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt,
-        'fence', a.fence, 'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at,
-        'outcome', a.outcome, 'error_message', a.error_message, 'error_data', a.error_data,
-        'error', queue.error_line(a.error_message, a.error_data), 'origin', a.origin,
-        'has_traceback', a.traceback is not null)
-      || case when a.lease_expires_at is null then '{}'
-        else jsonb_build_object('lease_expires_at', a.lease_expires_at) end
-      || case when v_open then jsonb_build_object('traceback', a.traceback) else '{}' end
-      order by a.fence) filter (where a.nth <= v_most), '[]'), 'more', count(*) > v_most)
-    from (select l.*, row_number() over (order by l.fence desc) as nth
-      from queue.attempt_lines(v_job, v_most + 1) as l) as a);
+    select jsonb_build_object('attempts', coalesce(jsonb_agg(to_jsonb(a)
+      - array[case when not v_open then 'traceback' end, case when a.ended_at is not null then 'lease_expires_at' end]
+      || jsonb_build_object('error', queue.error_line(a.error_message, a.error_data),
+        'has_traceback', a.traceback is not null) order by a.fence), '[]'))
+    from queue.attempt_lines(v_job, 1000) as a);
 end;
 $$;
 comment on function public.job_attempts is
-  'The latest 1,000 attempts of a job, the running one last: {attempts, more}; tracebacks for managers.';
+  'The latest 1,000 attempts of a job and the running one, the latest last: {attempts}; tracebacks for managers.';
 
 create function public.job_trace(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -500,8 +387,8 @@ begin
     select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_job.id then j.parent_id end,
       'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at,
       'scheduled_for', j.scheduled_for, 'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at,
-      'error_message', left(j.error_message, 500), 'percentage', j.progress -> 'percentage',
-      'times', case when j.id = v_job.id then queue.job_facts(j, queue.clock()) -> 'times' end,
+      'error_message', left(j.error_message, 500),
+      'times', case when j.id = v_job.id then queue.job_json(j) -> 'times' end,
       'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
           'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
           'error_message', left(a.error_message, 500)) order by a.fence), '[]')
@@ -516,12 +403,9 @@ begin
           'ended_at', null)
         from queue.leases as l where l.job_id = j.id and l.step is not null
         union all
-        select 'infinity', jsonb_strip_nulls(jsonb_build_object('name', w.name, 'kind', w.kind,
-          'started_at', w.created_at, 'timeout_at', w.timeout_at, 'event', w.event_name,
-          'question', left(w.data ->> 'question', 300))) || jsonb_build_object('ended_at', null)
-        from queue.waits as w where w.job_id = j.id) as s),
-      'graphs', (select coalesce(jsonb_agg(s.value order by s.created_at), '[]')
-        from queue.steps as s where s.job_id = j.id and s.kind = 'graph'))
+        select 'infinity', jsonb_build_object('name', w.name, 'kind', w.kind, 'started_at', w.created_at,
+          'timeout_at', w.timeout_at, 'ended_at', null)
+        from queue.waits as w where w.job_id = j.id) as s))
       order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = any (array[t.id])));
 end;

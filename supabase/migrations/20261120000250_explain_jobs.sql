@@ -124,9 +124,9 @@ begin
       and coalesce(j.deadline_at > p_now, true)
     limit 1001) as ahead;
   if v_ahead > 0 then
-    v_rate := (select sum(s.jobs) / 600.0 from queue.stats as s
-      where s.workspace_id = p_job.workspace_id and s.minutes = 1 and s.at > p_now - interval '10 minutes'
-        and s.job_type = p_job.job_type and s.outcome in ('completed', 'failed'));
+    v_rate := (select sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) / 600.0
+      from queue.stats as s where s.workspace_id = p_job.workspace_id and s.minutes = 1
+        and s.at > p_now - interval '10 minutes' and s.job_type = p_job.job_type);
     return jsonb_build_object('reason', 'behind_others',
       'estimated_start_at', case when v_rate > 0 then p_now + make_interval(secs => v_ahead / v_rate) end,
       'sentence', format('It is behind %s%s job%s of its workspace.', case when v_ahead > 1000 then 'more than ' else ''

@@ -11,7 +11,6 @@ create function queue.do_promotion(p_now timestamptz, p_until timestamptz) retur
 language plpgsql as $$
 declare
   v_places tid[];
-  v_tenants uuid[];
   v_due record;
   v_held uuid[];
   v_late uuid[];
@@ -21,20 +20,17 @@ begin
     v_places := array(
       select d.ctid from queue.deferred as d where d.run_at <= p_now order by d.run_at limit 500);
     if cardinality(v_places) = 500 then
-      with recursive tenants as ( -- each by one look-up
-        (select d.workspace_id, 1 as n from queue.deferred as d order by d.workspace_id limit 1)
-        union all
-        select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.workspace_id
-          order by d.workspace_id limit 1), t.n + 1
-        from tenants as t where t.workspace_id is not null and t.n < 250)
-      select array_agg(t.workspace_id) filter (where t.workspace_id is not null) into v_tenants from tenants as t;
       v_places := array(
+        with recursive tenants as ( -- each by one look-up
+          (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
+          union all
+          select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.id order by 1 limit 1), t.n + 1
+          from tenants as t where t.id is not null and t.n < 250)
         select o from unnest(v_places[1:250]) as o
         union
-        select f.place from unnest(v_tenants) as t (workspace_id) cross join lateral (
-          select d.ctid as place from queue.deferred as d
-          where d.workspace_id = t.workspace_id and d.run_at <= p_now
-          order by d.run_at limit ceil(250.0 / cardinality(v_tenants))) as f);
+        select f.place from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
+        cross join lateral (select d.ctid as place from queue.deferred as d
+          where d.workspace_id = t.id and d.run_at <= p_now order by d.run_at limit ceil(250.0 / t.many)) as f);
     end if;
     select array_agg(h.place) as places, array_agg(distinct h.id) as ids into v_due from (
       select d.ctid as place, j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
@@ -78,9 +74,8 @@ begin
         'error', jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost', 'worker_id', h.worker_id,
           'message', format('attempt %s was lost: worker %s stopped answering', h.attempt, h.worker_id))))
       from (
-        select l.job_id, l.fence, l.expires_at, l.leased_at, l.lease_seconds, l.attempt, (
-          select w.worker_id from queue.workers as w where w.worker = l.worker) as worker_id
-        from queue.leases as l join public.jobs as j on j.id = l.job_id
+        select l.*, w.worker_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+        left join queue.workers as w on w.worker = l.worker
         where l.expires_at <= p_now order by l.job_id limit 200 for update of l, j skip locked) as h);
     exit when v_items = '{}';
     perform queue.publish((queue.settle(v_items)).changes, p_now);
@@ -128,6 +123,10 @@ begin
   for v_rule in
     select * from (values
       ('job_keys', 'expires_at <= $1'),
+      ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
+      ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
+      ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
+      ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''), -- by the clock of follow_topic
       -- closed; a lease that opens it again finds none, and makes one
       ('turns', 'aside and look_at is null and served_at < $1 - interval ''1 hour'''),
       ('buckets', 'refilled_at < $1 - interval ''1 day'''),
@@ -137,7 +136,7 @@ begin
         select from public.jobs as j where j.id = o.job_id)')) as r (name, is_old)
   loop
     execute format('delete from queue.%1$I where ctid = any (array('
-      'select o.ctid from queue.%1$I as o where %2$s limit 2000 for update skip locked))', v_rule.name, v_rule.is_old)
+      'select o.ctid from queue.%1$I as o where %2$s limit 20000 for update skip locked))', v_rule.name, v_rule.is_old)
     using p_now;
     get diagnostics v_rows = row_count;
     v_done := v_done + v_rows;
@@ -169,12 +168,10 @@ begin
     or exists (select from queue.feed where held)
     or exists (
       select from queue.task_times as t
-      where t.every > interval '0' and case when p_active then t.active_at else t.idle_at end <= p_now)
-    -- readers of the feed, which has lines of a while when no job ran: seconds later, not an hour
-    or exists (
-      select from queue.task_times as t
-      where t.name in ('statistics', 'webhooks') and t.active_at <= p_now
-        and exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds'))
+      where t.every > interval '0' and t.active_at <= p_now and (p_active or t.idle_at <= p_now
+        -- readers of the feed, which has lines of a while when no job ran: seconds later, not an hour
+        or t.name in ('statistics', 'webhooks')
+          and exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')))
     -- read whole, since an index of it would be written by each renewal: once a second
     or exists (select from queue.tasks as t where t.name = 'reclaim' and t.done_at <= p_now - interval '1 second')
       and exists (select from queue.leases where expires_at <= p_now);

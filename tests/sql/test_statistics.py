@@ -113,13 +113,15 @@ def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine
         == 1
     )
     assert (
-        engine.one("select count(*) from queue.stats where minutes = 1 and outcome = 'completed'")
+        engine.one(
+            "select count(*) from queue.stats where minutes = 1 and counts ->> 'completed' <> '0'"
+        )
         == 0
     )
     engine.advance(32 * 86400)
     engine.enqueue()
     collect(engine)
-    assert engine.one("select count(*) from queue.stats where outcome = 'completed'") == 0
+    assert engine.one("select count(*) from queue.stats where counts ->> 'completed' <> '0'") == 0
 
 
 def test_members_read_their_own_numbers_alone(engine: Engine) -> None:
@@ -181,7 +183,7 @@ def test_what_nothing_takes_is_stalled(engine: Engine) -> None:
         assert (health["backlog"][cause]["jobs"], health["backlog"]["verdict"]) == (1, verdict)
     assert health["oldest_due_seconds"] > 1000
     assert health["last_tick_at"] is None
-    assert (health["due"], health["pending"], health["failed"]) == (1, 1, 0)
+    assert health["due"] == 1
 
 
 def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> None:
@@ -198,18 +200,13 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> N
     }
     assert set(lines) == {"work", "other"}
     assert lines["work"]["day"]["enqueued"] == 5
-    assert "v7" in lines["work"]["code_versions"]
     assert lines["other"]["refusal"] is not None
     detail = engine.rpc("get_job_type", p_job_type="other", p_workspace_id=ACME)
     assert (detail["limits"]["key_concurrency"], detail["source"]) == (2, "app:other")
-    assert {
-        worker["state"] for worker in engine.rpc("get_job_type", p_job_type="work")["serving"]
-    } >= {"alive"}
+    serving = engine.rpc("get_job_type", p_job_type="work")["serving"]
+    assert ("alive", "v7") in {(worker["state"], worker["version"]) for worker in serving}
     named = [line["job_type"] for line in engine.rpc("list_job_types", p_internal=True)["types"]]
     assert "webhook_delivery" in named
-    assert "other" in [
-        refused["job_type"] for refused in engine.rpc("queue_health")["refused_types"]
-    ]
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as missing:
         ada.rpc("get_job_type", p_job_type="wrok", p_workspace_id=ACME)
     assert refusal(missing.value)[1] == "unknown_job_type"

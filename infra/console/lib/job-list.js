@@ -111,10 +111,8 @@ export class JobList {
 
   /** What the counts above the list are narrowed by. */
   #plain() {
-    const { job_type, queue, parent_id } = this.#filter;
-    return Object.fromEntries(
-      Object.entries({ job_type, queue, parent_id }).filter(([, value]) => value),
-    );
+    const { job_type, queue } = this.#filter;
+    return Object.fromEntries(Object.entries({ job_type, queue }).filter(([, value]) => value));
   }
 
   #end(next) {

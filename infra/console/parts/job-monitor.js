@@ -40,7 +40,6 @@ const FILTERS = {
   queue: "queue",
   since: "since",
   error: "error",
-  worker: "worker_id",
   payload: "payload",
   parent: "parent_id",
 };

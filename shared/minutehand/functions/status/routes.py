@@ -43,8 +43,6 @@ from minutehand.web.sse import (
 router = APIRouter(prefix="/api", tags=["status"])
 
 Word = Annotated[str | None, Field(min_length=1, max_length=255)]
-#: The first digits of an id, with or without its hyphens.
-IdPrefix = Annotated[str | None, Field(pattern=r"^[0-9a-fA-F]{6}[0-9a-fA-F-]{0,30}$")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 FeedCursor = Annotated[str | None, Query(max_length=4096)]
@@ -60,7 +58,6 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id_prefix: IdPrefix = None
     cursor: Annotated[str | None, Field(max_length=512)] = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     workspace_id: UUID | None = None
@@ -70,21 +67,14 @@ class ListQuery(BaseModel):
     session_id: Word = None
     parent_id: UUID | None = None
     created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
     search: Word = None
     state: Annotated[list[JobState], Field(max_length=8)] = []
     tag: Word = None
     payload: Annotated[
         Json[dict[str, Any]] | None, Field(description="Fields and values, as a JSON object.")
     ] = None
-    finished_after: AwareDatetime | None = None
-    finished_before: AwareDatetime | None = None
-    min_run_ms: float | None = None
-    max_run_ms: float | None = None
     error: Annotated[Word, Field(description="Part of its message.")] = None
-    error_type: Word = None
     error_fingerprint: Word = None
-    worker_id: Word = None
 
     def filters(self) -> dict[str, Any]:
         """Those that were given, as the queue takes them."""
@@ -119,10 +109,9 @@ async def count_jobs(
     workspace_id: UUID,
     job_type: Word = None,
     queue: Word = None,
-    parent_id: UUID | None = None,
 ) -> dict[str, Any]:
     """How many jobs a workspace has in each state; `at_least` names the statuses beyond 10,000."""
-    where = {"job_type": job_type, "queue": queue, "parent_id": parent_id and str(parent_id)}
+    where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
     return await services.queue_of(caller).call(
         "count_jobs", workspace_id=workspace_id, filter=given
