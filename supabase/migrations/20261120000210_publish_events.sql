@@ -8,12 +8,11 @@
 
 insert into queue.settings (name, value) values
   ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
-insert into queue.tasks (name, place, every) values ('live', 70, '1 second'), ('feed', 75, '1 minute');
+insert into queue.tasks (name, place, every) values ('live', 70, '1 second');
 
 -- Sequences count at once for everyone, without locks and whatever becomes of a transaction. Unlogged: after a crash no
 -- one is connected, and counting starts again. Counted as a plan counts: each message, and each delivery of it.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
-create unlogged sequence queue.messages_held;
 create unlogged sequence queue.messages_second minvalue 0; -- the present second, and messages_counted when it began
 
 create unlogged table queue.followers (
@@ -138,7 +137,7 @@ begin
     perform queue.announce_held();
   end if;
   if v_sent > p_most or v_second.used + p_cost > p_most then
-    return nextval('queue.messages_held') < 0; -- false
+    return false;
   end if;
   if set_config('minutehand.messages_sent', v_sent::text, true) is not null then -- cheaper than a query
     for v_each in 1 .. p_cost loop
@@ -341,115 +340,77 @@ comment on function public.follow_topic is
   'someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
--- The maintenance of what is live: announcements, clients that have left, guest sessions that have ended.
+-- The maintenance of what is live: announcements, and lines of the feed of more than feed_hours ago.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-begin
-  delete from queue.followers where (topic, user_id, follower_id) in (
-    select f.topic, f.user_id, f.follower_id from queue.followers as f
-    where f.seen_at < clock_timestamp() - interval '150 seconds' for update skip locked);
-  delete from queue.guest_sessions where session_id = any (array(
-    select s.session_id from queue.guest_sessions as s
-    where s.expires_at < p_now - interval '1 day' order by s.expires_at limit 1000 for update skip locked));
-  return queue.announce_held();
-end;
-$$;
-
--- The end of the feed: its lines of more than feed_hours ago.
-create function queue.do_feed(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_gone record;
-  v_done integer := 0;
 begin
-  loop
-    with gone as (
-      delete from queue.feed where ctid = any (array(
-        select f.ctid from queue.feed as f
-        where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
-      returning place)
-    select max(g.place) as place, count(*)::integer as lines into v_gone from gone as g;
-    exit when v_gone.lines = 0;
-    -- a cursor from before has missed something
-    update queue.tasks set read_to = greatest(read_to, v_gone.place) where name = 'live';
-    v_done := v_done + v_gone.lines;
-    exit when clock_timestamp() > p_until;
-  end loop;
-  return v_done;
-end;
-$$;
-
--- The parts of a cursor; null when it cannot be of this database, or is from before the feed's beginning. It is a
--- snapshot: what was not visible in it and is visible now is new, whatever the order of commits. Within a batch it is
--- "seen~until~place.id~job_id~seq", with the place in the feed and the event of the last line read.
-create function queue.feed_cursor(p_cursor text) returns jsonb
-language plpgsql stable as $$
-declare
-  v_parts constant text[] := string_to_array(p_cursor, '~');
-  v_place constant text[] := string_to_array(v_parts[3], '.');
-  v_seen pg_snapshot;
-begin
-  if cardinality(v_parts) not in (1, 5) then
-    raise data_exception;
+  with gone as (
+    delete from queue.feed where ctid = any (array(
+      select f.ctid from queue.feed as f
+      where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
+    returning place)
+  select max(g.place) as place, count(*)::integer as lines into v_gone from gone as g;
+  if v_gone.lines > 0 then
+    update queue.tasks set read_to = greatest(read_to, v_gone.place) where name = 'live'; -- see read_feed
   end if;
-  v_seen := v_parts[1]::pg_snapshot;
-  if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) -- of another cluster, before a dump and restore
-      or p_cursor not like '1:1:%'
-        and pg_snapshot_xmin(v_seen) <= (select t.read_to from queue.tasks as t where t.name = 'live') then
-    return null;
-  elsif cardinality(v_parts) = 1 then
-    return jsonb_build_object('seen', v_parts[1]);
-  end if;
-  return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'place', v_place[1]::xid8,
-    'id', v_place[2]::bigint, 'job_id', v_parts[4]::uuid, 'seq', v_parts[5]::integer);
-exception when data_exception or null_value_not_allowed then
-  perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
-end;
-$$;
-
--- Lines of a workspace's or a session's feed from a place on, at most p_limit.
-create function queue.feed_lines(
-  p_workspace_id uuid, p_session_id text, p_place xid8, p_id bigint, p_until xid8, p_limit integer
-) returns setof queue.feed
-language plpgsql stable as $$
-begin
-  if p_session_id is null then
-    return query select f.* from queue.feed as f
-      where f.workspace_id = p_workspace_id and (f.place, f.id) >= (p_place, p_id) and f.place <= p_until
-      order by f.place, f.id limit p_limit;
-  else
-    return query select f.* from queue.feed as f
-      where f.session_id = p_session_id and (f.place, f.id) >= (p_place, p_id) and f.place <= p_until
-      order by f.place, f.id limit p_limit;
-  end if;
+  return v_gone.lines + queue.announce_held();
 end;
 $$;
 
 -- A page of a feed in the order of (place, id). It reads at most 1,000 lines: a page may be short, even empty, and
 -- still have more. A workspace's feed has states alone, a session's all but logs.
+-- A cursor is a snapshot: what was not visible in it and is visible now is new, whatever the order of commits. Within a
+-- batch it is "seen~until~place.id~job_id~seq", with the place in the feed and the event of the last line read.
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_cursor constant jsonb := queue.feed_cursor(p_cursor);
-  v_seen constant pg_snapshot := v_cursor ->> 'seen';
-  v_until constant pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
+  v_parts constant text[] := string_to_array(replace(p_cursor, '.', '~'), '~');
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
   v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
     and queue.is_service();
+  v_seen pg_snapshot;
+  v_until pg_snapshot;
+  v_last record; -- the place and the event that were read last
+  v_low xid8;
+  v_high xid8;
   v_page record;
 begin
-  if v_cursor is null then
+  begin
+    if cardinality(v_parts) not in (1, 6) then
+      raise data_exception;
+    end if;
+    v_seen := v_parts[1];
+    v_until := coalesce(v_parts[2]::pg_snapshot, pg_current_snapshot());
+    select v_parts[3]::xid8 as place, v_parts[4]::bigint as id, v_parts[5]::uuid as job_id, v_parts[6]::integer as seq
+    into v_last;
+  exception when data_exception then
+    perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
+  end;
+  if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) -- of another cluster, before a dump and restore
+      or p_cursor not like '1:1:%' -- or of before the feed's beginning
+        and pg_snapshot_xmin(v_seen) <= (select t.read_to from queue.tasks as t where t.name = 'live') then
     return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', v_until, 'more', false,
       'reset', true);
   end if;
+  v_low := coalesce(v_last.place, pg_snapshot_xmin(v_seen));
+  v_high := pg_snapshot_xmax(v_until);
   with lines as materialized (
     select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
-    from queue.feed_lines(p_workspace_id, p_session_id,
-      coalesce((v_cursor ->> 'place')::xid8, pg_snapshot_xmin(v_seen)), coalesce((v_cursor ->> 'id')::bigint, 0),
-      pg_snapshot_xmax(v_until), c_lines) as f
+    from (
+      (select * from queue.feed as o
+        where p_session_id is null and o.workspace_id = p_workspace_id
+          and (o.place, o.id) >= (v_low, coalesce(v_last.id, 0)) and o.place <= v_high
+        order by o.place, o.id limit c_lines)
+      union all
+      (select * from queue.feed as o
+        where o.session_id = p_session_id
+          and (o.place, o.id) >= (v_low, coalesce(v_last.id, 0)) and o.place <= v_high
+        order by o.place, o.id limit c_lines)) as f
     window w as (order by f.place, f.id)),
   slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- lines have a thousand events at most
   found as (
@@ -459,9 +420,9 @@ begin
     where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
       and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, v_until)
-      and (s.id is distinct from (v_cursor ->> 'id')::bigint or i.nth > (
+      and (s.id is distinct from v_last.id or i.nth > (
         select o.nth from unnest(s.job_ids, s.seqs) with ordinality as o (job_id, seq, nth)
-        where o.job_id = (v_cursor ->> 'job_id')::uuid and o.seq = (v_cursor ->> 'seq')::integer))
+        where o.job_id = v_last.job_id and o.seq = v_last.seq))
     order by n limit c_limit + 1)
   select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
       'created_at', f.at) order by f.n) filter (where f.n <= c_limit), '[]') as events,
@@ -475,7 +436,7 @@ begin
   into v_page from found as f;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null,
     'cursor', case when v_page.place is null then v_until::text
-      else concat_ws('~', v_cursor ->> 'seen', v_until, v_page.place) end);
+      else concat_ws('~', v_seen, v_until, v_page.place) end);
 end;
 $$;
 
@@ -485,11 +446,7 @@ language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
   perform queue.may_read(p_workspace_id);
-  if p_cursor is null then
-    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', pg_current_snapshot(),
-      'more', false);
-  end if;
-  return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
+  return queue.read_feed(p_workspace_id, null, coalesce(p_cursor, pg_current_snapshot()::text), p_limit);
 end;
 $$;
 comment on function public.event_feed is
