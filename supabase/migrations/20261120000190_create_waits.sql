@@ -211,8 +211,7 @@ begin
       v_jobs := array(select c.id from public.jobs as c
         where c.parent_id = v_one.job_id and c.finished_at is null and c.cancel_requested_at is null
           and not exists ( -- one that runs again meanwhile needs them
-            select from public.jobs as p
-            where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
+            select from public.jobs as p where p.id = c.parent_id and p.finished_at is null)
         limit c_most);
       v_locked := queue.cancel_free(v_jobs, 'parent_ended', p_now);
     end if;

@@ -86,74 +86,29 @@ comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. '
   '409 when it has completed or failed.';
 
--- A member's plain update may cancel a job or, while it is pending, change its priority and time. Before it: the
--- columns that follow, and its place as it was.
-create function queue.before_update() returns trigger
-language plpgsql security definer set search_path = '' as $$
-begin
-  if new.status = 'cancelled' and old.finished_at is null then
-    if old.cancel_requested_at is not null then
-      return null; -- asked before
-    elsif old.status = 'processing' then
-      new.status := old.status;
-      new.cancel_requested_at := queue.clock();
-      return new;
-    end if;
-    new.finished_at := queue.clock();
-    new.error_data := '{"type": "Cancelled", "reason": "cancelled"}';
-  elsif new.status <> old.status then
-    perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status),
-      old.status);
-  elsif old.status <> 'pending' then
-    perform queue.refuse(409, 'invalid_state', format('a %s job cannot be rescheduled', old.status), old.status);
-  elsif new.priority not between 0 and 1000 then
-    perform queue.refuse(400, 'invalid_argument', 'priority must be between 0 and 1000', 'priority');
-  elsif new.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
-    perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999',
-      'scheduled_for');
-  else
-    new.ord := queue.ord_of(new.priority, coalesce(new.scheduled_for, new.created_at));
-  end if;
-  if new.status = 'cancelled' or new.scheduled_for is distinct from old.scheduled_for then
-    new.next_retry_at := null; -- which would go before it
-  end if;
-  perform queue.take_place(array[old.id]);
-  return new;
-end;
-$$;
-
--- After it: its place as it is now, or what its end concerns.
-create function queue.after_update() returns trigger
+-- A plain update may cancel a job, and nothing else. The record is locked already: this cancels it here and skips the
+-- update. Its children are cancelled when it has ended (queue.end_places).
+create function queue.cancel_by_update() returns trigger
 language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
-declare
-  v_now constant timestamptz := queue.clock();
 begin
-  if new.status = 'pending' then
-    perform queue.place(new, v_now);
-  elsif new.status = 'cancelled' then
-    delete from queue.waits where job_id = new.id;
-    perform queue.append_event(array[new.id], 'job.cancelled', '{}', v_now);
-    perform queue.end_places(array[new.id], v_now);
-  else
-    perform queue.append_event(array[new.id], 'job.cancel_requested', '{}', v_now);
-    insert into queue.signals (kind, workspace_id, job_id) values ('orphans', new.workspace_id, new.id);
+  if new.status <> 'cancelled' or old.status in ('completed', 'failed') then
+    perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status),
+      old.status);
   end if;
+  perform queue.cancel_held(array[old.id], 'cancelled', queue.clock());
   return null;
 end;
 $$;
 
--- Conditions are read from the catalogue by each statement that updates, so they are short; comparing a column spares
+-- Conditions are read from the catalogue by each statement that updates, so this is short; comparing a column spares
 -- the engine a look-up of current_user per job.
-create trigger jobs_before_update before update of status, priority, scheduled_for on public.jobs
+create trigger jobs_cancel_by_update before update of status on public.jobs
   for each row when (new.updated_at = old.updated_at and current_user::text in ('authenticated', 'service_role'))
-  execute function queue.before_update();
-create trigger jobs_after_update after update of status, priority, scheduled_for on public.jobs
-  for each row when (new.fence = old.fence and current_user::text in ('authenticated', 'service_role'))
-  execute function queue.after_update();
-create policy "members steer jobs" on public.jobs
+  execute function queue.cancel_by_update();
+create policy "members cancel jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()));
-grant update (status, priority, scheduled_for) on public.jobs to authenticated, service_role;
+grant update (status) on public.jobs to authenticated, service_role;
 
 -- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events continue. Jobs whose
 -- unique key another holds by now stay as they are; children that ended only because their parent did run again with
