@@ -45,7 +45,6 @@ create table public.jobs (
   unique_key text,
   replay_from text, -- the step of replay_of from which it runs again
   traceparent text,
-  backoff jsonb, -- {first_seconds, cap_seconds, factor} of its own
   tags text[],
   is_minimal boolean, -- no events of creation and lease; null for usual
   constraint jobs_status_is_known check (status = any (case when finished_at is null

@@ -5,7 +5,7 @@ create type queue.job_options as (
   queue text, priority integer, scheduled_for timestamptz, delay_seconds double precision, max_attempts integer,
   idempotency_key text, concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz,
   timeout_seconds double precision, "unique" jsonb, traceparent text, schema_version integer, user_id uuid, tags text[],
-  idempotency_ttl_seconds double precision, debounce_seconds double precision, backoff jsonb
+  idempotency_ttl_seconds double precision, debounce_seconds double precision
 );
 
 -- When workers that listen were last notified, and when a caller was last asked to start one; milliseconds of the Unix
@@ -119,7 +119,7 @@ begin
   end if;
   v_name := (select k from jsonb_object_keys(p_options) as k where k <> all ('{queue,priority,scheduled_for,
     delay_seconds,max_attempts,idempotency_key,concurrency_key,session_id,parent_id,deadline_at,timeout_seconds,unique,
-    traceparent,schema_version,user_id,tags,idempotency_ttl_seconds,debounce_seconds,backoff}'::text[]) limit 1);
+    traceparent,schema_version,user_id,tags,idempotency_ttl_seconds,debounce_seconds}'::text[]) limit 1);
   if v_name is not null then
     perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_name, 80)),
       p_within || left(v_name, 80));
@@ -163,13 +163,7 @@ begin
         then array['idempotency_ttl_seconds must be between 0 and ten years', 'idempotency_ttl_seconds']
       when v_read.debounce_seconds is not null
           and (v_read."unique" is null or v_read.debounce_seconds not between 0.1 and 86400)
-        then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds']
-      when v_read.backoff is not null and (jsonb_typeof(v_read.backoff) <> 'object'
-          or v_read.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
-          or coalesce((v_read.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
-          or coalesce((v_read.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
-          or coalesce((v_read.backoff ->> 'factor')::double precision, 2) not between 1 and 10)
-        then array['backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'] end;
+        then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'] end;
   exception when data_exception then
     perform queue.refuse_value('the job', nullif(rtrim(p_within, '.'), ''), sqlerrm);
   end;
@@ -235,7 +229,6 @@ begin
   job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
   job.deadline_at := options.deadline_at;
   job.timeout_seconds := options.timeout_seconds;
-  job.backoff := options.backoff;
   job.idempotency_key := options.idempotency_key;
   job.concurrency_key := options.concurrency_key;
   job.unique_key := options."unique" ->> 'key';
@@ -482,10 +475,10 @@ begin
   end if;
   insert into public.jobs (id, workspace_id, user_id, parent_id, lane, priority, max_attempts, last_seq,
     schema_version, timeout_seconds, queue, job_type, payload, session_id, concurrency_key, idempotency_key, unique_key,
-    traceparent, tags, backoff, ord, scheduled_for, deadline_at, is_minimal, created_at, updated_at)
+    traceparent, tags, ord, scheduled_for, deadline_at, is_minimal, created_at, updated_at)
   values (job.id, p_workspace_id, job.user_id, job.parent_id, job.lane, job.priority, job.max_attempts, job.last_seq,
     job.schema_version, job.timeout_seconds, job.queue, job.job_type, p_payload, job.session_id, job.concurrency_key,
-    job.idempotency_key, job.unique_key, job.traceparent, job.tags, job.backoff, job.ord, job.scheduled_for,
+    job.idempotency_key, job.unique_key, job.traceparent, job.tags, job.ord, job.scheduled_for,
     job.deadline_at, job.is_minimal, p_now, p_now);
   is_ready := queue.place(job, p_now, p_type);
   created := true;

@@ -225,7 +225,7 @@ begin
     'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key', new.concurrency_key,
     'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
     'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
-    'user_id', new.user_id, 'backoff', new.backoff, 'tags', nullif(new.tags, '{}'))), '');
+    'user_id', new.user_id, 'tags', nullif(new.tags, '{}'))), '');
   new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '',
     v_now);
   new.id := v_id;

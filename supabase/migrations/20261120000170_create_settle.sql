@@ -48,17 +48,13 @@ as $$ select p_error - '{message,traceback,origin}'::text[] $$;
 -- When the next attempt begins: after what a foreign service asked for, else exponentially within a tenth, never above
 -- the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 create function queue.retry_at(
-  p_type queue.job_types, p_backoff jsonb, p_attempts integer, p_after double precision, p_now timestamptz
+  p_type queue.job_types, p_attempts integer, p_after double precision, p_now timestamptz
 ) returns timestamptz
 language plpgsql volatile as $$
 declare
-  v_wait double precision;
+  v_wait constant double precision :=
+    power(p_type.backoff_factor, least(p_attempts, 60) - 1) * p_type.backoff_first_seconds;
 begin
-  p_type := jsonb_populate_record(p_type, jsonb_build_object('backoff_first_seconds',
-    coalesce(p_backoff -> 'first_seconds', to_jsonb(p_type.backoff_first_seconds)), 'backoff_cap_seconds',
-    coalesce(p_backoff -> 'cap_seconds', to_jsonb(p_type.backoff_cap_seconds)), 'backoff_factor',
-    coalesce(p_backoff -> 'factor', to_jsonb(p_type.backoff_factor))));
-  v_wait := power(p_type.backoff_factor, least(p_attempts, 60) - 1) * p_type.backoff_first_seconds;
   return p_now + make_interval(secs => case
     when p_after is not null then least(604800, greatest(0, p_after))
     when v_wait >= p_type.backoff_cap_seconds then p_type.backoff_cap_seconds * (0.8 + 0.2 * random())
@@ -108,7 +104,7 @@ begin
     when v_made.act = 'cancelled' and p_item.outcome <> 'lost'
       then left(nullif(v_made.problem ->> 'message', ''), 10000) end;
   v_made.run_at := case v_made.act
-    when 'retry' then queue.retry_at(v_type, v_job.backoff, v_job.attempts, p_item.retry_after_seconds, p_now)
+    when 'retry' then queue.retry_at(v_type, v_job.attempts, p_item.retry_after_seconds, p_now)
     when 'snoozed' then coalesce(p_item.until, p_now + make_interval(secs =>
       least(31536000, greatest(0, coalesce(p_item.delay_seconds, 60))))) end;
   return v_made;

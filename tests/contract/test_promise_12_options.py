@@ -39,10 +39,6 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "parent_id": ([], ["nobody"]),
     "deadline_at": ([LATER], INSTANTS),
     "timeout_seconds": ([1, 43200], [0, 43201, "long"]),
-    "backoff": (
-        [{"first_seconds": 1, "cap_seconds": 60, "factor": 2}],
-        [{"first_seconds": -1}, {"cap_seconds": 604801}, {"factor": 11}, {"x": 1}, "slow"],
-    ),
     "unique": (
         [{"key": ONCE}, {"key": ONCE, "until": "leased", "on_conflict": "replace"}],
         [{"key": ""}, {"key": "k" * 256}, {}, {"key": "k", "until": "ever"}, "k",

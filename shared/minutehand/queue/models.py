@@ -254,7 +254,6 @@ class EnqueueOptions(Model):
     parent_id: str | None = None
     deadline_at: datetime | None = None
     timeout_seconds: Number | None = None
-    backoff: BackoffOptions | None = None
     unique: UniqueOptions | None = None
     debounce_seconds: Number | None = None
     traceparent: str | None = None
