@@ -202,18 +202,14 @@ language plpgsql as $$
 declare
   v_bytes_max constant integer := (queue.setting('result_max_bytes'))::integer;
 begin
-  with gone as materialized ( -- by the job and its token; a report that renews it now is waited for
+  with gone as ( -- by the job and its token; a report that renews it now is waited for
     delete from queue.leases as l using unnest(p_items) as i where l.job_id = i.job_id and l.fence = i.fence
-    returning i, l.leased_at, l.attempt, l.worker, l.ord, l.key),
-  judged as materialized (
-    select g.leased_at, g.attempt, g.worker, g.ord, g.key, (g.i).job_id, (g.i).outcome as said, (g.i).result,
-      (g.i).wait,
-      (g.i).duration_ms, (v.verdict).*, (v.verdict).act = 'completed' as is_done
+    returning l.job_id, l.leased_at, l.attempt, l.worker, l.key, i.outcome as said, i.result, i.duration_ms,
+      (i.outcome = 'completed' and coalesce(pg_column_size(i.result), 0) <= v_bytes_max) is true as is_done, i as item),
+  judged as (
+    select g.*, coalesce(v.act, 'completed') as act, v.problem, v.message, v.run_at
     from gone as g
-    cross join lateral (select case
-      when (g.i).outcome = 'completed' and ((g.i).result is null or pg_column_size((g.i).result) <= v_bytes_max)
-        then row('completed', null, null, null)::queue.verdict
-      else queue.judge(g.i, p_now) end as verdict offset 0) as v),
+    left join lateral (select * from queue.judge(g.item, p_now) where not g.is_done offset 0) as v on true),
   moved as materialized (
     update public.jobs as j set
       status = case when a.act in ('completed', 'failed', 'cancelled', 'waiting') then a.act else 'pending' end,
@@ -235,7 +231,7 @@ begin
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
       a.is_done and j.fence = 1 and j.last_seq = case when j.is_minimal then 1 else 3 end
         and num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) = 0 as is_plain, a.act, a.message, a.problem,
-      case when a.act = 'waiting' then a.wait end as wait, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at,
+      case when a.act = 'waiting' then (a.item).wait end as wait, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at,
       a.attempt, a.worker, case a.act when 'cancelled' then a.act else 'applied' end as outcome),
   kinds as (
     select m.workspace_id, m.session_id, 'lost' as act, 'processing' as status, m.attempts, null as message,
@@ -245,18 +241,15 @@ begin
     select m.workspace_id, m.session_id, m.act, m.status, m.attempts, m.message, m.next_retry_at, m.wait,
       array_agg(m.id), array_agg(m.last_seq)
     from moved as m group by 1, 2, 3, 4, 5, 6, 7, 8)
-  select json_agg(case
-      when m.next_retry_at is null
-        then json_build_object('job_id', m.id, 'fence', m.fence, 'outcome', m.outcome, 'status', m.status)
-      else json_build_object('job_id', m.id, 'fence', m.fence, 'outcome', m.outcome, 'status', m.status,
-        'next_retry_at', m.next_retry_at) end), (
+  select json_strip_nulls(json_agg(answer)), (
       select array_agg(row(k.workspace_id, k.session_id, queue.settled_type(k.act),
         queue.settled_data(k.status, k.attempts, k.message, k.next_retry_at, k.wait), k.ids, k.seqs)::queue.change)
       from kinds as k),
     array_agg(m.id), array_agg(row(m.id, m.workspace_id, m.fence, m.status, m.attempts, m.last_seq, m.act, m.message,
       m.next_retry_at, m.wait, m.is_lost, m.attempt, m.worker, m.leased_at, m.problem)::queue.settled)
       filter (where not m.is_plain)
-  into results, changes, ids, rest from moved as m;
+  into results, changes, ids, rest from moved as m
+  cross join lateral (select m.id as job_id, m.fence, m.outcome, m.status, m.next_retry_at) as answer;
 end;
 $$;
 
