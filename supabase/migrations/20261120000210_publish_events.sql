@@ -312,11 +312,10 @@ begin
   end if;
   -- more of one user's clients cannot use up the budget: the latest hundred topics are followed, for pages that were
   -- closed are counted for a while; guests are one user, and have their sessions' bounds
-  delete from queue.followers as f using (
-    select o.topic, o.follower_id from queue.followers as o
+  delete from queue.followers where ctid = any (array(
+    select o.ctid from queue.followers as o
     where o.user_id = auth.uid() and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
-    order by o.seen_at desc offset 99 for update skip locked) as before
-  where f.user_id = v_user and (f.topic, f.follower_id) = (before.topic, before.follower_id);
+    order by o.seen_at desc offset 99 for update skip locked));
   insert into queue.followers as f (topic, user_id, follower_id, seen_at)
   select p_topic, v_user, p_follower_id, clock_timestamp()
   where (select count(*) from queue.followers as o
@@ -362,32 +361,35 @@ $$;
 -- A page of a feed in the order of (place, id). It reads at most 1,000 lines: a page may be short, even empty, and
 -- still have more. A workspace's feed has states alone, a session's all but logs.
 -- A cursor is a snapshot: what was not visible in it and is visible now is new, whatever the order of commits. Within a
--- batch it is "seen~until~place.id~job_id~seq", with the place in the feed and the event of the last line read.
+-- batch it is "seen~until~place~id~nth", with the line of the feed that was read last, and how many of its events.
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_parts constant text[] := string_to_array(replace(p_cursor, '.', '~'), '~');
+  v_parts constant text[] := string_to_array(p_cursor, '~');
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
   v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
     and queue.is_service();
   v_seen pg_snapshot;
   v_until pg_snapshot;
-  v_last record; -- the place and the event that were read last
-  v_low xid8;
-  v_high xid8;
+  v_place xid8;
+  v_id bigint;
+  v_nth bigint;
+  v_last xid8;
   v_page record;
 begin
   begin
-    if cardinality(v_parts) not in (1, 6) then
+    if cardinality(v_parts) not in (1, 5) then
       raise data_exception;
     end if;
     v_seen := v_parts[1];
     v_until := coalesce(v_parts[2]::pg_snapshot, pg_current_snapshot());
-    select v_parts[3]::xid8 as place, v_parts[4]::bigint as id, v_parts[5]::uuid as job_id, v_parts[6]::integer as seq
-    into v_last;
+    v_last := pg_snapshot_xmax(v_until);
+    v_place := coalesce(v_parts[3]::xid8, pg_snapshot_xmin(v_seen));
+    v_id := coalesce(v_parts[4]::bigint, 0);
+    v_nth := coalesce(v_parts[5]::bigint, 0);
   exception when data_exception then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end;
@@ -397,46 +399,37 @@ begin
     return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', v_until, 'more', false,
       'reset', true);
   end if;
-  v_low := coalesce(v_last.place, pg_snapshot_xmin(v_seen));
-  v_high := pg_snapshot_xmax(v_until);
   with lines as materialized (
     select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
     from (
       (select * from queue.feed as o
         where p_session_id is null and o.workspace_id = p_workspace_id
-          and (o.place, o.id) >= (v_low, coalesce(v_last.id, 0)) and o.place <= v_high
-        order by o.place, o.id limit c_lines)
+          and (o.place, o.id) >= (v_place, v_id) and o.place <= v_last order by o.place, o.id limit c_lines)
       union all
       (select * from queue.feed as o
         where o.session_id = p_session_id
-          and (o.place, o.id) >= (v_low, coalesce(v_last.id, 0)) and o.place <= v_high
-        order by o.place, o.id limit c_lines)) as f
+          and (o.place, o.id) >= (v_place, v_id) and o.place <= v_last order by o.place, o.id limit c_lines)) as f
     window w as (order by f.place, f.id)),
   slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- lines have a thousand events at most
   found as (
-    select s.place || '.' || s.id as place, s.type, s.data, s.at, i.job_id, i.seq,
-      row_number() over (order by s.n, i.nth) as n
+    select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
+      concat_ws('~', v_seen, v_until, s.place, s.id, i.nth) as cursor
     from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
     where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
       and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, v_until)
-      and (s.id is distinct from v_last.id or i.nth > (
-        select o.nth from unnest(s.job_ids, s.seqs) with ordinality as o (job_id, seq, nth)
-        where o.job_id = v_last.job_id and o.seq = v_last.seq))
+      and (s.id <> v_id or i.nth > v_nth)
     order by n limit c_limit + 1)
   select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
       'created_at', f.at) order by f.n) filter (where f.n <= c_limit), '[]') as events,
-    coalesce(jsonb_agg(f.place order by f.n) filter (where f.n <= c_limit), '[]') as places,
-    case when count(*) > c_limit then (
-        select concat_ws('~', l.place, l.job_id, l.seq) from found as l where l.n = c_limit)
+    coalesce(jsonb_agg(f.cursor order by f.n) filter (where f.n <= c_limit), '[]') as places,
+    case when count(*) > c_limit then max(f.cursor) filter (where f.n = c_limit)
       when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
-        select concat_ws('~', s.place || '.' || s.id, s.job_ids[cardinality(s.job_ids)],
-          coalesce(s.seqs[cardinality(s.seqs)], 0))
-        from slice as s order by s.n desc limit 1) end as place
+        select concat_ws('~', v_seen, v_until, s.place, s.id, cardinality(s.job_ids))
+        from slice as s order by s.n desc limit 1) end as cursor
   into v_page from found as f;
-  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null,
-    'cursor', case when v_page.place is null then v_until::text
-      else concat_ws('~', v_seen, v_until, v_page.place) end);
+  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.cursor is not null,
+    'cursor', coalesce(v_page.cursor, v_until::text));
 end;
 $$;
 
@@ -452,8 +445,8 @@ $$;
 comment on function public.event_feed is
   E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, created_at}], places, '
   'cursor, more, reset?}.\n\nEach event comes once, those of a job in order of seq. Without a cursor it starts '
-  'now, with "1:1:" as far back as it is kept; reset says that events may have been missed. A cursor after an '
-  'event has its place of places, job_id and seq.';
+  'now, with "1:1:" as far back as it is kept; reset says that events may have been missed. places has a cursor '
+  'after each event.';
 
 create function public.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
 returns jsonb

@@ -226,26 +226,23 @@ set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
+  v_is_service constant boolean := auth.uid() is null and queue.is_service();
   v_named uuid;
-  v_workspaces uuid[];
   v_found record;
 begin
   if num_nulls(p_cursor ->> 'id', p_cursor ->> 'created_at') > 0 and p_cursor <> 'null' then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_named := v_filter ->> 'workspace_id';
-  -- the one named, the caller's own, or null, all: an operator's, and the service's search by id, session or parent
   if v_named is not null then
     perform queue.may_read(v_named);
-  elsif auth.uid() is null and queue.is_service()
-      and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
+  elsif v_is_service and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
     perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
   end if;
-  v_workspaces := case when v_named is not null then array[v_named]
-    when auth.uid() is not null and not queue.is_operator() or not queue.is_service()
-      then array(select queue.my_workspaces()) end;
   perform queue.take_turn();
-  v_found := queue.search_jobs(v_filter, v_workspaces, (p_cursor ->> 'id')::uuid, v_limit + 1);
+  -- of the one named, the caller's own, or all: the service's search by id, session or parent
+  v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
+    when not v_is_service then array(select queue.my_workspaces()) end, (p_cursor ->> 'id')::uuid, v_limit + 1);
   if cardinality(v_found.ids) > v_limit then
     v_found.place := v_found.ids[v_limit];
   end if;
@@ -334,19 +331,19 @@ create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns 
   error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
 )
 language sql stable as $$
-  select a.fence, a.attempt, w.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data,
-    a.traceback, a.origin, null::timestamptz
-  from (select * from queue.attempts as e where e.job_id = p_job.id order by e.fence desc limit p_limit) as a
-  left join queue.workers as w on w.worker = a.worker
-  union all
-  select l.fence, l.attempt, w.worker_id, l.leased_at, null, null, null, null, null, null, l.expires_at
-  from queue.leases as l left join queue.workers as w on w.worker = l.worker
-  where l.job_id = p_job.id
-  union all
-  select p_job.fence, p_job.attempts, w.worker_id, p_job.started_at, p_job.finished_at, 'completed', null, null, null,
-    null, null
-  from (select p_job.worker) as j left join queue.workers as w on w.worker = j.worker
-  where p_job.status = 'completed' and p_job.fence = 1
+  select e.fence, e.attempt, w.worker_id, e.leased_at, e.ended_at, e.outcome, e.error_message, e.error_data, e.traceback,
+    e.origin, e.expires_at
+  from (
+    (select a.*, null::timestamptz as expires_at from queue.attempts as a where a.job_id = p_job.id
+      order by a.fence desc limit p_limit)
+    union all
+    select l.job_id, l.fence, l.attempt, l.worker, l.leased_at, null, null, null, null, null, null, l.expires_at
+    from queue.leases as l where l.job_id = p_job.id
+    union all
+    select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at, 'completed', null,
+      null, null, null, null
+    where p_job.status = 'completed' and p_job.fence = 1) as e
+  left join queue.workers as w on w.worker = e.worker
 $$;
 
 create function public.job_attempts(p_job_id uuid) returns jsonb

@@ -238,11 +238,9 @@ begin
           from (select * from queue.ticks order by started_at desc limit 20) as t
           join queue.workers as w on w.worker = t.worker),
         'limits', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type,
-            'max_concurrency', t.max_concurrency, 'workspace_concurrency', t.workspace_concurrency,
-            'key_concurrency', t.key_concurrency, 'rate_limit', t.rate_limit, 'rate_per_seconds', t.rate_per_seconds,
-            'running', (select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane
-              where n.job_type = t.job_type), 'paused_at', p.paused_at, 'paused_by', p.paused_by,
-            'pause_reason', p.reason) order by t.job_type), '[]')
+            'max_concurrency', t.max_concurrency, 'paused_at', p.paused_at, 'running', (
+              select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane
+              where n.job_type = t.job_type)) order by t.job_type), '[]')
           from queue.job_types as t left join queue.pauses as p on p.kind = 'type' and p.name = t.job_type))) end;
 end;
 $$;

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
-from tests.support.engine import ACME, EVE, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, GLOBEX, Engine
 
 UNTIL = "2199-01-01T00:00:00Z"
 
@@ -130,12 +129,3 @@ def test_a_refused_registration_is_said(engine: Engine) -> None:
 
     found = explained(engine, job_id)
     assert (found[0], "0 0 30 2 *" in found[1]) == ("no_processor", True)
-
-
-def test_a_stranger_learns_nothing(engine: Engine) -> None:
-    """Not even that it is there."""
-    job_id = engine.enqueue()
-    engine.settle(engine.lease_one())
-    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc("explain_job", p_job_id=job_id)
-    assert refusal(refused.value)[1] == "job_not_found"

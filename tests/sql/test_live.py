@@ -20,19 +20,6 @@ def sent(engine: Engine, topic: str = "%") -> list[tuple[str, str]]:
     return [(topic.partition(":")[0], event) for topic, event in found]
 
 
-def second(engine: Engine, number: int) -> None:
-    """Stop the second in which messages are counted."""
-    engine.run(
-        f"create or replace function queue.message_second() returns bigint language sql volatile as 'select {number}::bigint'"
-    )
-
-
-def budget(engine: Engine, messages: int) -> None:
-    """So many a second, deliveries included."""
-    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": messages})
-    second(engine, 1)
-
-
 @contextmanager
 def following(engine: Engine, topic: str, user: str = ADA) -> Iterator[Engine]:
     """A client that follows a topic."""
@@ -82,22 +69,12 @@ def test_a_statement_is_one_message_a_topic_and_tenants_share_none(engine: Engin
     )
 
 
-def test_what_was_held_is_announced_by_maintenance(engine: Engine) -> None:
-    """When nothing else happens."""
-    budget(engine, 2)
-    engine.enqueue_many(2)
-    engine.enqueue()
-    second(engine, 2)
-    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 400})
-    engine.advance(2)
-    engine.maintain()
-
-    assert ("workspace", "job.look_again") in sent(engine)
-
-
 def test_followers_count_as_messages_and_are_forgotten(engine: Engine) -> None:
     """As a plan counts: each delivery."""
-    budget(engine, 40)
+    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 40})
+    engine.run(
+        "create or replace function queue.message_second() returns bigint language sql volatile as 'select 1::bigint'"
+    )
     with engine.member(ADA) as ada:
         for _ in range(15):
             ada.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4())

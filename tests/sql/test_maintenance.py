@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
 from tests.support.engine import ACME, GLOBEX, Engine, handle
 
 SIZES = """
@@ -181,21 +177,6 @@ def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
         if count > 1.1 * seen[1][table] + 5
     }
     assert grown == {}
-
-
-@pytest.mark.parametrize("tables", [["queue.feed"], ["queue.ticks", "queue.workers"]])
-def test_what_is_kept_for_a_time_goes_with_it(engine: Engine, tables: list[str]) -> None:
-    """The feed some hours, runs of workers a day."""
-    engine.enqueue()
-    engine.settle(engine.lease_one())
-    before = {table: engine.one(f"select count(*) from {table}") for table in tables}
-    assert all(before.values())
-    engine.advance(110 * 86400)
-    for _ in range(3):
-        engine.advance(3700)
-        engine.maintain()
-    left: dict[str, Any] = {table: engine.one(f"select count(*) from {table}") for table in tables}
-    assert {table: count for table, count in left.items() if count} == {}
 
 
 def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:

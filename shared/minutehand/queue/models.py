@@ -185,7 +185,7 @@ class FeedPage(Model):
 
     events: tuple[JobEvent, ...]
     cursor: str
-    #: The transaction by which each event is ordered: a part of the cursor after it.
+    #: A cursor after each event, where a stream that is cut continues.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
     #: The cursor was of another database, so events may have been missed: read state again.

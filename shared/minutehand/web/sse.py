@@ -142,23 +142,13 @@ class HistoryFeed:
 
     async def read(self) -> Batch:
         """The same as lines; `reset` comes first when events may have been missed."""
-        before, page = self._cursor, await self.page()
-        cursors = _cursors(before, page)
+        page = await self.page()
+        # the last by the page's own: what it has passed over is not read again
+        cursors = [*page.places[:-1], page.cursor] if page.events else []
         lines = [_line(event, cursor) for event, cursor in zip(page.events, cursors, strict=True)]
         if page.reset:
             lines.insert(0, Line(page.cursor, "reset", {"reason": "cursor"}))
         return Batch(lines, more=page.more, cursor=page.cursor)
-
-
-def _cursors(before: str | None, page: FeedPage) -> list[str]:
-    """A cursor after each event of a page, so that a stream cut anywhere repeats nothing."""
-    seen, *parts = (before or BEGINNING).split("~")
-    until = parts[0] if parts else page.cursor.partition("~")[2].partition("~")[0] or page.cursor
-    inner = [
-        f"{seen}~{until}~{place}~{event.job_id}~{event.seq}"
-        for event, place in list(zip(page.events, page.places, strict=True))[:-1]
-    ]
-    return [*inner, page.cursor] if page.events else []
 
 
 def _line(event: JobEvent, cursor: str) -> Line:
