@@ -390,19 +390,15 @@ begin
           'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
           'error_message', left(a.error_message, 500)) order by a.fence), '[]')
         from queue.attempt_lines(j, 100) as a),
-      'steps', (select coalesce(jsonb_agg(s.line order by s.at, s.line ->> 'name'), '[]') from (
-        (select t.created_at as at, jsonb_build_object('name', t.name, 'kind', t.kind, 'started_at', t.started_at,
-            'ended_at', t.created_at) as line
+      'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
+        (select t.name, t.kind, t.started_at, t.created_at as ended_at, null::timestamptz as timeout_at
           from queue.steps as t where t.job_id = j.id and t.kind <> 'graph' and t.nth = 0
           order by t.created_at desc limit 200)
         union all
-        select 'infinity', jsonb_build_object('name', l.step, 'kind', 'step', 'started_at', l.step_started_at,
-          'ended_at', null)
+        select l.step, 'step', l.step_started_at, null, null
         from queue.leases as l where l.job_id = j.id and l.step is not null
         union all
-        select 'infinity', jsonb_build_object('name', w.name, 'kind', w.kind, 'started_at', w.created_at,
-          'timeout_at', w.timeout_at, 'ended_at', null)
-        from queue.waits as w where w.job_id = j.id) as s))
+        select w.name, w.kind, w.created_at, null, w.timeout_at from queue.waits as w where w.job_id = j.id) as s))
       order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = any (array[t.id])));
 end;
