@@ -148,6 +148,8 @@ def test_a_lease_beside_ten_thousand_waiting_tenants_reads_a_few(engine: Engine)
         engine.lease(1)
         if not engine.one("select exists (select from queue.notes)"):
             break
+    # the first call of a second announces what was beyond the budget of messages, up to 1,000 lines
+    engine.run("update queue.feed set held = null where held")
     engine.run("vacuum analyze")
 
     assert lease_blocks(engine) <= 300
