@@ -224,7 +224,6 @@ create table queue.leases (
   tick_call integer not null,
   lease_seconds integer not null,
   log_lines integer not null default 0, -- lines stored of this attempt: a repeated report adds those after them
-  bounded boolean not null, -- whether any limit counts it
   step text, -- the step it is in, as last reported
   step_started_at timestamptz,
   key text -- of the gate that admitted it
@@ -232,7 +231,7 @@ create table queue.leases (
   fillfactor = 70,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
 );
-create index leases_bounded on queue.leases (lane, workspace_id) where bounded;
+create index leases_by_lane on queue.leases (lane, workspace_id);
 
 create table queue.workers (
   worker integer generated always as identity primary key,

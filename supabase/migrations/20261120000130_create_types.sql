@@ -297,7 +297,6 @@ begin
   if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds)
       is distinct from (v_new.max_concurrency, v_new.workspace_concurrency, v_new.rate_limit, v_new.rate_per_seconds)
   then
-    perform queue.bind_leases(v_new.job_type, null);
     perform queue.bring_back(null, v_new.job_type);
   end if;
   if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key)

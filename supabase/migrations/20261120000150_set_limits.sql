@@ -199,7 +199,7 @@ begin
   on conflict (workspace_id) do update set (weight, max_running, own_max_running, max_pending)
     = (excluded.weight, excluded.max_running, excluded.own_max_running, excluded.max_pending)
   returning * into v_made;
-  perform queue.bind_leases(null, p_workspace_id), queue.bring_back(p_workspace_id, null);
+  perform queue.bring_back(p_workspace_id, null);
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');

@@ -100,18 +100,6 @@ begin
 end;
 $$;
 
--- Count leases that began before a limit: of a type, of a tenant, or of both.
-create function queue.bind_leases(p_job_type text, p_workspace_id uuid) returns void
-language plpgsql as $$
-begin
-  update queue.leases set bounded = true where ctid = any (array(
-    select r.ctid from queue.leases as r
-    where not r.bounded and (p_workspace_id is null or r.workspace_id = p_workspace_id)
-      and (p_job_type is null or r.lane in (select l.lane from queue.lanes as l where l.job_type = p_job_type))
-    order by r.job_id for update skip locked));
-end;
-$$;
-
 -- How many more jobs each turn may have, under the limits of its type, of its tenant, and of both; each is counted only
 -- where its lock is held, by a statement that began after it was taken. own_free, of both, is -1 where it is paused.
 create function queue.free_slots(p_turns queue.turn[], p_held text[], p_most integer, p_now timestamptz)
@@ -126,7 +114,7 @@ language sql stable as $$
       when 'type ' || y.job_type <> all (p_held) then 0
       else least(
         case when y.max_concurrency is null then p_most else y.max_concurrency - (
-          select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane and r.bounded
+          select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
           where o.job_type = y.job_type) end,
         case when y.rate_limit is null or y.rate_per_key then p_most else floor(queue.tokens_of(
           'r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now))::integer end) end::integer as type_free
@@ -141,14 +129,14 @@ language sql stable as $$
       when 'both ' || t.workspace_id || y.job_type <> all (p_held) then 0
       else greatest(0, y.workspace_concurrency - (
         select count(*) from queue.lanes as o
-        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id and r.bounded
+        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
         where o.job_type = y.job_type)) end::integer,
     case
       when w.running_max is null then p_most
       when 'workspace ' || t.workspace_id <> all (p_held) then 0
       else greatest(0, w.running_max - (
         select count(*) from queue.lanes as o
-        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id and r.bounded)) end::integer
+        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id)) end::integer
   from unnest(p_turns) as t
   join queue.lanes as k on k.lane = t.lane
   join types as y on y.job_type = k.job_type
@@ -258,7 +246,7 @@ $$;
 -- Lease the jobs at the head of each share. leases: the answer; changes: what is to be published; noted: those that
 -- hold a unique key or the rate of a key; again: those with more events than follow from the row.
 create function queue.take_jobs(
-  p_shares queue.share[], p_bounded boolean, p_request queue.lease_request, p_now timestamptz,
+  p_shares queue.share[], p_request queue.lease_request, p_now timestamptz,
   out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
 )
 language plpgsql as $$
@@ -289,9 +277,9 @@ begin
       case when t.rate_per_key or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
   gone as (delete from queue.ready as r using begun as b where r.ctid = b.place),
   held as (
-    insert into queue.leases (job_id, fence, lane, workspace_id, bounded, ord, ready_at, leased_at, expires_at,
+    insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at, expires_at,
       lease_seconds, attempt, worker, tick_id, tick_call, key)
-    select b.id, b.fence, b.lane, b.workspace_id, p_bounded, b.place_ord, b.ready_at, p_now,
+    select b.id, b.fence, b.lane, b.workspace_id, b.place_ord, b.ready_at, p_now,
       p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker, p_request.tick_id,
       p_request.call, b.key
     from begun as b),
@@ -414,7 +402,7 @@ begin
   more := v_shares.busy;
   if v_shares.shares is not null then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
-    v_taken := queue.take_jobs(v_shares.shares, v_shares.bounded, p_request, v_now);
+    v_taken := queue.take_jobs(v_shares.shares, p_request, v_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
