@@ -343,6 +343,7 @@ begin
     delete from queue.gated as g using public.jobs as j
     where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+      and not g.ended -- whose start is yet to be charged
     returning g.lane, g.workspace_id, g.key, g.admitted)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.admitted;

@@ -15,8 +15,9 @@ $$;
 create function queue.keep_tokens(p_name text, p_tokens double precision, p_now timestamptz) returns void
 language plpgsql as $$
 begin
-  insert into queue.buckets (name, tokens, refilled_at) values (p_name, p_tokens, p_now)
-  on conflict (name) do update set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
+  insert into queue.buckets as b (name, tokens, refilled_at) values (p_name, p_tokens, p_now)
+  on conflict (name) do update set tokens = excluded.tokens,
+    refilled_at = greatest(b.refilled_at, excluded.refilled_at); -- a start that was committed late: no time counts twice
 end;
 $$;
 
@@ -27,6 +28,7 @@ language plpgsql as $$
 declare
   v_type queue.job_types;
   v_name text;
+  v_begun tid[];
   v_waiting integer;
   v_start timestamptz;
   v_tokens double precision;
@@ -42,24 +44,21 @@ begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   if v_type.rate_per_key then
     -- charged for each start at the time it was leased: those that were let through and have not begun are not charged
-    -- yet, but hold a token
+    -- yet, but hold a token; so do those that are settled at this moment, whose settlements would wait for each other
     v_name := format('k:%s/%s/%s', p_workspace_id, p_job_type, p_key);
-    for v_start in
-      select g.started_at from queue.gated as g
+    v_begun := array(
+      select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
-        and g.started_at < 'infinity'
-      order by g.started_at
-    loop
+        and g.started_at < 'infinity' for update skip locked);
+    for v_start in select g.started_at from queue.gated as g where g.ctid = any (v_begun) order by g.started_at loop
       perform queue.keep_tokens(v_name,
         queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_start) - 1, v_start);
     end loop;
-    update queue.gated as g set started_at = 'infinity'
-    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
-      and g.started_at < 'infinity';
+    update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
     v_waiting := (
       select count(*) from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
-        and not g.ended and g.started_at is null);
+        and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
     v_at := queue.clock(); -- after the count: one that begins in between counts as not begun
     v_tokens := queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_at) - v_waiting;
     v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
