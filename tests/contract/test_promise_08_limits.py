@@ -159,42 +159,6 @@ def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
     assert sum(len(engine.lease(50)) for _ in range(3)) == 8
 
 
-def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
-    """Waiting for it, two settlements of several keys each would wait for each other."""
-    engine.stop_clock()
-    engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
-    engine.enqueue_many(4, concurrency_key="k")
-    first, second = engine.lease(2)
-    with engine.beside() as other:
-        other.run("begin")
-        other.run("select from queue.gated where job_id = %s for update", second["job"]["id"])
-        assert engine.settle(first)["outcome"] == "applied"
-        other.run("commit")
-
-    assert engine.lease(call=2) == []
-    engine.advance(30)
-    assert len(engine.lease(call=2)) == 1
-
-
-def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engine: Engine) -> None:
-    engine.stop_clock()
-    engine.register("work", rate_limit={"limit": 4, "per_seconds": 60, "per_key": True})
-    engine.enqueue_many(10, concurrency_key="k")
-    complete(engine, engine.lease(4))
-    engine.advance(30)
-    engine.lease_call(0)
-    with engine.beside() as other:
-        other.run("begin")
-        [late] = other.lease(1, call=2)
-        engine.advance(15)
-        [early] = engine.lease(1, call=2)
-        engine.settle(early)
-        other.run("commit")
-    engine.settle(late)
-
-    assert len(engine.lease(call=2)) == 1
-
-
 PAUSES = [
     {"kind": "job_type", "name": "work"},
     {"kind": "queue", "name": "default"},

@@ -1,0 +1,41 @@
+"""Gates: what a key's limit lets through, and what its rate is charged, beside open transactions."""
+
+from __future__ import annotations
+
+from tests.support.engine import Engine, complete
+
+
+def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
+    """Waiting for it, two settlements of several keys each would wait for each other."""
+    engine.stop_clock()
+    engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
+    engine.enqueue_many(4, concurrency_key="k")
+    first, second = engine.lease(2)
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select from queue.gated where job_id = %s for update", second["job"]["id"])
+        assert engine.settle(first)["outcome"] == "applied"
+        other.run("commit")
+
+    assert engine.lease(call=2) == []
+    engine.advance(30)
+    assert len(engine.lease(call=2)) == 1
+
+
+def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engine: Engine) -> None:
+    engine.stop_clock()
+    engine.register("work", rate_limit={"limit": 4, "per_seconds": 60, "per_key": True})
+    engine.enqueue_many(10, concurrency_key="k")
+    complete(engine, engine.lease(4))
+    engine.advance(30)
+    engine.lease_call(0)
+    with engine.beside() as other:
+        other.run("begin")
+        [late] = other.lease(1, call=2)
+        engine.advance(15)
+        [early] = engine.lease(1, call=2)
+        engine.settle(early)
+        other.run("commit")
+    engine.settle(late)
+
+    assert len(engine.lease(call=2)) == 1
