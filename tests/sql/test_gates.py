@@ -1,8 +1,9 @@
-"""Gates: what a key's limit lets through, and what its rate is charged, beside open transactions."""
+"""Gates beside open transactions: what they let through, and what a rate is charged."""
 
 from __future__ import annotations
 
-from tests.support.engine import Engine, complete
+from tests.contract.observed import complete
+from tests.support.engine import Engine
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
