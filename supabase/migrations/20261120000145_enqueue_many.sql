@@ -104,6 +104,25 @@ begin
 end;
 $$;
 
+-- Publish jobs that a call has made: a line for those that are alike.
+create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql as $$
+declare
+  v_changes queue.change[];
+begin
+  select array_agg(row(k.workspace_id, k.session_id, 'job.created',
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
+    case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
+  into v_changes
+  from (
+    select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
+    from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
+  if v_changes is not null then
+    perform queue.publish(v_changes, p_now);
+  end if;
+end;
+$$;
+
 -- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the platform's own code
 -- passes null and may name the job's user in its user_id.
 create function queue.enqueue(
@@ -121,7 +140,7 @@ declare
   v_type queue.job_types;
   v_item record;
   v_made record;
-  v_changes queue.change[];
+  v_published integer := 0; -- of v_new
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
@@ -132,7 +151,9 @@ begin
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids, v_now);
     for v_item in -- unique keys in one order, so that two calls never deadlock
-      select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within
+      select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within,
+        lag(i.value #>> '{unique,key}') over (order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n)
+          = i.value #>> '{unique,key}' as is_again
       from jsonb_array_elements(p_items) with ordinality as i (value, n)
       order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
     loop
@@ -146,6 +167,10 @@ begin
       if v_type.job_type is distinct from v_item.value ->> 'job_type' or v_type.job_type is null then
         v_type := queue.type_or_refuse(v_item.value ->> 'job_type', v_item.within);
       end if;
+      if v_item.is_again then -- it may replace one of this call: an event after that of its creation
+        perform queue.publish_created(v_new[v_published + 1:], v_now);
+        v_published := cardinality(v_new);
+      end if;
       v_made := queue.add(p_workspace_id, p_user_id, v_type,
         coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'), v_item.value - '{job_type,payload}'::text[],
         v_now + make_interval(secs => v_item.n * 1e-6), v_item.within, v_keyed[v_item.n]);
@@ -154,16 +179,7 @@ begin
       v_ready := v_ready or v_made.is_ready;
       v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
     end loop;
-    select array_agg(row(k.workspace_id, k.session_id, 'job.created',
-      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-      case when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)]) end)::queue.change)
-    into v_changes
-    from (
-      select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
-      from public.jobs as j where j.id = any (v_new) group by 1, 2, 3, 4) as k;
-    if v_changes is not null then
-      perform queue.publish(v_changes, v_now);
-    end if;
+    perform queue.publish_created(v_new[v_published + 1:], v_now);
   end if;
   if p_user_id is not null and cardinality(v_new) > 0 then
     perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
