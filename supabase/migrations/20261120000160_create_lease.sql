@@ -78,25 +78,25 @@ begin
     v_ids := array(
       select n.id from queue.notes as n
       where n.workspace_id = v_note.workspace_id and n.lane = v_note.lane and n.key is null);
-    insert into queue.turns as t (lane, workspace_id, served_at)
+    insert into queue.turns (lane, workspace_id, served_at)
     values (v_note.lane, v_note.workspace_id, coalesce((
       select o.served_at from queue.turns as o where o.lane = v_note.lane and not o.aside
       order by o.served_at limit 1), p_now))
-    on conflict (lane, workspace_id) do update set aside = t.aside and t.look_at is not null, from_ord = 0;
+    on conflict (lane, workspace_id) do update set aside = false, look_at = null, from_ord = 0;
     delete from queue.notes where id = any (v_ids);
   end loop;
 end;
 $$;
 
--- Bring turns back that were aside, at a limit or paused: of a tenant, a type, or all for null. Never waits.
+-- Bring turns back that were aside, at a limit or paused: of a tenant, a type, or all for null. By notes, since a lease
+-- may hold a turn just now, and waits for no user's open transaction.
 create function queue.bring_back(p_workspace_id uuid, p_job_type text) returns void
 language plpgsql as $$
 begin
-  update queue.turns set aside = false, look_at = null where ctid = any (array(
-    select t.ctid from queue.turns as t
-    where t.aside and t.look_at is not null and (p_workspace_id is null or t.workspace_id = p_workspace_id)
-      and (p_job_type is null or t.lane in (select l.lane from queue.lanes as l where l.job_type = p_job_type))
-    for update skip locked));
+  insert into queue.notes (lane, workspace_id)
+  select t.lane, t.workspace_id from queue.turns as t
+  where t.aside and t.look_at is not null and (p_workspace_id is null or t.workspace_id = p_workspace_id)
+    and (p_job_type is null or t.lane in (select l.lane from queue.lanes as l where l.job_type = p_job_type));
 end;
 $$;
 
@@ -181,7 +181,8 @@ begin
     set aside = true, look_at = case when t.own_free < 0 then 'infinity' else p_now + interval '1 second' end
     from turns as t
     where p_bounded and u.lane = t.lane and u.workspace_id = t.workspace_id
-      and (t.own_free < 0 or least(t.own_free, t.tenant_free) = 0 and not p_busy)
+      and case when t.own_free < 0 then 'pauses' = any (p_held)
+        else least(t.own_free, t.tenant_free) = 0 and not p_busy end
       and u.ctid = any (array(
         select o.ctid from queue.turns as o join turns as t on o.lane = t.lane and o.workspace_id = t.workspace_id
         for update of o skip locked)))
@@ -238,6 +239,9 @@ begin
       where s.is_wanted order by 1);
     v_held := array(select n from unnest(v_names) as n where queue.try_lock(n));
     busy := cardinality(v_held) < cardinality(v_names);
+    -- a resume waits for those who may put a turn aside for its pause, and then brings it back
+    v_held := case when pg_try_advisory_xact_lock_shared(hashtextextended('minutehand pauses', 0))
+      then v_held || 'pauses'::text else v_held end;
   end if;
   shares := queue.divide_slots(v_turns.turns, v_held, busy, bounded, p_most, p_now);
 end;

@@ -413,6 +413,7 @@ begin
       coalesce(auth.uid()::text, p_request ->> 'by', 'service'), v_reason)
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
+    perform pg_advisory_xact_lock(hashtextextended('minutehand pauses', 0)); -- see queue.share_slots
     delete from queue.pauses where kind = case v_kind when 'job_type' then 'type' else v_kind end and name = v_name;
     perform queue.bring_back(v_workspace, v_type);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
