@@ -77,7 +77,11 @@ begin
     update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
-      order by g.ord limit greatest(0, v_free) for update skip locked))
+        and not exists ( -- put off since the statement that deleted those that had ended: later
+          select from queue.gated as e
+          where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key and e.admitted
+            and e.ord = g.ord and e.job_id = g.job_id)
+      order by g.ord limit greatest(0, v_free) for update of g skip locked))
     returning lane, ord, job_id),
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)

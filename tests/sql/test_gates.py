@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from tests.contract.observed import complete
-from tests.support.engine import Engine
+from tests.support.engine import ACME, Engine, ids_of
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
@@ -40,3 +42,26 @@ def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engi
     engine.settle(late)
 
     assert len(engine.lease(call=2)) == 1
+
+
+def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> None:
+    """Its row of before is there still, and takes the slot until it is deleted."""
+    engine.register("work", lease_seconds=60, key_concurrency=3)
+    engine.enqueue_many(3, concurrency_key="k")
+    first, second, _ = engine.lease(3)
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
+        engine.settle(first)  # its row is left to the next who opens the gate
+        other.run("commit")
+        other.run("begin")
+        other.run("select from queue.gated where job_id = %s for update", first["job"]["id"])
+        with engine.beside() as opener, ThreadPoolExecutor(1) as threads:
+            opening = threads.submit(opener.lease, 1, call=2)
+            engine.until_waiting()
+            engine.settle(second, "released")
+            other.run("commit")
+            leases = opening.result()
+
+    leases += engine.lease(1, call=2)
+    assert ids_of(leases) == [second["job"]["id"]]
