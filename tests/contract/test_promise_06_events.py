@@ -92,22 +92,6 @@ def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
     assert read(engine, cursor)[0] == []
 
 
-def test_a_job_replaced_in_the_call_that_made_it_is_told_created_first(engine: Engine) -> None:
-    _, cursor = read(engine, None)
-    unique = {"key": "k", "on_conflict": "replace"}
-    job_id, _, other = engine.rpc(
-        "enqueue_jobs",
-        p_workspace_id=ACME,
-        p_jobs=[{"job_type": "work", "unique": unique, "payload": {"v": v}} for v in (1, 2)]
-        + [{"job_type": "work", "priority": 1}],
-        p_return="ids",
-    )["ids"]
-
-    told, _ = read(engine, cursor)
-    assert [seq for told_id, seq in told if told_id == job_id] == [1, 2]
-    assert [seq for told_id, seq in told if told_id == other] == [1]
-
-
 def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine) -> None:
     session = str(uuid.uuid4())
     _, cursor = read(engine, None)

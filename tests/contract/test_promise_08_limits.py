@@ -185,23 +185,6 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     assert ids_of(engine.lease()) == [job_id]
 
 
-def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
-    """It puts the tenant's turn aside for as long as the pause lasts, which is over by then."""
-    job_id = engine.enqueue()
-    pause = {"kind": "workspace", "name": ACME}
-    engine.lease_call(0)
-    engine.rpc("pause_jobs", p_request=pause)
-    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
-        other.run("begin")
-        assert other.lease(1, call=2) == []
-        resumed = threads.submit(engine.rpc, "pause_jobs", p_request={**pause, "paused": False})
-        time.sleep(0.2)
-        other.run("commit")
-        resumed.result()
-
-    assert ids_of(engine.lease(1, call=2)) == [job_id]
-
-
 def test_people_pause_only_what_they_manage(engine: Engine) -> None:
     """A member would stop colleagues; a stranger must not learn that the workspace exists."""
     by_type, by_queue, whole, type_of_it = PAUSES

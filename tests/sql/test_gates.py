@@ -1,7 +1,8 @@
-"""Gates beside open transactions: what they let through, and what a rate is charged."""
+"""Gates and pauses beside open transactions: what they let through, what a rate is charged."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.contract.observed import complete
@@ -65,3 +66,20 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
 
     leases += engine.lease(1, call=2)
     assert ids_of(leases) == [second["job"]["id"]]
+
+
+def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
+    """It puts the tenant's turn aside for as long as the pause lasts, which is over by then."""
+    job_id = engine.enqueue()
+    pause = {"kind": "workspace", "name": ACME}
+    engine.lease_call(0)
+    engine.rpc("pause_jobs", p_request=pause)
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        assert other.lease(1, call=2) == []
+        resumed = threads.submit(engine.rpc, "pause_jobs", p_request={**pause, "paused": False})
+        time.sleep(0.2)
+        other.run("commit")
+        resumed.result()
+
+    assert ids_of(engine.lease(1, call=2)) == [job_id]
