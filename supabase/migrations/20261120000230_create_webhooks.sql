@@ -15,7 +15,6 @@ create table queue.webhooks (
   job_types text[], -- null for all
   enabled boolean not null default true,
   failures integer not null default 0, -- failed deliveries in a row
-  timeouts integer not null default 0, -- deliveries in a row without an answer in time: the next waits for half as long
   disabled_at timestamptz, -- when the engine disabled it after too many failures
   disabled_reason text,
   last_delivered_at timestamptz,
@@ -84,95 +83,65 @@ begin
 end;
 $$;
 
--- A webhook without its secrets. The address of a chat service's hook is its password: only managers read it whole.
-create function queue.webhook_json(p_webhook queue.webhooks, p_whole boolean default true) returns jsonb
-language sql immutable as $$
-  select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
-    || case when p_whole then '{}' else jsonb_build_object('url', substring(p_webhook.url from '^https?://')
-      || substring(p_webhook.url from '^https?://(?:[^/?#]*@)?([^/?#]*)') || '/…') end
-$$;
-
--- A JSON array of names as an array, null for null; anything else is refused.
-create function queue.names_of(p_webhook jsonb, p_field text, p_form text) returns text[]
-language plpgsql immutable as $$
-begin
-  if coalesce(jsonb_typeof(p_webhook -> p_field), 'null') = 'null' then
-    return null;
-  elsif jsonb_typeof(p_webhook -> p_field) <> 'array' or jsonb_array_length(p_webhook -> p_field) > 100 or exists (
-      select from jsonb_array_elements_text(p_webhook -> p_field) as e (name)
-      where coalesce(char_length(e.name), 0) not between 1 and 100 or e.name !~ p_form) then
-    perform queue.refuse(400, 'invalid_argument', p_field || ' takes at most 100 names', p_field);
-  end if;
-  return array(select jsonb_array_elements_text(p_webhook -> p_field));
-end;
-$$;
-
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
-  v_new constant text := p_webhook ->> 'sealed_secret';
-  v_on boolean;
-  v_problem text[];
+  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
+    "id": {"type": "string", "format": "uuid"}, "url": {"type": "string", "maxLength": 2000},
+    "description": {"type": ["string", "null"], "maxLength": 500}, "enabled": {"type": "boolean"},
+    "event_types": {"type": ["array", "null"], "maxItems": 100, "items": {
+      "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
+    "job_types": {"type": ["array", "null"], "maxItems": 100, "items": {
+      "type": "string", "minLength": 1, "maxLength": 100}},
+    "sealed_secret": {"type": "string", "maxLength": 4000}}}$json$;
+  v_error constant text := queue.schema_error(c_schema, p_webhook, '');
   -- an address in figures may be private in any spelling, so it takes a name; the worker checks the address that the
   -- name resolves to when it connects
   v_url constant text := p_webhook ->> 'url';
-  v_host constant text := lower(substring(v_url from '^https?://([^/?#@\\[:space:]]+)([/?#]|$)'));
-  v_name constant text := substring(v_host from '^(.*?)(:[0-9]{1,5})?$');
-  v_events constant text[] := queue.names_of(p_webhook, 'event_types', '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$');
-  v_types constant text[] := queue.names_of(p_webhook, 'job_types', '');
-  v_made queue.webhooks;
+  v_host constant text := lower(substring(v_url
+    from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));
+  v_old queue.webhooks;
+  v_new queue.webhooks;
 begin
   perform queue.may_manage(p_workspace_id);
-  perform queue.check_names(p_webhook,
-    array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret'], 'webhook');
-  v_problem := case
-    when v_id is null and v_url is null then array['url', 'url is required']
-    when v_id is null and v_new is null
-      then array['sealed_secret', 'sealed_secret is required: the API makes a secret and seals it']
-    when char_length(v_new) > 4000 then array['sealed_secret', 'sealed_secret has at most 4000 characters']
-    when char_length(v_url) > 2000 or v_url ~ '[[:space:][:cntrl:]]' or v_url is not null and v_host is null
-      then array['url', 'url must be an https address without user name']
-    when coalesce(queue.setting('webhook_private_addresses')::boolean, false) then null
-    when v_url !~ '^https://' then array['url', 'url must be https']
-    when v_name !~ '^([a-z0-9_-]+[.])+[a-z][a-z0-9-]*[.]?$'
-      or v_name ~ '[.](localhost|local|internal|lan|home[.]arpa)[.]?$'
-      then array['url', 'url must name a public host'] end;
-  if v_problem is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
+  if v_error is not null then
+    perform queue.refuse(400, 'invalid_argument', 'webhook' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
+  elsif v_url is not null and (v_host is null
+      or not coalesce(queue.setting('webhook_private_addresses')::boolean, false) and (
+        v_url !~ '^https://' or v_host !~ '^([a-z0-9_-]+[.])+[a-z][a-z0-9-]*[.]?$'
+        or v_host ~ '[.](localhost|local|internal|lan|home[.]arpa)[.]?$')) then
+    perform queue.refuse(400, 'invalid_argument', 'url must be an https address of a public host, without user name',
+      'url');
   end if;
-  v_on := p_webhook ->> 'enabled';
-  if v_id is null then
-    insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled,
-      created_by)
-    values (p_workspace_id, v_url, left(p_webhook ->> 'description', 500), v_new,
-      v_events, v_types, coalesce(v_on, true), auth.uid())
-    returning * into v_made;
-  else
-    update queue.webhooks as w set
-      url = coalesce(v_url, w.url),
-      description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500)
-        else w.description end,
-      event_types = case when p_webhook ? 'event_types' then v_events else w.event_types end,
-      job_types = case when p_webhook ? 'job_types' then v_types else w.job_types end,
-      enabled = coalesce(v_on, w.enabled),
-      read_to = case when w.enabled then w.read_to else pg_snapshot_xmin(pg_current_snapshot()) end,
-      failures = case when v_on then 0 else w.failures end,
-      timeouts = case when v_on or p_webhook ? 'url' then 0 else w.timeouts end,
-      disabled_at = case when v_on then null else w.disabled_at end,
-      disabled_reason = case when v_on then null else w.disabled_reason end,
-      previous_sealed_secret = case when v_new is null then w.previous_sealed_secret else w.sealed_secret end,
-      rotated_at = case when v_new is null then w.rotated_at else queue.clock() end,
-      sealed_secret = coalesce(v_new, w.sealed_secret)
-    where w.id = v_id and w.workspace_id = p_workspace_id
-    returning * into v_made;
+  if p_webhook ? 'id' then
+    select * into v_old from queue.webhooks
+    where id = (p_webhook ->> 'id')::uuid and workspace_id = p_workspace_id for update;
     if not found then
-      perform queue.refuse(404, 'webhook_not_found', 'no such webhook', v_id::text);
+      perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook ->> 'id');
     end if;
+  else
+    insert into queue.webhooks (workspace_id, url, sealed_secret, created_by)
+    values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', auth.uid()) returning * into v_old;
   end if;
-  return queue.webhook_json(v_made);
-exception when invalid_text_representation or check_violation then
-  perform queue.refuse_value('the webhook', 'webhook', sqlerrm);
+  v_new := jsonb_populate_record(v_old, p_webhook);
+  if v_new.sealed_secret <> v_old.sealed_secret then
+    v_new.previous_sealed_secret := v_old.sealed_secret;
+    v_new.rotated_at := queue.clock();
+  end if;
+  if not v_old.enabled then
+    v_new.read_to := pg_snapshot_xmin(pg_current_snapshot());
+  end if;
+  if p_webhook -> 'enabled' = 'true' then -- switched on by a person: it begins from nothing
+    v_new.failures := 0;
+    v_new.disabled_at := null;
+    v_new.disabled_reason := null;
+  end if;
+  update queue.webhooks set url = v_new.url, description = v_new.description, event_types = v_new.event_types,
+    job_types = v_new.job_types, enabled = v_new.enabled, sealed_secret = v_new.sealed_secret,
+    previous_sealed_secret = v_new.previous_sealed_secret, rotated_at = v_new.rotated_at, read_to = v_new.read_to,
+    failures = v_new.failures, disabled_at = v_new.disabled_at, disabled_reason = v_new.disabled_reason
+  where id = v_new.id;
+  return to_jsonb(v_new) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
 end;
 $$;
 comment on function public.put_webhook is
@@ -199,7 +168,11 @@ declare
 begin
   perform queue.may_read_all(p_workspace_id);
   return (
-    select jsonb_build_object('webhooks', coalesce(jsonb_agg(queue.webhook_json(w, v_whole)
+    select jsonb_build_object('webhooks', coalesce(jsonb_agg(
+      to_jsonb(w) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
+      -- the address of a chat service's hook is its password: only managers read it whole
+      || case when v_whole then '{}' else jsonb_build_object('url',
+        regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end
       || case when p_workspace_id is not null then '{}' else jsonb_build_object('workspace_name',
         (select t.name from queue.tenants as t where t.id = w.workspace_id)) end order by w.created_at, w.id), '[]'))
     from (select * from queue.webhooks where p_workspace_id is null or workspace_id = p_workspace_id
@@ -239,8 +212,6 @@ begin
     'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret)
       || case when v_webhook.rotated_at > v_now - interval '1 day'
       then jsonb_build_array(v_webhook.previous_sealed_secret) else '[]' end,
-    -- an endpoint that has not answered in time may hold a slot for less long
-    'answer_ms', greatest(1000, 10000 / (2 ^ least(10, v_webhook.timeouts))::integer),
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
     'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
       'data', v_event.data || jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq,
@@ -249,41 +220,39 @@ end;
 $$;
 comment on function public.webhook_to_send is
   'The request that a leased delivery {job_id, fence} is to send: {send, webhook_id, url, message_id, '
-  'sealed_secrets, answer_ms, body, …}, or {send: false, reason}.';
+  'sealed_secrets, body, …}, or {send: false, reason}.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
-  v_ok boolean := coalesce((p_request ->> 'ok')::boolean, false);
-  v_gone boolean := not v_ok and p_request ->> 'status' = '410';
-  v_most integer := case when v_gone then 0 else (queue.setting('webhook_failures_max'))::integer end;
-  v_webhook queue.webhooks;
+  v_ok constant boolean := coalesce((p_request ->> 'ok')::boolean, false);
+  v_hook queue.webhooks;
+  v_reason text; -- why it is disabled now
 begin
-  update queue.webhooks as w set
-    failures = case when v_ok then 0 else w.failures + 1 end,
-    timeouts = case when (p_request ->> 'timed_out')::boolean then w.timeouts + 1 else 0 end,
-    last_delivered_at = case when v_ok then queue.clock() else w.last_delivered_at end,
-    last_status = (p_request ->> 'status')::integer,
-    problem = case when v_ok then null else left(p_request ->> 'message', 500) end,
-    enabled = w.enabled and (v_ok or w.failures + 1 < v_most),
-    disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock()
-      else w.disabled_at end,
-    disabled_reason = case when w.enabled and not v_ok and w.failures + 1 >= v_most
-      then case when v_gone then 'the endpoint answered 410: it is gone for good'
-        else format('%s deliveries in a row failed, the last with: %s', w.failures + 1,
-          left(p_request ->> 'message', 300)) end else w.disabled_reason end
+  select w.* into v_hook
   from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
-  where l.job_id = v_id and l.fence = (p_request ->> 'fence')::integer
-    and w.id = (j.payload ->> 'webhook_id')::uuid
-    and w.workspace_id = j.workspace_id
-  returning w.* into v_webhook;
-  return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false),
-    'failures', v_webhook.failures);
+  join queue.webhooks as w on w.id = (j.payload ->> 'webhook_id')::uuid and w.workspace_id = j.workspace_id
+  where l.job_id = queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id')
+    and l.fence = (p_request ->> 'fence')::integer
+  for update of w;
+  v_hook.failures := case when v_ok then 0 else v_hook.failures + 1 end;
+  v_reason := case
+    when v_ok or not v_hook.enabled then null
+    when p_request ->> 'status' = '410' then 'the endpoint answered 410: it is gone for good'
+    when v_hook.failures >= queue.setting('webhook_failures_max')::integer then
+      format('%s deliveries in a row failed, the last with: %s', v_hook.failures, left(p_request ->> 'message', 300)) end;
+  update queue.webhooks set failures = v_hook.failures, enabled = enabled and v_reason is null,
+    last_delivered_at = case when v_ok then queue.clock() else last_delivered_at end,
+    last_status = (p_request ->> 'status')::integer,
+    problem = case when not v_ok then left(p_request ->> 'message', 500) end,
+    disabled_at = case when v_reason is null then disabled_at else queue.clock() end,
+    disabled_reason = coalesce(v_reason, disabled_reason)
+  where id = v_hook.id returning * into v_hook;
+  return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false), 'failures', v_hook.failures);
 end;
 $$;
 comment on function public.webhook_sent is
-  'Note the outcome of a delivery, {job_id, fence, ok, status, message, timed_out}: {known, enabled, failures}.';
+  'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {known, enabled, failures}.';
 
 select queue.allow('authenticated, service_role', 'public.put_webhook', 'public.delete_webhook',
   'public.list_webhooks');

@@ -118,18 +118,13 @@ def test_a_later_event_of_a_job_waits_while_an_earlier_one_is_tried_again(engine
     assert types(deliver(engine), job_id) == ["job.created", "job.completed"]
 
 
-def test_an_endpoint_that_fails_gets_less_patience_and_is_disabled_with_its_reason(
-    engine: Engine,
-) -> None:
+def test_an_endpoint_that_fails_is_disabled_with_its_reason(engine: Engine) -> None:
     """After so many failures in a row; switched on again it begins from nothing."""
     engine.rpc("set_settings", p_settings={"webhook_failures_max": 3})
     hook = subscribe(engine, event_types=["job.created"])
-    waits = []
     for _ in range(3):
         engine.enqueue()
-        [sent, *_] = deliver(engine, ok=False, timed_out=True)
-        waits.append(sent["answer_ms"])
-    assert waits == [10_000, 5_000, 2_500]
+        deliver(engine, ok=False)
     [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
     assert (shown["enabled"], shown["failures"]) == (False, 3)
     assert "503 from upstream" in shown["disabled_reason"]
@@ -167,7 +162,7 @@ def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None
 @pytest.mark.parametrize(
     ("change", "field"),
     [({"event_types": "job.created"}, "event_types"), ({"event_types": ["created"]}, "event_types"), ({"job_types": [""]}, "job_types"),
-     ({"unknown": 1}, "unknown"), ({"id": "x"}, "id"), ({"enabled": "maybe"}, "webhook")],
+     ({"unknown": 1}, "unknown"), ({"id": "x"}, "id"), ({"enabled": "maybe"}, "enabled")],
 )  # fmt: skip
 def test_a_bad_webhook_is_refused_by_field(
     engine: Engine, change: dict[str, Any], field: str

@@ -57,7 +57,6 @@ class Sent:
     message: str
     status: int | None = None
     retry_after: timedelta | None = None
-    timed_out: bool = False
 
 
 class WebhookStore(FunctionStore):
@@ -125,25 +124,22 @@ class Webhooks:
                 Webhook(secret).sign(message_id, now, body.decode()) for secret in secrets
             ),
         }
-        seconds = min(ANSWER_SECONDS, message["answer_ms"] / 1000)
         private = message["private_addresses"] is True
-        return await self._send(message["url"], body, {**HEADERS, **signature}, seconds, private)
+        return await self._send(message["url"], body, {**HEADERS, **signature}, private)
 
-    async def _send(
-        self, url: str, body: bytes, headers: Mapping[str, str], seconds: float, private: bool
-    ) -> Sent:
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str], private: bool) -> Sent:
         # development needs both: the stage, and the engine's own setting
         loopback = self._settings.stage == "local" and private
         try:
             async with (
-                asyncio.timeout(seconds),
+                asyncio.timeout(ANSWER_SECONDS),
                 self._client(loopback).stream(
                     "POST", url, content=body, headers=headers
                 ) as response,
             ):
                 return _judge(response.status_code, response.headers, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
-            return Sent(ok=False, message="the endpoint did not answer in time", timed_out=True)
+            return Sent(ok=False, message="the endpoint did not answer in time")
         except (AddressRefused, httpx.InvalidURL) as error:
             return Sent(ok=False, message=str(error))
         except UnicodeError:  # httpx reads xn-- names when they are used only
@@ -185,13 +181,13 @@ def _judge(status: int, headers: httpx.Headers, now: datetime) -> Sent:
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
     """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Webhooks(settings)
-    # the limits are those the migration gives the type: an endpoint gets two posts at once, and
-    # endpoints that never answer hold three slots of a workspace's
+    # as the migration has them: a job's events go one by one, and endpoints that never answer hold
+    # three slots of a workspace's
     registry.processor(
         "webhook_delivery",
         payload=Delivery,
         workspace_concurrency=3,
-        key_concurrency=2,
+        key_concurrency=1,
         lease=60,
         timeout=30,
         max_attempts=12,

@@ -143,21 +143,22 @@ async def test_each_event_arrives_signed_and_in_order_per_job(
 async def test_a_failure_is_sent_again_under_the_same_id(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """500, then 200; the failures in a row are forgotten."""
+    """500, then 200; later events of its job wait, and the failures in a row are forgotten."""
     async with posting(project) as post:
-        await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created"])
+        await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created", "job.completed"])
         endpoint.statuses = [500]
         project.insert("work")
-        [row] = await post.settle()
+        row, later = await post.settle()
+        assert (later["status"], len(endpoint.received)) == ("pending", 1)
         assert (row["status"], row["error_message"]) == ("pending", "the endpoint answered 500")
         assert 8 <= row["wait"] <= 12
         assert post.listed()["failures"] == 1
         project.make_due()
 
-        [row] = await post.settle()
+        row, _ = await post.settle()
 
     assert (row["status"], row["attempts"]) == ("completed", 2)
-    first, second = endpoint.received
+    first, second, _ = endpoint.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
     assert (post.listed()["failures"], post.listed()["problem"]) == (0, None)
