@@ -222,8 +222,7 @@ declare
       "required": ["name", "cron"], "properties": {
       "name": {"type": "string", "minLength": 1, "maxLength": 190},
       "cron": {"type": "string"}, "timezone": {"type": ["string", "null"]},
-      "scope": {"enum": ["system", "each", "workspace", null]},
-      "workspace_id": {"type": ["string", "null"], "format": "uuid"},
+      "scope": {"enum": ["system", "each", null]},
       "payload": {"type": ["object", "null"]}, "options": {"type": ["object", "null"]},
       "missed": {"enum": ["skip", "once", "all", null]}}}}}}$json$;
   c_types constant integer := 2000; -- that workers may publish

@@ -5,129 +5,92 @@
 -- The values that a field of an expression names, from p_low to p_high; null when it cannot be read.
 create function queue.cron_values(p_field text, p_low integer, p_high integer, p_names text default '')
 returns integer[]
-language sql immutable as $$
-  with parts as (
-    select regexp_match(part, '^(\*|[a-z]{3}|\d{1,2})(?:-([a-z]{3}|\d{1,2}))?(?:/(\d{1,3}))?$') as m
-    from string_to_array(lower(p_field), ',') as a (list), unnest(a.list) as part),
-  spans as (
-    select coalesce(m[3]::integer, 1) as step, case when m[1] = '*' then p_low else n.first end as low,
-      case when m[1] = '*' and m[2] is null or m[2] is null and m[3] is not null then p_high
-        when m[1] = '*' then null when m[2] is null then n.first else n.last end as high
-    from parts cross join lateral (select
-      case when m[1] ~ '\d' then m[1]::integer else nullif(strpos(p_names, m[1]), 0) / 4 + p_low end as first,
-      case when m[2] ~ '\d' then m[2]::integer else nullif(strpos(p_names, m[2]), 0) / 4 + p_low end as last) as n)
-  select case when bool_and(s.step > 0 and s.low >= p_low and s.high <= p_high and s.low <= s.high) is true
-      and count(*) filter (where s.low is null or s.high is null) = 0 then (
-    select array_agg(distinct v order by v) from spans as o
-    cross join lateral generate_series(o.low, o.high, nullif(o.step, 0)) as v) end
-  from spans as s
+language plpgsql immutable as $$
+begin
+  return (
+    with parts as (
+      select regexp_match(part, '^(?:\*|([a-z]{3}|\d{1,2})(?:-([a-z]{3}|\d{1,2}))?)(?:/(\d{1,3}))?$') as m
+      from unnest(string_to_array(lower(p_field), ',')) as part),
+    spans as (
+      select m is not null as is_read, coalesce(m[3]::integer, 1) as step, coalesce(n.ends[1], p_low) as low,
+        case when m[2] is not null then n.ends[2] when m[1] is not null and m[3] is null then n.ends[1]
+          else p_high end as high
+      from parts cross join lateral (select array(
+        select case when e ~ '\d' then e::integer else coalesce(nullif(strpos(p_names, e), 0) / 4 + p_low, -1) end
+        from unnest(m[1:2]) as e where e is not null) as ends) as n)
+    select case when bool_and(s.is_read and s.step > 0 and s.low >= p_low and s.low <= s.high and s.high <= p_high)
+      then (select array_agg(distinct v order by v) from spans as o
+        cross join lateral generate_series(o.low, o.high, o.step) as v) end
+    from spans as s);
+end;
 $$;
 
--- An expression as {minutes, hours, days, months, weekdays} in one object, with whether hours follow elapsed time
--- (every_hour), and whether days of month and week are alternatives (either), as when neither is *.
-create function queue.cron_parse(p_cron text) returns jsonb
-language plpgsql immutable as $$
+-- The first run after an instant, or 400 for an expression or a zone that has none within nine years: the rarest date,
+-- 29 February, comes within eight. A time on the wall may come twice (clocks go back) or never (they go forward): fixed
+-- hours run once, at the first or right after the gap; hours given as * run each real hour.
+create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
+language plpgsql stable as $$
 declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
     when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
     when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
-  v_plan constant jsonb := jsonb_build_object('minutes', queue.cron_values(v_fields[1], 0, 59),
-    'hours', queue.cron_values(v_fields[2], 0, 23), 'days', queue.cron_values(v_fields[3], 1, 31),
-    'months', queue.cron_values(v_fields[4], 1, 12, 'jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec'),
-    'weekdays', queue.cron_values(v_fields[5], 0, 7, 'sun,mon,tue,wed,thu,fri,sat'),
-    'every_hour', v_fields[2] like '*%', 'either', v_fields[3] not like '*%' and v_fields[5] not like '*%');
-begin
-  if cardinality(v_fields) <> 5 or length(p_cron) > 500 or v_plan @> any (array['{"minutes": null}', '{"hours": null}',
-      '{"days": null}', '{"months": null}', '{"weekdays": null}']::jsonb[]) then
-    perform queue.refuse(400, 'invalid_argument',
-      format('not a cron expression of five fields: %s', left(p_cron, 100)), 'cron');
-  end if;
-  return v_plan;
-end;
-$$;
-
--- The first minute after p_after that a plan names, in local time; null when none comes within nine years: the rarest
--- date, 29 February, comes within eight.
-create function queue.cron_wall(p_plan jsonb, p_after timestamp) returns timestamp
-language plpgsql immutable as $$
-declare
-  v_day date := p_after::date;
-  v_hour integer := extract(hour from p_after);
-  v_minute integer;
+  v_minutes constant integer[] := queue.cron_values(v_fields[1], 0, 59);
+  v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
+  v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);
+  v_months constant integer[] := queue.cron_values(v_fields[4], 1, 12,
+    'jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec');
+  v_weekdays constant integer[] := queue.cron_values(v_fields[5], 0, 7, 'sun,mon,tue,wed,thu,fri,sat');
+  -- days of month and week are alternatives when neither is *
+  v_either constant boolean := v_fields[3] not like '*%' and v_fields[5] not like '*%';
+  v_each constant boolean := v_fields[2] like '*%';
+  v_day date;
+  v_start timestamptz;
   v_in_month boolean;
   v_in_week boolean;
+  v_next timestamptz;
 begin
-  if p_plan -> 'hours' @> to_jsonb(v_hour) then
-    v_minute := (select min(m::integer) from jsonb_array_elements_text(p_plan -> 'minutes') as m
-      where m::integer > extract(minute from p_after));
+  if cardinality(v_fields) is distinct from 5 or length(p_cron) > 500
+      or num_nulls(v_minutes, v_hours, v_days, v_months, v_weekdays) > 0 then
+    perform queue.refuse(400, 'invalid_argument',
+      format('not a cron expression of five fields: %s', left(p_cron, 100)), 'cron');
+  elsif p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
+    raise invalid_parameter_value;
   end if;
-  for v_nth in 0..3294 loop
-    v_in_month := p_plan -> 'days' @> to_jsonb(extract(day from v_day));
-    v_in_week := p_plan -> 'weekdays' @> any (array[to_jsonb(extract(dow from v_day)),
-      to_jsonb(extract(isodow from v_day))]);
-    if p_plan -> 'months' @> to_jsonb(extract(month from v_day))
-        and (v_in_month and v_in_week or (p_plan -> 'either')::boolean and (v_in_month or v_in_week)) then
-      if v_minute is null then
-        v_minute := p_plan #> '{minutes,0}';
-        v_hour := (select min(h::integer) from jsonb_array_elements_text(p_plan -> 'hours') as h
-          where h::integer > v_hour);
+  -- the day before, where clocks go back over midnight
+  v_day := least(p_after at time zone p_timezone, (p_after + interval '1 hour') at time zone p_timezone)::date;
+  for v_nth in 0..3295 loop
+    v_in_month := extract(day from v_day)::integer = any (v_days);
+    v_in_week := array[extract(dow from v_day), extract(isodow from v_day)]::integer[] && v_weekdays;
+    if extract(month from v_day)::integer = any (v_months)
+        and (v_in_month and v_in_week or v_either and (v_in_month or v_in_week)) then
+      v_start := v_day::timestamp at time zone p_timezone - interval '3 hours';
+      if (v_start + interval '30 hours') at time zone p_timezone - v_start at time zone p_timezone
+          = interval '30 hours' then -- no clock changes
+        v_next := (
+          select min(v_day + make_time(h, m, 0)) at time zone p_timezone
+          from unnest(v_hours) as h cross join unnest(v_minutes) as m
+          where v_day + make_time(h, m, 0) > p_after at time zone p_timezone);
+      else -- late and early: the time by the clocks of that moment, and by those of twelve hours before
+        v_next := (
+          select min(i)
+          from unnest(v_hours) as h cross join unnest(v_minutes) as m
+          cross join lateral (select v_day + make_time(h, m, 0) as wall) as w
+          cross join lateral (select w.wall at time zone p_timezone as late) as l
+          cross join lateral (select l.late - interval '12 hours' as before) as b
+          cross join lateral (select w.wall - b.before at time zone p_timezone + b.before as early) as e
+          cross join lateral unnest(case when v_each then array[e.early, l.late]
+            when e.early at time zone p_timezone = w.wall then array[e.early] else array[l.late] end) as i
+          where i > p_after and (not v_each or i at time zone p_timezone = w.wall));
       end if;
-      if v_hour is not null then
-        return v_day + make_time(v_hour, v_minute, 0);
+      if v_next is not null then
+        return v_next;
       end if;
     end if;
     v_day := v_day + 1;
-    v_hour := -1;
-    v_minute := null;
   end loop;
-  return null;
-end;
-$$;
-
--- The first instant after p_after at which the masks match; null when none comes within nine years. A time on the wall
--- may come twice (clocks go back) or never (they go forward): fixed hours run once, at the first or right after the
--- gap; hours given as * run each real hour.
-create function queue.cron_after(p_plan jsonb, p_timezone text, p_after timestamptz) returns timestamptz
-language plpgsql stable as $$
-declare
-  v_every_hour constant boolean := p_plan -> 'every_hour';
-  v_wall timestamp := queue.cron_wall(p_plan, p_after at time zone p_timezone);
-  v_next timestamptz := v_wall at time zone p_timezone;
-  v_instants timestamptz[];
-  v_one timestamptz;
-begin
-  if v_next is null or (select count(distinct (p_at at time zone p_timezone) - (p_at at time zone 'UTC')) = 1
-      from unnest(array[p_after - interval '4 hours', p_after + interval '4 hours', v_next - interval '4 hours',
-        v_next + interval '4 hours']) as p_at) then
-    return v_next; -- no clock changes near either
-  end if;
-  v_wall := (p_after at time zone p_timezone) - interval '2 hours';
-  v_next := null;
-  loop
-    v_wall := queue.cron_wall(p_plan, v_wall);
-    exit when v_wall is null or v_next is not null and v_wall > (v_next at time zone p_timezone) + interval '2 hours';
-    v_one := v_wall at time zone p_timezone;
-    v_instants := array(
-      select i from unnest(array[v_one - interval '1 hour', v_one - interval '30 minutes', v_one,
-        v_one + interval '30 minutes', v_one + interval '1 hour']) as i
-      where i at time zone p_timezone = v_wall order by i);
-    if not v_every_hour then
-      v_instants := array[coalesce(v_instants[1], v_one)];
-    end if;
-    v_next := least(v_next, (select min(i) from unnest(v_instants) as i where i > p_after));
-  end loop;
-  return v_next;
-end;
-$$;
-
-create function queue.check_zone(p_timezone text) returns void
-language plpgsql stable as $$
-begin
-  if p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
-    raise invalid_parameter_value;
-  end if;
-  perform queue.clock() at time zone p_timezone;
+  perform queue.refuse(400, 'invalid_argument',
+    format('the cron expression %s never comes due: no such date exists', p_cron), 'cron');
 exception when invalid_parameter_value then
   perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone, 80)), 'timezone');
 end;
@@ -138,7 +101,6 @@ create table queue.schedules (
   workspace_id uuid not null,
   name text not null, -- of one declared in code: code:<its name>
   cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly
-  plan jsonb not null, -- the expression as cron_parse reads it
   timezone text not null default 'UTC', -- IANA time zone the fields are read in
   job_type text not null,
   payload jsonb not null default '{}',
@@ -183,25 +145,24 @@ begin
     order by s.next_at limit 500 for update skip locked
   loop
     exit when clock_timestamp() > p_until; -- the rest stays due
+    v_next := null;
+    v_fired := 0;
     begin
-      if v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now) then
-        raise exception 'no worker serves the job type % any more', v_schedule.job_type;
-      end if;
-      v_fired := 0;
-      v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, v_schedule.next_at);
-      v_slot := case when v_schedule.missed <> 'skip' or v_schedule.next_at >= p_now - interval '5 minutes'
-        then v_schedule.next_at end;
-      while v_slot is not null loop
-        v_schedule.last_job_id := (queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
-          || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false)).ids[1];
-        v_schedule.last_slot_at := v_slot;
-        v_fired := v_fired + 1;
-        v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, v_slot);
-        v_slot := case when v_schedule.missed = 'all' and v_next <= p_now and v_fired < 100 then v_next end;
+      loop
+        v_slot := coalesce(v_next, v_schedule.next_at);
+        v_next := queue.first_run(v_schedule.cron, v_schedule.timezone,
+          case v_schedule.missed when 'all' then v_slot else p_now end);
+        if v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now) then
+          raise exception 'no worker serves the job type % any more', v_schedule.job_type;
+        end if;
+        if v_schedule.missed <> 'skip' or v_slot >= p_now - interval '5 minutes' then
+          v_schedule.last_job_id := (queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
+            || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false)).ids[1];
+          v_schedule.last_slot_at := v_slot;
+          v_fired := v_fired + 1;
+        end if;
+        exit when v_next > p_now or v_fired = 100;
       end loop;
-      if v_schedule.missed <> 'all' then
-        v_next := queue.cron_after(v_schedule.plan, v_schedule.timezone, p_now);
-      end if;
       update queue.schedules set next_at = v_next, problem = null, last_slot_at = v_schedule.last_slot_at,
         last_job_id = v_schedule.last_job_id
       where id = v_schedule.id;
@@ -210,9 +171,9 @@ begin
       when lock_not_available or deadlock_detected or serialization_failure then
         continue;
       when others then
-        update queue.schedules set problem = sqlerrm, next_at = case sqlstate
-          when '22023' then p_now + interval '1 hour' -- a time zone that the server no longer knows
-          else queue.cron_after(plan, timezone, p_now) end
+        update queue.schedules set problem = sqlerrm, next_at = case
+          when v_next is null then p_now + interval '1 hour' -- the server no longer knows its time zone
+          else queue.first_run(cron, timezone, p_now) end
         where id = v_schedule.id;
     end;
   end loop;
@@ -220,32 +181,23 @@ begin
 end;
 $$;
 
--- The first run after now, or 400 for an expression or a zone that has none.
-create function queue.first_run(p_cron text, p_timezone text, p_now timestamptz) returns timestamptz
-language plpgsql stable as $$
-declare
-  v_next timestamptz;
-begin
-  perform queue.check_zone(p_timezone);
-  v_next := queue.cron_after(queue.cron_parse(p_cron), p_timezone, p_now);
-  if v_next is null then
-    perform queue.refuse(400, 'invalid_argument',
-      format('the cron expression %s never comes due: no such date exists', p_cron), 'cron');
-  end if;
-  return v_next;
-end;
-$$;
-
--- Write one schedule; p_keeps: whether one that is switched off stays so. The same expression keeps its place: saving
--- twice must neither skip nor repeat a run.
-create function queue.save_schedule(p_schedule queue.schedules, p_keeps boolean default false) returns queue.schedules
+-- Write a schedule: of a person, or of the code where p_source says, which leaves one that is switched off so. The same
+-- expression keeps its place: saving twice must neither skip nor repeat a run.
+create function queue.save_schedule(
+  p_workspace_id uuid, p_name text, p_schedule jsonb, p_source text, p_now timestamptz
+) returns queue.schedules
 language sql as $$
-  insert into queue.schedules as s
-  select (p_schedule).*
-  on conflict (workspace_id, name) do update set cron = excluded.cron, plan = excluded.plan,
-    timezone = excluded.timezone, job_type = excluded.job_type, payload = excluded.payload,
-    options = excluded.options, missed = excluded.missed, source = excluded.source, problem = null,
-    enabled = case when p_keeps then s.enabled else excluded.enabled end, updated_at = excluded.updated_at,
+  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
+    next_at, created_by, created_at, updated_at, source)
+  select p_workspace_id, p_name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'), coalesce(g.options, '{}'),
+    coalesce(g.missed, 'once'), coalesce(g.enabled, true), queue.first_run(g.cron, z.timezone, p_now),
+    case when p_source is null then auth.uid() end, p_now, p_now, p_source
+  from jsonb_populate_record(null::queue.schedules, p_schedule) as g
+  cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
+  on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
+    job_type = excluded.job_type, payload = excluded.payload, options = excluded.options, missed = excluded.missed,
+    source = excluded.source, problem = null, updated_at = excluded.updated_at,
+    enabled = case when p_source is null then excluded.enabled else s.enabled end,
     next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone) then s.next_at
       else excluded.next_at end
   returning s.*
@@ -254,9 +206,17 @@ $$;
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
+  -- of the options of a job those that make sense for each run
+  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
+    "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
+    "timezone": {"type": ["string", "null"]}, "job_type": {"type": "string"}, "payload": {"type": ["object", "null"]},
+    "missed": {"enum": ["skip", "once", "all", null]}, "enabled": {"type": ["boolean", "null"]},
+    "options": {"type": ["object", "null"], "additionalProperties": false, "properties": {
+      "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true, "session_id": true,
+      "timeout_seconds": true, "unique": true, "delay_seconds": true, "tags": true}}},
+    "required": ["name", "cron", "job_type"]}$json$;
   v_now constant timestamptz := queue.clock();
-  v_zone constant text := coalesce(p_schedule ->> 'timezone', 'UTC');
-  v_problem text[];
+  v_error text;
   v_made queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id);
@@ -269,35 +229,18 @@ begin
         format('the schedule is declared in code (%s), which alone changes it', v_made.source), v_made.name);
     end if;
     update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled), updated_at = v_now,
-      next_at = case when enabled then next_at else queue.cron_after(plan, timezone, v_now) end
+      next_at = case when enabled then next_at else queue.first_run(cron, timezone, v_now) end
     where id = v_made.id returning * into v_made;
-    return to_jsonb(v_made) - 'plan';
+    return to_jsonb(v_made);
   end if;
-  perform queue.check_names(p_schedule,
-    array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled'], 'schedule');
-  perform queue.check_names(coalesce(p_schedule -> 'options', '{}'), array['queue', 'priority', 'max_attempts',
-    'concurrency_key', 'session_id', 'timeout_seconds', 'unique', 'delay_seconds', 'tags'], 'options');
-  v_problem := case
-    when coalesce(char_length(p_schedule ->> 'name'), 0) not between 1 and 200
-      then array['name', 'a schedule needs a name of 1 to 200 characters']
-    when p_schedule ->> 'cron' is null then array['cron', 'a schedule needs a cron expression']
-    when coalesce(p_schedule ->> 'missed', 'once') not in ('skip', 'once', 'all')
-      then array['missed', 'missed must be skip, once or all'] end;
-  if v_problem is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[2], v_problem[1]);
+  v_error := queue.schema_error(c_schema, p_schedule, '');
+  if v_error is not null then
+    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
   end if;
   perform queue.make_job(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'),
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
-    queue.read_options(coalesce(p_schedule -> 'options', '{}'), ''), '', v_now); -- could it be enqueued now
-  v_made := row(queue.new_id(), p_workspace_id, p_schedule ->> 'name', p_schedule ->> 'cron',
-    queue.cron_parse(p_schedule ->> 'cron'), v_zone, p_schedule ->> 'job_type',
-    coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),
-    coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true),
-    queue.first_run(p_schedule ->> 'cron', v_zone, v_now), null, null, null, auth.uid(), v_now, v_now, null);
-  return to_jsonb(queue.save_schedule(v_made)) - 'plan';
-exception
-  when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse_value('the schedule', 'schedule', sqlerrm);
+    queue.read_options(coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), ''), '', v_now); -- as if enqueued now
+  return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule ->> 'name', p_schedule, null, v_now));
 end;
 $$;
 comment on function public.put_schedule is
@@ -305,15 +248,16 @@ comment on function public.put_schedule is
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql security definer set search_path = '' as $$
+declare
+  v_source text;
 begin
   perform queue.may_manage(p_workspace_id);
-  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name and source is null;
+  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name returning source into v_source;
   if not found then
-    if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name) then
-      perform queue.refuse(409, 'declared_in_code',
-        'the schedule is declared in code; change it there, or switch it off', p_name);
-    end if;
     perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);
+  elsif v_source is not null then
+    perform queue.refuse(409, 'declared_in_code',
+      'the schedule is declared in code; change it there, or switch it off', p_name);
   end if;
   return jsonb_build_object('deleted', p_name);
 end;
@@ -326,8 +270,8 @@ begin
   perform queue.may_read_all(p_workspace_id);
   return (
     select jsonb_build_object('schedules', coalesce(jsonb_agg(case
-      when p_workspace_id is not null then to_jsonb(s) - 'plan'
-      else to_jsonb(s) - '{plan,payload,options}'::text[] || jsonb_build_object('workspace_name', case
+      when p_workspace_id is not null then to_jsonb(s)
+      else to_jsonb(s) - '{payload,options}'::text[] || jsonb_build_object('workspace_name', case
         when s.workspace_id = queue.system_workspace() then 'the system'
           else (select t.name from queue.tenants as t where t.id = s.workspace_id) end) end
       order by s.problem is null, s.name), '[]'))
@@ -354,10 +298,8 @@ begin
       perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_schedule ->> 'name');
     end if;
   end if;
-  perform queue.check_zone(v_zone);
   for v_turn in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
-    v_at := queue.cron_after(queue.cron_parse(v_cron), v_zone, v_at);
-    exit when v_at is null;
+    v_at := queue.first_run(v_cron, v_zone, v_at);
     v_runs := v_runs || to_jsonb(v_at);
   end loop;
   return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
@@ -366,7 +308,7 @@ $$;
 comment on function public.next_runs is
   'When a schedule, {name} or {cron, timezone}, will run: {cron, timezone, runs: […]}, at most 20.';
 
--- Rows for what job types declare: of one type, or of all for one new workspace. One switched off stays off.
+-- Rows for what job types declare, for the system or for each workspace: of one type, or of all for one new workspace.
 create function queue.spread_schedules(p_job_type text, p_workspace_id uuid, p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -374,26 +316,18 @@ begin
     delete from queue.schedules as s using queue.job_types as t
     where s.job_type = p_job_type and s.source is not null and t.job_type = p_job_type and not exists (
       select from jsonb_array_elements(t.schedules) as d
-      where s.name = 'code:' || (d.value ->> 'name') and case coalesce(d.value ->> 'scope', 'system')
-        when 'system' then s.workspace_id = queue.system_workspace()
-        when 'workspace' then s.workspace_id = (d.value ->> 'workspace_id')::uuid
-        else s.workspace_id <> queue.system_workspace() end);
+      where s.name = 'code:' || (d.value ->> 'name') and coalesce(d.value ->> 'scope', 'system')
+        = case s.workspace_id when queue.system_workspace() then 'system' else 'each' end);
   end if;
-  perform queue.save_schedule(row(queue.new_id(), w.id, 'code:' || d.name, d.cron, queue.cron_parse(d.cron),
-    coalesce(d.timezone, 'UTC'), t.job_type, coalesce(d.payload, '{}'), coalesce(d.options, '{}'),
-    coalesce(d.missed, 'once'), true,
-    queue.cron_after(queue.cron_parse(d.cron), coalesce(d.timezone, 'UTC'), p_now), null, null, null, null,
-    p_now, p_now, coalesce(t.source, t.job_type))::queue.schedules, true)
+  perform queue.save_schedule(w.id, 'code:' || (d.value ->> 'name'),
+    d.value || jsonb_build_object('job_type', t.job_type), coalesce(t.source, t.job_type), p_now)
   from queue.job_types as t
-  cross join lateral jsonb_to_recordset(t.schedules) as d (name text, scope text, workspace_id uuid, cron text,
-    timezone text, payload jsonb, options jsonb, missed text)
+  cross join lateral jsonb_array_elements(t.schedules) as d
   cross join lateral (
-    select queue.system_workspace() as id where coalesce(d.scope, 'system') = 'system' and p_workspace_id is null
+    select queue.system_workspace() as id where coalesce(d.value ->> 'scope', 'system') = 'system'
     union all
-    select n.id from queue.tenants as n
-    where (d.scope = 'each' or d.scope = 'workspace' and n.id = d.workspace_id)
-      and (p_workspace_id is null or n.id = p_workspace_id)) as w
-  where t.schedules is not null and (p_job_type is null or t.job_type = p_job_type);
+    select n.id from queue.tenants as n where d.value ->> 'scope' = 'each') as w
+  where (p_job_type is null or t.job_type = p_job_type) and (p_workspace_id is null or w.id = p_workspace_id);
 end;
 $$;
 

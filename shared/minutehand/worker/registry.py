@@ -283,7 +283,7 @@ class Registry:
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
                 as well.
             schedule: When the clock enqueues such jobs: a cron expression for the system, or
-                `Schedule`s for each workspace or one. A deploy changes and removes them.
+                `Schedule`s, for each workspace too. A deploy changes and removes them.
             options: See `TypeOptions`.
 
         Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,7 @@ class Schedule:
     Attributes:
         cron: Five fields (minute hour day month weekday), or @hourly, @daily and the like.
         for_: `system` makes jobs of no tenant, which the operator alone sees; `each` one job per
-            workspace, new ones included; a workspace's id jobs of that one.
+            workspace, new ones included.
         timezone: IANA name that the fields are read in.
         payload: What the jobs carry; it must fit the type's payload.
         options: Options of the jobs by their names in `enqueue_job`, e.g. `unique` so that runs do
@@ -29,7 +28,7 @@ class Schedule:
     """
 
     cron: str
-    for_: Literal["system", "each"] | UUID | str = "system"
+    for_: Literal["system", "each"] = "system"
     timezone: str = "UTC"
     payload: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -38,12 +37,10 @@ class Schedule:
 
     def wire(self, name: str) -> dict[str, Any]:
         """The schedule as `register_job_types` takes it, under its name or else `name`."""
-        one = self.for_ not in ("system", "each")
         return {
             "name": self.name or name,
             "cron": self.cron,
-            "scope": "workspace" if one else self.for_,
-            "workspace_id": str(self.for_) if one else None,
+            "scope": self.for_,
             "timezone": self.timezone,
             "payload": dict(self.payload),
             "options": dict(self.options),
