@@ -1,38 +1,62 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item shows its fencing
 -- token; of one whose lease is lost nothing is stored.
 
--- A JSON number of milliseconds as an interval of at most ten days; null for anything else.
-create function queue.milliseconds(p_value jsonb) returns interval
-language sql immutable as $$
-  select case when jsonb_typeof(p_value) = 'number' then
-    make_interval(secs => least(864000, greatest(0, (p_value #>> '{}')::double precision / 1000))) end
-$$;
-
--- Store log lines of held jobs, and their events where the type keeps them; gives what is to be published.
-create function queue.write_logs(p_items queue.worker_item[], p_now timestamptz) returns queue.change[]
+-- Store what workers report of jobs that they hold: the steps that have finished and the one each is in, log lines, tags
+-- (at most 20) and progress, with the events of the last two. The caller has locked the leases and the rows.
+create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
+  v_held constant queue.worker_item[] := array(
+    select i from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence);
   v_changes queue.change[];
 begin
+  if exists (select from unnest(v_held) as i where num_nonnulls(i.steps, i.step) > 0) then
+    -- workers say how long steps ran, not when they began: their clocks may differ
+    insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+    select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
+      coalesce(s.value -> 'result', 'null'), p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
+      p_now + s.n * interval '1 microsecond' -- in their order
+    from unnest(v_held) as i cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
+    where s.value ->> 'name' <> ''
+    on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
+    update queue.leases as l set step = left(i.step ->> 'name', 200),
+      step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
+    from unnest(v_held) as i
+    where l.job_id = i.job_id and (i.step ->> 'name' <> ''
+      or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(i.steps) as s)));
+  end if;
+  if not exists (select from unnest(v_held) as i where num_nonnulls(i.progress, i.logs, i.tags) > 0) then
+    return;
+  end if;
   with held as materialized (
-    select l.job_id, l.attempt, case -- lines not stored before: logs begins with the attempt's line logs_from
-      when jsonb_typeof(i.logs) is distinct from 'array' then '[]'::jsonb
-      when i.logs_from is null or l.log_lines <= i.logs_from then i.logs
-      else coalesce((
+    select i.job_id, l.attempt, i.progress, i.tags,
+      coalesce(( -- lines not stored before: logs begins with the attempt's line logs_from
         select jsonb_agg(n.value order by n.ordinality) from jsonb_array_elements(i.logs) with ordinality as n
-        where n.ordinality > l.log_lines - i.logs_from), '[]') end as logs
-    from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id),
+        where n.ordinality > coalesce(l.log_lines - i.logs_from, 0)), '[]') as logs
+    from unnest(v_held) as i join queue.leases as l on l.job_id = i.job_id),
   counted as (
     update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(h.logs)
     from held as h where l.job_id = h.job_id and h.logs <> '[]'),
   moved as (
     update public.jobs as j set updated_at = p_now,
-      last_seq = j.last_seq + case when j.is_minimal is null then jsonb_array_length(h.logs) else 0 end
-    from held as h where j.id = h.job_id and h.logs <> '[]'
-    returning j.id, j.workspace_id, j.session_id, j.last_seq, j.is_minimal, h.attempt, h.logs),
+      last_seq = j.last_seq + (h.progress is not null)::integer
+        + case when j.is_minimal is null then jsonb_array_length(h.logs) else 0 end,
+      progress = case when h.progress is null then j.progress else jsonb_build_object(
+        'percentage', trim_scale(least(100, greatest(0, round(coalesce(
+          case when jsonb_typeof(h.progress -> 'percentage') = 'number' then (h.progress ->> 'percentage')::numeric end,
+          (j.progress ->> 'percentage')::numeric, 0), 1)))),
+        'stage', left(h.progress ->> 'stage', 200), 'message', left(h.progress ->> 'message', 1000)) end,
+      tags = case when h.tags is null then j.tags else (array(
+        select t.tag from unnest(j.tags || array(select jsonb_array_elements_text(h.tags))) with ordinality as t (tag, n)
+        where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
+        group by t.tag order by min(t.n)))[1:20] end
+    from held as h
+    where j.id = h.job_id and (h.logs <> '[]' or num_nonnulls(h.progress, h.tags) > 0)
+    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, j.is_minimal, h.attempt, h.logs,
+      h.progress is not null as has_progress),
   lines as materialized (
     select m.id, m.workspace_id, m.session_id, m.attempt, m.is_minimal,
-      m.last_seq - jsonb_array_length(m.logs) + n.ordinality::integer as seq,
+      m.last_seq - m.has_progress::integer - jsonb_array_length(m.logs) + n.ordinality::integer as seq,
       case when n.value ->> 'level' in ('debug', 'info', 'warning', 'error') then n.value ->> 'level'
         else 'info' end as level,
       left(coalesce(n.value ->> 'message', ''), 10000) as message,
@@ -43,96 +67,21 @@ begin
   kept as (
     insert into public.job_logs (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
     select l.id, l.workspace_id, l.attempt, l.level, l.message, l.metadata, l.at from lines as l order by l.id, l.seq),
-  logged as (
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select l.id, l.seq, l.workspace_id, 'job.log', jsonb_build_object('log', jsonb_build_object(
+  events as materialized (
+    select l.id, l.workspace_id, l.session_id, l.seq, 'job.log' as type, jsonb_build_object('log', jsonb_build_object(
       'level', l.level, 'message', left(l.message, 2000), 'at', l.at, 'attempt', l.attempt,
-      'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)), p_now
+      'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)) as data
     from lines as l where l.is_minimal is null
-    returning job_id, seq, workspace_id, data)
-  select array_agg(row(e.workspace_id, l.session_id, 'job.log', e.data, array[e.job_id], array[e.seq])::queue.change
-    order by e.job_id, e.seq)
-  into v_changes from logged as e join lines as l on l.id = e.job_id and l.seq = e.seq;
-  return v_changes;
-end;
-$$;
-
--- Store the progress of held jobs and its events; gives what is to be published.
-create function queue.write_progress(p_items queue.worker_item[], p_now timestamptz) returns queue.change[]
-language plpgsql as $$
-declare
-  v_changes queue.change[];
-begin
-  with moved as (
-    update public.jobs as j set last_seq = j.last_seq + 1, updated_at = p_now, progress = jsonb_build_object(
-      'percentage', trim_scale(least(100, greatest(0, round(coalesce(
-        case when jsonb_typeof(i.progress -> 'percentage') = 'number' then (i.progress ->> 'percentage')::numeric end,
-        (j.progress ->> 'percentage')::numeric, 0), 1)))),
-      'stage', left(i.progress ->> 'stage', 200), 'message', left(i.progress ->> 'message', 1000))
-    from unnest(p_items) as i
-    where j.id = i.job_id and jsonb_typeof(i.progress) = 'object'
-    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq),
-  logged as (
+    union all
+    select m.id, m.workspace_id, m.session_id, m.last_seq, 'job.progress',
+      jsonb_build_object('progress', m.progress, 'attempts', m.attempts)
+    from moved as m where m.has_progress),
+  stored as (
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select m.id, m.last_seq, m.workspace_id, 'job.progress',
-      jsonb_build_object('progress', m.progress, 'attempts', m.attempts), p_now
-    from moved as m)
-  select array_agg(row(m.workspace_id, m.session_id, 'job.progress',
-    jsonb_build_object('progress', m.progress, 'attempts', m.attempts), array[m.id], array[m.last_seq])::queue.change)
-  into v_changes from moved as m;
-  return v_changes;
-end;
-$$;
-
--- Store what workers report of jobs that they hold: the steps that have finished and the one each is in, tags (at most
--- 20), log lines and progress. The caller has locked the leases and the rows.
-create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
-language plpgsql as $$
-declare
-  v_held constant queue.worker_item[] := array(
-    select i from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
-    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
-  v_changes queue.change[];
-begin
-  if v_held = '{}' then
-    return;
-  end if;
-  if exists (select from unnest(v_held) as i where num_nonnulls(i.steps, i.step) > 0) then
-    -- workers say how long steps ran, not when they began: their clocks may differ
-    insert into queue.steps (job_id, name, kind, value, started_at, created_at)
-    select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
-      coalesce(s.value -> 'result', 'null'), p_now - queue.milliseconds(s.value -> 'took_ms'),
-      p_now + s.n * interval '1 microsecond' -- in their order
-    from unnest(v_held) as i
-    cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end)
-      with ordinality as s (value, n)
-    where s.value ->> 'name' <> ''
-    on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
-    update queue.leases as l set step = left(i.step ->> 'name', 200),
-      step_started_at = p_now - queue.milliseconds(i.step -> 'for_ms')
-    from unnest(v_held) as i
-    where l.job_id = i.job_id and (i.step ->> 'name' <> '' and queue.milliseconds(i.step -> 'for_ms') is not null
-      or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(
-        case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as s)));
-  end if;
-  if exists (select from unnest(v_held) as i where i.tags is not null) then
-    update public.jobs as j
-    set tags = (array(
-      select t.tag from (
-        select o.tag, o.n from unnest(j.tags) with ordinality as o (tag, n)
-        union all
-        select a.value, 1000 + a.ordinality from jsonb_array_elements_text(i.tags) with ordinality as a) as t
-      where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
-      group by t.tag order by min(t.n)))[1:20]
-    from unnest(v_held) as i
-    where j.id = i.job_id and jsonb_typeof(i.tags) = 'array' and i.tags <> '[]';
-  end if;
-  if exists (select from unnest(v_held) as i where i.logs is not null) then
-    v_changes := queue.write_logs(v_held, p_now);
-  end if;
-  if exists (select from unnest(v_held) as i where i.progress is not null) then
-    v_changes := v_changes || queue.write_progress(v_held, p_now);
-  end if;
+    select e.id, e.seq, e.workspace_id, e.type, e.data, p_now from events as e)
+  select array_agg(row(e.workspace_id, e.session_id, e.type, e.data, array[e.id], array[e.seq])::queue.change
+    order by e.id, e.seq)
+  into v_changes from events as e;
   if v_changes is not null then
     perform queue.publish(v_changes, p_now);
   end if;

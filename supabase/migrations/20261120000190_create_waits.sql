@@ -49,24 +49,17 @@ insert into queue.tasks (name, place, every) values ('waits', 30, '0'); -- at ea
 create function queue.wait_problem(p_wait jsonb) returns text
 language plpgsql immutable as $$
 declare
-  v_kind constant text := p_wait ->> 'kind';
+  v_until timestamptz;
+  v_ids uuid[];
 begin
-  if v_kind is null or v_kind not in ('sleep', 'ask', 'event', 'children') then
-    return format('a wait must be a sleep, ask, event or children, not %s', coalesce(v_kind, 'nothing'));
-  elsif v_kind = 'event' and coalesce(p_wait ->> 'event', '') = '' then
-    return 'a wait for an event must name it';
-  elsif v_kind = 'sleep' and coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until') is null then
-    return 'a sleep must say until when';
-  elsif v_kind = 'children' then
-    if jsonb_typeof(p_wait -> 'job_ids') is distinct from 'array' then
-      return 'a wait for children must list their ids';
-    elsif jsonb_array_length(p_wait -> 'job_ids') > 10000 then
-      return 'a wait for children must list at most 10000 ids';
-    end if;
-    perform value::uuid from jsonb_array_elements_text(p_wait -> 'job_ids');
-  end if;
-  perform (coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'))::timestamptz;
-  return null;
+  v_until := coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until');
+  v_ids := array(select jsonb_array_elements_text(p_wait -> 'job_ids'));
+  return case p_wait ->> 'kind'
+    when 'ask' then null
+    when 'sleep' then case when v_until is null then 'a sleep must say until when' end
+    when 'event' then case when coalesce(p_wait ->> 'event', '') = '' then 'a wait for an event must name it' end
+    when 'children' then case when cardinality(v_ids) > 10000 then 'a wait for children lists at most 10000 ids' end
+    else 'a wait must be a sleep, ask, event or children' end;
 exception when data_exception then
   return 'a wait has a value of the wrong type: ' || sqlerrm;
 end;
@@ -102,13 +95,11 @@ end;
 $$;
 
 -- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later attempts of the
--- parent read the same, whatever becomes of a child. While a child lives nothing is copied, and the wait remembers how
--- many before it have ended; has_more: call again.
-create function queue.gather(p_wait queue.waits, p_now timestamptz, out is_done boolean, out has_more boolean)
+-- parent read the same, whatever becomes of a child. Whether all are copied; null while a child lives: then nothing is
+-- copied, and the wait remembers how many before it have ended.
+create function queue.gather(p_wait queue.waits, p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
-  c_rows constant integer := 1000;
-  c_bytes constant bigint := 8000000;
   v_ids constant uuid[] := array(select jsonb_array_elements_text(p_wait.data -> 'job_ids'));
   v_ended integer := p_wait.ended_jobs;
   v_live integer; -- the place after v_ended of the first child that has not ended
@@ -120,27 +111,24 @@ begin
     exit when v_live is not null or v_ended = 0;
     v_ended := 0;
   end loop;
-  is_done := false;
-  has_more := false;
   if v_live is not null then
     update queue.waits set gathered = 0, ended_jobs = v_ended + v_live - 1 where job_id = p_wait.job_id;
-    return;
+    return null;
   end if;
   with slice as (
     select a.nth, jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'), 'result', j.result,
       'error_message', j.error_message) as value, sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
       - coalesce(pg_column_size(j.result), 0) as bytes_before
     from unnest(v_ids) with ordinality as a (id, nth) left join public.jobs as j on j.id = a.id
-    where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + c_rows),
+    where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + 1000),
   copied as (
     insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
-    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c where c.bytes_before < c_bytes
+    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c where c.bytes_before < 8000000
     on conflict (job_id, name, nth) do update set value = excluded.value -- of a wait that was cancelled
     returning 1)
   select p_wait.gathered + count(*) into p_wait.gathered from copied;
   update queue.waits set gathered = p_wait.gathered, ended_jobs = cardinality(v_ids) where job_id = p_wait.job_id;
-  is_done := p_wait.gathered = cardinality(v_ids);
-  has_more := not is_done;
+  return p_wait.gathered = cardinality(v_ids);
 end;
 $$;
 
@@ -153,7 +141,7 @@ declare
     select w.job_id from queue.waits as w where w.job_id = any (p_ids) and w.job_id <> all (v_held));
   v_wait queue.waits;
   v_payload jsonb;
-  v_made record;
+  v_all_copied boolean;
   v_ids uuid[] := '{}';
   v_values jsonb[] := '{}';
 begin
@@ -166,18 +154,16 @@ begin
         v_values := v_values || jsonb_build_object('event', v_payload);
       end if;
     elsif v_wait.kind = 'children' then
-      v_made := queue.gather(v_wait, p_now);
-      if v_made.is_done then
+      v_all_copied := queue.gather(v_wait, p_now);
+      if v_all_copied then
         v_ids := v_ids || v_wait.job_id;
         v_values := v_values || '{"children": []}'::jsonb; -- they are steps of their own, from nth 1
-      elsif v_made.has_more then
+      elsif not v_all_copied then
         insert into queue.signals (kind, workspace_id, job_id) values ('check', v_wait.workspace_id, v_wait.job_id);
       end if;
     end if;
   end loop;
-  if v_ids <> '{}' then
-    perform queue.end_waits(v_ids, v_values, p_now);
-  end if;
+  perform queue.end_waits(v_ids, v_values, p_now) where v_ids <> '{}';
   return v_locked;
 end;
 $$;
@@ -194,9 +180,6 @@ declare
   v_one queue.signals;
   v_kept bigint[] := '{}';
 begin
-  if v_ids = '{}' then
-    return 0;
-  end if;
   v_locked := queue.check_waits(
     array(select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'check'), p_now);
   v_kept := array( -- one of each is enough
@@ -238,24 +221,19 @@ declare
   v_now integer;
 begin
   loop
-    v_ids := array(
-      select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500);
-    if v_ids <> '{}' then
-      v_ids := queue.hold_waiting(v_ids);
-      with again as (
-        update queue.waits set timeout_at = p_now + interval '10 seconds'
-        where job_id = any (v_ids) and kind = 'children' and timeout_at <= p_now returning workspace_id, job_id)
-      insert into queue.signals (kind, workspace_id, job_id) select 'check', a.workspace_id, a.job_id from again as a;
-      select array_agg(w.job_id), array_agg(case w.kind
-        when 'sleep' then '{"slept": true}'::jsonb
-        when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
-        else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
-      into v_ids, v_values from queue.waits as w
-      where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
-      if v_ids is not null then
-        perform queue.end_waits(v_ids, v_values, p_now);
-      end if;
-    end if;
+    v_ids := queue.hold_waiting(array(
+      select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500));
+    with again as (
+      update queue.waits set timeout_at = p_now + interval '10 seconds'
+      where job_id = any (v_ids) and kind = 'children' and timeout_at <= p_now returning workspace_id, job_id)
+    insert into queue.signals (kind, workspace_id, job_id) select 'check', a.workspace_id, a.job_id from again as a;
+    select array_agg(w.job_id), array_agg(case w.kind
+      when 'sleep' then '{"slept": true}'::jsonb
+      when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
+      else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
+    into v_ids, v_values from queue.waits as w
+    where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
+    perform queue.end_waits(v_ids, v_values, p_now) where v_ids is not null;
     v_now := coalesce(cardinality(v_ids), 0) + queue.drain_signals(p_now, 500);
     v_done := v_done + v_now;
     exit when v_now = 0 or clock_timestamp() >= p_until;
@@ -272,22 +250,19 @@ language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_job public.jobs := queue.visible_job(p_job_id);
   v_wait queue.waits;
-  v_problem text[];
 begin
+  perform queue.visible_job(p_job_id);
   if jsonb_typeof(p_answer) is distinct from 'object' or not p_answer ? 'answer' then
     perform queue.refuse(400, 'invalid_argument', 'p_answer must be {"answer": …}', 'answer');
   end if;
-  v_problem := queue.json_problem(p_answer, 'answer', (queue.setting('payload_max_bytes'))::integer);
-  if v_problem is not null then
-    perform queue.refuse_problem(v_problem);
-  end if;
+  perform queue.refuse_problem(p)
+  from queue.json_problem(p_answer, 'answer', (queue.setting('payload_max_bytes'))::integer) as p where p is not null;
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_wait from queue.waits where job_id = p_job_id and kind = 'ask';
   if not found then
-    select * into v_job from public.jobs where id = p_job_id;
-    perform queue.refuse(409, 'invalid_state', 'the job is not asking anything', v_job.status);
+    perform queue.refuse(409, 'invalid_state', 'the job is not asking anything',
+      (select j.status from public.jobs as j where j.id = p_job_id));
   elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
     perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now', v_wait.name);
   elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
@@ -307,7 +282,6 @@ create function public.emit_event(p_workspace_id uuid, p_name text, p_payload js
 language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_problem text[];
   v_is_first boolean;
 begin
   if pg_column_size(p_payload) > 8192 then
@@ -317,10 +291,8 @@ begin
   if p_name is null or char_length(p_name) not between 1 and 255 then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');
   end if;
-  v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
-  if v_problem is not null then
-    perform queue.refuse_problem(v_problem);
-  end if;
+  perform queue.refuse_problem(p)
+  from queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer) as p where p is not null;
   insert into queue.named_events (workspace_id, name, payload, emitted_at)
   values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict (workspace_id, name) do nothing;
   v_is_first := found;
@@ -351,18 +323,15 @@ begin
   end if;
   v_job := queue.held_job(p_request, null, 'its children were not created');
   v_made := (select s.value from queue.steps as s where s.job_id = v_job.id and s.name = v_name and s.nth = -1);
-  if v_made is not null then
-    return v_made;
+  if v_made is null then -- no user: it is the platform's code that spawns
+    v_made := jsonb_build_object('job_ids', case v_children when '[]' then '{}' else (queue.enqueue(
+      v_job.workspace_id, null, (
+        select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
+          || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id) order by c.ordinality)
+        from jsonb_array_elements(v_children) with ordinality as c), true)).ids end);
+    insert into queue.steps (job_id, name, nth, kind, value, created_at)
+    values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());
   end if;
-  v_made := '{"job_ids": []}';
-  if v_children <> '[]' then -- no user: it is the platform's code that spawns
-    v_made := jsonb_build_object('job_ids', (queue.enqueue(v_job.workspace_id, null, (
-      select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
-        || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id) order by c.ordinality)
-      from jsonb_array_elements(v_children) with ordinality as c), true)).ids);
-  end if;
-  insert into queue.steps (job_id, name, nth, kind, value, created_at)
-  values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());
   return v_made;
 end;
 $$;
