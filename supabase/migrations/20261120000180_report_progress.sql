@@ -1,8 +1,28 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item shows its fencing
 -- token; of one whose lease is lost nothing is stored.
 
--- Store what workers report of jobs that they hold: the steps that have finished and the one each is in, log lines, tags
--- (at most 20) and progress, with the events of the last two. The caller has locked the leases and the rows.
+-- Store the steps that have finished, and the one that each job is in.
+create function queue.write_steps(p_held queue.worker_item[], p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  -- workers say how long steps ran, not when they began: their clocks may differ
+  insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+  select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
+    coalesce(s.value -> 'result', 'null'), p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
+    p_now + s.n * interval '1 microsecond' -- in their order
+  from unnest(p_held) as i cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
+  where s.value ->> 'name' <> ''
+  on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
+  update queue.leases as l set step = left(i.step ->> 'name', 200),
+    step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
+  from unnest(p_held) as i
+  where l.job_id = i.job_id and (i.step ->> 'name' <> ''
+    or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(i.steps) as s)));
+end;
+$$;
+
+-- Store what workers report of jobs that they hold: steps, log lines, tags (at most 20) and progress, with the events of
+-- lines and progress. The caller has locked the leases and the rows.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -11,19 +31,7 @@ declare
   v_changes queue.change[];
 begin
   if exists (select from unnest(v_held) as i where num_nonnulls(i.steps, i.step) > 0) then
-    -- workers say how long steps ran, not when they began: their clocks may differ
-    insert into queue.steps (job_id, name, kind, value, started_at, created_at)
-    select i.job_id, left(s.value ->> 'name', 200), case s.value ->> 'kind' when 'graph' then 'graph' else 'step' end,
-      coalesce(s.value -> 'result', 'null'), p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
-      p_now + s.n * interval '1 microsecond' -- in their order
-    from unnest(v_held) as i cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
-    where s.value ->> 'name' <> ''
-    on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
-    update queue.leases as l set step = left(i.step ->> 'name', 200),
-      step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
-    from unnest(v_held) as i
-    where l.job_id = i.job_id and (i.step ->> 'name' <> ''
-      or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(i.steps) as s)));
+    perform queue.write_steps(v_held, p_now);
   end if;
   if not exists (select from unnest(v_held) as i where num_nonnulls(i.progress, i.logs, i.tags) > 0) then
     return;
@@ -190,16 +198,12 @@ create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
-  v_page record;
 begin
   if not exists (
       select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
   end if;
-  v_page := queue.step_page(v_id, nullif(p_request -> 'after', 'null'), 1000000);
-  return jsonb_build_object('lines', v_page.lines, 'next', v_page.next, 'bytes', v_page.bytes);
-exception when data_exception then
-  perform queue.refuse_value('the request', 'p_request', sqlerrm);
+  return (select to_jsonb(p) from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
 end;
 $$;
 comment on function public.read_steps is
@@ -212,7 +216,7 @@ declare
   v_page record;
 begin
   perform queue.visible_job(p_job_id);
-  v_page := queue.step_page(p_job_id, nullif(p_after, 'null'), 1000000);
+  v_page := queue.step_page(p_job_id, p_after, 1000000);
   return jsonb_build_object(
     'steps', (
       select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'kind', t.kind, 'result', s.value,

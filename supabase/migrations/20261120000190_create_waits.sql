@@ -17,7 +17,6 @@ create table queue.waits (
   timeout_at timestamptz, -- when it ends by itself; null for never
   default_value jsonb, -- what the step gets then
   created_at timestamptz not null,
-  ended_jobs integer not null default 0, -- so many of its children, from the first, are known to have ended
   gathered integer not null default 0, -- the results of so many are copied
   constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children'))
 );
@@ -81,38 +80,43 @@ begin
 end;
 $$;
 
--- Of these jobs, the waiting ones whose wait and record are free; they are locked then. Never waits.
-create function queue.hold_waiting(p_ids uuid[]) returns uuid[]
-language plpgsql as $$
+-- Lock those of the jobs that no one has locked, and give them. For maintenance, which waits for no one.
+create function queue.lock_free(p_ids uuid[]) returns uuid[]
+language plpgsql
+set lock_timeout = '1ms' as $$
 declare
-  v_ids constant uuid[] := array(
-    select w.job_id from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update skip locked);
+  v_id uuid;
+  v_held uuid[] := '{}';
 begin
-  return array(
-    select j.id from public.jobs as j
-    where j.id = any (v_ids) and j.status = 'waiting' order by j.id for no key update skip locked);
+  begin
+    perform queue.lock_jobs(p_ids);
+    return p_ids;
+  exception when lock_not_available then -- one by one then
+  end;
+  foreach v_id in array p_ids loop
+    begin
+      perform queue.lock_jobs(array[v_id]);
+      v_held := v_held || v_id;
+    exception when lock_not_available then
+      continue;
+    end;
+  end loop;
+  return v_held;
 end;
 $$;
 
 -- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later attempts of the
--- parent read the same, whatever becomes of a child. Whether all are copied; null while a child lives: then nothing is
--- copied, and the wait remembers how many before it have ended.
-create function queue.gather(p_wait queue.waits, p_now timestamptz) returns boolean
+-- parent read the same, whatever becomes of a child. Gives what the wait ends with; null while a child lives, of which
+-- nothing is copied, or while there are more to copy.
+create function queue.gather(p_wait queue.waits, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
   v_ids constant uuid[] := array(select jsonb_array_elements_text(p_wait.data -> 'job_ids'));
-  v_ended integer := p_wait.ended_jobs;
-  v_live integer; -- the place after v_ended of the first child that has not ended
+  v_gathered integer;
 begin
-  loop -- after those known to have ended; then, since one may run again, from the first
-    v_live := (
-      select a.nth from unnest(v_ids[v_ended + 1:]) with ordinality as a (id, nth)
-      where exists (select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0) limit 1);
-    exit when v_live is not null or v_ended = 0;
-    v_ended := 0;
-  end loop;
-  if v_live is not null then
-    update queue.waits set gathered = 0, ended_jobs = v_ended + v_live - 1 where job_id = p_wait.job_id;
+  if exists (select from unnest(v_ids) as a (id)
+      where exists (select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0)) then
+    update queue.waits set gathered = 0 where job_id = p_wait.job_id and gathered > 0; -- one runs again
     return null;
   end if;
   with slice as (
@@ -126,9 +130,13 @@ begin
     select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c where c.bytes_before < 8000000
     on conflict (job_id, name, nth) do update set value = excluded.value -- of a wait that was cancelled
     returning 1)
-  select p_wait.gathered + count(*) into p_wait.gathered from copied;
-  update queue.waits set gathered = p_wait.gathered, ended_jobs = cardinality(v_ids) where job_id = p_wait.job_id;
-  return p_wait.gathered = cardinality(v_ids);
+  select p_wait.gathered + count(*) into v_gathered from copied;
+  if v_gathered = cardinality(v_ids) then
+    return '{"children": []}'; -- they are steps of their own, from nth 1
+  end if;
+  update queue.waits set gathered = v_gathered where job_id = p_wait.job_id;
+  insert into queue.signals (kind, workspace_id, job_id) values ('check', p_wait.workspace_id, p_wait.job_id);
+  return null;
 end;
 $$;
 
@@ -136,49 +144,41 @@ $$;
 create function queue.check_waits(p_ids uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
-  v_held constant uuid[] := queue.hold_waiting(p_ids);
-  v_locked constant uuid[] := array(
-    select w.job_id from queue.waits as w where w.job_id = any (p_ids) and w.job_id <> all (v_held));
+  v_waiting constant uuid[] := array(select w.job_id from queue.waits as w where w.job_id = any (p_ids));
+  v_held constant uuid[] := queue.lock_free(v_waiting);
   v_wait queue.waits;
-  v_payload jsonb;
-  v_all_copied boolean;
+  v_value jsonb;
   v_ids uuid[] := '{}';
   v_values jsonb[] := '{}';
 begin
   for v_wait in select * from queue.waits as w where w.job_id = any (v_held) order by w.job_id loop
-    if v_wait.kind = 'event' then
-      select e.payload into v_payload from queue.named_events as e
-      where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name;
-      if found then
-        v_ids := v_ids || v_wait.job_id;
-        v_values := v_values || jsonb_build_object('event', v_payload);
-      end if;
-    elsif v_wait.kind = 'children' then
-      v_all_copied := queue.gather(v_wait, p_now);
-      if v_all_copied then
-        v_ids := v_ids || v_wait.job_id;
-        v_values := v_values || '{"children": []}'::jsonb; -- they are steps of their own, from nth 1
-      elsif not v_all_copied then
-        insert into queue.signals (kind, workspace_id, job_id) values ('check', v_wait.workspace_id, v_wait.job_id);
-      end if;
+    v_value := case v_wait.kind
+      when 'event' then (
+        select jsonb_build_object('event', e.payload) from queue.named_events as e
+        where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name)
+      when 'children' then queue.gather(v_wait, p_now) end;
+    if v_value is not null then
+      v_ids := v_ids || v_wait.job_id;
+      v_values := v_values || v_value;
     end if;
   end loop;
   perform queue.end_waits(v_ids, v_values, p_now) where v_ids <> '{}';
-  return v_locked;
+  return array(select w from unnest(v_waiting) as w where w <> all (v_held));
 end;
 $$;
 
--- Read signals, the oldest first; returns how many were handled.
-create function queue.drain_signals(p_now timestamptz, p_limit integer) returns integer
+-- Read the 500 oldest signals, and do of each what concerns up to 500 jobs; returns how much was done.
+create function queue.drain_signals(p_now timestamptz) returns integer
 language plpgsql as $$
 declare
-  c_most constant integer := 500; -- jobs that one signal concerns at once
   v_ids constant bigint[] := array(
-    select s.id from queue.signals as s order by s.id limit p_limit for update skip locked);
-  v_jobs uuid[];
-  v_locked uuid[];
+    select s.id from queue.signals as s order by s.id limit 500 for update skip locked);
   v_one queue.signals;
-  v_kept bigint[] := '{}';
+  v_jobs uuid[];
+  v_held uuid[];
+  v_locked uuid[];
+  v_kept bigint[];
+  v_done integer := 0;
 begin
   v_locked := queue.check_waits(
     array(select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'check'), p_now);
@@ -188,25 +188,25 @@ begin
   for v_one in select * from queue.signals as s where s.id = any (v_ids) and s.kind <> 'check' order by s.id loop
     if v_one.kind = 'event' then
       v_jobs := array(select w.job_id from queue.waits as w
-        where w.workspace_id = v_one.workspace_id and w.event_name = v_one.name limit c_most);
+        where w.workspace_id = v_one.workspace_id and w.event_name = v_one.name limit 500);
       v_locked := queue.check_waits(v_jobs, p_now);
     else
       v_jobs := array(select c.id from public.jobs as c
         where c.parent_id = v_one.job_id and c.finished_at is null and c.cancel_requested_at is null
           and not exists ( -- one that runs again meanwhile needs them
             select from public.jobs as p where p.id = c.parent_id and p.finished_at is null)
-        limit c_most);
-      v_locked := queue.cancel_free(v_jobs, 'parent_ended', p_now);
+        limit 500);
+      v_held := queue.lock_free(v_jobs);
+      perform queue.cancel_held(v_held, 'parent_ended', p_now);
+      v_locked := array(select j from unnest(v_jobs) as j where j <> all (v_held));
     end if;
-    if cardinality(v_jobs) = c_most and cardinality(v_locked) < c_most then -- the rest later, after those of others
-      insert into queue.signals (kind, workspace_id, job_id, name)
-      values (v_one.kind, v_one.workspace_id, v_one.job_id, v_one.name);
-    elsif v_locked <> '{}' then
+    v_done := v_done + cardinality(v_jobs) - cardinality(v_locked);
+    if cardinality(v_jobs) = 500 or v_locked <> '{}' then -- the rest in the next turn
       v_kept := v_kept || v_one.id;
     end if;
   end loop;
   delete from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_kept);
-  return cardinality(v_ids) - cardinality(v_kept);
+  return v_done + cardinality(v_ids) - cardinality(v_kept);
 end;
 $$;
 
@@ -221,7 +221,7 @@ declare
   v_now integer;
 begin
   loop
-    v_ids := queue.hold_waiting(array(
+    v_ids := queue.lock_free(array(
       select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500));
     with again as (
       update queue.waits set timeout_at = p_now + interval '10 seconds'
@@ -234,7 +234,7 @@ begin
     into v_ids, v_values from queue.waits as w
     where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
     perform queue.end_waits(v_ids, v_values, p_now) where v_ids is not null;
-    v_now := coalesce(cardinality(v_ids), 0) + queue.drain_signals(p_now, 500);
+    v_now := coalesce(cardinality(v_ids), 0) + queue.drain_signals(p_now);
     v_done := v_done + v_now;
     exit when v_now = 0 or clock_timestamp() >= p_until;
   end loop;
@@ -284,9 +284,6 @@ declare
   v_now constant timestamptz := queue.clock();
   v_is_first boolean;
 begin
-  if pg_column_size(p_payload) > 8192 then
-    perform queue.take_turn();
-  end if;
   perform queue.may_read(p_workspace_id);
   if p_name is null or char_length(p_name) not between 1 and 255 then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');

@@ -41,45 +41,18 @@ begin
 end;
 $$;
 
--- Cancel those of the jobs that no one has locked; returns the others. For maintenance, which waits for no one.
-create function queue.cancel_free(p_ids uuid[], p_reason text, p_now timestamptz) returns uuid[]
-language plpgsql
-set lock_timeout = '1ms' as $$
-declare
-  v_id uuid;
-  v_held uuid[] := '{}';
-begin
-  begin
-    perform queue.lock_jobs(p_ids);
-    v_held := p_ids;
-  exception when lock_not_available then
-    foreach v_id in array p_ids loop
-      begin
-        perform queue.lock_jobs(array[v_id]);
-        v_held := v_held || v_id;
-      exception when lock_not_available then
-        continue;
-      end;
-    end loop;
-  end;
-  perform queue.cancel_held(v_held, p_reason, p_now);
-  return array(select i from unnest(p_ids) as i where i <> all (v_held));
-end;
-$$;
-
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
 begin
-  perform queue.lock_jobs(array[p_job_id]);
+  perform queue.cancel(array[p_job_id], queue.clock());
   select * into v_job from public.jobs where id = p_job_id;
-  if v_job.finished_at is not null and v_job.status <> 'cancelled' then
+  if v_job.status in ('completed', 'failed') then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
-  perform queue.cancel(array[p_job_id], queue.clock());
-  return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
+  return queue.job_json(v_job);
 end;
 $$;
 comment on function public.cancel_job is
@@ -160,8 +133,6 @@ set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
-  v_type queue.job_types;
-  v_problem text[];
 begin
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_job from public.jobs where id = p_job_id;
@@ -180,14 +151,9 @@ begin
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
   if p_payload <> 'null' then -- checked as at an enqueue
-    v_type := queue.type_or_refuse(v_job.job_type);
-    v_problem := case when v_type.internal and auth.uid() is not null then array['403', 'forbidden',
-        format('only the platform itself enqueues jobs of the type %s', v_type.job_type), 'job_type']
-      else queue.payload_problem(v_type, p_payload, null) end;
-    if v_problem is not null then
-      perform queue.refuse_problem(v_problem);
-    end if;
-    update public.jobs set payload = p_payload, schema_version = v_type.schema_version where id = p_job_id;
+    v_job := queue.make_job(v_job.workspace_id, auth.uid(), queue.type_or_refuse(v_job.job_type), p_payload, null, '',
+      v_now);
+    update public.jobs set payload = p_payload, schema_version = v_job.schema_version where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
   perform queue.wake_worker(v_now);
@@ -254,36 +220,13 @@ declare
 begin
   perform queue.lock_jobs(v_ids[:p_limit]);
   v_count := queue.retry_held(v_ids[:p_limit], v_now);
-  if v_count > 0 then
-    perform queue.wake_worker(v_now);
-  end if;
+  perform queue.wake_worker(v_now) where v_count > 0;
   return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > p_limit);
 end;
 $$;
 comment on function public.retry_jobs is
   E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit '
   '(1,000): {count, more}.\n\nFor managers. Call again while there are more.';
-
--- The steps that a replay from a step keeps: those that finished before it; in its graph all but it and the stages that
--- come after it. None for null.
-create function queue.kept_steps(p_job_id uuid, p_from text) returns table (name text)
-language sql stable as $$
-  with recursive graph as (
-    select g.value as shape from queue.steps as g
-    where g.job_id = p_job_id and g.kind = 'graph' and jsonb_typeof(g.value) = 'object' and g.value ? p_from
-    order by g.created_at limit 1),
-  again as (
-    select p_from as stage
-    union
-    select s.key from again as a cross join graph as g cross join lateral jsonb_each(g.shape) as s (key, after)
-    where s.after ? a.stage)
-  select s.name from queue.steps as s
-  where s.job_id = p_job_id and s.nth = 0 and p_from is not null
-    and not exists (select from again as a where a.stage = s.name)
-    and (exists (select from graph as g where g.shape ? s.name)
-      or s.created_at < coalesce((select f.created_at from queue.steps as f where f.job_id = p_job_id
-        and f.name = p_from and f.nth = 0), 'infinity'))
-$$;
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -292,15 +235,29 @@ declare
   v_from constant text := p_request ->> 'from_step';
   v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
   v_results constant jsonb := coalesce(nullif(p_request -> 'results', 'null'), '{}');
+  v_kept text[];
   v_problem text[];
   v_made jsonb;
   v_id uuid;
 begin
   perform queue.take_turn(); -- as many steps as its origin has
   perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
+  -- those that finished before the step are kept; in its graph all but it and the stages that come after it
+  with recursive graph as (
+    select g.value as shape from queue.steps as g
+    where g.job_id = p_job_id and g.kind = 'graph' and jsonb_typeof(g.value) = 'object' and g.value ? v_from
+    order by g.created_at limit 1),
+  again as (
+    select v_from as stage
+    union
+    select s.key from again as a cross join graph as g cross join lateral jsonb_each(g.shape) as s (key, after)
+    where s.after ? a.stage)
+  select coalesce(array_agg(s.name), '{}') into v_kept from queue.steps as s
+  where s.job_id = p_job_id and s.nth = 0 and v_from is not null and s.name not in (select a.stage from again as a)
+    and (exists (select from graph as g where g.shape ? s.name)
+      or s.created_at < coalesce((select f.created_at from queue.steps as f where f.job_id = p_job_id
+        and f.name = v_from and f.nth = 0), 'infinity'));
   v_problem := case
-    when jsonb_typeof(v_results) <> 'object'
-      then array['400', 'invalid_argument', 'results must be an object', 'results']
     when v_from is not null and not exists (
         select from queue.steps as s
         where s.job_id = p_job_id and s.nth = 0 and (s.name = v_from or s.kind = 'graph' and s.value ? v_from))
@@ -308,8 +265,7 @@ begin
     when octet_length(v_results::text) > (queue.setting('result_max_bytes'))::integer
       then array['413', 'payload_too_large', 'the results are longer than a result may be', 'results']
     else (select array['400', 'invalid_argument', format('%s is not a step that is kept', r.name), 'results']
-      from jsonb_object_keys(v_results) as r (name)
-      where r.name not in (select k.name from queue.kept_steps(p_job_id, v_from) as k) limit 1) end;
+      from jsonb_object_keys(v_results) as r (name) where r.name <> all (v_kept) limit 1) end;
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
@@ -331,12 +287,12 @@ begin
   update public.jobs set replay_of = p_job_id, replay_from = v_from where id = v_id;
   insert into queue.steps (job_id, name, nth, kind, value, started_at, created_at)
   select v_id, s.name, s.nth, s.kind, coalesce(v_results -> s.name, s.value), s.started_at, s.created_at
-  from queue.steps as s join queue.kept_steps(p_job_id, v_from) as k on k.name = s.name
-  where s.job_id = p_job_id and (s.nth = 0 or s.nth > 0 and not v_results ? s.name);
+  from queue.steps as s
+  where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or s.nth > 0 and not v_results ? s.name);
   -- results that are kept count as enqueues, by their size
   perform queue.charge_enqueues(v_job.workspace_id, auth.uid(), (
     select (sum(octet_length(s.value::text)) / 16384)::integer from queue.steps as s where s.job_id = v_id))
-  where auth.uid() is not null and exists (select from queue.steps as s where s.job_id = v_id);
+  where auth.uid() is not null and v_kept <> '{}';
   return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j where j.id = v_id));
 end;
 $$;
@@ -347,27 +303,21 @@ comment on function public.replay_job is
 
 create function public.job_replays(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
-declare
-  c_most constant integer := 100;
-  v_workspace constant uuid := (queue.visible_job(p_job_id)).workspace_id;
 begin
+  perform queue.visible_job(p_job_id);
   return (
     with recursive up as (
-      select p_job_id as id, 0 as n
+      select j.id, j.replay_of from public.jobs as j where j.id = p_job_id
       union all
-      select j.replay_of, up.n + 1 from up join public.jobs as j on j.id = up.id where up.n < c_most),
+      select j.id, j.replay_of from up join public.jobs as j on j.id = up.replay_of),
     family as (
-      (select j.id, 0 as n from up join public.jobs as j on j.id = up.id
-        where j.workspace_id = v_workspace order by up.n desc limit 1)
+      select u.id from up as u where not exists (select from up as o where o.id = u.replay_of)
       union all
-      select j.id, f.n + 1 from family as f join public.jobs as j on j.replay_of = f.id
-      where f.n < c_most and j.workspace_id = v_workspace)
-    select coalesce(jsonb_agg(l.line order by l.created_at, l.id), '[]') from (
-      select j.created_at, j.id, jsonb_build_object('id', j.id, 'replay_of', j.replay_of,
-        'replay_from', j.replay_from, 'status', j.status, 'state', queue.state_of(j.status, j.attempts,
-          j.next_retry_at, j.scheduled_for, queue.clock()), 'created_at', j.created_at, 'finished_at', j.finished_at
-        ) as line
-      from family as f join public.jobs as j on j.id = f.id limit c_most) as l);
+      select j.id from family as f join public.jobs as j on j.replay_of = f.id)
+    select jsonb_agg(jsonb_build_object('id', j.id, 'replay_of', j.replay_of, 'replay_from', j.replay_from,
+      'status', j.status, 'state', queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for,
+        queue.clock()), 'created_at', j.created_at, 'finished_at', j.finished_at) order by j.created_at, j.id)
+    from (select f.id from family as f limit 100) as f join public.jobs as j on j.id = f.id);
 end;
 $$;
 comment on function public.job_replays is
@@ -378,8 +328,8 @@ create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_kind constant text := p_request ->> 'kind';
+  v_stored constant text := case v_kind when 'job_type' then 'type' else v_kind end;
   v_paused constant boolean := coalesce((p_request ->> 'paused')::boolean, true);
-  v_reason constant text := p_request ->> 'reason';
   v_name text := p_request ->> 'name';
   v_workspace uuid;
   v_type text;
@@ -394,27 +344,21 @@ begin
       'workspace_id');
     v_type := case when v_kind = 'workspace_type' then regexp_replace(v_name, '^' || v_workspace || '/', '', 'i') end;
     v_name := v_workspace || coalesce('/' || v_type, '');
-  end if;
-  if not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
-    if v_workspace is null then
-      perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
-    end if;
     perform queue.may_manage(v_workspace);
+  elsif not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
   end if;
-  if char_length(v_reason) > 500 then
-    perform queue.refuse(400, 'invalid_argument', 'reason has at most 500 characters', 'reason');
-  elsif v_type is not null and (v_paused or v_kind = 'job_type')
-      and not exists (select from queue.job_types as t where t.job_type = v_type) then
+  if v_type is not null and not exists (select from queue.job_types as t where t.job_type = v_type) then
     perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(v_type, 100));
   end if;
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
-    values (case v_kind when 'job_type' then 'type' else v_kind end, v_name, v_workspace, v_type, queue.clock(),
-      coalesce(auth.uid()::text, p_request ->> 'by', 'service'), v_reason)
+    values (v_stored, v_name, v_workspace, v_type, queue.clock(),
+      coalesce(auth.uid()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason', 500))
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
     perform pg_advisory_xact_lock(hashtextextended('minutehand pauses', 0)); -- see queue.share_slots
-    delete from queue.pauses where kind = case v_kind when 'job_type' then 'type' else v_kind end and name = v_name;
+    delete from queue.pauses where kind = v_stored and name = v_name;
     perform queue.bring_back(v_workspace, v_type);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
   end if;

@@ -264,23 +264,17 @@ end;
 $$;
 comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
-create function public.list_schedules(p_workspace_id uuid default null) returns jsonb
+create function public.list_schedules(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id);
   return (
-    select jsonb_build_object('schedules', coalesce(jsonb_agg(case
-      when p_workspace_id is not null then to_jsonb(s)
-      else to_jsonb(s) - '{payload,options}'::text[] || jsonb_build_object('workspace_name', case
-        when s.workspace_id = queue.system_workspace() then 'the system'
-          else (select t.name from queue.tenants as t where t.id = s.workspace_id) end) end
-      order by s.problem is null, s.name), '[]'))
-    from (select * from queue.schedules where p_workspace_id is null or workspace_id = p_workspace_id
-      order by name limit 1000) as s);
+    select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s) order by s.problem is null, s.name), '[]'))
+    from (select * from queue.schedules where workspace_id = p_workspace_id order by name limit 1000) as s);
 end;
 $$;
 comment on function public.list_schedules is
-  'Schedules of a workspace, those with a problem first, at most 1,000; without one, for operators, of all.';
+  'Schedules of a workspace, those with a problem first, at most 1,000: {schedules: […]}.';
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$

@@ -161,56 +161,49 @@ end;
 $$;
 comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
-create function public.list_webhooks(p_workspace_id uuid default null) returns jsonb
+create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_whole constant boolean := auth.uid() is null or p_workspace_id is not null and queue.is_manager(p_workspace_id);
+  v_whole constant boolean := auth.uid() is null or queue.is_manager(p_workspace_id);
 begin
-  perform queue.may_read_all(p_workspace_id);
+  perform queue.may_read(p_workspace_id);
   return (
     select jsonb_build_object('webhooks', coalesce(jsonb_agg(
       to_jsonb(w) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
       -- the address of a chat service's hook is its password: only managers read it whole
       || case when v_whole then '{}' else jsonb_build_object('url',
-        regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end
-      || case when p_workspace_id is not null then '{}' else jsonb_build_object('workspace_name',
-        (select t.name from queue.tenants as t where t.id = w.workspace_id)) end order by w.created_at, w.id), '[]'))
-    from (select * from queue.webhooks where p_workspace_id is null or workspace_id = p_workspace_id
-      order by created_at, id limit 1000) as w);
+        regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end order by w.created_at, w.id), '[]'))
+    from (select * from queue.webhooks where workspace_id = p_workspace_id order by created_at, id limit 1000) as w);
 end;
 $$;
 comment on function public.list_webhooks is
-  'Webhooks of a workspace without their secrets, with failures: {webhooks: […]}; without a workspace, for '
-  'operators, of all.';
+  'Webhooks of a workspace without their secrets, with failures: {webhooks: […]}.';
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_now timestamptz := queue.clock();
-  v_delivery public.jobs;
-  v_payload jsonb;
+  v_delivery constant public.jobs := queue.held_job(p_request, array['webhook_delivery'], 'nothing was sent');
   v_webhook queue.webhooks;
   v_event public.job_events;
   v_job public.jobs;
+  v_reason text; -- not to send it
 begin
-  v_delivery := queue.held_job(p_request, array['webhook_delivery'], 'nothing was sent');
-  v_payload := v_delivery.payload;
-  -- a webhook of another tenant counts as deleted
+  -- what is another tenant's counts as deleted
   select * into v_webhook from queue.webhooks
-  where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
-  select * into v_event from public.job_events
-  where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
-  if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null
-      or v_event.workspace_id <> v_webhook.workspace_id then
-    return jsonb_build_object('send', false, 'reason', case when v_webhook.id is null then 'webhook_deleted'
-      when not v_webhook.enabled then 'webhook_disabled' else 'event_deleted' end);
+  where id = (v_delivery.payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
+  select * into v_event from public.job_events where job_id = (v_delivery.payload ->> 'job_id')::uuid
+    and seq = (v_delivery.payload ->> 'seq')::bigint and workspace_id = v_delivery.workspace_id;
+  v_reason := case when v_webhook.id is null then 'webhook_deleted' when not v_webhook.enabled then 'webhook_disabled'
+    when v_event.job_id is null then 'event_deleted' end;
+  if v_reason is not null then
+    return jsonb_build_object('send', false, 'reason', v_reason);
   end if;
   select * into v_job from public.jobs where id = v_event.job_id;
   return jsonb_build_object('send', true, 'webhook_id', v_webhook.id, 'url', v_webhook.url,
     'message_id', format('evt_%s_%s', replace(v_event.job_id::text, '-', ''), v_event.seq),
     'workspace_id', v_webhook.workspace_id,
     'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret)
-      || case when v_webhook.rotated_at > v_now - interval '1 day'
+      || case when v_webhook.rotated_at > queue.clock() - interval '1 day'
       then jsonb_build_array(v_webhook.previous_sealed_secret) else '[]' end,
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
     'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
