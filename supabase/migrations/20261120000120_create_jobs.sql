@@ -104,7 +104,22 @@ create table queue.job_types (
   description text,
   schedules jsonb, -- those that its code declares; null for none
   refusal text, -- why its last registration was refused; the policy before it holds
-  registered_at timestamptz not null default queue.clock()
+  registered_at timestamptz not null default queue.clock(),
+  -- a worker that publishes another value reads the name
+  constraint job_type_has_1_to_100_plain_characters check (
+    char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),
+  constraint queue_has_1_to_100_plain_characters check (
+    char_length(queue) between 1 and 100 and queue !~ '[[:cntrl:]]'),
+  constraint concurrency_is_at_least_1 check (least(max_concurrency, workspace_concurrency, key_concurrency) >= 1),
+  constraint rate_limit_is_at_least_1_within_a_year check (
+    (rate_limit is null) = (rate_per_seconds is null) and rate_limit >= 1
+    and rate_per_seconds > 0 and rate_per_seconds <= 31536000),
+  constraint lease_and_timeout_are_1_to_43200_seconds check (
+    least(lease_seconds, timeout_seconds) >= 1 and greatest(lease_seconds, timeout_seconds) <= 43200),
+  constraint max_attempts_are_1_to_50 check (max_attempts between 1 and 50),
+  constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10 check (backoff_first_seconds between 0 and 86400
+    and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
+  constraint payload_schema_is_an_object check (jsonb_typeof(payload_schema) = 'object')
 );
 
 create table queue.tenant_limits (
@@ -392,7 +407,7 @@ declare
   v_job public.jobs;
 begin
   select * into v_job from public.jobs where id = p_job_id;
-  if not found or not (queue.is_member(v_job.workspace_id) or auth.uid() is null and queue.is_service()) then
+  if not found or not (queue.is_member(v_job.workspace_id) or queue.is_service()) then
     perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
   end if;
   return v_job;
@@ -425,21 +440,11 @@ begin
 end;
 $$;
 
-alter table public.jobs enable row level security;
-alter table public.job_logs enable row level security;
-create policy "members read jobs" on public.jobs
-  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+select queue.show_to_members('public.jobs', 'public.job_logs', 'public.job_events', 'queue.job_events');
 create policy "members create jobs" on public.jobs
   for insert to authenticated with check (
     workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid()));
-create policy "members read logs" on public.job_logs
-  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
-create policy "members read events" on queue.job_events
-  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 create policy "everyone reads names of workers" on queue.workers for select to authenticated using (true);
-
-revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;
-grant select on public.jobs, public.job_logs, public.job_events to authenticated, service_role;
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
   max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;
 grant insert, delete on public.jobs to service_role;
