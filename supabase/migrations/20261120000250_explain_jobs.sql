@@ -129,12 +129,13 @@ begin
         and s.at > p_now - interval '10 minutes' and s.job_type = p_job.job_type);
     return jsonb_build_object('reason', 'behind_others',
       'estimated_start_at', case when v_rate > 0 then p_now + make_interval(secs => v_ahead / v_rate) end,
-      'sentence', format('It is behind %s%s job%s of its workspace.', case when v_ahead > 1000 then 'more than ' else ''
-        end, least(v_ahead, 1000), case when v_ahead = 1 then '' else 's' end),
+      'sentence', format('Jobs of its workspace that are ahead of it: %s.',
+        case when v_ahead > 1000 then 'more than 1000' else v_ahead::text end),
       'data', jsonb_build_object('ahead', least(v_ahead, 1000), 'more', v_ahead > 1000, 'ready_since', v_ready_at,
         'ended_per_second', v_rate));
   end if;
-  select max(leased_at) into v_seen from (select leased_at from queue.ticks order by started_at desc limit 100) as t;
+  v_seen := (
+    select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t);
   if v_ready_at < p_now - interval '15 seconds' and coalesce(v_seen, '-infinity') < v_ready_at then
     return jsonb_build_object('reason', 'not_leased',
       'sentence', format('It is the next of its workspace, but no worker has leased anything since it became ready '
@@ -144,26 +145,6 @@ begin
   return jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
     'sentence', 'It is the next of its workspace and starts with the next lease call.',
     'data', jsonb_build_object('ready_since', v_ready_at));
-end;
-$$;
-
-create function queue.explain_end(p_job public.jobs, p_error text) returns jsonb
-language plpgsql stable as $$
-begin
-  return jsonb_build_object('reason', p_job.status,
-    'sentence', case p_job.status
-      when 'completed' then format('It completed at %s.', queue.utc(p_job.finished_at))
-      when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(p_job.finished_at), case
-        when p_job.error_data ->> 'reason' = 'parent_ended' then ' because its parent ended'
-        when p_job.error_data ->> 'type' = 'Cancelled' then coalesce(': ' || p_job.error_message, '') else '' end)
-      else format('It failed at %s %s: %s', queue.utc(p_job.finished_at), case p_job.max_attempts
-        when 1 then 'on its only attempt'
-        else format('after %s of %s attempts', p_job.attempts, p_job.max_attempts) end, p_error) end,
-    'command', case when p_job.status = 'failed' then 'minutehand retry ' || p_job.id end,
-    'child_id', (select c.id from public.jobs as c where c.parent_id = p_job.id and c.status = 'failed'
-        and p_job.error_data ->> 'type' like '%ChildrenFailed' order by c.finished_at desc limit 1),
-    'data', jsonb_build_object('finished_at', p_job.finished_at, 'error_message', p_job.error_message,
-      'error', p_job.error_data, 'attempts', p_job.attempts));
 end;
 $$;
 
@@ -179,7 +160,7 @@ begin
     select count(*) filter (where j.finished_at is null), count(*) into v_live, v_all
     from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id) left join public.jobs as j on j.id = a.id::uuid;
   end if;
-  return jsonb_build_object(
+  return jsonb_build_object('estimated_start_at', v_wait.timeout_at,
     'reason', case v_wait.kind when 'sleep' then 'sleeping' when 'ask' then 'asking'
       when 'event' then 'waiting_for_event' else 'waiting_for_children' end,
     'sentence', case v_wait.kind
@@ -187,9 +168,8 @@ begin
       when 'ask' then format('It waits for an answer to: %s', coalesce(v_wait.data ->> 'question', v_wait.name))
       when 'event' then format('It waits for the event %s.', v_wait.event_name)
       else format('It waits for %s of its %s children.', v_live, v_all) end
-      || case when v_wait.kind in ('ask', 'event') and v_wait.timeout_at is not null
-        then format(' It continues without at %s.', queue.utc(v_wait.timeout_at)) else '' end,
-    'estimated_start_at', v_wait.timeout_at,
+      || case when v_wait.kind in ('ask', 'event')
+        then coalesce(' It continues without at ' || queue.utc(v_wait.timeout_at) || '.', '') else '' end,
     'data', jsonb_strip_nulls(jsonb_build_object('name', v_wait.name, 'question', v_wait.data -> 'question',
       'options', v_wait.data -> 'options', 'event', v_wait.event_name, 'job_ids', v_wait.data -> 'job_ids',
       'live', v_live, 'timeout_at', v_wait.timeout_at, 'since', v_wait.created_at)));
@@ -202,9 +182,8 @@ set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);
-  v_line constant text
-    := btrim(regexp_replace(queue.error_line(v_job.error_message, v_job.error_data), '\s+', ' ', 'g'));
-  v_error constant text := left(v_line, 300) || case when length(v_line) > 300 then '…' else '' end;
+  v_error constant text
+    := left(btrim(regexp_replace(queue.error_line(v_job.error_message, v_job.error_data), '\s+', ' ', 'g')), 300);
   v_type queue.job_types;
   v_run_at timestamptz;
   v_delay text;
@@ -215,7 +194,18 @@ begin
   v_delay := case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null then 'scheduled'
     when v_job.error_message is not null then 'backing_off' else 'snoozed' end;
   v_found := case
-    when v_job.finished_at is not null then queue.explain_end(v_job, v_error)
+    when v_job.finished_at is not null then jsonb_build_object('reason', v_job.status,
+      'sentence', format(case v_job.status
+        when 'completed' then 'It completed at %1$s.'
+        when 'cancelled' then 'It was cancelled at %1$s%5$s.'
+        else 'It failed at %1$s after %2$s of %3$s attempts: %4$s' end,
+        queue.utc(v_job.finished_at), v_job.attempts, v_job.max_attempts, v_error, case v_job.error_data ->> 'reason'
+          when 'parent_ended' then ' because its parent ended' else ': ' || v_job.error_message end),
+      'command', case when v_job.status = 'failed' then 'minutehand retry ' || v_job.id end,
+      'child_id', (select c.id from public.jobs as c where c.parent_id = v_job.id and c.status = 'failed'
+        and v_job.error_data ->> 'type' like '%ChildrenFailed' order by c.finished_at desc limit 1),
+      'data', jsonb_build_object('finished_at', v_job.finished_at, 'error_message', v_job.error_message,
+        'error', v_job.error_data, 'attempts', v_job.attempts))
     when v_job.status = 'processing' then (
       select jsonb_build_object('reason', s.reason,
         'sentence', format(case s.reason
