@@ -38,8 +38,7 @@
 --   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention
 
 create schema if not exists queue;
-comment on schema queue is 'The engine of Minutehand. Not exposed; reached through the functions in public.';
-revoke all on schema queue from public;
+revoke all on schema queue from public; -- not exposed; reached through the functions in public
 create schema if not exists public; -- another name where an install chose one
 
 do $$
@@ -107,14 +106,6 @@ language plpgsql as $$
 begin
   raise exception using
     errcode = 'PT' || p_status, message = p_message, hint = p_hint, detail = coalesce(p_detail, '');
-end;
-$$;
-
--- The same answer for what is missing and for what is not the caller's.
-create function queue.refuse_workspace(p_workspace_id uuid) returns void
-language plpgsql as $$
-begin
-  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
 end;
 $$;
 

@@ -48,14 +48,6 @@ begin
 end;
 $$;
 
-create function queue.my_managed_workspaces() returns setof uuid
-language plpgsql stable security definer set search_path = '' as $$
-begin
-  return query select m.workspace_id from queue.tenant_members as m
-    where m.user_id = (select auth.uid()) and m.role = 'manager';
-end;
-$$;
-
 create function queue.is_member(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -74,34 +66,29 @@ begin
 end;
 $$;
 
--- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API. Only for functions whose
--- execute grant already keeps the roles of browsers apart by name.
+-- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API, and no person. Only for
+-- functions whose execute grant already keeps the roles of browsers apart by name.
 create function queue.is_service() returns boolean
 language plpgsql stable as $$
 declare
   v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
-  return v_claims = '' or coalesce(v_claims::jsonb ->> 'role', '') in ('service_role', 'job_worker');
+  return auth.uid() is null
+    and (v_claims = '' or coalesce(v_claims::jsonb ->> 'role', '') in ('service_role', 'job_worker'));
 end;
 $$;
 
--- By name, for functions that guests call too, whose calls may come without any claims.
-create function queue.is_service_role() returns boolean
+-- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the user who calls, null
+-- for the service.
+create function queue.may_read(p_workspace_id uuid) returns uuid
 language plpgsql stable as $$
 begin
-  return coalesce(auth.jwt() ->> 'role', '') = 'service_role';
-end;
-$$;
-
--- Refuse callers that do not belong to the workspace with 404.
-create function queue.may_read(p_workspace_id uuid) returns void
-language plpgsql stable as $$
-begin
-  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()
+  if not (queue.is_member(p_workspace_id) or queue.is_service()
       and (p_workspace_id = queue.system_workspace()
         or exists (select from queue.tenants as t where t.id = p_workspace_id))) then
-    perform queue.refuse_workspace(p_workspace_id);
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
+  return auth.uid();
 end;
 $$;
 
@@ -111,7 +98,7 @@ language plpgsql stable as $$
 begin
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
-  elsif not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
+  elsif not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace', 'p_workspace_id');
   end if;
 end;
@@ -122,61 +109,30 @@ create function queue.may_manage(p_workspace_id uuid) returns void
 language plpgsql stable as $$
 begin
   perform queue.may_read(p_workspace_id);
-  if not (queue.is_manager(p_workspace_id) or queue.is_operator() or auth.uid() is null and queue.is_service()) then
+  if not (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only managers of the workspace may do this', p_workspace_id::text);
   end if;
 end;
 $$;
 
--- The user who enqueues, a member of the workspace, or null for the service; others are refused with 404.
-create function queue.check_caller(p_workspace_id uuid) returns uuid
-language plpgsql stable as $$
-declare
-  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
-  v_user uuid;
-begin
-  if v_claims <> '' then
-    v_user := v_claims::jsonb ->> 'sub';
-    if v_user is not null then
-      if queue.is_member(p_workspace_id) then
-        return v_user;
-      end if;
-      perform queue.refuse_workspace(p_workspace_id);
-    elsif coalesce(v_claims::jsonb ->> 'role', '') not in ('service_role', 'job_worker') then
-      perform queue.refuse_workspace(p_workspace_id);
-    end if;
-  end if;
-  perform from queue.tenants where id = p_workspace_id;
-  if not found then
-    perform queue.refuse_workspace(p_workspace_id);
-  end if;
-  return null;
-end;
-$$;
-
 -- The workspace that a caller acts in: the one named, which must be theirs, else their only one. With several it never
--- chooses: what a person writes would be stored where someone else decided.
+-- chooses: what a person writes would be stored where someone else decided. The service is known by its name, not by
+-- is_service: functions that guests call ask here too, without any claims.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_mine jsonb;
+  v_mine constant jsonb := (
+    select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id)
+    from queue.tenants as t where t.id in (
+      select m.workspace_id from queue.tenant_members as m
+      where p_workspace_id is null and m.user_id = (select auth.uid())
+      union all
+      select p_workspace_id where queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role'));
 begin
-  if p_workspace_id is not null then
-    if not (queue.is_member(p_workspace_id)
-        or queue.is_service_role() and exists (select from queue.tenants where id = p_workspace_id)) then
-      perform queue.refuse_workspace(p_workspace_id);
-    end if;
-    return jsonb_build_object('workspace_id', p_workspace_id);
-  end if;
-  select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id) into v_mine
-  from queue.tenants as t where t.id in (
-    select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid()));
   if v_mine is null then
-    perform queue.refuse_workspace(null);
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   elsif jsonb_array_length(v_mine) > 1 then
-    perform queue.refuse(400, 'workspace_needed', format('workspace_id must name one of your workspaces: %s',
-      (select string_agg(left(w ->> 'name', 60) || ' (' || (w ->> 'id') || ')', ', ') from (
-        select value as w from jsonb_array_elements(v_mine) limit 20) as named)), v_mine::text);
+    perform queue.refuse(400, 'workspace_needed', 'workspace_id must name one of your workspaces', v_mine::text);
   end if;
   return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
 end;
@@ -186,13 +142,10 @@ comment on function public.own_workspace is 'The workspace that a call without o
 create function public.create_workspace(p_name text, p_manager text) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_name constant text := btrim(coalesce(p_name, ''));
+  v_name constant text := btrim(p_name);
   v_user uuid;
   v_id uuid;
 begin
-  if char_length(v_name) not between 1 and 200 then
-    perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
-  end if;
   -- a command that is repeated after a timeout must not leave two
   perform pg_advisory_xact_lock(hashtextextended('minutehand create_workspace', 0));
   if exists (select from public.workspaces where name = v_name) then
@@ -220,7 +173,7 @@ language sql stable security definer set search_path = '' as $$
       where m.workspace_id = w.id and m.role = 'manager'))
     order by w.name, w.id), '[]'))
   from public.workspaces as w
-  where auth.uid() is null and queue.is_service() or w.id in (select queue.my_workspaces())
+  where queue.is_service() or w.id in (select queue.my_workspaces())
 $$;
 comment on function public.list_workspaces is
   'The caller''s workspaces with how many belong to them: {workspaces: [{id, name, created_at, members, managers}]}.';
@@ -250,18 +203,14 @@ $$;
 create trigger workspaces_before_delete before delete on public.workspaces
   for each row execute function queue.tenant_deleted('id');
 
-alter table public.workspaces enable row level security;
-alter table public.workspace_members enable row level security;
+select queue.close_tables('public.workspaces'), queue.show_to_members('public.workspace_members');
 create policy "members read their workspaces" on public.workspaces
   for select to authenticated using (id in (select queue.my_workspaces()));
-create policy "members see who shares their workspaces" on public.workspace_members
-  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 create policy "managers manage members" on public.workspace_members
-  for all to authenticated using (workspace_id in (select queue.my_managed_workspaces()))
-  with check (workspace_id in (select queue.my_managed_workspaces()));
+  for all to authenticated using (workspace_id in (select queue.my_workspaces()) and queue.is_manager(workspace_id))
+  with check (queue.is_manager(workspace_id));
 
-revoke all on public.workspaces, public.workspace_members from public, anon, authenticated;
-grant select on public.workspaces, public.workspace_members to authenticated;
+grant select on public.workspaces to authenticated;
 grant insert (workspace_id, user_id, role), update (role), delete on public.workspace_members to authenticated;
 grant select, insert, update, delete on public.workspaces, public.workspace_members to service_role;
 select queue.allow('authenticated, service_role', 'public.own_workspace', 'public.list_workspaces');

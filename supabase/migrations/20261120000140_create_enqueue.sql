@@ -31,7 +31,7 @@ create constraint trigger feed_notify after insert on queue.feed deferrable init
   for each row when (new.type = any ('{job.created,job.redriven,job.resumed}')) execute function queue.notify_workers();
 
 -- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
--- tick of each minute is the safety net. Where plain SQL enqueues, or the database invokes the worker, it does so here.
+-- tick of each minute is the safety net. Where the database invokes the worker, it does so here.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
@@ -45,10 +45,7 @@ begin
     return false; -- those that listen are notified at the commit
   end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
-  if coalesce(current_setting('request.jwt.claims', true), '') = ''
-      or queue.setting('worker_invoked_for') #>> '{}' = 'everyone' then
-    perform queue.invoke_worker();
-  end if;
+  perform queue.invoke_worker();
   return true;
 end;
 $$;
@@ -534,7 +531,7 @@ create function public.enqueue_job(
 language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' as $$
 declare
-  v_user constant uuid := queue.check_caller(p_workspace_id);
+  v_user constant uuid := queue.may_read(p_workspace_id);
   v_type constant queue.job_types := queue.type_or_refuse(p_job_type);
   v_now constant timestamptz := queue.clock();
   v_made record;

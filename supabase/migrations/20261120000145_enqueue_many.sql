@@ -193,7 +193,7 @@ language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
-  v_user constant uuid := queue.check_caller(p_workspace_id);
+  v_user constant uuid := queue.may_read(p_workspace_id);
   v_done record;
 begin
   if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
@@ -223,7 +223,7 @@ comment on function public.enqueue_jobs is
 create function queue.check_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_user constant uuid := queue.check_caller(new.workspace_id);
+  v_user constant uuid := queue.may_read(new.workspace_id);
   v_now constant timestamptz := queue.clock();
   v_id constant uuid := coalesce(new.id, queue.new_id());
   v_options queue.job_options;

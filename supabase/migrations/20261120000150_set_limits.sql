@@ -153,10 +153,8 @@ declare
   v_already numeric; -- older keys are refused now, and stay so whatever the grace of this call
   v_count integer;
 begin
-  if p_before is null or p_before > v_now + interval '1 minute'
-      or p_grace_seconds not between 0 and 86400 then
-    perform queue.refuse(400, 'invalid_argument',
-      'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
+  if p_before is null or p_before > v_now + interval '1 minute' then
+    perform queue.refuse(400, 'invalid_argument', 'p_before must not be in the future', 'p_before');
   end if;
   v_already := greatest(0, (v_known ->> 'already')::numeric, case
     when (v_known ->> 'from')::numeric <= extract(epoch from v_now) then (v_known ->> 'before')::numeric end);
@@ -186,19 +184,14 @@ declare
 begin
   perform queue.may_manage(p_workspace_id);
   perform queue.check_names(p_limits, array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
-  if not exists (select 1 from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse_workspace(p_workspace_id);
-  elsif auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
+  if auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
     perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
-  select * into v_made from queue.tenant_limits where workspace_id = p_workspace_id for update;
-  v_made.workspace_id := p_workspace_id;
-  v_made := jsonb_populate_record(v_made, p_limits);
-  insert into queue.tenant_limits as t (workspace_id, weight, max_running, own_max_running, max_pending)
-  values (p_workspace_id, coalesce(v_made.weight, 1), v_made.max_running, v_made.own_max_running, v_made.max_pending)
-  on conflict (workspace_id) do update set (weight, max_running, own_max_running, max_pending)
-    = (excluded.weight, excluded.max_running, excluded.own_max_running, excluded.max_pending)
-  returning * into v_made;
+  insert into queue.tenant_limits (workspace_id) values (p_workspace_id) on conflict do nothing;
+  update queue.tenant_limits as t set (weight, max_running, own_max_running, max_pending) = (
+    select coalesce(n.weight, 1), n.max_running, n.own_max_running, n.max_pending
+    from jsonb_populate_record(t, p_limits) as n)
+  where workspace_id = p_workspace_id returning * into v_made;
   perform queue.bring_back(p_workspace_id, null);
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
@@ -221,8 +214,7 @@ begin
     || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
       'default_max_pending', queue.setting('user_pending_max'),
       'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
-        where s.name in ('user_enqueues_per_second', 'user_enqueues_burst', 'user_stream_opens_per_second',
-          'user_stream_opens_burst', 'user_calls_at_once')));
+        where s.name like 'user\_%' and s.name <> 'user_pending_max'));
 end;
 $$;
 comment on function public.workspace_limits is
@@ -234,15 +226,9 @@ set lock_timeout = '8s' as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_run constant uuid := queue.uuid_or_refuse(p_request ->> 'run_id', 'run_id');
-  v_most constant integer := p_request ->> 'most';
-  v_seconds constant double precision := p_request ->> 'seconds';
+  v_most constant integer := coalesce((p_request ->> 'most')::integer, 0);
   v_running integer;
 begin
-  if v_run is null or coalesce(p_request ->> 'worker_id', '') = '' or coalesce(v_most, 0) < 1
-      or coalesce(v_seconds, -1) not between 0 and 86400 then
-    perform queue.refuse(400, 'invalid_argument',
-      'run_id, worker_id, most (1 or more) and seconds (0 to 86,400) are required', 'p_request');
-  end if;
   lock table queue.worker_runs in share row exclusive mode; -- one admission at a time
   delete from queue.worker_runs where expires_at <= v_now or run_id = v_run;
   v_running := (select count(*) from queue.worker_runs);
@@ -251,7 +237,8 @@ begin
     return json_build_object('admitted', false, 'free', 0);
   end if;
   insert into queue.worker_runs (run_id, worker_id, started_at, expires_at)
-  values (v_run, p_request ->> 'worker_id', v_now, v_now + make_interval(secs => v_seconds));
+  values (v_run, p_request ->> 'worker_id', v_now,
+    v_now + least(interval '1 day', make_interval(secs => (p_request ->> 'seconds')::double precision)));
   return json_build_object('admitted', true, 'free', v_most - v_running - 1);
 end;
 $$;
@@ -277,15 +264,11 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_bad text;
 begin
-  if jsonb_typeof(p_settings) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'p_settings must be an object', 'settings');
-  end if;
   select s.key into v_bad from jsonb_each(p_settings) as s left join queue.settings as t on t.name = s.key
   where case
-    when s.key in ('worker_url', 'worker_secret_name', 'client_address_header') then jsonb_typeof(s.value) <> 'string'
-    when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
-      then s.value #>> '{}' not in ('free', 'pro')
     when t.name is null or s.key in ('worker_keys_revoked', 'guest_key') then true
+    when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
+      then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
       or not s.value ?& array['completed', 'cancelled', 'failed']
       or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'

@@ -457,7 +457,7 @@ begin
       select from public.jobs as j
       where j.session_id = p_session_id
         and (j.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())) then
-    perform queue.refuse_session();
+    perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
   return queue.read_feed(null, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end;

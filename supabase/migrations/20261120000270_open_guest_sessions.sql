@@ -27,14 +27,6 @@ comment on function public.guest_key is
   E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header '
   'x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
 
--- A session that is missing, ended, closed or another's: one answer for all, without its id, which may be a key.
-create function queue.refuse_session() returns void
-language plpgsql as $$
-begin
-  perform queue.refuse(404, 'session_not_found', 'no such session');
-end;
-$$;
-
 -- Count what a guest does in a workspace, or refuse: where guests are allowed, at most the setting <name>_per_minute
 -- (null: no limit) from an address (of IPv6 the network /64): what the API signed, else what the gateway saw, nothing
 -- that a caller says of itself. People with an account and the service have other limits, or none. For apps.
@@ -49,7 +41,7 @@ declare
 begin
   if queue.setting('allow_anonymous') is distinct from 'true' then
     perform queue.refuse(401, 'unauthorized', 'Unauthorized', 'guests are not allowed here');
-  elsif v_most is null or queue.is_service_role()
+  elsif v_most is null or auth.jwt() ->> 'role' = 'service_role'
       or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
     return;
   end if;
@@ -88,9 +80,10 @@ create function queue.may_join_guest_session(p_session_id text) returns setof qu
 language sql stable as $$
   select s from queue.live_guest_session(p_session_id) as s
   where s.user_id is null or queue.is_mine(s) or s.workspace_id in (select queue.my_workspaces())
-    or queue.is_service_role()
+    or auth.jwt() ->> 'role' = 'service_role'
 $$;
 
+-- One answer for a session that is missing, ended, closed or another's, without its id, which may be a key.
 create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions
 language plpgsql stable as $$
 declare
@@ -98,7 +91,7 @@ declare
 begin
   select s.* into v_session from queue.may_join_guest_session(p_session_id) as s;
   if not found then
-    perform queue.refuse_session();
+    perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
   return v_session;
 end;
@@ -183,28 +176,21 @@ comment on function public.guest_session_feed is
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_seconds numeric := 86400;
-  v_user uuid;
+  v_seconds constant double precision := coalesce(p_options ->> 'ttl_seconds', '86400');
+  v_user constant uuid := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
   v_made queue.guest_sessions;
 begin
   perform queue.may_manage(p_workspace_id);
   perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
-  if p_options ? 'ttl_seconds' then
-    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number'
-      then (p_options ->> 'ttl_seconds')::numeric else 0 end;
-    if v_seconds not between 1 and 2592000 then
-      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days',
-        'ttl_seconds');
-    end if;
-  end if;
-  v_user := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
-  if v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
+  if v_seconds not between 1 and 2592000 then
+    perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be from 1 to 2592000, thirty days', 'ttl_seconds');
+  elsif v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
     perform queue.refuse(403, 'forbidden',
       'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
   end if;
   insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
   values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
-    p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds::double precision))
+    p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds))
   returning * into v_made;
   return to_jsonb(v_made);
 end;

@@ -1,31 +1,21 @@
 -- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime, the refusal of revoked worker keys. A
 -- migration runs once, so what it did not find then is attached by a function that may be called again at any time.
 
--- Call the worker by pg_net; false when it or the settings are missing. On AWS a hint only: an enqueue through the API
--- wakes the worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.
-create function queue.invoke_worker() returns boolean
+-- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue through the API wakes the
+-- worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.
+create function queue.invoke_worker() returns void
 language plpgsql as $$
 declare
-  v_url text := queue.setting('worker_url') #>> '{}';
-  v_secret text := queue.setting('worker_secret_name') #>> '{}';
-  v_token text;
+  v_url constant text := queue.setting('worker_url') #>> '{}';
 begin
-  if v_url is null or v_secret is null or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
-      or to_regclass('vault.decrypted_secrets') is null then
-    return false;
+  if v_url is not null then
+    execute $do$select net.http_post(url := $1, body := '{}'::jsonb, params := '{}'::jsonb,
+        headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
+          'Content-Type', 'application/json'), timeout_milliseconds := 2000)
+      from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
   end if;
-  execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into v_token using v_secret;
-  if v_token is null then
-    raise warning 'the vault has no secret named %', v_secret;
-    return false;
-  end if;
-  execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
-  using v_url, '{}'::jsonb, '{}'::jsonb,
-    jsonb_build_object('Authorization', 'Bearer ' || v_token, 'Content-Type', 'application/json'), 2000;
-  return true;
 exception when others then -- a hint that fails must not fail the enqueue
   raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
-  return false;
 end;
 $$;
 
@@ -41,12 +31,7 @@ $$;
 create function queue.extension_state() returns jsonb
 language plpgsql stable as $$
 declare
-  v_net boolean := to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null
-    and to_regclass('vault.decrypted_secrets') is not null;
   v_scheduled integer;
-  v_policies integer := (select count(*) from pg_catalog.pg_policies
-    where schemaname = 'realtime' and tablename = 'messages'
-      and policyname in ('minutehand: members follow their jobs', 'minutehand: guests follow their session'));
 begin
   if to_regprocedure('cron.schedule(text,text,text)') is not null then
     execute 'select count(*) from cron.job where jobname in (''minutehand-tick'', ''minutehand-tidy'')'
@@ -54,11 +39,12 @@ begin
   end if;
   return jsonb_build_object(
     'pg_cron', case when v_scheduled is null then 'absent' when v_scheduled < 2 then 'not_attached' else 'attached' end,
-    'pg_net', case when not v_net then 'absent'
-      when queue.setting('worker_url') is null or queue.setting('worker_secret_name') is null then 'no_worker'
-      else 'attached' end,
+    'pg_net', case when to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
+        or to_regclass('vault.decrypted_secrets') is null then 'absent'
+      when queue.setting('worker_url') is null then 'no_worker' else 'attached' end,
     'realtime', case when to_regclass('realtime.messages') is null then 'absent'
-      when v_policies < 2 then 'not_attached' else 'attached' end,
+      when exists (select from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'
+        and policyname = 'minutehand: members and guests follow') then 'attached' else 'not_attached' end,
     'worker_guard', case when exists (select from queue.unguarded()) then 'not_attached' else 'attached' end);
 end;
 $$;
@@ -98,12 +84,8 @@ begin
             raise warning 'job_worker may call %, which cannot be guarded: %', v_one.oid::regprocedure, sqlerrm;
           end;
         end loop;
-      else -- realtime; one policy a role, so that each join evaluates the function once
-        drop policy if exists "minutehand: members follow their jobs" on realtime.messages;
-        create policy "minutehand: members follow their jobs" on realtime.messages for select to authenticated
-          using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
-        drop policy if exists "minutehand: guests follow their session" on realtime.messages;
-        create policy "minutehand: guests follow their session" on realtime.messages for select to anon
+      else -- realtime; one policy, so that each join evaluates the function once
+        create policy "minutehand: members and guests follow" on realtime.messages for select to authenticated, anon
           using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
       end if;
     exception when others then -- one that is refused keeps none of the others away
@@ -128,8 +110,7 @@ begin
       'url must be the address of POST /api/jobs/worker, as https://jobs.example.com/api/jobs/worker', 'url');
   elsif char_length(coalesce(p_token, '')) < 16 then
     perform queue.refuse(400, 'invalid_argument', 'token must be the worker''s WORKER_SECRET_TOKEN', 'token');
-  elsif to_regclass('vault.decrypted_secrets') is null
-      or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null then
+  elsif queue.extension_state() ->> 'pg_net' = 'absent' then
     perform queue.refuse(409, 'extension_missing', 'the database needs the extensions pg_net and supabase_vault',
       'Database → Extensions');
   end if;
@@ -140,8 +121,7 @@ begin
     execute 'select vault.update_secret($1, $2)' using v_id, p_token;
   end if;
   insert into queue.settings (name, value, updated_at)
-  values ('worker_url', to_jsonb(p_url), queue.clock()), ('worker_secret_name', to_jsonb(c_name), queue.clock()),
-    ('worker_invoked_for', '"everyone"', queue.clock())
+  values ('worker_url', to_jsonb(p_url), queue.clock())
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   return public.attach_extensions() || jsonb_build_object('url', p_url);
 end;

@@ -2,8 +2,8 @@
 -- callable by public: this ends it here, and later migrations close what they add themselves (queue.allow).
 
 revoke execute on all functions in schema queue from public;
-grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
-  queue.is_operator, queue.clock, queue.new_id -- the last two for the defaults of rows that callers insert
+grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager, queue.is_operator,
+  queue.clock, queue.new_id -- the last two for the defaults of rows that callers insert
   to authenticated, service_role;
 select queue.close_tables(variadic array(
   select c.oid::regclass from pg_catalog.pg_class as c

@@ -89,7 +89,7 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
      "alter publication supabase_realtime add table public.job_logs",
      "warn", "job_logs", "alter publication"),
     ("extensions",
-     'drop policy "minutehand: members follow their jobs" on realtime.messages',
+     'drop policy "minutehand: members and guests follow" on realtime.messages',
      "select public.attach_extensions()",
      "fail", "no one can follow a job live", "attach_extensions()"),
     ("job-types",
