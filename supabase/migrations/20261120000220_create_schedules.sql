@@ -209,9 +209,9 @@ declare
   -- of the options of a job those that make sense for each run
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
-    "timezone": {"type": ["string", "null"]}, "job_type": {"type": "string"}, "payload": {"type": ["object", "null"]},
-    "missed": {"enum": ["skip", "once", "all", null]}, "enabled": {"type": ["boolean", "null"]},
-    "options": {"type": ["object", "null"], "additionalProperties": false, "properties": {
+    "timezone": {"type": "string"}, "job_type": {"type": "string"}, "payload": {"type": "object"},
+    "missed": {"enum": ["skip", "once", "all"]}, "enabled": {"type": "boolean"},
+    "options": {"type": "object", "additionalProperties": false, "properties": {
       "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true, "session_id": true,
       "timeout_seconds": true, "unique": true, "delay_seconds": true, "tags": true}}},
     "required": ["name", "cron", "job_type"]}$json$;
@@ -233,7 +233,7 @@ begin
     where id = v_made.id returning * into v_made;
     return to_jsonb(v_made);
   end if;
-  v_error := queue.schema_error(c_schema, p_schedule, '');
+  v_error := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
   if v_error is not null then
     perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
   end if;

@@ -88,13 +88,13 @@ language plpgsql security definer set search_path = '' as $$
 declare
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
     "id": {"type": "string", "format": "uuid"}, "url": {"type": "string", "maxLength": 2000},
-    "description": {"type": ["string", "null"], "maxLength": 500}, "enabled": {"type": "boolean"},
-    "event_types": {"type": ["array", "null"], "maxItems": 100, "items": {
+    "description": {"type": "string", "maxLength": 500}, "enabled": {"type": "boolean"},
+    "event_types": {"type": "array", "maxItems": 100, "items": {
       "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
-    "job_types": {"type": ["array", "null"], "maxItems": 100, "items": {
+    "job_types": {"type": "array", "maxItems": 100, "items": {
       "type": "string", "minLength": 1, "maxLength": 100}},
     "sealed_secret": {"type": "string", "maxLength": 4000}}}$json$;
-  v_error constant text := queue.schema_error(c_schema, p_webhook, '');
+  v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_webhook), '');
   -- an address in figures may be private in any spelling, so it takes a name; the worker checks the address that the
   -- name resolves to when it connects
   v_url constant text := p_webhook ->> 'url';
