@@ -81,7 +81,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[Database]:
-    """A database of this test alone: `.url`, `.connect()`, `.as_role(role, claims)`, `.seed()`."""
+    """A database of this test alone: `.url`, `.connect()`, `.as_role(role, claims)`."""
     with fresh_database(postgres) as fresh:
         yield fresh
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_token
 from tests.artefact.runtime import LambdaFunction
 from tests.support.lambda_events import http_event
+from tests.support.patience import until
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.support.renewed import Renewed
 
@@ -66,7 +66,7 @@ def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
     """`ANY /api/{proxy+}` brings it the reads that `status` does not claim."""
-    bearer = f"Bearer {project.token()}"
+    bearer = f"Bearer {user_token()}"
 
     event = http_event("GET", "/api/types", query=f"workspace_id={ACME}", authorization=bearer)
     answer = functions["jobs"].invoke(event, seconds=120)
@@ -112,14 +112,12 @@ def test_a_killed_tick_loses_nothing(
 
     dying = threading.Thread(target=invoke)
     dying.start()
-    give_up = time.monotonic() + 60
-    while project.row(job)["status"] != "processing" and time.monotonic() < give_up:
-        time.sleep(0.05)
+    until(lambda: project.row(job)["status"] == "processing")
 
     worker.kill()
     dying.join()
     project.expire(job)
-    project.run_sql("select public.run_maintenance()")
+    project.sql("select public.run_maintenance()")
     project.make_due(job)
     worker.invoke(TICK, seconds=120)
 

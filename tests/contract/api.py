@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from infra.bench.scratch import user_token
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.web.services import Services
@@ -35,12 +36,12 @@ class Api:
         """One request, Ada's unless another is named; as nobody for None."""
         headers = dict(more.pop("headers", {}))
         if user:
-            headers["authorization"] = f"Bearer {self.project.token(user)}"
+            headers["authorization"] = f"Bearer {user_token(user)}"
         return await self.http.request(method, path, headers=headers, **more)
 
     def client(self, user: str = ADA) -> UserQueue:
         """The typed client as a person."""
-        return self.users.acting_as(self.project.token(user))
+        return self.users.acting_as(user_token(user))
 
     async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
         """What the command prints, as a person with a token."""
@@ -50,7 +51,7 @@ class Api:
             "SUPABASE_URL": settings.supabase_url,
             "SUPABASE_PUBLISHABLE_KEY": settings.supabase_publishable_key,
             "SCHEMA": settings.schema_name,
-            "MINUTEHAND_TOKEN": self.project.token(user),
+            "MINUTEHAND_TOKEN": user_token(user),
             "MINUTEHAND_ENV_FILE": "",
         }
         run = Run(env=environment)

@@ -18,11 +18,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import (
-    SettleItem,
-    SettleResponse,
-)
+from minutehand.queue.models import SettleItem, SettleResponse
 from minutehand.worker import (
     Job,
     JobContext,
@@ -31,7 +29,7 @@ from minutehand.worker import (
     TickSummary,
     Worker,
 )
-from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row, bytes_of
+from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row
 from tests.support.virtual_time import LoopClock, leaping
 
 OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
@@ -170,7 +168,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
         if kind == "cancel":
             heard = queue.rows[job_id].lease_seconds / 3 + len(faults) * (PATIENCE + 1)
             assert world.ended_at[job_id] <= at + heard + 3, "its processor was not stopped"
-    assert all(bytes_of(items) < 1_200_000 for items in queue.settles)
+    assert all(len(encode([one.wire() for one in items])) < 1_200_000 for items in queue.settles)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -50,7 +50,7 @@ class Account:
                 show_outputs()
             is_template = path.endswith("/compiled-cloudformation-template.json")
             if is_template and environ["REQUEST_METHOD"] == "PUT":
-                body = json.dumps(for_moto(json.loads(body))).encode()
+                body = for_moto(json.loads(body)).encode()
             environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             return moto(environ, start)
 
@@ -76,37 +76,17 @@ def show_outputs() -> None:
                 stack.output_map = stack._create_output_map()
 
 
-def for_moto(template: dict[str, Any]) -> dict[str, Any]:
+def for_moto(template: dict[str, Any]) -> str:
     """The resources moto can make; references to the others become their names."""
     from moto.cloudformation.parsing import get_model_map  # seconds, of this file's process alone
 
     makes = get_model_map()
     resources = template["Resources"]
-    known = {name: each for name, each in resources.items() if each["Type"] in makes}
+    unknown = [name for name, each in resources.items() if each["Type"] not in makes]
+    known = {name: each for name, each in resources.items() if name not in unknown}
     for resource in known.values():
         resource.pop("DependsOn", None)  # references give it an order
-    unknown = set(resources) - set(known)
-    return {
-        "Conditions": template.get("Conditions", {}),
-        "Resources": {name: named(value, unknown) for name, value in known.items()},
-        "Outputs": named(template.get("Outputs", {}), unknown),
-    }
-
-
-def named(value: Any, unknown: set[str]) -> Any:
-    """Replace references to resources that moto cannot make."""
-    match value:
-        case {"Ref": logical} if logical in unknown:
-            return logical.lower()
-        case {"Fn::GetAtt": [logical, _]} if logical in unknown:
-            return logical.lower()
-        case {"Fn::Sub": str() as text}:
-            for logical in unknown:
-                text = re.sub(rf"\$\{{{logical}(\.\w+)?\}}", logical.lower(), text)
-            return {"Fn::Sub": text}
-        case dict():
-            return {key: named(item, unknown) for key, item in value.items()}
-        case list():
-            return [named(item, unknown) for item in value]
-        case _:
-            return value
+    text = json.dumps(template | {"Resources": known})
+    names = "|".join(unknown)
+    text = re.sub(rf'\{{"(?:Ref|Fn::GetAtt)": \[?"({names})"[^}}]*\}}', r'"\1"', text)
+    return re.sub(rf"\$\{{({names})(\.\w+)?\}}", r"\1", text)

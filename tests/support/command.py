@@ -11,8 +11,6 @@ from typer.testing import CliRunner, Result
 
 from minutehand.cli.__main__ import app
 
-__all__ = ["Run", "app", "verbs"]
-
 
 @dataclass(frozen=True)
 class Run:

@@ -7,15 +7,12 @@ server, a stack's too, starts over a copy of their data folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import json
 import os
 import shutil
 import subprocess
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +26,8 @@ from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
 from tests.support.paths import ROOT
+from tests.support.patience import until
+from tests.support.shared import made_once_in
 
 HOSTED = "template_hosted"
 TEMPLATE = "template_minutehand"
@@ -89,7 +88,7 @@ class Database:
 
 def prepared_server(folder: Path) -> Postgres:
     """A server with the templates, to be started; a stack's own launcher takes it for its own."""
-    prepared = _prepared()
+    prepared = made_once_in(_CACHE / _fingerprint(), _make_prepared)
     _copy(prepared / "postgres.password", folder / "postgres.password")
     server = _scratch_server(folder)
     _copy(prepared / "postgres", server.data_dir)
@@ -100,17 +99,6 @@ def _scratch_server(folder: Path) -> Postgres:
     """One without durability; POSTGRES_BINARIES may name another version's, for compatibility."""
     binaries = os.environ.get("POSTGRES_BINARIES")
     return Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
-
-
-def _prepared() -> Path:
-    """The folder with the data of such a server: the first who asks makes it."""
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    whole = _CACHE / _fingerprint()
-    with (_CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not whole.is_dir():
-            _make_prepared(whole)
-    return whole
 
 
 def _fingerprint() -> str:
@@ -128,25 +116,22 @@ def _fingerprint() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _make_prepared(whole: Path) -> None:
-    for older in sorted(_CACHE.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-2]:
+def _make_prepared(folder: Path) -> None:
+    for older in sorted(filter(Path.is_dir, _CACHE.iterdir()), key=os.path.getmtime)[:-3]:
+        older.with_name(f"{older.name}.whole").unlink(missing_ok=True)
         shutil.rmtree(older)
-    with tempfile.TemporaryDirectory(prefix="draft-", dir=_CACHE) as draft:
-        made = Path(draft) / "made"
-        made.mkdir()
-        server = _scratch_server(Path(draft) / "server")
-        try:
-            server.start()
-            with psycopg.connect(server.url(), autocommit=True) as connection:
-                # what the planner knows is the test's choice
-                connection.execute("alter system set autovacuum = off")
-            make_templates(server)
-            server.stop()
-            _copy(server.data_dir, made / "postgres")
-            _copy(server.state_dir / "postgres.password", made / "postgres.password")
-        finally:
-            server.destroy()
-        made.rename(whole)
+    server = _scratch_server(folder / "server")
+    try:
+        server.start()
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            # what the planner knows is the test's choice
+            connection.execute("alter system set autovacuum = off")
+        make_templates(server)
+        server.stop()
+        _copy(server.data_dir, folder / "postgres")
+        _copy(server.state_dir / "postgres.password", folder / "postgres.password")
+    finally:
+        server.destroy()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -198,13 +183,6 @@ def create_clone(connection: psycopg.Connection[Any], name: str, *, template: st
 
 def drop(connection: psycopg.Connection[Any], name: str) -> None:
     """Cut who is connected, then drop; `with (force)` alone looks again only every 100 ms."""
-    give_up = time.monotonic() + 60
-    while (
-        time.monotonic() < give_up
-        and connection.execute(
-            "select pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where datname = %s",
-            (name,),
-        ).fetchall()
-    ):
-        time.sleep(0.002)
+    cut = "select pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where datname = %s"
+    until(lambda: not connection.execute(cut, (name,)).rowcount, every=0.002)
     connection.execute(f"drop database {name} with (force)".encode())

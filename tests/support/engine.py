@@ -6,7 +6,6 @@ A thin hand over one connection; racing tests open several.
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.support.databases import Database
+from tests.support.patience import until
 
 ACME = "11111111-1111-4111-8111-111111111111"
 GLOBEX = "22222222-2222-4222-8222-222222222222"
@@ -34,20 +34,13 @@ STOPPED_CLOCK = CLOCK.replace("clock_timestamp()", "timestamptz '{instant}'")
 
 
 class Engine:
-    """One connection's view of the queue; without claims it is the service itself.
-
-    Args:
-        database: The test's own database.
-        connection: An autocommit connection to it.
-    """
+    """An autocommit connection's view of the queue; without claims it is the service itself."""
 
     def __init__(self, database: Database, connection: psycopg.Connection[Any]) -> None:
         self.database = database
         self.connection = connection
         self.ahead = 0.0
         self.stopped_at: datetime | None = None
-
-    # --- plain SQL ---
 
     def run(self, statement: str, *values: Any) -> None:
         """Execute one statement."""
@@ -77,8 +70,6 @@ class Engine:
         }
         [row] = self.connection.execute(f"select public.{function}({places})", values)
         return row[0]
-
-    # --- producers ---
 
     def register(self, job_type: str = "work", **policy: Any) -> None:
         """Publish a job type."""
@@ -129,22 +120,13 @@ class Engine:
             "select type from public.job_events where job_id = %s order by seq", job_id
         )
 
-    # --- workers ---
-
     def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> dict[str, Any]:
-        """Call `lease_jobs` as a worker does: maintenance first, when a tick begins.
-
-        Returns:
-            The answer, with `reclaimed` and `promoted` of the maintenance.
-        """
+        """Call `lease_jobs` as a worker does: maintenance first, when a tick begins."""
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
-        done = self.maintain() if request["call"] == 1 else {}
-        answer = self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
-        return {
-            **answer,
-            "reclaimed": done.get("reclaim", 0),
-            "promoted": done.get("promotion", 0),
-        }
+        if request["call"] == 1:
+            self.maintain()
+        told = self.rpc("lease_jobs", p_request={"worker_id": worker, "limit": limit, **request})
+        return dict(told)
 
     def maintain(self) -> dict[str, int]:
         """Run maintenance and return how much of each task was done."""
@@ -193,8 +175,6 @@ class Engine:
         while leases := self.lease(1000):
             self.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
 
-    # --- time ---
-
     def advance(self, seconds: float) -> None:
         """Move the engine's clock of the whole database forward."""
         self.ahead += seconds
@@ -205,8 +185,6 @@ class Engine:
         """Let it move by `advance` alone: how long statements take here then refills no bucket."""
         self.stopped_at, self.ahead = self.one("select queue.clock()"), 0.0
         self.advance(0)
-
-    # --- other sessions ---
 
     @contextmanager
     def beside(self) -> Iterator[Engine]:
@@ -241,14 +219,12 @@ class Engine:
 
     def until_waiting(self) -> None:
         """Wait until a session of the database waits for a lock."""
-        give_up = time.monotonic() + 60
+        waiting = (
+            "select from pg_stat_activity"
+            " where wait_event_type = 'Lock' and datname = current_database()"
+        )
         with self.database.connect() as connection:
-            while not connection.execute(
-                "select from pg_stat_activity where wait_event_type = 'Lock'"
-                " and datname = current_database()"
-            ).rowcount:
-                assert time.monotonic() < give_up, "no session waits"
-                time.sleep(0.02)
+            until(lambda: connection.execute(waiting).rowcount, every=0.02)
 
 
 def handle(lease: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ What is asked of the app, and what it answers, is the room's.
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,8 +14,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import uvicorn
+from httpx_sse import EventSource
 
-from infra.bench.scratch import PUBLISHABLE_KEY
+from infra.bench.scratch import PUBLISHABLE_KEY, user_token
 from minutehand.config import Settings
 from minutehand.functions.jobs.app import build_app
 from minutehand.worker import Registry, TickOptions, Worker
@@ -93,7 +93,7 @@ class AppHarness:
         """Call the API as a user, Ada unless another is named; as nobody for None."""
         headers = dict(options.pop("headers", {}))
         if user is not None:
-            headers["Authorization"] = f"Bearer {self.project.token(user)}"
+            headers["Authorization"] = f"Bearer {user_token(user)}"
         return await self._http.request(method, self.below + path, headers=headers, **options)
 
     async def stream(
@@ -102,19 +102,13 @@ class AppHarness:
         """What a stream says until it ends: ids, and the events they belong to."""
         accepted = {"Accept": "text/event-stream", **headers}
         told = await self.call("GET", path, user=user, headers=accepted)
-        assert told.headers["content-type"].startswith("text/event-stream")
-        ids = [line[4:] for line in told.text.splitlines() if line.startswith("id: ")]
-        data = [line[6:] for line in told.text.splitlines() if line.startswith("data: ")]
-        return list(zip(ids, map(json.loads, data), strict=False))
+        return [(one.id, one.json()) async for one in EventSource(told).aiter_sse() if one.data]
 
     async def rest(
         self, method: str, path: str, *, user: str = ADA, **options: Any
     ) -> httpx.Response:
         """Call the Data API as a user, as supabase-js does."""
-        headers = {
-            "apikey": PUBLISHABLE_KEY,
-            "Authorization": f"Bearer {self.project.token(user)}",
-        }
+        headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user)}"}
         async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
             return await http.request(method, path, headers=headers, **options)
 

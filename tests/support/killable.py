@@ -33,7 +33,6 @@ def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str
         "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
         "SUPABASE_JWT_SECRET": JWT_SECRET,
         "STAGE": "local",
-        "MINUTEHAND_SCHEMA": project.settings.schema_name,
         "MINUTEHAND_APPS": ",".join(f"minutehand_apps.{app}" for app in apps),
         **{name: value for name, value in more.items() if value is not None},
     }
@@ -73,7 +72,7 @@ async def survive(
                 return deaths
             project.expire()
             project.make_due()
-            project.run_sql(
+            project.sql(
                 "update public.jobs set attempts = 1, lost_attempts = 0"
                 " where finished_at is null and attempts > 0"
             )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-HOST = "k3xample0a.execute-api.eu-central-1.amazonaws.com"
-
 
 def http_event(
     method: str,
@@ -24,7 +22,7 @@ def http_event(
         "rawPath": path,
         "rawQueryString": query,
         "headers": {
-            "host": HOST,
+            "host": "k3xample0a.execute-api.eu-central-1.amazonaws.com",
             "x-forwarded-proto": "https",
             **({} if body is None else {"content-type": "application/json"}),
             **headers,
@@ -32,7 +30,6 @@ def http_event(
         "requestContext": {
             "http": {"method": method, "path": path, "sourceIp": "203.0.113.24"},
             "requestId": "UVq9hjfZliAEM01=",
-            "stage": "$default",
         },
         **({} if body is None else {"body": body}),
         "isBase64Encoded": False,

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email import message_from_string
 from typing import Any, NoReturn, Self
 
 
@@ -93,24 +94,18 @@ def write(
 ) -> None:
     """Write an answer: bytes as they are, all else as JSON; half of it where it is cut."""
     raw = told if isinstance(told, bytes) else json.dumps(told).encode()
-    length = f"content-length: {len(raw)}\r\n"
-    if status == 204:
-        raw, length = b"", ""
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     writer.write(
-        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}{length}"
-        "connection: close\r\n\r\n".encode()
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}"
+        f"content-length: {len(raw)}\r\nconnection: close\r\n\r\n".encode()
         + (raw[: len(raw) // 2] if cut else raw)
     )
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    first, *lines = head.split("\r\n")
+    first, _, fields = head.partition("\r\n")
     method, target, _ = first.split(" ")
-    headers = {
-        name.strip().lower(): value.strip()
-        for name, _, value in (line.partition(":") for line in lines if line)
-    }
+    headers = {name.lower(): value for name, value in message_from_string(fields).items()}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Request(method, target, headers, body)

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from infra.bench.scratch import USER, WORKSPACE, scratch_settings, user_token
+from infra.bench.scratch import USER, WORKSPACE, scratch_settings
 from minutehand.config import Settings
 from tests.support.databases import Database
 from tests.support.renewed import Renewed
@@ -24,20 +24,16 @@ class Project:
     settings: Settings
     database: Database
 
-    def rows(self, statement: str, *args: Any) -> list[dict[str, Any]]:
-        """Query as the superuser."""
+    def sql(self, statement: str, *args: Any) -> list[dict[str, Any]]:
+        """Run a statement as the superuser; the rows that it answers, if any."""
         cursor = self.database.session().cursor(row_factory=dict_row)
         cursor.execute(statement.encode(), args, prepare=False)  # a test may change the table
-        return cursor.fetchall()
+        return cursor.fetchall() if cursor.description else []
 
     def row(self, job_id: str) -> dict[str, Any]:
         """The job's row."""
-        [row] = self.rows("select * from public.jobs where id = %s", job_id)
+        [row] = self.sql("select * from public.jobs where id = %s", job_id)
         return row
-
-    def run_sql(self, statement: str, *args: Any) -> None:
-        """Run a statement as the superuser."""
-        self.database.session().execute(statement.encode(), args or None, prepare=False)
 
     def insert(self, job_type: str, payload: Any = None, **columns: Any) -> str:
         """Enqueue by a plain insert, the function SQL users take."""
@@ -50,16 +46,12 @@ class Project:
         }
         names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
         insert = f"insert into public.jobs ({names}) values ({marks}) returning id"
-        [row] = self.rows(insert, *values.values())
+        [row] = self.sql(insert, *values.values())
         return str(row["id"])
-
-    def token(self, user_id: str = ADA) -> str:
-        """A user's JWT, as Auth would sign it."""
-        return user_token(user_id)
 
     def expire(self, job_id: str | None = None) -> None:
         """Let every lease be over, as if its holder had died, or that of one job."""
-        self.run_sql(
+        self.sql(
             "update queue.leases set expires_at = queue.clock() - interval '1 second'"
             " where job_id = coalesce(%s, job_id)",
             job_id,
@@ -67,7 +59,7 @@ class Project:
 
     def make_due(self, job_id: str | None = None) -> None:
         """Let every backoff, snooze and delay be over, or that of one job."""
-        self.run_sql(
+        self.sql(
             "with due as (update queue.deferred set run_at = queue.clock() - interval '1 second'"
             " where job_id = coalesce(%s, job_id) returning job_id)"
             " update public.jobs set next_retry_at = queue.clock() - interval '1 second'"
@@ -85,9 +77,9 @@ def project_of_a_room(renewed: Renewed, *opened: str) -> Project:
     """
     renewed.renew()
     made = Project(scratch_settings(renewed.gateway.url), renewed)
-    made.run_sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
+    made.sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
     # all of a file's jobs in a few seconds: on a quick machine more than a plan carries
-    made.run_sql(
+    made.sql(
         "update queue.settings set value = '1000000' where name = 'realtime_messages_per_second'"
     )
     return made

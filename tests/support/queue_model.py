@@ -7,7 +7,6 @@ that leaps (`support/virtual_time.py`).
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,11 @@ from minutehand.queue.models import (
     LeasedJob,
     LeaseRequest,
     LeaseResponse,
-    MaintenanceResponse,
     ReportItem,
     ReportResult,
     SettleItem,
     SettleResponse,
     SettleResult,
-    WorkerRunAdmission,
 )
 from minutehand.queue.worker_client import WorkerQueue
 from tests.support.virtual_time import BEGAN
@@ -99,8 +96,6 @@ class ModelQueue(WorkerQueue):
         self.settles: list[Sequence[SettleItem]] = []
         self._answers: dict[tuple[str, int], list[Lease]] = {}
 
-    # What the test does ---------------------------------------------------------------------
-
     def take_back(self, job_id: str) -> None:
         """End its lease, as an operator or an expiry does; it may be leased again."""
         row = self.rows[job_id]
@@ -114,26 +109,16 @@ class ModelQueue(WorkerQueue):
         if row.status == "pending":
             row.status = "cancelled"
 
-    # What the worker calls --------------------------------------------------------------------
-
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Lease what is pending; a repeated call gets what it got."""
         return await self._call("lease", lambda: self._lease(request))
 
-    async def report(
-        self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
-    ) -> list[ReportResult]:
+    async def report(self, items: Sequence[ReportItem], **_: Any) -> list[ReportResult]:
         """Renew what is still held."""
         return await self._call("report", lambda: [self._report(item) for item in items])
 
     async def settle(
-        self,
-        items: Sequence[SettleItem],
-        *,
-        worker_id: str,
-        tick_id: str,
-        lease: LeaseRequest | None = None,
-        attempts: int | None = None,
+        self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None, **_: Any
     ) -> SettleResponse:
         """Settle what is still held, once."""
         self.settles.append(items)
@@ -144,15 +129,6 @@ class ModelQueue(WorkerQueue):
 
         return await self._call("settle", apply)
 
-    async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-        """Nothing to do."""
-        return MaintenanceResponse()
-
-    async def tick_finished(
-        self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
-    ) -> None:
-        """Nothing to note."""
-
     async def attach_extensions(self) -> dict[str, Any]:
         """Not reached: the project's maintenance is not the model's."""
         raise QueueUnavailable("away")
@@ -161,18 +137,9 @@ class ModelQueue(WorkerQueue):
         """Nothing to note."""
         return len(types)
 
-    async def begin_run(
-        self, run_id: str, *, worker_id: str, most: int, seconds: float
-    ) -> WorkerRunAdmission:
-        """Admit it."""
-        self.calls.append("begin_run")
-        return WorkerRunAdmission(admitted=True)
-
-    async def end_run(self, run_id: str) -> bool:
-        """No other was refused."""
-        return False
-
-    # Inside -------------------------------------------------------------------------------------
+    async def _ask(self, function: str, request: Any, **_: Any) -> Any:
+        """Admit each run; nothing is due, and no run was refused."""
+        return {"admitted": True}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:
         fault = self.faults.pop(name, None) or self.faults.get(len(self.calls))
@@ -255,11 +222,3 @@ class ModelQueue(WorkerQueue):
         elif item.fence in self.rows[item.job_id].settled:
             outcome = "applied"
         return SettleResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
-
-
-def bytes_of(items: Sequence[SettleItem]) -> int:
-    """What they weigh on the wire."""
-    return sum(
-        len(json.dumps(item.wire(), default=lambda one: one.model_dump(mode="json")))
-        for item in items
-    )

@@ -7,7 +7,6 @@ a Data API seconds. Putting the rows back costs milliseconds.
 from __future__ import annotations
 
 import subprocess
-import time
 from typing import Any
 
 import psycopg
@@ -16,10 +15,7 @@ from infra.bench.scratch import Gateway
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from tests.support.databases import SEEDED, Database, create_clone, drop
-
-BUSY_SECONDS = 60.0
-#: Dead rows are read over: what left more of them than this is not for another test.
-DEAD_ROWS = 20_000
+from tests.support.patience import until
 
 
 class Renewed(Database):
@@ -28,7 +24,6 @@ class Renewed(Database):
     def __init__(self, server: Postgres) -> None:
         super().__init__(server, "renewed")
         self._keeper: psycopg.Connection[Any] | None = None
-        self._since, self._dead_rows = "", 0
         self._gateway = Gateway(self.url, 0)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -60,22 +55,25 @@ class Renewed(Database):
 
     def _put_back(self) -> bool:
         """Put every row back, unless a test has changed more than rows; whether that was done."""
-        if self._keeper is None or self._dead_rows > DEAD_ROWS:
+        keeper = self._keeper
+        if keeper is None:
             return False
+        # its own session may be left inside a transaction, which `session` ends
+        own = -1 if self._session is None else self._session.info.backend_pid
+        busy = (
+            "select from pg_catalog.pg_stat_activity where datname = current_database()"
+            " and backend_type = 'client backend' and state <> 'idle'"
+            f" and pid not in (pg_backend_pid(), {own})"
+        )
         try:
-            if not self._is_idle(self._keeper):
-                return False
+            # what a test left behind is waited for
+            until(lambda: not keeper.execute(busy.encode()).rowcount, every=0.002)
             # what it writes is counted at once, and not while a test counts what others write
-            row = self._keeper.execute(
-                "select o_rows, o_now::text, pg_stat_force_next_flush() from kept.put_back(%s)",
-                (self._since,),
-            ).fetchone()
-        except psycopg.Error:  # the test has crashed the server, or cut every session
+            put_back = "select kept.put_back(), pg_stat_force_next_flush()"
+            [(is_done, _)] = keeper.execute(put_back.encode()).fetchall()
+        except (psycopg.Error, TimeoutError):  # it has crashed the server, or cut every session
             return False
-        assert row is not None
-        rows, self._since, _ = row
-        self._dead_rows += rows or 0
-        return rows is not None
+        return bool(is_done)
 
     def _make(self) -> None:
         self.close()
@@ -85,21 +83,3 @@ class Renewed(Database):
         self._keeper = psycopg.connect(
             self.url, autocommit=True, options="-c session_replication_role=replica"
         )
-        row = self._keeper.execute("select since::text from kept.made").fetchone()
-        assert row is not None
-        self._since, self._dead_rows = row[0], 0
-
-    def _is_idle(self, keeper: psycopg.Connection[Any]) -> bool:
-        """Whether no other session is at work any more: what a test left behind is waited for."""
-        give_up = time.monotonic() + BUSY_SECONDS
-        own = -1 if self._session is None else self._session.info.backend_pid
-        busy = (
-            "select from pg_catalog.pg_stat_activity where datname = current_database()"
-            " and backend_type = 'client backend' and state <> 'idle'"
-            " and pid not in (pg_backend_pid(), %s)"
-        )
-        while keeper.execute(busy, (own,)).rowcount:
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.002)
-        return True

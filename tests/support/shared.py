@@ -14,9 +14,14 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     """Return the run's folder `name`, filled by `make(folder)`; it is for reading only."""
     base = factory.getbasetemp()
     # pytest-xdist gives each process a folder of its own inside the run's
-    run = base.parent if base.name.startswith("popen-") else base
-    folder, whole = run / name, run / f"{name}.whole"
-    with (run / f"{name}.lock").open("w") as lock:
+    return made_once_in((base.parent if base.name.startswith("popen-") else base) / name, make)
+
+
+def made_once_in(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return a folder filled by `make(folder)`, of this run or an earlier one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    whole = folder.with_name(f"{folder.name}.whole")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of one that failed half-way

@@ -17,7 +17,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._at = 0.0
-        self._in_threads = 0
+        self._in_threads: set[asyncio.Future[Any]] = set()
         waits = self._selector.select  # type: ignore[attr-defined]
 
         def leap(timeout: float | None = None) -> Any:
@@ -33,12 +33,9 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """As any loop; time stands until it has ended."""
         called = super().run_in_executor(executor, func, *args)
-        self._in_threads += 1
-        called.add_done_callback(self._thread_ended)
+        self._in_threads.add(called)
+        called.add_done_callback(self._in_threads.discard)
         return called
-
-    def _thread_ended(self, _: object) -> None:
-        self._in_threads -= 1
 
     def time(self) -> float:
         """Seconds leapt so far."""

@@ -6,9 +6,8 @@ import os
 from typing import TypeVar
 
 T = TypeVar("T")
-WEEKLY = bool(os.environ.get("WEEKLY"))
 
 
 def weekly(whole: T, *, otherwise: T) -> T:
     """The size, or the cases, of this run."""
-    return whole if WEEKLY else otherwise
+    return whole if os.environ.get("WEEKLY") else otherwise

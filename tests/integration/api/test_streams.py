@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from httpx_sse import aconnect_sse
 
+from infra.bench.scratch import user_token
 from tests.contract.api import Api
 from tests.support.engine import ACME, handle
 
@@ -33,7 +34,7 @@ async def follow(
 ) -> Read:
     """Read a stream until it ends, or until `until` events have come."""
     read = Read(last_id=last_id)
-    headers = {"authorization": f"Bearer {api.project.token()}"}
+    headers = {"authorization": f"Bearer {user_token()}"}
     headers |= {"last-event-id": last_id} if last_id else {}
     async with aconnect_sse(api.http, "GET", path, headers=headers) as source:
         read.status = source.response.status_code

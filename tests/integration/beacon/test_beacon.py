@@ -94,13 +94,13 @@ async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_agai
     """It stops no other, its job says why, and a person can have it tried again."""
     strange, good = await station.submit(), await station.submit()
     rewrite = "update public.beacon_outbox set message = message || %s where job_id = %s"
-    station.project.run_sql(rewrite, Jsonb({"version": 9}), strange["id"])
+    station.project.sql(rewrite, Jsonb({"version": 9}), strange["id"])
     assert (await station.ended(good))["status"] == "completed"
 
     state = await station.look(strange)
     assert (state["status"], state["outbox_status"]) == ("failed", "dead")
     assert "version" in state["error"]
-    station.project.run_sql(rewrite, Jsonb({"version": 1}), strange["id"])
+    station.project.sql(rewrite, Jsonb({"version": 1}), strange["id"])
     body = {"workspace_id": ACME, "ids": [strange["id"]]}
     assert (await station.call("POST", "/outbox/redrive", json={}, user=EVE)).json()["count"] == 0
     assert (await station.ok("POST", "/outbox/redrive", json=body))["count"] == 1
@@ -115,7 +115,7 @@ async def test_publishers_side_by_side_publish_each_message_once(
     async with Station(station.project, providers).open() as other:
         await asyncio.gather(*(each.outbox.run() for each in (station, other) for _ in range(3)))
 
-    rows = station.project.rows(
+    rows = station.project.sql(
         "select payload ->> 'job_id' as id from public.jobs where job_type = 'beacon_job'"
         " and payload ->> 'job_id' = any (%s)",
         [job["id"] for job in jobs],
@@ -151,7 +151,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     """Whoever can write the table cannot state what was answered."""
     state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     [execution] = state["executions"]
-    station.project.run_sql(
+    station.project.sql(
         'update public.beacon_executions set receipt = receipt || \'{"provider": "other"}\''
         " where id = %s",
         execution["id"],

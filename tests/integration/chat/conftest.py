@@ -48,7 +48,7 @@ TEXT = "Research AI safety and build a comprehensive report"
 def project(process_database: Renewed) -> Project:
     """A database behind a Data API that lets guests in."""
     made = project_of_a_room(process_database, "allow_anonymous")
-    made.run_sql(
+    made.sql(
         "update queue.settings set value = 'null' where name = 'chat_guest_messages_per_minute'"
     )
     return made

@@ -50,7 +50,7 @@ async def test_plain_words_decide_the_tier(harness: Harness, text: str, tier: st
     said = await harness.say(session, text)
 
     assert (said.status_code == 202) == (tier == "async")
-    [job] = harness.project.rows("select result from public.jobs where session_id = %s", session)
+    [job] = harness.project.sql("select result from public.jobs where session_id = %s", session)
     if tier != "async":
         assert SAMPLE in said.json()["reply"]
         assert job["result"]["tier"] == tier
@@ -232,13 +232,13 @@ async def test_production_refuses_guessable_ids_and_too_many_guests(harness: Har
     """Both are settings, which the local stack's seed opens."""
     statement = "update queue.settings set value = %s::jsonb where name = %s"
     for name, value in SETTINGS.items():
-        harness.project.run_sql(statement, value, name)
+        harness.project.sql(statement, value, name)
     try:
         guessable = await harness.say("test_1732000000", "Hello")
         limited = await harness.say(harness.begin(), "Hello")
     finally:
-        harness.project.run_sql(statement, "1", "chat_session_id_min_characters")
-        harness.project.run_sql(statement, "null", "chat_guest_messages_per_minute")
+        harness.project.sql(statement, "1", "chat_session_id_min_characters")
+        harness.project.sql(statement, "null", "chat_guest_messages_per_minute")
     assert guessable.status_code == 422
     assert limited.status_code == 429
     assert limited.headers["retry-after"]

@@ -9,10 +9,9 @@ from typing import Any
 
 import jwt
 import pytest
-from typer.testing import CliRunner
 
 from tests.e2e.console.worker import HandWorker
-from tests.support.command import Run, app
+from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")
@@ -112,7 +111,4 @@ def test_without_a_stack_it_says_what_to_start(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))
 
-    result = CliRunner().invoke(app, ["ls"])
-
-    assert result.exit_code == 1
-    assert "minutehand dev" in result.stderr
+    assert "minutehand dev" in Run()("ls", code=1).stderr

@@ -71,12 +71,12 @@ class Office(AppHarness):
 
     def record(self, table: str, record_id: str) -> dict[str, Any]:
         """An account's or a contact's row."""
-        [row] = self.project.rows(f"select * from public.{table} where id = %s", record_id)
+        [row] = self.project.sql(f"select * from public.{table} where id = %s", record_id)
         return row
 
     def credits(self) -> int:
         """Credits that Acme has been counted so far."""
-        [row] = self.project.rows(
+        [row] = self.project.sql(
             "select enrichment_credits_used as used from public.workspace_settings"
             " where workspace_id = %s",
             ACME,

@@ -46,7 +46,7 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
         SEALING_KEY_FILE=office.settings.sealing_key_file,
     )
 
-    [calls] = office.project.rows("select count(answered_at) as paid from enrichment.calls")
+    [calls] = office.project.sql("select count(answered_at) as paid from enrichment.calls")
     assert office.project.row(job_id)["status"] == "completed"
     assert (office.credits(), calls["paid"]) == (1, 1)
     assert len(deaths) >= 3, deaths
@@ -104,7 +104,7 @@ async def test_what_a_person_must_mend_fails_at_once(
 )
 async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
     """Waiting would not make it appear."""
-    office.project.run_sql(change)
+    office.project.sql(change)
     job = await office.run("enrich_account", {"account_id": INITECH})
 
     assert (job["status"], job["attempts"]) == ("failed", 1)
@@ -201,7 +201,7 @@ async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
     assert (first.status_code, again.status_code, foreign.status_code) == (201, 200, 404)
     assert first.json()["id"] == again.json()["id"]
     assert added.status_code == 201, added.text
-    rows = office.project.rows("select payload ->> 'domain' as domain from public.jobs order by id")
+    rows = office.project.sql("select payload ->> 'domain' as domain from public.jobs order by id")
     assert [row["domain"] for row in rows] == ["initech.example", "new.example"]
 
 
@@ -226,7 +226,7 @@ async def test_the_key_goes_in_and_never_comes_out(online: Office, apollo: Apoll
     assert (tested.json()["ok"], tested.json()["credits_remaining"]) == (True, None)
     assert (wrong.json()["ok"], wrong.json()["reason"]) == (False, "wrong_key")
     for table in ("public.jobs", "public.job_logs", "public.workspace_settings"):
-        assert KEY not in str(online.project.rows(f"select to_jsonb(t) as row from {table} as t"))
+        assert KEY not in str(online.project.sql(f"select to_jsonb(t) as row from {table} as t"))
 
 
 def test_a_domain_is_read_out_of_what_people_type() -> None:

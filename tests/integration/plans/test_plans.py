@@ -224,11 +224,11 @@ async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
 async def test_production_limits_guests(harness: Harness) -> None:
     """By a setting, which the local stack's seed opens."""
     statement = "update queue.settings set value = %s::jsonb where name = %s"
-    harness.project.run_sql(statement, "0", "plan_guest_plans_per_minute")
+    harness.project.sql(statement, "0", "plan_guest_plans_per_minute")
     try:
         answer = await harness.call("POST", "", user=None, json={"prompt": "Plan this"})
     finally:
-        harness.project.run_sql(statement, "null", "plan_guest_plans_per_minute")
+        harness.project.sql(statement, "null", "plan_guest_plans_per_minute")
     assert answer.status_code == 429
     assert answer.headers["retry-after"]
 

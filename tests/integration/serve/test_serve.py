@@ -14,8 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +29,10 @@ from minutehand.local.ports import reserve_port
 from tests.support.engine import ACME
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, create, drop
 from tests.support.paths import ROOT
+from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 TOKEN = "a-worker-secret-of-this-test-alone"
-
-
-def eventually(check: Callable[[], Any], *, seconds: float = 90.0) -> Any:
-    """The first true value of `check`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := check():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("it did not come to pass")
 
 
 @dataclass
@@ -111,7 +101,7 @@ def served(
                 except httpx.TransportError:
                     return False
 
-            eventually(alive, seconds=120)
+            until(alive, seconds=120)
         yield url, process
     finally:
         process.terminate()
@@ -160,7 +150,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 with stack.connect(options=f"-c role={owner}") as session:
                     session.execute(command)
                 known = "select count(*) from queue.job_types where job_type = 'served.greet'"
-                eventually(lambda: made.one(known))
+                until(lambda: made.one(known))
                 yield made
         finally:
             drop(connection)
@@ -171,7 +161,7 @@ def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
     """The database calls the worker when the transaction commits."""
     job = host.insert("served.greet", name="Ada")
 
-    eventually(lambda: host.status(job) == "completed")
+    until(lambda: host.status(job) == "completed")
 
 
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
@@ -191,14 +181,14 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
     def another_is_counted() -> float | None:
         # statistics follow the feed with the maintenance of later runs
         job = host.insert("served.greet", name="Ada")
-        eventually(lambda: host.status(job) == "completed")
+        until(lambda: host.status(job) == "completed")
         return samples_of(host).get(counted)
 
     refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in (
         {}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"},
     )]  # fmt: skip
     told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
-    eventually(another_is_counted)
+    until(another_is_counted)
     samples = samples_of(host)
 
     assert {answer.status_code for answer in refused} == {401}
@@ -221,7 +211,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
         assert made.status_code == 201, made.text
         job = made.json()["id"] if "id" in made.json() else made.json()["job"]["id"]
 
-        eventually(lambda: client.get(f"/api/jobs/{job}").json()["status"] == "completed")
+        until(lambda: client.get(f"/api/jobs/{job}").json()["status"] == "completed")
         ready = client.get("/api/health/ready")
         nothing = client.get("/nowhere")
 
@@ -232,15 +222,15 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 @pytest.mark.parametrize("fault", ["served.die", "served.block"])
 def test_a_worker_that_dies_or_hangs_is_replaced(host: Served, fault: str) -> None:
     """Its job runs again when its lease has expired; of one that hangs the log has the line."""
-    eventually(host.is_quiet)
+    until(host.is_quiet)
     job = host.insert(fault)
 
     attempts = "select attempts from public.jobs where id = %s"
-    eventually(lambda: host.one(attempts, job) == 1, seconds=30)
+    until(lambda: host.one(attempts, job) == 1, seconds=30)
     host.one("select public.cancel_job(%s)", job)
-    eventually(lambda: host.status(job) == "cancelled")
+    until(lambda: host.status(job) == "cancelled")
     after = host.insert("served.greet", name="Next")
-    eventually(lambda: host.status(after) == "completed")
+    until(lambda: host.status(after) == "completed")
 
     assert fault == "served.die" or "in block" in host.log.read_text()
 
@@ -249,11 +239,11 @@ def test_a_stopped_host_hands_its_jobs_back(
     stack: RunningStack, tmp_path: Path, host: Served
 ) -> None:
     """A new container takes them, and the attempt is not charged."""
-    eventually(host.is_quiet)
+    until(host.is_quiet)
     with served(stack, tmp_path) as (url, process):
         host.connect(url)
         job = host.insert("served.slow", seconds=30)
-        eventually(lambda: host.status(job) == "processing")
+        until(lambda: host.status(job) == "processing")
         process.send_signal(signal.SIGTERM)
         process.wait(120)
         left = host.one("select status || attempts from public.jobs where id = %s", job)

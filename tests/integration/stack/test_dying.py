@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ import pytest
 
 from minutehand.local import aws
 from tests.support.paths import ROOT
+from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 pytestmark = pytest.mark.stack
@@ -39,14 +38,6 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
             if any(word.endswith(mark) for word in words):
                 found[name] = process
     return found
-
-
-def eventually(holds: Callable[[], bool], *, seconds: float = 90.0) -> None:
-    """Wait until `holds`; fail when it never does."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -74,9 +65,9 @@ def test_what_was_committed_survives_the_death_of_postgres(doomed: RunningStack)
 
     before.kill()
 
-    eventually(lambda: children(doomed.launcher).get("postgres", before) != before)
-    eventually(lambda: answers(f"{doomed.supabase_url}/_ready"))
-    eventually(lambda: kept(doomed) == (42,))
+    until(lambda: children(doomed.launcher).get("postgres", before) != before)
+    until(lambda: answers(f"{doomed.supabase_url}/_ready"))
+    until(lambda: kept(doomed) == (42,))
 
 
 def kept(doomed: RunningStack) -> tuple[int] | None:
@@ -98,10 +89,10 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
 
     victim.kill()
 
-    eventually(lambda: f"{part} is back" in doomed.output()[before:])
+    until(lambda: f"{part} is back" in doomed.output()[before:])
     assert children(doomed.launcher)[part] != victim
     assert f"{part} was killed by SIGKILL" in doomed.output()[before:]
-    eventually(lambda: answers(f"{doomed.api_url}/health"))
+    until(lambda: answers(f"{doomed.api_url}/health"))
 
 
 def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(tmp_path: Path) -> None:
@@ -119,7 +110,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(tmp_path: Pa
         launcher.kill()
         launcher.wait()
 
-        eventually(lambda: all(has_ended(orphan) for orphan in orphans))
+        until(lambda: all(has_ended(orphan) for orphan in orphans))
         launcher = launch(tmp_path, "--no-demo")
         after = wait_ready(tmp_path, launcher)
         with after.connect() as connection:

@@ -143,7 +143,7 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     if len(arguments) > 1:
         content = await make(studio.app, tmp_path / "file.mp4", *arguments)
     state = await studio.ended(await studio.start(content))
-    found = studio.project.rows(
+    found = studio.project.sql(
         "select job_type from background_jobs where training_id = %s and status = 'failed'"
         " and retry_count >= max_retries",
         state["id"],

@@ -75,8 +75,8 @@ class Post:
         """
         for _ in range(3):
             await drain(self.worker)
-            self.project.run_sql("update queue.tasks set done_at = '-infinity', was_idle = false")
-        return self.project.rows(
+            self.project.sql("update queue.tasks set done_at = '-infinity', was_idle = false")
+        return self.project.sql(
             "select *, extract(epoch from next_retry_at - updated_at)::float as wait"
             " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
         )
@@ -106,9 +106,7 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
     key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
     made = Project(settings, renewed)
-    made.run_sql(
-        "update queue.settings set value = 'true' where name = 'webhook_private_addresses'"
-    )
+    made.sql("update queue.settings set value = 'true' where name = 'webhook_private_addresses'")
     return made
 
 

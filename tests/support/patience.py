@@ -1,0 +1,19 @@
+"""Waiting for a condition."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Seen = TypeVar("Seen")
+
+
+def until(look: Callable[[], Seen], *, seconds: float = 90, every: float = 0.05) -> Seen:
+    """What `look` sees once it is something."""
+    give_up = time.monotonic() + seconds
+    while not (seen := look()):
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"it did not come within {seconds} s: {seen}")
+        time.sleep(every)
+    return seen
