@@ -113,7 +113,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'url must be an https address of a public host, without user name',
       'url');
   end if;
-  if p_webhook ? 'id' then
+  if p_webhook ->> 'id' is not null then
     select * into v_old from queue.webhooks
     where id = (p_webhook ->> 'id')::uuid and workspace_id = p_workspace_id for update;
     if not found then
@@ -136,11 +136,12 @@ begin
     v_new.disabled_at := null;
     v_new.disabled_reason := null;
   end if;
-  update queue.webhooks set url = v_new.url, description = v_new.description, event_types = v_new.event_types,
-    job_types = v_new.job_types, enabled = v_new.enabled, sealed_secret = v_new.sealed_secret,
+  update queue.webhooks set url = coalesce(v_new.url, url), description = v_new.description,
+    event_types = v_new.event_types, job_types = v_new.job_types, enabled = coalesce(v_new.enabled, enabled),
+    sealed_secret = coalesce(v_new.sealed_secret, sealed_secret),
     previous_sealed_secret = v_new.previous_sealed_secret, rotated_at = v_new.rotated_at, read_to = v_new.read_to,
     failures = v_new.failures, disabled_at = v_new.disabled_at, disabled_reason = v_new.disabled_reason
-  where id = v_new.id;
+  where id = v_old.id returning * into v_new;
   return to_jsonb(v_new) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
 end;
 $$;

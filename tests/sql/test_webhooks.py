@@ -212,6 +212,10 @@ def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
 
     for seconds, sealed in ((3600, [new, SEALED]), (82_000, [new, SEALED]), (2000, [new])):
         engine.advance(seconds)
-        engine.rpc("put_webhook", **change, p_webhook={"id": hook["id"], "description": "d"})
+        engine.rpc(
+            "put_webhook",
+            **change,
+            p_webhook={"id": hook["id"], "description": "d", "url": None, "enabled": None},
+        )
         engine.enqueue()
         assert deliver(engine)[0]["sealed_secrets"] == sealed
