@@ -107,8 +107,10 @@ class StateFolder:
                 if abs(process.create_time() - started) < 2.0:
                     process.send_signal(signal.SIGINT)  # at SIGTERM Postgres would wait
                     found.append(process)
-        for process in psutil.wait_procs(found, timeout=5)[1]:
+        alive = psutil.wait_procs(found, timeout=5)[1]
+        for process in alive:
             send_signal(process, signal.SIGKILL)
+        psutil.wait_procs(alive, timeout=5)
         path.unlink()
         return [process.pid for process in found]
 
