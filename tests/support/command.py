@@ -39,8 +39,7 @@ class Run:
     def refused(self, *arguments: str, **options: Any) -> dict[str, Any]:
         """How it fails with exit code 1: `error`, `code` and `fix`."""
         failed = self(*arguments, "--json", **{"code": 1, **options})
-        told: dict[str, Any] = json.loads(failed.stderr.splitlines()[-1])
-        return told
+        return dict(json.loads(failed.stderr.splitlines()[-1]))
 
 
 @cache

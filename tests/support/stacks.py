@@ -50,8 +50,7 @@ class RunningStack:
 
     def sign_in(self, email: str) -> str:
         """Return an access token of a demo user, made by Auth."""
-        token: str = self.session_of(email)["access_token"]
-        return token
+        return str(self.session_of(email)["access_token"])
 
     def session_of(self, email: str) -> dict[str, Any]:
         """Return a session of a demo user, kept for half of its life.
