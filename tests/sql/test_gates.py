@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.contract.observed import complete
@@ -78,7 +77,7 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
         other.run("begin")
         assert other.lease(1, call=2) == []
         resumed = threads.submit(engine.rpc, "pause_jobs", p_request={**pause, "paused": False})
-        time.sleep(0.2)
+        engine.until_waiting()
         other.run("commit")
         resumed.result()
 
