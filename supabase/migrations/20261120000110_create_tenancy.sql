@@ -83,9 +83,9 @@ $$;
 create function queue.may_read(p_workspace_id uuid) returns uuid
 language plpgsql stable as $$
 begin
-  if not (queue.is_member(p_workspace_id) or queue.is_service()
-      and (p_workspace_id = queue.system_workspace()
-        or exists (select from queue.tenants as t where t.id = p_workspace_id))) then
+  if not (queue.is_service() and (p_workspace_id = queue.system_workspace()
+        or exists (select from queue.tenants as t where t.id = p_workspace_id))
+      or queue.is_member(p_workspace_id)) then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   end if;
   return auth.uid();

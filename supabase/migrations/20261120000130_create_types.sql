@@ -96,11 +96,13 @@ begin
 end;
 $$;
 
--- Refuse with what json_problem and its like return; p_within comes before the field.
+-- Refuse with what json_problem and its like return, null for nothing wrong; p_within comes before the field.
 create function queue.refuse_problem(p_problem text[], p_within text default '') returns void
 language plpgsql as $$
 begin
-  perform queue.refuse(p_problem[1]::integer, p_problem[2], p_problem[3], p_within || p_problem[4]);
+  if p_problem is not null then
+    perform queue.refuse(p_problem[1]::integer, p_problem[2], p_problem[3], p_within || p_problem[4]);
+  end if;
 end;
 $$;
 

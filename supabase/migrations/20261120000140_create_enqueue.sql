@@ -183,7 +183,6 @@ create function queue.make_job(
 language plpgsql as $$
 declare
   job public.jobs;
-  v_problem text[];
 begin
   if options.parent_id is not null and not exists (
       select from public.jobs where id = options.parent_id and workspace_id = p_workspace_id) then
@@ -196,10 +195,7 @@ begin
   -- a small payload alone needs no full check
   if p_type.payload_schema is not null or options.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
       or pg_column_size(p_payload) > 200 then
-    v_problem := queue.payload_problem(p_type, p_payload, options.schema_version);
-    if v_problem is not null then
-      perform queue.refuse_problem(v_problem, p_within);
-    end if;
+    perform queue.refuse_problem(queue.payload_problem(p_type, p_payload, options.schema_version), p_within);
   end if;
   job.id := queue.new_id();
   job.workspace_id := p_workspace_id;

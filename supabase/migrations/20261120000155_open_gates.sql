@@ -1,5 +1,5 @@
--- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key (queue.place); settlements
--- and leases open it (queue.open_gate), and a rate that belongs to a key is charged there.
+-- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key (queue.place);
+-- settlements and leases open it (queue.open_gate), and a rate that belongs to a key is charged there.
 
 -- The tokens of a bucket at p_now; whole where it has no row yet.
 create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision, p_now timestamptz)
@@ -17,7 +17,8 @@ language plpgsql as $$
 begin
   insert into queue.buckets as b (name, tokens, refilled_at) values (p_name, p_tokens, p_now)
   on conflict (name) do update set tokens = excluded.tokens,
-    refilled_at = greatest(b.refilled_at, excluded.refilled_at); -- a start that was committed late: no time counts twice
+    -- of a start that was committed late: no time counts twice
+    refilled_at = greatest(b.refilled_at, excluded.refilled_at);
 end;
 $$;
 
@@ -99,8 +100,8 @@ begin
 end;
 $$;
 
--- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed. One that a lease
--- or a cancel holds just now stays where that finds it.
+-- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed. One that a
+-- lease or a cancel holds just now stays where that finds it.
 create function queue.regate(p_job_type text) returns void
 language plpgsql as $$
 declare

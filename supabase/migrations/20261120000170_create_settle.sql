@@ -231,8 +231,8 @@ begin
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, j.next_retry_at,
       a.is_done and j.fence = 1 and j.last_seq = case when j.is_minimal then 1 else 3 end
         and num_nonnulls(a.key, j.parent_id, j.unique_key, j.deadline_at) = 0 as is_plain, a.act, a.message, a.problem,
-      case when a.act = 'waiting' then (a.item).wait end as wait, a.said = 'lost' and a.act <> 'lost' as is_lost, a.leased_at,
-      a.attempt, a.worker, case a.act when 'cancelled' then a.act else 'applied' end as outcome),
+      case when a.act = 'waiting' then (a.item).wait end as wait, a.said = 'lost' and a.act <> 'lost' as is_lost,
+      a.leased_at, a.attempt, a.worker, case a.act when 'cancelled' then a.act else 'applied' end as outcome),
   kinds as (
     select m.workspace_id, m.session_id, 'lost' as act, 'processing' as status, m.attempts, null as message,
       null::timestamptz as next_retry_at, null::jsonb as wait, array[m.id] as ids, array[m.last_seq - 1] as seqs

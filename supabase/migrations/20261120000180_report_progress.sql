@@ -21,8 +21,8 @@ begin
 end;
 $$;
 
--- Store what workers report of jobs that they hold: steps, log lines, tags (at most 20) and progress, with the events of
--- lines and progress. The caller has locked the leases and the rows.
+-- Store what workers report of jobs that they hold: steps, log lines, tags (at most 20) and progress, with the events
+-- of lines and progress. The caller has locked the leases and the rows.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -55,7 +55,8 @@ begin
           (j.progress ->> 'percentage')::numeric, 0), 1)))),
         'stage', left(h.progress ->> 'stage', 200), 'message', left(h.progress ->> 'message', 1000)) end,
       tags = case when h.tags is null then j.tags else (array(
-        select t.tag from unnest(j.tags || array(select jsonb_array_elements_text(h.tags))) with ordinality as t (tag, n)
+        select t.tag
+        from unnest(j.tags || array(select jsonb_array_elements_text(h.tags))) with ordinality as t (tag, n)
         where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
         group by t.tag order by min(t.n)))[1:20] end
     from held as h

@@ -266,9 +266,7 @@ begin
       then array['413', 'payload_too_large', 'the results are longer than a result may be', 'results']
     else (select array['400', 'invalid_argument', format('%s is not a step that is kept', r.name), 'results']
       from jsonb_object_keys(v_results) as r (name) where r.name <> all (v_kept) limit 1) end;
-  if v_problem is not null then
-    perform queue.refuse_problem(v_problem);
-  end if;
+  perform queue.refuse_problem(v_problem);
   v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload, v_job.payload),
     jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
       'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
@@ -297,8 +295,8 @@ begin
 end;
 $$;
 comment on function public.replay_job is
-  E'Run a job again as a new one, from a finished step, a stage or its start: {job, created, wake, '
-  'warning}.\n\nRequest: {from_step?, payload?, results?, idempotency_key?}. Steps before from_step are kept, with '
+  E'Run a job again as a new one, from a finished step, a stage or its start: {job, created, '
+  'wake}.\n\nRequest: {from_step?, payload?, results?, idempotency_key?}. Steps before from_step are kept, with '
   'the results given in place of theirs.';
 
 create function public.job_replays(p_job_id uuid) returns jsonb
@@ -345,7 +343,7 @@ begin
     v_type := case when v_kind = 'workspace_type' then regexp_replace(v_name, '^' || v_workspace || '/', '', 'i') end;
     v_name := v_workspace || coalesce('/' || v_type, '');
     perform queue.may_manage(v_workspace);
-  elsif not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
+  elsif not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
   end if;
   if v_type is not null and not exists (select from queue.job_types as t where t.job_type = v_type) then

@@ -120,9 +120,9 @@ begin
 end;
 $$;
 
--- Send messages to private topics in their order; false, and nothing is sent, where their cost, with deliveries, is more
--- than p_most of a second's budget has left. What a transaction sends arrives at its end, all at once, so it may send no
--- more than a second holds. A failure only warns: what matters can also be read.
+-- Send messages to private topics in their order; false, and nothing is sent, where their cost, with deliveries, is
+-- more than p_most of a second's budget has left. What a transaction sends arrives at its end, all at once, so it may
+-- send no more than a second holds. A failure only warns: what matters can also be read.
 create function queue.send_messages(
   p_topics text[], p_events text[], p_payloads jsonb[], p_most integer, p_cost bigint
 ) returns boolean
@@ -370,8 +370,7 @@ declare
   v_parts constant text[] := string_to_array(p_cursor, '~');
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
-  v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
-    and queue.is_service();
+  v_all constant boolean := p_session_id is null or p_workspace_id is not null or queue.is_service();
   v_seen pg_snapshot;
   v_until pg_snapshot;
   v_place xid8;
@@ -456,7 +455,7 @@ begin
   if not exists (
       select from public.jobs as j
       where j.session_id = p_session_id
-        and (j.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())) then
+        and (j.workspace_id in (select queue.my_workspaces()) or queue.is_service())) then
     perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
   return queue.read_feed(null, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);

@@ -137,6 +137,7 @@ declare
   v_schedule queue.schedules;
   v_slot timestamptz;
   v_next timestamptz;
+  v_is_unserved boolean;
   v_fired integer;
   v_done integer := 0;
 begin
@@ -145,6 +146,7 @@ begin
     order by s.next_at limit 500 for update skip locked
   loop
     exit when clock_timestamp() > p_until; -- the rest stays due
+    v_is_unserved := v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now);
     v_next := null;
     v_fired := 0;
     begin
@@ -152,7 +154,7 @@ begin
         v_slot := coalesce(v_next, v_schedule.next_at);
         v_next := queue.first_run(v_schedule.cron, v_schedule.timezone,
           case v_schedule.missed when 'all' then v_slot else p_now end);
-        if v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now) then
+        if v_is_unserved then
           raise exception 'no worker serves the job type % any more', v_schedule.job_type;
         end if;
         if v_schedule.missed <> 'skip' or v_slot >= p_now - interval '5 minutes' then

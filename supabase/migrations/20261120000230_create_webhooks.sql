@@ -233,8 +233,9 @@ begin
   v_reason := case
     when v_ok or not v_hook.enabled then null
     when p_request ->> 'status' = '410' then 'the endpoint answered 410: it is gone for good'
-    when v_hook.failures >= queue.setting('webhook_failures_max')::integer then
-      format('%s deliveries in a row failed, the last with: %s', v_hook.failures, left(p_request ->> 'message', 300)) end;
+    when v_hook.failures >= queue.setting('webhook_failures_max')::integer
+      then format('%s deliveries in a row failed, the last with: %s', v_hook.failures,
+        left(p_request ->> 'message', 300)) end;
   update queue.webhooks set failures = v_hook.failures, enabled = enabled and v_reason is null,
     last_delivered_at = case when v_ok then queue.clock() else last_delivered_at end,
     last_status = (p_request ->> 'status')::integer,

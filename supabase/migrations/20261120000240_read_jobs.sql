@@ -226,7 +226,7 @@ set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
-  v_is_service constant boolean := auth.uid() is null and queue.is_service();
+  v_is_service constant boolean := queue.is_service();
   v_named uuid;
   v_found record;
 begin
@@ -262,8 +262,8 @@ comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer than asked for, '
   'even none, and still have a next one.';
 
--- The one way to count: what lives or failed up to 10,000 of each table, what completed or was cancelled among the newest
--- 10,000 jobs.
+-- The one way to count: what lives or failed up to 10,000 of each table, what completed or was cancelled among the
+-- newest 10,000 jobs.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
@@ -331,8 +331,8 @@ create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns 
   error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
 )
 language sql stable as $$
-  select e.fence, e.attempt, w.worker_id, e.leased_at, e.ended_at, e.outcome, e.error_message, e.error_data, e.traceback,
-    e.origin, e.expires_at
+  select e.fence, e.attempt, w.worker_id, e.leased_at, e.ended_at, e.outcome, e.error_message, e.error_data,
+    e.traceback, e.origin, e.expires_at
   from (
     (select a.*, null::timestamptz as expires_at from queue.attempts as a where a.job_id = p_job.id
       order by a.fence desc limit p_limit)
@@ -351,8 +351,7 @@ language plpgsql stable security definer set search_path = '' as $$
 declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
   -- a traceback shows code: for managers, operators and the service
-  v_open constant boolean := queue.is_manager(v_job.workspace_id) or queue.is_operator()
-    or auth.uid() is null and queue.is_service();
+  v_open constant boolean := queue.is_manager(v_job.workspace_id) or queue.is_operator() or queue.is_service();
 begin
   return (
     select jsonb_build_object('attempts', coalesce(jsonb_agg(to_jsonb(a)

@@ -24,7 +24,8 @@ begin
         with recursive tenants as ( -- each by one look-up
           (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
           union all
-          select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.id order by 1 limit 1), t.n + 1
+          select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.id order by 1 limit 1),
+            t.n + 1
           from tenants as t where t.id is not null and t.n < 250)
         select o from unnest(v_places[1:250]) as o
         union
