@@ -44,7 +44,7 @@ export function Took({ from, before = 0 }) {
   </span>`;
 }
 
-const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;
+const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\+00/;
 
 /** An instant in the middle of a sentence: the clock's time, with the day when it is another. */
 function Instant({ at }) {

@@ -193,8 +193,6 @@ const ADVICE = {
 
 /** What to do about it, by the reason for a place and by the kind of error. */
 function adviceOf(job, explained) {
-  if (explained.child_id)
-    return "Correct that first, then retry this one: finished steps are kept.";
   if (ADVICE[explained.reason]) return ADVICE[explained.reason];
   if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
   if (explained.reason?.endsWith("_limit"))
@@ -208,8 +206,7 @@ function adviceOf(job, explained) {
 }
 
 /** Where that is done: `[address, words]`. */
-function placeOf(job, { child_id: childId, reason }) {
-  if (childId) return [`/jobs/${childId}`, "The failed child"];
+function placeOf(job, { reason }) {
   if (reason === "workspace_paused") return ["/overview", "Overview"];
   if (reason === "workspace_limit") return ["/jobs?state=running", "Those that run"];
   const type = encodeURIComponent(job.job_type);
@@ -224,7 +221,6 @@ function Remedy({ job, explained }) {
   const [to, words] = placeOf(job, explained);
   return html`<p class="remedy">
     <span class="strong">What to do:</span> ${advice} <a href=${to}>${words}</a>
-    ${explained.command && html` <code>${explained.command}</code>`}
   </p>`;
 }
 

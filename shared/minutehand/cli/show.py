@@ -22,6 +22,16 @@ FACTS = (
     "idempotency_key", "parent_id", "session_id", "user_id", "attempts", "max_attempts",
     "created_at", "started_at", "finished_at",
 )  # fmt: skip
+#: What to do, by the reason for a place.
+ADVICE = {
+    "no_worker": "minutehand doctor --only schedule",
+    "lease_expired": "minutehand doctor --only schedule",
+    "no_processor": "minutehand types",
+    "workspace_paused": "minutehand resume --all",
+    "type_paused": "minutehand resume --type {name}",
+    "queue_paused": "minutehand resume --queue {name}",
+    "failed": "minutehand retry {job_id}",
+}
 
 
 @verb
@@ -65,12 +75,11 @@ def explain(output: Output, connection: Connection, job_id: JobId) -> None:
 
 
 def _explain(output: Output, job_id: str, told: dict[str, Any]) -> None:
-    wait = {**(told["data"] or {}), "kind": "ask" if told["reason"] == "asking" else None}
     start = told["estimated_start_at"]
     expected = f"  (expected {ago(start)})" if start else ""
-    output.text(question(wait, job_id, "\n") or f"{told['sentence']}{expected}")
-    if told["command"]:
-        output.note(f"What to do: {told['command']}")
+    output.text(question(told["data"], job_id, "\n") or f"{told['sentence']}{expected}")
+    if advice := ADVICE.get(told["reason"]):
+        output.note(f"What to do: {advice.format(job_id=job_id, **told['data'])}")
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
