@@ -23,19 +23,6 @@ language sql immutable as $$
     from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b
 $$;
 
--- Percentiles of a histogram, each within about 12 %.
-create function queue.percentiles(p_buckets jsonb) returns jsonb
-language sql immutable as $$
-  select jsonb_build_object(
-    'p50_ms', round((power(1.25, min(b.bucket) filter (where b.running >= 0.50 * b.total) + 0.5) - 1)::numeric, 1),
-    'p95_ms', round((power(1.25, min(b.bucket) filter (where b.running >= 0.95 * b.total) + 0.5) - 1)::numeric, 1),
-    'p99_ms', round((power(1.25, min(b.bucket) filter (where b.running >= 0.99 * b.total) + 0.5) - 1)::numeric, 1))
-  from (
-    select key::integer as bucket, sum(value::numeric) over (order by key::integer) as running,
-      sum(value::numeric) over () as total
-    from jsonb_each_text(p_buckets)) as b
-$$;
-
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
@@ -96,14 +83,13 @@ end;
 $$;
 
 -- Numbers of each type and step since an instant, of a workspace or (null) of all: counts, success_rate 0 to 1,
--- percentiles of run and queue time. From lines of minutes for the last day, else of hours.
+-- percentiles of run and queue time within about 12 %. From lines of minutes for the last day, else of hours.
 create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval, p_now timestamptz)
 returns table (at timestamptz, job_type text, line jsonb)
 language sql stable as $$
-  select n.at, n.job_type, n.counts || jsonb_build_object(
-    'success_rate', round((n.counts ->> 'completed')::numeric
-      / nullif((n.counts ->> 'completed')::numeric + (n.counts ->> 'failed')::numeric, 0), 4),
-    'run', queue.percentiles(n.runs), 'queue', queue.percentiles(n.waits))
+  select n.at, n.job_type, n.counts || p.times || jsonb_build_object('success_rate',
+    round((n.counts ->> 'completed')::numeric
+      / nullif((n.counts ->> 'completed')::numeric + (n.counts ->> 'failed')::numeric, 0), 4))
   from (
     select date_bin(p_step, s.at, p_since) as at, s.job_type, queue.sum_numbers(array_agg(s.counts)) as counts,
       queue.sum_numbers(array_agg(s.runs)) as runs, queue.sum_numbers(array_agg(s.waits)) as waits
@@ -111,6 +97,16 @@ language sql stable as $$
     where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000') and s.at >= p_since
       and s.minutes = case when p_since >= p_now - interval '24 hours 1 minute' then 1 else 60 end
     group by 1, 2) as n
+  cross join lateral (
+    select jsonb_object_agg(k.name, (
+      select jsonb_build_object('p50_ms', round((min(b.ms) filter (where b.jobs >= 0.50 * b.total))::numeric, 1),
+        'p95_ms', round((min(b.ms) filter (where b.jobs >= 0.95 * b.total))::numeric, 1),
+        'p99_ms', round((min(b.ms) filter (where b.jobs >= 0.99 * b.total))::numeric, 1))
+      from (
+        select power(1.25, e.key::integer + 0.5) - 1 as ms, sum(e.value::numeric) over () as total,
+          sum(e.value::numeric) over (order by e.key::integer) as jobs
+        from jsonb_each_text(k.buckets) as e) as b)) as times
+    from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)) as p
 $$;
 
 -- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none serves the lane);
@@ -127,56 +123,45 @@ language sql stable as $$
           and b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds < 1) as is_full
     from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type),
   due as (
-    select l.job_type, case
+    select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs, case
         when exists (select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
         when l.is_unserved then 'unserved'
         when l.is_full or exists (select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
           and t.aside and t.look_at is not null) then 'at_limit'
-        else 'ready' end as cause, min(r.ready_at) as ready_at, count(*) as jobs, count(*) < l.most as is_whole
+        else 'ready' end as cause
     from lanes as l
     cross join lateral (select o.workspace_id, o.ready_at from queue.ready as o
       where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id) limit l.most) as r
-    group by l.lane, l.job_type, l.queue, l.is_unserved, l.is_full, l.most, r.workspace_id
+    group by l.lane, l.job_type, l.queue, l.is_unserved, l.is_full, r.workspace_id
     union all
-    select g.job_type, 'blocked', null, count(*), count(*) < 10000
+    select g.job_type, null, count(*), 'blocked'
     from (select o.job_type from queue.gated as o
       where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted limit 10000) as g
     group by 1),
-  life as materialized ( -- no line while a job runs
-    select true as is_idle, (select max(t.leased_at)
-      from (select leased_at from queue.ticks order by started_at desc limit 100) as t) as at
-    where not exists (select from queue.leases where expires_at > p_now)),
-  held as materialized (
-    select d.*, i.since as idle_since,
-      case when i.since < p_now - interval '2 minutes' then 'stalled' else d.cause end as why
-    from due as d left join life as l on d.cause = 'ready'
-    cross join lateral (values (case when l.is_idle then greatest(d.ready_at, l.at) end)) as i (since)),
+  life as materialized ( -- when a job was last leased, or ran
+    select case when exists (select from queue.leases where expires_at > p_now) then p_now else max(t.leased_at) end
+      as at
+    from (select leased_at from queue.ticks order by started_at desc limit 100) as t),
+  held as (
+    select d.*, i.since, case when i.since < p_now - interval '2 minutes' then 'stalled' else d.cause end as why
+    from due as d left join (life as l
+      cross join lateral (select greatest(d.ready_at, l.at) as since) as i) on d.cause = 'ready'),
   causes as (
-    select k.*, coalesce(sum(d.jobs), 0)::bigint as jobs, extract(epoch from p_now - min(d.ready_at)) as oldest,
-      array(select f.job_type from held as f where f.why = k.why group by 1 order by min(f.ready_at), 1) as types
-    from (values
-      (1, 'unserved', 'wait: no worker serves', 'deploy the processor; `minutehand types` shows who serves what'),
-      (2, 'stalled', 'are due, and nothing starts:', 'minutehand doctor --only schedule'),
-      (3, 'paused', 'are paused:', 'minutehand resume'), (4, 'at_limit', 'wait for a limit:', null),
-      (5, 'blocked', 'wait for a job of their key:', null), (6, 'ready', 'start next:', null)) as k (n, why, words, fix)
-    left join held as d on d.why = k.why group by 1, 2, 3, 4)
-  select c.each || c.told || h.sums
-  from (
-    select jsonb_object_agg(c.why, jsonb_build_object('jobs', c.jobs, 'oldest_seconds', c.oldest,
-        'job_types', to_jsonb(c.types[:20]), 'types', cardinality(c.types))) as each,
-      jsonb_build_object('verdict', case when bool_or(c.why = 'stalled' and c.oldest > 900) then 'fail'
-          when bool_or(c.jobs > 0 and c.why in ('unserved', 'stalled') or c.why = 'ready' and c.jobs >= 10000)
-          then 'warn' else 'pass' end,
-        'detail', coalesce(string_agg(format('%s %s %s', c.jobs, c.words, array_to_string(c.types[:3], ', ')), '; '
-          order by c.n) filter (where c.jobs > 0), 'nothing is due'),
-        'fix', (array_agg(c.fix order by c.n) filter (where c.jobs > 0 and c.fix is not null))[1]) as told
-    from causes as c) as c
-  cross join (
-    select jsonb_build_object('jobs', coalesce(sum(d.jobs), 0), 'at_least', coalesce(bool_or(not d.is_whole), false),
-      'oldest_at', min(d.ready_at), 'stalled_seconds', extract(epoch from p_now - min(d.idle_since)),
-      'oldest_due_seconds', extract(epoch from p_now - min(d.ready_at) filter (
-        where d.why not in ('paused', 'unserved')))) as sums
-    from held as d) as h
+    select k.*, coalesce(sum(h.jobs), 0)::integer as jobs, min(h.ready_at) as oldest_at, min(h.since) as since,
+      array_to_string((array_agg(distinct h.job_type))[:3], ', ') as types
+    from (values (1, 'unserved', 'wait: no worker serves'), (2, 'stalled', 'are due, and nothing starts:'),
+      (3, 'paused', 'are paused:'), (4, 'at_limit', 'wait for a limit:'),
+      (5, 'blocked', 'wait for a job of their key:'), (6, 'ready', 'start next:')) as k (n, why, words)
+    left join held as h on h.why = k.why group by 1, 2, 3)
+  select jsonb_object_agg(c.why, jsonb_build_object('jobs', c.jobs)) || jsonb_build_object('jobs', sum(c.jobs),
+    'verdict', case when bool_or(c.why = 'stalled' and c.oldest_at < p_now - interval '15 minutes') then 'fail'
+      when bool_or(c.jobs > 0 and c.why in ('unserved', 'stalled')) then 'warn' else 'pass' end,
+    'detail', coalesce(string_agg(format('%s %s %s', c.jobs, c.words, c.types), '; ' order by c.n)
+      filter (where c.jobs > 0), 'nothing is due'),
+    'oldest_at', min(c.oldest_at), 'stalled_seconds', extract(epoch from p_now - min(c.since)),
+    'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
+      filter (where c.why not in ('paused', 'unserved'))))
+  from causes as c
 $$;
 
 create function public.queue_health() returns jsonb
@@ -185,20 +170,15 @@ set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_backlog constant jsonb := queue.backlog(null, v_now);
-  v_seen constant timestamptz := (select t.seen_at from queue.ticks as t order by t.started_at desc limit 1);
-  -- due, but not promoted yet: workers do that, so that nothing would count as due while none can work
-  v_overdue constant timestamptz
-    := (select min(run_at) from queue.deferred where run_at <= v_now - interval '10 seconds');
 begin
   return jsonb_build_object('now', v_now, 'backlog', v_backlog,
     -- of the database: a call may be read-only by itself
     'read_only', current_setting('default_transaction_read_only')::boolean,
-    'due', (v_backlog ->> 'jobs')::integer + (select count(*) from (select from queue.deferred
-      where run_at <= v_now - interval '10 seconds' limit 10000) as d),
-    'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric,
-      extract(epoch from v_now - v_overdue)),
-    'stalled_seconds', v_backlog -> 'stalled_seconds',
-    'last_tick_at', v_seen, 'last_tick_seconds', extract(epoch from v_now - v_seen),
+    -- also of what is due but not promoted: workers do that, so that nothing would count as due while none can work
+    'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
+      select extract(epoch from v_now - min(run_at)) from queue.deferred where run_at <= v_now - interval '10 seconds')),
+    'stalled_seconds', v_backlog -> 'stalled_seconds', 'last_tick_seconds', (
+      select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1),
     'failing_maintenance', (select coalesce(jsonb_agg(to_jsonb(f)), '[]')
       from (select u.name, u.failed_at, u.failure, u.failures from queue.tasks as u
         where u.failures > 0 or u.failed_at > v_now - interval '1 hour') as f));
@@ -262,8 +242,6 @@ begin
   perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   return jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds', extract(epoch from v_step),
-    'live', (select sum(s.value::bigint) from jsonb_each(public.count_jobs(p_workspace_id) -> 'counts') as s
-      where s.key in ('pending', 'processing', 'waiting')),
     'points', (
       select coalesce(jsonb_agg(jsonb_build_object('at', n.at, 'job_type', n.job_type,
           'queue_p95_ms', n.line #> '{queue,p95_ms}', 'run_p95_ms', n.line #> '{run,p95_ms}')
@@ -273,25 +251,13 @@ end;
 $$;
 comment on function public.queue_series is
   'Counts and times per type over p_minutes, 15 to 43,200, in about a hundred points: {now, since, step_seconds, '
-  'live, points}.';
-
--- The latest run of each worker that serves a type, with its state: alive, stale (seen within ten minutes), or gone.
-create function queue.serving(p_job_type text, p_now timestamptz)
-returns table (worker_id text, version text, started_at timestamptz, seen_at timestamptz, queues text[], state text)
-language sql stable as $$
-  select w.worker_id, t.version, t.started_at, t.seen_at, t.queues,
-    case when exists (select from queue.alive_runs(p_now) as r where r.worker = t.worker) then 'alive'
-      when t.seen_at > p_now - interval '10 minutes' then 'stale' else 'gone' end
-  from (
-    select distinct on (k.worker) k.* from (select * from queue.ticks order by started_at desc limit 1000) as k
-    where k.job_types is null or p_job_type = any (k.job_types) order by k.worker, k.started_at desc) as t
-  join queue.workers as w on w.worker = t.worker
-$$;
+  'points}.';
 
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
+  v_alive constant integer[] := array(select r.worker from queue.alive_runs(v_now) as r);
 begin
   perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
@@ -300,14 +266,22 @@ begin
       'queue', t.queue, 'description', t.description, 'source', t.source, 'version', t.schema_version,
       'internal', t.internal, 'refusal', t.refusal, 'paused_at', p.paused_at, 'pause_reason', p.reason,
       'registered_at', t.registered_at, 'served', not queue.unserved(t.job_type, v_now), 'last_seen_at', s.seen_at,
-      'workers', s.workers, 'day', coalesce(n.line, '{}'),
+      'workers', s.workers, 'serving', coalesce(jsonb_path_query_array(s.serving, '$[0 to 19]'), '[]'),
+      'day', coalesce(n.line, '{}'),
       'schedule_count', (select count(*) from queue.schedules as c where c.job_type = t.job_type
         and (p_workspace_id is null or c.workspace_id in (p_workspace_id, queue.system_workspace()))))
       order by t.job_type), '[]'))
     from queue.job_types as t
-    cross join lateral (
-      select max(w.seen_at) as seen_at, count(*) filter (where w.state = 'alive') as workers
-      from queue.serving(t.job_type, v_now) as w) as s
+    cross join lateral ( -- the latest run of each worker that serves it: alive, stale (seen lately), or gone
+      select max(w.seen_at) as seen_at, count(*) filter (where w.state = 'alive') as workers,
+        jsonb_agg(to_jsonb(w) order by w.seen_at desc) as serving
+      from (
+        select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case when k.worker = any (v_alive) then 'alive'
+          when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
+        from (
+          select distinct on (o.worker) o.* from (select * from queue.ticks order by started_at desc limit 1000) as o
+          where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k
+        join queue.workers as i on i.worker = k.worker) as w) as s
     left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
       on n.job_type = t.job_type
     left join lateral (select * from queue.pauses as o
@@ -317,43 +291,34 @@ begin
 end;
 $$;
 comment on function public.list_job_types is
-  'Job types by name, with who serves them, their last 24 hours and a refused registration: {now, types}.';
+  'Job types by name, with the 20 workers last seen of each, its last 24 hours and a refused registration: {now, '
+  'types}.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_now constant timestamptz := queue.clock();
   v_line constant jsonb := (
     select t.value from jsonb_array_elements(public.list_job_types(p_workspace_id, true) -> 'types') as t
     where t.value ->> 'job_type' = p_job_type);
-  v_type queue.job_types;
 begin
-  select * into v_type from queue.job_types where job_type = p_job_type;
-  if not found then
+  if v_line is null then
     perform queue.refuse(404, 'unknown_job_type',
       format('no worker has registered the job type %s', left(p_job_type, 100)));
   end if;
-  return v_line
-    || jsonb_build_object('now', v_now, 'payload_schema', v_type.payload_schema,
-      'events', case when v_type.is_minimal then 'minimal' else 'full' end,
-      'limits', jsonb_build_object('max_concurrency', v_type.max_concurrency,
-        'workspace_concurrency', v_type.workspace_concurrency, 'key_concurrency', v_type.key_concurrency,
-        'lease_seconds', v_type.lease_seconds, 'timeout_seconds', v_type.timeout_seconds,
-        'max_attempts', v_type.max_attempts, 'rate_limit', v_type.rate_limit,
-        'rate_per_seconds', v_type.rate_per_seconds, 'rate_per_key', v_type.rate_per_key,
-        'backoff', jsonb_build_object('first_seconds', v_type.backoff_first_seconds,
-          'cap_seconds', v_type.backoff_cap_seconds, 'factor', v_type.backoff_factor)),
-      'serving', (select coalesce(jsonb_agg(to_jsonb(w) order by w.seen_at desc), '[]')
-        from (select * from queue.serving(p_job_type, v_now) order by seen_at desc limit 20) as w),
+  return (
+    select v_line || jsonb_build_object('payload_schema', t.payload_schema,
+      'events', case when t.is_minimal then 'minimal' else 'full' end,
+      'limits', to_jsonb(t) - '{payload_schema,schedules,description,source,refusal}'::text[],
       'schedules', (select coalesce(jsonb_agg(to_jsonb(s) order by s.name), '[]')
         from (select k.name, k.cron, k.timezone, k.enabled, k.next_at, k.last_slot_at, k.problem, k.source
           from queue.schedules as k where k.job_type = p_job_type
           and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))
-          order by k.name limit 100) as s));
+          order by k.name limit 100) as s))
+    from queue.job_types as t where t.job_type = p_job_type);
 end;
 $$;
 comment on function public.get_job_type is
-  'One job type as in list_job_types, with its payload schema, limits, the 20 workers last seen and its schedules.';
+  'One job type as in list_job_types, with its payload schema, limits and schedules.';
 
 select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types',
   'public.get_job_type');

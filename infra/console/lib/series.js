@@ -16,8 +16,8 @@ export const rangeOf = (word, otherwise) =>
 
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
-/** One value a point and line; points without jobs are zeros, or gaps where a time or a share is not known. */
-export function fold({ now, since, step_seconds: step, live, points }) {
+/** One value a point and line; `live` are the jobs of each state now, from which depth goes back. Points without jobs are zeros, or gaps where a time or a share is not known. */
+export function fold({ now, since, step_seconds: step, points }, live) {
   const from = Date.parse(since) / 1000;
   const at = [];
   for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
@@ -46,7 +46,7 @@ export function fold({ now, since, step_seconds: step, live, points }) {
     type.run[index] = point.run_p95_ms ?? null;
   }
   const depth = zeros();
-  let left = Number(live);
+  let left = Object.values(live).reduce((sum, jobs) => sum + jobs, 0);
   for (let index = at.length - 1; index >= 0; index -= 1) {
     depth[index] = Math.max(0, left);
     left +=

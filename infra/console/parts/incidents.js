@@ -28,7 +28,7 @@ async function read(workspace, signal) {
       "minutehand doctor --only schedule",
     ]);
   const { backlog, pauses = [] } = stats.value ?? {};
-  if (backlog?.fix && backlog.verdict !== "pass")
+  if (backlog && backlog.verdict !== "pass")
     found.push([`Due jobs: ${backlog.detail}.`, "/jobs?state=queued", "Which"]);
   for (const { kind, name, job_type: type, reason } of pauses) {
     const what = kind === "workspace" ? workspace.name : (type ?? `The queue ${name}`);

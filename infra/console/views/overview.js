@@ -96,7 +96,6 @@ function Readiness({ health, backlog }) {
       return html`<div class="card figure" key=${name}>
         <p class="figure-name">${label} <${Verdict} verdict=${check?.verdict} /></p>
         <p class="muted small">${check?.detail ?? "\u00a0"}</p>
-        ${name === "backlog" && backlog?.fix && html`<p class="small">To do: ${backlog.fix}</p>`}
       </div>`;
     })}
   </section>`;
@@ -104,7 +103,7 @@ function Readiness({ health, backlog }) {
 
 function Numbers({ stats, series, failures, words, workspace, refresh }) {
   const { live } = stats;
-  const folded = useMemo(() => fold(series), [series]);
+  const folded = useMemo(() => fold(series, live), [series, live]);
   const { at, totals, sums, depth, types } = folded;
   const lines = busiest(types);
   const colour = (index) => `--line-${index + 1}`;

@@ -12,10 +12,8 @@ export const title = () => "Workers";
 
 /** The workers of all types; each once, with the types it serves. */
 async function read(workspaceId, signal) {
-  const known = await types.list(workspaceId, signal);
-  const whole = await Promise.all(known.map((one) => types.get(workspaceId, one.job_type, signal)));
   const workers = new Map();
-  for (const { job_type: type, serving } of whole)
+  for (const { job_type: type, serving } of await types.list(workspaceId, signal))
     for (const one of serving) {
       const found = workers.get(one.worker_id) ?? { ...one, types: [] };
       found.types.push(type);
