@@ -127,7 +127,6 @@ const refusalOf = ({ refusal }) =>
 
 function Loaded({ type }) {
   const { day, limits } = type;
-  const { backoff } = limits;
   const seconds = (value) => duration(value * 1000);
   return html`
     ${type.description && html`<p>${type.description}</p>`}
@@ -208,7 +207,7 @@ function Loaded({ type }) {
           ${fact("Timeout", seconds(limits.timeout_seconds))}
           ${fact("Lease", seconds(limits.lease_seconds))}
           ${fact("Attempts", limits.max_attempts)}
-          ${fact("Backoff", `${seconds(backoff.first_seconds)}, × ${backoff.factor}, at most ${seconds(backoff.cap_seconds)}`)}
+          ${fact("Backoff", `${seconds(limits.backoff_first_seconds)}, × ${limits.backoff_factor}, at most ${seconds(limits.backoff_cap_seconds)}`)}
           ${fact("At once", limits.max_concurrency ?? "no limit")}
           ${fact("Per workspace", limits.workspace_concurrency ?? "no limit")}
           ${fact("Per key", limits.key_concurrency ?? "no limit")}
