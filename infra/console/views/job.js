@@ -99,7 +99,7 @@ function Loaded({ watch, job }) {
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    <${Remedy} job=${job} explained=${explained.value} />
+    <${Remedy} job=${job} explained=${explained.value} trace=${trace.value} />
     ${job.status === "processing" && html`<${JobProgress} job=${job} />`}
     ${
       wait?.kind === "ask" &&
@@ -192,8 +192,11 @@ const ADVICE = {
 };
 
 /** What to do about it, by the reason for a place and by the kind of error. */
-function adviceOf(job, explained) {
+function adviceOf(job, explained, child) {
+  if (child) return "Correct that first, then retry this one: finished steps are kept.";
   if (ADVICE[explained.reason]) return ADVICE[explained.reason];
+  if (explained.reason === "queue_paused")
+    return `An operator resumes it: minutehand resume --queue ${job.queue}.`;
   if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
   if (explained.reason?.endsWith("_limit"))
     return "Wait for one of those to end, or raise the limit.";
@@ -206,7 +209,8 @@ function adviceOf(job, explained) {
 }
 
 /** Where that is done: `[address, words]`. */
-function placeOf(job, { reason }) {
+function placeOf(job, { reason }, child) {
+  if (child) return [`/jobs/${child.id}`, "The failed child"];
   if (reason === "workspace_paused") return ["/overview", "Overview"];
   if (reason === "workspace_limit") return ["/jobs?state=running", "Those that run"];
   const type = encodeURIComponent(job.job_type);
@@ -214,11 +218,14 @@ function placeOf(job, { reason }) {
   return [`/types/${type}`, "The type"];
 }
 
-function Remedy({ job, explained }) {
+function Remedy({ job, explained, trace }) {
   if (!explained || explained.status !== job.status) return null;
-  const advice = adviceOf(job, explained);
+  const child =
+    job.error_data?.type?.endsWith("ChildrenFailed") &&
+    trace?.jobs.find((one) => one.parent_id === job.id && one.status === "failed");
+  const advice = adviceOf(job, explained, child);
   if (!advice) return null;
-  const [to, words] = placeOf(job, explained);
+  const [to, words] = placeOf(job, explained, child);
   return html`<p class="remedy">
     <span class="strong">What to do:</span> ${advice} <a href=${to}>${words}</a>
   </p>`;

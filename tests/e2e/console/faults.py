@@ -79,7 +79,7 @@ FAULTS = [
     Fault("service down", "service", ("ConnectError", "tried again at"), "Run now", line="service", state="retrying"),
     Fault("waits for a person", "asks", ("Which month?",), "October", state="suspended"),
     Fault(
-        "key full", "keyed", ("limit of the key acme is used up: 1 of 1 run",), "Those that run",
+        "key full", "keyed", ("limit of its key is used up: 1 of 1 run",), "Those that run",
         state="queued", options={"concurrency_key": "acme"}, first="running",
     ),
     Fault(
@@ -87,7 +87,7 @@ FAULTS = [
         state="queued", first="completed", sql="delete from queue.buckets where name = 'r:faulty.metered'",
     ),
     Fault(
-        "no worker", "gone", ("none of them serves the job type", "minutehand types faulty.gone"), "Deploy a worker",
+        "no worker", "gone", ("none of them serves the job type",), "Deploy a worker",
         state="queued", sql="insert into queue.job_types (job_type, registered_at) values ('faulty.gone', now() - interval '1 hour')",
     ),
     Fault(
@@ -96,7 +96,7 @@ FAULTS = [
         undo=RESUME % ("workspace_type", "{workspace}/faulty.strict"),
     ),
     Fault(
-        "queue paused", "strict", ("The queue default has been paused since", "we move"), "minutehand resume --queue default",
+        "queue paused", "strict", ("Its queue has been paused since", "we move"), "minutehand resume --queue default",
         state="queued", payload={"month": "2026-10"}, sql=PAUSE % ("queue", "default", "we move"), undo=RESUME % ("queue", "default"),
     ),
     Fault("bad cron in code", "never", ("Its registration was refused", "0 0 30 2 *"), "Correct it in code and deploy", state="", way=("Types", "faulty.never")),
