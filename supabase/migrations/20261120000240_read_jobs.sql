@@ -88,41 +88,6 @@ language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- Conditions of a filter on p, a job, as SQL. An unknown name or word would match everything, or nothing: refused.
-create function queue.list_where(p_filter jsonb) returns text
-language plpgsql stable as $$
-declare
-  v_problem record;
-begin
-  perform queue.check_names(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
-    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'], 'filter');
-  select k.name, w as word into v_problem
-  from (values ('status', '{pending,processing,waiting,completed,failed,cancelled}'::text[]),
-    ('state', '{queued,scheduled,retrying,running,suspended,completed,failed,cancelled}')) as k (name, words)
-  cross join lateral jsonb_array_elements_text(p_filter -> k.name) as w
-  where coalesce(w <> all (k.words), true) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument',
-      format('unknown %s: %s', v_problem.name, left(v_problem.word, 80)), v_problem.name);
-  end if;
-  return (select coalesce(string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), ''), '')
-  from (values
-    ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
-    ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
-      = any (array(select jsonb_array_elements_text(%1$L)))'),
-    ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
-    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'), ('payload', 'p.payload @> %L'),
-    ('created_after', 'p.created_at >= %L'), ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
-    ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
-    ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
-      array_to_string(p.tags, '' ''), case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-      -- less of an id would be in many by chance
-      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)), lower(%1$L)) > 0'))
-    as c (name, condition)
-  where p_filter ? c.name);
-end;
-$$;
-
 -- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states: at most p_limit of
 -- each table, with the state as far as the table knows it.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
@@ -166,29 +131,54 @@ $$;
 
 -- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many were found; and
 -- where to continue, null at the end. States that live or failed, and tags, are found by their narrow table or index
--- where it has at most 10,000; else the newest jobs are looked at, 10,000 of them or for about 100 ms.
+-- where it has at most 10,000; else the newest jobs are looked at, 10,000 of them or for about 100 ms. An unknown name
+-- or word would match everything, or nothing: it is refused.
 create function queue.search_jobs(
   p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[], out place uuid
 )
 language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
-  v_where constant text := queue.list_where(p_filter);
   v_states constant text[] := array(
     select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
   v_head constant text := case when p_filter ? 'parent_id' then 'parent_id' when p_filter ? 'session_id'
     then 'session_id' end;
-  v_known uuid[] := case when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
+  v_where text;
+  v_known uuid[];
+  v_left integer := least(10000, 200 * p_limit); -- jobs that may yet be read
+  v_slice integer := p_limit;
+  v_read record;
+begin
+  perform queue.check_names(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
+    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'], 'filter');
+  if not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]' @> (p_filter -> 'status') then
+    perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'), 'status');
+  elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'
+      @> (p_filter -> 'state') then
+    perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'), 'state');
+  end if;
+  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '') into v_where
+  from (values
+    ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
+    ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
+      = any (array(select jsonb_array_elements_text(%1$L)))'),
+    ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
+    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'), ('payload', 'p.payload @> %L'),
+    ('created_after', 'p.created_at >= %L'), ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
+    ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
+    ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+      array_to_string(p.tags, '' ''), case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+      -- less of an id would be in many by chance
+      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)), lower(%1$L)) > 0'))
+    as c (name, condition)
+  where p_filter ? c.name;
+  v_known := case when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
     when p_filter ? 'tag' then array(select j.id from public.jobs as j
       where j.tags @> array[p_filter ->> 'tag'] and (p_workspaces is null or j.workspace_id = any (p_workspaces))
       limit 10001)
     when v_states <> '{}' and not v_states && array['completed', 'cancelled'] and p_workspaces is not null then array(
       select p.job_id from unnest(p_workspaces) as w (id)
       cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
-  v_left integer := least(10000, 200 * p_limit); -- jobs that may yet be read
-  v_slice integer := p_limit;
-  v_read record;
-begin
   v_known := case when cardinality(v_known) <= 10000 then v_known end;
   ids := '{}';
   place := p_before;
@@ -369,16 +359,14 @@ language plpgsql stable security definer set search_path = '' as $$
 declare
   v_most constant integer := 300;
   v_job constant public.jobs := queue.visible_job(p_job_id);
-  v_ids uuid[] := array[p_job_id];
-  v_level uuid[] := array[p_job_id];
+  v_ids constant uuid[] := array(
+    with recursive tree as (
+      select p_job_id as id, 0 as level
+      union all
+      select c.id, t.level + 1 from tree as t cross join lateral (
+        select j.id from public.jobs as j where j.parent_id = t.id order by j.id) as c where t.level < 6)
+    select t.id from tree as t limit v_most + 1);
 begin
-  for v_nth in 1..6 loop
-    v_level := array(
-      select c.id from public.jobs as c where c.parent_id = any (v_level) order by c.id
-      limit v_most + 1 - cardinality(v_ids));
-    v_ids := v_ids || v_level;
-    exit when v_level = '{}' or cardinality(v_ids) > v_most;
-  end loop;
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
     select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_job.id then j.parent_id end,
       'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at,
