@@ -323,7 +323,7 @@ create table queue.steps (
   job_id uuid not null,
   name text not null,
   nth integer not null default 0, -- 0: its result; from 1: of each child it gathered; -1: the children it spawned
-  kind text not null default 'step', -- step, graph, spawn, or the wait it was: sleep, ask, event, children
+  kind text not null default 'step', -- step, spawn, or the wait it was: sleep, ask, event, children
   value jsonb not null,
   started_at timestamptz,
   created_at timestamptz not null, -- when it finished

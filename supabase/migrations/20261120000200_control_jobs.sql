@@ -3,41 +3,37 @@
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
 -- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others end at once. Their
--- children are not cancelled here. Returns how many changed.
-create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
+-- children are not cancelled here.
+create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns void
 language plpgsql as $$
 declare
   v_asked uuid[];
-  v_still uuid[];
 begin
   with asked as (
     update public.jobs set cancel_requested_at = p_now
     where id = any (p_ids) and status = 'processing' and cancel_requested_at is null returning id)
   select array_agg(a.id) into v_asked from asked as a;
-  if v_asked is not null then
-    perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now);
-  end if;
-  v_still := array(
-    select j.id from public.jobs as j where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id);
-  return coalesce(cardinality(v_asked), 0) + case v_still when '{}' then 0
-    else queue.finish(v_still, 'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now) end;
+  perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now) where v_asked is not null;
+  perform queue.finish(array(
+    select j.id from public.jobs as j where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id),
+    'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now);
 end;
 $$;
 
--- Cancel jobs and their live children; returns how many changed.
-create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
+-- Cancel jobs and their live children.
+create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
-  v_all uuid[];
+  v_all constant uuid[] := array(
+    with recursive tree as (
+      select j.id from public.jobs as j where j.id = any (p_ids)
+      union
+      select c.id from tree cross join lateral (
+        select j.id from public.jobs as j where j.parent_id = tree.id and j.finished_at is null offset 0) as c)
+    select t.id from tree as t);
 begin
-  with recursive tree as (
-    select j.id from public.jobs as j where j.id = any (p_ids)
-    union
-    select c.id from tree cross join lateral (
-      select j.id from public.jobs as j where j.parent_id = tree.id and j.finished_at is null offset 0) as c)
-  select array_agg(t.id) into v_all from tree as t;
   perform queue.lock_jobs(v_all);
-  return queue.cancel_held(v_all, 'cancelled', p_now);
+  perform queue.cancel_held(v_all, 'cancelled', p_now);
 end;
 $$;
 
@@ -90,7 +86,6 @@ create function queue.retry_held(p_ids uuid[], p_now timestamptz) returns intege
 language plpgsql as $$
 declare
   v_ids uuid[];
-  v_children uuid[];
 begin
   insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
   select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type, j.unique_key, j.id,
@@ -116,13 +111,10 @@ begin
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (v_ids) order by j.id;
-  v_children := array(
+  perform queue.retry_held(array(
     select c.id from public.jobs as c
     where c.parent_id = any (v_ids) and c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
-    order by c.id for update);
-  if v_children <> '{}' then
-    perform queue.retry_held(v_children, p_now);
-  end if;
+    order by c.id for update), p_now);
   return cardinality(v_ids);
 end;
 $$;
@@ -235,38 +227,22 @@ declare
   v_from constant text := p_request ->> 'from_step';
   v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
   v_results constant jsonb := coalesce(nullif(p_request -> 'results', 'null'), '{}');
-  v_kept text[];
-  v_problem text[];
+  v_kept constant text[] := array(
+    select s.name from queue.steps as s join queue.steps as f on f.job_id = s.job_id
+    where s.job_id = p_job_id and s.nth = 0 and f.name = v_from and f.nth = 0 and s.created_at < f.created_at);
   v_made jsonb;
   v_id uuid;
 begin
   perform queue.take_turn(); -- as many steps as its origin has
   perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
-  -- those that finished before the step are kept; in its graph all but it and the stages that come after it
-  with recursive graph as (
-    select g.value as shape from queue.steps as g
-    where g.job_id = p_job_id and g.kind = 'graph' and jsonb_typeof(g.value) = 'object' and g.value ? v_from
-    order by g.created_at limit 1),
-  again as (
-    select v_from as stage
-    union
-    select s.key from again as a cross join graph as g cross join lateral jsonb_each(g.shape) as s (key, after)
-    where s.after ? a.stage)
-  select coalesce(array_agg(s.name), '{}') into v_kept from queue.steps as s
-  where s.job_id = p_job_id and s.nth = 0 and v_from is not null and s.name not in (select a.stage from again as a)
-    and (exists (select from graph as g where g.shape ? s.name)
-      or s.created_at < coalesce((select f.created_at from queue.steps as f where f.job_id = p_job_id
-        and f.name = v_from and f.nth = 0), 'infinity'));
-  v_problem := case
-    when v_from is not null and not exists (
-        select from queue.steps as s
-        where s.job_id = p_job_id and s.nth = 0 and (s.name = v_from or s.kind = 'graph' and s.value ? v_from))
-      then array['400', 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step']
-    when octet_length(v_results::text) > (queue.setting('result_max_bytes'))::integer
-      then array['413', 'payload_too_large', 'the results are longer than a result may be', 'results']
-    else (select array['400', 'invalid_argument', format('%s is not a step that is kept', r.name), 'results']
-      from jsonb_object_keys(v_results) as r (name) where r.name <> all (v_kept) limit 1) end;
-  perform queue.refuse_problem(v_problem);
+  if v_from is not null and not exists (
+      select from queue.steps as s where s.job_id = p_job_id and s.name = v_from and s.nth = 0) then
+    perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step');
+  elsif octet_length(v_results::text) > (queue.setting('result_max_bytes'))::integer then
+    perform queue.refuse(413, 'payload_too_large', 'the results are longer than a result may be', 'results');
+  elsif v_results - v_kept <> '{}' then
+    perform queue.refuse(400, 'invalid_argument', 'results must be of steps that are kept', 'results');
+  end if;
   v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload, v_job.payload),
     jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
       'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
@@ -286,7 +262,7 @@ begin
   insert into queue.steps (job_id, name, nth, kind, value, started_at, created_at)
   select v_id, s.name, s.nth, s.kind, coalesce(v_results -> s.name, s.value), s.started_at, s.created_at
   from queue.steps as s
-  where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or s.nth > 0 and not v_results ? s.name);
+  where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or not v_results ? s.name);
   -- results that are kept count as enqueues, by their size
   perform queue.charge_enqueues(v_job.workspace_id, auth.uid(), (
     select (sum(octet_length(s.value::text)) / 16384)::integer from queue.steps as s where s.job_id = v_id))
@@ -295,8 +271,8 @@ begin
 end;
 $$;
 comment on function public.replay_job is
-  E'Run a job again as a new one, from a finished step, a stage or its start: {job, created, '
-  'wake}.\n\nRequest: {from_step?, payload?, results?, idempotency_key?}. Steps before from_step are kept, with '
+  E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
+  'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before from_step are kept, with '
   'the results given in place of theirs.';
 
 create function public.job_replays(p_job_id uuid) returns jsonb
@@ -304,23 +280,17 @@ language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.visible_job(p_job_id);
   return (
-    with recursive up as (
-      select j.id, j.replay_of from public.jobs as j where j.id = p_job_id
-      union all
-      select j.id, j.replay_of from up join public.jobs as j on j.id = up.replay_of),
-    family as (
-      select u.id from up as u where not exists (select from up as o where o.id = u.replay_of)
-      union all
-      select j.id from family as f join public.jobs as j on j.replay_of = f.id)
-    select jsonb_agg(jsonb_build_object('id', j.id, 'replay_of', j.replay_of, 'replay_from', j.replay_from,
-      'status', j.status, 'state', queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for,
-        queue.clock()), 'created_at', j.created_at, 'finished_at', j.finished_at) order by j.created_at, j.id)
+    with recursive family as (
+      select p_job_id as id
+      union
+      select o.id from family as f join public.jobs as j on j.id = f.id cross join lateral (
+        select j.replay_of union all select r.id from public.jobs as r where r.replay_of = j.id) as o (id))
+    select jsonb_agg(queue.job_json(j, true) order by j.created_at, j.id)
     from (select f.id from family as f limit 100) as f join public.jobs as j on j.id = f.id);
 end;
 $$;
 comment on function public.job_replays is
-  'The job, what it is a replay of, and all replays of those, oldest first, at most 100: [{id, replay_of, '
-  'replay_from, status, state, created_at, finished_at}].';
+  'The job, what it is a replay of, and all replays of those, oldest first, at most 100, as in list_jobs.';
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -329,19 +299,16 @@ declare
   v_stored constant text := case v_kind when 'job_type' then 'type' else v_kind end;
   v_paused constant boolean := coalesce((p_request ->> 'paused')::boolean, true);
   v_name text := p_request ->> 'name';
+  v_type constant text := case when v_kind in ('job_type', 'workspace_type') then v_name end;
   v_workspace uuid;
-  v_type text;
 begin
   if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null or v_name is null then
     perform queue.refuse(400, 'invalid_argument',
       'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
-  end if;
-  v_type := case when v_kind = 'job_type' then v_name end;
-  if v_kind in ('workspace', 'workspace_type') then
-    v_workspace := queue.uuid_or_refuse(coalesce(p_request ->> 'workspace_id', split_part(v_name, '/', 1)),
+  elsif v_kind in ('workspace', 'workspace_type') then
+    v_workspace := queue.uuid_or_refuse(case v_kind when 'workspace' then v_name else p_request ->> 'workspace_id' end,
       'workspace_id');
-    v_type := case when v_kind = 'workspace_type' then regexp_replace(v_name, '^' || v_workspace || '/', '', 'i') end;
-    v_name := v_workspace || coalesce('/' || v_type, '');
+    v_name := concat_ws('/', v_workspace, v_type);
     perform queue.may_manage(v_workspace);
   elsif not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
@@ -364,8 +331,9 @@ begin
 end;
 $$;
 comment on function public.pause_jobs is
-  E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id?, paused = true, '
-  'reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators the rest.';
+  E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of workspace_type), '
+  'paused = true, reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators '
+  'the rest.';
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job', 'public.cancel_jobs',
   'public.retry_jobs', 'public.replay_job', 'public.job_replays', 'public.pause_jobs');

@@ -379,7 +379,7 @@ begin
         from queue.attempt_lines(j, 100) as a),
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
         (select t.name, t.kind, t.started_at, t.created_at as ended_at, null::timestamptz as timeout_at
-          from queue.steps as t where t.job_id = j.id and t.kind <> 'graph' and t.nth = 0
+          from queue.steps as t where t.job_id = j.id and t.nth = 0
           order by t.created_at desc limit 200)
         union all
         select l.step, 'step', l.step_started_at, null, null

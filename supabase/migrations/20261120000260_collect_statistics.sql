@@ -176,7 +176,8 @@ begin
     'read_only', current_setting('default_transaction_read_only')::boolean,
     -- also of what is due but not promoted: workers do that, so that nothing would count as due while none can work
     'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
-      select extract(epoch from v_now - min(run_at)) from queue.deferred where run_at <= v_now - interval '10 seconds')),
+      select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
+      where d.run_at <= v_now - interval '10 seconds')),
     'stalled_seconds', v_backlog -> 'stalled_seconds', 'last_tick_seconds', (
       select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1),
     'failing_maintenance', (select coalesce(jsonb_agg(to_jsonb(f)), '[]')
@@ -276,8 +277,8 @@ begin
       select max(w.seen_at) as seen_at, count(*) filter (where w.state = 'alive') as workers,
         jsonb_agg(to_jsonb(w) order by w.seen_at desc) as serving
       from (
-        select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case when k.worker = any (v_alive) then 'alive'
-          when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
+        select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case
+          when k.worker = any (v_alive) then 'alive' when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
         from (
           select distinct on (o.worker) o.* from (select * from queue.ticks order by started_at desc limit 1000) as o
           where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k

@@ -357,7 +357,7 @@ function Children({ trace, job }) {
 
 /** Finished steps, oldest first: a retry continues after the last one. */
 function Steps({ steps, onReplay }) {
-  const list = (steps?.steps ?? []).filter((step) => step.kind !== "graph");
+  const list = steps?.steps ?? [];
   if (list.length === 0) return null;
   return html`<section class="card" aria-labelledby="h-steps">
     <h2 id="h-steps">Steps</h2>

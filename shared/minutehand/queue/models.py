@@ -402,8 +402,6 @@ class StepResult(Model):
     result: Any = None
     #: By the worker's steady clock: the database knows when it arrived, and subtracts.
     took_ms: Number | None = None
-    #: `graph` for the shape of one: what each stage comes after, by name.
-    kind: Literal["step", "graph"] = "step"
 
 
 class RunningStep(Model):

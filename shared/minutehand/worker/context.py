@@ -253,16 +253,12 @@ class JobContext:
         self.new_steps += 1
         return value
 
-    async def graph(self, stages: Sequence[Stage], *, name: str = "graph") -> dict[str, Any]:
+    async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Run `stages` side by side, each once those it comes after are done; results by name.
 
         Each is a `step`, so a later attempt continues behind those that are done. A stage that
         fails does not stop those that do not need it. A wait inside a stage suspends the job when
-        the stages under way have ended, and needs a name of its own. The job's page shows the
-        graph, of which `replay_job` runs a stage and those that come after it again.
-
-        Args:
-            name: Of the graph, as that of a step.
+        the stages under way have ended, and needs a name of its own.
 
         Raises:
             StagesFailed: Stages failed, and all that do not need them have ended. Another attempt
@@ -270,11 +266,6 @@ class JobContext:
             LeaseLost: The job is no longer this worker's.
             ValueError: Two stages have one name, or one comes after itself or an unknown one.
         """
-        key = self._unique(name)
-        if key not in self._steps:
-            # a reader sees what is to come
-            shape = {stage.name: list(stage.after) for stage in stages}
-            await self._store(StepResult(name=key, result=shape, kind="graph"))
 
         async def run(stage: Stage, given: Mapping[str, Any]) -> Any:
             call = partial(stage.run, given)

@@ -65,8 +65,8 @@ class Fault:
 
 
 #: Pauses by kind, name and reason, and their ends.
-PAUSE = 'select public.pause_jobs(\'{{"kind": "%s", "name": "%s", "reason": "%s"}}\')'
-RESUME = 'select public.pause_jobs(\'{{"kind": "%s", "name": "%s", "paused": false}}\')'
+PAUSE = 'select public.pause_jobs(\'{{"kind": "%s", "name": "%s", "workspace_id": "{workspace}", "reason": "%s"}}\')'
+RESUME = 'select public.pause_jobs(\'{{"kind": "%s", "name": "%s", "workspace_id": "{workspace}", "paused": false}}\')'
 HOOK = "http://127.0.0.1:9/hooks"
 ADDRESSES = "update queue.settings set value = '%s' where name = 'webhook_private_addresses'"
 
@@ -92,8 +92,8 @@ FAULTS = [
     ),
     Fault(
         "type paused", "strict", ("faulty.strict is paused: we move the ledger",), "Resume", state="", way=("Resume it",),
-        sql=PAUSE % ("workspace_type", "{workspace}/faulty.strict", "we move the ledger"),
-        undo=RESUME % ("workspace_type", "{workspace}/faulty.strict"),
+        sql=PAUSE % ("workspace_type", "faulty.strict", "we move the ledger"),
+        undo=RESUME % ("workspace_type", "faulty.strict"),
     ),
     Fault(
         "queue paused", "strict", ("Its queue has been paused since", "we move"), "minutehand resume --queue default",
