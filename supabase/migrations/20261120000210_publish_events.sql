@@ -274,7 +274,10 @@ create function queue.session_workspace(p_session_id text) returns uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
   if p_session_id like 'guest\_%' then
-    return (select s.workspace_id from queue.live_guest_session(p_session_id) as s);
+    return (
+      select s.workspace_id from queue.guest_sessions as s
+      where s.session_id = p_session_id and s.expires_at > queue.clock()
+        and (s.user_id is not null or queue.setting('allow_anonymous') = 'true'));
   end if;
   return (select j.workspace_id from public.jobs as j where j.session_id = p_session_id order by j.id limit 1);
 end;
@@ -288,7 +291,7 @@ declare
   c_uuid constant text := '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$';
 begin
   return case
-    when p_topic ~ '^session:guest_' then exists (select from queue.may_join_guest_session(substr(p_topic, 9)))
+    when p_topic ~ '^session:guest_' then exists (select from queue.guest_session(substr(p_topic, 9)))
     when p_topic ~ '^session:.{1,255}$' then coalesce(
       queue.session_workspace(substr(p_topic, 9)) in (select queue.my_workspaces()), false)
     when p_topic ~ ('^workspace:' || c_uuid) then substr(p_topic, 11)::uuid in (select queue.my_workspaces())
@@ -296,13 +299,13 @@ begin
       select from public.jobs as j
       where j.id = substr(p_topic, 5)::uuid and (
         j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
-          select from queue.live_guest_session(j.session_id) as s where s.workspace_id = j.workspace_id
-            and queue.is_mine(s))))
+          select from queue.guest_session(j.session_id) as s
+          where s.workspace_id = j.workspace_id and s.user_id = auth.uid())))
     else false end;
 end;
 $$;
 
-create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
+create function queue.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_user constant uuid := coalesce(auth.uid(), '00000000-0000-0000-0000-000000000000');
@@ -328,16 +331,11 @@ begin
 end;
 $$;
 
-create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2) returns jsonb
-language sql set search_path = ''
-begin atomic -- bound when it is made: guests need no usage of the schema
-  select queue.follow(p_topic, p_follower_id);
-end;
-comment on function public.follow_topic is
+comment on function queue.follow_topic is
   E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\nCall it '
   'before joining and every again_seconds while joined: topics of jobs and sessions get messages only while '
   'someone follows them.';
-select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
+select queue.expose('queue', 'public.', 'anon, authenticated, service_role', 'follow_topic');
 
 -- The maintenance of what is live: announcements, and lines of the feed of more than feed_hours ago.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer

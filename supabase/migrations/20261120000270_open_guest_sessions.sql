@@ -60,49 +60,28 @@ begin
 end;
 $$;
 
--- The guest session of an id while it is open; one for anyone who holds the id only where allow_anonymous is true.
-create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
+-- The guest session of an id while it is open, if the caller may follow it: as its user (of Auth's anonymous sign-in only
+-- where allow_anonymous is true), as a member of its workspace, and one for no user as anyone where that is true.
+create function queue.guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable as $$
   select s from queue.guest_sessions as s
   where s.session_id = p_session_id and s.expires_at > (select queue.clock())
-    and (s.user_id is not null or (select queue.setting('allow_anonymous') = 'true'))
+    and case when s.user_id is null then queue.setting('allow_anonymous') = 'true'
+      else s.workspace_id in (select queue.my_workspaces()) or auth.jwt() ->> 'role' = 'service_role'
+        or s.user_id = auth.uid() and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
+          or queue.setting('allow_anonymous') = 'true') end
 $$;
 
--- Whether it is for the caller as its user. One of Auth's anonymous sign-in counts only where allow_anonymous is true.
-create function queue.is_mine(p_session queue.guest_sessions) returns boolean
-language sql stable as $$
-  select auth.uid() is not null and p_session.user_id = auth.uid()
-    and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
-$$;
-
--- The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.
-create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable as $$
-  select s from queue.live_guest_session(p_session_id) as s
-  where s.user_id is null or queue.is_mine(s) or s.workspace_id in (select queue.my_workspaces())
-    or auth.jwt() ->> 'role' = 'service_role'
-$$;
-
--- One answer for a session that is missing, ended, closed or another's, without its id, which may be a key.
-create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions
-language plpgsql stable as $$
-declare
-  v_session queue.guest_sessions;
-begin
-  select s.* into v_session from queue.may_join_guest_session(p_session_id) as s;
-  if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
-  end if;
-  return v_session;
-end;
-$$;
-
-create function queue.session_jobs(p_session_id text) returns jsonb
+create function queue.guest_session_jobs(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
-  v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+  v_session queue.guest_sessions;
 begin
+  select s.* into v_session from queue.guest_session(p_session_id) as s;
+  if not found then -- the same for one that is missing, ended or another's, without its id, which may be a key
+    perform queue.refuse(404, 'session_not_found', 'no such session');
+  end if;
   return jsonb_build_object('session_id', v_session.session_id, 'expires_at', v_session.expires_at, 'jobs', (
     select coalesce(jsonb_agg(l.line order by l.id desc), '[]') from (
       select j.id, jsonb_build_object('id', j.id, 'session_id', j.session_id, 'job_type', j.job_type,
@@ -117,60 +96,25 @@ begin
       order by j.id desc limit 200) as l));
 end;
 $$;
-
-create function queue.session_events(p_session_id text, p_job_id uuid, p_after integer, p_limit integer) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
-declare
-  v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
-begin
-  if not exists (
-      select from public.jobs as j
-      where j.id = p_job_id and j.session_id = v_session.session_id and j.workspace_id = v_session.workspace_id) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
-  end if;
-  return jsonb_build_object('events', (
-    select coalesce(jsonb_agg(l.line order by l.seq), '[]') from (
-      select e.seq, jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'created_at', e.created_at,
-        -- a log line has a number and no data: seq has no gaps, and lines are not for guests
-        'data', case when e.type = 'job.log' and not queue.is_mine(v_session) then '{}' else e.data end) as line
-      from public.job_events as e
-      where e.job_id = p_job_id and e.seq > coalesce(p_after, 0)
-      order by e.seq limit least(1000, greatest(1, coalesce(p_limit, 500)))) as l));
-end;
-$$;
-
-create function queue.session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
-language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
-declare
-  v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
-begin
-  return queue.read_feed(v_session.workspace_id, v_session.session_id, coalesce(p_cursor, '1:1:'), p_limit);
-end;
-$$;
-
--- Bodies are bound when they are made: the roles that call them need no usage of queue.
-create function public.guest_session_jobs(p_session_id text) returns jsonb
-language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
-comment on function public.guest_session_jobs is
+comment on function queue.guest_session_jobs is
   E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
   'session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
-create function public.guest_session_events(
-  p_session_id text, p_job_id uuid, p_after integer default 0, p_limit integer default 500
-) returns jsonb
-language sql stable set search_path = ''
-begin atomic
-  select queue.session_events(p_session_id, p_job_id, p_after, p_limit);
+create function queue.guest_session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
+returns jsonb
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
+declare
+  v_workspace uuid;
+begin
+  select s.workspace_id into v_workspace from queue.guest_session(p_session_id) as s;
+  if not found then
+    perform queue.refuse(404, 'session_not_found', 'no such session');
+  end if;
+  return queue.read_feed(v_workspace, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end;
-comment on function public.guest_session_events is
-  'Events of one job of a guest session after a seq: {events: [{job_id, seq, type, data, created_at}]}.';
-
-create function public.guest_session_feed(
-  p_session_id text, p_cursor text default null, p_limit integer default 500
-) returns jsonb
-language sql stable set search_path = '' begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
-comment on function public.guest_session_feed is
+$$;
+comment on function queue.guest_session_feed is
   'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
@@ -201,6 +145,6 @@ comment on function public.open_guest_session is
   'are enqueued with this session_id.';
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
-select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_events',
-  'public.guest_session_feed', 'queue.session_jobs', 'queue.session_events', 'queue.session_feed');
+select queue.allow('job_worker, service_role', 'public.guest_key');
+select queue.expose('queue', 'public.', 'anon, authenticated, service_role', 'guest_session_jobs', 'guest_session_feed');
 select queue.allow('authenticated, service_role', 'public.open_guest_session');
