@@ -204,15 +204,19 @@ begin
 end;
 $$;
 
--- Let these roles alone call functions.
+-- Let these roles alone call functions. Of those of a worker, in plpgsql, the first statement refuses a revoked key.
 create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
 language plpgsql as $$
 declare
-  v_one regproc;
+  v_one record;
 begin
-  foreach v_one in array p_functions loop
-    execute format('revoke execute on function %s from public, anon, authenticated, service_role', v_one);
-    execute format('grant execute on function %s to %s', v_one, p_roles);
+  for v_one in select oid::regproc as name, prosrc from pg_catalog.pg_proc where oid = any (p_functions) loop
+    if p_roles ~ 'job_worker' and strpos(v_one.prosrc, 'queue.refuse_revoked();') = 0 then
+      execute replace(pg_get_functiondef(v_one.name), v_one.prosrc,
+        'begin perform queue.refuse_revoked();' || rtrim(v_one.prosrc, E'; \n') || E';\nend;');
+    end if;
+    execute format('revoke execute on function %s from public, anon, authenticated, service_role', v_one.name);
+    execute format('grant execute on function %s to %s', v_one.name, p_roles);
   end loop;
 end;
 $$;

@@ -123,8 +123,8 @@ $$;
 comment on function public.open_stream is
   'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
 
--- Refuse a worker's key that was issued before the last rotation. attach_extensions makes it the first statement of
--- each function granted to job_worker.
+-- Refuse a worker's key that was issued before the last rotation. queue.allow makes it the first statement of each
+-- function granted to job_worker.
 create function queue.refuse_revoked() returns void
 language plpgsql stable as $$
 declare

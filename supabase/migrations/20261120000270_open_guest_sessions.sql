@@ -21,8 +21,11 @@ insert into queue.settings (name, value) values
   ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 
 create function public.guest_key() returns jsonb
-language sql stable security definer set search_path = ''
-as $$ select jsonb_build_object('key', queue.setting('guest_key')) $$;
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  return jsonb_build_object('key', queue.setting('guest_key'));
+end;
+$$;
 comment on function public.guest_key is
   E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header '
   'x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';

@@ -1,5 +1,5 @@
--- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime, the refusal of revoked worker keys. A
--- migration runs once, so what it did not find then is attached by a function that may be called again at any time.
+-- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs once, so what it did not
+-- find then is attached by a function that may be called again at any time.
 
 -- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue through the API wakes the
 -- worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.
@@ -19,85 +19,47 @@ exception when others then -- a hint that fails must not fail the enqueue
 end;
 $$;
 
--- Functions granted to job_worker that a revoked key may still call.
-create function queue.unguarded() returns setof oid
-language sql stable as $$
-  select p.oid from pg_catalog.pg_proc as p
-  where p.proacl::text ~ '[{,]job_worker=' and strpos(p.prosrc, 'queue.refuse_revoked();') = 0 order by p.oid
-$$;
-
--- Which optional parts are installed and attached: each absent, not_attached or attached; pg_net is no_worker while no
--- worker's address is set.
-create function queue.extension_state() returns jsonb
-language plpgsql stable as $$
-declare
-  v_scheduled integer;
-begin
-  if to_regprocedure('cron.schedule(text,text,text)') is not null then
-    execute 'select count(*) from cron.job where jobname in (''minutehand-tick'', ''minutehand-tidy'')'
-    into v_scheduled;
-  end if;
-  return jsonb_build_object(
-    'pg_cron', case when v_scheduled is null then 'absent' when v_scheduled < 2 then 'not_attached' else 'attached' end,
-    'pg_net', case when to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
-        or to_regclass('vault.decrypted_secrets') is null then 'absent'
-      when queue.setting('worker_url') is null then 'no_worker' else 'attached' end,
-    'realtime', case when to_regclass('realtime.messages') is null then 'absent'
-      when exists (select from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'
-        and policyname = 'minutehand: members and guests follow') then 'attached' else 'not_attached' end,
-    'worker_guard', case when exists (select from queue.unguarded()) then 'not_attached' else 'attached' end);
-end;
-$$;
-
 create function public.attach_extensions() returns jsonb
 language plpgsql security definer set search_path = ''
 set lock_timeout = '2s' as $$
 declare
   v_part text;
   v_problems jsonb := '{}';
-  v_one record;
-  v_body text;
+  v_state jsonb := jsonb_build_object('pg_cron', 'absent', 'realtime', 'absent', 'pg_net', case
+    when to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
+      or to_regclass('vault.decrypted_secrets') is null then 'absent'
+    when queue.setting('worker_url') is null then 'no_worker' else 'attached' end);
 begin
-  for v_part in select key from jsonb_each_text(queue.extension_state()) where value = 'not_attached' order by key loop
+  foreach v_part in array array['pg_cron', 'realtime'] loop
     begin
-      if v_part = 'pg_cron' then
+      if v_part = 'pg_cron' and to_regprocedure('cron.schedule(text,text,text)') is not null then
         execute $do$select cron.schedule('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
           -- the history of its runs grows without bound; that of other schedules is theirs
           cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - '
-            'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')$do$;
-      elsif v_part = 'worker_guard' then -- the refusal of revoked keys is first in each, those of apps too
-        for v_one in
-          select p.oid, p.prosrc, p.prosecdef, l.lanname from queue.unguarded() as u
-          join pg_catalog.pg_proc as p on p.oid = u join pg_catalog.pg_language as l on l.oid = p.prolang
-        loop
-          v_body := case when v_one.prosrc = '' or not v_one.prosecdef then null -- begin atomic keeps no text
-            when v_one.lanname = 'sql' then 'select queue.refuse_revoked();' || v_one.prosrc
-            -- the body as one statement, after options such as #variable_conflict
-            when v_one.lanname = 'plpgsql' then regexp_replace(rtrim(v_one.prosrc, E'; \n\r\t'),
-              '^((?:\s*#[^\n]*\n)*)', '\1begin perform queue.refuse_revoked();') || E'\n;end' end;
-          begin
-            if v_body is null then
-              raise exception 'it must be security definer, in plpgsql or sql with its body as a string';
-            end if;
-            execute replace(pg_get_functiondef(v_one.oid), v_one.prosrc, v_body);
-          exception when others then -- one keeps none of the others open
-            raise warning 'job_worker may call %, which cannot be guarded: %', v_one.oid::regprocedure, sqlerrm;
-          end;
-        end loop;
-      else -- realtime; one policy, so that each join evaluates the function once
-        create policy "minutehand: members and guests follow" on realtime.messages for select to authenticated, anon
-          using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+            'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')
+          where (select count(*) from cron.job where jobname in ('minutehand-tick', 'minutehand-tidy')) < 2$do$;
+        v_state := v_state || '{"pg_cron": "attached"}';
+      elsif v_part = 'realtime' and to_regclass('realtime.messages') is not null then
+        if not exists (select from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'
+            and policyname = 'minutehand: members and guests follow') then
+          -- one policy, so that each join evaluates the function once
+          create policy "minutehand: members and guests follow" on realtime.messages for select to authenticated, anon
+            using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+        end if;
+        v_state := v_state || '{"realtime": "attached"}';
       end if;
     exception when others then -- one that is refused keeps none of the others away
+      v_state := v_state || jsonb_build_object(v_part, 'not_attached');
       v_problems := v_problems || jsonb_build_object(v_part, format('%s (%s)', sqlerrm, sqlstate));
       raise warning 'could not attach %: % (%)', v_part, sqlerrm, sqlstate;
     end;
   end loop;
-  return queue.extension_state() || jsonb_build_object('problems', v_problems);
+  return v_state || jsonb_build_object('problems', v_problems);
 end;
 $$;
 comment on function public.attach_extensions is
-  'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, worker_guard, problems}.';
+  E'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, problems}.\n\nEach absent, '
+  'not_attached or attached; pg_net is no_worker while no worker''s address is set.';
 
 create function public.connect_worker(p_url text, p_token text) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -110,7 +72,7 @@ begin
       'url must be the address of POST /api/jobs/worker, as https://jobs.example.com/api/jobs/worker', 'url');
   elsif char_length(coalesce(p_token, '')) < 16 then
     perform queue.refuse(400, 'invalid_argument', 'token must be the worker''s WORKER_SECRET_TOKEN', 'token');
-  elsif queue.extension_state() ->> 'pg_net' = 'absent' then
+  elsif public.attach_extensions() ->> 'pg_net' = 'absent' then
     perform queue.refuse(409, 'extension_missing', 'the database needs the extensions pg_net and supabase_vault',
       'Database → Extensions');
   end if;
@@ -133,4 +95,4 @@ comment on function public.connect_worker is
 select queue.allow('job_worker, service_role', 'public.attach_extensions');
 select queue.allow('service_role', 'public.connect_worker');
 
-select public.attach_extensions(); -- last: what is granted to job_worker is guarded
+select public.attach_extensions();

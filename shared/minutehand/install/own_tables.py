@@ -30,8 +30,7 @@ begin
     where t.id = v_id and t.workspace_id = v_job.workspace_id);
 end;
 $$;
-revoke execute on function public.{name} from public, anon, authenticated, service_role;
-grant execute on function public.{name} to job_worker;
+select {engine}.allow('job_worker', 'public.{name}'); -- which also refuses a revoked key
 """
 WRITE = """\
   declare
@@ -116,7 +115,6 @@ def own_tables(
         ids += f"    {one}_id: int | str\n"
         payload.append(f'"{one}_id": "…"')
         calls += CALL.format(**here) + (CALL_WRITE.format(**here) if write else "")
-    sql += f"select {project.schema_}.attach_extensions(); -- refuses a revoked worker's key\n"
     stamp = timestamp(project.root, datetime.now(UTC))
     migration = project.root / "supabase/migrations" / f"{stamp}_{names['function']}_functions.sql"
     code = PROCESSOR.format(**names, ids=ids, calls=calls)

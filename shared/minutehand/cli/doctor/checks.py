@@ -120,20 +120,22 @@ _fault(  # it keeps dead rows, and the queue slows down
 )
 _fault(  # what the project switched on after its migrations ran
     "extensions",
-    """select 'fail', format('%s is there and not attached: %s', name, meaning),
+    """select 'fail', 'Realtime is there and not attached: no one can follow a job live',
          'in the SQL editor: select public.attach_extensions()'
-       from (values ('realtime', 'no one can follow a job live'),
-         ('pg_cron', 'the database does not wake the worker every minute'),
-         ('worker_guard', 'a revoked worker key may call what queue.unguarded() returns'))
-         as parts (name, meaning)
-       where queue.extension_state() ->> name = 'not_attached'""",
+       where to_regclass('realtime.messages') is not null and not exists (
+         select from pg_policies where policyname = 'minutehand: members and guests follow')
+       union all
+       select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
+         format('in plpgsql: select queue.allow(''job_worker'', %L)', oid::regproc)
+       from pg_proc where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0""",
 )
 _fault(
     "wake-up",
     """select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', url),
          'switch on pg_net and supabase_vault under Database → Extensions'
        from (select queue.setting('worker_url') #>> '{}' as url) as worker
-       where url is not null and queue.extension_state() ->> 'pg_net' = 'absent'""",
+       where url is not null and (to_regclass('vault.decrypted_secrets') is null
+         or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null)""",
 )
 _fault(
     "publication",

@@ -190,18 +190,20 @@ comment on function public.beacon_publish is
 'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the worker.';
 
 create function public.beacon_reconcile() returns jsonb
-language sql
+language plpgsql
 security definer -- the worker holds no rights on the app's tables
 set search_path = '' as $$
+begin
   -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
-  select jsonb_build_object('ended', count(beacon.end_job(o.id,
+  return (select jsonb_build_object('ended', count(beacon.end_job(o.id,
     case o.status when 'cancelled' then 'cancelled' else 'failed' end,
     case when o.status <> 'cancelled' then coalesce(o.error_message, 'its job in the queue is gone') end)::text))
   from (
     select j.id, coalesce(q.status, 'failed') as status, q.error_message
     from public.beacon_jobs as j left join public.jobs as q on q.id = j.queue_job_id
     where j.finished_at is null and j.queue_job_id is not null and (q.id is null or q.finished_at is not null)
-    order by j.id limit 200 for update of j skip locked) as o
+    order by j.id limit 200 for update of j skip locked) as o);
+end;
 $$;
 comment on function public.beacon_reconcile is
 'End jobs that ended in the queue without their processor: {ended}; for the worker.';

@@ -141,13 +141,15 @@ $$;
 comment on function public.beacon_keys is 'The public key that verifies receipts, as a JWK set (RFC 7517); for anyone.';
 
 create function public.beacon_health() returns jsonb
-language sql stable
+language plpgsql stable
 security definer -- probes hold no rights on the app's tables
 set search_path = '' as $$
-  select jsonb_build_object('depth', count(*), 'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
+begin
+  return (select jsonb_build_object('depth', count(*), 'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
     'dead', (select count(*) from (select 1 from public.beacon_outbox where status = 'dead' limit 10000) as d))
   from (select created_at from public.beacon_outbox
-    where status = 'pending' order by next_attempt_at limit 10000) as o
+    where status = 'pending' order by next_attempt_at limit 10000) as o);
+end;
 $$;
 comment on function public.beacon_health is
 'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, oldest_seconds, dead}.';

@@ -173,14 +173,14 @@ comment on function public.enrichment_finish_call is
 'Record a call''s answer {job_id, fence, answer, credits} and count its credits, once; for the worker.';
 
 create function public.enrichment_abandon_call(p_request jsonb) returns jsonb
-language sql
+language plpgsql
 security definer -- the ledger is closed to every role
 set search_path = '' as $$
-  with gone as (
-    delete from enrichment.calls
-    where job_id = (p_request ->> 'job_id')::uuid and fence = (p_request ->> 'fence')::bigint and answered_at is null
-    returning job_id)
-  select jsonb_build_object('abandoned', count(*)) from gone
+begin
+  delete from enrichment.calls
+  where job_id = (p_request ->> 'job_id')::uuid and fence = (p_request ->> 'fence')::bigint and answered_at is null;
+  return jsonb_build_object('abandoned', found::integer);
+end;
 $$;
 comment on function public.enrichment_abandon_call is
 'Forget a call {job_id, fence} that Apollo refused and therefore did not charge; for the worker.';
