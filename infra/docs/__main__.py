@@ -36,12 +36,12 @@ MODULES: Final = ("minutehand.worker", "minutehand.client")
 _LINK: Final = re.compile(r"(?P<open>!?\[[^\]]*\])\((?P<target>[^)\s]+)\)")
 _LISTED: Final = re.compile(r"^- (.+): `minutehand docs (\S+)`$", re.M)
 _FUNCTION: Final = re.compile(
-    r"create (?:or replace )?function (?:public|queue)\.(?P<name>\w+)\((?P<arguments>.*?)\)\s*returns "
+    r"create (?:or replace )?function public\.(?P<name>\w+)\((?P<arguments>.*?)\)\s*returns "
     r"(?P<returns>.*?)\s+language",
     re.S,
 )
 _COMMENT: Final = re.compile(
-    r"comment on function (?:public|queue)\.(\w+)(?:\([^)]*\))? is\s+((?:E?'(?:[^']|'')*'\s*)+);"
+    r"comment on function public\.(\w+)(?:\([^)]*\))? is\s+((?:E?'(?:[^']|'')*'\s*)+);"
 )
 
 

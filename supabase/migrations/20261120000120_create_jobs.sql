@@ -102,7 +102,6 @@ create table queue.job_types (
   in_order boolean not null default false, -- the next of a key waits for one that is put off, too
   source text, -- module:function of its processor
   description text,
-  schedules jsonb, -- those that its code declares; null for none
   refusal text, -- why its last registration was refused; the policy before it holds
   registered_at timestamptz not null default queue.clock(),
   -- a worker that publishes another value reads the name

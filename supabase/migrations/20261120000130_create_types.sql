@@ -155,7 +155,7 @@ begin
     'rate_per_key', coalesce(v_type #>> '{rate_limit,per_key}', 'false'),
     -- null, which is refused, for another word
     'is_minimal', case coalesce(v_type ->> 'events', 'full') when 'full' then false when 'minimal' then true end,
-    'schedules', v_old.schedules, 'in_order', coalesce(v_old.in_order, false), 'registered_at', p_now,
+    'in_order', coalesce(v_old.in_order, false), 'registered_at', p_now,
     -- a worker may make a type internal, and may not undo that
     'internal', v_type -> 'internal' = 'true' is true
       or v_old.internal is true and auth.jwt() ->> 'role' is not distinct from 'job_worker'));
@@ -163,10 +163,12 @@ begin
   insert into queue.job_types select v_new.* on conflict (job_type) do nothing; -- published by another at this moment
   insert into queue.lanes (queue, job_type) values (v_new.queue, v_new.job_type) on conflict do nothing;
   if v_type ? 'schedules' then -- new and changed ones apply at once, missing ones go
-    perform queue.first_run(s ->> 'cron', coalesce(s ->> 'timezone', 'UTC'), p_now)
+    delete from queue.schedules
+    where job_type = v_new.job_type and source is not null
+      and name <> all (array(select 'code:' || (s ->> 'name') from jsonb_array_elements(v_type -> 'schedules') as s));
+    perform queue.save_schedule(queue.system_workspace(), s || jsonb_build_object('name', 'code:' || (s ->> 'name'),
+      'job_type', v_new.job_type), coalesce(v_new.source, v_new.job_type), p_now)
     from jsonb_array_elements(v_type -> 'schedules') as s;
-    update queue.job_types set schedules = nullif(v_type -> 'schedules', '[]') where job_type = v_new.job_type;
-    perform queue.spread_schedules(v_new.job_type, null, p_now);
   end if;
   -- changed limits hold for its jobs that run and wait already
   if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds)

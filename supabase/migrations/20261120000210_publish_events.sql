@@ -305,7 +305,7 @@ begin
 end;
 $$;
 
-create function queue.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2) returns jsonb
+create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_user constant uuid := coalesce(auth.uid(), '00000000-0000-0000-0000-000000000000');
@@ -331,11 +331,16 @@ begin
 end;
 $$;
 
-comment on function queue.follow_topic is
+create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2) returns jsonb
+language sql set search_path = ''
+begin atomic -- bound when it is made: guests need no usage of the schema
+  select queue.follow(p_topic, p_follower_id);
+end;
+comment on function public.follow_topic is
   E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\nCall it '
   'before joining and every again_seconds while joined: topics of jobs and sessions get messages only while '
   'someone follows them.';
-select queue.expose('queue', 'public.', 'anon, authenticated, service_role', 'follow_topic');
+select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
 -- The maintenance of what is live: announcements, and lines of the feed of more than feed_hours ago.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer

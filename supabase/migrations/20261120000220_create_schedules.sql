@@ -1,6 +1,6 @@
 -- Cron schedules: expressions are read in SQL, in the schedule's own time zone; maintenance enqueues what is due.
 -- A run is enqueued in the transaction that moves its schedule on, under the schedule's row lock: no leader, no
--- double run. Schedules declared in code come with their type and become rows here, which people may only switch.
+-- double run. Schedules declared in code come with their type and belong to the system's workspace.
 
 -- The values that a field of an expression names, from p_low to p_high; null when it cannot be read.
 create function queue.cron_values(p_field text, p_low integer, p_high integer, p_names text default '')
@@ -183,23 +183,21 @@ begin
 end;
 $$;
 
--- Write a schedule: of a person, or of the code where p_source says, which leaves one that is switched off so. The same
--- expression keeps its place: saving twice must neither skip nor repeat a run.
-create function queue.save_schedule(
-  p_workspace_id uuid, p_name text, p_schedule jsonb, p_source text, p_now timestamptz
-) returns queue.schedules
+-- Write a schedule: of a person, or of the code where p_source says. The same expression keeps its place: saving twice
+-- must neither skip nor repeat a run.
+create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text, p_now timestamptz)
+returns queue.schedules
 language sql as $$
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
     next_at, created_by, created_at, updated_at, source)
-  select p_workspace_id, p_name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'), coalesce(g.options, '{}'),
+  select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'), coalesce(g.options, '{}'),
     coalesce(g.missed, 'once'), coalesce(g.enabled, true), queue.first_run(g.cron, z.timezone, p_now),
     case when p_source is null then auth.uid() end, p_now, p_now, p_source
   from jsonb_populate_record(null::queue.schedules, p_schedule) as g
   cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
     job_type = excluded.job_type, payload = excluded.payload, options = excluded.options, missed = excluded.missed,
-    source = excluded.source, problem = null, updated_at = excluded.updated_at,
-    enabled = case when p_source is null then excluded.enabled else s.enabled end,
+    source = excluded.source, problem = null, updated_at = excluded.updated_at, enabled = excluded.enabled,
     next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone) then s.next_at
       else excluded.next_at end
   returning s.*
@@ -219,22 +217,8 @@ declare
     "required": ["name", "cron", "job_type"]}$json$;
   v_now constant timestamptz := queue.clock();
   v_error text;
-  v_made queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id);
-  select * into v_made from queue.schedules where workspace_id = p_workspace_id and name = p_schedule ->> 'name'
-  for update;
-  if v_made.source is not null then -- people switch what the code declares, and change nothing else of it
-    if exists (select from jsonb_each(p_schedule) as s
-        where s.key not in ('name', 'enabled') and s.value is distinct from to_jsonb(v_made) -> s.key) then
-      perform queue.refuse(409, 'declared_in_code',
-        format('the schedule is declared in code (%s), which alone changes it', v_made.source), v_made.name);
-    end if;
-    update queue.schedules set enabled = coalesce((p_schedule ->> 'enabled')::boolean, enabled), updated_at = v_now,
-      next_at = case when enabled then next_at else queue.first_run(cron, timezone, v_now) end
-    where id = v_made.id returning * into v_made;
-    return to_jsonb(v_made);
-  end if;
   v_error := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
   if v_error is not null then
     perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
@@ -242,7 +226,7 @@ begin
   perform queue.make_job(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'),
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
     queue.read_options(coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), ''), '', v_now); -- as if enqueued now
-  return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule ->> 'name', p_schedule, null, v_now));
+  return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule, null, v_now));
 end;
 $$;
 comment on function public.put_schedule is
@@ -250,16 +234,11 @@ comment on function public.put_schedule is
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql security definer set search_path = '' as $$
-declare
-  v_source text;
 begin
   perform queue.may_manage(p_workspace_id);
-  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name returning source into v_source;
+  delete from queue.schedules where workspace_id = p_workspace_id and name = p_name;
   if not found then
     perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);
-  elsif v_source is not null then
-    perform queue.refuse(409, 'declared_in_code',
-      'the schedule is declared in code; change it there, or switch it off', p_name);
   end if;
   return jsonb_build_object('deleted', p_name);
 end;
@@ -303,39 +282,6 @@ end;
 $$;
 comment on function public.next_runs is
   'When a schedule, {name} or {cron, timezone}, will run: {cron, timezone, runs: […]}, at most 20.';
-
--- Rows for what job types declare, for the system or for each workspace: of one type, or of all for one new workspace.
-create function queue.spread_schedules(p_job_type text, p_workspace_id uuid, p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  if p_workspace_id is null then
-    delete from queue.schedules as s using queue.job_types as t
-    where s.job_type = p_job_type and s.source is not null and t.job_type = p_job_type and not exists (
-      select from jsonb_array_elements(t.schedules) as d
-      where s.name = 'code:' || (d.value ->> 'name') and coalesce(d.value ->> 'scope', 'system')
-        = case s.workspace_id when queue.system_workspace() then 'system' else 'each' end);
-  end if;
-  perform queue.save_schedule(w.id, 'code:' || (d.value ->> 'name'),
-    d.value || jsonb_build_object('job_type', t.job_type), coalesce(t.source, t.job_type), p_now)
-  from queue.job_types as t
-  cross join lateral jsonb_array_elements(t.schedules) as d
-  cross join lateral (
-    select queue.system_workspace() as id where coalesce(d.value ->> 'scope', 'system') = 'system'
-    union all
-    select n.id from queue.tenants as n where d.value ->> 'scope' = 'each') as w
-  where (p_job_type is null or t.job_type = p_job_type) and (p_workspace_id is null or w.id = p_workspace_id);
-end;
-$$;
-
-create function queue.tenant_created() returns trigger
-language plpgsql security definer set search_path = '' as $$
-begin
-  perform queue.spread_schedules(null, (to_jsonb(new) ->> tg_argv[0])::uuid, queue.clock());
-  return null;
-end;
-$$;
-create trigger workspaces_after_insert after insert on public.workspaces
-  for each row execute function queue.tenant_created('id'); -- the column that holds the tenant's id
 
 select queue.allow('authenticated, service_role', 'public.put_schedule', 'public.delete_schedule',
   'public.list_schedules', 'public.next_runs');

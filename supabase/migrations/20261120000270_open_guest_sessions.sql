@@ -63,8 +63,8 @@ begin
 end;
 $$;
 
--- The guest session of an id while it is open, if the caller may follow it: as its user (of Auth's anonymous sign-in only
--- where allow_anonymous is true), as a member of its workspace, and one for no user as anyone where that is true.
+-- The guest session of an id while it is open, if the caller may follow it: as a member of its workspace, as its user
+-- (of Auth's anonymous sign-in only where allow_anonymous is true), and one for no user as anyone where that is true.
 create function queue.guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable as $$
   select s from queue.guest_sessions as s
@@ -75,7 +75,7 @@ language sql stable as $$
           or queue.setting('allow_anonymous') = 'true') end
 $$;
 
-create function queue.guest_session_jobs(p_session_id text) returns jsonb
+create function queue.session_jobs(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
@@ -99,12 +99,7 @@ begin
       order by j.id desc limit 200) as l));
 end;
 $$;
-comment on function queue.guest_session_jobs is
-  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
-  'session_not_found for an id that is wrong, ended, closed, or another user''s.';
-
-create function queue.guest_session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
-returns jsonb
+create function queue.session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
@@ -117,7 +112,18 @@ begin
   return queue.read_feed(v_workspace, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end;
 $$;
-comment on function queue.guest_session_feed is
+-- Bodies are bound when they are made: the roles that call them need no usage of queue.
+create function public.guest_session_jobs(p_session_id text) returns jsonb
+language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
+comment on function public.guest_session_jobs is
+  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
+  'session_not_found for an id that is wrong, ended, closed, or another user''s.';
+
+create function public.guest_session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
+language sql stable set search_path = '' begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
+comment on function public.guest_session_feed is
   'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
@@ -149,5 +155,6 @@ comment on function public.open_guest_session is
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
 select queue.allow('job_worker, service_role', 'public.guest_key');
-select queue.expose('queue', 'public.', 'anon, authenticated, service_role', 'guest_session_jobs', 'guest_session_feed');
+select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_feed',
+  'queue.session_jobs', 'queue.session_feed');
 select queue.allow('authenticated, service_role', 'public.open_guest_session');

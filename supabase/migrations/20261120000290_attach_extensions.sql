@@ -1,5 +1,5 @@
--- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs once, so what it did not
--- find then is attached by a function that may be called again at any time.
+-- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs once, so what it did
+-- not find then is attached by a function that may be called again at any time.
 
 -- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue through the API wakes the
 -- worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.

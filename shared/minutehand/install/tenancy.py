@@ -27,11 +27,9 @@ create or replace view {engine}.tenants as
 create or replace view {engine}.tenant_members as
   {members};
 
--- a tenant's jobs go with it; a new one gets the schedules that each tenant has
+-- a tenant's jobs go with it
 create trigger minutehand_before_delete before delete on {table}
   for each row execute function {engine}.tenant_deleted('{key}');
-create trigger minutehand_after_insert after insert on {table}
-  for each row execute function {engine}.tenant_created('{key}');
 
 -- what clients read in place of tables of ours: their own tenants, and who shares them
 drop table {clients}.workspace_members, {clients}.workspaces;

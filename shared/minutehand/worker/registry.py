@@ -282,8 +282,8 @@ class Registry:
             upcasters: From a version to the next: `{1: to_version_2}`.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
                 as well.
-            schedule: When the clock enqueues such jobs: a cron expression for the system, or
-                `Schedule`s, for each workspace too. A deploy changes and removes them.
+            schedule: When the clock enqueues such jobs, of no tenant: a cron expression, or
+                `Schedule`s. A deploy changes and removes them.
             options: See `TypeOptions`.
 
         Raises:

@@ -12,12 +12,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When jobs of a type are enqueued by the clock, and for whom.
+    """When jobs of a type are enqueued by the clock: jobs of no tenant, which operators alone see.
 
     Attributes:
         cron: Five fields (minute hour day month weekday), or @hourly, @daily and the like.
-        for_: `system` makes jobs of no tenant, which the operator alone sees; `each` one job per
-            workspace, new ones included.
         timezone: IANA name that the fields are read in.
         payload: What the jobs carry; it must fit the type's payload.
         options: Options of the jobs by their names in `enqueue_job`, e.g. `unique` so that runs do
@@ -28,7 +26,6 @@ class Schedule:
     """
 
     cron: str
-    for_: Literal["system", "each"] = "system"
     timezone: str = "UTC"
     payload: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -40,7 +37,6 @@ class Schedule:
         return {
             "name": self.name or name,
             "cron": self.cron,
-            "scope": self.for_,
             "timezone": self.timezone,
             "payload": dict(self.payload),
             "options": dict(self.options),
@@ -48,7 +44,7 @@ class Schedule:
         }
 
 
-#: What `@processor(schedule=…)` takes; text is the expression of one for the system.
+#: What `@processor(schedule=…)` takes; text is the expression of one.
 Schedules = str | Schedule | Sequence[Schedule]
 
 

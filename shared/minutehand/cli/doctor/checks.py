@@ -127,7 +127,8 @@ _fault(  # what the project switched on after its migrations ran
        union all
        select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
          format('in plpgsql: select queue.allow(''job_worker'', %L)', oid::regproc)
-       from pg_proc where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0""",
+       from pg_proc
+       where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0""",
 )
 _fault(
     "wake-up",

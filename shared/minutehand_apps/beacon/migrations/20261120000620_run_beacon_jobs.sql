@@ -145,7 +145,8 @@ language plpgsql stable
 security definer -- probes hold no rights on the app's tables
 set search_path = '' as $$
 begin
-  return (select jsonb_build_object('depth', count(*), 'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
+  return (select jsonb_build_object('depth', count(*),
+    'oldest_seconds', extract(epoch from queue.clock() - min(o.created_at)),
     'dead', (select count(*) from (select 1 from public.beacon_outbox where status = 'dead' limit 10000) as d))
   from (select created_at from public.beacon_outbox
     where status = 'pending' order by next_attempt_at limit 10000) as o);
