@@ -92,10 +92,11 @@ begin
 end;
 $$;
 
--- The same, where null means every workspace: for operators and the service alone.
+-- The same of one who counts, where null means every workspace: for operators and the service alone.
 create function queue.may_read_all(p_workspace_id uuid) returns void
 language plpgsql stable as $$
 begin
+  perform queue.take_turn();
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
   elsif not (queue.is_operator() or queue.is_service()) then

@@ -8,7 +8,8 @@ begin
   -- workers say how long steps ran, not when they began: their clocks may differ
   insert into queue.steps (job_id, name, value, started_at, created_at)
   select i.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
-    p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms', p_now + s.n * interval '1 microsecond' -- in their order
+    p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
+    p_now + s.n * interval '1 microsecond' -- in their order
   from unnest(p_held) as i cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
   where s.value ->> 'name' <> ''
   on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept

@@ -264,7 +264,6 @@ declare
     select l.lane from queue.lanes as l
     where coalesce(v_filter ->> 'job_type' = l.job_type, true) and coalesce(v_filter ->> 'queue' = l.queue, true));
 begin
-  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   perform queue.check_names(v_filter, array['job_type', 'queue'], 'filter');
   return (
@@ -361,21 +360,16 @@ declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
   v_ids constant uuid[] := array(
     with recursive tree as (
-      select p_job_id as id, 0 as level
+      select v_job.id, 0 as level
       union all
       select c.id, t.level + 1 from tree as t cross join lateral (
         select j.id from public.jobs as j where j.parent_id = t.id order by j.id) as c where t.level < 6)
     select t.id from tree as t limit v_most + 1);
 begin
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
-    select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_job.id then j.parent_id end,
-      'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at,
-      'scheduled_for', j.scheduled_for, 'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at,
-      'error_message', left(j.error_message, 500),
-      'times', case when j.id = v_job.id then queue.job_json(j) -> 'times' end,
-      'attempts', (select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence,
-          'worker_id', a.worker_id, 'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
-          'error_message', left(a.error_message, 500)) order by a.fence), '[]')
+    select jsonb_agg(queue.job_json(j, true) || jsonb_build_object(
+      'attempts', (select coalesce(jsonb_agg(to_jsonb(a) - '{error_data,traceback,origin,lease_expires_at}'::text[]
+          || jsonb_build_object('error_message', left(a.error_message, 500)) order by a.fence), '[]')
         from queue.attempt_lines(j, 100) as a),
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
         (select t.name, t.kind, t.started_at, t.created_at as ended_at, null::timestamptz as timeout_at

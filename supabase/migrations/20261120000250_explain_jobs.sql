@@ -32,9 +32,9 @@ language sql stable rows 1 as $$
   order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
 $$;
 
--- What keeps a ready job from starting: a pause, no worker, none that serves it, or the narrowest limit that is used
--- up; null for nothing.
-create function queue.explain_stop(p_job public.jobs, p_now timestamptz) returns jsonb
+-- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest limit that is used up,
+-- or jobs of its tenant in its lane that are ahead of it and can run.
+create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
   v_type queue.job_types;
@@ -42,6 +42,8 @@ declare
   v_seen_at timestamptz;
   v_full record;
   v_free_at timestamptz;
+  v_ahead integer;
+  v_ended bigint;
 begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
   select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
@@ -85,45 +87,28 @@ begin
   where b.name = case when v_type.rate_per_key
     then format('k:%s/%s/%s', p_job.workspace_id, p_job.job_type, coalesce(p_job.concurrency_key, ''))
     else 'r:' || p_job.job_type end;
-  return case when v_free_at > p_now then jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
-    'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free at %s.',
-      v_type.rate_limit, v_type.rate_per_seconds, v_free_at::timestamptz(0)),
-    'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds', v_type.rate_per_seconds)) end;
-end;
-$$;
-
--- What is before a ready job that nothing stops: jobs of its tenant in its lane that can run, or workers that are busy.
-create function queue.explain_line(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable as $$
-declare
-  v_since constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
-  v_leased_at constant timestamptz := (
-    select max(t.leased_at) from (select leased_at from queue.ticks order by started_at desc limit 100) as t);
-  v_ahead constant integer := (
-    select count(*) from (
-      select from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
-      where r.lane = p_job.lane and r.workspace_id = p_job.workspace_id and r.ord < p_job.ord
-        and r.ord >= coalesce((select t.from_ord from queue.turns as t
-          where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id), 0)
-        and coalesce(j.deadline_at > p_now, true) limit 1001) as a);
-  v_ended constant bigint := (
-    select sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) from queue.stats as s
+  if v_free_at > p_now then
+    return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
+      'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free at %s.',
+        v_type.rate_limit, v_type.rate_per_seconds, v_free_at::timestamptz(0)),
+      'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds', v_type.rate_per_seconds));
+  end if;
+  select count(*) into v_ahead from (
+    select from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
+    where r.lane = p_job.lane and r.workspace_id = p_job.workspace_id and r.ord < p_job.ord
+      and r.ord >= coalesce((select t.from_ord from queue.turns as t
+        where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id), 0)
+      and coalesce(j.deadline_at > p_now, true) limit 1000) as a;
+  v_ended := (select sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) from queue.stats as s
     where s.workspace_id = p_job.workspace_id and s.minutes = 1 and s.at > p_now - interval '10 minutes'
       and s.job_type = p_job.job_type);
-  v_reason constant text := case when v_ahead > 0 then 'behind_others'
-    when v_since < p_now - interval '15 seconds' and coalesce(v_leased_at, '-infinity') < v_since then 'not_leased'
-    else 'next_in_line' end;
-begin
-  return jsonb_build_object('reason', v_reason, 'sentence', format(case v_reason
-      when 'behind_others' then 'Jobs of its workspace that are ahead of it: %1$s%2$s.'
-      when 'not_leased' then 'It is the next of its workspace, but no worker has leased anything since it became ready '
-        'at %3$s: every slot is taken, or the workers cannot lease.'
-      else 'It is the next of its workspace and starts with the next lease call.' end,
-      least(v_ahead, 1000), case when v_ahead > 1000 then ' and more' end, v_since::timestamptz(0)),
-    'estimated_start_at', case v_reason when 'next_in_line' then p_now
-      when 'behind_others' then p_now + make_interval(secs => v_ahead * 600.0 / nullif(v_ended, 0)) end,
-    'data', jsonb_build_object('ahead', least(v_ahead, 1000), 'more', v_ahead > 1000, 'ready_since', v_since,
-      'last_leased_at', v_leased_at));
+  return jsonb_build_object('data', jsonb_build_object('ahead', v_ahead),
+    'reason', case when v_ahead > 0 then 'behind_others' else 'next_in_line' end,
+    'sentence', format(case when v_ahead > 0 then 'Jobs of its workspace that are ahead of it: %s%s.'
+      else 'It is the next of its workspace and starts with the next lease call that has a slot.' end, v_ahead,
+      case when v_ahead = 1000 then ' or more' end),
+    'estimated_start_at', case when v_ahead = 0 then p_now
+      else p_now + make_interval(secs => v_ahead * 600.0 / nullif(v_ended, 0)) end);
 end;
 $$;
 
@@ -186,7 +171,7 @@ begin
       when v_job.error_message is null then 'snoozed' else 'backing_off' end;
   else
     perform queue.take_turn(); -- its place in the queue is looked for
-    v_found := coalesce(queue.explain_stop(v_job, v_now), queue.explain_line(v_job, v_now));
+    v_found := queue.explain_ready(v_job, v_now);
   end if;
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || v_found;
 end;

@@ -197,7 +197,6 @@ declare
     - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
   v_backlog jsonb;
 begin
-  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   v_backlog := queue.backlog(p_workspace_id, v_now);
   return jsonb_build_object('now', v_now, 'since', v_since, 'backlog', v_backlog,
@@ -212,17 +211,12 @@ begin
         where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000') and s.minutes = 1
           and s.at >= v_since group by 1) as t),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
-      where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')))
-    || case when p_workspace_id is not null then '{"workers": null, "limits": null}' else (
-      select jsonb_build_object('workers', (select coalesce(jsonb_agg(to_jsonb(t) - '{last_call,worker}'::text[]
-            || jsonb_build_object('worker_id', w.worker_id) order by t.started_at desc), '[]')
-          from (select * from queue.ticks order by started_at desc limit 20) as t
-          join queue.workers as w on w.worker = t.worker),
-        'limits', (select coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type,
-            'max_concurrency', t.max_concurrency, 'paused_at', p.paused_at, 'running', (
-              select count(*) from queue.leases as l join queue.lanes as n on n.lane = l.lane
-              where n.job_type = t.job_type)) order by t.job_type), '[]')
-          from queue.job_types as t left join queue.pauses as p on p.kind = 'type' and p.name = t.job_type))) end;
+      where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')),
+    'workers', case when p_workspace_id is null then (
+      select coalesce(jsonb_agg(to_jsonb(t) - '{last_call,worker}'::text[]
+        || jsonb_build_object('worker_id', w.worker_id) order by t.started_at desc), '[]')
+      from (select * from queue.ticks order by started_at desc limit 20) as t
+      join queue.workers as w on w.worker = t.worker) end);
 end;
 $$;
 comment on function public.queue_stats is
@@ -240,13 +234,11 @@ declare
   v_since constant timestamptz
     := date_bin(v_step, v_now - make_interval(mins => v_minutes), '2000-01-01 00:00:00+00');
 begin
-  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   return jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds', extract(epoch from v_step),
     'points', (
-      select coalesce(jsonb_agg(jsonb_build_object('at', n.at, 'job_type', n.job_type,
-          'queue_p95_ms', n.line #> '{queue,p95_ms}', 'run_p95_ms', n.line #> '{run,p95_ms}')
-          || (n.line - '{queue,run,success_rate}'::text[]) order by n.at, n.job_type), '[]')
+      select coalesce(jsonb_agg(n.line || jsonb_build_object('at', n.at, 'job_type', n.job_type)
+        order by n.at, n.job_type), '[]')
       from queue.type_numbers(p_workspace_id, v_since, v_step, v_now) as n));
 end;
 $$;
@@ -260,7 +252,6 @@ declare
   v_now constant timestamptz := queue.clock();
   v_alive constant integer[] := array(select r.worker from queue.alive_runs(v_now) as r);
 begin
-  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   return (
     select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type,
@@ -268,17 +259,15 @@ begin
       'internal', t.internal, 'refusal', t.refusal, 'paused_at', p.paused_at, 'pause_reason', p.reason,
       'registered_at', t.registered_at, 'served', not queue.unserved(t.job_type, v_now), 'last_seen_at', s.seen_at,
       'workers', s.workers, 'serving', coalesce(jsonb_path_query_array(s.serving, '$[0 to 19]'), '[]'),
-      'day', coalesce(n.line, '{}'),
-      'schedule_count', (select count(*) from queue.schedules as c where c.job_type = t.job_type
-        and (p_workspace_id is null or c.workspace_id in (p_workspace_id, queue.system_workspace()))))
-      order by t.job_type), '[]'))
+      'day', coalesce(n.line, '{}')) order by t.job_type), '[]'))
     from queue.job_types as t
     cross join lateral ( -- the latest run of each worker that serves it: alive, stale (seen lately), or gone
       select max(w.seen_at) as seen_at, count(*) filter (where w.state = 'alive') as workers,
         jsonb_agg(to_jsonb(w) order by w.seen_at desc) as serving
       from (
         select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case
-          when k.worker = any (v_alive) then 'alive' when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
+          when k.worker = any (v_alive) then 'alive'
+          when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
         from (
           select distinct on (o.worker) o.* from (select * from queue.ticks order by started_at desc limit 1000) as o
           where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k
@@ -313,7 +302,7 @@ begin
       'schedules', (select coalesce(jsonb_agg(to_jsonb(s) order by s.name), '[]')
         from (select k.name, k.cron, k.timezone, k.enabled, k.next_at, k.last_slot_at, k.problem, k.source
           from queue.schedules as k where k.job_type = p_job_type
-          and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))
+            and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))
           order by k.name limit 100) as s))
     from queue.job_types as t where t.job_type = p_job_type);
 end;

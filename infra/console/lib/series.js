@@ -42,8 +42,8 @@ export function fold({ now, since, step_seconds: step, points }, live) {
       totals[name][index] += Number(point[name]);
       sums[name] += Number(point[name]);
     }
-    type.queue[index] = point.queue_p95_ms ?? null;
-    type.run[index] = point.run_p95_ms ?? null;
+    type.queue[index] = point.queue.p95_ms;
+    type.run[index] = point.run.p95_ms;
   }
   const depth = zeros();
   let left = Object.values(live).reduce((sum, jobs) => sum + jobs, 0);

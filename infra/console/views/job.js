@@ -183,7 +183,6 @@ function Explained({ explained, job, isAsking }) {
 const ADVICE = {
   no_processor: "Deploy a worker that has the type.",
   no_worker: "Start a worker, or look at its schedule.",
-  not_leased: "Start another worker, or look at the logs of those that run.",
   rate_limited: "Nothing, if that rate is meant; else raise it in code and deploy.",
   lease_expired: "Look at that worker's log for its end.",
   scheduled: "Run now starts it at once.",

@@ -45,7 +45,6 @@ export default function Types({ name, workspace }) {
       column("Success", "num", (type) => percent(known(type.day.success_rate))),
       column("Queue p95", "num phone-less", (type) => duration(known(type.day.queue?.p95_ms))),
       column("Run p95", "num phone-less", (type) => duration(known(type.day.run?.p95_ms))),
-      column("Schedules", "num phone-less", (type) => type.schedule_count || "–"),
     ]}
     empty=${html`<${Empty} title="No job types">
       <p>A type appears here when a worker that has a processor for it starts:</p>

@@ -73,14 +73,9 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
             for quantile, name in _QUANTILES.items():
                 if line[what][name] is not None:
                     span.labels(job_type, quantile).set(line[what][name] / 1000)
-    running = gauge("running_jobs", "Leased jobs by type.", "job_type")
-    limit = gauge("running_jobs_limit", "How many of a type may run at once.", "job_type")
-    paused = gauge("type_paused", "1 while a job type is paused.", "job_type")
-    for line in stats["limits"]:
-        running.labels(line["job_type"]).set(line["running"])
-        paused.labels(line["job_type"]).set(line["paused_at"] is not None)
-        if line["max_concurrency"] is not None:
-            limit.labels(line["job_type"]).set(line["max_concurrency"])
+    paused = gauge("paused", "1 for each pause of a type, a queue or a workspace.", "kind", "name")
+    for pause in stats["pauses"]:
+        paused.labels(pause["kind"], pause["name"]).set(1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:
