@@ -150,7 +150,6 @@ create table queue.settings (
 );
 insert into queue.settings (name, value) values
   ('payload_max_bytes', '262144'),
-  ('result_max_bytes', '262144'),
   ('idempotency_ttl_seconds', '86400'),
   ('lost_attempts_max', '5'), -- a job whose workers die so often is failed, whatever max_attempts says
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),

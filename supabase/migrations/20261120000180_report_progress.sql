@@ -1,58 +1,48 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item shows its fencing
 -- token; of one whose lease is lost nothing is stored.
 
--- Store the steps that have finished, and the one that each job is in.
-create function queue.write_steps(p_held queue.worker_item[], p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  -- workers say how long steps ran, not when they began: their clocks may differ
-  insert into queue.steps (job_id, name, value, started_at, created_at)
-  select i.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
-    p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
-    p_now + s.n * interval '1 microsecond' -- in their order
-  from unnest(p_held) as i cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
-  where s.value ->> 'name' <> ''
-  on conflict (job_id, name, nth) do nothing; -- the first result of a step is kept
-  update queue.leases as l set step = left(i.step ->> 'name', 200),
-    step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
-  from unnest(p_held) as i
-  where l.job_id = i.job_id and (i.step ->> 'name' <> ''
-    or l.step = any (array(select s.value ->> 'name' from jsonb_array_elements(i.steps) as s)));
-end;
-$$;
-
 -- Store what workers report of jobs that they hold: steps, log lines, tags (at most 20) and progress, with the events
--- of lines and progress. The caller has locked the leases and the rows.
-create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
+-- of lines and progress. Gives the time when it had locked them.
+create function queue.write_reports(p_items queue.worker_item[]) returns timestamptz
 language plpgsql as $$
 declare
-  v_held constant queue.worker_item[] := array(
-    select i from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence);
+  v_ids constant uuid[] := array(select i.job_id from unnest(p_items) as i);
+  v_now timestamptz;
   v_changes queue.change[];
 begin
-  if exists (select from unnest(v_held) as i where num_nonnulls(i.steps, i.step) > 0) then
-    perform queue.write_steps(v_held, p_now);
-  end if;
-  if not exists (select from unnest(v_held) as i where num_nonnulls(i.progress, i.logs, i.tags) > 0) then
-    return;
+  -- leases before jobs; what is reported is stored, so both are waited for
+  perform from queue.leases where job_id = any (v_ids) order by job_id for update;
+  perform from public.jobs where id = any (v_ids) order by id for update;
+  v_now := queue.clock();
+  if not exists (
+      select from unnest(p_items) as i where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
+    return v_now;
   end if;
   with held as materialized (
-    select i.job_id, l.attempt, i.progress, i.tags,
-      coalesce(( -- lines not stored before: logs begins with the attempt's line logs_from
-        select jsonb_agg(n.value order by n.ordinality) from jsonb_array_elements(i.logs) with ordinality as n
-        where n.ordinality > coalesce(l.log_lines - i.logs_from, 0)), '[]') as logs
-    from unnest(v_held) as i join queue.leases as l on l.job_id = i.job_id),
-  counted as (
-    update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(h.logs)
-    from held as h where l.job_id = h.job_id and h.logs <> '[]'),
+    select i.job_id, l.attempt, i.progress, i.tags, i.steps, i.step,
+      -- lines not stored before: logs begins with the attempt's line logs_from
+      coalesce(jsonb_path_query_array(i.logs, '$[$stored to last]', jsonb_build_object(
+        'stored', greatest(0, l.log_lines - i.logs_from))), '[]') as logs
+    from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence),
+  finished as ( -- workers say how long steps ran, not when they began: their clocks may differ
+    insert into queue.steps (job_id, name, value, started_at, created_at)
+    select h.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
+      v_now - (s.value ->> 'took_ms')::double precision * interval '1 ms', v_now + s.n * interval '1 us' -- in order
+    from held as h cross join lateral jsonb_array_elements(h.steps) with ordinality as s (value, n)
+    where s.value ->> 'name' <> ''
+    on conflict (job_id, name, nth) do nothing), -- the first result of a step is kept
+  leased as (
+    update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(h.logs),
+      step = left(h.step ->> 'name', 200),
+      step_started_at = v_now - (h.step ->> 'for_ms')::double precision * interval '1 ms'
+    from held as h where l.job_id = h.job_id and (h.logs <> '[]' or num_nonnulls(h.steps, h.step) > 0)),
   moved as (
-    update public.jobs as j set updated_at = p_now,
+    update public.jobs as j set updated_at = v_now,
       last_seq = j.last_seq + (h.progress is not null)::integer
         + case when j.is_minimal is null then jsonb_array_length(h.logs) else 0 end,
       progress = case when h.progress is null then j.progress else jsonb_build_object(
-        'percentage', trim_scale(least(100, greatest(0, round(coalesce(
-          case when jsonb_typeof(h.progress -> 'percentage') = 'number' then (h.progress ->> 'percentage')::numeric end,
-          (j.progress ->> 'percentage')::numeric, 0), 1)))),
+        'percentage', least(100, greatest(0, round(coalesce(
+          (h.progress ->> 'percentage')::numeric, (j.progress ->> 'percentage')::numeric, 0), 1))),
         'stage', left(h.progress ->> 'stage', 200), 'message', left(h.progress ->> 'message', 1000)) end,
       tags = case when h.tags is null then j.tags else (array(
         select t.tag
@@ -66,12 +56,10 @@ begin
   lines as materialized (
     select m.id, m.workspace_id, m.session_id, m.attempt, m.is_minimal,
       m.last_seq - m.has_progress::integer - jsonb_array_length(m.logs) + n.ordinality::integer as seq,
-      case when n.value ->> 'level' in ('debug', 'info', 'warning', 'error') then n.value ->> 'level'
-        else 'info' end as level,
+      case when n.value ->> 'level' in ('debug', 'warning', 'error') then n.value ->> 'level' else 'info' end as level,
       left(coalesce(n.value ->> 'message', ''), 10000) as message,
-      case when jsonb_typeof(n.value -> 'metadata') = 'object' and pg_column_size(n.value -> 'metadata') <= 16384
-        then n.value -> 'metadata' else '{}' end as metadata,
-      coalesce(case when n.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (n.value ->> 'at')::timestamptz end, p_now) as at
+      coalesce(nullif(n.value -> 'metadata', 'null'), '{}') as metadata,
+      coalesce((n.value ->> 'at')::timestamptz, v_now) as at
     from moved as m cross join lateral jsonb_array_elements(m.logs) with ordinality as n),
   kept as (
     insert into public.job_logs (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
@@ -87,13 +75,12 @@ begin
     from moved as m where m.has_progress),
   stored as (
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select e.id, e.seq, e.workspace_id, e.type, e.data, p_now from events as e)
+    select e.id, e.seq, e.workspace_id, e.type, e.data, v_now from events as e)
   select array_agg(row(e.workspace_id, e.session_id, e.type, e.data, array[e.id], array[e.seq])::queue.change
     order by e.id, e.seq)
   into v_changes from events as e;
-  if v_changes is not null then
-    perform queue.publish(v_changes, p_now);
-  end if;
+  perform queue.publish(v_changes, v_now) where v_changes is not null;
+  return v_now;
 end;
 $$;
 
@@ -104,23 +91,21 @@ set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
-  v_news constant uuid[] := array(select i.job_id from unnest(v_items) as i
+  v_news constant queue.worker_item[] := array(select i from unnest(v_items) as i
     where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
   v_now timestamptz;
   v_ids uuid[];
   v_results jsonb;
 begin
-  -- leases before jobs; what is reported is stored, so its lease is waited for
-  perform from queue.leases as l where l.job_id = any (v_news) order by l.job_id for update;
-  -- one that is only renewed is not, while it is settled, reclaimed or cancelled: its next report comes in time
+  if v_news <> '{}' then
+    perform queue.write_reports(v_news);
+  end if;
+  -- one that is only renewed is not waited for while it is settled, reclaimed or cancelled: its next report comes
+  -- in time
   v_ids := array(
     select l.job_id from queue.leases as l where l.job_id = any (array(select i.job_id from unnest(v_items) as i))
     order by l.job_id for update skip locked);
   v_now := queue.clock();
-  if v_news <> '{}' then
-    perform from public.jobs where id = any (v_news) order by id for update;
-    perform queue.write_reports(v_items, v_now);
-  end if;
   with renewed as (
     update queue.leases as l
     set lease_seconds = coalesce(s.lease_seconds, l.lease_seconds),
@@ -147,10 +132,10 @@ comment on function public.report_jobs is
   'lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
   'lease_seconds?}.';
 
--- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first. next: the last place
--- when there are more, else null.
+-- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first. results: by name, of
+-- the steps that they belong to, those of children put together. next: the last place when there are more, else null.
 create function queue.step_page(
-  p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out next jsonb, out bytes bigint
+  p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out results jsonb, out next jsonb, out bytes bigint
 )
 language sql stable as $$
   with found as materialized (
@@ -166,32 +151,25 @@ language sql stable as $$
       select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', p.name, 'nth', p.nth, 'created_at',
         case p.nth when 0 then p.created_at end)) || jsonb_build_object('value', p.value) order by p.n)
       from page as p), '[]'),
+    (select jsonb_object_agg(s.name, case when s.children is null then s.value -> 0
+        else jsonb_build_object('children', s.children) end)
+      from (select p.name, jsonb_agg(p.value) as value, jsonb_agg(p.value order by p.nth) filter (where p.nth > 0)
+        as children from page as p group by p.name) as s),
     (select jsonb_build_object('name', p.name, 'nth', p.nth) from page as p
       where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
     (select coalesce(sum(p.bytes), 0)::bigint from page as p)
-$$;
-
--- The steps that lines belong to, with the results of children put together.
-create function queue.whole_steps(p_lines jsonb) returns table (name text, value jsonb)
-language sql immutable as $$
-  select l.name, case when max(l.nth) = 0 then (jsonb_agg(l.value)) -> 0
-    else jsonb_build_object('children', jsonb_agg(l.value order by l.nth) filter (where l.nth > 0)) end
-  from jsonb_to_recordset(p_lines) as l (name text, nth integer, value jsonb) group by l.name
 $$;
 
 -- The results of a job's finished steps by name, as a lease returns them; null where they are longer than 16,000 bytes:
 -- one answer may hold a thousand jobs, and the worker then reads them by read_steps.
 create function queue.steps_of(p_job_id uuid) returns jsonb
 language plpgsql stable as $$
-declare
-  v_page record;
 begin
   if not exists (select from queue.steps as s where s.job_id = p_job_id and s.nth >= 0) then
     return '{}';
   end if;
-  v_page := queue.step_page(p_job_id, null, 16000);
-  return case when v_page.next is null and v_page.bytes <= 16000 then (
-    select jsonb_object_agg(s.name, s.value) from queue.whole_steps(v_page.lines) as s) end;
+  return (
+    select p.results from queue.step_page(p_job_id, null, 16000) as p where p.next is null and p.bytes <= 16000);
 end;
 $$;
 
@@ -204,7 +182,7 @@ begin
       select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
   end if;
-  return (select to_jsonb(p) from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
+  return (select to_jsonb(p) - 'results' from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
 end;
 $$;
 comment on function public.read_steps is
@@ -220,12 +198,12 @@ begin
   v_page := queue.step_page(p_job_id, p_after, 1000000);
   return jsonb_build_object(
     'steps', (
-      select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'kind', t.kind, 'result', s.value,
+      select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind, 'result', r.value,
         'created_at', t.created_at,
         'took_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
-        order by t.created_at, s.name), '[]')
-      from queue.whole_steps(v_page.lines) as s
-      join queue.steps as t on t.job_id = p_job_id and t.name = s.name and t.nth = 0),
+        order by t.created_at, t.name), '[]')
+      from jsonb_each(v_page.results) as r
+      join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0),
     'next', v_page.next,
     'waiting_for', (
       select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options',

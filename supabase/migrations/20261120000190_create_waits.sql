@@ -1,11 +1,11 @@
 -- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no worker. And spawning,
 -- since what is spawned is waited for.
 --
--- A wait begins when its worker settles the job as waiting (queue.move_on). What may end it (an end of a child, an
+-- A wait begins when its worker settles the job as waiting (queue.begin_wait). What may end it (an end of a child, an
 -- event) leaves a signal, inserted and never waited for; maintenance reads the signals in a later transaction, which
--- sees what both sides have committed, and lets the job continue (queue.drain_signals). A person's answer does so at
--- once, and a time that passes in queue.do_waits. The value lands in queue.steps under the wait's name, where the
--- job's next attempt finds it.
+-- sees what both sides have committed, and lets the job continue (queue.do_waits), as when a time has passed. A
+-- person's answer does so at once. The value lands in queue.steps under the wait's name, where the job's next attempt
+-- finds it.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -18,7 +18,11 @@ create table queue.waits (
   default_value jsonb, -- what the step gets then
   created_at timestamptz not null,
   gathered integer not null default 0, -- the results of so many are copied
-  constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children'))
+  -- of a wait that would never end its worker reads the name, and its job fails
+  constraint a_wait_is_a_sleep_ask_event_or_children check (kind in ('sleep', 'ask', 'event', 'children')),
+  constraint a_sleep_says_until_when check (kind <> 'sleep' or timeout_at is not null),
+  constraint a_wait_for_an_event_names_it check (kind <> 'event' or coalesce(event_name, '') <> ''),
+  constraint a_wait_for_children_lists_at_most_10000_ids check (jsonb_array_length(data -> 'job_ids') <= 10000)
 );
 create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
@@ -44,23 +48,31 @@ create index named_events_by_time on queue.named_events (emitted_at);
 
 insert into queue.tasks (name, place, every) values ('waits', 30, '0'); -- at each call
 
--- What is wrong with a wait that a worker asks for; null when nothing is. Such a wait would never end: the job fails.
-create function queue.wait_problem(p_wait jsonb) returns text
-language plpgsql immutable as $$
+-- Begin the wait that a worker asks for, of a job that is settled as waiting; gives what is wrong with it, else null.
+create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns text
+language plpgsql as $$
 declare
-  v_until timestamptz;
+  v_kind constant text := p_wait ->> 'kind';
   v_ids uuid[];
 begin
-  v_until := coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until');
   v_ids := array(select jsonb_array_elements_text(p_wait -> 'job_ids'));
-  return case p_wait ->> 'kind'
-    when 'ask' then null
-    when 'sleep' then case when v_until is null then 'a sleep must say until when' end
-    when 'event' then case when coalesce(p_wait ->> 'event', '') = '' then 'a wait for an event must name it' end
-    when 'children' then case when cardinality(v_ids) > 10000 then 'a wait for children lists at most 10000 ids' end
-    else 'a wait must be a sleep, ask, event or children' end;
-exception when data_exception then
-  return 'a wait has a value of the wrong type: ' || sqlerrm;
+  insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
+  values (p_job.id, p_job.workspace_id, v_kind, left(coalesce(nullif(p_wait ->> 'name', ''), v_kind), 200),
+    jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options', p_wait -> 'options',
+      'job_ids', p_wait -> 'job_ids')),
+    case v_kind when 'event' then left(p_wait ->> 'event', 255) end,
+    -- the ends of jobs that are not its children signal nothing: it looks again now and then
+    case when v_kind = 'children' and exists (
+        select from unnest(v_ids) as c (id)
+        where not exists (select from public.jobs as o where o.id = c.id and o.parent_id = p_job.id offset 0))
+      then p_now + interval '10 seconds'
+      else coalesce((p_wait ->> 'timeout_at')::timestamptz, (p_wait ->> 'until')::timestamptz) end,
+    p_wait -> 'default', p_now);
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children'); -- it may be there already
+  return null;
+exception when data_exception or integrity_constraint_violation then
+  return sqlerrm;
 end;
 $$;
 
@@ -80,28 +92,15 @@ begin
 end;
 $$;
 
--- Lock those of the jobs that no one has locked, and give them. For maintenance, which waits for no one.
-create function queue.lock_free(p_ids uuid[]) returns uuid[]
+-- Lock jobs, or none where someone holds one of them. For maintenance, which waits for no one.
+create function queue.lock_free(p_ids uuid[]) returns boolean
 language plpgsql
 set lock_timeout = '1ms' as $$
-declare
-  v_id uuid;
-  v_held uuid[] := '{}';
 begin
-  begin
-    perform queue.lock_jobs(p_ids);
-    return p_ids;
-  exception when lock_not_available then -- one by one then
-  end;
-  foreach v_id in array p_ids loop
-    begin
-      perform queue.lock_jobs(array[v_id]);
-      v_held := v_held || v_id;
-    exception when lock_not_available then
-      continue;
-    end;
-  end loop;
-  return v_held;
+  perform queue.lock_jobs(p_ids);
+  return true;
+exception when lock_not_available then
+  return false;
 end;
 $$;
 
@@ -116,7 +115,9 @@ declare
 begin
   if exists (select from unnest(v_ids) as a (id)
       where exists (select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0)) then
-    update queue.waits set gathered = 0 where job_id = p_wait.job_id and gathered > 0; -- one runs again
+    update queue.waits set gathered = 0, -- one may run again
+      timeout_at = case when timeout_at <= p_now then p_now + interval '10 seconds' else timeout_at end
+    where job_id = p_wait.job_id and (gathered > 0 or timeout_at <= p_now);
     return null;
   end if;
   with slice as (
@@ -140,101 +141,78 @@ begin
 end;
 $$;
 
--- Look at waiting jobs again; returns those that are locked just now.
-create function queue.check_waits(p_ids uuid[], p_now timestamptz) returns uuid[]
+-- The maintenance of waits. Those end whose time has passed, and those that signals name and that have what they wait
+-- for; live children of jobs that ended badly are cancelled. And of events that no one will wait for any more.
+create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_waiting constant uuid[] := array(select w.job_id from queue.waits as w where w.job_id = any (p_ids));
-  v_held constant uuid[] := queue.lock_free(v_waiting);
+  v_signals bigint[];
+  v_kept bigint[];
+  v_one queue.signals;
   v_wait queue.waits;
   v_value jsonb;
-  v_ids uuid[] := '{}';
-  v_values jsonb[] := '{}';
-begin
-  for v_wait in select * from queue.waits as w where w.job_id = any (v_held) order by w.job_id loop
-    v_value := case v_wait.kind
-      when 'event' then (
-        select jsonb_build_object('event', e.payload) from queue.named_events as e
-        where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name)
-      when 'children' then queue.gather(v_wait, p_now) end;
-    if v_value is not null then
-      v_ids := v_ids || v_wait.job_id;
-      v_values := v_values || v_value;
-    end if;
-  end loop;
-  perform queue.end_waits(v_ids, v_values, p_now) where v_ids <> '{}';
-  return array(select w from unnest(v_waiting) as w where w <> all (v_held));
-end;
-$$;
-
--- Read the 500 oldest signals, and do of each what concerns up to 500 jobs; returns how much was done.
-create function queue.drain_signals(p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_ids constant bigint[] := array(
-    select s.id from queue.signals as s order by s.id limit 500 for update skip locked);
-  v_one queue.signals;
-  v_jobs uuid[];
+  v_values jsonb[];
+  v_ids uuid[];
   v_held uuid[];
-  v_locked uuid[];
-  v_kept bigint[];
+  v_ended uuid[];
+  v_now integer;
   v_done integer := 0;
 begin
-  v_locked := queue.check_waits(
-    array(select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'check'), p_now);
-  v_kept := array( -- one of each is enough
-    select max(s.id) from queue.signals as s
-    where s.id = any (v_ids) and s.kind = 'check' and s.job_id = any (v_locked) group by s.job_id);
-  for v_one in select * from queue.signals as s where s.id = any (v_ids) and s.kind <> 'check' order by s.id loop
-    if v_one.kind = 'event' then
-      v_jobs := array(select w.job_id from queue.waits as w
-        where w.workspace_id = v_one.workspace_id and w.event_name = v_one.name limit 500);
-      v_locked := queue.check_waits(v_jobs, p_now);
-    else
-      v_jobs := array(select c.id from public.jobs as c
+  loop
+    v_signals := array(select s.id from queue.signals as s order by s.id limit 500 for update skip locked);
+    v_ids := array(
+      (select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500)
+      union
+      select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'check'
+      union
+      (select w.job_id from queue.signals as s
+        join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
+        where s.id = any (v_signals) and s.kind = 'event' limit 500));
+    v_held := array(
+      select w.job_id from queue.waits as w join public.jobs as j on j.id = w.job_id
+      where w.job_id = any (v_ids) order by w.job_id for update of w, j skip locked);
+    v_ended := '{}';
+    v_values := '{}';
+    for v_wait in select * from queue.waits as w where w.job_id = any (v_held) order by w.job_id loop
+      v_value := case v_wait.kind
+        when 'event' then (
+          select jsonb_build_object('event', e.payload) from queue.named_events as e
+          where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name)
+        when 'children' then queue.gather(v_wait, p_now) end;
+      if v_value is null and v_wait.kind <> 'children' and v_wait.timeout_at <= p_now then
+        v_value := case v_wait.kind when 'sleep' then '{"slept": true}' else jsonb_build_object('timed_out', true,
+          case v_wait.kind when 'ask' then 'answer' else 'event' end, v_wait.default_value) end;
+      end if;
+      if v_value is not null then
+        v_ended := v_ended || v_wait.job_id;
+        v_values := v_values || v_value;
+      end if;
+    end loop;
+    perform queue.end_waits(v_ended, v_values, p_now) where v_ended <> '{}';
+    v_kept := array( -- of those that someone holds just now, one of each is enough; and of events with more waits
+      select max(s.id) from queue.signals as s join queue.waits as w on w.job_id = s.job_id
+      where s.id = any (v_signals) and s.kind = 'check' and s.job_id <> all (v_held) group by s.job_id
+      union all
+      select s.id from queue.signals as s where s.id = any (v_signals) and s.kind = 'event' and exists (
+        select from queue.waits as w where w.workspace_id = s.workspace_id and w.event_name = s.name));
+    v_now := cardinality(v_ended);
+    for v_one in select * from queue.signals as s where s.id = any (v_signals) and s.kind = 'orphans' loop
+      v_ids := array(
+        select c.id from public.jobs as c
         where c.parent_id = v_one.job_id and c.finished_at is null and c.cancel_requested_at is null
           and not exists ( -- one that runs again meanwhile needs them
             select from public.jobs as p where p.id = c.parent_id and p.finished_at is null)
         limit 500);
-      v_held := queue.lock_free(v_jobs);
-      perform queue.cancel_held(v_held, 'parent_ended', p_now);
-      v_locked := array(select j from unnest(v_jobs) as j where j <> all (v_held));
-    end if;
-    v_done := v_done + cardinality(v_jobs) - cardinality(v_locked);
-    if cardinality(v_jobs) = 500 or v_locked <> '{}' then -- the rest in the next turn
-      v_kept := v_kept || v_one.id;
-    end if;
-  end loop;
-  delete from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_kept);
-  return v_done + cardinality(v_ids) - cardinality(v_kept);
-end;
-$$;
-
--- The maintenance of waits: those whose time has passed end, sleeping jobs continue, questions and events take their
--- default, children are looked at again; signals are read. And of events that no one will wait for any more.
-create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_ids uuid[];
-  v_values jsonb[];
-  v_done integer := 0;
-  v_now integer;
-begin
-  loop
-    v_ids := queue.lock_free(array(
-      select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500));
-    with again as (
-      update queue.waits set timeout_at = p_now + interval '10 seconds'
-      where job_id = any (v_ids) and kind = 'children' and timeout_at <= p_now returning workspace_id, job_id)
-    insert into queue.signals (kind, workspace_id, job_id) select 'check', a.workspace_id, a.job_id from again as a;
-    select array_agg(w.job_id), array_agg(case w.kind
-      when 'sleep' then '{"slept": true}'::jsonb
-      when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
-      else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
-    into v_ids, v_values from queue.waits as w
-    where w.job_id = any (v_ids) and w.timeout_at <= p_now and w.kind <> 'children';
-    perform queue.end_waits(v_ids, v_values, p_now) where v_ids is not null;
-    v_now := coalesce(cardinality(v_ids), 0) + queue.drain_signals(p_now);
+      if not queue.lock_free(v_ids) then
+        v_kept := v_kept || v_one.id;
+      elsif v_ids <> '{}' then -- and the rest in the next turn
+        v_kept := v_kept || v_one.id;
+        perform queue.cancel_held(v_ids, 'parent_ended', p_now);
+        v_now := v_now + cardinality(v_ids);
+      end if;
+    end loop;
+    delete from queue.signals as s where s.id = any (v_signals) and s.id <> all (v_kept);
+    v_now := v_now + cardinality(v_signals) - cardinality(v_kept);
     v_done := v_done + v_now;
     exit when v_now = 0 or clock_timestamp() >= p_until;
   end loop;

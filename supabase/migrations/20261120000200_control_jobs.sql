@@ -238,7 +238,7 @@ begin
   if v_from is not null and not exists (
       select from queue.steps as s where s.job_id = p_job_id and s.name = v_from and s.nth = 0) then
     perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step');
-  elsif octet_length(v_results::text) > (queue.setting('result_max_bytes'))::integer then
+  elsif octet_length(v_results::text) > (queue.setting('payload_max_bytes'))::integer then
     perform queue.refuse(413, 'payload_too_large', 'the results are longer than a result may be', 'results');
   elsif v_results - v_kept <> '{}' then
     perform queue.refuse(400, 'invalid_argument', 'results must be of steps that are kept', 'results');

@@ -79,7 +79,9 @@ begin
         left join queue.workers as w on w.worker = l.worker
         where l.expires_at <= p_now order by l.job_id limit 200 for update of l, j skip locked) as h);
     exit when v_items = '{}';
-    perform queue.publish((queue.settle(v_items)).changes, p_now);
+    perform queue.append_event(array(select i.job_id from unnest(v_items) as i), 'job.reclaimed',
+      '{"status": "pending"}', p_now);
+    perform queue.publish(s.changes, p_now) from queue.settle(v_items) as s where s.changes is not null;
     v_done := v_done + cardinality(v_items);
     exit when clock_timestamp() > p_until;
   end loop;

@@ -247,7 +247,9 @@ class Tick:
             self.summary.leased += 1
             if now >= self.deadlines.stop_working:
                 self._unstarted.append(
-                    SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released")
+                    SettleItem(
+                        job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0
+                    )
                 )
             else:
                 self._start(lease, sent_at)
