@@ -134,15 +134,6 @@ begin
 end;
 $$;
 
-create function queue.uuid_or_refuse(p_value text, p_field text) returns uuid
-language plpgsql immutable as $$
-begin
-  return p_value::uuid;
-exception when invalid_text_representation then
-  perform queue.refuse(400, 'invalid_argument', format('%s is not a UUID: %s', p_field, left(p_value, 80)), p_field);
-end;
-$$;
-
 create table queue.settings (
   name text primary key, -- stable name
   value jsonb not null,
@@ -171,31 +162,17 @@ begin
 end;
 $$;
 
--- Take every right on tables and views from callers, with row level security on.
-create function queue.close_tables(variadic p_relations regclass[]) returns void
-language plpgsql as $$
-declare
-  v_one regclass;
-begin
-  foreach v_one in array p_relations loop
-    if (select relkind <> 'v' from pg_catalog.pg_class where oid = v_one) then
-      execute format('alter table %s enable row level security', v_one);
-    end if;
-    execute format('revoke all on %s from public, anon, authenticated, service_role', v_one);
-  end loop;
-end;
-$$;
-
 -- Let members read the rows of their workspaces, the service all, and no one write. A view needs security_invoker.
 create function queue.show_to_members(variadic p_relations regclass[]) returns void
 language plpgsql as $$
 declare
   v_one record;
 begin
-  perform queue.close_tables(variadic p_relations);
   for v_one in select oid::regclass as id, relname, relkind from pg_catalog.pg_class where oid = any (p_relations) loop
+    execute format('revoke all on %s from public, anon, authenticated, service_role', v_one.id);
     execute format('grant select on %s to authenticated, service_role', v_one.id);
     if v_one.relkind <> 'v' then
+      execute format('alter table %s enable row level security', v_one.id);
       execute format('create policy %I on %s for select to authenticated using '
         '(workspace_id in (select queue.my_workspaces()))', v_one.relname || '_read_by_members', v_one.id);
     end if;

@@ -204,7 +204,9 @@ $$;
 create trigger workspaces_before_delete before delete on public.workspaces
   for each row execute function queue.tenant_deleted('id');
 
-select queue.close_tables('public.workspaces'), queue.show_to_members('public.workspace_members');
+select queue.show_to_members('public.workspace_members');
+alter table public.workspaces enable row level security;
+revoke all on public.workspaces from public, anon, authenticated, service_role;
 create policy "members read their workspaces" on public.workspaces
   for select to authenticated using (id in (select queue.my_workspaces()));
 create policy "managers manage members" on public.workspace_members

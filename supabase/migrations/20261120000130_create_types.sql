@@ -74,58 +74,50 @@ begin
 end;
 $$;
 
--- Why some clients could not read p_value, {status, hint, message, field}; null when nothing does. One job must not
--- spoil an answer that carries others: JSON parsers stop at about 200 levels, and overflow beyond 1.8e308.
-create function queue.json_problem(p_value jsonb, p_field text, p_max_bytes integer) returns text[]
-language plpgsql immutable as $$
+-- Refuse what some clients could not read. One job must not spoil an answer that carries others: JSON parsers stop at
+-- about 200 levels, and overflow beyond 1.8e308.
+create function queue.check_json(p_value jsonb, p_field text) returns void
+language plpgsql stable as $$
 declare
   v_text constant text := p_value::text;
+  v_bytes_max constant integer := queue.setting('payload_max_bytes');
 begin
   -- measured as text: 1e131000 is ten bytes inside and 131,001 for a reader
-  if octet_length(v_text) > p_max_bytes then
-    return array['413', 'payload_too_large',
-      format('%s exceeds %s bytes; store it and pass a reference', p_field, p_max_bytes), p_field];
+  if octet_length(v_text) > v_bytes_max then
+    perform queue.refuse(413, 'payload_too_large',
+      format('%s exceeds %s bytes; store it and pass a reference', p_field, v_bytes_max), p_field);
   elsif pg_column_size(p_value) > 800 and p_value @? 'strict $.**{101}' then
-    return array['422', 'payload_invalid', p_field || ' is nested more than 100 levels deep', p_field];
+    perform queue.refuse(422, 'payload_invalid', p_field || ' is nested more than 100 levels deep', p_field);
   elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}'
       and p_value @?
         'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
-    return array['422', 'payload_invalid', p_field || ' holds a number that no double can hold', p_field];
-  end if;
-  return null;
-end;
-$$;
-
--- Refuse with what json_problem and its like return, null for nothing wrong; p_within comes before the field.
-create function queue.refuse_problem(p_problem text[], p_within text default '') returns void
-language plpgsql as $$
-begin
-  if p_problem is not null then
-    perform queue.refuse(p_problem[1]::integer, p_problem[2], p_problem[3], p_within || p_problem[4]);
+    perform queue.refuse(422, 'payload_invalid', p_field || ' holds a number that no double can hold', p_field);
   end if;
 end;
 $$;
 
--- What is wrong with a payload: {status, hint, message, field}; null when nothing is. One of an older version is for
--- the worker's upcasters, and is not held to the schema of today.
-create function queue.payload_problem(p_type queue.job_types, p_payload jsonb, p_version integer) returns text[]
+-- Refuse a payload that its type does not allow. One of an older version is for the worker's upcasters, and is not held
+-- to the schema of today. p_within comes before the field's name.
+create function queue.check_payload(p_type queue.job_types, p_payload jsonb, p_version integer, p_within text)
+returns void
 language plpgsql stable as $$
 declare
-  v_problem text[];
+  v_field constant text := p_within || 'payload';
+  v_error text;
 begin
   if jsonb_typeof(p_payload) is distinct from 'object' then
-    return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
+    perform queue.refuse(422, 'payload_invalid', v_field || ' must be an object', v_field);
   elsif p_version > p_type.schema_version then
-    return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_version),
-      'schema_version'];
+    perform queue.refuse(422, 'payload_invalid', format('schema_version %s is newer than any worker knows', p_version),
+      p_within || 'schema_version');
   end if;
-  v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
-  if v_problem is null and p_type.payload_schema is not null and coalesce(p_version, p_type.schema_version)
-      = p_type.schema_version then
-    v_problem := (select array['422', 'payload_invalid', e, split_part(e, ' ', 1)]
-      from queue.schema_error(p_type.payload_schema, p_payload, 'payload') as e where e is not null);
+  perform queue.check_json(p_payload, v_field);
+  if p_type.payload_schema is not null and coalesce(p_version, p_type.schema_version) = p_type.schema_version then
+    v_error := queue.schema_error(p_type.payload_schema, p_payload, v_field);
+    if v_error is not null then
+      perform queue.refuse(422, 'payload_invalid', v_error, split_part(v_error, ' ', 1));
+    end if;
   end if;
-  return v_problem;
 end;
 $$;
 

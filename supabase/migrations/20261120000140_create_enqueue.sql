@@ -195,7 +195,7 @@ begin
   -- a small payload alone needs no full check
   if p_type.payload_schema is not null or options.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
       or pg_column_size(p_payload) > 200 then
-    perform queue.refuse_problem(queue.payload_problem(p_type, p_payload, options.schema_version), p_within);
+    perform queue.check_payload(p_type, p_payload, options.schema_version, p_within);
   end if;
   job.id := queue.new_id();
   job.workspace_id := p_workspace_id;

@@ -225,7 +225,7 @@ language plpgsql security definer set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_run constant uuid := queue.uuid_or_refuse(p_request ->> 'run_id', 'run_id');
+  v_run constant uuid := p_request ->> 'run_id';
   v_most constant integer := coalesce((p_request ->> 'most')::integer, 0);
   v_running integer;
 begin
@@ -250,7 +250,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_refused boolean;
 begin
-  delete from queue.worker_runs where run_id = queue.uuid_or_refuse(p_request ->> 'run_id', 'run_id')
+  delete from queue.worker_runs where run_id = (p_request ->> 'run_id')::uuid
   returning has_refused into v_refused;
   return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
 end;

@@ -296,7 +296,7 @@ $$;
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text) returns public.jobs
 language plpgsql as $$
 declare
-  v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
   perform from queue.leases as l where l.job_id = v_id for update;
@@ -315,7 +315,7 @@ language plpgsql security definer set search_path = '' as $$
 begin
   update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
     summary = p_request -> 'summary'
-  where tick_id = queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
+  where tick_id = (p_request ->> 'tick_id')::uuid;
   return jsonb_build_object('known', found);
 end;
 $$;

@@ -176,7 +176,7 @@ $$;
 create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_id constant uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
+  v_id constant uuid := p_request ->> 'job_id';
 begin
   if not exists (
       select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then

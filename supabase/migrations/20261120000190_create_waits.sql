@@ -234,7 +234,7 @@ begin
   if jsonb_typeof(p_answer) is distinct from 'object' or not p_answer ? 'answer' then
     perform queue.refuse(400, 'invalid_argument', 'p_answer must be {"answer": …}', 'answer');
   end if;
-  perform queue.refuse_problem(queue.json_problem(p_answer, 'answer', queue.setting('payload_max_bytes')::integer));
+  perform queue.check_json(p_answer, 'answer');
   perform queue.lock_jobs(array[p_job_id]);
   select * into v_wait from queue.waits where job_id = p_job_id and kind = 'ask';
   if not found then
@@ -265,7 +265,7 @@ begin
   if p_name is null or char_length(p_name) not between 1 and 255 then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');
   end if;
-  perform queue.refuse_problem(queue.json_problem(p_payload, 'payload', queue.setting('payload_max_bytes')::integer));
+  perform queue.check_json(p_payload, 'payload');
   insert into queue.named_events (workspace_id, name, payload, emitted_at)
   values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict (workspace_id, name) do nothing;
   v_is_first := found;

@@ -306,8 +306,7 @@ begin
     perform queue.refuse(400, 'invalid_argument',
       'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
   elsif v_kind in ('workspace', 'workspace_type') then
-    v_workspace := queue.uuid_or_refuse(case v_kind when 'workspace' then v_name else p_request ->> 'workspace_id' end,
-      'workspace_id');
+    v_workspace := case v_kind when 'workspace' then v_name else p_request ->> 'workspace_id' end;
     v_name := concat_ws('/', v_workspace, v_type);
     perform queue.may_manage(v_workspace);
   elsif not (queue.is_operator() or queue.is_service()) then

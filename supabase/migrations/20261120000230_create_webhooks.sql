@@ -226,7 +226,7 @@ begin
   select w.* into v_hook
   from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
   join queue.webhooks as w on w.id = (j.payload ->> 'webhook_id')::uuid and w.workspace_id = j.workspace_id
-  where l.job_id = queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id')
+  where l.job_id = (p_request ->> 'job_id')::uuid
     and l.fence = (p_request ->> 'fence')::integer
   for update of w;
   v_hook.failures := case when v_ok then 0 else v_hook.failures + 1 end;

@@ -130,7 +130,7 @@ create function public.open_guest_session(p_workspace_id uuid, p_options jsonb d
 language plpgsql security definer set search_path = '' as $$
 declare
   v_seconds constant double precision := coalesce(p_options ->> 'ttl_seconds', '86400');
-  v_user constant uuid := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
+  v_user constant uuid := p_options ->> 'user_id';
   v_made queue.guest_sessions;
 begin
   perform queue.may_manage(p_workspace_id);

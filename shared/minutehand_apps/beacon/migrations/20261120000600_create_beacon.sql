@@ -119,7 +119,8 @@ join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is 'Jobs with their executions and their present state in the queue.';
 
-select queue.close_tables('beacon.signing_key');
+alter table beacon.signing_key enable row level security;
+revoke all on beacon.signing_key from public, anon, authenticated, service_role;
 grant select (kid, x) on beacon.signing_key to anon, authenticated, service_role;
 create policy public_half on beacon.signing_key for select using (true);
 select queue.show_to_members('public.beacon_jobs', 'public.beacon_outbox', 'public.beacon_executions',

@@ -246,7 +246,8 @@ $$;
 comment on function public.enrichment_pause is
 'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait too; for the worker.';
 
-select queue.close_tables('enrichment.calls');
+alter table enrichment.calls enable row level security;
+revoke all on enrichment.calls from public, anon, authenticated, service_role;
 grant usage on schema enrichment to authenticated, service_role;
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
 grant execute on function enrichment.enqueue to authenticated, service_role;
