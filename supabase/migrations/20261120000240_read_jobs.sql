@@ -317,21 +317,19 @@ comment on function public.dead_letters is
 -- The latest attempts of a job, and the running one. What completed at its first lease is in the job's row.
 create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns table (
   fence integer, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
-  error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
+  error_message text, error_data jsonb, traceback jsonb, origin jsonb
 )
 language sql stable as $$
   select e.fence, e.attempt, w.worker_id, e.leased_at, e.ended_at, e.outcome, e.error_message, e.error_data,
-    e.traceback, e.origin, e.expires_at
+    e.traceback, e.origin
   from (
-    (select a.*, null::timestamptz as expires_at from queue.attempts as a where a.job_id = p_job.id
-      order by a.fence desc limit p_limit)
+    (select * from queue.attempts as a where a.job_id = p_job.id order by a.fence desc limit p_limit)
     union all
-    select l.job_id, l.fence, l.attempt, l.worker, l.leased_at, null, null, null, null, null, null, l.expires_at
+    select l.job_id, l.fence, l.attempt, l.worker, l.leased_at, null, null, null, null, null, null
     from queue.leases as l where l.job_id = p_job.id
     union all
     select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at, 'completed', null,
-      null, null, null, null
-    where p_job.status = 'completed' and p_job.fence = 1) as e
+      null, null, null where p_job.status = 'completed' and p_job.fence = 1) as e
   left join queue.workers as w on w.worker = e.worker
 $$;
 
@@ -343,8 +341,7 @@ declare
   v_open constant boolean := queue.is_manager(v_job.workspace_id) or queue.is_operator() or queue.is_service();
 begin
   return (
-    select jsonb_build_object('attempts', coalesce(jsonb_agg(to_jsonb(a)
-      - array[case when not v_open then 'traceback' end, case when a.ended_at is not null then 'lease_expires_at' end]
+    select jsonb_build_object('attempts', coalesce(jsonb_agg(to_jsonb(a) - case when v_open then '' else 'traceback' end
       || jsonb_build_object('error', queue.error_line(a.error_message, a.error_data),
         'has_traceback', a.traceback is not null) order by a.fence), '[]'))
     from queue.attempt_lines(v_job, 1000) as a);
@@ -368,7 +365,7 @@ declare
 begin
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
     select jsonb_agg(queue.job_json(j, true) || jsonb_build_object(
-      'attempts', (select coalesce(jsonb_agg(to_jsonb(a) - '{error_data,traceback,origin,lease_expires_at}'::text[]
+      'attempts', (select coalesce(jsonb_agg(to_jsonb(a) - '{error_data,traceback,origin}'::text[]
           || jsonb_build_object('error_message', left(a.error_message, 500)) order by a.fence), '[]')
         from queue.attempt_lines(j, 100) as a),
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (

@@ -82,14 +82,12 @@ begin
 end;
 $$;
 
--- Numbers of each type and step since an instant, of a workspace or (null) of all: counts, success_rate 0 to 1,
--- percentiles of run and queue time within about 12 %. From lines of minutes for the last day, else of hours.
+-- Numbers of each type and step since an instant, of a workspace or (null) of all: counts, percentiles of
+-- run and queue time within about 12 %. From lines of minutes for the last day, else of hours.
 create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval, p_now timestamptz)
 returns table (at timestamptz, job_type text, line jsonb)
 language sql stable as $$
-  select n.at, n.job_type, n.counts || p.times || jsonb_build_object('success_rate',
-    round((n.counts ->> 'completed')::numeric
-      / nullif((n.counts ->> 'completed')::numeric + (n.counts ->> 'failed')::numeric, 0), 4))
+  select n.at, n.job_type, n.counts || p.times
   from (
     select date_bin(p_step, s.at, p_since) as at, s.job_type, queue.sum_numbers(array_agg(s.counts)) as counts,
       queue.sum_numbers(array_agg(s.runs)) as runs, queue.sum_numbers(array_agg(s.waits)) as waits

@@ -3,6 +3,7 @@
 
 import { types as api, whole } from "../api.js";
 import { duration, number, percent } from "../lib/format.js";
+import { success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag, WorkerState } from "../parts/badge.js";
@@ -42,7 +43,7 @@ export default function Types({ name, workspace }) {
       column("Workers", "num phone-less", (type) => number(type.workers)),
       column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
       column("Failed", "num", (type) => number(known(type.day.failed ?? 0))),
-      column("Success", "num", (type) => percent(known(type.day.success_rate))),
+      column("Success", "num", (type) => percent(success(type.day))),
       column("Queue p95", "num phone-less", (type) => duration(known(type.day.queue?.p95_ms))),
       column("Run p95", "num phone-less", (type) => duration(known(type.day.run?.p95_ms))),
     ]}
@@ -154,7 +155,7 @@ function Loaded({ type }) {
     }
     <section class="grid-cards" aria-label="Last day">
       ${figure("Completed", number(known(day.completed ?? 0)), `${number(known(day.enqueued ?? 0))} enqueued`)}
-      ${figure("Success", percent(known(day.success_rate)), `${number(known(day.failed ?? 0))} failed, ${number(known(day.retried ?? 0))} retried`)}
+      ${figure("Success", percent(success(day)), `${number(known(day.failed ?? 0))} failed, ${number(known(day.retried ?? 0))} retried`)}
       ${figure("Queue time", duration(known(day.queue?.p50_ms)), `p95 ${duration(known(day.queue?.p95_ms))}`)}
       ${figure("Run time", duration(known(day.run?.p50_ms)), `p95 ${duration(known(day.run?.p95_ms))}`)}
     </section>
