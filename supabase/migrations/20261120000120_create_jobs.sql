@@ -371,6 +371,7 @@ create table queue.tasks (
   done_at timestamptz not null default '-infinity',
   was_idle boolean not null default false, -- it found nothing: due again after an hour, or when jobs have run since
   failed_at timestamptz,
+  retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
   failure text,
   failures integer not null default 0, -- since it last succeeded
   read_to xid8 not null default '0', -- how far a reader of the feed has come

@@ -15,8 +15,7 @@ create table queue.webhooks (
   job_types text[], -- null for all
   enabled boolean not null default true,
   failures integer not null default 0, -- failed deliveries in a row
-  disabled_at timestamptz, -- when the engine disabled it after too many failures
-  disabled_reason text,
+  disabled_reason text, -- why the engine disabled it
   last_delivered_at timestamptz,
   last_status integer, -- of the last delivery; null when there was no answer
   problem text, -- why the last delivery could not be queued or sent
@@ -100,6 +99,7 @@ declare
   v_url constant text := p_webhook ->> 'url';
   v_host constant text := lower(substring(v_url
     from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));
+  v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
   v_old queue.webhooks;
   v_new queue.webhooks;
 begin
@@ -124,23 +124,15 @@ begin
     values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', auth.uid()) returning * into v_old;
   end if;
   v_new := jsonb_populate_record(v_old, p_webhook);
-  if v_new.sealed_secret <> v_old.sealed_secret then
-    v_new.previous_sealed_secret := v_old.sealed_secret;
-    v_new.rotated_at := queue.clock();
-  end if;
-  if not v_old.enabled then
-    v_new.read_to := pg_snapshot_xmin(pg_current_snapshot());
-  end if;
-  if p_webhook -> 'enabled' = 'true' then -- switched on by a person: it begins from nothing
-    v_new.failures := 0;
-    v_new.disabled_at := null;
-    v_new.disabled_reason := null;
-  end if;
   update queue.webhooks set url = coalesce(v_new.url, url), description = v_new.description,
     event_types = v_new.event_types, job_types = v_new.job_types, enabled = coalesce(v_new.enabled, enabled),
-    sealed_secret = coalesce(v_new.sealed_secret, sealed_secret),
-    previous_sealed_secret = v_new.previous_sealed_secret, rotated_at = v_new.rotated_at, read_to = v_new.read_to,
-    failures = v_new.failures, disabled_at = v_new.disabled_at, disabled_reason = v_new.disabled_reason
+    sealed_secret = coalesce(v_new.sealed_secret, sealed_secret), previous_sealed_secret
+      = case when v_new.sealed_secret <> sealed_secret then sealed_secret else previous_sealed_secret end,
+    rotated_at = case when v_new.sealed_secret <> sealed_secret then queue.clock() else rotated_at end,
+    read_to = case when enabled then read_to else pg_snapshot_xmin(pg_current_snapshot()) end,
+    -- switched on by a person: it begins from nothing
+    failures = case when v_is_on then 0 else failures end,
+    disabled_reason = case when not v_is_on then disabled_reason end
   where id = v_old.id returning * into v_new;
   return to_jsonb(v_new) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
 end;
@@ -240,7 +232,6 @@ begin
     last_delivered_at = case when v_ok then queue.clock() else last_delivered_at end,
     last_status = (p_request ->> 'status')::integer,
     problem = case when not v_ok then left(p_request ->> 'message', 500) end,
-    disabled_at = case when v_reason is null then disabled_at else queue.clock() end,
     disabled_reason = coalesce(v_reason, disabled_reason)
   where id = v_hook.id returning * into v_hook;
   return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false), 'failures', v_hook.failures);

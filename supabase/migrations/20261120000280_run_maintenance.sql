@@ -151,16 +151,8 @@ begin
 end;
 $$;
 
--- When each task is due: while jobs run, and on an idle queue, where one that found nothing waits for an hour. One that
--- failed waits for five seconds, and twice as long after each further failure, at most an hour.
-create view queue.task_times as
-select t.name, t.place, t.failures, t.every, t.done_at, greatest(t.done_at + t.every, f.retry_at) as active_at,
-  greatest(t.done_at + case when t.was_idle then interval '1 hour' else t.every end, f.retry_at) as idle_at
-from queue.tasks as t
-cross join lateral (values (case when t.failures > 0 then t.failed_at + least(interval '1 hour',
-  interval '5 seconds' * 2 ^ (least(t.failures, 12) - 1)) end)) as f (retry_at);
-
--- Whether a call of run_maintenance would find something to do; p_active: jobs have run. Not for an idle queue.
+-- Whether a call of run_maintenance would find something to do; p_active: jobs have run. On an idle queue a task that
+-- found nothing waits for an hour.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
@@ -170,11 +162,12 @@ begin
     or exists (select from queue.schedules where enabled and next_at <= p_now)
     or exists (select from queue.feed where held)
     or exists (
-      select from queue.task_times as t
-      where t.every > interval '0' and t.active_at <= p_now and (p_active or t.idle_at <= p_now
-        -- readers of the feed, which has lines of a while when no job ran: seconds later, not an hour
-        or t.name in ('statistics', 'webhooks')
-          and exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')))
+      select from queue.tasks as t
+      where t.every > interval '0' and greatest(t.done_at + t.every, t.retry_at) <= p_now
+        and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour'
+          -- readers of the feed, which has lines of a while when no job ran: seconds later
+          or t.name in ('statistics', 'webhooks')
+            and exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')))
     -- read whole, since an index of it would be written by each renewal: once a second
     or exists (select from queue.tasks as t where t.name = 'reclaim' and t.done_at <= p_now - interval '1 second')
       and exists (select from queue.leases where expires_at <= p_now);
@@ -201,19 +194,21 @@ begin
     return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', false, 'busy', true);
   end if;
   for v_task in
-    select t.name from queue.task_times as t where t.active_at <= v_now order by t.failures, t.place
+    select t.name from queue.tasks as t
+    where greatest(t.done_at + t.every, t.retry_at) <= v_now order by t.failures, t.place
   loop
     v_more := clock_timestamp() >= v_until;
     exit when v_more;
     begin
       execute format('select queue.%I($1, $2)', 'do_' || v_task) into v_done using v_now, v_until;
-      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0 where name = v_task;
+      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, retry_at = null where name = v_task;
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task, v_done);
       end if;
     exception
       when query_canceled or others then
         update queue.tasks set failed_at = v_now, failures = failures + 1,
+          retry_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12)),
           failure = format('%s (%s)', sqlerrm, sqlstate) where name = v_task;
         raise warning 'the maintenance task % failed: % (%)', v_task, sqlerrm, sqlstate;
         v_failed := v_failed || v_task;

@@ -22,9 +22,9 @@ export default function Webhooks({ workspace }) {
   const mayManage = workspace.role === "manager";
   const steer = (one, act) => [
     [
-      one.enabled && !one.disabled_at ? "Switch off" : "Switch on",
+      one.enabled ? "Switch off" : "Switch on",
       () => {
-        const enabled = Boolean(one.disabled_at) || !one.enabled;
+        const enabled = !one.enabled;
         return act("Could not change", () =>
           api.change(workspace.id, one.id, { body: { enabled } }),
         );
@@ -84,7 +84,7 @@ export default function Webhooks({ workspace }) {
         (one) =>
           html`<${OnOff}
             isOn=${one.enabled}
-            problem=${one.disabled_at ? `disabled: ${one.disabled_reason ?? ""}` : null} />`,
+            problem=${one.disabled_reason && `disabled: ${one.disabled_reason}`} />`,
       ),
     ]}
     actions=${mayManage && ((one, { act }) => steer(one, act))}
