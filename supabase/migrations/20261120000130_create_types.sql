@@ -121,86 +121,75 @@ begin
 end;
 $$;
 
--- Publish one type, or refuse it; false where a newer version of it is known, which an older worker does not undo. What
--- its values may be, the constraints of queue.job_types say.
-create function queue.register_type(p_type jsonb, p_now timestamptz) returns boolean
-language plpgsql as $$
-declare
-  v_type constant jsonb := (
-    select jsonb_object_agg(f.key, f.value) from jsonb_each(p_type) as f where f.value <> 'null');
-  v_old queue.job_types;
-  v_new queue.job_types;
-begin
-  perform queue.check_names(v_type, array['job_type', 'queue', 'max_concurrency', 'workspace_concurrency',
-    'key_concurrency', 'rate_limit', 'lease_seconds', 'timeout_seconds', 'max_attempts', 'backoff', 'payload_schema',
-    'schema_version', 'events', 'internal', 'source', 'description', 'schedules'], 'the job type');
-  select * into v_old from queue.job_types as t where t.job_type = v_type ->> 'job_type' for update;
-  if v_old.schema_version > coalesce((v_type ->> 'schema_version')::integer, 1) then
-    return false;
-  end if;
-  v_new := jsonb_populate_record(null::queue.job_types, '{"queue": "default", "lease_seconds": 60,
-    "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}' || v_type || jsonb_build_object(
-    'backoff_first_seconds', coalesce(v_type #>> '{backoff,first_seconds}', '60'),
-    'backoff_cap_seconds', coalesce(v_type #>> '{backoff,cap_seconds}', '3600'),
-    'backoff_factor', coalesce(v_type #>> '{backoff,factor}', '2'),
-    'rate_limit', v_type #> '{rate_limit,limit}', 'rate_per_seconds', v_type #> '{rate_limit,per_seconds}',
-    'rate_per_key', coalesce(v_type #>> '{rate_limit,per_key}', 'false'),
-    -- null, which is refused, for another word
-    'is_minimal', case coalesce(v_type ->> 'events', 'full') when 'full' then false when 'minimal' then true end,
-    'in_order', coalesce(v_old.in_order, false), 'registered_at', p_now,
-    -- a worker may make a type internal, and may not undo that
-    'internal', v_type -> 'internal' = 'true' is true
-      or v_old.internal is true and auth.jwt() ->> 'role' is not distinct from 'job_worker'));
-  delete from queue.job_types where job_type = v_new.job_type;
-  insert into queue.job_types select v_new.* on conflict (job_type) do nothing; -- published by another at this moment
-  insert into queue.lanes (queue, job_type) values (v_new.queue, v_new.job_type) on conflict do nothing;
-  if v_type ? 'schedules' then -- new and changed ones apply at once, missing ones go
-    delete from queue.schedules
-    where job_type = v_new.job_type and source is not null
-      and name <> all (array(select 'code:' || (s ->> 'name') from jsonb_array_elements(v_type -> 'schedules') as s));
-    perform queue.save_schedule(queue.system_workspace(), s || jsonb_build_object('name', 'code:' || (s ->> 'name'),
-      'job_type', v_new.job_type), coalesce(v_new.source, v_new.job_type), p_now)
-    from jsonb_array_elements(v_type -> 'schedules') as s;
-  end if;
-  -- changed limits hold for its jobs that run and wait already
-  if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds)
-      is distinct from (v_new.max_concurrency, v_new.workspace_concurrency, v_new.rate_limit, v_new.rate_per_seconds)
-  then
-    perform queue.bring_back(null, v_new.job_type);
-  end if;
-  if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key)
-      is distinct from (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
-    perform queue.regate(v_new.job_type);
-  end if;
-  return true;
-end;
-$$;
-
+-- What the values of a type may be, the constraints of queue.job_types say.
 create function public.register_job_types(p_types jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_type record;
+  v_type jsonb;
+  v_old queue.job_types;
+  v_new queue.job_types;
   v_count integer := 0;
   v_refused jsonb := '[]';
   v_code text;
   v_field text;
 begin
   for v_type in -- in one order, since each is locked
-    select t.value, t.value ->> 'job_type' as name from jsonb_array_elements(p_types) as t order by 2
+    select (select jsonb_object_agg(f.key, f.value) from jsonb_each(t.value) as f where f.value <> 'null')
+    from jsonb_array_elements(p_types) as t order by t.value ->> 'job_type'
   loop
     begin
-      v_count := v_count + queue.register_type(v_type.value, queue.clock())::integer;
+      perform queue.check_names(v_type, array['job_type', 'queue', 'max_concurrency', 'workspace_concurrency',
+        'key_concurrency', 'rate_limit', 'lease_seconds', 'timeout_seconds', 'max_attempts', 'backoff',
+        'payload_schema', 'schema_version', 'events', 'internal', 'source', 'description', 'schedules'],
+        'the job type');
+      select * into v_old from queue.job_types as t where t.job_type = v_type ->> 'job_type' for update;
+      -- a newer version of it is known, which an older worker does not undo
+      continue when v_old.schema_version > coalesce((v_type ->> 'schema_version')::integer, 1);
+      v_new := jsonb_populate_record(null::queue.job_types, '{"queue": "default", "lease_seconds": 60,
+        "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}' || v_type || jsonb_build_object(
+        'backoff_first_seconds', coalesce(v_type #>> '{backoff,first_seconds}', '60'),
+        'backoff_cap_seconds', coalesce(v_type #>> '{backoff,cap_seconds}', '3600'),
+        'backoff_factor', coalesce(v_type #>> '{backoff,factor}', '2'),
+        'rate_limit', v_type #> '{rate_limit,limit}', 'rate_per_seconds', v_type #> '{rate_limit,per_seconds}',
+        'rate_per_key', coalesce(v_type #>> '{rate_limit,per_key}', 'false'),
+        -- null, which is refused, for another word
+        'is_minimal', case coalesce(v_type ->> 'events', 'full') when 'full' then false when 'minimal' then true end,
+        'in_order', coalesce(v_old.in_order, false), 'registered_at', queue.clock(),
+        -- a worker may make a type internal, and may not undo that
+        'internal', v_type -> 'internal' = 'true' is true
+          or v_old.internal is true and auth.jwt() ->> 'role' is not distinct from 'job_worker'));
+      delete from queue.job_types where job_type = v_new.job_type;
+      -- none where another published it at this moment
+      insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
+      insert into queue.lanes (queue, job_type) values (v_new.queue, v_new.job_type) on conflict do nothing;
+      if v_type ? 'schedules' then -- new and changed ones apply at once, missing ones go
+        delete from queue.schedules as s where s.job_type = v_new.job_type and s.source is not null and not exists (
+          select from jsonb_array_elements(v_type -> 'schedules') as d where s.name = 'code:' || (d ->> 'name'));
+        perform queue.save_schedule(queue.system_workspace(), d || jsonb_build_object('name',
+          'code:' || (d ->> 'name'), 'job_type', v_new.job_type), coalesce(v_new.source, v_new.job_type), queue.clock())
+        from jsonb_array_elements(v_type -> 'schedules') as d;
+      end if;
+      -- changed limits hold for its jobs that run and wait already
+      if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds) is distinct from
+          (v_new.max_concurrency, v_new.workspace_concurrency, v_new.rate_limit, v_new.rate_per_seconds) then
+        perform queue.bring_back(null, v_new.job_type);
+      end if;
+      if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key) is distinct from
+          (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
+        perform queue.regate(v_new.job_type);
+      end if;
+      v_count := v_count + 1;
     exception -- one that is refused stops no other
       when data_exception or integrity_constraint_violation or sqlstate 'PT400' or sqlstate 'PT404' or sqlstate 'PT409'
           or sqlstate 'PT422' then
         get stacked diagnostics v_code = pg_exception_hint, v_field = pg_exception_detail;
-        v_refused := v_refused || jsonb_build_object('job_type', left(v_type.name, 100), 'message', left(sqlerrm, 1000),
-          'code', case when sqlstate like 'PT%' then v_code else 'invalid_argument' end,
+        v_refused := v_refused || jsonb_build_object('job_type', left(v_type ->> 'job_type', 100), 'message',
+          left(sqlerrm, 1000), 'code', case when sqlstate like 'PT%' then v_code else 'invalid_argument' end,
           'field', case when sqlstate like 'PT%' then v_field end);
-        if char_length(v_type.name) between 1 and 100 and v_type.name !~ '[[:cntrl:]]' then
+        if char_length(v_type ->> 'job_type') between 1 and 100 and v_type ->> 'job_type' !~ '[[:cntrl:]]' then
           -- version 0: no job of it is accepted before a registration that is not refused
-          insert into queue.job_types as t (job_type, schema_version, refusal)
-          values (v_type.name, 0, left(sqlerrm, 1000)) on conflict (job_type) do update set refusal = excluded.refusal;
+          insert into queue.job_types as t (job_type, schema_version, refusal) values (v_type ->> 'job_type', 0,
+            left(sqlerrm, 1000)) on conflict (job_type) do update set refusal = excluded.refusal;
         end if;
     end;
   end loop;
