@@ -32,9 +32,8 @@ create function queue.first_run(p_cron text, p_timezone text, p_after timestampt
 language plpgsql stable as $$
 declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
-    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
-    when '@weekly' then '0 0 * * 0' when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
-    when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
+    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@weekly' then '0 0 * * 0'
+    when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *' else p_cron end), '\s+');
   v_minutes constant integer[] := queue.cron_values(v_fields[1], 0, 59);
   v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
   v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);
@@ -45,7 +44,6 @@ declare
   v_either constant boolean := v_fields[3] not like '*%' and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
   v_day date;
-  v_start timestamptz;
   v_in_month boolean;
   v_in_week boolean;
   v_next timestamptz;
@@ -64,25 +62,18 @@ begin
     v_in_week := array[extract(dow from v_day), extract(isodow from v_day)]::integer[] && v_weekdays;
     if extract(month from v_day)::integer = any (v_months)
         and (v_in_month and v_in_week or v_either and (v_in_month or v_in_week)) then
-      v_start := v_day::timestamp at time zone p_timezone - interval '3 hours';
-      if (v_start + interval '30 hours') at time zone p_timezone - v_start at time zone p_timezone
-          = interval '30 hours' then -- no clock changes
-        v_next := (
-          select min(v_day + make_time(h, m, 0)) at time zone p_timezone
-          from unnest(v_hours) as h cross join unnest(v_minutes) as m
-          where v_day + make_time(h, m, 0) > p_after at time zone p_timezone);
-      else -- late and early: the time by the clocks of that moment, and by those of twelve hours before
-        v_next := (
-          select min(i)
-          from unnest(v_hours) as h cross join unnest(v_minutes) as m
-          cross join lateral (select v_day + make_time(h, m, 0) as wall) as w
-          cross join lateral (select w.wall at time zone p_timezone as late) as l
-          cross join lateral (select l.late - interval '12 hours' as before) as b
-          cross join lateral (select w.wall - b.before at time zone p_timezone + b.before as early) as e
-          cross join lateral unnest(case when v_each then array[e.early, l.late]
-            when e.early at time zone p_timezone = w.wall then array[e.early] else array[l.late] end) as i
-          where i > p_after and (not v_each or i at time zone p_timezone = w.wall));
-      end if;
+      v_next := (
+        select min(i.at)
+        from (
+          select v_day + make_time(h, m, 0) as wall from unnest(v_hours) as h cross join unnest(v_minutes) as m
+          where v_day + make_time(h, m, 0) > p_after at time zone p_timezone - interval '2 hours'
+          order by 1 limit 300) as w -- before and after are more minutes than any clock is moved by
+        cross join lateral ( -- as the clocks of that moment have it, and those of twelve hours before
+          select c.at from (values (w.wall at time zone p_timezone),
+            ((w.wall - interval '12 hours') at time zone p_timezone + interval '12 hours')) as c (at)
+          where not v_each or c.at at time zone p_timezone = w.wall
+          order by c.at at time zone p_timezone <> w.wall, c.at limit case when v_each then 2 else 1 end) as i
+        where i.at > p_after);
       if v_next is not null then
         return v_next;
       end if;
