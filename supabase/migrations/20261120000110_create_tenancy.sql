@@ -29,10 +29,8 @@ select workspace_id, user_id, role from public.workspace_members;
 -- Staff, who see every tenant and belong to none.
 create function queue.is_operator() returns boolean
 language plpgsql stable as $$
-declare
-  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
-  return v_claims <> '' and coalesce((v_claims::jsonb #>> '{app_metadata,minutehand_operator}')::boolean, false);
+  return coalesce((auth.jwt() #>> '{app_metadata,minutehand_operator}')::boolean, false);
 end;
 $$;
 
@@ -70,11 +68,9 @@ $$;
 -- functions whose execute grant already keeps the roles of browsers apart by name.
 create function queue.is_service() returns boolean
 language plpgsql stable as $$
-declare
-  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
   return auth.uid() is null
-    and (v_claims = '' or coalesce(v_claims::jsonb ->> 'role', '') in ('service_role', 'job_worker'));
+    and (auth.jwt() is null or coalesce(auth.jwt() ->> 'role', '') in ('service_role', 'job_worker'));
 end;
 $$;
 
@@ -140,31 +136,6 @@ end;
 $$;
 comment on function public.own_workspace is 'The workspace that a call without one means: {workspace_id}.';
 
-create function public.create_workspace(p_name text, p_manager text) returns jsonb
-language plpgsql security definer set search_path = '' as $$
-declare
-  v_name constant text := btrim(p_name);
-  v_user uuid;
-  v_id uuid;
-begin
-  -- a command that is repeated after a timeout must not leave two
-  perform pg_advisory_xact_lock(hashtextextended('minutehand create_workspace', 0));
-  if exists (select from public.workspaces where name = v_name) then
-    perform queue.refuse(409, 'workspace_exists', format('there is a workspace %s already', v_name), 'name');
-  end if;
-  select u.id into v_user from auth.users as u where lower(u.email) = lower(btrim(p_manager)) limit 1;
-  if not found then
-    perform queue.refuse(404, 'user_not_found', 'no account has this mail address', 'manager');
-  end if;
-  insert into public.workspaces (name) values (v_name) returning id into v_id;
-  insert into public.workspace_members (workspace_id, user_id, role) values (v_id, v_user, 'manager');
-  return jsonb_build_object('id', v_id, 'name', v_name, 'manager',
-    jsonb_build_object('workspace_id', v_id, 'email', btrim(p_manager), 'role', 'manager', 'state', 'member'));
-end;
-$$;
-comment on function public.create_workspace is
-  'Create a workspace with its first manager, named by the mail address of an account: {id, name, manager}.';
-
 create function public.list_workspaces() returns jsonb
 language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
@@ -217,4 +188,3 @@ grant select on public.workspaces to authenticated;
 grant insert (workspace_id, user_id, role), update (role), delete on public.workspace_members to authenticated;
 grant select, insert, update, delete on public.workspaces, public.workspace_members to service_role;
 select queue.allow('authenticated, service_role', 'public.own_workspace', 'public.list_workspaces');
-select queue.allow('service_role', 'public.create_workspace');

@@ -14,7 +14,7 @@ ROLES = ["anon", "authenticated", "service_role", "job_worker"]
 MEMBERS = ["own_workspace", "list_workspaces", "enqueue_job", "enqueue_jobs", "get_job", "list_jobs", "count_jobs", "cancel_job", "retry_job", "replay_job", "job_replays", "answer_job", "emit_event", "explain_job", "job_trace", "job_attempts", "job_steps", "dead_letters", "cancel_jobs", "retry_jobs", "pause_jobs", "put_schedule", "delete_schedule", "list_schedules", "next_runs", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits", "list_job_types", "get_job_type", "follow_topic", "open_stream", "event_feed", "session_feed", "queue_stats", "queue_series", "open_guest_session", "guest_session_jobs", "guest_session_feed"]  # fmt: skip
 WORKER = ["register_job_types", "lease_jobs", "settle_jobs", "report_jobs", "read_steps", "spawn_jobs", "tick_finished", "begin_worker_run", "end_worker_run", "run_maintenance", "webhook_to_send", "webhook_sent", "guest_key", "queue_health", "attach_extensions"]  # fmt: skip
 GUESTS = ["follow_topic", "guest_session_jobs", "guest_session_feed"]
-SERVICE = ["create_workspace", "set_settings", "revoke_worker_keys", "connect_worker"]
+SERVICE = ["set_settings", "revoke_worker_keys", "connect_worker"]
 
 
 @pytest.fixture
