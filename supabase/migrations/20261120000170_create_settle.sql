@@ -213,7 +213,8 @@ begin
         'next_retry_at', j.next_retry_at, 'outcome', case
           when j.id is null then 'not_found'
           when a.outcome = 'cancelled' then 'cancelled'
-          when a.outcome in (i.outcome, 'failed') or j.status = i.outcome and j.fence = i.fence then 'applied'
+          when coalesce(a.outcome, case when j.fence = i.fence then j.status end) in (i.outcome, 'failed')
+            then 'applied'
           else 'stale' end)))
       from unnest(p_items) as i
       left join public.jobs as j on j.id = i.job_id
@@ -268,7 +269,7 @@ comment on function public.settle_jobs is
   'stale fence changes nothing.';
 
 -- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked them.
-create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns integer
+create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns void
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -281,13 +282,11 @@ begin
       error_data = coalesce(p_error - 'message', error_data)
     where id = any (p_ids) and status in ('pending', 'waiting') returning id)
   select array_agg(e.id) into v_ids from ended as e;
-  if v_ids is null then
-    return 0;
+  if v_ids is not null then
+    perform queue.append_event(v_ids, 'job.' || p_status, case when p_status = 'failed'
+      then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end, p_now);
+    perform queue.end_places(v_ids, p_now);
   end if;
-  perform queue.append_event(v_ids, 'job.' || p_status, case when p_status = 'failed'
-    then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end, p_now);
-  perform queue.end_places(v_ids, p_now);
-  return cardinality(v_ids);
 end;
 $$;
 
@@ -299,11 +298,10 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  perform from queue.leases as l where l.job_id = v_id for update;
-  select j.* into v_job from public.jobs as j
-  where j.id = v_id and (j.job_type = any (p_job_types)) is not false for update;
-  if not found or not exists (
-      select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
+  select j.* into v_job from queue.leases as l join public.jobs as j on j.id = l.job_id
+  where l.job_id = v_id and l.fence::text = p_request ->> 'fence' and (j.job_type = any (p_job_types)) is not false
+  for update of l, j; -- in this order, as everywhere
+  if not found then
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
   end if;
   return v_job;

@@ -142,14 +142,13 @@ language sql stable as $$
     select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
     from (
-      select s.name, s.nth, s.value, s.created_at, octet_length(s.value::text)::bigint as bytes from queue.steps as s
+      select s.name, s.nth, s.value, octet_length(s.value::text)::bigint as bytes from queue.steps as s
       where s.job_id = p_job_id and s.nth >= 0 and (p_after ->> 'nth' is null
         or (s.name, s.nth) > (p_after ->> 'name', (p_after ->> 'nth')::integer))
       order by s.name, s.nth limit 1001) as l),
   page as materialized (select * from found where n <= 1000 and (bytes_before < p_bytes or n = 1))
   select coalesce((
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', p.name, 'nth', p.nth, 'created_at',
-        case p.nth when 0 then p.created_at end)) || jsonb_build_object('value', p.value) order by p.n)
+      select jsonb_agg(jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value) order by p.n)
       from page as p), '[]'),
     (select jsonb_object_agg(s.name, case when s.children is null then s.value -> 0
         else jsonb_build_object('children', s.children) end)
@@ -186,7 +185,7 @@ begin
 end;
 $$;
 comment on function public.read_steps is
-  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, created_at}], next: {name, nth} | '
+  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} | '
   'null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
@@ -204,17 +203,11 @@ begin
         order by t.created_at, t.name), '[]')
       from jsonb_each(v_page.results) as r
       join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0),
-    'next', v_page.next,
-    'waiting_for', (
-      select jsonb_build_object('kind', kind, 'name', name, 'question', data -> 'question', 'options',
-        data -> 'options', 'job_ids', data -> 'job_ids', 'event', event_name, 'timeout_at', timeout_at,
-        'default', default_value, 'since', created_at)
-      from queue.waits where job_id = p_job_id));
+    'next', v_page.next);
 end;
 $$;
 comment on function public.job_steps is
-  'Finished steps of a job and what it waits for: {steps: [{name, kind, result, created_at, took_ms}], next, '
-  'waiting_for}.';
+  'Finished steps of a job: {steps: [{name, kind, result, created_at, took_ms}], next}.';
 
 select queue.allow('job_worker, service_role', 'public.report_jobs', 'public.read_steps');
 select queue.allow('authenticated, service_role', 'public.job_steps');

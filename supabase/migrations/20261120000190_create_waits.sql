@@ -142,7 +142,7 @@ end;
 $$;
 
 -- The maintenance of waits. Those end whose time has passed, and those that signals name and that have what they wait
--- for; live children of jobs that ended badly are cancelled. And of events that no one will wait for any more.
+-- for; live children of jobs that ended badly are cancelled.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -216,9 +216,6 @@ begin
     v_done := v_done + v_now;
     exit when v_now = 0 or clock_timestamp() >= p_until;
   end loop;
-  delete from queue.named_events where ctid = any (array(
-    select e.ctid from queue.named_events as e where e.emitted_at < p_now - interval '30 days'
-    order by e.emitted_at limit 500));
   return v_done;
 end;
 $$;

@@ -126,6 +126,7 @@ begin
   for v_rule in
     select * from (values
       ('job_keys', 'expires_at <= $1'),
+      ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them any more
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
       ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
       ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),

@@ -43,7 +43,7 @@ export const nextRunOf = (job) =>
   job.status === "pending"
     ? (job.next_retry_at ?? job.scheduled_for ?? null)
     : job.status === "waiting"
-      ? (job.waiting_for?.until ?? job.waiting_for?.timeout_at ?? job.next_run_at ?? null)
+      ? (job.waiting_for?.until ?? job.next_run_at ?? null)
       : null;
 
 const ATTEMPT_OUTCOMES = {

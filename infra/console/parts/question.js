@@ -34,9 +34,9 @@ export function Question({ jobId, wait, onAnswered }) {
       isFree=${options.length === 0}
       send=${send} />
     ${
-      wait.timeout_at &&
+      wait.until &&
       html`<p class="muted small">
-        If no one answers, it continues <${When} at=${wait.timeout_at} />.
+        If no one answers, it continues <${When} at=${wait.until} />.
       </p>`
     }
   </section>`;

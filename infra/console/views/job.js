@@ -73,7 +73,7 @@ function Loaded({ watch, job }) {
   const [replaying, setReplaying] = useState(null); // {from}: a step; {}: the whole
   const { attempts, steps, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
-  const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
+  const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">

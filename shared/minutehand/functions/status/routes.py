@@ -265,7 +265,7 @@ async def get_steps(
     after_name: str | None = None,
     after_nth: int = 0,
 ) -> dict[str, Any]:
-    """A job's finished steps, a page of about 1 MB, and what it waits for.
+    """A job's finished steps, a page of about 1 MB.
 
     `next` names where to continue: `after_name` and `after_nth`.
     """
