@@ -109,15 +109,6 @@ begin
 end;
 $$;
 
--- p_error is the database's own message (sqlerrm).
-create function queue.refuse_value(p_what text, p_field text, p_error text) returns void
-language plpgsql as $$
-begin
-  perform queue.refuse(400, 'invalid_argument', format('%s has a value of the wrong type: %s', p_what, p_error),
-    p_field);
-end;
-$$;
-
 -- Refuse what is not an object or has a field of an unknown name, so that a typo is not ignored.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text) returns void
 language plpgsql immutable as $$
@@ -193,28 +184,6 @@ begin
     end if;
     execute format('revoke execute on function %s from public, anon, authenticated, service_role', v_one.name);
     execute format('grant execute on function %s to %s', v_one.name, p_roles);
-  end loop;
-end;
-$$;
-
--- Make functions of another schema callable as p_prefix and their name, as public.plan_read for plans.read. Guests may
--- call none that is security definer itself: the body is bound when it is made, and its roles need no usage of it.
-create function queue.expose(p_schema text, p_prefix text, p_roles text, variadic p_names text[]) returns void
-language plpgsql as $$
-declare
-  v_name text;
-  v_body regproc;
-  v_found pg_catalog.pg_proc;
-begin
-  foreach v_name in array p_names loop
-    v_body := format('%I.%I', p_schema, v_name);
-    select * into v_found from pg_catalog.pg_proc where oid = v_body;
-    v_name := p_prefix || v_name;
-    execute format('create function %s(%s) returns jsonb language sql %s set search_path = '''' '
-      'begin atomic select %s(%s); end', v_name, pg_get_function_arguments(v_body),
-      case v_found.provolatile when 's' then 'stable' else '' end, v_body, array_to_string(v_found.proargnames, ', '));
-    execute format('comment on function %s is %L', v_name, obj_description(v_body, 'pg_proc'));
-    perform queue.allow(p_roles, v_name::regproc, v_body);
   end loop;
 end;
 $$;

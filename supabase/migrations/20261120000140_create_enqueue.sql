@@ -162,7 +162,7 @@ begin
           and (v_read."unique" is null or v_read.debounce_seconds not between 0.1 and 86400)
         then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'] end;
   exception when data_exception then
-    perform queue.refuse_value('the job', nullif(rtrim(p_within, '.'), ''), sqlerrm);
+    perform queue.refuse(400, 'invalid_argument', sqlerrm, nullif(rtrim(p_within, '.'), ''));
   end;
   if v_read.debounce_seconds is not null then -- a new job each time, which takes the place of the one that waits
     v_read.delay_seconds := v_read.debounce_seconds;

@@ -26,7 +26,7 @@ begin
       (p_request ->> 'lease_seconds')::integer, (p_request ->> 'free_slots')::integer,
       coalesce((p_request ->> 'count_due')::boolean, false), p_request ->> 'version')::queue.lease_request;
   exception when data_exception then
-    perform queue.refuse_value('the request', 'p_request', sqlerrm);
+    perform queue.refuse(400, 'invalid_argument', sqlerrm, 'p_request');
   end;
   if jsonb_typeof(p_request -> 'job_types') = 'array' then
     v_read.job_types := array(select jsonb_array_elements_text(p_request -> 'job_types'));

@@ -26,7 +26,7 @@ begin
   end if;
   return array(select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i);
 exception when data_exception then
-  perform queue.refuse_value('an item', 'items', sqlerrm);
+  perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end;
 $$;
 

@@ -245,7 +245,7 @@ begin
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
       or invalid_parameter_value then
-    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+    perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
 end;
 $$;
 comment on function public.list_jobs is

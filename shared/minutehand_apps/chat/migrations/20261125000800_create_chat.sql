@@ -150,7 +150,6 @@ begin
   return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
 end;
 $$;
-comment on function chat.request is 'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
 
 create function chat.result(p_job_id uuid) returns jsonb
 language sql stable set search_path = '' as $$
@@ -172,7 +171,6 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
   left join public.async_work_items as w on w.job_id = m.job_id
   left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
-comment on function chat.outcome is 'What became of a message: {status, error_message, reply, work}.';
 
 create function chat.said(p_session_id text) returns jsonb
 language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -189,7 +187,6 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
     left join public.jobs as j on j.id = m.job_id))
   from chat.session_or_refuse(p_session_id) as s
 $$;
-comment on function chat.said is 'The latest messages of a session, in order: {sessionId, title, messages}.';
 
 create function chat.page(p_message_id uuid) returns jsonb
 language sql stable security definer set search_path = '' as $$ -- its random id is the key to a page
@@ -197,7 +194,6 @@ language sql stable security definer set search_path = '' as $$ -- its random id
     select j.result -> 'page' from public.async_messages as m join public.jobs as j on j.id = m.job_id
     where m.id = p_message_id and m.type = 'info'))
 $$;
-comment on function chat.page is 'The content of the page of a result, by the result''s message: {page}.';
 
 -- 3. The state of a session's work ----------------------------------------------------------------------
 
@@ -247,7 +243,6 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
       join public.jobs as j on j.id = m.job_id))
   from chat.session_or_null(p_session_id) as s
 $$;
-comment on function chat.status is 'The state of a session''s work; empty for an unknown session.';
 
 create function chat.events(p_session_id text, p_done bigint, p_seen jsonb) returns jsonb
 language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -265,7 +260,6 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
       or m.work_type is not null and e.type in ('job.leased', 'job.progress', 'job.waiting')
     order by e.created_at, m.seq, e.seq limit 200) as t
 $$;
-comment on function chat.events is 'Events of a session after message p_done, and p_seen of later ones: {events}.';
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------------
 
@@ -300,7 +294,6 @@ begin
     'cancelled', (select coalesce(jsonb_agg('work_' || id), '[]') from unnest(v_ids) as id));
 end;
 $$;
-comment on function chat.cancel is 'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
 
 create function chat.messages(p_session_id text) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -320,7 +313,6 @@ begin
   return v_answer;
 end;
 $$;
-comment on function chat.messages is 'Messages between a session''s work and people; they count as read.';
 
 create function chat.respond(p_session_id text, p_message_id text, p_content text) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -347,7 +339,6 @@ begin
     'status', 'answered');
 end;
 $$;
-comment on function chat.respond is 'Answer a question in any words, once: {success, messageId, workId, status}.';
 
 -- 5. What the worker reads and says ---------------------------------------------------------------------
 
@@ -385,10 +376,49 @@ end;
 $$;
 comment on function public.chat_say is 'Say {type, content, question, work} as a leased job, once: {said}.';
 
+-- What guests call. Bodies are bound when they are made: the roles that call them need no usage of the schema.
+create function public.chat_request(p_session_id text, p_request jsonb) returns jsonb
+language sql set search_path = '' begin atomic select chat.request(p_session_id, p_request); end;
+comment on function public.chat_request is 'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+
+create function public.chat_outcome(p_session_id text, p_message_id uuid) returns jsonb
+language sql stable set search_path = '' begin atomic select chat.outcome(p_session_id, p_message_id); end;
+comment on function public.chat_outcome is 'What became of a message: {status, error_message, reply, work}.';
+
+create function public.chat_said(p_session_id text) returns jsonb
+language sql stable set search_path = '' begin atomic select chat.said(p_session_id); end;
+comment on function public.chat_said is 'The latest messages of a session, in order: {sessionId, title, messages}.';
+
+create function public.chat_page(p_message_id uuid) returns jsonb
+language sql stable set search_path = '' begin atomic select chat.page(p_message_id); end;
+comment on function public.chat_page is 'The content of the page of a result, by the result''s message: {page}.';
+
+create function public.chat_status(p_session_id text) returns jsonb
+language sql stable set search_path = '' begin atomic select chat.status(p_session_id); end;
+comment on function public.chat_status is 'The state of a session''s work; empty for an unknown session.';
+
+create function public.chat_events(p_session_id text, p_done bigint, p_seen jsonb) returns jsonb
+language sql stable set search_path = '' begin atomic select chat.events(p_session_id, p_done, p_seen); end;
+comment on function public.chat_events is 'Events of a session after message p_done, and p_seen of later ones: {events}.';
+
+create function public.chat_cancel(p_session_id text, p_work_id text) returns jsonb
+language sql set search_path = '' begin atomic select chat.cancel(p_session_id, p_work_id); end;
+comment on function public.chat_cancel is 'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
+
+create function public.chat_messages(p_session_id text) returns jsonb
+language sql set search_path = '' begin atomic select chat.messages(p_session_id); end;
+comment on function public.chat_messages is 'Messages between a session''s work and people; they count as read.';
+
+create function public.chat_respond(p_session_id text, p_message_id text, p_content text) returns jsonb
+language sql set search_path = '' begin atomic select chat.respond(p_session_id, p_message_id, p_content); end;
+comment on function public.chat_respond is 'Answer a question in any words, once: {success, messageId, workId, status}.';
+
 -- Row level security and grants -------------------------------------------------------------------------
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 select queue.show_to_members('public.async_session_state', 'public.async_messages', 'public.async_work_items');
-select queue.expose('chat', 'public.chat_', 'anon, authenticated, service_role', 'request', 'outcome', 'said', 'page',
-  'status', 'events', 'cancel', 'messages', 'respond');
+select queue.allow('anon, authenticated, service_role', 'chat.request', 'chat.outcome', 'chat.said', 'chat.page',
+  'chat.status', 'chat.events', 'chat.cancel', 'chat.messages', 'chat.respond', 'public.chat_request',
+  'public.chat_outcome', 'public.chat_said', 'public.chat_page', 'public.chat_status', 'public.chat_events',
+  'public.chat_cancel', 'public.chat_messages', 'public.chat_respond');
 select queue.allow('job_worker, service_role', 'public.chat_load', 'public.chat_say');

@@ -106,7 +106,6 @@ begin
     'wake', v_wake);
 end;
 $$;
-comment on function plans.start is 'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
 
 create function plans.read(p_plan_id uuid) returns jsonb
 language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -117,7 +116,6 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
   from plans.plan_or_refuse(p_plan_id) as p
   join public.plan_states as s on s.plan_id = p.id
 $$;
-comment on function plans.read is 'A plan with its state, and the stages that have ended.';
 
 create function plans.events(p_plan_id uuid, p_after bigint, p_limit integer default 500) returns jsonb
 language sql stable security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -133,7 +131,6 @@ language sql stable security definer set search_path = '' as $$ -- guests hold n
   from plans.plan_or_refuse(p_plan_id) as p
   left join public.jobs as j on j.id = p.job_id
 $$;
-comment on function plans.events is 'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';
 
 create function plans.cancel(p_plan_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -144,7 +141,6 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-comment on function plans.cancel is 'Stop a plan; stages that have ended are kept, and are its report.';
 
 create function plans.delete(p_plan_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- guests hold no rights on any table
@@ -156,7 +152,6 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-comment on function plans.delete is 'Delete a plan and cancel its job; from then on it is a 404.';
 
 -- 2. What the worker reads and keeps --------------------------------------------------------------------
 
@@ -189,10 +184,32 @@ end;
 $$;
 comment on function public.plan_keep is 'Keep {name, result, model} or {name, reason} of a leased job''s plan.';
 
+-- What guests call. Bodies are bound when they are made: the roles that call them need no usage of the schema.
+create function public.plan_start(p_plan jsonb, p_workspace_id uuid, p_idempotency_key text default null) returns jsonb
+language sql set search_path = '' begin atomic select plans.start(p_plan, p_workspace_id, p_idempotency_key); end;
+comment on function public.plan_start is 'Plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
+
+create function public.plan_read(p_plan_id uuid) returns jsonb
+language sql stable set search_path = '' begin atomic select plans.read(p_plan_id); end;
+comment on function public.plan_read is 'A plan with its state, and the stages that have ended.';
+
+create function public.plan_events(p_plan_id uuid, p_after bigint, p_limit integer default 500) returns jsonb
+language sql stable set search_path = '' begin atomic select plans.events(p_plan_id, p_after, p_limit); end;
+comment on function public.plan_events is 'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';
+
+create function public.plan_cancel(p_plan_id uuid) returns jsonb
+language sql set search_path = '' begin atomic select plans.cancel(p_plan_id); end;
+comment on function public.plan_cancel is 'Stop a plan; stages that have ended are kept, and are its report.';
+
+create function public.plan_delete(p_plan_id uuid) returns jsonb
+language sql set search_path = '' begin atomic select plans.delete(p_plan_id); end;
+comment on function public.plan_delete is 'Delete a plan and cancel its job; from then on it is a 404.';
+
 -- Row level security and grants -------------------------------------------------------------------------
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
 select queue.show_to_members('public.plans', 'public.plan_stages', 'public.plan_states');
-select queue.expose('plans', 'public.plan_', 'anon, authenticated, service_role', 'start', 'read', 'events', 'cancel',
-  'delete');
+select queue.allow('anon, authenticated, service_role', 'plans.start', 'plans.read', 'plans.events', 'plans.cancel',
+  'plans.delete', 'public.plan_start', 'public.plan_read', 'public.plan_events', 'public.plan_cancel',
+  'public.plan_delete');
 select queue.allow('job_worker, service_role', 'public.plan_load', 'public.plan_keep');
