@@ -46,9 +46,7 @@ create table public.jobs (
   replay_from text, -- the step of replay_of from which it runs again
   traceparent text,
   tags text[],
-  is_minimal boolean, -- no events of creation and lease; null for usual
-  constraint jobs_status_is_known check (status = any (case when finished_at is null
-    then '{pending,processing,waiting}' else '{completed,failed,cancelled}' end::text[]))
+  is_minimal boolean -- no events of creation and lease; null for usual
 ) with (
   -- room in its page for the next version, so that no index is touched: pages that a lease takes whole have it for
   -- every second row, and for every fourth at 85; at 60 a completed job would keep more than 500 bytes
@@ -83,6 +81,7 @@ comment on table public.job_logs is 'Lines that processors wrote while they ran.
 create table queue.job_types (
   job_type text primary key,
   queue text not null default 'default',
+  lane integer, -- of the type in that queue
   max_concurrency integer, -- most jobs of the type running at once; null for no limit
   workspace_concurrency integer, -- the same, per workspace
   key_concurrency integer, -- the same, per workspace and concurrency key
@@ -349,6 +348,7 @@ create table queue.feed (
   data jsonb not null,
   job_ids uuid[] not null,
   seqs integer[], -- null where the type keeps no such event: for statistics, and the wake-up of workers
+  wakes boolean, -- workers that listen are notified at its commit
   held boolean, -- true until those who watch are asked to look again: its message was beyond the budget
   primary key (workspace_id, place, id)
 );
@@ -356,7 +356,7 @@ create table queue.feed (
 alter table queue.feed alter job_ids set storage external, alter seqs set storage external;
 create index feed_by_session on queue.feed (session_id, place, id) where session_id is not null;
 create index feed_held on queue.feed (id) where held;
-create index feed_by_time on queue.feed using brin (at) with (pages_per_range = 16, autosummarize = on);
+create index feed_by_time on queue.feed (at);
 
 -- What a statement has done to jobs of one tenant and session that is alike for all: a line of the feed.
 create type queue.change as (

@@ -158,10 +158,10 @@ begin
         -- a worker may make a type internal, and may not undo that
         'internal', v_type -> 'internal' = 'true' is true
           or v_old.internal is true and auth.jwt() ->> 'role' is not distinct from 'job_worker'));
+      v_new.lane := queue.lane_of(v_new.job_type, v_new.queue);
       delete from queue.job_types where job_type = v_new.job_type;
       -- none where another published it at this moment
       insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
-      insert into queue.lanes (queue, job_type) values (v_new.queue, v_new.job_type) on conflict do nothing;
       if v_type ? 'schedules' then -- new and changed ones apply at once, missing ones go
         delete from queue.schedules as s where s.job_type = v_new.job_type and s.source is not null and not exists (
           select from jsonb_array_elements(v_type -> 'schedules') as d where s.name = 'code:' || (d ->> 'name'));

@@ -1,13 +1,6 @@
 -- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. A bulk, a plain insert,
 -- children and schedules (the next file) end in it or in its two halves.
 
-create type queue.job_options as (
-  queue text, priority integer, scheduled_for timestamptz, delay_seconds double precision, max_attempts integer,
-  idempotency_key text, concurrency_key text, session_id text, parent_id uuid, deadline_at timestamptz,
-  timeout_seconds double precision, "unique" jsonb, traceparent text, schema_version integer, user_id uuid, tags text[],
-  idempotency_ttl_seconds double precision, debounce_seconds double precision
-);
-
 -- When workers that listen were last notified, and when a caller was last asked to start one; milliseconds of the Unix
 -- epoch. Sequences, so that every transaction sees them at once and none waits for another.
 create unlogged sequence queue.notified_ms minvalue 0 start 0; -- noqa: PRS
@@ -28,7 +21,7 @@ end;
 $$;
 -- at the commit: a worker notified earlier may look before, and find nothing
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
-  for each row when (new.type = any ('{job.created,job.redriven,job.resumed}')) execute function queue.notify_workers();
+  for each row when (new.wakes) execute function queue.notify_workers();
 
 -- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
 -- tick of each minute is the safety net. Where the database invokes the worker, it does so here.
@@ -37,11 +30,14 @@ language plpgsql as $$
 declare
   v_ms bigint := date_part('epoch', p_now) * 1000;
 begin
+  if v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
+    return false;
+  end if;
   perform from queue.ticks
   where ended_at is null and started_at > p_now - interval '1 hour' and free_slots > 0
     and seen_at > p_now - interval '2 seconds'
   limit 1;
-  if found or v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
+  if found then
     return false; -- those that listen are notified at the commit
   end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
@@ -103,11 +99,16 @@ begin
 end;
 $$;
 
--- Read a job's options; refuse unknown names, wrong types and values. p_within comes before the field's name.
-create function queue.read_options(p_options jsonb, p_within text) returns queue.job_options
+-- The fields of a job that its options give; refuses unknown names, wrong types and values. p_within comes before the
+-- name of a field. Those of unique keys are for queue.claim.
+create function queue.read_options(p_options jsonb, p_within text, p_now timestamptz) returns public.jobs
 language plpgsql stable as $$
 declare
-  v_read queue.job_options;
+  v_read public.jobs;
+  v_unique constant jsonb := nullif(p_options -> 'unique', 'null');
+  v_delay double precision;
+  v_debounce double precision;
+  v_timeout double precision;
   v_problem text[];
   v_name text;
 begin
@@ -122,20 +123,23 @@ begin
       p_within || left(v_name, 80));
   end if;
   begin
-    v_read := jsonb_populate_record(null::queue.job_options, p_options);
+    v_read := jsonb_populate_record(null::public.jobs, p_options - 'timeout_seconds');
+    v_timeout := p_options ->> 'timeout_seconds';
+    v_delay := p_options ->> 'delay_seconds';
+    v_debounce := p_options ->> 'debounce_seconds';
     v_problem := case
       when v_read.priority not between 0 and 1000 then array['priority must be between 0 and 1000', 'priority']
       when v_read.max_attempts not between 1 and 50 then array['max_attempts must be between 1 and 50', 'max_attempts']
-      when v_read.delay_seconds not between 0 and 315360000
+      when v_delay not between 0 and 315360000
         then array['delay_seconds must be between 0 and ten years', 'delay_seconds']
-      when v_read.scheduled_for is not null and v_read.delay_seconds is not null
+      when v_read.scheduled_for is not null and v_delay is not null
         then array['give scheduled_for or delay_seconds, not both', 'delay_seconds']
       when v_read.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
         then array['scheduled_for must lie between the years 1970 and 9999', 'scheduled_for']
       when v_read.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
         then array['deadline_at must lie between the years 1970 and 9999', 'deadline_at']
       when v_read.schema_version < 1 then array['schema_version must be at least 1', 'schema_version']
-      when v_read.timeout_seconds not between 1 and 43200
+      when v_timeout not between 1 and 43200
         then array['timeout_seconds must be between 1 and 43200', 'timeout_seconds']
       when char_length(v_read.queue) not between 1 and 100 or v_read.queue ~ '[[:cntrl:]]'
         then array['queue must have 1 to 100 characters, none of control', 'queue']
@@ -150,66 +154,69 @@ begin
           select from unnest(v_read.tags) as t
           where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
         then array['tags must be at most 20 texts of 1 to 100 characters', 'tags']
-      when v_read."unique" is not null and (jsonb_typeof(v_read."unique") <> 'object'
-          or v_read."unique" - '{key,until,on_conflict}'::text[] <> '{}' or v_read."unique" ->> 'key' is null
-          or char_length(v_read."unique" ->> 'key') not between 1 and 255
-          or coalesce(v_read."unique" ->> 'until', 'finished') not in ('leased', 'finished')
-          or coalesce(v_read."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
+      when v_unique is not null and (jsonb_typeof(v_unique) <> 'object'
+          or v_unique - '{key,until,on_conflict}'::text[] <> '{}' or v_unique ->> 'key' is null
+          or char_length(v_unique ->> 'key') not between 1 and 255
+          or coalesce(v_unique ->> 'until', 'finished') not in ('leased', 'finished')
+          or coalesce(v_unique ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
         then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique']
-      when v_read.idempotency_ttl_seconds not between 0 and 315360000
+      when (p_options ->> 'idempotency_ttl_seconds')::double precision not between 0 and 315360000
         then array['idempotency_ttl_seconds must be between 0 and ten years', 'idempotency_ttl_seconds']
-      when v_read.debounce_seconds is not null
-          and (v_read."unique" is null or v_read.debounce_seconds not between 0.1 and 86400)
+      when v_debounce not between 0.1 and 86400 or v_debounce is not null and v_unique is null
         then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'] end;
   exception when data_exception then
     perform queue.refuse(400, 'invalid_argument', sqlerrm, nullif(rtrim(p_within, '.'), ''));
   end;
-  if v_read.debounce_seconds is not null then -- a new job each time, which takes the place of the one that waits
-    v_read.delay_seconds := v_read.debounce_seconds;
-    v_read."unique" := v_read."unique" || '{"until": "leased", "on_conflict": "replace"}';
-  end if;
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem[1], p_within || v_problem[2]);
   end if;
+  v_read.timeout_seconds := v_timeout;
+  v_read.unique_key := v_unique ->> 'key';
+  v_read.scheduled_for := coalesce(p_now + make_interval(secs => coalesce(v_debounce, v_delay)), v_read.scheduled_for);
   return v_read;
 end;
 $$;
 
 -- A new job as its type, payload and options say, checked but not written: for every way in.
 create function queue.make_job(
-  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, options queue.job_options,
-  p_within text, p_now timestamptz
+  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_within text,
+  p_now timestamptz
 ) returns public.jobs
 language plpgsql as $$
 declare
   job public.jobs;
 begin
-  if options.parent_id is not null and not exists (
-      select from public.jobs where id = options.parent_id and workspace_id = p_workspace_id) then
-    perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', options.parent_id::text);
+  if p_options <> '{}' then
+    job := queue.read_options(p_options, p_within, p_now);
+    if job.parent_id is not null and not exists (
+        select from public.jobs where id = job.parent_id and workspace_id = p_workspace_id) then
+      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', job.parent_id::text);
+    end if;
   end if;
   if p_type.internal and p_user_id is not null then
     perform queue.refuse(403, 'forbidden',
       format('only the platform itself enqueues jobs of the type %s', p_type.job_type), p_within || 'job_type');
   end if;
   -- a small payload alone needs no full check
-  if p_type.payload_schema is not null or options.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
+  if p_type.payload_schema is not null or job.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
       or pg_column_size(p_payload) > 200 then
-    perform queue.check_payload(p_type, p_payload, options.schema_version, p_within);
+    perform queue.check_payload(p_type, p_payload, job.schema_version, p_within);
   end if;
   job.id := queue.new_id();
   job.workspace_id := p_workspace_id;
-  job.user_id := coalesce(p_user_id, options.user_id);
-  job.parent_id := options.parent_id;
-  job.queue := coalesce(options.queue, p_type.queue);
-  job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
+  job.user_id := coalesce(p_user_id, job.user_id);
+  job.lane := p_type.lane;
+  if job.queue <> p_type.queue then
+    job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
+  end if;
+  job.queue := coalesce(job.queue, p_type.queue);
   job.job_type := p_type.job_type;
   job.status := 'pending';
   job.payload := p_payload;
-  job.schema_version := coalesce(options.schema_version, p_type.schema_version);
-  job.priority := coalesce(options.priority, 100);
+  job.schema_version := coalesce(job.schema_version, p_type.schema_version);
+  job.priority := coalesce(job.priority, 100);
   job.attempts := 0;
-  job.max_attempts := coalesce(options.max_attempts, p_type.max_attempts);
+  job.max_attempts := coalesce(job.max_attempts, p_type.max_attempts);
   job.fence := 0;
   job.generation := 1;
   job.lost_attempts := 0;
@@ -217,20 +224,11 @@ begin
   job.is_minimal := nullif(p_type.is_minimal, false);
   job.created_at := p_now;
   job.updated_at := p_now;
-  job.scheduled_for := case when options.delay_seconds is null then options.scheduled_for
-    else p_now + make_interval(secs => options.delay_seconds) end;
   job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
-  job.deadline_at := options.deadline_at;
-  job.timeout_seconds := options.timeout_seconds;
-  job.idempotency_key := options.idempotency_key;
-  job.concurrency_key := options.concurrency_key;
-  job.unique_key := options."unique" ->> 'key';
-  job.session_id := options.session_id;
-  job.traceparent := options.traceparent;
   if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
     job.traceparent := queue.request_trace();
   end if;
-  job.tags := nullif(options.tags, '{}');
+  job.tags := nullif(job.tags, '{}');
   return job;
 end;
 $$;
@@ -242,14 +240,15 @@ language plpgsql as $$
 begin
   if current_setting('transaction_isolation') = 'read committed'
       and pg_try_advisory_xact_lock_shared(p_lane, hashtext(p_workspace_id::text)) then
-    if exists (
-        select from queue.turns as t
-        where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
-          and t.from_ord <= p_ord)
-      -- a note that another left opens it before this lock is gone, and then it stays open
-      or exists (
-        select from queue.notes as n
-        where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null) then
+    perform from queue.turns as t
+    where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
+      and t.from_ord <= p_ord;
+    if found then
+      return;
+    end if;
+    -- a note that another left opens it before this lock is gone, and then it stays open
+    perform from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null limit 1;
+    if found then
       return;
     end if;
   end if;
@@ -286,12 +285,9 @@ begin
   if p_type.rate_per_key or p_type.key_concurrency is not null then
     v_key := queue.gate_of(p_type, p_job.concurrency_key);
   end if;
-  if p_type.in_order and exists (
+  if v_key is not null and not (p_type.in_order and exists ( -- one that was put off, and kept its key
       select from queue.gated as g where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
-        and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id) then
-    v_key := null; -- it was put off, and kept its key
-  end if;
-  if v_key is not null then
+        and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id)) then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
     perform from queue.notes as n -- one of this transaction is enough
@@ -349,7 +345,7 @@ end;
 $$;
 
 -- Give a pending job the payload, priority and time of a newer one; false when it has left its unique key.
-create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options queue.job_options, p_now timestamptz)
+create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns boolean
 language plpgsql as $$
 declare
@@ -366,7 +362,7 @@ begin
     perform queue.take_place(array[p_id]);
     v_old.scheduled_for := coalesce(p_job.scheduled_for, v_old.scheduled_for);
     v_old.next_retry_at := case when p_job.scheduled_for is null then v_old.next_retry_at end;
-    v_old.priority := coalesce(p_options.priority, v_old.priority);
+    v_old.priority := coalesce((p_options ->> 'priority')::integer, v_old.priority);
     v_old.ord := queue.ord_of(v_old.priority, coalesce(v_old.scheduled_for, v_old.created_at));
     update public.jobs set payload = p_job.payload, tags = p_job.tags, schema_version = p_job.schema_version,
       priority = v_old.priority, scheduled_for = v_old.scheduled_for, next_retry_at = v_old.next_retry_at,
@@ -383,10 +379,13 @@ $$;
 -- What a new job holds beside its record and place: its keys and its deadline. Gives the job that has its
 -- keys, which is another where the call repeats an earlier one. p_claimed: its idempotency key is taken already.
 create function queue.claim(
-  p_job public.jobs, p_options queue.job_options, p_now timestamptz, p_claimed boolean default false
+  p_job public.jobs, p_options jsonb, p_now timestamptz, p_claimed boolean default false
 ) returns uuid
 language plpgsql as $$
 declare
+  -- a debounced job takes the place of the one that waits
+  v_unique constant jsonb := case when p_options ->> 'debounce_seconds' is not null
+    then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
   v_id uuid := p_job.id;
   v_hash text;
   v_held queue.job_keys;
@@ -395,7 +394,8 @@ begin
     v_hash := md5(p_job.payload::text);
     insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
     values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, p_now + make_interval(
-      secs => coalesce(p_options.idempotency_ttl_seconds, queue.setting('idempotency_ttl_seconds')::double precision)))
+      secs => coalesce((p_options ->> 'idempotency_ttl_seconds')::double precision,
+        queue.setting('idempotency_ttl_seconds')::double precision)))
     on conflict (workspace_id, job_type, key) do update set
       request_hash = case when k.expires_at <= p_now then excluded.request_hash else k.request_hash end,
       job_id = case when k.expires_at <= p_now then excluded.job_id else k.job_id end,
@@ -411,7 +411,7 @@ begin
     loop
       insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
       values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
-        coalesce(p_options."unique" ->> 'until', 'finished'))
+        coalesce(v_unique ->> 'until', 'finished'))
       on conflict (workspace_id, job_type, key) do nothing;
       if found then
         v_id := p_job.id;
@@ -420,10 +420,10 @@ begin
       select u.job_id into v_id from queue.unique_jobs as u
       where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type and u.key = p_job.unique_key;
       continue when not found; -- freed between the two statements
-      if p_options."unique" ->> 'on_conflict' = 'raise' then
+      if v_unique ->> 'on_conflict' = 'raise' then
         perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job', v_id::text);
       end if;
-      exit when p_options."unique" ->> 'on_conflict' is distinct from 'replace'
+      exit when v_unique ->> 'on_conflict' is distinct from 'replace'
         or queue.replace_pending(v_id, p_job, p_options, p_now);
     end loop;
     if v_id <> p_job.id and p_job.idempotency_key is not null then
@@ -448,18 +448,14 @@ create function queue.add(
 )
 language plpgsql as $$
 declare
-  v_options queue.job_options;
   v_id uuid;
 begin
-  if p_options <> '{}' then
-    v_options := queue.read_options(p_options, p_within);
-  end if;
-  job := queue.make_job(p_workspace_id, p_user_id, p_type, p_payload, v_options, p_within, p_now);
+  job := queue.make_job(p_workspace_id, p_user_id, p_type, p_payload, p_options, p_within, p_now);
   if p_claimed is not null then
     job.id := p_claimed;
   end if;
   if p_options <> '{}' then
-    v_id := queue.claim(job, v_options, p_now, p_claimed is not null);
+    v_id := queue.claim(job, p_options, p_now, p_claimed is not null);
     if v_id <> job.id then
       select * into job from public.jobs where id = v_id;
       created := false;
@@ -476,16 +472,6 @@ begin
     job.deadline_at, job.is_minimal, p_now, p_now);
   is_ready := queue.place(job, p_now, p_type);
   created := true;
-end;
-$$;
-
--- What is published of a new job. A minimal type has no such event: the line is for statistics.
-create function queue.created_change(p_job public.jobs) returns queue.change
-language plpgsql immutable as $$
-begin
-  return row(p_job.workspace_id, p_job.session_id, 'job.created'::text,
-    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), array[p_job.id],
-    case when p_job.is_minimal is null then '{1}'::integer[] end);
 end;
 $$;
 
@@ -507,20 +493,6 @@ begin
 end;
 $$;
 
--- A job that was just made, as queue.job_json says it, without a look at what cannot be there yet.
-create function queue.new_job_json(p_job public.jobs) returns json
-language plpgsql stable as $$
-begin
-  p_job.tags := coalesce(p_job.tags, '{}');
-  return (
-    select row_to_json(j) from (
-      select p_job.*, case when p_job.scheduled_for > p_job.created_at then 'scheduled' else 'queued' end as state,
-        coalesce(p_job.scheduled_for, p_job.created_at) as next_run_at, null as error, null as waiting_for,
-        null as running_since, null as worker_id,
-        '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}'::json as times) as j);
-end;
-$$;
-
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns json -- not jsonb, which sorts the names of each object
@@ -531,17 +503,27 @@ declare
   v_type constant queue.job_types := queue.type_or_refuse(p_job_type);
   v_now constant timestamptz := queue.clock();
   v_made record;
+  v_job public.jobs;
 begin
   v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
+  v_job := v_made.job;
   if not v_made.created then
-    return json_build_object('job', queue.job_json(v_made.job), 'created', false, 'wake', false);
+    return json_build_object('job', queue.job_json(v_job), 'created', false, 'wake', false);
   end if;
-  perform queue.publish(array[queue.created_change(v_made.job)], v_now);
+  perform queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
+    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type), array[v_job.id],
+    case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
   if v_user is not null then
     perform queue.charge_enqueues(p_workspace_id, v_user, 1);
   end if;
-  return json_build_object('job', queue.new_job_json(v_made.job), 'created', true,
-    'wake', v_made.is_ready and queue.wake_worker(v_now));
+  v_job.tags := coalesce(v_job.tags, '{}');
+  -- as queue.job_json says it, without a look at what cannot be there yet
+  return json_build_object('job', (left(row_to_json(v_job)::text, -1) || format(',"state": "%s", "next_run_at": %s, '
+      '"error": null, "waiting_for": null, "running_since": null, "worker_id": null, "times": '
+      '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}}',
+      case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,
+      to_json(coalesce(v_job.scheduled_for, v_now))))::json,
+    'created', true, 'wake', v_made.is_ready and queue.wake_worker(v_now));
 end;
 $$;
 comment on function public.enqueue_job is

@@ -2,62 +2,49 @@
 -- jobs of a call are one statement beside it, which tests hold equal. A plain insert into public.jobs passes the two
 -- halves of queue.add by triggers. And what goes with a job that is deleted.
 
--- Whether items have no options and a small payload each, of types that ask for no more: then one statement adds them.
-create function queue.are_plain(p_items jsonb, p_job_types text[], p_user_id uuid) returns boolean
-language plpgsql stable as $$
+-- Add plain jobs, as queue.add would one by one: those without options and with a small payload, of types that ask for
+-- no more. False, and none is added, where one of the items is not plain.
+create function queue.add_plain(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
+) returns boolean
+language plpgsql as $$
 declare
   v_bytes_max constant integer := (queue.setting('payload_max_bytes'))::integer;
+  v_trace constant text := queue.request_trace();
+  v_ord constant bigint := queue.ord_of(100, p_now);
+  v_lanes integer[];
 begin
-  return (
-      select count(*) from queue.job_types as t
-      where t.job_type = any (p_job_types) and t.schema_version > 0 and t.payload_schema is null
-        and not (t.rate_per_key or t.internal and p_user_id is not null))
-      = cardinality(p_job_types)
-    and not exists (
+  if exists (
       select from jsonb_array_elements(p_items) as i
       where case
         when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}' then true
         when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
         when pg_column_size(i.value) > 300 then octet_length(i.value::text) > v_bytes_max -- as queue.check_json
-          or i.value @? 'strict $.**{102}' or i.value::text ~ '[0-9]{155}[0-9]{154}' end);
-end;
-$$;
-
--- Add plain jobs, as queue.add would one by one.
-create function queue.add_plain(
-  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
-) returns void
-language plpgsql as $$
-declare
-  v_trace constant text := queue.request_trace();
-  v_ord constant bigint := queue.ord_of(100, p_now);
-  v_made record;
-begin
+          or i.value @? 'strict $.**{102}' or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
+    or exists (
+      select from (select distinct i.value ->> 'job_type' as job_type from jsonb_array_elements(p_items) as i) as k
+      left join queue.job_types as t on t.job_type = k.job_type
+      where (t.schema_version > 0 and t.payload_schema is null and not t.rate_per_key
+        and not (t.internal and p_user_id is not null)) is not true) then
+    return false;
+  end if;
   with items as materialized (
     select p_ids[i.n] as id, i.n, i.value ->> 'job_type' as job_type,
       coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload, p_now + make_interval(secs => i.n * 1e-6) as at
     from jsonb_array_elements(p_items) with ordinality as i (value, n)),
-  kinds as materialized (
-    select k.jobs, k.ids, t.job_type, t.queue, t.max_attempts, t.schema_version, t.is_minimal,
-      queue.lane_of(t.job_type, t.queue) as lane
-    from (select job_type, count(*) as jobs, array_agg(id order by n) as ids from items group by 1) as k
-    join queue.job_types as t on t.job_type = k.job_type),
   made as (
     insert into public.jobs (id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
       job_type, payload, traceparent, ord, created_at, updated_at)
-    select i.id, p_workspace_id, p_user_id, k.lane, k.max_attempts, (not k.is_minimal)::integer,
-      nullif(k.is_minimal, false), k.schema_version, k.queue, k.job_type, i.payload, v_trace, v_ord + i.n, i.at, p_now
-    from items as i join kinds as k on k.job_type = i.job_type order by i.n
+    select i.id, p_workspace_id, p_user_id, t.lane, t.max_attempts, (not t.is_minimal)::integer,
+      nullif(t.is_minimal, false), t.schema_version, t.queue, t.job_type, i.payload, v_trace, v_ord + i.n, i.at, p_now
+    from items as i join queue.job_types as t on t.job_type = i.job_type order by i.n
     returning id, lane, ord, created_at),
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select m.lane, p_workspace_id, m.ord, m.created_at, m.id from made as m)
-  select array_agg(k.lane) as lanes, array_agg(row(p_workspace_id, null, 'job.created',
-    jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', k.job_type), k.ids,
-    case when not k.is_minimal then array_fill(1, array[k.jobs::integer]) end)::queue.change) as changes
-  into v_made from kinds as k;
-  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_made.lanes) as l;
-  perform queue.publish(v_made.changes, p_now);
+  select array_agg(distinct m.lane) into v_lanes from made as m;
+  perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
+  return true;
 end;
 $$;
 
@@ -133,7 +120,6 @@ language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);
-  v_job_types constant text[] := array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i);
   v_keyed uuid[]; -- the job of each item that has an idempotency key
   v_new uuid[] := '{}';
   v_ready boolean := false;
@@ -144,8 +130,7 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
-  if queue.are_plain(p_items, v_job_types, p_user_id) then
-    perform queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
+  if queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now) then
     v_new := ids;
     v_ready := true;
   else
@@ -179,8 +164,8 @@ begin
       v_ready := v_ready or v_made.is_ready;
       v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
     end loop;
-    perform queue.publish_created(v_new[v_published + 1:], v_now);
   end if;
+  perform queue.publish_created(v_new[v_published + 1:], v_now);
   if p_user_id is not null and cardinality(v_new) > 0 then
     perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
   end if;
@@ -226,7 +211,7 @@ declare
   v_user constant uuid := queue.may_read(new.workspace_id);
   v_now constant timestamptz := queue.clock();
   v_id constant uuid := coalesce(new.id, queue.new_id());
-  v_options queue.job_options;
+  v_options jsonb;
   v_holder uuid;
 begin
   if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
@@ -236,12 +221,12 @@ begin
   if new.status <> 'pending' then
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
   end if;
-  v_options := queue.read_options(jsonb_strip_nulls(jsonb_build_object(
+  v_options := jsonb_strip_nulls(jsonb_build_object(
     'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for,
     'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key', new.concurrency_key,
     'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
     'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
-    'user_id', new.user_id, 'tags', nullif(new.tags, '{}'))), '');
+    'user_id', new.user_id, 'tags', nullif(new.tags, '{}')));
   new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '',
     v_now);
   new.id := v_id;
@@ -260,7 +245,7 @@ begin
   if queue.place(new, new.created_at) then
     perform queue.wake_worker(new.created_at);
   end if;
-  perform queue.publish(array[queue.created_change(new)], new.created_at);
+  perform queue.publish_created(array[new.id], new.created_at);
   if auth.uid() is not null then
     perform queue.charge_enqueues(new.workspace_id, auth.uid(), 1);
   end if;

@@ -24,30 +24,14 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- Tests replace it.
-create function queue.message_second() returns bigint
-language plpgsql volatile as $$
-begin
-  return floor(extract(epoch from clock_timestamp()))::bigint;
-end;
-$$;
-
--- Messages a second that may be sent, deliveries included: a fifth below what the plans allow, so that the six seconds
--- that any five lie within stay below five of the plan's.
-create function queue.message_budget() returns integer
-language plpgsql stable as $$
-declare
-  v_set constant text := (select value #>> '{}' from queue.settings where name = 'realtime_messages_per_second');
-begin
-  return case v_set when 'free' then 80 when 'pro' then 400 else v_set::integer end;
-end;
-$$;
-
--- How many messages have been counted in this second. The first who asks in a second marks where it began.
-create function queue.messages_used(out used bigint, out is_new boolean)
+-- How many messages this second has left of so many eighths of its budget, deliveries included: a fifth below what the
+-- plans allow, so that the six seconds that any five lie within stay below five of the plan's. The first who asks in a
+-- second (is_new) marks where it began.
+create function queue.message_room(p_eighths integer, out room bigint, out is_new boolean)
 language plpgsql as $$
 declare -- the mark: 42 bits of the count, above them 20 of the second
-  v_second constant bigint := queue.message_second() & 1048575;
+  v_budget constant text := (select value #>> '{}' from queue.settings where name = 'realtime_messages_per_second');
+  v_second constant bigint := date_part('epoch', clock_timestamp())::bigint & 1048575;
   -- read before the mark: a mark that is not there yet means that nothing was counted in this second until then, so
   -- however many open it at once, none writes a count that holds another's messages
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
@@ -57,7 +41,8 @@ begin
   if is_new then
     v_mark := setval('queue.messages_second', v_second << 42 | v_counted);
   end if;
-  used := greatest(0, v_counted - (v_mark & 4398046511103));
+  room := p_eighths * (case v_budget when 'free' then 80 when 'pro' then 400 else v_budget::integer end) / 8
+    - v_counted + (v_mark & 4398046511103);
 end;
 $$;
 
@@ -120,67 +105,60 @@ begin
 end;
 $$;
 
--- Send messages to private topics in their order; false, and nothing is sent, where their cost, with deliveries, is
--- more than p_most of a second's budget has left. What a transaction sends arrives at its end, all at once, so it may
--- send no more than a second holds. A failure only warns: what matters can also be read.
-create function queue.send_messages(
-  p_topics text[], p_events text[], p_payloads jsonb[], p_most integer, p_cost bigint
-) returns boolean
+-- Send events to the topics that are to hear of them; false, and nothing is sent, where the budget does not reach: of
+-- its eighths progress and logs may use four, states that no one said to follow five, those that someone follows six,
+-- announcements all. p_is_plain: one message to their workspace has all, unless someone follows a session or job. A
+-- failure only warns: what matters can also be read.
+create function queue.send(p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz)
+returns boolean
 language plpgsql as $$
 declare
-  v_sent bigint := p_cost + coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
-  v_second record;
+  v_made record; -- messages: topics, events and payloads
+  v_eighths integer := 5;
+  v_cost bigint := 2; -- a watcher, at least
+  v_room record;
+  v_count bigint;
 begin
-  v_second := queue.messages_used();
-  -- not by a transaction that may run for long: its messages arrive at its end
-  if v_second.is_new and clock_timestamp() - now() < interval '1 second' then
+  if clock_timestamp() - now() > interval '1 second' then
+    return false; -- what a long transaction sends would arrive at its end, all at once
+  end if;
+  p_is_plain := p_is_plain and not exists (select from queue.followers);
+  if not p_is_plain then
+    select array_agg(m.topic) as topics, array_agg(m.event) as events, array_agg(m.payload) as payloads,
+      sum(m.watchers) as watchers, sum(1 + greatest(1, m.watchers))::bigint as cost
+    into v_made
+    from (
+      select t.topic, o.event, o.payload,
+        (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
+      from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as o) as m;
+    if v_made.cost is null then
+      return true;
+    end if;
+    v_eighths := case when p_is_minor then 4 when v_made.watchers > 0 then 6 else 5 end;
+    v_cost := v_made.cost;
+  end if;
+  v_room := queue.message_room(v_eighths);
+  if v_room.is_new then
     perform queue.announce_held();
   end if;
-  if v_sent > p_most or v_second.used + p_cost > p_most then
+  if v_cost > v_room.room then
     return false;
+  elsif p_is_plain then
+    select array['workspace:' || p_events[1].workspace_id] as topics, array[o.event] as events,
+      array[o.payload] as payloads
+    into v_made from queue.message_of(p_events, p_now) as o;
   end if;
-  perform set_config('minutehand.messages_sent', v_sent::text, true);
-  for v_each in 1 .. p_cost loop
-    v_sent := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
+  for v_each in 1 .. v_cost loop
+    v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
   end loop;
-  for v_each in 1 .. cardinality(p_topics) loop
+  for v_each in 1 .. cardinality(v_made.topics) loop
     insert into realtime.messages (id, topic, extension, event, payload, private)
-    values (queue.new_id(), p_topics[v_each], 'broadcast', p_events[v_each], p_payloads[v_each], true);
+    values (queue.new_id(), v_made.topics[v_each], 'broadcast', v_made.events[v_each], v_made.payloads[v_each], true);
   end loop;
   return true;
 exception when others then
   raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
   return true;
-end;
-$$;
-
--- Send events to the topics that are to hear of them; false when the budget does not reach: of its eighths progress and
--- logs may use four, states that no one said to follow five, those that someone follows six, announcements all.
--- p_is_plain: one message to their workspace has all, unless someone follows a session or job.
-create function queue.send_events(
-  p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
-) returns boolean
-language plpgsql as $$
-declare
-  v_seen record;
-  v_message record;
-  v_sent boolean;
-begin
-  select exists (select from queue.followers) as is_followed, queue.message_budget() as budget into v_seen;
-  if p_is_plain and not v_seen.is_followed then
-    v_message := queue.message_of(p_events, p_now);
-    return p_is_minor or queue.send_messages(array['workspace:' || p_events[1].workspace_id], array[v_message.event],
-      array[v_message.payload], v_seen.budget * 5 / 8, 2); -- a watcher, at least
-  end if;
-  select queue.send_messages(array_agg(m.topic), array_agg(m.event), array_agg(m.payload),
-    v_seen.budget * case when p_is_minor then 4 when sum(m.watchers) > 0 then 6 else 5 end / 8,
-    sum(1 + greatest(1, m.watchers))::bigint)
-  into v_sent
-  from (
-    select t.topic, o.event, o.payload, (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
-    from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as o) as m
-  having count(*) > 0;
-  return coalesce(v_sent, true);
 end;
 $$;
 
@@ -206,11 +184,11 @@ begin
   end loop;
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then
     v_is_plain := v_is_plain and v_jobs <= 1000 and cardinality(p_changes) <= 10; -- a message holds 256 kB
-    v_held := nullif(not queue.send_events(p_changes, v_is_minor, v_is_plain, p_now), false);
+    v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain, p_now), false);
   end if;
-  insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, held)
+  insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
   select v_place, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
-    case when c.seqs is not null then v_held end
+    c.type = any ('{job.created,job.redriven,job.resumed}'), case when c.seqs is not null then v_held end
   from unnest(p_changes) as c
   where v_is_plain or c.type <> all (c_minor) or c.type = 'job.progress' and c.session_id is not null or v_held;
 end;
@@ -232,7 +210,7 @@ begin
   end if;
   v_ids := array( -- of those that have been committed
     select f.id from queue.feed as f where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
-  v_room := queue.message_budget() - (select m.used from queue.messages_used() as m);
+  v_room := (queue.message_room(8)).room;
   with held as materialized (
     select f.id, f.at, t.topic
     from queue.feed as f cross join lateral (

@@ -216,7 +216,7 @@ begin
   end if;
   perform queue.make_job(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'),
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
-    queue.read_options(coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), ''), '', v_now); -- as if enqueued now
+    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), '', v_now); -- as if enqueued now
   return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule, null, v_now));
 end;
 $$;

@@ -30,11 +30,10 @@ create index webhooks_by_workspace on queue.webhooks (workspace_id);
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, place, every) values ('webhooks', 50, '1 second');
 insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds, max_attempts,
-  backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal, internal)
-values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true)
+  backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal, internal, lane)
+values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true, queue.lane_of('webhook_delivery', 'default'))
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
-insert into queue.lanes (queue, job_type) values ('default', 'webhook_delivery') on conflict do nothing;
 
 -- Maintenance: enqueue deliveries, for each endpoint of some 500 lines of the feed; one that is refused stops no other.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz) returns integer

@@ -88,7 +88,7 @@ FAULTS = [
     ),
     Fault(
         "no worker", "gone", ("none of them serves the job type",), "Deploy a worker",
-        state="queued", sql="insert into queue.job_types (job_type, registered_at) values ('faulty.gone', now() - interval '1 hour')",
+        state="queued", sql="insert into queue.job_types (job_type, lane, registered_at) values ('faulty.gone', queue.lane_of('faulty.gone', 'default'), now() - interval '1 hour')",
     ),
     Fault(
         "type paused", "strict", ("faulty.strict is paused: we move the ledger",), "Resume", state="", way=("Resume it",),
