@@ -78,13 +78,19 @@ $$;
 -- for the service.
 create function queue.may_read(p_workspace_id uuid) returns uuid
 language plpgsql stable as $$
+declare -- as auth.uid and queue.is_service read them, once
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_user constant uuid := v_claims ->> 'sub';
 begin
-  if not (queue.is_service() and (p_workspace_id = queue.system_workspace()
-        or exists (select from queue.tenants as t where t.id = p_workspace_id))
-      or queue.is_member(p_workspace_id)) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
+    perform from queue.tenants as t where t.id = p_workspace_id;
+    if found or p_workspace_id = queue.system_workspace() then
+      return null;
+    end if;
+  elsif queue.is_member(p_workspace_id) then
+    return v_user;
   end if;
-  return auth.uid();
+  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
 end;
 $$;
 
