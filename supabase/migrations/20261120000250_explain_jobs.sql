@@ -39,11 +39,9 @@ language plpgsql stable as $$
 declare
   v_type queue.job_types;
   v_pause queue.pauses;
-  v_seen_at timestamptz;
   v_full record;
   v_free_at timestamptz;
   v_ahead integer;
-  v_ended bigint;
 begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
   select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
@@ -53,10 +51,7 @@ begin
         when 'workspace_type' then 'job type in this workspace' else v_pause.kind end,
         v_pause.paused_at::timestamptz(0), ': ' || v_pause.reason));
   elsif not exists (select from queue.alive_runs(p_now)) then
-    v_seen_at := (select max(t.seen_at) from (select seen_at from queue.ticks order by started_at desc limit 100) as t);
-    return jsonb_build_object('reason', 'no_worker', 'data', jsonb_build_object('last_seen_at', v_seen_at),
-      'sentence', case when v_seen_at is null then 'No worker has ever been seen.'
-        else format('No worker has been seen since %s.', v_seen_at::timestamptz(0)) end);
+    return jsonb_build_object('reason', 'no_worker', 'data', '{}', 'sentence', 'No worker has been seen for minutes.');
   elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
     return jsonb_build_object('reason', 'no_processor', 'data', jsonb_build_object('refusal', v_type.refusal),
       'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s', p_job.job_type,
@@ -99,16 +94,11 @@ begin
       and r.ord >= coalesce((select t.from_ord from queue.turns as t
         where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id), 0)
       and coalesce(j.deadline_at > p_now, true) limit 1000) as a;
-  v_ended := (select sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) from queue.stats as s
-    where s.workspace_id = p_job.workspace_id and s.minutes = 1 and s.at > p_now - interval '10 minutes'
-      and s.job_type = p_job.job_type);
-  return jsonb_build_object('data', jsonb_build_object('ahead', v_ahead),
-    'reason', case when v_ahead > 0 then 'behind_others' else 'next_in_line' end,
-    'sentence', format(case when v_ahead > 0 then 'Jobs of its workspace that are ahead of it: %s%s.'
-      else 'It is the next of its workspace and starts with the next lease call that has a slot.' end, v_ahead,
-      case when v_ahead = 1000 then ' or more' end),
-    'estimated_start_at', case when v_ahead = 0 then p_now
-      else p_now + make_interval(secs => v_ahead * 600.0 / nullif(v_ended, 0)) end);
+  return jsonb_build_object('data', jsonb_build_object('ahead', v_ahead)) || case when v_ahead = 0
+    then jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
+      'sentence', 'It is the next of its workspace and starts with the next lease call that has a slot.')
+    else jsonb_build_object('reason', 'behind_others', 'sentence', format('Jobs of its workspace that are ahead of it: '
+      '%s%s.', v_ahead, case when v_ahead = 1000 then ' or more' end)) end;
 end;
 $$;
 

@@ -108,8 +108,8 @@ language sql stable as $$
 $$;
 
 -- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none serves the lane);
--- at_limit; blocked (behind the gate of their key); ready; stalled: ready, and for two minutes nothing was leased or
--- ran. Unserved types warn and never fail: the rest is well, and restarting it would not help.
+-- at_limit; blocked (behind the gate of their key); ready. Unserved types warn: the rest is well, and restarting it
+-- would not help.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
   with lanes as materialized (
@@ -136,29 +136,19 @@ language sql stable as $$
     from (select o.job_type from queue.gated as o
       where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted limit 10000) as g
     group by 1),
-  life as materialized ( -- when a job was last leased, or ran
-    select case when exists (select from queue.leases where expires_at > p_now) then p_now else max(t.leased_at) end
-      as at
-    from (select leased_at from queue.ticks order by started_at desc limit 100) as t),
-  held as (
-    select d.*, i.since, case when i.since < p_now - interval '2 minutes' then 'stalled' else d.cause end as why
-    from due as d left join (life as l
-      cross join lateral (select greatest(d.ready_at, l.at) as since) as i) on d.cause = 'ready'),
   causes as (
-    select k.*, coalesce(sum(h.jobs), 0)::integer as jobs, min(h.ready_at) as oldest_at, min(h.since) as since,
-      array_to_string((array_agg(distinct h.job_type))[:3], ', ') as types
-    from (values (1, 'unserved', 'wait: no worker serves'), (2, 'stalled', 'are due, and nothing starts:'),
-      (3, 'paused', 'are paused:'), (4, 'at_limit', 'wait for a limit:'),
-      (5, 'blocked', 'wait for a job of their key:'), (6, 'ready', 'start next:')) as k (n, why, words)
-    left join held as h on h.why = k.why group by 1, 2, 3)
-  select jsonb_object_agg(c.why, jsonb_build_object('jobs', c.jobs)) || jsonb_build_object('jobs', sum(c.jobs),
-    'verdict', case when bool_or(c.why = 'stalled' and c.oldest_at < p_now - interval '15 minutes') then 'fail'
-      when bool_or(c.jobs > 0 and c.why in ('unserved', 'stalled')) then 'warn' else 'pass' end,
+    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs, min(d.ready_at) as oldest_at,
+      array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
+    from (values (1, 'unserved', 'wait: no worker serves'), (2, 'paused', 'are paused:'),
+      (3, 'at_limit', 'wait for a limit:'), (4, 'blocked', 'wait for a job of their key:'),
+      (5, 'ready', 'start next:')) as k (n, cause, words)
+    left join due as d on d.cause = k.cause group by 1, 2, 3)
+  select jsonb_object_agg(c.cause, jsonb_build_object('jobs', c.jobs)) || jsonb_build_object('jobs', sum(c.jobs),
+    'verdict', case when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn' else 'pass' end,
     'detail', coalesce(string_agg(format('%s %s %s', c.jobs, c.words, c.types), '; ' order by c.n)
       filter (where c.jobs > 0), 'nothing is due'),
-    'oldest_at', min(c.oldest_at), 'stalled_seconds', extract(epoch from p_now - min(c.since)),
-    'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
-      filter (where c.why not in ('paused', 'unserved'))))
+    'oldest_at', min(c.oldest_at), 'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
+      filter (where c.cause not in ('paused', 'unserved'))))
   from causes as c
 $$;
 
@@ -176,15 +166,12 @@ begin
     'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
       select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
       where d.run_at <= v_now - interval '10 seconds')),
-    'stalled_seconds', v_backlog -> 'stalled_seconds', 'last_tick_seconds', (
-      select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1),
-    'failing_maintenance', (select coalesce(jsonb_agg(to_jsonb(f)), '[]')
-      from (select u.name, u.failed_at, u.failure, u.failures from queue.tasks as u
-        where u.failures > 0 or u.failed_at > v_now - interval '1 hour') as f));
+    'last_tick_seconds', (
+      select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1));
 end;
 $$;
 comment on function public.queue_health is
-  'Readiness in one call: depth, age of the oldest due job and of the last tick, failing maintenance.';
+  'Readiness in one call: what is due and what keeps it, age of the oldest due job and of the last tick.';
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
@@ -193,21 +180,12 @@ declare
   v_now constant timestamptz := queue.clock();
   v_since constant timestamptz := date_trunc('minute', v_now)
     - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
-  v_backlog jsonb;
 begin
   perform queue.may_read_all(p_workspace_id);
-  v_backlog := queue.backlog(p_workspace_id, v_now);
-  return jsonb_build_object('now', v_now, 'since', v_since, 'backlog', v_backlog,
-    'oldest_due_at', v_backlog -> 'oldest_at',
+  return jsonb_build_object('now', v_now, 'since', v_since, 'backlog', queue.backlog(p_workspace_id, v_now),
     'live', (public.count_jobs(p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
     'types', (select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
       from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n),
-    'throughput', (select coalesce(jsonb_agg(to_jsonb(t) order by t.minute), '[]')
-      from (select s.at as minute, sum((s.counts ->> 'completed')::bigint) as completed,
-          sum((s.counts ->> 'failed')::bigint) as failed, sum((s.counts ->> 'enqueued')::bigint) as enqueued
-        from queue.stats as s
-        where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000') and s.minutes = 1
-          and s.at >= v_since group by 1) as t),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')),
     'workers', case when p_workspace_id is null then (
@@ -219,7 +197,7 @@ end;
 $$;
 comment on function public.queue_stats is
   'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a workspace, for '
-  'operators, of all.';
+  'operators, of all, with the workers last seen.';
 
 create function public.queue_series(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
@@ -252,24 +230,20 @@ declare
 begin
   perform queue.may_read_all(p_workspace_id);
   return (
-    select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(jsonb_build_object('job_type', t.job_type,
-      'queue', t.queue, 'description', t.description, 'source', t.source, 'version', t.schema_version,
-      'internal', t.internal, 'refusal', t.refusal, 'paused_at', p.paused_at, 'pause_reason', p.reason,
-      'registered_at', t.registered_at, 'served', not queue.unserved(t.job_type, v_now), 'last_seen_at', s.seen_at,
-      'workers', s.workers, 'serving', coalesce(jsonb_path_query_array(s.serving, '$[0 to 19]'), '[]'),
-      'day', coalesce(n.line, '{}')) order by t.job_type), '[]'))
+    select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(
+      to_jsonb(t) - '{payload_schema,schedules}'::text[] || jsonb_build_object('paused_at', p.paused_at,
+      'pause_reason', p.reason, 'served', not queue.unserved(t.job_type, v_now), 'day', coalesce(n.line, '{}'),
+      'serving', ( -- the latest runs of the workers last seen: alive, stale (seen lately), or gone
+        select coalesce(jsonb_agg(to_jsonb(w) order by w.seen_at desc), '[]') from (
+          select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case
+            when k.worker = any (v_alive) then 'alive'
+            when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
+          from (
+            select distinct on (o.worker) o.* from (select * from queue.ticks order by started_at desc limit 1000) as o
+            where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k
+          join queue.workers as i on i.worker = k.worker order by k.seen_at desc limit 20) as w))
+      order by t.job_type), '[]'))
     from queue.job_types as t
-    cross join lateral ( -- the latest run of each worker that serves it: alive, stale (seen lately), or gone
-      select max(w.seen_at) as seen_at, count(*) filter (where w.state = 'alive') as workers,
-        jsonb_agg(to_jsonb(w) order by w.seen_at desc) as serving
-      from (
-        select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case
-          when k.worker = any (v_alive) then 'alive'
-          when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
-        from (
-          select distinct on (o.worker) o.* from (select * from queue.ticks order by started_at desc limit 1000) as o
-          where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k
-        join queue.workers as i on i.worker = k.worker) as w) as s
     left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
       on n.job_type = t.job_type
     left join lateral (select * from queue.pauses as o
@@ -279,8 +253,8 @@ begin
 end;
 $$;
 comment on function public.list_job_types is
-  'Job types by name, with the 20 workers last seen of each, its last 24 hours and a refused registration: {now, '
-  'types}.';
+  'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause and a refused '
+  'registration: {now, types}.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -295,8 +269,6 @@ begin
   end if;
   return (
     select v_line || jsonb_build_object('payload_schema', t.payload_schema,
-      'events', case when t.is_minimal then 'minimal' else 'full' end,
-      'limits', to_jsonb(t) - '{payload_schema,schedules,description,source,refusal}'::text[],
       'schedules', (select coalesce(jsonb_agg(to_jsonb(s) order by s.name), '[]')
         from (select k.name, k.cron, k.timezone, k.enabled, k.next_at, k.last_slot_at, k.problem, k.source
           from queue.schedules as k where k.job_type = p_job_type
@@ -306,7 +278,7 @@ begin
 end;
 $$;
 comment on function public.get_job_type is
-  'One job type as in list_job_types, with its payload schema, limits and schedules.';
+  'One job type as in list_job_types, with its payload schema and schedules.';
 
 select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types',
   'public.get_job_type');

@@ -37,7 +37,7 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, An
     assert {known(engine, name)["refusal"] for name in ("first", "last")} == {None}
     shown = known(engine, "bad")
     assert shown["refusal"]
-    assert shown["limits"]["max_concurrency"] == 7
+    assert shown["max_concurrency"] == 7
     for name in ("first", "bad", "last"):
         engine.enqueue(job_type=name)
     publish(engine, {"job_type": "bad"})
@@ -58,9 +58,9 @@ def test_an_older_worker_does_not_undo_what_a_newer_one_published(engine: Engine
     """While both run."""
     publish(engine, {"job_type": "t", "schema_version": 2, "max_concurrency": 2})
     publish(engine, {"job_type": "t", "schema_version": 1, "max_concurrency": 1})
-    assert known(engine, "t")["limits"]["max_concurrency"] == 2
+    assert known(engine, "t")["max_concurrency"] == 2
     publish(engine, {"job_type": "t", "schema_version": 2})
-    assert known(engine, "t")["limits"]["max_concurrency"] is None
+    assert known(engine, "t")["max_concurrency"] is None
 
 
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:

@@ -121,9 +121,9 @@ function Numbers({ stats, series, failures, words, workspace, refresh }) {
       ${figure(
         "Queued",
         number(live.queued),
-        stats.oldest_due_at
+        stats.backlog.oldest_at
           ? html`
-            oldest due <${When} at=${stats.oldest_due_at} />
+            oldest due <${When} at=${stats.backlog.oldest_at} />
           `
           : "nothing is due",
       )}

@@ -20,6 +20,7 @@ import { WHEN } from "./schedules.js";
 export const title = ({ name }) => name ?? "Types";
 
 const EVERY_MS = 10_000;
+const alive = ({ serving }) => serving.filter(({ state }) => state === "alive").length;
 const known = (value) => (value === null || value === undefined ? Number.NaN : Number(value));
 
 export default function Types({ name, workspace }) {
@@ -40,7 +41,7 @@ export default function Types({ name, workspace }) {
         `,
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
-      column("Workers", "num phone-less", (type) => number(type.workers)),
+      column("Workers", "num phone-less", (type) => number(alive(type))),
       column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
       column("Failed", "num", (type) => number(known(type.day.failed ?? 0))),
       column("Success", "num", (type) => percent(success(type.day))),
@@ -61,7 +62,7 @@ const Served = ({ type }) =>
       ? html`<${Tag} tone="waiting">Paused<//>`
       : !type.served
         ? html`<${Tag} tone="failed">No worker<//>`
-        : type.workers === 0
+        : alive(type) === 0
           ? html`<${Tag} tone="waiting">No worker now<//>`
           : html`<${Tag} tone="completed">Served<//>`;
 
@@ -126,7 +127,7 @@ const refusalOf = ({ refusal }) =>
   typeof refusal === "string" ? refusal : (refusal?.message ?? JSON.stringify(refusal));
 
 function Loaded({ type }) {
-  const { day, limits } = type;
+  const { day } = type;
   const seconds = (value) => duration(value * 1000);
   return html`
     ${type.description && html`<p>${type.description}</p>`}
@@ -148,7 +149,7 @@ function Loaded({ type }) {
       !type.served &&
       html`<p class="notice stale" role="status">
         <span>
-          No worker that runs now serves this type; the last was seen <${When} at=${type.last_seen_at} />. Its jobs
+          No worker that runs now serves this type; the last was seen <${When} at=${type.serving[0]?.seen_at} />. Its jobs
           wait. Start a worker that has its processor, or look whether the last deploy removed it.
         </span>
       </p>`
@@ -202,17 +203,17 @@ function Loaded({ type }) {
       <section class="column side" aria-label="Facts">
         <dl class="facts card">
           ${fact("Queue", type.queue)}
-          ${fact("Schema version", type.version)}
+          ${fact("Schema version", type.schema_version)}
           ${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}
-          ${fact("Timeout", seconds(limits.timeout_seconds))}
-          ${fact("Lease", seconds(limits.lease_seconds))}
-          ${fact("Attempts", limits.max_attempts)}
-          ${fact("Backoff", `${seconds(limits.backoff_first_seconds)}, × ${limits.backoff_factor}, at most ${seconds(limits.backoff_cap_seconds)}`)}
-          ${fact("At once", limits.max_concurrency ?? "no limit")}
-          ${fact("Per workspace", limits.workspace_concurrency ?? "no limit")}
-          ${fact("Per key", limits.key_concurrency ?? "no limit")}
-          ${fact("Rate", limits.rate_limit ? `${limits.rate_limit} per ${seconds(limits.rate_per_seconds)}${limits.rate_per_key ? ", per key" : ""}` : "no limit")}
-          ${fact("Events", type.events)}
+          ${fact("Timeout", seconds(type.timeout_seconds))}
+          ${fact("Lease", seconds(type.lease_seconds))}
+          ${fact("Attempts", type.max_attempts)}
+          ${fact("Backoff", `${seconds(type.backoff_first_seconds)}, × ${type.backoff_factor}, at most ${seconds(type.backoff_cap_seconds)}`)}
+          ${fact("At once", type.max_concurrency ?? "no limit")}
+          ${fact("Per workspace", type.workspace_concurrency ?? "no limit")}
+          ${fact("Per key", type.key_concurrency ?? "no limit")}
+          ${fact("Rate", type.rate_limit ? `${type.rate_limit} per ${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}` : "no limit")}
+          ${fact("Events", type.is_minimal ? "minimal" : "full")}
         </dl>
       </section>
     </div>

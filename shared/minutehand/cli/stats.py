@@ -15,7 +15,7 @@ def stats(output: Output, connection: Connection) -> None:
     told = connection.get("/api/status", workspace_id=connection.workspace, minutes=60)
     if output.answered(told):
         return
-    oldest = told.get("oldest_due_at")
+    oldest = told["backlog"]["oldest_at"]
     due = f", oldest due {ago(oldest)}" if oldest else ""
     output.text(", ".join(f"{count} {state}" for state, count in told["live"].items()) + due)
     rows = [

@@ -11,7 +11,7 @@ from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, headed, p95
 
-COLUMNS = headed("job_type:TYPE served last_seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
+COLUMNS = headed("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
 
 
 @workspace_verb
@@ -37,6 +37,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
     return {
         **line,
         "served": "paused" if line["paused_at"] else served,
+        "seen_at": line["serving"][0]["seen_at"] if line["serving"] else None,
         "done": day.get("completed", 0),
         "failed": day.get("failed", 0),
         "p95": p95(day.get("run")),

@@ -57,8 +57,6 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
             due.labels(cause).set(found["jobs"])
     oldest = gauge("oldest_due_seconds", "Age of the oldest due job that nothing holds back.")
     oldest.set(float(backlog["oldest_due_seconds"] or 0))
-    stalled = gauge("stalled_seconds", "For how long nothing ran although jobs were due.")
-    stalled.set(float(backlog["stalled_seconds"] or 0))
 
     hour = f"in the last {MINUTES} minutes"
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")

@@ -207,8 +207,6 @@ class QueueHealth(Report):
     backlog: dict[str, Any] = Field(default_factory=dict)
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
-    #: For how long nothing at all was leased or ran although some of these jobs were due.
-    stalled_seconds: float | None = None
     last_tick_seconds: float | None = None
     #: Whether the database refuses every write.
     read_only: bool = False
@@ -369,7 +367,7 @@ class MaintenanceResponse(Model):
 
     #: How much of each task was done.
     done: dict[str, int] = {}
-    #: Tasks that failed and are parked; see `queue_health`.
+    #: Tasks that failed and are parked; see `queue.tasks`.
     failed: tuple[str, ...] = ()
     #: How many items wait, parked, to be tried again.
     parked: int = 0

@@ -18,7 +18,6 @@ from minutehand.web.services import Services
 def health(
     oldest: float | None = None,
     tick: float | None = 5.0,
-    stalled: float | None = None,
     backlog: str = "pass",
     *,
     read_only: bool = False,
@@ -27,7 +26,6 @@ def health(
         backlog={"verdict": backlog, "jobs": 3, "detail": "3 wait: no worker serves a"},
         oldest_due_seconds=oldest,
         last_tick_seconds=tick,
-        stalled_seconds=stalled,
         read_only=read_only,
     )
 
@@ -49,8 +47,8 @@ class Queue:
     [
         (health(), 200, "ready", {}),
         (health(backlog="warn", oldest=1), 200, "degraded", {"queue_depth": "warn"}),
-        (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
-        (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
+        (health(oldest=9_000), 200, "degraded", {"oldest_due": "warn"}),
+        (health(oldest=901, tick=None), 503, "not_ready", {"oldest_due": "fail"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(read_only=True), 503, "not_ready", {"database": "fail"}),
     ],

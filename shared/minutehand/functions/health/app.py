@@ -87,8 +87,8 @@ def build_app(settings: Settings, *, services: Services | None = None) -> FastAP
 PATIENCE = 4.0
 #: Seconds a due job may wait before a warning.
 LATE = 120.0
-#: Seconds without any lease before that is a failure; a long backlog, or a tenant's limit, is none.
-STALLED = 900.0
+#: Seconds that a job may be due before any tick was seen; a long backlog is no failure.
+UNSEEN = 900.0
 #: Seconds since the last tick: one missed is a warning, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -121,21 +121,18 @@ def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
     """Verdicts on a queue whose database answers."""
     oldest = health.oldest_due_seconds
     backlog = health.backlog
-    stalled = health.stalled_seconds or 0.0
     tick = health.last_tick_seconds
     # a database that never saw a tick is young; if it is not, `oldest_due` shows it
     is_late = tick is None or tick > TICK_LATE
+    is_idle = tick is None and (oldest or 0.0) > UNSEEN
     return {
         # counted and judged in SQL, see queue.backlog: the console and doctor say the same
         "queue_depth": _verdict(backlog["verdict"], backlog["jobs"], "jobs", backlog["detail"]),
         "oldest_due": _verdict(
-            FAIL if stalled > STALLED else WARN if (oldest or 0.0) > LATE else PASS,
+            FAIL if is_idle else WARN if (oldest or 0.0) > LATE else PASS,
             oldest,
             "s",
-            "nothing is due"
-            if oldest is None
-            else f"has waited {oldest:.0f} s"
-            + (f"; nothing was leased for {stalled:.0f} s" if stalled > LATE else ""),
+            "nothing is due" if oldest is None else f"has waited {oldest:.0f} s",
         ),
         "last_tick": _verdict(
             FAIL if (tick or 0.0) > TICK_DEAD else WARN if is_late else PASS,
