@@ -72,7 +72,7 @@ ADDRESSES = "update queue.settings set value = '%s' where name = 'webhook_privat
 
 FAULTS = [
     Fault("killed", "die", ("was lost", "stopped answering"), "Look at that worker's log"),
-    Fault("result too large", "returns", ("the result exceeds",), "return a reference"),
+    Fault("result too large", "returns", ("the result is too long",), "return a reference"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
     Fault("child", "whole", ("ChildrenFailed", "invoice 7 has no customer"), "Correct that first"),
     Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout"),
