@@ -156,66 +156,59 @@ comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns '
   'it.\n\nFinished steps are kept. 409 in any other state.';
 
--- The jobs that a bulk action is for, one more than the limit: those of a filter of list_jobs, whose states must be
--- among those that it applies to and are p_usual unless it names some.
-create function queue.chosen_jobs(
-  p_workspace_id uuid, p_filter jsonb, p_states text[], p_usual text[], p_limit integer
-) returns uuid[]
+-- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be among those that the
+-- action applies to: without any, the live or the failed ones.
+create function queue.change_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer, p_is_retry boolean)
+returns jsonb
 language plpgsql as $$
 declare
+  v_now constant timestamptz := queue.clock();
   v_words constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
+  v_able constant jsonb := case when p_is_retry then '["failed", "cancelled"]'
+    else '["queued", "scheduled", "retrying", "running", "suspended", "pending", "processing", "waiting"]' end;
+  v_found uuid[];
+  v_ids uuid[];
+  v_count integer;
 begin
   perform queue.take_turn();
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_filter) is distinct from 'object' or p_filter ? 'workspace_id' then
-    perform queue.refuse(400, 'invalid_argument', 'filter must be an object and name no workspace', 'filter');
-  elsif p_filter = '{}' and 'queued' = any (p_usual) then
+  if p_filter ? 'workspace_id' then
+    perform queue.refuse(400, 'invalid_argument', 'the filter must name no workspace', 'filter');
+  elsif p_filter = '{}' and not p_is_retry then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
-  elsif not to_jsonb(p_states) @> coalesce(v_words, '[]') then
+  elsif not v_able @> v_words then
     perform queue.refuse(400, 'invalid_argument', 'this does not apply to jobs that are ' || v_words::text, 'state');
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
-  return (queue.search_jobs(jsonb_strip_nulls(p_filter) || case when v_words is null
-    then jsonb_build_object('state', p_usual) else '{}' end, array[p_workspace_id], null, p_limit + 1)
-  ).ids[:p_limit + 1];
+  v_found := (queue.search_jobs(jsonb_strip_nulls(p_filter) || case when v_words is not null then '{}'
+    when p_is_retry then '{"status": ["failed"]}' else '{"status": ["pending", "processing", "waiting"]}' end::jsonb,
+    array[p_workspace_id], null, p_limit + 1)).ids;
+  v_ids := v_found[:p_limit];
+  if p_is_retry then
+    perform queue.lock_jobs(v_ids);
+    v_count := queue.retry_held(v_ids, v_now);
+    perform queue.wake_worker(v_now) where v_count > 0;
+  else
+    v_ids := array(select j.id from public.jobs as j
+      where j.id = any (v_ids) and j.finished_at is null and j.cancel_requested_at is null);
+    perform queue.cancel(v_ids, v_now);
+    v_count := cardinality(v_ids);
+  end if;
+  return jsonb_build_object('count', v_count, 'more', cardinality(v_found) > p_limit);
 end;
 $$;
 
 create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
-declare
-  c_live constant text[] := '{queued,scheduled,retrying,running,suspended}';
-  v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, c_live || '{pending,processing,waiting}'::text[],
-    c_live, p_limit);
-  v_able uuid[];
-begin
-  v_able := array(
-    select j.id from public.jobs as j
-    where j.id = any (v_ids[:p_limit]) and j.finished_at is null and j.cancel_requested_at is null);
-  perform queue.cancel(v_able, queue.clock());
-  return jsonb_build_object('count', cardinality(v_able), 'more', cardinality(v_ids) > p_limit);
-end;
-$$;
+language sql security definer set search_path = '' set enable_seqscan = off set jit = off
+as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, false) $$;
 comment on function public.cancel_jobs is
   E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more}.\n\nFor managers. '
   'Call again while there are more.';
 
 create function public.retry_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, '{failed,cancelled}', '{failed}', p_limit);
-  v_count integer;
-begin
-  perform queue.lock_jobs(v_ids[:p_limit]);
-  v_count := queue.retry_held(v_ids[:p_limit], v_now);
-  perform queue.wake_worker(v_now) where v_count > 0;
-  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > p_limit);
-end;
-$$;
+language sql security definer set search_path = '' set enable_seqscan = off set jit = off
+as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, true) $$;
 comment on function public.retry_jobs is
   E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit '
   '(1,000): {count, more}.\n\nFor managers. Call again while there are more.';

@@ -314,14 +314,15 @@ $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
 
--- The latest attempts of a job, and the running one. What completed at its first lease is in the job's row.
-create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns table (
-  fence integer, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
-  error_message text, error_data jsonb, traceback jsonb, origin jsonb
-)
+-- The latest attempts of a job and the running one, the latest last, errors cut. What completed at its first lease is
+-- in the job's row. A traceback shows code: it is left out unless p_is_open.
+create function queue.attempt_lines(p_job public.jobs, p_limit integer, p_is_open boolean) returns jsonb
 language sql stable as $$
-  select e.fence, e.attempt, w.worker_id, e.leased_at, e.ended_at, e.outcome, e.error_message, e.error_data,
-    e.traceback, e.origin
+  select coalesce(jsonb_agg(to_jsonb(e)
+    - array['job_id', 'worker', 'error_data', case when not p_is_open then 'traceback' end]
+    || jsonb_build_object('worker_id', w.worker_id, 'error_message', left(e.error_message, 1000), 'error',
+      left(queue.error_line(e.error_message, e.error_data), 1000), 'has_traceback', e.traceback is not null)
+    order by e.fence), '[]')
   from (
     (select * from queue.attempts as a where a.job_id = p_job.id order by a.fence desc limit p_limit)
     union all
@@ -337,14 +338,9 @@ create function public.job_attempts(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
-  -- a traceback shows code: for managers, operators and the service
-  v_open constant boolean := queue.is_manager(v_job.workspace_id) or queue.is_operator() or queue.is_service();
 begin
-  return (
-    select jsonb_build_object('attempts', coalesce(jsonb_agg(to_jsonb(a) - case when v_open then '' else 'traceback' end
-      || jsonb_build_object('error', queue.error_line(a.error_message, a.error_data),
-        'has_traceback', a.traceback is not null) order by a.fence), '[]'))
-    from queue.attempt_lines(v_job, 1000) as a);
+  return jsonb_build_object('attempts', queue.attempt_lines(v_job, 1000,
+    queue.is_manager(v_job.workspace_id) or queue.is_operator() or queue.is_service()));
 end;
 $$;
 comment on function public.job_attempts is
@@ -365,13 +361,10 @@ declare
 begin
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
     select jsonb_agg(queue.job_json(j, true) || jsonb_build_object(
-      'attempts', (select coalesce(jsonb_agg(to_jsonb(a) - '{error_data,traceback,origin}'::text[]
-          || jsonb_build_object('error_message', left(a.error_message, 500)) order by a.fence), '[]')
-        from queue.attempt_lines(j, 100) as a),
+      'attempts', queue.attempt_lines(j, 100, false),
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
         (select t.name, t.kind, t.started_at, t.created_at as ended_at, null::timestamptz as timeout_at
-          from queue.steps as t where t.job_id = j.id and t.nth = 0
-          order by t.created_at desc limit 200)
+          from queue.steps as t where t.job_id = j.id and t.nth = 0 order by t.created_at desc limit 200)
         union all
         select l.step, 'step', l.step_started_at, null, null
         from queue.leases as l where l.job_id = j.id and l.step is not null

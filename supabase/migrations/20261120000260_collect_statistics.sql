@@ -269,11 +269,10 @@ begin
   end if;
   return (
     select v_line || jsonb_build_object('payload_schema', t.payload_schema,
-      'schedules', (select coalesce(jsonb_agg(to_jsonb(s) order by s.name), '[]')
-        from (select k.name, k.cron, k.timezone, k.enabled, k.next_at, k.last_slot_at, k.problem, k.source
-          from queue.schedules as k where k.job_type = p_job_type
-            and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))
-          order by k.name limit 100) as s))
+      'schedules', (
+        select coalesce(jsonb_agg(to_jsonb(k) - '{payload,options,created_by}'::text[] order by k.name), '[]')
+        from queue.schedules as k where k.job_type = p_job_type
+          and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
     from queue.job_types as t where t.job_type = p_job_type);
 end;
 $$;
