@@ -129,17 +129,14 @@ create function queue.refuse_revoked() returns void
 language plpgsql stable as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
-  v_revoked jsonb;
 begin
   if v_claims ->> 'role' is distinct from 'job_worker' then
     return;
   end if;
-  v_revoked := queue.setting('worker_keys_revoked');
-  if (v_claims ->> 'iat')::numeric >= (v_revoked ->> 'before')::numeric
-    or extract(epoch from queue.clock()) < (v_revoked ->> 'from')::numeric
-      and coalesce((v_claims ->> 'iat')::numeric, 0) >= (v_revoked ->> 'already')::numeric then
-    return;
-  elsif v_revoked is not null then
+  perform from jsonb_array_elements(queue.setting('worker_keys_revoked')) as r
+  where (r ->> 'from')::numeric <= extract(epoch from queue.clock())
+    and coalesce((v_claims ->> 'iat')::numeric, 0) < (r ->> 'before')::numeric;
+  if found then
     perform queue.refuse(401, 'key_revoked', 'this worker key was revoked', 'SUPABASE_WORKER_KEY');
   end if;
 end;
@@ -149,21 +146,18 @@ create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds 
 language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
-  v_known jsonb := queue.setting('worker_keys_revoked');
-  v_already numeric; -- older keys are refused now, and stay so whatever the grace of this call
   v_count integer;
 begin
   if p_before is null or p_before > v_now + interval '1 minute' then
     perform queue.refuse(400, 'invalid_argument', 'p_before must not be in the future', 'p_before');
   end if;
-  v_already := greatest(0, (v_known ->> 'already')::numeric, case
-    when (v_known ->> 'from')::numeric <= extract(epoch from v_now) then (v_known ->> 'before')::numeric end);
-  insert into queue.settings (name, value, updated_at)
-  values ('worker_keys_revoked', jsonb_build_object('already', v_already,
+  insert into queue.settings as s (name, value, updated_at)
+  values ('worker_keys_revoked', jsonb_build_array(jsonb_build_object(
     -- keys that workers mint for themselves begin half a minute before their making
-    'before', greatest(v_already, floor(extract(epoch from p_before)) - 60),
-    'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
-  on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+    'before', floor(extract(epoch from p_before)) - 60,
+    'from', floor(extract(epoch from v_now)) + p_grace_seconds)), v_now)
+  -- beside those of before: what they refuse stays refused, whatever the grace of this call
+  on conflict (name) do update set value = s.value || excluded.value, updated_at = excluded.updated_at;
   update queue.settings set updated_at = v_now, -- a worker's key reads it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
