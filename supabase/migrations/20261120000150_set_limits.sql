@@ -14,23 +14,26 @@ insert into queue.settings (name, value) values
   ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100'),
   ('user_calls_at_once', '8');
 
--- Take tokens from a bucket, or refuse.
+-- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: by what a caller is refused
+-- where too few are left; null: it goes below none, for starts that have happened.
 create function queue.spend(
-  p_bucket text, p_limit text, p_rate double precision, p_burst double precision, p_amount double precision
+  p_bucket text, p_most double precision, p_seconds double precision, p_amount double precision, p_now timestamptz,
+  p_limit text default null
 ) returns void
 language plpgsql as $$
 declare
-  v_now constant timestamptz := queue.clock();
   v_tokens double precision;
 begin
-  insert into queue.buckets as b (name, tokens, refilled_at) values (p_bucket, p_burst - p_amount, v_now)
-  on conflict (name) do update set refilled_at = v_now, tokens = least(p_burst,
-    b.tokens + greatest(0, extract(epoch from v_now - b.refilled_at)) * p_rate) - p_amount
+  insert into queue.buckets as b (name, tokens, refilled_at) values (p_bucket, p_most - p_amount, p_now)
+  on conflict (name) do update set
+    refilled_at = greatest(b.refilled_at, p_now), -- of a start that was committed late: no time counts twice
+    tokens = least(p_most, b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
+      - p_amount
   returning tokens into v_tokens;
-  if v_tokens < 0 then -- the refusal rolls the charge back
+  if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
     perform queue.refuse(429, 'rate_limited', format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
-      jsonb_build_object('limit', p_limit, 'per_second', p_rate, 'burst', p_burst,
-        'retry_after_seconds', coalesce(ceil(-v_tokens / nullif(p_rate, 0)), 60))::text);
+      jsonb_build_object('limit', p_limit, 'per_second', p_most / p_seconds, 'burst', p_most,
+        'retry_after_seconds', coalesce(ceil(-v_tokens * p_seconds / nullif(p_most, 0)), 60))::text);
   end if;
 end;
 $$;
@@ -41,10 +44,11 @@ create function queue.charge(p_caller uuid, p_name text, p_amount double precisi
 language plpgsql as $$
 declare
   v_bucket constant text := 'u:' || p_caller || '/' || p_name;
+  v_most constant double precision := queue.setting('user_' || p_name || '_burst');
+  v_rate constant double precision := queue.setting('user_' || p_name || '_per_second');
 begin
   if queue.try_lock(v_bucket) then
-    perform queue.spend(v_bucket, p_name, (queue.setting('user_' || p_name || '_per_second'))::double precision,
-      (queue.setting('user_' || p_name || '_burst'))::double precision, p_amount);
+    perform queue.spend(v_bucket, v_most, v_most / v_rate, p_amount, queue.clock(), p_name);
   end if;
 end;
 $$;

@@ -12,16 +12,6 @@ begin
 end;
 $$;
 
-create function queue.keep_tokens(p_name text, p_tokens double precision, p_now timestamptz) returns void
-language plpgsql as $$
-begin
-  insert into queue.buckets as b (name, tokens, refilled_at) values (p_name, p_tokens, p_now)
-  on conflict (name) do update set tokens = excluded.tokens,
-    -- of a start that was committed late: no time counts twice
-    refilled_at = greatest(b.refilled_at, excluded.refilled_at);
-end;
-$$;
-
 -- Let as many of a key's jobs through its gate as may run; false where another transaction does so now. Under the lock
 -- of the gate they are counted, a statement after it was taken, which sees what its last holder committed.
 create function queue.open_gate(p_job_type text, p_workspace_id uuid, p_key text, p_now timestamptz) returns boolean
@@ -31,7 +21,6 @@ declare
   v_name text;
   v_begun tid[];
   v_waiting integer;
-  v_start timestamptz;
   v_tokens double precision;
   v_at timestamptz;
   v_free integer := 1000;
@@ -51,10 +40,8 @@ begin
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
         and g.started_at < 'infinity' for update skip locked);
-    for v_start in select g.started_at from queue.gated as g where g.ctid = any (v_begun) order by g.started_at loop
-      perform queue.keep_tokens(v_name,
-        queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_start) - 1, v_start);
-    end loop;
+    perform queue.spend(v_name, v_type.rate_limit, v_type.rate_per_seconds, 1, g.started_at)
+    from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
     update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
     v_waiting := (
       select count(*) from queue.gated as g

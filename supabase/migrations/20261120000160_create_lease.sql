@@ -2,48 +2,20 @@
 --   public.lease_jobs        or settle_jobs, whose second half it is
 --     queue.lease            knows a repeat by its tick and number; queue.lease_ready does the rest
 --     queue.open_turns       notes that enqueues left: gates first, since they make jobs ready, then turns
---     queue.share_slots      reads the turns in their order, tries the locks of limited scopes, divides the slots
+--     queue.share_slots      reads the turns in their order, tries the locks of limited scopes
+--     queue.divide_slots     counts what each scope has free, and divides the slots
 --     queue.take_jobs        ready -> leased, in one statement that skips what is locked
---     queue.tidy_turns       those without a job are closed; the marks of others move
+--     queue.tidy_turns       those without a job are closed; the order and the marks of others move
 -- Its planner settings are at the entry points: a session's plans may be older than the rows, each row is found by its
 -- key and each head in the order of its index.
 
+-- As a worker sends it, and the number that stands for its name.
 create type queue.lease_request as (
-  worker_id text, worker integer, tick_id uuid, call integer, most integer, job_types text[], queues text[],
-  lease_seconds integer, free_slots integer, counts_due boolean, version text
+  worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[], queues text[],
+  lease_seconds integer, free_slots integer, count_due boolean, version text
 );
-create type queue.turn as (lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint);
-create type queue.share as (lane integer, workspace_id uuid, from_ord bigint, jobs integer);
-
-create function queue.read_lease(p_request jsonb) returns queue.lease_request
-language plpgsql stable as $$
-declare
-  v_read queue.lease_request;
-begin
-  begin
-    v_read := row(p_request ->> 'worker_id', null, (p_request ->> 'tick_id')::uuid,
-      coalesce((p_request ->> 'call')::integer, 1), coalesce((p_request ->> 'limit')::integer, 10), null, null,
-      (p_request ->> 'lease_seconds')::integer, (p_request ->> 'free_slots')::integer,
-      coalesce((p_request ->> 'count_due')::boolean, false), p_request ->> 'version')::queue.lease_request;
-  exception when data_exception then
-    perform queue.refuse(400, 'invalid_argument', sqlerrm, 'p_request');
-  end;
-  if jsonb_typeof(p_request -> 'job_types') = 'array' then
-    v_read.job_types := array(select jsonb_array_elements_text(p_request -> 'job_types'));
-  end if;
-  if jsonb_typeof(p_request -> 'queues') = 'array' then
-    v_read.queues := array(select jsonb_array_elements_text(p_request -> 'queues'));
-  end if;
-  if v_read.worker_id is null or v_read.tick_id is null or char_length(v_read.worker_id) > 200 then
-    perform queue.refuse(400, 'invalid_argument', 'worker_id and tick_id are required', 'worker_id');
-  elsif v_read.most not between 0 and 1000 then
-    perform queue.refuse(400, 'invalid_argument', 'limit must be between 0 and 1000', 'limit');
-  elsif v_read.lease_seconds not between 1 and 43200 then
-    perform queue.refuse(400, 'invalid_argument', 'lease_seconds must be between 1 and 43200', 'lease_seconds');
-  end if;
-  return v_read;
-end;
-$$;
+-- A tenant's turn in a lane, and how many jobs it gets: 0 where it has none left and is to be closed.
+create type queue.turn as (lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint, jobs integer);
 
 -- Act on notes: of the first two hundred, on fifty gates and twenty turns at most, and then on all notes of each. Who
 -- opens is alone, and no one waits; the rest is for the next leases.
@@ -85,6 +57,8 @@ begin
     on conflict (lane, workspace_id) do update set aside = false, look_at = null, from_ord = 0;
     delete from queue.notes where id = any (v_ids);
   end loop;
+  update queue.turns set aside = false, look_at = null where ctid = any (array( -- that were at a limit
+    select ctid from queue.turns where aside and look_at <= p_now order by look_at limit 40 for update skip locked));
 end;
 $$;
 
@@ -100,163 +74,149 @@ begin
 end;
 $$;
 
--- How many more jobs each turn may have, under the limits of its type, of its tenant, and of both; each is counted only
--- where its lock is held, by a statement that began after it was taken. own_free, of both, is -1 where it is paused.
-create function queue.free_slots(p_turns queue.turn[], p_held text[], p_most integer, p_now timestamptz)
-returns table (
-  lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint, job_type text, weight double precision,
-  type_free integer, own_free integer, tenant_free integer
-)
-language sql stable as $$
-  with types as materialized (
-    select y.job_type, y.workspace_concurrency, case
-      when y.max_concurrency is null and (y.rate_limit is null or y.rate_per_key) then p_most
-      when 'type ' || y.job_type <> all (p_held) then 0
-      else least(
-        case when y.max_concurrency is null then p_most else y.max_concurrency - (
-          select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
-          where o.job_type = y.job_type) end,
-        case when y.rate_limit is null or y.rate_per_key then p_most else floor(queue.tokens_of(
-          'r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now))::integer end) end::integer as type_free
-    from (select distinct k.job_type from unnest(p_turns) as t join queue.lanes as k on k.lane = t.lane) as d
-    join queue.job_types as y on y.job_type = d.job_type)
-  select t.lane, t.workspace_id, t.served_at, t.from_ord, y.job_type, coalesce(w.weight, 1), y.type_free,
-    case
-      when exists (select from queue.pauses as p where p.kind = 'workspace' and p.name = t.workspace_id::text)
-        or exists (select from queue.pauses as p
-          where p.kind = 'workspace_type' and p.name = t.workspace_id || '/' || y.job_type) then -1
-      when y.workspace_concurrency is null then p_most
-      when 'both ' || t.workspace_id || y.job_type <> all (p_held) then 0
-      else greatest(0, y.workspace_concurrency - (
-        select count(*) from queue.lanes as o
-        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
-        where o.job_type = y.job_type)) end::integer,
-    case
-      when w.running_max is null then p_most
-      when 'workspace ' || t.workspace_id <> all (p_held) then 0
-      else greatest(0, w.running_max - (
-        select count(*) from queue.lanes as o
-        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id)) end::integer
-  from unnest(p_turns) as t
-  join queue.lanes as k on k.lane = t.lane
-  join types as y on y.job_type = k.job_type
-  left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
-$$;
-
--- Divide slots: rounds by weight in the order of service, never more than a scope has free. A turn whose tenant is at a
--- limit is set aside, for a second or until a settlement, a paused one until the pause ends; that of a full type stays.
-create function queue.divide_slots(
-  p_turns queue.turn[], p_held text[], p_busy boolean, p_bounded boolean, p_most integer, p_now timestamptz
-) returns queue.share[]
+-- Divide slots: rounds by weight in the order of service, never more than a scope has free, which is counted by a
+-- statement that begins after its lock was taken. p_busy: scopes whose lock another holds; they have none. A turn whose
+-- tenant is at a limit is set aside, for a second or until a settlement, a paused one until the pause ends; that of a
+-- full type stays.
+create function queue.divide_slots(p_turns queue.turn[], p_busy text[], p_most integer, p_now timestamptz)
+returns queue.turn[]
 language plpgsql as $$
 declare
   v_depth constant integer := ceil(4.0 * p_most / cardinality(p_turns))::integer + 4; -- read of each turn
-  v_shares queue.share[];
+  v_shares queue.turn[];
 begin
-  with turns as materialized (
-    select f.* from queue.free_slots(p_turns, p_held, p_most, p_now) as f where p_bounded
-    union all
-    select t.lane, t.workspace_id, t.served_at, t.from_ord, k.job_type, 1, p_most, p_most, p_most
-    from unnest(p_turns) as t join queue.lanes as k on k.lane = t.lane where not p_bounded),
+  with types as materialized (
+    select y.job_type, y.workspace_concurrency, case when 'type ' || y.job_type = any (p_busy) then 0 else least(p_most,
+      case when y.max_concurrency is not null then y.max_concurrency - (
+        select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
+        where o.job_type = y.job_type) end,
+      case when y.rate_limit is not null and not y.rate_per_key then floor(queue.tokens_of(
+        'r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now)) end) end::integer as free
+    from (select distinct k.job_type from unnest(p_turns) as t join queue.lanes as k on k.lane = t.lane) as d
+    join queue.job_types as y on y.job_type = d.job_type),
+  turns as materialized (
+    select t.lane, t.workspace_id, t.served_at, t.from_ord, y.job_type, coalesce(w.weight, 1) as weight,
+      y.free as type_free, exists (
+        select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
+          and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])) as is_paused,
+      case when 'both ' || t.workspace_id || y.job_type = any (p_busy) then 0 else least(p_most,
+        case when y.workspace_concurrency is not null then y.workspace_concurrency - (
+          select count(*) from queue.lanes as o
+          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
+          where o.job_type = y.job_type) end) end::integer as own_free,
+      case when 'workspace ' || t.workspace_id = any (p_busy) then 0 else least(p_most,
+        case when w.running_max is not null then w.running_max - (
+          select count(*) from queue.lanes as o
+          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end) end::integer
+        as tenant_free
+    from unnest(p_turns) as t
+    join queue.lanes as k on k.lane = t.lane
+    join types as y on y.job_type = k.job_type
+    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id),
   heads as (
     select t.*, r.ord, row_number() over (partition by t.workspace_id, t.job_type order by r.ord) as nth_of_type
-    from turns as t cross join lateral (
+    from turns as t left join lateral (
       select r.ord from queue.ready as r
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord
-      order by r.ord
-      limit greatest(0, least(p_most, v_depth, t.type_free, t.own_free, t.tenant_free))) as r),
+      order by r.ord limit least(v_depth, t.type_free, t.own_free, t.tenant_free)) as r on true
+    where least(t.type_free, t.own_free, t.tenant_free) > 0 and not t.is_paused),
   owned as (
     select h.*, row_number() over (partition by h.workspace_id order by h.ord) as nth,
       min(h.served_at) over (partition by h.workspace_id) as turn
-    from heads as h where h.nth_of_type <= h.own_free),
+    from heads as h where h.ord is not null and h.nth_of_type <= h.own_free),
   typed as (
     select o.*, row_number() over (partition by o.job_type order by (o.nth - 1) / o.weight, o.turn, o.ord) as nth_in_all
     from owned as o where o.nth <= o.tenant_free),
   picked as (
-    select p.lane, p.workspace_id, p.from_ord from typed as p where p.nth_in_all <= p.type_free
+    select p.lane, p.workspace_id, p.served_at, p.from_ord, p.ord from typed as p where p.nth_in_all <= p.type_free
     order by (p.nth - 1) / p.weight, p.turn, p.ord limit p_most),
-  shares as (select p.lane, p.workspace_id, p.from_ord, count(*)::integer as jobs from picked as p group by 1, 2, 3),
   full_ones as (
     update queue.turns as u
-    set aside = true, look_at = case when t.own_free < 0 then 'infinity' else p_now + interval '1 second' end
-    from turns as t
-    where p_bounded and u.lane = t.lane and u.workspace_id = t.workspace_id
-      and case when t.own_free < 0 then 'pauses' = any (p_held)
-        else least(t.own_free, t.tenant_free) = 0 and not p_busy end
-      and u.ctid = any (array(
-        select o.ctid from queue.turns as o join turns as t on o.lane = t.lane and o.workspace_id = t.workspace_id
-        for update of o skip locked)))
-  select array_agg(row(s.lane, s.workspace_id, s.from_ord, s.jobs)::queue.share) into v_shares from shares as s;
+    set aside = true, look_at = case when f.is_paused then 'infinity' else p_now + interval '1 second' end
+    from (
+      select o.ctid as place, t.is_paused
+      from turns as t join queue.turns as o on o.lane = t.lane and o.workspace_id = t.workspace_id
+      where p_busy = '{}' and (t.is_paused or least(t.own_free, t.tenant_free) <= 0)
+      for update of o skip locked) as f
+    where u.ctid = f.place)
+  select array_agg(row(s.lane, s.workspace_id, s.served_at, s.from_ord, s.jobs)::queue.turn) into v_shares from (
+    select p.lane, p.workspace_id, p.served_at, p.from_ord, count(p.ord)::integer as jobs from (
+      select * from picked
+      union all
+      select h.lane, h.workspace_id, h.served_at, h.from_ord, h.ord from heads as h where h.ord is null) as p
+    group by 1, 2, 3, 4) as s;
   return v_shares;
 end;
 $$;
 
--- Which tenants get how many of p_most slots. bounded: some limit may count what is leased; busy: another lease holds a
--- scope at this moment; is_alone: of one turn, whose place in the order does not matter; found: there were turns.
+-- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some limit may count what
+-- is leased; is_alone: of one turn, whose place in the order does not matter; more: another lease holds a scope at this
+-- moment, or turns lie behind those that are closed; null where no turn was found.
 create function queue.share_slots(
-  p_lanes integer[], p_most integer, p_now timestamptz,
-  out shares queue.share[], out bounded boolean, out busy boolean, out is_alone boolean, out found boolean
+  p_request queue.lease_request, p_now timestamptz,
+  out lanes integer[], out turns queue.turn[], out bounded boolean, out is_alone boolean, out more boolean
 )
 language plpgsql as $$
 declare
-  v_turns record;
-  v_names text[];
-  v_held text[];
+  v_most constant integer := p_request."limit";
+  v_read integer;
+  v_busy text[] := '{}';
 begin
-  select array_agg(row(t.lane, t.workspace_id, t.served_at, t.from_ord)::queue.turn) as turns, bool_or(
+  select array_agg(distinct l.lane),
+    array_agg(row(t.lane, t.workspace_id, t.served_at, t.from_ord, v_most)::queue.turn)
+      filter (where t.lane is not null),
+    bool_or(t.lane is not null and (
       num_nonnulls(y.max_concurrency, y.workspace_concurrency) > 0 or y.rate_limit is not null and not y.rate_per_key
       or exists (select from queue.tenant_limits as w where w.workspace_id = t.workspace_id)
-      or exists (select from queue.pauses as p where p.workspace_id = t.workspace_id)) as bounded
-  into v_turns
-  from unnest(p_lanes) as l (lane)
-  cross join lateral (
+      or exists (select from queue.pauses as p where p.workspace_id = t.workspace_id)))
+  into lanes, turns, bounded
+  from queue.lanes as l
+  join queue.job_types as y on y.job_type = l.job_type
+  left join lateral (
     select * from queue.turns as t where t.lane = l.lane and not t.aside
-    order by t.served_at, t.workspace_id limit least(p_most, 200) + 1) as t
-  join queue.lanes as k on k.lane = t.lane
-  join queue.job_types as y on y.job_type = k.job_type;
-  found := v_turns.turns is not null;
-  bounded := v_turns.bounded;
-  busy := false;
-  is_alone := cardinality(v_turns.turns) = 1;
-  if not found then
-    return;
-  elsif is_alone and not bounded then
-    shares := array[row(v_turns.turns[1].lane, v_turns.turns[1].workspace_id, v_turns.turns[1].from_ord,
-      p_most)::queue.share];
+    order by t.served_at, t.workspace_id limit case when v_most > 0 then least(v_most, 200) + 1 else 0 end) as t on true
+  where (p_request.job_types is null or l.job_type = any (p_request.job_types))
+    and (p_request.queues is null or l.queue = any (p_request.queues))
+    and not exists (
+      select from queue.pauses as p
+      where p.kind = any ('{type,queue}') and p.name = case p.kind when 'type' then l.job_type else l.queue end);
+  v_read := cardinality(turns);
+  is_alone := v_read = 1;
+  more := case when v_read > 0 or v_most = 0 then false end;
+  if v_read is null or is_alone and not bounded then
     return;
   elsif bounded then
-    v_names := array( -- the lock of each limited scope is tried
-      select distinct s.name from unnest(v_turns.turns) as t
+    v_busy := array( -- the lock of each limited scope is tried
+      select distinct s.name from unnest(turns) as t
       join queue.lanes as k on k.lane = t.lane
       join queue.job_types as y on y.job_type = k.job_type
+      left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
       cross join lateral (values
-        ('type ' || y.job_type,
-          y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
+        ('type ' || y.job_type, y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
         ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
-        ('workspace ' || t.workspace_id, exists (
-          select from queue.tenant_limits as w where w.workspace_id = t.workspace_id and w.running_max is not null))
-        ) as s (name, is_wanted)
+        ('workspace ' || t.workspace_id, w.running_max is not null)) as s (name, is_wanted)
       where s.is_wanted order by 1);
-    v_held := array(select n from unnest(v_names) as n where queue.try_lock(n));
-    busy := cardinality(v_held) < cardinality(v_names);
+    v_busy := array(select n from unnest(v_busy) as n where not queue.try_lock(n));
     -- a resume waits for those who may put a turn aside for its pause, and then brings it back
-    v_held := case when pg_try_advisory_xact_lock_shared(hashtextextended('minutehand pauses', 0))
-      then v_held || 'pauses'::text else v_held end;
+    if not pg_try_advisory_xact_lock_shared(hashtextextended('minutehand pauses', 0)) then
+      v_busy := v_busy || 'pauses'::text;
+    end if;
   end if;
-  shares := queue.divide_slots(v_turns.turns, v_held, busy, bounded, p_most, p_now);
+  turns := queue.divide_slots(turns, v_busy, v_most, p_now);
+  more := v_busy <> '{}' or v_read > v_most and exists (select from unnest(turns) as t where t.jobs = 0);
 end;
 $$;
 
--- Lease the jobs at the head of each share. leases: the answer; changes: what is to be published; noted: those that
+-- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published; noted: those that
 -- hold a unique key or the rate of a key; again: those with more events than follow from the row.
 create function queue.take_jobs(
-  p_shares queue.share[], p_request queue.lease_request, p_now timestamptz,
+  p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz,
   out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
 )
 language plpgsql as $$
 begin
   with picked as materialized (
-    select h.* from unnest(p_shares) as s
+    select h.* from unnest(p_turns) as s
     cross join lateral (
       select r.ctid as place, j.id, r.ord, r.ready_at
       from queue.ready as r
@@ -307,51 +267,8 @@ begin
 end;
 $$;
 
--- Close turns without a ready job, and move the marks of others to their head: those that no open transaction has put a
--- job into, a statement after their lock was taken, which sees what was committed before.
-create function queue.tidy_turns(p_shares queue.share[]) returns void
-language plpgsql as $$
-declare
-  v_free constant queue.share[] := array(
-    select s from unnest(p_shares) as s
-    where pg_try_advisory_xact_lock(s.lane, hashtext(s.workspace_id::text)));
-begin
-  update queue.turns as u
-  set aside = u.aside or h.ord is null, look_at = case when h.ord is not null then u.look_at end,
-    from_ord = coalesce(h.ord, u.from_ord)
-  from unnest(v_free) as s
-  cross join lateral (
-    select o.ctid as place, o.from_ord from queue.turns as o
-    where o.lane = s.lane and o.workspace_id = s.workspace_id for no key update skip locked) as o
-  left join lateral (
-    select r.ord from queue.ready as r
-    where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= o.from_ord order by r.ord limit 1) as h
-    on true
-  where u.ctid = o.place;
-end;
-$$;
-
--- The leases of an earlier answer to the same call, which may have been lost, as far as they are still held.
-create function queue.leases_of_call(p_tick_id uuid, p_call integer) returns json
-language plpgsql stable as $$
-begin
-  return (
-    select coalesce(json_agg(answer), '[]')
-    from queue.leases as l
-    join public.jobs as j on j.id = l.job_id
-    join queue.job_types as t on t.job_type = j.job_type
-    cross join lateral (
-      select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-        j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
-        coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
-    cross join lateral (
-      select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, l.ready_at, queue.steps_of(j.id) as steps,
-        job) as answer
-    where l.tick_id = p_tick_id and l.tick_call = p_call);
-end;
-$$;
-
--- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
+-- When a worker with free slots should ask again, in milliseconds; null for not before it is woken. p_more: see
+-- queue.share_slots; a lease that opened turns meanwhile has committed them and the end of their notes together.
 create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz) returns bigint
 language plpgsql stable as $$
 declare
@@ -363,7 +280,9 @@ begin
   v_next := least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select min(look_at) from queue.notes),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
-    case when exists (select from queue.signals) then p_now end,
+    case when exists (select from queue.signals) or p_more is null and exists (
+        select from unnest(p_lanes) as l (lane) join queue.turns as t on t.lane = l.lane and not t.aside)
+      then p_now end,
     -- when the first type whose rate is used up, and of which jobs wait, may start one again
     case when exists (select from queue.job_types where rate_limit is not null) then (
       select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
@@ -380,33 +299,62 @@ begin
 end;
 $$;
 
--- Open turns, share the slots and lease. more: a job may be there that this call could not have.
+-- Put turns that were served back into the order, by one round, or its part by weight. p_tidies: also close those
+-- without a ready job, and move the marks of others to their head: those that no open transaction has put a job into, a
+-- statement after their lock was taken, which sees what was committed before.
+create function queue.tidy_turns(p_turns queue.turn[], p_tidies boolean, p_is_alone boolean, p_now timestamptz)
+returns void
+language plpgsql as $$
+declare
+  v_free constant bigint[] := array(
+    select s.nth from unnest(p_turns) with ordinality as s (lane, workspace_id, served_at, from_ord, jobs, nth)
+    where p_tidies and pg_try_advisory_xact_lock(s.lane, hashtext(s.workspace_id::text)));
+begin
+  update queue.turns as u
+  set served_at = u.served_at + case when p_is_alone then interval '0' else (p_now - u.served_at) / coalesce(
+      (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1) end,
+    aside = u.aside or o.is_free and h.ord is null,
+    look_at = case when not o.is_free or h.ord is not null then u.look_at end,
+    from_ord = coalesce(h.ord, u.from_ord)
+  from unnest(p_turns) with ordinality as s (lane, workspace_id, served_at, from_ord, jobs, nth)
+  cross join lateral (
+    select o.ctid as place, o.from_ord, s.nth = any (v_free) as is_free from queue.turns as o
+    where o.lane = s.lane and o.workspace_id = s.workspace_id for no key update skip locked) as o
+  left join lateral (
+    select r.ord from queue.ready as r
+    where o.is_free and r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= o.from_ord
+    order by r.ord limit 1) as h on true
+  where u.ctid = o.place;
+end;
+$$;
+
+-- Open turns, share the slots and lease. lanes, more: see queue.share_slots.
 create function queue.lease_ready(
-  p_request queue.lease_request, p_lanes integer[], p_changes queue.change[], p_now timestamptz,
-  out leases json, out leased integer, out more boolean
+  p_request queue.lease_request, p_changes queue.change[], p_now timestamptz,
+  out leases json, out leased integer, out lanes integer[], out more boolean
 )
 language plpgsql as $$
 declare
-  v_shares record;
+  v_shared record;
   v_taken record;
-  v_now timestamptz;
+  v_now timestamptz := p_now;
+  v_tidies boolean;
 begin
   leases := '[]';
   leased := 0;
-  perform from queue.notes where look_at <= p_now limit 1;
+  perform from queue.notes where look_at <= p_now
+  union all
+  select from queue.turns where aside and look_at <= p_now
+  limit 1;
   if found then
     perform queue.open_turns(p_now);
   end if;
-  perform from queue.turns where aside and look_at <= p_now limit 1;
-  if found then
-    update queue.turns set aside = false, look_at = null where ctid = any (array(
-      select ctid from queue.turns where aside and look_at <= p_now order by look_at limit 40 for update skip locked));
-  end if;
-  v_shares := queue.share_slots(case when p_request.most > 0 then p_lanes end, p_request.most, p_now);
-  more := v_shares.busy;
-  if v_shares.shares is not null then
+  v_shared := queue.share_slots(p_request, p_now);
+  lanes := v_shared.lanes;
+  more := v_shared.more;
+  if v_shared.turns is not null then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
-    v_taken := queue.take_jobs(v_shares.shares, p_request, v_now);
+    v_taken := queue.take_jobs(v_shared.turns, p_request, v_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
@@ -424,33 +372,23 @@ begin
       where j.id = any (v_taken.noted) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
         and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
     end if;
-    if not v_shares.is_alone then -- back in the order: one round, or its part by weight
-      update queue.turns as u set served_at = u.served_at + (v_now - u.served_at) / coalesce(
-        (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1)
-      where u.ctid = any (array(
-        select o.ctid from unnest(v_shares.shares) as s cross join lateral (
-          select o.ctid from queue.turns as o where o.lane = s.lane and o.workspace_id = s.workspace_id
-          for no key update skip locked) as o));
-    end if;
-    if v_shares.bounded and leased > 0 then
-      perform queue.keep_tokens('r:' || y.job_type,
-        queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, v_now) - n.jobs, v_now)
+    if v_shared.bounded and leased > 0 then
+      perform queue.spend('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, n.jobs, v_now)
       from (select l -> 'job' ->> 'job_type' as job_type, count(*) as jobs
         from json_array_elements(leases) as l group by 1) as n
       join queue.job_types as y on y.job_type = n.job_type where y.rate_limit is not null and not y.rate_per_key;
     end if;
-    perform from queue.ready as r -- a look at one share tells most; the marks of busy turns move each 16th call
-    where r.lane = v_shares.shares[1].lane and r.workspace_id = v_shares.shares[1].workspace_id
-      and r.ord >= v_shares.shares[1].from_ord
+    perform from queue.ready as r -- a look at one turn tells most; the marks of busy ones move each 16th call
+    where r.lane = v_shared.turns[1].lane and r.workspace_id = v_shared.turns[1].workspace_id
+      and r.ord >= v_shared.turns[1].from_ord
     limit 1;
-    if not found or leased < p_request.most or p_request.call % 16 = 0 then
-      perform queue.tidy_turns(v_shares.shares);
+    v_tidies := not found or leased < p_request."limit" or p_request.call % 16 = 0;
+    if v_tidies or not v_shared.is_alone then
+      perform queue.tidy_turns(v_shared.turns, v_tidies, v_shared.is_alone, v_now);
     end if;
-  elsif not v_shares.found and p_request.most > 0 then
-    more := exists (select from unnest(p_lanes) as l (lane) join queue.turns as t on t.lane = l.lane and not t.aside);
   end if;
   if p_changes is not null then
-    perform queue.publish(p_changes, greatest(p_now, v_now));
+    perform queue.publish(p_changes, v_now);
   end if;
 end;
 $$;
@@ -459,71 +397,81 @@ $$;
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
 language plpgsql as $$
 declare
-  v_request queue.lease_request := queue.read_lease(p_request);
+  v_request queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
   v_tick queue.ticks;
   v_now timestamptz;
-  v_lanes integer[];
   v_given record;
   v_free integer;
   v_due bigint;
   v_is_short boolean;
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
+  v_request.call := coalesce(v_request.call, 1);
+  v_request."limit" := coalesce(v_request."limit", 10);
+  if v_request.worker_id is null or v_request.tick_id is null or v_request."limit" not between 0 and 1000
+      or v_request.lease_seconds not between 1 and 43200 then
+    perform queue.refuse(400, 'invalid_argument',
+      'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200', 'p_request');
+  elsif current_setting('transaction_isolation') <> 'read committed' then
     perform queue.refuse(400, 'invalid_argument', 'leases need read committed: limits count what others committed');
   end if;
   -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing writes nothing
   perform pg_advisory_xact_lock(hashtextextended('minutehand tick ' || v_request.tick_id, 0));
   v_now := queue.clock();
   select * into v_tick from queue.ticks where tick_id = v_request.tick_id;
-  if v_request.call <= v_tick.last_call then
+  if v_request.call <= v_tick.last_call then -- its answer may have been lost: what of it is still held
     if p_changes is not null then
       perform queue.publish(p_changes, v_now);
     end if;
-    return json_build_object('leases', queue.leases_of_call(v_request.tick_id, v_request.call),
-      'maintenance', queue.maintenance_is_due(v_now, true), 'due', 0, 'next_due_in_ms', 0, 'repeated', true);
+    return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0, 'next_due_in_ms', 0,
+      'repeated', true, 'leases', (
+        select coalesce(json_agg(answer), '[]')
+        from queue.leases as l
+        join public.jobs as j on j.id = l.job_id
+        join queue.job_types as t on t.job_type = j.job_type
+        cross join lateral (
+          select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
+            j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
+            coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
+        cross join lateral (
+          select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, l.ready_at, queue.steps_of(j.id) as steps,
+            job) as answer
+        where l.tick_id = v_request.tick_id and l.tick_call = v_request.call));
+  elsif v_tick.tick_id is null then
+    update queue.workers set seen_at = v_now
+    where worker_id = v_request.worker_id and seen_at < v_now - interval '1 minute';
+    select worker into v_tick.worker from queue.workers where worker_id = v_request.worker_id;
+    if not found then
+      insert into queue.workers as w (worker_id, seen_at) values (v_request.worker_id, v_now)
+      on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_tick.worker;
+    end if;
+    insert into queue.ticks (tick_id, worker, version, job_types, queues, started_at, seen_at, last_call, free_slots)
+    values (v_request.tick_id, v_tick.worker, v_request.version, v_request.job_types, v_request.queues, v_now, v_now,
+      v_request.call, coalesce(v_request.free_slots, v_request."limit"))
+    returning * into v_tick;
   end if;
   if pg_sequence_last_value('queue.wanted_ms') > 0 then -- a worker is here: the next enqueue may ask again
     perform setval('queue.wanted_ms', 0);
   end if;
-  v_request.worker := coalesce(v_tick.worker, (
-    select w.worker from queue.workers as w where w.worker_id = v_request.worker_id));
-  if v_request.worker is null then -- a name that comes for the first time
-    insert into queue.workers as w (worker_id, seen_at) values (v_request.worker_id, v_now)
-    on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_request.worker;
-  end if;
-  v_lanes := array( -- that its worker serves now
-    select l.lane from queue.lanes as l
-    where (v_request.job_types is null or l.job_type = any (v_request.job_types))
-      and (v_request.queues is null or l.queue = any (v_request.queues))
-      and not exists (
-        select from queue.pauses as p where p.kind = 'type' and p.name = l.job_type or p.kind = 'queue'
-          and p.name = l.queue));
-  v_given := queue.lease_ready(v_request, v_lanes, p_changes, v_now);
+  v_request.worker := v_tick.worker;
+  v_given := queue.lease_ready(v_request, p_changes, v_now);
   -- the worker's run: when it has changed, as by each call that got jobs, whose repeat is known by it; else each second
-  v_free := coalesce(v_request.free_slots, v_request.most - v_given.leased);
-  if v_tick.tick_id is null then
-    insert into queue.ticks (tick_id, worker, version, job_types, queues, started_at, seen_at, last_call, free_slots,
-      leased, leased_at)
-    values (v_request.tick_id, v_request.worker, v_request.version, v_request.job_types, v_request.queues, v_now, v_now,
-      v_request.call, v_free, v_given.leased, case when v_given.leased > 0 then v_now end)
-    on conflict do nothing;
-    update queue.workers set seen_at = v_now where worker = v_request.worker and seen_at < v_now - interval '1 minute';
-  elsif v_given.leased > 0 or v_tick.free_slots <> v_free or v_tick.seen_at <= v_now - interval '1 second' then
+  v_free := coalesce(v_request.free_slots, v_request."limit" - v_given.leased);
+  if v_given.leased > 0 or v_tick.free_slots <> v_free or v_tick.seen_at <= v_now - interval '1 second' then
     update queue.ticks set last_call = v_request.call, seen_at = v_now, free_slots = v_free,
       leased = leased + v_given.leased, leased_at = case when v_given.leased > 0 then v_now else leased_at end
     where tick_id = v_request.tick_id;
   end if;
-  v_is_short := v_given.leased < v_request.most or v_request.most = 0;
-  if v_request.counts_due or v_request.call = 1 then
+  v_is_short := v_given.leased < v_request."limit" or v_request."limit" = 0;
+  if v_request.count_due or v_request.call = 1 then
     v_due := (select count(*) from (
-      select from unnest(v_lanes) as l (lane) join queue.ready as r on r.lane = l.lane limit 1000) as r);
+      select from unnest(v_given.lanes) as l (lane) join queue.ready as r on r.lane = l.lane limit 1000) as r);
   else
-    v_due := (v_request.most > 0 and not v_is_short)::integer;
+    v_due := (not v_is_short)::integer;
   end if;
   return json_build_object('leases', v_given.leases,
     'maintenance', v_is_short and queue.maintenance_is_due(v_now, v_tick.leased + v_given.leased > 0),
     'due', v_due, 'next_due_in_ms',
-    case when v_is_short then queue.next_due_in_ms(v_lanes, v_given.more, v_now) end);
+    case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end;
 $$;
 

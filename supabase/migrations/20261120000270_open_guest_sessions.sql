@@ -59,7 +59,7 @@ begin
   end;
   perform queue.spend(format('g:%s/%s/%s', p_name, p_workspace_id, coalesce(
     host(case family(v_address) when 6 then network(set_masklen(v_address, 64)) else v_address end), 'unknown')),
-    p_name, v_most / 60, v_most, 1);
+    v_most, 60, 1, queue.clock(), p_name);
 end;
 $$;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.contract.observed import complete
@@ -82,3 +83,19 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
         resumed.result()
 
     assert ids_of(engine.lease(1, call=2)) == [job_id]
+
+
+def test_a_tenant_behind_others_whose_jobs_were_cancelled_is_leased(engine: Engine) -> None:
+    """A turn that was emptied by no lease is closed by the next that reads it."""
+    jobs = []
+    for number in range(5):
+        workspace = str(uuid.UUID(int=number + 1))
+        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+        jobs.append(engine.enqueue(workspace=workspace))
+    engine.lease(1, call=2)
+    for job_id in jobs[1:4]:
+        engine.rpc("cancel_job", p_job_id=job_id)
+
+    answers = [engine.lease_call(1, call=2) for _ in range(3)]
+    assert [job for answer in answers for job in ids_of(answer["leases"])] == [jobs[4]]
+    assert answers[0]["next_due_in_ms"] == 0
