@@ -520,7 +520,7 @@ begin
   -- as queue.job_json says it, without a look at what cannot be there yet
   return json_build_object('job', (left(row_to_json(v_job)::text, -1) || format(',"state": "%s", "next_run_at": %s, '
       '"error": null, "waiting_for": null, "running_since": null, "worker_id": null, "times": '
-      '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "wait_ms": 0.0, "total_ms": 0.0}}',
+      '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}}',
       case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,
       to_json(coalesce(v_job.scheduled_for, v_now))))::json,
     'created', true, 'wake', v_made.is_ready and queue.wake_worker(v_now));

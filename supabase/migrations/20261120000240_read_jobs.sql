@@ -26,16 +26,14 @@ $$;
 
 -- A job as clients read it: without columns of the engine, with what null means, and with what is derived: its state,
 -- its next run, and where its time went. queue_ms: from being due to the first start. run_ms: all attempts, the running
--- one until now. runs: how often it was leased. wait_ms: the rest of total_ms, schedule, backoff, sleeps, questions,
--- children. In a list it has a glimpse, the first three simple values of its payload in a line, as `to: a@b.test,
--- count: 3`, its error cut, and no choices of a question; get_job has them whole.
+-- one until now. runs: how often it was leased. The rest is schedule, backoff, sleeps, questions, children. In a list
+-- it has a glimpse, the first three simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut,
+-- and no choices of a question; get_job has them whole.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false) returns jsonb
 language plpgsql stable as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
-  v_total constant double precision
-    := date_part('epoch', coalesce(p_job.finished_at, v_now) - p_job.created_at) * 1000;
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
   v_omitted text[] := '{lane,ord,worker,is_minimal}';
@@ -77,9 +75,7 @@ begin
       'default', v_wait.default_value, 'since', v_wait.created_at)) end,
     'running_since', v_since, 'worker_id', v_worker,
     'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1),
-      'runs', p_job.fence,
-      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1),
-      'total_ms', round(v_total::numeric, 1)));
+      'runs', p_job.fence));
 end;
 $$;
 

@@ -59,7 +59,7 @@ export function Waterfall({ trace, now }) {
   const [root] = trace.jobs;
   return html`<div class="waterfall">
     <div class="bar">
-      <${Sums} times=${root.times} isLive=${!root.finished_at} />
+      <${Sums} job=${root} now=${now} />
       <span class="spacer"></span>
       <div class="zoom">
         ${
@@ -106,14 +106,14 @@ export function Waterfall({ trace, now }) {
   </div>`;
 }
 
-/** The times as lists, statistics and the command have them, see queue.job_facts. */
-function Sums({ times, isLive }) {
-  if (!times) return null;
+/** Where its time went: what neither queued nor ran waited. */
+function Sums({ job, now }) {
+  const { times, created_at: from, finished_at: to } = job;
+  const whole = (to ? Date.parse(to) : now) - Date.parse(from);
   const parts = [
     ["Queued", times.queue_ms ?? 0],
     [times.runs > 1 ? `Ran in ${times.runs} runs` : "Ran", times.run_ms],
-    ["Held", times.held_ms],
-    ["Waited", times.wait_ms],
+    ["Waited", whole - (times.queue_ms ?? 0) - times.run_ms],
   ].filter(([, ms], index) => ms > 0 || index === 1);
   return html`<p class="sums">
     ${parts.map(
@@ -122,8 +122,8 @@ function Sums({ times, isLive }) {
       </span>`,
     )}
     <span>
-      <span class="muted">${isLive ? "So far" : "Total"}</span> <span class="num strong">
-        ${duration(times.total_ms)}
+      <span class="muted">${to ? "Total" : "So far"}</span> <span class="num strong">
+        ${duration(whole)}
       </span>
     </span>
   </p>`;

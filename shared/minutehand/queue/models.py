@@ -111,7 +111,7 @@ class _JobFields(_Core):
     worker_id: str | None = None
     #: The last error in one line, the exception's type before its message.
     error: str | None = None
-    #: Where its time went, in milliseconds: `{queue_ms, run_ms, wait_ms, total_ms, …}`.
+    #: Where its time went, in milliseconds: `{queue_ms, run_ms, runs}`.
     times: dict[str, Any] | None = None
 
     @property
