@@ -144,17 +144,11 @@ comment on function public.own_workspace is 'The workspace that a call without o
 
 create function public.list_workspaces() returns jsonb
 language sql stable security definer set search_path = '' as $$
-  select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
-    'id', w.id, 'name', w.name, 'created_at', w.created_at,
-    'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
-    'managers', (select count(*) from public.workspace_members as m
-      where m.workspace_id = w.id and m.role = 'manager'))
-    order by w.name, w.id), '[]'))
-  from public.workspaces as w
-  where queue.is_service() or w.id in (select queue.my_workspaces())
+  select jsonb_build_object('workspaces', coalesce(
+    jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id), '[]'))
+  from queue.tenants as t where queue.is_service() or t.id in (select queue.my_workspaces())
 $$;
-comment on function public.list_workspaces is
-  'The caller''s workspaces with how many belong to them: {workspaces: [{id, name, created_at, members, managers}]}.';
+comment on function public.list_workspaces is 'The caller''s workspaces: {workspaces: [{id, name}]}.';
 
 -- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
 create function queue.tenant_deleted() returns trigger

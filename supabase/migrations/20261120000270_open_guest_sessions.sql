@@ -99,6 +99,7 @@ begin
       order by j.id desc limit 200) as l));
 end;
 $$;
+
 create function queue.session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
