@@ -12,9 +12,11 @@ begin
 end;
 $$;
 
--- Let as many of a key's jobs through its gate as may run; false where another transaction does so now. Under the lock
--- of the gate they are counted, a statement after it was taken, which sees what its last holder committed.
-create function queue.open_gate(p_job_type text, p_workspace_id uuid, p_key text, p_now timestamptz) returns boolean
+-- Let as many of a key's jobs through its gate as may run; where another transaction does so now, the next lease is to
+-- look. Under the lock of the gate they are counted, a statement after it was taken, which sees what its last holder
+-- committed. p_lane: any of the type.
+create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz)
+returns void
 language plpgsql as $$
 declare
   v_type queue.job_types;
@@ -29,7 +31,8 @@ declare
   v_ord bigint;
 begin
   if not queue.try_lock(format('gate %s/%s/%s', p_workspace_id, p_job_type, p_key)) then
-    return false;
+    insert into queue.notes (lane, workspace_id, key) values (p_lane, p_workspace_id, p_key);
+    return;
   end if;
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   if v_type.rate_per_key then
@@ -59,7 +62,7 @@ begin
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted));
   end if;
   if v_free <= 0 and not v_type.rate_per_key then
-    return true;
+    return;
   end if;
   with let as (
     update queue.gated set admitted = true where ctid = any (array(
@@ -83,7 +86,6 @@ begin
     from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted limit 1;
   end if;
-  return true;
 end;
 $$;
 

@@ -22,41 +22,38 @@ create type queue.turn as (lane integer, workspace_id uuid, served_at timestampt
 create function queue.open_turns(p_now timestamptz) returns void
 language plpgsql as $$
 declare
-  v_note record;
-  v_ids bigint[];
+  v_gate record;
 begin
   if not queue.try_lock('turns') then
     return;
   end if;
-  for v_note in
-    select l.job_type, n.workspace_id, n.key, min(n.id) as first
-    from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
-    join queue.lanes as l on l.lane = n.lane
-    where n.key is not null group by 1, 2, 3 order by min(n.id) limit 50
+  for v_gate in
+    with noted as materialized (
+      select l.job_type, n.workspace_id, n.key
+      from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
+      join queue.lanes as l on l.lane = n.lane
+      where n.key is not null group by 1, 2, 3 order by min(n.id) limit 50),
+    gone as ( -- before its jobs are counted: what comes later keeps its note
+      delete from queue.notes as n using noted as o, queue.lanes as l
+      where l.job_type = o.job_type and n.workspace_id = o.workspace_id and n.lane = l.lane and n.key = o.key
+        and n.look_at <= p_now
+      returning n.id, n.lane, n.workspace_id, l.job_type, n.key)
+    select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3 order by min(g.id)
   loop
-    v_ids := array( -- before its jobs are counted: what comes later keeps its note
-      select n.id from queue.lanes as l
-      join queue.notes as n on n.workspace_id = v_note.workspace_id and n.lane = l.lane and n.key = v_note.key
-      where l.job_type = v_note.job_type and n.look_at <= p_now);
-    if queue.open_gate(v_note.job_type, v_note.workspace_id, v_note.key, p_now) then
-      delete from queue.notes where id = any (v_ids);
-    end if;
+    perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
-  for v_note in -- a statement later: the gates have left notes too
+  with noted as materialized ( -- a statement later: the gates have left notes too
     select n.lane, n.workspace_id
     from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
-    where n.key is null group by 1, 2 order by min(n.id) limit 20
-  loop
-    v_ids := array(
-      select n.id from queue.notes as n
-      where n.workspace_id = v_note.workspace_id and n.lane = v_note.lane and n.key is null);
-    insert into queue.turns (lane, workspace_id, served_at)
-    values (v_note.lane, v_note.workspace_id, coalesce((
-      select o.served_at from queue.turns as o where o.lane = v_note.lane and not o.aside
-      order by o.served_at limit 1), p_now))
-    on conflict (lane, workspace_id) do update set aside = false, look_at = null, from_ord = 0;
-    delete from queue.notes where id = any (v_ids);
-  end loop;
+    where n.key is null group by 1, 2 order by min(n.id) limit 20),
+  gone as (
+    delete from queue.notes as n using noted as o
+    where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null)
+  insert into queue.turns (lane, workspace_id, served_at)
+  select o.lane, o.workspace_id, coalesce((
+    select t.served_at from queue.turns as t where t.lane = o.lane and not t.aside order by t.served_at limit 1), p_now)
+  from noted as o
+  on conflict (lane, workspace_id) do update set aside = false, look_at = null, from_ord = 0;
   update queue.turns set aside = false, look_at = null where ctid = any (array( -- that were at a limit
     select ctid from queue.turns where aside and look_at <= p_now order by look_at limit 40 for update skip locked));
 end;

@@ -131,9 +131,7 @@ begin
       returning g.lane, g.workspace_id, g.job_type, g.key)
     select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3
   loop
-    if not queue.open_gate(v_gate.job_type, v_gate.workspace_id, v_gate.key, p_now) then
-      insert into queue.notes (lane, workspace_id, key) values (v_gate.lane, v_gate.workspace_id, v_gate.key);
-    end if;
+    perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
   if v_ended <> '{}' then
     delete from queue.unique_jobs as u using public.jobs as j
