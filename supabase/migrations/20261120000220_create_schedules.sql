@@ -96,7 +96,7 @@ create table queue.schedules (
   job_type text not null,
   payload jsonb not null default '{}',
   options jsonb not null default '{}', -- as for enqueue_job; unique keeps runs from overlapping
-  missed text not null default 'once', -- runs missed while no worker ran: skip them, one for all of them, or all
+  missed text not null default 'once', -- runs missed while no worker ran: skip them, or one for all of them
   enabled boolean not null default true,
   next_at timestamptz, -- null when there will be none
   last_slot_at timestamptz, -- when the latest run was due
@@ -108,7 +108,7 @@ create table queue.schedules (
   source text, -- where the code declares it: module:function; null for one that a person made
   constraint schedules_are_named_once unique (workspace_id, name),
   constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
-  constraint schedules_missed_is_known check (missed in ('skip', 'once', 'all'))
+  constraint schedules_missed_is_known check (missed in ('skip', 'once'))
 ) with (fillfactor = 70);
 create index schedules_by_time on queue.schedules (next_at) where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
@@ -119,17 +119,14 @@ create function queue.system_workspace() returns uuid
 language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
--- Maintenance: enqueue what is due, at most 100 runs of a schedule, in a subtransaction each, so that a failure of one
--- stops no other. A run more than five minutes late counts as missed where those are skipped. A type that no worker
--- serves any more gets none: they would only pile up.
+-- Maintenance: enqueue what is due, each in a subtransaction, so that a failure of one stops no other. A run more than
+-- five minutes late counts as missed where those are skipped. A type that no worker serves any more gets none, which
+-- would only pile up.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_schedule queue.schedules;
-  v_slot timestamptz;
   v_next timestamptz;
-  v_is_unserved boolean;
-  v_fired integer;
   v_done integer := 0;
 begin
   for v_schedule in
@@ -137,37 +134,26 @@ begin
     order by s.next_at limit 500 for update skip locked
   loop
     exit when clock_timestamp() > p_until; -- the rest stays due
-    v_is_unserved := v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now);
-    v_next := null;
-    v_fired := 0;
+    v_next := p_now + interval '1 hour'; -- where the server no longer knows its time zone
     begin
-      loop
-        v_slot := coalesce(v_next, v_schedule.next_at);
-        v_next := queue.first_run(v_schedule.cron, v_schedule.timezone,
-          case v_schedule.missed when 'all' then v_slot else p_now end);
-        if v_is_unserved then
-          raise exception 'no worker serves the job type % any more', v_schedule.job_type;
-        end if;
-        if v_schedule.missed <> 'skip' or v_slot >= p_now - interval '5 minutes' then
-          v_schedule.last_job_id := (queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
-            || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false)).ids[1];
-          v_schedule.last_slot_at := v_slot;
-          v_fired := v_fired + 1;
-        end if;
-        exit when v_next > p_now or v_fired = 100;
-      end loop;
+      v_next := queue.first_run(v_schedule.cron, v_schedule.timezone, p_now);
+      if v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now) then
+        raise exception 'no worker serves the job type % any more', v_schedule.job_type;
+      end if;
+      if v_schedule.missed = 'once' or v_schedule.next_at >= p_now - interval '5 minutes' then
+        v_schedule.last_job_id := (queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
+          || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false)).ids[1];
+        v_schedule.last_slot_at := v_schedule.next_at;
+        v_done := v_done + 1;
+      end if;
       update queue.schedules set next_at = v_next, problem = null, last_slot_at = v_schedule.last_slot_at,
         last_job_id = v_schedule.last_job_id
       where id = v_schedule.id;
-      v_done := v_done + v_fired;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
         continue;
       when others then
-        update queue.schedules set problem = sqlerrm, next_at = case
-          when v_next is null then p_now + interval '1 hour' -- the server no longer knows its time zone
-          else queue.first_run(cron, timezone, p_now) end
-        where id = v_schedule.id;
+        update queue.schedules set problem = sqlerrm, next_at = v_next where id = v_schedule.id;
     end;
   end loop;
   return v_done;
@@ -201,7 +187,7 @@ declare
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
     "timezone": {"type": "string"}, "job_type": {"type": "string"}, "payload": {"type": "object"},
-    "missed": {"enum": ["skip", "once", "all"]}, "enabled": {"type": "boolean"},
+    "missed": {"enum": ["skip", "once"]}, "enabled": {"type": "boolean"},
     "options": {"type": "object", "additionalProperties": false, "properties": {
       "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true, "session_id": true,
       "timeout_seconds": true, "unique": true, "delay_seconds": true, "tags": true}}},

@@ -100,7 +100,7 @@ def test_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
     assert engine.rows("select payload from public.jobs") == [{"from": "clock"}]
 
 
-@pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1), ("all", 60)])
+@pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1)])
 def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs: int) -> None:
     """And then it continues at the next minute."""
     count = "select count(*) from public.jobs"
@@ -113,20 +113,6 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
     engine.advance(60)
     engine.maintain()
     assert engine.one(count) == before + 1
-
-
-def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) -> None:
-    """After a long outage one schedule leaves room for the others."""
-    put(engine, missed="all")
-    due(engine, 3 * 3600)
-
-    engine.lease_call(0)
-    assert engine.one("select count(*) from public.jobs") == 100
-    for _ in range(2):
-        engine.advance(2)
-        engine.maintain()
-
-    assert engine.one("select count(*) from public.jobs") >= 181
 
 
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:

@@ -141,7 +141,6 @@ function Editor({ like, workspaceId, onClose }) {
     ${choice("Missed runs", draft.missed, set("missed"), [
       ["once", "run once"],
       ["skip", "are skipped"],
-      ["all", "all run"],
     ])}
   <//>`;
 }

@@ -15,7 +15,7 @@ app = typer.Typer(help="List, set and remove schedules.", rich_markup_mode=None)
 COLUMNS = headed("name cron timezone:ZONE job_type:TYPE next_at last_slot_at:LAST state")
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 #: What becomes of runs that were missed while nothing ticked.
-Missed = Literal["skip", "once", "all"]
+Missed = Literal["skip", "once"]
 
 
 @by_itself(app)

@@ -20,8 +20,8 @@ class Schedule:
         payload: What the jobs carry; it must fit the type's payload.
         options: Options of the jobs by their names in `enqueue_job`, e.g. `unique` so that runs do
             not overlap.
-        missed: What becomes of runs missed while no worker ran: one for all (`once`), none
-            (`skip`), or each (`all`).
+        missed: What becomes of runs missed while no worker ran: one for all (`once`), or none
+            (`skip`).
         name: Tells several schedules of a type apart; the job type when there is one.
     """
 
@@ -29,7 +29,7 @@ class Schedule:
     timezone: str = "UTC"
     payload: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    missed: Literal["once", "skip", "all"] = "once"
+    missed: Literal["once", "skip"] = "once"
     name: str | None = None
 
     def wire(self, name: str) -> dict[str, Any]:

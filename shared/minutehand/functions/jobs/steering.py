@@ -44,7 +44,7 @@ class ScheduleBody(Body):
     options: Payload = Field(
         default_factory=dict, description="queue, priority, max_attempts and the like."
     )
-    missed: Literal["once", "skip", "all"] = "once"
+    missed: Literal["once", "skip"] = "once"
     enabled: bool = True
 
 
