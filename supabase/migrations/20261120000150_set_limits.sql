@@ -3,8 +3,6 @@
 
 create table queue.worker_runs ( -- runs under way, of workers that are given a bound
   run_id uuid primary key, -- chosen by the worker
-  worker_id text not null,
-  started_at timestamptz not null,
   expires_at timestamptz not null, -- when its host ends it at the latest: one that was killed counts until then
   has_refused boolean not null default false -- whether another run was refused since this one was admitted
 );
@@ -234,9 +232,8 @@ begin
     update queue.worker_runs set has_refused = true where not has_refused;
     return json_build_object('admitted', false, 'free', 0);
   end if;
-  insert into queue.worker_runs (run_id, worker_id, started_at, expires_at)
-  values (v_run, p_request ->> 'worker_id', v_now,
-    v_now + least(interval '1 day', make_interval(secs => (p_request ->> 'seconds')::double precision)));
+  insert into queue.worker_runs (run_id, expires_at)
+  values (v_run, v_now + least(interval '1 day', make_interval(secs => (p_request ->> 'seconds')::double precision)));
   return json_build_object('admitted', true, 'free', v_most - v_running - 1);
 end;
 $$;
