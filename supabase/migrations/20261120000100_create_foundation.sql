@@ -71,11 +71,9 @@ $$;
 -- touch neighbouring pages of an index.
 create function queue.new_id() returns uuid
 language plpgsql volatile parallel safe as $$
-declare
-  v_us constant bigint := date_part('epoch', clock_timestamp()) * 1000000;
-begin
-  return encode(overlay(uuid_send(gen_random_uuid())
-    placing int8send((v_us / 1000 << 16) + 28672 + v_us % 1000 * 4096 / 1000) from 1 for 8), 'hex')::uuid;
+begin -- eleven digits of milliseconds and three of their fraction; the variant and the rest are of a random one
+  return (overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint) placing '7' from 13 for 0)
+    || right(gen_random_uuid()::text, 17))::uuid;
 end;
 $$;
 

@@ -177,65 +177,9 @@ begin
 end;
 $$;
 
--- A new job as its type, payload and options say, checked but not written: for every way in.
-create function queue.make_job(
-  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_within text,
-  p_now timestamptz
-) returns public.jobs
-language plpgsql as $$
-declare
-  job public.jobs;
-begin
-  if p_options <> '{}' then
-    job := queue.read_options(p_options, p_within, p_now);
-    if job.parent_id is not null and not exists (
-        select from public.jobs where id = job.parent_id and workspace_id = p_workspace_id) then
-      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', job.parent_id::text);
-    end if;
-  end if;
-  if p_type.internal and p_user_id is not null then
-    perform queue.refuse(403, 'forbidden',
-      format('only the platform itself enqueues jobs of the type %s', p_type.job_type), p_within || 'job_type');
-  end if;
-  -- a small payload alone needs no full check
-  if p_type.payload_schema is not null or job.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
-      or pg_column_size(p_payload) > 200 then
-    perform queue.check_payload(p_type, p_payload, job.schema_version, p_within);
-  end if;
-  job.id := queue.new_id();
-  job.workspace_id := p_workspace_id;
-  job.user_id := coalesce(p_user_id, job.user_id);
-  job.lane := p_type.lane;
-  if job.queue <> p_type.queue then
-    job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
-  end if;
-  job.queue := coalesce(job.queue, p_type.queue);
-  job.job_type := p_type.job_type;
-  job.status := 'pending';
-  job.payload := p_payload;
-  job.schema_version := coalesce(job.schema_version, p_type.schema_version);
-  job.priority := coalesce(job.priority, 100);
-  job.attempts := 0;
-  job.max_attempts := coalesce(job.max_attempts, p_type.max_attempts);
-  job.fence := 0;
-  job.generation := 1;
-  job.lost_attempts := 0;
-  job.last_seq := (not p_type.is_minimal)::integer;
-  job.is_minimal := nullif(p_type.is_minimal, false);
-  job.created_at := p_now;
-  job.updated_at := p_now;
-  job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
-  if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
-    job.traceparent := queue.request_trace();
-  end if;
-  job.tags := nullif(job.tags, '{}');
-  return job;
-end;
-$$;
-
 -- Say that a tenant has a ready job in a lane. While the shared lock is held no lease closes the turn or moves its
 -- mark; where one does so just now, it has the lock, and the note remains.
-create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns void
+create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 begin
   if current_setting('transaction_isolation') = 'read committed'
@@ -244,15 +188,16 @@ begin
     where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
       and t.from_ord <= p_ord;
     if found then
-      return;
+      return true;
     end if;
     -- a note that another left opens it before this lock is gone, and then it stays open
     perform from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null limit 1;
     if found then
-      return;
+      return true;
     end if;
   end if;
   insert into queue.notes (lane, workspace_id) values (p_lane, p_workspace_id);
+  return true;
 end;
 $$;
 
@@ -284,10 +229,13 @@ begin
   end if;
   if p_type.rate_per_key or p_type.key_concurrency is not null then
     v_key := queue.gate_of(p_type, p_job.concurrency_key);
+    if p_type.in_order and exists (
+        select from queue.gated as g where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
+          and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id) then
+      v_key := null; -- it was put off, and kept its key
+    end if;
   end if;
-  if v_key is not null and not (p_type.in_order and exists ( -- one that was put off, and kept its key
-      select from queue.gated as g where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
-        and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id)) then
+  if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
     perform from queue.notes as n -- one of this transaction is enough
@@ -299,10 +247,9 @@ begin
     end if;
     return true;
   end if;
-  perform queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
   insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
   values (p_job.lane, p_job.workspace_id, p_job.ord, coalesce(v_run_at, p_now), p_job.id);
-  return true;
+  return queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
 end;
 $$;
 
@@ -439,39 +386,72 @@ begin
 end;
 $$;
 
--- Add one job: the one way in. created is false where its keys belong to an earlier job, which is given. The caller
--- publishes job.created and charges the limits of people, once for all jobs of its call.
+-- Add one job as its type, payload and options say: the one way in. created is false where its keys belong to an
+-- earlier job, which is given. The caller publishes job.created and charges people, once for all jobs of its call.
 create function queue.add(
   p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_now timestamptz,
   p_within text default '', p_claimed uuid default null, -- the id under which its idempotency key is taken already
+  p_is_written boolean default true, -- false: only checked and given, for who asks, or writes it himself
   out job public.jobs, out created boolean, out is_ready boolean
 )
 language plpgsql as $$
 declare
   v_id uuid;
 begin
-  job := queue.make_job(p_workspace_id, p_user_id, p_type, p_payload, p_options, p_within, p_now);
-  if p_claimed is not null then
-    job.id := p_claimed;
-  end if;
   if p_options <> '{}' then
-    v_id := queue.claim(job, p_options, p_now, p_claimed is not null);
-    if v_id <> job.id then
-      select * into job from public.jobs where id = v_id;
-      created := false;
-      is_ready := false;
-      return;
+    job := queue.read_options(p_options, p_within, p_now);
+    if job.parent_id is not null and not exists (
+        select from public.jobs where id = job.parent_id and workspace_id = p_workspace_id) then
+      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', job.parent_id::text);
+    elsif job.queue <> p_type.queue then
+      job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
     end if;
   end if;
-  insert into public.jobs (id, workspace_id, user_id, parent_id, lane, priority, max_attempts, last_seq,
-    schema_version, timeout_seconds, queue, job_type, payload, session_id, concurrency_key, idempotency_key, unique_key,
-    traceparent, tags, ord, scheduled_for, deadline_at, is_minimal, created_at, updated_at)
-  values (job.id, p_workspace_id, job.user_id, job.parent_id, job.lane, job.priority, job.max_attempts, job.last_seq,
-    job.schema_version, job.timeout_seconds, job.queue, job.job_type, p_payload, job.session_id, job.concurrency_key,
-    job.idempotency_key, job.unique_key, job.traceparent, job.tags, job.ord, job.scheduled_for,
-    job.deadline_at, job.is_minimal, p_now, p_now);
-  is_ready := queue.place(job, p_now, p_type);
-  created := true;
+  if p_type.internal and p_user_id is not null then
+    perform queue.refuse(403, 'forbidden',
+      format('only the platform itself enqueues jobs of the type %s', p_type.job_type), p_within || 'job_type');
+  end if;
+  -- a small payload alone needs no full check
+  if p_type.payload_schema is not null or job.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
+      or pg_column_size(p_payload) > 200 then
+    perform queue.check_payload(p_type, p_payload, job.schema_version, p_within);
+  end if;
+  job.id := coalesce(p_claimed, queue.new_id());
+  job.workspace_id := p_workspace_id;
+  job.user_id := coalesce(p_user_id, job.user_id);
+  job.lane := coalesce(job.lane, p_type.lane);
+  job.queue := coalesce(job.queue, p_type.queue);
+  job.job_type := p_type.job_type;
+  job.status := 'pending';
+  job.payload := p_payload;
+  job.schema_version := coalesce(job.schema_version, p_type.schema_version);
+  job.priority := coalesce(job.priority, 100);
+  job.attempts := 0;
+  job.max_attempts := coalesce(job.max_attempts, p_type.max_attempts);
+  job.fence := 0;
+  job.generation := 1;
+  job.lost_attempts := 0;
+  job.last_seq := case when p_type.is_minimal then 0 else 1 end;
+  job.is_minimal := case when p_type.is_minimal then true end;
+  job.created_at := p_now;
+  job.updated_at := p_now;
+  job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
+  if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
+    job.traceparent := queue.request_trace();
+  end if;
+  if p_is_written
+      and (job.idempotency_key is not null or job.unique_key is not null or job.deadline_at is not null) then
+    v_id := queue.claim(job, p_options, p_now, p_claimed is not null);
+  end if;
+  if v_id <> job.id then
+    select * into job from public.jobs where id = v_id;
+    created := false;
+    is_ready := false;
+  elsif p_is_written then
+    insert into public.jobs select job.*;
+    is_ready := queue.place(job, p_now, p_type);
+    created := true;
+  end if;
 end;
 $$;
 
@@ -500,17 +480,22 @@ language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' as $$
 declare
   v_user constant uuid := queue.may_read(p_workspace_id);
-  v_type constant queue.job_types := queue.type_or_refuse(p_job_type);
+  v_type queue.job_types;
   v_now constant timestamptz := queue.clock();
   v_made record;
   v_job public.jobs;
+  v_told boolean;
 begin
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type and t.schema_version > 0;
+  if not found then
+    v_type := queue.type_or_refuse(p_job_type);
+  end if;
   v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
   v_job := v_made.job;
   if not v_made.created then
     return json_build_object('job', queue.job_json(v_job), 'created', false, 'wake', false);
   end if;
-  perform queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
+  v_told := queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created', -- cheaper than a query
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type), array[v_job.id],
     case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
   if v_user is not null then
@@ -518,11 +503,11 @@ begin
   end if;
   v_job.tags := coalesce(v_job.tags, '{}');
   -- as queue.job_json says it, without a look at what cannot be there yet
-  return json_build_object('job', (left(row_to_json(v_job)::text, -1) || format(',"state": "%s", "next_run_at": %s, '
-      '"error": null, "waiting_for": null, "running_since": null, "worker_id": null, "times": '
-      '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}}',
-      case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,
-      to_json(coalesce(v_job.scheduled_for, v_now))))::json,
+  return json_build_object('job', replace(row_to_json(v_job)::text, ',"queue_ms":null', -- no value has this in it
+      format(',"queue_ms": null, "state": "%s", "next_run_at": %s, "error": null, "waiting_for": null, '
+        '"running_since": null, "worker_id": null, "times": {"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}',
+        case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,
+        to_json(coalesce(v_job.scheduled_for, v_now))))::json,
     'created', true, 'wake', v_made.is_ready and queue.wake_worker(v_now));
 end;
 $$;

@@ -227,8 +227,8 @@ begin
     'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
     'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
     'user_id', new.user_id, 'tags', nullif(new.tags, '{}')));
-  new := queue.make_job(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, '',
-    v_now);
+  new := (queue.add(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, v_now,
+    p_is_written => false)).job;
   new.id := v_id;
   new.worker := 0; -- for the trigger after it
   v_holder := queue.claim(new, v_options, v_now);
@@ -256,7 +256,7 @@ $$;
 create trigger jobs_check_insert before insert on public.jobs
   for each row when (new.lane is null) execute function queue.check_insert();
 create trigger jobs_after_insert after insert on public.jobs
-  for each row when (new.worker = 0) execute function queue.after_insert();
+  for each row when (new.worker is not null) execute function queue.after_insert();
 
 -- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates for either side.
 create function queue.after_delete() returns trigger

@@ -143,8 +143,8 @@ begin
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
   if p_payload <> 'null' then -- checked as at an enqueue
-    v_job := queue.make_job(v_job.workspace_id, auth.uid(), queue.type_or_refuse(v_job.job_type), p_payload, null, '',
-      v_now);
+    v_job := (queue.add(v_job.workspace_id, auth.uid(), queue.type_or_refuse(v_job.job_type), p_payload, '{}', v_now,
+      p_is_written => false)).job;
     update public.jobs set payload = p_payload, schema_version = v_job.schema_version where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;

@@ -24,25 +24,27 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- How many messages this second has left of so many eighths of its budget, deliveries included: a fifth below what the
--- plans allow, so that the six seconds that any five lie within stay below five of the plan's. The first who asks in a
--- second (is_new) marks where it began.
-create function queue.message_room(p_eighths integer, out room bigint, out is_new boolean)
+-- The budget of messages a second, deliveries included: a fifth below what the plans allow, so that the six seconds
+-- that any five lie within stay below five of the plan's; and how many this second has used. The first who asks in a
+-- second (is_new) marks where it began. is_followed: someone follows a topic.
+create function queue.message_budget(out budget integer, out used bigint, out is_new boolean, out is_followed boolean)
 language plpgsql as $$
 declare -- the mark: 42 bits of the count, above them 20 of the second
-  v_budget constant text := (select value #>> '{}' from queue.settings where name = 'realtime_messages_per_second');
   v_second constant bigint := date_part('epoch', clock_timestamp())::bigint & 1048575;
   -- read before the mark: a mark that is not there yet means that nothing was counted in this second until then, so
   -- however many open it at once, none writes a count that holds another's messages
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_mark bigint := pg_sequence_last_value('queue.messages_second');
 begin
+  select case s.value #>> '{}' when 'free' then 80 when 'pro' then 400 else s.value::integer end,
+    exists (select from queue.followers)
+  into budget, is_followed
+  from queue.settings as s where s.name = 'realtime_messages_per_second';
   is_new := v_second is distinct from v_mark >> 42;
   if is_new then
     v_mark := setval('queue.messages_second', v_second << 42 | v_counted);
   end if;
-  room := p_eighths * (case v_budget when 'free' then 80 when 'pro' then 400 else v_budget::integer end) / 8
-    - v_counted + (v_mark & 4398046511103);
+  used := v_counted - (v_mark & 4398046511103);
 end;
 $$;
 
@@ -52,7 +54,7 @@ language plpgsql as $$
 declare
   v_one constant queue.change := p_changes[1];
 begin
-  if cardinality(p_changes) = 1 and cardinality(v_one.job_ids) = 1 then
+  if p_changes[2] is null and v_one.job_ids[2] is null then
     event := v_one.type;
     payload := jsonb_build_object('job_id', v_one.job_ids[1], 'seq', v_one.seqs[1], 'type', v_one.type, 'data',
       v_one.data, 'at', p_now);
@@ -113,48 +115,48 @@ create function queue.send(p_events queue.change[], p_is_minor boolean, p_is_pla
 returns boolean
 language plpgsql as $$
 declare
-  v_made record; -- messages: topics, events and payloads
-  v_eighths integer := 5;
+  v_seen record;
+  v_made record; -- messages to followers: topics, events, payloads, watchers
+  v_message record;
   v_cost bigint := 2; -- a watcher, at least
-  v_room record;
+  v_eighths integer := 5;
   v_count bigint;
 begin
   if clock_timestamp() - now() > interval '1 second' then
     return false; -- what a long transaction sends would arrive at its end, all at once
   end if;
-  p_is_plain := p_is_plain and not exists (select from queue.followers);
+  v_seen := queue.message_budget();
+  if v_seen.is_new then
+    perform queue.announce_held();
+  end if;
+  p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
     select array_agg(m.topic) as topics, array_agg(m.event) as events, array_agg(m.payload) as payloads,
-      sum(m.watchers) as watchers, sum(1 + greatest(1, m.watchers))::bigint as cost
+      sum(m.watchers) as watchers, coalesce(sum(1 + greatest(1, m.watchers)), 0) as cost
     into v_made
     from (
       select t.topic, o.event, o.payload,
         (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
       from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as o) as m;
-    if v_made.cost is null then
-      return true;
-    end if;
-    v_eighths := case when p_is_minor then 4 when v_made.watchers > 0 then 6 else 5 end;
     v_cost := v_made.cost;
+    v_eighths := case when p_is_minor then 4 when v_made.watchers > 0 then 6 else 5 end;
   end if;
-  v_room := queue.message_room(v_eighths);
-  if v_room.is_new then
-    perform queue.announce_held();
-  end if;
-  if v_cost > v_room.room then
-    return false;
-  elsif p_is_plain then
-    select array['workspace:' || p_events[1].workspace_id] as topics, array[o.event] as events,
-      array[o.payload] as payloads
-    into v_made from queue.message_of(p_events, p_now) as o;
+  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then
+    return v_cost = 0;
   end if;
   for v_each in 1 .. v_cost loop
     v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
   end loop;
-  for v_each in 1 .. cardinality(v_made.topics) loop
+  if p_is_plain then
+    v_message := queue.message_of(p_events, p_now);
     insert into realtime.messages (id, topic, extension, event, payload, private)
-    values (queue.new_id(), v_made.topics[v_each], 'broadcast', v_made.events[v_each], v_made.payloads[v_each], true);
-  end loop;
+    values (queue.new_id(), 'workspace:' || p_events[1].workspace_id, 'broadcast', v_message.event, v_message.payload,
+      true);
+  elsif v_cost > 0 then
+    insert into realtime.messages (id, topic, extension, event, payload, private)
+    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
+    from unnest(v_made.topics, v_made.events, v_made.payloads) as m (topic, event, payload);
+  end if;
   return true;
 exception when others then
   raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
@@ -162,35 +164,31 @@ exception when others then
 end;
 $$;
 
--- Publish what a statement has done, see the head of this file. The caller holds the jobs' rows. What has no numbers is
--- no event of its jobs: a line of the feed alone.
-create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
+-- Publish what a statement has done, see the head of this file; false where messages were held back. The caller holds
+-- the jobs' rows. What has no numbers is no event of its jobs: a line of the feed alone. Progress and logs come alone.
+create function queue.publish(p_changes queue.change[], p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
-  c_minor constant text[] := array['job.progress', 'job.log'];
-  v_workspace constant uuid := p_changes[1].workspace_id;
+  v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
   v_place constant xid8 := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()));
   v_change queue.change;
   v_jobs integer := 0; -- that have events
-  v_is_minor boolean := true;
-  v_is_plain boolean := true; -- one message, to the workspace, has all
+  v_is_plain boolean := not v_is_minor and p_changes[11] is null; -- one message, to the workspace, has all
   v_held boolean; -- null unless something is
 begin
   foreach v_change in array p_changes loop
-    v_is_plain := v_is_plain and v_change.seqs is not null and v_change.workspace_id = v_workspace
-      and v_change.type <> all (c_minor);
-    v_is_minor := v_is_minor and v_change.type = any (c_minor);
+    v_is_plain := v_is_plain and v_change.seqs is not null and v_change.workspace_id = p_changes[1].workspace_id;
     v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
   end loop;
-  if v_jobs > 0 and to_regclass('realtime.messages') is not null then
-    v_is_plain := v_is_plain and v_jobs <= 1000 and cardinality(p_changes) <= 10; -- a message holds 256 kB
-    v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain, p_now), false);
+  if v_jobs > 0 and to_regclass('realtime.messages') is not null then -- a message holds 256 kB
+    v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain and v_jobs <= 1000, p_now), false);
   end if;
   insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
   select v_place, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
-    c.type = any ('{job.created,job.redriven,job.resumed}'), case when c.seqs is not null then v_held end
+    c.type in ('job.created', 'job.redriven', 'job.resumed'), case when c.seqs is not null then v_held end
   from unnest(p_changes) as c
-  where v_is_plain or c.type <> all (c_minor) or c.type = 'job.progress' and c.session_id is not null or v_held;
+  where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
+  return v_held is null;
 end;
 $$;
 
@@ -210,7 +208,7 @@ begin
   end if;
   v_ids := array( -- of those that have been committed
     select f.id from queue.feed as f where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
-  v_room := (queue.message_room(8)).room;
+  select b.budget - b.used into v_room from queue.message_budget() as b;
   with held as materialized (
     select f.id, f.at, t.topic
     from queue.feed as f cross join lateral (

@@ -200,9 +200,9 @@ begin
   if v_error is not null then
     perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
   end if;
-  perform queue.make_job(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'),
+  perform queue.add(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'), -- as if enqueued now
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
-    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), '', v_now); -- as if enqueued now
+    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now, p_is_written => false);
   return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule, null, v_now));
 end;
 $$;
