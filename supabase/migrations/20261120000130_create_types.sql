@@ -170,10 +170,6 @@ begin
         from jsonb_array_elements(v_type -> 'schedules') as d;
       end if;
       -- changed limits hold for its jobs that run and wait already
-      if (v_old.max_concurrency, v_old.workspace_concurrency, v_old.rate_limit, v_old.rate_per_seconds) is distinct from
-          (v_new.max_concurrency, v_new.workspace_concurrency, v_new.rate_limit, v_new.rate_per_seconds) then
-        perform queue.bring_back(null, v_new.job_type);
-      end if;
       if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key) is distinct from
           (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
         perform queue.regate(v_new.job_type);

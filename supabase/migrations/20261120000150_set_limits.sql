@@ -188,7 +188,6 @@ begin
     select coalesce(n.weight, 1), n.max_running, n.own_max_running, n.max_pending
     from jsonb_populate_record(t, p_limits) as n)
   where workspace_id = p_workspace_id returning * into v_made;
-  perform queue.bring_back(p_workspace_id, null);
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');

@@ -59,18 +59,6 @@ begin
 end;
 $$;
 
--- Bring turns back that were aside, at a limit or paused: of a tenant, a type, or all for null. By notes, since a lease
--- may hold a turn just now, and waits for no user's open transaction.
-create function queue.bring_back(p_workspace_id uuid, p_job_type text) returns void
-language plpgsql as $$
-begin
-  insert into queue.notes (lane, workspace_id)
-  select t.lane, t.workspace_id from queue.turns as t
-  where t.aside and t.look_at is not null and (p_workspace_id is null or t.workspace_id = p_workspace_id)
-    and (p_job_type is null or t.lane in (select l.lane from queue.lanes as l where l.job_type = p_job_type));
-end;
-$$;
-
 -- Divide slots: rounds by weight in the order of service, never more than a scope has free, which is counted by a
 -- statement that begins after its lock was taken. p_busy: scopes whose lock another holds; they have none. A turn whose
 -- tenant is at a limit is set aside, for a second or until a settlement, a paused one until the pause ends; that of a

@@ -316,7 +316,11 @@ begin
   else
     perform pg_advisory_xact_lock(hashtextextended('minutehand pauses', 0)); -- see queue.share_slots
     delete from queue.pauses where kind = v_stored and name = v_name;
-    perform queue.bring_back(v_workspace, v_type);
+    -- turns that were put aside for it: by notes, since a lease may hold one just now
+    insert into queue.notes (lane, workspace_id)
+    select t.lane, t.workspace_id from queue.turns as t join queue.lanes as l on l.lane = t.lane
+    where t.aside and t.look_at = 'infinity' and t.workspace_id = v_workspace
+      and (v_type is null or l.job_type = v_type);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
   end if;
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
