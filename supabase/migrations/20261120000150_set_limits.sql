@@ -81,9 +81,7 @@ begin
     perform queue.refuse(429, 'quota_exceeded',
       format('the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
   end if;
-  if p_user_id is not null then
-    perform queue.charge(p_user_id, 'enqueues', p_count);
-  end if;
+  perform queue.charge(p_user_id, 'enqueues', p_count);
 end;
 $$;
 

@@ -113,14 +113,13 @@ begin
     returning g.job_id)
   select array_agg(job_id) into v_jobs from (
     select u.job_id from unready as u union select g.job_id from ungated as g) as f;
+  with leased as ( -- one that is settled just now is waited for, and is none any more
+    update queue.leases as r set key = queue.gate_of(v_type, j.concurrency_key)
+    from public.jobs as j, queue.lanes as l
+    where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
-  select r.lane, r.workspace_id, p_job_type, queue.gate_of(v_type, j.concurrency_key), r.ord, r.job_id, true
-  from queue.lanes as l join queue.leases as r on r.lane = l.lane join public.jobs as j on j.id = r.job_id
-  where l.job_type = p_job_type and queue.gate_of(v_type, j.concurrency_key) is not null
+  select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r where r.key is not null
   on conflict do nothing; -- the gate let it through before
-  update queue.leases as r set key = queue.gate_of(v_type, j.concurrency_key)
-  from public.jobs as j, queue.lanes as l
-  where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id;
   perform queue.place(j, v_now, v_type) from public.jobs as j where j.id = any (v_jobs) and j.status = 'pending';
 end;
 $$;
