@@ -79,8 +79,8 @@ $$;
 create function queue.may_read(p_workspace_id uuid) returns uuid
 language plpgsql stable as $$
 declare -- as auth.uid and queue.is_service read them, once
-  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
-  v_user constant uuid := v_claims ->> 'sub';
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  v_user constant uuid := (v_claims ->> 'sub')::uuid;
 begin
   if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
     perform from queue.tenants as t where t.id = p_workspace_id;

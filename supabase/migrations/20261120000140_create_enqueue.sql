@@ -1,20 +1,20 @@
 -- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. A bulk, a plain insert,
 -- children and schedules (the next file) end in it or in its two halves.
 
--- When workers that listen were last notified, and when a caller was last asked to start one; milliseconds of the Unix
--- epoch. Sequences, so that every transaction sees them at once and none waits for another.
-create unlogged sequence queue.notified_ms minvalue 0 start 0; -- noqa: PRS
+-- When workers that listen were last notified, in fiftieths of a second since 1970, and when a caller was last asked to
+-- start one, in milliseconds. Sequences, so that every transaction sees them at once and none waits for another.
+create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0;
 
--- Notify workers that listen, at most once each 20 ms: a transaction that notifies commits under a lock of the whole
--- server. A listener looks at once, and again 100 ms later.
+-- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of the whole server. A
+-- listener looks at once, and again 100 ms later.
 create function queue.notify_workers() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_ms constant bigint := date_part('epoch', clock_timestamp()) * 1000;
+  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint; -- an assignment would prepare its cast
 begin
-  if v_ms - coalesce(pg_sequence_last_value('queue.notified_ms'), 0) not between 0 and 19 then
-    perform setval('queue.notified_ms', v_ms), pg_notify('minutehand_wakeup', '');
+  if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
+    perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
   end if;
   return null;
 end;
@@ -28,7 +28,7 @@ create constraint trigger feed_notify after insert on queue.feed deferrable init
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
-  v_ms bigint := date_part('epoch', p_now) * 1000;
+  v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
 begin
   if v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
     return false;
@@ -183,7 +183,7 @@ create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigin
 language plpgsql as $$
 begin
   if current_setting('transaction_isolation') = 'read committed'
-      and pg_try_advisory_xact_lock_shared(p_lane, hashtext(p_workspace_id::text)) then
+      and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id)) then
     perform from queue.turns as t
     where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
       and t.from_ord <= p_ord;
@@ -436,7 +436,7 @@ begin
   job.created_at := p_now;
   job.updated_at := p_now;
   job.ord := queue.ord_of(job.priority, coalesce(job.scheduled_for, p_now));
-  if job.traceparent is null and coalesce(current_setting('request.headers', true), '') <> '' then
+  if job.traceparent is null and current_setting('request.headers', true) <> '' then
     job.traceparent := queue.request_trace();
   end if;
   if p_is_written

@@ -293,7 +293,7 @@ language plpgsql as $$
 declare
   v_free constant bigint[] := array(
     select s.nth from unnest(p_turns) with ordinality as s (lane, workspace_id, served_at, from_ord, jobs, nth)
-    where p_tidies and pg_try_advisory_xact_lock(s.lane, hashtext(s.workspace_id::text)));
+    where p_tidies and pg_try_advisory_xact_lock(s.lane, uuid_hash(s.workspace_id)));
 begin
   update queue.turns as u
   set served_at = u.served_at + case when p_is_alone then interval '0' else (p_now - u.served_at) / coalesce(

@@ -36,7 +36,7 @@ declare -- the mark: 42 bits of the count, above them 20 of the second
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
   v_mark bigint := pg_sequence_last_value('queue.messages_second');
 begin
-  select case s.value #>> '{}' when 'free' then 80 when 'pro' then 400 else s.value::integer end,
+  select case s.value when '"free"' then 80 when '"pro"' then 400 else s.value::integer end,
     exists (select from queue.followers)
   into budget, is_followed
   from queue.settings as s where s.name = 'realtime_messages_per_second';
@@ -118,7 +118,7 @@ declare
   v_seen record;
   v_made record; -- messages to followers: topics, events, payloads, watchers
   v_message record;
-  v_cost bigint := 2; -- a watcher, at least
+  v_cost integer := 2; -- a watcher, at least
   v_eighths integer := 5;
   v_count bigint;
 begin
@@ -132,7 +132,7 @@ begin
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
     select array_agg(m.topic) as topics, array_agg(m.event) as events, array_agg(m.payload) as payloads,
-      sum(m.watchers) as watchers, coalesce(sum(1 + greatest(1, m.watchers)), 0) as cost
+      sum(m.watchers) as watchers, coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
     into v_made
     from (
       select t.topic, o.event, o.payload,
