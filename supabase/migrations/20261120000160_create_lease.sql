@@ -208,7 +208,8 @@ begin
       join public.jobs as j on j.id = any (array[r.job_id]) -- by its key, whatever statistics say of an empty table
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
-      order by r.ord limit s.jobs for update of r, j skip locked) as h),
+      order by r.ord limit s.jobs for update of r, j skip locked) as h
+    order by h.ord, h.id), -- which all after it keep
   begun as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       worker = coalesce(nullif(j.worker, 0), p_request.worker), updated_at = p_now, next_retry_at = null,
@@ -224,7 +225,7 @@ begin
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
       case when t.rate_per_key or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
-  gone as (delete from queue.ready as r using begun as b where r.ctid = b.place),
+  gone as (delete from queue.ready where ctid = any (array(select b.place from begun as b))),
   held as (
     insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at, expires_at,
       lease_seconds, attempt, worker, tick_id, tick_call, key)
@@ -235,7 +236,7 @@ begin
   kinds as (
     select b.workspace_id, b.session_id, b.attempts, array_agg(b.id) as ids, array_agg(b.last_seq) as seqs
     from begun as b where b.is_full group by 1, 2, 3)
-  select coalesce(json_agg(answer order by b.priority, b.created_at, b.id), '[]'), count(*), (
+  select coalesce(json_agg(answer), '[]'), count(*), (
       select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object('status', 'processing',
         'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids, k.seqs)::queue.change) from kinds as k),
     array_agg(b.id) filter (where b.unique_key is not null or b.rate_per_key),

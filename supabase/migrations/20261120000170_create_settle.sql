@@ -275,7 +275,7 @@ begin
   perform queue.take_place(p_ids);
   delete from queue.waits where job_id = any (p_ids);
   with ended as (
-    update public.jobs set status = p_status, finished_at = p_now, next_retry_at = null,
+    update public.jobs set status = p_status, updated_at = p_now, finished_at = p_now, next_retry_at = null,
       error_message = coalesce(p_error ->> 'message', error_message),
       error_data = coalesce(p_error - 'message', error_data)
     where id = any (p_ids) and status in ('pending', 'waiting') returning id)

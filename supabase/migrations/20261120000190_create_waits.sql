@@ -86,7 +86,8 @@ begin
   select g.job_id, g.name, g.kind, v.value, g.created_at, p_now
   from gone as g join unnest(p_ids, p_values) as v (job_id, value) on v.job_id = g.job_id
   on conflict do nothing;
-  update public.jobs set status = 'pending', next_retry_at = null where id = any (p_ids) and status = 'waiting';
+  update public.jobs set status = 'pending', updated_at = p_now, next_retry_at = null
+  where id = any (p_ids) and status = 'waiting';
   perform queue.append_event(p_ids, 'job.resumed', '{}', p_now);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
 end;
