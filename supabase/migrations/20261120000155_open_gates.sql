@@ -55,7 +55,8 @@ begin
     v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
   end if;
   delete from queue.gated as g
-  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted and g.ended;
+  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted and g.ended
+    and (v_type.rate_per_key and g.started_at < 'infinity') is not true; -- of one that ended since: to be charged
   if v_type.key_concurrency is not null and p_key <> '' then
     v_free := least(v_free, v_type.key_concurrency - (
       select count(*) from queue.gated as g

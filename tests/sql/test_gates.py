@@ -45,6 +45,28 @@ def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engi
     assert len(engine.lease(call=2)) == 1
 
 
+def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine: Engine) -> None:
+    """Who opens it passes over a row that is held, and may find it ended a statement later."""
+    engine.stop_clock()
+    engine.register("work", rate_limit={"limit": 4, "per_seconds": 60, "per_key": True})
+    engine.enqueue_many(8, concurrency_key="k")
+    engine.settle(engine.lease(1)[0])
+    first, second = engine.lease(2, call=2)
+    with engine.beside() as other, engine.beside() as third, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        other.run("select from queue.gated where job_id = %s for update", first["job"]["id"])
+        third.run("begin")
+        third.run("select from queue.buckets where name like 'k:%' for update")
+        settled = threads.submit(engine.settle, second)
+        third.until_waiting()
+        other.settle(first)
+        other.run("commit")
+        third.run("commit")
+        settled.result()
+
+    assert len([job for call in (2, 3) for job in engine.lease(4, call=call)]) == 1
+
+
 def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> None:
     """Its row of before is there still, and takes the slot until it is deleted."""
     engine.register("work", lease_seconds=60, key_concurrency=3)
