@@ -145,7 +145,7 @@ language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
   v_read integer;
-  v_busy text[] := '{}';
+  v_busy text[] := '{pauses}'; -- not held: a pause that began since puts no turn aside
 begin
   select array_agg(distinct l.lane),
     array_agg(row(t.lane, t.workspace_id, t.served_at, t.from_ord, v_most)::queue.turn)
@@ -188,7 +188,7 @@ begin
     end if;
   end if;
   turns := queue.divide_slots(turns, v_busy, v_most, p_now);
-  more := v_busy <> '{}' or v_read > v_most and exists (select from unnest(turns) as t where t.jobs = 0);
+  more := bounded and v_busy <> '{}' or v_read > v_most and exists (select from unnest(turns) as t where t.jobs = 0);
 end;
 $$;
 

@@ -107,6 +107,28 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
     assert ids_of(engine.lease(1, call=2)) == [job_id]
 
 
+def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Engine) -> None:
+    """A lease that read no pause holds off no resume, and may put no turn aside for one."""
+    other_workspace = str(uuid.UUID(int=1))
+    engine.run("insert into public.workspaces (id, name) values (%s, 'T')", other_workspace)
+    jobs = [engine.enqueue(workspace=other_workspace), engine.enqueue()]
+    engine.lease_call(0)
+    pause = {"kind": "workspace", "name": ACME}
+    with engine.beside() as other, engine.beside() as third, ThreadPoolExecutor(1) as threads:
+        third.run("begin")
+        third.run("lock table queue.leases in access exclusive mode")
+        other.run("begin")
+        leased = threads.submit(other.lease, 2, call=2)
+        third.until_waiting()
+        engine.rpc("pause_jobs", p_request=pause)
+        third.run("commit")
+        found = ids_of(leased.result())
+        engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+        other.run("commit")
+
+    assert sorted(found + ids_of(engine.lease(2, call=2))) == sorted(jobs)
+
+
 def test_a_tenant_behind_others_whose_jobs_were_cancelled_is_leased(engine: Engine) -> None:
     """A turn that was emptied by no lease is closed by the next that reads it."""
     jobs = []
