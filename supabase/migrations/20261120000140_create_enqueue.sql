@@ -238,13 +238,7 @@ begin
   if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
-    perform from queue.notes as n -- one of this transaction is enough
-    where n.workspace_id = p_job.workspace_id and n.lane = p_job.lane and n.key = v_key
-      and n.xmin = pg_current_xact_id()::xid
-    limit 1;
-    if not found then
-      insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
-    end if;
+    insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
     return true;
   end if;
   insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
