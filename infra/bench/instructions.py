@@ -64,15 +64,15 @@ def step(limit: int) -> str:
 
 
 CASES = (
-    Case("enqueue_job", f"select public.enqueue_job('{ACME}', 'bench', '{{}}') is null", 100),
+    Case("enqueue_job", f"select public.enqueue_job('{ACME}', 'bench', '{{}}') is null", 50),
     Case(
         "enqueue_job with a key",
         f"select public.enqueue_job('{ACME}', 'bench', '{{}}', '{{\"concurrency_key\": \"k\"}}') is null",
-        100,
+        50,
     ),
     Case("enqueue_jobs of 1,000, a job", bulk("bench", 1000), 2, jobs=1000),
-    Case("settle and lease of one", step(1), 100, waiting=400),
-    Case("the same, minimal", step(1), 100, waiting=400, job_type="quiet"),
+    Case("settle and lease of one", step(1), 50, waiting=200),
+    Case("the same, minimal", step(1), 50, waiting=200, job_type="quiet"),
     Case("settle and lease of 500, a job", step(500), 3, jobs=500, waiting=6000),
     Case("the same, minimal, a job", step(500), 3, jobs=500, waiting=6000, job_type="quiet"),
     Case("a lease that finds nothing", step(1), 20),

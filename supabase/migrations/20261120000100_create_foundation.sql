@@ -28,11 +28,12 @@
 --       queue.publish        a line of the feed and a message to those who watch
 --   public.lease_jobs        a worker asks for jobs
 --     queue.open_turns       notes of enqueues become turns
---     queue.share_slots      which tenants get how many of the free slots, under every limit
+--     queue.share_slots      whose turn it is; queue.divide_slots: how many each gets, under every limit
 --     queue.take_jobs        ready -> leased, in one statement
 --     queue.tidy_turns       closes empty turns, moves the marks of others
 --   public.report_jobs       progress, logs and steps of what it holds; renews its leases
 --   public.settle_jobs       how its attempts ended; leases the next in the same call
+--     queue.judge            what becomes of all but plain completions
 --     queue.settle           leased -> ended, or to its next place
 --       queue.end_places     frees what it held: its key's gate, its unique key, those that wait for it
 --   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention

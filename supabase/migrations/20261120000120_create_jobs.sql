@@ -434,9 +434,7 @@ begin
   select array_agg(row(k.workspace_id, k.session_id, p_type,
     jsonb_build_object('status', k.status, 'attempts', k.attempts) || p_data, k.ids, k.seqs)::queue.change)
   into v_changes from kinds as k;
-  if v_changes is not null then
-    perform queue.publish(v_changes, p_now);
-  end if;
+  perform queue.publish(v_changes, p_now);
 end;
 $$;
 

@@ -32,12 +32,10 @@ declare
 begin
   if v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
     return false;
-  end if;
-  perform from queue.ticks
-  where ended_at is null and started_at > p_now - interval '1 hour' and free_slots > 0
-    and seen_at > p_now - interval '2 seconds'
-  limit 1;
-  if found then
+  elsif exists (
+      select from queue.ticks
+      where ended_at is null and started_at > p_now - interval '1 hour' and free_slots > 0
+        and seen_at > p_now - interval '2 seconds') then
     return false; -- those that listen are notified at the commit
   end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
@@ -184,15 +182,13 @@ language plpgsql as $$
 begin
   if current_setting('transaction_isolation') = 'read committed'
       and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id)) then
-    perform from queue.turns as t
-    where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
-      and t.from_ord <= p_ord;
-    if found then
+    if exists (
+        select from queue.turns as t
+        where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
+          and t.from_ord <= p_ord) then
       return true;
-    end if;
-    -- a note that another left opens it before this lock is gone, and then it stays open
-    perform from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null limit 1;
-    if found then
+    elsif exists ( -- a note that another left opens it before this lock is gone, and then it stays open
+        select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null) then
       return true;
     end if;
   end if;

@@ -53,35 +53,28 @@ $$;
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
-  v_expires constant timestamptz :=
-    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer);
-  v_wanted jsonb := (
-    select jsonb_agg(jsonb_build_object('n', i.n, 'id', p_ids[i.n], 'job_type', i.value ->> 'job_type',
-      'key', i.value ->> 'idempotency_key',
-      'hash', md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text)))
-    from jsonb_array_elements(p_items) with ordinality as i (value, n)
-    where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null
-      and not i.value ? 'idempotency_ttl_seconds');
   v_found record;
   v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
 begin
-  if v_wanted is null then
-    return v_ids;
-  end if;
   insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
-  select p_workspace_id, w.job_type, w.key, w.hash, w.id, v_expires
-  from jsonb_to_recordset(v_wanted) as w (n integer, id uuid, job_type text, key text, hash text)
-  order by w.job_type, w.key, w.n
+  select p_workspace_id, i.value ->> 'job_type', i.value ->> 'idempotency_key',
+    md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text), p_ids[i.n],
+    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer)
+  from jsonb_array_elements(p_items) with ordinality as i (value, n)
+  where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null
+    and not i.value ? 'idempotency_ttl_seconds'
+  order by 2, 3, i.n
   on conflict (workspace_id, job_type, key) do nothing;
   for v_found in
-    select w.n, w.hash, k.request_hash, k.job_id
-    from jsonb_to_recordset(v_wanted) as w (n integer, id uuid, job_type text, key text, hash text)
+    select i.n, k.job_id, k.request_hash <> md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text) as is_other
+    from jsonb_array_elements(p_items) with ordinality as i (value, n)
     cross join lateral (
       select * from queue.job_keys as k
-      where k.workspace_id = p_workspace_id and k.job_type = w.job_type and k.key = w.key
-        and k.expires_at > p_now limit 1) as k
+      where k.workspace_id = p_workspace_id and k.job_type = i.value ->> 'job_type'
+        and k.key = i.value ->> 'idempotency_key' and k.expires_at > p_now limit 1) as k
+    where not i.value ? 'idempotency_ttl_seconds'
   loop
-    if v_found.request_hash <> v_found.hash then
+    if v_found.is_other then
       perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
         v_found.job_id::text);
     end if;
@@ -104,9 +97,7 @@ begin
   from (
     select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
     from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
-  if v_changes is not null then
-    perform queue.publish(v_changes, p_now);
-  end if;
+  perform queue.publish(v_changes, p_now);
 end;
 $$;
 

@@ -1,13 +1,6 @@
--- Lease: which jobs a worker gets. The life of a call, each step the name of its function:
---   public.lease_jobs        or settle_jobs, whose second half it is
---     queue.lease            knows a repeat by its tick and number; queue.lease_ready does the rest
---     queue.open_turns       notes that enqueues left: gates first, since they make jobs ready, then turns
---     queue.share_slots      reads the turns in their order, tries the locks of limited scopes
---     queue.divide_slots     counts what each scope has free, and divides the slots
---     queue.take_jobs        ready -> leased, in one statement that skips what is locked
---     queue.tidy_turns       those without a job are closed; the order and the marks of others move
--- Its planner settings are at the entry points: a session's plans may be older than the rows, each row is found by its
--- key and each head in the order of its index.
+-- Lease: which jobs a worker gets. queue.lease knows a repeat by its tick and number; queue.lease_ready opens turns,
+-- shares the free slots among them, takes jobs and tidies the turns. Its planner settings are at the entry points: a
+-- session's plans may be older than the rows, each row is found by its key and each head in the order of its index.
 
 -- As a worker sends it, and the number that stands for its name.
 create type queue.lease_request as (
@@ -373,9 +366,7 @@ begin
       perform queue.tidy_turns(v_shared.turns, v_tidies, v_shared.is_alone, v_now);
     end if;
   end if;
-  if p_changes is not null then
-    perform queue.publish(p_changes, v_now);
-  end if;
+  perform queue.publish(p_changes, v_now);
 end;
 $$;
 
@@ -405,9 +396,7 @@ begin
   v_now := queue.clock();
   select * into v_tick from queue.ticks where tick_id = v_request.tick_id;
   if v_request.call <= v_tick.last_call then -- its answer may have been lost: what of it is still held
-    if p_changes is not null then
-      perform queue.publish(p_changes, v_now);
-    end if;
+    perform queue.publish(p_changes, v_now);
     return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0, 'next_due_in_ms', 0,
       'repeated', true, 'leases', (
         select coalesce(json_agg(answer), '[]')

@@ -1,10 +1,7 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale one changes nothing.
---   public.settle_jobs       may ask for the next jobs in the same call
---     queue.settle           one statement for all outcomes: the lease goes, the job moves
---       queue.judge          what becomes of all but plain completions, whose attempts are kept
---       queue.end_places     places those that go on and frees what they held: gates too, so that the lease of the
---                            same call gets the next job of a full key
---     queue.lease            see the file before
+-- All but plain completions are judged first (queue.judge), and their attempts kept. Then one statement deletes the
+-- leases and moves the jobs. What they held is freed (queue.end_places) before the lease of the same call, which gets
+-- the next job of a full key.
 -- The one way out: queue.finish ends jobs that no worker holds by the same functions.
 
 create type queue.worker_item as (
@@ -254,9 +251,7 @@ begin
   if jsonb_typeof(p_request -> 'lease') = 'object' then
     return json_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease', v_changes));
   end if;
-  if v_changes is not null then
-    perform queue.publish(v_changes, queue.clock());
-  end if;
+  perform queue.publish(v_changes, queue.clock());
   return json_build_object('results', v_results);
 end;
 $$;

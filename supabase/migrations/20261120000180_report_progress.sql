@@ -79,7 +79,7 @@ begin
   select array_agg(row(e.workspace_id, e.session_id, e.type, e.data, array[e.id], array[e.seq])::queue.change
     order by e.id, e.seq)
   into v_changes from events as e;
-  perform queue.publish(v_changes, v_now) where v_changes is not null;
+  perform queue.publish(v_changes, v_now);
   return v_now;
 end;
 $$;

@@ -167,7 +167,7 @@ $$;
 -- Publish what a statement has done, see the head of this file; false where messages were held back. The caller holds
 -- the jobs' rows. What has no numbers is no event of its jobs: a line of the feed alone. Progress and logs come alone.
 create function queue.publish(p_changes queue.change[], p_now timestamptz) returns boolean
-language plpgsql as $$
+language plpgsql strict as $$
 declare
   v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
   v_place constant xid8 := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()));
