@@ -126,15 +126,16 @@ begin
     v_ready := true;
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids, v_now);
-    for v_item in -- unique keys in one order, so that two calls never deadlock
+    for v_item in -- unique keys in one order, so that two calls never deadlock; repeats last, when each key has its job
       select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within,
         lag(i.value #>> '{unique,key}') over (order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n)
           = i.value #>> '{unique,key}' as is_again
       from jsonb_array_elements(p_items) with ordinality as i (value, n)
-      order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
+      order by v_keyed[i.n] <> ids[i.n] is true, i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
     loop
       if v_keyed[v_item.n] <> ids[v_item.n] then
-        ids[v_item.n] := v_keyed[v_item.n];
+        ids[v_item.n] := (select k.job_id from queue.job_keys as k where k.workspace_id = p_workspace_id
+          and k.job_type = v_item.value ->> 'job_type' and k.key = v_item.value ->> 'idempotency_key');
         created[v_item.n] := false;
         continue;
       elsif jsonb_typeof(v_item.value) <> 'object' then

@@ -118,6 +118,15 @@ def test_a_bulk_means_what_its_items_would_mean_one_after_another(engine: Engine
     assert engine.job(only)["payload"] == {"v": 3}
 
 
+def test_a_key_of_a_bulk_whose_unique_job_is_an_earlier_one_is_that_job_everywhere(
+    engine: Engine,
+) -> None:
+    job_id = engine.enqueue(unique={"key": "b"})
+    items = [{"unique": {"key": "b"}}, {"unique": {"key": "a"}}, {}]
+    answer = bulk(engine, [{"idempotency_key": "k", **item} for item in items])
+    assert [(line["job"]["id"], line["created"]) for line in answer] == [(job_id, False)] * 3
+
+
 def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: Engine) -> None:
     keys = [f"k{number}" for number in range(60)]
 
