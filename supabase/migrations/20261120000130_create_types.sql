@@ -137,6 +137,7 @@ begin
     select (select jsonb_object_agg(f.key, f.value) from jsonb_each(t.value) as f where f.value <> 'null')
     from jsonb_array_elements(p_types) as t order by t.value ->> 'job_type'
   loop
+    perform pg_advisory_xact_lock(hashtextextended('minutehand type ' || (v_type ->> 'job_type'), 0)); -- see its row
     begin
       perform queue.check_names(v_type, array['job_type', 'queue', 'max_concurrency', 'workspace_concurrency',
         'key_concurrency', 'rate_limit', 'lease_seconds', 'timeout_seconds', 'max_attempts', 'backoff',
@@ -160,8 +161,7 @@ begin
           or v_old.internal is true and auth.jwt() ->> 'role' is not distinct from 'job_worker'));
       v_new.lane := queue.lane_of(v_new.job_type, v_new.queue);
       delete from queue.job_types where job_type = v_new.job_type;
-      -- none where another published it at this moment
-      insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
+      insert into queue.job_types select v_new.* on conflict (job_type) do nothing; -- a migration may add it now
       if v_type ? 'schedules' then -- new and changed ones apply at once, missing ones go
         delete from queue.schedules as s where s.job_type = v_new.job_type and s.source is not null and not exists (
           select from jsonb_array_elements(v_type -> 'schedules') as d where s.name = 'code:' || (d ->> 'name'));

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -61,6 +62,21 @@ def test_an_older_worker_does_not_undo_what_a_newer_one_published(engine: Engine
     assert known(engine, "t")["max_concurrency"] == 2
     publish(engine, {"job_type": "t", "schema_version": 2})
     assert known(engine, "t")["max_concurrency"] is None
+
+
+def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engine: Engine) -> None:
+    """It does not take the type for one that no one has published."""
+    engine.run("update queue.job_types set in_order = true")
+    with engine.beside() as newer, ThreadPoolExecutor(1) as threads:
+        newer.run("begin")
+        publish(newer, {"job_type": "work", "schema_version": 2})
+        waiting = threads.submit(publish, engine, {"job_type": "work", "max_concurrency": 1})
+        engine.until_waiting()
+        newer.run("commit")
+        waiting.result()
+
+    work = known(engine, "work")
+    assert (work["schema_version"], work["max_concurrency"], work["in_order"]) == (2, None, True)
 
 
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:
