@@ -21,7 +21,8 @@ begin
   if jsonb_typeof(p_items) is distinct from 'array' or jsonb_array_length(p_items) > 1000 then
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
   end if;
-  return array(select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i);
+  return array( -- in one order, so that what locks many never deadlocks
+    select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i order by i.job_id);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end;

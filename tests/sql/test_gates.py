@@ -6,7 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.contract.observed import complete
-from tests.support.engine import ACME, Engine, ids_of
+from tests.support.engine import ACME, Engine, handle, ids_of
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
@@ -143,3 +143,19 @@ def test_a_tenant_behind_others_whose_jobs_were_cancelled_is_leased(engine: Engi
     answers = [engine.lease_call(1, call=2) for _ in range(3)]
     assert [job for answer in answers for job in ids_of(answer["leases"])] == [jobs[4]]
     assert answers[0]["next_due_in_ms"] == 0
+
+
+def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None:
+    """As cancels and reports do: however a worker lists them, neither waits for the other."""
+    engine.enqueue_many(2)
+    first, second = sorted(engine.lease(2), key=lambda lease: str(lease["job"]["id"]))
+    items = [{**handle(lease), "outcome": "completed"} for lease in (second, first)]
+    lock = "select from queue.leases where job_id = %s for update nowait"
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        other.run(lock, first["job"]["id"])
+        settling = threads.submit(engine.settle_all, items)
+        engine.until_waiting()
+        other.run(lock, second["job"]["id"])
+        other.run("commit")
+        assert {result["outcome"] for result in settling.result()} == {"applied"}
