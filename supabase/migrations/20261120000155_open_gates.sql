@@ -80,7 +80,7 @@ begin
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
   select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
-  if v_type.rate_per_key or v_let = 1000 then -- the rest, when its rate allows the next
+  if v_let + 1 > v_tokens or v_let = 1000 then -- the rest, when the rate allows the next; of a full key, its end does
     insert into queue.notes (look_at, lane, workspace_id, key)
     select case when v_let = 1000 then p_now else v_at + make_interval(secs => greatest(0.001,
       (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key

@@ -145,6 +145,19 @@ def test_a_tenant_behind_others_whose_jobs_were_cancelled_is_leased(engine: Engi
     assert answers[0]["next_due_in_ms"] == 0
 
 
+def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
+    """Not by each lease meanwhile: its rate would allow the next."""
+    rate = {"limit": 100, "per_seconds": 60, "per_key": True}
+    engine.register("work", key_concurrency=1, rate_limit=rate)
+    engine.enqueue_many(2, concurrency_key="k")
+    [first] = engine.lease(2)
+    engine.lease_call(2, call=2)
+
+    assert engine.rows("select look_at from queue.notes") == []
+    engine.settle(first)
+    assert len(engine.lease(2, call=2)) == 1
+
+
 def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None:
     """As cancels and reports do: however a worker lists them, neither waits for the other."""
     engine.enqueue_many(2)
