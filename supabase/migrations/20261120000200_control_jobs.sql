@@ -175,7 +175,7 @@ begin
   perform queue.may_manage(p_workspace_id);
   if p_filter ? 'workspace_id' then
     perform queue.refuse(400, 'invalid_argument', 'the filter must name no workspace', 'filter');
-  elsif p_filter = '{}' and not p_is_retry then
+  elsif jsonb_strip_nulls(p_filter) = '{}' and not p_is_retry then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
   elsif not v_able @> v_words then
     perform queue.refuse(400, 'invalid_argument', 'this does not apply to jobs that are ' || v_words::text, 'state');

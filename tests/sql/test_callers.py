@@ -36,6 +36,16 @@ def test_a_persons_rate_of_enqueues_is_a_bucket_of_their_own(engine: Engine) -> 
             ada.enqueue()
 
 
+@pytest.mark.parametrize("criteria", [{}, {"job_type": None}])
+def test_a_bulk_cancel_names_what_it_cancels(engine: Engine, criteria: dict[str, Any]) -> None:
+    """A field that is null is none: the rest would be every job of the workspace."""
+    job_id = engine.enqueue()
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("cancel_jobs", p_workspace_id=ACME, p_filter=criteria)
+    assert refusal(refused.value)[:2] == ("PT422", "validation_failed")
+    assert engine.status(job_id) == "pending"
+
+
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
     """Where they are allowed at all; what precedes the proxy's own word is the guest's."""
     engine.stop_clock()
