@@ -186,6 +186,10 @@ begin
     'live', (public.count_jobs(p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
     'types', (select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
       from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n),
+    'throughput', (select coalesce(jsonb_agg(m.counts || jsonb_build_object('minute', m.at) order by m.at), '[]')
+      from (select s.at, queue.sum_numbers(array_agg(s.counts)) as counts from queue.stats as s
+        where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000') and s.minutes = 1
+          and s.at >= v_since group by 1) as m),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')),
     'workers', case when p_workspace_id is null then (

@@ -63,6 +63,9 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
     }
     assert stats(engine, GLOBEX)["enqueued"] == 1
     assert stats(engine, None)["enqueued"] == 6
+    [minute, *more] = engine.rpc("queue_stats", p_workspace_id=None)["throughput"]
+    assert sum(line["enqueued"] for line in [minute, *more]) == 6
+    assert {"minute", "completed", "failed"} < minute.keys()
 
 
 def test_what_commits_late_is_counted_late_and_not_lost(engine: Engine) -> None:
