@@ -18,14 +18,14 @@
 -- 6. Locks: the place (ready, lease) before the record; leases skip what is locked. Nothing that a worker calls waits
 --    for a user's open transaction. A lease refuses any isolation but read committed, since it counts.
 --
--- Functions in public are security definer: no caller holds rights on the engine's tables. Those that read much keep
--- sequential scans off, since a session's plan may be older than the rows.
+-- Functions in public, or those they call, are security definer: no caller holds rights on the engine's tables. Those
+-- that read much keep sequential scans off, since a session's plan may be older than the rows.
 --
 -- The life of a job, each step the name of its function:
 --   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
---     queue.add              checks it, writes the record
+--     queue.add              checks it, writes the record (queue.add_plain: of many plain jobs in one statement)
 --       queue.place          finds its place: deferred, behind its key's gate, or ready
---       queue.publish        a line of the feed and a message to those who watch
+--     queue.publish          a line of the feed and a message to those who watch
 --   public.lease_jobs        a worker asks for jobs
 --     queue.open_turns       notes of enqueues become turns
 --     queue.share_slots      whose turn it is; queue.divide_slots: how many each gets, under every limit
@@ -33,9 +33,9 @@
 --     queue.tidy_turns       closes empty turns, moves the marks of others
 --   public.report_jobs       progress, logs and steps of what it holds; renews its leases
 --   public.settle_jobs       how its attempts ended; leases the next in the same call
---     queue.judge            what becomes of all but plain completions
 --     queue.settle           leased -> ended, or to its next place
---       queue.end_places     frees what it held: its key's gate, its unique key, those that wait for it
+--       queue.judge          what becomes of all but plain completions; keeps their attempts
+--       queue.end_places     frees what it held: its key's gate, its unique key; signals those that wait for it
 --   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention
 
 create schema if not exists queue;

@@ -84,9 +84,7 @@ declare -- as auth.uid and queue.is_service read them, once
 begin
   if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
     perform from queue.tenants as t where t.id = p_workspace_id;
-    if found then
-      return null;
-    elsif p_workspace_id = queue.system_workspace() then
+    if found or p_workspace_id = queue.system_workspace() then
       return null;
     end if;
   elsif queue.is_member(p_workspace_id) then

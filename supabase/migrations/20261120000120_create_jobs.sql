@@ -214,7 +214,7 @@ create table queue.gated (
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  ended boolean not null default false, -- it holds no slot any more; the next who opens the gate deletes it
+  ended boolean not null default false, -- it holds no slot any more; who opens the gate next charges and deletes it
   started_at timestamptz, -- of a rate per key: its start, infinity once the bucket was charged for it
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (
@@ -338,7 +338,7 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- never falls along the events of a job, and is not below xid: readers go by (place, id), see event_feed
+  -- never falls along the events of a job, and is not below xid: readers go by (place, id), see queue.read_feed
   place xid8 not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null,

@@ -1,5 +1,5 @@
--- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. A bulk, a plain insert,
--- children and schedules (the next file) end in it or in its two halves.
+-- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a plain insert it only
+-- checks; triggers do the rest. They, bulks and children are in the next file.
 
 -- When workers that listen were last notified, in fiftieths of a second since 1970, and when a caller was last asked to
 -- start one, in milliseconds. Sequences, so that every transaction sees them at once and none waits for another.
@@ -98,7 +98,7 @@ end;
 $$;
 
 -- The fields of a job that its options give; refuses unknown names, wrong types and values. p_within comes before the
--- name of a field. Those of unique keys are for queue.claim.
+-- name of a field. What a repeat of a unique key does, and how long a key lasts, is for queue.claim.
 create function queue.read_options(p_options jsonb, p_within text, p_now timestamptz) returns public.jobs
 language plpgsql stable as $$
 declare
@@ -175,8 +175,8 @@ begin
 end;
 $$;
 
--- Say that a tenant has a ready job in a lane. While the shared lock is held no lease closes the turn or moves its
--- mark; where one does so just now, it has the lock, and the note remains.
+-- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared lock keeps leases
+-- from closing the turn or moving its mark. Where one does so just now, it has the lock, and a note is left.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 begin
@@ -187,7 +187,7 @@ begin
         where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
           and t.from_ord <= p_ord) then
       return true;
-    elsif exists ( -- a note that another left opens it before this lock is gone, and then it stays open
+    elsif exists ( -- a note that another left will open it, and no lease closes it while this lock is held
         select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null) then
       return true;
     end if;
@@ -205,7 +205,7 @@ begin
 end;
 $$;
 
--- Place a pending job, whose row the caller holds or writes; true unless it waits for a time. One before a gate may be
+-- Place a pending job, whose row the caller holds or writes; true unless it waits for a time: one before a gate may be
 -- let through by the next lease.
 create function queue.place(p_job public.jobs, p_now timestamptz, p_type queue.job_types default null)
 returns boolean
@@ -376,8 +376,8 @@ begin
 end;
 $$;
 
--- Add one job as its type, payload and options say: the one way in. created is false where its keys belong to an
--- earlier job, which is given. The caller publishes job.created and charges people, once for all jobs of its call.
+-- Add one job as its type, payload and options say. created: false where its keys belong to an earlier job, which is
+-- given; is_ready: see queue.place. The caller publishes job.created and charges people, once for all jobs of its call.
 create function queue.add(
   p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_now timestamptz,
   p_within text default '', p_claimed uuid default null, -- the id under which its idempotency key is taken already

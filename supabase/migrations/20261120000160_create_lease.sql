@@ -127,8 +127,8 @@ begin
 end;
 $$;
 
--- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some limit may count what
--- is leased; is_alone: of one turn, whose place in the order does not matter; more: another lease holds a scope at this
+-- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some limit or pause may
+-- hold; is_alone: of one turn, whose place in the order does not matter; more: another lease holds a scope at this
 -- moment, or turns lie behind those that are closed; null where no turn was found.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz,
@@ -186,7 +186,7 @@ end;
 $$;
 
 -- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published; noted: those that
--- hold a unique key or the rate of a key; again: those with more events than follow from the row.
+-- hold a unique key or the rate of a key; again: those whose lease is an event that does not follow from the row.
 create function queue.take_jobs(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz,
   out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
@@ -202,7 +202,7 @@ begin
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
       order by r.ord limit s.jobs for update of r, j skip locked) as h
-    order by h.ord, h.id), -- which all after it keep
+    order by h.ord, h.id), -- as they are answered
   begun as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       worker = coalesce(nullif(j.worker, 0), p_request.worker), updated_at = p_now, next_retry_at = null,

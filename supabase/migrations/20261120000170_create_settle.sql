@@ -1,16 +1,16 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale one changes nothing.
--- All but plain completions are judged first (queue.judge), and their attempts kept. Then one statement deletes the
--- leases and moves the jobs. What they held is freed (queue.end_places) before the lease of the same call, which gets
--- the next job of a full key.
--- The one way out: queue.finish ends jobs that no worker holds by the same functions.
+-- What is reported with it is stored under the locks of its lease and record (queue.write_reports), all but plain
+-- completions are judged (queue.judge), and their attempts kept. Then one statement deletes the leases and moves the
+-- jobs. What they held is freed (queue.end_places) before the lease of the same call, which gets the next job of a full
+-- key. The other way out, queue.finish, ends jobs that no worker holds.
 
 create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb, retry_after_seconds double precision,
   until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision, progress jsonb,
   logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb, lease_seconds double precision
 );
--- What becomes of a job, and the event that says so, with more data than its status and attempts; no event where it
--- was published before. All is null of a plain completion.
+-- What becomes of a job, and the event that says so, with its data beside status and attempts; event is null where
+-- job.reclaimed says it already. All is null of a plain completion: at the first lease, with a result that fits.
 create type queue.verdict as (
   status text, attempts integer, run_at timestamptz, message text, problem jsonb, event text, data jsonb
 );
@@ -159,8 +159,8 @@ language plpgsql as $$
 declare
   v_now timestamptz := queue.clock();
   v_verdicts queue.verdict[];
-  v_rest uuid[]; -- what is tied to more than its row
-  v_told uuid[]; -- what has an event that does not follow from its row
+  v_rest uuid[]; -- jobs that go on, are tied to others or keys, or are among v_told
+  v_told uuid[]; -- jobs whose event does not follow from their row
 begin
   if exists (select from unnest(p_items) as i
       where i.outcome is distinct from 'completed' or i.fence > 1 or pg_column_size(i.result) > 8000

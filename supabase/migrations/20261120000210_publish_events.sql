@@ -232,15 +232,12 @@ begin
       select from held as h where h.id = f.id and h.topic not in (select c.topic from chosen as c)))
   select array_agg(c.topic order by c.up_to), array_agg(c.since order by c.up_to), max(c.up_to)
   into v_told, v_since, v_cost from chosen as c;
-  if v_told is null then
-    return 0;
-  end if;
   perform nextval('queue.messages_counted') from generate_series(1, v_cost);
   insert into realtime.messages (id, topic, extension, event, payload, private)
   select queue.new_id(), t.topic, 'broadcast', 'job.look_again',
     jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true
   from unnest(v_told, v_since) as t (topic, since);
-  return cardinality(v_told);
+  return coalesce(cardinality(v_told), 0);
 end;
 $$;
 
@@ -318,7 +315,7 @@ comment on function public.follow_topic is
   'someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
--- The maintenance of what is live: announcements, and lines of the feed of more than feed_hours ago.
+-- The maintenance of what is live: announcements, and the end of old lines of the feed; read_to is for cursors.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -330,9 +327,7 @@ begin
       where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
     returning place)
   select max(g.place) as place, count(*)::integer as lines into v_gone from gone as g;
-  if v_gone.lines > 0 then
-    update queue.tasks set read_to = greatest(read_to, v_gone.place) where name = 'live'; -- see read_feed
-  end if;
+  update queue.tasks set read_to = greatest(read_to, v_gone.place) where name = 'live' and v_gone.lines > 0;
   return v_gone.lines + queue.announce_held();
 end;
 $$;

@@ -155,7 +155,6 @@ comment on function public.open_guest_session is
   'are enqueued with this session_id.';
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
-select queue.allow('job_worker, service_role', 'public.guest_key');
 select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_feed',
   'queue.session_jobs', 'queue.session_feed');
 select queue.allow('authenticated, service_role', 'public.open_guest_session');

@@ -89,8 +89,8 @@ begin
 end;
 $$;
 
--- Ended jobs past their retention go. An id begins with its instant, so one pass an hour over the old ones finds them,
--- in slices from the oldest on; children stay while their parent waits for children.
+-- Ended jobs past their retention go. An id begins with its instant, so passes over the old ones find them, in slices
+-- from the oldest on; children stay while their parent waits for children.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
