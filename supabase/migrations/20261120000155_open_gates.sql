@@ -80,10 +80,12 @@ begin
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
   select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
-  if v_let + 1 > v_tokens or v_let = 1000 then -- the rest, when the rate allows the next; of a full key, its end does
+  if v_let < v_free or v_let + 1 > v_tokens or v_let = 1000 then -- not of a key that is full: its end comes
+    -- the rest: when the rate allows the next; what someone holds, who may leave it as it is, in a second
     insert into queue.notes (look_at, lane, workspace_id, key)
-    select case when v_let = 1000 then p_now else v_at + make_interval(secs => greatest(0.001,
-      (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
+    select case when v_let = 1000 then p_now when v_let < v_free then p_now + interval '1 second' else
+      v_at + make_interval(secs => greatest(0.001,
+        (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
     from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted limit 1;
   end if;

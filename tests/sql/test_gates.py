@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
 
 from tests.contract.observed import complete
 from tests.support.engine import ACME, Engine, handle, ids_of
@@ -88,6 +91,29 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
 
     leases += engine.lease(1, call=2)
     assert ids_of(leases) == [second["job"]["id"]]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"key_concurrency": 1}, {"rate_limit": {"limit": 5, "per_seconds": 1, "per_key": True}}],
+)
+def test_a_job_whose_cancel_is_rolled_back_after_its_gate_opened_passes_it(
+    engine: Engine, policy: dict[str, Any]
+) -> None:
+    """Who opens it passes over the job while a person holds it, and no one comes again."""
+    engine.register("work", **policy)
+    engine.enqueue(concurrency_key="k")
+    first = engine.lease_one()
+    second = engine.enqueue(concurrency_key="k")
+    with engine.beside() as other:
+        other.run("begin")
+        other.rpc("cancel_job", p_job_id=second)
+        engine.settle(first)
+        assert engine.lease(call=2) == []
+        other.run("rollback")
+    engine.advance(1)
+
+    assert ids_of(engine.lease(call=2)) == [second]
 
 
 def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
