@@ -111,18 +111,20 @@ begin
   ungated as (
     delete from queue.gated as g where g.ctid = any (array(
       select o.ctid from queue.gated as o join public.jobs as j on j.id = o.job_id
-      where o.job_type = p_job_type and j.status = 'pending'
-        and (not o.admitted or o.job_id in (select u.job_id from unready as u)) for update of o, j skip locked))
+      where o.job_type = p_job_type and (j.finished_at is not null and not o.ended or j.status = 'pending'
+        and (not o.admitted or o.job_id in (select u.job_id from unready as u))) for update of o, j skip locked))
     returning g.job_id)
   select array_agg(job_id) into v_jobs from (
     select u.job_id from unready as u union select g.job_id from ungated as g) as f;
-  with leased as ( -- one that is settled just now is waited for, and is none any more
-    update queue.leases as r set key = queue.gate_of(v_type, j.concurrency_key)
+  with leased as ( -- one settled just now is waited for, and is none any more; what a gate let through leaves it
+    update queue.leases as r set key = coalesce(queue.gate_of(v_type, j.concurrency_key), r.key)
     from public.jobs as j, queue.lanes as l
     where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r where r.key is not null
   on conflict do nothing; -- the gate let it through before
+  insert into queue.notes (lane, workspace_id, key) -- who holds them may leave them as they are
+  select distinct g.lane, g.workspace_id, g.key from queue.gated as g where g.job_type = p_job_type and not g.admitted;
   perform queue.place(j, v_now, v_type) from public.jobs as j where j.id = any (v_jobs) and j.status = 'pending';
 end;
 $$;

@@ -191,7 +191,7 @@ begin
     from gone as g where j.id = any (array[g.job_id])
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, g.event, g.data,
       j.fence = 1 and j.status = 'completed' and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
-      num_nonnulls(g.key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied),
+      num_nonnulls(g.key, j.concurrency_key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied),
   kinds as (
     select m.workspace_id, m.session_id, m.event, m.status, m.attempts, m.data, array_agg(m.id) as ids,
       array_agg(m.last_seq) as seqs

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import Engine, refusal
+from tests.contract.observed import complete
+from tests.support.engine import Engine, ids_of, refusal
 
 
 def publish(engine: Engine, *types: dict[str, Any]) -> Any:
@@ -96,6 +97,35 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
     assert engine.lease(4) == []
     publish(engine, {"job_type": "work"})
     assert len(engine.lease(4)) == 3
+
+
+def test_a_key_whose_limit_goes_and_comes_back_keeps_its_slots(engine: Engine) -> None:
+    """What its gate let through leaves it, also when it ends while there is no limit."""
+    for _ in range(2):
+        publish(engine, {"job_type": "work", "key_concurrency": 1})
+        engine.enqueue(concurrency_key="k")
+        lease = engine.lease_one()
+        publish(engine, {"job_type": "work"})
+        engine.settle(lease)
+
+
+def test_jobs_that_are_held_while_the_limit_of_their_key_goes_start_without_it(
+    engine: Engine,
+) -> None:
+    """A person who cancels them thinks again: the gate must neither keep nor count them."""
+    publish(engine, {"job_type": "work", "key_concurrency": 1})
+    jobs = engine.enqueue_many(3, concurrency_key="k")
+    engine.lease_call(0)
+    with engine.beside() as other:
+        other.run("begin")
+        for job_id in jobs:
+            other.rpc("cancel_job", p_job_id=job_id)
+        publish(engine, {"job_type": "work"})
+        other.run("rollback")
+
+    leases = engine.lease(3, call=2)
+    assert ids_of(leases) == jobs
+    complete(engine, leases)
 
 
 SCHEMA = {
