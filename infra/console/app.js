@@ -78,6 +78,12 @@ function Console({ apps }) {
 const ThemeButton = () =>
   quiet(`Theme: ${useStore(theme)}`, nextTheme, { title: "Switch between system, light and dark" });
 
+const firstWorkspace = (
+  email,
+) => `with made as (insert into workspaces (name) values ('Mine') returning id)
+insert into workspace_members (workspace_id, user_id, role)
+select made.id, u.id, 'manager' from made, auth.users as u where u.email = '${email.replaceAll("'", "''")}';`;
+
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
@@ -199,11 +205,8 @@ function Shell({ apps, user, workspace, workspaces }) {
             <p class="muted">
               You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.
             </p>
-            <p class="muted">
-              The first one of a project is made by the person who deployed it: <code>
-                minutehand workspace create NAME --manager ${user.email}
-              </code>
-            </p>
+            <p class="muted">The first one of a project is made in SQL, by the person who deployed it:</p>
+            <div class="json"><pre>${firstWorkspace(user.email)}</pre></div>
           </div>`
       }
     </main>
