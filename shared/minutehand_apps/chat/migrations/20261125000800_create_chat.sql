@@ -376,49 +376,34 @@ end;
 $$;
 comment on function public.chat_say is 'Say {type, content, question, work} as a leased job, once: {said}.';
 
--- What guests call. Bodies are bound when they are made: the roles that call them need no usage of the schema.
-create function public.chat_request(p_session_id text, p_request jsonb) returns jsonb
-language sql set search_path = '' begin atomic select chat.request(p_session_id, p_request); end;
-comment on function public.chat_request is 'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
-
-create function public.chat_outcome(p_session_id text, p_message_id uuid) returns jsonb
-language sql stable set search_path = '' begin atomic select chat.outcome(p_session_id, p_message_id); end;
-comment on function public.chat_outcome is 'What became of a message: {status, error_message, reply, work}.';
-
-create function public.chat_said(p_session_id text) returns jsonb
-language sql stable set search_path = '' begin atomic select chat.said(p_session_id); end;
-comment on function public.chat_said is 'The latest messages of a session, in order: {sessionId, title, messages}.';
-
-create function public.chat_page(p_message_id uuid) returns jsonb
-language sql stable set search_path = '' begin atomic select chat.page(p_message_id); end;
-comment on function public.chat_page is 'The content of the page of a result, by the result''s message: {page}.';
-
-create function public.chat_status(p_session_id text) returns jsonb
-language sql stable set search_path = '' begin atomic select chat.status(p_session_id); end;
-comment on function public.chat_status is 'The state of a session''s work; empty for an unknown session.';
-
-create function public.chat_events(p_session_id text, p_done bigint, p_seen jsonb) returns jsonb
-language sql stable set search_path = '' begin atomic select chat.events(p_session_id, p_done, p_seen); end;
-comment on function public.chat_events is 'Events of a session after message p_done, and p_seen of later ones: {events}.';
-
-create function public.chat_cancel(p_session_id text, p_work_id text) returns jsonb
-language sql set search_path = '' begin atomic select chat.cancel(p_session_id, p_work_id); end;
-comment on function public.chat_cancel is 'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
-
-create function public.chat_messages(p_session_id text) returns jsonb
-language sql set search_path = '' begin atomic select chat.messages(p_session_id); end;
-comment on function public.chat_messages is 'Messages between a session''s work and people; they count as read.';
-
-create function public.chat_respond(p_session_id text, p_message_id text, p_content text) returns jsonb
-language sql set search_path = '' begin atomic select chat.respond(p_session_id, p_message_id, p_content); end;
-comment on function public.chat_respond is 'Answer a question in any words, once: {success, messageId, workId, status}.';
-
 -- Row level security and grants -------------------------------------------------------------------------
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 select queue.show_to_members('public.async_session_state', 'public.async_messages', 'public.async_work_items');
-select queue.allow('anon, authenticated, service_role', 'chat.request', 'chat.outcome', 'chat.said', 'chat.page',
-  'chat.status', 'chat.events', 'chat.cancel', 'chat.messages', 'chat.respond', 'public.chat_request',
-  'public.chat_outcome', 'public.chat_said', 'public.chat_page', 'public.chat_status', 'public.chat_events',
-  'public.chat_cancel', 'public.chat_messages', 'public.chat_respond');
+-- What guests call, public.chat_<name>: bodies are bound when they are made, so roles need no usage of the schema.
+do $$
+declare
+  v_one record;
+begin
+  for v_one in
+    select p.*, p.oid::regproc as body, c.said from (values
+      ('request', 'Say {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.'),
+      ('outcome', 'What became of a message: {status, error_message, reply, work}.'),
+      ('said', 'The latest messages of a session, in order: {sessionId, title, messages}.'),
+      ('page', 'The content of the page of a result, by the result''s message: {page}.'),
+      ('status', 'The state of a session''s work; empty for an unknown session.'),
+      ('events', 'Events of a session after message p_done, and p_seen of later ones: {events}.'),
+      ('cancel', 'Cancel a work item by its id, or all of a session: {success, cancelled, message}.'),
+      ('messages', 'Messages between a session''s work and people; they count as read.'),
+      ('respond', 'Answer a question in any words, once: {success, messageId, workId, status}.')) as c (name, said)
+    join pg_catalog.pg_proc as p on p.pronamespace = 'chat'::regnamespace and p.proname = c.name
+  loop
+    execute format('create function public.chat_%1$I(%2$s) returns jsonb language sql %3$s set search_path = '''' '
+      'begin atomic select chat.%1$I(%4$s); end', v_one.proname, pg_get_function_arguments(v_one.oid),
+      case v_one.provolatile when 's' then 'stable' else '' end, array_to_string(v_one.proargnames, ', '));
+    execute format('comment on function public.chat_%I is %L', v_one.proname, v_one.said);
+    perform queue.allow('anon, authenticated, service_role', v_one.body, ('public.chat_' || v_one.proname)::regproc);
+  end loop;
+end;
+$$;
 select queue.allow('job_worker, service_role', 'public.chat_load', 'public.chat_say');
