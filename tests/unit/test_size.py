@@ -5,10 +5,12 @@ Whoever raises one in `pyproject.toml`, `[tool.minutehand.size]`, says why in th
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import tomllib
 from collections import Counter
+from pathlib import Path
 
 from tests.support.paths import ROOT
 
@@ -39,15 +41,24 @@ ROOMS = {
     "support": r"^tests/(support|fixtures)|^tests/(integration/)?conftest",
     "rest": r"",
 }
-#: What is text; locks are made by tools.
-TEXT = {
-    "", ".py", ".sql", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".md", ".css", ".html", ".json",
-    ".yml", ".yaml", ".toml", ".sh", ".txt", ".csv",
-}  # fmt: skip
+#: What a formatter at a hundred columns breaks.
+CODE = {".py", ".sql", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".html"}
+#: What else is text; locks are made by tools.
+PROSE = {"", ".md", ".json", ".yml", ".yaml", ".toml", ".sh", ".txt", ".csv"}
 LOCK = re.compile(r"(\.lock|package-lock\.json)$")
 BUDGET: dict[str, int] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"][
     "minutehand"
 ]["size"]
+
+
+def lines_of(file: Path) -> int:
+    """Count the lines as a formatter would write them, so that packing saves nothing."""
+    text = file.read_text("utf-8")
+    if file.suffix == ".css":  # a line a declaration, and two for a rule's name and its end
+        return text.count(";") + 2 * text.count("{")
+    if file.suffix in CODE:
+        return sum(max(1, math.ceil(len(line) / 100)) for line in text.splitlines())
+    return text.count("\n")
 
 
 def sizes() -> Counter[str]:
@@ -58,10 +69,10 @@ def sizes() -> Counter[str]:
     )
     for path in listed.stdout.split("\0"):
         file = ROOT / path
-        if file.suffix not in TEXT or LOCK.search(path) or not file.is_file():
+        if file.suffix not in CODE | PROSE | {".css"} or LOCK.search(path) or not file.is_file():
             continue
         room = next(name for name, pattern in ROOMS.items() if re.search(pattern, path))
-        found[room] += file.read_bytes().count(b"\n")
+        found[room] += lines_of(file)
     return found
 
 
