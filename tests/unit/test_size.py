@@ -1,7 +1,4 @@
-"""The lines of each room of the tree beside its budget: numbers only fall.
-
-Whoever raises one in `pyproject.toml`, `[tool.minutehand.size]`, says why in the commit.
-"""
+"""The lines of each room of the tree beside its budget in `pyproject.toml`: numbers only fall."""
 
 from __future__ import annotations
 
