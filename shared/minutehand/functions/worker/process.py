@@ -145,7 +145,9 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
     """Run a worker until SIGTERM, or until its host has ended; for a `__main__`."""
 
     def end_with_host() -> None:
-        sys.stdin.buffer.read()
+        # not through `sys.stdin`: its lock, held by a daemon thread, aborts the interpreter's end
+        while os.read(sys.stdin.fileno(), 1):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_with_host, daemon=True).start()

@@ -1,0 +1,33 @@
+"""The worker as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ENDS_AS_HOT_RELOAD_DOES = """
+import os, signal, sys
+from contextlib import asynccontextmanager
+from minutehand.functions.worker.process import serve_worker
+
+@asynccontextmanager
+async def start():
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield
+
+sys.exit(serve_worker(os.environ, start))
+"""
+
+
+def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
+    """Its host still holds its stdin open: an exit code would delay each next worker further."""
+    command = [sys.executable, "-c", ENDS_AS_HOT_RELOAD_DOES]
+    environ = {**os.environ, "WORKER_SOCKET": str(tmp_path / "socket")}
+    with subprocess.Popen(
+        command, env=environ, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as worker:
+        code = worker.wait(60)
+        assert worker.stderr is not None
+        assert (code, worker.stderr.read()) == (0, "")
