@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - statements stay on one line
 """What a call of the engine costs by instructions, which no other work on the machine blurs.
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind (which must be
@@ -35,7 +34,8 @@ begin
 end $$
 """
 TYPES = """
-select public.register_job_types('[{"job_type": "bench"}, {"job_type": "quiet", "events": "minimal"}]')
+select public.register_job_types(
+  '[{"job_type": "bench"}, {"job_type": "quiet", "events": "minimal"}]')
 """
 
 
@@ -67,7 +67,8 @@ CASES = (
     Case("enqueue_job", f"select public.enqueue_job('{ACME}', 'bench', '{{}}') is null", 50),
     Case(
         "enqueue_job with a key",
-        f"select public.enqueue_job('{ACME}', 'bench', '{{}}', '{{\"concurrency_key\": \"k\"}}') is null",
+        f"select public.enqueue_job('{ACME}', 'bench', '{{}}',"
+        " jsonb_build_object('concurrency_key', 'k')) is null",
         50,
     ),
     Case("enqueue_jobs of 1,000, a job", bulk("bench", 1000), 2, jobs=1000),
@@ -119,20 +120,35 @@ class Bench:
         if self.server.user:
             for path in (data, *data.rglob("*")):
                 shutil.chown(path, self.server.user.pw_uid, self.server.user.pw_gid)
-        state = "select 'wal ' || (pg_current_wal_insert_lsn() - '0/0') || ' xid ' || pg_snapshot_xmax(pg_current_snapshot())"
+        state = (
+            "select 'wal ' || (pg_current_wal_insert_lsn() - '0/0')"
+            " || ' xid ' || pg_snapshot_xmax(pg_current_snapshot())"
+        )
         lines = [step(case.jobs)] * 2 if case.waiting else []
         lines += [state, *[case.call] * calls, state]
         binary = self.server._binary("postgres")
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(binary), "--single",
-             "-D", str(data), "-c", "fsync=off", "-c", "jit=off", "bench"],
+            [
+                "valgrind",
+                "--tool=callgrind",
+                "--callgrind-out-file=/dev/null",
+                str(binary),
+                "--single",
+                "-D",
+                str(data),
+                "-c",
+                "fsync=off",
+                "-c",
+                "jit=off",
+                "bench",
+            ],
             input="\n".join(lines) + "\n",
             capture_output=True,
             text=True,
             check=True,
             user=self.server.user.pw_uid if self.server.user else None,
             group=self.server.user.pw_gid if self.server.user else None,
-        )  # fmt: skip
+        )
         counted = re.findall(r"Collected : (\d+)", done.stderr)
         if not counted or "ERROR" in done.stderr:
             raise RuntimeError(done.stderr[-2000:])

@@ -23,10 +23,20 @@ from infra.release.npm_archive import build_npm_archive
 ROOT = Path(__file__).resolve().parents[2]
 #: What the wheel is made of.
 PARTS = (
-    "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
-    ".npmrc", "infra/release/resources.py", "pyproject.toml", "README.md",
-    "LICENSE", "functions/README.md", "infra/container/README.md",
-)  # fmt: skip
+    "shared",
+    "supabase",
+    "infra/console",
+    "infra/aws",
+    "package.json",
+    "package-lock.json",
+    ".npmrc",
+    "infra/release/resources.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "functions/README.md",
+    "infra/container/README.md",
+)
 
 
 def checkout_copy(folder: Path, root: Path = ROOT) -> Path:

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - queries stay on one line
 """Who may call and read what, and what Supabase's linter would say: asked of the catalogue."""
 
 from __future__ import annotations
@@ -11,8 +10,66 @@ from tests.support.databases import Database
 from tests.support.engine import Engine
 
 ROLES = ["anon", "authenticated", "service_role", "job_worker"]
-MEMBERS = ["own_workspace", "list_workspaces", "enqueue_job", "enqueue_jobs", "get_job", "list_jobs", "count_jobs", "cancel_job", "retry_job", "replay_job", "job_replays", "answer_job", "emit_event", "explain_job", "job_trace", "job_attempts", "job_steps", "dead_letters", "cancel_jobs", "retry_jobs", "pause_jobs", "put_schedule", "delete_schedule", "list_schedules", "next_runs", "put_webhook", "delete_webhook", "list_webhooks", "set_workspace_limits", "workspace_limits", "list_job_types", "get_job_type", "follow_topic", "open_stream", "event_feed", "session_feed", "queue_stats", "queue_series", "open_guest_session", "guest_session_jobs", "guest_session_feed"]  # fmt: skip
-WORKER = ["register_job_types", "lease_jobs", "settle_jobs", "report_jobs", "read_steps", "spawn_jobs", "tick_finished", "begin_worker_run", "end_worker_run", "run_maintenance", "webhook_to_send", "webhook_sent", "guest_key", "queue_health", "attach_extensions"]  # fmt: skip
+MEMBERS = [
+    "own_workspace",
+    "list_workspaces",
+    "enqueue_job",
+    "enqueue_jobs",
+    "get_job",
+    "list_jobs",
+    "count_jobs",
+    "cancel_job",
+    "retry_job",
+    "replay_job",
+    "job_replays",
+    "answer_job",
+    "emit_event",
+    "explain_job",
+    "job_trace",
+    "job_attempts",
+    "job_steps",
+    "dead_letters",
+    "cancel_jobs",
+    "retry_jobs",
+    "pause_jobs",
+    "put_schedule",
+    "delete_schedule",
+    "list_schedules",
+    "next_runs",
+    "put_webhook",
+    "delete_webhook",
+    "list_webhooks",
+    "set_workspace_limits",
+    "workspace_limits",
+    "list_job_types",
+    "get_job_type",
+    "follow_topic",
+    "open_stream",
+    "event_feed",
+    "session_feed",
+    "queue_stats",
+    "queue_series",
+    "open_guest_session",
+    "guest_session_jobs",
+    "guest_session_feed",
+]
+WORKER = [
+    "register_job_types",
+    "lease_jobs",
+    "settle_jobs",
+    "report_jobs",
+    "read_steps",
+    "spawn_jobs",
+    "tick_finished",
+    "begin_worker_run",
+    "end_worker_run",
+    "run_maintenance",
+    "webhook_to_send",
+    "webhook_sent",
+    "guest_key",
+    "queue_health",
+    "attach_extensions",
+]
 GUESTS = ["follow_topic", "guest_session_jobs", "guest_session_feed"]
 SERVICE = ["set_settings", "revoke_worker_keys", "connect_worker"]
 
@@ -30,7 +87,8 @@ def test_each_public_function_is_granted_to_its_callers_alone(catalogue: Engine)
         " and has_function_privilege(%s, p.oid, 'execute')"
     )
     to_all = catalogue.rows(
-        "select proname from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
+        "select proname from pg_proc p"
+        " where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)"
         " and (proacl is null or exists (select 1 from aclexplode(proacl) a where a.grantee = 0))"
     )
     assert to_all == []
@@ -46,10 +104,12 @@ def test_each_public_function_is_granted_to_its_callers_alone(catalogue: Engine)
 
 
 def test_no_one_but_the_owner_writes_or_guests_read_the_engine(catalogue: Engine) -> None:
-    """Functions are the way in; what people read of it goes by policies, and workers read nothing."""
+    """Functions are the way in; people read by policies, and workers read nothing."""
     held = (
-        "select n.nspname || '.' || c.relname || ' ' || r || ' ' || p from pg_class as c join pg_namespace as n on n.oid = c.relnamespace,"
-        " unnest(%s::text[]) as r, unnest(%s::text[]) as p where c.relkind in ('r', 'p', 'v', 'm') and n.nspname = %s"
+        "select n.nspname || '.' || c.relname || ' ' || r || ' ' || p"
+        " from pg_class as c join pg_namespace as n on n.oid = c.relnamespace,"
+        " unnest(%s::text[]) as r, unnest(%s::text[]) as p"
+        " where c.relkind in ('r', 'p', 'v', 'm') and n.nspname = %s"
         " and has_table_privilege(r, c.oid, p)"
     )
     writes = ["insert", "update", "delete", "truncate", "references", "trigger"]
@@ -58,62 +118,95 @@ def test_no_one_but_the_owner_writes_or_guests_read_the_engine(catalogue: Engine
     assert catalogue.rows(held, without_rows, ["select"], "queue") == []
     for found in catalogue.rows(held, without_rows, ["select", *writes], "public"):
         assert found.split()[0] not in {"public.jobs", "public.job_logs", "public.job_events"}
-    creates = "select rolname from pg_roles where rolname = any(%s) and has_schema_privilege(oid, 'queue', 'create')"
+    creates = (
+        "select rolname from pg_roles"
+        " where rolname = any(%s) and has_schema_privilege(oid, 'queue', 'create')"
+    )
     assert catalogue.rows(creates, ROLES) == []
 
 
 LINTS = {
     # numbers and titles as in supabase/splinter
     "0001 unindexed foreign key": """
-        select conrelid::regclass from pg_constraint k where contype = 'f' and connamespace::regnamespace::text not in ('auth', 'storage', 'realtime')
-          and not exists (select 1 from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
+        select conrelid::regclass from pg_constraint k where contype = 'f'
+          and connamespace::regnamespace::text not in ('auth', 'storage', 'realtime')
+          and not exists (select 1 from pg_index i where i.indrelid = k.conrelid
+            and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
             -- a partial one serves a delete only where its condition is that the key is not null
-            and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$'))""",
+            and (i.indpred is null or pg_get_expr(i.indpred,
+              i.indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$'))""",
     "0003 auth function called per row in a policy": """
         select polname from pg_policy p where polrelid::regclass::text not like 'auth.%'
-          and (pg_get_expr(polqual, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polqual, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)'
-            or pg_get_expr(polwithcheck, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polwithcheck, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)')""",
+          and (pg_get_expr(polqual, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)'
+            and pg_get_expr(polqual, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)'
+            or pg_get_expr(polwithcheck, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)'
+              and pg_get_expr(polwithcheck,
+              polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)')""",
     "0004 no primary key": """
-        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p')
+          and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and not exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary)""",
     "0006 several permissive policies for one role and command": """
-        select polrelid::regclass from pg_policy where polpermissive and polrelid::regclass::text not like 'realtime.%'
+        select polrelid::regclass from pg_policy where polpermissive
+          and polrelid::regclass::text not like 'realtime.%'
         group by polrelid, polcmd, polroles having count(*) > 1""",
     "0007 policy without row level security": """
-        select c.oid::regclass from pg_class c join pg_policy p on p.polrelid = c.oid where not c.relrowsecurity""",
+        select c.oid::regclass from pg_class c join pg_policy p on p.polrelid = c.oid
+          where not c.relrowsecurity""",
     "0009 duplicate index": """
-        select min(indexrelid::regclass::text) from pg_index where indrelid::regclass::text !~ '^(pg_|auth|realtime|supabase)'
-        group by indrelid, indkey::text, indclass::text, coalesce(indexprs::text, ''), coalesce(indpred::text, ''), indoption::text having count(*) > 1""",
+        select min(indexrelid::regclass::text) from pg_index
+          where indrelid::regclass::text !~ '^(pg_|auth|realtime|supabase)'
+        group by indrelid, indkey::text, indclass::text, coalesce(indexprs::text, ''),
+          coalesce(indpred::text, ''), indoption::text having count(*) > 1""",
     "0010 view without security_invoker": """
-        select c.oid::regclass from pg_class c where c.relkind = 'v' and c.relnamespace = 'public'::regnamespace
-          and not coalesce(c.reloptions @> array['security_invoker=true'] or c.reloptions @> array['security_invoker=on'], false)""",
+        select c.oid::regclass from pg_class c where c.relkind = 'v'
+          and c.relnamespace = 'public'::regnamespace
+          and not coalesce(c.reloptions @> array['security_invoker=true']
+            or c.reloptions @> array['security_invoker=on'], false)""",
     "0011 function with a mutable search path": """
-        select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select p.oid::regprocedure from pg_proc p where p.pronamespace in ('public'::regnamespace,
+          'queue'::regnamespace)
           and not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
     "0013 table in an exposed schema without row level security": """
-        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p') and not c.relrowsecurity
+        select c.oid::regclass from pg_class c where c.relkind in ('r', 'p')
+          and not c.relrowsecurity
           and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)""",
-    "0014 extension in public": "select extname from pg_extension where extnamespace = 'public'::regnamespace",
+    "0014 extension in public": """
+        select extname from pg_extension where extnamespace = 'public'::regnamespace""",
     "0016 materialized view in the API": """
-        select c.oid::regclass from pg_class c where c.relkind = 'm' and c.relnamespace = 'public'::regnamespace""",
+        select c.oid::regclass from pg_class c where c.relkind = 'm'
+          and c.relnamespace = 'public'::regnamespace""",
     "0024 policy that is always true": """
-        select polname from pg_policy where polrelid::regclass::text !~ '^(auth|realtime)' and polcmd <> 'r'
-          and (pg_get_expr(polqual, polrelid) = 'true' or pg_get_expr(polwithcheck, polrelid) = 'true')""",
+        select polname from pg_policy where polrelid::regclass::text !~ '^(auth|realtime)'
+          and polcmd <> 'r'
+          and (pg_get_expr(polqual, polrelid) = 'true'
+            or pg_get_expr(polwithcheck, polrelid) = 'true')""",
     "0028 definer function that anon may execute": """
-        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'execute')""",
+        select p.oid::regprocedure from pg_proc p where p.prosecdef
+          and p.pronamespace = 'public'::regnamespace
+          and has_function_privilege('anon', p.oid, 'execute')""",
     "0029 trigger function that anyone may execute": """
-        select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
-          and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))""",
+        select p.oid::regprocedure from pg_proc p where p.prorettype = 'trigger'::regtype
+          and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+          and (has_function_privilege('anon', p.oid, 'execute')
+            or has_function_privilege('authenticated', p.oid, 'execute'))""",
     "index that is the beginning of another": """
-        select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid and o.indexrelid <> i.indexrelid
-        join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text not in ('auth', 'storage', 'realtime', 'pg_catalog', 'pg_toast')
-          and not i.indisunique and i.indpred is not distinct from o.indpred and i.indexprs is null and o.indexprs is null
-          and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text || ' ' like i.indoption::text || ' %'""",
+        select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid
+          and o.indexrelid <> i.indexrelid
+        join pg_class c on c.oid = i.indrelid
+          where c.relnamespace::regnamespace::text not in ('auth', 'storage', 'realtime',
+          'pg_catalog', 'pg_toast')
+          and not i.indisunique and i.indpred is not distinct from o.indpred and i.indexprs is null
+            and o.indexprs is null
+          and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text
+            || ' ' like i.indoption::text || ' %'""",
     "definer function whose search path is not empty": """
-        select p.oid::regprocedure from pg_proc p where p.prosecdef and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select p.oid::regprocedure from pg_proc p where p.prosecdef
+          and p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
           and not p.proconfig @> array['search_path=""']""",
     "an RPC name with two signatures": """
-        select min(p.oid::regprocedure::text) from pg_proc p where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+        select min(p.oid::regprocedure::text) from pg_proc p
+          where p.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
         group by pronamespace, proname having count(*) > 1""",
 }
 

@@ -111,8 +111,12 @@ def test_scenario_1_status(shell: Shell, session: str) -> None:
     found = until(lambda: (now := status(shell, session))["activeWork"] and now)
 
     assert set(found) >= {
-        "sessionId", "activeWork", "pendingQuestions", "unreadMessageCount", "queueStatus",
-    }  # fmt: skip
+        "sessionId",
+        "activeWork",
+        "pendingQuestions",
+        "unreadMessageCount",
+        "queueStatus",
+    }
     assert found["sessionId"] == session
     assert set(found["queueStatus"]) == {"queued", "executing"}
     [work] = found["activeWork"]

@@ -226,15 +226,25 @@ class QueueMachine(RuleBasedStateMachine):
     # --- clients ---
 
     @rule(
-        **CALLS, workspace=st.sampled_from([ACME, GLOBEX]),
-        job_type=st.sampled_from(sorted(TYPES)), count=st.integers(1, 4),
-        key=st.sampled_from([None, "a", "b"]), priority=st.sampled_from([5, 100]),
+        **CALLS,
+        workspace=st.sampled_from([ACME, GLOBEX]),
+        job_type=st.sampled_from(sorted(TYPES)),
+        count=st.integers(1, 4),
+        key=st.sampled_from([None, "a", "b"]),
+        priority=st.sampled_from([5, 100]),
         delay=st.sampled_from([None, None, 150]),
-    )  # fmt: skip
+    )
     def enqueue(
-        self, index: int, hold: bool, workspace: str, job_type: str, count: int, key: str | None,
-        priority: int, delay: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        index: int,
+        hold: bool,
+        workspace: str,
+        job_type: str,
+        count: int,
+        key: str | None,
+        priority: int,
+        delay: int | None,
+    ) -> None:
         options: dict[str, Any] = {"priority": priority}
         options |= {"concurrency_key": key} if key else {}
         options |= {"delay_seconds": delay} if delay else {}
@@ -508,9 +518,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.rpc(index, hold, note, "spawn_jobs", p_request=request)
 
     @rule(
-        limit=st.integers(3, 6), job_type=st.sampled_from(["few", "few", "keyed", "rated"]),
+        limit=st.integers(3, 6),
+        job_type=st.sampled_from(["few", "few", "keyed", "rated"]),
         seconds=st.sampled_from([0, 130]),
-    )  # fmt: skip
+    )
     def race_leases(self, limit: int, job_type: str, seconds: int) -> None:
         """Two ticks at the same moment, and more urgent work arrives in between."""
         self.time_passes(seconds)

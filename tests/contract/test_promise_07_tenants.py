@@ -169,11 +169,18 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
         each
         for topic in topics
         for each in (
-            topic.upper(), f"{topic} ", f" {topic}", f"realtime:{topic}", f"{topic}:{GLOBEX}",
-            topic.replace(":", "::", 1), topic.partition(":")[2], f"{topic}%",
-            topic.replace("-", "_"), f"workspace:{GLOBEX},{topic}",
+            topic.upper(),
+            f"{topic} ",
+            f" {topic}",
+            f"realtime:{topic}",
+            f"{topic}:{GLOBEX}",
+            topic.replace(":", "::", 1),
+            topic.partition(":")[2],
+            f"{topic}%",
+            topic.replace("-", "_"),
+            f"workspace:{GLOBEX},{topic}",
         )
-    ]  # fmt: skip
+    ]
 
     with engine.member(ADA) as ada, engine.member(EVE) as eve, anyone(engine) as guest:
         assert [topic for topic in topics if not may_join(ada, topic)] == []

@@ -41,13 +41,20 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "timeout_seconds": ([1, 43200], [0, 43201, "long"]),
     "unique": (
         [{"key": ONCE}, {"key": ONCE, "until": "leased", "on_conflict": "replace"}],
-        [{"key": ""}, {"key": "k" * 256}, {}, {"key": "k", "until": "ever"}, "k",
-         {"key": "k", "on_conflict": "fight"}, {"key": "k", "x": 1}],
+        [
+            {"key": ""},
+            {"key": "k" * 256},
+            {},
+            {"key": "k", "until": "ever"},
+            "k",
+            {"key": "k", "on_conflict": "fight"},
+            {"key": "k", "x": 1},
+        ],
     ),
     "debounce_seconds": ([], [1, -1, 86401, "long"]),
     "schema_version": ([1], [0, 2, "new"]),
     "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag"]),
-}  # fmt: skip
+}
 #: Together they say two things at once, or need each other.
 PAIRS: list[tuple[dict[str, Any], bool]] = [
     ({"scheduled_for": LATER, "delay_seconds": 60}, False),
@@ -57,8 +64,12 @@ PAIRS: list[tuple[dict[str, Any], bool]] = [
 ]
 #: Of a call, not of a row; a plain insert has no word for them.
 NOT_COLUMNS = {
-    "delay_seconds", "idempotency_ttl_seconds", "unique", "debounce_seconds", "prioritty",
-}  # fmt: skip
+    "delay_seconds",
+    "idempotency_ttl_seconds",
+    "unique",
+    "debounce_seconds",
+    "prioritty",
+}
 
 
 class Refused(Exception):

@@ -62,9 +62,12 @@ async def test_the_javascript_client_hears_its_session_and_its_rows(
         await asyncio.to_thread(worker.lease)
         for name, email in (("ada", ADA.email), ("eve", EVE.email)):
             await js.call(
-                "client", name=name, url=stack.supabase_url,
-                key=stack.supabase_publishable_key, token=stack.sign_in(email),
-            )  # fmt: skip
+                "client",
+                name=name,
+                url=stack.supabase_url,
+                key=stack.supabase_publishable_key,
+                token=stack.sign_in(email),
+            )
         on = [{"type": "broadcast", "event": "*"}]
         private = {"private": True}
         joined, refused = [

@@ -54,11 +54,10 @@ async def survive(
     Returns:
         What the workers that died had written last, with `#` for digits.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.killable",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        env=environment_of(project, app, **environment),
-    )  # fmt: skip
+    command = (sys.executable, "-m", "tests.support.killable")
+    pipe = asyncio.subprocess.PIPE
+    settings = environment_of(project, app, **environment)
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=settings)
     assert process.stdin is not None
     assert process.stdout is not None
     deaths: list[str] = []

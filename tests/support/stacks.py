@@ -121,18 +121,17 @@ def launch(
         if ours and not (folder / "postgres.password").exists():
             server = prepared_server(folder)
             (server.data_dir / "postgresql.auto.conf").write_text("")  # autovacuum, as elsewhere
+    command = [python, "-m", "minutehand.local", "up", "--any-ports", "--scratch"]
+    command += ["--with-parent", "--state", str(folder), *arguments]
     with (folder / "launcher.out").open("ab") as output:
         return subprocess.Popen(
-            [
-                python, "-m", "minutehand.local", "up",
-                "--any-ports", "--scratch", "--with-parent", "--state", str(folder), *arguments,
-            ],
+            command,
             cwd=root,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        )
 
 
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:

@@ -7,10 +7,8 @@ import pytest
 from minutehand.config import ConfigurationError, Settings
 
 LEAST = {"SUPABASE_URL": "http://127.0.0.1:54321/", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
-SECRET = (
-    "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "LANGUAGE_MODEL_KEY",
-    "SPEECH_KEY", "WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN",
-)  # fmt: skip
+SECRET = [f"SUPABASE_{one}" for one in ("SECRET_KEY", "JWT_SECRET", "WORKER_KEY")]
+SECRET += ["LANGUAGE_MODEL_KEY", "SPEECH_KEY", "WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"]
 
 
 def test_two_variables_are_enough() -> None:

@@ -92,8 +92,10 @@ def connect(
 ) -> httpx.AsyncClient:
     """Make connections to share: they keep no cookie and follow no redirect."""
     direct: dict[str, httpx.AsyncBaseTransport | None] = {
-        "all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None,
-    }  # fmt: skip
+        "all://127.0.0.1": None,
+        "all://[::1]": None,
+        "all://localhost": None,
+    }
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,

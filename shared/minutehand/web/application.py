@@ -30,12 +30,21 @@ from minutehand.web.services import Services
 logger = logging.getLogger(__name__)
 
 _REQUEST_HEADERS = [
-    "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id",
-    "X-Session-Id", "Traceparent",
-]  # fmt: skip
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-Request-Id",
+    "X-Session-Id",
+    "Traceparent",
+]
 _EXPOSED_HEADERS = [
-    "X-Request-Id", "X-Session-Id", "Retry-After", "Location", "Idempotent-Replayed",
-]  # fmt: skip
+    "X-Request-Id",
+    "X-Session-Id",
+    "Retry-After",
+    "Location",
+    "Idempotent-Replayed",
+]
 
 
 def create_app(

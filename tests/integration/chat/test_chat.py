@@ -89,9 +89,9 @@ FAULTS: list[tuple[list[Fault], str, int]] = [
     ([DOWN] * 99, "failed", 6),
     ([Fault(message={"refusal": "I will not."})], "failed", 1),
     ([Fault(finish="content_filter")], "failed", 1),
-    ([Fault(said="```json\n{\"text\": \"Fine.\"}\n```")], "completed", 1),
-    ([Fault(said="<think>Hm.</think>{\"text\": \"Fine.\"}")], "completed", 1),
-]  # fmt: skip
+    ([Fault(said='```json\n{"text": "Fine."}\n```')], "completed", 1),
+    ([Fault(said='<think>Hm.</think>{"text": "Fine."}')], "completed", 1),
+]
 
 
 @pytest.mark.parametrize(("faults", "status", "requests"), FAULTS)

@@ -231,9 +231,15 @@ async def test_trainings_of_others_do_not_exist_and_a_deleted_one_leaves_nothing
     stolen = await studio.call("POST", f"{path}/transcription", user=EVE, json=body)
     others = [
         (await studio.call(method, path + more, user=EVE)).status_code
-        for method, more in (("GET", ""), ("GET", "/transcript"), ("GET", "/video"),
-                             ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", ""))
-    ]  # fmt: skip
+        for method, more in (
+            ("GET", ""),
+            ("GET", "/transcript"),
+            ("GET", "/video"),
+            ("POST", "/cancel"),
+            ("POST", "/retry"),
+            ("DELETE", ""),
+        )
+    ]
     gone = await studio.call("DELETE", path)
 
     assert [each["id"] for each in listed.json()["trainings"]] == [state["id"]]

@@ -95,8 +95,12 @@ async def test_each_failure_has_its_code(
 def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
     """Silence and noise are no words; other ways to say a word are that word."""
     words = [
-        ("<s>", 0, 10), ("turn", 11, 40), ("off(2)", 41, 60), ("<sil>", 61, 100), ("now", 120, 140),
-    ]  # fmt: skip
+        ("<s>", 0, 10),
+        ("turn", 11, 40),
+        ("off(2)", 41, 60),
+        ("<sil>", 61, 100),
+        ("now", 120, 140),
+    ]
     assert join_words(Recognised(*each) for each in words) == [
         Segment(0.11, 0.61, "turn off"),
         Segment(1.2, 1.41, "now"),

@@ -41,10 +41,15 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
         registry = Registry()
         registry.processor("work", payload=dict)(work)
         worker = Worker(
-            SETTINGS, registry=registry, queue=Backlogged([Row(str(n), {}) for n in range(3)]),
-            options=TickOptions(concurrency=1, linger_seconds=0), clock=LoopClock(), most=5,
-            fan_out=FanOut(most=most), start_extra_workers=start,
-        )  # fmt: skip
+            SETTINGS,
+            registry=registry,
+            queue=Backlogged([Row(str(n), {}) for n in range(3)]),
+            options=TickOptions(concurrency=1, linger_seconds=0),
+            clock=LoopClock(),
+            most=5,
+            fan_out=FanOut(most=most),
+            start_extra_workers=start,
+        )
         await worker.tick(budget_seconds=60, fan_out=fan_out)
 
     leaping(story())

@@ -17,7 +17,10 @@ def test_the_javascript_tests_pass(file: Path) -> None:
     """What needs no browser is tested without one."""
     done = subprocess.run(
         [node_binary(), str(file)],  # by `--test` it would be two processes
-        capture_output=True, text=True, timeout=170, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -100,7 +100,7 @@ def body_of(response: httpx.Response) -> dict[str, Any]:
         ("outage", 503, "unavailable", None),
         ("sqlstate", 400, "invalid_argument", {"sqlstate": "22P02"}),
     ],
-)  # fmt: skip
+)
 async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str, status: int, code: str, detail: Any
 ) -> None:

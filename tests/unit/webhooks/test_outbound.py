@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - tables of addresses stay compact
 """Where a webhook may lead, and that the connection goes to the address that was checked."""
 
 from __future__ import annotations
@@ -18,20 +17,69 @@ NAME = "hook.example"
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.9.9.9", "169.254.169.254", "172.16.0.1", "172.31.255.255",
-        "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "203.0.113.9", "224.0.0.1", "239.1.1.1",
-        "240.0.0.1", "255.255.255.255", "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:8.8.8.8",
-        "64:ff9b::7f00:1", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "3fff::1", "fc00::1",
-        "fd12:3456::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1",
+        "0.0.0.0",
+        "10.1.2.3",
+        "100.64.0.1",
+        "127.0.0.1",
+        "127.9.9.9",
+        "169.254.169.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.8",
+        "192.0.2.1",
+        "192.88.99.1",
+        "192.168.1.1",
+        "198.18.0.1",
+        "203.0.113.9",
+        "224.0.0.1",
+        "239.1.1.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::7f00:1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "::ffff:8.8.8.8",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::1",
+        "100::1",
+        "2001::1",
+        "2001:db8::1",
+        "2002:7f00:1::",
+        "3fff::1",
+        "fc00::1",
+        "fd12:3456::1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fec0::1",
+        "ff02::1",
+        "ff0e::1",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_public_is_refused(address: str) -> None:
     """Private, shared, loopback, link-local, multicast, reserved, and IPv4 wrapped in IPv6."""
     assert not is_public(address)
     assert is_public("1.1.1.1")
 
 
-@pytest.mark.parametrize("url", ["https://[::ffff:127.0.0.1]/", "https://127.1/", "https://0/", "https://2130706433/", "https://0x7f.0.0.1/", "https://0x7f000001/", "https://017700000001/", "https://[::ffff:7f00:1]/", "https://[64:ff9b::7f00:1]/", "https://localhost./", "https://localhost/", "http://1.1.1.1/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://[::ffff:127.0.0.1]/",
+        "https://127.1/",
+        "https://0/",
+        "https://2130706433/",
+        "https://0x7f.0.0.1/",
+        "https://0x7f000001/",
+        "https://017700000001/",
+        "https://[::ffff:7f00:1]/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://localhost./",
+        "https://localhost/",
+        "http://1.1.1.1/",
+    ],
+)
 async def test_odd_spellings_lead_nowhere(url: str) -> None:
     """The resolver's reading counts, not the spelling."""
     async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:

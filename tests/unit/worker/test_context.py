@@ -202,8 +202,10 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     test = of(use)
     assert (await test.run()).outcome == "waiting"
     assert {name: len(each) for name, each in test.children.items()} == {
-        "pages": 500, "pages@500": 200, "map:part:spawn": 2,
-    }  # fmt: skip
+        "pages": 500,
+        "pages@500": 200,
+        "map:part:spawn": 2,
+    }
     test.children_end([ValueError("no"), "two"])
     await test.run()
     test.children_end([ValueError("no")])

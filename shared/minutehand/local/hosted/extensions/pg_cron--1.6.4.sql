@@ -5,15 +5,19 @@ create schema cron;
 create sequence cron.jobid_seq;
 create sequence cron.runid_seq;
 create table cron.job (
-  jobid bigint primary key default nextval('cron.jobid_seq'), schedule text not null, command text not null,
+  jobid bigint primary key default nextval('cron.jobid_seq'), schedule text not null,
+    command text not null,
   nodename text not null default 'localhost', nodeport integer not null default inet_server_port(),
   database text not null default current_database(), username text not null default current_user,
-  active boolean not null default true, jobname text, constraint jobname_username_uniq unique (jobname, username));
+  active boolean not null default true, jobname text,
+    constraint jobname_username_uniq unique (jobname, username));
 alter table cron.job enable row level security;
 create policy cron_job_policy on cron.job using (username = current_user);
 create table cron.job_run_details (
-  jobid bigint, runid bigint primary key default nextval('cron.runid_seq'), job_pid integer, database text,
-  username text, command text, status text, return_message text, start_time timestamptz, end_time timestamptz);
+  jobid bigint, runid bigint primary key default nextval('cron.runid_seq'), job_pid integer,
+    database text,
+  username text, command text, status text, return_message text, start_time timestamptz,
+    end_time timestamptz);
 alter table cron.job_run_details enable row level security;
 create policy cron_job_run_details_policy on cron.job_run_details using (username = current_user);
 
@@ -21,7 +25,8 @@ create function cron.schedule(job_name text, schedule text, command text) return
 language sql
 as $$
   insert into cron.job (jobname, schedule, command) values (job_name, schedule, command)
-  on conflict (jobname, username) do update set schedule = excluded.schedule, command = excluded.command, active = true
+  on conflict (jobname, username) do update set schedule = excluded.schedule,
+    command = excluded.command, active = true
   returning jobid
 $$;
 create function cron.schedule(schedule text, command text) returns bigint

@@ -4,14 +4,17 @@
 create schema net;
 create unlogged table net.http_request_queue (
   id bigserial, method text not null, url text not null,
-  headers jsonb not null default '{}', body bytea, timeout_milliseconds integer not null default 5000);
+  headers jsonb not null default '{}', body bytea,
+    timeout_milliseconds integer not null default 5000);
 create unlogged table net._http_response (
-  id bigint, status_code integer, content_type text, headers jsonb, content text, timed_out boolean, error_msg text,
+  id bigint, status_code integer, content_type text, headers jsonb, content text, timed_out boolean,
+    error_msg text,
   created timestamptz not null default now());
 create index on net._http_response (created);
 
 create function net.http_get(
-  url text, params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds integer default 5000
+  url text, params jsonb default '{}', headers jsonb default '{}',
+    timeout_milliseconds integer default 5000
 ) returns bigint
 language sql volatile
 security definer
@@ -22,7 +25,8 @@ as $$
 $$;
 create function net.http_post(
   url text, body jsonb default '{}', params jsonb default '{}',
-  headers jsonb default '{"Content-Type": "application/json"}', timeout_milliseconds integer default 5000
+  headers jsonb default '{"Content-Type": "application/json"}',
+    timeout_milliseconds integer default 5000
 ) returns bigint
 language sql volatile
 security definer

@@ -1,7 +1,10 @@
--- What migrations and seeds call of pgcrypto, in SQL: the embedded server's packages are built without OpenSSL.
--- crypt makes real bcrypt hashes, which the local Auth server accepts; gen_salt keeps to bcrypt's lowest cost.
+-- What migrations and seeds call of pgcrypto, in SQL: the embedded server's packages are built
+-- without OpenSSL.
+-- crypt makes real bcrypt hashes, which the local Auth server accepts; gen_salt keeps to
+-- bcrypt's lowest cost.
 
-create function gen_random_uuid() returns uuid language sql volatile as 'select pg_catalog.gen_random_uuid()';
+create function gen_random_uuid() returns uuid
+  language sql volatile as 'select pg_catalog.gen_random_uuid()';
 
 create function gen_random_bytes(count integer) returns bytea
 language plpgsql volatile strict
@@ -13,7 +16,8 @@ begin
     raise exception 'Length not in range' using errcode = '22023';
   end if;
   while length(v_bytes) < count loop
-    v_bytes := v_bytes || sha256(uuid_send(pg_catalog.gen_random_uuid()) || uuid_send(pg_catalog.gen_random_uuid()));
+    v_bytes := v_bytes || sha256(uuid_send(pg_catalog.gen_random_uuid())
+      || uuid_send(pg_catalog.gen_random_uuid()));
   end loop;
   return substring(v_bytes from 1 for count);
 end;
@@ -79,7 +83,8 @@ create function gen_salt(type text) returns text
 language sql volatile strict as $$ select @extschema@.gen_salt(type, 4) $$;
 
 -- the first digits of pi: 18 words of keys and 4 × 256 of boxes, with which Blowfish begins
-create function blowfish_words() returns bigint[] immutable language sql as $$ select '{@pi@}'::bigint[] $$;
+create function blowfish_words() returns bigint[] immutable
+  language sql as $$ select '{@pi@}'::bigint[] $$;
 
 create function crypt(password text, salt text) returns text
 language plpgsql immutable strict
@@ -94,14 +99,16 @@ declare
   p bigint[] := (@extschema@.blowfish_words())[1:18];
   s bigint[] := (@extschema@.blowfish_words())[19:1042];
   l bigint; r bigint; x bigint;
-  v_words bigint[] := '{1332899944,1700884034,1701343084,1684370003,1668446532,1869963892}'; -- OrpheanBeholderScryDoubt
+  -- OrpheanBeholderScryDoubt
+  v_words bigint[] := '{1332899944,1700884034,1701343084,1684370003,1668446532,1869963892}';
 begin
   if salt !~ '^\$2[abxy]\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{22}' then
     raise exception 'only bcrypt is a part of the local pgcrypto' using errcode = '0A000';
   end if;
   v_salt := substring(decode(translate(substring(salt from 8 for 22),
     './ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789',
-    'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/') || '==', 'base64') from 1 for 16);
+    'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/') || '==', 'base64')
+      from 1 for 16);
   for i in 0 .. 17 loop
     x := 0; l := 0;
     for j in 0 .. 3 loop
@@ -121,9 +128,11 @@ begin
     for i in 0 .. 520 loop
       l := l # v_mix[2 * i % 4 + 1] # p[1]; r := r # v_mix[2 * i % 4 + 2];
       for j in 1 .. 8 loop
-        r := r # p[2 * j] # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
+        r := r # p[2 * j]
+          # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
           + s[(l & 255) + 769]) & 4294967295);
-        l := l # p[2 * j + 1] # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
+        l := l # p[2 * j + 1]
+          # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
           + s[(r & 255) + 769]) & 4294967295);
       end loop;
       x := l; l := r # p[18]; r := x;
@@ -139,9 +148,11 @@ begin
     for v_time in 1 .. 64 loop
       l := l # p[1];
       for j in 1 .. 8 loop
-        r := r # p[2 * j] # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
+        r := r # p[2 * j]
+          # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
           + s[(l & 255) + 769]) & 4294967295);
-        l := l # p[2 * j + 1] # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
+        l := l # p[2 * j + 1]
+          # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
           + s[(r & 255) + 769]) & 4294967295);
       end loop;
       x := l; l := r # p[18]; r := x;

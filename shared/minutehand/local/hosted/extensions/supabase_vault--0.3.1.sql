@@ -1,4 +1,5 @@
--- The tables and signatures of the Vault, https://supabase.com/docs/guides/database/vault; kept as plain text here.
+-- The tables and signatures of the Vault, https://supabase.com/docs/guides/database/vault; kept
+-- as plain text here.
 
 create table vault.secrets (
   id uuid primary key default gen_random_uuid(), name text, description text not null default '',
@@ -7,11 +8,13 @@ create table vault.secrets (
   created_at timestamptz not null default now(), updated_at timestamptz not null default now());
 create unique index secrets_name_idx on vault.secrets (name) where name is not null;
 create view vault.decrypted_secrets as
-  select id, name, description, secret, secret as decrypted_secret, key_id, nonce, created_at, updated_at
+  select id, name, description, secret, secret as decrypted_secret, key_id, nonce, created_at,
+    updated_at
   from vault.secrets;
 
 create function vault.create_secret(
-  new_secret text, new_name text default null, new_description text default '', new_key_id uuid default null
+  new_secret text, new_name text default null, new_description text default '',
+    new_key_id uuid default null
 ) returns uuid
 language sql
 security definer
@@ -21,7 +24,8 @@ as $$
   values (new_secret, new_name, new_description, new_key_id) returning id
 $$;
 create function vault.update_secret(
-  secret_id uuid, new_secret text default null, new_name text default null, new_description text default null,
+  secret_id uuid, new_secret text default null, new_name text default null,
+    new_description text default null,
   new_key_id uuid default null
 ) returns void
 language sql
@@ -36,7 +40,8 @@ $$;
 revoke execute on all functions in schema vault from public;
 grant usage on schema vault to postgres with grant option;
 grant usage on schema vault to service_role;
-grant select, insert, update, delete, references on all tables in schema vault to postgres with grant option;
+grant select, insert, update, delete,
+  references on all tables in schema vault to postgres with grant option;
 grant select, delete on all tables in schema vault to service_role;
 grant execute on all functions in schema vault to postgres with grant option;
 grant execute on all functions in schema vault to service_role;
