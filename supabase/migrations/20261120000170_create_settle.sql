@@ -76,8 +76,9 @@ begin
   elsif v_act = 'failed' then
     v_problem := '{"reason": "not_retryable"}' || coalesce(v_problem, '{}');
   elsif v_act = 'snoozed' then
-    v_made.run_at := coalesce(p_item.until,
-      p_now + make_interval(secs => least(31536000, greatest(0, coalesce(p_item.delay_seconds, 60)))));
+    -- at least a second: it spends no attempt, so that one into the past would run again and again
+    v_made.run_at := greatest(p_now + interval '1 second', coalesce(p_item.until,
+      p_now + make_interval(secs => least(31536000, coalesce(p_item.delay_seconds, 60)))));
   elsif v_act = 'waiting' then
     v_wrong := array['InvalidWait', 'invalid_wait', queue.begin_wait(v_job, p_item.wait, p_now)];
   elsif v_act not in ('completed', 'cancelled', 'released') then

@@ -53,9 +53,14 @@ create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestam
 language plpgsql as $$
 declare
   v_kind constant text := p_wait ->> 'kind';
+  v_until timestamptz;
   v_ids uuid[];
 begin
   v_ids := array(select jsonb_array_elements_text(p_wait -> 'job_ids'));
+  v_until := coalesce((p_wait ->> 'timeout_at')::timestamptz, (p_wait ->> 'until')::timestamptz);
+  if v_until < p_now + interval '1 second' then -- the least pause of what spends no attempt, as of a snooze
+    v_until := p_now + interval '1 second';
+  end if;
   insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
   values (p_job.id, p_job.workspace_id, v_kind, left(coalesce(nullif(p_wait ->> 'name', ''), v_kind), 200),
     jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options', p_wait -> 'options',
@@ -66,7 +71,7 @@ begin
         select from unnest(v_ids) as c (id)
         where not exists (select from public.jobs as o where o.id = c.id and o.parent_id = p_job.id offset 0))
       then p_now + interval '10 seconds'
-      else coalesce((p_wait ->> 'timeout_at')::timestamptz, (p_wait ->> 'until')::timestamptz) end,
+      else v_until end,
     p_wait -> 'default', p_now);
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children'); -- it may be there already

@@ -152,26 +152,35 @@ begin
 end;
 $$;
 
--- Whether a call of run_maintenance would find something to do; p_active: jobs have run. On an idle queue a task that
--- found nothing waits for an hour.
+-- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a task found and could not
+-- do, because someone holds the row, is due again a second later, and what failed not before its retry_at. On an idle
+-- queue a task that found nothing waits for an hour.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
-  return exists (select from queue.deferred where run_at <= p_now)
-    or exists (select from queue.waits where timeout_at <= p_now)
-    or exists (select from queue.signals)
-    or exists (select from queue.schedules where enabled and next_at <= p_now)
-    or exists (select from queue.feed where held)
-    or exists (
-      select from queue.tasks as t
-      where t.every > interval '0' and greatest(t.done_at + t.every, t.retry_at) <= p_now
-        and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour'
-          -- readers of the feed, which has lines of a while when no job ran: seconds later
-          or t.name in ('statistics', 'webhooks')
-            and exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')))
-    -- read whole, since an index of it would be written by each renewal: once a second
-    or exists (select from queue.tasks as t where t.name = 'reclaim' and t.done_at <= p_now - interval '1 second')
-      and exists (select from queue.leases where expires_at <= p_now);
+  return exists (
+    select from queue.tasks as t
+    cross join lateral (
+      select case when t.was_idle and t.done_at > p_now - interval '1 second' then t.done_at
+        else '-infinity' end as rests_until) as r
+    where greatest(t.done_at + t.every, t.retry_at) <= p_now
+      and (case t.name
+        when 'promotion' then
+          exists (select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
+        when 'waits' then exists (select from queue.signals)
+          or exists (
+            select from queue.waits as w where w.timeout_at <= p_now and w.timeout_at > r.rests_until)
+        when 'schedules' then exists (select from queue.schedules as s where s.enabled and s.next_at <= p_now)
+        when 'live' then exists (select from queue.feed as f where f.held)
+        -- read whole, since an index of it would be written by each renewal: once a second
+        when 'reclaim' then t.done_at <= p_now - interval '1 second'
+          and exists (select from queue.leases as l where l.expires_at <= p_now)
+        -- readers of the feed, which has lines of a while when no job ran: seconds later
+        when 'statistics' then exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')
+        when 'webhooks' then exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')
+        else false end
+      or t.every > interval '0'
+        and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')));
 end;
 $$;
 

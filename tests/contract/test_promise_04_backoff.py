@@ -60,7 +60,8 @@ def test_a_type_says_its_own(engine: Engine) -> None:
         ("retry", {"retry_after_seconds": -1}, 0),
         ("snoozed", {}, 60),
         ("snoozed", {"delay_seconds": 1e9}, 31_536_000),
-        ("snoozed", {"delay_seconds": -1}, 0),
+        ("snoozed", {"delay_seconds": -1}, 1),
+        ("snoozed", {"until": -7200}, 1),
         ("snoozed", {"until": 7200}, 7200),
     ],
 )

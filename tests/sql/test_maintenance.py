@@ -196,3 +196,26 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
     assert engine.lease_call(1, call=2)["maintenance"] is True
     lease = engine.lease_one()
     assert handle(lease)
+
+
+def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
+    """Else each lease beside it would call for maintenance; what falls due meanwhile is done."""
+    engine.stop_clock()
+    engine.lease_call(1)
+    held = engine.enqueue(delay_seconds=5)
+    engine.advance(6)
+    with engine.database.connect() as other:
+        other.autocommit = False
+        other.execute("select from public.jobs where id = %s for update", (held,))
+        engine.maintain()
+        assert engine.lease_call(1, call=3)["maintenance"] is False
+        engine.advance(1)
+        assert engine.lease_call(1, call=4)["maintenance"] is True
+        engine.maintain()
+        engine.enqueue(delay_seconds=0.5)
+        engine.advance(0.6)
+        assert engine.lease_call(1, call=5)["maintenance"] is True
+
+    engine.run("update queue.tasks set retry_at = queue.clock() + interval '1 hour'")
+    engine.advance(60)
+    assert engine.lease_call(1, call=6)["maintenance"] is False, "all of it was put off"
