@@ -206,6 +206,7 @@ create table queue.dead (
 );
 
 -- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until that one ends.
+-- In lane 0: jobs of a type that no worker has published yet, until one does.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -221,6 +222,7 @@ create table queue.gated (
   fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0
 );
+create index gated_unpublished on queue.gated (job_type, workspace_id) where lane = 0;
 
 create table queue.leases (
   job_id uuid primary key,

@@ -107,7 +107,7 @@ declare
 begin
   if jsonb_typeof(p_payload) is distinct from 'object' then
     perform queue.refuse(422, 'payload_invalid', v_field || ' must be an object', v_field);
-  elsif p_version > p_type.schema_version then
+  elsif p_version > p_type.schema_version and p_type.schema_version > 0 then
     perform queue.refuse(422, 'payload_invalid', format('schema_version %s is newer than any worker knows', p_version),
       p_within || 'schema_version');
   end if;
@@ -183,7 +183,7 @@ begin
           left(sqlerrm, 1000), 'code', case when sqlstate like 'PT%' then v_code else 'invalid_argument' end,
           'field', case when sqlstate like 'PT%' then v_field end);
         if char_length(v_type ->> 'job_type') between 1 and 100 and v_type ->> 'job_type' !~ '[[:cntrl:]]' then
-          -- version 0: no job of it is accepted before a registration that is not refused
+          -- version 0: it is not published before a registration that is not refused
           insert into queue.job_types as t (job_type, schema_version, refusal) values (v_type ->> 'job_type', 0,
             left(sqlerrm, 1000)) on conflict (job_type) do update set refusal = excluded.refusal;
         end if;

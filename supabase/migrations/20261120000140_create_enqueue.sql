@@ -44,20 +44,58 @@ begin
 end;
 $$;
 
+-- The type of a new job. One that no worker has published has lane 0 and version 0: its jobs wait
+-- until one does, so that a trigger may come before its worker.
 create function queue.type_or_refuse(p_job_type text, p_within text default '') returns queue.job_types
 language plpgsql stable as $$
 declare
   v_type queue.job_types;
 begin
-  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
-  if not found or v_type.schema_version = 0 then -- 0: no registration was ever accepted
-    if p_job_type is null then
-      perform queue.refuse(400, 'invalid_argument', 'job_type is required', p_within || 'job_type');
-    end if;
+  select * into v_type from queue.job_types as t
+  where t.job_type = p_job_type and t.schema_version > 0;
+  if found then
+    return v_type;
+  elsif p_job_type is null then
+    perform queue.refuse(400, 'invalid_argument', 'job_type is required', p_within || 'job_type');
+  elsif char_length(p_job_type) not between 1 and 100 or p_job_type ~ '[[:cntrl:]]' then
     perform queue.refuse(422, 'unknown_job_type',
-      format('no worker has published the job type %s', left(p_job_type, 100)), p_within || 'job_type');
+      'job_type must have 1 to 100 characters, none of control', p_within || 'job_type');
   end if;
-  return v_type;
+  return jsonb_populate_record(null::queue.job_types, jsonb_build_object(
+    'job_type', p_job_type, 'queue', 'default', 'lane', 0, 'max_attempts', 5, 'schema_version', 0,
+    'is_minimal', false, 'internal', false, 'rate_per_key', false, 'in_order', false));
+end;
+$$;
+
+-- Refuse one more type that no worker has published where jobs of 20 such types wait in the
+-- workspace, or of 1,000 in all: they are misspelt, or someone fills the queue.
+create function queue.check_unpublished(p_workspace_id uuid, p_job_type text, p_within text)
+returns void
+language plpgsql stable as $$
+declare
+  v_all integer;
+  v_own integer;
+begin
+  if exists (select from queue.gated as g
+      where g.lane = 0 and g.job_type = p_job_type and g.workspace_id = p_workspace_id) then
+    return;
+  end if;
+  with recursive waiting as ( -- each type by one look-up
+    (select g.job_type from queue.gated as g where g.lane = 0 order by 1 limit 1)
+    union all
+    select (
+      select g.job_type from queue.gated as g
+      where g.lane = 0 and g.job_type > w.job_type order by 1 limit 1)
+    from waiting as w where w.job_type is not null)
+  select count(*) filter (where w.job_type <> p_job_type), count(*) filter (where exists (
+      select from queue.gated as g
+      where g.lane = 0 and g.job_type = w.job_type and g.workspace_id = p_workspace_id))
+  into v_all, v_own from waiting as w where w.job_type is not null;
+  if v_own >= 20 or v_all >= 1000 then
+    perform queue.refuse(422, 'unknown_job_type',
+      format('no worker has published the job type %s, and jobs of %s such types wait already',
+        p_job_type, greatest(v_own, v_all)), p_within || 'job_type');
+  end if;
 end;
 $$;
 
@@ -205,8 +243,35 @@ begin
 end;
 $$;
 
--- Place a pending job, whose row the caller holds or writes; true unless it waits for a time: one before a gate may be
--- let through by the next lease.
+-- Give a job the lane of its type, and what it left to the type, once a worker has published it. A
+-- person's job of an internal type keeps lane 0, see queue.do_adoption.
+create function queue.adopt(p_job public.jobs) returns public.jobs
+language plpgsql as $$
+declare
+  v_type queue.job_types;
+begin
+  select * into v_type from queue.job_types as t
+  where t.job_type = p_job.job_type and t.schema_version > 0;
+  if not found or v_type.internal and p_job.user_id is not null then
+    return p_job;
+  end if;
+  p_job.queue := coalesce(nullif(p_job.queue, 'default'), v_type.queue);
+  begin
+    p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
+  exception when sqlstate 'PT422' then -- it has too many queues
+    p_job.queue := v_type.queue;
+    p_job.lane := v_type.lane;
+  end;
+  p_job.max_attempts := coalesce(nullif(p_job.max_attempts, 5), v_type.max_attempts);
+  p_job.schema_version := coalesce(nullif(p_job.schema_version, 0), v_type.schema_version);
+  update public.jobs set queue = p_job.queue, lane = p_job.lane, max_attempts = p_job.max_attempts,
+    schema_version = p_job.schema_version where id = p_job.id;
+  return p_job;
+end;
+$$;
+
+-- Place a pending job, whose row the caller holds or writes; true unless it waits for a time, or for
+-- its type: one before a gate may be let through by the next lease.
 create function queue.place(p_job public.jobs, p_now timestamptz, p_type queue.job_types default null)
 returns boolean
 language plpgsql as $$
@@ -214,13 +279,22 @@ declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
 begin
+  if p_job.lane = 0 then
+    p_job := queue.adopt(p_job);
+    if p_job.lane = 0 then
+      insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
+      values (0, p_job.workspace_id, p_job.job_type, coalesce(p_job.concurrency_key, ''), p_job.ord,
+        p_job.id);
+      return false;
+    end if;
+  end if;
   if v_run_at > p_now or p_job.deadline_at <= p_now then -- maintenance ends it where its deadline has passed
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (case when p_job.deadline_at <= p_now then p_job.deadline_at else v_run_at end, p_job.id, p_job.workspace_id)
     on conflict do nothing; -- the line of its deadline
     return false;
   end if;
-  if p_type.job_type is null then
+  if p_type.job_type is null or p_type.lane = 0 then
     select * into p_type from queue.job_types as t where t.job_type = p_job.job_type;
   end if;
   if p_type.rate_per_key or p_type.key_concurrency is not null then
@@ -393,13 +467,16 @@ begin
     if job.parent_id is not null and not exists (
         select from public.jobs where id = job.parent_id and workspace_id = p_workspace_id) then
       perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', job.parent_id::text);
-    elsif job.queue <> p_type.queue then
+    elsif job.queue <> p_type.queue and p_type.schema_version > 0 then
       job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
     end if;
   end if;
   if p_type.internal and p_user_id is not null then
     perform queue.refuse(403, 'forbidden',
       format('only the platform itself enqueues jobs of the type %s', p_type.job_type), p_within || 'job_type');
+  end if;
+  if p_type.schema_version = 0 then
+    perform queue.check_unpublished(p_workspace_id, p_type.job_type, p_within);
   end if;
   -- a small payload alone needs no full check
   if p_type.payload_schema is not null or job.schema_version is not null or jsonb_typeof(p_payload) <> 'object'

@@ -265,7 +265,8 @@ begin
     where j.finished_at is null and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
     returning g.lane, g.workspace_id, g.key)
-  insert into queue.notes (lane, workspace_id, key) select distinct g.lane, g.workspace_id, g.key from gone as g;
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct g.lane, g.workspace_id, g.key from gone as g where g.lane > 0;
   delete from queue.job_keys as k using removed as j
   where j.idempotency_key is not null and k.workspace_id = j.workspace_id and k.job_type = j.job_type
     and k.key = j.idempotency_key and k.job_id = j.id;

@@ -399,7 +399,8 @@ begin
   ungated as (
     delete from queue.gated as g where g.ctid = any (array(
       select o.ctid from queue.gated as o join public.jobs as j on j.id = o.job_id
-      where o.job_type = p_job_type and (j.finished_at is not null and not o.ended or j.status = 'pending'
+      where o.job_type = p_job_type and o.lane > 0
+        and (j.finished_at is not null and not o.ended or j.status = 'pending'
         and (not o.admitted or o.job_id in (select u.job_id from unready as u))) for update of o, j skip locked))
     returning g.job_id)
   select array_agg(job_id) into v_jobs from (
@@ -412,7 +413,8 @@ begin
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r where r.key is not null
   on conflict do nothing; -- the gate let it through before
   insert into queue.notes (lane, workspace_id, key) -- who holds them may leave them as they are
-  select distinct g.lane, g.workspace_id, g.key from queue.gated as g where g.job_type = p_job_type and not g.admitted;
+  select distinct g.lane, g.workspace_id, g.key from queue.gated as g
+  where g.job_type = p_job_type and g.lane > 0 and not g.admitted;
   perform queue.place(j, v_now, v_type) from public.jobs as j where j.id = any (v_jobs) and j.status = 'pending';
 end;
 $$;

@@ -258,7 +258,9 @@ declare
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_lanes constant integer[] := array(
     select l.lane from queue.lanes as l
-    where coalesce(v_filter ->> 'job_type' = l.job_type, true) and coalesce(v_filter ->> 'queue' = l.queue, true));
+    where coalesce(v_filter ->> 'job_type' = l.job_type, true)
+      and coalesce(v_filter ->> 'queue' = l.queue, true))
+    || case v_filter when '{}' then 0 end; -- those of types that are not published have no lane yet
 begin
   perform queue.may_read_all(p_workspace_id);
   perform queue.check_names(v_filter, array['job_type', 'queue'], 'filter');
@@ -390,6 +392,26 @@ language sql stable as $$
   order by t.worker, t.started_at desc
 $$;
 
+-- The pairs of letters of a name.
+create function queue.pairs_of(p_name text) returns text[]
+language sql immutable as $$
+  select array(select distinct substr(p_name, n, 2) from generate_series(1, length(p_name) - 1) as n)
+$$;
+
+-- The published type whose name is most like one that is not: at least half of their pairs of
+-- letters are the same. Null where none is.
+create function queue.nearest_type(p_job_type text) returns text
+language sql stable as $$
+  with pairs as (
+    select t.job_type, queue.pairs_of(t.job_type) as its, queue.pairs_of(p_job_type) as own
+    from queue.job_types as t
+    where t.schema_version > 0 and not t.internal and length(t.job_type) > 1)
+  select p.job_type from pairs as p
+  cross join lateral (select 2.0 * count(*) / (cardinality(p.its) + cardinality(p.own)) as likeness
+    from unnest(p.its) as i where i = any (p.own)) as l
+  where l.likeness >= 0.5 order by l.likeness desc, p.job_type limit 1
+$$;
+
 -- Whether workers run, but none of them serves the type, in the queue if one is named. False while no worker runs, and
 -- for a type registered a moment ago: its worker is about to begin.
 create function queue.unserved(p_job_type text, p_now timestamptz, p_queue text default null) returns boolean
@@ -422,6 +444,15 @@ declare
   v_ahead integer;
 begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
+  if p_job.lane = 0 then
+    return jsonb_build_object('reason', 'no_processor',
+      'data', jsonb_build_object('refusal', v_type.refusal,
+        'published', coalesce(v_type.schema_version > 0, false),
+        'nearest', queue.nearest_type(p_job.job_type)),
+      'sentence', format('No worker has published the job type %s%s%s.', p_job.job_type,
+        ': its registration was refused: ' || v_type.refusal,
+        '; the nearest that one has is ' || queue.nearest_type(p_job.job_type)));
+  end if;
   select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
   if found then
     return jsonb_build_object('reason', v_pause.kind || '_paused', 'data', to_jsonb(v_pause),

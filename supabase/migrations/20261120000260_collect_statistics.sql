@@ -132,10 +132,10 @@ language sql stable as $$
       where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id) limit l.most) as r
     group by l.lane, l.job_type, l.queue, l.is_unserved, l.is_full, r.workspace_id
     union all
-    select g.job_type, null, count(*), 'blocked'
-    from (select o.job_type from queue.gated as o
+    select g.job_type, null, count(*), case when g.lane = 0 then 'unserved' else 'blocked' end
+    from (select o.job_type, o.lane from queue.gated as o
       where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted limit 10000) as g
-    group by 1),
+    group by 1, 4),
   causes as (
     select k.*, coalesce(sum(d.jobs), 0)::integer as jobs, min(d.ready_at) as oldest_at,
       array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
@@ -235,8 +235,12 @@ begin
   perform queue.may_read_all(p_workspace_id);
   return (
     select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(
-      to_jsonb(t) - '{payload_schema,schedules}'::text[] || jsonb_build_object('paused_at', p.paused_at,
-      'pause_reason', p.reason, 'served', not queue.unserved(t.job_type, v_now), 'day', coalesce(n.line, '{}'),
+      to_jsonb(t) - '{payload_schema,schedules}'::text[] || jsonb_build_object(
+      'published', t.schema_version > 0,
+      'nearest', case t.schema_version when 0 then queue.nearest_type(t.job_type) end,
+      'paused_at', p.paused_at, 'pause_reason', p.reason,
+      'served', t.schema_version > 0 and not queue.unserved(t.job_type, v_now),
+      'day', coalesce(n.line, '{}'),
       'serving', ( -- the latest runs of the workers last seen: alive, stale (seen lately), or gone
         select coalesce(jsonb_agg(to_jsonb(w) order by w.seen_at desc), '[]') from (
           select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case
@@ -247,7 +251,14 @@ begin
             where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k
           join queue.workers as i on i.worker = k.worker order by k.seen_at desc limit 20) as w))
       order by t.job_type), '[]'))
-    from queue.job_types as t
+    from (
+      select * from queue.job_types
+      union all -- those that jobs of the workspace wait for
+      select u.* from (
+        select distinct g.job_type from queue.gated as g
+        where g.lane = 0 and (p_workspace_id is null or g.workspace_id = p_workspace_id)) as w
+      cross join lateral queue.type_or_refuse(w.job_type) as u
+      where not exists (select from queue.job_types as k where k.job_type = w.job_type)) as t
     left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
       on n.job_type = t.job_type
     left join lateral (select * from queue.pauses as o
@@ -258,7 +269,7 @@ end;
 $$;
 comment on function public.list_job_types is
   'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause and a refused '
-  'registration: {now, types}.';
+  'registration: {now, types}. One that is not published has the nearest name that is.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -277,7 +288,7 @@ begin
         select coalesce(jsonb_agg(to_jsonb(k) - '{payload,options,created_by}'::text[] order by k.name), '[]')
         from queue.schedules as k where k.job_type = p_job_type
           and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
-    from queue.job_types as t where t.job_type = p_job_type);
+    from (select) as o left join queue.job_types as t on t.job_type = p_job_type);
 end;
 $$;
 comment on function public.get_job_type is

@@ -3,7 +3,43 @@
 -- stops no other.
 
 insert into queue.tasks (name, place, every) values
-  ('promotion', 10, '0'), ('reclaim', 20, '0'), ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
+  ('adoption', 5, '0'), ('promotion', 10, '0'), ('reclaim', 20, '0'),
+  ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
+
+-- Jobs that wait for their type find their place once a worker has published it. A person's job of a
+-- type that turns out to be internal fails.
+create function queue.do_adoption(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_waiting record;
+  v_done integer := 0;
+begin
+  loop
+    select array_agg(h.place) as places, array_agg(h.id) filter (where not h.is_refused) as ids,
+      array_agg(h.id) filter (where h.is_refused) as refused
+    into v_waiting from (
+      select g.ctid as place, j.id, t.internal and j.user_id is not null as is_refused
+      from queue.job_types as t
+      cross join lateral (
+        select g.ctid, g.job_id from queue.gated as g where g.lane = 0 and g.job_type = t.job_type
+        limit 500 for update skip locked) as g
+      join public.jobs as j on j.id = g.job_id
+      where t.schema_version > 0 limit 500 for update of j skip locked) as h;
+    exit when v_waiting.places is null;
+    if v_waiting.refused is not null then
+      perform queue.finish(v_waiting.refused, 'failed', '{"type": "Forbidden",
+        "reason": "forbidden", "message": "only the platform itself enqueues jobs of this type"}',
+        p_now);
+    end if;
+    delete from queue.gated where ctid = any (v_waiting.places);
+    perform queue.place(j, p_now)
+    from public.jobs as j where j.id = any (v_waiting.ids) and j.status = 'pending';
+    v_done := v_done + cardinality(v_waiting.places);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end;
+$$;
 
 -- Deferred jobs that are due become ready, and jobs whose deadline has passed end. A job that someone holds stays due.
 -- Of many, half are the oldest, half in equal shares for the tenants that have any, so that none waits behind others.
@@ -165,6 +201,9 @@ begin
         else '-infinity' end as rests_until) as r
     where greatest(t.done_at + t.every, t.retry_at) <= p_now
       and (case t.name
+        when 'adoption' then exists (
+          select from queue.job_types as y where y.schema_version > 0 and exists (
+            select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'promotion' then
           exists (select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
         when 'waits' then exists (select from queue.signals)

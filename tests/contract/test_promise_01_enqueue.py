@@ -144,7 +144,7 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
     bad: list[tuple[dict[str, Any], str, str]] = [
         ({"priority": 5000}, "invalid_argument", "priority"),
         ({"prio": 1}, "invalid_argument", "prio"),
-        ({"job_type": "nobody"}, "unknown_job_type", "job_type"),
+        ({"job_type": "x" * 101}, "unknown_job_type", "job_type"),
         ({"payload": [1]}, "payload_invalid", "payload"),
         ({"payload": {"x": "y" * 262_136}}, "payload_too_large", "payload"),
     ]

@@ -161,7 +161,7 @@ def test_managers_keep_schedules_members_read_them(
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"name": ""}, "name"), ({"job_type": "none"}, "job_type"), ({"timezone": "Mars/Base"}, "timezone"), ({"missed": "x"}, "missed"),
+    [({"name": ""}, "name"), ({"job_type": ""}, "job_type"), ({"timezone": "Mars/Base"}, "timezone"), ({"missed": "x"}, "missed"),
      ({"options": {"idempotency_key": "x"}}, "idempotency_key"), ({"options": {"priority": 5000}}, "priority"), ({"unknown": 1}, "unknown")],
 )  # fmt: skip
 def test_a_bad_schedule_is_refused_by_field(

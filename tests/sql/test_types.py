@@ -46,14 +46,15 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, An
     assert known(engine, "bad")["refusal"] is None
 
 
-def test_a_type_refused_at_its_first_registration_takes_no_jobs(engine: Engine) -> None:
-    """Nobody could run them; the enqueue says so."""
+def test_jobs_of_a_type_refused_at_its_first_registration_wait(engine: Engine) -> None:
+    """As those of a type that was never published, with the reason."""
     publish(engine, {"job_type": "bad", "max_concurrency": 0})
+    job = engine.enqueue(job_type="bad")
 
-    with pytest.raises(psycopg.Error) as refused:
-        engine.enqueue(job_type="bad")
-    assert refusal(refused.value)[:2] == ("PT422", "unknown_job_type")
-    assert known(engine, "bad")["refusal"] is not None
+    said = engine.rpc("explain_job", p_job_id=job)
+    assert (said["reason"], said["data"]["published"]) == ("no_processor", False)
+    assert "concurrency is at least 1" in said["sentence"].replace("_", " ")
+    assert engine.lease() == []
 
 
 def test_an_older_worker_does_not_undo_what_a_newer_one_published(engine: Engine) -> None:

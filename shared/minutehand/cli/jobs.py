@@ -5,14 +5,13 @@ One job whole is show.py's, following it watch.py's, changing it steer.py's.
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Annotated, Any
 
 import typer
 
 from minutehand.cli.watch import follow_job
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import Connection
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
     JobType,
@@ -26,8 +25,6 @@ from minutehand.terminal.options import (
 from minutehand.terminal.output import Output, ago, headed
 
 COLUMNS = headed("id job_type:TYPE state next_run tries created_at error")
-#: How long an enqueue on the local stack waits for a type that a worker is about to publish.
-LOCAL_PATIENCE_SECONDS = 5.0
 
 
 def read_payload(text: str) -> Any:
@@ -69,7 +66,10 @@ def enqueue(
         "tags": tag or None,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    job = _enqueue(connection, given, key or str(uuid.uuid4()))
+    headers = {"idempotency-key": key or str(uuid.uuid4())}
+    job = connection.call("POST", "/api/jobs", json=given, headers=headers)
+    if job.get("lane") == 0:  # no worker has published its type yet
+        output.note(connection.get(f"/api/jobs/{job['id']}/explain")["sentence"])
     tell_enqueued(output, connection, job, watch=watch)
 
 
@@ -82,24 +82,6 @@ def tell_enqueued(
         return
     output.note(f"enqueued {job['id']}")
     follow_job(output, connection, job["id"])
-
-
-def _enqueue(connection: Connection, body: dict[str, Any], key: str) -> dict[str, Any]:
-    """Enqueue; on the local stack once more for some seconds while the type is unknown.
-
-    A processor that was just saved is published within a second or two.
-    """
-    until = time.monotonic() + LOCAL_PATIENCE_SECONDS
-    headers = {"idempotency-key": key}
-    while True:
-        try:
-            job: dict[str, Any] = connection.call("POST", "/api/jobs", json=body, headers=headers)
-            return job
-        except CommandFailed as refused:
-            again = refused.code == "unknown_job_type" and connection.is_local
-            if not again or time.monotonic() >= until:
-                raise
-        time.sleep(0.3)
 
 
 @workspace_verb

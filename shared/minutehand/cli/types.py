@@ -34,6 +34,9 @@ def types(
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     day = line["day"]
     served = "yes" if line["served"] else "NO"
+    if not line["published"]:
+        nearest = line["nearest"]
+        served = f"not published; {nearest}?" if nearest else "not published"
     return {
         **line,
         "served": "paused" if line["paused_at"] else served,

@@ -24,8 +24,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 #: What to do next, by the stable words of the API and of this command.
 FIXES: dict[str, str] = {
-    "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
-    "name right? `minutehand types` lists them",
+    "unknown_job_type": "`minutehand types` lists the names that workers have published",
     "job_not_found": "`minutehand ls` lists your jobs; a part of an id must be that of one alone",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
@@ -132,13 +131,6 @@ class Connection:
         if not value:
             raise CommandFailed(f"{name} is not set", code="missing_setting")
         return value
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the API is one on this machine."""
-        from minutehand.queue.foreign import is_local
-
-        return is_local(self.values.get("API_URL", ""))
 
     @property
     def schema(self) -> str:

@@ -150,6 +150,10 @@ _fault(
     "job-types",
     """select 'fail', format('%s was refused: %s', job_type, refusal),
          'correct it in code, and deploy' from queue.job_types where refusal is not null
+       union all select 'warn', format('%s jobs wait for %s, which no worker has published',
+           count(*), job_type), coalesce('if it is misspelt: the nearest name is '
+           || queue.nearest_type(job_type), 'deploy its processor, or cancel them')
+       from queue.gated where lane = 0 group by job_type
        union all select 'warn', format('no running worker serves %s: its jobs wait', job_type),
          'deploy the processor again; to remove the type: '
          || format('delete from queue.job_types where job_type = %L', job_type)

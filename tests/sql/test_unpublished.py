@@ -1,0 +1,136 @@
+"""Jobs of a type that no worker has published are accepted, wait, and run once one has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, refusal
+
+
+def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
+    """A trigger may come before its worker: a seed, a reset, the minutes of a deploy."""
+    first = engine.enqueue({"n": 1}, job_type="later")
+    by_insert = engine.one(
+        "insert into public.jobs (workspace_id, job_type, status) values (%s, 'later', 'pending')"
+        " returning id",
+        ACME,
+    )
+    [in_bulk] = engine.enqueue_many(1, job_type="later", priority=1)
+    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "later"}])
+
+    assert engine.lease() == []
+    said = engine.rpc("explain_job", p_job_id=first)
+    assert said["reason"] == "no_processor"
+    assert "No worker has published the job type later" in said["sentence"]
+
+    engine.register("later", queue="slow", max_attempts=2, schema_version=3)
+    found = {lease["job"]["id"]: lease["job"] for lease in engine.lease(queues=["slow"])}
+    assert len(found) == 4
+    assert next(iter(found)) == in_bulk
+    assert str(by_insert) in found
+    job = found[first]
+    assert (job["queue"], job["max_attempts"], job["schema_version"]) == ("slow", 2, 3)
+
+
+def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
+    """Keys, a time, a deadline, a queue and attempts of its own."""
+    keyed = [engine.enqueue(job_type="later", concurrency_key="k") for _ in range(2)]
+    timed = engine.enqueue(job_type="later", delay_seconds=3600)
+    own = engine.enqueue(job_type="later", queue="mine", max_attempts=9)
+    late = engine.enqueue(job_type="later", deadline_at="2000-01-01T00:00:00Z")
+    same = [engine.enqueue(job_type="later", idempotency_key="i") for _ in range(2)]
+    engine.maintain()
+
+    engine.register("later", key_concurrency=1)
+    found = [lease["job"]["id"] for lease in engine.lease()]
+    assert sorted(found) == sorted([keyed[0], own, same[0]])
+    assert same[0] == same[1]
+    assert (engine.job(own)["queue"], engine.job(own)["max_attempts"]) == ("mine", 9)
+    assert engine.status(late) == "failed"
+    engine.advance(3601)
+    assert timed in [lease["job"]["id"] for lease in engine.lease()]
+
+
+def test_a_waiting_job_can_be_cancelled_retried_and_deleted(engine: Engine) -> None:
+    """Like any other that has not begun."""
+    kept, gone = engine.enqueue(job_type="later"), engine.enqueue(job_type="later")
+    engine.rpc("cancel_job", p_job_id=kept)
+    engine.run("delete from public.jobs where id = %s", gone)
+    engine.rpc("retry_job", p_job_id=kept)
+
+    engine.register("later")
+    assert [lease["job"]["id"] for lease in engine.lease()] == [kept]
+
+
+def test_a_job_that_commits_after_its_type_was_published_runs_too(engine: Engine) -> None:
+    """Neither waits for the other."""
+    with engine.beside() as other:
+        other.run("begin")
+        job = other.enqueue(job_type="later")
+        engine.register("later")
+        assert engine.lease() == []
+        other.run("commit")
+
+    assert [lease["job"]["id"] for lease in engine.lease()] == [job]
+
+
+def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Engine) -> None:
+    """It would have been refused."""
+    with engine.member(ADA) as ada:
+        theirs = ada.enqueue(job_type="later")
+    ours = engine.enqueue(job_type="later")
+    engine.register("later", internal=True)
+
+    assert [lease["job"]["id"] for lease in engine.lease()] == [ours]
+    assert engine.status(theirs) == "failed"
+
+
+def refused(engine: Engine, **job: Any) -> tuple[str | None, ...]:
+    """The status, code and field by which an enqueue is refused."""
+    with pytest.raises(psycopg.Error) as error:
+        engine.enqueue(**job)
+    return refusal(error.value)
+
+
+def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
+    """A misspelt name in a loop does not fill the queue: 20 a workspace, 1,000 in all."""
+    for number in range(20):
+        engine.enqueue(job_type=f"t{number}", delay_seconds=60)
+    assert refused(engine, job_type="t20") == ("PT422", "unknown_job_type", "job_type")
+    engine.enqueue(job_type="t7")
+    engine.enqueue(job_type="t20", workspace=GLOBEX)
+    engine.run(
+        "insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)"
+        " select 0, gen_random_uuid(), 'more' || n, '', 0, gen_random_uuid()"
+        " from generate_series(1, 979) as n"
+    )
+    assert refused(engine, job_type="t21", workspace=GLOBEX)[1] == "unknown_job_type"
+    engine.enqueue(job_type="more7", workspace=GLOBEX)
+    assert refused(engine, job_type="x" * 101)[1] == "unknown_job_type"
+    engine.run(
+        "delete from queue.gated where job_type like 'more%%' and job_id not in"
+        " (select id from public.jobs)"
+    )
+
+
+def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
+    """A misspelt type is found where people look; another workspace's is not shown."""
+    engine.register("reports.send")
+    job = engine.enqueue(job_type="report.send")
+
+    said = engine.rpc("explain_job", p_job_id=job)
+    assert said["data"]["nearest"] == "reports.send"
+    types = {t["job_type"]: t for t in engine.rpc("list_job_types", p_workspace_id=ACME)["types"]}
+    assert types["report.send"]["published"] is False
+    assert types["report.send"]["nearest"] == "reports.send"
+    assert types["reports.send"]["published"] is True
+    assert engine.rpc("get_job_type", p_job_type="report.send")["published"] is False
+    elsewhere = engine.rpc("list_job_types", p_workspace_id=GLOBEX)["types"]
+    assert "report.send" not in {t["job_type"] for t in elsewhere}
+    backlog = engine.rpc("queue_health")["backlog"]
+    assert (backlog["unserved"]["jobs"], backlog["verdict"]) == (1, "warn")
+    assert "report.send" in backlog["detail"]
+    assert engine.rpc("count_jobs", p_workspace_id=ACME)["states"]["queued"] == 1
