@@ -1,10 +1,12 @@
 // Everything the console asks of the outside: supabase-js for reads and Auth, fetch for the API.
 // The browser's key reads under row level security; writes go through the API.
 
-import { setSchema } from "./lib/jobs/client.js";
-import { createStore } from "./lib/store.js";
+import { inTime, READ_MS, setSchema } from "./lib/jobs/client.js";
+import { createStore, isPassing } from "./lib/store.js";
 
-const TIMEOUT_MS = 20_000;
+const WRITE_MS = 20_000;
+const HUNG_MS = 5000;
+const RETRY_MS = 5000;
 
 /** A refusal by the API, with what people and code need to act on it. */
 export class ApiError extends Error {
@@ -23,6 +25,47 @@ export class ApiError extends Error {
     this.detail = detail;
     this.requestId = requestId;
     this.retryAfter = retryAfter;
+  }
+
+  /** Whether a server answered and refused: repeating the call does not help. */
+  get reachable() {
+    return this.status >= 400 && this.status < 500;
+  }
+}
+
+/** No answer came; a browser's own words for it are for programmers. */
+const unreachable = (why = undefined) =>
+  new ApiError({
+    status: 0,
+    code: "unreachable",
+    error: /Timeout/.test(`${why?.name} ${why?.message}`)
+      ? "The server did not answer in time"
+      : "The server cannot be reached",
+  });
+
+/** Since when a server has not answered, in ms; null for one that does. */
+export const silence = createStore({ data: null, api: null });
+
+/** What a server is asked for, within its time. That it does not answer is known before that is over. */
+async function ask(server, run, signal) {
+  const began = Date.now();
+  const note = (since) =>
+    silence.set((now) => (now[server] === since ? now : { ...now, [server]: since }));
+  const hangs = () => note(silence.get()[server] ?? began);
+  const hung = setTimeout(hangs, HUNG_MS);
+  const limit = AbortSignal.timeout(READ_MS);
+  try {
+    const answer = await inTime(run, signal ? AbortSignal.any([signal, limit]) : limit);
+    note(null);
+    return answer;
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    const said = error instanceof ApiError ? error : unreachable(error);
+    if (said.status === 0) hangs();
+    else note(null);
+    throw said;
+  } finally {
+    clearTimeout(hung);
   }
 }
 
@@ -56,7 +99,7 @@ export const settings = () => config;
 export async function start() {
   const answer = await fetch("/config.json", {
     cache: "no-store",
-    signal: AbortSignal.timeout(TIMEOUT_MS),
+    signal: AbortSignal.timeout(READ_MS),
   });
   if (!answer.ok)
     throw new ApiError({
@@ -68,6 +111,7 @@ export async function start() {
   hadSession = localStorage.getItem(SESSION_KEY) !== null;
   client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
     db: { schema },
+    global: { fetch: fetchInTime },
     auth: { storageKey: SESSION_KEY },
     realtime: { heartbeatIntervalMs: 15_000 },
   });
@@ -79,6 +123,13 @@ export async function start() {
       setTimeout(() => signedIn(found.user));
     else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
   });
+}
+
+/** Auth's own calls have no limit otherwise. */
+function fetchInTime(input, init = {}) {
+  const limit = AbortSignal.timeout(WRITE_MS);
+  const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
+  return fetch(input, { ...init, signal });
 }
 
 const SESSION_KEY = "minutehand.session";
@@ -113,6 +164,7 @@ async function signedIn(user) {
     });
   } catch (error) {
     session.set({ ...SIGNED_OUT, status: "failed", error });
+    if (isPassing(error)) setTimeout(() => signedIn(user), RETRY_MS);
   }
 }
 
@@ -151,9 +203,9 @@ export function chooseWorkspace(id) {
 // The API -------------------------------------------------------------------------------------
 
 async function token({ fresh = false } = {}) {
-  const { data: found, error } = fresh
-    ? await client.auth.refreshSession()
-    : await client.auth.getSession();
+  const renew = () => (fresh ? client.auth.refreshSession() : client.auth.getSession());
+  const late = ({ message }) => ({ data: {}, error: new Error(message) });
+  const { data: found, error } = await inTime(renew, AbortSignal.timeout(READ_MS)).catch(late);
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
   if (error && !isRefused) {
     // no one is signed out because Auth is unavailable for a moment
@@ -182,7 +234,7 @@ export async function request(method, path, { body, query, headers, signal, as =
       if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
   const send = async (bearer) => {
-    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(WRITE_MS);
     try {
       return await fetch(url, {
         method,
@@ -218,16 +270,6 @@ export async function request(method, path, { body, query, headers, signal, as =
   return as === "blob" ? answer.blob() : answer.json();
 }
 
-/** No answer came; a browser's own words for it are for programmers. */
-export const unreachable = (why = undefined) =>
-  new ApiError({
-    status: 0,
-    code: "unreachable",
-    error: /Timeout/.test(`${why?.name} ${why?.message}`)
-      ? "The server did not answer in time"
-      : "The server cannot be reached",
-  });
-
 async function errorBody(answer) {
   try {
     return await answer.json();
@@ -237,24 +279,27 @@ async function errorBody(answer) {
 }
 
 /** The rows of a supabase-js query, or an error like the API's. */
-export async function unwrap(query) {
-  const { data: rows, error, status } = await query;
-  if (error && !status && !error.message.includes("AbortError")) throw unreachable(error);
-  if (error)
-    throw new ApiError({
-      status,
-      code: error.hint || error.code,
-      error: error.message,
-      detail: error.details,
-    });
-  return rows;
-}
+export const unwrap = (query, signal = undefined) =>
+  ask(
+    "data",
+    async (limited) => {
+      const { data: rows, error, status } = await query.abortSignal(limited);
+      if (error && !status) throw unreachable(error);
+      if (error)
+        throw new ApiError({
+          status,
+          code: error.hint || error.code,
+          error: error.message,
+          detail: error.details,
+        });
+      return rows;
+    },
+    signal,
+  );
 
 /** What one of the functions of the Data API answers, under the signed-in person's rights. */
-export const rpc = (name, values = {}, signal = undefined) => {
-  const query = data().rpc(name, values);
-  return unwrap(signal ? query.abortSignal(signal) : query);
-};
+export const rpc = (name, values = {}, signal = undefined) =>
+  unwrap(data().rpc(name, values), signal);
 
 // Writes -----------------------------------------------------------------------------------------
 
@@ -336,14 +381,15 @@ export const whole = {
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   /** Readiness; "not ready" is an answer as well. */
-  async health(signal) {
-    try {
-      const answer = await fetch(apiAddress("/api/health/ready"), { cache: "no-store", signal });
-      return await answer.json();
-    } catch (error) {
-      throw unreachable(error);
-    }
-  },
+  health: (signal) =>
+    ask(
+      "api",
+      async (limited) => {
+        const asked = { cache: "no-store", signal: limited };
+        return (await fetch(apiAddress("/api/health/ready"), asked)).json();
+      },
+      signal,
+    ),
   pause: route(`POST ${OF}/pause`),
   resume: route(`POST ${OF}/resume`),
 };

@@ -1,6 +1,7 @@
 // The console: starts, keeps the shell around the views, and finds the pages of the apps.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
+import { inTime, READ_MS } from "./lib/jobs/client.js";
 import { followLinks, match, navigate, place } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
@@ -48,8 +49,10 @@ const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 
 /** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
 async function findApps() {
-  const names = await (await fetch("/apps/index.json")).json();
-  const found = await Promise.allSettled(names.map((name) => import(`./apps/${name}/manifest.js`)));
+  const limit = AbortSignal.timeout(READ_MS);
+  const names = await (await fetch("/apps/index.json", { signal: limit })).json();
+  const load = (name) => inTime(() => import(`./apps/${name}/manifest.js`), limit);
+  const found = await Promise.allSettled(names.map(load));
   found.forEach(
     (result, index) =>
       result.status === "rejected" &&

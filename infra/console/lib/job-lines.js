@@ -2,10 +2,12 @@
 // events report them. Events alone would not do: they are cut short, and some types send none.
 
 import { data, unwrap } from "../api.js";
+import { isPassing } from "./store.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
 const PAGE = 1000;
 const PAUSE_MS = 120;
+const RETRY_MS = 5000;
 /** Of a terminal, as libraries write them: ESC [ … m. */
 const COLOURS = new RegExp(`${String.fromCharCode(27)}\\[[\\d;]*m`, "g");
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
@@ -97,6 +99,7 @@ export class JobLines {
       this.#error = null;
     } catch (error) {
       this.#error = error;
+      if (isPassing(error) && !this.#closed) setTimeout(() => this.notify(), RETRY_MS);
     }
     if (!this.#closed)
       this.#changed({ lines: this.#lines, hasEarlier: this.#hasEarlier, error: this.#error });

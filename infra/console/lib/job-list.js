@@ -43,6 +43,7 @@ export class JobList {
     this.#watch = watchWorkspace(supabase(), this.#workspaceId, {
       onRead: async () => {
         await this.refresh();
+        if (this.state.error) throw this.state.error; // the watch repeats it, and says so
         return this.state.rows.slice(0, PAGE); // while one runs, progress is read
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
@@ -128,7 +129,7 @@ export class JobList {
     } catch (error) {
       this.#set({ error, isLoading: false });
       clearTimeout(this.#retry);
-      if (isPassing(error)) this.#retry = setTimeout(() => this.refresh(), RETRY_MS);
+      if (isPassing(error)) this.#retry = setTimeout(() => this.#watch.refresh(), RETRY_MS);
     }
   }
 

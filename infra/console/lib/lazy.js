@@ -1,6 +1,7 @@
 // Modules that a page loads when they are first needed.
 
 import { h, useEffect, useState } from "./ui.js";
+import { inTime } from "./jobs/client.js";
 import { notifyFailure } from "../parts/toasts.js";
 
 /**
@@ -13,7 +14,7 @@ export function useModule(source) {
   useEffect(() => {
     // another part may have loaded it between this one's first drawing and now
     if (source.module) return draw({});
-    source.load().then(
+    inTime(source.load, AbortSignal.timeout(LOAD_MS)).then(
       (module) => {
         source.module = module;
         draw({});
@@ -25,6 +26,7 @@ export function useModule(source) {
   return { module: source.module ?? null, error: isFailed ? UNREACHABLE : null };
 }
 
+const LOAD_MS = 15_000;
 const UNREACHABLE = new Error("The server cannot be reached.");
 
 /** A component whose module comes when it is first drawn. */

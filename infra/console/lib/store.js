@@ -47,11 +47,8 @@ const RETRY_MS = 5000;
 
 const NOTHING_READ = { value: undefined, error: null, isLoading: true };
 
-/** Whether repeating may help: the server was unavailable, failed, or asks to wait; a refusal stays one. */
-export const isPassing = (error) => isAway(error) || error?.status === 429;
-
-/** Whether the server was unavailable, or failed. */
-export const isAway = (error) => error?.status === 0 || error?.status >= 500;
+/** Whether repeating may help: no server answered, it failed, or asks to wait; a refusal stays one. */
+export const isPassing = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
  * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and

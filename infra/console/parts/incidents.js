@@ -1,12 +1,12 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
-import { schedules, supabase, whole } from "../api.js";
-import { duration } from "../lib/format.js";
+import { schedules, silence, supabase, whole } from "../api.js";
+import { clock, duration } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
-import { usePolling, useRead } from "../lib/store.js";
+import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
-const EVERY_MS = 15_000;
+const EVERY_MS = 10_000;
 const LATE_MS = 3 * 60_000; // a schedule's minute, and the next
 
 /** What is to be said: `[text, address, words of the link]`, or `[text, command]`. */
@@ -16,8 +16,7 @@ async function read(workspace, signal) {
     whole.stats(workspace.id, 15, signal),
     schedules.list(workspace.id, signal),
   ]);
-  if (health.status === "rejected") return [["The API does not answer.", "/overview", "Overview"]];
-  const { database, last_tick: tick } = health.value.checks ?? {};
+  const { database, last_tick: tick } = health.value?.checks ?? {};
   const found = [];
   if (database?.verdict === "fail")
     found.push([`Database: ${database.detail.split(";")[0]}.`, "/overview", "What to do"]);
@@ -46,6 +45,19 @@ async function read(workspace, signal) {
   return found;
 }
 
+const SERVERS = { data: "The Data API", api: "The API" };
+
+/** Which server does not answer, and since when. */
+function useSilence() {
+  const since = useStore(silence);
+  const from = (server) => clock(new Date(since[server]).toISOString()).slice(0, 8);
+  return Object.keys(SERVERS)
+    .filter((server) => since[server])
+    .map((server) => [
+      `${SERVERS[server]} has not answered since ${from(server)} UTC: what is shown may be old.`,
+    ]);
+}
+
 export function Incidents({ workspace }) {
   const found = useRead((signal) => read(workspace, signal), [workspace.id]);
   const [freshness, setFreshness] = useState("live");
@@ -55,23 +67,14 @@ export function Incidents({ workspace }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id]);
-  const lines = [
-    ...(freshness === "polling"
-      ? [
-          [
-            "Realtime is unavailable: pages read every few seconds instead.",
-            "/overview",
-            "Overview",
-          ],
-        ]
-      : []),
-    ...(found.value ?? []),
-  ];
+  const lines = [...useSilence(), ...(found.value ?? [])];
+  if (freshness === "polling" && lines.length === 0)
+    lines.push(["Realtime is unavailable: pages read every few seconds instead."]);
   if (lines.length === 0) return null;
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
     ${lines.map(
       ([text, to, words]) => html`<p key=${text}>
-        ${text} ${words ? html`<a href=${to}>${words}</a>` : html`<code>${to}</code>`}
+        ${text} ${words ? html`<a href=${to}>${words}</a>` : to && html`<code>${to}</code>`}
       </p>`,
     )}
   </section>`;

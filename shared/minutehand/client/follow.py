@@ -39,6 +39,8 @@ _FEED_SECONDS: Final = 0.05
 _LOSSY_SECONDS: Final = 60.0
 #: So that many followers woken together do not all read together.
 _SPREAD_SECONDS: Final = 0.3
+#: A read that takes longer may have hung.
+_SLOW_SECONDS: Final = 5.0
 #: At least so many times as long as a read took: servers under load rest.
 _REST: Final = 5.0
 #: A check is due after this share of the time since the last news.
@@ -153,6 +155,8 @@ class Follow:
         """How current the events are."""
         if self._unreachable:
             return "offline"
+        if self._reading is not None and now - self._reading >= _SLOW_SECONDS:
+            return "catching-up"
         if not self.joined or self._distrusted:
             joining = not self._was_lost and now - self._began < JOIN_SECONDS
             return "catching-up" if joining or self._reads == 0 else "polling"

@@ -206,6 +206,25 @@ def test_what_happened_offline_is_there_after_coming_back(visit: Visit, worker: 
     expect(visitor.page.locator("h1 .badge")).to_have_text("Completed")
 
 
+def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: HandWorker) -> None:
+    """No read is waited for without an end: a page says what it does not know, and goes on."""
+    worker.enqueue()
+    visitor = visit(ADA, "/jobs", allow=(NETWORK,))
+    page = visitor.page
+    expect(page.locator(".freshness")).to_have_text("Live")
+    visitor.context.route("**/rest/v1/**", lambda _: None)
+    worker.enqueue()
+    expect(page.locator(".incidents")).to_contain_text("The Data API has not answered")
+    expect(page.locator(".freshness")).to_have_text("Offline")
+    fresh = visitor.another_tab("/jobs")
+    expect(fresh.get_by_text("Your workspaces could not be read")).to_be_visible()
+
+    visitor.context.unroute("**/rest/v1/**")
+
+    for tab in (page, fresh):
+        expect(tab.locator("tr.job-row")).to_have_count(2)
+
+
 def test_a_type_is_enqueued_by_its_form_and_paused(
     visit: Visit, worker: HandWorker, look: Look
 ) -> None:

@@ -1,6 +1,8 @@
 // Calls of the Data API, under the user's own token and row level security.
 
-const READ_TIMEOUT_MS = 10_000;
+/** A read that is not answered in this time has failed. */
+export const READ_MS = 10_000;
+const WRITE_MS = 20_000;
 /** Where `minutehand install` puts what clients see, by default. */
 const INSTALLED = "minutehand";
 
@@ -17,7 +19,7 @@ export const within = (client, schema) => client.schema(schema ?? schemas.get(cl
 /** A call that failed: refused by the queue, or not answered. */
 export class QueueError extends Error {
   constructor({ message, code = "", hint, details }, status) {
-    super(message || "the Data API did not answer");
+    super((status && message) || "The Data API did not answer"); // a browser's words say less
     this.name = "QueueError";
     /** The stable word of a refusal, e.g. `payload_invalid`; else the Data API's own code. */
     this.code = (code.startsWith("PT") ? hint : null) || code;
@@ -39,11 +41,26 @@ export async function unwrap(query) {
   return data;
 }
 
+/**
+ * What `run(signal)` gives, or the error of `limit` when that comes first. What ignores the signal is
+ * not waited for either: supabase-js may be renewing a token before it sends anything.
+ */
+export function inTime(run, limit) {
+  const over = new Promise((_, reject) =>
+    limit.addEventListener("abort", () => reject(limit.reason), { once: true }),
+  );
+  return Promise.race([run(limit), over]);
+}
+
 /** One answer within its time. */
-export function once(query) {
+export async function once(query, ms = READ_MS) {
   // no retries of its own: the follower repeats, and says meanwhile that it is not up to date
   const single = query.retry ? query.retry(false) : query;
-  return unwrap(single.abortSignal(AbortSignal.timeout(READ_TIMEOUT_MS)));
+  try {
+    return await inTime((signal) => unwrap(single.abortSignal(signal)), AbortSignal.timeout(ms));
+  } catch (error) {
+    throw error instanceof QueueError ? error : new QueueError({}, 0);
+  }
 }
 
 /** What one of our functions answers. */
@@ -59,12 +76,9 @@ export const call = (client, schema, name, values) =>
  * const { job } = await enqueue(supabase, "invoices.mail", { invoice: 7 }, { workspace_id });
  */
 export async function enqueue(client, jobType, payload, { workspace_id, schema, ...options }) {
-  return unwrap(
-    within(client, schema).rpc("enqueue_job", {
-      p_workspace_id: workspace_id,
-      p_job_type: jobType,
-      p_payload: payload,
-      p_options: options,
-    }),
-  );
+  const values = {
+    ...{ p_workspace_id: workspace_id, p_job_type: jobType },
+    ...{ p_payload: payload, p_options: options },
+  };
+  return once(within(client, schema).rpc("enqueue_job", values), WRITE_MS);
 }

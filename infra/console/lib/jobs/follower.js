@@ -16,6 +16,7 @@ const DEFAULTS = {
 };
 const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
+const SLOW_MS = 5000; // a read that takes longer may have hung
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
 const LOOK_AGAIN_SHARE = 5; // at least so many times as long as a read took: servers under load rest
 const CHECK_SHARE = 20; // a check is due after this share of the time since the last news
@@ -36,6 +37,7 @@ export class Follower {
   #distrusted = false;
   #synced = false;
   #reading = null;
+  #isSlow = false; // the read under way
   #again = false;
   #reads = 0;
   #failures = 0;
@@ -118,6 +120,7 @@ export class Follower {
    */
   get freshness() {
     if (isOffline() || this.#unreachable) return "offline";
+    if (this.#isSlow) return "catching-up";
     if (!this.#joined || this.#distrusted) {
       const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinTimeout;
       return joining || this.#reads === 0 ? "catching-up" : "polling";
@@ -251,6 +254,10 @@ export class Follower {
       this.#again = false;
       const joins = this.#joins;
       const began = Date.now();
+      const slow = later(() => {
+        this.#isSlow = true;
+        this.notify();
+      }, SLOW_MS);
       try {
         const news = await this.catchUp();
         this.#took = Date.now() - began;
@@ -275,6 +282,8 @@ export class Follower {
         if (error?.reachable && error.status !== 429) this.#synced = false;
         this.#error = error;
       }
+      clearTimeout(slow);
+      this.#isSlow = false;
       this.notify();
     }
     this.#lastRead = Date.now();

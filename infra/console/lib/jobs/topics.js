@@ -1,7 +1,7 @@
 // Private Realtime topics over one supabase-js client: one channel each, shared and counted.
 
 import { later } from "./follower.js";
-import { within } from "./client.js";
+import { inTime, READ_MS, within } from "./client.js";
 import { eventsOf, MESSAGE_VERSION } from "./sequence.js";
 
 // What Realtime says once the database's messages arrive: it answers a join before that.
@@ -75,7 +75,7 @@ export class Topics {
 
   async #authorize() {
     try {
-      await this.#client.realtime.setAuth();
+      await inTime(() => this.#client.realtime.setAuth(), AbortSignal.timeout(READ_MS));
     } catch (error) {
       // the session could not be read or refreshed: joins are refused until it can
       for (const entry of this.#entries.values()) this.#lost(entry, String(error));

@@ -23,8 +23,8 @@ export default function Sessions({ workspace }) {
           .select("*")
           .eq("workspace_id", workspace.id)
           .order("last_message_at", { ascending: false })
-          .limit(100)
-          .abortSignal(signal),
+          .limit(100),
+        signal,
       ),
     [workspace.id],
   );

@@ -22,8 +22,8 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
     query
       .order("name")
       .order("id")
-      .range(cursor, cursor + PAGE)
-      .abortSignal(signal),
+      .range(cursor, cursor + PAGE),
+    signal,
   );
   return { rows: rows.slice(0, PAGE), next: rows.length > PAGE ? cursor + PAGE : null };
 }

@@ -32,8 +32,8 @@ export default function Plans({ workspace }) {
           .select("*")
           .eq("workspace_id", workspace.id)
           .order("created_at", { ascending: false })
-          .limit(100)
-          .abortSignal(signal),
+          .limit(100),
+        signal,
       ),
     [workspace.id],
   );

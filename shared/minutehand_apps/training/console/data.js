@@ -29,9 +29,7 @@ export async function monitored({ workspaceId, trainingId, status, type }, signa
   if (trainingId) asked = asked.eq("training_id", trainingId);
   if (status) asked = asked.eq("status", status);
   if (type) asked = asked.eq("job_type", type);
-  return unwrap(
-    asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal),
-  );
+  return unwrap(asked.order("created_at", { ascending: false }).order("id").limit(MOST), signal);
 }
 
 export const STATES = {
