@@ -38,9 +38,48 @@
 --       queue.end_places     frees what it held: its key's gate, its unique key; signals those that wait for it
 --   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention
 
-create schema if not exists queue;
-revoke all on schema queue from public; -- not exposed; reached through the functions in public
-create schema if not exists public; -- another name where an install chose one
+-- What is someone else's is never changed: an engine's schema, a table, a function or a type of a name
+-- that is used here stops the migration. Our mark on the two schemas says what may be dropped later;
+-- where clients see jobs in a schema of theirs, that one has none and stays.
+do $$
+declare
+  c_names constant text[] := '{answer_job, attach_extensions, begin_worker_run, cancel_job, cancel_jobs,
+    connect_worker, count_jobs, dead_letters, delete_schedule, delete_webhook, emit_event, end_worker_run,
+    enqueue_job, enqueue_jobs, event_feed, explain_job, follow_topic, get_job, get_job_type, guest_key,
+    guest_session_feed, guest_session_jobs, job_attempts, job_events, job_logs, job_replays, job_steps,
+    job_trace, jobs, lease_jobs, list_job_types, list_jobs, list_schedules, list_webhooks,
+    list_workspaces, next_runs, open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule,
+    put_webhook, queue_health, queue_series, queue_stats, read_steps, register_job_types, replay_job,
+    report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance, session_feed, set_settings,
+    set_workspace_limits, settle_jobs, spawn_jobs, tick_finished, webhook_sent, webhook_to_send,
+    workspace_limits, workspace_members, workspaces}';
+  v_taken text;
+begin
+  if to_regnamespace('queue') is not null then
+    v_taken := 'a schema queue';
+  elsif to_regnamespace('public') is null then
+    create schema public;
+    comment on schema public is 'Minutehand: jobs as clients see them.';
+  else
+    select string_agg(distinct t.name, ', ') into v_taken from (
+      select c.relname as name from pg_catalog.pg_class as c
+      where c.relnamespace = to_regnamespace('public')
+      union all
+      select p.proname from pg_catalog.pg_proc as p where p.pronamespace = to_regnamespace('public')
+      union all
+      select t.typname from pg_catalog.pg_type as t where t.typnamespace = to_regnamespace('public')) as t
+    where t.name = any (c_names);
+    v_taken := 'in the schema public: ' || v_taken;
+  end if;
+  if v_taken is not null then
+    raise exception 'there is %, which is not Minutehand''s', v_taken
+      using hint = 'Nothing was changed. Choose another name: minutehand install --schema NAME.';
+  end if;
+  create schema queue;
+  comment on schema queue is 'Minutehand: the engine; never exposed.';
+end;
+$$;
+revoke all on schema queue from public; -- reached through the functions in public
 
 do $$
 begin
@@ -170,19 +209,26 @@ begin
 end;
 $$;
 
--- Let these roles alone call functions. Of those of a worker, in plpgsql, the first statement refuses a revoked key.
+-- Let these roles alone call functions, whichever schema they are in. Of those of a worker, in
+-- plpgsql, the first statement refuses a revoked key.
 create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
 language plpgsql as $$
 declare
   v_one record;
 begin
-  for v_one in select oid::regproc as name, prosrc from pg_catalog.pg_proc where oid = any (p_functions) loop
+  for v_one in
+    select oid::regproc as name, prosrc, pronamespace::regnamespace as schema
+    from pg_catalog.pg_proc where oid = any (p_functions)
+  loop
     if p_roles ~ 'job_worker' and strpos(v_one.prosrc, 'queue.refuse_revoked();') = 0 then
       execute replace(pg_get_functiondef(v_one.name), v_one.prosrc,
         'begin perform queue.refuse_revoked();' || rtrim(v_one.prosrc, E'; \n') || E';\nend;');
     end if;
     execute format('revoke execute on function %s from public, anon, authenticated, service_role', v_one.name);
     execute format('grant execute on function %s to %s', v_one.name, p_roles);
+    if v_one.schema not in ('queue'::regnamespace, 'public'::regnamespace) then
+      execute format('grant usage on schema %s to %s', v_one.schema, p_roles);
+    end if;
   end loop;
 end;
 $$;

@@ -11,20 +11,32 @@ from minutehand.install.sources import FILE_NAME, installed, not_installed
 from minutehand.project import Project
 
 _SQL = """\
--- Removes Minutehand and every job with it. Written by `minutehand uninstall`; run it once, in the
--- dashboard's SQL editor or with psql, then delete the files listed at its end.
+-- Removes Minutehand and every job with it. Written by `minutehand uninstall`. Stop the worker,
+-- then run this once, in the dashboard's SQL editor or with psql, and delete the files listed at
+-- its end.
 begin;
 
--- what of yours calls it would be dropped with it, or fail from now on
+-- a schema without Minutehand's mark is someone else's; what of yours uses Minutehand would be
+-- dropped with it, or fail from now on
 do $$
 declare
   c_ours constant text := '{pattern}';
   v_theirs text;
 begin
   set local search_path = '';
+  if coalesce(obj_description(to_regnamespace('{engine}'), 'pg_namespace'), '')
+      !~ '^Minutehand:' then
+    raise exception 'Minutehand is not installed in the schema {engine}'
+      using hint = 'Nothing was removed. Run this in the database that has it.';
+  end if;
   with elsewhere as (
     select n.oid, n.nspname from pg_catalog.pg_namespace as n
-    where n.nspname not in ({own}) and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    where n.nspname <> '{engine}' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  ),
+  theirs as (
+    select c.oid, c.relkind from pg_catalog.pg_class as c
+    join elsewhere as n on n.oid = c.relnamespace
+    where not (n.nspname = '{clients}' and c.relname in ({relations}))
   )
   select string_agg(found.what, ', ' order by found.what) into v_theirs from (
     select 'function ' || p.oid::regprocedure as what
@@ -33,18 +45,25 @@ begin
       and p.prolang in (select oid from pg_catalog.pg_language where lanname in ('sql', 'plpgsql'))
       and pg_get_functiondef(p.oid) ~ c_ours
     union all select 'view ' || c.oid::regclass
-    from pg_catalog.pg_class as c join elsewhere as n on n.oid = c.relnamespace
-    where c.relkind in ('v', 'm') and not (n.nspname = '{clients}' and c.relname in ({relations}))
-      and pg_get_viewdef(c.oid) ~ c_ours
-    union all select format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
-    from pg_catalog.pg_trigger as t join pg_catalog.pg_class as c on c.oid = t.tgrelid
-    join elsewhere as n on n.oid = c.relnamespace
+    from theirs as c where c.relkind in ('v', 'm') and pg_get_viewdef(c.oid) ~ c_ours
+    union all select format('trigger %I on %s', t.tgname, c.oid::regclass)
+    from pg_catalog.pg_trigger as t join theirs as c on c.oid = t.tgrelid
     where not t.tgisinternal and not starts_with(t.tgname::text, 'minutehand_')
-      and not (n.nspname = '{clients}' and c.relname in ({relations}))
       and pg_get_triggerdef(t.oid) ~ c_ours
+    union all select format('policy %I on %s', p.polname, c.oid::regclass)
+    from pg_catalog.pg_policy as p join theirs as c on c.oid = p.polrelid
+    where not starts_with(p.polname::text, 'minutehand:') and concat(
+      pg_get_expr(p.polqual, c.oid), pg_get_expr(p.polwithcheck, c.oid)) ~ c_ours
+    union all select format('constraint %I on %s', k.conname, c.oid::regclass)
+    from pg_catalog.pg_constraint as k join theirs as c on c.oid = k.conrelid
+    where pg_get_constraintdef(k.oid) ~ c_ours
+    union all select 'table ' || c.oid::regclass
+    from pg_catalog.pg_class as c
+    where c.relnamespace = to_regnamespace('{engine}') and c.relkind in ('r', 'p')
+      and c.relname not in ({tables})
   ) as found;
   if v_theirs is not null then
-    raise exception 'these of yours call Minutehand: %', v_theirs
+    raise exception 'these of yours use Minutehand: %', v_theirs
       using hint = 'Change or drop them, then run this again. Nothing was removed.';
   end if;
 end;
@@ -64,7 +83,26 @@ end;
 $$;
 
 -- policies on realtime.messages, triggers on tables of yours and published tables are dropped too
-{schemas}
+{drops}
+do $$
+begin
+  -- a schema of yours, or one in which you have made something, stays
+  if obj_description(to_regnamespace('{clients}'), 'pg_namespace') ~ '^Minutehand:' then
+    drop schema {clients};
+  end if;
+exception when dependent_objects_still_exist then
+  raise notice 'the schema {clients} holds something of yours and stays';
+end;
+$$;
+
+do $$
+begin
+  if to_regclass('vault.secrets') is not null then
+    execute 'delete from vault.secrets where name = ''minutehand_worker_token''';
+  end if;
+end;
+$$;
+
 do $$
 declare
   v_granted text;
@@ -125,19 +163,18 @@ def removal_sql(folder: Path) -> str:
     found = _objects(texts, schemas.clients)
     names = {kind: sorted(name for one, name in found if one == kind) for kind in _KINDS}
     relations = [*names["view"], *names["table"]]
+    tables = [name for kind, name in _objects(texts, schemas.engine) if kind == "table"]
     lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in found]
     lines.append(_drop("schema", schemas.engine))
-    if schemas.clients != CLIENTS:
-        # without cascade: what is not ours in there stops it before anything is lost
-        lines.append(f"drop schema if exists {schemas.clients};")
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
         pattern=_calls(schemas, relations, names["function"]),
-        own=_quoted({schemas.engine, schemas.clients} - {CLIENTS}),
+        engine=schemas.engine,
         clients=schemas.clients,
+        tables=_quoted(tables),
         functions=_quoted(names["function"]),
         relations=_quoted(relations),
-        schemas="".join(f"{line}\n" for line in lines),
+        drops="".join(f"{line}\n" for line in lines),
         versions=",\n  ".join(f"'{version}'" for version in versions),
         files="\n".join(f"-- supabase/migrations/{path.name}" for path in paths),
     )
@@ -145,18 +182,15 @@ def removal_sql(folder: Path) -> str:
 
 def _calls(schemas: Schemas, relations: list[str], functions: list[str]) -> str:
     """The pattern of SQL that names something of ours."""
-    if schemas.clients != CLIENTS:
-        return rf"\m({schemas.clients}|{schemas.engine})\."
     either = "|".join(functions)
-    return (
-        rf"\m{schemas.engine}\.|\m{CLIENTS}\.({'|'.join(relations)}|{either})\M"
-        rf"|\m({either})\s*\("
-    )
+    named = rf"\m{schemas.engine}\.|\m{schemas.clients}\.({'|'.join(relations)}|{either})\M"
+    # in public they need not be named with their schema
+    return rf"{named}|\m({either})\s*\(" if schemas.clients == CLIENTS else named
 
 
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
     # each by its name, for others may use the schema too; functions have no overloads
-    pattern = rf"^create (?:or replace )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
+    pattern = rf"^create (?:or replace |unlogged )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
     # the last counts: where the tenants are yours, a view takes the place of a table
     kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}
     found = [(kind, name) for name, kind in kinds.items()]

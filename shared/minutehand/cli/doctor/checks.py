@@ -128,7 +128,12 @@ _fault(  # what the project switched on after its migrations ran
        select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
          format('in plpgsql: select queue.allow(''job_worker'', %L)', oid::regproc)
        from pg_proc
-       where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0""",
+       where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0
+       union all
+       select 'fail', format('the worker may not use the schema of %s', oid::regproc),
+         format('grant usage on schema %s to job_worker', pronamespace::regnamespace)
+       from pg_proc where proacl::text ~ '[{,]job_worker='
+         and not has_schema_privilege('job_worker', pronamespace, 'usage')""",
 )
 _fault(
     "wake-up",

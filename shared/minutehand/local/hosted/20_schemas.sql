@@ -10,9 +10,9 @@ create schema if not exists extensions;
 alter schema extensions owner to postgres;
 grant usage on schema extensions to anon, authenticated, service_role;
 
-alter schema public owner to postgres;
-revoke all on schema public from public;
-grant usage on schema public to anon, authenticated, service_role;
+-- everyone may use public, as Postgres has it; no one but the owner may create in it
+alter schema public owner to pg_database_owner;
+grant usage on schema public to postgres, anon, authenticated, service_role;
 
 do $$
 begin

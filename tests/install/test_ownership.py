@@ -1,0 +1,107 @@
+"""What is someone else's is neither changed by an install nor dropped by its removal."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from minutehand.install.project import Answers, plan_install
+from minutehand.install.removal import removal_sql
+from minutehand.install.rewrite import Schemas
+from minutehand.install.tenancy import Tenants
+from minutehand.local.migrations import MigrationFailed, apply_migrations, migrations_in
+from tests.install.projects import Hosted, HostedDatabase
+from tests.support.paths import ROOT
+
+QUEUE = """
+create schema queue; grant usage on schema queue to authenticated;
+create table queue.tickets (id integer primary key);
+grant select on queue.tickets to authenticated;
+insert into queue.tickets values (1), (2);
+"""
+APP = """
+create schema app; create table app.users (id integer primary key);
+insert into app.users values (1);
+create function app.hello() returns integer language sql as 'select count(*)::int from app.users';
+"""
+
+
+def install(folder: Path, schema: str, database: HostedDatabase) -> None:
+    """Install into an empty folder, and apply."""
+    answers = Answers(Schemas(schema), Tenants())
+    plan_install(folder, answers, now=datetime.now(UTC)).apply()
+    apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "theirs", "named"),
+    [
+        ("public", QUEUE, "a schema queue"),
+        ("minutehand", "create schema minutehand_engine", "a schema minutehand_engine"),
+        ("public", "create table public.jobs (id int)", "public: jobs"),
+        ("app", APP + "create function app.enqueue_job() returns int language sql as 'select 1'",
+         "app: enqueue_job"),
+        ("app", APP + "create type app.workspaces as enum ('a')", "app: workspaces"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_taken_stops_the_install(
+    hosted: Hosted, tmp_path: Path, schema: str, theirs: str, named: str
+) -> None:
+    """Before anything is changed, with the option to use."""
+    with hosted.database() as database:
+        database.as_owner(theirs)
+        before = database.everything()
+        with pytest.raises(MigrationFailed) as stopped:
+            install(tmp_path, schema, database)
+
+        assert named in str(stopped.value)
+        assert "minutehand install --schema" in str(stopped.value)
+        assert database.everything() == before
+
+
+def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
+    """With their tables; what of theirs uses ours is named first, with nothing lost."""
+    with hosted.database() as database:
+        database.as_owner(APP + "grant usage on schema app to anon, authenticated, service_role")
+        before = database.everything()
+        install(tmp_path, "app", database)
+        removal = removal_sql(tmp_path)
+        database.as_owner("""
+          create table app.mine (job uuid constraint of_a_job references app.jobs (id), w uuid);
+          create policy own on app.mine using (w in (select app_engine.my_workspaces()));
+          create table app_engine.theirs (id int)
+        """)
+        with pytest.raises(psycopg.errors.RaiseException) as stopped:
+            database.as_owner(removal)
+        for theirs in ("policy own on app.mine", "of_a_job on app.mine", "app_engine.theirs"):
+            assert theirs in str(stopped.value)
+
+        database.as_owner("drop table app.mine, app_engine.theirs")
+        database.as_owner(removal)
+        assert database.run("select count(*) from app.users") == [(1,)]
+        assert database.everything() == before
+
+
+def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
+    """The script of one project, run in another one's database."""
+    plan_install(tmp_path, Answers(Schemas("public"), Tenants()), now=datetime.now(UTC)).apply()
+    with hosted.database() as database:
+        database.as_owner(QUEUE + "create table public.jobs (id int)")
+        before = database.everything()
+        with pytest.raises(psycopg.errors.RaiseException, match="not installed in the schema"):
+            database.as_owner(removal_sql(tmp_path))
+        assert database.everything() == before
+
+
+def test_every_name_of_ours_is_guarded() -> None:
+    """A name that the first migration does not know would take over theirs."""
+    files = sorted((ROOT / "supabase/migrations").glob("*.sql"))
+    texts = "".join(file.read_text() for file in files)
+    [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)
+    made = re.findall(r"^create (?:table|view|type|function) public\.(\w+)", texts, re.MULTILINE)
+
+    assert {name.strip() for name in names.split(",")} == set(made)
