@@ -323,9 +323,7 @@ async def find_job(
         if rows:
             return rows[0]
     home = ("workspace_id", f"eq.{await functions.workspace(workspace_id)}")
-    rows = await functions.select(
-        "beacon_job_states", ("jobspec_id", f"eq.{quoted(id)}"), home, *wanted
-    )
+    rows = await functions.select("beacon_job_states", ("jobspec_id", f"eq.{id}"), home, *wanted)
     if not rows:
         raise not_found("job")
     return rows[0]
@@ -343,11 +341,7 @@ async def page(
     params: list[tuple[str, str]] = [
         ("select", ",".join(name for name in row.model_fields if name != "output")),
         ("workspace_id", f"eq.{await functions.workspace(workspace_id)}"),
-        *(
-            (name, f"eq.{quoted(str(value))}")
-            for name, value in filters.items()
-            if value is not None
-        ),
+        *((name, f"eq.{value}") for name, value in filters.items() if value is not None),
         ("order", "id.desc"),
         ("limit", str(limit + 1)),
     ]
@@ -356,11 +350,6 @@ async def page(
     rows = await functions.select(table, *params)
     more = UUID(rows[limit - 1]["id"]) if len(rows) > limit else None
     return [row.model_validate(each) for each in rows[:limit]], more
-
-
-def quoted(text: str) -> str:
-    """A value of a Data API filter, with any content."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _is_uuid(text: str) -> bool:
