@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import jwt
@@ -117,3 +118,30 @@ def test_private_schemas_are_not_exposed(stack: RunningStack, gateway: httpx.Cli
     headers = {**stack.headers(apikey=stack.supabase_secret_key), "Accept-Profile": "auth"}
 
     assert gateway.get("/rest/v1/users", headers=headers).status_code == 406
+
+
+def test_an_answer_is_labelled_as_the_real_servers_is(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """What PostgREST says of the range, the schema, the type and the time zone of an answer."""
+    ada = stack.headers(stack.sign_in(stack.demo_email))
+    counted = {**ada, "Prefer": "count=exact", "Range": "50-"}
+
+    def ask(method: str, path: str, **options: Any) -> httpx.Response:
+        return gateway.request(method, f"/rest/v1/{path}", **options)
+
+    made = ask("POST", "scratch_notes", headers=ada, json={"body": {}})
+    beyond = ask("GET", "scratch_notes", headers=counted)
+    abroad = ask(
+        "GET", "scratch_notes?select=at", headers={**ada, "Prefer": "timezone=Asia/Kolkata"}
+    )
+    called = ask("POST", "rpc/scratch_refuse", headers=ada, data={"p_code": "PT418"})
+
+    assert (made.status_code, made.headers.get("content-type")) == (201, None)
+    assert (beyond.status_code, beyond.json()["code"]) == (416, "PGRST103")
+    assert beyond.headers["content-range"] == f"*/{len(abroad.json())}"
+    assert beyond.headers["preference-applied"] == "count=exact"
+    assert "proxy-status" not in beyond.headers
+    assert abroad.headers["preference-applied"] == "timezone=Asia/Kolkata"
+    assert all(row["at"].endswith("+05:30") for row in abroad.json())
+    assert called.status_code == 418

@@ -7,9 +7,10 @@ import { App, ConsoleEmailDriver } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
 import { readCatalogue } from "./catalogue.mjs";
 import { Refusal, errorForLite, refusalOf } from "./errors.mjs";
-import { appliedPreferences } from "./preferences.mjs";
+import { conditions, filtersOf, placeFilters } from "./filters.mjs";
+import { appliedPreferences, checkPreferences } from "./preferences.mjs";
 import { parseExactly, understood } from "./requests.mjs";
-import { callFunction, ident } from "./rpc.mjs";
+import { callFunction, ident, withType } from "./rpc.mjs";
 import { settings } from "./settings.mjs";
 
 const asIs = (value) => (typeof value === "string" ? value : JSON.stringify(value));
@@ -56,10 +57,13 @@ async function apiOver(connection) {
   const catalogue = await readCatalogue(driver, settings);
   patch(connection, catalogue);
   const app = await appOn(connection);
+  // kept: no request reads the catalogue again
+  const { timezones } = await connection.introspect({ useCache: true });
   const answerData = async (request) => {
     let asked = null;
     try {
       asked = await understood(request);
+      checkPreferences(asked.prefers, timezones);
       return await answered(asked, request, { app, driver, catalogue });
     } catch (error) {
       const refusal = error.response ? error : refusalOf(error, asked?.claims.role);
@@ -108,24 +112,16 @@ async function answeredByLite(asked, request, app) {
   if (prefer) headers.set("prefer", prefer);
   const { method } = request;
   const body = asked.isGet || method === "DELETE" ? null : asked.body;
-  const forLite = new Request(withExactFilters(request.url), { method, headers, body });
-  const answer = await present.run(asked, () => app.fetch(forLite));
-  return answer.ok ? withHeaders(answer, asked) : inItsWords(answer, asked);
-}
-
-// lite reads what looks like a number as one, unless it is quoted: 12345678901234567 would be another
-const NUMBER = /(?<=\b(?:eq|neq|gte?|lte?|isdistinct)\.|[(,])-?\d[\d.e+-]*(?=[,)]|$)/gi;
-const OTHERS = new Set(["select", "order", "columns", "limit", "offset"]);
-
-function withExactFilters(address) {
-  const url = new URL(address);
-  const quote = (number) => (String(Number(number)) === number ? number : `"${number}"`);
-  const quoted = [...url.searchParams].map(([name, value]) => [
-    name,
-    OTHERS.has(name) ? value : value.replace(NUMBER, quote),
-  ]);
-  url.search = new URLSearchParams(quoted);
-  return url;
+  const url = new URL(request.url);
+  url.search = new URLSearchParams([...asked.others, ...asked.arguments]);
+  asked.conditions = filtersOf(asked.filters);
+  const answer = await present.run(asked, () =>
+    app.fetch(new Request(url, { method, headers, body })),
+  );
+  if (asked.refusal) throw asked.refusal;
+  // beyond the last row PostgREST answers as to rows
+  const isOfRows = answer.ok || (answer.status === 416 && answer.headers.has("content-range"));
+  return isOfRows ? withHeaders(answer, asked) : inItsWords(answer, asked);
 }
 
 function withHeaders(answer, asked) {
@@ -133,7 +129,9 @@ function withHeaders(answer, asked) {
   const applied = appliedPreferences(asked.prefers, asked.kind);
   if (applied) headers.set("preference-applied", applied);
   else headers.delete("preference-applied");
-  if (answer.status === 204) headers.delete("content-type");
+  const isEmpty = answer.status === 204 || asked.prefers.return !== "representation";
+  if (isEmpty && !asked.isGet && !asked.isCall) headers.delete("content-type");
+  else withType(headers, asked);
   if (asked.kind === "put") headers.delete("content-range");
   return new Response(answer.body, { status: answer.status, headers });
 }
@@ -166,11 +164,11 @@ async function appOn(connection) {
     options: { server: { admin: false }, drivers: { email: new ConsoleEmailDriver() } },
   });
   await app.init();
-  await connection.introspect({ useCache: true }); // kept: no request reads the catalogue again
   return app;
 }
 
 function patch(connection, catalogue) {
+  connection.kysely = connection.kysely.withPlugin(conditions);
   connection.normalizeDbError = (error) => errorForLite(error, present.getStore()?.claims.role);
 
   // lite takes a catalogue that it could not read for an empty one, in which no function is found
@@ -199,6 +197,13 @@ function patch(connection, catalogue) {
   // the caller's JSON, in the caller's spelling, is cast to the columns' types by Postgres
   connection.onPostgrestAST = async (ast) => {
     const asked = present.getStore();
+    const columnsOf = (table) => catalogue.tables.get(`${asked.schema}.${table}`);
+    try {
+      if (asked) placeFilters(asked.conditions, asked, ast, columnsOf);
+    } catch (refusal) {
+      asked.refusal = refusal; // lite has words of its own for it
+      throw refusal;
+    }
     const types = catalogue.tables.get(`${asked?.schema}.${ast.from}`);
     if (ast.values && asked?.value && types) ast.values = castBy(types, asked, ast.where ?? {});
     if (ast.type === "rpc" && asked?.value) ast.args = asTexts(asked.value);
@@ -238,7 +243,7 @@ function asTexts(value) {
 
 // Take the caller's role, with its timeout, and say to Postgres what it may know of the request.
 function entrance(asked, { roles }) {
-  const { claims, method, path, headers, schema } = asked;
+  const { claims, method, path, headers, schema, prefers } = asked;
   const values = {
     search_path: [schema, "public", "extensions"].map(ident).join(", "),
     "request.jwt.claims": JSON.stringify(claims),
@@ -248,6 +253,7 @@ function entrance(asked, { roles }) {
     "request.path": path,
     "request.headers": JSON.stringify(Object.fromEntries(headers)),
     statement_timeout: timeoutOf(claims.role, roles),
+    ...(prefers.timezone ? { timezone: prefers.timezone } : {}),
     role: claims.role, // last: the others need no right of the caller
   };
   const names = Object.keys(values);

@@ -1,6 +1,7 @@
 // A request to /rest/v1 as PostgREST understands it, or its refusal.
 
 import { Refusal } from "./errors.mjs";
+import { isFilter } from "./filters.mjs";
 import { preferencesOf } from "./preferences.mjs";
 import { settings } from "./settings.mjs";
 import { claimsOf } from "./tokens.mjs";
@@ -9,9 +10,12 @@ const KINDS = { POST: "insert", PUT: "put", PATCH: "update", DELETE: "delete" };
 const METHODS = ["GET", "HEAD", ...Object.keys(KINDS)];
 const OBJECT = "application/vnd.pgrst.object";
 const MEDIA = ["*/*", "application/*", "application/json", OBJECT, "application/vnd.pgrst.array"];
-const OF_ROWS = ["select", "order", "limit", "offset"];
-const FILTER =
-  /^(not\.)?(eq|neq|gte?|lte?|i?like|i?match|is|isdistinct|in|cs|cd|ov|s[lr]|nx[lr]|adj|(p[lh]|w)?fts)(\([^)]*\))?\./;
+const OF_ROWS = ["order", "limit", "offset"];
+const LOGIC = ["and", "or"];
+const NO_FILTERS = ["select", "columns", "on_conflict", "apikey"];
+// a body that is one argument as it comes, and the type of a function's only parameter, unnamed
+const RAW = { "text/plain": "text", "text/xml": "xml", "application/octet-stream": "bytea" };
+const FORM = "application/x-www-form-urlencoded";
 const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
 
 export async function understood(request) {
@@ -31,24 +35,41 @@ export async function understood(request) {
   }
   if (!METHODS.includes(method))
     throw refused(405, "PGRST117", `Unsupported HTTP method: ${method}`);
-  const prefers = preferencesOf(request.headers.get("prefer"));
+  const isGet = method === "GET" || method === "HEAD";
+  const parameters = parametersOf(url, isCall && isGet);
   return {
     claims,
     isCall,
     method,
-    prefers,
+    isGet,
+    prefers: preferencesOf(request.headers.get("prefer")),
     name: isCall ? name : place,
     path: url.pathname.slice("/rest/v1".length),
     kind: isCall ? "call" : (KINDS[method] ?? "read"),
     headers: request.headers,
-    query: url.searchParams,
     schema: schemaOf(request),
-    isGet: method === "GET" || method === "HEAD",
     isHead: method === "HEAD",
+    ...parameters,
     ...accepted(request.headers.get("accept") ?? "*/*", isCall),
-    ...(await givenBy(request, url.searchParams, isCall)),
+    ...(isGet
+      ? { body: "", keys: namesOf(parameters.arguments) }
+      : await givenBy(request, url.searchParams, isCall)),
   };
 }
+
+// The parameters of a query by what they are; those without a value are none.
+function parametersOf({ search }, isCallByGet) {
+  const given = search.slice(1).split("&");
+  const params = [...new URLSearchParams(given.filter((one) => one.includes("=")).join("&"))];
+  const kindOf = ([name, value]) => {
+    const last = name.split(".").at(-1);
+    if (NO_FILTERS.includes(name) || OF_ROWS.includes(last)) return "others";
+    return LOGIC.includes(last) || !isCallByGet || isFilter(value) ? "filters" : "arguments";
+  };
+  return { filters: [], others: [], arguments: [], ...Object.groupBy(params, kindOf) };
+}
+
+const namesOf = (pairs) => [...new Set(pairs.map(([name]) => name))];
 
 function schemaOf({ method, headers }) {
   const profile = headers.get(method in KINDS ? "content-profile" : "accept-profile");
@@ -74,27 +95,24 @@ function accepted(accept, isCall) {
   return { isSingle: form === OBJECT, resultType: `${said}; charset=utf-8` };
 }
 
-// What it gives: the body's text, and the names in it; a query gives its fields.
+// What a body gives: its text, and the names in it.
 async function givenBy(request, query, isCall) {
-  if (["GET", "HEAD"].includes(request.method)) {
-    const given = [...query].filter(
-      ([name, value]) => name !== "apikey" && !isOfRows(true, name, value),
-    );
-    return { body: "", keys: [...new Set(given.map(([name]) => name))], fields: query };
-  }
   const bytes = new Uint8Array(await request.arrayBuffer());
   if (request.method === "DELETE") return { body: "", keys: [] };
-  const [contentType] = (request.headers.get("content-type") ?? "application/json").split(";");
-  if (contentType.trim() !== "application/json")
+  const [given] = (request.headers.get("content-type") ?? "application/json").split(";");
+  const contentType = given.trim();
+  if (isCall && RAW[contentType])
+    return { raw: RAW[contentType], body: Buffer.from(bytes), keys: [] };
+  if (contentType === FORM) {
+    const fields = [...new URLSearchParams(new TextDecoder().decode(bytes))];
+    if (isCall) return { arguments: fields, keys: namesOf(fields) };
+    const value = Object.fromEntries(fields);
+    return { body: JSON.stringify(value), value, keys: Object.keys(value) };
+  }
+  if (contentType !== "application/json")
     throw refused(400, "PGRST102", `Content-Type not acceptable: ${contentType}`);
-  if (bytes.length === 0 && isCall) return { body: "{}", keys: [] };
+  if (bytes.length === 0 && isCall) return { body: "{}", value: {}, keys: [] };
   return readJson(bytes, query.get("columns")?.split(","));
-}
-
-// Whether a parameter of the query is of a function's rows, and no argument.
-export function isOfRows(isGet, name, value) {
-  if (name === "apikey" || name === "columns") return false;
-  return OF_ROWS.includes(name) || !isGet || FILTER.test(value);
 }
 
 function readJson(bytes, columns) {

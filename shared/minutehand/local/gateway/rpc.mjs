@@ -4,13 +4,15 @@
 
 import { Refusal } from "./errors.mjs";
 import { appliedPreferences } from "./preferences.mjs";
-import { isOfRows } from "./requests.mjs";
+import { settings } from "./settings.mjs";
+
+const UNASKED = ["apikey", "columns", "on_conflict"];
 
 export const ident = (name) => `"${name.replaceAll('"', '""')}"`;
 
 export async function callFunction(call, catalogue, transact) {
   const chosen = chooseFunction(call, catalogue.functions);
-  const [asked] = [...call.query].filter(([name, value]) => isOfRows(call.isGet, name, value));
+  const [asked] = [...call.filters, ...call.others].filter(([name]) => !UNASKED.includes(name));
   if (chosen.is_row && (asked || call.headers.has("range"))) return null;
   if (asked && asked[1] !== "*") {
     const column = asked[0] === "select" ? asked[1] : asked[0];
@@ -27,10 +29,13 @@ function chooseFunction(call, functions) {
   const named = functions.filter(
     ({ schema, name }) => schema === call.schema && name === call.name,
   );
-  const found = named.filter((one) => takes(one, call));
+  const found = call.raw ? [] : named.filter((one) => takes(one, call));
   if (found.length > 1) throw ambiguous(found);
-  if (found.length === 0) throw unknown(call);
-  return found[0];
+  const wholes = call.isGet || call.arguments.length > 0 ? [] : [call.raw, "json", "jsonb"];
+  const whole = named.find(({ params: [first, ...more] }) => {
+    return first?.name === "" && more.length === 0 && wholes.includes(first.type);
+  });
+  return found[0] ?? whole ?? unknown(call);
 }
 
 function takes({ params }, { keys }) {
@@ -52,15 +57,16 @@ function ambiguous(found) {
   });
 }
 
-function unknown({ schema, name, keys, isGet }) {
+function unknown({ schema, name, keys, isGet, raw }) {
   const sorted = [...keys].sort();
-  const given = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
+  const listed = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
   const plural = sorted.length > 1 ? "s" : "";
-  const parameters = sorted.length > 0 ? ` with parameter${plural} ${sorted.join(", ")}` : given;
-  const searched = parameters + (isGet ? "" : " or with a single unnamed json/jsonb parameter");
-  return new Refusal(404, {
+  const parameters = sorted.length > 0 ? ` with parameter${plural} ${sorted.join(", ")}` : listed;
+  const unnamed = ` with a single unnamed ${raw ?? "json/jsonb"} parameter`;
+  const searched = raw ? unnamed : parameters + (isGet ? "" : ` or${unnamed}`);
+  throw new Refusal(404, {
     code: "PGRST202",
-    message: `Could not find the function ${schema}.${name}${given} in the schema cache`,
+    message: `Could not find the function ${schema}.${name}${raw ? "" : listed} in the schema cache`,
     details:
       `Searched for the function ${schema}.${name}${searched}, but no matches were found in ` +
       "the schema cache.",
@@ -89,11 +95,17 @@ function called(chosen, call) {
     chosen.is_row
       ? `${name}(${list}) as pgrst_call`
       : `(select ${name}(${list}) as pgrst_scalar) as pgrst_call`;
+  const [first] = chosen.params;
+  if (first?.name === "") {
+    const whole = first.type === "bytea" ? "$1::bytea" : `$1::text::${first.type}`;
+    return { text: `select pgrst_call.* from ${around(whole)}`, values: [call.body] };
+  }
   if (given.length === 0) return { text: `select pgrst_call.* from ${around("")}`, values: [] };
   const passed = (of) =>
     given.map((one, index) => `${ident(one.name)} := ${of(one, index)}`).join(", ");
-  if (call.fields) {
-    const values = given.map((one) => call.fields.getAll(one.name).at(-1));
+  if (call.arguments.length > 0) {
+    const fields = Object.fromEntries(call.arguments);
+    const values = given.map((one) => fields[one.name]);
     return {
       text: `select pgrst_call.* from ${around(passed((one, i) => `$${i + 1}::text::${one.type}`))}`,
       values,
@@ -107,6 +119,12 @@ function called(chosen, call) {
       ) as pgrst_body, lateral ${around(passed((one) => `pgrst_body.${ident(one.name)}`))}`,
     values: [call.body],
   };
+}
+
+// What a caller is to know of an answer's form, the schema where there are several.
+export function withType(headers, { resultType, schema }) {
+  headers.set("content-type", headers.get("content-type") ?? resultType);
+  if (settings.schemas.length > 1) headers.set("content-profile", schema);
 }
 
 function answerOf(chosen, call, row) {
@@ -123,7 +141,7 @@ function answerOf(chosen, call, row) {
   });
   const applied = appliedPreferences(call.prefers, "call");
   if (applied) headers.set("preference-applied", applied);
-  if (!chosen.is_void) headers.set("content-type", call.resultType);
+  if (!chosen.is_void) withType(headers, call);
   const body = chosen.is_void || call.isHead ? null : row.body;
   return new Response(body, { status: chosen.is_void ? 204 : 200, headers });
 }

@@ -66,7 +66,8 @@ const server = http.createServer((incoming, outgoing) => {
   incoming.rawHeaders.push("x-forwarded-for", incoming.socket.remoteAddress ?? "");
   const { writeHead } = outgoing;
   outgoing.writeHead = (status, headers) => {
-    if (status === 204) delete headers?.["content-type"]; // the listener gives a type to no content
+    // the listener gives a type to what has none
+    if (/^text\/plain/.test(headers?.["content-type"])) delete headers["content-type"];
     return writeHead.call(outgoing, status, headers);
   };
   return listener(incoming, outgoing);
