@@ -172,6 +172,8 @@ class Settings(BaseModel):
     language_model: str | None = Field(None, examples=["gpt-4o-mini"])
     #: US dollars per million tokens read and written; unset: costs are not known.
     language_model_prices: Prices | None = Field(None, examples=["0.15,0.60"])
+    #: Most tokens of an answer that is asked for again because it was cut off.
+    language_model_most_tokens: Annotated[int, _parsing(_count(1, 1_000_000))] = 16_000
     #: Where OpenAI-compatible speech to text answers; unset: the offline one works.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)

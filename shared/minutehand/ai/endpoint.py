@@ -15,6 +15,8 @@ from minutehand.redaction import without_secrets
 from minutehand.retry_after import retry_after
 
 MAX_ANSWER_BYTES: Final = 2_000_000
+#: Statuses of a service that is away or too busy, not of one that is broken.
+_OVERLOADED: Final = frozenset({408, 502, 503, 504, 529})
 
 
 class Endpoint:
@@ -59,31 +61,40 @@ class Endpoint:
     async def _post(self, content: Mapping[str, Any]) -> dict[str, Any]:
         try:
             answer = await exchange(
-                self._http, "POST", self._url,
-                most_bytes=MAX_ANSWER_BYTES, within=self._within, **content,
-            )  # fmt: skip
+                self._http,
+                "POST",
+                self._url,
+                most_bytes=MAX_ANSWER_BYTES,
+                within=self._within,
+                **content,
+            )
         except NoAnswer as error:
             what = f"{self._name} {error}"
             if error.kind == "long":
                 raise AnswerUnusable(what) from error
-            code = "cut_short" if error.kind == "broken" else "unreachable"
+            kind = "cut_short" if error.kind == "broken" else "unreachable"
             # silence may hide an answer that is charged for
             again = error.kind in {"unsent", "broken"}
-            raise LanguageModelError(what, code=code, repeatable=again) from error
-        if answer.status != 200:
-            raise self._refusal(answer)
+            raise LanguageModelError(what, code=kind, repeatable=again) from error
         told = answer.object()
+        if answer.status != 200:
+            raise self._refusal(answer, answer.status, told)
         if told is None:
             raise AnswerUnusable(f"{self._name} did not answer with a JSON object")
+        if wrong := told.get("error"):  # some gateways answer 200 whatever happened behind them
+            code = wrong.get("code") if isinstance(wrong, dict) else None
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            raise self._refusal(answer, status, told)
         return told
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    def _refusal(self, answer: Answer) -> LanguageModelError:
-        name, status = self._name, answer.status
-        error = (answer.object() or {}).get("error")
+    def _refusal(
+        self, answer: Answer, status: int, told: Mapping[str, Any] | None
+    ) -> LanguageModelError:
+        name, error = self._name, (told or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}
         said = without_secrets(str(error.get("message") or f"status {status}"))[:500]
         wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))
@@ -100,7 +111,8 @@ class Endpoint:
             return LanguageModelError(what, code="rate_limited", repeatable=again, **how)
         if status in {408, 409} or status >= 500:
             # an error instead of an answer: nothing was written, so asking again is safe
-            return LanguageModelError(f"{name} failed: {said}", repeatable=True, **how)
+            code = "failed" if wait is None and status not in _OVERLOADED else "unreachable"
+            return LanguageModelError(f"{name} failed: {said}", code=code, repeatable=True, **how)
         return InputRefused(f"{name} refused the request: {said}", status=status)
 
 

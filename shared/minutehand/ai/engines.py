@@ -18,6 +18,7 @@ class NoModel:
 
     name: Final = "no language model"
     offline: Final = True
+    most_tokens: Final = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Refuse."""
@@ -43,6 +44,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
         model=settings.language_model or "",
         key=settings.language_model_key,
         prices=settings.language_model_prices,
+        most_tokens=settings.language_model_most_tokens,
     )
 
 

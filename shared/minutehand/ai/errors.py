@@ -4,21 +4,25 @@ LanguageModelError   .code            .hope
 ├─                   not_authorised   none         401, 403: no other request will do better
 ├─                   out_of_credit    none         402: neither
 ├─                   rate_limited     later        429; .retry_after says when
-├─                   unreachable      later        5xx or no answer; nothing of one had come
+├─                   unreachable      later        502 to 504 or no answer; nothing of one had come
 ├─                   cut_short        later        the connection ended before the answer
+├─                   failed           later        any other 5xx
 ├─ InputRefused      input_refused    differently  4xx: this prompt will not do, another may
 └─ AnswerUnusable    answer_unusable  differently  a whole answer, but not what was asked for
+   └─ AnswerCutOff                                 it reached the most tokens allowed
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from minutehand.config import JobServiceError
 
 #: What a caller can do: ask again later, ask something else, or ask nothing more.
 Hope = Literal["later", "differently", "none"]
+#: Codes of a model that is away or asks to wait: no attempt of a job is spent on it.
+_AWAY: Final = frozenset({"rate_limited", "unreachable", "cut_short"})
 
 
 class LanguageModelError(JobServiceError):
@@ -58,6 +62,11 @@ class LanguageModelError(JobServiceError):
         self.repeatable = repeatable
         super().__init__(message)
 
+    @property
+    def away(self) -> bool:
+        """Whether the model is only to be waited for."""
+        return self.code in _AWAY
+
 
 class InputRefused(LanguageModelError):
     """The model will not take or answer this prompt."""
@@ -71,3 +80,7 @@ class AnswerUnusable(LanguageModelError):
 
     code = "answer_unusable"
     hope = "differently"
+
+
+class AnswerCutOff(AnswerUnusable):
+    """An answer that ended at the most tokens allowed."""

@@ -1,4 +1,4 @@
-"""A language model in a job: asked for a shape, mended once, each answer's cost on the job.
+"""A language model in a job: asked for a shape, mended once, waited for while it is away.
 
 What is asked and what an answer must be are the caller's. That an answer is remembered is its
 step's or stage's.
@@ -8,28 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from minutehand.ai.errors import AnswerUnusable, LanguageModelError
+from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, LanguageModelError
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
 from minutehand.queue.errors import ProcessorError
+from minutehand.worker.context import JobContext, TurnEnded
+from minutehand.worker.job import Job
+from minutehand.worker.outcomes import Snooze
 
 Shape = TypeVar("Shape", bound=BaseModel)
-
-
-class InJob(Protocol):
-    """The job's part in asking, as its `JobContext` has it."""
-
-    cost_usd: float
-
-    def log(self, level: str, message: str, /, **metadata: object) -> object:
-        """Add a line to the job's log."""
+#: How long after its creation a job without a deadline waits for a model without spending attempts.
+PATIENCE: Final = timedelta(hours=6)
+#: Bounds of the pause before a model that named none is asked again; it grows with the job's age.
+SHORTEST_WAIT, LONGEST_WAIT = timedelta(seconds=10), timedelta(minutes=1)
+#: Texts with a smaller limit are names, which others refer to: they are never clipped.
+SHORTEST_CLIPPED: Final = 40
 
 
 async def ask_for(
-    ctx: InJob,
+    job: Job[Any],
+    ctx: JobContext,
     model: LanguageModel,
     prompt: Prompt,
     shape: type[Shape],
@@ -38,38 +40,76 @@ async def ask_for(
 ) -> Shape:
     """Ask for a `shape`, whose JSON Schema goes with the prompt; to be called in a step or stage.
 
+    Each answer's cost is added to the job. What is longer than the shape allows is clipped; an
+    answer that was cut off is asked for once with the model's larger limit, and one of another
+    shape once with what was wrong.
+
     Args:
         check: Refuses an answer of the right shape by a ValueError, whose text the model gets.
 
     Raises:
-        ProcessorError: The model failed. It may be retried, after what the model's service asked
-            for, where that may help; `data` has the error's code and what to hope for.
+        TurnEnded: The model is away or asks to wait, see `wait_for`.
+        ProcessorError: The model failed. It may be retried where that may help; `data` has the
+            error's code and what to hope for.
     """
     prompt = replace(prompt, schema=shape.model_json_schema())
-    try:
+    may_grow = may_mend = True
+    while True:
         try:
             return await _ask(ctx, model, prompt, shape, check)
+        except AnswerCutOff as error:
+            if not may_grow or prompt.most_tokens >= model.most_tokens:
+                _end(job, ctx, error)
+            may_grow = False
+            ctx.log("warning", "Asking the model for a longer answer", reason=str(error))
+            prompt = replace(prompt, most_tokens=model.most_tokens)
         except AnswerUnusable as error:
+            if not may_mend:
+                _end(job, ctx, error)
+            may_mend = False
             ctx.log("warning", "Asking the model again", reason=str(error))
-            note = f"Your answer before could not be used: {error}. Answer again."
-            before = Material("Your answer before", error.text[:4000] or "(none)")
-            mending = replace(
-                prompt,
-                instructions=f"{prompt.instructions}\n\n{note}",
-                material=[*prompt.material, before],
-            )
-            return await _ask(ctx, model, mending, shape, check)
-    except LanguageModelError as error:
-        raise ProcessorError(
-            str(error),
-            retryable=error.hope == "later",
-            retry_after=error.retry_after.total_seconds() if error.retry_after else None,
-            data={"code": error.code, "hope": error.hope},
-        ) from error
+            prompt = _mending(prompt, error)
+        except LanguageModelError as error:
+            _end(job, ctx, error)
+
+
+def wait_for(job: Job[Any], ctx: JobContext, error: LanguageModelError) -> None:
+    """End the attempt where the model is away, until it asked to be called, spending no attempt.
+
+    It returns where the job's deadline, or `PATIENCE`, would be over by then.
+    """
+    now = datetime.now(UTC)
+    wait = error.retry_after or min(max((now - job.created_at) / 4, SHORTEST_WAIT), LONGEST_WAIT)
+    at = now + wait
+    if error.away and at < (job.deadline_at or job.created_at + PATIENCE):
+        sentence = f"{error}; it is asked again at {at:%H:%M:%S} UTC"
+        ctx.log("warning", sentence)
+        ctx.progress(None, "waiting", sentence)
+        raise TurnEnded(Snooze(after=wait)) from error
+
+
+def _end(job: Job[Any], ctx: JobContext, error: LanguageModelError) -> NoReturn:
+    wait_for(job, ctx, error)
+    raise ProcessorError(
+        str(error),
+        retryable=error.hope == "later",
+        retry_after=error.retry_after.total_seconds() if error.retry_after else None,
+        data={"code": error.code, "hope": error.hope},
+    ) from error
+
+
+def _mending(prompt: Prompt, error: AnswerUnusable) -> Prompt:
+    note = f"Your answer before could not be used: {error}. Answer again."
+    before = Material("Your answer before", error.text[:4000] or "(none)")
+    return replace(
+        prompt,
+        instructions=f"{prompt.instructions}\n\n{note}",
+        material=[*prompt.material, before],
+    )
 
 
 async def _ask(
-    ctx: InJob,
+    ctx: JobContext,
     model: LanguageModel,
     prompt: Prompt,
     shape: type[Shape],
@@ -92,14 +132,39 @@ async def _ask(
 
 
 def read_shape(completion: Completion, shape: type[Shape]) -> Shape:
-    """The answer as `shape`.
+    """The answer as `shape`, texts and lists that are too long clipped.
 
     Raises:
-        AnswerUnusable: It is not JSON of that shape; the first field at fault is named.
+        AnswerUnusable: It is not JSON of that shape; the fields at fault are named.
     """
+    data = completion.data()
+    while True:
+        try:
+            return shape.model_validate(data)
+        except ValidationError as error:
+            # a list that is too long hides what is too long in it
+            if any([_clip(data, each) for each in error.errors()]):
+                continue
+            faults = "; ".join(
+                f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+                for each in error.errors()[:5]
+            )
+            why = f"The answer of {completion.model} is not in the requested form: {faults}"
+            raise AnswerUnusable(why, text=completion.text) from error
+
+
+def _clip(data: Any, fault: Any) -> bool:
+    """Shorten in place what a fault says is too long; whether that was done."""
+    most = fault.get("ctx", {}).get("max_length", 0)
+    least = {"too_long": 1, "string_too_long": SHORTEST_CLIPPED}.get(fault["type"])
+    if least is None or most < least:
+        return False
+    *path, last = fault["loc"]
     try:
-        return shape.model_validate(completion.data())
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
-        why = f"The answer of {completion.model} is not in the requested form: {where}"
-        raise AnswerUnusable(why, text=completion.text) from error
+        for name in path:
+            data = data[name]
+        value = data[last]
+        data[last] = value[: most - 1] + "…" if isinstance(value, str) else value[:most]
+    except (LookupError, TypeError):
+        return False  # it was itself clipped, or its place is no plain path
+    return True

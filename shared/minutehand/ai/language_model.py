@@ -6,11 +6,19 @@ openai_compatible.py asks one; engines.py makes it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
-from minutehand.ai.errors import AnswerUnusable
+from minutehand.ai.errors import AnswerCutOff, AnswerUnusable
+
+#: Where an object may begin in a text.
+_OBJECT: Final = re.compile(r'\{(?=\s*["}])')
+#: NaN and the infinities are no JSON: the field that has one says so.
+_DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +63,22 @@ class Completion:
     whole: bool = True
 
     def data(self) -> Any:
-        """The answer as JSON; a fence around it, as some models write, is taken off.
+        """The JSON object of the answer, which may stand in a fence or behind a sentence.
 
         Raises:
-            AnswerUnusable: It is none, or was cut off.
+            AnswerCutOff: The answer ended at the most tokens allowed.
+            AnswerUnusable: There is none in it.
         """
-        text = self.text.strip()
-        if text.startswith("```"):
-            text = text.partition("\n")[2].rpartition("```")[0]
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            why = "is not valid JSON" if self.whole else "was cut off at the most tokens allowed"
-            raise AnswerUnusable(
-                f"The answer of {self.model} {why}", text=self.text, cost_usd=self.cost_usd
-            ) from error
+        for found in islice(_OBJECT.finditer(self.text), 20 if self.whole else 1):
+            with suppress(ValueError, RecursionError):
+                return _DECODER.raw_decode(self.text, found.start())[0]
+        if not self.whole:
+            raise AnswerCutOff(
+                f"The answer of {self.model} was cut off at the most tokens allowed; "
+                "LANGUAGE_MODEL_MOST_TOKENS is the limit",
+                text=self.text,
+            )
+        raise AnswerUnusable(f"The answer of {self.model} holds no JSON object", text=self.text)
 
 
 class LanguageModel(Protocol):
@@ -82,6 +91,10 @@ class LanguageModel(Protocol):
     @property
     def offline(self) -> bool:
         """Whether there is none, and a script or nothing stands in."""
+
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens of an answer that is asked for again because it was cut off."""
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Answer `prompt`.

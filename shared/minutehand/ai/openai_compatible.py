@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
-from minutehand.ai.errors import AnswerUnusable, InputRefused
+from minutehand.ai.errors import AnswerCutOff, AnswerUnusable, InputRefused
 from minutehand.ai.language_model import Completion, Prompt
 
 #: What reasoning models on servers of one's own say first.
 _THOUGHT: Final = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
-#: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
+#: Keywords of JSON Schema that strict endpoints refuse; the prompt has all that matter.
 _UNSAID: Final = frozenset({"title", "default", "maxLength", "minLength", "maxItems", "minItems"})
-#: What an endpoint may not take; it is asked again without the first that it names.
-_OPTIONAL: Final = ("response_format", "max_tokens")
+#: What an endpoint may not take, by words of its refusal; it is asked again without it.
+_OPTIONAL: Final = {"response_format": "response_format|json_schema", "max_tokens": "max_tokens"}
+_CALLED: Final = "answered with a call of a tool; there are none, only its words can be used"
 
 
 class OpenAICompatible:
@@ -30,6 +31,7 @@ class OpenAICompatible:
         url: Up to and with the version, as https://api.openai.com/v1.
         key: Sent as a bearer token; None for endpoints that ask for none.
         prices: US dollars per million tokens read and written.
+        most_tokens: Of an answer that is asked for again because it was cut off.
         answer_seconds: Longest time for one answer, however lively it drips.
         attempts: Most requests for one call.
         sleep: Waits between them.
@@ -47,11 +49,13 @@ class OpenAICompatible:
         model: str,
         key: str | None = None,
         prices: tuple[float, float] | None = None,
+        most_tokens: int = 16_000,
         answer_seconds: float = 120.0,
         attempts: int = 2,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._model = model
+        self.most_tokens = most_tokens
         self._prices = prices
         self._endpoint = Endpoint(
             f"{url.rstrip('/')}/chat/completions",
@@ -76,7 +80,7 @@ class OpenAICompatible:
                 return await self._ask(prompt)
             except InputRefused as error:
                 # nothing was answered or charged: ask again in the endpoint's own dialect
-                named = [name for name in _OPTIONAL if name in str(error)]
+                named = [name for name, words in _OPTIONAL.items() if re.search(words, str(error))]
                 if error.status not in {400, 422} or not set(named) - self._without:
                     raise
                 self._without.update(named)
@@ -97,18 +101,25 @@ class OpenAICompatible:
 
     async def _ask(self, prompt: Prompt) -> Completion:
         told = await self._endpoint.post(json=self._body(prompt))
+        usage = told.get("usage")
+        cost = self._cost(usage if isinstance(usage, dict) else {})
         try:
             choice = told["choices"][0]
             said, finish = choice["message"], choice.get("finish_reason")
-            text = said.get("content") or ""
+            text, refusal = _text(said.get("content")), said.get("refusal")
+            is_call = bool(said.get("tool_calls") or said.get("function_call"))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise AnswerUnusable(f"The answer of {self._model} is not as documented") from error
-        cost = self._cost(told.get("usage") or {})
-        if said.get("refusal") or finish == "content_filter":
-            why = str(said.get("refusal") or "its content filter stopped it")[:300]
+            why = f"The answer of {self._model} is not as documented"
+            raise AnswerUnusable(why, cost_usd=cost) from error
+        if refusal or finish == "content_filter":
+            why = str(refusal or "its content filter stopped it")[:300]
             raise InputRefused(f"{self._model} refused: {why}", cost_usd=cost)
+        if finish == "length" and not text:
+            why = f"{self._model} used up its {prompt.most_tokens} tokens before it answered"
+            raise AnswerCutOff(why, cost_usd=cost)
         if not text:
-            raise AnswerUnusable(f"{self._model} returned an empty answer", cost_usd=cost)
+            why = _CALLED if is_call else "returned an empty answer"
+            raise AnswerUnusable(f"{self._model} {why}", cost_usd=cost)
         return Completion(
             text=_THOUGHT.sub("", text, count=1),
             model=self._model,
@@ -125,13 +136,21 @@ class OpenAICompatible:
         return (read * for_read + written * for_written) / 1_000_000
 
 
+def _text(content: Any) -> str:
+    """What a message says: a text, or the texts among its parts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is a {type(content).__name__}")
+    return content or ""
+
+
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
     system = prompt.instructions
     if prompt.schema is not None:
         # said as well as set: not every endpoint obeys response_format
-        system += "\n\nAnswer with one JSON object of this schema and nothing else:\n" + json.dumps(
-            _plain_schema(prompt.schema), ensure_ascii=False
-        )
+        schema = json.dumps(_plain_schema(prompt.schema, unsaid={"title"}), ensure_ascii=False)
+        system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
     texts = [f"# {part.title}\n{part.text}" for part in prompt.material]
     return [
         {"role": "system", "content": system},
@@ -139,18 +158,18 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
     ]
 
 
-def _plain_schema(schema: Any) -> Any:
+def _plain_schema(schema: Any, *, unsaid: Set[str] = _UNSAID) -> Any:
     """The schema as strict endpoints take it: every member named and none beside them."""
     if isinstance(schema, list):
-        return [_plain_schema(item) for item in schema]
+        return [_plain_schema(item, unsaid=unsaid) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     plain: dict[str, Any] = {}
     for key, value in schema.items():
         if key in {"properties", "$defs"}:
-            plain[key] = {name: _plain_schema(each) for name, each in value.items()}
-        elif key not in _UNSAID:
-            plain[key] = _plain_schema(value)
+            plain[key] = {name: _plain_schema(each, unsaid=unsaid) for name, each in value.items()}
+        elif key not in unsaid:
+            plain[key] = _plain_schema(value, unsaid=unsaid)
     if "properties" in plain:
         plain["required"] = list(plain["properties"])
         plain["additionalProperties"] = False

@@ -117,10 +117,12 @@ class TranscriptionEndpoint:
                 start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
             except (KeyError, TypeError, ValueError) as error:
                 raise AnswerUnusable(f"A segment of {self._model} is not as documented") from error
-            if not start <= end:  # also when one is not a number
-                raise AnswerUnusable(f"A segment of {self._model} ends before it begins")
+            if start != start or end != end:
+                raise AnswerUnusable(f"A segment of {self._model} has a time that is no number")
             if text.strip():
-                start, end = (round(min(max(at, 0.0), seconds), 3) for at in (start, end))
+                start = round(min(max(start, 0.0), seconds), 3)
+                # Whisper's sometimes end before they begin
+                end = max(start, round(min(end, seconds), 3))
                 found.append(Segment(start, end, text.strip()))
         return tuple(found)
 

@@ -5,10 +5,11 @@ A member that a model adds is dropped; what it leaves out or cuts wrong is asked
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Line = Annotated[str, Field(min_length=1, max_length=300)]
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -34,10 +35,18 @@ class Said(Shape):
     content: str
 
 
+class Progress(Shape):
+    """How far work came before this attempt."""
+
+    percentage: float
+    stage: str | None
+
+
 class Loaded(Shape):
     """What a leased job works on; `text` is None when its session is gone."""
 
     text: str | None
+    progress: Progress | None
     history: list[Said]
 
 
@@ -72,6 +81,7 @@ class Figure(Shape):
 
     label: Line
     value: float
+    unit: Annotated[str, Field(max_length=40)] = Field("", description="As %, EUR or years.")
 
 
 class Section(Shape):
@@ -83,13 +93,21 @@ class Section(Shape):
     steps: list[Line] = Field(default_factory=list, max_length=40, description="In their order.")
 
 
+def _plain_colours(given: Any) -> Any:
+    """What can be read as #rrggbb, #rgb included; a page has its own colours for the rest."""
+    if not isinstance(given, list):
+        return given
+    long = (re.sub(r"^#(\w)(\w)(\w)$", r"#\1\1\2\2\3\3", str(each).strip()) for each in given)
+    return [each for each in long if re.fullmatch("#[0-9a-fA-F]{6}", each)][:3]
+
+
 class Page(Shape):
     """A page: a dashboard, a timeline, a report."""
 
     title: Line
     summary: Text
     sections: Annotated[list[Section], Field(min_length=1, max_length=12)]
-    colours: list[Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+    colours: Annotated[list[str], BeforeValidator(_plain_colours)] = Field(
         default_factory=list, max_length=3, description="As #rrggbb, the main one first."
     )
 

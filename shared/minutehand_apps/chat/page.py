@@ -16,16 +16,17 @@ _STYLE: Final = """
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--back:#151b21;--card:#1d252d}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--back);
 color:var(--ink);font:16px/1.5 system-ui,sans-serif}h1{border-bottom:4px solid var(--main)}
-section{background:var(--card);border-radius:8px;padding:1rem;margin:1rem 0}
+section{background:var(--card);border-left:4px solid var(--second);border-radius:8px;padding:1rem;
+margin:1rem 0}footer{color:var(--soft)}
 p{white-space:pre-wrap;overflow-wrap:anywhere}h2{margin:0 0 .5rem;font-size:1.1rem}
 dl{display:grid;grid-template-columns:minmax(5rem,12rem) 1fr;gap:.4rem .8rem;margin:0}dd{margin:0}
-i{display:inline-block;height:.9em;border-radius:3px;background:var(--main);margin-right:.5rem}
-li::marker{color:var(--second);font-weight:700}
+i{display:inline-block;height:.9em;border:1px solid var(--soft);border-radius:3px;
+background:var(--main);margin-right:.5rem}li::marker{font-weight:700}
 """
 
 
-def render(page: Page) -> str:
-    """The page, ready to be served."""
+def render(page: Page, note: str) -> str:
+    """The page, ready to be served; `note` says where its content comes from."""
     main, second, *_ = [*page.colours, "#1d4ed8", "#5a6a7a"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -33,7 +34,7 @@ def render(page: Page) -> str:
         f"<title>{escape(page.title)}</title>"
         f"<style>{_STYLE}:root{{--main:{main};--second:{second}}}</style></head><body>"
         f"<h1>{escape(page.title)}</h1><p>{escape(page.summary)}</p>"
-        f"{''.join(map(_section, page.sections))}</body></html>"
+        f"{''.join(map(_section, page.sections))}<footer>{escape(note)}</footer></body></html>"
     )
 
 
@@ -52,7 +53,12 @@ def _bars(figures: Sequence[Figure]) -> str:
     most = max(abs(each.value) for each in figures) or 1
     rows = "".join(
         f'<dt>{escape(each.label)}</dt><dd><i style="width:{70 * abs(each.value) / most:.0f}%"></i>'
-        f"{each.value:g}</dd>"
+        f"{_number(each.value)} {escape(each.unit)}</dd>"
         for each in figures
     )
     return f"<dl>{rows}</dl>"
+
+
+def _number(value: float) -> str:
+    text = f"{value:,.2f}"
+    return text.rstrip("0").rstrip(".")

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
+from minutehand.ai.engines import SAMPLE
 from minutehand.ai.in_job import ask_for
 from minutehand.ai.language_model import Prompt
 from minutehand.config import Settings
@@ -21,7 +22,15 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Fail
 from minutehand.worker.registry import Registry
 from minutehand_apps.chat import prompts, script
-from minutehand_apps.chat.models import Answer, ChatPayload, Decision, Findings, Page, Result
+from minutehand_apps.chat.models import (
+    Answer,
+    ChatPayload,
+    Decision,
+    Findings,
+    Page,
+    Progress,
+    Result,
+)
 from minutehand_apps.chat.services import Chat
 
 S = TypeVar("S", bound=BaseModel)
@@ -42,11 +51,12 @@ class Processor:
         loaded = await self._app.store.load(job.id, job.fence)
         if loaded.text is None:
             return Fail(GONE)
-        run = _Run(self._app, job, ctx, loaded.text)
+        run = _Run(self._app, job, ctx, loaded.text, loaded.progress)
         decision = await run.ask(
             prompts.decide(loaded.text, loaded.history, may_work=self._app.works),
             Decision,
             lambda: script.decide(run.text),
+            check=self._check_reply,
         )
         if decision.tier != "async" or not self._app.works:
             reply = decision.reply or "Background work is off: set ENABLE_ASYNC_WORK=true."
@@ -54,15 +64,27 @@ class Processor:
             return {"tier": decision.tier, "text": reply}
         return await run.work(decision)
 
+    def _check_reply(self, decision: Decision) -> None:
+        if not decision.reply and (decision.tier != "async" or not self._app.works):
+            raise ValueError("reply is empty, and must hold the whole answer")
+
 
 class _Run:
     """One run of one message's job."""
 
-    def __init__(self, app: Chat, job: Job[ChatPayload], ctx: JobContext, text: str) -> None:
+    def __init__(
+        self,
+        app: Chat,
+        job: Job[ChatPayload],
+        ctx: JobContext,
+        text: str,
+        came: Progress | None,
+    ) -> None:
         self._app = app
         self._job = job
         self._ctx = ctx
         self.text = text
+        self._came = came or Progress(percentage=0, stage=None)
 
     async def work(self, decision: Decision) -> Result:
         """Do the work in stages; what it returns is the job's result."""
@@ -84,7 +106,8 @@ class _Run:
     async def _page(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
         prompt = prompts.page(self.text, decision, answer, points)
         page = await self.ask(prompt, Page, lambda: script.page(answer))
-        return {"text": self._marked(page.summary), "page": page.model_dump()}
+        note = SAMPLE if self._app.model.offline else BY_MODEL
+        return {"text": self._marked(page.summary), "page": {**page.model_dump(), "note": note}}
 
     async def _text(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
         prompt = prompts.write(self.text, decision, answer, points)
@@ -115,18 +138,28 @@ class _Run:
         return str(answer)
 
     async def _stage(self, percentage: float, stage: str, message: str) -> None:
+        came = self._came
+        if (percentage, stage) == (came.percentage, came.stage) or percentage < came.percentage:
+            return  # an earlier run said so
         self._ctx.progress(percentage, stage, message)
         if self._app.model.offline and percentage < 100:
             await asyncio.sleep(self._app.pace_seconds)
 
-    async def ask(self, prompt: Prompt, shape: type[S], by_script: Callable[[], S]) -> S:
+    async def ask(
+        self,
+        prompt: Prompt,
+        shape: type[S],
+        by_script: Callable[[], S],
+        *,
+        check: Callable[[S], None] | None = None,
+    ) -> S:
         """A step: what the model answers, or the script where there is none."""
         model = self._app.model
 
         async def run() -> S:
             if model.offline:
                 return by_script()
-            return await ask_for(self._ctx, model, prompt, shape)
+            return await ask_for(self._job, self._ctx, model, prompt, shape, check=check)
 
         return shape.model_validate(await self._ctx.step(prompt.name, run))
 
@@ -143,8 +176,7 @@ def register(registry: Registry, settings: Settings, *, app: Chat | None = None)
         payload=ChatPayload,
         workspace_concurrency=25,
         timeout=600,  # four questions to a model, each with its own deadline
-        max_attempts=3,
-        backoff=Backoff(first=5, cap=60),
+        backoff=Backoff(first=5, cap=300),
         internal=True,
     )(Processor(app).run)
     return app

@@ -153,7 +153,7 @@ async def chat(
             "kinds": [each["type"] for each in work],
         },
     )
-    text = reply or STILL_WRITING
+    text = reply or found["waits_for"] or STILL_WRITING
     answer = {
         "sessionId": session_id,
         "messageId": f"msg_{made['message_id']}",
@@ -179,7 +179,8 @@ async def page(message_id: UUID, services: Provided) -> HTMLResponse:
     content = (await functions.call("chat_page", message_id=message_id))["page"]
     if content is None:
         raise not_found("page")
-    return HTMLResponse(render(Page.model_validate(content)), headers=_HARMLESS)
+    shown = render(Page.model_validate(content), content.get("note", ""))
+    return HTMLResponse(shown, headers=_HARMLESS)
 
 
 @routes.get("/api/async-status")

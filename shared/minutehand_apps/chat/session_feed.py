@@ -1,61 +1,32 @@
-"""A session's events in the words of the chat, out of the events of its jobs.
-
-Each job's `seq` has no gaps, so a cursor that holds the last one of each job misses nothing and
-repeats nothing: `11;12:5,14:2` has had messages to 11 whole, and so much of two later ones.
-"""
+"""A session's events in the words of the chat: the engine's feed of a session, event for event."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from minutehand.queue.functions import CallerFunctions
-from minutehand.web.errors import invalid_argument
-from minutehand.web.sse import Batch, Line
+from minutehand.queue.models import FeedPage, JobEvent
+from minutehand.web.sse import BEGINNING, Batch, HistoryFeed, Line
 
 _TYPES: Final = {
-    "job.leased": "work_started",
+    "job.work_started": "work_started",
     "job.progress": "work_progress",
     "job.waiting": "work_question",
+    "job.cancel_requested": "work_cancelling",
     "job.completed": "work_completed",
     "job.failed": "work_failed",
     "job.cancelled": "work_cancelled",
 }
-_ENDS: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
-_CURSOR: Final = re.compile(r"(\d{1,18})(?:;((?:\d{1,18}:\d{1,9},?)*))?")
-
-
-class Cursor:
-    """How far a reader has come."""
-
-    def __init__(self, text: str | None) -> None:
-        found = _CURSOR.fullmatch(text or "0")
-        if found is None:
-            raise invalid_argument("Last-Event-ID", "unknown cursor", location="header")
-        self.done = int(found[1])
-        pairs = (pair.split(":") for pair in (found[2] or "").split(",") if pair)
-        self.seen = {int(message): int(seq) for message, seq in pairs}
-        self._ended: set[int] = set()
-
-    def pass_by(self, event: Mapping[str, Any]) -> None:
-        """Take note of an event that was read."""
-        message = event["message"]
-        self.seen[message] = event["seq"]
-        if event["type"] in _ENDS:
-            self._ended.add(message)
-        while self.seen and min(self.seen) in self._ended:
-            self.done = min(self.seen)
-            del self.seen[self.done]
-
-    def __str__(self) -> str:
-        pairs = ",".join(f"{message}:{seq}" for message, seq in sorted(self.seen.items()))
-        return f"{self.done};{pairs}" if pairs else str(self.done)
 
 
 class SessionFeed:
-    """The events of a session's work; none before there is such a session, or for another's."""
+    """The events of a session's work; none before there is such a session, or for another's.
+
+    Its cursors are those of the engine's feed. One that is older than the feed begins again, and
+    `reset` says so.
+    """
 
     def __init__(
         self, session_id: str, functions: CallerFunctions, *, after: str | None, now: datetime
@@ -63,43 +34,57 @@ class SessionFeed:
         self.subject = f"session:{session_id}"
         self._session_id = session_id
         self._functions = functions
-        self._cursor = Cursor(after)
-        self._greeting = [self._line("connected", None, now, {})]
+        self._history = HistoryFeed(self.subject, self._page, after=after or None)
+        self._opened_at = now
+        self._greeting = [self._line(after or "", "connected", None, now, {})]
 
     async def read(self) -> Batch:
         """Events after the last ones read; the first time with `connected` before all else."""
-        cursor = self._cursor
+        page = await self._history.page()
+        lines, self._greeting = self._greeting, []
+        if page.reset:
+            self._history = HistoryFeed(self.subject, self._page, after=BEGINNING)
+            lines.append(self._line(BEGINNING, "reset", None, self._opened_at, {}))
+            return Batch(lines, more=True)
+        # the last by the page's own: what it has passed over is not read again
+        cursors = [*page.places[:-1], page.cursor] if page.events else []
+        found = (self._read(*each) for each in zip(page.events, cursors, strict=True))
+        lines += [line for line in found if line is not None]
+        return Batch(lines, more=page.more, cursor=page.cursor)
+
+    async def _page(self, cursor: str | None) -> FeedPage:
         found = await self._functions.call(
-            "chat_events", session_id=self._session_id, done=cursor.done, seen=cursor.seen
+            "chat_events", session_id=self._session_id, cursor=cursor
         )
-        lines = [line for event in found["events"] if (line := self._read(event)) is not None]
-        greeting, self._greeting = self._greeting, []
-        return Batch([*greeting, *lines], more=len(found["events"]) == 200)
+        return FeedPage.model_validate(found)
 
-    def _read(self, event: Mapping[str, Any]) -> Line | None:
-        self._cursor.pass_by(event)
-        kind, at = _TYPES[event["type"]], datetime.fromisoformat(event["at"])
-        data, more = event["data"] or {}, event["more"]
-        if event["work_type"] is None:  # a message that was answered at once
-            told = {"messageId": event["message_id"], "error": data.get("error_message")}
-            return self._line(kind.replace("work_", "reply_"), None, at, told)
-        told = {"type": event["work_type"], "title": event["work_title"]}
-        if kind == "work_started" and (data.get("attempts") or 1) > 1:
-            return None  # it continues where it was: its next progress says so
-        if kind == "work_progress":
-            told |= data.get("progress") or {}
-        elif kind == "work_question":
-            if more is None or (data.get("wait") or {}).get("kind") != "ask":
+    def _read(self, event: JobEvent, cursor: str) -> Line | None:
+        data: Mapping[str, Any] = event.data or {}
+        kind, brought = _TYPES.get(event.type), data["brought"]
+        if kind is None:
+            return None
+        progress: dict[str, Any] = data.get("progress") or {}
+        work_id: str | None = f"work_{event.job_id}"
+        # what the decision waits for comes before it is known whether the message becomes work
+        is_reply = data["work_type"] is None or progress.get("percentage") == 0
+        told = {"type": data["work_type"], "title": data["work_title"]}
+        if is_reply:
+            kind, work_id = kind.replace("work_", "reply_"), None
+            told = {"messageId": data["message_id"]}
+        if event.type == "job.waiting":
+            if brought is None:
                 return None
-            told |= {name: more.get(name) for name in ("options", "default", "expiresAt")}
-            told |= {"messageId": more["id"], "question": more["content"]}
-        elif kind == "work_completed":
-            told["result"] = more
-        elif kind == "work_failed":
+            told |= {name: brought.get(name) for name in ("options", "default", "expiresAt")}
+            told |= {"messageId": brought["id"], "question": brought["content"]}
+        elif event.type == "job.completed" and not is_reply:
+            told["result"] = brought
+        elif event.type == "job.failed":
             told["error"] = data.get("error_message")
-        return self._line(kind, f"work_{event['job_id']}", at, told)
+        return self._line(cursor, kind, work_id, event.created_at, told | progress)
 
-    def _line(self, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]) -> Line:
+    def _line(
+        self, cursor: str, kind: str, work_id: str | None, at: datetime, data: dict[str, Any]
+    ) -> Line:
         told = {
             "type": kind,
             "workId": work_id,
@@ -107,4 +92,4 @@ class SessionFeed:
             "timestamp": int(at.timestamp() * 1000),
             "data": data,
         }
-        return Line(str(self._cursor), None, told)
+        return Line(cursor, None, told)

@@ -103,7 +103,12 @@ class _Run:
         prompt = prompts.of_stage(stage, self._prompt, given)
         try:
             return await ask_for(
-                self._ctx, model, prompt, stage.shape, check=lambda found: found.check(given)
+                self._job,
+                self._ctx,
+                model,
+                prompt,
+                stage.shape,
+                check=lambda found: found.check(given),
             )
         except ProcessorError as error:
             if error.data and error.data.get("hope") != "differently":

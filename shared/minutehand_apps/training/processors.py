@@ -329,9 +329,13 @@ class Processors:
 
         async def written() -> Procedure:
             found = await ask_for(
-                ctx, model, prompt, Procedure,
+                job,
+                ctx,
+                model,
+                prompt,
+                Procedure,
                 check=lambda found: procedure.check_times(found, segments),
-            )  # fmt: skip
+            )
             return procedure.in_order(found)
 
         ctx.progress(10, "procedure", "The procedure is written")

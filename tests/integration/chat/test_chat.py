@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.chat.conftest import PAGE, TEXT, Harness
+from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
+from tests.support.harness import until
 from tests.support.killable import survive
 from tests.support.project import ACME, ADA
 from tests.unit.ai.model_server import Fault, ModelServer
@@ -79,38 +80,6 @@ async def test_a_model_decides_asks_and_fills_a_page(
     assert "Only the north" in server.seen[-1].body["messages"][1]["content"]
 
 
-DOWN = Fault(500, {"error": {"message": "out of order"}})
-FAULTS: list[tuple[list[Fault], str, int]] = [
-    ([Fault(said="no JSON")], "completed", 2),
-    ([Fault(said="no JSON")] * 9, "failed", 2),
-    ([Fault(cut=True)], "completed", 2),
-    ([Fault(429, {}, {"Retry-After": "1"})], "completed", 2),
-    ([DOWN], "completed", 2),
-    ([DOWN] * 99, "failed", 6),
-    ([Fault(message={"refusal": "I will not."})], "failed", 1),
-    ([Fault(finish="content_filter")], "failed", 1),
-    ([Fault(said='```json\n{"text": "Fine."}\n```')], "completed", 1),
-    ([Fault(said='<think>Hm.</think>{"text": "Fine."}')], "completed", 1),
-]
-
-
-@pytest.mark.parametrize(("faults", "status", "requests"), FAULTS)
-async def test_a_model_that_misbehaves_ends_in_a_result_or_a_clear_failure(
-    with_model: Harness, server: ModelServer, faults: list[Fault], status: str, requests: int
-) -> None:
-    """And a permanent error costs a handful of requests."""
-    server.answers["decide"] = {"tier": "async", "type": "write", "title": "A letter"}
-    server.faults["write"] = list(faults)
-    session = with_model.begin()
-    await with_model.say(session, "Write a letter.")
-    work = await with_model.ended(session)
-
-    assert work["status"] == status
-    assert ("result" in work) == (status == "completed")
-    assert (len(work.get("error", "")) > 10) == (status == "failed")
-    assert len([seen for seen in server.seen if seen.name == "write"]) == requests
-
-
 async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelServer) -> None:
     """502 with the model's reason, which the session keeps as well."""
     server.faults["decide"] = [Fault(400, {"error": {"message": "no such model"}})] * 9
@@ -126,20 +95,77 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:
-    """Several jobs in one session, read to the end and from each place of it."""
+    """Several jobs in one session, one of which asks, read to the end and from each place of it."""
     session = harness.begin()
     await harness.say(session, "Hello!")
-    await harness.say(session, TEXT)
+    await harness.say(session, PAGE)
+    await harness.asking(session)
+    await harness.respond(session, "Blue")
     await harness.ended(session)
     whole = await events(harness, session)
 
     kinds = [event["type"] for _, event in whole]
-    assert kinds[:3] == ["connected", "reply_completed", "work_started"]
+    assert kinds[:4] == ["connected", "reply_completed", "work_started", "work_progress"]
     assert kinds[-1] == "work_completed"
+    assert kinds.count("work_started") == 1
+    shown = [one["data"]["percentage"] for _, one in whole if one["type"] == "work_progress"]
+    assert shown == sorted(set(shown))
     assert SAMPLE in whole[-1][1]["data"]["result"]["text"]
     for place in range(1, len(whole) - 1):
         rest = await events(harness, session, **{"Last-Event-ID": whole[place][0]})
         assert rest[1:] == whole[place + 1 :]
+    harness.project.sql("update queue.tasks set read_to = pg_current_xact_id() where name = 'live'")
+    old = await events(harness, session, **{"Last-Event-ID": whole[-1][0]})
+    harness.project.sql("update queue.tasks set read_to = '0' where name = 'live'")
+    assert [event["type"] for _, event in old[1:]] == ["reset", *kinds[1:]]
+    refused = await harness.call(
+        "GET", f"/async-events?sessionId={session}", headers={"Last-Event-ID": "11;12:5"}, user=None
+    )
+    assert refused.status_code == 400
+
+
+async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_stream(
+    with_model: Harness, server: ModelServer
+) -> None:
+    """Also for a reader who was told of the other's answer before it was known to be work."""
+    held, work = asyncio.Event(), ANSWERS["decide"] | {"question": ""}
+    server.faults["decide"] = [Fault(until=held)]
+    server.answers["decide"] = lambda body: (
+        work if "# The request\\nResearch" in str(body) else {"tier": "standard", "reply": "Water."}
+    )
+    session = with_model.begin()
+    ticking = asyncio.create_task(tick(with_model))
+    first = asyncio.create_task(post(with_model, session, "Research bread"))
+    await until(lambda: server.seen)
+    await post(with_model, session, "What is rain?")
+    seen = await events(with_model, session)
+    held.set()
+    await first
+    await with_model.ended(session)
+    ticking.cancel()
+
+    assert [event["type"] for _, event in seen] == ["connected", "reply_completed"]
+    rest = await events(with_model, session, **{"Last-Event-ID": seen[-1][0]})
+    kinds = [event["type"] for _, event in rest]
+    assert [kinds[1], kinds[-1], kinds.count("work_started")] == [
+        "work_started",
+        "work_completed",
+        1,
+    ]
+
+
+async def tick(harness: Harness) -> None:
+    while True:
+        await harness.worker.tick()
+        await asyncio.sleep(0.05)
+
+
+async def post(harness: Harness, session: str, text: str) -> None:
+    body = {"messages": [{"role": "user", "content": text}]}
+    answer = await harness.call(
+        "POST", "/chat", user=None, json=body, headers={"x-session-id": session}
+    )
+    assert answer.status_code < 300
 
 
 async def events(harness: Harness, session: str, **headers: str) -> list[tuple[str, Any]]:
@@ -214,7 +240,7 @@ async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:
         refused = await harness.call("POST", "/async-cancel", user=stranger, json=body)
         assert refused.status_code == 404
         talk = await harness.call("GET", f"/chat?sessionId={session}", user=stranger)
-        assert talk.status_code == 404
+        assert talk.json()["messages"] == []
         assert [kind for _, kind in await events_of(harness, session, stranger)] == ["connected"]
     rows = await harness.rest("GET", f"/async_work_items?session_id=eq.{session}", user=EVE)
     assert rows.json() == []

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +26,9 @@ class Fault:
     Attributes:
         cut: Break off in the middle of the answer.
         drip: Send a byte now and then, without end.
-        said: Content in place of the answer's.
-        message: More of the message, such as a refusal.
+        until: Answer only then.
+        said: Content in place of the answer's, or what makes it of that.
+        message: More of the message, such as a refusal; `answer` of all.
     """
 
     status: int = 200
@@ -34,8 +37,10 @@ class Fault:
     cut: bool = False
     drip: bool = False
     hang: bool = False
-    said: str | None = None
+    until: asyncio.Event | None = None
+    said: Any = None
     message: dict[str, Any] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
     finish: str | None = "stop"
 
 
@@ -49,7 +54,7 @@ class Seen:
 
 
 class ModelServer(MisbehavingServer):
-    """Answers each prompt by its schema's name: `answers`."""
+    """Answers each prompt by its schema's name: `answers`, or as a mode that is named in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +62,9 @@ class ModelServer(MisbehavingServer):
         self.answers: dict[str, Any] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
+        #: By name, what a prompt with `[mode name]` gets, in order, or the last for ever.
+        self.modes: dict[str, tuple[Sequence[Fault], bool]] = {}
+        self._asked: Counter[str] = Counter()
 
     @property
     def url(self) -> str:
@@ -82,21 +90,25 @@ class ModelServer(MisbehavingServer):
         name = spec["name"]
         self.seen.append(Seen(name, key, body))
         queue = self.faults.get(name) or self.faults.get("*") or []
-        fault = queue.pop(0) if queue else Fault()
+        fault = queue.pop(0) if queue else self._of_mode(request.body.decode(), name)
         if key != KEY:
             fault = Fault(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
         if fault.hang:
             await self.hang()
-        if fault.status != 200:
+        if fault.until is not None:
+            await fault.until.wait()
+        if fault.status != 200 or fault.body is not None:
             told = fault.body if fault.body is not None else b"no JSON"
             write(writer, fault.status, told, fault.headers)
             return
-        text = fault.said if fault.said is not None else self._text(body, name)
+        text = self._text(body, name)
+        if fault.said is not None:
+            text = fault.said(text) if callable(fault.said) else fault.said
         said = {"role": "assistant", "content": text} | fault.message
         answer = {
             "choices": [{"index": 0, "message": said, "finish_reason": fault.finish}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 50},
-        }
+        } | fault.answer
         if fault.drip:
             writer.write(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n\r\n")
             while not writer.is_closing():
@@ -105,6 +117,15 @@ class ModelServer(MisbehavingServer):
                 await asyncio.sleep(0.02)
             return
         write(writer, 200, answer, cut=fault.cut)
+
+    def _of_mode(self, asked: str, name: str) -> Fault:
+        found = re.search(r"\[mode ([^]]+)\]", asked)
+        if found is None:
+            return Fault()
+        faults, forever = self.modes[found[1]]
+        place = self._asked[f"{found[0]} {name}"]
+        self._asked[f"{found[0]} {name}"] += 1
+        return faults[-1] if forever else [*faults, *[Fault()] * 99][place]
 
     def _text(self, body: dict[str, Any], name: str) -> str:
         answer = self.answers.get(name, "")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.in_job import ask_for
+from minutehand.ai.in_job import ask_for, wait_for
 from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.ai.openai_compatible import OpenAICompatible
 from minutehand.worker import Job, JobContext
+from minutehand.worker.context import TurnEnded
 from minutehand.worker.testing import ProcessorTest
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
@@ -77,40 +80,17 @@ async def test_an_answer_is_counted_and_priced() -> None:
     }
 
 
-ERRORS = [
-    (Fault(401, {"error": {"message": "bad key"}}), "not_authorised", 1),
-    (Fault(402, {"error": {"message": "pay"}}), "out_of_credit", 1),
-    (Fault(429, {"error": {"code": "insufficient_quota"}}), "out_of_credit", 1),
-    (Fault(400), "input_refused", 1),
-    (Fault(429, {}, {"Retry-After": "60"}), "rate_limited", 1),
-    (Fault(429, {}, {"Retry-After": "1"}), "rate_limited", 2),
-    (Fault(500, {"error": {"message": f"no quota for api_key={KEY}"}}), "unreachable", 2),
-    (Fault(hang=True), "unreachable", 1),
-    (Fault(drip=True), "unreachable", 1),
-    (Fault(cut=True), "cut_short", 2),
-    (Fault(said=SAID, finish="content_filter"), "input_refused", 1),
-    (Fault(message={"refusal": "No."}), "input_refused", 1),
-    (Fault(said=""), "answer_unusable", 1),
-]
-
-
-@pytest.mark.parametrize(("fault", "code", "requests"), ERRORS)
-async def test_each_failure_has_its_code(
-    fault: Fault,
-    code: str,
-    requests: int,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("fault", [Fault(hang=True), Fault(drip=True)])
+async def test_silence_is_not_repeated_and_no_message_has_the_key(
+    fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Asked again only where nothing was answered or charged; the key is in no message."""
-    patience = 1.0 if fault.hang or fault.drip else 60.0
+    """It may hide an answer that is charged for; the job waits for the model to be there."""
     async with ModelServer() as server:
         with caplog.at_level(logging.DEBUG), pytest.raises(LanguageModelError) as raised:
-            await complete(server, *[fault] * 5, answer_seconds=patience)
+            await complete(server, *[fault] * 5, answer_seconds=1.0)
 
-    assert (raised.value.code, len(server.seen)) == (code, requests)
+    assert (raised.value.away, len(server.seen)) == (True, 1)
     assert KEY not in str(raised.value) + caplog.text
-    if fault.headers:
-        assert raised.value.retry_after == timedelta(seconds=int(fault.headers["Retry-After"]))
 
 
 @pytest.mark.parametrize("field", ["response_format", "max_tokens"])
@@ -127,28 +107,68 @@ async def test_an_endpoint_that_lacks_a_feature_is_asked_without_it(field: str) 
         assert server.seen[-1].body["max_completion_tokens"] == PROMPT.most_tokens
 
 
-@pytest.mark.parametrize("wrong", ['{"name": 1}', "no JSON", '{"titl'])
-async def test_an_answer_of_another_shape_is_mended_once(wrong: str) -> None:
-    """The model is told what was wrong; both answers are paid for; a third is not asked for."""
+class Many(BaseModel):
+    """Texts and lists with limits."""
+
+    name: str = Field(max_length=5)
+    text: str = Field(max_length=50)
+    lines: list[Annotated[str, Field(max_length=40)]] = Field(max_length=2)
+
+
+async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wrong() -> None:
+    """A name is not clipped: others refer to it. The limits are in the prompt."""
     async with ModelServer() as server:
-        model = client(server)
+        model, costs = client(server), []
+        long = {"name": "Move", "text": "x" * 99, "lines": ["y" * 99] * 3}
 
-        async def title(job: Job[None], ctx: JobContext) -> tuple[str, float]:
-            found = (await ask_for(ctx, model, PROMPT, Titled)).title
-            return found, ctx.cost_usd
+        async def many(job: Job[None], ctx: JobContext) -> Any:
+            found = await ask_for(job, ctx, model, PROMPT, Many)
+            costs.append(ctx.cost_usd)
+            return found
 
-        server.faults["answer"] = [
-            Fault(said=wrong),
-            Fault(said='```\n{"title": "M", "x": 1}\n```'),
-        ]
-        mended = await ProcessorTest(title, None).run()
-        asked = server.seen[-1].body["messages"]
-        server.faults["answer"] = [Fault(said=wrong)] * 9
-        failed = await ProcessorTest(title, None).run()
+        server.faults["answer"] = [Fault(said=json.dumps(long | {"name": "Move house"}))]
+        server.answers["answer"] = long
+        run = await ProcessorTest(many, None).run()
         await model.aclose()
 
-    assert mended.result == ["M", pytest.approx(0.0004)]
-    assert wrong in asked[1]["content"]
-    assert "could not be used" in asked[0]["content"]
-    assert failed.error is not None
-    assert len(server.seen) == 4
+    assert run.result == {"name": "Move", "text": "x" * 49 + "…", "lines": ["y" * 39 + "…"] * 2}
+    assert costs == [pytest.approx(0.0004)]
+    first, second = (seen.body["messages"] for seen in server.seen)
+    assert '"maxLength": 50' in first[0]["content"]
+    assert '"maxItems": 2' in first[0]["content"]
+    assert "name: String should have at most 5 characters" in second[0]["content"]
+    assert "Move house" in second[1]["content"]
+
+
+async def test_an_answer_that_was_cut_off_is_asked_for_with_the_larger_limit() -> None:
+    """Which is a setting; then it fails, and says which."""
+    async with ModelServer() as server:
+        model = client(server, most_tokens=3_000)
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled)).title
+
+        server.faults["answer"] = [Fault(said='{"titl', finish="length")] * 2
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert [seen.body["max_tokens"] for seen in server.seen] == [2_000, 3_000]
+    assert run.error is not None
+    assert "LANGUAGE_MODEL_MOST_TOKENS" in run.error.message
+
+
+@pytest.mark.parametrize("left", [timedelta(seconds=5), timedelta(hours=1)])
+async def test_a_model_is_waited_for_within_the_jobs_deadline(left: timedelta) -> None:
+    """Beyond it an attempt is spent."""
+    job: Any = SimpleNamespace(created_at=datetime.now(UTC), deadline_at=datetime.now(UTC) + left)
+    seen: list[Any] = []
+    ctx: Any = SimpleNamespace(
+        log=lambda *said: seen.append(said), progress=lambda *said: seen.append(said)
+    )
+    error = LanguageModelError("It is away", retry_after=timedelta(seconds=60))
+    if left > timedelta(minutes=1):
+        with pytest.raises(TurnEnded, match="60"):
+            wait_for(job, ctx, error)
+    else:
+        wait_for(job, ctx, error)
+    assert bool(seen) == (left > timedelta(minutes=1))

@@ -71,7 +71,7 @@ async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechSe
     [
         (Fault(401, {"error": {"message": "no"}}), "not_authorised", 1),
         (Fault(429, {}, {"retry-after": "30"}), "rate_limited", 1),
-        (Fault(500, b"oops"), "unreachable", 3),
+        (Fault(500, b"oops"), "failed", 3),
         (Fault(hang=True), "unreachable", 1),
         (Fault(cut=True), "cut_short", 3),
         (Fault(body=b"[]"), "answer_unusable", 1),
