@@ -207,11 +207,29 @@ class Socket:
 
 
 def decode(data: str | bytes) -> dict[str, Any]:
-    """One frame, whatever its version."""
+    """One frame, whatever its version; a binary one, of kind 4, is a broadcast."""
+    if isinstance(data, bytes):
+        assert (data[0], data[4]) == (4, 1), data[:5]
+        topic, event, metadata, body = _cut(data[5:], data[1:4])
+        payload = {"type": "broadcast", "event": event, "payload": json.loads(body)}
+        if metadata:
+            payload["meta"] = json.loads(metadata)
+        return {**_FROM_ALL, "topic": topic, "event": "broadcast", "payload": payload}
     message = json.loads(data)
     if isinstance(message, list):
         return dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True))
     return dict(message)
+
+
+_FROM_ALL = {"join_ref": None, "ref": None}
+
+
+def _cut(data: bytes, lengths: bytes) -> list[str]:
+    parts = []
+    for length in lengths:
+        parts.append(data[:length].decode())
+        data = data[length:]
+    return [*parts, data.decode()]
 
 
 async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:

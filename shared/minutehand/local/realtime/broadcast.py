@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from minutehand.local.realtime.pgoutput import Change
-from minutehand.local.realtime.serializer import Version, dump, encode
+from minutehand.local.realtime.serializer import Version, dump, encode, encode_broadcast
 
 if TYPE_CHECKING:
     from minutehand.local.realtime.session import Channel
 
+#: The event of a broadcast, its payload and its metadata, both in JSON.
+Said = tuple[str, str, str]
 #: What a client's topics begin with on the socket.
 PREFIX: Final = "realtime:"
 
@@ -48,9 +50,23 @@ class Rooms:
     def deliver(
         self, topic: str, private: bool, payload: str, *, exclude: Channel | None = None
     ) -> None:
-        """Send a broadcast to every member of a room."""
+        """Send a client's text broadcast to every member of a room."""
         members = self._rooms.get((topic, private), {})
         fan_out([one for one in members if one is not exclude], topic, "broadcast", payload)
+
+    def deliver_binary(
+        self, topic: str, private: bool, said: Said, *, exclude: Channel | None = None
+    ) -> None:
+        """Send what came in binary or from the database: in binary to those of version 2."""
+        members = [one for one in self._rooms.get((topic, private), {}) if one is not exclude]
+        event, payload, metadata = said
+        frame = encode_broadcast(PREFIX + topic, event, metadata, payload)
+        for member in members:
+            if member.version == 2:
+                member.send(frame)
+        meta = f',"meta":{metadata}' if metadata else ""
+        text = f'{{"type":"broadcast","event":{dump(event)},"payload":{payload}{meta}}}'
+        fan_out([one for one in members if one.version == 1], topic, "broadcast", text)
 
     def heard(self, change: Change) -> bool:
         """Whether a change is a message for a room that has members."""
@@ -62,9 +78,5 @@ class Rooms:
     def deliver_row(self, change: Change) -> None:
         """Broadcast one row of `realtime.messages`."""
         row = change.row()
-        meta = dump({"id": row["id"]})
-        payload = (
-            f'{{"type":"broadcast","event":{dump(row["event"])},'
-            f'"payload":{row["payload"]},"meta":{meta}}}'
-        )
-        self.deliver(str(row["topic"]), row["private"] == "t", payload)
+        said = (str(row["event"]), str(row["payload"]), dump({"id": row["id"]}))
+        self.deliver_binary(str(row["topic"]), row["private"] == "t", said)

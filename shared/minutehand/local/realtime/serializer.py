@@ -7,7 +7,7 @@ import json
 from typing import Any, Literal
 
 Version = Literal[1, 2]
-_KIND_PUSH, _JSON = 3, 1
+_KIND_PUSH, _KIND_BROADCAST, _JSON = 3, 4, 1
 
 
 class MalformedFrame(ValueError):
@@ -20,9 +20,10 @@ class Inbound:
 
     join_ref: str | None
     ref: str | None
-    topic: str
+    topic: Any  # one that is no text is answered, as one that nobody has joined
     event: str
     payload: Any
+    is_binary: bool = False
 
 
 def parse_version(text: str | None) -> Version | None:
@@ -54,8 +55,8 @@ def decode(version: Version, data: str | bytes) -> Inbound:
             ref, topic, event, payload = (message[k] for k in ("ref", "topic", "event", "payload"))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise MalformedFrame(f"not a message: {error}") from error
-    if not isinstance(topic, str) or not isinstance(event, str):
-        raise MalformedFrame("topic and event must be strings")
+    if not isinstance(event, str):
+        raise MalformedFrame("an event must be a string")
     return Inbound(_ref(join_ref), _ref(ref), topic, event, payload)
 
 
@@ -74,7 +75,7 @@ def _decode_push(data: bytes) -> Inbound:
         at += length
     join_ref, ref, topic, event, _metadata = parts
     payload = {"type": "broadcast", "event": event, "payload": json.loads(data[at:])}
-    return Inbound(join_ref or None, ref or None, topic, "broadcast", payload)
+    return Inbound(join_ref or None, ref or None, topic, "broadcast", payload, is_binary=True)
 
 
 def encode(
@@ -84,6 +85,13 @@ def encode(
     if version == 2:
         return f"{dump([join_ref, ref, topic, event])[:-1]},{payload}]"
     return f'{{"topic":{dump(topic)},"event":{dump(event)},"payload":{payload},"ref":{dump(ref)}}}'
+
+
+def encode_broadcast(topic: str, event: str, metadata: str, payload: str) -> bytes:
+    """A broadcast as version 2 has it from a database or in binary: lengths, headers, payload."""
+    parts = [part.encode() for part in (topic, event, metadata)]
+    head = bytes([_KIND_BROADCAST, *map(len, parts), _JSON])
+    return head + b"".join(parts) + payload.encode()
 
 
 def reply(version: Version, message: Inbound, response: Any, status: str = "ok") -> str:

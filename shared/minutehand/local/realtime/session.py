@@ -48,9 +48,9 @@ class Session:
         self._socket = socket
         self._channels: dict[str, Channel] = {}
 
-    def send(self, text: str) -> None:
+    def send(self, data: str | bytes) -> None:
         """Write to the socket at once; a client too slow for its buffer is dropped."""
-        broadcast([self._socket], text)
+        broadcast([self._socket], data)
         if self._socket.transport.get_write_buffer_size() > BUFFER_BYTES:
             logger.warning("slow reader dropped", extra={"event": "realtime.slow_consumer"})
             self._socket.transport.abort()
@@ -76,10 +76,10 @@ class Session:
 
     async def _dispatch(self, message: Inbound) -> None:
         topic, event = message.topic, message.event
-        channel = self._channels.get(topic)
+        channel = self._channels.get(topic) if isinstance(topic, str) else None
         if topic == "phoenix":
             self.send(reply(self.version, message, {}))
-        elif event == "phx_join" and topic.startswith(PREFIX):
+        elif event == "phx_join" and str(topic).startswith(PREFIX):
             await self._join(message)
         elif event == "phx_leave":
             self.send(reply(self.version, message, {}))
@@ -93,8 +93,14 @@ class Session:
             await channel.on_access_token(message.payload)
 
     async def _join(self, message: Inbound) -> None:
-        if (old := self._channels.get(message.topic)) is not None:
-            self.end(old)
+        old = self._channels.pop(message.topic, None)
+        if old is not None:
+            old.close()
+        await self._answer(message)
+        if old is not None:  # after the answer to the new join, as Phoenix does
+            old.push("phx_close", {}, ref=old.join_ref)
+
+    async def _answer(self, message: Inbound) -> None:
         channel = Channel(self, message)
         try:
             await channel.authorize()
@@ -204,7 +210,12 @@ class Channel:
         if self.private and not await self._writes():
             return
         exclude = None if self.hears_itself else self
-        self.hub.rooms.deliver(self.topic, self.private, dump(message.payload), exclude=exclude)
+        room = (self.topic, self.private)
+        if message.is_binary:
+            said = (message.payload["event"], dump(message.payload["payload"]), "")
+            self.hub.rooms.deliver_binary(*room, said, exclude=exclude)
+        else:
+            self.hub.rooms.deliver(*room, dump(message.payload), exclude=exclude)
         if self.ack:
             self.send(reply(self.version, message, {}))
 
