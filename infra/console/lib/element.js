@@ -10,7 +10,7 @@
  * document.querySelector("minutehand-job").client = supabase;
  */
 
-import { call } from "./jobs/client.js";
+import { answer } from "./jobs/client.js";
 import { watchJob } from "./jobs/watch.js";
 
 const TEXTS = {
@@ -48,7 +48,6 @@ export class JobElement extends Base {
   #subject = [];
   #unlisten = () => {};
   #asked = "";
-  #ended = "";
   #isBusy = false;
 
   get client() {
@@ -88,14 +87,14 @@ export class JobElement extends Base {
   }
 
   /** Answer the question it waits with. */
-  async answer(answer) {
+  async answer(value) {
     const [client, id, schema] = this.#subject;
     if (this.#isBusy || !client) return;
     this.#isBusy = true;
     put(this.#parts.refused);
     try {
       const name = this.job?.waiting_for?.name;
-      await call(client, schema, "answer_job", { p_job_id: id, p_answer: { answer, name } });
+      await answer(client, id, value, { name, schema });
       await this.refresh();
     } catch (error) {
       put(this.#parts.refused, error.message);
@@ -173,7 +172,8 @@ export class JobElement extends Base {
       this.#draw();
       this.#announce("jobchange");
     };
-    this.#watch = watchJob(client, id, { schema, onChange });
+    const onEnd = () => this.#announce("jobend");
+    this.#watch = watchJob(client, id, { schema, onChange, onEnd });
     this.#listen(client);
   }
 
@@ -228,10 +228,6 @@ export class JobElement extends Base {
     );
     put(parts.error, (status === "failed" || state === "retrying") && job?.error_message);
     this.#drawQuestion(job?.waiting_for?.kind === "ask" ? job.waiting_for : null);
-    const ending = `${job?.id} ${job?.fence}`;
-    if (!end || !state || this.#ended === ending) return; // without a state its row is being read again
-    this.#ended = ending;
-    this.#announce("jobend");
   }
 
   #drawQuestion(wait) {

@@ -49,7 +49,8 @@ export type Wait = {
   name: string | null;
   question?: string | null;
   options?: Json[] | null;
-  timeout_at?: string | null;
+  /** When it continues without an answer. */
+  until?: string | null;
 };
 
 /** A job as `get_job` and the lists give it; instants are ISO 8601, UTC. */
@@ -148,7 +149,9 @@ export declare class QueueError extends Error {
   readonly reachable: boolean;
 }
 /** What `ended` rejects with when the job is deleted, or was never visible. */
-export declare class JobGone extends Error {}
+export declare class JobGone extends Error {
+  readonly code: "job_not_found";
+}
 export declare const ENDED: ReadonlySet<string>;
 export declare const FRESHNESS: readonly Freshness[];
 
@@ -162,6 +165,23 @@ export declare function enqueue<T extends JobType>(
   payload: PayloadOf<T>,
   options: EnqueueOptions & { workspace_id: string; schema?: string },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
+
+type In = { schema?: string | undefined };
+/** Cancel a job and its live children; its row. */
+export declare function cancel(client: Client, jobId: string, options?: In): Promise<Job>;
+/** Run a failed or cancelled job again, or a delayed one now; its row. */
+export declare function retry(
+  client: Client,
+  jobId: string,
+  options?: In & { payload?: { [name: string]: Json | undefined } | undefined },
+): Promise<Job>;
+/** Answer the question a job waits with, of several by its `name`; its row. */
+export declare function answer(
+  client: Client,
+  jobId: string,
+  value: Json,
+  options?: In & { name?: string | undefined },
+): Promise<Job>;
 
 /** How patient a watch is, in ms. */
 export type Timing = {
@@ -180,7 +200,10 @@ export type WatchedJob<T extends JobType = JobType> = {
   progress: Progress | null;
   isCompleted: boolean;
   isFailed: boolean;
+  isCancelled: boolean;
   isEnded: boolean;
+  /** It has not been read yet. */
+  isLoading: boolean;
   /** The job's own error. */
   error: string | null;
   freshness: Freshness;
@@ -189,7 +212,7 @@ export type WatchedJob<T extends JobType = JobType> = {
   /** Only with `history`. */
   events: JobEvent[];
   /** Why reading it fails. */
-  problem: Error | null;
+  problem: QueueError | null;
 };
 
 export interface Watch<S> {
@@ -204,7 +227,6 @@ export interface Watch<S> {
 export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<T>> {
   /** Resolves on any end with the job; rejects when it is gone or unwatched. */
   readonly ended: Promise<Job<T>>;
-  cancel(): Promise<Job<T>>;
 }
 export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
@@ -215,6 +237,8 @@ export type JobOptions<T extends JobType = JobType> = Timing & {
   after?: number;
   /** Each event once, in order. */
   onEvent?: (event: JobEvent) => void;
+  /** Once for each end, also for one before it was watched. */
+  onEnd?: (job: Job<T>) => void;
   onChange?: (state: WatchedJob<T>) => void;
 };
 export declare function watchJob<T extends JobType = JobType>(
@@ -234,7 +258,7 @@ export type WatchedJobs = {
   jobs: (Omit<Job, "payload" | "result"> & { glimpse?: string | null })[];
   isLoading: boolean;
   freshness: Freshness;
-  problem: Error | null;
+  problem: QueueError | null;
 };
 export declare function watchJobs(
   client: Client,
@@ -245,4 +269,23 @@ export declare function watchJobs(
     limit?: number | undefined;
     onChange?: (state: WatchedJobs) => void;
   },
+): Watch<WatchedJobs>;
+
+/** Learn when to read what a page shows of a workspace or a session. */
+export type TopicOptions = Timing &
+  In & {
+    /** At the start, and whenever something may have changed; what it throws makes it be repeated. */
+    onRead?: () => Promise<unknown> | unknown;
+    onEvent?: (event: JobEvent) => void;
+    onChange?: (state: WatchedJobs) => void;
+  };
+export declare function watchWorkspace(
+  client: Client,
+  workspaceId: string,
+  options?: TopicOptions,
+): Watch<WatchedJobs>;
+export declare function watchSession(
+  client: Client,
+  sessionId: string,
+  options?: TopicOptions,
 ): Watch<WatchedJobs>;

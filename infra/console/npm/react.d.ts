@@ -1,44 +1,73 @@
 import type { DetailedHTMLProps, HTMLAttributes } from "react";
 import type {
   Client,
+  EnqueueOptions,
+  Job,
   JobEvent,
   JobFilter,
   JobType,
-  Job,
+  Json,
+  PayloadOf,
   WatchedJob,
   WatchedJobs,
 } from "./index.js";
-import type { MinutehandJob } from "./tags.js";
+import type { JobChange, MinutehandJob } from "./tags.js";
 
-/** Make `useJob` and `useJobs` for a client, once, outside of components. */
+export type UseJobOptions<T extends JobType = JobType> = {
+  pollingInterval?: number;
+  history?: boolean;
+  onEvent?: (event: JobEvent) => void;
+  /** Once for each end, also for one before it was followed. */
+  onEnd?: (job: Job<T>) => void;
+};
+
+/** A followed job and what can be done to it; the promises reject with a `QueueError`. */
+export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
+  refresh(): Promise<void> | undefined;
+  cancel(): Promise<Job>;
+  retry(payload?: PayloadOf<T>): Promise<Job>;
+  answer(value: Json): Promise<Job>;
+};
+
+type Where = { workspace_id?: string; schema?: string };
+
+/** Make the hooks for a client, once, outside of components. */
 export declare function makeHooks(
   client: Client | (() => Client),
-  defaults?: { workspace_id?: string; schema?: string },
+  defaults?: Where,
 ): {
   /** Nothing is followed without an id. */
   useJob<T extends JobType = JobType>(
     jobId: string | null | undefined,
-    options?: { pollingInterval?: number; history?: boolean; onEvent?: (event: JobEvent) => void },
-  ): WatchedJob<T> & {
-    refresh(): Promise<void> | undefined;
-    cancel(): Promise<Job<T>> | undefined;
+    options?: UseJobOptions<T>,
+  ): UsedJob<T>;
+  /** `enqueue` adds a job, which is followed from then on; null and a `problem` where it is refused. */
+  useEnqueue<T extends JobType>(
+    jobType: T,
+    options?: UseJobOptions<T>,
+  ): UsedJob<T> & {
+    enqueue(payload: PayloadOf<T>, options?: EnqueueOptions & Where): Promise<Job<T> | null>;
   };
-  useJobs(filter?: JobFilter, options?: { limit?: number }): WatchedJobs;
+  useJobs(
+    filter?: JobFilter,
+    options?: { limit?: number },
+  ): WatchedJobs & { refresh(): Promise<void> | undefined };
 };
 
-type Attributes = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
-  Partial<Omit<MinutehandJob, keyof HTMLElement>>;
+// not named `Attributes`: within the module "react" that would be React's own
+type JobElementProps = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
+  Partial<Pick<MinutehandJob, "client" | "texts" | "jobId">> & {
+    "job-id"?: string | undefined;
+    schema?: string;
+    label?: string;
+    onjobchange?: (event: JobChange) => void;
+    onjobend?: (event: JobChange) => void;
+  };
 
 declare module "react" {
   namespace JSX {
     interface IntrinsicElements {
-      "minutehand-job": Attributes & {
-        "job-id"?: string | undefined;
-        schema?: string;
-        label?: string;
-        onjobchange?: (event: HTMLElementEventMap["jobchange"]) => void;
-        onjobend?: (event: HTMLElementEventMap["jobend"]) => void;
-      };
+      "minutehand-job": JobElementProps;
     }
   }
 }

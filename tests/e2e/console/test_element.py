@@ -1,11 +1,12 @@
-"""`<minutehand-job>` on somebody else's page without a build, with the page's own client."""
+"""The element and the hooks on somebody else's page without a build, with its own client."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import violations
@@ -32,24 +33,82 @@ await import("/lib/element.js");
 """
 
 
-def test_a_page_without_a_build_shows_a_job(
-    visit: Visit, worker: HandWorker, stack: RunningStack
+#: A component that enqueues, and one that shows the job of an id and notes each of its renders.
+HOOKS = """
+const { url, key, token, workspace_id, type } = VALUES;
+document.body.innerHTML = '<main><h1>Mine</h1><div id="app"></div></main>';
+const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
+const { hooksOf } = await import("/lib/jobs/hooks.js");
+const { h, render } = globalThis.preact;
+const { useEnqueue, useJob } = hooksOf(globalThis.preactHooks, client, {
+  workspace_id, schema: "public",
+});
+globalThis.renders = [];
+globalThis.ends = [];
+function Mine() {
+  const made = useEnqueue(type, { onEnd: (job) => globalThis.ends.push(job.id) });
+  const followed = useJob(made.job?.id);
+  globalThis.renders.push([made.job?.id, followed.job?.id ?? null, followed.isEnded]);
+  globalThis.mine = { made, followed };
+  return h("p", {}, made.status ?? made.problem?.code ?? "none");
+}
+render(h(Mine), document.getElementById("app"));
+"""
+
+
+@pytest.fixture
+def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[..., Page]:
+    """Open a page of one's own in the place of the console's program."""
+
+    def open_page(script: str, **values: str) -> Page:
+        given = {
+            "url": stack.supabase_url,
+            "key": stack.supabase_publishable_key,
+            "token": stack.sign_in("ada@acme.test"),
+            **values,
+        }
+        visitor = visit(None, "/jobs", allow=("status of 4",))
+        body = script.replace("VALUES", json.dumps(given))
+        visitor.page.route(
+            "**/app.js", lambda route: route.fulfill(content_type="text/javascript", body=body)
+        )
+        visitor.open("/mine/")
+        return visitor.page
+
+    return open_page
+
+
+def test_hooks_give_the_job_of_their_id_and_act_on_it(
+    mine: Callable[..., Page], worker: HandWorker
 ) -> None:
+    """One after the other: no render has the first one's end when the second has begun."""
+    page = mine(HOOKS, workspace_id=worker.workspace_id, type=worker.job_type)
+    status = page.locator("#app p")
+    expect(status).to_have_text("none")
+    ids = []
+    for _ in range(2):
+        page.evaluate("void mine.made.enqueue({ n: 1 })")
+        lease = worker.lease_soon()
+        ids.append(lease["job"]["id"])
+        worker.settle(lease, result={"answer": 42})
+        page.wait_for_function("(id) => ends.at(-1) === id", arg=ids[-1])
+    page.evaluate("void mine.made.enqueue({ n: 3 }, { delay_seconds: 900 })")
+    expect(status).to_have_text("pending")
+    assert page.evaluate("mine.followed.cancel().then((job) => job.status)") == "cancelled"
+    expect(status).to_have_text("cancelled")
+    assert page.evaluate("mine.made.retry({ n: 4 }).then((job) => job.payload.n)") == 4
+    page.evaluate("void mine.made.enqueue([])")
+    expect(status).to_have_text("payload_invalid")
+
+    assert page.evaluate("ends.slice(0, 2)") == ids
+    assert page.evaluate("ends.length") == 3
+    wrong = "renders.filter(([id, shown, isEnded]) => (shown && shown !== id) || (!id && isEnded))"
+    assert page.evaluate(wrong) == []
+
+
+def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: HandWorker) -> None:
     """State, progress, question, result; what others wrote is text; a foreign id is said."""
-    job_id = worker.enqueue({})
-    values = {
-        "url": stack.supabase_url,
-        "key": stack.supabase_publishable_key,
-        "token": stack.sign_in("ada@acme.test"),
-        "id": job_id,
-    }
-    visitor = visit(None, "/jobs", allow=("status of 404",))
-    page = visitor.page
-    script = PAGE.replace("VALUES", json.dumps(values))
-    page.route(
-        "**/app.js", lambda route: route.fulfill(content_type="text/javascript", body=script)
-    )
-    visitor.open("/mine/")
+    page = mine(PAGE, id=worker.enqueue({}))
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Queued")
 

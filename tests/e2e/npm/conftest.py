@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.release.npm_archive import build_npm_archive
-from tests.e2e.npm.stranger import Stranger
+from tests.e2e.npm.stranger import REACTS, Stranger
 from tests.support.shared import made_once
 
 
@@ -31,4 +31,5 @@ def unpacked(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def stranger(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     """An empty project into which the archive and what it stands on were installed."""
-    return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive)
+    types = [f"types-react-{version}@npm:@types/react@{version}" for version in REACTS]
+    return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types)

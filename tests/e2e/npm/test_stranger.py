@@ -13,13 +13,14 @@ import pytest
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
-from tests.e2e.npm.stranger import Stranger
+from tests.e2e.npm.stranger import REACTS, Stranger
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(300)  # npm, and perhaps a stack, before the first
 
 README = ROOT / "infra" / "console" / "npm" / "README.md"
+RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
 
 PRELUDE = """\
 declare const process: { env: Record<string, string>; exit(code: number): never };
@@ -29,9 +30,9 @@ const {
 """
 
 
-def examples() -> list[str]:
-    """The TypeScript of the package's README, in order."""
-    return re.findall(r"```ts\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+def examples(page: Path = README, *, language: str = "ts") -> list[str]:
+    """The TypeScript of a page, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,23 @@ def test_a_payload_of_another_shape_does_not_compile(typed: Stranger) -> None:
     assert typed.compile("strict.ts") == ""
 
 
+@pytest.mark.parametrize("react", REACTS)
+def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
+    """The React types with a component that uses them, and the examples that no test runs."""
+    client = 'import { createClient } from "@supabase/supabase-js";\n'
+    (typed.folder / "supabase.ts").write_text(
+        f'{client}export const supabase = createClient("http://x", "k");\n'
+    )
+    [component] = examples(language="tsx")
+    (typed.folder / "component.tsx").write_text(component)
+    [action] = examples(RECIPES)
+    ssr = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
+    ssr += "declare function createClient(): Promise<SupabaseClient>;\n"
+    (typed.folder / "action.ts").write_text(ssr + action)
+
+    assert typed.compile("component.tsx", "action.ts", react=react) == ""
+
+
 def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> None:
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / "loose.ts").write_text(
@@ -90,8 +108,8 @@ def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> Non
         'import { enqueue } from "minutehand";\n'
         'const made = await enqueue(createClient("http://x", "k"), "any", { n: 1 },'
         ' { workspace_id: "w" });\n'
-        "// @ts-expect-error a result that nobody described\n"
-        "made.job.result.rows;\n"
+        "// @ts-expect-error a result that nobody described may be null\n"
+        "export const result: {} = made.job.result;\n"
     )
 
     assert stranger.compile("loose.ts", types="none.d.ts") == ""
@@ -109,14 +127,19 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
     assert typed.compile("program.ts") == ""
 
     with subprocess.Popen(
-        [str(node_binary()), "out/program.js"], cwd=typed.folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [str(node_binary()), "out/program.js"],
+        cwd=typed.folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={
-            "url": stack.supabase_url, "key": stack.supabase_publishable_key,
-            "email": ADA.email, "password": stack.demo_password,
+            "url": stack.supabase_url,
+            "key": stack.supabase_publishable_key,
+            "email": ADA.email,
+            "password": stack.demo_password,
             "workspace_id": stack.demo_workspace_id,
         },
-    ) as run:  # fmt: skip
+    ) as run:
         assert run.stdout is not None
         lease = None
         lines: list[str] = []

@@ -67,6 +67,9 @@ export async function once(query, ms = READ_MS) {
 export const call = (client, schema, name, values) =>
   once(within(client, schema).rpc(name, values));
 
+const change = (client, schema, name, values) =>
+  once(within(client, schema).rpc(name, values), WRITE_MS);
+
 /**
  * Add one job; with an `idempotency_key`, or find the one that key made.
  *
@@ -75,10 +78,22 @@ export const call = (client, schema, name, values) =>
  * @example
  * const { job } = await enqueue(supabase, "invoices.mail", { invoice: 7 }, { workspace_id });
  */
-export async function enqueue(client, jobType, payload, { workspace_id, schema, ...options }) {
-  const values = {
-    ...{ p_workspace_id: workspace_id, p_job_type: jobType },
-    ...{ p_payload: payload, p_options: options },
-  };
-  return once(within(client, schema).rpc("enqueue_job", values), WRITE_MS);
-}
+export const enqueue = (client, jobType, payload, { workspace_id, schema, ...options }) =>
+  change(client, schema, "enqueue_job", {
+    p_workspace_id: workspace_id,
+    p_job_type: jobType,
+    p_payload: payload,
+    p_options: options,
+  });
+
+/** Cancel a job and its live children; its row. */
+export const cancel = (client, jobId, { schema } = {}) =>
+  change(client, schema, "cancel_job", { p_job_id: jobId });
+
+/** Run a failed or cancelled job again, or a delayed one now, with another payload if given; its row. */
+export const retry = (client, jobId, { payload, schema } = {}) =>
+  change(client, schema, "retry_job", { p_job_id: jobId, p_payload: payload ?? null });
+
+/** Answer the question a job waits with, of several by its `name`; its row. */
+export const answer = (client, jobId, value, { name, schema } = {}) =>
+  change(client, schema, "answer_job", { p_job_id: jobId, p_answer: { answer: value, name } });

@@ -1,56 +1,104 @@
 // React's hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
 
+import { answer, cancel, enqueue, retry } from "./client.js";
 import { watchJob, watchJobs } from "./watch.js";
 
 const NO_JOB = {
-  ...{ job: null, status: null, progress: null, error: null, problem: null, events: [] },
-  ...{ isCompleted: false, isFailed: false, isEnded: false, missing: false },
+  job: null,
+  status: null,
+  progress: null,
+  isCompleted: false,
+  isFailed: false,
+  isCancelled: false,
+  isEnded: false,
+  isLoading: false,
+  error: null,
   freshness: "catching-up",
+  missing: false,
+  events: [],
+  problem: null,
 };
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
-/** Make `useJob` and `useJobs` of `React`, `preact/hooks`, or what keeps their contract. */
+/** Make the hooks of `React`, `preact/hooks`, or what keeps their contract. */
 export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) {
   const { schema } = defaults;
   const clientNow = () => (typeof client === "function" ? client() : client);
-  return {
-    /** Nothing is followed without an id. */
-    useJob(jobId, { pollingInterval, history, onEvent } = {}) {
-      const [state, setState] = useState(NO_JOB);
-      const watch = useRef(null);
-      const latest = useRef(onEvent);
-      latest.current = onEvent;
-      useEffect(() => {
-        setState(NO_JOB);
-        if (!jobId) return undefined;
-        const options = { schema, pollingInterval, history, onChange: setState };
-        const started = watchJob(clientNow(), jobId, {
-          ...options,
-          onEvent: (event) => latest.current?.(event),
-        });
-        watch.current = started;
-        return () => {
-          watch.current = null;
-          started.close();
-        };
-      }, [jobId, pollingInterval, history]);
-      return {
-        ...state,
-        refresh: () => watch.current?.refresh(),
-        cancel: () => watch.current?.cancel(),
-      };
-    },
 
-    useJobs(filter = {}, { limit } = {}) {
-      const [state, setState] = useState(NO_JOBS);
-      const wanted = { workspace_id: defaults.workspace_id, ...filter };
-      useEffect(() => {
-        setState(NO_JOBS);
-        if (!wanted.workspace_id && !wanted.session_id) return undefined;
-        const watch = watchJobs(clientNow(), wanted, { schema, limit, onChange: setState });
-        return () => watch.close();
-      }, [limit, JSON.stringify(wanted)]);
-      return state;
-    },
-  };
+  /** What `start` watches, of `subject` alone: no render has the state of another one. */
+  function useWatch(subject, start, nothing) {
+    const [shown, setShown] = useState(null);
+    const watch = useRef(null);
+    useEffect(() => {
+      if (!subject) return undefined;
+      const started = start((state) => setShown({ subject, state }));
+      watch.current = started;
+      return () => {
+        watch.current = null;
+        started.close();
+        setShown(null);
+      };
+    }, [subject]);
+    const state = shown?.subject === subject ? shown.state : nothing;
+    return { ...state, refresh: () => watch.current?.refresh() };
+  }
+
+  /** Nothing is followed without an id. */
+  function useJob(jobId, { pollingInterval, history, onEvent, onEnd } = {}) {
+    const latest = useRef(null);
+    latest.current = { onEvent, onEnd };
+    const start = (onChange) =>
+      watchJob(clientNow(), jobId, {
+        schema,
+        pollingInterval,
+        history,
+        onChange,
+        onEvent: (event) => latest.current.onEvent?.(event),
+        onEnd: (job) => latest.current.onEnd?.(job),
+      });
+    const subject = jobId ? JSON.stringify([jobId, pollingInterval, history]) : null;
+    const watched = useWatch(subject, start, { ...NO_JOB, isLoading: Boolean(jobId) });
+    const done = async (changed) => {
+      const job = await changed;
+      await watched.refresh();
+      return job;
+    };
+    return {
+      ...watched,
+      cancel: () => done(cancel(clientNow(), jobId, { schema })),
+      retry: (payload) => done(retry(clientNow(), jobId, { payload, schema })),
+      answer: (value) => done(answer(clientNow(), jobId, value, { schema })),
+    };
+  }
+
+  /** `enqueue(payload)` adds a job of this type, which is followed from then on. */
+  function useEnqueue(jobType, options) {
+    const [asked, setAsked] = useState({ id: null, isLoading: false, problem: null });
+    const watched = useJob(asked.id, options);
+    return {
+      ...watched,
+      isLoading: asked.isLoading || watched.isLoading,
+      problem: asked.problem ?? watched.problem,
+      async enqueue(payload, more) {
+        setAsked({ id: null, isLoading: true, problem: null });
+        try {
+          const { job } = await enqueue(clientNow(), jobType, payload, { ...defaults, ...more });
+          setAsked({ id: job.id, isLoading: false, problem: null });
+          return job;
+        } catch (problem) {
+          setAsked({ id: null, isLoading: false, problem });
+          return null;
+        }
+      },
+    };
+  }
+
+  function useJobs(filter = {}, { limit } = {}) {
+    const wanted = { workspace_id: defaults.workspace_id, ...filter };
+    const start = (onChange) => watchJobs(clientNow(), wanted, { schema, limit, onChange });
+    const isWhole = wanted.workspace_id || wanted.session_id;
+    return useWatch(isWhole ? JSON.stringify([wanted, limit]) : null, start, NO_JOBS);
+  }
+
+  return { useJob, useJobs, useEnqueue };
 }

@@ -15,6 +15,7 @@ export class JobGone extends Error {
   constructor(jobId) {
     super(`job ${jobId} does not exist, or you may not see it`);
     this.name = "JobGone";
+    this.code = "job_not_found";
   }
 }
 
@@ -32,6 +33,7 @@ export class JobWatch extends Follower {
   #early = []; // came before the first read said where the stream starts
   #events = [];
   #settled = null;
+  #endedAt = null; // the run whose end was announced
 
   constructor(client, topics, id, options) {
     super(topics, `job:${id}`, options);
@@ -52,7 +54,9 @@ export class JobWatch extends Follower {
       progress: job?.progress ?? null,
       isCompleted: status === "completed",
       isFailed: status === "failed",
+      isCancelled: status === "cancelled",
       isEnded: ENDED.has(status),
+      isLoading: !job && !this.#missing && !this.error,
       error: job?.error_message ?? null,
       freshness: this.freshness,
       missing: this.#missing,
@@ -66,13 +70,6 @@ export class JobWatch extends Follower {
     this.#settled ??= promised();
     this.#settle();
     return this.#settled.promise;
-  }
-
-  /** Cancel the job; resolves with its row. */
-  async cancel() {
-    const job = await this.#call("cancel_job");
-    await this.refresh();
-    return job;
   }
 
   get hasGap() {
@@ -149,7 +146,8 @@ export class JobWatch extends Follower {
   /** The job with what the engine derives of it; null when it is missing or another's. */
   async #row() {
     try {
-      const row = await this.#call("get_job");
+      const { schema } = this.#options;
+      const row = await call(this.#client, schema, "get_job", { p_job_id: this.#id });
       this.#missing = false;
       return row;
     } catch (error) {
@@ -171,10 +169,6 @@ export class JobWatch extends Follower {
         .order("seq", { ascending: true })
         .limit(PAGE),
     );
-  }
-
-  #call(name) {
-    return call(this.#client, this.#options.schema, name, { p_job_id: this.#id });
   }
 
   #take(events) {
@@ -201,10 +195,13 @@ export class JobWatch extends Follower {
   }
 
   #settle() {
-    if (!this.#settled) return;
-    if (this.#missing) this.#settled.reject(new JobGone(this.#id));
-    else if (this.#job && ENDED.has(this.#job.status) && !this.#rowIsOld)
-      this.#settled.resolve(this.#job);
+    if (this.#missing) return void this.#settled?.reject(new JobGone(this.#id));
+    const job = this.#job;
+    if (!job || !ENDED.has(job.status) || this.#rowIsOld) return;
+    this.#settled?.resolve(job);
+    if (this.#endedAt === job.finished_at) return;
+    this.#endedAt = job.finished_at;
+    notify(this.#options.onEnd, job);
   }
 }
 
@@ -294,7 +291,7 @@ function started(watch) {
   return watch;
 }
 
-/** Follow one job: `.state .ended .subscribe() .refresh() .cancel() .close()`. */
+/** Follow one job: `.state .ended .subscribe() .refresh() .close()`. */
 export const watchJob = (client, jobId, options = {}) =>
   started(new JobWatch(client, topicsOf(client), jobId, options));
 
