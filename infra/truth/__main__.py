@@ -1,7 +1,8 @@
 """`make truth`: hold what runs locally against real servers of Supabase.
 
-With an address and keys any project is asked: `REQUESTS` writes nothing but a guest session and one
-row, the other parts need a project of their own, with DATABASE_URL a superuser's. Without, the
+With an address and keys any project is asked: `requests` writes nothing but a guest session and one
+row. The other parts need a project for trying, with DATABASE_URL a superuser's; it may be one that
+was tried before. Without, the
 Supabase CLI starts the official images in the versions of compose.yml, for which Docker is needed.
 """
 
@@ -15,12 +16,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
 
 from infra.release.supabase_cli import supabase_cli
+from infra.truth import filters
 from infra.truth.requests import Difference, Place, compare, reason_of, record
 from minutehand.local import migrations
 from minutehand.local.environment import demo_values, remote_values
@@ -39,7 +46,7 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [f"tests/integration/realtime/test_{name}.py" for name in PROTOCOL],
     "clients": ["tests/e2e/live/test_hostile_wire.py", "tests/contract/test_realtime_clients.py"],
 }
-PARTS: Final = ("requests", "realtime", "clients", "demo")
+PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
 NO_DOCKER: Final = 3
 
 
@@ -82,17 +89,28 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
         return 0
     # what the others write would be in the answers
     parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))
-    failed = [part for part in PARTS if part in parts and not _passes(part, place, values)]
-    print(f"{', '.join(parts)}: {'nothing unexpected' if not failed else f'{failed} differ'}")
-    return 1 if failed else 0
+    found = {part: _differing(part, place, values) for part in PARTS if part in parts}
+    for part, lines in found.items():
+        print(f"{part}: {'differs: ' + ', '.join(lines) if lines else 'nothing unexpected'}")
+    return 1 if any(found.values()) else 0
 
 
-def _passes(part: str, place: Place, values: Mapping[str, str]) -> bool:
+def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
+    """What of a part differs and may not, each by its name."""
     if part == "requests":
         return _answers(place)
+    if part == "filters":
+        return _filters(place, values["DATABASE_URL"])
+    return [] if _passes(part, values) else ["see above"]
+
+
+def _passes(part: str, values: Mapping[str, str]) -> bool:
     url = values["SUPABASE_URL"]
     values = {**values, **demo_values()}
     if part == "demo":
+        owner = migrations.as_user(values["DATABASE_URL"], "postgres")
+        for seed in migrations.seed_files():
+            migrations.apply_seed(owner, seed)
         command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
         with tempfile.TemporaryDirectory() as state:
             return _ran([*command, "--state", state], values)
@@ -105,13 +123,37 @@ def _ran(command: Sequence[str], values: Mapping[str, str]) -> bool:
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environ).returncode == 0
 
 
-def _answers(place: Place) -> bool:
+def _answers(place: Place) -> list[str]:
     found = compare(place)
     unlisted = [each for each in found if reason_of(each.name) is None]
     for each in found:
         _print(each)
     print(f"{len(found)} answers differ, {len(unlisted)} of them for no listed reason")
-    return not unlisted
+    return [each.name for each in unlisted]
+
+
+def _filters(place: Place, database_url: str) -> list[str]:
+    """Compare over two tables of its own, which it drops again."""
+
+    def sql(statement: str, *args: Any) -> list[dict[str, Any]]:
+        cursor = connection.execute(statement.encode(), args or None)
+        return cursor.fetchall() if cursor.description else []
+
+    found: list[filters.Wrong] = []
+    with (
+        psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection,
+        httpx.Client(base_url=place.rest_url, headers=place.headers("service")) as client,
+    ):
+        sql(filters.DROP + filters.TABLES)
+        try:
+            while client.get("/scratch_names").status_code == 404:
+                time.sleep(0.2)  # until the Data API has read the schema again
+            found = list(filters.wrong_answers(client, sql))
+        finally:
+            sql(filters.DROP)
+    for each in found:
+        print(f"{each.filter}\n    expected  {each.expected}\n    given     {each.given}")
+    return [each.filter for each in found]
 
 
 def _print(difference: Difference) -> None:
@@ -141,7 +183,8 @@ def _containers() -> Iterator[dict[str, str]]:
             # of the images' superuser: tests look where a project's owner may not
             known["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
             create_demo_users(known["DB_URL"])
-            migrations.apply_seed(owner, migrations.seed_files()[0])
+            for seed in migrations.seed_files():
+                migrations.apply_seed(owner, seed)
             yield remote_values(known["API_URL"], known)
         finally:
             subprocess.run([*cli, "stop", "--no-backup"], check=False)

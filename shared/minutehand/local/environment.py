@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +87,13 @@ def contract(
         # a file and not moto's KMS, which forgets its keys when it stops
         "SEALING_KEY_FILE": str(state / "sealing.key"),
     }
+
+
+def sealing_key(remote: Mapping[str, str]) -> str:
+    """The key that seals in a project that machines share, made of a secret they all have."""
+    secret = remote.get("SUPABASE_SECRET_KEY") or remote["SUPABASE_JWT_SECRET"]
+    digest = hmac.digest(secret.encode(), b"minutehand sealing key", "sha256")
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:

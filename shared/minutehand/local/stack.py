@@ -19,12 +19,18 @@ import psycopg
 
 from minutehand.app import find_apps
 from minutehand.local import migrations
-from minutehand.local.environment import Ports, contract, demo_values, for_children
+from minutehand.local.environment import (
+    Ports,
+    contract,
+    demo_values,
+    for_children,
+    sealing_key,
+)
 from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, companions, service_parts
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import spawn, stop
-from minutehand.local.state import StateFolder
+from minutehand.local.state import StateFolder, write_private
 from minutehand.local.users import ADA, EVE, create_demo_users
 from minutehand.node import node_home
 from minutehand.project import Project
@@ -77,6 +83,8 @@ class Stack:
         self.values = contract(self.ports, keys, self.database_url, state.path, self.project)
         if remote is not None:
             self.values |= remote
+            if not (key := Path(self.values["SEALING_KEY_FILE"])).exists():
+                write_private(key, sealing_key(remote))
         else:
             self.values |= demo_values(self.project.tenancy)
         # local servers for the apps' services are started only with a whole stack, or for a demo
