@@ -5,6 +5,7 @@ What only one app needs, its own `settings` module reads from `Settings.environ`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -67,6 +68,13 @@ def _count(least: int, most: int) -> Callable[[str], int]:
         return int(value)
 
     return parse
+
+
+def _seconds(value: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(value)) <= 604_800:
+            return seconds
+    raise ValueError(f"must be a number of seconds, not {value!r}")
 
 
 def _level(value: str) -> str:
@@ -270,6 +278,12 @@ def read_count(
 ) -> int:
     """A whole number from `least` to `most`."""
     found = _read(environ, name, _count(least, most), example=str(default))
+    return default if found is None else found
+
+
+def read_seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
+    """A number of seconds, at most a week."""
+    found = _read(environ, name, _seconds, example=f"{default:g}")
     return default if found is None else found
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from minutehand.clock import Clock
-from minutehand.config import ConfigurationError, Settings, read_flag, read_text
+from minutehand.config import Settings, read_flag, read_seconds
 from minutehand.queue.dependencies import Dependencies
 from minutehand_apps.chat.store import WorkerStore
 
@@ -29,8 +29,8 @@ class Chat(Dependencies):
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         super().__init__(settings, clock=clock)
         self.works = read_flag(settings.environ, "ENABLE_ASYNC_WORK")
-        self.ask_seconds = self._number("CHAT_ASK_SECONDS", ASK_SECONDS)
-        self.pace_seconds = self._number("CHAT_PACE_SECONDS", 0)
+        self.ask_seconds = read_seconds(settings.environ, "CHAT_ASK_SECONDS", default=ASK_SECONDS)
+        self.pace_seconds = read_seconds(settings.environ, "CHAT_PACE_SECONDS", default=0)
 
     @cached_property
     def store(self) -> WorkerStore:
@@ -43,13 +43,3 @@ class Chat(Dependencies):
         from minutehand.ai.engines import make_language_model
 
         return make_language_model(self.settings)
-
-    def _number(self, name: str, default: float) -> float:
-        text = read_text(self.settings.environ, name)
-        try:
-            value = default if text is None else float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 604_800:
-            raise ConfigurationError(name, "must be a number of seconds", f"{default:g}")
-        return value

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from minutehand_apps.plans.graph import Speed
 from minutehand_apps.plans.shapes import Block
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+Status = Literal["pending", "running", "cancelling", "completed", "failed", "cancelled"]
 
 
 class NewPlan(BaseModel):
@@ -59,6 +59,7 @@ class Plan(BaseModel):
     speed_vs_detail: Speed
     status: Status
     percentage: float
+    waits_for: str | None
     error: str | None
     job_id: UUID
     created_at: AwareDatetime
@@ -118,3 +119,4 @@ class Loaded(BaseModel):
 
     prompt: str | None
     speed_vs_detail: Speed | None
+    done: frozenset[str]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.sse import READ_LIMIT, Batch, Line
+
+_OTHERWISE: Final = {"cancel_requested": "plan_cancelling"}
 
 
 class PlanFeed:
@@ -62,7 +64,7 @@ def _in_words(event: Mapping[str, Any]) -> dict[str, Any]:
     elif kind == "progress":
         kind, data = "stage_progress", data.get("progress") or {}
     else:
-        kind = f"plan_{kind}"
+        kind = _OTHERWISE.get(kind, f"plan_{kind}")
         names = ("error_message", "attempts")
         data = {name: data[name] for name in names if data.get(name) is not None}
     return {"seq": event["seq"], "type": kind, "data": data, "at": event["at"]}

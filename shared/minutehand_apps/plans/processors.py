@@ -6,14 +6,14 @@ and a failure of others never lose it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from minutehand.ai.in_job import ask_for
 from minutehand.config import Settings
 from minutehand.queue.errors import ProcessorError
-from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.graph import Stage as Step
 from minutehand.worker.job import Job
@@ -22,6 +22,7 @@ from minutehand.worker.registry import Registry
 from minutehand_apps.plans import prompts
 from minutehand_apps.plans.graph import Stage, stages_of
 from minutehand_apps.plans.models import PlanPayload
+from minutehand_apps.plans.sample import SAMPLES
 from minutehand_apps.plans.services import Plans
 from minutehand_apps.plans.shapes import Chapter
 
@@ -38,7 +39,7 @@ class Processor:
         if plan.prompt is None or plan.speed_vs_detail is None:
             return Fail("The plan is gone")
         stages = stages_of(plan.speed_vs_detail)
-        run = _Run(self._app, job, ctx, plan.prompt, stages)
+        run = _Run(self._app, job, ctx, plan.prompt, len(stages), set(plan.done))
         await ctx.graph(
             [
                 Step(name=each.name, run=partial(run.stage, each), after=each.needs)
@@ -57,21 +58,21 @@ class _Run:
         job: Job[PlanPayload],
         ctx: JobContext,
         prompt: str,
-        stages: Sequence[Stage],
+        stages: int,
+        done: set[str],
     ) -> None:
         self._app = app
         self._job = job
         self._ctx = ctx
         self._prompt = prompt
-        self._stages = {stage.name: stage for stage in stages}
-        #: Names of stages that are done, as far as this attempt needs to know.
-        self._done: set[str] = set()
+        self._stages = stages
+        self._done = done
         #: Why the model gave no answer at all: then no other stage asks it in this attempt.
         self._down: ProcessorError | None = None
 
     async def stage(self, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
         """Make a stage, tell of it and keep it."""
-        self._note_done(stage.needs)
+        self._show(stage)
         self._tell("stage_started", stage, "info", f"{stage.title}: started")
         keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
         try:
@@ -83,21 +84,19 @@ class _Run:
         result = chapter.model_dump(mode="json")
         model = self._app.model
         await keep(result=result, model=None if model.offline else model.name)
-        self._note_done((stage.name,))
+        self._done.add(stage.name)
         self._tell("stage_completed", stage, "info", f"{stage.title}: done")
-        self._ctx.progress(100 * len(self._done) / len(self._stages), stage.name, stage.title)
+        self._show(stage)
         return result
 
-    def _note_done(self, names: Sequence[str]) -> None:
-        """These stages are done, and so are those that they needed."""
-        for name in names:
-            self._done.add(name)
-            self._note_done(self._stages[name].needs)
+    def _show(self, stage: Stage) -> None:
+        self._ctx.progress(100 * len(self._done) / self._stages, stage.name, stage.title)
 
     async def _make(self, stage: Stage, given: Mapping[str, Any]) -> Chapter:
         model = self._app.model
         if model.offline:
-            return stage.shape.sample()
+            await asyncio.sleep(self._app.pace_seconds)
+            return stage.shape.model_validate(SAMPLES[stage.name])
         if self._down is not None:
             raise self._down
         prompt = prompts.of_stage(stage, self._prompt, given)
@@ -127,8 +126,6 @@ def register(registry: Registry, settings: Settings, *, app: Plans | None = None
         "plan",
         payload=PlanPayload,
         timeout=780,
-        max_attempts=2,
-        backoff=Backoff(first=5, cap=60),
         internal=True,
     )(Processor(app).run)
     return app

@@ -16,10 +16,11 @@ _ASKS: Final = {
     "constraints": "List what limits the plan: time, money, people, rules.",
     "strategy": "Compare two or three ways to do it and recommend one.",
     "work_breakdown": "Break the work into tasks, each with a short id, a title and its days.",
-    "dependencies": "For each task name the ids of those that must be done before it.",
+    "dependencies": "For each task name the ids of those that must be done before it, as they"
+    " are in the work breakdown.",
     "team": "List the roles, and which tasks each does.",
-    "budget": "List the costs in one currency; an amount that nothing tells is 0, and its title"
-    " says that it is unknown.",
+    "budget": "List the costs in one currency, and what comes in as amounts below 0; an amount"
+    " that nothing tells is 0, and its title says that it is unknown.",
     "milestones": "List the milestones, each with its day.",
     "risks": "List the risks, and what is done about each.",
     "quality": "List how each result is checked.",

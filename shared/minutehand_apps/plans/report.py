@@ -15,9 +15,10 @@ _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2733;--soft:#5a6a7a;--line:#d5dce3;--back:#fff}
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--line:#3a4653;--back:#151b21}}
 body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--back);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}p,blockquote{white-space:pre-wrap}
-.meta{color:var(--soft)}table{border-collapse:collapse;width:100%}td,th{text-align:left;
-vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
+font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}p,blockquote{white-space:pre-wrap}
+.meta{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
+td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
+th{white-space:nowrap}
 """
 
 
@@ -27,7 +28,7 @@ def notice(plan: Plan) -> str:
     if models:
         return f"Written by {', '.join(models)}; days and costs are added up from its figures."
     asked = any(stage.status == "failed" for stage in plan.stages)
-    return "" if asked or not plan.stages else f"This is a {SAMPLE}."
+    return "" if asked or not plan.stages else f"This is a {SAMPLE}. It is not about the prompt."
 
 
 def missing(plan: Plan) -> list[Missing]:
@@ -126,5 +127,8 @@ def _element(block: Block) -> str:
         cell = "td" if place else "th"
         cells = "".join(f"<{cell}>{escape(text)}</{cell}>" for text in row)
         rows.append(f"<tr>{cells}</tr>")
-    kind = "table" if block and not isinstance(block[0], str) else "ul"
-    return f"<{kind}>{''.join(rows)}</{kind}>" if rows else ""
+    if not rows:
+        return ""
+    if isinstance(block[0], str):
+        return f"<ul>{''.join(rows)}</ul>"
+    return f"<div><table>{''.join(rows)}</table></div>"

@@ -89,6 +89,14 @@ async def cancel(plan_id: UUID, functions: Functions) -> Plan:
     return await get_plan(plan_id, functions)
 
 
+@routes.post("/{plan_id}/retry")
+async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan:
+    """Continue a failed or cancelled plan; stages that are done stay. 409 in any other state."""
+    await functions.call("plan_retry", plan_id=plan_id, repeatable=False)
+    await services.waker.wake()
+    return await get_plan(plan_id, functions)
+
+
 @routes.get("/{plan_id}/stream-status")
 async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus:
     """Whether the stream can be opened: from its creation, as long as the plan exists."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from minutehand.clock import Clock
+from minutehand.config import Settings, read_seconds
 from minutehand.queue.dependencies import Dependencies
 from minutehand_apps.plans.store import WorkerStore
 
@@ -13,7 +15,16 @@ if TYPE_CHECKING:
 
 
 class Plans(Dependencies):
-    """Dependencies of one process."""
+    """Dependencies of one process.
+
+    Attributes:
+        pace_seconds: PLANS_PACE_SECONDS, how long each stage of a sample takes, so that people can
+            follow and cancel it.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        super().__init__(settings, clock=clock)
+        self.pace_seconds = read_seconds(settings.environ, "PLANS_PACE_SECONDS", default=0)
 
     @cached_property
     def store(self) -> WorkerStore:

@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from minutehand.ai.engines import SAMPLE
-
 Line = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(min_length=1, max_length=6000)]
 Days = Annotated[float, Field(ge=0, le=10_000)]
@@ -33,11 +31,6 @@ class Chapter(BaseModel):
         """How it reads, by the results of other stages where it needs them."""
         raise NotImplementedError
 
-    @classmethod
-    def sample(cls) -> Chapter:
-        """What stands in where no model is configured."""
-        raise NotImplementedError
-
 
 class Brief(Chapter):
     """What the prompt asks for."""
@@ -50,11 +43,6 @@ class Brief(Chapter):
         """The goal, then the facts."""
         return [self.goal, self.facts]
 
-    @classmethod
-    def sample(cls) -> Brief:
-        """A title and a goal."""
-        return cls(title="Sample plan", goal=f"The goal would stand here. ({SAMPLE})")
-
 
 class Points(Chapter):
     """Lines of one kind."""
@@ -64,11 +52,6 @@ class Points(Chapter):
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
         """A list."""
         return [self.points]
-
-    @classmethod
-    def sample(cls) -> Points:
-        """One line."""
-        return cls(points=[f"A point would stand here. ({SAMPLE})"])
 
 
 class Prose(Chapter):
@@ -80,18 +63,13 @@ class Prose(Chapter):
         """The text."""
         return [self.text]
 
-    @classmethod
-    def sample(cls) -> Prose:
-        """One sentence."""
-        return cls(text=f"A text would stand here. ({SAMPLE})")
-
 
 class Task(BaseModel):
     """A piece of work."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    id: Annotated[str, Field(min_length=1, max_length=40)]
+    id: Annotated[str, Field(min_length=1, max_length=30)]
     title: Line
     days: Days
 
@@ -103,7 +81,7 @@ class Tasks(Chapter):
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Each id is one task's."""
-        if len({task.id for task in self.tasks}) < len(self.tasks):
+        if len({_key(task.id) for task in self.tasks}) < len(self.tasks):
             raise ValueError("two tasks have one id")
 
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
@@ -112,12 +90,10 @@ class Tasks(Chapter):
         total = sum(task.days for task in self.tasks)
         return [[["Task", "What", "Days"], *rows], f"{total:g} days of work in all."]
 
-    @classmethod
-    def sample(cls) -> Tasks:
-        """Two tasks."""
-        named = {"A": "First task", "B": "Second task"}
-        tasks = [Task(id=key, title=f"{title} ({SAMPLE})", days=1) for key, title in named.items()]
-        return cls(tasks=tasks)
+
+def _key(name: str) -> str:
+    """A name of a task as models may write it."""
+    return " ".join(name.split()).casefold()
 
 
 class Order(BaseModel):
@@ -135,12 +111,21 @@ class Schedule(Chapter):
     order: Annotated[list[Order], Field(max_length=60)]
 
     def _after(self, given: Mapping[str, Any]) -> dict[str, set[str]]:
-        ids = [task["id"] for task in given["work_breakdown"]["tasks"]]
-        named = {each.task: set(each.after) & set(ids) for each in self.order}
-        return {task: named.get(task, set()) for task in ids}
+        """The ids that each task comes after; they may be named by titles and in another case."""
+        tasks = given["work_breakdown"]["tasks"]
+        ids = {_key(task[name]): task["id"] for name in ("title", "id") for task in tasks}
+        after: dict[str, set[str]] = {task["id"]: set() for task in tasks}
+        for each in self.order:
+            named = [each.task, *each.after]
+            if unknown := [name for name in named if _key(name) not in ids]:
+                listed = ", ".join(map(str, after))
+                raise ValueError(f"{', '.join(unknown)}: no such task; there are {listed}")
+            task, *before = (ids[_key(name)] for name in named)
+            after[task].update(before)
+        return after
 
     def check(self, given: Mapping[str, Any]) -> None:
-        """The graph has no circle."""
+        """Each task is there, and the graph has no circle."""
         try:
             TopologicalSorter(self._after(given)).prepare()
         except CycleError as error:
@@ -161,11 +146,6 @@ class Schedule(Chapter):
         head = ["Task", "After", "From day", "To day"]
         return [[head, *rows], f"{longest:g} days along the longest chain of tasks."]
 
-    @classmethod
-    def sample(cls) -> Schedule:
-        """The second after the first."""
-        return cls(order=[Order(task="B", after=["A"])])
-
 
 class Cost(BaseModel):
     """A line of a budget."""
@@ -173,13 +153,13 @@ class Cost(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     title: Line
-    amount: Annotated[float, Field(ge=0, le=1e12)]
+    amount: Annotated[float, Field(ge=-1e12, le=1e12, description="Below 0 for what comes in.")]
 
 
 class Costs(Chapter):
     """A budget."""
 
-    currency: Annotated[str, Field(min_length=1, max_length=10)] = "EUR"
+    currency: Annotated[str, Field(min_length=1, max_length=40)] = "EUR"
     costs: Annotated[list[Cost], Field(max_length=60)]
 
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
@@ -187,11 +167,6 @@ class Costs(Chapter):
         rows = [[each.title, f"{each.amount:,.2f}"] for each in self.costs]
         total = sum(each.amount for each in self.costs)
         return [[["Cost", self.currency], *rows], f"{total:,.2f} {self.currency} in all."]
-
-    @classmethod
-    def sample(cls) -> Costs:
-        """One line."""
-        return cls(costs=[Cost(title=f"A cost would stand here. ({SAMPLE})", amount=0)])
 
 
 class Milestone(BaseModel):
@@ -212,11 +187,6 @@ class Milestones(Chapter):
         """A table."""
         return [[["When", "What"], *([each.when, each.title] for each in self.milestones)]]
 
-    @classmethod
-    def sample(cls) -> Milestones:
-        """One."""
-        return cls(milestones=[Milestone(title=f"A milestone. ({SAMPLE})", when="Day 2")])
-
 
 class Risk(BaseModel):
     """What may go wrong."""
@@ -235,8 +205,3 @@ class Risks(Chapter):
     def blocks(self, given: Mapping[str, Any]) -> list[Block]:
         """A table."""
         return [[["Risk", "Answer"], *([each.risk, each.answer] for each in self.risks)]]
-
-    @classmethod
-    def sample(cls) -> Risks:
-        """One."""
-        return cls(risks=[Risk(risk=f"A risk. ({SAMPLE})", answer="An answer.")])

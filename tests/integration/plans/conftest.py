@@ -29,7 +29,7 @@ ANSWERS: dict[str, Any] = {
         ]
     },
     "dependencies": {
-        "order": [{"task": "C", "after": ["A", "B"]}, {"task": "A", "after": ["nothing known"]}]
+        "order": [{"task": "c", "after": ["A", " sign"]}, {"task": "Oven", "after": []}]
     },
     "budget": {"currency": "EUR", "costs": [{"title": "Oven", "amount": 1000.5}]},
     "risks": {"risks": [{"risk": "Rain", "answer": "A tent"}]},

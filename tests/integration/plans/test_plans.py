@@ -27,18 +27,19 @@ EVE = "aaaaaaaa-0000-4000-8000-000000000003"
         ("all_details_but_slow", 15),
     ],
 )
-async def test_without_a_model_each_chapter_is_a_marked_sample(
+async def test_without_a_model_there_is_one_sample_under_its_banner(
     harness: Harness, speed: Any, stages: int
 ) -> None:
-    """The whole flow, and nothing that could be taken for a plan."""
+    """The whole flow, and a report that says that it is not about the prompt."""
     plan_id = await harness.create(speed)
     plan = await harness.ended(plan_id)
 
     assert (plan["status"], plan["percentage"], len(plan["stages"])) == ("completed", 100, stages)
     report = await harness.report(plan_id)
-    assert f"This is a {SAMPLE}." in report
-    for chapter in report.split("\n## ")[1:]:
-        assert SAMPLE in chapter or chapter.startswith("Schedule")
+    assert f"This is a {SAMPLE}. It is not about the prompt." in report
+    assert report.startswith("# Sample plan")
+    assert len(report.split("\n## ")) == stages + 1
+    assert "26 days along the longest chain of tasks." in report
     assert "partial" not in report
 
 
@@ -80,59 +81,43 @@ async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
 
 
 CIRCLE = {"order": [{"task": "A", "after": ["B"]}, {"task": "B", "after": ["A"]}]}
+UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 
 
-async def test_a_circle_of_tasks_is_mended_once(with_model: Harness, server: ModelServer) -> None:
-    """The model is told which tasks wait for each other; a second one fails the stage alone."""
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(CIRCLE, "wait for each other: "), (UNKNOWN, "Paint: no such task; there are A, B, C")],
+)
+async def test_an_order_that_cannot_be_is_mended_once(
+    with_model: Harness, server: ModelServer, wrong: Any, told: str
+) -> None:
+    """The model gets to know which tasks are meant; a second one fails the stage alone."""
     good = server.answers["dependencies"]
     server.answers["dependencies"] = lambda body: (
-        good if "wait for each other" in body["messages"][0]["content"] else CIRCLE
+        good if told in body["messages"][0]["content"] else wrong
     )
     assert (await with_model.ended(await with_model.create()))["status"] == "completed"
 
-    server.answers["dependencies"] = CIRCLE
+    server.answers["dependencies"] = wrong
     plan_id = await with_model.create()
     plan = await with_model.ended(plan_id)
     report = await with_model.report(plan_id)
 
     assert plan["status"] == "failed"
     assert "## This report is partial" in report
-    assert "- Schedule: The answer of test-model cannot be used: the tasks wait" in report
+    assert "- Schedule: The answer of test-model cannot be used: " in report
+    assert told in report
     assert "## Budget" in report
     assert "Written by test-model" in report
 
 
 DOWN = Fault(500, {"error": {"message": "out of order"}})
-FAULTS: list[tuple[list[Fault], str]] = [
-    ([Fault(said="no JSON")], "completed"),
-    ([Fault(said="no JSON")] * 9, "failed"),
-    ([Fault(cut=True)], "completed"),
-    ([Fault(429, {}, {"Retry-After": "1"})], "completed"),
-    ([DOWN] * 3, "completed"),
-    ([Fault(message={"refusal": "I will not."})] * 9, "failed"),
-]
-
-
-@pytest.mark.parametrize(("faults", "status"), FAULTS)
-async def test_a_model_that_misbehaves_costs_a_stage_at_most(
-    with_model: Harness, server: ModelServer, faults: list[Fault], status: str
-) -> None:
-    """What was found before it stays, and the report says what is missing and why."""
-    server.faults["budget"] = list(faults)
-    plan_id = await with_model.create()
-    plan = await with_model.ended(plan_id)
-    report = await with_model.report(plan_id)
-
-    assert plan["status"] == status
-    assert "Written by test-model" in report
-    assert ("- Budget: " in report) == (status == "failed")
-    assert "## Risks" in report
 
 
 async def test_a_permanent_error_costs_a_handful_of_requests(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """And a report never says that no model was asked when one was."""
+    """And a report never says that no model was asked when one was. Then anyone may retry it."""
     server.faults["*"] = [DOWN] * 99
     plan_id = await with_model.create("all_details_but_slow")
     plan = await with_model.ended(plan_id)
@@ -140,9 +125,35 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
 
     assert plan["status"] == "failed"
     assert "out of order" in plan["error"]
-    assert len(server.seen) <= 6
+    assert len(server.seen) <= 10
     assert "sample" not in report
     assert f"- {stages_of('all_details_but_slow')[0].title}: The language model failed" in report
+    server.faults.clear()
+    again = await with_model.call("POST", f"/{plan_id}/retry", user=None)
+    assert again.json()["status"] in {"pending", "running"}
+    assert (await with_model.ended(plan_id))["status"] == "completed"
+    over = await with_model.call("POST", f"/{plan_id}/retry", user=None)
+    assert over.status_code == 409
+
+
+async def test_a_plan_waits_for_a_model_that_is_away(
+    with_model: Harness, server: ModelServer
+) -> None:
+    """However often it says so; no attempt is spent, and the plan says until when."""
+    server.faults["budget"] = [Fault(429, {}, {"Retry-After": "20"})] * 9
+    plan_id = await with_model.create()
+    waits = await with_model.tick_until(
+        lambda: with_model.look(plan_id), lambda seen: seen["waits_for"]
+    )
+    assert (waits["status"], waits["error"]) == ("running", None)
+    assert "has reached its rate limit; it is asked again at " in waits["waits_for"]
+    done = await with_model.ended(plan_id)
+
+    assert (done["status"], done["waits_for"]) == ("completed", None)
+    told = await with_model.stream(f"/{plan_id}/stream", user=None)
+    shown = [e["data"]["percentage"] for _, e in told if e["type"] == "stage_progress"]
+    assert shown == sorted(shown)
+    assert with_model.project.row(done["job_id"])["attempts"] == 1
 
 
 async def test_a_cancelled_plan_has_a_partial_report(harness: Harness) -> None:
@@ -189,6 +200,7 @@ async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:
     first = await harness.call("DELETE", f"/{plan_id}", user=None)
     assert first.status_code == 204
     for method, path in (
+        ("POST", "/retry"),
         ("DELETE", ""),
         ("GET", ""),
         ("GET", "/stream"),

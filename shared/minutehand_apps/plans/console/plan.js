@@ -3,7 +3,9 @@
 import { callRoute } from "../../api.js";
 import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
+import { needStyles } from "../../lib/styles.js";
 import { html } from "../../lib/ui.js";
+import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { Stale, Unread } from "../../parts/states-of-view.js";
@@ -12,10 +14,16 @@ import { When } from "../../parts/when.js";
 import { toneOf } from "./plans.js";
 import NotFound from "../../views/not-found.js";
 
+needStyles("/apps/plans/plans.css");
+
 export const title = () => "Plan";
 
 const LIVE_MS = 1000;
 const JSON_ONLY = { Accept: "application/json" };
+const FORMATS = [
+  { name: "HTML", type: "text/html", file: "plan.html" },
+  { name: "Markdown", type: "text/markdown", file: "plan.md" },
+];
 
 /** A plan, its report, and its events. */
 async function readPlan(id, signal) {
@@ -31,7 +39,7 @@ async function readPlan(id, signal) {
 export default function PlanPage({ id }) {
   const found = useRead((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
-  const isLive = ["pending", "running"].includes(plan?.status);
+  const isLive = ["pending", "running", "cancelling"].includes(plan?.status);
   usePolling(found, isLive ? LIVE_MS : null);
   if ([404, 422].includes(found.error?.status)) return html`<${NotFound} what="plan" />`;
   if (!plan)
@@ -55,6 +63,12 @@ export default function PlanPage({ id }) {
         navigate("/plans");
       });
   };
+  const save = (type, file) =>
+    act("Could not read the report", async () => {
+      const headers = { Accept: type };
+      const route = "GET /api/plans/{plan_id}/report";
+      download(file, await callRoute(route, { places, headers, as: "blob" }));
+    });
   const { tone, word } = toneOf(plan.status);
   const lines = plan.events.filter((one) => one.data.message);
   return html`<article class="page">
@@ -68,11 +82,24 @@ export default function PlanPage({ id }) {
       <${Tag} tone=${tone}>${word}<//>
       <span class="spacer"></span>
       <a href=${`/jobs/${plan.job_id}`}>Its job</a>
+      ${FORMATS.map(
+        ({ name, type, file }) => html`<${ActionButton} key=${name} run=${() => save(type, file)}>
+          ${name}
+        <//>`,
+      )}
       ${
         isLive &&
         html`<${ActionButton}
+          disabled=${plan.status === "cancelling"}
           run=${() => act("Could not cancel", () => callRoute("POST /api/plans/{plan_id}/cancel", { places }))}>
-          Cancel
+          ${plan.status === "cancelling" ? "Cancelling…" : "Cancel"}
+        <//>`
+      }
+      ${
+        ["failed", "cancelled"].includes(plan.status) &&
+        html`<${ActionButton}
+          run=${() => act("Could not retry", () => callRoute("POST /api/plans/{plan_id}/retry", { places }))}>
+          Retry
         <//>`
       }
       <${ActionButton} className="danger" run=${remove}>Delete<//>
@@ -81,7 +108,7 @@ export default function PlanPage({ id }) {
     ${
       isLive &&
       html`<${JobProgress}
-        job=${{ status: "processing", progress: { percentage: plan.percentage, message: lines.at(-1)?.data.message } }} />`
+        job=${{ status: "processing", progress: { percentage: plan.percentage, message: plan.waits_for ?? lines.at(-1)?.data.message } }} />`
     }
     ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
     <${ReportSection} report=${plan.report} />
@@ -99,7 +126,7 @@ export default function PlanPage({ id }) {
 }
 
 const ReportSection = ({ report }) =>
-  html`<section class="card stack" aria-labelledby="h-report">
+  html`<section class="card stack report" aria-labelledby="h-report">
     <h2 id="h-report">${report.title}</h2>
     <p class="muted">${report.notice}</p>
     ${
@@ -108,7 +135,7 @@ const ReportSection = ({ report }) =>
         <p>This report is partial.</p>
         <ul>
           ${report.missing.map(
-            (one) => html`<li key=${one.stage} class="wrap">${one.title}: ${one.reason}</li>`,
+            (one) => html`<li key=${one.stage}>${one.title}: ${one.reason}</li>`,
           )}
         </ul>
       `
@@ -123,11 +150,11 @@ const ReportSection = ({ report }) =>
 
 /** A block as text nodes: what was written stays text. */
 function blockOf(block) {
-  if (typeof block === "string") return html`<p class="wrap">${block}</p>`;
+  if (typeof block === "string") return html`<p>${block}</p>`;
   if (block.length === 0) return null;
   if (typeof block[0] === "string")
     return html`<ul>
-      ${block.map((line) => html`<li class="wrap">${line}</li>`)}
+      ${block.map((line) => html`<li>${line}</li>`)}
     </ul>`;
   const [head, ...rows] = block;
   return html`<div class="scroll-x" tabindex="0" role="region" aria-label=${head.join(", ")}>
@@ -140,7 +167,7 @@ function blockOf(block) {
       <tbody>
         ${rows.map(
           (row) => html`<tr>
-            ${row.map((cell) => html`<td class="wrap">${cell}</td>`)}
+            ${row.map((cell) => html`<td>${cell}</td>`)}
           </tr>`,
         )}
       </tbody>

@@ -20,7 +20,10 @@ const SPEEDS = [
 ];
 
 /** A plan's state as the console's jobs have it. */
-export const toneOf = (status) => stateOf(status === "running" ? "processing" : status);
+export const toneOf = (status) =>
+  status === "cancelling"
+    ? { tone: "processing", word: "Cancelling" }
+    : stateOf(status === "running" ? "processing" : status);
 
 export default function Plans({ workspace }) {
   const [isAsking, setIsAsking] = useState(false);
