@@ -261,11 +261,29 @@ select id, name from public.workspaces;
 create view queue.tenant_members as
 select workspace_id, user_id, role from public.workspace_members;
 
+-- The person who calls; null for the service and for guests. As auth.uid, but that another kind of
+-- subject (of Clerk, Firebase) is a 401 with a word; null where a policy asks, which hides rows.
+create function queue.caller(p_is_strict boolean default true) returns uuid
+language plpgsql stable as $$
+declare
+  v_subject constant text := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+begin
+  if v_subject !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
+    if not p_is_strict then
+      return null;
+    end if;
+    raise exception using errcode = 'PT401', hint = 'unauthorized',
+      message = 'the subject (sub) of the token must be a UUID, as Supabase Auth gives it';
+  end if;
+  return v_subject::uuid;
+end;
+$$;
+
 -- Staff, who see every tenant and belong to none.
 create function queue.is_operator() returns boolean
 language plpgsql stable as $$
 begin
-  return coalesce((auth.jwt() #>> '{app_metadata,minutehand_operator}')::boolean, false);
+  return coalesce(auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true', false);
 end;
 $$;
 
@@ -276,7 +294,7 @@ begin
   if queue.is_operator() then
     return query select t.id from queue.tenants as t;
   else
-    return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid());
+    return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select queue.caller(false));
   end if;
 end;
 $$;
@@ -285,7 +303,7 @@ create function queue.is_member(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
-      select from queue.tenant_members as m where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id)
+      select from queue.tenant_members as m where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id)
     or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
 end;
 $$;
@@ -295,7 +313,7 @@ language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
     select from queue.tenant_members as m
-    where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id and m.role = 'manager');
+    where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id and m.role = 'manager');
 end;
 $$;
 
@@ -304,7 +322,7 @@ $$;
 create function queue.is_service() returns boolean
 language plpgsql stable as $$
 begin
-  return auth.uid() is null
+  return queue.caller() is null
     and (auth.jwt() is null or coalesce(auth.jwt() ->> 'role', '') in ('service_role', 'job_worker'));
 end;
 $$;
@@ -313,9 +331,9 @@ $$;
 -- for the service.
 create function queue.may_read(p_workspace_id uuid) returns uuid
 language plpgsql stable as $$
-declare -- as auth.uid and queue.is_service read them, once
+declare -- as queue.is_service reads them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
-  v_user constant uuid := (v_claims ->> 'sub')::uuid;
+  v_user constant uuid := queue.caller();
 begin
   if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
     perform from queue.tenants as t where t.id = p_workspace_id;
@@ -363,7 +381,7 @@ declare
     select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id)
     from queue.tenants as t where t.id in (
       select m.workspace_id from queue.tenant_members as m
-      where p_workspace_id is null and m.user_id = (select auth.uid())
+      where p_workspace_id is null and m.user_id = (select queue.caller())
       union all
       select p_workspace_id where queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role'));
 begin
@@ -392,7 +410,6 @@ declare
   v_workspace constant uuid := to_jsonb(old) ->> tg_argv[0];
   v_table name;
 begin
-  perform from queue.leases where workspace_id = v_workspace order by job_id for update;
   delete from public.jobs where workspace_id = v_workspace;
   for v_table in
     select c.relname from pg_catalog.pg_class as c

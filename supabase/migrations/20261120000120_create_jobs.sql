@@ -417,13 +417,17 @@ end;
 $$;
 
 -- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a message.
-create function queue.append_event(p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz) returns void
+-- p_is_counted: the caller has raised last_seq, by which queue.cancel_by_update knows the engine.
+create function queue.append_event(
+  p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz, p_is_counted boolean default false
+) returns void
 language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
   with moved as (
-    update public.jobs set last_seq = last_seq + 1, updated_at = p_now where id = any (p_ids)
+    update public.jobs set last_seq = last_seq + (not p_is_counted)::integer, updated_at = p_now
+    where id = any (p_ids)
     returning id, workspace_id, session_id, last_seq, status, attempts),
   stored as (
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
@@ -443,7 +447,7 @@ $$;
 select queue.show_to_members('public.jobs', 'public.job_logs', 'public.job_events', 'queue.job_events');
 create policy "members create jobs" on public.jobs
   for insert to authenticated with check (
-    workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid()));
+    workspace_id in (select queue.my_workspaces()) and user_id = (select queue.caller()));
 create policy "everyone reads names of workers" on queue.workers for select to authenticated using (true);
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
   max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;

@@ -186,7 +186,7 @@ begin
       when char_length(v_read.traceparent) > 512 then array['traceparent is too long', 'traceparent']
       when char_length(v_read.idempotency_key) not between 1 and 255
         then array['idempotency_key must have 1 to 255 characters', 'idempotency_key']
-      when cardinality(v_read.tags) > 20 or exists (
+      when cardinality(v_read.tags) > 20 or array_ndims(v_read.tags) > 1 or exists (
           select from unnest(v_read.tags) as t
           where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
         then array['tags must be at most 20 texts of 1 to 100 characters', 'tags']
@@ -213,12 +213,22 @@ begin
 end;
 $$;
 
--- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared lock keeps leases
--- from closing the turn or moving its mark. Where one does so just now, it has the lock, and a note is left.
+-- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
+-- lock keeps leases from closing the turn or moving its mark. Where one does so just now, it has the
+-- lock, and a note is left; also from the 200th turn of a transaction on, since the server's locks
+-- are counted: a setting of the transaction says how many it holds, and of which turn the latest.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
+declare
+  v_turn constant text := p_lane || '/' || p_workspace_id;
+  v_held constant text[] := string_to_array(current_setting('minutehand.turns', true), ' ');
+  v_count integer := coalesce(nullif(v_held[1], '')::integer, 0);
 begin
-  if current_setting('transaction_isolation') = 'read committed'
+  if v_turn is distinct from v_held[2] then
+    v_count := v_count + 1;
+    perform set_config('minutehand.turns', v_count || ' ' || v_turn, true);
+  end if;
+  if v_count <= 200 and current_setting('transaction_isolation') = 'read committed'
       and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id)) then
     if exists (
         select from queue.turns as t
@@ -279,6 +289,11 @@ declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
 begin
+  if p_job.deadline_at is not null then -- each time: while it ran, maintenance may have seen it pass
+    insert into queue.deferred (run_at, job_id, workspace_id)
+    values (p_job.deadline_at, p_job.id, p_job.workspace_id)
+    on conflict do nothing;
+  end if;
   if p_job.lane = 0 then
     p_job := queue.adopt(p_job);
     if p_job.lane = 0 then
@@ -288,10 +303,12 @@ begin
       return false;
     end if;
   end if;
-  if v_run_at > p_now or p_job.deadline_at <= p_now then -- maintenance ends it where its deadline has passed
+  if p_job.deadline_at <= p_now then
+    return false; -- maintenance ends it
+  elsif v_run_at > p_now then
     insert into queue.deferred (run_at, job_id, workspace_id)
-    values (case when p_job.deadline_at <= p_now then p_job.deadline_at else v_run_at end, p_job.id, p_job.workspace_id)
-    on conflict do nothing; -- the line of its deadline
+    values (v_run_at, p_job.id, p_job.workspace_id)
+    on conflict do nothing;
     return false;
   end if;
   if p_type.job_type is null or p_type.lane = 0 then
@@ -317,20 +334,65 @@ begin
 end;
 $$;
 
--- Lock jobs: their places first, as leases do, then their records.
-create function queue.lock_jobs(p_ids uuid[]) returns void
+-- Lock jobs' records (p_part 1) and the places where they wait (2 to 4), or one part of them.
+create function queue.lock_parts(p_ids uuid[], p_part integer) returns void
 language plpgsql as $$
 begin
-  perform from queue.ready as r
-  join public.jobs as j on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
-  where j.id = any (p_ids) and j.status = 'pending'
-  order by r.lane, r.workspace_id, r.ord, r.job_id for update of r;
-  perform from queue.deferred as d
-  join public.jobs as j on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
-  where j.id = any (p_ids) and j.status = 'pending' order by d.run_at, d.job_id for update of d;
-  perform from queue.leases as l where l.job_id = any (p_ids) order by l.job_id for update;
-  perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
-  perform from public.jobs as j where j.id = any (p_ids) order by j.id for update;
+  if p_part = 1 or p_part is null then
+    perform from public.jobs as j where j.id = any (p_ids) order by j.id for no key update;
+  end if;
+  if p_part = 2 or p_part is null then
+    perform from queue.ready as r
+    join public.jobs as j
+      on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
+    where j.id = any (p_ids) and j.status = 'pending'
+    order by r.lane, r.workspace_id, r.ord, r.job_id for update of r;
+  end if;
+  if p_part = 3 or p_part is null then
+    perform from queue.deferred as d
+    join public.jobs as j
+      on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+    where j.id = any (p_ids) and j.status = 'pending'
+    order by d.run_at, d.job_id for update of d;
+  end if;
+  if p_part = 4 or p_part is null then
+    perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
+  end if;
+end;
+$$;
+
+-- Lock jobs and their places, or none where someone holds one of them.
+create function queue.lock_free(p_ids uuid[]) returns boolean
+language plpgsql
+set lock_timeout = '1ms' as $$
+begin
+  perform queue.lock_parts(p_ids, null);
+  return true;
+exception when lock_not_available then
+  return false;
+end;
+$$;
+
+-- Lock jobs and their places. Who has to wait holds nothing meanwhile, and waits for one lock: some
+-- hold a place and wait for the record (settlements), others the record and wait for the place (a
+-- plain update, a delete), so no order of the two would do.
+create function queue.lock_jobs(p_ids uuid[]) returns void
+language plpgsql as $$
+declare
+  v_id uuid;
+begin
+  while not queue.lock_free(p_ids) loop
+    foreach v_id in array p_ids loop
+      for v_part in 1..4 loop
+        begin
+          perform queue.lock_parts(array[v_id], v_part);
+          raise exception 'waited'; -- which gives the lock back
+        exception when raise_exception then
+          null;
+        end;
+      end loop;
+    end loop;
+  end loop;
 end;
 $$;
 
@@ -351,7 +413,8 @@ begin
   where j.id = any (p_ids) and r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord
     and r.job_id = j.id;
   delete from queue.deferred as d using public.jobs as j
-  where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id;
+  where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
+    and d.job_id = j.id and d.run_at is distinct from j.deadline_at; -- whose line stays
 end;
 $$;
 
@@ -376,21 +439,21 @@ begin
     v_old.priority := coalesce((p_options ->> 'priority')::integer, v_old.priority);
     v_old.ord := queue.ord_of(v_old.priority, coalesce(v_old.scheduled_for, v_old.created_at));
     update public.jobs set payload = p_job.payload, tags = p_job.tags, schema_version = p_job.schema_version,
-      priority = v_old.priority, scheduled_for = v_old.scheduled_for, next_retry_at = v_old.next_retry_at,
-      ord = v_old.ord
+      priority = v_old.priority, scheduled_for = v_old.scheduled_for,
+      next_retry_at = v_old.next_retry_at, ord = v_old.ord, last_seq = last_seq + 1
     where id = p_id;
     perform queue.place(v_old, p_now);
-    perform queue.append_event(array[p_id], 'job.replaced',
-      jsonb_strip_nulls(jsonb_build_object('scheduled_for', v_old.scheduled_for)), p_now);
+    perform queue.append_event(array[p_id], 'job.replaced', jsonb_strip_nulls(jsonb_build_object(
+      'scheduled_for', v_old.scheduled_for)), p_now, p_is_counted => true);
   end if;
   return true;
 end;
 $$;
 
--- What a new job holds beside its record and place: its keys and its deadline. Gives the job that has its
--- keys, which is another where the call repeats an earlier one. p_claimed: its idempotency key is taken already.
+-- Take the keys of a new job. Gives the job that has them, which is another where the call repeats
+-- an earlier one. p_is_claimed: its idempotency key is taken already.
 create function queue.claim(
-  p_job public.jobs, p_options jsonb, p_now timestamptz, p_claimed boolean default false
+  p_job public.jobs, p_options jsonb, p_now timestamptz, p_is_claimed boolean default false
 ) returns uuid
 language plpgsql as $$
 declare
@@ -398,55 +461,69 @@ declare
   v_unique constant jsonb := case when p_options ->> 'debounce_seconds' is not null
     then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
   v_id uuid := p_job.id;
-  v_hash text;
+begin
+  if p_job.idempotency_key is not null and not p_is_claimed then
+    v_id := queue.claim_key(p_job, p_now + make_interval(secs => coalesce(
+      (p_options ->> 'idempotency_ttl_seconds')::double precision,
+      queue.setting('idempotency_ttl_seconds')::double precision)), p_now);
+  end if;
+  if v_id <> p_job.id or p_job.unique_key is null then
+    return v_id;
+  end if;
+  loop
+    insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+    values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
+      coalesce(v_unique ->> 'until', 'finished'))
+    on conflict (workspace_id, job_type, key) do nothing;
+    if found then
+      return p_job.id;
+    end if;
+    select u.job_id into v_id from queue.unique_jobs as u
+    where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
+      and u.key = p_job.unique_key;
+    continue when not found; -- freed between the two statements
+    if v_unique ->> 'on_conflict' = 'raise' then
+      perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job',
+        v_id::text);
+    end if;
+    exit when v_unique ->> 'on_conflict' is distinct from 'replace'
+      or queue.replace_pending(v_id, p_job, p_options, p_now);
+  end loop;
+  update queue.job_keys as k set job_id = v_id
+  where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
+    and k.key = p_job.idempotency_key;
+  return v_id;
+end;
+$$;
+
+-- Take an idempotency key until p_expires_at; gives the job that has it. A key ends with its job; 409
+-- where it was used with another payload.
+create function queue.claim_key(p_job public.jobs, p_expires_at timestamptz, p_now timestamptz)
+returns uuid
+language plpgsql as $$
+declare
+  v_hash constant text := md5(p_job.payload::text);
   v_held queue.job_keys;
 begin
-  if p_job.idempotency_key is not null and not p_claimed then -- 409 when it was used with another payload
-    v_hash := md5(p_job.payload::text);
-    insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
-    values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, p_now + make_interval(
-      secs => coalesce((p_options ->> 'idempotency_ttl_seconds')::double precision,
-        queue.setting('idempotency_ttl_seconds')::double precision)))
-    on conflict (workspace_id, job_type, key) do update set
-      request_hash = case when k.expires_at <= p_now then excluded.request_hash else k.request_hash end,
-      job_id = case when k.expires_at <= p_now then excluded.job_id else k.job_id end,
-      expires_at = case when k.expires_at <= p_now then excluded.expires_at else k.expires_at end
-    returning * into v_held;
-    if v_held.request_hash <> v_hash then
-      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
-        v_held.job_id::text);
-    end if;
-    v_id := v_held.job_id;
+  insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
+  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, p_expires_at)
+  on conflict (workspace_id, job_type, key) do update set key = k.key -- locked
+  returning * into v_held;
+  if v_held.job_id = p_job.id then
+    return p_job.id;
+  -- in a statement of its own, which sees a job that was committed while this waited for its key
+  elsif v_held.expires_at <= p_now
+      or not exists (select from public.jobs as j where j.id = v_held.job_id) then
+    update queue.job_keys as k
+    set request_hash = v_hash, job_id = p_job.id, expires_at = p_expires_at
+    where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
+      and k.key = p_job.idempotency_key;
+    return p_job.id;
+  elsif v_held.request_hash <> v_hash then
+    perform queue.refuse(409, 'idempotency_conflict',
+      'this idempotency key was used with another payload', v_held.job_id::text);
   end if;
-  if v_id = p_job.id and p_job.unique_key is not null then
-    loop
-      insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-      values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
-        coalesce(v_unique ->> 'until', 'finished'))
-      on conflict (workspace_id, job_type, key) do nothing;
-      if found then
-        v_id := p_job.id;
-        exit;
-      end if;
-      select u.job_id into v_id from queue.unique_jobs as u
-      where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type and u.key = p_job.unique_key;
-      continue when not found; -- freed between the two statements
-      if v_unique ->> 'on_conflict' = 'raise' then
-        perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job', v_id::text);
-      end if;
-      exit when v_unique ->> 'on_conflict' is distinct from 'replace'
-        or queue.replace_pending(v_id, p_job, p_options, p_now);
-    end loop;
-    if v_id <> p_job.id and p_job.idempotency_key is not null then
-      update queue.job_keys as k set job_id = v_id where k.workspace_id = p_job.workspace_id
-        and k.job_type = p_job.job_type and k.key = p_job.idempotency_key;
-    end if;
-  end if;
-  if v_id = p_job.id and p_job.deadline_at is not null then
-    insert into queue.deferred (run_at, job_id, workspace_id) values (p_job.deadline_at, p_job.id, p_job.workspace_id)
-    on conflict do nothing;
-  end if;
-  return v_id;
+  return v_held.job_id;
 end;
 $$;
 
@@ -461,6 +538,7 @@ create function queue.add(
 language plpgsql as $$
 declare
   v_id uuid;
+  v_holder public.jobs;
 begin
   if p_options <> '{}' then
     job := queue.read_options(p_options, p_within, p_now);
@@ -478,9 +556,10 @@ begin
   if p_type.schema_version = 0 then
     perform queue.check_unpublished(p_workspace_id, p_type.job_type, p_within);
   end if;
-  -- a small payload alone needs no full check
-  if p_type.payload_schema is not null or job.schema_version is not null or jsonb_typeof(p_payload) <> 'object'
-      or pg_column_size(p_payload) > 200 then
+  -- a small payload alone needs no full check; of few bytes, 1e400 is long as text
+  if p_type.payload_schema is not null or job.schema_version is not null
+      or jsonb_typeof(p_payload) <> 'object' or pg_column_size(p_payload) > 200
+      or octet_length(p_payload::text) > 309 then
     perform queue.check_payload(p_type, p_payload, job.schema_version, p_within);
   end if;
   job.id := coalesce(p_claimed, queue.new_id());
@@ -506,15 +585,20 @@ begin
   if job.traceparent is null and current_setting('request.headers', true) <> '' then
     job.traceparent := queue.request_trace();
   end if;
-  if p_is_written
-      and (job.idempotency_key is not null or job.unique_key is not null or job.deadline_at is not null) then
-    v_id := queue.claim(job, p_options, p_now, p_claimed is not null);
+  if p_is_written and (job.idempotency_key is not null or job.unique_key is not null) then
+    loop
+      v_id := queue.claim(job, p_options, p_now, p_claimed is not null and v_id is null);
+      exit when v_id = job.id;
+      created := false;
+      is_ready := false;
+      select * into v_holder from public.jobs where id = v_id;
+      if found then
+        job := v_holder;
+        return;
+      end if; -- deleted meanwhile: the keys are free
+    end loop;
   end if;
-  if v_id <> job.id then
-    select * into job from public.jobs where id = v_id;
-    created := false;
-    is_ready := false;
-  elsif p_is_written then
+  if p_is_written then
     insert into public.jobs select job.*;
     is_ready := queue.place(job, p_now, p_type);
     created := true;

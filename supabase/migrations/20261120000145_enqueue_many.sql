@@ -19,8 +19,9 @@ begin
       where case
         when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}' then true
         when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
-        when pg_column_size(i.value) > 300 then octet_length(i.value::text) > v_bytes_max -- as queue.check_json
-          or i.value @? 'strict $.**{102}' or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
+        when octet_length(i.value::text) > 309 then -- as queue.check_json
+          octet_length(i.value::text) > v_bytes_max or i.value @? 'strict $.**{102}'
+          or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
     or exists (
       select from (select distinct i.value ->> 'job_type' as job_type from jsonb_array_elements(p_items) as i) as k
       left join queue.job_types as t on t.job_type = k.job_type
@@ -49,7 +50,7 @@ end;
 $$;
 
 -- Take the idempotency keys of a call in one statement and one order. Gives for each item with a key the job that has
--- it; null where none has, or one whose time is over: queue.add takes that.
+-- it; null where none has, or where its time or its job is gone: queue.add takes that.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
@@ -71,7 +72,10 @@ begin
     cross join lateral (
       select * from queue.job_keys as k
       where k.workspace_id = p_workspace_id and k.job_type = i.value ->> 'job_type'
-        and k.key = i.value ->> 'idempotency_key' and k.expires_at > p_now limit 1) as k
+        and k.key = i.value ->> 'idempotency_key' and k.expires_at > p_now
+        and (k.job_id = any (p_ids)
+          or exists (select from public.jobs as j where j.id = any (array[k.job_id])))
+      limit 1) as k
     where not i.value ? 'idempotency_ttl_seconds'
   loop
     if v_found.is_other then
@@ -157,6 +161,11 @@ begin
       v_new := case when v_made.created then v_new || (v_made.job).id else v_new end;
     end loop;
   end if;
+  if exists (
+      select from unnest(ids, created) as i (id, is_new)
+      where not i.is_new and not exists (select from public.jobs as j where j.id = any (array[i.id]))) then
+    perform queue.refuse(503, 'busy', 'a job that had one of the keys was deleted meanwhile; call again');
+  end if;
   perform queue.publish_created(v_new[v_published + 1:], v_now);
   if p_user_id is not null and cardinality(v_new) > 0 then
     perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
@@ -238,8 +247,8 @@ begin
     perform queue.wake_worker(new.created_at);
   end if;
   perform queue.publish_created(array[new.id], new.created_at);
-  if auth.uid() is not null then
-    perform queue.charge_enqueues(new.workspace_id, auth.uid(), 1);
+  if queue.caller() is not null then
+    perform queue.charge_enqueues(new.workspace_id, queue.caller(), 1);
   end if;
   return null;
 end;
@@ -267,13 +276,16 @@ begin
     returning g.lane, g.workspace_id, g.key)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.lane > 0;
-  delete from queue.job_keys as k using removed as j
-  where j.idempotency_key is not null and k.workspace_id = j.workspace_id and k.job_type = j.job_type
-    and k.key = j.idempotency_key and k.job_id = j.id;
+  delete from queue.job_keys as k where k.ctid = any (array( -- one that is used just now is found to be free
+    select o.ctid from queue.job_keys as o join removed as j on j.idempotency_key is not null
+      and o.workspace_id = j.workspace_id and o.job_type = j.job_type and o.key = j.idempotency_key
+      and o.job_id = j.id
+    for update of o skip locked));
   delete from queue.unique_jobs as u using removed as j
   where j.unique_key is not null and u.workspace_id = j.workspace_id and u.job_type = j.job_type
     and u.key = j.unique_key and u.job_id = j.id;
-  delete from queue.leases where job_id = any (v_ids);
+  delete from queue.leases where ctid = any (array( -- who holds one waits for the record; swept later
+    select l.ctid from queue.leases as l where l.job_id = any (v_ids) for update skip locked));
   delete from queue.waits where job_id = any (v_ids);
   delete from queue.dead as d using removed as j where d.workspace_id = j.workspace_id and d.job_id = j.id;
   delete from queue.steps where job_id = any (v_ids);

@@ -91,7 +91,7 @@ create function queue.take_turn() returns void
 language plpgsql
 set lock_timeout = '3s' as $$
 declare
-  v_user uuid := auth.uid();
+  v_user uuid := queue.caller();
 begin
   if v_user is null then
     return; -- limits apply to people, not to the service
@@ -114,8 +114,8 @@ $$;
 create function public.open_stream() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
-  if auth.uid() is not null then
-    perform queue.charge(auth.uid(), 'stream_opens', 1);
+  if queue.caller() is not null then
+    perform queue.charge(queue.caller(), 'stream_opens', 1);
   end if;
   return jsonb_build_object('opened', true);
 end;
@@ -178,7 +178,7 @@ declare
 begin
   perform queue.may_manage(p_workspace_id);
   perform queue.check_names(p_limits, array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
-  if auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
+  if queue.caller() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
     perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
   insert into queue.tenant_limits (workspace_id) values (p_workspace_id) on conflict do nothing;

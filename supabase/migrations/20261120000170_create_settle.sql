@@ -49,7 +49,9 @@ begin
     return null;
   end if;
   select * into v_job from public.jobs as j where j.id = p_item.job_id;
-  if v_is_long then
+  if not found then
+    return null; -- deleted meanwhile
+  elsif v_is_long then
     v_wrong := array['ResultTooLarge', 'result_too_large', 'the result is too long; store it and return a reference'];
   elsif v_job.cancel_requested_at is not null and v_act <> 'completed' then
     v_problem := case when v_act <> 'lost' then v_problem end; -- its worker may have stopped as it was asked to
@@ -272,14 +274,16 @@ begin
   perform queue.take_place(p_ids);
   delete from queue.waits where job_id = any (p_ids);
   with ended as (
-    update public.jobs set status = p_status, updated_at = p_now, finished_at = p_now, next_retry_at = null,
+    update public.jobs set status = p_status, updated_at = p_now, finished_at = p_now,
+      next_retry_at = null, last_seq = last_seq + 1,
       error_message = coalesce(p_error ->> 'message', error_message),
       error_data = coalesce(p_error - 'message', error_data)
     where id = any (p_ids) and status in ('pending', 'waiting') returning id)
   select array_agg(e.id) into v_ids from ended as e;
   if v_ids is not null then
     perform queue.append_event(v_ids, 'job.' || p_status, case when p_status = 'failed'
-      then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end, p_now);
+      then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end, p_now,
+      p_is_counted => true);
     perform queue.end_places(v_ids, p_now);
   end if;
 end;

@@ -23,7 +23,8 @@ begin
       -- lines not stored before: logs begins with the attempt's line logs_from
       coalesce(jsonb_path_query_array(i.logs, '$[$stored to last]', jsonb_build_object(
         'stored', greatest(0, l.log_lines - i.logs_from))), '[]') as logs
-    from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence),
+    from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+    where exists (select from public.jobs as j where j.id = i.job_id)), -- not deleted meanwhile
   finished as ( -- workers say how long steps ran, not when they began: their clocks may differ
     insert into queue.steps (job_id, name, value, started_at, created_at)
     select h.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
@@ -116,7 +117,7 @@ begin
     where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.expires_at)
   select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
-    'outcome', case when l.job_id is null then 'lost' when j.cancel_requested_at is not null then 'cancel'
+    'outcome', case when num_nulls(l.job_id, j.id) > 0 then 'lost' when j.cancel_requested_at is not null then 'cancel'
       else 'ok' end,
     'lease_expires_at', coalesce(r.expires_at, l.expires_at))))
   into v_results

@@ -28,13 +28,14 @@ create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
 create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
 
--- check: look at the waiting job job_id; orphans: job_id ended badly, so do its live children; event: one was emitted.
+-- check: look at the waiting job job_id; orphans: job_id ended badly or was cancelled, so do its live
+-- children; retried: it runs again, so do those; event: one was emitted.
 create table queue.signals (
   id bigint generated always as identity primary key,
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  name text -- of an event
+  name text -- of an event; of children, the id to go on from
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 
 create table queue.named_events (
@@ -73,6 +74,9 @@ begin
       then p_now + interval '10 seconds'
       else v_until end,
     p_wait -> 'default', p_now);
+  insert into queue.deferred (run_at, job_id, workspace_id) -- its deadline, as queue.place does
+  select p_job.deadline_at, p_job.id, p_job.workspace_id where p_job.deadline_at is not null
+  on conflict do nothing;
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children'); -- it may be there already
   return null;
@@ -91,22 +95,11 @@ begin
   select g.job_id, g.name, g.kind, v.value, g.created_at, p_now
   from gone as g join unnest(p_ids, p_values) as v (job_id, value) on v.job_id = g.job_id
   on conflict do nothing;
-  update public.jobs set status = 'pending', updated_at = p_now, next_retry_at = null
+  update public.jobs
+  set status = 'pending', updated_at = p_now, next_retry_at = null, last_seq = last_seq + 1
   where id = any (p_ids) and status = 'waiting';
-  perform queue.append_event(p_ids, 'job.resumed', '{}', p_now);
+  perform queue.append_event(p_ids, 'job.resumed', '{}', p_now, p_is_counted => true);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
-end;
-$$;
-
--- Lock jobs, or none where someone holds one of them. For maintenance, which waits for no one.
-create function queue.lock_free(p_ids uuid[]) returns boolean
-language plpgsql
-set lock_timeout = '1ms' as $$
-begin
-  perform queue.lock_jobs(p_ids);
-  return true;
-exception when lock_not_available then
-  return false;
 end;
 $$;
 
@@ -147,8 +140,46 @@ begin
 end;
 $$;
 
+-- Let the next 500 children of a job, from p_signal.name on, end or run again with it; how many did. The
+-- rest are for a later signal, those too that someone holds just now. Null where nothing is done as all are held.
+create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_is_retry constant boolean := p_signal.kind = 'retried';
+  v_ids constant uuid[] := array(
+    select c.id from public.jobs as c
+    where c.parent_id = p_signal.job_id
+      and c.id >= coalesce(p_signal.name, '00000000-0000-0000-0000-000000000000')::uuid
+      and case when v_is_retry
+        then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
+        else c.finished_at is null and c.cancel_requested_at is null end
+      and v_is_retry = exists ( -- what became of the parent meanwhile counts
+        select from public.jobs as p
+        where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
+    order by c.id limit 500);
+  v_free uuid[] := v_ids;
+  v_next uuid := v_ids[500];
+begin
+  if not queue.lock_free(v_ids) then
+    v_free := array(select c from unnest(v_ids) as c where queue.lock_free(array[c]));
+    v_next := (select c from unnest(v_ids) as c where c <> all (v_free) order by c limit 1);
+    if v_free = '{}' then
+      return null;
+    end if;
+  end if;
+  if v_is_retry then
+    perform queue.retry_held(v_free, p_now);
+  else
+    perform queue.cancel_held(v_free, 'parent_ended', p_now);
+  end if;
+  insert into queue.signals (kind, workspace_id, job_id, name)
+  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, v_next where v_next is not null;
+  return cardinality(v_free);
+end;
+$$;
+
 -- The maintenance of waits. Those end whose time has passed, and those that signals name and that have what they wait
--- for; live children of jobs that ended badly are cancelled.
+-- for; children of jobs that ended badly or run again do so too.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -162,6 +193,7 @@ declare
   v_held uuid[];
   v_ended uuid[];
   v_now integer;
+  v_passed integer;
   v_done integer := 0;
 begin
   loop
@@ -202,20 +234,13 @@ begin
       select s.id from queue.signals as s where s.id = any (v_signals) and s.kind = 'event' and exists (
         select from queue.waits as w where w.workspace_id = s.workspace_id and w.event_name = s.name));
     v_now := cardinality(v_ended);
-    for v_one in select * from queue.signals as s where s.id = any (v_signals) and s.kind = 'orphans' loop
-      v_ids := array(
-        select c.id from public.jobs as c
-        where c.parent_id = v_one.job_id and c.finished_at is null and c.cancel_requested_at is null
-          and not exists ( -- one that runs again meanwhile needs them
-            select from public.jobs as p where p.id = c.parent_id and p.finished_at is null)
-        limit 500);
-      if not queue.lock_free(v_ids) then
-        v_kept := v_kept || v_one.id;
-      elsif v_ids <> '{}' then -- and the rest in the next turn
-        v_kept := v_kept || v_one.id;
-        perform queue.cancel_held(v_ids, 'parent_ended', p_now);
-        v_now := v_now + cardinality(v_ids);
-      end if;
+    for v_one in
+      select * from queue.signals as s
+      where s.id = any (v_signals) and s.kind in ('orphans', 'retried') order by s.id
+    loop
+      v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_one, p_now) end;
+      v_kept := case when v_passed is null then v_kept || v_one.id else v_kept end;
+      v_now := v_now + coalesce(v_passed, 0);
     end loop;
     delete from queue.signals as s where s.id = any (v_signals) and s.id <> all (v_kept);
     v_now := v_now + cardinality(v_signals) - cardinality(v_kept);
@@ -250,7 +275,7 @@ begin
     perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait.data ->> 'options'), 'answer');
   end if;
   perform queue.end_waits(array[p_job_id],
-    array[jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid())], v_now);
+    array[jsonb_build_object('answer', p_answer -> 'answer', 'by', queue.caller())], v_now);
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end;

@@ -2,8 +2,8 @@
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
--- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others end at once. Their
--- children are not cancelled here.
+-- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others end
+-- at once. Live children that are not among them are left to maintenance.
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -13,27 +13,36 @@ begin
     update public.jobs set cancel_requested_at = p_now
     where id = any (p_ids) and status = 'processing' and cancel_requested_at is null returning id)
   select array_agg(a.id) into v_asked from asked as a;
-  perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now) where v_asked is not null;
+  perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now)
+  where v_asked is not null;
   perform queue.finish(array(
-    select j.id from public.jobs as j where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id),
+    select j.id from public.jobs as j
+    where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id),
     'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now);
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'orphans', j.workspace_id, j.id from public.jobs as j
+  where j.id = any (v_asked) and exists (
+    select from public.jobs as c
+    where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null);
 end;
 $$;
 
--- Cancel jobs and their live children.
+-- Cancel jobs and their live children: 5,000 of those here, the rest by maintenance.
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
-  v_all constant uuid[] := array(
+  v_children constant uuid[] := array(
     with recursive tree as (
-      select j.id from public.jobs as j where j.id = any (p_ids)
+      select j.id, 0 as depth from public.jobs as j where j.id = any (p_ids)
       union
-      select c.id from tree cross join lateral (
-        select j.id from public.jobs as j where j.parent_id = tree.id and j.finished_at is null offset 0) as c)
-    select t.id from tree as t);
+      select c.id, t.depth + 1 from tree as t cross join lateral (
+        select j.id from public.jobs as j
+        where j.parent_id = t.id and j.finished_at is null offset 0) as c)
+    select t.id from tree as t where t.depth > 0 and t.id <> all (p_ids) limit 5000);
 begin
-  perform queue.lock_jobs(v_all);
-  perform queue.cancel_held(v_all, 'cancelled', p_now);
+  perform queue.lock_jobs(p_ids || v_children);
+  perform queue.cancel_held(v_children, 'parent_ended', p_now);
+  perform queue.cancel_held(p_ids, 'cancelled', p_now);
 end;
 $$;
 
@@ -55,34 +64,53 @@ comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. '
   '409 when it has completed or failed.';
 
--- A plain update may cancel a job, and nothing else. The record is locked already: this cancels it here and skips the
--- update. Its children are cancelled when it has ended (queue.end_places).
+-- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked already:
+-- this cancels it here and skips the update.
 create function queue.cancel_by_update() returns trigger
 language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
-  if current_setting('role') not in ('authenticated', 'service_role') or pg_trigger_depth() > 1 then
-    return new; -- of the engine, where time stands still
-  elsif new.status <> 'cancelled' or old.status in ('completed', 'failed') then
-    perform queue.refuse(409, 'invalid_state', format('a %s job cannot become %s by update', old.status, new.status),
-      old.status);
+  if tg_op = 'TRUNCATE' then
+    perform queue.refuse(409, 'invalid_state', 'delete from public.jobs; a truncate would leave what belongs to them');
+  elsif new.status <> 'cancelled' or old.status in ('completed', 'failed', 'cancelled') then
+    perform queue.refuse(409, 'invalid_state', case
+      when new.status = old.status then 'the times, keys and place of a job are changed by no update; retry_job runs '
+        'it now, enqueue_job with a unique key replaces it'
+      else format('a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs change the status',
+        old.status, left(new.status, 40)) end, old.status);
+  elsif not (queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()) then
+    if current_setting('minutehand.has_cancelled', true) = 'yes' then -- as queue.change_jobs
+      perform queue.refuse(403, 'forbidden', 'only managers of the workspace may cancel many jobs at once',
+        old.workspace_id::text);
+    end if;
+    perform set_config('minutehand.has_cancelled', 'yes', true);
   end if;
   perform queue.cancel_held(array[old.id], 'cancelled', queue.clock());
   return null;
 end;
 $$;
 
--- Conditions are read from the catalogue by each statement that updates, so this is short: the engine sets the time of
--- each change, and no one else may.
-create trigger jobs_cancel_by_update before update of status on public.jobs
-  for each row when (new.updated_at = old.updated_at) execute function queue.cancel_by_update();
+-- Conditions are read from the catalogue by each statement that updates, so this is short: each change by
+-- the engine of one of these columns raises one of the four counters.
+create trigger jobs_cancel_by_update before update of status, priority, ord, lane, queue, job_type, workspace_id,
+  parent_id, next_retry_at, scheduled_for, deadline_at, finished_at, concurrency_key, unique_key on public.jobs
+  for each row when (new.fence = old.fence and new.last_seq = old.last_seq and new.generation = old.generation
+    and new.lost_attempts = old.lost_attempts and not (old.lane = 0 and new.lane > 0) -- queue.adopt
+    and (new.status, new.priority, new.ord, new.lane, new.queue, new.job_type, new.workspace_id, new.parent_id,
+      new.next_retry_at, new.scheduled_for, new.deadline_at, new.finished_at, new.concurrency_key, new.unique_key)
+    is distinct from (old.status, old.priority, old.ord, old.lane, old.queue, old.job_type, old.workspace_id,
+      old.parent_id, old.next_retry_at, old.scheduled_for, old.deadline_at, old.finished_at, old.concurrency_key,
+      old.unique_key))
+  execute function queue.cancel_by_update();
+create trigger jobs_refuse_truncate before truncate on public.jobs
+  for each statement execute function queue.cancel_by_update();
 create policy "members cancel jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events continue. Jobs whose
--- unique key another holds by now stay as they are; children that ended only because their parent did run again with
--- it. Returns how many.
+-- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events continue.
+-- Jobs whose unique key another holds by now stay as they are; children that ended only because their
+-- parent did run again with it, by maintenance. Returns how many.
 create function queue.retry_held(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -112,10 +140,11 @@ begin
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (v_ids) order by j.id;
-  perform queue.retry_held(array(
-    select c.id from public.jobs as c
-    where c.parent_id = any (v_ids) and c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
-    order by c.id for update), p_now);
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'retried', j.workspace_id, j.id from public.jobs as j
+  where j.id = any (v_ids) and exists (
+    select from public.jobs as c where c.parent_id = j.id and c.status = 'cancelled'
+      and c.error_data ->> 'reason' = 'parent_ended');
   return cardinality(v_ids);
 end;
 $$;
@@ -137,14 +166,15 @@ begin
     end if;
   elsif v_job.status = 'pending' and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now then
     perform queue.take_place(array[p_job_id]);
-    update public.jobs set next_retry_at = null, scheduled_for = null where id = p_job_id;
-    perform queue.append_event(array[p_job_id], 'job.redriven', '{}', v_now);
+    update public.jobs set next_retry_at = null, scheduled_for = null, last_seq = last_seq + 1
+    where id = p_job_id;
+    perform queue.append_event(array[p_job_id], 'job.redriven', '{}', v_now, p_is_counted => true);
     perform queue.place(j, v_now) from public.jobs as j where j.id = p_job_id;
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
   if p_payload <> 'null' then -- checked as at an enqueue
-    v_job := (queue.add(v_job.workspace_id, auth.uid(), queue.type_or_refuse(v_job.job_type), p_payload, '{}', v_now,
+    v_job := (queue.add(v_job.workspace_id, queue.caller(), queue.type_or_refuse(v_job.job_type), p_payload, '{}', v_now,
       p_is_written => false)).job;
     update public.jobs set payload = p_payload, schema_version = v_job.schema_version where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
@@ -157,18 +187,25 @@ comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns '
   'it.\n\nFinished steps are kept. 409 in any other state.';
 
--- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be among those that the
--- action applies to: without any, the live or the failed ones.
-create function queue.change_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer, p_is_retry boolean)
-returns jsonb
+-- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be among
+-- those that the action applies to: without any, the live or the failed ones. From the newest on; what
+-- cannot change is passed over, for two seconds at most. cursor: where to continue, null at the end.
+create function queue.change_jobs(
+  p_workspace_id uuid, p_filter jsonb, p_limit integer, p_cursor uuid, p_is_retry boolean
+) returns jsonb
 language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_words constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
   v_able constant jsonb := case when p_is_retry then '["failed", "cancelled"]'
     else '["queued", "scheduled", "retrying", "running", "suspended", "pending", "processing", "waiting"]' end;
-  v_found uuid[];
-  v_ids uuid[];
+  v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
+  v_filter constant jsonb := jsonb_strip_nulls(p_filter) || case
+    when v_words is not null then '{}'
+    when p_is_retry then '{"status": ["failed"]}'
+    else '{"status": ["pending", "processing", "waiting"]}' end::jsonb;
+  v_found record;
+  v_ids uuid[] := '{}';
   v_count integer;
 begin
   perform queue.take_turn();
@@ -182,37 +219,52 @@ begin
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
-  v_found := (queue.search_jobs(jsonb_strip_nulls(p_filter) || case when v_words is not null then '{}'
-    when p_is_retry then '{"status": ["failed"]}' else '{"status": ["pending", "processing", "waiting"]}' end::jsonb,
-    array[p_workspace_id], null, p_limit + 1)).ids;
-  v_ids := v_found[:p_limit];
+  loop
+    v_found := queue.search_jobs(v_filter, array[p_workspace_id], p_cursor, p_limit);
+    v_ids := v_ids || array(
+      select j.id from unnest(v_found.ids) as f (id) join public.jobs as j on j.id = f.id
+      where case when p_is_retry then not exists (
+          select from queue.unique_jobs as u
+          where u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key)
+        else j.finished_at is null and j.cancel_requested_at is null end
+      order by j.id desc);
+    p_cursor := v_found.place;
+    exit when p_cursor is null or cardinality(v_ids) >= p_limit or clock_timestamp() > v_until;
+  end loop;
+  if cardinality(v_ids) > p_limit then
+    v_ids := v_ids[:p_limit];
+    p_cursor := v_ids[p_limit];
+  end if;
   if p_is_retry then
     perform queue.lock_jobs(v_ids);
     v_count := queue.retry_held(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
-    v_ids := array(select j.id from public.jobs as j
-      where j.id = any (v_ids) and j.finished_at is null and j.cancel_requested_at is null);
     perform queue.cancel(v_ids, v_now);
     v_count := cardinality(v_ids);
   end if;
-  return jsonb_build_object('count', v_count, 'more', cardinality(v_found) > p_limit);
+  return jsonb_build_object(
+    'count', v_count, 'more', p_cursor is not null, 'cursor', p_cursor);
 end;
 $$;
 
-create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
+create function public.cancel_jobs(
+  p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000, p_cursor uuid default null
+) returns jsonb
 language sql security definer set search_path = '' set enable_seqscan = off set jit = off
-as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, false) $$;
+as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, false) $$;
 comment on function public.cancel_jobs is
-  E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more}.\n\nFor managers. '
-  'Call again while there are more.';
+  E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, cursor}.\n\n'
+  'For managers. While there are more, call again with p_cursor.';
 
-create function public.retry_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
+create function public.retry_jobs(
+  p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000, p_cursor uuid default null
+) returns jsonb
 language sql security definer set search_path = '' set enable_seqscan = off set jit = off
-as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, true) $$;
+as $$ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, true) $$;
 comment on function public.retry_jobs is
-  E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit '
-  '(1,000): {count, more}.\n\nFor managers. Call again while there are more.';
+  E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most '
+  'p_limit (1,000): {count, more, cursor}.\n\nFor managers. While there are more, call again with p_cursor.';
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -232,18 +284,17 @@ begin
   if v_from is not null and not exists (
       select from queue.steps as s where s.job_id = p_job_id and s.name = v_from and s.nth = 0) then
     perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step');
-  elsif octet_length(v_results::text) > (queue.setting('payload_max_bytes'))::integer then
-    perform queue.refuse(413, 'payload_too_large', 'the results are longer than a result may be', 'results');
   elsif v_results - v_kept <> '{}' then
     perform queue.refuse(400, 'invalid_argument', 'results must be of steps that are kept', 'results');
   end if;
+  perform queue.check_json(v_results, 'results');
   v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload, v_job.payload),
     jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
       'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
       'concurrency_key', v_job.concurrency_key, 'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags), 'idempotency_key', p_request ->> 'idempotency_key',
       'schema_version', case when v_payload is null then v_job.schema_version end,
-      'user_id', case when auth.uid() is null then v_job.user_id end)));
+      'user_id', case when queue.caller() is null then v_job.user_id end)));
   if v_made -> 'created' = 'false' then
     if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}') is distinct from (p_job_id::text, v_from) then
       perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another request',
@@ -258,9 +309,9 @@ begin
   from queue.steps as s
   where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or not v_results ? s.name);
   -- results that are kept count as enqueues, by their size
-  perform queue.charge_enqueues(v_job.workspace_id, auth.uid(), (
+  perform queue.charge_enqueues(v_job.workspace_id, queue.caller(), (
     select (sum(octet_length(s.value::text)) / 16384)::integer from queue.steps as s where s.job_id = v_id))
-  where auth.uid() is not null and v_kept <> '{}';
+  where queue.caller() is not null and v_kept <> '{}';
   return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j where j.id = v_id));
 end;
 $$;
@@ -312,7 +363,7 @@ begin
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
     values (v_stored, v_name, v_workspace, v_type, queue.clock(),
-      coalesce(auth.uid()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason', 500))
+      coalesce(queue.caller()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason', 500))
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
     perform pg_advisory_xact_lock(hashtextextended('minutehand pauses', 0)); -- see queue.share_slots

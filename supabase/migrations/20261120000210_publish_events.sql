@@ -273,7 +273,7 @@ begin
       where j.id = substr(p_topic, 5)::uuid and (
         j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
           select from queue.guest_session(j.session_id) as s
-          where s.workspace_id = j.workspace_id and s.user_id = auth.uid())))
+          where s.workspace_id = j.workspace_id and s.user_id = queue.caller())))
     else false end;
 end;
 $$;
@@ -281,7 +281,7 @@ $$;
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_user constant uuid := coalesce(auth.uid(), '00000000-0000-0000-0000-000000000000');
+  v_user constant uuid := coalesce(queue.caller(), '00000000-0000-0000-0000-000000000000');
 begin
   if p_topic is null or p_follower_id is null or not queue.may_follow(p_topic) then
     perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow', left(p_topic, 300));
@@ -290,7 +290,7 @@ begin
   -- closed are counted for a while; guests are one user, and have their sessions' bounds
   delete from queue.followers where ctid = any (array(
     select o.ctid from queue.followers as o
-    where o.user_id = auth.uid() and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
+    where o.user_id = queue.caller() and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
     order by o.seen_at desc offset 99 for update skip locked));
   insert into queue.followers as f (topic, user_id, follower_id, seen_at)
   select p_topic, v_user, p_follower_id, clock_timestamp()
@@ -485,7 +485,7 @@ begin
   if queue.setting('allow_anonymous') is distinct from 'true' then
     perform queue.refuse(401, 'unauthorized', 'Unauthorized', 'guests are not allowed here');
   elsif v_most is null or auth.jwt() ->> 'role' = 'service_role'
-      or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
+      or queue.caller() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
     return;
   end if;
   begin
@@ -511,7 +511,7 @@ language sql stable as $$
   where s.session_id = p_session_id and s.expires_at > (select queue.clock())
     and case when s.user_id is null then queue.setting('allow_anonymous') = 'true'
       else s.workspace_id in (select queue.my_workspaces()) or auth.jwt() ->> 'role' = 'service_role'
-        or s.user_id = auth.uid() and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
+        or s.user_id = queue.caller() and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
           or queue.setting('allow_anonymous') = 'true') end
 $$;
 

@@ -32,8 +32,10 @@ create function queue.first_run(p_cron text, p_timezone text, p_after timestampt
 language plpgsql stable as $$
 declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
-    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@weekly' then '0 0 * * 0'
-    when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *' else p_cron end), '\s+');
+    when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *'
+    when '@midnight' then '0 0 * * *' when '@weekly' then '0 0 * * 0'
+    when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
+    when '@annually' then '0 0 1 1 *' else p_cron end), '\s+');
   v_minutes constant integer[] := queue.cron_values(v_fields[1], 0, 59);
   v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
   v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);
@@ -52,8 +54,9 @@ begin
       or num_nulls(v_minutes, v_hours, v_days, v_months, v_weekdays) > 0 then
     perform queue.refuse(400, 'invalid_argument',
       format('not a cron expression of five fields: %s', left(p_cron, 100)), 'cron');
-  elsif p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
-    raise invalid_parameter_value;
+  elsif p_timezone !~* ('^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
+      '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$') then
+    raise invalid_parameter_value; -- which Postgres would read as an offset: Mars/Base5
   end if;
   -- the day before, where clocks go back over midnight
   v_day := least(p_after at time zone p_timezone, (p_after + interval '1 hour') at time zone p_timezone)::date;
@@ -91,7 +94,7 @@ create table queue.schedules (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null,
   name text not null, -- of one declared in code: code:<its name>
-  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly
+  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily …: see queue.first_run
   timezone text not null default 'UTC', -- IANA time zone the fields are read in
   job_type text not null,
   payload jsonb not null default '{}',
@@ -169,7 +172,7 @@ language sql as $$
     next_at, created_by, created_at, updated_at, source)
   select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'), coalesce(g.options, '{}'),
     coalesce(g.missed, 'once'), coalesce(g.enabled, true), queue.first_run(g.cron, z.timezone, p_now),
-    case when p_source is null then auth.uid() end, p_now, p_now, p_source
+    case when p_source is null then queue.caller() end, p_now, p_now, p_source
   from jsonb_populate_record(null::queue.schedules, p_schedule) as g
   cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
@@ -200,7 +203,7 @@ begin
   if v_error is not null then
     perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
   end if;
-  perform queue.add(p_workspace_id, auth.uid(), queue.type_or_refuse(p_schedule ->> 'job_type'), -- as if enqueued now
+  perform queue.add(p_workspace_id, queue.caller(), queue.type_or_refuse(p_schedule ->> 'job_type'), -- as if enqueued now
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
     coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now, p_is_written => false);
   return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule, null, v_now));

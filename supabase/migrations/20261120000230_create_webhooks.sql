@@ -120,7 +120,7 @@ begin
     end if;
   else
     insert into queue.webhooks (workspace_id, url, sealed_secret, created_by)
-    values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', auth.uid()) returning * into v_old;
+    values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', queue.caller()) returning * into v_old;
   end if;
   v_new := jsonb_populate_record(v_old, p_webhook);
   update queue.webhooks set url = coalesce(v_new.url, url), description = v_new.description,
@@ -156,7 +156,7 @@ comment on function public.delete_webhook is 'Delete a webhook; deliveries not y
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  v_whole constant boolean := auth.uid() is null or queue.is_manager(p_workspace_id);
+  v_whole constant boolean := queue.caller() is null or queue.is_manager(p_workspace_id);
 begin
   perform queue.may_read(p_workspace_id);
   return (

@@ -460,7 +460,7 @@ begin
         when 'workspace_type' then 'job type in this workspace' else v_pause.kind end,
         v_pause.paused_at::timestamptz(0), ': ' || v_pause.reason));
   elsif not exists (select from queue.alive_runs(p_now)) then
-    return jsonb_build_object('reason', 'no_worker', 'data', '{}', 'sentence', 'No worker has been seen for minutes.');
+    return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'sentence', 'No worker has been seen for minutes.');
   elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
     return jsonb_build_object('reason', 'no_processor', 'data', jsonb_build_object('refusal', v_type.refusal),
       'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s', p_job.job_type,

@@ -172,6 +172,8 @@ begin
       ('buckets', 'refilled_at < $1 - interval ''1 day'''),
       ('ticks', 'started_at < $1 - interval ''7 days'' and seen_at < $1 - interval ''1 day'''),
       ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them
+      -- of jobs that were deleted while a worker reported on them
+      ('leases', 'expires_at <= $1 and not exists (select from public.jobs as j where j.id = o.job_id)'),
       ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
         select from public.jobs as j where j.id = o.job_id)')) as r (name, is_old)
   loop

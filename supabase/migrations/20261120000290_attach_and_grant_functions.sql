@@ -100,7 +100,7 @@ select public.attach_extensions();
 -- The engine's functions are called by functions in public alone, and its tables by its functions. What is made is
 -- callable by public: this ends it here, and later migrations close what they add themselves (queue.allow).
 revoke execute on all functions in schema queue from public;
-grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager, queue.is_operator,
+grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager, queue.is_operator, queue.caller,
   queue.clock, queue.new_id -- the last two for the defaults of rows that callers insert
   to authenticated, service_role;
 grant execute on function queue.may_follow to anon, authenticated; -- in policies

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tests.contract.observed import ask, refused
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 
@@ -64,6 +66,41 @@ def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
 
     assert len(set(answers)) == 1
     assert count(engine) == 1
+
+
+@pytest.mark.parametrize("ends", ["deleted", "kept"])
+def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
+    engine: Engine, ends: str
+) -> None:
+    """No call may be answered with a job that is gone: its work would be done by no one."""
+    first = engine.enqueue(unique={"key": "u"})
+    assert engine.enqueue(unique={"key": "u"}, idempotency_key="k") == first
+    engine.run("delete from public.jobs where id = %s and %s = 'deleted'", first, ends)
+
+    again = engine.enqueue(idempotency_key="k")
+    [line] = bulk(engine, [{"idempotency_key": "k"}])
+
+    assert (line["job"]["id"], line["created"]) == (again, False)
+    assert (again == first) is (ends == "kept")
+
+
+@pytest.mark.parametrize("option", ["debounce_seconds", "on_conflict"])
+def test_racing_callers_of_one_key_replace_its_job_one_after_another(
+    engine: Engine, option: str
+) -> None:
+    """Each finds the job where another has just put it, and none deadlocks."""
+
+    def replace(other: Engine) -> str:
+        other.run("set deadlock_timeout = '50ms'")
+        unique = {"key": "u", "on_conflict": "replace"}
+        options: dict[str, Any] = {"unique": unique}
+        options |= {"debounce_seconds": 60} if option != "on_conflict" else {}
+        return [other.enqueue({"n": n}, **options) for n in range(20)][-1]
+
+    [only] = set(engine.race(*[replace] * 4))
+
+    assert count(engine) == 1
+    assert engine.events(only).count("job.replaced") == 79
 
 
 def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import psycopg
 import pytest
 
-from tests.contract.observed import ask, refused
-from tests.support.engine import ADA, Engine, handle, ids_of
+from tests.contract.observed import ask, later, refused
+from tests.support.engine import ACME, ADA, Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "no"}
 CHILD = [{"job_type": "work"}]
@@ -153,3 +155,102 @@ def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
     engine.run("delete from public.jobs where id = %s", parent)
     engine.maintain()
     assert engine.status(orphan) == "cancelled"
+
+
+def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) -> list[int]:
+    """How many each call changed, until there are no more."""
+    counts, cursor = [], None
+    while True:
+        answer = engine.rpc(
+            function, p_workspace_id=ACME, p_filter=criteria, p_limit=limit, p_cursor=cursor
+        )
+        counts.append(answer["count"])
+        cursor = answer["cursor"]
+        assert answer["more"] is (cursor is not None)
+        if cursor is None:
+            return counts
+
+
+def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
+    """Jobs asked already, and those whose unique key another holds, stop no call behind them."""
+    older = engine.enqueue_many(3)
+    engine.enqueue_many(2)
+    for lease in engine.lease():
+        if lease["job"]["id"] not in older:
+            cancel(engine, lease["job"]["id"])
+
+    assert bulk(engine, "cancel_jobs", {"job_type": "work"}, 2)[0] == 2
+    assert sum(bulk(engine, "cancel_jobs", {"job_type": "work"}, 2)) == 0
+    for _ in range(3):
+        cancel(engine, engine.enqueue(unique={"key": "u"}))
+    engine.enqueue(unique={"key": "u"})
+    assert sum(bulk(engine, "retry_jobs", {"status": ["cancelled"]}, 2)) == 0
+
+
+def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
+    """One statement for all would end at a project's statement timeout, each time."""
+    parent = engine.enqueue()
+    lease = engine.lease_one()
+    [deep] = engine.spawn(lease, "deep", CHILD)
+    engine.settle(lease, "failed", error=ERROR)
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, parent_id, scheduled_for)"
+        " select %s, 'work', %s, '2100-01-01' from generate_series(1, 1200)",
+        ACME,
+        parent,
+    )
+    with engine.beside() as other:  # one that someone holds delays itself alone
+        other.run("begin")
+        other.run("select from public.jobs where id = %s for update", deep)
+        engine.maintain()
+        assert engine.one("select count(*) from public.jobs where finished_at is null") == 1
+        other.run("rollback")
+    engine.maintain()
+    assert engine.status(deep) == "cancelled"
+
+    engine.rpc("retry_job", p_job_id=parent)
+    engine.maintain()
+
+    assert engine.one("select count(*) from public.jobs where finished_at is not null") == 0
+
+
+def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) -> None:
+    """Neither meets the other between the place of the job and its record."""
+    job_id = engine.enqueue(delay_seconds=900)
+
+    def steer(other: Engine) -> list[str]:
+        other.run("set deadlock_timeout = '50ms'")
+        states = []
+        for _ in range(20):
+            for function in ("cancel_job", "retry_job"):
+                try:
+                    other.rpc(function, p_job_id=job_id)
+                except psycopg.Error as error:
+                    states.append(str(error.sqlstate))
+        return states
+
+    assert {state for one in engine.race(*[steer] * 4) for state in one} <= {"PT409"}
+
+
+def test_a_deadline_that_passed_while_the_job_ran_still_ends_its_wait(engine: Engine) -> None:
+    """Maintenance saw it pass, and could do nothing then."""
+    job_id = engine.enqueue(deadline_at=later(engine, 50))
+    lease = engine.lease_one(lease_seconds=900)
+    engine.advance(60)
+    engine.maintain()
+
+    engine.settle(lease, "waiting", wait=ask())
+    engine.maintain()
+
+    assert engine.status(job_id) == "failed"
+
+
+def test_a_deadline_outlives_a_replacement_of_a_start_at_the_same_time(engine: Engine) -> None:
+    at = later(engine, 50)
+    unique = {"key": "u", "on_conflict": "replace"}
+    job_id = engine.enqueue(deadline_at=at, scheduled_for=at, unique=unique)
+    assert engine.enqueue(delay_seconds=0, unique=unique) == job_id
+    engine.advance(60)
+
+    assert engine.lease() == []
+    assert engine.status(job_id) == "failed"

@@ -53,7 +53,7 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "debounce_seconds": ([], [1, -1, 86401, "long"]),
     "schema_version": ([1], [0, 2, "new"]),
-    "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag"]),
+    "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag", [["t"], ["u"]]]),
 }
 #: Together they say two things at once, or need each other.
 PAIRS: list[tuple[dict[str, Any], bool]] = [
@@ -243,3 +243,47 @@ def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine) -> 
             )
         assert refused(ada.run, "delete from public.jobs")[0] == "42501"
     assert engine.lease_one()["job"]["id"] == job_id
+
+
+@pytest.mark.parametrize("role", ["postgres", "service_role"])
+def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role: str) -> None:
+    """In the SQL editor, too: a cancel is one, and what would corrupt is refused by name."""
+    first, second = (engine.enqueue(unique={"key": key}) for key in ("a", "b"))
+    with engine.beside() as owner:
+        owner.run(f"set role {role}")
+        owner.run("update public.jobs set status = 'cancelled' where id = %s", first)
+        changes = ["status = 'completed'", "status = 'processing'"]
+        if role == "postgres":
+            changes += [
+                "scheduled_for = now()",
+                "priority = 1",
+                "status = 'completed', updated_at = now()",
+            ]
+            assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
+        for change in changes:
+            statement = f"update public.jobs set {change} where id = %s"
+            assert refused(owner.run, statement, second)[:2] == ("PT409", "invalid_state")
+    assert engine.events(first) == ["job.created", "job.cancelled"]
+    assert engine.enqueue(unique={"key": "a"}) != first
+    with engine.beside() as owner:
+        owner.run(f"set role {role}")
+        owner.run("delete from public.jobs where id = %s", second)
+
+    assert len(engine.lease()) == 1
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e309", "1e131000"])
+def test_a_number_that_no_client_can_read_is_refused_by_every_way(
+    engine: Engine, number: str
+) -> None:
+    """A few bytes inside, a hundred thousand for who reads it; also of a type without a schema."""
+    payload = f'{{"n": {number}}}'
+    job = f'{{"job_type": "work", "payload": {payload}}}'
+    for statement in (
+        f"select public.enqueue_job('{ACME}', 'work', '{payload}')",
+        f"select public.enqueue_jobs('{ACME}', '[{job}]')",
+        "insert into public.jobs (workspace_id, job_type, payload)"
+        f" values ('{ACME}', 'work', '{payload}')",
+        f"select public.emit_event('{ACME}', 'e', '{payload}')",
+    ):
+        assert refused(engine.run, statement)[0] == "PT422"

@@ -153,3 +153,16 @@ def test_a_setting_that_is_none_or_no_value_of_it_is_refused(engine: Engine, bad
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("set_settings", p_settings=bad)
     assert refusal(refused.value)[1] == "invalid_argument"
+
+
+@pytest.mark.parametrize("subject", ["user_2aBcDeF", "", 5, {"a": 1}])
+def test_a_subject_that_is_no_uuid_is_told_so(engine: Engine, subject: Any) -> None:
+    """Of another provider's tokens; what policies decide is hidden, and nothing is a server's error."""
+    engine.enqueue()
+    claims = {"sub": subject, "app_metadata": {"minutehand_operator": "yes please"}}
+    with engine.database.as_role("authenticated", claims) as connection:
+        caller = Engine(engine.database, connection)
+        with pytest.raises(psycopg.Error) as refused:
+            caller.enqueue()
+        assert refusal(refused.value)[:2] == ("PT401", "unauthorized")
+        assert caller.rows("select id from public.jobs") == []

@@ -30,7 +30,7 @@ LINTS = {
     "private function that someone may execute": """
         select r, p.oid::regproc from pg_proc p, unnest(array['anon', 'authenticated', 'job_worker', 'service_role']) r where p.pronamespace = 'queue'::regnamespace
         and has_function_privilege(r, p.oid, 'execute') and p.proname <> all (case when r = 'job_worker' then '{}' else '{follow,may_follow,session_feed,session_jobs}'::text[] end
-          || case when r in ('authenticated', 'service_role') then '{clock,new_id,is_manager,is_member,is_operator,my_workspaces}'::text[] end)""",
+          || case when r in ('authenticated', 'service_role') then '{caller,clock,new_id,is_manager,is_member,is_operator,my_workspaces}'::text[] end)""",
     "public function that returns a set": "select p.oid::regprocedure from pg_proc p where p.proretset and p.pronamespace = 'public'::regnamespace and p.prosrc like '%queue.%'",
     "what the Data API shows without a comment": "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosrc like '%queue.%' and obj_description(p.oid, 'pg_proc') is null",
     "planner switch below a public function": "select p.oid::regprocedure from pg_proc p where p.pronamespace = 'queue'::regnamespace and p.prorettype <> 'trigger'::regtype and exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache|jit)') and not has_function_privilege('anon', p.oid, 'execute')",

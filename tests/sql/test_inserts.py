@@ -109,3 +109,25 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
         for table in tables
     }
     assert {table for table, count in left.items() if count} <= {"queue.feed", "queue.stats"}
+
+
+def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:
+    """A digest for all users: the server's table of locks is as small as its max_connections."""
+    ids = engine.rows(
+        "insert into public.workspaces (name) select n::text from generate_series(1, 600) as n"
+        " returning id::text"
+    )
+    engine.run("begin")
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type) select id, 'work'"
+        " from unnest(%s::uuid[]) as t (id)",
+        ids,
+    )
+    held = engine.one(
+        "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+    )
+    engine.run("commit")
+
+    assert held <= 210
+    engine.run_all()
+    assert engine.one("select count(*) from public.jobs where finished_at is null") == 0

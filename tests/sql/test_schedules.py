@@ -52,6 +52,8 @@ def due(engine: Engine, seconds: float) -> None:
         ("10-30/10 8 * * 7", ["2026-01-04 08:10", "2026-01-04 08:20", "2026-01-04 08:30"]),
         ("50/5 23 31 12 *", ["2026-12-31 23:50", "2026-12-31 23:55", "2027-12-31 23:50"]),
         (" @WEEKLY ", ["2026-01-04 00:00", "2026-01-11 00:00"]),
+        ("@midnight", ["2026-01-02 00:00", "2026-01-03 00:00"]),
+        ("@annually", ["2027-01-01 00:00", "2028-01-01 00:00"]),
     ],
 )
 def test_expressions_mean_what_cron_means_by_them(
@@ -88,6 +90,13 @@ def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
     assert runs(engine, "45 1 * * *", "Australia/Lord_Howe", "2026-04-04T00:00:00Z", 2) == [
         "2026-04-04 14:45", "2026-04-05 15:15",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "zone", ["EST5EDT", "Etc/GMT-14", "GMT0", "GB-Eire", "W-SU", "America/Port-au-Prince"]
+)
+def test_a_zone_has_any_name_that_postgres_lists(engine: Engine, zone: str) -> None:
+    assert len(runs(engine, "@daily", zone, "2026-01-01T00:00:00Z", 1)) == 1
 
 
 def test_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
@@ -161,7 +170,7 @@ def test_managers_keep_schedules_members_read_them(
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"name": ""}, "name"), ({"job_type": ""}, "job_type"), ({"timezone": "Mars/Base"}, "timezone"), ({"missed": "x"}, "missed"),
+    [({"name": ""}, "name"), ({"job_type": ""}, "job_type"), ({"timezone": "Mars/Base"}, "timezone"), ({"timezone": "Mars/Base5"}, "timezone"), ({"missed": "x"}, "missed"),
      ({"options": {"idempotency_key": "x"}}, "idempotency_key"), ({"options": {"priority": 5000}}, "priority"), ({"unknown": 1}, "unknown")],
 )  # fmt: skip
 def test_a_bad_schedule_is_refused_by_field(

@@ -371,10 +371,10 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
   let count = 0;
   try {
-    for (let more = true; more; ) {
-      const done = await call({ body: { workspace_id: workspaceId, filter } });
+    for (let more = true, cursor = null; more; ) {
+      const done = await call({ body: { workspace_id: workspaceId, filter, cursor } });
       count += done.count;
-      more = done.more;
+      ({ more, cursor } = done);
     }
     notify(`${did} ${counted(count, "job")}`);
     return true;

@@ -92,12 +92,14 @@ def _act_on_all(
         if output.as_json or not sys.stdin.isatty():
             raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
         typer.confirm(f"{action.capitalize()} all jobs that match?", err=True, abort=True)
-    count, more = 0, True
-    body = {"workspace_id": connection.workspace, "filter": chosen}
-    while more:
+    count, body = 0, {"workspace_id": connection.workspace, "filter": chosen}
+    while True:
         changed = connection.call("POST", f"/api/jobs/{action}", json=body)
-        count, more = count + changed["count"], changed["more"]
-    output.value({"count": count, "more": more}, text=f"{action}: {count} jobs")
+        count += changed["count"]
+        if not changed["more"]:
+            break
+        body["cursor"] = changed["cursor"]
+    output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
 
 
 def _act(

@@ -66,4 +66,4 @@ def test_the_calls_over_http_run(stack: RunningStack, tmp_path: Path) -> None:
     )
 
     assert '"credits"' in done.stdout
-    assert done.stdout.endswith('{"more":false,"count":0}')
+    assert done.stdout.endswith('{"more":false,"count":0,"cursor":null}')

@@ -85,6 +85,7 @@ class ManyJobs(Body):
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
     limit: Whole = 1000
+    cursor: UUID | None = Field(default=None, description="Of the answer before, to continue.")
 
 
 class EditJob(Body):

@@ -33,7 +33,7 @@ begin
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;
   insert into public.beacon_jobs (workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by)
-  values (v_workspace, p_spec ->> 'jobspec_id', p_spec ->> 'version', p_spec, p_priority, v_outbox, auth.uid())
+  values (v_workspace, p_spec ->> 'jobspec_id', p_spec ->> 'version', p_spec, p_priority, v_outbox, queue.caller())
   on conflict (workspace_id, jobspec_id, version) do nothing
   returning * into v_job;
   if not found then

@@ -125,10 +125,10 @@ begin
       'letters, digits or ._~:-, and be hard to guess: who knows it can read the session',
       v_least), 'x-session-id');
   end if;
-  v_workspace := case when auth.uid() is null then chat.guest_workspace()
+  v_workspace := case when queue.caller() is null then chat.guest_workspace()
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid end;
   insert into public.async_session_state (session_id, workspace_id, title, created_by)
-  values (p_session_id, v_workspace, left(p_title, 80), auth.uid())
+  values (p_session_id, v_workspace, left(p_title, 80), queue.caller())
   on conflict (session_id) do nothing;
   update public.async_session_state set last_message_at = queue.clock()
   where session_id = p_session_id;
@@ -170,7 +170,7 @@ begin
   end if;
   v_message.id := gen_random_uuid();
   v_made := queue.enqueue(v_session.workspace_id, null, jsonb_build_array(jsonb_build_object(
-    'job_type', 'chat_message', 'user_id', auth.uid(), 'session_id', p_session_id, 'priority', 10,
+    'job_type', 'chat_message', 'user_id', queue.caller(), 'session_id', p_session_id, 'priority', 10,
     'payload', jsonb_build_object(
       'message_id', v_message.id, 'ask_seconds', p_request -> 'ask_seconds'))), false);
   insert into public.async_messages (id, session_id, workspace_id, job_id, type, content, client_id)

@@ -91,7 +91,7 @@ create function plans.start(
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$ -- no role may write plans
 declare
-  v_user uuid := auth.uid();
+  v_user uuid := queue.caller();
   v_workspace uuid := case when v_user is null then plans.guest_workspace()
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid end;
   -- guests share a workspace: a key of theirs would find others' plans

@@ -43,11 +43,11 @@ declare
 begin
   -- where an upload of the caller's own lies, and nothing else
   if p_workspace_id is null or not queue.is_member(p_workspace_id) or p_object_key is null or p_object_key
-      !~ ('^workspaces/' || p_workspace_id || '/' || auth.uid() || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
+      !~ ('^workspaces/' || p_workspace_id || '/' || queue.caller() || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
     perform queue.refuse(404, 'upload_not_found', 'no such upload', 'object_key');
   end if;
   insert into public.trainings (id, workspace_id, title, object_key, checksum, created_by)
-  values (coalesce(p_training_id, queue.new_id()), p_workspace_id, p_title, p_object_key, p_checksum, auth.uid())
+  values (coalesce(p_training_id, queue.new_id()), p_workspace_id, p_title, p_object_key, p_checksum, queue.caller())
   on conflict do nothing returning * into v_made;
   if found then
     v_wake := training.enqueue(v_made, 'transcription');
