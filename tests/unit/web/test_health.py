@@ -81,11 +81,12 @@ async def test_each_address_says_what_its_probe_asks_for(
     services.__dict__["operator_queue"] = Queue(ConnectionError("away"))
     transport = httpx.ASGITransport(build_app(settings, services=services))
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-        answer = await client.get(address)
+        answer, by_head = await client.get(address), await client.head(address)
     await services.aclose()
 
     body = answer.json()
     assert (answer.status_code, body["status"]) == (status, word)
+    assert by_head.status_code == status
     assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
     assert ("checks" in body) is (address != "/health")
     assert body["version"] == settings.version

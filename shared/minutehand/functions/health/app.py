@@ -39,12 +39,14 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
 WORDS = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
 
 
+@router.head("/health", include_in_schema=False)  # uptime monitors
 @router.get("/health")
 async def get_health(services: Provided) -> dict[str, Any]:
     """Whether the process lives: a balancer keeps it although the database is away."""
     return _alive(services)
 
 
+@router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(services: Provided) -> JSONResponse:
     """How every part is right now: healthy, degraded, or down with 503."""
@@ -52,6 +54,7 @@ async def get_all_health(services: Provided) -> JSONResponse:
     return _answered(services, status, {**body, "status": WORDS[body["status"]]})
 
 
+@router.head("/api/health/ready", include_in_schema=False)
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
