@@ -55,6 +55,7 @@ def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
         assert lease["job"]["id"] == job_id
         nap = {"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
         engine.settle(lease, "waiting", wait=nap)
+        engine.advance(1)
         engine.settle(engine.lease_one(), "released")
         engine.settle(engine.lease_one())
         slow.run("commit")
