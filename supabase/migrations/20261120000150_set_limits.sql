@@ -164,12 +164,13 @@ begin
   -- so that the next registration of each type replaces what the holder of a stolen key registered
   update queue.job_types set schema_version = least(schema_version, 1);
   get diagnostics v_count = row_count;
-  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds),
-    'types', v_count);
+  return jsonb_build_object('revoked_before', p_before - interval '1 minute',
+    'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
 end;
 $$;
 comment on function public.revoke_worker_keys is
-  'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For operators.';
+  'Refuse worker keys issued a minute or longer before p_before, from p_grace_seconds on: {revoked_before, from, '
+  'types}; a younger one is refused by a second call, a minute later. For operators.';
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$

@@ -92,7 +92,7 @@ def contract(
 def sealing_key(remote: Mapping[str, str]) -> str:
     """The key that seals in a project that machines share, made of a secret they all have."""
     secret = remote.get("SUPABASE_SECRET_KEY") or remote["SUPABASE_JWT_SECRET"]
-    digest = hmac.digest(secret.encode(), b"minutehand sealing key", "sha256")
+    digest = hmac.digest(secret.encode(), b"sealing key of a project", "sha256")
     return base64.urlsafe_b64encode(digest).decode()
 
 

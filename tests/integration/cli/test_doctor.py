@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import jwt
 import pytest
 
+from minutehand.cli.doctor.checks import share_a_session
 from minutehand.cli.doctor.examine import examine
 from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from tests.support.command import Run
@@ -52,7 +53,6 @@ FAULTS: list[tuple[str, dict[str, str | None], str, str]] = [
     ("settings", {"SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE}, "secret key", "sb_publishable_"),
     ("database", {"DATABASE_URL": "{wrong_password}"}, "password in DATABASE_URL is wrong", "percent-encoded"),
     ("database", {"DATABASE_URL": "{read_only}"}, "takes no writes", "default_transaction_read_only = off"),
-    ("settings", {"DATABASE_URL": "postgresql://postgres.abcd:x@aws-0-eu-west-1.pooler.supabase.com:6543/postgres"}, "transaction mode", "aws-0-eu-west-1.pooler.supabase.com:5432"),
     ("supabase", {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_wrong"}, "refused", "API keys"),
     ("supabase", {"SUPABASE_URL": "http://127.0.0.1:9"}, "does not answer", "address"),
     ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, "the worker is refused", "token worker"),
@@ -76,6 +76,13 @@ def test_one_fault_is_one_finding_with_its_own_fix(
     assert [finding.check for finding in failed] == [check], failed
     assert detail in failed[0].detail
     assert fix in str(failed[0].fix)
+
+
+def test_a_pooler_in_transaction_mode_is_known_by_its_sessions(stack: RunningStack) -> None:
+    """By what it does: it listens at any port."""
+    with stack.connect() as first, stack.connect() as second:
+        assert not share_a_session(first, second)
+        assert share_a_session(first, first)
 
 
 #: check, SQL that breaks it, SQL that mends it, verdict, a word of the detail, a word of the fix

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import jwt
+import psycopg
 
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, warn
 from minutehand.cli.stage import told
@@ -56,12 +57,6 @@ def settings(target: Target) -> Finding:
         return fail("SUPABASE_URL is the dashboard's address", address)
     if HOSTED.match(values.get("API_URL", "")):
         return fail("API_URL is Supabase's address, not the API's", API)
-    if ":6543" in (url := values.get("DATABASE_URL", "")):
-        right = re.sub(r":[^:@/]+@", ":…@", url).replace(":6543", ":5432")
-        return fail(
-            "DATABASE_URL is a pooler in transaction mode: its sessions are shared with others",
-            f"take session mode or a direct connection: DATABASE_URL={right}",
-        )
     key = values["SUPABASE_PUBLISHABLE_KEY"]
     if key.startswith("sb_secret_") or _role_of(key) == "service_role":
         return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", PUBLISHABLE)
@@ -92,6 +87,27 @@ _fault(
        where current_setting('default_transaction_read_only')::boolean""",
     after="settings",
 )
+
+
+@check("sessions", "database")
+def sessions(target: Target) -> Finding:
+    """Each connection has a session of its own, in which a worker can listen."""
+    with target.connect() as first, target.connect() as second:
+        if share_a_session(first, second):
+            return fail(
+                "DATABASE_URL is a pooler in transaction mode: its sessions are shared with others",
+                "take session mode or a direct connection; of Supabase's addresses those with 5432",
+            )
+    return ok()
+
+
+def share_a_session(first: psycopg.Connection[Any], second: psycopg.Connection[Any]) -> bool:
+    """Whether two open connections are given one session in turn, or one of them several."""
+    ids = [
+        connection.execute("select pg_backend_pid()").fetchone()
+        for connection in (first, second, first)
+    ]
+    return ids[0] == ids[1] or ids[0] != ids[2]
 
 
 @check("migrations", "database")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from minutehand.terminal.options import EnvFile, Region, verb
+from minutehand.terminal.options import EnvFile, Region, Workspace, verb
 from minutehand.terminal.output import Output
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
@@ -25,6 +25,7 @@ def doctor(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
+    workspace: Workspace = None,
     region: Region = "us-east-1",
     env_file: EnvFile = None,
 ) -> None:
@@ -32,7 +33,7 @@ def doctor(
     from minutehand.cli.doctor.examine import examine, target_of
 
     findings = []
-    for finding in examine(target_of(stage, region, env_file), only or ()):
+    for finding in examine(target_of(stage, region, env_file, workspace), only or ()):
         findings.append(asdict(finding))
         if not output.as_json:
             mark = f"{finding.verdict:<4}", STYLES[finding.verdict]

@@ -29,19 +29,21 @@ CONNECT = (
 )
 
 
-def target_of(stage: str | None, region: str, env_file: Path | None) -> Target:
+def target_of(
+    stage: str | None, region: str, env_file: Path | None, workspace: str | None = None
+) -> Target:
     """The stack of a file or of this machine, or a stage with the values it runs with.
 
     A named file's values take precedence over AWS's. For a stage the environment adds who is
     asking and the database's address, never the local stack's values.
     """
     if stage is None:
-        return Target(load_values(env_file))
+        return Target(load_values(env_file), workspace=workspace)
     deployed = Stage(stage, region)
     asking = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
     given = asking if env_file is None else load_values(env_file, asking)
     named = {name: value for name, value in given.items() if value}
-    return Target({**deployed.environment(), **named}, deployed)
+    return Target({**deployed.environment(), **named}, deployed, workspace)
 
 
 def examine(target: Target, only: Collection[str] = ()) -> Iterator[Finding]:

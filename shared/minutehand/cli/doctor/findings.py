@@ -45,6 +45,7 @@ class Target:
 
     values: Mapping[str, str]
     stage: Stage | None = None
+    workspace: str | None = None
 
     @property
     def migrate(self) -> str:
@@ -60,14 +61,20 @@ class Target:
     @cached_property
     def person(self) -> Connection:
         """The stack as a signed-in person sees it."""
-        return Connection(self.values)
+        return Connection(self.values, given_workspace=self.workspace)
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection of the database's owner, in which each statement is a transaction."""
+        url = self.person.need("DATABASE_URL")
+        return psycopg.connect(url, connect_timeout=5, autocommit=True)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a query by the database's owner, in a transaction that reads only.
 
         The query names the schemas as the migrations' source does.
         """
-        with psycopg.connect(self.person.need("DATABASE_URL"), connect_timeout=5) as owner:
+        with self.connect() as owner:
+            owner.autocommit = False
             # of psycopg: it begins the transaction as `begin read only`, and sets nothing that a
             # pooler would leave to anyone who gets the server's connection next
             owner.read_only = True
