@@ -160,11 +160,6 @@ class Redactor:
         return value
 
 
-def data_without_secrets(value: Any) -> Any:
-    """Plain JSON with the texts in it filtered, and those hidden that a telling name holds."""
-    return Redactor().data(value)
-
-
 def _hidden(value: Any) -> Any:
     """What a telling name holds: its texts are hidden at every level; numbers, as counts, stay."""
     match value:

@@ -55,11 +55,6 @@ class DuplicateJob(QueueError):
 class InvalidState(QueueError):
     """The job's present status does not allow this."""
 
-    @property
-    def present(self) -> str | None:
-        """The status the job is in."""
-        return self.details
-
 
 class TokenRefused(QueueError):
     """The Data API did not accept the token: expired, wrongly signed, or of no known role."""

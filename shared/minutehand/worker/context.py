@@ -20,7 +20,7 @@ from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
-from minutehand.worker.plain import clean_text, plain
+from minutehand.worker.plain import clean_text, decoration, edge, kept, text
 from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
 from minutehand.worker.updates import Updates
 
@@ -33,7 +33,6 @@ _LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} 
     "warn": "warning",
     "critical": "error",
 }
-MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
 #: Between two tries of a step.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
@@ -166,7 +165,11 @@ class JobContext:
                 raise ValueError("percentage is NaN")
             percentage = round(min(100.0, max(0.0, float(percentage))), 2)
         self._updates.set_progress(
-            Progress(percentage=percentage, stage=stage, message=_clip(message))
+            Progress(
+                percentage=percentage,
+                stage=None if stage is None else text(stage),
+                message=None if message is None else text(message),
+            )
         )
         self._port.announce()
 
@@ -175,7 +178,8 @@ class JobContext:
 
         Args:
             level: debug, info, warning or error.
-            metadata: Small values; what JSON cannot hold is kept as text.
+            metadata: Small values, 4,000 bytes in all; what JSON cannot hold is kept as text,
+                what is longer is cut.
 
         Raises:
             ValueError: The level does not exist.
@@ -186,8 +190,8 @@ class JobContext:
         self._updates.add_log(
             LogLine(
                 level=known,
-                message=_clip(message) or "",
-                metadata=_decoration(metadata) if metadata else None,
+                message=text(message),
+                metadata=decoration(metadata) if metadata else None,
                 at=self._clock.now(),
             )
         )
@@ -244,10 +248,15 @@ class JobContext:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
                 call = partial(around, key, call)
-            value = plain(await call())
+            returned = edge(await call())
         finally:
             soon.cancel()
             took_ms = self._updates.leave_step(key)
+        if returned.refused is not None:
+            raise ValueError(f"the result of step {key} cannot be stored: {returned.refused}")
+        if returned.changed is not None:
+            self.log("warning", f"In the result of step {key} {returned.changed}")
+        value = returned.value
         await self._store(StepResult(name=key, result=value, took_ms=took_ms))
         self._steps[key] = value
         self.new_steps += 1
@@ -428,12 +437,17 @@ class JobContext:
 
         Raises:
             LeaseLost: The job is no longer this worker's; nothing was enqueued.
+            ValueError: A payload is nothing that JSON can hold.
         """
         key = self._unique(name or "spawn")
         ids: list[JobId] = []
         for start in range(0, len(children), SPAWN_BATCH):
             batch_name = key if start == 0 else f"{key}@{start}"
-            ids += await self._port.spawn(batch_name, children[start : start + SPAWN_BATCH])
+            batch = [
+                child.model_copy(update={"payload": kept(child.payload)})
+                for child in children[start : start + SPAWN_BATCH]
+            ]
+            ids += await self._port.spawn(batch_name, batch)
         return ids
 
     async def gather(
@@ -511,6 +525,7 @@ class JobContext:
         return self._port.remaining()
 
     def _unique(self, name: str) -> str:
+        name = clean_text(name)
         if not name:
             raise ValueError("a step needs a name")
         count = self._names[name] = self._names.get(name, 0) + 1
@@ -531,21 +546,3 @@ def _given(ended: Any, name: str, default: Any) -> Any:
     if not isinstance(ended, Mapping):
         return ended
     return default if ended.get("timed_out") else ended.get(name, default)
-
-
-def _clip(text: str | None) -> str | None:
-    if text is None:
-        return None
-    clean = clean_text(str(text))
-    return clean if len(clean) <= MAX_MESSAGE else clean[: MAX_MESSAGE - 1] + "…"
-
-
-def _decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, value in metadata.items():
-        try:
-            kept[key] = plain(value)
-        except ValueError:
-            # a log line must not fail its job over a value that JSON cannot hold
-            kept[key] = _clip(repr(value))
-    return kept

@@ -13,15 +13,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
-from minutehand.worker.plain import clean_text, plain
+from minutehand.worker.plain import clean_text, edge, shown, text
 
 MAX_MESSAGE: Final = 2_000
+#: Of an error's data, in bytes of JSON; and of what a vendor answered, in characters.
+MAX_DATA: Final = 64_000
+MAX_RESPONSE: Final = 1_000
 #: Errors beneath one that are looked at, and frames kept of it and of each of them.
 MOST_CAUSES: Final = 4
 MOST_FRAMES: Final = 20
@@ -30,28 +33,37 @@ MOST_FRAMES_OF_CAUSE: Final = 8
 _ENGINE: Final = "minutehand."
 
 
-def said(kind: str, message: str, data: Mapping[str, Any] | None = None) -> ErrorInfo:
+def said(kind: str, message: object, data: Any = None) -> ErrorInfo:
     """An ending in words of the processor's, or ours."""
     return _info(kind, message, data, Redactor())
 
 
 def error_info(error: BaseException, module: str = "") -> ErrorInfo:
-    """An exception as the job keeps it, of a task group's the first.
+    """An exception as the job keeps it, of a task group's the first; whatever it is, this returns.
 
     Args:
         module: Of the processor: frames of its top-level package are the user's own.
     """
     redactor = Redactor()
-    more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
     first = first_of(error)
     kind = type(first)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
     message = _message(first) + (f" (and {more} more in its task group)" if more else "")
-    data = getattr(first, "data", None)
-    info = _info(name, message, data if isinstance(data, Mapping) else None, redactor)
-    return info.model_copy(
-        update={**_codes(first), "traceback": _traceback(error, module, redactor)}
-    )
+    info = _info(name, message, attribute(first, "data"), redactor)
+    try:
+        parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
+    except Exception as odd:  # a user's class may raise anything at any look at it
+        parts = {"data": {"unread": text(odd, MAX_MESSAGE)}}
+    return info.model_copy(update=edge(parts).value or {})
+
+
+def attribute(error: object, name: str) -> Any:
+    """An attribute of a user's object; None where there is none, or reading it fails."""
+    try:
+        return getattr(error, name, None)
+    except BaseException:  # a property of the user's
+        return None
 
 
 def first_of(error: BaseException) -> BaseException:
@@ -61,38 +73,43 @@ def first_of(error: BaseException) -> BaseException:
     return error
 
 
-def _info(kind: str, message: str, data: Mapping[str, Any] | None, redactor: Redactor) -> ErrorInfo:
-    text = redactor.text(clean_text(message[: 2 * MAX_MESSAGE]))
-    if len(text) > MAX_MESSAGE:
-        text = text[: MAX_MESSAGE - 1] + "…"
+def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInfo:
+    told = redactor.text(text(message, 2 * MAX_MESSAGE))
+    if len(told) > MAX_MESSAGE:
+        told = told[: MAX_MESSAGE - 1] + "…"
     kept: Any = None
-    if data:
-        try:
-            kept = redactor.data(plain(data))
-        except ValueError:
-            kept = {"repr": redactor.text(clean_text(repr(data)[:MAX_MESSAGE]))}
-    return ErrorInfo(type=clean_text(kind)[:200], message=text, data=kept)
+    if isinstance(data, Mapping):
+        plain = edge(data, most_bytes=MAX_DATA)
+        if plain.refused is None:
+            kept = redactor.data(plain.value) or None
+        else:
+            kept = {"repr": redactor.text(shown(data, MAX_MESSAGE)), "changed": plain.refused}
+    return ErrorInfo(type=clean_text(kind)[:200], message=told, data=kept)
 
 
 def _message(error: BaseException) -> str:
+    # str() of a user's class may raise; an exception without a text is called by its class
     try:
-        text = str(error)
-    except Exception:  # a user's class may raise anything
-        text = ""
-    return text or type(error).__name__
+        said = str(error)
+    except BaseException:
+        said = ""
+    return said or type(error).__name__
 
 
-def _codes(error: BaseException) -> dict[str, Any]:
+def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     """What machines call it: of httpx, requests and aiohttp, of Postgres, of the system."""
     codes: dict[str, Any] = {}
     for each in (error, *_causes(error)):
-        status = getattr(getattr(each, "response", None), "status_code", None)
-        status = getattr(each, "status", None) if status is None else status
+        response = attribute(each, "response")
+        status = attribute(response, "status_code")
+        status = attribute(each, "status") if status is None else status
         if type(status) is int and 400 <= status <= 599:
             codes.setdefault("status", status)
+            if body := _body(response):
+                codes.setdefault("response", redactor.text(body))
         if isinstance(each, OSError) and each.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(each.errno))
-        state = getattr(each, "sqlstate", None)
+        state = attribute(each, "sqlstate")
         if isinstance(state, str) and len(state) == 5:
             codes.setdefault("sqlstate", state)
         if isinstance(each, subprocess.CalledProcessError) and each.returncode < 0:
@@ -101,6 +118,15 @@ def _codes(error: BaseException) -> dict[str, Any]:
                 "signal", signal.Signals(-each.returncode).name if known else str(each.returncode)
             )
     return codes
+
+
+def _body(response: Any) -> str:
+    """The beginning of what a vendor answered, where it was read; nothing is read for it."""
+    # httpx and requests keep what was read here; `.content` and `.text` would read the rest
+    content = attribute(response, "_content")
+    if not isinstance(content, bytes):
+        return ""
+    return text(content[: 4 * MAX_RESPONSE].decode("utf-8", "replace"), MAX_RESPONSE)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -133,7 +159,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     causes = [
         {
             "type": type(cause).__qualname__,
-            "message": redactor.text(_message(cause)[:500]),
+            "message": redactor.text(text(_message(cause), 500)),
             "frames": _kept(_frames(cause.__traceback__, package), MOST_FRAMES_OF_CAUSE, redactor),
         }
         for cause in (() if isinstance(error, ProcessorError) else _causes(error))
@@ -162,17 +188,31 @@ def _kept(
 
 def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:
     while trace is not None:
-        code, scope = trace.tb_frame.f_code, trace.tb_frame.f_globals
-        module = str(scope.get("__name__", ""))
-        if not module.startswith(_ENGINE):
-            linecache.lazycache(code.co_filename, scope)
-            yield {
-                "file": code.co_filename,
-                "line": trace.tb_lineno,
-                "function": code.co_name[:100],
-                "own": not package or module.partition(".")[0] == package.partition(".")[0],
-            }
+        frame = _frame(trace.tb_frame, trace.tb_lineno, package)
+        if frame is not None:
+            yield frame
         trace = trace.tb_next
+
+
+def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
+    """Where a frame is; None for the engine's own."""
+    code, scope = frame.f_code, frame.f_globals
+    module = str(scope.get("__name__", ""))
+    if module.startswith(_ENGINE):
+        return None
+    linecache.lazycache(code.co_filename, scope)
+    return {
+        "file": code.co_filename,
+        "line": line,
+        "function": code.co_name[:100],
+        "own": not package or module.partition(".")[0] == package.partition(".")[0],
+    }
+
+
+def frame_of(frame: FrameType, line: int) -> dict[str, Any] | None:
+    """Where a frame is that has not ended, as a traceback has it; None for the engine's own."""
+    found = _frame(frame, line, "")
+    return None if found is None else _kept([found], 1, Redactor())[0]
 
 
 def _short(path: str) -> str:

@@ -1,6 +1,6 @@
 """What a processor may return besides a result: planned endings are returned, not raised.
 
-What the database makes of them is left to endings.py and to SQL.
+What the database makes of them is left to settlement.py and to SQL.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
 from minutehand.retry_after import retry_after
 
+_CENTURY: Final = 3_155_760_000.0
 #: A length of time: seconds, or a timedelta.
 Seconds = float | int | timedelta
 
@@ -68,24 +69,24 @@ Returned = Outcome | Result
 
 
 def seconds(value: Seconds) -> float:
-    """`value` in seconds, never below 0."""
+    """`value` in seconds, from 0 to a century."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if number != number:
         raise ValueError("a length of time must be a number")
-    return max(0.0, number)
+    return min(max(0.0, number), _CENTURY)
 
 
 def retry_after_of(error: BaseException) -> float | None:
-    """What a foreign service asked for wins over the backoff."""
-    value = getattr(error, "retry_after", None)
-    if value is None:
-        # httpx and requests keep the response, aiohttp its headers
-        headers = getattr(getattr(error, "response", error), "headers", None)
-        said = headers.get("Retry-After") if isinstance(headers, Mapping) else None
-        value = retry_after(said if isinstance(said, str) else None, now=datetime.now(UTC))
-    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
-        return None
+    """What a foreign service asked for wins over the backoff; None where it said nothing usable."""
     try:
+        value = getattr(error, "retry_after", None)
+        if value is None:
+            # httpx and requests keep the response, aiohttp its headers
+            headers = getattr(getattr(error, "response", error), "headers", None)
+            said = headers.get("Retry-After") if isinstance(headers, Mapping) else None
+            value = retry_after(said if isinstance(said, str) else None, now=datetime.now(UTC))
+        if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+            return None
         return min(seconds(value), 604_800.0)
-    except ValueError:
+    except Exception:  # a property of the user's, or a number that is none
         return None

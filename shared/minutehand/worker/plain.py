@@ -1,32 +1,128 @@
-"""Values as Postgres can keep them: plain JSON without NUL characters or broken surrogates.
+"""The edge of the worker: what a processor hands over becomes plain JSON of bounded size here.
 
-Used at the edge where a processor's values enter the worker.
+Nothing in this file raises what a user's class may raise, except `kept`, which says why in words.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 #: Largest result, step or error kept, in bytes of JSON.
-MAX_BYTES = 1_000_000
+MAX_BYTES: Final = 1_000_000
 #: Deepest nesting kept; JSON readers stop at about twice as much.
-MAX_LEVELS = 100
+MAX_LEVELS: Final = 100
+#: Longest text of a log line or progress, in characters; the metadata of a line, in bytes.
+MAX_TEXT: Final = 4_000
+MAX_METADATA: Final = 4_000
+_REPLACED: Final = "\ufffd"
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON reads it back: models dumped, tuples as lists.
+class Edged(NamedTuple):
+    """A value as JSON reads it back: models dumped, tuples as lists.
+
+    Attributes:
+        value: None where it is refused.
+        changed: What was changed to keep it, in words.
+        refused: Why it cannot be kept.
+    """
+
+    value: Any
+    changed: str | None = None
+    refused: str | None = None
+
+
+def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
+    """Make `value` plain; whatever it is, this returns.
+
+    Refused is what JSON cannot hold, as NaN, and what is larger than `most_bytes` or deeper than
+    `MAX_LEVELS`. NUL characters and lone surrogates, which Postgres cannot hold, are replaced.
+    """
+    if value is None or value is True or value is False:
+        return Edged(value)
+    try:
+        return _plain(value, most_bytes)
+    except BaseException as error:  # a class may raise anything while it is looked at
+        return Edged(None, refused=text(error, 500) or type(error).__name__)
+
+
+def kept(value: Any) -> Any:
+    """`value` made plain, for what a processor hands over and waits for.
 
     Raises:
-        ValueError: JSON cannot hold it, as NaN and infinities, or it is larger than `MAX_BYTES`
-            or deeper than `MAX_LEVELS`.
+        ValueError: It is refused, see `edge`.
     """
-    raw = to_json(value, inf_nan_mode="constants", by_alias=True)
-    if len(raw) > MAX_BYTES:
+    edged = edge(value)
+    if edged.refused is not None:
+        raise ValueError(edged.refused)
+    return edged.value
+
+
+def text(value: object, most: int = MAX_TEXT) -> str:
+    """`value` as clean text of at most `most` characters; whatever it is, this returns."""
+    try:
+        said = value if type(value) is str else str(value)
+    except BaseException:  # as above
+        said = f"<{type(value).__name__} without a text>"
+    return clean_text(said if len(said) <= most else said[: most - 1] + "…")
+
+
+def shown(value: object, most: int) -> str:
+    """A value that JSON cannot hold as text: what it is called in a traceback."""
+    if isinstance(value, str):
+        return text(value, most)
+    try:
+        said = repr(value)
+    except BaseException:  # as above
+        said = f"<{type(value).__name__}>"
+    return text(said, most)
+
+
+def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a log line: small, and never a reason for its job to fail.
+
+    A value that JSON cannot hold, or that is too long, is cut and kept as text.
+    """
+    whole = edge(metadata, most_bytes=MAX_METADATA)
+    if whole.refused is None:
+        return dict(whole.value)
+    result: dict[str, Any] = {}
+    left = MAX_METADATA
+    for key, value in metadata.items():
+        if left < 100:
+            result["…"] = f"{len(metadata) - len(result)} more were left out"
+            break
+        name = text(key, 100)
+        each = edge(value, most_bytes=left)
+        result[name] = each.value
+        if each.refused is not None:
+            result[name] = shown(value, left // 2)
+            if len(to_json(result[name])) > left:
+                result[name] = shown(value, left // 8)  # a letter may be written as six
+        left -= len(to_json({name: result[name]}))
+    return result
+
+
+def clean_text(text: str) -> str:
+    """`text` with NUL characters and lone surrogates replaced."""
+    return text.replace("\x00", _REPLACED).encode("utf-8", "replace").decode()
+
+
+def _plain(value: Any, most_bytes: int) -> Edged:
+    changed = None
+    try:
+        raw = to_json(value, inf_nan_mode="constants", by_alias=True)
+    except ValueError as error:
+        if "surrogates not allowed" not in str(error):
+            raise
+        raw = to_json(_clean(value), inf_nan_mode="constants", by_alias=True)
+        changed = "broken surrogates were replaced"
+    if len(raw) > most_bytes:
         raise ValueError(
-            f"value of {len(raw)} bytes is larger than {MAX_BYTES}; store it elsewhere and keep "
+            f"value of {len(raw)} bytes is larger than {most_bytes}; store it elsewhere and keep "
             "a reference"
         )
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
@@ -35,8 +131,9 @@ def plain(value: Any) -> Any:
     read = from_json(raw)
     if b"NaN" in raw or b"Infinity" in raw:
         _refuse_not_finite(read, "the value")
-    # jsonb has no NUL character, and one would make the whole batch fail
-    return _without_nul(read) if b"\\u0000" in raw else read
+    if b"\\u0000" in raw and (clean := _clean(read)) != read:
+        read, changed = clean, "NUL characters were replaced"
+    return Edged(read, changed)
 
 
 def _refuse_not_finite(value: Any, path: str) -> None:
@@ -47,16 +144,14 @@ def _refuse_not_finite(value: Any, path: str) -> None:
             _refuse_not_finite(item, f"{path}[{key!r}]")
 
 
-def clean_text(text: str) -> str:
-    """`text` with NUL characters and lone surrogates replaced."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _without_nul(value: Any) -> Any:
+def _clean(value: Any) -> Any:
+    """Every text in plain collections cleaned."""
     if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
-    if isinstance(value, list):
-        return [_without_nul(item) for item in value]
+        return clean_text(value)
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
     if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if hasattr(value, "model_dump"):
+        return _clean(value.model_dump(by_alias=True))
     return value

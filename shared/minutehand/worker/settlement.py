@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import JobId, SettleItem
+from minutehand.queue.models import JobId, LogLine, SettleItem
 from minutehand.worker.context import Suspended, TurnEnded
-from minutehand.worker.errors import error_info, first_of, said
+from minutehand.worker.errors import attribute, error_info, first_of, said
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
-from minutehand.worker.plain import plain
+from minutehand.worker.plain import Edged, edge, text
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 
 #: Why a running processor was stopped.
@@ -56,14 +57,29 @@ class Circumstances:
     had_fair_time: bool = True
     #: The module of its processor, whose frames of a traceback are shown first.
     module: str = ""
+    #: Where it was when its timeout stopped it, and what ran beside it.
+    evidence: Mapping[str, Any] | None = None
 
 
 def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
     """What to settle, with empty ids; None when the lease is lost and nothing may be stored.
 
-    A cancel wins over the processor's result. Against a timeout or the deadline a
-    returned value wins: a cancelled processor may still return what it has. One that could not be
-    cancelled, because it blocked the event loop past its timeout, has no result.
+    Whatever the processor returned or raised, this returns.
+    """
+    try:
+        return _verdict(ending, seen)
+    except Exception as error:  # its values may raise anything at any look at them
+        problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
+        return _item("failed", error=said("OutcomeRejected", problem))
+
+
+def _verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
+    """Decide by what came first at the processor.
+
+    Once a cancel was delivered to it, what it returns is not stored; a result that it returned
+    before wins, also where the cancel had been requested. Against a timeout or the deadline a
+    returned value wins: a stopped processor may still return what it has. One that could not be
+    stopped, because it blocked the event loop past its timeout, has no result.
     """
     if seen.stop == "lost":
         return None
@@ -76,12 +92,13 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
             return _stopped(replace(seen, stop="timeout"))
         return _returned(ending.value)
     chosen = _find_chosen(error)
-    is_final = isinstance(error, ProcessorError) and not error.retryable
+    retryable = attribute(error, "retryable")
+    is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
     if seen.stop is not None and chosen is None and not is_final:
         # it was cancelled and has stopped: errors of its clean-up are not its fault
         return _stopped(seen)
     if isinstance(chosen, Suspended):
-        return _item("waiting", wait=chosen.wait)
+        return _edged("waiting", "wait", edge(chosen.wait))
     if chosen is not None:
         return _returned(chosen.outcome)
     if isinstance(error, PayloadRejected):
@@ -112,20 +129,29 @@ def _returned(value: Any) -> SettleItem:
             return _item("failed", error=said("Fail", reason, data))
         case Cancel(reason=reason, data=data):
             return _item("cancelled", error=said("Cancelled", reason, data))
-    try:
-        return _item("completed", result=plain(value))
-    except ValueError as error:
-        # the work is done: running it again would only repeat its effects
-        text = f"the result cannot be stored: {str(error)[:500]}"
-        return _item("failed", error=said("ResultRejected", text))
+    return _edged("completed", "result", edge(value))
+
+
+def _edged(outcome: Any, name: str, value: Edged) -> SettleItem:
+    """The outcome with its value; what had to be changed, the job's log says."""
+    if value.refused is not None:
+        # final: the work is done, and running it again would only repeat its effects
+        problem = f"the {name} cannot be stored: {value.refused}"
+        return _item("failed", error=said(f"{name.capitalize()}Rejected", problem))
+    logs = () if value.changed is None else (changed_line(f"the {name}", value.changed),)
+    return _item(outcome, logs=logs, **{name: value.value})
+
+
+def changed_line(what: str, change: str) -> LogLine:
+    """The line of a job's log that says what its values were changed in."""
+    return LogLine(level="warning", message=f"In {what} {change}")
 
 
 def _stopped(seen: Circumstances) -> SettleItem:
     if seen.stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
-        return _item(
-            "retry", error=said("AttemptTimeout", f"the attempt was stopped after {limit}")
-        )
+        error = said("AttemptTimeout", f"the attempt was stopped after {limit}")
+        return _item("retry", error=error.model_copy(update={"evidence": seen.evidence}))
     if seen.advanced:
         # each run stores at least one more step, so this ends
         return _item("snoozed", delay_seconds=0.0)
@@ -133,11 +159,11 @@ def _stopped(seen: Circumstances) -> SettleItem:
         # not the job's fault: its host stops, or it began late in the tick; and it is the oldest
         # job when the next tick begins
         return _item("released")
-    text = (
+    problem = (
         "the worker's time ran out before the job ended; "
         "split it into steps or raise the worker's timeout"
     )
-    return _item("retry", error=said("DeadlineReached", text), retry_after_seconds=0.0)
+    return _item("retry", error=said("DeadlineReached", problem), retry_after_seconds=0.0)
 
 
 def _find_chosen(error: BaseException) -> Suspended | TurnEnded | None:
