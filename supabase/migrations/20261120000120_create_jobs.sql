@@ -31,6 +31,7 @@ create table public.jobs (
   worker integer, -- who leased it first; 0 until then for a job of a plain insert
   queue_ms real, -- from being ready to its first start
   run_ms real, -- run time of its ended attempts together
+  cost_usd double precision, -- what they cost in foreign services, as their processors counted it; null for nothing
   queue text not null default nullif('', ''),
   job_type text not null,
   status text not null default 'pending',
@@ -251,7 +252,8 @@ create index leases_by_lane on queue.leases (lane, workspace_id);
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
-  seen_at timestamptz not null default queue.clock()
+  seen_at timestamptz not null default queue.clock(),
+  evidence jsonb -- why its process ended without a word, as its host saw it
 );
 
 create table queue.ticks (

@@ -7,7 +7,8 @@
 create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb, retry_after_seconds double precision,
   until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision, progress jsonb,
-  logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb, lease_seconds double precision
+  logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb, lease_seconds double precision,
+  cost_usd double precision
 );
 -- What becomes of a job, and the event that says so, with its data beside status and attempts; event is null where
 -- job.reclaimed says it already. All is null of a plain completion: at the first lease, with a result that fits.
@@ -175,7 +176,7 @@ begin
   with gone as ( -- by the job and its token; a report that renews it now is waited for
     delete from queue.leases as l using unnest(p_items, v_verdicts) as i
     where l.job_id = i.job_id and l.fence = i.fence
-    returning l.job_id, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.attempts, i.run_at, i.message,
+    returning l.job_id, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd, i.attempts, i.run_at, i.message,
       i.problem, i.data, coalesce(i.status, 'completed') as status,
       case when i.status is null then 'job.completed' else i.event end as event),
   moved as materialized (
@@ -190,6 +191,7 @@ begin
       attempts = coalesce(g.attempts, j.attempts),
       lost_attempts = j.lost_attempts + (g.outcome is not distinct from 'lost')::integer,
       run_ms = coalesce(j.run_ms, 0) + coalesce(g.duration_ms, date_part('epoch', v_now - g.leased_at) * 1000),
+      cost_usd = case when g.cost_usd > 0 then coalesce(j.cost_usd, 0) + g.cost_usd else j.cost_usd end,
       last_seq = j.last_seq + (g.event is not null)::integer
     from gone as g where j.id = any (array[g.job_id])
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, g.event, g.data,
@@ -313,9 +315,11 @@ begin
   update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
     summary = p_request -> 'summary'
   where tick_id = (p_request ->> 'tick_id')::uuid;
+  update queue.workers set evidence = p_request -> 'evidence' where worker_id = p_request ->> 'worker_id';
   return jsonb_build_object('known', found);
 end;
 $$;
-comment on function public.tick_finished is 'Note that a worker''s run has ended: {tick_id, worker_id, summary}.';
+comment on function public.tick_finished is E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without a word: {worker_id, '
+  'evidence}; the jobs that it held keep the evidence when their leases expire.';
 
 select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

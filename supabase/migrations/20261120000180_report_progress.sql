@@ -101,11 +101,13 @@ begin
   if v_news <> '{}' then
     perform queue.write_reports(v_news);
   end if;
-  -- one that is only renewed is not waited for while it is settled, reclaimed or cancelled: its next report comes
-  -- in time
+  -- renewed when a fifth of it is over: workers ask for each job every few seconds. One that is only renewed is not
+  -- waited for while it is settled, reclaimed or cancelled: its next report comes in time
+  v_now := queue.clock();
   v_ids := array(
-    select l.job_id from queue.leases as l where l.job_id = any (array(select i.job_id from unnest(v_items) as i))
-    order by l.job_id for update skip locked);
+    select l.job_id from unnest(v_items) as i join queue.leases as l on l.job_id = i.job_id
+    where i.lease_seconds is not null or l.expires_at < v_now + make_interval(secs => 0.8 * l.lease_seconds)
+    order by l.job_id for update of l skip locked);
   v_now := queue.clock();
   with renewed as (
     update queue.leases as l

@@ -108,10 +108,11 @@ begin
       select jsonb_populate_record(null::queue.worker_item, jsonb_build_object('job_id', h.job_id, 'fence', h.fence,
         'outcome', 'lost', 'duration_ms', greatest(0,
           date_part('epoch', h.expires_at - h.leased_at) - h.lease_seconds) * 1000, -- until its worker last answered
-        'error', jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost', 'worker_id', h.worker_id,
-          'message', format('attempt %s was lost: worker %s stopped answering', h.attempt, h.worker_id))))
+        'error', jsonb_strip_nulls(jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost',
+          'worker_id', h.worker_id, 'evidence', h.evidence,
+          'message', format('attempt %s was lost: worker %s stopped answering', h.attempt, h.worker_id)))))
       from (
-        select l.*, w.worker_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+        select l.*, w.worker_id, w.evidence from queue.leases as l join public.jobs as j on j.id = l.job_id
         left join queue.workers as w on w.worker = l.worker
         where l.expires_at <= p_now order by l.job_id limit 200 for update of l, j skip locked) as h);
     exit when v_items = '{}';

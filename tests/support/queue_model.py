@@ -113,12 +113,12 @@ class ModelQueue(WorkerQueue):
         """Lease what is pending; a repeated call gets what it got."""
         return await self._call("lease", lambda: self._lease(request))
 
-    async def report(self, items: Sequence[ReportItem], **_: Any) -> list[ReportResult]:
-        """Renew what is still held."""
+    async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
+        """Renew what is still held, if a fifth of its lease is over."""
         return await self._call("report", lambda: [self._report(item) for item in items])
 
     async def settle(
-        self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None, **_: Any
+        self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None
     ) -> SettleResponse:
         """Settle what is still held, once."""
         self.settles.append(items)
@@ -201,7 +201,8 @@ class ModelQueue(WorkerQueue):
         row = self._held(item.job_id, item.fence)
         outcome: Any = "lost"
         if row is not None:
-            row.expires_at = self._now + row.lease_seconds
+            if row.expires_at < self._now + 0.8 * row.lease_seconds:
+                row.expires_at = self._now + row.lease_seconds
             row.keep(item)
             outcome = "cancel" if row.cancel_requested else "ok"
         is_bare = item.progress is None and not item.logs and not item.steps

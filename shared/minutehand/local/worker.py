@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import Running, build_worker
+from minutehand.functions.worker.app import Running, build_worker, end_process_with
+from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
@@ -51,6 +52,8 @@ async def start() -> AsyncIterator[Running]:
         asyncio.create_task(listen(wakeups, database_url), name="listen"),
         asyncio.create_task(end_on_change(settings, files, end), name="reload"),
     ]
+    for task in tasks:
+        end_process_with(task)
     try:
         yield Running(WorkerRoutes(settings, worker), wakeups.set)
     finally:
@@ -88,6 +91,7 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
             break
         except QueueError:
             await asyncio.sleep(0.1)
+    await report_last_process(worker.queue)
     await worker.run_forever(wakeups)
 
 

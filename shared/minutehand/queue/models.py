@@ -100,8 +100,9 @@ class _JobFields(_Core):
     #: The job it is a replay of, and the step from which; None for its start.
     replay_of: str | None = None
     replay_from: str | None = None
-    snoozes: int = 0
     lost_attempts: int = 0
+    #: What its attempts cost in foreign services, as far as processors counted it.
+    cost_usd: float | None = None
     state: JobState | None = None
     #: When it runs next: in the past for one that is due, None where that is unknown or never.
     next_run_at: datetime | None = None
@@ -321,6 +322,9 @@ class LeaseRequest(Model):
     call: int
     limit: int
     job_types: tuple[str, ...] | None = None
+    queues: tuple[str, ...] | None = None
+    #: In place of the leases of their types.
+    lease_seconds: int | None = None
     version: str | None = None
     #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None
@@ -367,10 +371,8 @@ class MaintenanceResponse(Model):
 
     #: How much of each task was done.
     done: dict[str, int] = {}
-    #: Tasks that failed and are parked; see `queue.tasks`.
+    #: Tasks that failed and are put off, as `queue_health` says.
     failed: tuple[str, ...] = ()
-    #: How many items wait, parked, to be tried again.
-    parked: int = 0
     #: Whether another call would find more to do.
     more: bool = False
     #: Whether another worker was at it.
@@ -422,6 +424,7 @@ class ReportItem:
     steps: tuple[StepResult, ...] = ()
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
+    #: From now on, in place of the lease that it has.
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
@@ -453,6 +456,10 @@ class ErrorInfo(Model):
     #: Postgres's code of it, and the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
+    #: The beginning of what the vendor answered, filtered.
+    response: str | None = None
+    #: Of an attempt that hung or was lost: where it was, and what shared its process.
+    evidence: dict[str, Any] | None = None
     #: Frames without values, see `minutehand.worker.errors`; kept with the attempt.
     traceback: dict[str, Any] | None = None
     #: Where its log and code are: `{request_id, log_group, log_stream, region, commit, source}`.

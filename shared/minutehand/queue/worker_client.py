@@ -38,7 +38,8 @@ class WorkerQueue:
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
-            read_seconds=6.0,
+            # longer than the database works at one call: a call is not repeated while it is at work
+            read_seconds=12.0,
             timeout_seconds=15.0,
         )
         self._functions = WorkerFunctions(settings, api=api, clock=clock)
@@ -58,36 +59,20 @@ class WorkerQueue:
             await self._ask("run_maintenance", request, attempts=2)
         )
 
-    async def report(
-        self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
-    ) -> list[ReportResult]:
-        """Store progress, logs and steps, renew each lease, and learn which jobs must stop."""
-        request = {
-            "worker_id": worker_id,
-            "tick_id": tick_id,
-            "items": [item.wire() for item in items],
-        }
-        body = await self._ask("report_jobs", request, attempts=attempts)
+    async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
+        """Store progress, logs and steps, renew leases, and learn which jobs must stop."""
+        request = {"items": [item.wire() for item in items]}
+        body = await self._ask("report_jobs", request, attempts=1)
         return [ReportResult.model_validate(result) for result in body["results"]]
 
     async def settle(
-        self,
-        items: Sequence[SettleItem],
-        *,
-        worker_id: str,
-        tick_id: str,
-        lease: LeaseRequest | None = None,
-        attempts: int | None = None,
+        self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None
     ) -> SettleResponse:
         """Store how attempts ended and, with `lease`, take the next jobs in the same round trip."""
-        request = {
-            "worker_id": worker_id,
-            "tick_id": tick_id,
-            "items": [item.wire() for item in items],
-        } | ({} if lease is None else {"lease": lease.wire()})
-        return SettleResponse.model_validate(
-            await self._ask("settle_jobs", request, attempts=attempts)
-        )
+        request: dict[str, Any] = {"items": [item.wire() for item in items]}
+        if lease is not None:
+            request["lease"] = lease.wire()
+        return SettleResponse.model_validate(await self._ask("settle_jobs", request, attempts=1))
 
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
@@ -127,11 +112,9 @@ class WorkerQueue:
         body = await self._functions.call("register_job_types", {"p_types": types})
         return int(body["registered"])
 
-    async def begin_run(
-        self, run_id: str, *, worker_id: str, most: int, seconds: float
-    ) -> WorkerRunAdmission:
+    async def begin_run(self, run_id: str, *, most: int, seconds: float) -> WorkerRunAdmission:
         """Ask to run beside at most `most - 1` other workers, for `seconds` at most."""
-        request = {"run_id": run_id, "worker_id": worker_id, "most": most, "seconds": seconds}
+        request = {"run_id": run_id, "most": most, "seconds": seconds}
         return WorkerRunAdmission.model_validate(await self._ask("begin_worker_run", request))
 
     async def end_run(self, run_id: str) -> bool:
@@ -144,12 +127,15 @@ class WorkerQueue:
         body: Mapping[str, Any] = await self._functions.call("attach_extensions", {}, attempts=1)
         return body
 
-    async def tick_finished(
-        self, *, tick_id: str, worker_id: str, summary: Mapping[str, Any]
-    ) -> None:
+    async def tick_finished(self, *, tick_id: str, summary: Mapping[str, Any]) -> None:
         """Leave the tick's summary behind and stop counting as an active worker."""
-        request = {"tick_id": tick_id, "worker_id": worker_id, "summary": dict(summary)}
+        request = {"tick_id": tick_id, "summary": dict(summary)}
         await self._ask("tick_finished", request, attempts=1)
+
+    async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> None:
+        """Leave behind why a worker's process ended, for the jobs that it held."""
+        request = {"worker_id": worker_id, "evidence": dict(evidence)}
+        await self._ask("tick_finished", request, attempts=2)
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""

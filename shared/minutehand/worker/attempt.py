@@ -10,32 +10,40 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from minutehand import trace
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import JobId, Lease, NewJob, SettleItem
+from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
 from minutehand.worker.context import JobContext
+from minutehand.worker.evidence import stack_of
 from minutehand.worker.job import Job
-from minutehand.worker.middleware import run_within
+from minutehand.worker.middleware import run_within, thread_name
 from minutehand.worker.registry import UnknownProcessor
+from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Circumstances, Ending, StopReason, verdict
 from minutehand.worker.updates import Updates
-
-if TYPE_CHECKING:
-    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 #: What a processor sees of its job's row as it is.
-_SAME = (
-    *("id", "job_type", "workspace_id", "user_id", "session_id", "parent_id", "created_at"),
-    *("queue", "priority", "max_attempts", "traceparent", "deadline_at"),
+_SAME: Final = (
+    "id",
+    "job_type",
+    "workspace_id",
+    "user_id",
+    "session_id",
+    "parent_id",
+    "created_at",
+    "queue",
+    "priority",
+    "max_attempts",
+    "traceparent",
+    "deadline_at",
 )
-
-#: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
-LeaseKey = tuple[JobId, int]
+#: Longest time until a running job is asked for: it learns of a cancel within it.
+LOOK_SECONDS: Final = 4.0
 
 
 class Attempt:
@@ -44,9 +52,21 @@ class Attempt:
     Args:
         sent_at: When the lease was requested, monotonic: our timeouts start
             there, so it always ends before the database's.
+        on_news: Called when it has something to report.
+        on_end: Called once, when it is over and can be settled.
+        beside: Gives the ids of the jobs at work in this process.
     """
 
-    def __init__(self, tick: Tick, lease: Lease, *, sent_at: float) -> None:
+    def __init__(
+        self,
+        run: Run,
+        lease: Lease,
+        *,
+        sent_at: float,
+        on_news: Callable[[], None],
+        on_end: Callable[[Attempt], None],
+        beside: Callable[[], list[JobId]],
+    ) -> None:
         self.lease = lease
         self.job_id = lease.job.id
         self.job_type = lease.job.job_type
@@ -59,20 +79,24 @@ class Attempt:
         #: Set while a report with this attempt's updates is in flight.
         self.reporting = False
         self.traceparent = trace.child_of(lease.job.traceparent)
-        self._tick = tick
-        self._kind = tick.registry.find(self.job_type)
-        self._clock = tick.clock
-        self._renewed_at = sent_at
+        self._run_of = run
+        self._on_news = on_news
+        self._on_end = on_end
+        self._beside = beside
+        self._kind = run.registry.find(self.job_type)
+        self._clock = run.clock
+        self._renewed_at = self._asked_at = sent_at
         self._started_at = now = self._clock.monotonic()
         self._ended_at: float | None = None
-        self._had_fair_time = tick.deadlines.had_fair_time(now, tick.options.usual_seconds)
-        self._grace_seconds = tick.deadlines.grace(tick.options.grace_seconds)
+        self._had_fair_time = run.deadlines.had_fair_time(now, run.options.usual_seconds)
+        self._grace_seconds = run.deadlines.grace(run.options.grace_seconds)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         #: Those who wait until everything so far is stored.
         self._flushes: list[asyncio.Future[None]] = []
         self._timers: list[asyncio.TimerHandle] = []
         self._task: asyncio.Task[None] | None = None
+        self._evidence: dict[str, Any] | None = None
         self.updates = Updates(self._clock)
         self._steps = dict(lease.steps or {})
         self.context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
@@ -98,6 +122,8 @@ class Attempt:
             return
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
+            if reason == "timeout":
+                self._evidence = self._where_it_is()
             # once: what it does to clean up is not torn off by each answer that repeats the reason
             if self._task is not None:
                 self._task.cancel()
@@ -119,26 +145,40 @@ class Attempt:
             advanced=self.context.new_steps > 0,
             had_fair_time=self._had_fair_time,
             module=getattr(self._kind.run, "__module__", "") if self._kind is not None else "",
+            evidence=self._evidence,
         )
         item = verdict(self.ending, seen)
         if item is None:
             return None
-        error = item.error
-        if error is not None:
-            request_id = current_request_id()
-            own = {} if request_id is None else {"request_id": request_id}
-            origin = {**(self._tick.options.origin or {}), **own}
-            error = error.model_copy(update={"origin": origin or None})
+        for line in item.logs:
+            self.updates.add_log(line)
         updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
         return replace(
             item,
             job_id=self.job_id,
             fence=self.fence,
-            error=error,
+            error=self._with_origin(item.error),
             **updates._asdict(),
             duration_ms=round(self.duration_seconds * 1000, 1),
-            cost_usd=round(self.context.cost_usd, 9) or None,
+            cost_usd=dollars(self.context.cost_usd),
         )
+
+    def _with_origin(self, error: ErrorInfo | None) -> ErrorInfo | None:
+        """Say where the log and the code of a failed attempt are."""
+        if error is None:
+            return None
+        request_id = current_request_id()
+        own = {} if request_id is None else {"request_id": request_id}
+        origin = {**(self._run_of.options.origin or {}), **own}
+        return error.model_copy(update={"origin": origin or None})
+
+    def _where_it_is(self) -> dict[str, Any]:
+        """The line at which it hangs, and what shares its process."""
+        return {
+            "frames": stack_of(self._task, thread_name(self.job_id)),
+            "jobs": self._beside(),
+            "commit": (self._run_of.options.origin or {}).get("commit"),
+        }
 
     @property
     def duration_seconds(self) -> float:
@@ -151,9 +191,9 @@ class Attempt:
     def announce(self) -> None:
         """Announce updates; may be called from any thread."""
         if threading.get_ident() == self._thread:
-            self._tick.announce()
+            self._on_news()
         else:
-            self._loop.call_soon_threadsafe(self._tick.announce)
+            self._loop.call_soon_threadsafe(self._on_news)
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
@@ -166,16 +206,16 @@ class Attempt:
             )
         stored: asyncio.Future[None] = self._loop.create_future()
         self._flushes.append(stored)
-        self._tick.announce()
+        self._on_news()
         await stored
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
-        return await self._tick.queue.spawn(self.job_id, self.fence, name, children)
+        return await self._run_of.queue.spawn(self.job_id, self.fence, name, children)
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""
-        until = self._tick.deadlines.stop_working
+        until = self._run_of.deadlines.stop_working
         if self._timeout is not None:
             until = min(until, self._started_at + self._timeout)
         return max(0.0, until - self._clock.monotonic())
@@ -192,19 +232,21 @@ class Attempt:
         return bool(self._flushes)
 
     @property
-    def renew_at(self) -> float:
-        """When its lease has to be renewed: a third of it has passed."""
-        return self._renewed_at + self.lease.lease_seconds / 3
+    def look_at(self) -> float:
+        """When the queue has to be asked for it: to renew its lease, and whether it must stop."""
+        return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3)
 
     @property
-    def may_renew_at(self) -> float:
-        """From when on another one's report renews it as well."""
-        return self._renewed_at + self.lease.lease_seconds / 4
+    def may_look_at(self) -> float:
+        """From when on a call for others asks for it as well."""
+        return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3) * 0.75
 
-    def renewed(self, sent_at: float) -> None:
-        """A report sent at `sent_at` renewed the lease."""
-        self._renewed_at = sent_at
-        self.lease_until = sent_at + self.lease.lease_seconds
+    def seen(self, sent_at: float) -> None:
+        """A report sent at `sent_at` was answered, and renewed the lease if a quarter was over."""
+        self._asked_at = sent_at
+        if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
+            self._renewed_at = sent_at
+            self.lease_until = sent_at + self.lease.lease_seconds
 
     def stored(self, error: QueueError | None = None) -> None:
         """The update was stored, or refused for good: its waiters continue, or get the reason."""
@@ -240,7 +282,7 @@ class Attempt:
         trace.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
-            self._steps |= await self._tick.queue.read_steps(self.job_id, self.fence)
+            self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)
         return await run_within(
             kind.around, kind.run, job, self.context, in_thread=not kind.is_async
         )
@@ -261,7 +303,7 @@ class Attempt:
         self._ended_at = self._clock.monotonic()
         for timer in self._timers:
             timer.cancel()
-        self._tick.attempt_ended(self)
+        self._on_end(self)
 
     def _abandon(self) -> None:
         if self.ending is not None:
@@ -288,3 +330,12 @@ class Attempt:
 
     def _later(self, delay: float, call: Callable[..., None], *args: Any) -> None:
         self._timers.append(self._loop.call_later(delay, call, *args))
+
+
+def dollars(said: Any) -> float | None:
+    """What an attempt cost, by its processor's count; None for nothing, or for no number."""
+    try:
+        cost = round(float(said), 9)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return cost if 0 < cost < 1e9 else None

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from minutehand.queue.errors import QueueError
+from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker.deadlines import in_time
+from minutehand.worker.held import Held
 from minutehand.worker.registry import Publisher
-
-if TYPE_CHECKING:
-    from minutehand.worker.tick import Tick
+from minutehand.worker.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,9 @@ class Maintenance:
 
     Unasked only while jobs run, so that a tick whose slots are always full does not leave
     maintenance to no one.
+
+    Args:
+        on_done: Called after each call, with whether it may have made jobs ready.
     """
 
     #: Longest time between two calls of a busy tick.
@@ -32,24 +35,26 @@ class Maintenance:
     #: Time the database may take in one call, and how long its answer is waited for.
     BUDGET_SECONDS = 1.0
     PATIENCE_SECONDS = 10.0
-    #: Pauses: after a call that failed, while messages wait for the next second's budget, and while
-    #: another worker makes its call.
+    #: Pause after a call that failed.
     FAILED_PAUSE_SECONDS = 5.0
-    MESSAGES_PAUSE_SECONDS = 0.5
-    BUSY_PAUSE_SECONDS = 0.1
+    #: Calls in a row that did nothing of what is due, after which a tick may leave.
+    VAIN_MAX = 3
 
-    def __init__(self, tick: Tick) -> None:
-        self._tick = tick
-        self._clock = tick.clock
-        self._summary = tick.summary
+    def __init__(self, run: Run, held: Held, *, on_done: Callable[[bool], None]) -> None:
+        self._run_of = run
+        self._held = held
+        self._on_done = on_done
+        self._clock = run.clock
+        self._vain = run.vain
         self._requested = asyncio.Event()
         self._is_under_way = False
-        self._parked = 0
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a call was asked for and has not been answered."""
-        return self._requested.is_set() or self._is_under_way
+        """Whether a call was asked for and has not been answered, and may do something."""
+        if self._is_under_way:
+            return True
+        return self._requested.is_set() and self._vain.maintenance < self.VAIN_MAX
 
     def request(self) -> None:
         """There is something to do."""
@@ -61,60 +66,60 @@ class Maintenance:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.EVERY_SECONDS):
                     await self._requested.wait()
-            if not self._requested.is_set() and not self._tick.running:
+            if not self._requested.is_set() and not self._held.running:
                 continue
-            if self._clock.monotonic() >= self._tick.deadlines.stop_working:
+            if self._clock.monotonic() >= self._run_of.deadlines.stop_working:
                 return
-            was_asked = self._requested.is_set()
             self._requested.clear()  # what is asked for from here on, this call may not see
             self._is_under_way = True
-            moved, pause = await self._call(was_asked)
+            moved, pause = await self._call()
             self._is_under_way = False
-            self._tick.look_for_work(moved)
+            self._on_done(moved)
             await asyncio.sleep(pause)
 
-    async def _call(self, was_asked: bool) -> tuple[bool, float]:
+    async def _call(self) -> tuple[bool, float]:
         """Make one call: whether it may have made jobs ready, and how long to rest after it."""
         began = self._clock.monotonic()
         try:
-            done = await in_time(
-                self._tick.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
-                min(began + self.PATIENCE_SECONDS, self._tick.deadlines.stop_working),
+            answer = await in_time(
+                self._run_of.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
+                min(began + self.PATIENCE_SECONDS, self._run_of.deadlines.stop_working),
                 self._clock,
             )
         except QueueError as error:
             logger.warning(
                 "Maintenance failed; leasing continues without it",
-                extra=self._tick.extra("maintenance.failed") | {"error": str(error)},
+                extra=self._run_of.extra("maintenance.failed") | {"error": str(error)},
             )
             return True, self.FAILED_PAUSE_SECONDS  # it may have done its work all the same
-        self._summary.reclaimed += done.done.get("reclaim", 0)
-        self._summary.promoted += done.done.get("promotion", 0)
-        if done.failed or done.parked > self._parked:
-            logger.error(
-                "Items of maintenance failed and are parked, see queue_health",
-                extra=self._tick.extra("maintenance.parked")
-                | {"failed": list(done.failed), "parked": done.parked},
-            )
-        if not done.busy:
-            self._parked = done.parked
-        if done.done.keys() == {"messages"}:
+        self._note(answer)
+        if not answer.done:
+            # nothing of what is due can be done now, or another worker does it
+            self._vain.maintenance += 1
+            return answer.busy, self._vain.maintenance_pause()
+        self._vain.maintenance = 0
+        if answer.more:
             self._requested.set()
-            return False, self.MESSAGES_PAUSE_SECONDS
-        if done.more:
-            self._requested.set()
-        # an answer that was lost may have said more than the repeated call's
-        moved = was_asked or bool(done.done)
-        if done.busy:
-            return moved, self.BUSY_PAUSE_SECONDS
         # half of the time at most, so that a large clean-up leaves the database to the jobs
-        return moved, max(0.02, self._clock.monotonic() - began) if done.more else 0.0
+        return True, max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
+
+    def _note(self, answer: MaintenanceResponse) -> None:
+        self._run_of.summary.reclaimed += answer.done.get("reclaim", 0)
+        self._run_of.summary.promoted += answer.done.get("promotion", 0)
+        if answer.failed:
+            logger.error(
+                "Tasks of maintenance failed and are put off, see queue_health",
+                extra=self._run_of.extra("maintenance.failed") | {"failed": list(answer.failed)},
+            )
 
 
 class Publishing:
     """Calls the publishers of apps, one round at a time: what waits in an outbox becomes jobs.
 
     The app decides what an outbox is, and when a message is a dead letter.
+
+    Args:
+        on_jobs: Called when some made jobs.
     """
 
     #: While a run lasts, outboxes are read this often.
@@ -122,8 +127,9 @@ class Publishing:
     #: A publisher that takes longer is cancelled in this round.
     PATIENCE_SECONDS = 10.0
 
-    def __init__(self, tick: Tick) -> None:
-        self._tick = tick
+    def __init__(self, run: Run, *, on_jobs: Callable[[], None]) -> None:
+        self._run_of = run
+        self._on_jobs = on_jobs
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
@@ -134,12 +140,12 @@ class Publishing:
 
     async def once(self) -> None:
         """Call each once, side by side; what one raises is logged, and does not reach the run."""
-        if not self._tick.registry.publishers:
+        if not self._run_of.registry.publishers:
             return
         async with self._turn:
-            calls = (self._call(*each) for each in self._tick.registry.publishers.items())
+            calls = (self._call(*each) for each in self._run_of.registry.publishers.items())
             if sum(await asyncio.gather(*calls)):
-                self._tick.look_for_work()
+                self._on_jobs()
 
     async def _call(self, name: str, publish: Publisher) -> int:
         try:
@@ -148,7 +154,7 @@ class Publishing:
         except Exception as error:  # an error of an app's outbox must not stop the run's jobs
             logger.warning(
                 "Publisher failed; it is called again",
-                extra=self._tick.extra("publisher.failed")
+                extra=self._run_of.extra("publisher.failed")
                 | {"publisher": name, "error": f"{type(error).__name__}: {error}"},
             )
             return 0

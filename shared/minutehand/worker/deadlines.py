@@ -36,7 +36,8 @@ class TickOptions:
     """How a tick behaves; the defaults suit a Lambda function.
 
     Attributes:
-        concurrency: Most jobs running at once in this tick.
+        concurrency: Most coroutine processors running at once in this tick.
+        threads: Most plain functions running at once, each in a thread of its own.
         poll_seconds: How often a tick with running jobs and free slots asks for more.
         linger_seconds: Work due within this time is slept for instead of left to the next tick.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
@@ -50,6 +51,7 @@ class TickOptions:
     """
 
     concurrency: int = 5
+    threads: int = 5
     poll_seconds: float = 0.5
     linger_seconds: float = 55.0
     quiet: bool = False
@@ -123,9 +125,9 @@ async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:
     Raises:
         QueueUnavailable: The time was over; giving up counts as no answer.
     """
-    left = until - clock.monotonic()
+    left = max(0.3, until - clock.monotonic()) if math.isfinite(until) else None
     try:
-        async with asyncio.timeout(None if math.isinf(left) else max(0.3, left)):
+        async with asyncio.timeout(left):
             return await call
     except TimeoutError as error:
         raise QueueUnavailable("the queue did not answer in the time left") from error

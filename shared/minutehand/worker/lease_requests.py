@@ -6,20 +6,23 @@ What becomes of the leases is tick.py's.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
 
 from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.worker.deadlines import in_time
-
-if TYPE_CHECKING:
-    from minutehand.worker.tick import Tick
+from minutehand.worker.run import Run
 
 
 class LeaseRequests:
-    """One tick's lease calls, and what their answers said about the work to come."""
+    """One tick's lease calls, and what their answers said about the work to come.
+
+    Args:
+        is_woken: Others wake the tick: enqueues need not count on its looks.
+    """
 
     #: Pause after a lease that was refused, e.g. for a key that is being rotated.
     REFUSED_PAUSE_SECONDS = 5.0
+    #: Longest pause before one without an answer is repeated.
+    MOST_PAUSE_SECONDS = 5.0
     #: How long lease calls go under one id: a loop under steady load is one tick without end.
     LEASE_ID_SECONDS = 60.0
     #: Answers in a row that had none of what was due at once, after which a tick may leave.
@@ -28,20 +31,22 @@ class LeaseRequests:
     #: been committed when it was.
     TRAILING_SECONDS = 0.1
 
-    def __init__(self, tick: Tick) -> None:
-        self._tick = tick
-        self._clock = tick.clock
-        self._options = tick.options
-        self._summary = tick.summary
-        self._deadlines = tick.deadlines
+    def __init__(self, run: Run, *, is_woken: bool) -> None:
+        self._run_of = run
+        self._is_woken = is_woken
+        self._clock = run.clock
+        self._options = run.options
+        self._summary = run.summary
+        self._deadlines = run.deadlines
+        self._vain = run.vain
         self._call = 0
-        self._vain = 0
-        self._id_since = tick.clock.monotonic()
+        self._unanswered = 0
+        self._id_since = run.clock.monotonic()
         self._has_room = False
         #: Whether enqueues could count on this tick until its latest request.
         self.owes_a_look = False
         #: The id of the calls; the tick's own at first.
-        self.lease_id = tick.tick_id
+        self.lease_id = run.summary.tick_id
         #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
         #: found again.
         self.unanswered: LeaseRequest | None = None
@@ -52,7 +57,12 @@ class LeaseRequests:
         self.due = 0
 
     def request(
-        self, *, free_slots: int, staying: bool, count_due: bool | None = None
+        self,
+        *,
+        job_types: tuple[str, ...],
+        limit: int,
+        staying: bool,
+        count_due: bool | None = None,
     ) -> LeaseRequest:
         """The next request, or the one that was not answered."""
         now = self._clock.monotonic()
@@ -67,15 +77,16 @@ class LeaseRequests:
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room, self._has_room = (
             self._has_room,
-            staying and asks_again and self._tick.wakeups is None,
+            staying and asks_again and not self._is_woken,
         )
         self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.lease_id,
             call=self._call,
-            limit=max(0, free_slots),
-            job_types=self._tick.job_types,
+            limit=max(0, limit),
+            job_types=job_types,
+            queues=self._run_of.queues,
             version=self._options.version,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a
             # tick that may be about to leave, or that is woken itself
@@ -91,19 +102,23 @@ class LeaseRequests:
             QueueUnavailable: No answer.
         """
         deadline = self._deadlines.stop_working if until is None else until
-        return await in_time(self._tick.queue.lease(request), deadline, self._clock)
+        return await in_time(self._run_of.queue.lease(request), deadline, self._clock)
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record what an answer says besides its leases."""
         self.unanswered = None
+        self._unanswered = 0
         self._summary.next_due_in_ms = response.next_due_in_ms
         self.due = response.due
         self.next_due_at = None
-        if response.next_due_in_ms is not None:
+        if response.leases:
+            self._vain.leases = 0
+        elif response.next_due_in_ms == 0:
             # what is due but never comes, e.g. because its row is locked, is requested less and
             # less often
-            self._vain = 0 if response.leases else min(8, self._vain + 1)
-            self.put_off(max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain))
+            self._vain.leases += 1
+        if response.next_due_in_ms is not None:
+            self.put_off(max(response.next_due_in_ms / 1000, self._vain.lease_pause()))
         if self.owes_a_look:
             trailing = self._clock.monotonic() + self.TRAILING_SECONDS
             self.next_due_at = min(trailing, self.next_due_at or trailing)
@@ -114,11 +129,16 @@ class LeaseRequests:
 
         False again after `VAIN_MAX` such answers, together about a second: that other one has it.
         """
-        return self._summary.next_due_in_ms == 0 and self._vain < self.VAIN_MAX
+        return self._summary.next_due_in_ms == 0 and self._vain.leases < self.VAIN_MAX
 
     def next_due_by(self, now: float) -> bool:
         """Whether something has fallen due by `now`."""
         return self.next_due_at is not None and now >= self.next_due_at
+
+    def not_answered(self) -> None:
+        """No answer: the request is repeated, each time after a longer pause."""
+        self._unanswered += 1
+        self.put_off(min(self.MOST_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4)))
 
     def refused(self) -> None:
         """The request was refused: it is not repeated, and nothing is asked for a while."""

@@ -19,8 +19,9 @@ from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
-from minutehand.worker.deadlines import FanOut, StartExtraWorkers, TickOptions
+from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions
 from minutehand.worker.registry import Registry, default_registry
+from minutehand.worker.run import Run, Vain
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -41,6 +42,7 @@ class Worker:
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with what each finished tick did, e.g. to write metrics.
+        queues: Serve only these named queues; all by default.
     """
 
     #: A tick with less time left than this leaves what can wait to the next one.
@@ -49,6 +51,10 @@ class Worker:
     TRAILING_SECONDS = 0.1
     #: How often the loop logs a tick even if it finds nothing.
     LOUD_SECONDS = 60.0
+    #: A loop that has not gone round for so long is stalled.
+    STALLED_SECONDS = 30.0
+    #: Longest single pause of the loop, so that it goes round.
+    PAUSE_SECONDS = 10.0
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[TickSummary], None] | None = None,
+        queues: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -78,9 +85,13 @@ class Worker:
         #: Set by `stop`.
         self.stopping = asyncio.Event()
         self._fan_out = fan_out
-        self.start_extra_workers = start_extra_workers
+        self._start_extra_workers = start_extra_workers
+        self._vain = Vain()
         self._most = most
         self._on_tick = on_tick
+        self._queues = tuple(queues) or None
+        #: When its loop last went round; None outside of it.
+        self._turned_at: float | None = None
         self._registered: object = None
         self._has_attached = False
 
@@ -128,13 +139,12 @@ class Worker:
             if policy is not None and most_extra is not None:
                 policy = replace(policy, most=min(policy.most, most_extra))
             tick = Tick(
-                self,
-                budget_seconds=ends_at - self.clock.monotonic(),
-                options=options,
-                job_types=job_types,
+                self._run(ends_at, options or self.options, job_types),
                 fan_out=policy,
+                start_extra_workers=self._start_extra_workers,
                 wakeups=wakeups,
                 is_last=is_last,
+                on_turn=self._note_turn,
             )
             summary = await tick.run()
             if self._on_tick is not None:
@@ -149,6 +159,32 @@ class Worker:
         if not self._has_attached and self._has_time(ends_at):
             await self._attach_extensions()
         return summary
+
+    def _run(self, ends_at: float, options: TickOptions, job_types: Sequence[str] | None) -> Run:
+        now = self.clock.monotonic()
+        known = self.registry.names
+        return Run(
+            queue=self.queue,
+            clock=self.clock,
+            registry=self.registry,
+            options=options,
+            deadlines=Deadlines.until(now, ends_at - now),
+            summary=TickSummary(worker_id=self.worker_id, tick_id=str(uuid.uuid4())),
+            stopping=self.stopping,
+            job_types=tuple(name for name in known if job_types is None or name in job_types),
+            queues=self._queues,
+            vain=self._vain,
+        )
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether its loop has not gone round for longer than it ever should."""
+        return self._turned_at is not None and (
+            self.clock.monotonic() > self._turned_at + self.STALLED_SECONDS
+        )
+
+    def _note_turn(self) -> None:
+        self._turned_at = self.clock.monotonic()
 
     def _has_time(self, ends_at: float) -> bool:
         return ends_at - self.clock.monotonic() > self.ATTACH_SECONDS
@@ -177,7 +213,6 @@ class Worker:
         run_id = str(uuid.uuid4())
         admission = await self.queue.begin_run(
             run_id,
-            worker_id=self.worker_id,
             most=most,
             seconds=min(max(0.0, ends_at - self.clock.monotonic()), LONGEST_RUN_SECONDS),
         )
@@ -223,6 +258,9 @@ class Worker:
     ) -> None:
         """Tick on every wake-up, when work falls due, and every `poll_seconds`; until `stop`.
 
+        What it does not know it raises, after what ran was given back: its process is to end, and
+        its host starts another one.
+
         Args:
             wakeups: Set it after an enqueue. Without it the poll alone finds work.
         """
@@ -232,6 +270,7 @@ class Worker:
         loud_at = float("-inf")
         failures = 0
         while not self.stopping.is_set():
+            self._note_turn()
             is_loud = self.clock.monotonic() >= loud_at + self.LOUD_SECONDS
             loud_at = self.clock.monotonic() if is_loud else loud_at
             options = replace(self.options, quiet=not is_loud, linger_seconds=0.0)
@@ -253,7 +292,9 @@ class Worker:
             failures = 0
             wait = self.TRAILING_SECONDS if was_woken and not summary.leased else poll_seconds
             if summary.next_due_in_ms is not None:
-                wait = min(wait, max(0.005, summary.next_due_in_ms / 1000))
+                # what others hold is due all the time
+                least = max(0.005, self._vain.lease_pause() if self._vain.leases else 0)
+                wait = min(wait, max(least, summary.next_due_in_ms / 1000))
             await self._pause(wait, wakeups)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
@@ -266,9 +307,17 @@ class Worker:
         await self.queue.aclose()
 
     async def _pause(self, seconds: float, *events: asyncio.Event) -> None:
+        until = self.clock.monotonic() + seconds
         waits = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
         try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            while (left := until - self.clock.monotonic()) > 0:
+                self._note_turn()
+                timeout = min(left, self.PAUSE_SECONDS)
+                done, _ = await asyncio.wait(
+                    waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    return
         finally:
             await end_tasks(waits)
 

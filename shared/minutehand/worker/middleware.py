@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from minutehand.queue.models import JobId
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Returned
@@ -38,7 +39,7 @@ async def run_within(
     async def processor() -> Any:
         if not in_thread:
             return await run(job, ctx)
-        returned = await run_in_thread(lambda: run(job, ctx), name=f"job:{job.id}")
+        returned = await run_in_thread(lambda: run(job, ctx), name=thread_name(job.id))
         # a plain function that returns a coroutine is an async processor in disguise
         return await returned if isinstance(returned, Awaitable) else returned
 
@@ -46,6 +47,11 @@ async def run_within(
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, call)
     return await call()
+
+
+def thread_name(job_id: JobId) -> str:
+    """What the thread of a plain processor is called."""
+    return f"job:{job_id}"
 
 
 def is_async(run: object) -> bool:

@@ -1,7 +1,7 @@
-"""One task that reports all running jobs, renews their leases, and learns which must stop.
+"""Two tasks that keep running jobs alive: one reports what they say, one renews their leases.
 
-It works beside the processors, so that a long job never looks dead; nor does one whose settle is
-on its way or waits for its turn.
+They work beside the processors, so that a long job never looks dead; nor does one whose settle is
+on its way or waits for its turn. Apart, so that a report that someone holds up costs no lease.
 """
 
 from __future__ import annotations
@@ -9,42 +9,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import ReportItem
-from minutehand.worker.attempt import Attempt, LeaseKey
+from minutehand.worker.attempt import Attempt
+from minutehand.worker.held import Held
+from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.updates import Taken
-
-if TYPE_CHECKING:
-    from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Sends at most one report an interval, and one at least every third of a lease.
+    """Sends at most one report an interval, and asks for each running job every few seconds.
 
-    The leases of attempts that are being settled are renewed until the settle was answered, else
-    one that hangs would let another worker run the job again.
+    One call of a kind is under way at a time; what failed is repeated after a pause that grows.
     """
 
-    #: Most jobs in one report, and the least time between two.
+    #: Most jobs in one report, about the most bytes of news, and the least time between two.
     BATCH = 200
+    BATCH_BYTES = 1_000_000
+    LOG_BYTES = 250_000
     INTERVAL_SECONDS = 0.25
+    #: Longest pause after calls that failed: of news, and of looks, on which leases depend.
+    MOST_PAUSE_SECONDS = 5.0
+    MOST_LOOK_PAUSE_SECONDS = 1.0
 
-    def __init__(self, tick: Tick) -> None:
-        self._tick = tick
-        self._clock = tick.clock
-        self._wake = asyncio.Event()
-        self._sent_at = float("-inf")
+    def __init__(self, run: Run, held: Held) -> None:
+        self._run_of = run
+        self._held = held
+        self._clock = run.clock
+        self._news = asyncio.Event()
+        self._looks = asyncio.Event()
+        self._sent_at = self._looked_at = float("-inf")
         self._idle = asyncio.Event()
         self._idle.set()
 
     def announce(self) -> None:
         """An attempt has updates, or began."""
-        self._wake.set()
+        self._news.set()
+        self._looks.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
         """Wait until what `attempts` said is not on its way: if it is lost, their settle has it."""
@@ -53,107 +59,152 @@ class Reporter:
                 while any(attempt.reporting for attempt in attempts):
                     await self._idle.wait()
 
-    async def run(self) -> None:
-        """Report until cancelled."""
+    async def report(self) -> None:
+        """Report what is said, until cancelled."""
+        failures = 0
         while True:
-            await self._until_something_to_say()
-            if batch := self._batch():
-                await self._send(batch)
+            await self._until(self._news, self._next_report_at)
+            if batch := self._with_news():
+                arrived = await self._send(batch)
+                failures = 0 if arrived else failures + 1
+                await self._pause_after(failures, self.MOST_PAUSE_SECONDS)
 
-    async def _until_something_to_say(self) -> None:
+    async def renew(self) -> None:
+        """Renew leases and learn which jobs must stop, until cancelled."""
+        failures = 0
+        while True:
+            await self._until(self._looks, self._next_look_at)
+            if batch := self._to_look_at():
+                self._looked_at = self._clock.monotonic()
+                arrived = await self._ask(batch, [Taken()] * len(batch)) is None
+                failures = 0 if arrived else failures + 1
+                await self._pause_after(failures, self.MOST_LOOK_PAUSE_SECONDS)
+
+    # When -------------------------------------------------------------------------------------
+
+    async def _until(self, wake: asyncio.Event, when: Callable[[], float | None]) -> None:
         while True:
             now = self._clock.monotonic()
             self._give_up_expired(now)
-            next_at = self._next_report_at()
-            if next_at is not None and next_at <= now:
+            at = when()
+            if at is not None and at <= now:
                 return
-            self._wake.clear()
+            wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if next_at is None else next_at - now):
-                    await self._wake.wait()
+                async with asyncio.timeout(None if at is None else at - now):
+                    await wake.wait()
+
+    async def _pause_after(self, failures: int, most: float) -> None:
+        if failures:
+            await asyncio.sleep(min(most, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
 
     def _known(self) -> list[Attempt]:
         """Attempts whose leases are this worker's, also those that have ended."""
-        known = (*self._tick.running.values(), *self._tick.settling.values())
-        return [attempt for attempt in known if attempt.stop_reason != "lost"]
+        return [attempt for attempt in self._held.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
-        """When to send next: at once for a step, soon for updates, else to renew; None if idle."""
-        soon = self._sent_at + self.INTERVAL_SECONDS
-        dues = []
-        for attempt in self._known():
-            is_running = attempt.ending is None
-            if is_running and attempt.is_urgent:
-                return float("-inf")
-            has_news = is_running and attempt.updates
-            dues.append(soon if has_news else max(soon, attempt.renew_at))
-        return min(dues, default=None)
+        """When to send news next: at once for a step, soon for others; None if there are none."""
+        soon = None
+        for attempt in self._held.running.values():
+            if attempt.ending is None and attempt.stop_reason != "lost":
+                if attempt.is_urgent:
+                    return float("-inf")
+                if attempt.updates:
+                    soon = self._sent_at + self.INTERVAL_SECONDS
+        return soon
 
-    def _batch(self) -> list[Attempt]:
-        """Attempts with updates, and those whose renewal would come up soon anyway."""
-        now = self._clock.monotonic()
+    def _next_look_at(self) -> float | None:
+        return min((attempt.look_at for attempt in self._known()), default=None)
+
+    def _with_news(self) -> list[Attempt]:
         chosen = [
             attempt
             for attempt in self._known()
-            if now >= attempt.may_renew_at
-            or (attempt.ending is None and (attempt.updates or attempt.is_urgent))
+            if attempt.ending is None and (attempt.updates or attempt.is_urgent)
         ]
-        # those that renewed longest ago first, should there be more than fit
-        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.renew_at))
+        # those that have waited longest first, should there be more than fit
+        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at))
         return chosen[: self.BATCH]
 
-    async def _send(self, batch: list[Attempt]) -> None:
-        sent_at = self._sent_at = self._clock.monotonic()
-        # the updates of one that has ended travel with its settle
-        taken = [attempt.updates.take() if attempt.ending is None else Taken() for attempt in batch]
+    def _to_look_at(self) -> list[Attempt]:
+        now = self._clock.monotonic()
+        chosen = [attempt for attempt in self._known() if now >= attempt.may_look_at]
+        chosen.sort(key=lambda attempt: attempt.look_at)
+        return chosen[: self.BATCH]
+
+    # Send -------------------------------------------------------------------------------------
+
+    async def _send(self, batch: list[Attempt]) -> bool:
+        """Send what they have said, as far as one call may carry it; whether it arrived."""
+        self._sent_at = self._clock.monotonic()
+        chosen: list[Attempt] = []
+        taken: list[Taken] = []
+        size = 0
         for attempt in batch:
-            attempt.reporting = attempt.ending is None
+            if size > self.BATCH_BYTES:
+                break  # the others are next
+            updates = attempt.updates.take(most_bytes=self.LOG_BYTES)
+            if updates.logs or updates.steps:
+                size += len(encode(updates))
+            chosen.append(attempt)
+            taken.append(updates)
+            attempt.reporting = True
         self._idle.clear()
+        # of a call that is cut off, the settle has what it carried
         problem: QueueError | None = QueueUnavailable("the report was cut off")
-        outcomes: dict[LeaseKey, str] = {}
         try:
-            items = [
-                ReportItem(job_id=attempt.job_id, fence=attempt.fence, **updates._asdict())
-                for attempt, updates in zip(batch, taken, strict=True)
-            ]
-            results = await self._tick.queue.report(
-                items, worker_id=self._tick.names["worker_id"], tick_id=self._tick.tick_id
-            )
-            outcomes = {(result.job_id, result.fence): result.outcome for result in results}
-            problem = None
-        except QueueError as error:
-            problem = error
+            problem = await self._ask(chosen, taken)
         finally:
-            is_refused = not isinstance(problem, QueueUnavailable | TokenRefused | None)
-            for attempt, updates in zip(batch, taken, strict=True):
-                if problem is not None and (len(batch) > 1 or not is_refused):
+            is_refused = _is_refused(problem)
+            for attempt, updates in zip(chosen, taken, strict=True):
+                if problem is not None and (len(chosen) > 1 or not is_refused):
                     attempt.updates.restore(updates)
                 attempt.reporting = False
             self._idle.set()
-        self._tick.summary.reports += 1
-        if problem is None:
-            for attempt in batch:
-                self._obey(attempt, outcomes.get(attempt.key), sent_at)
-        elif not is_refused:
-            logger.warning(
-                "Report did not arrive; it is sent again",
-                extra={"event": "report.unavailable", "jobs": len(batch), "error": str(problem)},
-            )
-            await asyncio.sleep(self.INTERVAL_SECONDS)
-        elif len(batch) > 1:  # one item was refused and the batch with it
-            for attempt in batch:
+        if is_refused and len(chosen) > 1:  # one item was refused and the batch with it
+            for attempt in chosen:
                 await self._send([attempt])
-        else:
+            return True
+        if is_refused and problem is not None:
             logger.error(
                 "The update of a job was refused and dropped",
-                extra={"event": "report.dropped", "error": str(problem), **batch[0].names},
+                extra={"event": "report.dropped", "error": str(problem), **chosen[0].names},
             )
-            batch[0].stored(problem)
+            chosen[0].stored(problem)
+            return True
+        for attempt in chosen if problem is None else ():
+            if attempt.ending is None and not attempt.updates:
+                attempt.stored()
+        return problem is None
+
+    async def _ask(self, batch: Sequence[Attempt], updates: Sequence[Taken]) -> QueueError | None:
+        """Send one report and do as its answer says; the error if it did not arrive."""
+        sent_at = self._clock.monotonic()
+        items = [
+            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **each._asdict())
+            for attempt, each in zip(batch, updates, strict=True)
+        ]
+        self._run_of.summary.reports += 1
+        try:
+            results = await self._run_of.queue.report(items)
+        except QueueError as error:
+            if not _is_refused(error):
+                logger.warning(
+                    "Report did not arrive; it is sent again",
+                    extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
+                )
+            return error
+        outcomes: dict[LeaseKey, str] = {
+            (result.job_id, result.fence): result.outcome for result in results
+        }
+        for attempt in batch:
+            self._obey(attempt, outcomes.get(attempt.key), sent_at)
+        return None
 
     def _obey(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
-        """Renew or stop an attempt as the queue says, and release those who wait for its step."""
+        """Renew or stop an attempt as the queue says."""
         if outcome in {"ok", "cancel"}:
-            attempt.renewed(sent_at)
+            attempt.seen(sent_at)
         if attempt.ending is not None:  # nothing is left to stop; its settle reports the rest
             return
         if outcome == "cancel":
@@ -163,14 +214,12 @@ class Reporter:
         elif outcome == "lost":
             self._log_stop("Lease was lost; the processor is stopped", attempt, "lost")
             attempt.stop("lost")
-        if not attempt.updates:
-            attempt.stored()
 
     def _give_up_expired(self, now: float) -> None:
         """Stop what we could not renew for a whole lease: another worker may have it by now."""
-        for attempt in list(self._tick.running.values()):
+        for attempt in list(self._held.running.values()):
             # one chance to renew first: after a SIGSTOP the lease may still be ours
-            is_over = now > attempt.lease_until and self._sent_at > attempt.lease_until
+            is_over = now > attempt.lease_until and self._looked_at > attempt.lease_until
             if is_over and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")
                 attempt.stop("lost")
@@ -179,3 +228,8 @@ class Reporter:
         attempts = attempt.lease.job.attempts
         extra = {"event": f"attempt.{reason}", "attempt": attempts, **attempt.names}
         logger.warning(message, extra=extra)
+
+
+def _is_refused(problem: QueueError | None) -> bool:
+    """Whether another call would be refused again."""
+    return not isinstance(problem, QueueUnavailable | TokenRefused | None)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
@@ -20,11 +20,10 @@ from minutehand.queue.models import (
     SettleResponse,
     SettleResult,
 )
-from minutehand.worker.attempt import Attempt, LeaseKey
+from minutehand.worker.attempt import Attempt
 from minutehand.worker.deadlines import in_time
-
-if TYPE_CHECKING:
-    from minutehand.worker.tick import Tick
+from minutehand.worker.plain import text
+from minutehand.worker.run import LeaseKey, Run
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +34,43 @@ class Settler:
     #: Most items in one call, and about the most bytes.
     BATCH = 500
     BATCH_BYTES = 1_000_000
-    #: Pause before a settle is repeated.
+    #: Pause before a settle is repeated, doubled each time, and the longest.
     PAUSE_SECONDS = 0.3
+    MOST_PAUSE_SECONDS = 5.0
+    #: Under a deadline a call that hangs leaves half of the time for another; its least time.
+    LEAST_PATIENCE_SECONDS = 1.0
 
-    def __init__(self, tick: Tick) -> None:
-        self._tick = tick
-        self._summary = tick.summary
+    def __init__(self, run: Run) -> None:
+        self._run_of = run
+        self._summary = run.summary
+
+    async def item_of(self, attempt: Attempt) -> SettleItem | None:
+        """What an attempt is settled as; None when nothing may be stored.
+
+        Whatever its processor left behind, it costs this attempt alone.
+        """
+        try:
+            # filtering what a processor says takes time, which is not the other jobs'
+            item = (
+                await asyncio.to_thread(attempt.settlement)
+                if attempt.says_why
+                else attempt.settlement()
+            )
+            if item is not None and not item.is_light:
+                encode(item.wire())
+        except Exception as error:
+            logger.exception(
+                "The end of an attempt could not be written; it fails with the reason",
+                extra=self._run_of.extra("attempt.unwritten") | attempt.names,
+            )
+            problem = f"the end of the attempt could not be written: {text(error, 500)}"
+            return SettleItem(
+                job_id=attempt.job_id,
+                fence=attempt.fence,
+                outcome="failed",
+                error=ErrorInfo(type=type(error).__name__, message=problem),
+            )
+        return item
 
     async def settle(
         self,
@@ -88,14 +118,14 @@ class Settler:
             self._summary.error = str(error)
             logger.error(
                 "Settle did not get through; the jobs run again when their leases expire",
-                extra=self._tick.extra("settle.lost")
+                extra=self._run_of.extra("settle.lost")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             return None
         except QueueError as error:
             logger.error(
                 "Settle was refused",
-                extra=self._tick.extra("settle.refused")
+                extra=self._run_of.extra("settle.refused")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             if len(items) > 1:
@@ -112,22 +142,30 @@ class Settler:
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
         """Settle, and continue trying while the queue is unavailable and there is time."""
-        tick = self._tick
+        run = self._run_of
+        pause = self.PAUSE_SECONDS
         while True:
-            call = tick.queue.settle(items, **tick.names, lease=lease, attempts=1)
+            call = run.queue.settle(items, lease=lease)
             try:
-                # a call that hangs must leave time for another
-                return await in_time(call, tick.deadlines.end - tick.seconds_left() / 2, tick.clock)
+                return await in_time(call, self._give_up_at(), run.clock)
             except (QueueUnavailable, TokenRefused) as error:
                 # a key being rotated is an outage to us: the next try mints a new one
                 problem = error
-            if tick.seconds_left() <= self.PAUSE_SECONDS or tick.stopping.is_set():
+            if run.seconds_left() <= self.PAUSE_SECONDS or run.stopping.is_set():
                 raise problem
             logger.warning(
                 "Settle is repeated",
-                extra=tick.extra("settle.repeated") | {"error": str(problem)},
+                extra=run.extra("settle.repeated") | {"error": str(problem)},
             )
-            await asyncio.sleep(self.PAUSE_SECONDS)
+            await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
+            pause = min(self.MOST_PAUSE_SECONDS, pause * 2)
+
+    def _give_up_at(self) -> float:
+        """Until when a call is waited for; without a deadline as long as the client waits."""
+        left = self._run_of.seconds_left()
+        if math.isinf(left):
+            return math.inf
+        return self._run_of.clock.monotonic() + max(self.LEAST_PATIENCE_SECONDS, left / 2)
 
     def _note(
         self,
@@ -159,7 +197,7 @@ class Settler:
         if not logger.isEnabledFor(level):
             return
         job = attempt.lease.job
-        extra = self._tick.extra("attempt.settled") | {
+        extra = self._run_of.extra("attempt.settled") | {
             **attempt.names,
             "queue": job.queue,
             "workspace_id": job.workspace_id,

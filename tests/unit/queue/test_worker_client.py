@@ -46,7 +46,7 @@ async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage
     project = Project({"code": code, "message": "no such function"}, status=404)
 
     with pytest.raises(QueueError) as raised:
-        await project.worker.settle([], worker_id="w", tick_id="t")
+        await project.worker.settle([])
 
     assert isinstance(raised.value, QueueUnavailable) is is_outage
 
@@ -56,7 +56,7 @@ async def test_a_key_that_was_refused_is_made_again_once() -> None:
     project = Project({"code": "PGRST301", "message": "JWT expired"}, status=401)
 
     with pytest.raises(TokenRefused):
-        await project.worker.settle([], worker_id="w", tick_id="t")
+        await project.worker.settle([])
 
     tokens = [request.headers["Authorization"] for request in project.requests]
     assert len(tokens) == len(set(tokens)) == 2

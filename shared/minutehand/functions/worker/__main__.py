@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import Running, build_worker
+from minutehand.functions.worker.app import Running, build_worker, end_process_with
+from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.log import configure_logging
@@ -29,7 +30,9 @@ async def start() -> AsyncIterator[Running]:
     configure_logging(settings.log_level)
     worker = build_worker(settings)
     wakeups = asyncio.Event()
-    loop = asyncio.create_task(worker.run_forever(wakeups, poll_seconds=LOOK_SECONDS))
+    await report_last_process(worker.queue)
+    loop = asyncio.create_task(worker.run_forever(wakeups, poll_seconds=LOOK_SECONDS), name="loop")
+    end_process_with(loop)
     try:
         yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set)
     finally:

@@ -5,6 +5,9 @@ The routes are `routes.py`'s; what runs the jobs is made by `start`, and stopped
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +28,10 @@ from minutehand.log import request_context
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
 
+logger = logging.getLogger(__name__)
+
+#: Exit code of a worker that met an error that it does not know.
+FAILED: Final = 70
 #: Makes the worker look for jobs at once; only in this process's own socket, which needs no token.
 WAKE_PATH: Final = "/wake"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -50,6 +57,23 @@ def build_worker(settings: Settings, *, on_error: OnError | None = None) -> Work
         concurrency=settings.worker_concurrency, version=settings.version, ends_blocked=True
     )
     return Worker(settings, registry=registry, options=options)
+
+
+def end_process_with(task: asyncio.Task[None]) -> None:
+    """No task that works as long as the process may die unseen: its host starts another one."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.critical(
+                "The worker met an error that it does not know, and ends",
+                exc_info=error,
+                extra={"event": "worker.broken", "task": task.get_name()},
+            )
+            logging.shutdown()
+            os._exit(FAILED)  # what ran was given back by then; a request waits for no answer
+
+    task.add_done_callback(ended)
 
 
 def build_app(start: Start) -> Starlette:

@@ -25,8 +25,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from minutehand.config import read_text
 from minutehand.error_body import error_body
 from minutehand.functions.worker.app import WAKE_PATH, Start, build_app
+from minutehand.functions.worker.last_process import LastProcess
 from minutehand.functions.worker.routes import MAX_BODY_BYTES
 from minutehand.tasks import end_tasks
 
@@ -57,7 +59,9 @@ class WorkerProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="minutehand-worker-")
         self._socket = Path(self._folder.name) / "socket"
         self._command = (sys.executable, "-m", module)
-        self._environ = {**environ, SOCKET: str(self._socket)}
+        commit = read_text(environ, "MINUTEHAND_COMMIT")
+        self._last = LastProcess(Path(self._folder.name) / "at_work", commit=commit)
+        self._environ = {**environ, **self._last.variables, SOCKET: str(self._socket)}
         self._http = httpx.AsyncClient(
             # a worker that is starting listens within some seconds
             transport=httpx.AsyncHTTPTransport(uds=str(self._socket), retries=CONNECT_RETRIES),
@@ -122,6 +126,7 @@ class WorkerProcess:
         failures = 0
         while True:
             began = asyncio.get_running_loop().time()
+            self._last.clear()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environ, stdin=asyncio.subprocess.PIPE
             )
@@ -130,7 +135,11 @@ class WorkerProcess:
             if code:
                 logger.error(
                     "The worker has ended; another one is started",
-                    extra={"event": "worker.died", "exit_code": code, "ran_seconds": round(ran)},
+                    extra={
+                        "event": "worker.died",
+                        "ran_seconds": round(ran),
+                        **self._last.ended(code),
+                    },
                 )
             failures = failures + 1 if code and ran < MOST_RESTART_SECONDS else 0
             if failures:
@@ -151,6 +160,7 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_with_host, daemon=True).start()
+
     config = uvicorn.Config(
         build_app(start),
         uds=environ[SOCKET],

@@ -90,7 +90,7 @@ class WorkerRoutes:
         try:
             self._check(request)
             if request.method == "GET":
-                return Reply(200, self._health())
+                return Reply(503 if self._worker.is_stalled else 200, self._health())
             job_types = self._job_types(request) if request.path == PROCESS_PATH else None
             if self._wake is not None and job_types is None:
                 self._wake()
@@ -147,7 +147,7 @@ class WorkerRoutes:
 
     def _health(self) -> dict[str, Any]:
         return {
-            "status": "healthy",
+            "status": "stalled" if self._worker.is_stalled else "healthy",
             "worker_exists": len(self._worker.registry) > 0,
             **self._head(),
             "environment": {"region": self._settings.aws_region, "env": self._settings.stage},

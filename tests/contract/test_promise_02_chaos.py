@@ -114,7 +114,7 @@ async def test_every_job_ends_exactly_once_whatever_dies(renewed: Renewed, tmp_p
         project.insert("chaos", {"number": number})
 
     def spawn() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.integration.worker.test_chaos", str(ledger)]
+        command = [sys.executable, "-m", "tests.contract.test_promise_02_chaos", str(ledger)]
         return subprocess.Popen(command, env=environment, cwd=ROOT)
 
     async def inflict() -> None:

@@ -1,0 +1,96 @@
+"""Ends a process whose event loop a processor blocks, with the stacks in its log.
+
+Done by a thread of C's, which works while a processor holds Python's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import os
+import resource
+import sys
+from functools import cache
+from pathlib import Path
+from typing import IO, Final
+
+from minutehand.queue.models import JobId
+from minutehand.worker.held import Held
+from minutehand.worker.run import Run
+
+#: The variable that names the file in which a worker's process keeps what it is at; beside it is
+#: the one that gets its last stacks.
+EVIDENCE: Final = "WORKER_EVIDENCE"
+STACKS: Final = ".stacks"
+#: Most jobs that are named of those that shared a process.
+MOST_NAMED: Final = 50
+
+
+class Alarm:
+    """Set again while the event loop runs; rings when the first lease is about to be lost."""
+
+    #: How often it is set, and the least time until it rings.
+    EVERY_SECONDS = 1.0
+    LEAST_SECONDS = 2.0
+    #: Before the lease is over: what the next process says of this one then comes in time.
+    EARLY_SECONDS = 3.0
+
+    def __init__(self, run: Run, held: Held) -> None:
+        self._clock = run.clock
+        self._held = held
+        self._worker_id = run.summary.worker_id
+        self._notes = Notes.of_process()
+
+    async def run(self) -> None:
+        """Set it until cancelled."""
+        try:
+            while True:
+                self.set()
+                await asyncio.sleep(self.EVERY_SECONDS)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def set(self) -> None:
+        """End the process should its event loop be blocked until the first lease is gone."""
+        running = list(self._held.running.values())
+        self._notes.write(self._worker_id, [attempt.job_id for attempt in running])
+        if not running:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        left = min(attempt.lease_until for attempt in running) - self._clock.monotonic()
+        faulthandler.dump_traceback_later(
+            max(self.LEAST_SECONDS, left - self.EARLY_SECONDS),
+            exit=True,
+            file=self._notes.stacks,
+        )
+
+
+class Notes:
+    """What a worker's process leaves for its host, should it end without a word.
+
+    Args:
+        path: The file that is written; None where no host reads it.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        #: What `faulthandler` writes to.
+        self.stacks: IO[str] = sys.stderr
+        if path is not None:
+            # open as long as the process is
+            self.stacks = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
+
+    @classmethod
+    @cache
+    def of_process(cls) -> Notes:
+        """This process's, as its host wants them."""
+        return cls(os.environ.get(EVIDENCE))
+
+    def write(self, worker_id: str, jobs: list[JobId]) -> None:
+        """Say what the process is at."""
+        if self._path is None:
+            return
+        memory_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        said = {"worker_id": worker_id, "memory_mb": memory_mb, "jobs": jobs[:MOST_NAMED]}
+        Path(self._path).write_text(json.dumps(said))

@@ -1,0 +1,52 @@
+"""What is left of an attempt that hung, or whose process ended: where it was, and what ran beside.
+
+What ended a process its host knows, see `functions/worker/process.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final
+
+from minutehand.worker.errors import frame_of
+
+MOST_FRAMES: Final = 20
+
+
+def stack_of(task: asyncio.Task[Any] | None, thread: str) -> list[dict[str, Any]]:
+    """The frames that an attempt is in, the innermost first, without values.
+
+    Args:
+        task: Runs its processor.
+        thread: The name of the thread of a plain one.
+    """
+    running = sys._current_frames()
+    for each in threading.enumerate():
+        if each.name == thread and each.ident in running:
+            return _kept(_outward(running[each.ident]))
+    return [] if task is None else _kept(reversed(list(_awaited(task.get_coro()))))
+
+
+def _kept(frames: Iterator[tuple[FrameType, int]]) -> list[dict[str, Any]]:
+    shown = (frame_of(frame, line) for frame, line in frames)
+    return [each for each in shown if each is not None][:MOST_FRAMES]
+
+
+def _outward(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+    while frame is not None:
+        yield frame, frame.f_lineno
+        frame = frame.f_back
+
+
+def _awaited(coroutine: Any) -> Iterator[tuple[FrameType, int]]:
+    """The frames of a coroutine and of what it awaits, the outermost first."""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is None:
+            return
+        yield frame, frame.f_lineno
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)

@@ -1,0 +1,75 @@
+"""The values that the parts of one run share.
+
+What a part may set off in others are the callbacks of its constructor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from minutehand.clock import Clock
+from minutehand.queue.models import JobId
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker.deadlines import Deadlines, TickOptions
+from minutehand.worker.registry import Registry
+from minutehand.worker.summary import TickSummary
+
+#: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
+LeaseKey = tuple[JobId, int]
+
+
+@dataclass(slots=True)
+class Vain:
+    """How many calls in a row did nothing although something was due: the next one waits longer.
+
+    It outlives a run: else each of a loop's runs would begin by trying again at once.
+    """
+
+    leases: int = 0
+    maintenance: int = 0
+
+    #: Longest pause: what others hold delays what has just fallen due by no more.
+    MOST_SECONDS: ClassVar[float] = 1.0
+
+    def lease_pause(self) -> float:
+        """Seconds until the queue is asked for due jobs again."""
+        return min(self.MOST_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
+
+    def maintenance_pause(self) -> float:
+        """Seconds until maintenance is called again."""
+        return min(self.MOST_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The values of one bounded run of a worker.
+
+    Attributes:
+        stopping: Set when the host goes down.
+        job_types: What it serves, by name.
+        queues: Only jobs of these named queues; None for all.
+        summary: Counted into by every part.
+        vain: Of this worker's runs.
+    """
+
+    queue: WorkerQueue
+    clock: Clock
+    registry: Registry
+    options: TickOptions
+    deadlines: Deadlines
+    summary: TickSummary
+    stopping: asyncio.Event
+    job_types: tuple[str, ...]
+    queues: tuple[str, ...] | None = None
+    vain: Vain = field(default_factory=Vain)
+
+    def seconds_left(self) -> float:
+        """Time until its last settle must be through."""
+        return self.deadlines.end - self.clock.monotonic()
+
+    def extra(self, event: str) -> dict[str, Any]:
+        """What each of its log lines carries."""
+        names = {"worker_id": self.summary.worker_id, "tick_id": self.summary.tick_id}
+        return {"event": event, **names}
