@@ -18,6 +18,7 @@ create table queue.webhooks (
   disabled_reason text, -- why the engine disabled it
   last_delivered_at timestamptz,
   last_status integer, -- of the last delivery; null when there was no answer
+  last_answer text, -- how the last delivery went: of a refusal with the beginning of its body
   problem text, -- why the last delivery could not be queued or sent
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
@@ -153,6 +154,31 @@ end;
 $$;
 comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
+create function public.test_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job_id uuid;
+  v_seq bigint;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if not exists (select from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id) then
+    perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook_id::text);
+  end if;
+  select j.id into v_job_id from public.jobs as j
+  where j.workspace_id = p_workspace_id and j.job_type <> 'webhook_delivery'
+  order by j.workspace_id desc, j.id desc limit 1;
+  select max(e.seq) into v_seq from public.job_events as e where e.job_id = v_job_id;
+  if v_seq is null then
+    perform queue.refuse(409, 'no_event', 'no job has had an event that could be sent');
+  end if;
+  return jsonb_build_object('job_id', (queue.enqueue(p_workspace_id, null, jsonb_build_array(jsonb_build_object(
+    'job_type', 'webhook_delivery', 'payload', jsonb_build_object(
+      'webhook_id', p_webhook_id, 'job_id', v_job_id, 'seq', v_seq))), true)).ids[1]);
+end;
+$$;
+comment on function public.test_webhook is
+  'Send the latest event of the workspace to a webhook, whatever it subscribes to: {job_id}, of the delivery.';
+
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -229,7 +255,7 @@ begin
         left(p_request ->> 'message', 300)) end;
   update queue.webhooks set failures = v_hook.failures, enabled = enabled and v_reason is null,
     last_delivered_at = case when v_ok then queue.clock() else last_delivered_at end,
-    last_status = (p_request ->> 'status')::integer,
+    last_status = (p_request ->> 'status')::integer, last_answer = left(p_request ->> 'message', 500),
     problem = case when not v_ok then left(p_request ->> 'message', 500) end,
     disabled_reason = coalesce(v_reason, disabled_reason)
   where id = v_hook.id returning * into v_hook;
@@ -240,5 +266,5 @@ comment on function public.webhook_sent is
   'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {known, enabled, failures}.';
 
 select queue.allow('authenticated, service_role', 'public.put_webhook', 'public.delete_webhook',
-  'public.list_webhooks');
+  'public.test_webhook', 'public.list_webhooks');
 select queue.allow('job_worker, service_role', 'public.webhook_to_send', 'public.webhook_sent');

@@ -38,6 +38,7 @@ MEMBERS = [
     "next_runs",
     "put_webhook",
     "delete_webhook",
+    "test_webhook",
     "list_webhooks",
     "set_workspace_limits",
     "workspace_limits",

@@ -50,12 +50,13 @@ ONE_WORKSPACE: dict[str, dict[str, Any]] = {
     "list_webhooks": {},
     "put_webhook": {"p_webhook": HOOK},
     "delete_webhook": {"p_webhook_id": MISSING},
+    "test_webhook": {"p_webhook_id": MISSING},
     "workspace_limits": {},
     "set_workspace_limits": {"p_limits": {"own_max_running": 1}},
     "open_guest_session": {},
 }
 #: Names of what managers may do: it sends data away, lets the world in, or stops colleagues.
-MANAGERS = ("put_", "delete_", "set_", "open_")
+MANAGERS = ("test_", "put_", "delete_", "set_", "open_")
 
 
 @contextmanager
@@ -119,7 +120,7 @@ def test_anothers_workspace_is_answered_like_a_missing_one(engine: Engine, funct
         if function.startswith(MANAGERS):
             answer = refused(bob.rpc, function, p_workspace_id=ACME, **arguments)
             assert answer[:2] == ("PT403", "forbidden")
-        if function.startswith("delete_"):
+        if function.startswith(("delete_", "test_")):
             answer = refused(ada.rpc, function, p_workspace_id=ACME, **arguments)
             assert answer[1] in {"schedule_not_found", "webhook_not_found"}
         else:
@@ -219,6 +220,7 @@ def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Eng
     named: list[tuple[str, dict[str, Any]]] = [
         ("put_webhook", {"p_webhook": {**HOOK, "id": made["id"]}}),
         ("delete_webhook", {"p_webhook_id": made["id"]}),
+        ("test_webhook", {"p_webhook_id": made["id"]}),
         ("delete_schedule", {"p_name": "s"}),
     ]
     with engine.member(EVE) as eve:

@@ -201,6 +201,19 @@ def test_a_delivery_that_failed_for_good_does_not_fail_the_next(engine: Engine) 
     assert types(deliver(engine), job_id) == ["job.leased", "job.completed"]
 
 
+def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) -> None:
+    """Without any event there is nothing to send."""
+    hook = {"p_workspace_id": ACME, "p_webhook_id": subscribe(engine, event_types=["a.b"])["id"]}
+    with pytest.raises(psycopg.Error) as none:
+        engine.rpc("test_webhook", **hook)
+    assert refusal(none.value)[:2] == ("PT409", "no_event")
+    job_id = engine.enqueue()
+
+    engine.rpc("test_webhook", **hook)
+
+    assert [one["body"]["data"]["job_id"] for one in deliver(engine)] == [job_id]
+
+
 def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
     """Two signatures for a day while receivers change over, whatever else is changed."""
     hook, new = subscribe(engine, event_types=["job.created"]), f"{SEALED}bmV3"

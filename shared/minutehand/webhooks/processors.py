@@ -6,6 +6,7 @@ What is sent to whom, in which order, and when an endpoint is disabled is decide
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from standardwebhooks import Webhook
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
 from minutehand.queue.functions import FunctionStore
+from minutehand.redaction import without_secrets
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.outbound import AddressRefused, PublicTransport
 from minutehand.webhooks.secrets import WebhookSecrets
@@ -32,6 +34,8 @@ from minutehand.worker.registry import Registry
 
 #: Longest time for one endpoint, from its name to its answer.
 ANSWER_SECONDS = 10.0
+#: How much is kept of what an endpoint says when it refuses.
+MOST_SAID_BYTES = 300
 HEADERS = {"content-type": "application/json", "user-agent": "Minutehand"}
 #: Why a delivery ends without having been sent, by what SQL says.
 NOT_SENT = {
@@ -108,7 +112,7 @@ class Webhooks:
         return Retry(sent.message, after=sent.retry_after, data=data)
 
     async def post(self, message: Mapping[str, Any]) -> Sent:
-        """Sign and post one message; its answer's body is not read."""
+        """Sign and post one message; of a refusal's body the beginning is kept."""
         body = to_json(message["body"])
         try:
             secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
@@ -137,7 +141,8 @@ class Webhooks:
                     "POST", url, content=body, headers=headers
                 ) as response,
             ):
-                return _judge(response.status_code, response.headers, datetime.now(UTC))
+                said = "" if response.is_success else await _beginning_of(response)
+                return _judge(response.status_code, response.headers, said, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
             return Sent(ok=False, message="the endpoint did not answer in time")
         except (AddressRefused, httpx.InvalidURL) as error:
@@ -168,12 +173,25 @@ class Webhooks:
         return self._clients[loopback]
 
 
-def _judge(status: int, headers: httpx.Headers, now: datetime) -> Sent:
+async def _beginning_of(response: httpx.Response) -> str:
+    """What the endpoint says of its refusal, on one line."""
+    body = b""
+    with contextlib.suppress(httpx.HTTPError):  # the status was there before
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) >= MOST_SAID_BYTES:
+                break
+    return without_secrets(" ".join(body[:MOST_SAID_BYTES].decode(errors="replace").split()))
+
+
+def _judge(status: int, headers: httpx.Headers, said: str, now: datetime) -> Sent:
     if 200 <= status < 300:
         return Sent(ok=True, message="delivered", status=status)
     message = f"the endpoint answered {status}"
     if 300 <= status < 400:
         message += "; redirects are not followed"
+    if said:
+        message += f": {said}"
     wait = retry_after(headers.get("retry-after"), now=now)
     return Sent(ok=False, message=message, status=status, retry_after=wait)
 

@@ -35,7 +35,8 @@ class Endpoint(MisbehavingServer):
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         self.received.append(request)
-        write(writer, self.statuses.pop(0) if self.statuses else 200, {})
+        status = self.statuses.pop(0) if self.statuses else 200
+        write(writer, status, {} if status == 200 else {"error": "no such list"})
 
 
 class Nothing(BaseModel):
@@ -148,7 +149,9 @@ async def test_a_failure_is_sent_again_under_the_same_id(
         project.insert("work")
         row, later = await post.settle()
         assert (later["status"], len(endpoint.received)) == ("pending", 1)
-        assert (row["status"], row["error_message"]) == ("pending", "the endpoint answered 500")
+        said = 'the endpoint answered 500: {"error": "no such list"}'
+        assert (row["status"], row["error_message"]) == ("pending", said)
+        assert post.listed()["last_answer"] == said
         assert 8 <= row["wait"] <= 12
         assert post.listed()["failures"] == 1
         project.make_due()

@@ -178,6 +178,14 @@ async def rotate_secret(webhook_id: UUID, steered: Steered, secret: Secret) -> d
     return {**made, "secret": secret.plain}
 
 
+@router.post("/webhooks/{webhook_id:uuid}/test", status_code=202)
+async def test_webhook(webhook_id: UUID, steered: Steered, services: Provided) -> dict[str, Any]:
+    """Send the workspace's latest event to it now; `job_id` is the delivery's."""
+    made = await steered("test_webhook", repeatable=False, webhook_id=str(webhook_id))
+    await services.waker.wake(reason="enqueue")
+    return made
+
+
 @router.delete("/webhooks/{webhook_id:uuid}", status_code=204)
 async def delete_webhook(webhook_id: UUID, steered: Steered) -> None:
     """Remove a webhook; deliveries not yet sent are dropped."""
