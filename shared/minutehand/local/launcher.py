@@ -55,9 +55,6 @@ class Launcher:
         except AlreadyRunning as held:
             self._console.print(f"[red]{held}[/]")
             return IN_USE
-        if leftovers := state.end_recorded_children():
-            pids = ", ".join(map(str, leftovers))
-            self.say(f"stopped what a killed launcher left behind: {pids}")
         try:
             return asyncio.run(self._run(state))
         except FAILURES as failed:
@@ -177,7 +174,6 @@ def reset(folder: Path) -> int:
     except AlreadyRunning as held:
         console.print(f"[red]{held}[/]")
         return IN_USE
-    state.end_recorded_children()
     if (folder / "postgres.password").exists():
         server = Postgres(folder)
         server.end_leftovers()

@@ -150,7 +150,6 @@ class Stack:
             self._processes.pop("postgres", None)
             await asyncio.to_thread(self.postgres.stop)
         await self._logs.drain()
-        self._record()
 
     async def _start_postgres(self, server: Postgres) -> None:
         started = time.monotonic()
@@ -166,7 +165,6 @@ class Stack:
         server.launch()  # here and not in a thread: the kernel ends it with the thread
         assert server.process is not None
         self._processes["postgres"] = server.process
-        self._record()
 
     def _prepare_database(self, server: Postgres) -> None:
         url = self.database_url
@@ -227,11 +225,6 @@ class Stack:
         )
         self._processes[part.name] = process
         self._logs.follow(part.name, process)
-        self._record()
-
-    def _record(self) -> None:
-        alive = [process.pid for process in self._processes.values() if process.poll() is None]
-        self._state.record_children(alive)
 
     async def _all_ready(self) -> None:
         async with httpx.AsyncClient(timeout=5) as client:

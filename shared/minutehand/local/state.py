@@ -1,4 +1,4 @@
-"""What a checkout's stack keeps between runs: `.local/` with its lock, secrets, env file, children.
+"""What a checkout's stack keeps between runs: `.local/` with its lock, secrets and env file.
 
 Losing the folder loses the local data and nothing else.
 """
@@ -10,14 +10,9 @@ import json
 import os
 import secrets
 import shlex
-import signal
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
-from minutehand.local.processes import send_signal
 from minutehand.project import keep_out_of_git
 
 
@@ -85,34 +80,6 @@ class StateFolder:
         lines = [f"{name}={value and shlex.quote(value)}" for name, value in values.items()]
         head = "# Written by shared/minutehand/local at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
-
-    def record_children(self, pids: Iterable[int]) -> None:
-        """Record the running processes, for a launcher started after we were killed."""
-        started = {}
-        for pid in pids:
-            with suppress(psutil.NoSuchProcess):
-                started[pid] = psutil.Process(pid).create_time()
-        write_private(self.path / "children.json", json.dumps(started))
-
-    def end_recorded_children(self) -> list[int]:
-        """End what a killed launcher left running; returns the pids that were."""
-        path = self.path / "children.json"
-        if not path.exists():
-            return []
-        found = []
-        for pid, started in json.loads(path.read_text()).items():
-            with suppress(psutil.NoSuchProcess):
-                process = psutil.Process(int(pid))
-                # a later process may have the number; the clock is rounded and may be stepped
-                if abs(process.create_time() - started) < 2.0:
-                    process.send_signal(signal.SIGINT)  # at SIGTERM Postgres would wait
-                    found.append(process)
-        alive = psutil.wait_procs(found, timeout=5)[1]
-        for process in alive:
-            send_signal(process, signal.SIGKILL)
-        psutil.wait_procs(alive, timeout=5)
-        path.unlink()
-        return [process.pid for process in found]
 
 
 def write_private(path: Path, text: str) -> None:

@@ -360,8 +360,7 @@ def test_a_lost_realtime_server_is_polled_around_and_joined_again(
     freshness = page.locator(".job-head .freshness")
     expect(freshness).to_have_text("Live")
 
-    for pid in json.loads((stack.folder / "children.json").read_text()):
-        process = psutil.Process(int(pid))
+    for process in psutil.Process(stack.launcher.pid).children():
         if any("minutehand.local.realtime" in part for part in process.cmdline()):
             process.kill()
     expect(freshness).not_to_have_text("Live")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import stat
 import subprocess
-import sys
 from pathlib import Path
-
-import psutil
 
 from minutehand.local.environment import (
     Ports,
@@ -63,29 +59,6 @@ def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
     assert sourced.stdout == "/My Projects/a\n"
     for path in (state.env_file, tmp_path / "secrets.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> None:
-    """A pid of last week may be anybody's today."""
-    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-    ours, stranger = (subprocess.Popen(sleeper) for _ in range(2))
-    state = StateFolder(tmp_path)
-    state.record_children([ours.pid, stranger.pid])
-    recorded = json.loads((tmp_path / "children.json").read_text())
-    recorded[str(stranger.pid)] -= 3600
-    (tmp_path / "children.json").write_text(json.dumps(recorded))
-
-    try:
-        ended = state.end_recorded_children()
-
-        assert ended == [ours.pid]
-        assert not psutil.pid_exists(ours.pid)
-        assert stranger.poll() is None
-        assert state.end_recorded_children() == []
-    finally:
-        for process in (ours, stranger):
-            process.kill()
-            process.wait()
 
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:

@@ -4,26 +4,14 @@
 
 import { Refusal } from "./errors.mjs";
 
-const SYMBOLS = {
-  eq: "=",
-  neq: "<>",
-  gt: ">",
-  gte: ">=",
-  lt: "<",
-  lte: "<=",
-  like: "like",
-  ilike: "ilike",
-  match: "~",
-  imatch: "~*",
-  cs: "@>",
-  cd: "<@",
-  ov: "&&",
-  sl: "<<",
-  sr: ">>",
-  nxr: "&<",
-  nxl: "&>",
-  adj: "-|-",
-};
+const SYMBOLS = Object.fromEntries(
+  (
+    "eq = neq <> gt > gte >= lt < lte <= like like ilike ilike match ~ imatch ~* " +
+    "cs @> cd <@ ov && sl << sr >> nxr &< nxl &> adj -|-"
+  )
+    .match(/\S+ \S+/g)
+    .map((pair) => pair.split(" ")),
+);
 const SEARCHES = { fts: "to", plfts: "plainto", phfts: "phraseto", wfts: "websearch_to" };
 const TRUTHS = ["null", "not_null", "true", "false", "unknown"];
 
