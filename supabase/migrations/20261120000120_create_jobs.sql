@@ -342,8 +342,9 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- never falls along the events of a job, and is not below xid: readers go by (place, id), see queue.read_feed
-  place xid8 not null,
+  -- by which readers go, with id: of a transaction of this cluster, not below xid, and never falling
+  -- along the events of a job; below zero where a dump brought the line, see queue.adopt_feed
+  number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null,
   workspace_id uuid not null,
@@ -351,35 +352,35 @@ create table queue.feed (
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  seqs integer[], -- null where the type keeps no such event: for statistics, and the wake-up of workers
+  seqs integer[], -- null where the type keeps no such event: for statistics, and workers' wake-up
   wakes boolean, -- workers that listen are notified at its commit
-  held boolean, -- true until those who watch are asked to look again: its message was beyond the budget
-  primary key (workspace_id, place, id)
+  -- true until those who watch are asked to look again: its message was beyond the budget
+  held boolean,
+  primary key (workspace_id, number, id)
 );
 -- random digits do not compress
 alter table queue.feed alter job_ids set storage external, alter seqs set storage external;
-create index feed_by_session on queue.feed (session_id, place, id) where session_id is not null;
+create index feed_by_session on queue.feed (session_id, number, id) where session_id is not null;
 create index feed_held on queue.feed (id) where held;
-create index feed_by_time on queue.feed (at);
+create index feed_by_number on queue.feed (number);
 
 -- What a statement has done to jobs of one tenant and session that is alike for all: a line of the feed.
 create type queue.change as (
   workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]
 );
 
--- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which returns how much it did.
+-- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which returns
+-- how much it did.
 create table queue.tasks (
   name text primary key,
-  place integer not null, -- order within a call
   every interval not null,
-  done_at timestamptz not null default '-infinity',
-  was_idle boolean not null default false, -- it found nothing: due again after an hour, or when jobs have run since
+  done_at timestamptz not null default '-infinity', -- its last run
+  was_idle boolean not null default false, -- it found nothing: due after an hour, or when jobs ran
   failed_at timestamptz,
   retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
-  failure text,
+  failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
-  read_to xid8 not null default '0', -- how far a reader of the feed has come
-  since timestamptz not null default '-infinity', -- no line that it has not read is older
+  read_to bigint not null default 0, -- the number before which a reader has read the feed
   after_id uuid -- how far a pass over all jobs has come
 ) with (fillfactor = 50);
 

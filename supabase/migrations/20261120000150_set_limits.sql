@@ -51,36 +51,57 @@ begin
 end;
 $$;
 
--- Every way to enqueue calls this with a person's new jobs, after they were added. The quota does not apply to the
--- service. One above 2,000 is counted every ten seconds at most, so that a backlog does not make each enqueue dearer.
-create function queue.charge_enqueues(p_workspace_id uuid, p_user_id uuid, p_count integer) returns void
+-- How many live jobs a workspace may have.
+create function queue.live_jobs_max(p_workspace_id uuid) returns integer
+language plpgsql stable as $$
+begin
+  return coalesce(
+    (select l.max_pending from queue.tenant_limits as l where l.workspace_id = p_workspace_id),
+    (queue.setting('user_pending_max'))::integer);
+end;
+$$;
+
+-- Refuse where a workspace has more live jobs than it may. Above 2,000 they are counted every ten
+-- seconds at most, so that a backlog does not make each enqueue dearer.
+create function queue.check_live_jobs(p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_max constant integer := coalesce(
-    (select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
-    (queue.setting('user_pending_max'))::integer);
+  v_max constant integer := queue.live_jobs_max(p_workspace_id);
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
 begin
-  if v_max <= 2000 then -- one after another until each transaction ends, so that the count sees earlier ones
-    perform pg_advisory_xact_lock(hashtextextended('minutehand ' || v_bucket, 0));
-  else
+  if v_max > 2000 then
     select tokens into v_live from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   end if;
   if v_live is null then
     v_live := (select count(*) from (
-      select from queue.places(p_workspace_id, '{pending,processing,waiting}', v_max + 1) limit v_max + 1) as p);
+      select from queue.places(p_workspace_id, '{pending,processing,waiting}', v_max + 1)
+      limit v_max + 1) as p);
     if v_max > 2000 and queue.try_lock(v_bucket) then
       insert into queue.buckets (name, tokens, refilled_at) values (v_bucket, v_live, v_now)
-      on conflict (name) do update set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
+      on conflict (name) do update
+      set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
     end if;
   end if;
   if v_live > v_max then
-    perform queue.refuse(429, 'quota_exceeded',
-      format('the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
+    perform queue.refuse(429, 'quota_exceeded', format(
+      'the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
   end if;
+end;
+$$;
+
+-- Every way to enqueue calls this with a person's new jobs, after they were added. The quota does not
+-- apply to the service.
+create function queue.charge_enqueues(p_workspace_id uuid, p_user_id uuid, p_count integer) returns void
+language plpgsql as $$
+begin
+  if queue.live_jobs_max(p_workspace_id) <= 2000 then
+    -- one after another until each transaction ends, so that the count sees earlier ones
+    perform pg_advisory_xact_lock(hashtextextended('minutehand q:' || p_workspace_id, 0));
+  end if;
+  perform queue.check_live_jobs(p_workspace_id);
   perform queue.charge(p_user_id, 'enqueues', p_count);
 end;
 $$;
@@ -259,7 +280,7 @@ declare
 begin
   select s.key into v_bad from jsonb_each(p_settings) as s left join queue.settings as t on t.name = s.key
   where case
-    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key') then true
+    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key', 'cluster') then true
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
       then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'

@@ -188,7 +188,7 @@ $$;
 -- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published; noted: those that
 -- hold a unique key or the rate of a key; again: those whose lease is an event that does not follow from the row.
 create function queue.take_jobs(
-  p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz,
+  p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
   out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
 )
 language plpgsql as $$
@@ -200,8 +200,8 @@ begin
       from queue.ready as r
       join public.jobs as j on j.id = any (array[r.job_id]) -- by its key, whatever statistics say of an empty table
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord and j.status = 'pending'
-        and (j.deadline_at is null or j.deadline_at > p_now)
-      order by r.ord limit s.jobs for update of r, j skip locked) as h
+        and (j.deadline_at is null or j.deadline_at > p_now) and r.job_id <> all (p_refused)
+      order by r.ord limit s.jobs for no key update of r, j skip locked) as h
     order by h.ord, h.id), -- as they are answered
   begun as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
@@ -243,6 +243,80 @@ begin
   cross join lateral (
     select b.fence, b.lease_seconds, p_now + make_interval(secs => b.lease_seconds) as lease_expires_at, b.ready_at,
       case when b.fence = 1 and b.replay_from is null then '{}' else queue.steps_of(b.id) end as steps, job) as answer;
+end;
+$$;
+
+-- The same one by one, after a trigger of the project's own refused one of them: that one is noted,
+-- as maintenance does, and passed over.
+create function queue.take_each(
+  p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
+)
+language plpgsql as $$
+declare
+  v_turn queue.turn;
+  v_one record;
+  v_leases json[] := '{}';
+  v_left integer;
+  v_id uuid;
+begin
+  foreach v_turn in array p_turns loop
+    v_left := v_turn.jobs;
+    v_turn.jobs := 1;
+    while v_left > 0 loop
+      begin
+        v_one := queue.take_jobs(array[v_turn], p_request, p_now, p_refused);
+        exit when v_one.leased = 0;
+        v_left := v_left - 1;
+        v_leases := v_leases || array(select json_array_elements(v_one.leases));
+        changes := changes || v_one.changes;
+        noted := noted || v_one.noted;
+        again := again || v_one.again;
+      exception when others then
+        if not queue.is_refusal(sqlstate) then
+          raise;
+        end if;
+        select r.job_id into v_id from queue.ready as r join public.jobs as j on j.id = r.job_id
+        where r.lane = v_turn.lane and r.workspace_id = v_turn.workspace_id
+          and r.ord >= v_turn.from_ord and j.status = 'pending'
+          and (j.deadline_at is null or j.deadline_at > p_now) and r.job_id <> all (p_refused)
+        order by r.ord limit 1 for no key update of r, j skip locked;
+        perform queue.note_refusal('lease', v_id, format('%s (%s)', sqlerrm, sqlstate), p_now);
+        p_refused := p_refused || v_id;
+      end;
+    end loop;
+  end loop;
+  leases := array_to_json(v_leases);
+  leased := cardinality(v_leases);
+end;
+$$;
+
+-- Take the jobs of turns, but for those that a project's own trigger refuses.
+create function queue.take(
+  p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz
+) returns record
+language plpgsql as $$
+declare
+  v_refused record;
+  v_taken record;
+begin
+  select coalesce(array_agg(s.job_id) filter (where s.look_at > p_now), '{}') as ids,
+    array_agg(s.job_id) as known
+  into v_refused from queue.signals as s where s.kind = 'refused' and s.name = 'lease';
+  begin
+    v_taken := queue.take_jobs(p_turns, p_request, p_now, v_refused.ids);
+  exception when others then
+    if not queue.is_refusal(sqlstate) then
+      raise;
+    end if;
+    v_taken := queue.take_each(p_turns, p_request, p_now, v_refused.ids);
+  end;
+  if v_refused.known is not null then -- those that were taken are refused no more
+    delete from queue.signals as s
+    where s.kind = 'refused' and s.name = 'lease' and s.job_id = any (v_refused.known)
+      and exists (select from queue.leases as l where l.job_id = s.job_id);
+  end if;
+  return v_taken;
 end;
 $$;
 
@@ -333,7 +407,7 @@ begin
   more := v_shared.more;
   if v_shared.turns is not null then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
-    v_taken := queue.take_jobs(v_shared.turns, p_request, v_now);
+    v_taken := queue.take(v_shared.turns, p_request, v_now);
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;

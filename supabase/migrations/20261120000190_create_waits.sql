@@ -28,15 +28,24 @@ create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
 create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
 
--- check: look at the waiting job job_id; orphans: job_id ended badly or was cancelled, so do its live
--- children; retried: it runs again, so do those; event: one was emitted.
+-- What maintenance is to look at beside what its time makes due.
 create table queue.signals (
   id bigint generated always as identity primary key,
+  -- check: the waiting job job_id may go on; orphans: job_id ended badly or was cancelled, so do its
+  -- live children; retried: it runs again, so do those; event: one was emitted; refused: a task was
+  -- refused for job_id, see queue.do_in_parts
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  name text -- of an event; of children, the id to go on from
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+  name text, -- of an event, of the task; of children, the id to go on from
+  look_at timestamptz not null default '-infinity', -- not before
+  failure text, -- why it was refused
+  failures integer not null default 0
+) with (
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
+  autovacuum_vacuum_cost_delay = 0
+);
+create unique index signals_refused on queue.signals (name, job_id) where kind = 'refused';
 
 create table queue.named_events (
   workspace_id uuid not null,
@@ -47,7 +56,7 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
-insert into queue.tasks (name, place, every) values ('waits', 30, '0'); -- at each call
+insert into queue.tasks (name, every) values ('waits', '0'); -- at each call
 
 -- Begin the wait that a worker asks for, of a job that is settled as waiting; gives what is wrong with it, else null.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns text
@@ -140,113 +149,196 @@ begin
 end;
 $$;
 
--- Let the next 500 children of a job, from p_signal.name on, end or run again with it; how many did. The
--- rest are for a later signal, those too that someone holds just now. Null where nothing is done as all are held.
-create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
+-- What a wait ends with now; null where it goes on.
+create function queue.wait_value(p_wait queue.waits, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
-  v_is_retry constant boolean := p_signal.kind = 'retried';
-  v_ids constant uuid[] := array(
+  v_payload jsonb;
+begin
+  if p_wait.kind = 'children' then
+    return queue.gather(p_wait, p_now);
+  elsif p_wait.kind = 'event' then
+    select e.payload into v_payload from queue.named_events as e
+    where e.workspace_id = p_wait.workspace_id and e.name = p_wait.event_name;
+    if found then
+      return jsonb_build_object('event', v_payload);
+    end if;
+  end if;
+  return case
+    when coalesce(p_wait.timeout_at > p_now, true) then null
+    when p_wait.kind = 'sleep' then '{"slept": true}'
+    when p_wait.kind = 'ask'
+      then jsonb_build_object('timed_out', true, 'answer', p_wait.default_value)
+    else jsonb_build_object('timed_out', true, 'event', p_wait.default_value) end;
+end;
+$$;
+
+-- Let those of the waiting jobs continue that have what they wait for, or whose time has passed. The
+-- caller holds their waits and records.
+create function queue.waits_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_wait queue.waits;
+  v_value jsonb;
+  v_values jsonb[] := '{}';
+  v_ended uuid[] := '{}';
+begin
+  for v_wait in
+    select * from queue.waits as w where w.job_id = any (p_ids) order by w.job_id
+  loop
+    v_value := queue.wait_value(v_wait, p_now);
+    if v_value is not null then
+      v_ended := v_ended || v_wait.job_id;
+      v_values := v_values || v_value;
+    end if;
+  end loop;
+  if v_ended <> '{}' then
+    perform queue.end_waits(v_ended, v_values, p_now);
+  end if;
+  return cardinality(v_ended);
+end;
+$$;
+
+create function queue.orphans_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+begin
+  perform queue.cancel_held(p_ids, 'parent_ended', p_now);
+  return cardinality(p_ids);
+end;
+$$;
+
+create function queue.retried_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+begin
+  return queue.retry_held(p_ids, p_now);
+end;
+$$;
+
+-- The next 500 children of a job, from p_signal.name on, that are to end or to run again with it. What
+-- became of the job meanwhile counts.
+create function queue.children_to_change(p_signal queue.signals) returns uuid[]
+language sql stable as $$
+  select array(
     select c.id from public.jobs as c
     where c.parent_id = p_signal.job_id
       and c.id >= coalesce(p_signal.name, '00000000-0000-0000-0000-000000000000')::uuid
-      and case when v_is_retry
+      and case when p_signal.kind = 'retried'
         then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
         else c.finished_at is null and c.cancel_requested_at is null end
-      and v_is_retry = exists ( -- what became of the parent meanwhile counts
+      and (p_signal.kind = 'retried') = exists (
         select from public.jobs as p
         where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
-    order by c.id limit 500);
-  v_free uuid[] := v_ids;
+    order by c.id limit 500)
+$$;
+
+-- Let the next children of a job end or run again with it; how many did. The rest are for a later
+-- signal, those too that someone holds just now or that are refused. Null where all are held.
+create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_ids constant uuid[] := queue.children_to_change(p_signal);
+  v_refused uuid[] := queue.refused(p_signal.kind, p_now);
+  v_free uuid[] := array(select c from unnest(v_ids) as c where c <> all (v_refused));
   v_next uuid := v_ids[500];
+  v_done integer := 0;
 begin
-  if not queue.lock_free(v_ids) then
-    v_free := array(select c from unnest(v_ids) as c where queue.lock_free(array[c]));
-    v_next := (select c from unnest(v_ids) as c where c <> all (v_free) order by c limit 1);
+  if not queue.lock_free(v_free) then
+    v_free := array(select c from unnest(v_free) as c where queue.lock_free(array[c]));
+    v_next := (
+      select c from unnest(v_ids) as c
+      where c <> all (v_free) and c <> all (v_refused) order by c limit 1);
     if v_free = '{}' then
       return null;
     end if;
   end if;
-  if v_is_retry then
-    perform queue.retry_held(v_free, p_now);
-  else
-    perform queue.cancel_held(v_free, 'parent_ended', p_now);
+  if v_free <> '{}' then
+    v_done := queue.do_in_parts(p_signal.kind, v_free, p_now);
   end if;
-  insert into queue.signals (kind, workspace_id, job_id, name)
-  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, v_next where v_next is not null;
-  return cardinality(v_free);
+  v_refused := queue.refused(p_signal.kind, p_now);
+  insert into queue.signals (kind, workspace_id, job_id, name, look_at)
+  select p_signal.kind, p_signal.workspace_id, p_signal.job_id, n.id, n.look_at
+  from (values (v_next, '-infinity'), (
+    (select c from unnest(v_ids) as c where c = any (v_refused) order by c limit 1),
+    p_now + interval '5 seconds')) as n (id, look_at)
+  where n.id is not null;
+  return v_done;
 end;
 $$;
 
--- The maintenance of waits. Those end whose time has passed, and those that signals name and that have what they wait
--- for; children of jobs that ended badly or run again do so too.
+-- The waiting jobs that may have to continue: whose time has passed, or which signals name.
+create function queue.waits_to_look_at(p_signals bigint[], p_now timestamptz) returns uuid[]
+language plpgsql stable as $$
+declare
+  v_refused constant uuid[] := queue.refused('waits', p_now);
+begin
+  return array(
+    (select w.job_id from queue.waits as w
+      where w.timeout_at <= p_now and w.job_id <> all (v_refused)
+      order by w.timeout_at limit 500)
+    union
+    select s.job_id from queue.signals as s
+    where s.id = any (p_signals) and s.kind = 'check' and s.job_id <> all (v_refused)
+    union
+    (select w.job_id from queue.signals as s
+      join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
+      where s.id = any (p_signals) and s.kind = 'event' and w.job_id <> all (v_refused) limit 500));
+end;
+$$;
+
+-- The signals that are still needed: of jobs that someone holds just now, one of each job; of events
+-- that more jobs wait for.
+create function queue.signals_to_keep(p_signals bigint[], p_held uuid[]) returns bigint[]
+language sql stable as $$
+  select array(
+    select max(s.id) from queue.signals as s join queue.waits as w on w.job_id = s.job_id
+    where s.id = any (p_signals) and s.kind = 'check' and s.job_id <> all (p_held) group by s.job_id
+    union all
+    select s.id from queue.signals as s
+    where s.id = any (p_signals) and s.kind = 'event' and exists (
+      select from queue.waits as w
+      where w.workspace_id = s.workspace_id and w.event_name = s.name))
+$$;
+
+-- The maintenance of waits. Those end whose time has passed, and those that signals name and that have
+-- what they wait for; children of jobs that ended badly or run again do so too.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_signals bigint[];
   v_kept bigint[];
-  v_one queue.signals;
-  v_wait queue.waits;
-  v_value jsonb;
-  v_values jsonb[];
-  v_ids uuid[];
   v_held uuid[];
-  v_ended uuid[];
-  v_now integer;
+  v_parent queue.signals;
   v_passed integer;
+  v_moved integer;
   v_done integer := 0;
 begin
   loop
-    v_signals := array(select s.id from queue.signals as s order by s.id limit 500 for update skip locked);
-    v_ids := array(
-      (select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit 500)
-      union
-      select s.job_id from queue.signals as s where s.id = any (v_signals) and s.kind = 'check'
-      union
-      (select w.job_id from queue.signals as s
-        join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
-        where s.id = any (v_signals) and s.kind = 'event' limit 500));
+    v_signals := array(
+      select s.id from queue.signals as s where s.kind <> 'refused' and s.look_at <= p_now
+      order by s.id limit 500 for update skip locked);
     v_held := array(
       select w.job_id from queue.waits as w join public.jobs as j on j.id = w.job_id
-      where w.job_id = any (v_ids) order by w.job_id for update of w, j skip locked);
-    v_ended := '{}';
-    v_values := '{}';
-    for v_wait in select * from queue.waits as w where w.job_id = any (v_held) order by w.job_id loop
-      v_value := case v_wait.kind
-        when 'event' then (
-          select jsonb_build_object('event', e.payload) from queue.named_events as e
-          where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name)
-        when 'children' then queue.gather(v_wait, p_now) end;
-      if v_value is null and v_wait.kind <> 'children' and v_wait.timeout_at <= p_now then
-        v_value := case v_wait.kind when 'sleep' then '{"slept": true}' else jsonb_build_object('timed_out', true,
-          case v_wait.kind when 'ask' then 'answer' else 'event' end, v_wait.default_value) end;
-      end if;
-      if v_value is not null then
-        v_ended := v_ended || v_wait.job_id;
-        v_values := v_values || v_value;
-      end if;
-    end loop;
-    perform queue.end_waits(v_ended, v_values, p_now) where v_ended <> '{}';
-    v_kept := array( -- of those that someone holds just now, one of each is enough; and of events with more waits
-      select max(s.id) from queue.signals as s join queue.waits as w on w.job_id = s.job_id
-      where s.id = any (v_signals) and s.kind = 'check' and s.job_id <> all (v_held) group by s.job_id
-      union all
-      select s.id from queue.signals as s where s.id = any (v_signals) and s.kind = 'event' and exists (
-        select from queue.waits as w where w.workspace_id = s.workspace_id and w.event_name = s.name));
-    v_now := cardinality(v_ended);
-    for v_one in
+      where w.job_id = any (queue.waits_to_look_at(v_signals, p_now))
+      order by w.job_id for no key update of w, j skip locked);
+    v_moved := case when v_held = '{}' then 0
+      else queue.do_in_parts('waits', v_held, p_now) end;
+    v_kept := queue.signals_to_keep(v_signals, v_held);
+    for v_parent in
       select * from queue.signals as s
       where s.id = any (v_signals) and s.kind in ('orphans', 'retried') order by s.id
     loop
-      v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_one, p_now) end;
-      v_kept := case when v_passed is null then v_kept || v_one.id else v_kept end;
-      v_now := v_now + coalesce(v_passed, 0);
+      v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_parent, p_now) end;
+      v_kept := case when v_passed is null then v_kept || v_parent.id else v_kept end;
+      v_moved := v_moved + coalesce(v_passed, 0);
     end loop;
     delete from queue.signals as s where s.id = any (v_signals) and s.id <> all (v_kept);
-    v_now := v_now + cardinality(v_signals) - cardinality(v_kept);
-    v_done := v_done + v_now;
-    exit when v_now = 0 or clock_timestamp() >= p_until;
+    v_moved := v_moved + cardinality(v_signals) - cardinality(v_kept);
+    v_done := v_done + v_moved;
+    exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
+  if v_moved = 0 then -- those that someone holds: again in a second
+    update queue.signals set look_at = p_now + interval '1 second' where id = any (v_kept);
+  end if;
   return v_done;
 end;
 $$;

@@ -6,9 +6,16 @@
 -- is beyond the budget is not sent: its line is marked, and the first who publishes in a later second, or maintenance,
 -- sends one announcement to each topic (queue.announce_held), whose watchers read again.
 
+-- This cluster, by a part of the number that initdb gave it: transaction ids say nothing elsewhere.
+create function queue.cluster() returns text
+language sql stable as $$
+  select right(c.system_identifier::text, 8) from pg_control_system() as c
+$$;
+
 insert into queue.settings (name, value) values
+  ('cluster', to_jsonb(queue.cluster())), -- whose transaction ids the numbers of the feed are
   ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
-insert into queue.tasks (name, place, every) values ('live', 70, '1 second');
+insert into queue.tasks (name, every) values ('live', '1 second'), ('announcements', '1 second');
 
 -- Sequences count at once for everyone, without locks and whatever becomes of a transaction. Unlogged: after a crash no
 -- one is connected, and counting starts again. Counted as a plan counts: each message, and each delivery of it.
@@ -170,7 +177,8 @@ create function queue.publish(p_changes queue.change[], p_now timestamptz) retur
 language plpgsql strict as $$
 declare
   v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
-  v_place constant xid8 := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()));
+  v_number constant bigint
+    := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint;
   v_change queue.change;
   v_jobs integer := 0; -- that have events
   v_is_plain boolean := not v_is_minor and p_changes[11] is null; -- one message, to the workspace, has all
@@ -183,8 +191,8 @@ begin
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then -- a message holds 256 kB
     v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain and v_jobs <= 1000, p_now), false);
   end if;
-  insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
-  select v_place, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
+  insert into queue.feed (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
+  select v_number, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
     c.type in ('job.created', 'job.redriven', 'job.resumed'), case when c.seqs is not null then v_held end
   from unnest(p_changes) as c
   where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
@@ -315,78 +323,140 @@ comment on function public.follow_topic is
   'someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
--- The maintenance of what is live: announcements, and the end of old lines of the feed; read_to is for cursors.
-create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
+-- The number before which every line of the feed is committed.
+create function queue.feed_end() returns bigint
+language sql stable as $$
+  select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+$$;
+
+-- After a dump of another cluster was restored here: the lines it brought are committed, and go below
+-- those of this cluster, in their order, with the positions of all readers; false while there are more.
+-- The transaction that brought lines has written numbers that lay ahead of it.
+create function queue.adopt_feed() returns boolean
 language plpgsql as $$
 declare
-  v_gone record;
+  v_now bigint;
+  v_brought text[]; -- the transactions that did
+  v_restored_at bigint;
+  v_shift bigint;
+  v_lines integer;
 begin
-  with gone as (
-    delete from queue.feed where ctid = any (array(
+  if queue.setting('cluster') = to_jsonb(queue.cluster()) then
+    return true;
+  end if;
+  v_now := pg_current_xact_id()::text::bigint;
+  v_restored_at := (select v_now - age(s.xmin) from queue.settings as s where s.name = 'cluster');
+  v_brought := array(
+    select distinct f.xmin::text from queue.feed as f
+    where f.number > 0 and f.xid::text::bigint > v_now - age(f.xmin));
+  v_shift := greatest(
+    (select max(f.number) from queue.feed as f where f.xmin::text = any (v_brought)),
+    (select max(w.read_to) from queue.webhooks as w), (select max(t.read_to) from queue.tasks as t));
+  if v_brought <> '{}' or exists (select from queue.tasks where read_to > v_restored_at) then
+    update queue.feed set number = number - v_shift, xid = '3', held = null
+    where ctid = any (array(
       select f.ctid from queue.feed as f
-      where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
-    returning place)
-  select max(g.place) as place, count(*)::integer as lines into v_gone from gone as g;
-  update queue.tasks set read_to = greatest(read_to, v_gone.place) where name = 'live' and v_gone.lines > 0;
-  return v_gone.lines + queue.announce_held();
+      where f.number > 0 and f.xmin::text = any (v_brought) order by f.number limit 20000));
+    get diagnostics v_lines = row_count;
+    if v_lines = 20000 then
+      return false;
+    end if;
+    update queue.webhooks set read_to = read_to - v_shift;
+    update queue.tasks set read_to = read_to - v_shift;
+  end if;
+  update queue.settings set value = to_jsonb(queue.cluster()) where name = 'cluster';
+  return true;
 end;
 $$;
 
--- A page of a feed in the order of (place, id). It reads at most 1,000 lines: a page may be short, even empty, and
--- still have more. A workspace's feed has states alone, a session's all but logs.
--- A cursor is a snapshot: what was not visible in it and is visible now is new, whatever the order of commits. Within a
--- batch it is "seen~until~place~id~nth", with the line of the feed that was read last, and how many of its events.
+-- Old lines of the feed go; read_to is the number before which a cursor may have missed some.
+create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_before constant timestamptz
+    := p_now - make_interval(hours => (queue.setting('feed_hours'))::integer);
+  v_gone record;
+begin
+  with oldest as (
+    select f.ctid as place, f.at from queue.feed as f order by f.number limit 5000),
+  gone as (
+    delete from queue.feed where ctid = any (array(
+      select o.place from oldest as o where o.at < v_before))
+    returning number)
+  select max(g.number) as number, count(*)::integer as lines into v_gone from gone as g;
+  update queue.tasks set read_to = greatest(read_to, v_gone.number)
+  where name = 'live' and v_gone.lines > 0;
+  return v_gone.lines;
+end;
+$$;
+
+-- A task of its own: it needs a partition for today, which Realtime makes while someone is connected.
+create function queue.do_announcements(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+begin
+  return queue.announce_held();
+end;
+$$;
+
+-- A page of a feed in the order of (number, id). It reads at most 1,000 lines: a page may be short,
+-- even empty, and still have more. A workspace's feed has states alone, a session's all but logs.
+-- A cursor is a snapshot, "seen~cluster": what was not visible in it and is visible now is new, whatever
+-- the order of commits. Within a batch it is "seen~cluster~until~number~id~nth", with the line of the
+-- feed that was read last, and how many of its events. "1:1:" is the beginning.
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
-  v_parts constant text[] := string_to_array(p_cursor, '~');
+  v_cluster constant text := queue.cluster();
+  v_parts constant text[] := string_to_array(coalesce(nullif(p_cursor, '1:1:'), '1:1:~' || v_cluster), '~');
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
   v_all constant boolean := p_session_id is null or p_workspace_id is not null or queue.is_service();
   v_seen pg_snapshot;
   v_until pg_snapshot;
-  v_place xid8;
+  v_number bigint;
   v_id bigint;
   v_nth bigint;
-  v_last xid8;
+  v_last bigint;
   v_page record;
 begin
   begin
-    if cardinality(v_parts) not in (1, 5) then
+    if cardinality(v_parts) not in (2, 6) then
       raise data_exception;
     end if;
     v_seen := v_parts[1];
-    v_until := coalesce(v_parts[2]::pg_snapshot, pg_current_snapshot());
-    v_last := pg_snapshot_xmax(v_until);
-    v_place := coalesce(v_parts[3]::xid8, pg_snapshot_xmin(v_seen));
-    v_id := coalesce(v_parts[4]::bigint, 0);
-    v_nth := coalesce(v_parts[5]::bigint, 0);
+    v_until := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
+    v_last := pg_snapshot_xmax(v_until)::text;
+    v_number := coalesce(v_parts[4]::bigint, case when v_parts[1] = '1:1:' then -9223372036854775808
+      else pg_snapshot_xmin(v_seen)::text::bigint end);
+    v_id := coalesce(v_parts[5]::bigint, 0);
+    v_nth := coalesce(v_parts[6]::bigint, 0);
   exception when data_exception then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end;
-  if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) -- of another cluster, before a dump and restore
-      or p_cursor not like '1:1:%' -- or of before the feed's beginning
-        and pg_snapshot_xmin(v_seen) <= (select t.read_to from queue.tasks as t where t.name = 'live') then
-    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', v_until, 'more', false,
-      'reset', true);
+  if v_parts[2] <> v_cluster or pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot())
+      or v_parts[1] <> '1:1:' and exists ( -- of before the feed's beginning
+        select from queue.tasks as t where t.name = 'live'
+          and t.read_to between pg_snapshot_xmin(v_seen)::text::bigint and queue.feed_end()) then
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb,
+      'cursor', concat_ws('~', pg_current_snapshot(), v_cluster), 'more', false, 'reset', true);
   end if;
   with lines as materialized (
     select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
     from (
       (select * from queue.feed as o
         where p_session_id is null and o.workspace_id = p_workspace_id
-          and (o.place, o.id) >= (v_place, v_id) and o.place <= v_last order by o.place, o.id limit c_lines)
+          and (o.number, o.id) >= (v_number, v_id) and o.number <= v_last order by o.number, o.id limit c_lines)
       union all
       (select * from queue.feed as o
         where o.session_id = p_session_id
-          and (o.place, o.id) >= (v_place, v_id) and o.place <= v_last order by o.place, o.id limit c_lines)) as f
-    window w as (order by f.place, f.id)),
+          and (o.number, o.id) >= (v_number, v_id) and o.number <= v_last order by o.number, o.id limit c_lines)) as f
+    window w as (order by f.number, f.id)),
   slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- lines have a thousand events at most
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
-      concat_ws('~', v_seen, v_until, s.place, s.id, i.nth) as cursor
+      concat_ws('~', v_seen, v_cluster, v_until, s.number, s.id, i.nth) as cursor
     from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
     where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
@@ -398,11 +468,11 @@ begin
     coalesce(jsonb_agg(f.cursor order by f.n) filter (where f.n <= c_limit), '[]') as places,
     case when count(*) > c_limit then max(f.cursor) filter (where f.n = c_limit)
       when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
-        select concat_ws('~', v_seen, v_until, s.place, s.id, cardinality(s.job_ids))
+        select concat_ws('~', v_seen, v_cluster, v_until, s.number, s.id, cardinality(s.job_ids))
         from slice as s order by s.n desc limit 1) end as cursor
   into v_page from found as f;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.cursor is not null,
-    'cursor', coalesce(v_page.cursor, v_until::text));
+    'cursor', coalesce(v_page.cursor, concat_ws('~', v_until, v_cluster)));
 end;
 $$;
 
@@ -412,7 +482,8 @@ language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
   perform queue.may_read(p_workspace_id);
-  return queue.read_feed(p_workspace_id, null, coalesce(p_cursor, pg_current_snapshot()::text), p_limit);
+  return queue.read_feed(p_workspace_id, null,
+    coalesce(p_cursor, concat_ws('~', pg_current_snapshot(), queue.cluster())), p_limit);
 end;
 $$;
 comment on function public.event_feed is

@@ -115,49 +115,68 @@ create table queue.schedules (
 ) with (fillfactor = 70);
 create index schedules_by_time on queue.schedules (next_at) where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
-insert into queue.tasks (name, place, every) values ('schedules', 40, '1 second');
+insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace
+insert into queue.tasks (name, every) values ('schedules', '1 second');
 
 -- The workspace of jobs that belong to no tenant: it has no members, so that only operators see them.
 create function queue.system_workspace() returns uuid
 language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
--- Maintenance: enqueue what is due, each in a subtransaction, so that a failure of one stops no other. A run more than
--- five minutes late counts as missed where those are skipped. A type that no worker serves any more gets none, which
--- would only pile up.
+-- Enqueue what is due of a schedule, which the caller holds, and move it on. A failure is noted in its
+-- row, and stops no other. A run more than five minutes late counts as missed where those are skipped.
+-- A type that no worker serves any more gets none, which would only pile up. True where it enqueued.
+create function queue.run_schedule(p_schedule queue.schedules, p_now timestamptz) returns boolean
+language plpgsql as $$
+declare
+  -- where the server no longer knows its time zone
+  v_next timestamptz := p_now + interval '1 hour';
+  v_runs boolean;
+  v_job_id uuid;
+begin
+  v_next := queue.first_run(p_schedule.cron, p_schedule.timezone, p_now);
+  v_runs := p_schedule.missed = 'once' or p_schedule.next_at >= p_now - interval '5 minutes';
+  if p_schedule.source is not null and queue.unserved(p_schedule.job_type, p_now) then
+    raise exception 'no worker serves the job type % any more', p_schedule.job_type;
+  elsif v_runs then
+    v_job_id := (queue.enqueue(p_schedule.workspace_id, null, jsonb_build_array(
+      p_schedule.options || jsonb_build_object(
+        'job_type', p_schedule.job_type, 'payload', p_schedule.payload)), false)).ids[1];
+  end if;
+  update queue.schedules set next_at = v_next, problem = null,
+    last_slot_at = case when v_runs then p_schedule.next_at else last_slot_at end,
+    last_job_id = coalesce(v_job_id, last_job_id)
+  where id = p_schedule.id;
+  return v_runs;
+exception
+  when lock_not_available or deadlock_detected or serialization_failure then
+    return false; -- it stays due
+  when others then
+    update queue.schedules set problem = sqlerrm, next_at = v_next where id = p_schedule.id;
+    return false;
+end;
+$$;
+
+-- Maintenance: the first due schedule of each tenant, then the second of each, and so on.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
+  v_ids constant uuid[] := array(
+    select s.id from queue.schedules as s
+    where s.enabled and s.next_at <= p_now
+    order by row_number() over (partition by s.workspace_id order by s.next_at), s.next_at
+    limit 500);
+  v_id uuid;
   v_schedule queue.schedules;
-  v_next timestamptz;
   v_done integer := 0;
 begin
-  for v_schedule in
-    select * from queue.schedules as s where s.enabled and s.next_at <= p_now
-    order by s.next_at limit 500 for update skip locked
-  loop
+  foreach v_id in array v_ids loop
     exit when clock_timestamp() > p_until; -- the rest stays due
-    v_next := p_now + interval '1 hour'; -- where the server no longer knows its time zone
-    begin
-      v_next := queue.first_run(v_schedule.cron, v_schedule.timezone, p_now);
-      if v_schedule.source is not null and queue.unserved(v_schedule.job_type, p_now) then
-        raise exception 'no worker serves the job type % any more', v_schedule.job_type;
-      end if;
-      if v_schedule.missed = 'once' or v_schedule.next_at >= p_now - interval '5 minutes' then
-        v_schedule.last_job_id := (queue.enqueue(v_schedule.workspace_id, null, jsonb_build_array(v_schedule.options
-          || jsonb_build_object('job_type', v_schedule.job_type, 'payload', v_schedule.payload)), false)).ids[1];
-        v_schedule.last_slot_at := v_schedule.next_at;
-        v_done := v_done + 1;
-      end if;
-      update queue.schedules set next_at = v_next, problem = null, last_slot_at = v_schedule.last_slot_at,
-        last_job_id = v_schedule.last_job_id
-      where id = v_schedule.id;
-    exception
-      when lock_not_available or deadlock_detected or serialization_failure then
-        continue;
-      when others then
-        update queue.schedules set problem = sqlerrm, next_at = v_next where id = v_schedule.id;
-    end;
+    select * into v_schedule from queue.schedules as s
+    where s.id = v_id and s.enabled and s.next_at <= p_now for update skip locked;
+    if found and queue.run_schedule(v_schedule, p_now) then
+      v_done := v_done + 1;
+    end if;
   end loop;
   return v_done;
 end;
@@ -183,6 +202,19 @@ language sql as $$
   returning s.*
 $$;
 
+-- Refuse one more of what lives on than the setting <p_what>_max allows a workspace.
+create function queue.check_count(p_what text, p_workspace_id uuid, p_count bigint) returns void
+language plpgsql stable as $$
+declare
+  v_most constant integer := queue.setting(p_what || '_max');
+begin
+  if p_count > v_most then
+    perform queue.refuse(429, 'quota_exceeded', format(
+      'the workspace already has %s %s; delete some first', v_most, p_what), p_what || '_max');
+  end if;
+end;
+$$;
+
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -196,6 +228,7 @@ declare
       "timeout_seconds": true, "unique": true, "delay_seconds": true, "tags": true}}},
     "required": ["name", "cron", "job_type"]}$json$;
   v_now constant timestamptz := queue.clock();
+  v_saved queue.schedules;
   v_error text;
 begin
   perform queue.may_manage(p_workspace_id);
@@ -206,11 +239,16 @@ begin
   perform queue.add(p_workspace_id, queue.caller(), queue.type_or_refuse(p_schedule ->> 'job_type'), -- as if enqueued now
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
     coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now, p_is_written => false);
-  return to_jsonb(queue.save_schedule(p_workspace_id, p_schedule, null, v_now));
+  v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
+  perform queue.check_count('schedules', p_workspace_id, (
+    select count(*) from queue.schedules as s where s.workspace_id = p_workspace_id))
+  where v_saved.created_at = v_now; -- a new one
+  return to_jsonb(v_saved);
 end;
 $$;
 comment on function public.put_schedule is
-  'Create or change a schedule by name: {name, cron, timezone, job_type, payload, options, missed, enabled}.';
+  'Create or change a schedule by name, of at most schedules_max a workspace: {name, cron, timezone, '
+  'job_type, payload, options, missed, enabled}.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql security definer set search_path = '' as $$

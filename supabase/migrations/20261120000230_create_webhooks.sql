@@ -15,70 +15,107 @@ create table queue.webhooks (
   job_types text[], -- null for all
   enabled boolean not null default true,
   failures integer not null default 0, -- failed deliveries in a row
-  disabled_reason text, -- why the engine disabled it
+  failing_since timestamptz, -- when the first of them failed
+  disabled_at timestamptz, -- when the engine disabled it
+  disabled_reason text, -- and why
   last_delivered_at timestamptz,
   last_status integer, -- of the last delivery; null when there was no answer
   last_answer text, -- how the last delivery went: of a refusal with the beginning of its body
   problem text, -- why the last delivery could not be queued or sent
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- the place in the feed before which every line has been read
-  read_to xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
+  read_to bigint not null default queue.feed_end(), -- the number before which it has read the feed
   constraint webhooks_secret_is_sealed check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
 
-insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
-insert into queue.tasks (name, place, every) values ('webhooks', 50, '1 second');
+insert into queue.settings (name, value) values
+  ('webhooks_max', '100'), -- of a workspace
+  ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
+  ('webhook_private_addresses', 'false');
+insert into queue.tasks (name, every) values ('webhooks', '1 second');
 insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds, max_attempts,
   backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal, internal, lane)
 values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true, queue.lane_of('webhook_delivery', 'default'))
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- Maintenance: enqueue deliveries, for each endpoint of some 500 lines of the feed; one that is refused stops no other.
+-- The deliveries of an endpoint for the lines of the feed from read_to on, in order; null for none.
+create function queue.deliveries(p_hook queue.webhooks, p_end bigint) returns jsonb
+language sql stable as $$
+  select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery',
+    'payload', jsonb_build_object('webhook_id', p_hook.id, 'job_id', i.job_id, 'seq', i.seq),
+    'concurrency_key', p_hook.id || ':' || i.job_id) order by l.number, l.id, i.n)
+  from queue.feed as l
+  cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
+  join public.jobs as j on j.id = any (array[i.job_id])
+  where l.workspace_id = p_hook.workspace_id and l.number >= p_hook.read_to and l.number < p_end
+    and i.seq is not null
+    and case when p_hook.event_types is null then l.type not in ('job.progress', 'job.log')
+      else l.type = any (p_hook.event_types) end
+    and j.job_type <> 'webhook_delivery'
+    and (p_hook.job_types is null or j.job_type = any (p_hook.job_types))
+$$;
+
+-- Enqueue the deliveries of an endpoint, which the caller holds, for some 500 lines of the feed before
+-- p_last. They count as live jobs of their workspace: where it has as many as it may, they wait. What
+-- is refused is noted in its row. Gives how many.
+create function queue.read_webhook(p_hook queue.webhooks, p_last bigint) returns integer
+language plpgsql as $$
+declare
+  v_end bigint;
+  v_items jsonb;
+begin
+  select case when count(*) = 500 and min(f.number) < max(f.number) then max(f.number)
+    else p_last end into v_end
+  from (
+    select l.number from queue.feed as l
+    where l.workspace_id = p_hook.workspace_id and l.number >= p_hook.read_to and l.number < p_last
+    order by l.number limit 500) as f;
+  v_items := queue.deliveries(p_hook, v_end);
+  if v_items is not null then
+    perform queue.check_live_jobs(p_hook.workspace_id);
+    perform queue.enqueue(p_hook.workspace_id, null, v_items, true);
+  end if;
+  update queue.webhooks set read_to = v_end, problem = null where id = p_hook.id;
+  return coalesce(jsonb_array_length(v_items), 0);
+exception when others then
+  update queue.webhooks set problem = left(sqlerrm, 500) where id = p_hook.id;
+  return 0;
+end;
+$$;
+
+-- Maintenance: the endpoint of each tenant that is the furthest behind, then the second of each, and
+-- so on.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_last constant xid8 := pg_snapshot_xmin(pg_current_snapshot()); -- every line before it is committed
-  v_hook queue.webhooks;
-  v_end xid8;
-  v_items jsonb;
-  v_count integer := 0;
-begin
-  for v_hook in
-    select * from queue.webhooks as w
+  v_last constant bigint := queue.feed_end();
+  v_ids constant uuid[] := array(
+    select w.id from queue.webhooks as w
     where w.enabled and exists (
-      select from queue.feed as l where l.workspace_id = w.workspace_id and l.place >= w.read_to and l.place < v_last)
-    order by w.read_to limit 100 for update skip locked
-  loop
+      select from queue.feed as l
+      where l.workspace_id = w.workspace_id and l.number >= w.read_to and l.number < v_last)
+    order by row_number() over (partition by w.workspace_id order by w.read_to, w.id), w.read_to
+    limit 500);
+  v_id uuid;
+  v_hook queue.webhooks;
+  v_done integer := 0;
+  v_is_over boolean := cardinality(v_ids) = 500;
+begin
+  foreach v_id in array v_ids loop
+    v_is_over := v_is_over or clock_timestamp() > p_until; -- the rest in the next call
     exit when clock_timestamp() > p_until;
-    select case when count(*) = 500 and min(f.place) < max(f.place) then max(f.place) else v_last end into v_end
-    from (select l.place from queue.feed as l
-      where l.workspace_id = v_hook.workspace_id and l.place >= v_hook.read_to and l.place < v_last
-      order by l.place limit 500) as f;
-    select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery', 'payload', jsonb_build_object(
-        'webhook_id', v_hook.id, 'job_id', i.job_id, 'seq', i.seq),
-      'concurrency_key', v_hook.id || ':' || i.job_id) order by l.place, l.id, i.n)
-    into v_items
-    from queue.feed as l
-    cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
-    join public.jobs as j on j.id = any (array[i.job_id])
-    where l.workspace_id = v_hook.workspace_id and l.place >= v_hook.read_to and l.place < v_end and i.seq is not null
-      and case when v_hook.event_types is null then l.type not in ('job.progress', 'job.log')
-        else l.type = any (v_hook.event_types) end
-      and j.job_type <> 'webhook_delivery' and (v_hook.job_types is null or j.job_type = any (v_hook.job_types));
-    begin
-      if v_items is not null then
-        perform queue.enqueue(v_hook.workspace_id, null, v_items, true);
-        v_count := v_count + jsonb_array_length(v_items);
-      end if;
-      update queue.webhooks set read_to = v_end, problem = null where id = v_hook.id;
-    exception when others then
-      update queue.webhooks set problem = left(sqlerrm, 500) where id = v_hook.id;
-    end;
+    select * into v_hook from queue.webhooks as w where w.id = v_id and w.enabled
+    for update skip locked;
+    if found then
+      v_done := v_done + queue.read_webhook(v_hook, v_last);
+    end if;
   end loop;
-  return v_count;
+  if not v_is_over then
+    update queue.tasks set read_to = v_last where name = 'webhooks';
+  end if;
+  return v_done;
 end;
 $$;
 
@@ -121,7 +158,10 @@ begin
     end if;
   else
     insert into queue.webhooks (workspace_id, url, sealed_secret, created_by)
-    values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', queue.caller()) returning * into v_old;
+    values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', queue.caller())
+    returning * into v_old;
+    perform queue.check_count('webhooks', p_workspace_id, (
+      select count(*) from queue.webhooks as w where w.workspace_id = p_workspace_id));
   end if;
   v_new := jsonb_populate_record(v_old, p_webhook);
   update queue.webhooks set url = coalesce(v_new.url, url), description = v_new.description,
@@ -129,9 +169,11 @@ begin
     sealed_secret = coalesce(v_new.sealed_secret, sealed_secret), previous_sealed_secret
       = case when v_new.sealed_secret <> sealed_secret then sealed_secret else previous_sealed_secret end,
     rotated_at = case when v_new.sealed_secret <> sealed_secret then queue.clock() else rotated_at end,
-    read_to = case when enabled then read_to else pg_snapshot_xmin(pg_current_snapshot()) end,
+    read_to = case when enabled then read_to else queue.feed_end() end,
     -- switched on by a person: it begins from nothing
     failures = case when v_is_on then 0 else failures end,
+    failing_since = case when not v_is_on then failing_since end,
+    disabled_at = case when not v_is_on then disabled_at end,
     disabled_reason = case when not v_is_on then disabled_reason end
   where id = v_old.id returning * into v_new;
   return to_jsonb(v_new) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
@@ -236,30 +278,39 @@ comment on function public.webhook_to_send is
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
+  v_now constant timestamptz := queue.clock();
   v_ok constant boolean := coalesce((p_request ->> 'ok')::boolean, false);
+  v_most constant interval := make_interval(
+    secs => queue.setting('webhook_failing_seconds_max')::double precision);
   v_hook queue.webhooks;
+  v_since timestamptz; -- when it began to fail
   v_reason text; -- why it is disabled now
 begin
   select w.* into v_hook
-  from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
-  join queue.webhooks as w on w.id = (j.payload ->> 'webhook_id')::uuid and w.workspace_id = j.workspace_id
-  where l.job_id = (p_request ->> 'job_id')::uuid
-    and l.fence = (p_request ->> 'fence')::integer
+  from queue.leases as l
+  join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
+  join queue.webhooks as w
+    on w.id = (j.payload ->> 'webhook_id')::uuid and w.workspace_id = j.workspace_id
+  where l.job_id = (p_request ->> 'job_id')::uuid and l.fence = (p_request ->> 'fence')::integer
   for update of w;
-  v_hook.failures := case when v_ok then 0 else v_hook.failures + 1 end;
+  v_since := case when not v_ok then coalesce(v_hook.failing_since, v_now) end;
   v_reason := case
     when v_ok or not v_hook.enabled then null
     when p_request ->> 'status' = '410' then 'the endpoint answered 410: it is gone for good'
-    when v_hook.failures >= queue.setting('webhook_failures_max')::integer
-      then format('%s deliveries in a row failed, the last with: %s', v_hook.failures,
-        left(p_request ->> 'message', 300)) end;
-  update queue.webhooks set failures = v_hook.failures, enabled = enabled and v_reason is null,
-    last_delivered_at = case when v_ok then queue.clock() else last_delivered_at end,
-    last_status = (p_request ->> 'status')::integer, last_answer = left(p_request ->> 'message', 500),
+    when v_since <= v_now - v_most then format('no delivery succeeded since %s; the last failed with: %s',
+      to_char(v_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
+      left(p_request ->> 'message', 300)) end;
+  update queue.webhooks set failures = case when v_ok then 0 else failures + 1 end,
+    failing_since = v_since, enabled = enabled and v_reason is null,
+    last_delivered_at = case when v_ok then v_now else last_delivered_at end,
+    last_status = (p_request ->> 'status')::integer,
+    last_answer = left(p_request ->> 'message', 500),
     problem = case when not v_ok then left(p_request ->> 'message', 500) end,
+    disabled_at = case when v_reason is not null then v_now else disabled_at end,
     disabled_reason = coalesce(v_reason, disabled_reason)
   where id = v_hook.id returning * into v_hook;
-  return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false), 'failures', v_hook.failures);
+  return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false),
+    'failures', v_hook.failures);
 end;
 $$;
 comment on function public.webhook_sent is

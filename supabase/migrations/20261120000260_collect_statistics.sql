@@ -13,7 +13,7 @@ create table queue.stats (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create index stats_by_time on queue.stats (minutes, at);
 
-insert into queue.tasks (name, place, every) values ('statistics', 60, '5 seconds');
+insert into queue.tasks (name, every) values ('statistics', '5 seconds');
 
 -- The sum of numbers by name; null of none.
 create function queue.sum_numbers(p_all jsonb[]) returns jsonb
@@ -23,61 +23,67 @@ language sql immutable as $$
     from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b
 $$;
 
+-- Count what the lines of the feed from p_from on say, before p_end; gives how many jobs' changes.
+create function queue.count_lines(p_from bigint, p_end bigint) returns integer
+language sql as $$
+  with ended as materialized (
+    select l.at, l.workspace_id, j.job_type, k.count, e.wait, e.run
+    from queue.feed as l
+    join (values ('job.created', 'enqueued'), ('job.completed', 'completed'),
+      ('job.failed', 'failed'), ('job.cancelled', 'cancelled'), ('job.retried', 'retried'),
+      ('job.reclaimed', 'lost'), ('job.redriven', 'redriven')) as k (type, count) on k.type = l.type
+    cross join lateral unnest(l.job_ids) as i (id)
+    join public.jobs as j on j.id = any (array[i.id])
+    left join lateral (values (
+      least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
+      least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
+      on k.count in ('completed', 'failed')
+    where l.number >= p_from and l.number < p_end),
+  cells as (
+    select w.id, m.minutes,
+      date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
+      s.job_type, n.kind, n.name, count(*) as jobs
+    from ended as s cross join (values (1), (60)) as m (minutes)
+    cross join lateral (
+      values (s.workspace_id), ('00000000-0000-0000-0000-000000000000')) as w (id)
+    cross join lateral (
+      values ('count', s.count), ('wait', s.wait), ('run', s.run)) as n (kind, name)
+    where n.name is not null group by 1, 2, 3, 4, 5, 6),
+  stored as (
+    insert into queue.stats as s (workspace_id, minutes, at, job_type, counts, waits, runs)
+    select c.id, c.minutes, c.at, c.job_type,
+      '{"enqueued": 0, "completed": 0, "failed": 0, "cancelled": 0, "retried": 0, "lost": 0,
+        "redriven": 0}' || jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'count'),
+      jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'wait'),
+      jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'run')
+    from cells as c group by 1, 2, 3, 4 order by 1, 2, 3, 4
+    on conflict (workspace_id, minutes, at, job_type) do update set
+      counts = queue.sum_numbers(array[s.counts, excluded.counts]),
+      waits = queue.sum_numbers(array[s.waits, excluded.waits]),
+      runs = queue.sum_numbers(array[s.runs, excluded.runs]))
+  select count(*)::integer from ended
+$$;
+
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_last constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
-  -- a line that is not committed yet is no older than the oldest transaction that writes
-  v_oldest constant timestamptz := (select min(a.xact_start) from pg_catalog.pg_stat_activity as a
-    where a.backend_xid is not null and a.datname = current_database());
-  v_task queue.tasks;
-  v_end xid8;
+  v_last constant bigint := queue.feed_end();
+  v_from bigint := (select t.read_to from queue.tasks as t where t.name = 'statistics');
+  v_end bigint;
   v_done integer := 0;
 begin
-  select * into v_task from queue.tasks where name = 'statistics';
   loop
-    select case when count(*) = 2000 and min(f.place) < max(f.place) then max(f.place) else v_last end into v_end
-    from (select l.place from queue.feed as l
-      where l.at >= v_task.since and l.place >= v_task.read_to and l.place < v_last order by l.place limit 2000) as f;
-    with ended as materialized (
-      select l.at, l.workspace_id, j.job_type, k.count, e.wait, e.run
-      from queue.feed as l
-      join (values ('job.created', 'enqueued'), ('job.completed', 'completed'), ('job.failed', 'failed'),
-        ('job.cancelled', 'cancelled'), ('job.retried', 'retried'), ('job.reclaimed', 'lost'),
-        ('job.redriven', 'redriven')) as k (type, count) on k.type = l.type
-      cross join lateral unnest(l.job_ids) as i (id)
-      join public.jobs as j on j.id = any (array[i.id])
-      left join lateral (values (least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
-        least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
-        on k.count in ('completed', 'failed')
-      where l.at >= v_task.since and l.place >= v_task.read_to and l.place < v_end),
-    cells as (
-      select w.id, m.minutes, date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
-        s.job_type, n.kind, n.name, count(*) as jobs
-      from ended as s cross join (values (1), (60)) as m (minutes)
-      cross join lateral (values (s.workspace_id), ('00000000-0000-0000-0000-000000000000')) as w (id)
-      cross join lateral (values ('count', s.count), ('wait', s.wait), ('run', s.run)) as n (kind, name)
-      where n.name is not null group by 1, 2, 3, 4, 5, 6),
-    stored as (
-      insert into queue.stats as s (workspace_id, minutes, at, job_type, counts, waits, runs)
-      select c.id, c.minutes, c.at, c.job_type, '{"enqueued": 0, "completed": 0, "failed": 0, "cancelled": 0,
-          "retried": 0, "lost": 0, "redriven": 0}' || jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'count'),
-        jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'wait'),
-        jsonb_object_agg(c.name, c.jobs) filter (where c.kind = 'run')
-      from cells as c group by 1, 2, 3, 4 order by 1, 2, 3, 4
-      on conflict (workspace_id, minutes, at, job_type) do update set
-        counts = queue.sum_numbers(array[s.counts, excluded.counts]),
-        waits = queue.sum_numbers(array[s.waits, excluded.waits]),
-        runs = queue.sum_numbers(array[s.runs, excluded.runs]))
-    select v_done + count(*) into v_done from ended;
-    v_task.read_to := v_end;
+    select case when count(*) = 2000 and min(f.number) < max(f.number) then max(f.number)
+      else v_last end into v_end
+    from (
+      select l.number from queue.feed as l
+      where l.number >= v_from and l.number < v_last order by l.number limit 2000) as f;
+    v_done := v_done + queue.count_lines(v_from, v_end);
+    v_from := v_end;
     exit when v_end = v_last or clock_timestamp() > p_until;
   end loop;
-  if v_end = v_last then
-    v_task.since := least(p_now, v_oldest) - interval '1 minute';
-  end if;
-  update queue.tasks set read_to = v_task.read_to, since = v_task.since where name = 'statistics';
+  update queue.tasks set read_to = v_from where name = 'statistics';
   return v_done;
 end;
 $$;
@@ -152,6 +158,24 @@ language sql stable as $$
   from causes as c
 $$;
 
+-- Transactions of clients that hold the queue back, the oldest first: what has written anything for a
+-- minute keeps webhooks and statistics waiting, what has read for five minutes keeps dead rows.
+create function queue.open_transactions() returns table (pid integer, seconds integer, words text)
+language sql stable as $$
+  select o.pid, o.seconds, format('%s (pid %s) has an open transaction for %s s; %s',
+    coalesce(nullif(o.application_name, ''), o.usename, 'a session'), o.pid, o.seconds,
+    case when o.backend_xid is not null then 'webhooks and statistics wait for it'
+      else 'dead rows are kept' end)
+  from (
+    select a.*, extract(epoch from clock_timestamp() - a.xact_start)::integer as seconds
+    from pg_catalog.pg_stat_activity as a
+    where a.datname = current_database() and a.pid <> pg_backend_pid()
+      and a.backend_type = 'client backend'
+      and (a.backend_xid is not null or a.backend_xmin is not null)) as o
+  where o.seconds >= case when o.backend_xid is not null then 60 else 300 end
+  order by o.seconds desc limit 20
+$$;
+
 create function public.queue_health() returns jsonb
 language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
@@ -167,11 +191,18 @@ begin
       select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
       where d.run_at <= v_now - interval '10 seconds')),
     'last_tick_seconds', (
-      select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1));
+      select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1),
+    'maintenance', queue.maintenance_state(),
+    'transactions', (
+      select jsonb_build_object('verdict', case when count(*) > 0 then 'warn' else 'pass' end,
+        'detail', coalesce(string_agg(t.words, '; '), 'none is open for long'),
+        'pids', coalesce(jsonb_agg(t.pid), '[]'))
+      from queue.open_transactions() as t));
 end;
 $$;
 comment on function public.queue_health is
-  'Readiness in one call: what is due and what keeps it, age of the oldest due job and of the last tick.';
+  'Readiness in one call: what is due and what keeps it, age of the oldest due job and of the last '
+  'tick, what maintenance could not do, and open transactions that hold it back.';
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''

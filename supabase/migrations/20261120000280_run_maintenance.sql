@@ -1,154 +1,304 @@
--- Maintenance, beside the leases: what time has made due, and what keeps every table as small as its jobs. One list of
--- tasks, queue.tasks; each file adds its own. Each is done alone and in slices: what fails is noted, tried later, and
--- stops no other.
+-- Maintenance, beside the leases: what time has made due, and what keeps every table as small as
+-- its jobs. One list of tasks, queue.tasks; each file adds its own. A task goes on until its share
+-- of the call's time is over; what fails is noted, tried later, and stops no other.
+--
+-- A task that changes jobs takes them in slices (queue.do_in_parts). One that the project's own
+-- trigger or foreign key refuses is found by halving the slice, noted with its reason, and passed
+-- over until its time: it holds up no other job.
 
-insert into queue.tasks (name, place, every) values
-  ('adoption', 5, '0'), ('promotion', 10, '0'), ('reclaim', 20, '0'),
-  ('retention', 80, '5 seconds'), ('sweep', 90, '1 minute');
+insert into queue.tasks (name, every) values
+  ('adoption', '0'), ('promotion', '0'), ('reclaim', '0'), ('retention', '10 minutes'),
+  ('sweep', '1 minute');
 
--- Jobs that wait for their type find their place once a worker has published it. A person's job of a
+-- Whether an error is the row's own, so that others may go on: not one of locks, of resources, or
+-- of the connection.
+create function queue.is_refusal(p_sqlstate text) returns boolean
+language sql immutable as $$
+  select p_sqlstate !~ '^(08|40|53|55|57|58|XX)'
+$$;
+
+-- Note that a task was refused for a job: it is tried again after five seconds, then twice as long,
+-- at most an hour.
+create function queue.note_refusal(
+  p_task text, p_job_id uuid, p_failure text, p_now timestamptz
+) returns void
+language sql as $$
+  insert into queue.signals as s (kind, workspace_id, job_id, name, failure, failures, look_at)
+  select 'refused', j.workspace_id, j.id, p_task, left(p_failure, 1000), 1,
+    p_now + interval '5 seconds'
+  from public.jobs as j where j.id = p_job_id
+  on conflict (name, job_id) where kind = 'refused' do update set
+    failure = excluded.failure,
+    failures = s.failures + 1,
+    look_at = p_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(s.failures, 12))
+$$;
+
+-- The jobs that a task is to pass over now.
+create function queue.refused(p_task text, p_now timestamptz) returns uuid[]
+language plpgsql stable as $$
+begin
+  return array(
+    select s.job_id from queue.signals as s
+    where s.kind = 'refused' and s.name = p_task and s.look_at > p_now);
+end;
+$$;
+
+-- Do a task's part for jobs, by its function queue.<task>_of: for all at once, and where that is
+-- refused for each half, down to the one that is to blame. Gives how many were done.
+create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_half constant integer := cardinality(p_ids) / 2;
+  v_done integer;
+begin
+  begin
+    execute format('select queue.%I($1, $2)', p_task || '_of') into v_done using p_ids, p_now;
+    if exists (select from queue.signals as s where s.kind = 'refused' and s.name = p_task) then
+      delete from queue.signals as s
+      where s.kind = 'refused' and s.name = p_task and s.job_id = any (p_ids);
+    end if;
+    return v_done;
+  exception when others then
+    if not queue.is_refusal(sqlstate) then
+      raise;
+    elsif v_half = 0 then
+      raise warning 'maintenance (%) passes over job %: % (%)', p_task, p_ids[1], sqlerrm, sqlstate;
+      perform queue.note_refusal(p_task, p_ids[1], format('%s (%s)', sqlerrm, sqlstate), p_now);
+      return 0;
+    end if;
+  end;
+  return queue.do_in_parts(p_task, p_ids[:v_half], p_now)
+    + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
+end;
+$$;
+
+-- Jobs, which the caller holds, whose type is published by now find their place. A person's job of a
 -- type that turns out to be internal fails.
+create function queue.adoption_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_forbidden constant uuid[] := array(
+    select j.id from public.jobs as j join queue.job_types as t on t.job_type = j.job_type
+    where j.id = any (p_ids) and t.internal and j.user_id is not null);
+begin
+  if v_forbidden <> '{}' then
+    perform queue.finish(v_forbidden, 'failed',
+      '{"type": "Forbidden", "reason": "forbidden",
+        "message": "only the platform itself enqueues jobs of this type"}', p_now);
+  end if;
+  delete from queue.gated as g using public.jobs as j
+  where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+    and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.lane = 0;
+  perform queue.place(j, p_now) from public.jobs as j
+  where j.id = any (p_ids) and j.status = 'pending';
+  return cardinality(p_ids);
+end;
+$$;
+
 create function queue.do_adoption(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_waiting record;
+  v_ids uuid[];
+  v_refused uuid[];
   v_done integer := 0;
 begin
   loop
-    select array_agg(h.place) as places, array_agg(h.id) filter (where not h.is_refused) as ids,
-      array_agg(h.id) filter (where h.is_refused) as refused
-    into v_waiting from (
-      select g.ctid as place, j.id, t.internal and j.user_id is not null as is_refused
-      from queue.job_types as t
+    v_refused := queue.refused('adoption', p_now);
+    v_ids := array(
+      select j.id from queue.job_types as t
       cross join lateral (
-        select g.ctid, g.job_id from queue.gated as g where g.lane = 0 and g.job_type = t.job_type
+        select g.job_id from queue.gated as g
+        where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (v_refused)
         limit 500 for update skip locked) as g
       join public.jobs as j on j.id = g.job_id
-      where t.schema_version > 0 limit 500 for update of j skip locked) as h;
-    exit when v_waiting.places is null;
-    if v_waiting.refused is not null then
-      perform queue.finish(v_waiting.refused, 'failed', '{"type": "Forbidden",
-        "reason": "forbidden", "message": "only the platform itself enqueues jobs of this type"}',
-        p_now);
-    end if;
-    delete from queue.gated where ctid = any (v_waiting.places);
-    perform queue.place(j, p_now)
-    from public.jobs as j where j.id = any (v_waiting.ids) and j.status = 'pending';
-    v_done := v_done + cardinality(v_waiting.places);
+      where t.schema_version > 0 limit 500 for no key update of j skip locked);
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts('adoption', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;
 $$;
 
--- Deferred jobs that are due become ready, and jobs whose deadline has passed end. A job that someone holds stays due.
--- Of many, half are the oldest, half in equal shares for the tenants that have any, so that none waits behind others.
+-- Deferred jobs that are due become ready, and jobs whose deadline has passed end. The caller holds
+-- their lines and records.
+create function queue.promotion_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  -- places before records: one whose wait someone answers now stays due
+  v_held constant uuid[] := array(
+    select w.job_id from queue.waits as w
+    where w.job_id = any (p_ids) order by w.job_id for update skip locked);
+  v_late constant uuid[] := array(
+    select j.id from public.jobs as j
+    where j.id = any (p_ids) and j.deadline_at <= p_now
+      and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held)));
+begin
+  delete from queue.deferred as d using public.jobs as j
+  where j.id = any (p_ids) and d.job_id = j.id and d.run_at <= p_now
+    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
+    and (j.status <> 'waiting' or j.id = any (v_held));
+  if v_late <> '{}' then
+    perform queue.finish(v_late, 'failed',
+      '{"type": "DeadlinePassed", "reason": "deadline_passed",
+        "message": "its deadline passed before it could run"}', p_now);
+  end if;
+  perform queue.place(j, p_now) from public.jobs as j
+  where j.id = any (p_ids) and j.status = 'pending'
+    and coalesce(j.next_retry_at, j.scheduled_for) <= p_now
+    -- not for the line of its deadline: it is ready already
+    and (j.deadline_at is null or j.deadline_at > p_now);
+  return cardinality(p_ids);
+end;
+$$;
+
+-- Lines of due jobs, at most 500: half of them the oldest, half in equal shares for the tenants that
+-- have any, so that none waits behind others.
+create function queue.due_lines(p_refused uuid[], p_now timestamptz) returns tid[]
+language plpgsql stable as $$
+declare
+  v_oldest constant tid[] := array(
+    select d.ctid from queue.deferred as d
+    where d.run_at <= p_now and d.job_id <> all (p_refused) order by d.run_at limit 500);
+begin
+  if cardinality(v_oldest) < 500 then
+    return v_oldest;
+  end if;
+  return array(
+    with recursive tenants as ( -- each by one look-up
+      (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
+      union all
+      select (
+        select d.workspace_id from queue.deferred as d
+        where d.workspace_id > t.id order by 1 limit 1), t.n + 1
+      from tenants as t where t.id is not null and t.n < 250)
+    select o from unnest(v_oldest[1:250]) as o
+    union
+    select f.place
+    from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
+    cross join lateral (
+      select d.ctid as place from queue.deferred as d
+      where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
+      order by d.run_at limit ceil(250.0 / t.many)) as f);
+end;
+$$;
+
+-- A job that someone holds stays due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_places tid[];
-  v_due record;
-  v_held uuid[];
-  v_late uuid[];
+  v_lines tid[];
+  v_ids uuid[];
   v_done integer := 0;
 begin
   loop
-    v_places := array(
-      select d.ctid from queue.deferred as d where d.run_at <= p_now order by d.run_at limit 500);
-    if cardinality(v_places) = 500 then
-      v_places := array(
-        with recursive tenants as ( -- each by one look-up
-          (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
-          union all
-          select (select d.workspace_id from queue.deferred as d where d.workspace_id > t.id order by 1 limit 1),
-            t.n + 1
-          from tenants as t where t.id is not null and t.n < 250)
-        select o from unnest(v_places[1:250]) as o
-        union
-        select f.place from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
-        cross join lateral (select d.ctid as place from queue.deferred as d
-          where d.workspace_id = t.id and d.run_at <= p_now order by d.run_at limit ceil(250.0 / t.many)) as f);
-    end if;
-    select array_agg(h.place) as places, array_agg(distinct h.id) as ids into v_due from (
-      select d.ctid as place, j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
-      where d.ctid = any (v_places) for update of d, j skip locked) as h;
-    exit when v_due.ids is null;
-    v_held := array( -- places before records: one whose wait someone answers now stays due
-      select w.job_id from queue.waits as w where w.job_id = any (v_due.ids) order by w.job_id for update skip locked);
-    delete from queue.deferred as d using public.jobs as j
-    where d.ctid = any (v_due.places) and j.id = d.job_id and (j.status <> 'waiting' or j.id = any (v_held));
-    v_late := array(
-      select j.id from public.jobs as j
-      where j.id = any (v_due.ids) and j.deadline_at <= p_now
-        and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held)));
-    if v_late <> '{}' then
-      perform queue.finish(v_late, 'failed', '{"type": "DeadlinePassed", "reason": "deadline_passed",
-        "message": "its deadline passed before it could run"}', p_now);
-    end if;
-    perform queue.place(j, p_now) from public.jobs as j
-    where j.id = any (v_due.ids) and j.status = 'pending' and coalesce(j.next_retry_at, j.scheduled_for) <= p_now
-      -- not for the line of its deadline: it is ready already
-      and (j.deadline_at is null or j.deadline_at > p_now);
-    v_done := v_done + cardinality(v_due.ids);
-    exit when cardinality(v_due.ids) < 250 or clock_timestamp() > p_until;
+    v_lines := queue.due_lines(queue.refused('promotion', p_now), p_now);
+    v_ids := array(
+      select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
+      where d.ctid = any (v_lines) for no key update of d, j skip locked);
+    exit when v_ids = '{}';
+    v_ids := array(select distinct i from unnest(v_ids) as i);
+    v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
+    exit when cardinality(v_ids) < 250 or clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;
 $$;
 
--- Expired leases are settled as lost, by the rules of a settlement, and tried again at once.
+-- Expired leases, which the caller holds with their jobs, are settled as lost by the rules of a
+-- settlement, and tried again at once.
+create function queue.reclaim_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_items constant queue.worker_item[] := array(
+    select jsonb_populate_record(null::queue.worker_item, jsonb_build_object(
+      'job_id', l.job_id, 'fence', l.fence, 'outcome', 'lost',
+      'duration_ms', greatest(0, -- until its worker last answered
+        date_part('epoch', l.expires_at - l.leased_at) - l.lease_seconds) * 1000,
+      'error', jsonb_strip_nulls(jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost',
+        'worker_id', w.worker_id, 'evidence', w.evidence, 'message',
+        format('attempt %s was lost: worker %s stopped answering', l.attempt, w.worker_id)))))
+    from queue.leases as l left join queue.workers as w on w.worker = l.worker
+    where l.job_id = any (p_ids) order by l.job_id);
+begin
+  perform queue.append_event(p_ids, 'job.reclaimed', '{"status": "pending"}', p_now);
+  perform queue.publish(s.changes, p_now) from queue.settle(v_items) as s
+  where s.changes is not null;
+  return cardinality(p_ids);
+end;
+$$;
+
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
-  v_items queue.worker_item[];
+  v_ids uuid[];
+  v_refused uuid[];
   v_done integer := 0;
 begin
+  -- leases from before the clock went back would otherwise last so much longer
+  update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
+  where l.ctid = any (array(
+    select o.ctid from queue.leases as o
+    where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
+    for no key update skip locked));
   loop
-    v_items := array(
-      select jsonb_populate_record(null::queue.worker_item, jsonb_build_object('job_id', h.job_id, 'fence', h.fence,
-        'outcome', 'lost', 'duration_ms', greatest(0,
-          date_part('epoch', h.expires_at - h.leased_at) - h.lease_seconds) * 1000, -- until its worker last answered
-        'error', jsonb_strip_nulls(jsonb_build_object('type', 'WorkerLost', 'reason', 'worker_lost',
-          'worker_id', h.worker_id, 'evidence', h.evidence,
-          'message', format('attempt %s was lost: worker %s stopped answering', h.attempt, h.worker_id)))))
-      from (
-        select l.*, w.worker_id, w.evidence from queue.leases as l join public.jobs as j on j.id = l.job_id
-        left join queue.workers as w on w.worker = l.worker
-        where l.expires_at <= p_now order by l.job_id limit 200 for update of l, j skip locked) as h);
-    exit when v_items = '{}';
-    perform queue.append_event(array(select i.job_id from unnest(v_items) as i), 'job.reclaimed',
-      '{"status": "pending"}', p_now);
-    perform queue.publish(s.changes, p_now) from queue.settle(v_items) as s where s.changes is not null;
-    v_done := v_done + cardinality(v_items);
+    v_refused := queue.refused('reclaim', p_now);
+    v_ids := array(
+      select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+      where l.expires_at <= p_now and l.job_id <> all (v_refused)
+      order by l.job_id limit 200 for no key update of l, j skip locked);
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts('reclaim', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;
 $$;
 
--- Ended jobs past their retention go. An id begins with its instant, so passes over the old ones find them, in slices
--- from the oldest on; children stay while their parent waits for children.
+create function queue.retention_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+begin
+  delete from public.jobs where ctid = any (array(
+    select j.ctid from public.jobs as j
+    where j.id = any (p_ids) order by j.id for update skip locked));
+  return cardinality(p_ids);
+end;
+$$;
+
+-- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones
+-- finds them, in slices from the oldest on; children stay while their parent waits for children.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_days constant jsonb := queue.setting('retention_days');
-  v_least constant integer := (select min(d.value::integer) from jsonb_each_text(v_days) as d);
-  v_after constant uuid := coalesce((select t.after_id from queue.tasks as t where t.name = 'retention'),
-    '00000000-0000-0000-0000-000000000000');
+  v_before constant uuid := queue.id_at(p_now - make_interval(
+    days => (select min(d.value::integer) from jsonb_each_text(v_days) as d)));
+  v_refused constant uuid[] := queue.refused('retention', p_now);
+  v_after uuid := (select t.after_id from queue.tasks as t where t.name = 'retention');
   v_seen record;
+  v_done integer := 0;
 begin
-  with slice as materialized (
-    select j.id, j.finished_at < p_now - make_interval(days => (v_days ->> j.status)::integer) and not exists (
-      select from queue.waits as w where w.job_id = j.parent_id and w.kind = 'children') as is_old
-    from public.jobs as j
-    where j.id > v_after and j.id < queue.id_at(p_now - make_interval(days => v_least)) order by j.id limit 500)
-  select count(*)::integer as jobs, (array_agg(s.id order by s.id desc))[1] as last,
-    array_agg(s.id) filter (where s.is_old) as old
-  into v_seen from slice as s;
-  delete from public.jobs where ctid = any (array(
-    select j.ctid from public.jobs as j where j.id = any (v_seen.old) order by j.id for update skip locked));
-  update queue.tasks set after_id = case when v_seen.jobs = 500 then v_seen.last end where name = 'retention';
-  return case when v_seen.jobs = 500 then 500 else 0 end; -- 0 ends the pass
+  loop
+    with slice as materialized (
+      select j.id, j.finished_at < p_now - make_interval(days => (v_days ->> j.status)::integer)
+        and j.id <> all (v_refused)
+        and not exists (
+          select from queue.waits as w where w.job_id = j.parent_id and w.kind = 'children')
+        as is_old
+      from public.jobs as j
+      where j.id > coalesce(v_after, '00000000-0000-0000-0000-000000000000') and j.id < v_before
+      order by j.id limit 500)
+    select count(*)::integer as jobs, (array_agg(s.id order by s.id desc))[1] as last,
+      coalesce(array_agg(s.id) filter (where s.is_old), '{}') as old
+    into v_seen from slice as s;
+    if v_seen.old <> '{}' then
+      v_done := v_done + queue.do_in_parts('retention', v_seen.old, p_now);
+    end if;
+    v_after := case when v_seen.jobs = 500 then v_seen.last end; -- null: the pass has ended
+    exit when v_after is null or clock_timestamp() > p_until;
+  end loop;
+  update queue.tasks set after_id = v_after where name = 'retention';
+  return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
 
@@ -163,11 +313,12 @@ begin
   for v_rule in
     select * from (values
       ('job_keys', 'expires_at <= $1'),
-      ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them any more
+      ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
       ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
       ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
-      ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''), -- by the clock of follow_topic
+      -- by the clock of follow_topic
+      ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
       -- closed; a lease that opens it again finds none, and makes one
       ('turns', 'aside and look_at is null and served_at < $1 - interval ''1 hour'''),
       ('buckets', 'refilled_at < $1 - interval ''1 day'''),
@@ -176,10 +327,13 @@ begin
       -- of jobs that were deleted while a worker reported on them
       ('leases', 'expires_at <= $1 and not exists (select from public.jobs as j where j.id = o.job_id)'),
       ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
-        select from public.jobs as j where j.id = o.job_id)')) as r (name, is_old)
+        select from public.jobs as j where j.id = o.job_id
+          and o.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at))'),
+      ('signals', 'kind = ''refused'' and look_at < $1 - interval ''1 day''')) as r (name, is_old)
   loop
     execute format('delete from queue.%1$I where ctid = any (array('
-      'select o.ctid from queue.%1$I as o where %2$s limit 20000 for update skip locked))', v_rule.name, v_rule.is_old)
+      'select o.ctid from queue.%1$I as o where %2$s limit 20000 for update skip locked))',
+      v_rule.name, v_rule.is_old)
     using p_now;
     get diagnostics v_rows = row_count;
     v_done := v_done + v_rows;
@@ -191,39 +345,98 @@ begin
 end;
 $$;
 
--- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a task found and could not
--- do, because someone holds the row, is due again a second later, and what failed not before its retry_at. On an idle
--- queue a task that found nothing waits for an hour.
+-- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a task
+-- found and could not do, because someone holds the row, is due again a second later, and what failed
+-- not before its retry_at. On an idle queue a task that found nothing waits for an hour. A time that
+-- lies in the future is of a clock that went back since.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
   return exists (
     select from queue.tasks as t
     cross join lateral (
-      select case when t.was_idle and t.done_at > p_now - interval '1 second' then t.done_at
-        else '-infinity' end as rests_until) as r
-    where greatest(t.done_at + t.every, t.retry_at) <= p_now
+      select t.done_at > p_now - interval '1 second' and t.done_at <= p_now as was_just_done) as l
+    cross join lateral (
+      select case when t.was_idle and l.was_just_done then t.done_at else '-infinity' end
+        as rests_until) as r
+    where queue.is_due(t, p_now)
       and (case t.name
         when 'adoption' then exists (
           select from queue.job_types as y where y.schema_version > 0 and exists (
             select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
-        when 'promotion' then
-          exists (select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
-        when 'waits' then exists (select from queue.signals)
+        when 'promotion' then exists (
+          select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
+        when 'waits' then exists (select from queue.signals as s where s.look_at <= p_now)
           or exists (
-            select from queue.waits as w where w.timeout_at <= p_now and w.timeout_at > r.rests_until)
-        when 'schedules' then exists (select from queue.schedules as s where s.enabled and s.next_at <= p_now)
-        when 'live' then exists (select from queue.feed as f where f.held)
+            select from queue.waits as w
+            where w.timeout_at <= p_now and w.timeout_at > r.rests_until)
+        when 'retention' then t.after_id is not null -- a pass is under way
+        when 'schedules' then exists (
+          select from queue.schedules as s where s.enabled and s.next_at <= p_now)
+        when 'announcements' then exists (select from queue.feed as f where f.held)
         -- read whole, since an index of it would be written by each renewal: once a second
-        when 'reclaim' then t.done_at <= p_now - interval '1 second'
-          and exists (select from queue.leases as l where l.expires_at <= p_now)
+        when 'reclaim' then not l.was_just_done
+          and exists (select from queue.leases as h where h.expires_at <= p_now)
         -- readers of the feed, which has lines of a while when no job ran: seconds later
-        when 'statistics' then exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')
-        when 'webhooks' then exists (select from queue.feed as f where f.at >= t.done_at - interval '10 seconds')
+        when 'statistics' then exists (select from queue.feed as f where f.number >= t.read_to)
+        when 'webhooks' then exists (select from queue.feed as f where f.number >= t.read_to)
         else false end
       or t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')));
 end;
+$$;
+
+-- Whether the time of a task has come; a pass over all jobs that has begun goes on with each call.
+create function queue.is_due(p_task queue.tasks, p_now timestamptz) returns boolean
+language sql immutable as $$
+  select (p_task.done_at > p_now or p_task.done_at + p_task.every <= p_now
+      or p_task.after_id is not null)
+    and (p_task.retry_at is null or not p_task.retry_at between p_now and p_now + interval '1 hour')
+$$;
+
+-- Do one task; gives how much it did, null where it failed, which is noted with its reason.
+create function queue.do_task(p_name text, p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_done integer;
+begin
+  execute format('select queue.%I($1, $2)', 'do_' || p_name) into v_done using p_now, p_until;
+  update queue.tasks
+  set done_at = p_now, was_idle = v_done = 0, failures = 0, retry_at = null, failure = null
+  where name = p_name;
+  return v_done;
+exception
+  when query_canceled or others then
+    update queue.tasks set failed_at = p_now, failures = failures + 1, done_at = p_now,
+      retry_at = p_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12)),
+      failure = format('%s (%s)', sqlerrm, sqlstate)
+    where name = p_name;
+    raise warning 'the maintenance task % failed: % (%)', p_name, sqlerrm, sqlstate;
+    return null;
+end;
+$$;
+
+-- What maintenance could not do: tasks that fail, and jobs that a task passes over since their rows
+-- were refused, at most twenty of each, with the reason.
+create function queue.maintenance_state() returns jsonb
+language sql stable as $$
+  with failing as (
+    select t.name, t.failures, t.retry_at, left(t.failure, 300) as reason
+    from queue.tasks as t where t.failures > 0 order by t.name limit 20),
+  refused as (
+    select s.name as task, s.job_id, j.job_type, s.failures, s.look_at as retry_at,
+      left(s.failure, 300) as reason
+    from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
+    where s.kind = 'refused' order by s.id limit 20),
+  sentences as (
+    select format('the task %s fails: %s', f.name, f.reason) as words from failing as f
+    union all
+    select format('%s passes over job %s: %s', r.task, r.job_id, r.reason) from refused as r)
+  select jsonb_build_object(
+    'verdict', case when exists (select from sentences) then 'warn' else 'pass' end,
+    'detail', coalesce((select string_agg(s.words, '; ') from sentences as s), 'nothing fails'),
+    'failing', (select coalesce(jsonb_agg(to_jsonb(f)), '[]') from failing as f),
+    'refused', (select coalesce(jsonb_agg(to_jsonb(r)), '[]') from refused as r))
 $$;
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
@@ -231,48 +444,48 @@ language plpgsql security definer set search_path = ''
 set lock_timeout = '2s'
 set enable_seqscan = off set jit = off as $$
 declare
-  v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000, greatest(50,
-    coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);
+  v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000,
+    greatest(50, coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);
   v_now constant timestamptz := queue.clock();
+  v_tasks text[];
+  v_left integer;
   v_task text;
   v_done integer;
   v_counts jsonb := '{}';
   v_failed text[] := '{}';
-  v_more boolean := false;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     perform queue.refuse(400, 'invalid_argument', 'maintenance needs read committed');
   elsif not queue.try_lock('maintenance') then
     return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', false, 'busy', true);
   end if;
-  for v_task in
-    select t.name from queue.tasks as t
-    where greatest(t.done_at + t.every, t.retry_at) <= v_now order by t.failures, t.place
-  loop
-    v_more := clock_timestamp() >= v_until;
-    exit when v_more;
-    begin
-      execute format('select queue.%I($1, $2)', 'do_' || v_task) into v_done using v_now, v_until;
-      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, retry_at = null where name = v_task;
-      if v_done > 0 then
-        v_counts := v_counts || jsonb_build_object(v_task, v_done);
-      end if;
-    exception
-      when query_canceled or others then
-        update queue.tasks set failed_at = v_now, failures = failures + 1,
-          retry_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12)),
-          failure = format('%s (%s)', sqlerrm, sqlstate) where name = v_task;
-        raise warning 'the maintenance task % failed: % (%)', v_task, sqlerrm, sqlstate;
-        v_failed := v_failed || v_task;
-    end;
+  if not queue.adopt_feed() then
+    return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', true, 'busy', false);
+  end if;
+  -- those whose last run is the longest ago first, each for an equal part of the time that is left:
+  -- none keeps another from beginning
+  v_tasks := array(
+    select t.name from queue.tasks as t where queue.is_due(t, v_now)
+    order by t.failures > 0, t.done_at, t.every, t.name);
+  v_left := cardinality(v_tasks);
+  foreach v_task in array v_tasks loop
+    exit when clock_timestamp() >= v_until;
+    v_done := queue.do_task(v_task, v_now,
+      clock_timestamp() + (v_until - clock_timestamp()) / v_left);
+    v_left := v_left - 1;
+    if v_done is null then
+      v_failed := v_failed || v_task;
+    elsif v_done > 0 then
+      v_counts := v_counts || jsonb_build_object(v_task, v_done);
+    end if;
   end loop;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
-    'more', v_more or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
+    'more', v_left > 0 or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
 end;
 $$;
 comment on function public.run_maintenance is
-  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): {done: {task: count}, '
-  'failed: [task], more, busy}.\n\nCalled by workers beside their leases, which never depend on it. more: call '
-  'again; busy: another does it now.';
+  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
+  '{done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, '
+  'which never depend on it. more: call again; busy: another does it now.';
 
 select queue.allow('job_worker, service_role', 'public.run_maintenance');

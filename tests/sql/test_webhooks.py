@@ -115,23 +115,41 @@ def test_a_later_event_of_a_job_waits_while_an_earlier_one_is_tried_again(engine
     assert types(deliver(engine), job_id) == ["job.created", "job.completed"]
 
 
-def test_an_endpoint_that_fails_is_disabled_with_its_reason(engine: Engine) -> None:
-    """After so many failures in a row; switched on again it begins from nothing."""
-    engine.rpc("set_settings", p_settings={"webhook_failures_max": 3})
+def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: Engine) -> None:
+    """Not by a count, which a burst reaches in seconds; switched on again it begins from nothing."""
     hook = subscribe(engine, event_types=["job.created"])
-    for _ in range(3):
-        engine.enqueue()
-        deliver(engine, ok=False)
+    engine.enqueue_many(50)
+    assert len(deliver(engine, ok=False)) == 50
     [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert (shown["enabled"], shown["failures"]) == (False, 3)
+    assert (shown["enabled"], shown["failures"], shown["disabled_at"]) == (True, 50, None)
+
+    engine.advance(3700)
+    deliver(engine, ok=False)
+    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert shown["enabled"] is False and shown["disabled_at"] > shown["failing_since"]
+    assert "no delivery succeeded since 20" in shown["disabled_reason"]
     assert "503 from upstream" in shown["disabled_reason"]
 
     engine.advance(30)
+    engine.enqueue()
     assert {m["reason"] for m in deliver(engine)} == {"webhook_disabled"}
     again = engine.rpc(
         "put_webhook", p_workspace_id=ACME, p_webhook={"id": hook["id"], "enabled": True}
     )
-    assert (again["failures"], again["disabled_reason"]) == (0, None)
+    assert (again["failures"], again["disabled_at"], again["failing_since"]) == (0, None, None)
+
+
+def test_one_success_ends_the_time_that_counts(engine: Engine) -> None:
+    """An endpoint that fails now and then is not given up."""
+    subscribe(engine, event_types=["job.created"])
+    for ok in (False, True, False):
+        engine.enqueue()
+        deliver(engine, ok=ok)
+        engine.advance(2000)
+    engine.enqueue()
+    deliver(engine, ok=False)
+    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert shown["enabled"] is True
 
 
 def test_an_endpoint_that_is_gone_is_disabled_at_once(engine: Engine) -> None:

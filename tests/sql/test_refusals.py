@@ -1,0 +1,127 @@
+"""What a project's own trigger, foreign key or open transaction does, it does to one job alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.engine import Engine, handle
+
+REFUSE = """
+create function public.refuse() returns trigger language plpgsql as
+  $$ begin raise 'no change of %', old.id; end $$;
+create trigger refuse before update or delete on public.jobs
+  for each row when (old.id = '{job}') execute function public.refuse()
+"""
+
+
+def refuse(engine: Engine, job_id: str) -> None:
+    """Have a trigger of the project's own refuse every change of a job."""
+    engine.run(REFUSE.format(job=job_id))
+
+
+def refusals(engine: Engine) -> list[tuple[str, str, str]]:
+    """Task, job and the beginning of the reason, as health has them."""
+    found = engine.rpc("queue_health")["maintenance"]["refused"]
+    return [(one["task"], one["job_id"], one["reason"][:12]) for one in found]
+
+
+def expired(engine: Engine) -> list[str]:
+    ids = engine.enqueue_many(3)
+    assert len(engine.lease(3)) == 3
+    engine.advance(61)
+    return ids
+
+
+def slept(engine: Engine) -> list[str]:
+    ids = engine.enqueue_many(3)
+    for lease in engine.lease(3):
+        until = engine.one("select queue.clock() + interval '5 seconds'").isoformat()
+        engine.settle(lease, "waiting", wait={"kind": "sleep", "name": "s", "until": until})
+    engine.advance(6)
+    return ids
+
+
+def due(engine: Engine) -> list[str]:
+    ids = engine.enqueue_many(3, delay_seconds=5)
+    engine.advance(6)
+    return ids
+
+
+def past_deadline(engine: Engine) -> list[str]:
+    soon = engine.one("select queue.clock() + interval '5 seconds'").isoformat()
+    ids = engine.enqueue_many(3, deadline_at=soon)
+    engine.advance(6)
+    return ids
+
+
+def orphaned(engine: Engine) -> list[str]:
+    engine.enqueue()
+    parent = engine.lease_one()
+    ids = engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 9999}] * 3)
+    engine.settle(parent, "failed", error={"type": "E", "message": "m"})
+    return ids
+
+
+def old(engine: Engine) -> list[str]:
+    ids = engine.enqueue_many(3)
+    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in engine.lease(3)])
+    engine.advance(86400 * 40)
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("made", "task", "state"),
+    [
+        (expired, "reclaim", "pending"),
+        (slept, "waits", "pending"),
+        (past_deadline, "promotion", "failed"),
+        (orphaned, "orphans", "cancelled"),
+        (old, "retention", None),
+    ],
+)
+def test_a_row_that_is_refused_holds_up_no_other(
+    engine: Engine, made: Callable[[Engine], list[str]], task: str, state: str | None
+) -> None:
+    """The others are done in the same call; the one is named, and done once nothing refuses it."""
+    first, middle, last = made(engine)
+    refuse(engine, middle)
+    states = {"select": "select status from public.jobs where id = any (%s::uuid[])"}
+
+    engine.maintain()
+    assert set(engine.rows(states["select"], [first, last])) == {state} - {None}
+    assert refusals(engine) == [(task, middle, "no change of")]
+
+    engine.run("drop trigger refuse on public.jobs")
+    engine.advance(3700)
+    engine.maintain()
+    assert set(engine.rows(states["select"], [first, middle, last])) == {state} - {None}
+    assert refusals(engine) == []
+
+
+def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
+    """Its promotion moves a line of the engine's alone; the lease is what is refused."""
+    first, middle, last = due(engine)
+    refuse(engine, middle)
+    engine.maintain()
+    assert {lease["job"]["id"] for lease in engine.lease(3)} == {first, last}
+    assert refusals(engine) == [("lease", middle, "no change of")]
+    assert engine.lease(3) == []
+
+    engine.run("drop trigger refuse on public.jobs")
+    engine.advance(6)
+    assert engine.lease_one()["job"]["id"] == middle
+    assert refusals(engine) == []
+
+
+def test_results_that_reference_jobs_keep_those_alone(engine: Engine) -> None:
+    """The usual table of results, without `on delete`: retention deletes the other jobs."""
+    engine.run("create table public.outputs (job_id uuid references public.jobs (id))")
+    ids = old(engine)
+    engine.run("insert into public.outputs values (%s)", ids[1])
+
+    engine.maintain()
+    assert engine.rows("select id::text from public.jobs") == [ids[1]]
+    [(task, job_id, _)] = refusals(engine)
+    assert (task, job_id) == ("retention", ids[1])
