@@ -40,7 +40,7 @@ create table queue.signals (
   name text, -- of an event, of the task; of children, the id to go on from
   look_at timestamptz not null default '-infinity', -- not before
   failure text, -- why it was refused
-  failures integer not null default 0
+  failures integer not null default 0 -- how often it was looked at in vain
 ) with (
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
   autovacuum_vacuum_cost_delay = 0
@@ -336,8 +336,8 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  if v_moved = 0 then -- those that someone holds: again in a second
-    update queue.signals set look_at = p_now + interval '1 second' where id = any (v_kept);
+  if v_moved = 0 then -- someone holds them: no lease calls for maintenance because of them, see there
+    update queue.signals set failures = failures + 1 where id = any (v_kept);
   end if;
   return v_done;
 end;

@@ -366,7 +366,9 @@ begin
             select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'promotion' then exists (
           select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
-        when 'waits' then exists (select from queue.signals as s where s.look_at <= p_now)
+        when 'waits' then exists (
+            select from queue.signals as s
+            where s.look_at <= p_now and (s.failures = 0 or not l.was_just_done))
           or exists (
             select from queue.waits as w
             where w.timeout_at <= p_now and w.timeout_at > r.rests_until)
