@@ -140,6 +140,8 @@ _VARIABLES: Final = {
 _OTHERWISE: Final = {
     "version": "AWS_LAMBDA_FUNCTION_VERSION",
     "language_model_key": "OPENAI_API_KEY",
+    "supabase_url": "NEXT_PUBLIC_SUPABASE_URL",
+    "supabase_secret_key": "SUPABASE_SERVICE_ROLE_KEY",
 }
 
 

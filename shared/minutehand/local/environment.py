@@ -67,6 +67,9 @@ def contract(
     return {
         "SUPABASE_URL": gateway,
         **secrets,
+        # other names of the same, as Supabase's guides have them
+        "NEXT_PUBLIC_SUPABASE_URL": gateway,
+        "SUPABASE_SERVICE_ROLE_KEY": secrets["SUPABASE_SECRET_KEY"],
         "DATABASE_URL": database_url,
         "API_URL": api,
         "CONSOLE_URL": f"{api}/",

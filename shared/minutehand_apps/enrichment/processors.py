@@ -185,7 +185,6 @@ class Processors:
             job.fence,
             task.kind,
             task.record_id,
-            seen=record,
             fields=fields,
             metadata={"apollo_source": answer["source"], "apollo": metadata},
         )

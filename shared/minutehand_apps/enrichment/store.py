@@ -45,12 +45,11 @@ class WorkerStore(FunctionStore):
         kind: Kind,
         record_id: str,
         *,
-        seen: Mapping[str, Any],
         fields: Mapping[str, Any],
         metadata: Mapping[str, Any],
     ) -> Applied:
-        """Write `fields`, except those a person changed since the job was made."""
-        more = {"seen": dict(seen), "fields": dict(fields), "metadata": dict(metadata)}
+        """Write `fields`, except those a person wrote."""
+        more = {"fields": dict(fields), "metadata": dict(metadata)}
         return Applied.model_validate(
             await self._call("apply", job_id, fence, kind=kind, id=record_id, **more)
         )

@@ -33,6 +33,8 @@ MOST_PIXELS: Final = 7680 * 4320
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
 _OUT_TIME = re.compile(r"out_time_us=(\d+)")
+#: What ffmpeg says of a file whose end is missing, though its index knows of it.
+_BROKEN_OFF = re.compile("partial file|ended prematurely|Truncating packet")
 _PAUSE = re.compile(r"silence_(start|end): (-?\d+(?:\.\d+)?)")
 
 
@@ -43,14 +45,20 @@ class Media:
     seconds: float | None = None
     video: str | None = None
     audio: str | None = None
+    tracks: int = 0  # of sound
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """The sound of a video, written as raw samples, and where in it no one speaks."""
+    """The sound of a video, written as raw samples, and where in it no one speaks.
+
+    Attributes:
+        broken_off: Whether the file ended before its sound did.
+    """
 
     seconds: float
     pauses: tuple[tuple[float, float], ...]
+    broken_off: bool = False
 
     @property
     def silent(self) -> bool:
@@ -92,6 +100,8 @@ class Ffmpeg:
         lines: deque[str] = deque(maxlen=400)
         await self._run(_input(file), lines.append, seconds=PROBE_SECONDS)  # 1: it has no output
         media = read_description(lines)
+        if any("moov atom not found" in line for line in lines):
+            raise refused("incomplete", "The file is incomplete: its index, at its end, is missing")
         if media is None or (media.video is None and media.audio is None):
             raise refused("not_a_video", "The file is not a video that can be read here")
         if media.video is None:
@@ -109,6 +119,7 @@ class Ffmpeg:
         *,
         seconds: float,
         most_seconds: float,
+        track: int = 0,
         on_second: Callable[[float], None] | None = None,
     ) -> Sound:
         """Write the sound of `file` as raw samples, as shared/minutehand/ai/speech.py takes them.
@@ -116,6 +127,7 @@ class Ffmpeg:
         Args:
             seconds: Time for it.
             most_seconds: Longest sound that is taken.
+            track: Which of several sounds.
             on_second: Called with the second that is decoded.
 
         Raises:
@@ -123,12 +135,14 @@ class Ffmpeg:
         """
         pauses: list[list[float]] = []
         told: deque[str] = deque(maxlen=20)
+        cut_off: deque[str] = deque(maxlen=1)
 
         def read(line: str) -> None:
             if (reached := _OUT_TIME.fullmatch(line)) is not None:
                 if on_second is not None:
                     on_second(int(reached[1]) / 1_000_000)
                 return
+            cut_off.extend(_BROKEN_OFF.findall(line)[:1])
             found = _PAUSE.search(line)
             if found is None:
                 told.append(line)
@@ -142,14 +156,14 @@ class Ffmpeg:
         chain = f"aresample={SAMPLES_PER_SECOND}:async=1:first_pts=0,{SILENCE}"
         code = await self._run(
             [
-                *_input(file), "-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-af", chain,
-                "-t", f"{most_seconds + 1:.3f}", "-progress", "pipe:2",
-                "-f", "s16le", "-y", f"file:{into}",
+                *(*_input(file), "-map", f"0:a:{track}", "-vn", "-sn", "-dn", "-ac", "1"),
+                *("-af", chain, "-t", f"{most_seconds + 1:.3f}", "-progress", "pipe:2"),
+                *("-f", "s16le", "-y", f"file:{into}"),
             ],
             read,
             seconds=seconds,
             most_bytes=most_bytes,
-        )  # fmt: skip
+        )
         length = _size(into) / BYTES_PER_SECOND
         if code != 0 and any("No space left on device" in line for line in told):
             raise later("no_room", "The worker's disk has no room for the sound")
@@ -157,9 +171,8 @@ class Ffmpeg:
             raise refused("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
         if code != 0 or length == 0:
             raise refused("unreadable_audio", "The video's sound cannot be read")
-        return Sound(
-            length, tuple((start, min(end, length)) for start, end in pauses if start < length)
-        )
+        heard = tuple((start, min(end, length)) for start, end in pauses if start < length)
+        return Sound(length, heard, broken_off=bool(cut_off))
 
     async def _run(
         self,
@@ -220,6 +233,7 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
                 media.video = media.video or match[2]
             else:
                 media.audio = media.audio or match[2]
+                media.tracks += 1
     return media if opened else None
 
 

@@ -146,7 +146,7 @@ class TrainingState(Lenient):
     id: UUID
     workspace_id: UUID
     title: str
-    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    status: Literal["pending", "running", "cancelling", "completed", "failed", "cancelled"]
     progress_percentage: int
     reason: str | None = Field(description="Why it failed.")
     session_id: str
@@ -176,6 +176,7 @@ class TranscriptState(Lenient):
     engine: str | None
     offline: bool
     complete: bool
+    missing_seconds: float | None = Field(description="Of the end, which the file lacks.")
 
 
 class Video(BaseModel):

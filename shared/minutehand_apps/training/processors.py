@@ -47,6 +47,8 @@ HOST_LOOKS_SECONDS: Final = 10.0
 HOST_PATIENCE: Final = timedelta(hours=6)
 #: Least processor time for taking the sound out, beyond what its length asks for.
 SOUND_SECONDS: Final = 60.0
+#: A file whose end is missing says so from this many seconds on.
+LEAST_MISSING: Final = 2.0
 #: A transcription reports its progress at most this often while others recognise its chunks.
 PROGRESS_REPORTS: Final = 20
 MOST_CHUNK_BYTES: Final = 100_000
@@ -67,7 +69,7 @@ class Processors:
         if training.sound is None:
             if ctx.remaining < SECONDS_TO_SPARE:
                 return Snooze(after=1)
-            with _typed():
+            with _typed(job, ctx):
                 training = await self._prepare(job, ctx, training)
         if training.transcript is None:
             await self._have_heard(job, ctx, loaded, training.sound or {})
@@ -75,8 +77,10 @@ class Processors:
         else:
             transcript = training.transcript
         await self._app.files.remove(prefix=sound_prefix(training.workspace_id, training.id))
-        ctx.log("info", "The transcript is ready")
-        ctx.progress(100, "finished", "The transcript is ready")
+        missing = (training.sound or {}).get("missing_seconds")
+        ends = f"; the file lacks its last {missing:.0f} s" if missing else ""
+        ctx.log("info", f"The transcript is ready{ends}")
+        ctx.progress(100, "finished", f"The transcript is ready{ends}")
         return {"training_id": str(training.id), **transcript}
 
     async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
@@ -86,7 +90,7 @@ class Processors:
             return _gone(job.payload)
         stored = training.procedure
         if stored is None:
-            with _typed():
+            with _typed(job, ctx):
                 written = await self._write(job, ctx, training)
             stored = await self._app.store.store(job.id, job.fence, "procedure", written)
         found = stored["procedure"]
@@ -105,10 +109,11 @@ class Processors:
             if checked is None or checked.status in {"pending", "processing", "waiting"}:
                 ctx.progress(0, "waiting", "The video is being checked")
                 return Snooze(after=CHECK_SECONDS)
-            return Fail(checked.error or "The video was not checked", data=checked.data)
+            data = (checked.data or {}).get("data")
+            return Fail(checked.error or "The video was not checked", data=data)
         published = training.published
         if published is None:
-            with _typed():
+            with _typed(job, ctx):
                 found = await self._publish(job, ctx, training)
             if isinstance(found, Snooze):
                 return found
@@ -123,7 +128,7 @@ class Processors:
             return _gone(said)
         if said.number not in loaded.heard:
             key = sound_key(job.workspace_id, said.training_id, said.number)
-            with _typed():
+            with _typed(job, ctx):
                 sound = await self._app.files.read_part(key, missing="audio_gone")
                 await self._app.store.store_chunk(
                     job.id, job.fence, await self._hear(ctx, said, sound)
@@ -173,7 +178,8 @@ class Processors:
         if media.seconds is not None and media.seconds > MOST_SECONDS:
             raise refused(
                 "video_too_long",
-                f"A video lasts at most {MOST_SECONDS:.0f} s, this one {media.seconds:.0f} s",
+                f"A video lasts at most {MOST_SECONDS / 3600:g} hours, this one"
+                f" {media.seconds / 3600:.1f}",
             )
         return {"bytes": size, **asdict(media)}
 
@@ -191,13 +197,18 @@ class Processors:
         room = int((media["seconds"] or 0) * BYTES_PER_SECOND) + SPARE_BYTES
         if shutil.disk_usage(folder).free < room:
             raise later("no_room", "The worker's disk has no room for the sound")
-        sound = await (await self._app.ffmpeg()).listen(
-            folder / "video",
-            file,
-            seconds=SOUND_SECONDS + seconds,
-            most_seconds=MOST_SECONDS,
-            on_second=lambda at: _report(ctx, "audio", 0.6 * at / seconds),
-        )
+        ffmpeg = await self._app.ffmpeg()
+        for track in range(media.get("tracks", 1)):  # the first that is not silent
+            sound = await ffmpeg.listen(
+                folder / "video",
+                file,
+                seconds=SOUND_SECONDS + seconds,
+                most_seconds=MOST_SECONDS,
+                track=track,
+                on_second=lambda at: _report(ctx, "audio", 0.6 * at / seconds),
+            )
+            if not sound.silent:
+                break
         if sound.silent:
             raise refused("silent", "The video's sound is silent: there is nothing to write down")
         chunks = cut(sound.seconds, sound.pauses)
@@ -210,7 +221,14 @@ class Processors:
                     sound_key(training.workspace_id, training.id, number), piece
                 )
                 _report(ctx, "audio", 0.6 + 0.4 * number / len(chunks))
-        return {"seconds": sound.seconds, "chunks": chunks}
+        missing = round(seconds - sound.seconds, 1) if sound.broken_off else 0
+        if missing > LEAST_MISSING:
+            ctx.log("warning", f"The file breaks off: its last {missing:.0f} s are missing")
+        return {
+            "seconds": sound.seconds,
+            "chunks": chunks,
+            "missing_seconds": missing if missing > LEAST_MISSING else None,
+        }
 
     async def _have_heard(
         self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
@@ -409,6 +427,10 @@ class Processors:
 class _typed:
     """Raise what foreign parts raise as the worker's own error, with a word for programs."""
 
+    def __init__(self, job: Job[Any], ctx: JobContext) -> None:
+        self._job = job
+        self._ctx = ctx
+
     def __enter__(self) -> None:
         """Prepare nothing."""
 
@@ -416,6 +438,9 @@ class _typed:
         from minutehand.ai.errors import LanguageModelError
 
         if isinstance(error, LanguageModelError):
+            from minutehand.ai.in_job import wait_for
+
+            wait_for(self._job, self._ctx, error)
             if error.hope == "later":
                 raise later(error.code, str(error), after=error.retry_after) from error
             raise refused(error.code, str(error)) from error

@@ -155,6 +155,7 @@ class TrainingRoutes:
                 "engine": chunks[0]["engine"] if chunks else None,
                 "offline": any(chunk["offline"] for chunk in chunks),
                 "complete": training["transcript"] is not None,
+                "missing_seconds": (training["sound"] or {}).get("missing_seconds"),
             }
         )
 

@@ -41,6 +41,8 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     lines = page.locator(".log-text")
     expect(lines.last).to_contain_text("Account enrichment completed successfully")
     expect(other.locator("[data-field=industry]")).to_have_text("Technology")
+    expect(other.get_by_text("Sample: Mock Company for alpha.example")).to_be_visible()
+    other.get_by_role("button", name="Use what Apollo says for name").click()
     visitor.go("/accounts")
     expect(page.get_by_role("link", name="Mock Company for alpha.example")).to_be_visible()
     page.set_viewport_size({"width": 320, "height": 700})

@@ -5,6 +5,7 @@ Ticks are run by the tests themselves, so that what happens between two of them 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,15 @@ class Office(AppHarness):
         return job_id
 
     async def tick(self, job_id: str) -> dict[str, Any]:
-        """Run one tick to its end, and look at the job's row."""
-        summary = await self.worker.tick(budget_seconds=60)
-        assert summary.error is None
-        return self.project.row(job_id)
+        """Run ticks until the job has been leased once more, and look at its row."""
+        fence = self.project.row(job_id)["fence"]
+        while True:
+            summary = await self.worker.tick(budget_seconds=60)
+            assert summary.error is None
+            row = self.project.row(job_id)
+            if row["fence"] > fence:
+                return row
+            await asyncio.sleep(0.1)  # what is due is looked for once a second
 
     async def run(self, job_type: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Create a job, run one tick, and look at the job's row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -164,18 +165,30 @@ async def test_an_account_that_is_missing_is_tried_five_times(office: Office) ->
     assert last["error_message"] == f"Account not found: {SOYLENT}"
 
 
-async def test_a_persons_edit_is_never_overwritten(office: Office) -> None:
-    """What was changed since the job was made stays; the rest is filled."""
-    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
-    edited = await office.rest(
-        "PATCH", "/accounts", params={"id": f"eq.{INITECH}"}, json={"industry": "Banking"}
-    )
-    assert edited.status_code < 300, edited.text
+async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
+    """At the beginning, before the job or after; what was emptied before it is asked for."""
+    body = {"workspace_id": ACME, "name": "Umbrella GmbH", "domain": "u.example", "country": "DE"}
+    account_id = str(uuid4())
+    made = await office.rest("POST", "/accounts", json={"id": account_id, **body})
+    assert made.status_code == 201
+
+    async def edit(**changes: Any) -> None:
+        params = {"id": f"eq.{account_id}"}
+        edited = await office.rest("PATCH", "/accounts", params=params, json=changes)
+        assert edited.status_code < 300, edited.text
+
+    await edit(employee_count=12, country=None)
+    job_id = await office.enqueue("enrich_account", {"account_id": account_id})
+    await edit(industry="Banking")
     job = await office.tick(job_id)
 
-    account = office.record("accounts", INITECH)
-    assert (account["industry"], account["employee_count"]) == ("Banking", 50)
-    assert job["result"]["kept"] == ["industry"]
+    account = office.record("accounts", account_id)
+    kept = {"employee_count": 12, "industry": "Banking", "name": "Umbrella GmbH"}
+    assert {name: account[name] for name in kept} == kept
+    assert account["country"] not in {None, "DE"}
+    assert account["city"] is not None
+    assert job["result"]["kept"] == sorted(kept)
+    assert account["metadata"]["apollo_fields"]["employee_count"] == 50
 
 
 async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> None:

@@ -30,7 +30,7 @@ GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds"
 class Model:
     """Answers what it was told to."""
 
-    name, offline = "model-1", False
+    name, offline, most_tokens = "model-1", False, 16_000
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -47,8 +47,7 @@ def jobs_of(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def code_of(state: dict[str, Any], job_type: str = "transcription") -> Any:
-    error = jobs_of(state)[job_type]["error_data"]
-    return error["code"] if "code" in error else error["data"]["code"]
+    return jobs_of(state)[job_type]["error_data"]["code"]
 
 
 async def make(app: Training, file: Path, *arguments: str) -> bytes:
@@ -132,6 +131,7 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
         (("text",), "not_a_video"),
         (("-f", "lavfi", "-i", "testsrc=d=1", "-pix_fmt", "yuv420p"), "no_audio"),
         (("-f", "lavfi", "-i", "anullsrc", "-t", "2"), "silent"),
+        (("-i", str(SAMPLE), "-c", "copy"), "incomplete"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -142,6 +142,8 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     content = b"" if not arguments else b"no video at all"
     if len(arguments) > 1:
         content = await make(studio.app, tmp_path / "file.mp4", *arguments)
+    if code == "incomplete":
+        content = content[: len(content) // 2]  # the index is at its end
     state = await studio.ended(await studio.start(content))
     found = studio.project.sql(
         "select job_type from background_jobs where training_id = %s and status = 'failed'"
@@ -152,6 +154,36 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     assert (state["status"], code_of(state)) == ("failed", code)
     assert state["reason"]
     assert "transcription" in {row["job_type"] for row in found}
+
+
+async def test_half_a_file_says_so_and_a_second_sound_is_heard(
+    studio: Studio, tmp_path: Path
+) -> None:
+    """What is there is written down; the first sound track may be silent."""
+    front = ("-i", str(SAMPLE), "-c", "copy", "-movflags", "+faststart")
+    whole = await make(studio.app, tmp_path / "file.mp4", *front)
+    half = await studio.ended(await studio.start(whole[: len(whole) // 2]))
+    path = f"/api/trainings/{half['id']}/transcript"
+    assert (await studio.call("GET", path)).json()["missing_seconds"] > 5
+    assert "lacks its last" in jobs_of(half)["transcription"]["progress_message"]
+
+    tracks = (
+        "-f",
+        "lavfi",
+        "-i",
+        "anullsrc",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine",
+        "-map",
+        "0",
+        "-map",
+        "1",
+    )
+    file = await make(studio.app, tmp_path / "two.mp4", *tracks, "-t", "4")
+    two = await studio.ended(await studio.start(file))
+    assert (two["status"], two["transcript"]["words"] > 0) == ("completed", True)
 
 
 async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_is_finished(

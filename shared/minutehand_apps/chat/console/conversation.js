@@ -4,8 +4,8 @@ import { apiAddress, callRoute } from "../../api.js";
 import { stateOf } from "../../lib/states.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
-import { JobProgress, StateBadge } from "../../parts/badge.js";
+import { html, useEffect, useRef, useState } from "../../lib/ui.js";
+import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Answering } from "../../parts/question.js";
 import { Stale, Unread } from "../../parts/states-of-view.js";
@@ -19,20 +19,40 @@ export const title = () => "Conversation";
 
 const LIVE_MS = 1000;
 const QUIET_MS = 10_000;
-const STATUS = { accepted: "pending", in_progress: "processing", waiting_for_user: "waiting" };
+/** A piece of work's status as a job's. */
+const STATUS = {
+  accepted: "pending",
+  in_progress: "processing",
+  cancelling: "processing",
+  waiting_for_user: "waiting",
+};
 const namedBy = (hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
 /** What a session holds; one that is still to begin holds nothing. */
 async function readSession(id, signal) {
   const as = { headers: { "X-Session-Id": id }, signal };
   const [talk, state] = await Promise.all([
-    callRoute("GET /api/chat", as).catch((error) => {
-      if (error.status === 404) return { title: "New conversation", messages: [] };
-      throw error;
-    }),
+    callRoute("GET /api/chat", as),
     callRoute("GET /api/async-status", as),
   ]);
   return { ...talk, work: [...state.activeWork, ...state.endedWork], asks: state.pendingQuestions };
+}
+
+/** Show the end of the page as more is said, unless the person has scrolled up to read. */
+function useEndInSight(count) {
+  const end = useRef(null);
+  const isAtEnd = useRef(true);
+  useEffect(() => {
+    const seen = new IntersectionObserver(([one]) => (isAtEnd.current = one.isIntersecting), {
+      rootMargin: "0px 0px 200px 0px",
+    });
+    if (end.current) seen.observe(end.current);
+    return () => seen.disconnect();
+  }, [Boolean(count)]);
+  useEffect(() => {
+    if (isAtEnd.current) end.current?.scrollIntoView({ block: "end" });
+  }, [count]);
+  return { end, goThere: () => (isAtEnd.current = true) };
 }
 
 export default function ConversationPage({ workspace }) {
@@ -53,6 +73,9 @@ function Conversation({ id, workspaceId }) {
     ["pending", "processing", "waiting"].includes(one.status ?? ""),
   );
   usePolling(found, isLive ? LIVE_MS : QUIET_MS);
+  const { end, goThere } = useEndInSight(
+    session && `${session.messages.length} ${session.asks.length} ${session.work.length}`,
+  );
   if (!session)
     return html`<div class="page">
       <h1 tabindex="-1">Conversation</h1>
@@ -61,6 +84,7 @@ function Conversation({ id, workspaceId }) {
   const act = actionsOn(found.refresh);
   const headers = { "X-Session-Id": id };
   const send = (content, key) => {
+    goThere();
     setTimeout(found.refresh, 300); // the answer may take a while: what was said is shown before
     return callRoute("POST /api/chat", {
       headers: { ...headers, "Idempotency-Key": key },
@@ -84,25 +108,29 @@ function Conversation({ id, workspaceId }) {
         )}
       onCancel=${() => act("Could not cancel", () => callRoute("POST /api/async-cancel", { headers, body: { workId } }))} />`;
   };
+  // what a card says is not said twice: an open question stands in it, and that its work has begun
+  const isShown = (one) =>
+    !session.asks.some((ask) => ask.id === one.id) && !(one.type === "reply" && one.work);
   return html`<article class="page chat">
     <header class="page-head">
       <div class="grow">
         <p class="crumb"><a href="/chat">Chat</a></p>
-        <h1 tabindex="-1" class="wrap">${session.title}</h1>
+        <h1 tabindex="-1" class="wrap">${session.title ?? "New conversation"}</h1>
       </div>
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <div role="log" aria-label="Messages">
       <ol class="chat-messages">
-        ${session.messages.map(
+        ${session.messages.filter(isShown).map(
           (one) => html`<li key=${one.id}>
             <${Message} message=${one} />
-            ${one.work && card(one.work)}
+            ${one.type === "message" && one.work && card(one.work)}
           </li>`,
         )}
       </ol>
     </div>
     ${session.messages.length === 0 && html`<p class="muted">Nothing was said yet.</p>`}
+    <div class="chat-end" ref=${end}></div>
     <div class="chat-composer"><${Composer} onSend=${send} /></div>
   </article>`;
 }
@@ -110,12 +138,13 @@ function Conversation({ id, workspaceId }) {
 function Message({ message }) {
   const { page } = message.result ?? {};
   const isWaiting = !message.work && ["pending", "processing"].includes(message.status ?? "");
+  const waitsFor = message.waits_for ?? "is being answered…";
   return html`<article
     class=${message.role === "user" ? "chat-bubble mine" : "chat-bubble"}
     data-type=${message.type}>
     <p>${message.content}</p>
     ${page && html`<${Page} title=${page.title} address=${apiAddress(page.url)} />`}
-    ${isWaiting && html`<p class="hint">is being answered…</p>`}
+    ${isWaiting && html`<p class="hint">${waitsFor}</p>`}
     ${!message.work && message.status === "failed" && html`<p class="problem">${message.error}</p>`}
     <p class="hint"><${When} at=${new Date(message.timestamp).toISOString()} /></p>
   </article>`;
@@ -133,6 +162,7 @@ const Page = ({ title: name, address }) =>
 function WorkCard({ item, question, onAnswer, onCancel }) {
   const status = STATUS[item.status] ?? item.status;
   const isLive = item.status in STATUS;
+  const isCancelling = item.status === "cancelling";
   return html`<section
     class=${question ? "card question" : "card"}
     data-work=${item.id}
@@ -140,7 +170,11 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
     aria-label=${`${item.title}: ${stateOf(status).word}`}>
     <div class="bar">
       <span class="strong wrap grow">${item.title}</span>
-      <${StateBadge} status=${status} />
+      ${
+        question
+          ? html`<${Tag} tone="waiting">Waits for your answer<//>`
+          : html`<${StateBadge} status=${status} cancelling=${isCancelling} />`
+      }
       <a href=${`/jobs/${item.id.slice("work_".length)}`}>Job</a>
     </div>
     ${isLive && html`<${JobProgress} job=${{ status, progress: item.progress }} />`}
@@ -161,7 +195,12 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
       `
     }
     ${item.status === "failed" && html`<p class="problem">${item.error}</p>`}
-    ${isLive && html`<${ActionButton} className="danger" run=${onCancel}>Cancel<//>`}
+    ${
+      isLive &&
+      html`<${ActionButton} className="danger" disabled=${isCancelling} run=${onCancel}>
+        ${isCancelling ? "Cancelling…" : "Cancel"}
+      <//>`
+    }
   </section>`;
 }
 

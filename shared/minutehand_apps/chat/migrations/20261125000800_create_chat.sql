@@ -221,7 +221,9 @@ language sql stable set search_path = '' as $$
   select jsonb_strip_nulls(jsonb_build_object('id', 'msg_' || p_message.id, 'type', p_message.type,
     'role', case when p_message.type in ('message', 'answer') then 'user' else 'assistant' end,
     'content', p_message.content, 'timestamp', chat.milliseconds(p_message.created_at),
-    'work', case when p_message.work_type is not null then 'work_' || p_message.job_id end))
+    'work', (
+      select 'work_' || m.job_id from public.async_messages as m
+      where m.job_id = p_message.job_id and m.type = 'message' and m.work_type is not null)))
     || case p_message.type
       when 'message' then coalesce((
         select jsonb_strip_nulls(jsonb_build_object('status', j.status,

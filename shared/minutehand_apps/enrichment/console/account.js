@@ -7,8 +7,9 @@ import { useWatched } from "../../lib/live.js";
 import { useRead } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
+import { ActionButton } from "../../parts/dialog.js";
 import { Failed, Stale, Unread } from "../../parts/states-of-view.js";
-import { notify } from "../../parts/toasts.js";
+import { actionsOn, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf } from "./data.js";
@@ -115,6 +116,20 @@ const FIELDS = [
   ["country", "Country"],
 ];
 
+/** What Apollo said beside what a person wrote, and a button that takes it over. */
+function Beside({ account, name, label, kind, onSaved }) {
+  const said = account.metadata?.apollo_fields?.[name] ?? null;
+  if (said === null || String(said) === String(account[name] ?? "")) return null;
+  const use = () => actionsOn(onSaved)("Could not save", () => edit(account.id, { [name]: said }));
+  return html`<span class="muted small">
+    ${account.metadata.apollo_source === "offline" ? "Sample" : "Apollo"}:
+    ${" "}${kind === "number" ? number(Number(said)) : said}
+    <${ActionButton} className="small" run=${use} aria-label=${`Use what Apollo says for ${label.toLowerCase()}`}>
+      Use
+    <//>
+  </span>`;
+}
+
 function Fields({ account, onSaved }) {
   const [draft, setDraft] = useState(null);
   const [problem, setProblem] = useState(null);
@@ -137,7 +152,7 @@ function Fields({ account, onSaved }) {
       await edit(account.id, changes);
       setDraft(null);
       setProblem(null);
-      notify("Saved; enrichment jobs that run now do not change these fields");
+      notify("Saved; enrichment does not change these fields");
       onSaved();
     } catch (error) {
       setProblem(error.message);
@@ -155,7 +170,10 @@ function Fields({ account, onSaved }) {
         ${FIELDS.map(
           ([name, label, kind]) => html`<div key=${name}>
             <dt>${label}</dt>
-            <dd data-field=${name}>${shown(name, kind)}</dd>
+            <dd>
+              <span data-field=${name}>${shown(name, kind)}</span>
+              <${Beside} ...${{ account, name, label, kind, onSaved }} />
+            </dd>
           </div>`,
         )}
         <div><dt>Source</dt><dd>${account.metadata?.apollo_source ?? "–"}</dd></div>

@@ -28,7 +28,9 @@ export const enrichButton = (kind, id, name, className = "small") => {
 
 export const Enriched = ({ row }) =>
   row.enriched_at
-    ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />`
+    ? html`<${Tag} tone="completed">
+        ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
+      <//> <${When} at=${row.enriched_at} />`
     : html`<${Tag} tone="pending">Not yet<//>`;
 
 /** The page of a kind; `columns` are those of its own, `action` is in its head. */

@@ -1,7 +1,8 @@
 -- Enriching a record: who may ask for it, what the worker reads, pays and writes.
--- A call is paid once whatever happens to its job, and a person's edit is never overwritten.
+-- A call is paid once whatever happens to its job, and what a person wrote is never overwritten.
 
--- No reference to jobs: the record of what was paid outlives the job. The answer, which describes a person, does not.
+-- No reference to jobs: the record of what was paid outlives the job. The answer, which
+-- describes a person, does not.
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- the lease under which it was called
@@ -29,7 +30,9 @@ $$;
 create trigger enrichment_forget_answers after delete on public.jobs
 referencing old table as removed for each statement execute function enrichment.forget_answers();
 
-create function enrichment.enqueue(p_kind text, p_workspace_id uuid, p_id uuid, p_term text) returns jsonb
+create function enrichment.enqueue(
+  p_kind text, p_workspace_id uuid, p_id uuid, p_term text
+) returns jsonb
 language sql set search_path = '' as $$
   select public.enqueue_job(p_workspace_id, 'enrich_' || p_kind,
     jsonb_strip_nulls(jsonb_build_object(
@@ -39,19 +42,22 @@ language sql set search_path = '' as $$
 $$;
 
 create function public.enrich_account(p_account_id uuid) returns jsonb
-language plpgsql set search_path = '' as $$ -- row level security decides which account exists for the caller
+-- row level security decides which account exists for the caller
+language plpgsql set search_path = '' as $$
 declare
   v_account public.accounts;
 begin
   select * into v_account from public.accounts where id = p_account_id;
   if not found then
-    raise exception sqlstate 'PT404' using message = 'Account not found.', hint = 'account_not_found';
+    raise exception sqlstate 'PT404' using message = 'Account not found.',
+      hint = 'account_not_found';
   end if;
   return enrichment.enqueue('account', v_account.workspace_id, v_account.id, v_account.domain);
 end;
 $$;
 comment on function public.enrich_account is
-'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when there is one.';
+'Enqueue one account''s enrichment: {job, created, wake}; the live job, with created false, when '
+'there is one.';
 
 create function public.enrich_contact(p_contact_id uuid) returns jsonb
 language plpgsql set search_path = '' as $$ -- as above
@@ -60,13 +66,15 @@ declare
 begin
   select * into v_contact from public.contacts where id = p_contact_id;
   if not found then
-    raise exception sqlstate 'PT404' using message = 'Contact not found.', hint = 'contact_not_found';
+    raise exception sqlstate 'PT404' using message = 'Contact not found.',
+      hint = 'contact_not_found';
   end if;
   return enrichment.enqueue('contact', v_contact.workspace_id, v_contact.id, v_contact.email);
 end;
 $$;
 comment on function public.enrich_contact is
-'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when there is one.';
+'Enqueue one contact''s enrichment: {job, created, wake}; the live job, with created false, when '
+'there is one.';
 
 -- a new account and its job are one transaction: neither exists without the other
 create function enrichment.enqueue_new_account() returns trigger
@@ -75,7 +83,8 @@ security definer -- reads the settings past row level security
 set search_path = '' as $$
 begin
   if new.domain is not null and exists (
-      select 1 from public.workspace_settings where workspace_id = new.workspace_id and apollo_auto_enrich) then
+      select 1 from public.workspace_settings where workspace_id = new.workspace_id
+        and apollo_auto_enrich) then
     perform enrichment.enqueue('account', new.workspace_id, new.id, new.domain);
   end if;
   return null;
@@ -93,7 +102,8 @@ create function enrichment.record(p_request jsonb, p_lock boolean) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
   -- a payload may name any id; one that is none is of no record
-  v_id constant uuid := case when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+  v_id constant uuid := case
+    when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     then (p_request ->> 'id')::uuid end;
 begin
   if p_request ->> 'kind' = 'account' then
@@ -123,7 +133,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_load is
-'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s settings; for the worker.';
+'The record of a leased job {job_id, fence, kind, id}, null when missing, with Apollo''s '
+'settings; for the worker.';
 
 create function public.enrichment_begin_call(p_request jsonb) returns jsonb
 language plpgsql
@@ -137,13 +148,15 @@ begin
   where c.job_id = v_job.id and c.answered_at is not null order by c.fence limit 1;
   if v_answer is null then
     insert into enrichment.calls (job_id, fence, workspace_id, started_at)
-    values (v_job.id, (p_request ->> 'fence')::bigint, v_job.workspace_id, queue.clock()) on conflict do nothing;
+    values (v_job.id, (p_request ->> 'fence')::bigint, v_job.workspace_id, queue.clock())
+      on conflict do nothing;
   end if;
   return jsonb_build_object('answer', v_answer);
 end;
 $$;
 comment on function public.enrichment_begin_call is
-'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; for the worker.';
+'Note that a call is about to be made, or return the {answer} that an earlier attempt paid for; '
+'for the worker.';
 
 create function public.enrichment_finish_call(p_request jsonb) returns jsonb
 language plpgsql
@@ -152,11 +165,14 @@ set search_path = '' as $$
 declare
   v_workspace_id uuid;
 begin
-  -- no lease is asked for: what was paid is paid, also when the lease expired or the job was deleted meanwhile
+  -- no lease is asked for: what was paid is paid, also when the lease expired or the job was
+  -- deleted meanwhile
   update enrichment.calls as c
   set answered_at = queue.clock(), credits = (p_request ->> 'credits')::integer,
-    answer = case -- a job that is being deleted is waited for, so that its answer is stored before or not at all
-      when exists (select from public.jobs as j where j.id = c.job_id for key share) then p_request -> 'answer' end
+    -- a job that is being deleted is waited for, so that its answer is stored before or not at all
+    answer = case
+      when exists (select from public.jobs as j where j.id = c.job_id for key share) then
+        p_request -> 'answer' end
   where c.job_id = (p_request ->> 'job_id')::uuid and c.fence = (p_request ->> 'fence')::bigint
     and c.answered_at is null
   returning c.workspace_id into v_workspace_id;
@@ -170,7 +186,8 @@ begin
 end;
 $$;
 comment on function public.enrichment_finish_call is
-'Record a call''s answer {job_id, fence, answer, credits} and count its credits, once; for the worker.';
+'Record a call''s answer {job_id, fence, answer, credits} and count its credits, once; for the '
+'worker.';
 
 create function public.enrichment_abandon_call(p_request jsonb) returns jsonb
 language plpgsql
@@ -178,7 +195,8 @@ security definer -- the ledger is closed to every role
 set search_path = '' as $$
 begin
   delete from enrichment.calls
-  where job_id = (p_request ->> 'job_id')::uuid and fence = (p_request ->> 'fence')::bigint and answered_at is null;
+  where job_id = (p_request ->> 'job_id')::uuid and fence = (p_request ->> 'fence')::bigint
+    and answered_at is null;
   return jsonb_build_object('abandoned', found::integer);
 end;
 $$;
@@ -195,15 +213,17 @@ declare
   v_row constant jsonb := enrichment.record(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_fields jsonb;
-  v_metadata constant jsonb := (p_request -> 'metadata') || jsonb_build_object('apollo_enriched_at', queue.clock());
+  v_metadata constant jsonb := (p_request -> 'metadata') || jsonb_build_object(
+    'apollo_enriched_at', queue.clock(), 'apollo_fields', p_request -> 'fields');
 begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- what Apollo returned, was not edited since the job was made, and is as it was read
-  select coalesce(jsonb_object_agg(f.key, f.value), '{}') into v_fields from jsonb_each(p_request -> 'fields') as f
-  where (v_row -> f.key is not distinct from p_request -> 'seen' -> f.key or v_row -> f.key = f.value)
-    and coalesce((v_row -> 'edited_at' ->> f.key)::timestamptz < v_job.created_at, true);
+  -- what no person wrote; a field that was emptied before the job was made is asked for
+  select coalesce(jsonb_object_agg(f.key, f.value), '{}') into v_fields
+  from jsonb_each(p_request -> 'fields') as f
+  where not v_row -> 'edited_at' ? f.key
+    or v_row ->> f.key is null and (v_row -> 'edited_at' ->> f.key)::timestamptz < v_job.created_at;
   perform set_config('enrichment.applying', 'on', true);
   if p_request ->> 'kind' = 'account' then
     update public.accounts as a
@@ -215,20 +235,24 @@ begin
   else
     update public.contacts as c
     set (name, title, linkedin_url) = (
-        select r.name, r.title, r.linkedin_url from jsonb_populate_record(null::public.contacts, v_row || v_fields) as r),
+        select r.name, r.title, r.linkedin_url
+          from jsonb_populate_record(null::public.contacts, v_row || v_fields) as r),
       enriched_at = queue.clock(), metadata = c.metadata || v_metadata
     where c.id = (v_row ->> 'id')::uuid;
   end if;
   perform set_config('enrichment.applying', 'off', true);
   return jsonb_build_object('missing', false,
-    'updated', coalesce((select jsonb_agg(n order by n) from jsonb_object_keys(v_fields) as n), '[]'),
-    'kept', coalesce((select jsonb_agg(n order by n) from jsonb_object_keys(p_request -> 'fields') as n
+    'updated', coalesce((select jsonb_agg(n order by n) from jsonb_object_keys(v_fields) as n),
+      '[]'),
+    'kept', coalesce((select jsonb_agg(n order by n)
+      from jsonb_object_keys(p_request -> 'fields') as n
       where not v_fields ? n), '[]'));
 end;
 $$;
 comment on function public.enrichment_apply is
-'Write Apollo''s fields {job_id, fence, kind, id, seen, fields, metadata} to a record, except what a person edited '
-'since the job was made: {missing, updated, kept}; for the worker.';
+'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except what a '
+'person wrote, beside which they stand in metadata.apollo_fields: {missing, updated, kept}; for '
+'the worker.';
 
 create function public.enrichment_pause(p_request jsonb) returns jsonb
 language plpgsql
@@ -238,13 +262,15 @@ begin
   update public.workspace_settings
   set apollo_paused_until = greatest(apollo_paused_until,
     queue.clock() + make_interval(secs => least((p_request ->> 'seconds')::float, 86400)))
-  where workspace_id = (select workspace_id from public.jobs where id = (p_request ->> 'job_id')::uuid);
+  where workspace_id = (select workspace_id from public.jobs
+    where id = (p_request ->> 'job_id')::uuid);
   perform enrichment.held_job(p_request); -- last, as above; a lost lease rolls back
   return '{"paused": true}';
 end;
 $$;
 comment on function public.enrichment_pause is
-'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait too; for the worker.';
+'Note that Apollo asked the key to wait {job_id, fence, seconds}, so that its other jobs wait '
+'too; for the worker.';
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
@@ -252,6 +278,7 @@ grant usage on schema enrichment to authenticated, service_role;
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
 grant execute on function enrichment.enqueue to authenticated, service_role;
 select queue.allow('authenticated, service_role', 'public.enrich_account', 'public.enrich_contact');
-select queue.allow('job_worker, service_role', 'public.enrichment_load', 'public.enrichment_begin_call',
+select queue.allow('job_worker, service_role', 'public.enrichment_load',
+  'public.enrichment_begin_call',
   'public.enrichment_finish_call', 'public.enrichment_abandon_call', 'public.enrichment_apply',
   'public.enrichment_pause');

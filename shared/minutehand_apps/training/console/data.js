@@ -35,11 +35,12 @@ export async function monitored({ workspaceId, trainingId, status, type }, signa
 export const STATES = {
   pending: { word: "Pending", tone: "pending" },
   running: { word: "Under way", tone: "processing" },
+  cancelling: { word: "Cancelling", tone: "processing" },
   completed: { word: "Ready", tone: "completed" },
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (status) => status !== "pending" && status !== "running";
+export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */
 export function clock(seconds) {

@@ -15,7 +15,7 @@ import { When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
 import { JOB_TYPES, monitored } from "./data.js";
 
-const LIVE = new Set(["pending", "processing"]);
+const LIVE = new Set(["pending", "processing", "cancelling"]);
 const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
 
 const TITLE = heading(
@@ -25,7 +25,10 @@ const TITLE = heading(
 );
 const COLUMNS = [
   column("Job", (row) => html`<a href=${`/jobs/${row.id}`}>${row.job_type}</a>`),
-  column("State", (row) => html`<${StateBadge} status=${row.status} />`),
+  column("State", (row) => {
+    const cancelling = row.status === "cancelling";
+    return html`<${StateBadge} ...${{ status: cancelling ? "processing" : row.status, cancelling }} />`;
+  }),
   column(
     "Progress",
     (row) => html`<div style=${{ minWidth: "8rem" }}>
@@ -69,6 +72,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
       LIVE.has(row.status) &&
       html`<${ActionButton}
         className="danger"
+        disabled=${row.status === "cancelling"}
         run=${() => act("Could not cancel", () => api.cancel(row.id))}>
         Cancel
         <span class="hidden"> ${row.job_type} of ${row.title}</span>

@@ -5,7 +5,7 @@ import { watchSession } from "../../lib/jobs.js";
 import { useWatched } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
 import { usePolling, useRead } from "../../lib/store.js";
-import { html, useRef, useState } from "../../lib/ui.js";
+import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { actionsOn, Going, notify, useRemoval } from "../../parts/toasts.js";
@@ -49,6 +49,7 @@ function Training({ id, workspace, remove }) {
   );
   // a job that is made by another is reported with its own first event
   usePolling(found, training && !isOver(training.status) ? 3_000 : null);
+  useNotice(training);
   const heard = training?.heard ?? 0;
   const transcript = useRead(
     async (signal) => (heard > 0 ? trainings.transcript(id, signal) : null),
@@ -78,7 +79,15 @@ function Training({ id, workspace, remove }) {
       <${Tag} tone=${tone}>${word}<//>
       <${Freshness} value=${freshness} />
       <span class="spacer"></span>
-      ${!isOver(training.status) && html`<${ActionButton} className="danger" run=${cancel}>Stop<//>`}
+      ${
+        !isOver(training.status) &&
+        html`<${ActionButton}
+          className="danger"
+          disabled=${training.status === "cancelling"}
+          run=${cancel}>
+          ${training.status === "cancelling" ? "Stopping…" : "Stop"}
+        <//>`
+      }
       ${
         (training.status === "failed" || training.status === "cancelled") &&
         html`<${ActionButton}
@@ -111,6 +120,17 @@ function Training({ id, workspace, remove }) {
     </div>
     ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} />`}
   </article>`;
+}
+
+/** Say so when a training ends while it is shown. */
+function useNotice(training) {
+  const before = useRef(null);
+  const status = training?.status;
+  useEffect(() => {
+    if (before.current && !isOver(before.current) && isOver(status))
+      notify(`${training.title}: ${STATES[status].word.toLowerCase()}`);
+    before.current = status;
+  }, [status]);
 }
 
 const Play = ({ seconds, jump }) =>
@@ -154,6 +174,7 @@ function Transcript({ of, jump }) {
       <span class="muted small wrap">
         heard by ${of.engine}
         ${of.offline ? "; it mishears: read it beside the video" : ""}
+        ${of.missing_seconds ? `; the file lacks its last ${Math.round(of.missing_seconds)} s` : ""}
       </span>
     </div>
     <ol

@@ -20,7 +20,8 @@ declare
   v_done record;
 begin
   -- the platform's own job: no member may enqueue it, but it is for the member
-  v_done := queue.enqueue(p_training.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', p_job_type,
+  v_done := queue.enqueue(p_training.workspace_id, null,
+    jsonb_build_array(jsonb_build_object('job_type', p_job_type,
     'payload', jsonb_strip_nulls(jsonb_build_object('training_id', p_training.id,
       'audio_url', case p_job_type when 'transcription' then p_training.object_key end,
       'video_url', case p_job_type when 'mux_upload' then p_training.object_key end)),
@@ -32,7 +33,8 @@ end;
 $$;
 
 create function public.training_start(
-  p_workspace_id uuid, p_title text, p_object_key text, p_training_id uuid default null, p_checksum text default null
+  p_workspace_id uuid, p_title text, p_object_key text, p_training_id uuid default null,
+    p_checksum text default null
 ) returns jsonb
 language plpgsql
 security definer -- no role may write trainings directly
@@ -42,12 +44,15 @@ declare
   v_wake boolean := false;
 begin
   -- where an upload of the caller's own lies, and nothing else
-  if p_workspace_id is null or not queue.is_member(p_workspace_id) or p_object_key is null or p_object_key
-      !~ ('^workspaces/' || p_workspace_id || '/' || queue.caller() || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
+  if p_workspace_id is null or not queue.is_member(p_workspace_id) or p_object_key is null
+    or p_object_key
+      !~ ('^workspaces/' || p_workspace_id || '/' || queue.caller()
+        || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
     perform queue.refuse(404, 'upload_not_found', 'no such upload', 'object_key');
   end if;
   insert into public.trainings (id, workspace_id, title, object_key, checksum, created_by)
-  values (coalesce(p_training_id, queue.new_id()), p_workspace_id, p_title, p_object_key, p_checksum, queue.caller())
+  values (coalesce(p_training_id, queue.new_id()), p_workspace_id, p_title, p_object_key,
+    p_checksum, queue.caller())
   on conflict do nothing returning * into v_made;
   if found then
     v_wake := training.enqueue(v_made, 'transcription');
@@ -55,18 +60,22 @@ begin
   else -- the upload is the key: completed twice, it is one training
     select * into v_made from public.trainings where object_key = p_object_key;
     if not found or v_made.id is distinct from coalesce(p_training_id, v_made.id) then
-      perform queue.refuse(409, 'training_exists', 'this training has a recording already', 'training_id');
+      perform queue.refuse(409, 'training_exists', 'this training has a recording already',
+        'training_id');
     end if;
   end if;
   return jsonb_build_object('training_id', v_made.id, 'wake', v_wake, 'job_id', (
-    select job_id from public.training_jobs where training_id = v_made.id and job_type = 'transcription'));
+    select job_id from public.training_jobs where training_id = v_made.id
+      and job_type = 'transcription'));
 exception
   when check_violation then
-    perform queue.refuse(422, 'invalid_argument', 'a training cannot be like this: ' || sqlerrm, 'training');
+    perform queue.refuse(422, 'invalid_argument', 'a training cannot be like this: ' || sqlerrm,
+      'training');
 end;
 $$;
 comment on function public.training_start is
-'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the same upload. For members.';
+'Create a training of an upload with its jobs: {training_id, job_id, wake}, the first for the '
+'same upload. For members.';
 
 create function public.training_cancel(p_training_id uuid) returns jsonb
 language plpgsql
@@ -74,7 +83,8 @@ security definer -- its jobs are the platform's own
 set search_path = '' as $$
 declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
-  v_ids constant uuid[] := array(select j.id from public.training_jobs as t join public.jobs as j on j.id = t.job_id
+  v_ids constant uuid[] := array(select j.id from public.training_jobs as t join public.jobs
+    as j on j.id = t.job_id
     where t.training_id = p_training_id and j.finished_at is null order by j.id);
 begin
   if cardinality(v_ids) = 0 then
@@ -84,7 +94,8 @@ begin
   return jsonb_build_object('training_id', p_training_id);
 end;
 $$;
-comment on function public.training_cancel is 'Stop every job of a training; what is finished is kept. 409 when it has ended.';
+comment on function public.training_cancel is 'Stop every job of a training; what is finished is '
+'kept. 409 when it has ended.';
 
 create function public.training_retry(p_training_id uuid) returns jsonb
 language plpgsql
@@ -96,7 +107,8 @@ declare
   v_count integer := 0;
 begin
   -- what was recognised without a word may be better understood by now
-  delete from public.training_chunks where training_id = p_training_id and v_training.transcript is null
+  delete from public.training_chunks where training_id = p_training_id
+    and v_training.transcript is null
     and segments = '[]';
   for v_id in
     select j.id from public.training_jobs as t join public.jobs as j on j.id = t.job_id
@@ -106,13 +118,15 @@ begin
     v_count := v_count + 1;
   end loop;
   if v_count = 0 then
-    perform queue.refuse(409, 'invalid_state', 'only a failed or cancelled training is retried', p_training_id::text);
+    perform queue.refuse(409, 'invalid_state', 'only a failed or cancelled training is retried',
+      p_training_id::text);
   end if;
   return jsonb_build_object('training_id', p_training_id, 'wake', queue.wake_worker());
 end;
 $$;
 comment on function public.training_retry is
-'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, wake}; 409 without any.';
+'Run the failed and cancelled jobs of a training again, after what is finished: {training_id, '
+'wake}; 409 without any.';
 
 create function public.training_delete(p_training_id uuid) returns jsonb
 language plpgsql
@@ -121,14 +135,17 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
 begin
-  perform queue.cancel(array(select j.id from public.training_jobs as t join public.jobs as j on j.id = t.job_id
+  perform queue.cancel(array(select j.id from public.training_jobs as t join public.jobs
+    as j on j.id = t.job_id
     where t.training_id = p_training_id and j.finished_at is null order by j.id), queue.clock());
   delete from public.trainings where id = p_training_id;
-  return jsonb_build_object('object_key', v_training.object_key, 'workspace_id', v_training.workspace_id);
+  return jsonb_build_object('object_key', v_training.object_key, 'workspace_id',
+    v_training.workspace_id);
 end;
 $$;
 comment on function public.training_delete is
-'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. Its jobs are cancelled.';
+'Delete a training with its results: {object_key, workspace_id}, whose files the caller removes. '
+'Its jobs are cancelled.';
 
 create function training.held(p_request jsonb, p_refuse boolean) returns public.trainings
 language plpgsql set search_path = '' as $$
@@ -153,17 +170,20 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, false);
 begin
-  return jsonb_build_object('training', case when v_training.id is not null then to_jsonb(v_training) end,
+  return jsonb_build_object('training', case when v_training.id is not null then
+    to_jsonb(v_training) end,
     'generation', (select generation from public.jobs where id = (p_request ->> 'job_id')::uuid),
     'heard', (select coalesce(jsonb_agg(c.number order by c.number), '[]')
       from public.training_chunks as c where c.training_id = v_training.id),
-    'transcription', (select jsonb_build_object('status', j.status, 'error', j.error_message, 'data', j.error_data)
+    'transcription', (select jsonb_build_object('status', j.status, 'error', j.error_message,
+      'data', j.error_data)
       from public.training_jobs as t join public.jobs as j on j.id = t.job_id
       where t.training_id = v_training.id and t.job_type = 'transcription'));
 end;
 $$;
 comment on function public.training_load is
-'The input of a leased job {job_id, fence}: {training, generation, heard, transcription}; training null when gone.';
+'The input of a leased job {job_id, fence}: {training, generation, heard, transcription}; '
+'training null when gone.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
 language plpgsql
@@ -172,11 +192,13 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
-  return jsonb_build_object('chunks', (select coalesce(jsonb_agg(to_jsonb(c) order by c.number), '[]')
+  return jsonb_build_object('chunks', (select coalesce(jsonb_agg(to_jsonb(c) order by c.number),
+    '[]')
     from public.training_chunks as c where c.training_id = v_training.id));
 end;
 $$;
-comment on function public.training_load_chunks is 'The transcript of a leased job''s training {job_id, fence}: {chunks}.';
+comment on function public.training_load_chunks is 'The transcript of a leased job''s training '
+'{job_id, fence}: {chunks}.';
 
 create function public.training_store(p_request jsonb) returns jsonb
 language plpgsql
@@ -196,14 +218,16 @@ begin
   where id = v_training.id returning * into v_training;
   -- in one transaction with the transcript, so that a crash leaves both or none
   if v_training.transcript is not null and not exists (
-    select 1 from public.training_jobs where training_id = v_training.id and job_type = 'sop_generation') then
+    select 1 from public.training_jobs where training_id = v_training.id
+      and job_type = 'sop_generation') then
     perform training.enqueue(v_training, 'sop_generation');
   end if;
   return to_jsonb(v_training) -> v_name;
 end;
 $$;
 comment on function public.training_store is
-'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. With the transcript '
+'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
+'With the transcript '
 'sop_generation is enqueued.';
 
 create function public.training_store_chunk(p_request jsonb) returns jsonb
@@ -214,8 +238,10 @@ set lock_timeout = '8s' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
-  insert into public.training_chunks (training_id, number, workspace_id, segments, language, engine, offline)
-  select v_training.id, c.number, v_training.workspace_id, c.segments, c.language, c.engine, c.offline
+  insert into public.training_chunks (training_id, number, workspace_id, segments, language,
+    engine, offline)
+  select v_training.id, c.number, v_training.workspace_id, c.segments, c.language, c.engine,
+    c.offline
   from jsonb_populate_record(null::public.training_chunks, p_request -> 'chunk') as c
   on conflict do nothing;
   return jsonb_build_object('stored', found);
@@ -237,7 +263,8 @@ begin
   return jsonb_build_object('training_id', v_training.id);
 end;
 $$;
-comment on function public.training_note_host is 'Note the video host''s ids {job_id, fence, upload, asset}.';
+comment on function public.training_note_host is 'Note the video host''s ids {job_id, fence, '
+'upload, asset}.';
 
 create function public.training_host_event(p_request jsonb) returns jsonb
 language plpgsql
@@ -246,11 +273,13 @@ set search_path = '' as $$
 declare
   v_job public.jobs;
 begin
-  -- the job asks the host itself, so neither the order of events nor their content matters, nor a repeat
+  -- the job asks the host itself, so neither the order of events nor their content matters,
+  -- nor a repeat
   select j.* into v_job from public.trainings as t
   join public.training_jobs as p on p.training_id = t.id and p.job_type = 'mux_upload'
   join public.jobs as j on j.id = p.job_id
-  where t.host_upload = p_request ->> 'upload' or t.host_asset = p_request ->> 'asset' order by t.id limit 1;
+  where t.host_upload = p_request ->> 'upload' or t.host_asset = p_request ->> 'asset'
+    order by t.id limit 1;
   if v_job.status = 'pending' and v_job.next_retry_at > queue.clock() then
     perform public.retry_job(v_job.id); -- it waits to ask the host again: now is better
   end if;
@@ -258,10 +287,13 @@ begin
 end;
 $$;
 comment on function public.training_host_event is
-'Have the waiting mux_upload of a webhook {upload, asset} ask the video host at once: {known, wake}; for the API.';
+'Have the waiting mux_upload of a webhook {upload, asset} ask the video host at once: {known, '
+'wake}; for the API.';
 
 revoke execute on all functions in schema training from public, anon, authenticated, service_role;
 select queue.allow('authenticated, service_role', 'public.training_start', 'public.training_cancel',
   'public.training_retry', 'public.training_delete');
-select queue.allow('job_worker, service_role', 'public.training_load', 'public.training_load_chunks',
-  'public.training_store', 'public.training_store_chunk', 'public.training_note_host', 'public.training_host_event');
+select queue.allow('job_worker, service_role', 'public.training_load',
+  'public.training_load_chunks',
+  'public.training_store', 'public.training_store_chunk', 'public.training_note_host',
+    'public.training_host_event');
