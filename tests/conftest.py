@@ -24,8 +24,10 @@ from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
+from tests.support.stranger import environment, stranger, wheel
 from tests.support.weekly import weekly
 
+__all__ = ["environment", "stranger", "wheel"]
 #: A narrow terminal that started the tests must not cut what commands print into a pipe.
 os.environ.pop("COLUMNS", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.

@@ -22,12 +22,13 @@ TRAVELS = {
     "supabase/seed.sql": "seed/seed.sql",
     "infra/console": "console",
     "infra/aws": "cloudformation",
+    "serverless.yml": "cloudformation/serverless.yml",
     "package.json": "node/package.json",
     "package-lock.json": "node/package-lock.json",
     ".npmrc": "node/.npmrc",
 }
-#: For people who read the checkout, this project's own stages, and what `make check` writes.
-LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md", "stages.yml"})
+#: For people who read the checkout, and what `make check` writes.
+LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md"})
 
 
 def resource_files(root: Path) -> dict[str, str]:

@@ -31,6 +31,8 @@ class Project(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
+    #: With which its stack, roles, parameters and log group on AWS begin.
+    name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{0,19}$")
     #: Packages that bring processors, routes, pages and the like, as import names.
     apps: tuple[str, ...] = ()
     #: Where clients see jobs.

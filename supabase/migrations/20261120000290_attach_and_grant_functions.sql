@@ -67,7 +67,13 @@ declare
   c_name constant text := 'minutehand_worker_token';
   v_id uuid;
 begin
-  if coalesce(p_url, '') !~ '^https?://[^\s/]+/' then
+  if p_url is null then
+    delete from queue.settings where name = 'worker_url';
+    if to_regclass('vault.secrets') is not null then
+      execute 'delete from vault.secrets where name = $1' using c_name;
+    end if;
+    return public.attach_extensions() || '{"url": null}';
+  elsif p_url !~ '^https?://[^\s/]+/' then
     perform queue.refuse(400, 'invalid_argument',
       'url must be the address of POST /api/jobs/worker, as https://jobs.example.com/api/jobs/worker', 'url');
   elsif char_length(coalesce(p_token, '')) < 16 then
@@ -89,8 +95,8 @@ begin
 end;
 $$;
 comment on function public.connect_worker is
-  'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron. For '
-  'operators.';
+  'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron; '
+  'without an address, no longer. For operators.';
 
 select queue.allow('job_worker, service_role', 'public.attach_extensions');
 select queue.allow('service_role', 'public.connect_worker');

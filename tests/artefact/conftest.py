@@ -1,22 +1,37 @@
-"""What would be deployed, made once per run: the template of a stage, and a zip to run here."""
+"""What a stranger deploys, made once per run: the template of a stage, and a zip to run here."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minutehand.deploy.build import ARCHIVE, build
-from minutehand.deploy.package import TEMPLATE, compile_template
-from minutehand.project import Project
+from minutehand.deploy.build import ARCHIVE
+from minutehand.deploy.package import TEMPLATE
 from tests.artefact.runtime import runtime_site
-from tests.support.paths import ROOT
 from tests.support.shared import made_once
+from tests.support.stranger import Stranger
 
 EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
+COMPILE = """
+from pathlib import Path
+from minutehand.deploy.package import compile_template
+from minutehand.deploy.service import write_first_files
+from minutehand.project import Project
+
+write_first_files(Project.find())
+compile_template("dev", Path("out"), artifacts=Path("out"))
+"""
+BUILD = """
+from pathlib import Path
+from minutehand.deploy.build import build
+from minutehand.project import Project
+
+Project.find().make_importable()
+build(Path("out"), Project.find(), for_lambda=False)
+"""
 PROCESSORS = '''
 """Processors of the tests."""
 
@@ -41,22 +56,16 @@ async def nap(job: Job[Nap], ctx: JobContext) -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the compiled stage `dev` of a project without apps.
-
-    osls needs some zip to hash, not the real one.
-    """
+def template(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the stranger's compiled stage `dev`; osls needs some zip to hash."""
 
     def compile_stage(folder: Path) -> None:
-        project = folder / "project"
-        project.mkdir()
-        shutil.copyfile(ROOT / "serverless.yml", project / "serverless.yml")
-        stages = ROOT / "infra" / "aws" / "stages.yml"
-        shutil.copyfile(stages, project / "minutehand.stages.yml")
-        (folder / ARCHIVE).write_bytes(EMPTY_ZIP)
-        compile_template("dev", folder, artifacts=folder, root=project)
+        project = stranger.copy(folder)
+        (folder / "out").mkdir()
+        (folder / "out" / ARCHIVE).write_bytes(EMPTY_ZIP)
+        project.environment.run(folder, "-c", COMPILE)
 
-    return made_once(tmp_path_factory, "template", compile_stage) / "stack"
+    return made_once(tmp_path_factory, "template", compile_stage) / "out" / "stack"
 
 
 @pytest.fixture(scope="session")
@@ -67,20 +76,14 @@ def stack(template: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unzipped zip of a project with a processor of its own, for this machine."""
+def tree(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stranger's unzipped zip, with one more processor, for this machine."""
 
     def build_project(folder: Path) -> None:
-        project = folder / "project"
-        (project / "jobs").mkdir(parents=True)
-        (project / "jobs" / "__init__.py").touch()
-        (project / "jobs" / "processors.py").write_text(PROCESSORS)
-        (project / "minutehand.toml").write_text('apps = ["jobs"]\n')
-        shutil.copyfile(ROOT / "requirements.lock", project / "requirements.lock")
+        project = stranger.copy(folder)
+        (folder / "work" / "processors" / "nap.py").write_text(PROCESSORS)
         (folder / "out").mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(project))
-            build(folder / "out", Project.at(project), for_lambda=False)
+        project.environment.run(folder, "-c", BUILD)
 
     return made_once(tmp_path_factory, "zip", build_project) / "out" / "app"
 

@@ -34,7 +34,7 @@ def functions(project: Project, tree: Path, site: Path) -> Iterator[dict[str, La
         "SUPABASE_JWT_SECRET": JWT_SECRET,
         "WORKER_SECRET_TOKEN": "worker-token",
         "BACKGROUND_JOB_TOKEN": "background-token",
-        "MINUTEHAND_APPS": "jobs",
+        "MINUTEHAND_APPS": "work",
         "STAGE": "test",
     }
     made = {

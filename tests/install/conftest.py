@@ -1,53 +1,32 @@
-"""The two made-up releases as wheels, and the real Supabase CLI; made once per run."""
+"""A made-up next release as a wheel, and the real Supabase CLI; made once per run."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from infra.release.supabase_cli import supabase_cli
-from infra.release.wheels import Environment, build_wheels, checkout_copy
+from infra.release.wheels import Environment, build_wheels
 from minutehand.local.postgres import Postgres
-from minutehand.version import VERSION
 from tests.install.projects import Hosted
 from tests.install.second import NEXT, make_second_release
 from tests.support.shared import made_once
+from tests.support.stranger import environment_of
 
 
 @pytest.fixture(scope="session")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders with the wheels of this release and of a made-up next one."""
+def newer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with a made-up next release."""
 
-    def build_both(folder: Path) -> None:
-        copy = checkout_copy(folder / "source")
-        build_wheels(copy, folder / VERSION)
-        make_second_release(copy)
-        build_wheels(copy, folder / NEXT)
+    def build(folder: Path) -> None:
+        shutil.copytree(wheel / "source", folder / "source")
+        make_second_release(folder / "source")
+        build_wheels(folder / "source", folder / NEXT)
 
-    folder = made_once(tmp_path_factory, "wheels", build_both)
-    return {version: folder / version for version in (VERSION, NEXT)}
-
-
-@pytest.fixture(scope="session")
-def environment(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with this release."""
-    return _environment(tmp_path_factory, releases[VERSION])
-
-
-@pytest.fixture(scope="session")
-def newer(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the next."""
-    return _environment(tmp_path_factory, releases[NEXT])
-
-
-def _environment(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
-    folder = made_once(
-        factory,
-        f"environment-{wheels.name}",
-        lambda folder: Environment.make(folder / "venv", wheels),
-    )
-    return Environment(folder / "venv")
+    wheels = made_once(tmp_path_factory, "newer", build) / NEXT
+    return environment_of(tmp_path_factory, wheels)
 
 
 @pytest.fixture(scope="session")

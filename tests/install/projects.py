@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,8 @@ from minutehand.install.rewrite import Schemas
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
+from tests.support.stranger import ADA, EVE
 
-ADA = "aaaaaaaa-0000-4000-8000-000000000001"
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-ACME = "11111111-1111-4111-8111-111111111111"
-GLOBEX = "22222222-2222-4222-8222-222222222222"
 _numbers = itertools.count(1)
 
 #: A worker that runs until nothing is due.
@@ -47,66 +43,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-FIRST_SQL = """\
-create table public.organizations (
-  id uuid primary key default gen_random_uuid(),
-  name text not null
-);
-create table public.memberships (
-  organization_id uuid not null references public.organizations (id) on delete cascade,
-  user_id uuid not null references auth.users (id) on delete cascade,
-  role text not null default 'member',
-  primary key (organization_id, user_id)
-);
-create table public.jobs (id bigint generated always as identity primary key, title text not null);
-create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
-create table public.notes (id uuid primary key default gen_random_uuid(), said text);
-alter table public.organizations enable row level security;
-alter table public.memberships enable row level security;
-alter table public.jobs enable row level security;
-alter table public.accounts enable row level security;
-alter table public.notes enable row level security;
-create extension if not exists citext with schema extensions;
-create extension if not exists pg_net;
-alter table public.accounts add column email extensions.citext unique;
-insert into storage.buckets (id, name, public) values ('cakes', 'cakes', true);
-create policy "own folder" on storage.objects for select to authenticated
-  using (bucket_id = 'cakes' and (select auth.uid())::text = (storage.foldername(name))[1]);
-create policy "everybody reads adverts" on public.jobs
-  for select to anon, authenticated using (true);
-grant select on public.jobs to anon, authenticated;
-insert into public.jobs (title) values ('Baker');
-"""
-#: Two people with passwords as every tutorial makes them, each with an organization.
-SEED = f"""\
-insert into auth.users (instance_id, id, aud, role, email, encrypted_password, email_confirmed_at,
-  raw_app_meta_data, raw_user_meta_data, created_at, updated_at, confirmation_token)
-select '00000000-0000-0000-0000-000000000000', id, 'authenticated', 'authenticated', email,
-  extensions.crypt('password123', extensions.gen_salt('bf')), now(), '{{}}', '{{}}', now(), now(),
-  '' from (values ('{ADA}'::uuid, 'ada@acme.test'), ('{EVE}', 'eve@globex.test')) as _ (id, email);
-insert into public.organizations values ('{ACME}', 'Acme'), ('{GLOBEX}', 'Globex');
-insert into public.memberships values
-  ('{ACME}', '{ADA}', 'owner'), ('{GLOBEX}', '{EVE}', 'owner');
-"""
-SECOND_SQL = "alter table public.accounts add column owner uuid references auth.users (id);\n"
-CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_version = 17\n'
-
-
-def bakery(folder: Path) -> Path:
-    """Organizations, seed, table jobs, extensions and storage of its own; a file of tomorrow."""
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
-    files = {
-        "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
-        f"supabase/migrations/{tomorrow:%Y%m%d%H%M%S}_own_accounts.sql": SECOND_SQL,
-        "supabase/seed.sql": SEED,
-        "supabase/config.toml": CONFIG,
-    }
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
 
 
 @dataclass

@@ -14,21 +14,10 @@ import pytest
 
 from infra.release.wheels import Environment
 from minutehand.version import VERSION
-from tests.install.projects import (
-    ACME,
-    ADA,
-    EVE,
-    GLOBEX,
-    WORK,
-    Client,
-    Hosted,
-    HostedDatabase,
-    bakery,
-    data_api,
-)
+from tests.install.projects import WORK, Client, Hosted, HostedDatabase, data_api
 from tests.support.extensions import PG_CRON
-from tests.support.paths import ROOT
 from tests.support.stacks import end, launch, wait_ready
+from tests.support.stranger import ACME, ADA, EVE, GLOBEX, THEIRS, bakery
 
 #: The first makes the wheels and fetches the CLI, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(900)
@@ -38,11 +27,6 @@ select d.classid::regclass, d.objid from pg_shdepend as d join pg_roles as r on 
 where r.rolname = 'job_worker'
   and d.dbid = (select oid from pg_database where datname = current_database())
 """
-#: Their organizations as the tenants.
-THEIRS = (
-    *("--tenancy", "existing", "--organizations", "organizations(id,name)"),
-    *("--memberships", "memberships(organization_id,user_id,role)"),
-)
 
 
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
@@ -180,16 +164,10 @@ def contents(folder: Path) -> dict[str, str]:
 
 def run_in_dev(environment: Environment, project: Path) -> None:
     """The wheel's own local stack takes the project, and its seed's first tenant runs a job."""
-    state, cache = project / ".local", project / ".local" / "cache"
-    # what the wheel would fetch from npm, by the same lock
-    home = "import os; from minutehand import node; print(node._cached(os.environ, 'dev'), end='')"
-    asked = environment.run(project, "-c", home, env={"XDG_CACHE_HOME": str(cache)})
-    Path(asked.stdout).mkdir(parents=True)
-    for name in ("node_modules", "package.json"):
-        Path(asked.stdout, name).symlink_to(ROOT / name)
+    state = project / ".local"
     launcher = launch(
         state, "--no-demo", python=environment.python, root=project,
-        XDG_CACHE_HOME=str(cache), PYTHONPATH="", MINUTEHAND_PROJECT=str(project),
+        XDG_CACHE_HOME=str(environment.cache), PYTHONPATH="", MINUTEHAND_PROJECT=str(project),
     )  # fmt: skip
     try:
         stack = wait_ready(state, launcher)

@@ -75,6 +75,12 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     ]
     assert engine.one("select count(*) from vault.secrets") == 1
 
+    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # of a stage that is deleted
+    engine.enqueue()
+    assert (made["pg_net"], made["url"]) == ("no_worker", None)
+    assert engine.one("select count(*) from net.http_request_queue") == 1
+    assert engine.one("select count(*) from vault.secrets") == 0
+
 
 @pytest.mark.parametrize(
     ("url", "token", "extensions", "answer"),

@@ -46,7 +46,7 @@ class Account:
                 return _answer(start, {})
             if path == "/" and b"Action=ValidateTemplate" in body:
                 return _answer(start, VALID, "text/xml")
-            if path == "/" and b"Action=DescribeStacks" in body:
+            if path == "/" and re.search(rb"Action=(DescribeStacks|DeleteStack)\b", body):
                 show_outputs()
             is_template = path.endswith("/compiled-cloudformation-template.json")
             if is_template and environ["REQUEST_METHOD"] == "PUT":
@@ -74,6 +74,7 @@ def show_outputs() -> None:
             for stack in backend.stacks.values():
                 stack._parse_template()
                 stack.output_map = stack._create_output_map()
+                backend.exports |= {each.name: each for each in stack.exports}  # deletion reads it
 
 
 def for_moto(template: dict[str, Any]) -> str:

@@ -52,8 +52,10 @@ class JobMetrics:
         self._write(gauges)
 
     def _write(self, metrics: Metrics) -> None:
-        stage, at_ms = {"stage": self._settings.stage}, int(time.time() * 1000)
-        sys.stdout.write(emf_line(metrics, stage, at_ms=at_ms) + "\n")
+        # two projects of an account may have stages of one name
+        worker = self._settings.worker_function_name or self._settings.stage
+        stack, at_ms = {"stack": worker.removesuffix("-worker")}, int(time.time() * 1000)
+        sys.stdout.write(emf_line(metrics, stack, at_ms=at_ms) + "\n")
 
 
 def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> str:

@@ -54,6 +54,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "token": ("tokens:token", "Print an access token, a worker's key, a secret."),
         "package": ("deploy:package", "Build what AWS gets, without an account."),
         "deploy": ("deploy:deploy", "Deploy a stage to AWS."),
+        "undeploy": ("undeploy:undeploy", "Delete a stage from AWS, and say what stays."),
     },
 }
 VERBS = {verb: path for group in GROUPS.values() for verb, (path, _) in group.items()}
@@ -70,7 +71,7 @@ class Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the verbs in their groups, those of apps in one of their own."""
         apps = {name: ("", f"See minutehand {name} --help.") for name in self._apps()}
-        for heading, verbs in {**GROUPS, "Apps": apps}.items():
+        for heading, verbs in {**GROUPS, **({"Apps": apps} if apps else {})}.items():
             formatter.write(f"{heading}:\n")
             formatter.indent()
             formatter.write_dl([(verb, line) for verb, (_, line) in verbs.items()])

@@ -19,10 +19,10 @@ from typing import Annotated
 import typer
 
 from minutehand.app import find_apps
-from minutehand.cli.stage import Stage, told
-from minutehand.cli.supabase_cli import find_cli, project_ref, push
+from minutehand.cli.stage import Stage, asked_region, told
+from minutehand.cli.supabase_cli import HOSTED, find_cli, project_ref, push
 from minutehand.config import ConfigurationError
-from minutehand.deploy.build import Built, PackagingError, build
+from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
 from minutehand.deploy.limits import concurrency_limit, explain_failure
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
@@ -34,20 +34,24 @@ from minutehand.terminal.connection import CommandFailed, Connection, load_value
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
+#: In the names of a template that is compiled without an account.
+ANY_REGION = "us-east-1"
+
 
 @verb
 def package(
     output: Output,
     *,
     stage: Annotated[str, typer.Option(help="Whose template is compiled.")] = "dev",
-    region: Region = "us-east-1",
+    region: Region = "",
 ) -> None:
     """Build the zip for AWS and compile the stack, without an account."""
     with refusals(region):
         write_first(output)
-        made, template = make_package(Stage(stage, region))
-        text = f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, Python {made.python}\n{template}"
-        output.value({**asdict(made), "template": str(template)}, text=text)
+        made, template = make_package(Stage(stage, region or ANY_REGION))
+        output.value(
+            {**asdict(made), "template": str(template)}, text=f"{described(made)}\n{template}"
+        )
 
 
 @contextmanager
@@ -58,6 +62,12 @@ def refusals(region: str) -> Iterator[None]:
             yield
     except (PackagingError, ConfigurationError, NodeMissing) as error:
         raise CommandFailed(str(error), code="packaging_failed") from error
+
+
+def described(made: Built) -> str:
+    """A build in a line, with the end of its Python on Lambda."""
+    until = f"Python {made.python}, which Lambda runs until {RUNTIMES[made.python]}"
+    return f"{made.archive}: {made.zipped_bytes / 1e6:.1f} MB, {until}"
 
 
 def write_first(output: Output) -> None:
@@ -83,7 +93,7 @@ def deploy(
         str, typer.Argument(metavar="STAGE", help="A stage of the project's file of stages.")
     ],
     *,
-    region: Region = "us-east-1",
+    region: Region = "",
     secrets_file: Annotated[
         Path | None, typer.Option("--secrets", help="KEY=value lines; default: the environment.")
     ] = None,
@@ -99,16 +109,18 @@ def deploy(
     """Deploy a stage to AWS."""
     with refusals(region):
         secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
+        region = region or ANY_REGION if dry_run else asked_region(region)
         run = Deployment(Stage(name, region), secrets, output, migrates=not no_database)
         write_first(output)
         if secrets_only:
-            steps, done = [run.check_secrets, run.put_secrets], "written"
+            steps, done = [run.check_secrets, run.check_stack, run.put_secrets], "written"
         elif dry_run:
             steps, done = [run.check, run.build], "checked and packaged"
         else:
             steps = [
                 run.check,
                 run.check_account,
+                run.check_stack,
                 run.build,
                 run.migrate,
                 run.create_stack,
@@ -171,20 +183,40 @@ class Deployment:
         stage = self.stage
         who = stage.client("sts").get_caller_identity()
         self.output.note(f"     {who['Account']} as {who['Arn']}, {stage.region}")
-        limit = concurrency_limit(stage.client("lambda"), stage.name, stage.region, stage.values)
+        limit = concurrency_limit(stage.client("lambda"), stage.stack, stage.region, stage.values)
         if limit.stops:
             raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
         if limit.verdict == "warn":
             self.output.note(f"     {limit.detail}\n       → {limit.fix}")
 
+    def check_stack(self) -> None:
+        """Check that a stack of this name is this project's."""
+        stage = self.stage
+        client, values = stage.client("lambda"), stage.values
+        try:
+            found = client.get_function_configuration(FunctionName=f"{stage.stack}-worker")
+        except client.exceptions.ResourceNotFoundException:
+            return
+        theirs = found.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
+        ours = str(values["supabaseUrl"]).rstrip("/")
+        ref = HOSTED.fullmatch(theirs.rstrip("/"))
+        if theirs.rstrip("/") != ours and not (ref and ref[1] == values.get("supabaseProject")):
+            raise CommandFailed(
+                f"the stack {stage.stack} in {stage.region} serves {theirs}, not {ours}",
+                code="another_project",
+                fix=f'give this project another `name` than "{stage.service}" in minutehand.toml; '
+                f"where it has moved, `minutehand undeploy {stage.name}` first",
+            )
+
     def build(self) -> None:
         """Build the zip and compile the stack."""
-        make_package(self.stage)
+        made, _ = make_package(self.stage)
+        self.output.note(f"     {described(made)}")
 
     def create_stack(self) -> None:
         """Create or update the stack, by osls."""
         project = Project.find()
-        write_service(project, project.root)
+        write_service(project, project.root, self.stage.name)
         program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
         stage = self.stage
         done = subprocess.run(
@@ -205,9 +237,10 @@ class Deployment:
 
     def put_secrets(self) -> None:
         """Write the functions' secrets to SSM."""
-        key, needs = self.stage.outputs().get("ServiceKeyArn"), needs_of(Project.find())
-        ssm = self.stage.client("ssm")
-        write_parameters(ssm, self.stage.name, self.secrets, key_id=key, needs=needs)
+        stage, needs = self.stage, needs_of(Project.find())
+        key = stage.outputs().get("ServiceKeyArn")
+        ssm = stage.client("ssm")
+        write_parameters(ssm, stage.service, stage.name, self.secrets, key_id=key, needs=needs)
 
     def migrate(self) -> None:
         """Push the pending migrations to Supabase."""
@@ -242,7 +275,7 @@ class Deployment:
             raise CommandFailed(
                 f"the first tick failed: {words}",
                 code="first_tick_failed",
-                fix=f"aws logs tail /aws/lambda/{function} --since 10m",
+                fix=f"aws logs tail {self.stage.stack} --since 10m",
             )
 
     def connect_worker(self) -> None:

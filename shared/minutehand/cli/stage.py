@@ -19,7 +19,6 @@ from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
-SERVICE = "minutehand"
 SIGN_IN = (
     "sign in: `aws configure sso`, AWS_PROFILE or AWS_ACCESS_KEY_ID; "
     "`aws sts get-caller-identity` must answer"
@@ -34,9 +33,14 @@ class Stage:
     region: str
 
     @property
+    def service(self) -> str:
+        """The project's name in the account."""
+        return Project.find().name
+
+    @property
     def stack(self) -> str:
-        """The CloudFormation stack's name, with which its functions' names begin."""
-        return f"{SERVICE}-{self.name}"
+        """The stack's and the log group's name, with which its functions' names begin."""
+        return f"{self.service}-{self.name}"
 
     @property
     def values(self) -> dict[str, Any]:
@@ -88,7 +92,7 @@ class Stage:
         ssm = self.client("ssm")
         with told(self.region):
             try:
-                name = parameter_name(self.name, function)
+                name = parameter_name(self.service, self.name, function)
                 found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
             except ssm.exceptions.ParameterNotFound:
                 return {}
@@ -107,6 +111,17 @@ class Stage:
             values |= function.get("Environment", {}).get("Variables", {})
             values |= self.secrets_of(name)
         return values
+
+
+def asked_region(given: str) -> str:
+    """The region of the option, of AWS_REGION or of the profile; never one that no one named."""
+    import boto3
+
+    if region := given or boto3.Session().region_name:
+        return region
+    raise CommandFailed(
+        "which region of AWS?", code="no_region", fix="--region eu-central-1, or AWS_REGION"
+    )
 
 
 def _is_open(value: object) -> bool:
@@ -133,7 +148,7 @@ def told(region: str) -> Iterator[None]:
         raise CommandFailed(
             f"{error.operation_name} in {region}: {told.get('Message', '')} ({code})",
             code=code,
-            fix=f"{SIGN_IN}; rights: infra/aws/README.md, `Who may deploy`" if denied else None,
+            fix=f"{SIGN_IN}; rights: `minutehand docs aws`, Who may deploy" if denied else None,
         ) from error
     except (aws.EndpointConnectionError, aws.HTTPClientError) as error:
         raise CommandFailed(

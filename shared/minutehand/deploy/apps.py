@@ -8,6 +8,7 @@ All keys are optional:
 `functions.<f>.secrets`         names of secrets that the function may read, when they are there
 `functions.<f>.statements`      IAM statements of the function's role, intrinsic functions written
                                 long: `{'Fn::Sub': …}`
+`uploads`                       true for a bucket of uploads, and the rights of `jobs` and `worker`
 `local`                         variables of the local stack by their value there; a developer's own
                                 value wins, and an empty one only lets that through
 ==============================  ==================================================================
@@ -26,6 +27,11 @@ from minutehand.config import ConfigurationError
 
 FILE = "lambda.yml"
 Function = Literal["jobs", "status", "worker", "health"]
+#: From where the console's pages load and to where they send uploads.
+UPLOAD_ORIGINS = (
+    "https://${self:custom.uploadsBucket}.s3.${AWS::Region}.${AWS::URLSuffix}",
+    "https://${self:custom.uploadsBucket}.s3.${AWS::URLSuffix}",
+)
 
 
 class FunctionNeeds(BaseModel):
@@ -46,6 +52,7 @@ class Needs(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     functions: dict[Function, FunctionNeeds] = Field(default_factory=dict)
     local: dict[str, str] = Field(default_factory=dict)
+    uploads: bool = False
 
     def secrets(self, function: str) -> tuple[str, ...]:
         """The names of the secrets that `function` takes for the apps."""
@@ -58,11 +65,11 @@ class Needs(BaseModel):
 
     def service(self) -> dict[str, Any]:
         """What serverless.yml includes: functions' variables, and a policy per role."""
-        functions = {
-            name: {"environment": needs.environment}
-            for name, needs in self.functions.items()
-            if needs.environment
-        }
+        bucket = {"UPLOADS_BUCKET": {"Ref": "UploadsBucket"}} if self.uploads else {}
+        wanted = {name: needs.environment for name, needs in self.functions.items()}
+        for name in ("jobs", "worker"):
+            wanted[name] = bucket | wanted.get(name, {})
+        functions = {name: {"environment": values} for name, values in wanted.items() if values}
         policies = {
             f"{name.capitalize()}PolicyOfApps": {
                 "Type": "AWS::IAM::Policy",
@@ -75,7 +82,9 @@ class Needs(BaseModel):
             for name, needs in self.functions.items()
             if needs.statements
         }
-        return {"functions": functions, "resources": {"Resources": policies}}
+        origins = "".join(f" {origin}" for origin in UPLOAD_ORIGINS) if self.uploads else ""
+        resources = {"Resources": policies}
+        return {"functions": functions, "resources": resources, "uploadOrigins": origins}
 
     def _of(self, function: str) -> FunctionNeeds:
         return next((needs for name, needs in self.functions.items() if name == function), _NOTHING)
@@ -103,6 +112,7 @@ def read_needs(apps: Iterable[App]) -> Needs:
             ) from error
         _add(str(file), whole.parameters, needs.parameters)
         _add(str(file), whole.local, needs.local)
+        whole.uploads = whole.uploads or needs.uploads
         for name, more in needs.functions.items():
             known = whole.functions.setdefault(name, FunctionNeeds())
             _add(str(file), known.environment, more.environment)

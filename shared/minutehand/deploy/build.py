@@ -26,8 +26,13 @@ from minutehand.node import CERTIFICATES
 from minutehand.project import Project
 from minutehand.resources import PACKAGE, checkout
 
-#: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
-RUNTIMES = ("3.11", "3.12", "3.13", "3.14")
+#: Until when Lambda runs each: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
+RUNTIMES = {
+    "3.11": "30 June 2027",
+    "3.12": "31 October 2028",
+    "3.13": "30 June 2029",
+    "3.14": "30 June 2029",
+}
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 #: Amazon Linux 2023 has glibc 2.34; 2.28 wheels are what vendors publish for it.
 PLATFORM = "aarch64-manylinux_2_28"

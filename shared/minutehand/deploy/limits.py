@@ -39,7 +39,7 @@ def request_quota(wanted: int, region: str) -> str:
     )
 
 
-def concurrency_limit(client: Any, stage: str, region: str, values: Mapping[str, Any]) -> Limit:
+def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str, Any]) -> Limit:
     """What the stage reserves leaves enough, and its workers leave the API room."""
     account = client.get_account_settings()["AccountLimit"]
     limit, unreserved = account["ConcurrentExecutions"], account["UnreservedConcurrentExecutions"]
@@ -47,7 +47,7 @@ def concurrency_limit(client: Any, stage: str, region: str, values: Mapping[str,
     wanted = _number(values, "workerReservedConcurrency")
     if wanted:
         kept = min(UNRESERVED, limit)
-        free = unreserved + _held(client, stage) - kept
+        free = unreserved + _held(client, stack) - kept
         if wanted > free:
             return Limit(
                 "concurrency",
@@ -82,10 +82,10 @@ def _number(values: Mapping[str, Any], name: str) -> int:
     return int(value) if value.isdigit() else 0
 
 
-def _held(client: Any, stage: str) -> int:
-    """What the stage's worker has reserved already, which an update may use again."""
+def _held(client: Any, stack: str) -> int:
+    """What the stack's worker has reserved already, which an update may use again."""
     try:
-        found = client.get_function_concurrency(FunctionName=f"minutehand-{stage}-worker")
+        found = client.get_function_concurrency(FunctionName=f"{stack}-worker")
     except client.exceptions.ResourceNotFoundException:
         return 0
     return int(found.get("ReservedConcurrentExecutions") or 0)

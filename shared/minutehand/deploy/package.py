@@ -12,6 +12,7 @@ from minutehand.deploy.build import PYTHON, PackagingError
 from minutehand.deploy.service import write_service
 from minutehand.node import node_binary, node_home
 from minutehand.project import Project
+from minutehand.resources import checkout
 from minutehand.version import VERSION
 
 #: What osls names the whole stack; the other file only creates its bucket.
@@ -40,7 +41,7 @@ def compile_template(
     # in a folder of its own: osls keeps state beside the service, which two runs would share
     service = out / "service"
     _mirror(project.root, service)
-    write_service(project, service)
+    write_service(project, service, stage)
     # no profile, no keys, no update check: the output must not depend on the machine
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
@@ -65,7 +66,10 @@ def compile_template(
 
 def service_environment(project: Project) -> dict[str, str]:
     """What serverless.yml reads of the environment, beside its parameters."""
+    handlers = "functions" if checkout() == project.root else "minutehand.functions"
     return {
+        "MINUTEHAND_NAME": project.name,
+        "MINUTEHAND_HANDLERS": handlers,
         "MINUTEHAND_VERSION": VERSION,
         "MINUTEHAND_PYTHON": PYTHON,
         "SLS_INTERACTIVE_SETUP_ENABLE": "0",

@@ -42,9 +42,9 @@ class Ssm(Protocol):
         ...
 
 
-def parameter_name(stage: str, function: str) -> str:
-    """Where a function's secrets lie; serverless.yml says the same."""
-    return f"/minutehand/{stage}/{function}"
+def parameter_name(service: str, stage: str, function: str) -> str:
+    """Where a function's secrets lie; functions.yml says the same."""
+    return f"/{service}/{stage}/{function}"
 
 
 def secrets_of(
@@ -66,6 +66,7 @@ def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
 
 def write_parameters(
     ssm: Ssm,
+    service: str,
     stage: str,
     values: Mapping[str, str],
     *,
@@ -76,6 +77,7 @@ def write_parameters(
 
     Args:
         ssm: boto3's SSM client.
+        service: The project's name.
         stage: Whose parameters.
         values: Secrets by name, more than needed is fine.
         needs: What the apps ask for beside it.
@@ -83,14 +85,14 @@ def write_parameters(
     """
     written = []
     for function in NEEDED:
-        name = parameter_name(stage, function)
+        name = parameter_name(service, stage, function)
         key = {"KeyId": key_id} if key_id else {}
         ssm.put_parameter(
             Name=name,
             Value=json.dumps(secrets_of(function, values, needs)),
             Type="SecureString",
             Overwrite=True,
-            Description=f"Secrets of minutehand-{stage}-{function}",
+            Description=f"Secrets of {service}-{stage}-{function}",
             **key,
         )
         written.append(name)

@@ -20,7 +20,8 @@ from minutehand.project import Project, keep_out_of_git
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
-TEMPLATES = Path(__file__).parent / "templates"
+#: Not included: a project has copies of its own, to edit.
+OF_THE_PROJECT = frozenset({"serverless.yml", "stages.yml"})
 
 
 def needs_of(project: Project) -> Needs:
@@ -35,16 +36,17 @@ def write_first_files(project: Project) -> list[Path]:
         ConfigurationError: There is a serverless.yml of another service.
     """
     own = project.root / "serverless.yml"
+    ours = resource("cloudformation")
     if own.exists() and "minutehand" not in own.read_text("utf-8", errors="replace"):
         raise ConfigurationError(
             str(own),
-            f"is another service's: deploy from a folder with {TEMPLATES / own.name}",
-            "service: minutehand",
+            f"is another service's: deploy from a folder with {ours / own.name}",
+            "service: ${env:MINUTEHAND_NAME}",
         )
-    names = {own: own.name, project.stages_file: "minutehand.stages.yml"}
-    made = [path for path in names if not path.exists()]
+    templates = {own: ours / own.name, project.stages_file: ours / "stages.yml"}
+    made = [path for path in templates if not path.exists()]
     for path in made:
-        shutil.copyfile(TEMPLATES / names[path], path)
+        shutil.copyfile(templates[path], path)
     return made
 
 
@@ -73,16 +75,22 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_service(project: Project, root: Path) -> None:
-    """Write what serverless.yml in `root` includes; what was there before goes."""
+def write_service(project: Project, root: Path, stage: str) -> None:
+    """Write what serverless.yml in `root` includes for a stage; what was there before goes."""
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     keep_out_of_git(folder)
     (folder / "aws").mkdir()
     for file in sorted(resource("cloudformation").iterdir()):
-        if file.suffix in {".yml", ".cjs", ".js"} and file.name != "stages.yml":
+        if file.suffix in {".yml", ".cjs", ".js"} and file.name not in OF_THE_PROJECT:
             shutil.copyfile(file, folder / "aws" / file.name)
-    (folder / "aws" / "console.yml").rename(folder / "aws" / "console-true.yml")
-    (folder / "aws" / "console-false.yml").write_text("Resources: {}\n", "utf-8")
-    (folder / "stages.json").write_text(json.dumps(read_stages(project), indent=2), "utf-8")
-    (folder / "apps.json").write_text(json.dumps(needs_of(project).service(), indent=2), "utf-8")
+    stages, needs = read_stages(project), needs_of(project)
+    console = {**stages["default"], **stages.get(stage, {})}["console"]
+    for name, wanted in (
+        ("console.yml", str(console).lower() == "true"),
+        ("storage.yml", needs.uploads),
+    ):
+        if not wanted:
+            (folder / "aws" / name).write_text("Resources: {}\n", "utf-8")
+    (folder / "stages.json").write_text(json.dumps(stages, indent=2), "utf-8")
+    (folder / "apps.json").write_text(json.dumps(needs.service(), indent=2), "utf-8")

@@ -35,6 +35,7 @@ EXPOSED = ["public", "graphql_public"]
 
 ANSWERS = """\
 # Written by `minutehand install`; read by the command, the local stack and the packager.
+name = "{name}" # of its stack on AWS
 apps = [{apps}]
 schema = "{schema}" # where clients see jobs
 tenancy = "{tenancy}"
@@ -193,7 +194,7 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
         _check_same(known, answers)
     notes: list[str] = []
     writes = missing_files(folder, answers, now=now)
-    writes += _new(folder, FILE, _answers_file(answers)) if known is None else []
+    writes += _new(folder, FILE, _answers_file(folder, answers)) if known is None else []
     if known is None or answers.package in known.apps:
         writes += _first_processor(
             folder / answers.source, answers.package, again=known is not None
@@ -332,8 +333,11 @@ def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
     ]
 
 
-def _answers_file(answers: Answers) -> str:
+def _answers_file(folder: Path, answers: Answers) -> str:
+    # of a role, and of a bucket with the account's number: short, and of few characters
+    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-0123456789")[:20]
     return ANSWERS.format(
+        name=name.rstrip("-") or "app",
         apps=_quoted([answers.package]),
         schema=answers.schemas.clients,
         tenancy=answers.tenants.kind,

@@ -34,7 +34,9 @@ JobId = Annotated[str, typer.Argument(help="The job's id, or its first or last d
 AnyJobId = Annotated[
     str | None, typer.Argument(help="A job's id or digits of it; without it, the workspace.")
 ]
-Region = Annotated[str, typer.Option(envvar="AWS_REGION", help="AWS's region.")]
+Region = Annotated[
+    str, typer.Option(envvar="AWS_REGION", help="AWS's region; default: the profile's.")
+]
 JobType = Annotated[str | None, typer.Option("--type", "-t", help="The job type.")]
 Queue = Annotated[str | None, typer.Option(help="The queue's name.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +12,12 @@ from typing import Any
 import boto3
 import pytest
 
+from minutehand.project import Project
 from tests.support.aws_account import Account
-from tests.support.paths import ROOT
+from tests.support.stranger import Stranger
+
+#: The first builds the wheel.
+pytestmark = pytest.mark.timeout(300)
 
 SECRETS = {
     "WORKER_SECRET_TOKEN": "w" * 32,
@@ -40,15 +41,16 @@ def account() -> Iterator[Account]:
 
 
 class Deployer:
-    """A project of its own, and the command in it."""
+    """The stranger's project, called shop, and the command in it."""
 
-    def __init__(self, folder: Path, account: Account) -> None:
-        self.folder, self.account = folder, account
-        shutil.copyfile(ROOT / "serverless.yml", folder / "serverless.yml")
-        shutil.copyfile(ROOT / "requirements.lock", folder / "requirements.lock")
-        (folder / "minutehand.toml").write_text("apps = []\n")
-        (folder / "minutehand.stages.yml").write_text(STAGES)
-        self.secrets = folder / "secrets.env"
+    def __init__(self, project: Stranger, account: Account, name: str = "shop") -> None:
+        self.project, self.folder, self.account = project, project.folder, account
+        answers = self.folder / "minutehand.toml"
+        was = f'name = "{Project.at(self.folder).name}"'
+        answers.write_text(answers.read_text().replace(was, f'name = "{name}"'))
+        (self.folder / "minutehand.stages.yml").write_text(STAGES)
+        self.region = "us-east-1"
+        self.secrets = self.folder / "secrets.env"
         self.write_secrets(SECRETS)
 
     def write_secrets(self, values: dict[str, str]) -> None:
@@ -62,22 +64,14 @@ class Deployer:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command as someone who may use the account."""
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SUPABASE_"))}
-        return subprocess.run(
-            [sys.executable, "-m", "minutehand.cli.entry", *arguments, "--json"],
-            cwd=self.folder,
-            env={
-                **environ,
-                "PYTHONPATH": str(ROOT / "shared"),
-                "AWS_ENDPOINT_URL": self.account.url,
-                "AWS_ACCESS_KEY_ID": "test",
-                "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_REGION": "us-east-1",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environ = {
+            "AWS_ENDPOINT_URL": self.account.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": self.region,
+        }
+        command = ("-m", "minutehand.cli.entry", *arguments, "--json")
+        return self.project.environment.run(self.folder, *command, env=environ, code=None)
 
     def refused(self, *arguments: str) -> dict[str, Any]:
         """How it ends with exit code 1."""
@@ -98,9 +92,9 @@ class Deployer:
 
 
 @pytest.fixture
-def deployer(tmp_path: Path, account: Account) -> Deployer:
+def deployer(stranger: Stranger, tmp_path: Path, account: Account) -> Deployer:
     """A project that may be deployed."""
-    return Deployer(tmp_path, account)
+    return Deployer(stranger.copy(tmp_path / "shop"), account)
 
 
 def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deployer) -> None:
@@ -113,6 +107,10 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     told = deployer.refused("dev")
     assert told["code"] == "secrets_missing"
     assert "BACKGROUND_JOB_TOKEN" in told["error"]
+    deployer.write_secrets(SECRETS)
+    deployer.region = ""
+    told = deployer.refused("dev")
+    assert (told["code"], "--region" in told["fix"]) == ("no_region", True)
     assert not deployer.account.asked
 
 
@@ -124,29 +122,65 @@ def test_a_reservation_that_the_account_cannot_give_is_refused(deployer: Deploye
     assert "request-service-quota-increase" in told["fix"]
 
 
-def test_a_stage_is_deployed(deployer: Deployer) -> None:
-    """Stack, secrets by function, first tick."""
+def test_a_stage_is_deployed_beside_another_and_deleted(
+    deployer: Deployer, stranger: Stranger, tmp_path: Path
+) -> None:
+    """Stack, secrets by function, first tick; each project by its name."""
     done = deployer.deploy("dev")
 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["outputs"]["HttpApiUrl"]
-    assert deployer.account.invoked == ["minutehand-dev-worker"]
+    assert deployer.account.invoked == ["shop-dev-worker"]
     found = deployer.client("lambda").list_functions()["Functions"]
     names = ("jobs", "status", "worker", "health")
-    assert {each["FunctionName"] for each in found} == {f"minutehand-dev-{n}" for n in names}
+    assert {each["FunctionName"] for each in found} == {f"shop-dev-{n}" for n in names}
     ssm = deployer.client("ssm")
-    held = [
-        ssm.get_parameter(Name=f"/minutehand/dev/{name}", WithDecryption=True) for name in names
-    ]
+    held = [ssm.get_parameter(Name=f"/shop/dev/{name}", WithDecryption=True) for name in names]
     secrets = [json.loads(each["Parameter"]["Value"]) for each in held]
     assert secrets == [{}, READS, SECRETS, READS]
 
     assert deployer.run("doctor", "--stage", "dev", "--only", "aws").returncode == 0
-    ssm.put_parameter(
-        Name="/minutehand/dev/worker", Value="{}", Type="SecureString", Overwrite=True
-    )
+    ssm.put_parameter(Name="/shop/dev/worker", Value="{}", Type="SecureString", Overwrite=True)
     doctor = deployer.run("doctor", "--stage", "dev", "--only", "aws")
     [finding] = json.loads(doctor.stdout)
-    assert "/minutehand/dev/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
+    assert "/shop/dev/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
     assert finding["fix"] == "minutehand deploy dev --secrets-only"
+
+    # another project beside it, by its name; under the same one it is refused
+    other = stranger.copy(tmp_path / "other")
+    bakery = Deployer(other, deployer.account, "bakery")
+    stages = bakery.folder / "minutehand.stages.yml"
+    stages.write_text(STAGES.replace("abcdefghijklmnopqrst", "zyxwvutsrqponmlkjihg"))
+    assert bakery.deploy("dev").returncode == 0
+    assert deployer.account.invoked == ["shop-dev-worker", "bakery-dev-worker"]
+    shop = Deployer(other, deployer.account, "shop")
+    stages.write_text(STAGES.replace("abcdefghijklmnopqrst", "zyxwvutsrqponmlkjihg"))
+    for told in (shop.refused("dev"), shop.refused("dev", "--secrets-only")):
+        assert told["code"] == "another_project"
+        assert "minutehand.toml" in told["fix"]
+
+    check_deletion(deployer)
+
+
+def check_deletion(deployer: Deployer) -> None:
+    """With what CloudFormation leaves; without --yes nothing goes, and what stays is said."""
+    s3, ssm = deployer.client("s3"), deployer.client("ssm")
+    [bucket] = [each["Name"] for each in s3.list_buckets()["Buckets"] if "shop" in each["Name"]]
+    said = json.loads(deployer.run("undeploy", "dev").stdout)
+    assert said["deleted"] == []
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] > 0
+
+    done = deployer.run("undeploy", "dev", "--yes")
+
+    assert done.returncode == 0, done.stderr
+    kept = "; ".join(json.loads(done.stdout)["kept"])
+    assert "minutehand.connect_worker(null, null)" in kept
+    assert "arn:aws:kms" in kept
+    left = [
+        each["FunctionName"] for each in deployer.client("lambda").list_functions()["Functions"]
+    ]
+    left += [each["Name"] for each in ssm.describe_parameters()["Parameters"]]
+    left += [each["Name"] for each in s3.list_buckets()["Buckets"]]
+    assert len(left) > 8
+    assert [name for name in left if "shop" in name] == []

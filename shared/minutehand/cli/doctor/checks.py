@@ -41,7 +41,7 @@ def aws(target: Target) -> Finding:
     for function in NEEDED:
         if missing := missing_for(function, stage.secrets_of(function)):
             return fail(
-                f"{parameter_name(stage.name, function)} lacks {', '.join(missing)}",
+                f"{parameter_name(stage.service, stage.name, function)} lacks {', '.join(missing)}",
                 f"minutehand deploy {stage.name} --secrets-only",
             )
     return ok()
@@ -282,7 +282,7 @@ def schedule(target: Target) -> Finding:
     with told(target.stage.region):
         state = client.get_schedule(Name=f"{stack}-tick")["State"]
     if state == "ENABLED":
-        return fail(detail, f"aws logs tail /aws/lambda/{stack}-worker --since 10m")
+        return fail(detail, f"aws logs tail {stack} --since 10m")
     return fail(  # a deploy alone does not undo manual changes
         f"{detail}: the schedule is disabled",
         "enable it in EventBridge → Scheduler, and `tickState: ENABLED` in the file of stages",

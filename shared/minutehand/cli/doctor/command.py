@@ -26,7 +26,7 @@ def doctor(
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
     workspace: Workspace = None,
-    region: Region = "us-east-1",
+    region: Region = "",
     env_file: EnvFile = None,
 ) -> None:
     """Find what is misconfigured and name its fix; nothing stays changed."""

@@ -13,7 +13,7 @@ import psycopg
 
 from minutehand.cli.doctor import checks, proof  # noqa: F401 - whose checks are CHECKS
 from minutehand.cli.doctor.findings import CHECKS, Check, Finding, Target, fail, skip
-from minutehand.cli.stage import Stage
+from minutehand.cli.stage import Stage, asked_region
 from minutehand.config import ConfigurationError
 from minutehand.terminal.connection import CommandFailed, load_values
 
@@ -39,7 +39,7 @@ def target_of(
     """
     if stage is None:
         return Target(load_values(env_file), workspace=workspace)
-    deployed = Stage(stage, region)
+    deployed = Stage(stage, asked_region(region))
     asking = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
     given = asking if env_file is None else load_values(env_file, asking)
     named = {name: value for name, value in given.items() if value}

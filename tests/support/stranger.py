@@ -1,0 +1,154 @@
+"""The suite's default project: one that is not ours, installed from the wheel.
+
+Its schema is `minutehand`, its tenants are its own organizations, its package is `work`; nothing of
+the checkout is in its path. What the checkout and a stranger both do is tested there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.release.wheels import Environment, build_wheels, checkout_copy
+from minutehand.version import VERSION
+from tests.support.paths import ROOT
+from tests.support.shared import made_once
+
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+ACME = "11111111-1111-4111-8111-111111111111"
+GLOBEX = "22222222-2222-4222-8222-222222222222"
+
+FIRST_SQL = """\
+create table public.organizations (
+  id uuid primary key default gen_random_uuid(),
+  name text not null
+);
+create table public.memberships (
+  organization_id uuid not null references public.organizations (id) on delete cascade,
+  user_id uuid not null references auth.users (id) on delete cascade,
+  role text not null default 'member',
+  primary key (organization_id, user_id)
+);
+create table public.jobs (id bigint generated always as identity primary key, title text not null);
+create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
+create table public.notes (id uuid primary key default gen_random_uuid(), said text);
+alter table public.organizations enable row level security;
+alter table public.memberships enable row level security;
+alter table public.jobs enable row level security;
+alter table public.accounts enable row level security;
+alter table public.notes enable row level security;
+create extension if not exists citext with schema extensions;
+create extension if not exists pg_net;
+alter table public.accounts add column email extensions.citext unique;
+insert into storage.buckets (id, name, public) values ('cakes', 'cakes', true);
+create policy "own folder" on storage.objects for select to authenticated
+  using (bucket_id = 'cakes' and (select auth.uid())::text = (storage.foldername(name))[1]);
+create policy "everybody reads adverts" on public.jobs
+  for select to anon, authenticated using (true);
+grant select on public.jobs to anon, authenticated;
+insert into public.jobs (title) values ('Baker');
+"""
+#: Two people with passwords as every tutorial makes them, each with an organization.
+SEED = f"""\
+insert into auth.users (instance_id, id, aud, role, email, encrypted_password, email_confirmed_at,
+  raw_app_meta_data, raw_user_meta_data, created_at, updated_at, confirmation_token)
+select '00000000-0000-0000-0000-000000000000', id, 'authenticated', 'authenticated', email,
+  extensions.crypt('password123', extensions.gen_salt('bf')), now(), '{{}}', '{{}}', now(), now(),
+  '' from (values ('{ADA}'::uuid, 'ada@acme.test'), ('{EVE}', 'eve@globex.test')) as _ (id, email);
+insert into public.organizations values ('{ACME}', 'Acme'), ('{GLOBEX}', 'Globex');
+insert into public.memberships values
+  ('{ACME}', '{ADA}', 'owner'), ('{GLOBEX}', '{EVE}', 'owner');
+"""
+SECOND_SQL = "alter table public.accounts add column owner uuid references auth.users (id);\n"
+CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_version = 17\n'
+
+
+def bakery(folder: Path) -> Path:
+    """Organizations, seed, table jobs, extensions and storage of its own; a file of tomorrow."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    files = {
+        "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
+        f"supabase/migrations/{tomorrow:%Y%m%d%H%M%S}_own_accounts.sql": SECOND_SQL,
+        "supabase/seed.sql": SEED,
+        "supabase/config.toml": CONFIG,
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+#: Their organizations as the tenants.
+THEIRS = (
+    *("--tenancy", "existing", "--organizations", "organizations(id,name)"),
+    *("--memberships", "memberships(organization_id,user_id,role)"),
+)
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A project and the environment that it was installed from."""
+
+    environment: Environment
+    folder: Path
+
+    def copy(self, folder: Path) -> Stranger:
+        """The same project in a folder of its own, to be changed."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return Stranger(self.environment, folder)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheel of this release, and the copy of the checkout it is built from."""
+
+    def build(folder: Path) -> None:
+        build_wheels(checkout_copy(folder / "source"), folder / VERSION)
+
+    return made_once(tmp_path_factory, "wheel", build)
+
+
+@pytest.fixture(scope="session")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with this release."""
+    return environment_of(tmp_path_factory, wheel / VERSION)
+
+
+@pytest.fixture(scope="session")
+def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """The project, to be read; `copy` gives one to change."""
+
+    def install(folder: Path) -> None:
+        bakery(folder)
+        environment.minutehand(folder, "install", *THEIRS, "--package", "work")
+        shutil.copyfile(ROOT / "requirements.lock", folder / "requirements.lock")
+
+    return Stranger(environment, made_once(tmp_path_factory, "bakery", install))
+
+
+def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
+    """An environment with a folder's wheel, and what that would fetch from npm and PyPI."""
+
+    def make(folder: Path) -> None:
+        made = Environment.make(folder / "venv", wheels)
+        made.cache.mkdir()
+        home = "import os; from minutehand.node import _cached; print(_cached(os.environ, '{}'))"
+        for kind in ("dev", "deploy"):
+            asked = made.run(folder, "-c", home.format(kind)).stdout.strip()
+            Path(asked).mkdir(parents=True)
+            for name in ("node_modules", "package.json"):
+                Path(asked, name).symlink_to(ROOT / name)
+        uv = Path(os.environ.get("UV_CACHE_DIR", Path.home() / ".cache" / "uv"))
+        (made.cache / "uv").symlink_to(uv)
+        (made.python.parent / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+
+    folder = made_once(factory, f"environment-{wheels.name}", make)
+    return Environment(folder / "venv")
