@@ -103,6 +103,135 @@ select queue.allow('service_role', 'public.connect_worker');
 
 select public.attach_extensions();
 
+-- What the migrations leave, as facts: whose rights apply, who may what, what is on. Each has the
+-- statement that makes it true again, or (undo) untrue. They are recorded below, and again at the
+-- end of a release, for doctor to compare.
+create table queue.facts (
+  object text not null,
+  fact text primary key,
+  mend text not null,
+  undo text -- null where more than is recorded does no harm
+);
+
+create function queue.facts_of_functions() returns setof queue.facts
+language sql stable as $$
+  with ours as (
+    select p.*, p.oid::regprocedure::text as name
+    from pg_catalog.pg_proc as p
+    where p.prokind = 'f' and (p.pronamespace = 'queue'::regnamespace
+      or p.pronamespace = 'public'::regnamespace and strpos(p.prosrc, 'queue.') > 0))
+  select o.name, format('%s may execute %s', r.role, o.name),
+    format('grant execute on function %s to %s', o.name, r.role),
+    format('revoke execute on function %s from %s', o.name, r.role)
+  from ours as o
+  cross join unnest('{public,anon,authenticated,service_role,job_worker}'::text[]) as r (role)
+  where has_function_privilege(r.role, o.oid, 'execute')
+  union all
+  select o.name, format('%s runs with the rights of its owner', o.name),
+    format('alter function %s security definer', o.name),
+    format('alter function %s security invoker', o.name)
+  from ours as o where o.prosecdef
+  union all
+  select o.name, format('%s runs with %s', o.name, c.setting),
+    format('alter function %s set %s', o.name, replace(c.setting, '=""', ' = ''''')), null
+  from ours as o
+  cross join unnest(o.proconfig) as c (setting)
+  where c.setting like 'search_path=%'
+  union all
+  select o.name, format('%s is owned by %s', o.name, o.proowner::regrole),
+    format('alter function %s owner to %s', o.name, o.proowner::regrole), null
+  from ours as o
+$$;
+
+create function queue.facts_of_tables() returns setof queue.facts
+language sql stable as $$
+  with ours as (
+    select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity
+    from pg_catalog.pg_class as c
+    where c.relkind in ('r', 'v') and (c.relnamespace = 'queue'::regnamespace
+      or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass,
+        'public.job_events'::regclass)))
+  select o.name, format('%s may %s %s', r.role, p.privilege, o.name),
+    format('grant %s on %s to %s', p.privilege, o.name, r.role),
+    format('revoke %s on %s from %s', p.privilege, o.name, r.role)
+  from ours as o
+  cross join unnest('{anon,authenticated,service_role,job_worker}'::text[]) as r (role)
+  cross join unnest('{select,insert,update,delete,truncate}'::text[]) as p (privilege)
+  where has_table_privilege(r.role, o.oid, p.privilege)
+  union all
+  select o.name, format('row level security of %s is on', o.name),
+    format('alter table %s enable row level security', o.name), null
+  from ours as o where o.relrowsecurity
+  union all
+  select o.name, format('%s is owned by %s', o.name, o.relowner::regrole),
+    format('alter table %s owner to %s', o.name, o.relowner::regrole), null
+  from ours as o
+  union all
+  select o.name, format('the trigger %s of %s is on', t.tgname, o.name),
+    format('alter table %s enable trigger user', o.name), null
+  from ours as o
+  join pg_catalog.pg_trigger as t on t.tgrelid = o.oid
+  where not t.tgisinternal and t.tgenabled <> 'D'
+  union all
+  select o.name, format('the index %s is there', i.indexrelid::regclass),
+    pg_get_indexdef(i.indexrelid), null
+  from ours as o join pg_catalog.pg_index as i on i.indrelid = o.oid
+$$;
+
+create function queue.facts_of_access() returns setof queue.facts
+language sql stable as $$
+  select s.name::text, format('%s may use the schema %s', r.role, s.name),
+    format('grant usage on schema %s to %s', s.name, r.role),
+    format('revoke usage on schema %s from %s', s.name, r.role)
+  from unnest(array['public'::regnamespace, 'queue'::regnamespace]) as s (name)
+  cross join unnest('{anon,authenticated,service_role,job_worker}'::text[]) as r (role)
+  where has_schema_privilege(r.role, s.name, 'usage')
+  union all
+  select t.name, format('the policy %s of %s is there', p.policyname, t.name),
+    format('create policy %I on %s for %s to %s', p.policyname, t.name, p.cmd,
+        array_to_string(p.roles, ', ')) || coalesce(' using (' || p.qual || ')', '')
+      || coalesce(' with check (' || p.with_check || ')', ''),
+    format('drop policy %I on %s', p.policyname, t.name)
+  from pg_catalog.pg_policies as p
+  cross join lateral (
+    select format('%I.%I', p.schemaname, p.tablename)::regclass::text as name) as t
+  where p.schemaname = 'queue' or t.name in ('public.jobs', 'public.job_logs')
+  union all
+  select 'job_worker', format('job_worker has the attribute %s', a.name),
+    format('alter role job_worker %s', a.name), format('alter role job_worker no%s', a.name)
+  from pg_catalog.pg_roles as r
+  cross join lateral (values ('superuser', r.rolsuper), ('bypassrls', r.rolbypassrls),
+    ('login', r.rolcanlogin), ('createrole', r.rolcreaterole)) as a (name, has)
+  where r.rolname = 'job_worker' and a.has
+  union all
+  select 'job_worker', format('%s may become %s', m.member::regrole, m.roleid::regrole),
+    format('grant %s to %s', m.roleid::regrole, m.member::regrole),
+    format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+  from pg_catalog.pg_auth_members as m
+  where 'job_worker'::regrole in (m.member, m.roleid)
+$$;
+
+create function queue.facts_now() returns setof queue.facts
+language sql stable as $$
+  select * from queue.facts_of_access()
+  union select * from queue.facts_of_functions()
+  union select * from queue.facts_of_tables()
+$$;
+
+-- What is no longer as the migrations left it, with the statement that puts it right.
+create function queue.differences() returns table (difference text, fix text)
+language sql stable as $$
+  with present as materialized (select * from queue.facts_now())
+  select 'no longer true: ' || f.fact, f.mend
+  from queue.facts as f
+  where f.fact not in (select n.fact from present as n)
+  union all
+  select 'not by the migrations: ' || n.fact, n.undo
+  from present as n
+  where n.undo is not null and n.fact not in (select f.fact from queue.facts as f)
+    and n.object in (select f.object from queue.facts as f)
+$$;
+
 -- The engine's functions are called by functions in public alone, and its tables by its functions. What is made is
 -- callable by public: this ends it here, and later migrations close what they add themselves (queue.allow).
 revoke execute on all functions in schema queue from public;
@@ -130,3 +259,5 @@ begin
   end loop;
 end;
 $$;
+
+insert into queue.facts select * from queue.facts_now();

@@ -61,3 +61,43 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
         with pytest.raises(psycopg.Error) as refused:
             connection.execute("select public.mine()")
         assert refused.value.diag.message_hint == "key_revoked"
+
+
+#: What someone does to a project, and a word of the fact that it breaks.
+CHANGES = {
+    "revoke execute on function public.enqueue_job from authenticated": "enqueue_job",
+    "revoke execute on function public.lease_jobs from job_worker": "job_worker may execute",
+    "revoke usage on schema public from public, job_worker": "job_worker may use the schema",
+    "grant select on queue.ready to anon": "anon may select queue.ready",
+    "grant insert, update, delete on public.job_logs to anon": "anon may delete",
+    "alter table public.jobs disable row level security": "row level security",
+    "create policy all_see on public.jobs using (true)": "the policy all_see",
+    'drop policy "members create jobs" on public.jobs': "the policy members create jobs",
+    "alter table public.jobs disable trigger user": "the trigger",
+    "alter function public.enqueue_job security invoker": "the rights of its owner",
+    "alter function public.lease_jobs reset search_path": "runs with search_path",
+    "alter table queue.ready owner to supabase_admin": "is owned by",
+    "alter role job_worker bypassrls": "the attribute bypassrls",
+    "revoke job_worker from authenticator granted by postgres": "authenticator may become job_worker",
+    "drop index queue.feed_by_time": "the index queue.feed_by_time",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_differs_from_the_migrations_is_named_with_its_mend(
+    catalogue: psycopg.Connection[Any], change: str
+) -> None:
+    """And nothing else: the statements that are named put it right."""
+    differences = "select difference, fix from queue.differences()"
+    assert catalogue.execute(differences).fetchall() == []
+
+    with catalogue.transaction(force_rollback=True):
+        catalogue.execute("set local search_path = ''")
+        catalogue.execute(change.encode())
+        found = catalogue.execute(differences).fetchall()
+        for _, fix in found:
+            catalogue.execute(fix.encode())
+        left = catalogue.execute(differences).fetchall()
+
+    assert CHANGES[change] in str(found)
+    assert left == []

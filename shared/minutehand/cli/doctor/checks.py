@@ -134,6 +134,13 @@ _fault(  # it keeps dead rows, and the queue slows down
        order by xact_start""",
     after="database",
 )
+_fault(  # by hand, by a dump into another project, by a tool that grants what it likes
+    "privileges",
+    """select 'fail', min(difference) || case when count(*) > 1
+           then format('; and %s more, see queue.differences()', count(*) - 1) else '' end,
+         string_agg(distinct fix, '; ')
+       from queue.differences() having count(*) > 0""",
+)
 _fault(  # what the project switched on after its migrations ran
     "extensions",
     """select 'fail', 'Realtime is there and not attached: no one can follow a job live',
@@ -161,11 +168,12 @@ _fault(
 )
 _fault(
     "publication",
-    """select 'warn', format('supabase_realtime lacks %s', name),
-         format('alter publication supabase_realtime add table %s', name)
+    """select 'warn', format('supabase_realtime lacks %s', string_agg(name, ', ')),
+         format('alter publication supabase_realtime add table %s', string_agg(name, ', '))
        from (values ('public.jobs'), ('public.job_logs')) as tables (name)
        where not exists (select from pg_publication_tables
-         where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)""",
+         where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)
+       having count(*) > 0""",
 )
 _fault(
     "job-types",
@@ -242,7 +250,7 @@ def api(target: Target) -> Finding:
     return ok(f"alive, {answer.json().get('version')}")
 
 
-@check("worker-key", "supabase", "migrations")
+@check("worker-key", "supabase", "migrations", "privileges")
 def worker_key(target: Target) -> Finding:
     """The worker gets in, with no more rights than it needs."""
     _health(target)
