@@ -283,7 +283,13 @@ export const unwrap = (query, signal = undefined) =>
   ask(
     "data",
     async (limited) => {
-      const { data: rows, error, status } = await query.abortSignal(limited);
+      const read = () => query.abortSignal(limited);
+      let { data: rows, error, status } = await read();
+      // another large read of the person or the workspace runs, as of this page's own
+      for (let left = 8; status === 429 && left > 0; left -= 1) {
+        await new Promise((done) => setTimeout(done, 100 + 300 * Math.random()));
+        ({ data: rows, error, status } = await read());
+      }
       if (error && !status) throw unreachable(error);
       if (error)
         throw new ApiError({

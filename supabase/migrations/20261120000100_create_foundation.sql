@@ -183,11 +183,29 @@ begin
 end;
 $$;
 
+-- The engine's advisory locks are pairs of numbers: of the first word of a name, which is the engine's,
+-- and of the rest, which may have a caller's text. So no text meets a lock of another kind, nor those
+-- that other functions make of one number; those of turns have a first number above none.
+create function queue.lock_kind(p_name text) returns integer
+language plpgsql immutable as $$
+begin
+  return hashtext(split_part(p_name, ' ', 1)) | -2147483648;
+end;
+$$;
+
 -- Whether this transaction got the lock of the name, which it then holds until its end. Never waits.
 create function queue.try_lock(p_name text) returns boolean
 language plpgsql volatile as $$
 begin
-  return pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0));
+  return pg_try_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name));
+end;
+$$;
+
+-- The same, waiting for it: for what no lease needs.
+create function queue.wait_lock(p_name text) returns void
+language plpgsql volatile as $$
+begin
+  perform pg_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name));
 end;
 $$;
 
@@ -351,12 +369,12 @@ $$;
 create function queue.may_read_all(p_workspace_id uuid) returns void
 language plpgsql stable as $$
 begin
-  perform queue.take_turn();
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
   elsif not (queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace', 'p_workspace_id');
   end if;
+  perform queue.take_turn(p_workspace_id);
 end;
 $$;
 

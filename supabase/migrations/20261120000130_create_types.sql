@@ -137,7 +137,7 @@ begin
     select (select jsonb_object_agg(f.key, f.value) from jsonb_each(t.value) as f where f.value <> 'null')
     from jsonb_array_elements(p_types) as t order by t.value ->> 'job_type'
   loop
-    perform pg_advisory_xact_lock(hashtextextended('minutehand type ' || (v_type ->> 'job_type'), 0)); -- see its row
+    perform queue.wait_lock('registration ' || (v_type ->> 'job_type')); -- see its row
     begin
       perform queue.check_names(v_type, array['job_type', 'queue', 'max_concurrency', 'workspace_concurrency',
         'key_concurrency', 'rate_limit', 'lease_seconds', 'timeout_seconds', 'max_attempts', 'backoff',

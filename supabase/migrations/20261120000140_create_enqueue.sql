@@ -650,7 +650,7 @@ begin
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type), array[v_job.id],
     case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
   if v_user is not null then
-    perform queue.charge_enqueues(p_workspace_id, v_user, 1);
+    perform queue.admit('jobs', p_workspace_id, v_user);
   end if;
   v_job.tags := coalesce(v_job.tags, '{}');
   -- as queue.job_json says it, without a look at what cannot be there yet

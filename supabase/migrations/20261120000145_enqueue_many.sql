@@ -168,7 +168,7 @@ begin
   end if;
   perform queue.publish_created(v_new[v_published + 1:], v_now);
   if p_user_id is not null and cardinality(v_new) > 0 then
-    perform queue.charge_enqueues(p_workspace_id, p_user_id, cardinality(v_new));
+    perform queue.admit('jobs', p_workspace_id, p_user_id, cardinality(v_new));
   end if;
   wake := v_ready and queue.wake_worker(v_now);
 end;
@@ -188,7 +188,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
   end if;
   if v_user is not null and jsonb_array_length(p_jobs) > 100 then
-    perform queue.take_turn();
+    perform queue.take_turn(p_workspace_id);
   end if;
   v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
   if p_return = 'ids' then
@@ -247,9 +247,7 @@ begin
     perform queue.wake_worker(new.created_at);
   end if;
   perform queue.publish_created(array[new.id], new.created_at);
-  if queue.caller() is not null then
-    perform queue.charge_enqueues(new.workspace_id, queue.caller(), 1);
-  end if;
+  perform queue.admit('jobs', new.workspace_id, queue.caller());
   return null;
 end;
 $$;

@@ -9,8 +9,7 @@ create table queue.worker_runs ( -- runs under way, of workers that are given a 
 
 insert into queue.settings (name, value) values
   ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
-  ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100'),
-  ('user_calls_at_once', '8');
+  ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100');
 
 -- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: by what a caller is refused
 -- where too few are left; null: it goes below none, for starts that have happened.
@@ -41,11 +40,11 @@ $$;
 create function queue.charge(p_caller uuid, p_name text, p_amount double precision) returns void
 language plpgsql as $$
 declare
-  v_bucket constant text := 'u:' || p_caller || '/' || p_name;
+  v_bucket constant text := format('u:%s/%s', p_caller, p_name);
   v_most constant double precision := queue.setting('user_' || p_name || '_burst');
   v_rate constant double precision := queue.setting('user_' || p_name || '_per_second');
 begin
-  if queue.try_lock(v_bucket) then
+  if queue.try_lock('bucket ' || v_bucket) then
     perform queue.spend(v_bucket, v_most, v_most / v_rate, p_amount, queue.clock(), p_name);
   end if;
 end;
@@ -79,7 +78,7 @@ begin
     v_live := (select count(*) from (
       select from queue.places(p_workspace_id, '{pending,processing,waiting}', v_max + 1)
       limit v_max + 1) as p);
-    if v_max > 2000 and queue.try_lock(v_bucket) then
+    if v_max > 2000 and queue.try_lock('bucket ' || v_bucket) then
       insert into queue.buckets (name, tokens, refilled_at) values (v_bucket, v_live, v_now)
       on conflict (name) do update
       set tokens = excluded.tokens, refilled_at = excluded.refilled_at;
@@ -92,43 +91,50 @@ begin
 end;
 $$;
 
--- Every way to enqueue calls this with a person's new jobs, after they were added. The quota does not
--- apply to the service.
-create function queue.charge_enqueues(p_workspace_id uuid, p_user_id uuid, p_count integer) returns void
+-- Admit what a person has made in a workspace, or refuse it with 429: each way in that makes something
+-- calls this, when it was made. p_kind: jobs, of which a workspace has so many, or changes, whatever else
+-- is written or wakes workers. Either counts as p_count enqueues of the person. The service is not
+-- limited, guests are by queue.admit_guest.
+create function queue.admit(
+  p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
+) returns void
 language plpgsql as $$
 begin
-  if queue.live_jobs_max(p_workspace_id) <= 2000 then
-    -- one after another until each transaction ends, so that the count sees earlier ones
-    perform pg_advisory_xact_lock(hashtextextended('minutehand q:' || p_workspace_id, 0));
+  if p_user_id is null then
+    return;
+  elsif p_kind = 'jobs' then
+    -- a small quota one after another until each transaction ends, so that the count sees earlier ones
+    if queue.live_jobs_max(p_workspace_id) <= 2000
+        and not queue.try_lock('quota ' || p_workspace_id) then
+      perform queue.refuse_calls('another enqueue of the workspace is being counted; call again');
+    end if;
+    perform queue.check_live_jobs(p_workspace_id);
   end if;
-  perform queue.check_live_jobs(p_workspace_id);
   perform queue.charge(p_user_id, 'enqueues', p_count);
 end;
 $$;
 
--- Called first by calls that read or write many rows. A person has one of them at a time, and user_calls_at_once with
--- those that wait, for three seconds at most: the rest of the database and its connections stays for others.
-create function queue.take_turn() returns void
-language plpgsql
-set lock_timeout = '3s' as $$
+create function queue.refuse_calls(p_message text) returns void
+language plpgsql as $$
+begin
+  perform queue.refuse(429, 'rate_limited', p_message,
+    '{"limit": "calls_at_once", "most": 1, "retry_after_seconds": 1}');
+end;
+$$;
+
+-- Called first by calls that read or write many rows: a person has one of them at a time, and a
+-- workspace one. None waits here, where it would hold a connection that others need.
+create function queue.take_turn(p_workspace_id uuid default null) returns void
+language plpgsql as $$
 declare
-  v_user uuid := queue.caller();
+  v_user constant uuid := queue.caller();
 begin
   if v_user is null then
     return; -- limits apply to people, not to the service
+  elsif not queue.try_lock('call ' || v_user)
+      or not coalesce(queue.try_lock('call ' || p_workspace_id), true) then
+    perform queue.refuse_calls('another large call of yours or of the workspace runs; wait for its answer');
   end if;
-  for v_place in 1..(queue.setting('user_calls_at_once'))::integer loop
-    if queue.try_lock(format('call %s of %s', v_place, v_user)) then
-      perform pg_advisory_xact_lock(hashtextextended('minutehand turn of ' || v_user, 0));
-      return;
-    end if;
-  end loop;
-  raise lock_not_available;
-exception
-  when lock_not_available then
-    perform queue.refuse(429, 'rate_limited', 'too many large calls at once; wait for their answers',
-      jsonb_build_object('limit', 'calls_at_once', 'most', queue.setting('user_calls_at_once'),
-        'retry_after_seconds', 1)::text);
 end;
 $$;
 
@@ -220,7 +226,6 @@ comment on function public.set_workspace_limits is
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
-  perform queue.take_turn();
   perform queue.may_read(p_workspace_id);
   return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null,
     'max_pending', null)

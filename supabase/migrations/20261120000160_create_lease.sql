@@ -175,8 +175,8 @@ begin
         ('workspace ' || t.workspace_id, w.running_max is not null)) as s (name, is_wanted)
       where s.is_wanted order by 1);
     v_busy := array(select n from unnest(v_busy) as n where not queue.try_lock(n));
-    -- a resume waits for those who may put a turn aside for its pause, and then brings it back
-    if not pg_try_advisory_xact_lock_shared(hashtextextended('minutehand pauses', 0)) then
+    -- those who may put a turn aside for a pause: its end brings it back after them
+    if not pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0) then
       v_busy := v_busy || 'pauses'::text;
     end if;
   end if;
@@ -466,7 +466,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'leases need read committed: limits count what others committed');
   end if;
   -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing writes nothing
-  perform pg_advisory_xact_lock(hashtextextended('minutehand tick ' || v_request.tick_id, 0));
+  perform queue.wait_lock('tick ' || v_request.tick_id);
   v_now := queue.clock();
   select * into v_tick from queue.ticks where tick_id = v_request.tick_id;
   if v_request.call <= v_tick.last_call then -- its answer may have been lost: what of it is still held

@@ -32,8 +32,8 @@ create index waits_by_event on queue.waits (workspace_id, event_name) where even
 create table queue.signals (
   id bigint generated always as identity primary key,
   -- check: the waiting job job_id may go on; orphans: job_id ended badly or was cancelled, so do its
-  -- live children; retried: it runs again, so do those; event: one was emitted; refused: a task was
-  -- refused for job_id, see queue.do_in_parts
+  -- live children; retried: it runs again, so do those; event: one was emitted; resumed: a pause
+  -- ended; refused: a task was refused for job_id, see queue.do_in_parts
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
@@ -232,7 +232,8 @@ language sql stable as $$
 $$;
 
 -- Let the next children of a job end or run again with it; how many did. The rest are for a later
--- signal, those too that someone holds just now or that are refused. Null where all are held.
+-- signal, those too that someone holds just now or that are refused. Null where all are held. After
+-- the end of a pause, bring back what it has put aside.
 create function queue.pass_on(p_signal queue.signals, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -242,7 +243,9 @@ declare
   v_next uuid := v_ids[500];
   v_done integer := 0;
 begin
-  if not queue.lock_free(v_free) then
+  if p_signal.kind = 'resumed' then
+    return case when queue.reopen_turns(p_signal.workspace_id) then 1 end;
+  elsif not queue.lock_free(v_free) then
     v_free := array(select c from unnest(v_free) as c where queue.lock_free(array[c]));
     v_next := (
       select c from unnest(v_ids) as c
@@ -325,7 +328,7 @@ begin
     v_kept := queue.signals_to_keep(v_signals, v_held);
     for v_parent in
       select * from queue.signals as s
-      where s.id = any (v_signals) and s.kind in ('orphans', 'retried') order by s.id
+      where s.id = any (v_signals) and s.kind in ('orphans', 'retried', 'resumed') order by s.id
     loop
       v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_parent, p_now) end;
       v_kept := case when v_passed is null then v_kept || v_parent.id else v_kept end;
@@ -368,6 +371,7 @@ begin
   end if;
   perform queue.end_waits(array[p_job_id],
     array[jsonb_build_object('answer', p_answer -> 'answer', 'by', queue.caller())], v_now);
+  perform queue.admit('changes', v_wait.workspace_id, queue.caller());
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end;
@@ -393,6 +397,8 @@ begin
     insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
   end if;
+  perform queue.admit('changes', p_workspace_id, queue.caller(), -- by its size: it is kept
+    1 + octet_length(p_payload::text) / 16384);
   return jsonb_build_object('first', v_is_first);
 end;
 $$;

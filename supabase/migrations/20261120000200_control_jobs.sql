@@ -57,6 +57,7 @@ begin
   if v_job.status in ('completed', 'failed') then
     perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
   end if;
+  perform queue.admit('changes', v_job.workspace_id, queue.caller());
   return queue.job_json(v_job);
 end;
 $$;
@@ -86,6 +87,7 @@ begin
     perform set_config('minutehand.has_cancelled', 'yes', true);
   end if;
   perform queue.cancel_held(array[old.id], 'cancelled', queue.clock());
+  perform queue.admit('changes', old.workspace_id, queue.caller());
   return null;
 end;
 $$;
@@ -179,6 +181,7 @@ begin
     update public.jobs set payload = p_payload, schema_version = v_job.schema_version where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
+  perform queue.admit('changes', v_job.workspace_id, queue.caller());
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
 end;
@@ -208,8 +211,8 @@ declare
   v_ids uuid[] := '{}';
   v_count integer;
 begin
-  perform queue.take_turn();
   perform queue.may_manage(p_workspace_id);
+  perform queue.take_turn(p_workspace_id);
   if p_filter ? 'workspace_id' then
     perform queue.refuse(400, 'invalid_argument', 'the filter must name no workspace', 'filter');
   elsif jsonb_strip_nulls(p_filter) = '{}' and not p_is_retry then
@@ -243,6 +246,7 @@ begin
     perform queue.cancel(v_ids, v_now);
     v_count := cardinality(v_ids);
   end if;
+  perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
   return jsonb_build_object(
     'count', v_count, 'more', p_cursor is not null, 'cursor', p_cursor);
 end;
@@ -279,7 +283,7 @@ declare
   v_made jsonb;
   v_id uuid;
 begin
-  perform queue.take_turn(); -- as many steps as its origin has
+  perform queue.take_turn(v_job.workspace_id); -- as many steps as its origin has
   perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
   if v_from is not null and not exists (
       select from queue.steps as s where s.job_id = p_job_id and s.name = v_from and s.nth = 0) then
@@ -309,9 +313,9 @@ begin
   from queue.steps as s
   where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or not v_results ? s.name);
   -- results that are kept count as enqueues, by their size
-  perform queue.charge_enqueues(v_job.workspace_id, queue.caller(), (
-    select (sum(octet_length(s.value::text)) / 16384)::integer from queue.steps as s where s.job_id = v_id))
-  where queue.caller() is not null and v_kept <> '{}';
+  perform queue.admit('changes', v_job.workspace_id, queue.caller(), (
+    select sum(octet_length(s.value::text)) / 16384 from queue.steps as s where s.job_id = v_id))
+  where v_kept <> '{}';
   return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j where j.id = v_id));
 end;
 $$;
@@ -336,6 +340,21 @@ end;
 $$;
 comment on function public.job_replays is
   'The job, what it is a replay of, and all replays of those, oldest first, at most 100, as in list_jobs.';
+
+-- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now. False
+-- where one may yet put one aside that read the pause before it ended: to be called again.
+create function queue.reopen_turns(p_workspace_id uuid) returns boolean
+language plpgsql as $$
+declare
+  v_is_last constant boolean := p_workspace_id is null
+    or pg_try_advisory_xact_lock(queue.lock_kind('pauses'), 0);
+begin
+  insert into queue.notes (lane, workspace_id)
+  select t.lane, t.workspace_id from queue.turns as t
+  where t.workspace_id = p_workspace_id and t.aside and t.look_at = 'infinity';
+  return v_is_last;
+end;
+$$;
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -366,15 +385,13 @@ begin
       coalesce(queue.caller()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason', 500))
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
-    perform pg_advisory_xact_lock(hashtextextended('minutehand pauses', 0)); -- see queue.share_slots
     delete from queue.pauses where kind = v_stored and name = v_name;
-    -- turns that were put aside for it: by notes, since a lease may hold one just now
-    insert into queue.notes (lane, workspace_id)
-    select t.lane, t.workspace_id from queue.turns as t join queue.lanes as l on l.lane = t.lane
-    where t.aside and t.look_at = 'infinity' and t.workspace_id = v_workspace
-      and (v_type is null or l.job_type = v_type);
+    if not queue.reopen_turns(v_workspace) then
+      insert into queue.signals (kind, workspace_id) values ('resumed', v_workspace);
+    end if;
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
   end if;
+  perform queue.admit('changes', v_workspace, queue.caller());
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
 end;
 $$;

@@ -657,6 +657,7 @@ begin
   values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
     p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds))
   returning * into v_made;
+  perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_made);
 end;
 $$;

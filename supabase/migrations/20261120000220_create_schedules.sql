@@ -243,6 +243,7 @@ begin
   perform queue.check_count('schedules', p_workspace_id, (
     select count(*) from queue.schedules as s where s.workspace_id = p_workspace_id))
   where v_saved.created_at = v_now; -- a new one
+  perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_saved);
 end;
 $$;

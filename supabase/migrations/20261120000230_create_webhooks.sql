@@ -162,6 +162,7 @@ begin
     returning * into v_old;
     perform queue.check_count('webhooks', p_workspace_id, (
       select count(*) from queue.webhooks as w where w.workspace_id = p_workspace_id));
+    perform queue.admit('changes', p_workspace_id, queue.caller());
   end if;
   v_new := jsonb_populate_record(v_old, p_webhook);
   update queue.webhooks set url = coalesce(v_new.url, url), description = v_new.description,

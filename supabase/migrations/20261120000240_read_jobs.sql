@@ -225,7 +225,7 @@ begin
   elsif v_is_service and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
     perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
   end if;
-  perform queue.take_turn();
+  perform queue.take_turn(v_named);
   -- of the one named, the caller's own, or all: the service's search by id, session or parent
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
     when not v_is_service then array(select queue.my_workspaces()) end, (p_cursor ->> 'id')::uuid, v_limit + 1);
@@ -291,8 +291,8 @@ comment on function public.count_jobs is
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
-  perform queue.take_turn();
   perform queue.may_read(p_workspace_id);
+  perform queue.take_turn(p_workspace_id);
   return (
     with letters as materialized (
       select j.id, j.job_type, j.finished_at, queue.error_line(j.error_message, j.error_data) as error_message,

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
 
 
 def test_a_persons_rate_of_enqueues_is_a_bucket_of_their_own(engine: Engine) -> None:
@@ -71,18 +71,68 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
     assert visit(one) == "admitted"
 
 
-def test_large_calls_of_a_person_are_one_at_a_time_and_few_wait(engine: Engine) -> None:
-    """However many they send, the rest of the connections stays for others."""
-    engine.rpc("set_settings", p_settings={"user_calls_at_once": 1})
-    with engine.member(ADA) as first, engine.member(ADA) as second, engine.member(BOB) as other:
+def test_large_calls_of_a_person_and_of_a_workspace_are_one_at_a_time(engine: Engine) -> None:
+    """However many they send, none waits: the rest of the connections stays for others."""
+    of_acme = {"p_filter": {"workspace_id": ACME}}
+    with engine.member(ADA) as first, engine.member(ADA) as second, engine.member(BOB) as third:
         first.run("begin")
-        first.rpc("list_jobs")
-        with pytest.raises(psycopg.Error) as refused:
-            second.rpc("list_jobs")
-        assert refusal(refused.value)[1] == "rate_limited"
-        assert other.rpc("list_jobs")["jobs"] == []
+        first.rpc("list_jobs", **of_acme)
+        for again in (lambda: second.rpc("list_jobs"), lambda: third.rpc("list_jobs", **of_acme)):
+            with pytest.raises(psycopg.Error) as refused:
+                again()
+            assert refusal(refused.value)[1] == "rate_limited"
+        with engine.member(EVE) as other:
+            assert other.rpc("list_jobs")["jobs"] == []
         first.run("commit")
         assert second.rpc("list_jobs")["jobs"] == []
+
+
+def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
+    """What one way does not count is the way around the rest."""
+    engine.stop_clock()
+    later = engine.enqueue(delay_seconds=900)
+    row = {"job_type": "work", "delay_seconds": 900}
+    ways: dict[str, Any] = {
+        "enqueue_job": {"p_workspace_id": ACME, "p_job_type": "work"},
+        "enqueue_jobs": {"p_workspace_id": ACME, "p_jobs": [row]},
+        "replay_job": {"p_job_id": later},
+        "cancel_job": {"p_job_id": later},
+        "retry_job": {"p_job_id": later},
+        "emit_event": {"p_workspace_id": ACME, "p_name": "e"},
+        "put_schedule": {
+            "p_workspace_id": ACME,
+            "p_schedule": {"name": "s", "cron": "@daily", "job_type": "work"},
+        },
+        "put_webhook": {
+            "p_workspace_id": ACME,
+            "p_webhook": {"url": "https://example.com", "sealed_secret": "mh1.a.b.c"},
+        },
+        "open_guest_session": {"p_workspace_id": ACME, "p_options": {"user_id": BOB}},
+        "pause_jobs": {"p_request": {"kind": "workspace", "name": ACME}},
+    }
+    rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
+    engine.rpc("set_settings", p_settings=rate)
+    with engine.member(ADA) as ada:
+        ada.rpc("emit_event", p_workspace_id=ACME, p_name="first")
+        for function, arguments in ways.items():
+            with pytest.raises(psycopg.Error) as refused:
+                ada.rpc(function, **arguments)
+            assert refusal(refused.value)[:2] == ("PT429", "rate_limited"), function
+
+
+def test_what_lives_on_has_a_maximum_in_a_workspace(engine: Engine) -> None:
+    engine.rpc("set_settings", p_settings={"schedules_max": 2})
+    schedule = {"cron": "@daily", "job_type": "work"}
+
+    def put(name: str) -> None:
+        with engine.member(ADA) as ada:
+            ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": name, **schedule})
+
+    for name in ("a", "b", "a"):
+        put(name)
+    with pytest.raises(psycopg.Error) as refused:
+        put("c")
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "schedules_max")
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
@@ -145,7 +195,7 @@ def test_racing_runs_are_admitted_exactly(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"unknown": 1}, {"payload_max_bytes": 0}, {"payload_max_bytes": "big"}, {"user_calls_at_once": 1.5}, {"allow_anonymous": 1}, {"guest_key": "x"},
+    [{"unknown": 1}, {"payload_max_bytes": 0}, {"payload_max_bytes": "big"}, {"schedules_max": 1.5}, {"allow_anonymous": 1}, {"guest_key": "x"},
      {"worker_keys_revoked": {}}, {"retention_days": {"completed": 1}}, {"retention_days": {"completed": -1, "failed": 1, "cancelled": 1}}],
 )  # fmt: skip
 def test_a_setting_that_is_none_or_no_value_of_it_is_refused(engine: Engine, bad: Any) -> None:

@@ -122,13 +122,12 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
     pause = {"kind": "workspace", "name": ACME}
     engine.lease_call(0)
     engine.rpc("pause_jobs", p_request=pause)
-    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+    with engine.beside() as other:
         other.run("begin")
         assert other.lease(1, call=2) == []
-        resumed = threads.submit(engine.rpc, "pause_jobs", p_request={**pause, "paused": False})
-        engine.until_waiting()
+        engine.rpc("pause_jobs", p_request={**pause, "paused": False})  # it waits for no lease
         other.run("commit")
-        resumed.result()
+    engine.maintain()
 
     assert ids_of(engine.lease(1, call=2)) == [job_id]
 

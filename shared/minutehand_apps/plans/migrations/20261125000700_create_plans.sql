@@ -16,6 +16,7 @@ create table public.plans (
   constraint plans_prompt_is_bounded check (char_length(prompt) between 1 and 8000),
   constraint plans_speed_is_known check (speed_vs_detail in
     ('fast_but_skip_details', 'balanced_speed_and_detail', 'all_details_but_slow')),
+  constraint plans_key_is_bounded check (char_length(idempotency_key) <= 255),
   constraint plans_one_per_key unique (workspace_id, idempotency_key)
 );
 comment on table public.plans is 'Prompts to be planned.';
@@ -99,23 +100,24 @@ declare
   v_plan public.plans;
   v_wake boolean := false;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('plan:' || v_workspace || ':' || v_key, 0));
-  select * into v_plan from public.plans
-  where workspace_id = v_workspace and idempotency_key = v_key;
-  if found and (v_plan.prompt, v_plan.speed_vs_detail)
-      <> (p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') then
-    perform queue.refuse(409, 'idempotency_conflict', 'another plan has this Idempotency-Key',
-      v_plan.id::text);
-  elsif not found then
-    v_plan.id := gen_random_uuid();
+  insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key, created_by)
+  values (v_workspace, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', gen_random_uuid(), v_key,
+    v_user)
+  on conflict (workspace_id, idempotency_key) do nothing
+  returning * into v_plan;
+  if found then
     select e.ids[1], e.wake into v_plan.job_id, v_wake
     from queue.enqueue(v_workspace, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
       'user_id', v_user, 'payload', jsonb_build_object('plan_id', v_plan.id))), false) as e;
-    insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, idempotency_key,
-      created_by)
-    values (v_plan.id, v_workspace, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail',
-      v_plan.job_id, v_key, v_user)
-    returning * into v_plan;
+    update public.plans set job_id = v_plan.job_id where id = v_plan.id;
+  else
+    select * into v_plan from public.plans
+    where workspace_id = v_workspace and idempotency_key = v_key;
+    if (v_plan.prompt, v_plan.speed_vs_detail)
+        <> (p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail') then
+      perform queue.refuse(409, 'idempotency_conflict', 'another plan has this Idempotency-Key',
+        v_plan.id::text);
+    end if;
   end if;
   return jsonb_build_object('plan_id', v_plan.id, 'job_id', v_plan.job_id,
     'created_at', v_plan.created_at, 'wake', v_wake,
