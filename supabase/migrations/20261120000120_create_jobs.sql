@@ -121,6 +121,10 @@ create table queue.job_types (
   constraint payload_schema_is_an_object check (jsonb_typeof(payload_schema) = 'object')
 );
 
+-- what a lease looks at before it counts any
+create index job_types_limited on queue.job_types (job_type)
+where max_concurrency is not null or workspace_concurrency is not null or rate_limit is not null;
+
 create table queue.tenant_limits (
   workspace_id uuid primary key,
   weight double precision not null default 1, -- its share of each lane
@@ -153,21 +157,26 @@ create table queue.lanes (
   unique (job_type, queue)
 );
 
+-- The order in which tenants are served: a round gives each as many jobs as its weight. It is a
+-- number and not a time, so that a clock that steps back puts no one behind others.
+create sequence queue.places;
+
 create table queue.turns (
-  lane integer not null,
   workspace_id uuid not null,
-  served_at timestamptz not null, -- its place in the order
+  lane integer not null,
+  place bigint not null default nextval('queue.places'), -- the same in all lanes that are served together
+  had double precision not null default 0, -- how much of its round it has had; from 1 on it lets others pass
+  from_ord bigint not null default 0, -- no ready job lies before: dead rows there are never read again
+  changed_at timestamptz not null, -- when it was opened or put aside
   aside boolean not null default false, -- no lease reads it
   -- when to look again at one that is aside: at a limit until then; infinity: paused; null: closed, it has no ready job
   look_at timestamptz,
-  -- no ready job lies before: dead rows there are never read again, not even beside a held snapshot
-  from_ord bigint not null default 0,
-  primary key (lane, workspace_id)
+  primary key (workspace_id, lane)
 ) with (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
 );
-create index turns_in_order on queue.turns (lane, served_at, workspace_id) where not aside;
+create index turns_in_order on queue.turns (lane, place, workspace_id) where not aside;
 create index turns_aside on queue.turns (look_at) where aside;
 
 -- Inserted only, so that no one waits: a turn to open, or a key whose gate to look at.
@@ -176,9 +185,13 @@ create table queue.notes (
   look_at timestamptz not null default '-infinity', -- not before: when the rate of a key allows the next
   lane integer not null,
   workspace_id uuid not null,
+  ord bigint not null default 0, -- of a turn: none of the jobs that it was left for lies before
   key text -- null for a turn
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-create index notes_in_order on queue.notes (look_at, id);
+-- two kinds of work, so that the keys of one tenant hold up no other's turn
+create index notes_of_turns on queue.notes (id) where key is null;
+create index notes_of_gates on queue.notes (look_at, id) where key is not null;
+create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id) where key is not null;
 create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
@@ -249,30 +262,28 @@ create table queue.leases (
 );
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
+-- Each worker's one row: what it serves. Written when it begins a run or serves something else, else
+-- once a minute while it asks for jobs.
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
+  started_at timestamptz not null default queue.clock(), -- its latest run
   seen_at timestamptz not null default queue.clock(),
+  ended_at timestamptz, -- of its latest run; null while that lasts
+  version text,
+  job_types text[], -- null for all
+  queues text[], -- null for all
+  summary jsonb, -- of its latest run
   evidence jsonb -- why its process ended without a word, as its host saw it
-);
+) with (fillfactor = 50);
+create index workers_by_seen on queue.workers (seen_at);
 
+-- The calls that were answered with jobs, by which a repeat is known.
 create table queue.ticks (
   tick_id uuid primary key,
-  started_at timestamptz not null,
   seen_at timestamptz not null,
-  ended_at timestamptz,
-  leased_at timestamptz, -- when it last got a job
-  leased bigint not null default 0,
-  worker integer not null,
-  last_call integer not null,
-  free_slots integer not null,
-  version text,
-  job_types text[], -- that it serves; null for all
-  queues text[],
-  summary jsonb
+  last_call integer not null
 ) with (fillfactor = 50);
-create index ticks_by_start on queue.ticks (started_at desc);
-create index ticks_open on queue.ticks (started_at) where ended_at is null;
 
 -- What does not follow from the job's row; public.job_events is all.
 create table queue.job_events (

@@ -1,10 +1,11 @@
 -- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a plain insert it only
 -- checks; triggers do the rest. They, bulks and children are in the next file.
 
--- When workers that listen were last notified, in fiftieths of a second since 1970, and when a caller was last asked to
--- start one, in milliseconds. Sequences, so that every transaction sees them at once and none waits for another.
+-- When workers that listen were last notified, in fiftieths of a second since 1970, when a caller was last asked to
+-- start one, and when one had free slots, in milliseconds. Sequences, so that every transaction sees them at once and none waits for another.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0;
+create unlogged sequence queue.room_ms minvalue 0 start 0; -- when a worker with free slots asked last
 
 -- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of the whole server. A
 -- listener looks at once, and again 100 ms later.
@@ -32,10 +33,7 @@ declare
 begin
   if v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
     return false;
-  elsif exists (
-      select from queue.ticks
-      where ended_at is null and started_at > p_now - interval '1 hour' and free_slots > 0
-        and seen_at > p_now - interval '2 seconds') then
+  elsif v_ms - coalesce(pg_sequence_last_value('queue.room_ms'), 0) between 0 and 1999 then
     return false; -- those that listen are notified at the commit
   end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
@@ -236,11 +234,12 @@ begin
           and t.from_ord <= p_ord) then
       return true;
     elsif exists ( -- a note that another left will open it, and no lease closes it while this lock is held
-        select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null) then
+        select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null
+          and n.ord <= p_ord) then
       return true;
     end if;
   end if;
-  insert into queue.notes (lane, workspace_id) values (p_lane, p_workspace_id);
+  insert into queue.notes (lane, workspace_id, ord) values (p_lane, p_workspace_id, p_ord);
   return true;
 end;
 $$;

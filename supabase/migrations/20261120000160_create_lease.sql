@@ -7,25 +7,76 @@ create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[], queues text[],
   lease_seconds integer, free_slots integer, count_due boolean, version text
 );
--- A tenant's turn in a lane, and how many jobs it gets: 0 where it has none left and is to be closed.
-create type queue.turn as (lane integer, workspace_id uuid, served_at timestamptz, from_ord bigint, jobs integer);
+-- A tenant's turn in a lane, and how many jobs it gets: 0 where it has none left. Then what bounds
+-- it, null for nothing: what its type, its tenant in the type, and its tenant may still start.
+create type queue.turn as (
+  lane integer, workspace_id uuid, place bigint, had double precision, from_ord bigint, jobs integer,
+  job_type text, weight double precision, is_paused boolean, type_free integer, own_free integer,
+  tenant_free integer
+);
+-- What of its round a tenant has had after a lease, and whether it goes to the end of the order.
+create type queue.move as (workspace_id uuid, had double precision, ends boolean);
 
--- Act on notes: of the first two hundred, on fifty gates and twenty turns at most, and then on all notes of each. Who
--- opens is alone, and no one waits; the rest is for the next leases.
-create function queue.open_turns(p_now timestamptz) returns void
+-- Bring turns, whose rows the caller holds, back into the order: behind others where their tenant
+-- was served meanwhile in other lanes.
+create function queue.bring_back(p_turns tid[]) returns void
+language plpgsql as $$
+begin
+  update queue.turns as t set aside = false, look_at = null, (place, had) = (
+    select o.place, o.had from queue.turns as o
+    where o.workspace_id = t.workspace_id order by o.place desc limit 1)
+  where t.ctid = any (p_turns);
+end;
+$$;
+
+-- The oldest note of a gate of each of some tenants, beginning anywhere among them.
+create function queue.notes_by_tenant(p_most integer, p_now timestamptz) returns bigint[]
 language plpgsql as $$
 declare
+  v_start constant uuid := gen_random_uuid();
+  v_after uuid := v_start;
+  v_is_again boolean := false; -- from the first tenant on, up to where it began
+  v_note record;
+  v_found bigint[] := '{}';
+begin
+  for v_nth in 0..p_most loop
+    select n.id, n.workspace_id, n.look_at into v_note from queue.notes as n
+    where n.key is not null and n.workspace_id > v_after
+    order by n.workspace_id, n.look_at, n.id limit 1;
+    if not found and not v_is_again then
+      v_is_again := true;
+      v_after := '00000000-0000-0000-0000-000000000000';
+      continue;
+    end if;
+    exit when not found or v_is_again and v_note.workspace_id > v_start;
+    v_after := v_note.workspace_id;
+    if v_note.look_at <= p_now then
+      v_found := v_found || v_note.id;
+    end if;
+  end loop;
+  return v_found;
+end;
+$$;
+
+-- Open the gates of keys that are noted, and act on all notes of each: the oldest, and of many also
+-- some of each tenant's, so that none waits behind the keys of another.
+create function queue.open_gates(p_most integer, p_now timestamptz) returns void
+language plpgsql as $$
+declare
+  v_notes bigint[] := array(
+    select n.id from queue.notes as n where n.key is not null and n.look_at <= p_now
+    order by n.look_at, n.id limit 4 * p_most);
   v_gate record;
 begin
-  if not queue.try_lock('turns') then
-    return;
+  if cardinality(v_notes) = 4 * p_most then
+    v_notes := queue.notes_by_tenant(p_most / 2, p_now) || v_notes;
   end if;
   for v_gate in
     with noted as materialized (
       select l.job_type, n.workspace_id, n.key
-      from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
-      join queue.lanes as l on l.lane = n.lane
-      where n.key is not null group by 1, 2, 3 order by min(n.id) limit 50),
+      from unnest(v_notes) with ordinality as o (id, nth)
+      join queue.notes as n on n.id = o.id join queue.lanes as l on l.lane = n.lane
+      group by 1, 2, 3 order by min(o.nth) limit p_most),
     gone as ( -- before its jobs are counted: what comes later keeps its note
       delete from queue.notes as n using noted as o, queue.lanes as l
       where l.job_type = o.job_type and n.workspace_id = o.workspace_id and n.lane = l.lane and n.key = o.key
@@ -35,161 +86,328 @@ begin
   loop
     perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
-  with noted as materialized ( -- a statement later: the gates have left notes too
-    select n.lane, n.workspace_id
-    from (select * from queue.notes where look_at <= p_now order by look_at, id limit 200) as n
-    where n.key is null group by 1, 2 order by min(n.id) limit 20),
-  gone as (
-    delete from queue.notes as n using noted as o
-    where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null)
-  insert into queue.turns (lane, workspace_id, served_at)
-  select o.lane, o.workspace_id, coalesce((
-    select t.served_at from queue.turns as t where t.lane = o.lane and not t.aside order by t.served_at limit 1), p_now)
-  from noted as o
-  on conflict (lane, workspace_id) do update set aside = false, look_at = null, from_ord = 0;
-  update queue.turns set aside = false, look_at = null where ctid = any (array( -- that were at a limit
-    select ctid from queue.turns where aside and look_at <= p_now order by look_at limit 40 for update skip locked));
 end;
 $$;
 
--- Divide slots: rounds by weight in the order of service, never more than a scope has free, which is counted by a
--- statement that begins after its lock was taken. p_busy: scopes whose lock another holds; they have none. A turn whose
--- tenant is at a limit is set aside, for a second or until a settlement, a paused one until the pause ends; that of a
--- full type stays.
-create function queue.divide_slots(p_turns queue.turn[], p_busy text[], p_most integer, p_now timestamptz)
-returns queue.turn[]
+-- Open the turns that are noted, at the end of the order, or where their tenant is in other lanes;
+-- and bring back those that were at a limit.
+create function queue.open_turns(p_most integer, p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  with noted as materialized (
+    select n.lane, n.workspace_id
+    from (select * from queue.notes where key is null order by id limit 10 * p_most) as n
+    group by 1, 2 order by min(n.id) limit p_most),
+  gone as (
+    delete from queue.notes as n using noted as o
+    where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null
+    returning n.id, n.lane, n.workspace_id, n.ord),
+  opened as (
+    select g.lane, g.workspace_id, min(g.ord) as ord from gone as g group by 1, 2 order by min(g.id))
+  insert into queue.turns as t (lane, workspace_id, place, had, from_ord, changed_at)
+  select o.lane, o.workspace_id, coalesce(l.place, nextval('queue.places')), coalesce(l.had, 0), o.ord, p_now
+  from opened as o
+  left join lateral (
+    select u.place, u.had from queue.turns as u
+    where u.workspace_id = o.workspace_id order by u.place desc limit 1) as l on true
+  on conflict (workspace_id, lane) do update set aside = false, look_at = null, changed_at = p_now,
+    place = case when t.aside then excluded.place else t.place end,
+    had = case when t.aside then excluded.had else t.had end,
+    -- one that was closed has no job but those it was noted for
+    from_ord = case when t.aside and t.look_at is null then excluded.from_ord
+      else least(t.from_ord, excluded.from_ord) end;
+  perform queue.bring_back(array(
+    select ctid from queue.turns where aside and look_at <= p_now
+    order by look_at limit 2 * p_most for update skip locked));
+end;
+$$;
+
+-- The lanes that a worker serves now, and the first turns of each, p_depth of them.
+create function queue.read_lanes(
+  p_request queue.lease_request, out lanes integer[], out turns queue.turn[], out depth integer
+)
 language plpgsql as $$
 declare
-  v_depth constant integer := ceil(4.0 * p_most / cardinality(p_turns))::integer + 4; -- read of each turn
-  v_shares queue.turn[];
+  v_most constant integer := p_request."limit" + 20;
 begin
+  with paused as materialized (
+    select p.kind, p.name from queue.pauses as p where p.kind = any ('{type,queue}')),
+  served as materialized (
+    select l.lane, l.job_type from queue.lanes as l
+    where (p_request.job_types is null or l.job_type = any (p_request.job_types))
+      and (p_request.queues is null or l.queue = any (p_request.queues))
+      and not exists (select from paused as p
+        where p.name = case p.kind when 'type' then l.job_type else l.queue end)),
+  -- more of each than lie among the first of all, if their turns are alike
+  bound as materialized (
+    select case when p_request."limit" > 0
+      then least(v_most, 1 + 3 * v_most / greatest(1, 2 * count(*)) + 1) else 0 end::integer as depth
+    from served)
+  select array_agg(distinct s.lane), max(b.depth),
+    array_agg(row(s.lane, t.workspace_id, t.place, t.had, t.from_ord, p_request."limit", s.job_type, null, null,
+      null, null, null)::queue.turn order by t.place, t.workspace_id) filter (where t.place is not null)
+  into lanes, depth, turns
+  from served as s cross join bound as b
+  left join lateral (
+    select o.workspace_id, o.place, o.had, o.from_ord from queue.turns as o
+    where o.lane = s.lane and not o.aside order by o.place, o.workspace_id limit b.depth) as t on true;
+end;
+$$;
+
+-- The first p_most tenants in the order, of lanes whose first turns, p_depth of each, are given. Of
+-- the others no more is read than may lie before the last of these.
+create function queue.first_tenants(p_turns queue.turn[], p_depth integer, p_most integer) returns uuid[]
+language sql as $$
+  with known as materialized (
+    select t.lane, t.workspace_id, t.place from unnest(p_turns) as t),
+  bound as materialized (
+    select k.place from known as k order by k.place offset p_most limit 1),
+  deep as materialized ( -- lanes that may have more before it
+    select k.lane, max(k.place) as place from known as k group by 1
+    having count(*) = p_depth and p_depth < p_most
+      and coalesce(max(k.place) <= (select b.place from bound as b), true)),
+  found as (
+    select k.workspace_id, k.place from known as k
+    union all
+    select o.workspace_id, o.place from deep as d cross join lateral (
+      select t.workspace_id, t.place from queue.turns as t
+      where t.lane = d.lane and not t.aside and t.place >= d.place
+        and t.place <= coalesce((select b.place from bound as b), 9223372036854775807)
+      order by t.place, t.workspace_id limit p_most) as o)
+  select array(
+    select f.workspace_id from found as f group by 1 order by min(f.place), 1 limit p_most)
+$$;
+
+-- All turns of these tenants in these lanes, each at the first place of its tenant.
+create function queue.turns_of(p_tenants uuid[], p_lanes integer[]) returns queue.turn[]
+language sql as $$
+  select array_agg(row(t.lane, t.workspace_id, first_place, first_had, t.from_ord, 0, l.job_type,
+    coalesce(w.weight, 1), false, null, null, null)::queue.turn)
+  from (
+    select o.lane, o.workspace_id, o.from_ord,
+      min(o.place) over (partition by o.workspace_id) as first_place,
+      first_value(o.had) over (partition by o.workspace_id order by o.place) as first_had
+    from unnest(p_tenants) as w (id)
+    cross join lateral (select * from queue.turns as n where n.workspace_id = w.id and not n.aside offset 0) as o
+    where o.lane = any (p_lanes)) as t
+  join queue.lanes as l on l.lane = t.lane
+  left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
+$$;
+
+-- How many jobs of a type may start now beside those that run: null for any number. Counted by a
+-- statement that begins after the lock of the type was taken.
+create function queue.free_of_type(p_job_type text, p_now timestamptz) returns integer
+language sql as $$
+  select least(
+    y.max_concurrency - case when y.max_concurrency is not null then (
+      select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
+      where o.job_type = y.job_type) end,
+    case when y.rate_limit is not null and not y.rate_per_key then floor(
+      queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now)) end)::integer
+  from queue.job_types as y where y.job_type = p_job_type
+$$;
+
+-- The limited scopes of these turns whose lock another lease holds; the others are held from now on.
+create function queue.busy_scopes(p_turns queue.turn[]) returns text[]
+language plpgsql as $$
+declare
+  v_scopes constant text[] := array(
+    select distinct s.name from unnest(p_turns) as t
+    join queue.job_types as y on y.job_type = t.job_type
+    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
+    cross join lateral (values
+      ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
+      ('workspace ' || t.workspace_id, w.running_max is not null)) as s (name, is_limited)
+    where s.is_limited order by 1);
+begin
+  return array(select n from unnest(v_scopes) as n where not queue.try_lock(n))
+    -- those who may put a turn aside for a pause: its end brings it back after them
+    || case when not pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0)
+      then array['pauses'] else '{}' end;
+end;
+$$;
+
+-- What each turn may still start, counted like that. p_busy: scopes whose lock another holds; they
+-- have none.
+create function queue.bound_turns(p_turns queue.turn[], p_busy text[], p_now timestamptz) returns queue.turn[]
+language sql as $$
   with types as materialized (
-    select y.job_type, y.workspace_concurrency, case when 'type ' || y.job_type = any (p_busy) then 0 else least(p_most,
-      case when y.max_concurrency is not null then y.max_concurrency - (
-        select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
-        where o.job_type = y.job_type) end,
-      case when y.rate_limit is not null and not y.rate_per_key then floor(queue.tokens_of(
-        'r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now)) end) end::integer as free
-    from (select distinct k.job_type from unnest(p_turns) as t join queue.lanes as k on k.lane = t.lane) as d
-    join queue.job_types as y on y.job_type = d.job_type),
-  turns as materialized (
-    select t.lane, t.workspace_id, t.served_at, t.from_ord, y.job_type, coalesce(w.weight, 1) as weight,
-      y.free as type_free, exists (
-        select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
-          and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])) as is_paused,
-      case when 'both ' || t.workspace_id || y.job_type = any (p_busy) then 0 else least(p_most,
-        case when y.workspace_concurrency is not null then y.workspace_concurrency - (
-          select count(*) from queue.lanes as o
-          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
-          where o.job_type = y.job_type) end) end::integer as own_free,
-      case when 'workspace ' || t.workspace_id = any (p_busy) then 0 else least(p_most,
-        case when w.running_max is not null then w.running_max - (
-          select count(*) from queue.lanes as o
-          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end) end::integer
-        as tenant_free
-    from unnest(p_turns) as t
-    join queue.lanes as k on k.lane = t.lane
-    join types as y on y.job_type = k.job_type
-    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id),
-  heads as (
+    select y.job_type, y.workspace_concurrency, queue.free_of_type(y.job_type, p_now) as free
+    from (select distinct t.job_type from unnest(p_turns) as t) as d
+    join queue.job_types as y on y.job_type = d.job_type)
+  select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, t.job_type, t.weight, exists (
+      select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
+        and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || t.job_type])), y.free,
+    case when 'both ' || t.workspace_id || t.job_type = any (p_busy) then 0
+      when y.workspace_concurrency is not null then y.workspace_concurrency - (
+        select count(*) from queue.lanes as o
+        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
+        where o.job_type = t.job_type) end,
+    case when 'workspace ' || t.workspace_id = any (p_busy) then 0
+      when w.running_max is not null then w.running_max - (
+        select count(*) from queue.lanes as o
+        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end)::queue.turn)
+  from unnest(p_turns) as t
+  join types as y on y.job_type = t.job_type
+  left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
+$$;
+
+-- Set turns aside whose tenant is at a limit, for a second or until a settlement, and those that are
+-- paused until the pause ends.
+create function queue.set_aside(p_turns queue.turn[], p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  update queue.turns as u set aside = true, changed_at = p_now,
+    look_at = case when f.is_paused then 'infinity' else p_now + interval '1 second' end
+  from (
+    select o.found, t.is_paused from unnest(p_turns) as t
+    cross join lateral (
+      select n.ctid as found from queue.turns as n
+      where n.workspace_id = t.workspace_id and n.lane = t.lane for update skip locked) as o
+    where t.is_paused or least(t.own_free, t.tenant_free) <= 0) as f
+  where u.ctid = f.found;
+end;
+$$;
+
+-- Divide slots: in each round every tenant gets as many jobs as its weight, one below 1 a job each
+-- 1 / weight rounds, in the order of their places; inside a tenant jobs go by ord. p_is_whole: no
+-- tenant lies behind these; else only the round that is under way is shared. moves: who has had its
+-- round, and goes to the end of the order, and who a part of it. is_cut: a turn has more jobs than were read.
+create function queue.divide_slots(
+  p_turns queue.turn[], p_is_whole boolean, p_most integer, out turns queue.turn[], out moves queue.move[],
+  out is_cut boolean
+)
+language plpgsql as $$
+declare
+  v_depth constant integer := 4 + ceil(4.0 * p_most
+    / (select count(distinct t.workspace_id) from unnest(p_turns) as t))::integer; -- read of each turn
+begin
+  with heads as materialized (
     select t.*, r.ord, row_number() over (partition by t.workspace_id, t.job_type order by r.ord) as nth_of_type
-    from turns as t left join lateral (
-      select r.ord from queue.ready as r
-      where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord
-      order by r.ord limit least(v_depth, t.type_free, t.own_free, t.tenant_free)) as r on true
-    where least(t.type_free, t.own_free, t.tenant_free) > 0 and not t.is_paused),
+    from unnest(p_turns) as t
+    left join lateral (
+      select o.ord from queue.ready as o
+      where o.lane = t.lane and o.workspace_id = t.workspace_id and o.ord >= t.from_ord
+      order by o.ord limit least(case when p_is_whole then v_depth else ceil(t.weight)::integer end,
+        t.type_free, t.own_free, t.tenant_free)) as r on true
+    where not t.is_paused and coalesce(least(t.type_free, t.own_free, t.tenant_free), 1) > 0),
   owned as (
-    select h.*, row_number() over (partition by h.workspace_id order by h.ord) as nth,
-      min(h.served_at) over (partition by h.workspace_id) as turn
-    from heads as h where h.ord is not null and h.nth_of_type <= h.own_free),
+    select h.*, row_number() over (partition by h.workspace_id order by h.ord, h.lane) as nth
+    from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)),
   typed as (
-    select o.*, row_number() over (partition by o.job_type order by (o.nth - 1) / o.weight, o.turn, o.ord) as nth_in_all
-    from owned as o where o.nth <= o.tenant_free),
-  picked as (
-    select p.lane, p.workspace_id, p.served_at, p.from_ord, p.ord from typed as p where p.nth_in_all <= p.type_free
-    order by (p.nth - 1) / p.weight, p.turn, p.ord limit p_most),
-  full_ones as (
-    update queue.turns as u
-    set aside = true, look_at = case when f.is_paused then 'infinity' else p_now + interval '1 second' end
+    select o.*, r.round,
+      row_number() over (partition by o.job_type order by r.round, o.place, o.workspace_id, o.nth) as nth_in_all
+    from owned as o
+    cross join lateral (select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as round) as r
+    where o.nth <= coalesce(o.tenant_free, p_most) and (p_is_whole or r.round = 0)),
+  picked as materialized (
+    select p.* from typed as p where p.nth_in_all <= coalesce(p.type_free, p_most)
+    order by p.round, p.place, p.workspace_id, p.nth limit p_most),
+  last as materialized (
+    select p.round, p.place from picked as p order by p.round desc, p.place desc limit 1),
+  shares as (
+    select p.lane, p.workspace_id, p.from_ord, p.job_type, count(p.ord)::integer as jobs
     from (
-      select o.ctid as place, t.is_paused
-      from turns as t join queue.turns as o on o.lane = t.lane and o.workspace_id = t.workspace_id
-      where p_busy = '{}' and (t.is_paused or least(t.own_free, t.tenant_free) <= 0)
-      for update of o skip locked) as f
-    where u.ctid = f.place)
-  select array_agg(row(s.lane, s.workspace_id, s.served_at, s.from_ord, s.jobs)::queue.turn) into v_shares from (
-    select p.lane, p.workspace_id, p.served_at, p.from_ord, count(p.ord)::integer as jobs from (
-      select * from picked
+      select k.lane, k.workspace_id, k.from_ord, k.job_type, k.ord from picked as k
       union all
-      select h.lane, h.workspace_id, h.served_at, h.from_ord, h.ord from heads as h where h.ord is null) as p
-    group by 1, 2, 3, 4) as s;
-  return v_shares;
+      select h.lane, h.workspace_id, h.from_ord, h.job_type, h.ord from heads as h where h.ord is null) as p
+    group by 1, 2, 3, 4),
+  had as (
+    select t.workspace_id, t.place, t.had as before, t.had + coalesce(g.jobs, 0) / t.weight as had,
+      coalesce(l.round, 0) as round, coalesce(g.jobs, 0) > 0 or t.place <= coalesce(l.place, t.place) as is_passed
+    from (select distinct on (t.workspace_id) t.* from unnest(p_turns) as t) as t
+    left join (select p.workspace_id, count(*) as jobs from picked as p group by 1) as g
+      on g.workspace_id = t.workspace_id
+    left join last as l on true),
+  moved as (
+    select h.workspace_id, h.before, e.ends, greatest(0, h.had - h.round - e.ends::integer) as had
+    from had as h
+    cross join lateral (select h.is_passed and h.had + 1e-9 >= h.round + 1 as ends) as e)
+  select (
+      select array_agg(row(s.lane, s.workspace_id, null, null, s.from_ord, s.jobs, s.job_type, null, null, null,
+        null, null)::queue.turn) from shares as s),
+    array_agg(row(m.workspace_id, m.had, m.ends)::queue.move) filter (where m.ends or abs(m.had - m.before) > 1e-6),
+    p_is_whole and exists (select from heads as h group by h.lane, h.workspace_id having count(h.ord) = v_depth)
+  into turns, moves, is_cut from moved as m;
 end;
 $$;
 
 -- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some limit or pause may
--- hold; is_alone: of one turn, whose place in the order does not matter; more: another lease holds a scope at this
--- moment, or turns lie behind those that are closed; null where no turn was found.
+-- hold; more: ask again at once, since another lease holds a scope at this moment or more lies behind what was read;
+-- null where no turn was found. What a full type has in front hides no other type.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz,
-  out lanes integer[], out turns queue.turn[], out bounded boolean, out is_alone boolean, out more boolean
+  out lanes integer[], out turns queue.turn[], out moves queue.move[], out bounded boolean, out more boolean
 )
 language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
-  v_read integer;
-  v_busy text[] := '{pauses}'; -- not held: a pause that began since puts no turn aside
+  v_read record;
+  v_limited text[];
+  v_busy text[] := '{}';
+  v_full text[];
+  v_tenants uuid[];
+  v_is_whole boolean;
+  v_is_cut boolean := false;
+  v_divided record;
 begin
-  select array_agg(distinct l.lane),
-    array_agg(row(t.lane, t.workspace_id, t.served_at, t.from_ord, v_most)::queue.turn)
-      filter (where t.lane is not null),
-    bool_or(t.lane is not null and (
-      num_nonnulls(y.max_concurrency, y.workspace_concurrency) > 0 or y.rate_limit is not null and not y.rate_per_key
-      or exists (select from queue.tenant_limits as w where w.workspace_id = t.workspace_id)
-      or exists (select from queue.pauses as p where p.workspace_id = t.workspace_id)))
-  into lanes, turns, bounded
-  from queue.lanes as l
-  join queue.job_types as y on y.job_type = l.job_type
-  left join lateral (
-    select * from queue.turns as t where t.lane = l.lane and not t.aside
-    order by t.served_at, t.workspace_id limit case when v_most > 0 then least(v_most, 200) + 1 else 0 end) as t on true
-  where (p_request.job_types is null or l.job_type = any (p_request.job_types))
-    and (p_request.queues is null or l.queue = any (p_request.queues))
-    and not exists (
-      select from queue.pauses as p
-      where p.kind = any ('{type,queue}') and p.name = case p.kind when 'type' then l.job_type else l.queue end);
-  v_read := cardinality(turns);
-  is_alone := v_read = 1;
-  more := case when v_read > 0 or v_most = 0 then false end;
-  if v_read is null or is_alone and not bounded then
+  v_read := queue.read_lanes(p_request);
+  lanes := v_read.lanes;
+  turns := v_read.turns;
+  bounded := false;
+  more := case when turns is not null or v_most = 0 then false end;
+  if turns is null then
     return;
-  elsif bounded then
-    v_busy := array( -- the lock of each limited scope is tried
-      select distinct s.name from unnest(turns) as t
-      join queue.lanes as k on k.lane = t.lane
-      join queue.job_types as y on y.job_type = k.job_type
-      left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
-      cross join lateral (values
-        ('type ' || y.job_type, y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
-        ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
-        ('workspace ' || t.workspace_id, w.running_max is not null)) as s (name, is_wanted)
-      where s.is_wanted order by 1);
-    v_busy := array(select n from unnest(v_busy) as n where not queue.try_lock(n));
-    -- those who may put a turn aside for a pause: its end brings it back after them
-    if not pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0) then
-      v_busy := v_busy || 'pauses'::text;
+  end if;
+  select array_agg(y.job_type order by y.job_type)
+      filter (where y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
+    bool_or(y.workspace_concurrency is not null) is true
+  into v_limited, bounded
+  from queue.job_types as y
+  where (y.max_concurrency is not null or y.workspace_concurrency is not null or y.rate_limit is not null)
+    and array_position(array(select t.job_type from unnest(turns) as t), y.job_type) > 0;
+  if v_limited is not null then -- the lock of each limited scope is tried, and what it has free counted a statement later
+    bounded := true;
+    v_busy := array(select 'type ' || n from unnest(v_limited) as n where not queue.try_lock('type ' || n));
+    v_full := array(
+      select n from unnest(v_limited) as n
+      where 'type ' || n = any (v_busy) or queue.free_of_type(n, p_now) <= 0);
+    turns := array(select t from unnest(turns) as t where t.job_type <> all (v_full));
+  end if;
+  v_tenants := queue.first_tenants(turns, v_read.depth, v_most + 20);
+  v_is_whole := cardinality(v_tenants) < v_most + 20;
+  bounded := bounded or exists (
+      select from queue.tenant_limits as w where w.workspace_id = any (v_tenants) and w.running_max is not null)
+    or exists (select from queue.pauses as p where p.workspace_id = any (v_tenants));
+  if cardinality(v_read.turns) = 1 and not bounded then
+    return; -- alone
+  end if;
+  turns := queue.turns_of(v_tenants, array(select distinct t.lane from unnest(turns) as t));
+  if bounded and turns is not null then
+    v_busy := v_busy || queue.busy_scopes(turns);
+    turns := queue.bound_turns(turns, v_busy, p_now);
+    if v_busy = '{}' then
+      perform queue.set_aside(turns, p_now);
     end if;
   end if;
-  turns := queue.divide_slots(turns, v_busy, v_most, p_now);
-  more := bounded and v_busy <> '{}' or v_read > v_most and exists (select from unnest(turns) as t where t.jobs = 0);
+  if turns is not null then
+    v_divided := queue.divide_slots(turns, v_is_whole, v_most);
+    turns := v_divided.turns;
+    moves := v_divided.moves;
+    v_is_cut := v_divided.is_cut;
+  end if;
+  more := v_busy <> '{}' or (not v_is_whole or v_is_cut)
+    and coalesce((select sum(t.jobs) from unnest(turns) as t), 0) < v_most;
 end;
 $$;
 
 -- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published; noted: those that
--- hold a unique key or the rate of a key; again: those whose lease is an event that does not follow from the row.
+-- hold a unique key or the rate of a key; again: those whose lease is an event that does not follow from the row; taken:
+-- the turns that they are of, with the last ord of each.
 create function queue.take_jobs(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
-  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[],
+  out taken queue.turn[]
 )
 language plpgsql as $$
 begin
@@ -228,13 +446,16 @@ begin
     from begun as b),
   kinds as (
     select b.workspace_id, b.session_id, b.attempts, array_agg(b.id) as ids, array_agg(b.last_seq) as seqs
-    from begun as b where b.is_full group by 1, 2, 3)
+    from begun as b where b.is_full group by 1, 2, 3),
+  turns as (select b.lane, b.workspace_id, max(b.place_ord) as ord, count(*) as jobs from begun as b group by 1, 2)
   select coalesce(json_agg(answer), '[]'), count(*), (
       select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object('status', 'processing',
         'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids, k.seqs)::queue.change) from kinds as k),
     array_agg(b.id) filter (where b.unique_key is not null or b.rate_per_key),
-    array_agg(b.id) filter (where b.is_full and b.last_seq <> 2)
-  into leases, leased, changes, noted, again
+    array_agg(b.id) filter (where b.is_full and b.last_seq <> 2), (
+      select array_agg(row(t.lane, t.workspace_id, null, null, t.ord, t.jobs, null, null, null, null, null,
+        null)::queue.turn) from turns as t)
+  into leases, leased, changes, noted, again, taken
   from begun as b
   cross join lateral (
     select b.id, b.workspace_id, b.user_id, b.session_id, b.queue, b.job_type, b.payload, b.schema_version, b.priority,
@@ -250,7 +471,8 @@ $$;
 -- as maintenance does, and passed over.
 create function queue.take_each(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
-  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[]
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[],
+  out taken queue.turn[]
 )
 language plpgsql as $$
 declare
@@ -272,6 +494,7 @@ begin
         changes := changes || v_one.changes;
         noted := noted || v_one.noted;
         again := again || v_one.again;
+        taken := taken || v_one.taken;
       exception when others then
         if not queue.is_refusal(sqlstate) then
           raise;
@@ -331,7 +554,8 @@ begin
     return 0;
   end if;
   v_next := least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
-    (select min(look_at) from queue.notes),
+    case when exists (select from queue.notes where key is null) then p_now end,
+    (select min(look_at) from queue.notes where key is not null),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
     case when exists (select from queue.signals) or p_more is null and exists (
         select from unnest(p_lanes) as l (lane) join queue.turns as t on t.lane = l.lane and not t.aside)
@@ -352,32 +576,72 @@ begin
 end;
 $$;
 
--- Put turns that were served back into the order, by one round, or its part by weight. p_tidies: also close those
--- without a ready job, and move the marks of others to their head: those that no open transaction has put a job into, a
--- statement after their lock was taken, which sees what was committed before.
-create function queue.tidy_turns(p_turns queue.turn[], p_tidies boolean, p_is_alone boolean, p_now timestamptz)
-returns void
+-- Move tenants that were served in the order, in all lanes that were looked at.
+create function queue.move_turns(p_moves queue.move[], p_lanes integer[]) returns void
 language plpgsql as $$
 declare
-  v_free constant bigint[] := array(
-    select s.nth from unnest(p_turns) with ordinality as s (lane, workspace_id, served_at, from_ord, jobs, nth)
-    where p_tidies and pg_try_advisory_xact_lock(s.lane, uuid_hash(s.workspace_id)));
+  v_end bigint;
+begin
+  if exists (select from unnest(p_moves) as m where m.ends) then
+    v_end := nextval('queue.places');
+  end if;
+  update queue.turns as t set had = o.had, place = case when o.ends then v_end else t.place end
+  from (
+    select u.found, m.had, m.ends from unnest(p_moves) as m
+    cross join lateral (
+      select n.ctid as found, n.lane from queue.turns as n
+      where n.workspace_id = m.workspace_id and not n.aside offset 0 for no key update skip locked) as u
+    where u.lane = any (p_lanes)) as o
+  where t.ctid = o.found;
+end;
+$$;
+
+-- Move the marks of turns to their head, or to the last job that was taken (from_ord), and close those that had none
+-- (jobs = 0): where no open transaction has put a job into one, and a statement after its lock was taken, which sees
+-- what was committed before.
+create function queue.tidy_turns(p_turns queue.turn[], p_now timestamptz) returns void
+language plpgsql as $$
+declare
+  v_free constant queue.turn[] := array(
+    select t from unnest(p_turns) as t where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
 begin
   update queue.turns as u
-  set served_at = u.served_at + case when p_is_alone then interval '0' else (p_now - u.served_at) / coalesce(
-      (select w.weight from queue.tenant_limits as w where w.workspace_id = u.workspace_id), 1) end,
-    aside = u.aside or o.is_free and h.ord is null,
-    look_at = case when not o.is_free or h.ord is not null then u.look_at end,
-    from_ord = coalesce(h.ord, u.from_ord)
-  from unnest(p_turns) with ordinality as s (lane, workspace_id, served_at, from_ord, jobs, nth)
+  set from_ord = coalesce(o.head, case when o.jobs > 0 then o.last_ord end, u.from_ord),
+    aside = u.aside or o.head is null and o.jobs = 0,
+    look_at = case when not (o.head is null and o.jobs = 0) then u.look_at end,
+    changed_at = case when o.head is null and o.jobs = 0 then p_now else u.changed_at end
+  from unnest(v_free) as s
   cross join lateral (
-    select o.ctid as place, o.from_ord, s.nth = any (v_free) as is_free from queue.turns as o
-    where o.lane = s.lane and o.workspace_id = s.workspace_id for no key update skip locked) as o
-  left join lateral (
-    select r.ord from queue.ready as r
-    where o.is_free and r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= o.from_ord
-    order by r.ord limit 1) as h on true
-  where u.ctid = o.place;
+    select t.ctid as found, t.from_ord, s.jobs, s.from_ord as last_ord, (
+      select r.ord from queue.ready as r
+      where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord
+      order by r.ord limit 1) as head
+    from queue.turns as t
+    where t.lane = s.lane and t.workspace_id = s.workspace_id for no key update skip locked) as o
+  where u.ctid = o.found;
+end;
+$$;
+
+-- Delete turns that have been empty for an hour, which no lease may come by; a job that comes later makes one again.
+create function queue.delete_turns(p_now timestamptz) returns void
+language plpgsql as $$
+declare
+  v_turns constant queue.turn[] := array(
+    select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null, null)::queue.turn
+    from queue.turns as t
+    where not t.aside and t.changed_at < p_now - interval '1 hour' and not exists (
+      select from queue.ready as r
+      where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord)
+    limit 1000);
+  v_free constant queue.turn[] := array( -- no open transaction has put a job into it
+    select t from unnest(v_turns) as t where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
+begin
+  delete from queue.turns where ctid = any (array(
+    select o.found from unnest(v_free) as s
+    cross join lateral (
+      select t.ctid as found from queue.turns as t
+      where t.lane = s.lane and t.workspace_id = s.workspace_id for update skip locked) as o
+    where not exists (select from queue.ready as r where r.lane = s.lane and r.workspace_id = s.workspace_id)));
 end;
 $$;
 
@@ -391,16 +655,19 @@ declare
   v_shared record;
   v_taken record;
   v_now timestamptz := p_now;
-  v_tidies boolean;
+  v_most constant integer := greatest(20, least(200, p_request."limit"));
+  v_empty queue.turn[];
 begin
   leases := '[]';
   leased := 0;
-  perform from queue.notes where look_at <= p_now
+  perform from queue.notes where key is null
+  union all
+  select from queue.notes where key is not null and look_at <= p_now
   union all
   select from queue.turns where aside and look_at <= p_now
   limit 1;
-  if found then
-    perform queue.open_turns(p_now);
+  if found and queue.try_lock('turns') then -- one at a time, and no one waits; the rest is for the next leases
+    perform queue.open_gates(greatest(50, v_most), p_now), queue.open_turns(v_most, p_now);
   end if;
   v_shared := queue.share_slots(p_request, p_now);
   lanes := v_shared.lanes;
@@ -431,16 +698,43 @@ begin
         from json_array_elements(leases) as l group by 1) as n
       join queue.job_types as y on y.job_type = n.job_type where y.rate_limit is not null and not y.rate_per_key;
     end if;
-    perform from queue.ready as r -- a look at one turn tells most; the marks of busy ones move each 16th call
-    where r.lane = v_shared.turns[1].lane and r.workspace_id = v_shared.turns[1].workspace_id
-      and r.ord >= v_shared.turns[1].from_ord
-    limit 1;
-    v_tidies := not found or leased < p_request."limit" or p_request.call % 16 = 0;
-    if v_tidies or not v_shared.is_alone then
-      perform queue.tidy_turns(v_shared.turns, v_tidies, v_shared.is_alone, v_now);
+    -- a lease that was not filled leaves no one behind, and the order as it is
+    if v_shared.moves is not null and (v_shared.bounded or leased = p_request."limit") then
+      perform queue.move_turns(v_shared.moves, lanes);
+    end if;
+    -- a turn is closed when several are empty, or now and then: until it is, its next job needs no note
+    v_empty := array(
+      select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null, null)::queue.turn
+      from unnest(v_shared.turns) as t where t.jobs = 0 or leased = 0);
+    if cardinality(v_empty) > 4 or leased >= 20 and leased < p_request."limit" or p_request.call % 16 = 0 then
+      perform queue.tidy_turns(v_taken.taken || v_empty, v_now);
     end if;
   end if;
   perform queue.publish(p_changes, v_now);
+end;
+$$;
+
+-- The number of a worker, whose row is written when it is new, begins a run or serves something else, else once a
+-- minute.
+create function queue.note_worker(p_request queue.lease_request, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_worker queue.workers;
+begin
+  select * into v_worker from queue.workers where worker_id = p_request.worker_id;
+  if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now and v_worker.ended_at is null
+      and (v_worker.version, v_worker.job_types, v_worker.queues)
+        is not distinct from (p_request.version, p_request.job_types, p_request.queues) then
+    return v_worker.worker;
+  end if;
+  insert into queue.workers as w (worker_id, started_at, seen_at, version, job_types, queues)
+  values (p_request.worker_id, p_now, p_now, p_request.version, p_request.job_types, p_request.queues)
+  on conflict (worker_id) do update set seen_at = p_now, ended_at = null, version = excluded.version,
+    job_types = excluded.job_types, queues = excluded.queues,
+    started_at = case when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
+      then w.started_at else p_now end
+  returning w.worker into v_worker.worker;
+  return v_worker.worker;
 end;
 $$;
 
@@ -449,10 +743,11 @@ create function queue.lease(p_request jsonb, p_changes queue.change[] default nu
 language plpgsql as $$
 declare
   v_request queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
-  v_tick queue.ticks;
+  v_ms bigint;
   v_now timestamptz;
+  v_found tid;
+  v_last_call integer;
   v_given record;
-  v_free integer;
   v_due bigint;
   v_is_short boolean;
 begin
@@ -468,8 +763,8 @@ begin
   -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing writes nothing
   perform queue.wait_lock('tick ' || v_request.tick_id);
   v_now := queue.clock();
-  select * into v_tick from queue.ticks where tick_id = v_request.tick_id;
-  if v_request.call <= v_tick.last_call then -- its answer may have been lost: what of it is still held
+  select ctid, last_call into v_found, v_last_call from queue.ticks where tick_id = v_request.tick_id;
+  if v_request.call <= v_last_call then -- its answer may have been lost: what of it is still held
     perform queue.publish(p_changes, v_now);
     return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0, 'next_due_in_ms', 0,
       'repeated', true, 'leases', (
@@ -485,30 +780,22 @@ begin
           select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, l.ready_at, queue.steps_of(j.id) as steps,
             job) as answer
         where l.tick_id = v_request.tick_id and l.tick_call = v_request.call));
-  elsif v_tick.tick_id is null then
-    update queue.workers set seen_at = v_now
-    where worker_id = v_request.worker_id and seen_at < v_now - interval '1 minute';
-    select worker into v_tick.worker from queue.workers where worker_id = v_request.worker_id;
-    if not found then
-      insert into queue.workers as w (worker_id, seen_at) values (v_request.worker_id, v_now)
-      on conflict (worker_id) do update set seen_at = excluded.seen_at returning w.worker into v_tick.worker;
-    end if;
-    insert into queue.ticks (tick_id, worker, version, job_types, queues, started_at, seen_at, last_call, free_slots)
-    values (v_request.tick_id, v_tick.worker, v_request.version, v_request.job_types, v_request.queues, v_now, v_now,
-      v_request.call, coalesce(v_request.free_slots, v_request."limit"))
-    returning * into v_tick;
   end if;
+  v_request.worker := queue.note_worker(v_request, v_now);
   if pg_sequence_last_value('queue.wanted_ms') > 0 then -- a worker is here: the next enqueue may ask again
     perform setval('queue.wanted_ms', 0);
   end if;
-  v_request.worker := v_tick.worker;
   v_given := queue.lease_ready(v_request, p_changes, v_now);
-  -- the worker's run: when it has changed, as by each call that got jobs, whose repeat is known by it; else each second
-  v_free := coalesce(v_request.free_slots, v_request."limit" - v_given.leased);
-  if v_given.leased > 0 or v_tick.free_slots <> v_free or v_tick.seen_at <= v_now - interval '1 second' then
-    update queue.ticks set last_call = v_request.call, seen_at = v_now, free_slots = v_free,
-      leased = leased + v_given.leased, leased_at = case when v_given.leased > 0 then v_now else leased_at end
-    where tick_id = v_request.tick_id;
+  if v_given.leased > 0 then -- a repeat is known by it
+    update queue.ticks set seen_at = v_now, last_call = v_request.call where ctid = v_found;
+    if not found then
+      insert into queue.ticks (tick_id, seen_at, last_call) values (v_request.tick_id, v_now, v_request.call);
+    end if;
+  end if;
+  if coalesce(v_request.free_slots, v_request."limit" - v_given.leased) > 0 then
+    v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+    perform setval('queue.room_ms', v_ms)
+    where v_ms - coalesce(pg_sequence_last_value('queue.room_ms'), 0) not between 0 and 499;
   end if;
   v_is_short := v_given.leased < v_request."limit" or v_request."limit" = 0;
   if v_request.count_due or v_request.call = 1 then
@@ -518,7 +805,7 @@ begin
     v_due := (not v_is_short)::integer;
   end if;
   return json_build_object('leases', v_given.leases,
-    'maintenance', v_is_short and queue.maintenance_is_due(v_now, v_tick.leased + v_given.leased > 0),
+    'maintenance', v_is_short and queue.maintenance_is_due(v_now, v_last_call is not null or v_given.leased > 0),
     'due', v_due, 'next_due_in_ms',
     case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end;
@@ -537,6 +824,6 @@ $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, '
   'limit 0..1000, job_types, queues, lease_seconds, version, free_slots, count_due}. A repeated '
-  '(tick_id, call) gets the same leases. Each lease counts as an attempt.';
+  '(tick_id, call) that got leases gets them again. Each lease counts as an attempt.';
 
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

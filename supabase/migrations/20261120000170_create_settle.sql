@@ -173,12 +173,16 @@ begin
     v_now := queue.write_reports(p_items); -- which has locked them: they are judged by their rows
     v_verdicts := array(select queue.judge(i, v_now) from unnest(p_items) as i);
   end if;
-  with gone as ( -- by the job and its token; a report that renews it now is waited for
-    delete from queue.leases as l using unnest(p_items, v_verdicts) as i
-    where l.job_id = i.job_id and l.fence = i.fence
-    returning l.job_id, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd, i.attempts, i.run_at, i.message,
+  with held as materialized ( -- by the job and its token; a report that renews it now is waited for
+    select i.job_id, l.found, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd, i.attempts, i.run_at,
+      i.message,
       i.problem, i.data, coalesce(i.status, 'completed') as status,
-      case when i.status is null then 'job.completed' else i.event end as event),
+      case when i.status is null then 'job.completed' else i.event end as event
+    from unnest(p_items, v_verdicts) as i
+    cross join lateral (
+      select o.ctid as found, o.leased_at, o.key from queue.leases as o
+      where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
+  gone as (delete from queue.leases where ctid = any (array(select h.found from held as h))),
   moved as materialized (
     update public.jobs as j set status = g.status, updated_at = v_now, next_retry_at = g.run_at,
       finished_at = case when g.status in ('completed', 'failed', 'cancelled') then v_now end,
@@ -193,7 +197,7 @@ begin
       run_ms = coalesce(j.run_ms, 0) + coalesce(g.duration_ms, date_part('epoch', v_now - g.leased_at) * 1000),
       cost_usd = case when g.cost_usd > 0 then coalesce(j.cost_usd, 0) + g.cost_usd else j.cost_usd end,
       last_seq = j.last_seq + (g.event is not null)::integer
-    from gone as g where j.id = any (array[g.job_id])
+    from held as g where j.id = any (array[g.job_id])
     returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, g.event, g.data,
       j.fence = 1 and j.status = 'completed' and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
       num_nonnulls(g.key, j.concurrency_key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied),
@@ -228,7 +232,7 @@ begin
     perform queue.end_places(v_rest, v_now);
   end if;
   if exists (select from queue.turns where aside and look_at < 'infinity') then -- what was at a limit may start again
-    update queue.turns set aside = false, look_at = null where ctid = any (array(
+    perform queue.bring_back(array(
       select t.ctid from queue.turns as t
       where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
         select j.workspace_id from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
@@ -312,14 +316,14 @@ $$;
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
-  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
-    summary = p_request -> 'summary'
-  where tick_id = (p_request ->> 'tick_id')::uuid;
-  update queue.workers set evidence = p_request -> 'evidence' where worker_id = p_request ->> 'worker_id';
+  update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
+    summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
+  where worker_id = p_request ->> 'worker_id';
   return jsonb_build_object('known', found);
 end;
 $$;
-comment on function public.tick_finished is E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without a word: {worker_id, '
-  'evidence}; the jobs that it held keep the evidence when their leases expire.';
+comment on function public.tick_finished is
+  E'Note that a worker''s run has ended: {worker_id, summary}.\n\nOr that its process has, without a word: '
+  '{worker_id, evidence}; the jobs that it held keep the evidence when their leases expire.';
 
 select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

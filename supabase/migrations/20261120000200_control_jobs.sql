@@ -349,8 +349,8 @@ declare
   v_is_last constant boolean := p_workspace_id is null
     or pg_try_advisory_xact_lock(queue.lock_kind('pauses'), 0);
 begin
-  insert into queue.notes (lane, workspace_id)
-  select t.lane, t.workspace_id from queue.turns as t
+  insert into queue.notes (lane, workspace_id, ord)
+  select t.lane, t.workspace_id, t.from_ord from queue.turns as t
   where t.workspace_id = p_workspace_id and t.aside and t.look_at = 'infinity';
   return v_is_last;
 end;

@@ -381,15 +381,15 @@ select queue.allow('authenticated, service_role', 'public.get_job', 'public.list
 -- Why is my job not running? One sentence, a reason and data for each place that a job can be in. What to do about it
 -- is said by those who show it.
 
--- The latest run of each worker that is alive: it was seen within three minutes, within 90 seconds where the run has
--- ended, or it holds a lease that has not expired.
-create function queue.alive_runs(p_now timestamptz) returns setof queue.ticks
+-- The workers that are alive: seen within three minutes, within 90 seconds where the run has ended, or
+-- one that holds a lease that has not expired. Looked for once a call.
+create function queue.alive_workers(p_now timestamptz) returns setof queue.workers
 language sql stable as $$
-  select distinct on (t.worker) t.*
-  from (select * from queue.ticks order by started_at desc limit 200) as t
-  where t.seen_at > p_now - case when t.ended_at is null then interval '3 minutes' else interval '90 seconds' end
-    or exists (select from queue.leases as l where l.worker = t.worker and l.expires_at > p_now)
-  order by t.worker, t.started_at desc
+  select w.* from queue.workers as w
+  where w.seen_at > p_now - interval '3 minutes' and coalesce(w.ended_at > p_now - interval '90 seconds', true)
+  union
+  select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
+  join queue.workers as w on w.worker = l.worker
 $$;
 
 -- The pairs of letters of a name.
@@ -412,15 +412,25 @@ language sql stable as $$
   where l.likeness >= 0.5 order by l.likeness desc, p.job_type limit 1
 $$;
 
--- Whether workers run, but none of them serves the type, in the queue if one is named. False while no worker runs, and
--- for a type registered a moment ago: its worker is about to begin.
+-- Of types, each in its queue if one is named: whether workers run, but none of them serves it. False while no worker
+-- runs, and for a type registered a moment ago: its worker is about to begin.
+create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
+returns table (job_type text, queue text, unserved boolean)
+language sql stable as $$
+  with kinds as materialized ( -- most workers serve the same
+    select distinct w.job_types, w.queues from queue.alive_workers(p_now) as w)
+  select t.job_type, t.queue, exists (select from kinds) and not exists (
+      select from kinds as k
+      where (k.job_types is null or t.job_type = any (k.job_types))
+        and (t.queue is null or k.queues is null or t.queue = any (k.queues)))
+    and not exists (select from queue.job_types as o
+      where o.job_type = t.job_type and o.registered_at > p_now - interval '1 minute')
+  from unnest(p_job_types, p_queues) as t (job_type, queue)
+$$;
+
 create function queue.unserved(p_job_type text, p_now timestamptz, p_queue text default null) returns boolean
 language sql stable as $$
-  select count(*) > 0 and not coalesce(bool_or((r.job_types is null or p_job_type = any (r.job_types))
-      and (p_queue is null or r.queues is null or p_queue = any (r.queues))), false)
-    and not exists (select from queue.job_types as t
-      where t.job_type = p_job_type and t.registered_at > p_now - interval '1 minute')
-  from queue.alive_runs(p_now) as r
+  select s.unserved from queue.served(array[p_job_type], array[p_queue], p_now) as s
 $$;
 
 -- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
@@ -459,7 +469,7 @@ begin
       'sentence', format('Its %s has been paused since %s%s.', case v_pause.kind when 'type' then 'job type'
         when 'workspace_type' then 'job type in this workspace' else v_pause.kind end,
         v_pause.paused_at::timestamptz(0), ': ' || v_pause.reason));
-  elsif not exists (select from queue.alive_runs(p_now)) then
+  elsif not exists (select from queue.alive_workers(p_now)) then
     return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'sentence', 'No worker has been seen for minutes.');
   elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
     return jsonb_build_object('reason', 'no_processor', 'data', jsonb_build_object('refusal', v_type.refusal),

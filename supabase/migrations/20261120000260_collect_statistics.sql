@@ -118,17 +118,24 @@ $$;
 -- would not help.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
-  with lanes as materialized (
-    select l.lane, l.job_type, l.queue, queue.unserved(l.job_type, p_now, l.queue) as is_unserved,
-      greatest(100, 10000 / count(*) over ()) as most,
-      t.max_concurrency <= (select count(*) from queue.lanes as n join queue.leases as h on h.lane = n.lane
-        where n.job_type = t.job_type)
-        or exists (select from queue.buckets as b where b.name = 'r:' || t.job_type
-          and b.tokens + extract(epoch from p_now - b.refilled_at) * t.rate_limit / t.rate_per_seconds < 1) as is_full
-    from queue.lanes as l join queue.job_types as t on t.job_type = l.job_type),
+  with served as materialized (
+    select s.* from (
+      select array_agg(l.job_type order by l.lane) as types, array_agg(l.queue order by l.lane) as queues
+      from queue.lanes as l) as a
+    cross join lateral queue.served(a.types, a.queues, p_now) as s),
+  full_types as materialized (
+    select t.job_type from queue.job_types as t
+    where (t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null)
+      and queue.free_of_type(t.job_type, p_now) <= 0),
+  lanes as materialized (
+    select l.lane, l.job_type, l.queue, s.unserved as is_unserved,
+      greatest(10, 10000 / count(*) over ()) as most,
+      exists (select from full_types as f where f.job_type = l.job_type) as is_full
+    from queue.lanes as l join served as s on s.job_type = l.job_type and s.queue = l.queue),
   due as (
     select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs, case
-        when exists (select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
+        when exists (select from queue.pauses) and exists (
+          select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
         when l.is_unserved then 'unserved'
         when l.is_full or exists (select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
           and t.aside and t.look_at is not null) then 'at_limit'
@@ -190,8 +197,9 @@ begin
     'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
       select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
       where d.run_at <= v_now - interval '10 seconds')),
-    'last_tick_seconds', (
-      select extract(epoch from v_now - t.seen_at) from queue.ticks as t order by t.started_at desc limit 1),
+    'last_tick_seconds', extract(epoch from v_now - greatest(
+      (select max(w.seen_at) from queue.workers as w),
+      to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0))),
     'maintenance', queue.maintenance_state(),
     'transactions', (
       select jsonb_build_object('verdict', case when count(*) > 0 then 'warn' else 'pass' end,
@@ -224,10 +232,8 @@ begin
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')),
     'workers', case when p_workspace_id is null then (
-      select coalesce(jsonb_agg(to_jsonb(t) - '{last_call,worker}'::text[]
-        || jsonb_build_object('worker_id', w.worker_id) order by t.started_at desc), '[]')
-      from (select * from queue.ticks order by started_at desc limit 20) as t
-      join queue.workers as w on w.worker = t.worker) end);
+      select coalesce(jsonb_agg(to_jsonb(w) - 'worker' order by w.seen_at desc), '[]')
+      from (select * from queue.workers order by seen_at desc limit 20) as w) end);
 end;
 $$;
 comment on function public.queue_stats is
@@ -261,26 +267,31 @@ create function public.list_job_types(p_workspace_id uuid default null, p_intern
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_alive constant integer[] := array(select r.worker from queue.alive_runs(v_now) as r);
+  v_alive constant integer[] := array(select w.worker from queue.alive_workers(v_now) as w);
 begin
   perform queue.may_read_all(p_workspace_id);
   return (
+    with served as materialized (
+      select s.* from (select array_agg(o.job_type) as names from queue.job_types as o) as a
+      cross join lateral queue.served(a.names, null, v_now) as s),
+    seen as ( -- alive, stale (seen lately), or gone
+      select o.job_type, l.worker_id, l.version, l.started_at, l.seen_at, l.queues, case
+          when l.worker = any (v_alive) then 'alive'
+          when l.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state,
+        row_number() over (partition by o.job_type order by l.seen_at desc) as nth
+      from (select * from queue.workers order by seen_at desc limit 200) as l
+      join queue.job_types as o on l.job_types is null or o.job_type = any (l.job_types)),
+    serving as (
+      select n.job_type, jsonb_agg(to_jsonb(n) - '{job_type,nth}'::text[] order by n.nth) as serving
+      from seen as n where n.nth <= 20 group by 1)
     select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(
       to_jsonb(t) - '{payload_schema,schedules}'::text[] || jsonb_build_object(
       'published', t.schema_version > 0,
       'nearest', case t.schema_version when 0 then queue.nearest_type(t.job_type) end,
       'paused_at', p.paused_at, 'pause_reason', p.reason,
-      'served', t.schema_version > 0 and not queue.unserved(t.job_type, v_now),
+      'served', t.schema_version > 0 and not s.unserved,
       'day', coalesce(n.line, '{}'),
-      'serving', ( -- the latest runs of the workers last seen: alive, stale (seen lately), or gone
-        select coalesce(jsonb_agg(to_jsonb(w) order by w.seen_at desc), '[]') from (
-          select i.worker_id, k.version, k.started_at, k.seen_at, k.queues, case
-            when k.worker = any (v_alive) then 'alive'
-            when k.seen_at > v_now - interval '10 minutes' then 'stale' else 'gone' end as state
-          from (
-            select distinct on (o.worker) o.* from (select * from queue.ticks order by started_at desc limit 1000) as o
-            where o.job_types is null or t.job_type = any (o.job_types) order by o.worker, o.started_at desc) as k
-          join queue.workers as i on i.worker = k.worker order by k.seen_at desc limit 20) as w))
+      'serving', coalesce(w.serving, '[]'))
       order by t.job_type), '[]'))
     from (
       select * from queue.job_types
@@ -295,6 +306,8 @@ begin
     left join lateral (select * from queue.pauses as o
       where (o.kind, o.name) in (('type', t.job_type), ('workspace_type', p_workspace_id || '/' || t.job_type))
       order by o.kind limit 1) as p on true
+    left join served as s on s.job_type = t.job_type
+    left join serving as w on w.job_type = t.job_type
     where not t.internal or coalesce(p_internal, false));
 end;
 $$;

@@ -302,7 +302,7 @@ begin
 end;
 $$;
 
--- Rows that belong to no job, in slices by an index of each; and runs that died without a word.
+-- Rows that belong to no job, in slices by an index of each.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -320,9 +320,9 @@ begin
       -- by the clock of follow_topic
       ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
       -- closed; a lease that opens it again finds none, and makes one
-      ('turns', 'aside and look_at is null and served_at < $1 - interval ''1 hour'''),
+      ('turns', 'aside and look_at is null and changed_at < $1 - interval ''1 hour'''),
       ('buckets', 'refilled_at < $1 - interval ''1 day'''),
-      ('ticks', 'started_at < $1 - interval ''7 days'' and seen_at < $1 - interval ''1 day'''),
+      ('ticks', 'seen_at < $1 - interval ''1 day'''),
       ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them
       -- of jobs that were deleted while a worker reported on them
       ('leases', 'expires_at <= $1 and not exists (select from public.jobs as j where j.id = o.job_id)'),
@@ -338,10 +338,29 @@ begin
     get diagnostics v_rows = row_count;
     v_done := v_done + v_rows;
   end loop;
-  update queue.ticks set ended_at = seen_at where ctid = any (array(
-    select t.ctid from queue.ticks as t
-    where t.ended_at is null and t.seen_at < p_now - interval '1 hour' for update skip locked));
+  perform queue.delete_turns(p_now);
   return v_done;
+end;
+$$;
+
+-- When the leases were last looked through for one that has expired, in milliseconds: a sequence, which every session
+-- sees at once.
+create unlogged sequence queue.expiry_ms minvalue 0 start 0;
+
+-- Whether a lease has expired. They are read whole, since an index of it would be written by each renewal: once a
+-- second, however many workers ask.
+create function queue.has_expired(p_now timestamptz) returns boolean
+language plpgsql as $$
+declare
+  v_ms constant bigint := (date_part('epoch', p_now) * 1000)::bigint;
+begin
+  if v_ms - coalesce(pg_sequence_last_value('queue.expiry_ms'), 0) between 0 and 999 then
+    return false;
+  elsif exists (select from queue.leases as l where l.expires_at <= p_now) then
+    return true;
+  end if;
+  perform setval('queue.expiry_ms', greatest(0, v_ms));
+  return false;
 end;
 $$;
 
@@ -376,9 +395,7 @@ begin
         when 'schedules' then exists (
           select from queue.schedules as s where s.enabled and s.next_at <= p_now)
         when 'announcements' then exists (select from queue.feed as f where f.held)
-        -- read whole, since an index of it would be written by each renewal: once a second
-        when 'reclaim' then not l.was_just_done
-          and exists (select from queue.leases as h where h.expires_at <= p_now)
+        when 'reclaim' then not l.was_just_done and queue.has_expired(p_now)
         -- readers of the feed, which has lines of a while when no job ran: seconds later
         when 'statistics' then exists (select from queue.feed as f where f.number >= t.read_to)
         when 'webhooks' then exists (select from queue.feed as f where f.number >= t.read_to)

@@ -241,7 +241,8 @@ grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager
 grant execute on function queue.may_follow to anon, authenticated; -- in policies
 revoke all on all tables in schema queue from public, anon, authenticated, service_role;
 -- what the view public.job_events reads with its reader's rights: their policies decide
-grant select on queue.job_events, queue.workers to authenticated, service_role;
+grant select on queue.job_events to authenticated, service_role;
+grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 
 do $$
 declare
