@@ -18,11 +18,22 @@ from minutehand.resources import PACKAGE, checkout
 DEFAULT: Final = Schemas("minutehand")
 TENANT: Final = "11111111-1111-4111-8111-111111111111"
 JOB_TYPE: Final = "jobs.hello"
+PACKAGE_NAME: Final = "jobs"
 
 _SQL: Final = re.compile(
     r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
 )
 _CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a project calls what the pages speak of."""
+
+    schemas: Schemas = DEFAULT
+    tenant: str = TENANT
+    package: str = PACKAGE_NAME
+    job_type: str = JOB_TYPE
 
 
 @dataclass(frozen=True)
@@ -78,18 +89,18 @@ PAGES: Final[tuple[Page, ...]] = (
 )
 
 
-def render(text: str, schemas: Schemas, *, tenant: str = TENANT, job_type: str = JOB_TYPE) -> str:
-    """Give a page's examples the names of a project.
-
-    Args:
-        schemas: Where clients see jobs, and the engine's.
-        tenant: The id in place of the demo workspace's.
-        job_type: The type in place of the first processor's.
-    """
+def render(text: str, names: Names) -> str:
+    """Give a page's examples the names of a project."""
 
     def named(found: re.Match[str]) -> str:
-        sql = re.sub(r"(?<![\w.])minutehand_engine(?=\.\w)", schemas.engine, found[0])
-        return re.sub(r"(?<![\w.])minutehand(?=\.\w)", schemas.clients, sql)
+        sql = re.sub(r"(?<![\w.])minutehand_engine(?=\.\w)", names.schemas.engine, found[0])
+        return re.sub(r"(?<![\w.])minutehand(?=\.\w)", names.schemas.clients, sql)
 
-    text = _SQL.sub(named, text)
-    return _CODE.sub(lambda code: code[0].replace(TENANT, tenant).replace(JOB_TYPE, job_type), text)
+    def own(found: re.Match[str]) -> str:
+        code = found[0].replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
+        folder = names.package.replace(".", "/")
+        code = re.sub(r"\bjobs(?=/(?:processors|tests))", folder, code)
+        code = re.sub(r"(?<=COPY )jobs jobs", f"{folder} {folder}", code)
+        return re.sub(r"\bjobs(?=\.processors\b)", names.package, code)
+
+    return _CODE.sub(own, _SQL.sub(named, text))

@@ -51,7 +51,8 @@ declare
     list_workspaces, next_runs, open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule,
     put_webhook, queue_health, queue_series, queue_stats, read_steps, register_job_types, replay_job,
     report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance, session_feed, set_settings,
-    set_workspace_limits, settle_jobs, spawn_jobs, tick_finished, webhook_sent, webhook_to_send,
+    set_workspace_limits, settle_jobs, spawn_jobs, test_webhook, tick_finished,
+    webhook_sent, webhook_to_send,
     workspace_limits, workspace_members, workspaces}';
   v_taken text;
 begin

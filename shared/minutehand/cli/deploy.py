@@ -122,7 +122,7 @@ def deploy(
                 run.check_account,
                 run.check_stack,
                 run.build,
-                run.migrate,
+                *([run.migrate] if run.migrates else []),
                 run.create_stack,
                 run.put_secrets,
                 run.upload_console,
@@ -177,6 +177,10 @@ class Deployment:
                 fix="put them into a file for --secrets: `minutehand token secret` makes the "
                 "tokens, `minutehand token worker` the key",
             )
+        functions = needs_of(Project.find()).functions.values()
+        declared = {name for needs in functions for name in needs.secrets}
+        if absent := sorted(name for name in declared if not self.secrets.get(name)):
+            self.output.note(f"     apps do without {', '.join(absent)}: not among the secrets")
 
     def check_account(self) -> None:
         """Check whose account this is, and that it has room for the stage's workers."""
@@ -244,8 +248,7 @@ class Deployment:
 
     def migrate(self) -> None:
         """Push the pending migrations to Supabase."""
-        if self.migrates:
-            push(project_ref(self.stage.values), Project.find())
+        push(project_ref(self.stage.values), Project.find())
 
     def upload_console(self) -> None:
         """Upload the console."""

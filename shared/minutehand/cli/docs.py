@@ -1,15 +1,19 @@
-"""`minutehand docs`: the pages, with this project's schemas."""
+"""`minutehand docs`: the pages, with the names of this project."""
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated
 
 import typer
 
-from minutehand.docs import PAGES, render
+from minutehand.docs import JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, render
+from minutehand.install.project import package_folder
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal import local_member
+from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
@@ -30,6 +34,25 @@ def docs(
             f"no page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
         )
     project = Project.find()
-    text = render(page.text, Schemas(project.schema_))
+    names = Names(Schemas(project.schema_), *own_names(project))
+    text = render(page.text, names)
     if not output.answered({"topic": page.topic, "text": text}):
         output.text(text)
+
+
+def own_names(project: Project) -> tuple[str, str, str]:
+    """A tenant of the stack on this machine, the processors' package, one of its job types."""
+    tenant = TENANT
+    try:
+        values = load_values(None, os.environ)
+        if local_member.is_possible(values) and (member := local_member.first_member(values)):
+            tenant = member.tenant
+    except (CommandFailed, ConnectionError):
+        pass  # no stack runs here
+    for package in project.apps:
+        for root in project.import_roots:
+            for file in sorted(package_folder(root, package).rglob("*.py")):
+                text = file.read_text("utf-8", errors="replace")
+                if found := re.search(r'@(?:registry\.)?processor\(\s*"([^"]+)"', text):
+                    return tenant, package, found[1]
+    return tenant, PACKAGE_NAME, JOB_TYPE

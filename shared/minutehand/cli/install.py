@@ -18,6 +18,7 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
 from minutehand.install.tenancy import Personal, TenancyError, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade, tenants_of
+from minutehand.node import NodeMissing, node_binary
 from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
@@ -89,7 +90,7 @@ def install(
         _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})
         if output.as_json:
             return
-        for note in plan.notes:
+        for note in (*plan.notes, *_missing_node()):
             output.text(f"\n{note}")
         if plan.writes and not dry_run:
             output.text(NEXT.format(package=answers.package.rpartition(".")[2]))
@@ -127,6 +128,15 @@ def uninstall(output: Output, folder: Folder = Path()) -> None:
         sql = removal_sql(_project_folder(folder)[0])
         if not output.answered({"sql": sql}):
             sys.stdout.write(sql)
+
+
+def _missing_node() -> list[str]:
+    """What the next step would end with."""
+    try:
+        node_binary()
+    except NodeMissing as missing:
+        return [f"`minutehand dev` needs Node. {missing}"]
+    return []
 
 
 @contextmanager

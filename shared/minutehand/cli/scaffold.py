@@ -28,10 +28,11 @@ GREETING = '{"name": "Ada"}'
 def init(
     output: Output,
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
-    reads: Annotated[
-        str, typer.Option(help="Own tables, e.g. leads or leads.size,leads.note.")
-    ] = "",
+    reads: Annotated[str, typer.Option(help="Own tables of public, e.g. leads,notes.")] = "",
     writes: Annotated[str, typer.Option(help="As --reads; what is written is read as well.")] = "",
+    tenant: Annotated[
+        str, typer.Option(help="Their column of the tenant's id; default: as in your memberships.")
+    ] = "",
 ) -> None:
     """Scaffold one processor and its test, or with --reads, --writes one over tables of yours."""
     app, _, name = job_type.partition(".")
@@ -52,7 +53,9 @@ def init(
     source, package = next(homes, (project.root / "shared", f"minutehand_apps.{app}"))
     try:
         if reads or writes:
-            plan = own_tables(project, source, package, job_type, reads=reads, writes=writes)
+            plan = own_tables(
+                project, source, package, job_type, reads=reads, writes=writes, tenant=tenant
+            )
         else:
             plan = Plan(tuple(processor_files(source, package, job_type)), (GREETING,))
         plan.apply()

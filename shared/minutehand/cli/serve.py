@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed
-from minutehand.terminal.options import speaking
+from minutehand.terminal.connection import CommandFailed, read_env_file
+from minutehand.terminal.options import EnvFile, speaking
 
 #: One more is answered 503; streams are among them.
 MOST_CONNECTIONS = 800
@@ -31,8 +31,9 @@ def serve(
             "writes one.",
         ),
     ] = None,
+    env_file: EnvFile = None,
 ) -> None:
-    """Serve the API, the console and the worker without AWS; settings come from the environment.
+    """Serve the API, the console and the worker without AWS.
 
     TLS is the host's: put it behind a proxy or a platform that ends HTTPS. Then let the database
     invoke it: select connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
@@ -45,7 +46,7 @@ def serve(
     from minutehand.log import configure_logging
     from minutehand.terminal.server import Server
 
-    with speaking(False):
+    with speaking(False) as output:
         project = Project.find()
         environ = {
             "STREAMING": "true",
@@ -53,7 +54,10 @@ def serve(
             **project.environment,
             **code_environment(project),
             **os.environ,
+            **(read_env_file(env_file) if env_file else {}),
         }
+        if console is None:
+            output.note("no console: python -m minutehand.deploy.console DIR, then --console DIR")
         try:
             settings = Settings.from_env(environ)
             service = Service(settings, console=console)

@@ -146,8 +146,8 @@ def _vendored(path: Path, name: str, checksum: str) -> bytes:
     body = path.read_bytes() if path.is_file() else b""
     if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
         raise PackagingError(
-            f"{name} is not what infra/console/vendor.json says; run `make setup`, "
-            "and review the file before changing its checksum"
+            f"{name} is not what the console's vendor.json says; delete node_modules, or its copy"
+            " in the cache, and build again"
         )
     return body
 

@@ -1,7 +1,8 @@
 """`minutehand init … --reads … --writes …`: what lies between a processor and the project's tables.
 
-One template, for the owner of the tables to edit. It expects the columns `id` and `workspace_id`;
-neither is ever written, and whose the row is then, a trigger may have changed it, is asked again.
+One template, for the owner of the tables to edit. It expects the column `id` and one that leads to
+the tenant. Neither is ever written, and whose the row is then, a trigger may have changed it, is
+asked again.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from minutehand.install.project import Plan, Write, processor_files, processor_names
-from minutehand.install.sources import InstallError, timestamp
+from minutehand.install.sources import TENANCY_ORIGIN, InstallError, installed, timestamp
+from minutehand.install.tenancy import sql_name
 from minutehand.project import Project
 
 FUNCTION = """
+select id, {tenant} from public.{table} limit 0; -- it has these columns
 create function public.{name}(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on tables
@@ -27,7 +30,7 @@ declare
 begin
 {write}  return (
     select to_jsonb(t) from public.{table} as t
-    where t.id = v_id and t.workspace_id = v_job.workspace_id);
+    where t.id = v_id and t.{tenant} = v_job.workspace_id);
 end;
 $$;
 select {engine}.allow('job_worker', 'public.{name}'); -- which also refuses a revoked key
@@ -35,18 +38,18 @@ select {engine}.allow('job_worker', 'public.{name}'); -- which also refuses a re
 WRITE = """\
   declare
     v_set text := (select string_agg(format('%1$I = r.%1$I', c), ', ')
-      from jsonb_object_keys(p_request -> 'row') as c where c not in ('id', 'workspace_id'));
+      from jsonb_object_keys(p_request -> 'row') as c where c not in ('id', '{tenant}'));
     v_count integer := 0;
   begin
     if v_set is not null then
       execute 'update public.{table} as t set ' || v_set
         || ' from jsonb_populate_record(null::public.{table}, $1) as r'
-        || ' where t.id = $2 and t.workspace_id = $3'
+        || ' where t.id = $2 and t.{tenant} = $3'
         using p_request -> 'row', v_id, v_job.workspace_id;
       get diagnostics v_count = row_count;
     end if;
     if v_count > 0 and exists (select from public.{table} as t
-      where t.id = v_id and t.workspace_id <> v_job.workspace_id) then
+      where t.id = v_id and t.{tenant} <> v_job.workspace_id) then
       raise 'the row would be another tenant''s' using errcode = '42501';
     end if;
   end;
@@ -83,34 +86,58 @@ CALL = """\
 CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row={one})\n'
 
 
+def tenant_column(project: Project) -> str:
+    """What own tables call their tenant, most likely: as the memberships do."""
+    if project.tenancy == "personal":
+        return "user_id"
+    for part in installed(project.root):
+        if part.origin.startswith(TENANCY_ORIGIN):
+            found = re.search(r'm\."?(\w+)"? as workspace_id', part.text)
+            return found[1] if found else "workspace_id"
+    return "workspace_id"
+
+
 def own_tables(
-    project: Project, source: Path, package: str, job_type: str, *, reads: str, writes: str
+    project: Project,
+    source: Path,
+    package: str,
+    job_type: str,
+    *,
+    reads: str,
+    writes: str,
+    tenant: str = "",
 ) -> Plan:
     """Decide what is written for a job type over own tables; the note is a payload's form.
 
     Args:
         reads: Tables of `public`, with a comma between.
         writes: Like `reads`; what is written is read as well.
+        tenant: The column of these tables that leads to the tenant; the memberships' when empty.
 
     Raises:
         InstallError: A name is none, or a file is there.
     """
     *made, processor, _ = processor_files(source, package, job_type)
     names = processor_names(package, job_type)
+    tenant = sql_name(tenant or tenant_column(project))
     written = writes.split(",")
     sql = f"-- What the processor of `{job_type}` may read and write; yours to edit.\n"
     ids = calls = ""
     payload = []
     for table in dict.fromkeys(filter(None, (*reads.split(","), *written))):
-        if not re.fullmatch(r"[a-z_][a-z0-9_]*", table):
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", table) or not re.fullmatch(r'"?\w+"?', tenant):
             raise InstallError(
                 f"{table!r} is no table of public", code="bad_table", fix="e.g. --writes leads"
             )
         one = table.removesuffix("s")
         here = {**names, "table": table, "one": one, "name": f"{names['function']}_{one}"}
-        write = WRITE.format(table=table) if table in written else ""
+        write = WRITE.format(table=table, tenant=tenant) if table in written else ""
         sql += FUNCTION.format(
-            **here, schema=project.schema_, engine=project.engine_schema, write=write
+            **here,
+            schema=project.schema_,
+            engine=project.engine_schema,
+            tenant=tenant,
+            write=write,
         )
         ids += f"    {one}_id: int | str\n"
         payload.append(f'"{one}_id": "…"')

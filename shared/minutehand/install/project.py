@@ -229,6 +229,12 @@ def _known_answers(folder: Path) -> Project | None:
 
 
 def _check_same(known: Project, answers: Answers) -> None:
+    if known.apps and answers.package not in known.apps and not known.apps[0].endswith(".*"):
+        raise InstallError(
+            f"the package of this project is {known.apps[0]}",
+            code="installed_otherwise",
+            fix=f'for one more, make it and add "{answers.package}" to apps in {FILE}',
+        )
     now = (answers.schemas.clients, answers.tenants.kind)
     before = (known.schema_, known.tenancy)
     if now != before:

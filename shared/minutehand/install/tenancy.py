@@ -18,7 +18,7 @@ MEMBERS = ("member",)
 _VIEWS = """\
 -- Yours to edit: `minutehand upgrade` never compares or changes this part.
 -- {reason}
-
+{check}
 -- every tenant: what jobs.workspace_id holds, a uuid, and the name people see
 create or replace view {engine}.tenants as
   {tenants};
@@ -46,6 +46,33 @@ revoke all on {clients}.workspaces, {clients}.workspace_members
   from public, anon, authenticated, service_role;
 grant select on {clients}.workspaces, {clients}.workspace_members
   to authenticated, service_role;
+"""
+
+#: Stops where someone would be a member of nothing without being told so.
+_ROLES = """
+do $$
+declare
+  v_type regtype;
+  v_column smallint;
+  v_words text;
+begin
+  select a.atttypid, a.attnum into v_type, v_column from pg_catalog.pg_attribute as a
+  where a.attrelid = '{table}'::regclass and a.attname = '{column}';
+  select string_agg(distinct w.word, ', ') into v_words from (
+    select coalesce(m.{role}::text, 'null') as word from {table} as m
+    union select e.enumlabel::text from pg_catalog.pg_enum as e where e.enumtypid = v_type
+    union select c.words[1] from pg_catalog.pg_constraint as k
+    cross join lateral regexp_matches(
+      pg_get_constraintdef(k.oid), '''([^'']+)''::', 'g') as c (words)
+    where k.conrelid = '{table}'::regclass and k.contype = 'c' and v_column = any (k.conkey)) as w
+  where w.word not in ({known});
+  if v_type::text like '%[]' or v_words is not null then
+    raise exception 'roles of {table} (%) that are neither a manager''s nor a member''s: %',
+      v_type, coalesce(v_words, 'none yet') using hint = 'Let the view tenant_members below say '
+        'who is what, and take this block out of the file.';
+  end if;
+end;
+$$;
 """
 
 # exact letters, as ORMs write them; quotes are for shells and people
@@ -87,16 +114,23 @@ class Existing(Tenants):
         """Views over their tables, and two triggers."""
         key = sql_name(self.key)
         label = f"o.{sql_name(self.name or self.key)}::text"
-        role, where = "'member'::text", ""
+        role, where, check = "'member'::text", "", ""
         tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
         if self.role:
+            said = f"m.{sql_name(self.role)}"
             managers, members = (
-                f"m.{sql_name(self.role)}::text in ({', '.join(map(_quoted, names))})"
+                f"{said}::text in ({', '.join(map(_quoted, names))})"
                 for names in (MANAGERS, MEMBERS)
             )
             role = f"case when {managers} then 'manager' else 'member' end"
             # a role that was never named here, as a guest's, gets nothing
             where = f"\n  where {managers} or {members}"
+            check = _ROLES.format(
+                table=self.membership,
+                column=self.role,
+                role=sql_name(self.role),
+                known=", ".join(map(_quoted, MANAGERS + MEMBERS)),
+            )
         return _VIEWS.format(
             reason="Who belongs where, answered from this project's own tables. For organizations"
             " that are closed,\n-- members that have left or other words for roles, edit it.",
@@ -107,6 +141,7 @@ class Existing(Tenants):
             f"    {role} as role\n  from {self.membership} as m{where}",
             table=self.organization,
             key=self.key,
+            check=check,
         )
 
 
@@ -128,6 +163,7 @@ class Personal(Tenants):
             "  from auth.users as u",
             table="auth.users",
             key="id",
+            check="",
         )
 
 

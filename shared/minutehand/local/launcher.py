@@ -17,12 +17,13 @@ from minutehand.config import ConfigurationError
 from minutehand.local import demo
 from minutehand.local.environment import remote_values
 from minutehand.local.logs import Logs
-from minutehand.local.migrations import MigrationFailed
+from minutehand.local.migrations import MigrationFailed, supabase_here
 from minutehand.local.postgres import Postgres, PostgresFailed
 from minutehand.local.processes import die_with_parent
 from minutehand.local.stack import Stack, StackFailed
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.node import NodeMissing
+from minutehand.project import Project
 from minutehand.terminal import local_member
 
 FAILED, IN_USE = 1, 3
@@ -74,6 +75,12 @@ class Launcher:
         # while the demo shows its progress, only what went wrong is printed between
         logs = Logs(self._console, state.path / "logs", threshold="WARNING")
         url = self._options.supabase_url
+        here = None if url or self._options.any_ports else supabase_here(Project.find().root)
+        if here:
+            self.say(
+                f"[bold]a Supabase answers at {here}[/]: to work with it, and not with a database"
+                f" of its own: minutehand dev --supabase-url {here}"
+            )
         remote = remote_values(url, os.environ) if url else None
         stack = Stack(
             state,

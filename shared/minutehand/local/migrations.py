@@ -16,6 +16,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -174,7 +175,7 @@ def apply_migrations(
             if migration.version < newest:
                 raise MigrationFailed(
                     f"{migration.path.name} is older than {newest}, which is applied. Give it a "
-                    "later timestamp, or start over with `make reset`."
+                    "later timestamp, or stop the stack and delete the folder .local to start over."
                 )
             say(migration.path.name)
             connection.execute("reset all")
@@ -228,6 +229,17 @@ def expose_new_tables(owner: str, root: Path) -> None:
                 "alter default privileges for role postgres in schema public"
                 f" grant all on {kind} to anon, authenticated, service_role".encode()
             )
+
+
+def supabase_here(root: Path) -> str | None:
+    """The address of a `supabase start` of this project, where one answers."""
+    port = _cli_config(root).get("api", {}).get("port", 54321)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        httpx.get(f"{url}/rest/v1/", timeout=1)
+    except httpx.HTTPError:
+        return None
+    return url
 
 
 def own_seeds(root: Path) -> list[Path]:
@@ -284,7 +296,7 @@ def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list
     if recorded is not None and recorded != now:
         raise MigrationFailed(
             f"{migration.path.name} was edited after it was applied to this database. Put the "
-            "change into a new migration, or start over with `make reset`."
+            "change into a new migration, or stop the stack and delete .local to start over."
         )
 
 

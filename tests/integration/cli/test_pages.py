@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.docs import PAGES, render
+from minutehand.docs import PAGES, Names, render
 from minutehand.install.rewrite import Schemas
 from tests.support.engine import Engine
 from tests.support.paths import ROOT
@@ -43,7 +43,7 @@ def test_the_sql_of_a_page_runs(renewed: Renewed, topic: str) -> None:
     engine.run(PGBOSS)
     [page] = [page for page in PAGES if page.topic == topic]
 
-    for block in blocks(render(page.text, Schemas("public")), "sql"):
+    for block in blocks(render(page.text, Names(Schemas("public"))), "sql"):
         engine.run(block)
 
 

@@ -159,6 +159,13 @@ _fault(  # what the project switched on after its migrations ran
          and not has_schema_privilege('job_worker', pronamespace, 'usage')""",
 )
 _fault(
+    "members",
+    """select 'warn', 'there are tenants, and no one is a member of any: no one sees a job',
+         'look at the view queue.tenant_members, and at its words for roles'
+       where exists (select from queue.tenants)
+         and not exists (select from queue.tenant_members)""",
+)
+_fault(
     "wake-up",
     """select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', url),
          'switch on pg_net and supabase_vault under Database → Extensions'
