@@ -156,88 +156,170 @@ begin
 end;
 $$;
 
--- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale or not_found. A completion wins
--- over a cancel requested meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
-create function queue.settle(p_items queue.worker_item[], out results json, out changes queue.change[])
-language plpgsql as $$
+-- What became of jobs in queue.end_attempts: the changes to publish; those that go on, are tied to
+-- others or keys, or are among own; own: those whose event does not follow from their row; and the
+-- results, null where some item was no plain completion of a lease that held.
+create type queue.ended as (changes queue.change[], rest uuid[], own uuid[], results json);
+
+-- End attempts by what was judged of each, of plain completions all null, in one statement: leases go,
+-- jobs move.
+create function queue.end_attempts(
+  p_items queue.worker_item[], p_verdicts queue.verdict[], p_now timestamptz
+) returns queue.ended
+language plpgsql
+set lock_timeout = '100ms' as $$
 declare
-  v_now timestamptz := queue.clock();
-  v_verdicts queue.verdict[];
-  v_rest uuid[]; -- jobs that go on, are tied to others or keys, or are among v_told
-  v_told uuid[]; -- jobs whose event does not follow from their row
+  v_ended queue.ended;
 begin
-  if exists (select from unnest(p_items) as i
-      where i.outcome is distinct from 'completed' or i.fence > 1 or pg_column_size(i.result) > 8000
-        or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
-    p_items := array(select distinct on (i.job_id, i.fence) i from unnest(p_items) as i); -- an attempt ends once
-    v_now := queue.write_reports(p_items); -- which has locked them: they are judged by their rows
-    v_verdicts := array(select queue.judge(i, v_now) from unnest(p_items) as i);
-  end if;
-  with held as materialized ( -- by the job and its token; a report that renews it now is waited for
-    select i.job_id, l.found, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd, i.attempts, i.run_at,
-      i.message,
-      i.problem, i.data, coalesce(i.status, 'completed') as status,
+  with held as materialized ( -- by the job and its token; a report that renews it is waited for
+    select i.job_id, l.place, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
+      i.attempts, i.run_at, i.message, i.problem, i.data,
+      coalesce(i.status, 'completed') as status,
       case when i.status is null then 'job.completed' else i.event end as event
-    from unnest(p_items, v_verdicts) as i
+    from unnest(p_items, p_verdicts) as i
     cross join lateral (
-      select o.ctid as found, o.leased_at, o.key from queue.leases as o
+      select o.ctid as place, o.leased_at, o.key from queue.leases as o
       where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
-  gone as (delete from queue.leases where ctid = any (array(select h.found from held as h))),
+  gone as (
+    delete from queue.leases where ctid = any (array(select h.place from held as h))),
   moved as materialized (
-    update public.jobs as j set status = g.status, updated_at = v_now, next_retry_at = g.run_at,
-      finished_at = case when g.status in ('completed', 'failed', 'cancelled') then v_now end,
-      completed_at = case g.status when 'completed' then v_now end,
+    update public.jobs as j set status = g.status, updated_at = p_now, next_retry_at = g.run_at,
+      finished_at = case when g.status in ('completed', 'failed', 'cancelled') then p_now end,
+      completed_at = case g.status when 'completed' then p_now end,
       result = case g.status when 'completed' then g.result end,
       progress = case when g.status = 'completed' and j.progress is not null
         then jsonb_set(j.progress, '{percentage}', '100') else j.progress end,
-      error_message = case when g.status <> 'completed' then coalesce(g.message, j.error_message) end,
-      error_data = case when g.message is not null then g.problem when g.status <> 'completed' then j.error_data end,
+      error_message = case when g.status <> 'completed'
+        then coalesce(g.message, j.error_message) end,
+      error_data = case when g.message is not null then g.problem
+        when g.status <> 'completed' then j.error_data end,
       attempts = coalesce(g.attempts, j.attempts),
       lost_attempts = j.lost_attempts + (g.outcome is not distinct from 'lost')::integer,
-      run_ms = coalesce(j.run_ms, 0) + coalesce(g.duration_ms, date_part('epoch', v_now - g.leased_at) * 1000),
-      cost_usd = case when g.cost_usd > 0 then coalesce(j.cost_usd, 0) + g.cost_usd else j.cost_usd end,
+      run_ms = coalesce(j.run_ms, 0)
+        + coalesce(g.duration_ms, date_part('epoch', p_now - g.leased_at) * 1000),
+      cost_usd = case when g.cost_usd > 0 then coalesce(j.cost_usd, 0) + g.cost_usd
+        else j.cost_usd end,
       last_seq = j.last_seq + (g.event is not null)::integer
     from held as g where j.id = any (array[g.job_id])
-    returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence, g.event, g.data,
-      j.fence = 1 and j.status = 'completed' and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
-      num_nonnulls(g.key, j.concurrency_key, j.parent_id, j.unique_key, j.deadline_at) > 0 as is_tied),
+    returning j.id, j.workspace_id, j.session_id, j.status, j.attempts, j.last_seq, j.fence,
+      g.event, g.data, j.fence = 1 and j.status = 'completed'
+        and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
+      num_nonnulls(g.key, j.concurrency_key, j.parent_id, j.unique_key, j.deadline_at) > 0
+        as is_tied),
   kinds as (
-    select m.workspace_id, m.session_id, m.event, m.status, m.attempts, m.data, array_agg(m.id) as ids,
-      array_agg(m.last_seq) as seqs
+    select m.workspace_id, m.session_id, m.event, m.status, m.attempts, m.data,
+      array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
     from moved as m where m.event is not null group by 1, 2, 3, 4, 5, 6)
   select (
-      select array_agg(row(k.workspace_id, k.session_id, k.event, jsonb_build_object('status', k.status, 'attempts',
-        k.attempts) || coalesce(k.data, '{}'), k.ids, k.seqs)::queue.change) from kinds as k),
-    array_agg(m.id) filter (where m.is_tied or not m.is_derived), array_agg(m.id) filter (where not m.is_derived),
-    case when count(*) filter (where m.data is null) = cardinality(p_items) then json_agg(json_build_object(
-      'job_id', m.id, 'fence', m.fence, 'outcome', 'applied', 'status', 'completed')) end
-  into changes, v_rest, v_told, results from moved as m;
-  if results is null then -- a repeat is answered as the first time: by what is stored
-    results := (
-      select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence, 'status', j.status,
-        'next_retry_at', j.next_retry_at, 'outcome', case
-          when j.id is null then 'not_found'
-          when a.outcome = 'cancelled' then 'cancelled'
-          when coalesce(a.outcome, case when j.fence = i.fence then j.status end) in (i.outcome, 'failed')
-            then 'applied'
-          else 'stale' end)))
-      from unnest(p_items) as i
-      left join public.jobs as j on j.id = i.job_id
-      left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence);
-  end if;
-  if v_rest is not null then
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select e.id, e.seq, c.workspace_id, c.type, c.data, v_now
-    from unnest(changes) as c cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq) where e.id = any (v_told);
-    perform queue.end_places(v_rest, v_now);
-  end if;
-  if exists (select from queue.turns where aside and look_at < 'infinity') then -- what was at a limit may start again
+      select array_agg(row(k.workspace_id, k.session_id, k.event,
+        jsonb_build_object('status', k.status, 'attempts', k.attempts) || coalesce(k.data, '{}'),
+        k.ids, k.seqs)::queue.change) from kinds as k),
+    array_agg(m.id) filter (where m.is_tied or not m.is_derived),
+    array_agg(m.id) filter (where not m.is_derived),
+    case when count(*) filter (where m.data is null) = cardinality(p_items)
+      then json_agg(json_build_object(
+        'job_id', m.id, 'fence', m.fence, 'outcome', 'applied', 'status', 'completed')) end
+  into v_ended from moved as m;
+  return v_ended;
+end;
+$$;
+
+-- The answer to each item by what is stored, so that a repeat is answered as the first time.
+create function queue.settled_results(p_items queue.worker_item[], p_busy uuid[]) returns json
+language sql stable as $$
+  select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence,
+    'status', j.status, 'next_retry_at', j.next_retry_at, 'outcome', case
+      when j.id is null then 'not_found'
+      when i.job_id = any (p_busy) then 'busy'
+      when a.outcome = 'cancelled' then 'cancelled'
+      when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
+        in (i.outcome, 'failed') then 'applied'
+      else 'stale' end)))
+  from unnest(p_items) as i
+  left join public.jobs as j on j.id = i.job_id
+  left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
+$$;
+
+-- Settle items other than plain completions, or that wait for someone: those that someone else holds
+-- are left as they are (busy); what the others report is stored, and they are judged by their rows.
+create function queue.settle_judged(
+  p_items queue.worker_item[], out ended queue.ended, out busy uuid[]
+)
+language plpgsql as $$
+declare
+  v_items queue.worker_item[];
+  v_now timestamptz;
+begin
+  busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
+  v_now := queue.clock();
+  v_items := array( -- an attempt ends once
+    select distinct on (i.job_id, i.fence) i from unnest(p_items) as i
+    where i.job_id <> all (busy));
+  perform queue.write_reports(v_items, v_now);
+  ended := queue.end_attempts(v_items,
+    array(select queue.judge(i, v_now) from unnest(v_items) as i), v_now);
+end;
+$$;
+
+-- Turns of the tenants of settled jobs that were at a limit may start again.
+create function queue.free_turns(p_items queue.worker_item[]) returns void
+language plpgsql as $$
+begin
+  if exists (select from queue.turns where aside and look_at < 'infinity') then
     perform queue.bring_back(array(
       select t.ctid from queue.turns as t
       where t.aside and t.look_at < 'infinity' and t.workspace_id = any (array(
-        select j.workspace_id from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
+        select j.workspace_id
+        from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
       for update skip locked));
   end if;
+end;
+$$;
+
+-- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found, or
+-- busy where someone else's transaction holds its row. A completion wins over a cancel requested
+-- meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
+create function queue.settle(
+  p_items queue.worker_item[], out results json, out changes queue.change[]
+)
+language plpgsql as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_ended queue.ended;
+  v_judged record;
+  v_busy uuid[] := '{}';
+  v_is_done boolean := false;
+begin
+  if not exists ( -- plain completions alone: at the first lease, with a result that fits, and no news
+      select from unnest(p_items) as i
+      where i.outcome is distinct from 'completed' or i.fence > 1
+        or pg_column_size(i.result) > 8000
+        or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
+    begin
+      v_ended := queue.end_attempts(p_items, null, v_now);
+      v_is_done := true;
+    exception when lock_not_available then
+      v_is_done := false;
+    end;
+  end if;
+  if not v_is_done then
+    v_judged := queue.settle_judged(p_items);
+    v_ended := v_judged.ended;
+    v_busy := v_judged.busy;
+  end if;
+  changes := v_ended.changes;
+  results := case when v_busy = '{}' then v_ended.results end;
+  if results is null then
+    results := queue.settled_results(p_items, v_busy);
+  end if;
+  if v_ended.rest is not null then
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select e.id, e.seq, c.workspace_id, c.type, c.data, v_now
+    from unnest(changes) as c
+    cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq) where e.id = any (v_ended.own);
+    perform queue.end_places(v_ended.rest, v_now);
+  end if;
+  perform queue.free_turns(p_items);
 end;
 $$;
 
@@ -269,7 +351,7 @@ comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: {job_id, fence, '
   'outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, '
   'until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered as the first; a '
-  'stale fence changes nothing.';
+  'stale fence changes nothing, and what is busy is to be settled again.';
 
 -- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked them.
 create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns void
@@ -305,7 +387,7 @@ declare
 begin
   select j.* into v_job from queue.leases as l join public.jobs as j on j.id = l.job_id
   where l.job_id = v_id and l.fence::text = p_request ->> 'fence' and (j.job_type = any (p_job_types)) is not false
-  for update of l, j; -- in this order, as everywhere
+  for no key update of l, j; -- in this order, as everywhere
   if not found then
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
   end if;

@@ -1,87 +1,215 @@
--- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item shows its fencing
--- token; of one whose lease is lost nothing is stored.
+-- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item
+-- shows its fencing token; of one whose lease is lost nothing is stored.
 
--- Store what workers report of jobs that they hold: steps, log lines, tags (at most 20) and progress, with the events
--- of lines and progress. Gives the time when it had locked them.
-create function queue.write_reports(p_items queue.worker_item[]) returns timestamptz
+-- What was stored of a job: its first number is that of the first line, the last that of its progress.
+create type queue.news as (
+  job_id uuid, workspace_id uuid, session_id text, attempt integer, is_minimal boolean,
+  last_seq integer, progress jsonb, logs jsonb
+);
+
+-- Lock leases and records, in this order, and wait for no user's transaction: where one holds some of
+-- them for longer than a moment, take the others. Gives the jobs that someone else holds.
+create function queue.lock_held(p_ids uuid[]) returns uuid[]
+language plpgsql
+set lock_timeout = '100ms' as $$
+declare
+  v_locked uuid[];
+begin
+  perform from queue.leases where job_id = any (p_ids) order by job_id for no key update;
+  perform from public.jobs where id = any (p_ids) order by id for no key update;
+  return '{}';
+exception when lock_not_available then
+  v_locked := array(
+    select l.job_id from queue.leases as l
+    where l.job_id = any (p_ids) order by l.job_id for no key update skip locked);
+  v_locked := array(
+    select j.id from public.jobs as j
+    where j.id = any (v_locked) order by j.id for no key update skip locked);
+  return array(
+    select l.job_id from queue.leases as l
+    where l.job_id = any (p_ids) and l.job_id <> all (v_locked));
+end;
+$$;
+
+-- Whether an item says more than that its job is still running.
+create function queue.has_news(p_item queue.worker_item) returns boolean
+language plpgsql immutable as $$
+begin
+  return num_nonnulls(p_item.progress, p_item.logs, p_item.steps, p_item.step, p_item.tags) > 0;
+end;
+$$;
+
+-- The items whose leases hold and that have news, with the lines that were not stored before: logs
+-- begins with the attempt's line logs_from.
+create function queue.held_news(p_items queue.worker_item[]) returns queue.worker_item[]
+language plpgsql stable as $$
+declare
+  v_item queue.worker_item;
+  v_stored integer;
+  v_held queue.worker_item[] := '{}';
+begin
+  foreach v_item in array p_items loop
+    continue when not queue.has_news(v_item);
+    select l.log_lines into v_stored from queue.leases as l
+    where l.job_id = v_item.job_id and l.fence = v_item.fence;
+    if found then
+      v_item.logs := coalesce(jsonb_path_query_array(v_item.logs, '$[$stored to last]',
+        jsonb_build_object('stored', greatest(0, v_stored - v_item.logs_from))), '[]');
+      v_held := v_held || v_item;
+    end if;
+  end loop;
+  return v_held;
+end;
+$$;
+
+-- Store finished steps, of which the first result is kept, and the step that each job is in. Workers
+-- say how long steps ran, not when they began: their clocks may differ.
+create function queue.store_steps(p_items queue.worker_item[], p_now timestamptz) returns void
+language plpgsql as $$
+begin
+  insert into queue.steps (job_id, name, value, started_at, created_at)
+  select i.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
+    p_now - (s.value ->> 'took_ms')::double precision * interval '1 ms',
+    p_now + s.n * interval '1 us' -- in order
+  from unnest(p_items) as i
+  cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
+  where s.value ->> 'name' <> ''
+  on conflict (job_id, name, nth) do nothing;
+  update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(i.logs),
+    step = left(i.step ->> 'name', 200),
+    step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
+  from unnest(p_items) as i
+  where l.job_id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.steps, i.step) > 0);
+end;
+$$;
+
+-- A progress after one that was reported: what a report leaves out stays as it was.
+create function queue.next_progress(p_old jsonb, p_new jsonb) returns jsonb
+language plpgsql immutable as $$
+begin
+  return jsonb_build_object(
+    'percentage', least(100, greatest(0, round(coalesce(
+      (p_new ->> 'percentage')::numeric, (p_old ->> 'percentage')::numeric, 0), 1))),
+    'stage', left(p_new ->> 'stage', 200), 'message', left(p_new ->> 'message', 1000));
+end;
+$$;
+
+-- Tags with more of them, at most 20: those that are known first.
+create function queue.more_tags(p_old text[], p_new jsonb) returns text[]
+language plpgsql immutable as $$
+begin
+  return (array(
+    select t.tag
+    from unnest(p_old || array(select jsonb_array_elements_text(p_new)))
+      with ordinality as t (tag, n)
+    where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
+    group by t.tag order by min(t.n)))[1:20];
+end;
+$$;
+
+-- Count the events of lines and progress in the jobs' rows, with progress and tags.
+create function queue.count_news(p_items queue.worker_item[], p_now timestamptz)
+returns queue.news[]
 language plpgsql as $$
 declare
-  v_ids constant uuid[] := array(select i.job_id from unnest(p_items) as i);
-  v_now timestamptz;
+  v_news queue.news[];
+begin
+  with moved as (
+    update public.jobs as j set updated_at = p_now,
+      last_seq = j.last_seq + (i.progress is not null)::integer
+        + case when j.is_minimal is null then jsonb_array_length(i.logs) else 0 end,
+      progress = case when i.progress is null then j.progress
+        else queue.next_progress(j.progress, i.progress) end,
+      tags = case when i.tags is null then j.tags else queue.more_tags(j.tags, i.tags) end
+    from unnest(p_items) as i
+    where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0)
+    returning row(j.id, j.workspace_id, j.session_id, j.attempts, j.is_minimal, j.last_seq,
+      case when i.progress is not null then j.progress end, i.logs)::queue.news as news)
+  select array_agg(m.news) into v_news from moved as m;
+  return v_news;
+end;
+$$;
+
+-- Store lines of logs; gives the changes that they are, none for jobs of minimal events.
+create function queue.store_lines(p_news queue.news[], p_now timestamptz) returns queue.change[]
+language plpgsql as $$
+declare
   v_changes queue.change[];
 begin
-  -- leases before jobs; what is reported is stored, so both are waited for
-  perform from queue.leases where job_id = any (v_ids) order by job_id for update;
-  perform from public.jobs where id = any (v_ids) order by id for update;
-  v_now := queue.clock();
-  if not exists (
-      select from unnest(p_items) as i where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
-    return v_now;
-  end if;
-  with held as materialized (
-    select i.job_id, l.attempt, i.progress, i.tags, i.steps, i.step,
-      -- lines not stored before: logs begins with the attempt's line logs_from
-      coalesce(jsonb_path_query_array(i.logs, '$[$stored to last]', jsonb_build_object(
-        'stored', greatest(0, l.log_lines - i.logs_from))), '[]') as logs
-    from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
-    where exists (select from public.jobs as j where j.id = i.job_id)), -- not deleted meanwhile
-  finished as ( -- workers say how long steps ran, not when they began: their clocks may differ
-    insert into queue.steps (job_id, name, value, started_at, created_at)
-    select h.job_id, left(s.value ->> 'name', 200), coalesce(s.value -> 'result', 'null'),
-      v_now - (s.value ->> 'took_ms')::double precision * interval '1 ms', v_now + s.n * interval '1 us' -- in order
-    from held as h cross join lateral jsonb_array_elements(h.steps) with ordinality as s (value, n)
-    where s.value ->> 'name' <> ''
-    on conflict (job_id, name, nth) do nothing), -- the first result of a step is kept
-  leased as (
-    update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(h.logs),
-      step = left(h.step ->> 'name', 200),
-      step_started_at = v_now - (h.step ->> 'for_ms')::double precision * interval '1 ms'
-    from held as h where l.job_id = h.job_id and (h.logs <> '[]' or num_nonnulls(h.steps, h.step) > 0)),
-  moved as (
-    update public.jobs as j set updated_at = v_now,
-      last_seq = j.last_seq + (h.progress is not null)::integer
-        + case when j.is_minimal is null then jsonb_array_length(h.logs) else 0 end,
-      progress = case when h.progress is null then j.progress else jsonb_build_object(
-        'percentage', least(100, greatest(0, round(coalesce(
-          (h.progress ->> 'percentage')::numeric, (j.progress ->> 'percentage')::numeric, 0), 1))),
-        'stage', left(h.progress ->> 'stage', 200), 'message', left(h.progress ->> 'message', 1000)) end,
-      tags = case when h.tags is null then j.tags else (array(
-        select t.tag
-        from unnest(j.tags || array(select jsonb_array_elements_text(h.tags))) with ordinality as t (tag, n)
-        where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
-        group by t.tag order by min(t.n)))[1:20] end
-    from held as h
-    where j.id = h.job_id and (h.logs <> '[]' or num_nonnulls(h.progress, h.tags) > 0)
-    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, j.is_minimal, h.attempt, h.logs,
-      h.progress is not null as has_progress),
-  lines as materialized (
-    select m.id, m.workspace_id, m.session_id, m.attempt, m.is_minimal,
-      m.last_seq - m.has_progress::integer - jsonb_array_length(m.logs) + n.ordinality::integer as seq,
-      case when n.value ->> 'level' in ('debug', 'warning', 'error') then n.value ->> 'level' else 'info' end as level,
-      left(coalesce(n.value ->> 'message', ''), 10000) as message,
-      coalesce(nullif(n.value -> 'metadata', 'null'), '{}') as metadata,
-      coalesce((n.value ->> 'at')::timestamptz, v_now) as at
-    from moved as m cross join lateral jsonb_array_elements(m.logs) with ordinality as n),
+  with lines as materialized (
+    select n.job_id, n.workspace_id, n.session_id, n.attempt, n.is_minimal,
+      n.last_seq - (n.progress is not null)::integer - jsonb_array_length(n.logs)
+        + l.nth::integer as seq,
+      case when l.value ->> 'level' in ('debug', 'warning', 'error') then l.value ->> 'level'
+        else 'info' end as level,
+      left(coalesce(l.value ->> 'message', ''), 10000) as message,
+      coalesce(nullif(l.value -> 'metadata', 'null'), '{}') as metadata,
+      coalesce((l.value ->> 'at')::timestamptz, p_now) as at
+    from unnest(p_news) as n
+    cross join lateral jsonb_array_elements(n.logs) with ordinality as l (value, nth)),
   kept as (
-    insert into public.job_logs (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
-    select l.id, l.workspace_id, l.attempt, l.level, l.message, l.metadata, l.at from lines as l order by l.id, l.seq),
-  events as materialized (
-    select l.id, l.workspace_id, l.session_id, l.seq, 'job.log' as type, jsonb_build_object('log', jsonb_build_object(
+    insert into public.job_logs
+      (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
+    select l.job_id, l.workspace_id, l.attempt, l.level, l.message, l.metadata, l.at
+    from lines as l order by l.job_id, l.seq)
+  select array_agg(row(l.workspace_id, l.session_id, 'job.log',
+    jsonb_build_object('log', jsonb_build_object(
       'level', l.level, 'message', left(l.message, 2000), 'at', l.at, 'attempt', l.attempt,
-      'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)) as data
-    from lines as l where l.is_minimal is null
-    union all
-    select m.id, m.workspace_id, m.session_id, m.last_seq, 'job.progress',
-      jsonb_build_object('progress', m.progress, 'attempts', m.attempts)
-    from moved as m where m.has_progress),
-  stored as (
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select e.id, e.seq, e.workspace_id, e.type, e.data, v_now from events as e)
-  select array_agg(row(e.workspace_id, e.session_id, e.type, e.data, array[e.id], array[e.seq])::queue.change
-    order by e.id, e.seq)
-  into v_changes from events as e;
-  perform queue.publish(v_changes, v_now);
-  return v_now;
+      'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)),
+    array[l.job_id], array[l.seq])::queue.change order by l.job_id, l.seq)
+  into v_changes from lines as l where l.is_minimal is null;
+  return v_changes;
+end;
+$$;
+
+-- Store what workers report of jobs that they hold and the caller has locked: steps, log lines, tags
+-- and progress, with the events of lines and progress.
+create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
+language plpgsql as $$
+declare
+  v_items constant queue.worker_item[] := queue.held_news(p_items);
+  v_news queue.news[];
+  v_changes queue.change[];
+begin
+  if v_items = '{}' then
+    return;
+  end if;
+  perform queue.store_steps(v_items, p_now);
+  v_news := queue.count_news(v_items, p_now);
+  v_changes := queue.store_lines(v_news, p_now) || array(
+    select row(n.workspace_id, n.session_id, 'job.progress',
+      jsonb_build_object('progress', n.progress, 'attempts', n.attempt),
+      array[n.job_id], array[n.last_seq])::queue.change
+    from unnest(v_news) as n where n.progress is not null);
+  insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+  select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
+  from unnest(v_changes) as c;
+  if v_changes <> '{}' then
+    perform queue.publish(array(
+      select c from unnest(v_changes) as c order by c.job_ids[1], c.seqs[1]), p_now);
+  end if;
+end;
+$$;
+
+-- Renew leases of which a fifth is over: workers ask for each job every few seconds. One that is
+-- settled, reclaimed or cancelled at this moment is not waited for: its next report comes in time.
+create function queue.renew(p_items queue.worker_item[], p_now timestamptz) returns void
+language plpgsql as $$
+declare
+  v_ids constant uuid[] := array(
+    select l.job_id from unnest(p_items) as i join queue.leases as l on l.job_id = i.job_id
+    where i.lease_seconds is not null
+      or l.expires_at < p_now + make_interval(secs => 0.8 * l.lease_seconds)
+    order by l.job_id for no key update of l skip locked);
+begin
+  update queue.leases as l set lease_seconds = s.lease_seconds,
+    expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
+  from unnest(p_items) as i
+  join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
+  cross join lateral (
+    select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer
+      else o.lease_seconds end as lease_seconds) as s
+  where l.job_id = any (v_ids) and l.job_id = o.job_id;
 end;
 $$;
 
@@ -92,47 +220,30 @@ set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
-  v_news constant queue.worker_item[] := array(select i from unnest(v_items) as i
-    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
-  v_now timestamptz;
-  v_ids uuid[];
-  v_results jsonb;
+  v_news constant queue.worker_item[] := array(
+    select i from unnest(v_items) as i where queue.has_news(i));
+  v_busy uuid[] := '{}'; -- those with news whose rows someone else holds
 begin
   if v_news <> '{}' then
-    perform queue.write_reports(v_news);
+    v_busy := queue.lock_held(array(select i.job_id from unnest(v_news) as i));
+    perform queue.write_reports(
+      array(select i from unnest(v_news) as i where i.job_id <> all (v_busy)), queue.clock());
   end if;
-  -- renewed when a fifth of it is over: workers ask for each job every few seconds. One that is only renewed is not
-  -- waited for while it is settled, reclaimed or cancelled: its next report comes in time
-  v_now := queue.clock();
-  v_ids := array(
-    select l.job_id from unnest(v_items) as i join queue.leases as l on l.job_id = i.job_id
-    where i.lease_seconds is not null or l.expires_at < v_now + make_interval(secs => 0.8 * l.lease_seconds)
-    order by l.job_id for update of l skip locked);
-  v_now := queue.clock();
-  with renewed as (
-    update queue.leases as l
-    set lease_seconds = coalesce(s.lease_seconds, l.lease_seconds),
-      expires_at = v_now + make_interval(secs => coalesce(s.lease_seconds, l.lease_seconds))
+  perform queue.renew(v_items, queue.clock());
+  return jsonb_build_object('results', (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'job_id', i.job_id, 'fence', i.fence, 'lease_expires_at', l.expires_at,
+      'outcome', case when num_nulls(l.job_id, j.id) > 0 then 'lost'
+        when queue.has_news(i) and i.job_id = any (v_busy) then 'busy'
+        when j.cancel_requested_at is not null then 'cancel' else 'ok' end))), '[]')
     from unnest(v_items) as i
-    cross join lateral (
-      select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds) as s
-    where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
-    returning l.job_id, l.fence, l.expires_at)
-  select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
-    'outcome', case when num_nulls(l.job_id, j.id) > 0 then 'lost' when j.cancel_requested_at is not null then 'cancel'
-      else 'ok' end,
-    'lease_expires_at', coalesce(r.expires_at, l.expires_at))))
-  into v_results
-  from unnest(v_items) as i
-  left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
-  left join public.jobs as j on j.id = l.job_id
-  left join renewed as r on r.job_id = i.job_id and r.fence = i.fence;
-  return jsonb_build_object('results', coalesce(v_results, '[]'));
+    left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+    left join public.jobs as j on j.id = l.job_id));
 end;
 $$;
 comment on function public.report_jobs is
-  E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost, '
-  'lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
+  E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
+  'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
   'lease_seconds?}.';
 
 -- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first. results: by name, of

@@ -125,3 +125,56 @@ def test_results_that_reference_jobs_keep_those_alone(engine: Engine) -> None:
     assert engine.rows("select id::text from public.jobs") == [ids[1]]
     [(task, job_id, _)] = refusals(engine)
     assert (task, job_id) == ("retention", ids[1])
+
+
+@pytest.mark.parametrize(
+    ("act", "outcomes"),
+    [
+        ("select from public.jobs where id = '{0}' for update", ("busy", "busy")),
+        ("select public.cancel_job('{0}')", ("busy", "busy")),
+        ("insert into public.outputs values ('{0}')", ("ok", "applied")),
+    ],
+)
+def test_a_users_open_transaction_delays_its_job_alone(
+    engine: Engine, act: str, outcomes: tuple[str, str]
+) -> None:
+    """Others report, renew and settle beside it; one that only refers to a job delays none."""
+    engine.run("create table public.outputs (job_id uuid references public.jobs (id))")
+    ids = engine.enqueue_many(3)
+    held, free, last = sorted(engine.lease(3), key=lambda lease: ids.index(lease["job"]["id"]))
+    progress = {"progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}
+    engine.advance(30)
+    with engine.beside() as user:
+        user.run("begin")
+        user.run(act.format(held["job"]["id"]))
+
+        said = engine.report_all([{**handle(each), **progress} for each in (held, free)])
+        assert [each["outcome"] for each in said] == [outcomes[0], "ok"]
+        assert engine.rows("select job_id::text from queue.steps order by 1") == sorted(
+            [free["job"]["id"], *([] if outcomes[0] == "busy" else [held["job"]["id"]])]
+        )
+        ended = engine.settle_all(
+            [{**handle(each), "outcome": "completed"} for each in (held, free, last)]
+        )
+        by_id = {each["job_id"]: each["outcome"] for each in ended}
+        assert [by_id[each] for each in ids] == [outcomes[1], "applied", "applied"]
+        user.run("rollback")
+
+    if outcomes[1] == "busy":
+        assert engine.report(held, **progress) == "ok"
+        assert engine.settle(held)["outcome"] == "applied"
+
+
+def test_leases_are_renewed_while_their_jobs_rows_are_held(engine: Engine) -> None:
+    """Nobody's transaction on a job's row costs it its lease."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    with engine.beside() as user:
+        user.run("begin")
+        user.run("select from public.jobs for update")
+        for _ in range(3):
+            engine.advance(40)
+            assert engine.report(lease) == "ok"
+            engine.maintain()
+        user.run("rollback")
+    assert engine.settle(lease)["outcome"] == "applied"
