@@ -1,4 +1,4 @@
-"""A dump restored into another cluster: feeds, webhooks and statistics go on from where they were."""
+"""A dump restored into another cluster: feeds, webhooks and statistics go on from where it was."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WEBHOOK = {
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Postgres]:
-    """A server with its own number and transaction ids: a dump is not restored where it was made."""
+    """A server with transaction ids of its own: a dump is not restored where it was made."""
     server = Postgres(tmp_path, scratch=True)
     server.start()
     yield server
@@ -90,11 +90,14 @@ def test_readers_go_on_in_another_cluster(engine: Engine, other: Postgres, spent
         there.maintain()
 
         assert deliveries(there) == [read, unread, made]
-        assert there.one(
-            "select sum((counts ->> 'enqueued')::integer) from queue.stats"
-            " where minutes = 60 and job_type = 'work' and workspace_id = %s",
-            ACME,
-        ) == 3
+        assert (
+            there.one(
+                "select sum((counts ->> 'enqueued')::integer) from queue.stats"
+                " where minutes = 60 and job_type = 'work' and workspace_id = %s",
+                ACME,
+            )
+            == 3
+        )
         answer = page(there, cursor)
         assert (answer["reset"], answer["events"]) == (True, [])
         assert jobs_of(page(there, "1:1:")) == [read, unread, made]

@@ -437,11 +437,14 @@ class ReportItem:
 
 
 class ReportResult(Model):
-    """What the queue says about a reported job: continue, stop, or it is no longer yours."""
+    """What the queue says about a reported job: continue, stop, or it is no longer yours.
+
+    `busy`: a user's transaction holds its row; what was reported is to be sent again.
+    """
 
     job_id: JobId
     fence: int
-    outcome: Literal["ok", "cancel", "lost"]
+    outcome: Literal["ok", "cancel", "lost", "busy"]
 
 
 class ErrorInfo(Model):
@@ -487,11 +490,11 @@ class SettleItem(ReportItem):
 
 
 class SettleResult(Model):
-    """What became of a settle; `stale` means that another worker has the job now."""
+    """What became of a settle; `stale`: another worker has the job now; `busy`: settle it again."""
 
     job_id: JobId
     fence: int
-    outcome: Literal["applied", "stale", "cancelled", "not_found"]
+    outcome: Literal["applied", "stale", "cancelled", "not_found", "busy"]
     status: Status | None = None
 
 

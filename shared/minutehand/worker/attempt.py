@@ -78,6 +78,8 @@ class Attempt:
         self.ending: Ending | None = None
         #: Set while a report with this attempt's updates is in flight.
         self.reporting = False
+        #: Until when its news wait, since a user's transaction holds its row.
+        self.busy_until: float | None = None
         self.traceparent = trace.child_of(lease.job.traceparent)
         self._run_of = run
         self._on_news = on_news

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from minutehand.queue.data_api import encode
@@ -36,6 +37,8 @@ class Reporter:
     #: Longest pause after calls that failed: of news, and of looks, on which leases depend.
     MOST_PAUSE_SECONDS = 5.0
     MOST_LOOK_PAUSE_SECONDS = 1.0
+    #: Pause before news of a job whose row a user's transaction holds is sent again.
+    BUSY_SECONDS = 1.0
 
     def __init__(self, run: Run, held: Held) -> None:
         self._run_of = run
@@ -107,20 +110,25 @@ class Reporter:
         soon = None
         for attempt in self._held.running.values():
             if attempt.ending is None and attempt.stop_reason != "lost":
-                if attempt.is_urgent:
+                if attempt.busy_until is not None and (attempt.updates or attempt.is_urgent):
+                    soon = min(soon or math.inf, attempt.busy_until)
+                elif attempt.is_urgent:
                     return float("-inf")
-                if attempt.updates:
-                    soon = self._sent_at + self.INTERVAL_SECONDS
+                elif attempt.updates:
+                    soon = min(soon or math.inf, self._sent_at + self.INTERVAL_SECONDS)
         return soon
 
     def _next_look_at(self) -> float | None:
         return min((attempt.look_at for attempt in self._known()), default=None)
 
     def _with_news(self) -> list[Attempt]:
+        now = self._clock.monotonic()
         chosen = [
             attempt
             for attempt in self._known()
-            if attempt.ending is None and (attempt.updates or attempt.is_urgent)
+            if attempt.ending is None
+            and (attempt.updates or attempt.is_urgent)
+            and (attempt.busy_until is None or attempt.busy_until <= now)
         ]
         # those that have waited longest first, should there be more than fit
         chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at))
@@ -152,12 +160,15 @@ class Reporter:
         self._idle.clear()
         # of a call that is cut off, the settle has what it carried
         problem: QueueError | None = QueueUnavailable("the report was cut off")
+        for attempt in chosen:
+            attempt.busy_until = None
         try:
             problem = await self._ask(chosen, taken)
         finally:
             is_refused = _is_refused(problem)
             for attempt, updates in zip(chosen, taken, strict=True):
-                if problem is not None and (len(chosen) > 1 or not is_refused):
+                is_lost = problem is not None and (len(chosen) > 1 or not is_refused)
+                if is_lost or attempt.busy_until is not None:
                     attempt.updates.restore(updates)
                 attempt.reporting = False
             self._idle.set()
@@ -173,7 +184,8 @@ class Reporter:
             chosen[0].stored(problem)
             return True
         for attempt in chosen if problem is None else ():
-            if attempt.ending is None and not attempt.updates:
+            is_said = not attempt.updates and attempt.busy_until is None
+            if attempt.ending is None and is_said:
                 attempt.stored()
         return problem is None
 
@@ -203,8 +215,10 @@ class Reporter:
 
     def _obey(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
         """Renew or stop an attempt as the queue says."""
-        if outcome in {"ok", "cancel"}:
+        if outcome in {"ok", "cancel", "busy"}:
             attempt.seen(sent_at)
+        if outcome == "busy":  # a user's transaction holds its row: what it said is sent again
+            attempt.busy_until = self._clock.monotonic() + self.BUSY_SECONDS
         if attempt.ending is not None:  # nothing is left to stop; its settle reports the rest
             return
         if outcome == "cancel":

@@ -43,6 +43,8 @@ class Settler:
     def __init__(self, run: Run) -> None:
         self._run_of = run
         self._summary = run.summary
+        #: What a user's transaction holds: to be settled again.
+        self.busy: list[SettleItem] = []
 
     async def item_of(self, attempt: Attempt) -> SettleItem | None:
         """What an attempt is settled as; None when nothing may be stored.
@@ -135,7 +137,10 @@ class Settler:
             elif items[0].error is None or items[0].error.type != REJECTED:
                 await self._settle_batch([_rejected(items[0], error)], attempts, None)
             return None
-        self._note(items, response.results, attempts)
+        busy = {(r.job_id, r.fence) for r in response.results if r.outcome == "busy"}
+        self.busy += [item for item in items if (item.job_id, item.fence) in busy]
+        done = [item for item in items if (item.job_id, item.fence) not in busy]
+        self._note(done, response.results, attempts)
         return response.lease
 
     async def _until_through(

@@ -43,6 +43,8 @@ class Tick:
 
     #: Longest time between two turns of the loop.
     TURN_SECONDS = 10.0
+    #: Pause before what a user's transaction held is settled again.
+    BUSY_SECONDS = 1.0
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Tick:
         self._runs = 0
         #: Leases that never began, as they are settled.
         self._unstarted: list[SettleItem] = []
+        self._busy_until = 0.0
         #: Something happened that the loop acts on.
         self._pulse = asyncio.Event()
         self._woken = False
@@ -122,6 +125,9 @@ class Tick:
             await self._look_back()
         if now >= self._deadlines.stop_working or self._is_stopping:
             self._stop_all()
+        if self._settler.busy and now >= self._busy_until:
+            self._unstarted += self._settler.busy
+            self._settler.busy = []
         if self._held.ended or self._unstarted:
             # one turn of the event loop, so that what ends together is settled together
             await asyncio.sleep(0)
@@ -140,7 +146,8 @@ class Tick:
             self._give_up_the_rest()
             return True
         held = self._held
-        return not (held.ended or self._unstarted or held.running or self._is_worth_staying())
+        holds = held.ended or held.running or self._unstarted or self._settler.busy
+        return not (holds or self._is_worth_staying())
 
     def _is_worth_staying(self) -> bool:
         """Whether to wait for work that falls due soon, or that was just announced."""
@@ -166,6 +173,8 @@ class Tick:
             until = [min(self._deadlines.end, now + 0.25)]
         if not self._looked_back:
             until.append(max(now, self._deadlines.stop_leasing))
+        if self._settler.busy:
+            until.append(self._busy_until)
         if self._may_lease(now):
             if self._polls:
                 until.append(self._leases.polled_at + self._options.poll_seconds)
@@ -319,7 +328,9 @@ class Tick:
             if items:
                 answer = await self._settler.settle(items, dict(held.settling), lease)
         finally:
-            held.settling.clear()
+            self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
+            busy = {(item.job_id, item.fence) for item in self._settler.busy}
+            held.settling = {key: held.settling[key] for key in busy & held.settling.keys()}
         if answer is not None and lease is not None:
             self._take(lease, answer, sent_at)
         elif lease is not None:
