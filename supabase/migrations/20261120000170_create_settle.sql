@@ -243,21 +243,20 @@ $$;
 -- Settle items other than plain completions, or that wait for someone: those that someone else holds
 -- are left as they are (busy); what the others report is stored, and they are judged by their rows.
 create function queue.settle_judged(
-  p_items queue.worker_item[], out ended queue.ended, out busy uuid[]
+  p_items queue.worker_item[], out ended queue.ended, out busy uuid[], out at timestamptz
 )
 language plpgsql as $$
 declare
   v_items queue.worker_item[];
-  v_now timestamptz;
 begin
   busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
-  v_now := queue.clock();
+  at := queue.clock();
   v_items := array( -- an attempt ends once
     select distinct on (i.job_id, i.fence) i from unnest(p_items) as i
     where i.job_id <> all (busy));
-  perform queue.write_reports(v_items, v_now);
+  perform queue.write_reports(v_items, at);
   ended := queue.end_attempts(v_items,
-    array(select queue.judge(i, v_now) from unnest(v_items) as i), v_now);
+    array(select queue.judge(i, at) from unnest(v_items) as i), at);
 end;
 $$;
 
@@ -284,7 +283,7 @@ create function queue.settle(
 )
 language plpgsql as $$
 declare
-  v_now constant timestamptz := queue.clock();
+  v_now timestamptz := queue.clock();
   v_ended queue.ended;
   v_judged record;
   v_busy uuid[] := '{}';
@@ -306,6 +305,7 @@ begin
     v_judged := queue.settle_judged(p_items);
     v_ended := v_judged.ended;
     v_busy := v_judged.busy;
+    v_now := v_judged.at;
   end if;
   changes := v_ended.changes;
   results := case when v_busy = '{}' then v_ended.results end;
