@@ -1,58 +1,63 @@
 -- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
 --
 -- Six rules hold everywhere:
--- 1. public.jobs is the record. No index of it names what changes between enqueue and end, so a lease and a settlement
---    are heap-only updates. Where a job is while it lives is a narrow table:
+-- 1. public.jobs is the record. No index of it names what changes between enqueue and end, so a
+--    lease and a settlement are heap-only updates. Where a job is while it lives is a narrow table:
 --      queue.gated (its key is full) -> queue.ready -> queue.leases -> nowhere: it has ended
---      queue.deferred (not yet) and queue.waits (for an answer, an event, children) lie beside them.
--- 2. A lane is a type in a queue; a turn is a tenant that has ready jobs in a lane. A lease reads as many turns as it
---    asks for jobs, in the order of their last service; inside a tenant jobs go by ord (priority, then age).
--- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert, or leave a note where the turn is
---    not open. A lease takes the same lock alone to close a turn or to move its mark, so "who may still add an older
---    job" needs no transaction ids.
--- 4. A limited scope (type, workspace, type in a workspace) is an advisory lock that a lease tries, and leases that
---    the next statement counts. The limit of a key is a gate: no more of its jobs than may run are ever ready.
--- 5. What follows from the record is not stored. The events of a job that went as planned are derived from its row;
---    others are rows of queue.job_events. Each statement leaves a line per tenant and kind in queue.feed, which
---    watchers, webhooks and statistics read.
--- 6. Locks: the place (ready, lease) before the record; leases skip what is locked. Nothing that a worker calls waits
---    for a user's open transaction. A lease refuses any isolation but read committed, since it counts.
+--      queue.deferred (not yet) and queue.waits (for an answer, an event, children) lie beside.
+-- 2. A lane is a type in a queue; a turn is a tenant that has ready jobs in a lane. A lease reads as
+--    many turns as it asks for jobs, in the order of their last service; inside a tenant jobs go by
+--    ord (priority, then age).
+-- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert, or leave a note
+--    where the turn is not open. A lease takes the same lock alone to close a turn or to move its
+--    mark, so "who may still add an older job" needs no transaction ids.
+-- 4. A limited scope (type, workspace, type in a workspace) is an advisory lock that a lease tries,
+--    and leases that the next statement counts. The limit of a key is a gate: no more of its jobs
+--    than may run are ever ready.
+-- 5. What follows from the record is not stored. The events of a job that went as planned are
+--    derived from its row; others are rows of queue.job_events. Each statement leaves a line per
+--    tenant and kind in queue.feed, which watchers, webhooks and statistics read.
+-- 6. Locks: workers lock the lease before the record, leases skip what is locked, and who steers
+--    jobs waits while it holds none (queue.lock_jobs). Nothing that a worker calls waits for a
+--    user's open transaction. A lease refuses any isolation but read committed, since it counts.
 --
--- Functions in public, or those they call, are security definer: no caller holds rights on the engine's tables. Those
--- that read much keep sequential scans off, since a session's plan may be older than the rows.
+-- Functions in public, or those they call, are security definer: no caller holds rights on the
+-- engine's tables. Those that read much keep sequential scans off, since a session's plan may be
+-- older than the rows.
 --
 -- The life of a job, each step the name of its function:
 --   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
---     queue.add              checks it, writes the record (queue.add_plain: of many plain jobs in one statement)
+--     queue.add              checks it, writes the record (queue.add_plain: of many in one)
 --       queue.place          finds its place: deferred, behind its key's gate, or ready
 --     queue.publish          a line of the feed and a message to those who watch
 --   public.lease_jobs        a worker asks for jobs
 --     queue.open_turns       notes of enqueues become turns
---     queue.share_slots      whose turn it is; queue.divide_slots: how many each gets, under every limit
+--     queue.share_slots      whose turn it is; queue.divide_slots: how many each gets
 --     queue.take_jobs        ready -> leased, in one statement
 --     queue.tidy_turns       closes empty turns, moves the marks of others
 --   public.report_jobs       progress, logs and steps of what it holds; renews its leases
 --   public.settle_jobs       how its attempts ended; leases the next in the same call
 --     queue.settle           leased -> ended, or to its next place
 --       queue.judge          what becomes of all but plain completions; keeps their attempts
---       queue.end_places     frees what it held: its key's gate, its unique key; signals those that wait for it
---   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention
+--       queue.end_places     frees its key's gate and unique key; signals who waits for it
+--   public.run_maintenance   what time makes due, and retention
 
--- What is someone else's is never changed: an engine's schema, a table, a function or a type of a name
--- that is used here stops the migration. Our mark on the two schemas says what may be dropped later;
--- where clients see jobs in a schema of theirs, that one has none and stays.
+-- What is someone else's is never changed: an engine's schema, a table, a function or a type of a
+-- name that is used here stops the migration. Our mark on the two schemas says what may be dropped
+-- later; where clients see jobs in a schema of theirs, that one has none and stays.
 do $$
 declare
-  c_names constant text[] := '{answer_job, attach_extensions, begin_worker_run, cancel_job, cancel_jobs,
-    connect_worker, count_jobs, dead_letters, delete_schedule, delete_webhook, emit_event, end_worker_run,
-    enqueue_job, enqueue_jobs, event_feed, explain_job, follow_topic, get_job, get_job_type, guest_key,
-    guest_session_feed, guest_session_jobs, job_attempts, job_events, job_logs, job_replays, job_steps,
-    job_trace, jobs, lease_jobs, list_job_types, list_jobs, list_schedules, list_webhooks,
-    list_workspaces, next_runs, open_guest_session, open_stream, own_workspace, pause_jobs, put_schedule,
-    put_webhook, queue_health, queue_series, queue_stats, read_steps, register_job_types, replay_job,
-    report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance, session_feed, set_settings,
-    set_workspace_limits, settle_jobs, spawn_jobs, test_webhook, tick_finished,
-    webhook_sent, webhook_to_send,
+  c_names constant text[] := '{
+    answer_job, attach_extensions, begin_worker_run, cancel_job, cancel_jobs, connect_worker,
+    count_jobs, dead_letters, delete_schedule, delete_webhook, emit_event, end_worker_run,
+    enqueue_job, enqueue_jobs, event_feed, explain_job, follow_topic, get_job, get_job_type,
+    guest_key, guest_session_feed, guest_session_jobs, job_attempts, job_events, job_logs,
+    job_replays, job_steps, job_trace, jobs, lease_jobs, list_job_types, list_jobs,
+    list_schedules, list_webhooks, list_workspaces, next_runs, open_guest_session, open_stream,
+    own_workspace, pause_jobs, put_schedule, put_webhook, queue_health, queue_series,
+    queue_stats, read_steps, register_job_types, replay_job, report_jobs, retry_job, retry_jobs,
+    revoke_worker_keys, run_maintenance, session_feed, set_settings, set_workspace_limits,
+    settle_jobs, spawn_jobs, test_webhook, tick_finished, webhook_sent, webhook_to_send,
     workspace_limits, workspace_members, workspaces}';
   v_taken text;
 begin
@@ -68,7 +73,8 @@ begin
       union all
       select p.proname from pg_catalog.pg_proc as p where p.pronamespace = to_regnamespace('public')
       union all
-      select t.typname from pg_catalog.pg_type as t where t.typnamespace = to_regnamespace('public')) as t
+      select t.typname from pg_catalog.pg_type as t
+        where t.typnamespace = to_regnamespace('public')) as t
     where t.name = any (c_names);
     v_taken := 'in the schema public: ' || v_taken;
   end if;
@@ -86,7 +92,8 @@ do $$
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
-  elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '') not like 'Minutehand worker:%' then
+  elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'),
+    '') not like 'Minutehand worker:%' then
     -- grants to it would reach the present users of that role
     raise exception 'there is a role job_worker that is not Minutehand''s' using
       hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
@@ -101,19 +108,23 @@ grant usage on schema public to job_worker, authenticated, service_role, anon;
 
 -- The engine's only clock; tests replace it to move time.
 create function queue.clock() returns timestamptz
-language plpgsql volatile parallel safe -- plpgsql keeps its plan, a SQL function would be planned at each call
+-- plpgsql keeps its plan, a SQL function would be planned at each call
+language plpgsql volatile parallel safe
 as $$
 begin
   return clock_timestamp();
 end;
 $$;
 
--- A version 7 UUID (RFC 9562): milliseconds and their fraction, so that ids made one after the other rise, and inserts
--- touch neighbouring pages of an index.
+-- A version 7 UUID (RFC 9562): milliseconds and their fraction, so that ids made one after the
+-- other rise, and inserts touch neighbouring pages of an index.
 create function queue.new_id() returns uuid
 language plpgsql volatile parallel safe as $$
-begin -- eleven digits of milliseconds and three of their fraction; the variant and the rest are of a random one
-  return (overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint) placing '7' from 13 for 0)
+-- eleven digits of milliseconds and three of their fraction; the variant and the rest are of a
+-- random one
+begin
+  return (overlay('0' || to_hex((date_part('epoch',
+    clock_timestamp()) * 4096000)::bigint) placing '7' from 13 for 0)
     || right(gen_random_uuid()::text, 17))::uuid;
 end;
 $$;
@@ -123,7 +134,8 @@ create function queue.new_ids(p_count integer) returns uuid[]
 language plpgsql volatile parallel safe as $$
 declare
   v_seed constant bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
-  v_ms constant text := lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0');
+  v_ms constant text := lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12,
+    '0');
 begin
   return array(
     select (v_ms || to_hex(28672 + n) || '8' || substr(md5(v_seed || int4send(n)), 2, 15))::uuid
@@ -131,15 +143,18 @@ begin
 end;
 $$;
 
--- The smallest id of an instant: ids of jobs begin with when they were made, so ranges of time are ranges of ids.
+-- The smallest id of an instant: ids of jobs begin with when they were made, so ranges of time are
+-- ranges of ids.
 create function queue.id_at(p_at timestamptz) returns uuid
 language sql immutable parallel safe as $$
-  select rpad(lpad(to_hex(greatest(0, floor(extract(epoch from p_at) * 1000))::bigint), 12, '0'), 32, '0')::uuid
+  select rpad(lpad(to_hex(greatest(0, floor(extract(epoch from p_at) * 1000))::bigint), 12, '0'),
+    32, '0')::uuid
 $$;
 
--- Raise an error that the Data API answers with HTTP status p_status. p_hint is the stable word that clients map on;
--- p_detail carries a value that they may use.
-create function queue.refuse(p_status integer, p_hint text, p_message text, p_detail text default null)
+-- Raise an error that the Data API answers with HTTP status p_status. p_hint is the stable word
+-- that clients map on; p_detail carries a value that they may use.
+create function queue.refuse(p_status integer, p_hint text, p_message text,
+  p_detail text default null)
 returns void
 language plpgsql as $$
 begin
@@ -157,9 +172,11 @@ begin
   if jsonb_typeof(p_given) is distinct from 'object' then
     perform queue.refuse(400, 'invalid_argument', p_what || ' must be an object', p_what);
   end if;
-  select left(k.name, 80) into v_name from jsonb_object_keys(p_given) as k (name) where k.name <> all (p_known) limit 1;
+  select left(k.name, 80) into v_name from jsonb_object_keys(p_given) as k (name)
+    where k.name <> all (p_known) limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field of %s: %s', p_what, v_name), v_name);
+    perform queue.refuse(400, 'invalid_argument', format('unknown field of %s: %s', p_what, v_name),
+      v_name);
   end if;
 end;
 $$;
@@ -172,7 +189,8 @@ create table queue.settings (
 insert into queue.settings (name, value) values
   ('payload_max_bytes', '262144'),
   ('idempotency_ttl_seconds', '86400'),
-  ('lost_attempts_max', '5'), -- a job whose workers die so often is failed, whatever max_attempts says
+  -- a job whose workers die so often is failed, whatever max_attempts says
+  ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('feed_hours', '24'), -- how far back a workspace's feed reaches
   ('user_pending_max', '100000'); -- live jobs that people may have in a workspace
@@ -184,9 +202,10 @@ begin
 end;
 $$;
 
--- The engine's advisory locks are pairs of numbers: of the first word of a name, which is the engine's,
--- and of the rest, which may have a caller's text. So no text meets a lock of another kind, nor those
--- that other functions make of one number; those of turns have a first number above none.
+-- The engine's advisory locks are pairs of numbers: of the first word of a name, which is the
+-- engine's, and of the rest, which may have a caller's text. So no text meets a lock of another
+-- kind, nor those that other functions make of one number; those of turns have a first number above
+-- none.
 create function queue.lock_kind(p_name text) returns integer
 language plpgsql immutable as $$
 begin
@@ -194,7 +213,8 @@ begin
 end;
 $$;
 
--- Whether this transaction got the lock of the name, which it then holds until its end. Never waits.
+-- Whether this transaction got the lock of the name, which it then holds until its end. Never
+-- waits.
 create function queue.try_lock(p_name text) returns boolean
 language plpgsql volatile as $$
 begin
@@ -210,19 +230,22 @@ begin
 end;
 $$;
 
--- Let members read the rows of their workspaces, the service all, and no one write. A view needs security_invoker.
+-- Let members read the rows of their workspaces, the service all, and no one write. A view needs
+-- security_invoker.
 create function queue.show_to_members(variadic p_relations regclass[]) returns void
 language plpgsql as $$
 declare
   v_one record;
 begin
-  for v_one in select oid::regclass as id, relname, relkind from pg_catalog.pg_class where oid = any (p_relations) loop
+  for v_one in select oid::regclass as id, relname, relkind from pg_catalog.pg_class
+    where oid = any (p_relations) loop
     execute format('revoke all on %s from public, anon, authenticated, service_role', v_one.id);
     execute format('grant select on %s to authenticated, service_role', v_one.id);
     if v_one.relkind <> 'v' then
       execute format('alter table %s enable row level security', v_one.id);
       execute format('create policy %I on %s for select to authenticated using '
-        '(workspace_id in (select queue.my_workspaces()))', v_one.relname || '_read_by_members', v_one.id);
+        '(workspace_id in (select queue.my_workspaces()))', v_one.relname || '_read_by_members',
+          v_one.id);
     end if;
   end loop;
 end;
@@ -243,7 +266,8 @@ begin
       execute replace(pg_get_functiondef(v_one.name), v_one.prosrc,
         'begin perform queue.refuse_revoked();' || rtrim(v_one.prosrc, E'; \n') || E';\nend;');
     end if;
-    execute format('revoke execute on function %s from public, anon, authenticated, service_role', v_one.name);
+    execute format('revoke execute on function %s from public, anon, authenticated, service_role',
+      v_one.name);
     execute format('grant execute on function %s to %s', v_one.name, p_roles);
     if v_one.schema not in ('queue'::regnamespace, 'public'::regnamespace) then
       execute format('grant usage on schema %s to %s', v_one.schema, p_roles);
@@ -252,8 +276,9 @@ begin
 end;
 $$;
 
--- Tenants and their members: a job belongs to one workspace, and membership decides who sees it.
--- A project with tenants of its own edits queue.is_member and queue.is_manager, and the two views that list.
+-- Tenants and their members: a job belongs to one workspace, and membership decides who sees it. A
+-- project with tenants of its own edits queue.is_member and queue.is_manager, and the two views
+-- that list.
 
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
@@ -285,7 +310,8 @@ select workspace_id, user_id, role from public.workspace_members;
 create function queue.caller(p_is_strict boolean default true) returns uuid
 language plpgsql stable as $$
 declare
-  v_subject constant text := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+  v_subject constant text := nullif(current_setting('request.jwt.claims', true),
+    '')::jsonb ->> 'sub';
 begin
   if v_subject !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
     if not p_is_strict then
@@ -306,14 +332,16 @@ begin
 end;
 $$;
 
--- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())": once a query.
+-- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())":
+-- once a query.
 create function queue.my_workspaces() returns setof uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
   if queue.is_operator() then
     return query select t.id from queue.tenants as t;
   else
-    return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select queue.caller(false));
+    return query select m.workspace_id from queue.tenant_members as m
+      where m.user_id = (select queue.caller(false));
   end if;
 end;
 $$;
@@ -322,7 +350,8 @@ create function queue.is_member(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
-      select from queue.tenant_members as m where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id)
+      select from queue.tenant_members as m where m.user_id = (select queue.caller())
+        and m.workspace_id = p_workspace_id)
     or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
 end;
 $$;
@@ -332,29 +361,33 @@ language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
     select from queue.tenant_members as m
-    where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id and m.role = 'manager');
+    where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id
+      and m.role = 'manager');
 end;
 $$;
 
--- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API, and no person. Only for
--- functions whose execute grant already keeps the roles of browsers apart by name.
+-- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API, and
+-- no person. Only for functions whose execute grant already keeps the roles of browsers apart by
+-- name.
 create function queue.is_service() returns boolean
 language plpgsql stable as $$
 begin
   return queue.caller() is null
-    and (auth.jwt() is null or coalesce(auth.jwt() ->> 'role', '') in ('service_role', 'job_worker'));
+    and (auth.jwt() is null or coalesce(auth.jwt() ->> 'role', '') in ('service_role',
+      'job_worker'));
 end;
 $$;
 
--- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the user who calls, null
--- for the service.
+-- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the
+-- user who calls, null for the service.
 create function queue.may_read(p_workspace_id uuid) returns uuid
 language plpgsql stable as $$
 declare -- as queue.is_service reads them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_user constant uuid := queue.caller();
 begin
-  if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
+  if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role',
+    'job_worker')) then
     perform from queue.tenants as t where t.id = p_workspace_id;
     if found or p_workspace_id = queue.system_workspace() then
       return null;
@@ -366,14 +399,16 @@ begin
 end;
 $$;
 
--- The same of one who counts, where null means every workspace: for operators and the service alone.
+-- The same of one who counts, where null means every workspace: for operators and the service
+-- alone.
 create function queue.may_read_all(p_workspace_id uuid) returns void
 language plpgsql stable as $$
 begin
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
   elsif not (queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace', 'p_workspace_id');
+    perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace',
+      'p_workspace_id');
   end if;
   perform queue.take_turn(p_workspace_id);
 end;
@@ -385,14 +420,16 @@ language plpgsql stable as $$
 begin
   perform queue.may_read(p_workspace_id);
   if not (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only managers of the workspace may do this', p_workspace_id::text);
+    perform queue.refuse(403, 'forbidden', 'only managers of the workspace may do this',
+      p_workspace_id::text);
   end if;
 end;
 $$;
 
--- The workspace that a caller acts in: the one named, which must be theirs, else their only one. With several it never
--- chooses: what a person writes would be stored where someone else decided. The service is known by its name, not by
--- is_service: functions that guests call ask here too, without any claims.
+-- The workspace that a caller acts in: the one named, which must be theirs, else their only one.
+-- With several it never chooses: what a person writes would be stored where someone else decided.
+-- The service is known by its name, not by is_service: functions that guests call ask here too,
+-- without any claims.
 create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -402,12 +439,14 @@ declare
       select m.workspace_id from queue.tenant_members as m
       where p_workspace_id is null and m.user_id = (select queue.caller())
       union all
-      select p_workspace_id where queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role'));
+      select p_workspace_id where queue.is_member(p_workspace_id)
+        or auth.jwt() ->> 'role' = 'service_role'));
 begin
   if v_mine is null then
     perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
   elsif jsonb_array_length(v_mine) > 1 then
-    perform queue.refuse(400, 'workspace_needed', 'workspace_id must name one of your workspaces', v_mine::text);
+    perform queue.refuse(400, 'workspace_needed', 'workspace_id must name one of your workspaces',
+      v_mine::text);
   end if;
   return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
 end;
@@ -433,11 +472,13 @@ begin
   for v_table in
     select c.relname from pg_catalog.pg_class as c
     join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
-    where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p') and c.relname not in ('turns', 'notes')
+    where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p')
+      and c.relname not in ('turns', 'notes')
     order by c.relname
   loop
     execute format('delete from queue.%1$I where ctid = any (array('
-      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))', v_table)
+      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))',
+        v_table)
     using v_workspace;
   end loop;
   return old;
@@ -452,10 +493,12 @@ revoke all on public.workspaces from public, anon, authenticated, service_role;
 create policy "members read their workspaces" on public.workspaces
   for select to authenticated using (id in (select queue.my_workspaces()));
 create policy "managers manage members" on public.workspace_members
-  for all to authenticated using (workspace_id in (select queue.my_workspaces()) and queue.is_manager(workspace_id))
+  for all to authenticated using (workspace_id in (select queue.my_workspaces())
+    and queue.is_manager(workspace_id))
   with check (queue.is_manager(workspace_id));
 
 grant select on public.workspaces to authenticated;
-grant insert (workspace_id, user_id, role), update (role), delete on public.workspace_members to authenticated;
+grant insert (workspace_id, user_id, role), update (role),
+  delete on public.workspace_members to authenticated;
 grant select, insert, update, delete on public.workspaces, public.workspace_members to service_role;
 select queue.allow('authenticated, service_role', 'public.own_workspace', 'public.list_workspaces');

@@ -1,18 +1,20 @@
--- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a plain insert it only
--- checks; triggers do the rest. They, bulks and children are in the next file.
+-- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a
+-- plain insert it only checks; triggers do the rest. They, bulks and children are in the next file.
 
--- When workers that listen were last notified, in fiftieths of a second since 1970, when a caller was last asked to
--- start one, and when one had free slots, in milliseconds. Sequences, so that every transaction sees them at once and none waits for another.
+-- When workers that listen were last notified, in fiftieths of a second since 1970, when a caller
+-- was last asked to start one, and when one had free slots, in milliseconds. Sequences, so that every
+-- transaction sees them at once and none waits for another.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0;
 create unlogged sequence queue.room_ms minvalue 0 start 0; -- when a worker with free slots asked last
 
--- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of the whole server. A
--- listener looks at once, and again 100 ms later.
+-- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of
+-- the whole server. A listener looks at once, and again 100 ms later.
 create function queue.notify_workers() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint; -- an assignment would prepare its cast
+  -- an assignment would prepare its cast
+  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
 begin
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
     perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
@@ -24,8 +26,9 @@ $$;
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
 
--- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked in two seconds. The
--- tick of each minute is the safety net. Where the database invokes the worker, it does so here.
+-- Whether the caller should start a worker. A hint: no active tick has room, and no one was asked
+-- in two seconds. The tick of each minute is the safety net. Where the database invokes the worker,
+-- it does so here.
 create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql as $$
 declare
@@ -44,7 +47,8 @@ $$;
 
 -- The type of a new job. One that no worker has published has lane 0 and version 0: its jobs wait
 -- until one does, so that a trigger may come before its worker.
-create function queue.type_or_refuse(p_job_type text, p_within text default '') returns queue.job_types
+create function queue.type_or_refuse(p_job_type text,
+  p_within text default '') returns queue.job_types
 language plpgsql stable as $$
 declare
   v_type queue.job_types;
@@ -97,24 +101,30 @@ begin
 end;
 $$;
 
--- A job's place in its tenant's order: priority, then age. Microseconds since 2020 fit 52 bits until 2162.
+-- A job's place in its tenant's order: priority, then age. Microseconds since 2020 fit 52 bits
+-- until 2162.
 create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigint
 language plpgsql immutable as $$
 begin
   return (p_priority::bigint << 52)
-    + least(4503599627370495, greatest(0, date_part('epoch', p_at) * 1000000 - 1577836800000000))::bigint;
+    + least(4503599627370495, greatest(0, date_part('epoch',
+      p_at) * 1000000 - 1577836800000000))::bigint;
 end;
 $$;
 
--- The lane of a type in a queue. Callers may name queues of their own, up to a hundred a type: a lease reads them all.
-create function queue.lane_of(p_job_type text, p_queue text, p_within text default '') returns integer
+-- The lane of a type in a queue. Callers may name queues of their own, up to a hundred a type: a
+-- lease reads them all.
+create function queue.lane_of(p_job_type text, p_queue text,
+  p_within text default '') returns integer
 language plpgsql as $$
 declare
-  v_lane integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type and l.queue = p_queue);
+  v_lane integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type
+    and l.queue = p_queue);
 begin
   if v_lane is null then
     if (select count(*) from queue.lanes as l where l.job_type = p_job_type) > 100 then
-      perform queue.refuse(422, 'unknown_queue', format('a type has at most 100 queues; %s is one more',
+      perform queue.refuse(422, 'unknown_queue',
+        format('a type has at most 100 queues; %s is one more',
         left(p_queue, 100)), p_within || 'queue');
     end if;
     insert into queue.lanes as l (job_type, queue) values (p_job_type, p_queue)
@@ -128,93 +138,94 @@ $$;
 create function queue.request_trace() returns text
 language plpgsql stable as $$
 begin
-  return substring(nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
+  return substring(nullif(current_setting('request.headers', true),
+    '')::json ->> 'x-minutehand-trace'
     from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
 end;
 $$;
 
--- The fields of a job that its options give; refuses unknown names, wrong types and values. p_within comes before the
--- name of a field. What a repeat of a unique key does, and how long a key lasts, is for queue.claim.
-create function queue.read_options(p_options jsonb, p_within text, p_now timestamptz) returns public.jobs
+-- The fields of a job that its options give; refuses unknown names, wrong types and values.
+-- p_within comes before the name of a field. What a repeat of a unique key does, and how long a key
+-- lasts, is for queue.claim.
+create function queue.read_options(p_options jsonb, p_within text,
+  p_now timestamptz) returns public.jobs
 language plpgsql stable as $$
 declare
   v_read public.jobs;
   v_unique constant jsonb := nullif(p_options -> 'unique', 'null');
   v_delay double precision;
   v_debounce double precision;
-  v_timeout double precision;
   v_problem text[];
   v_name text;
 begin
   if jsonb_typeof(p_options) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'the options of a job must be an object', p_within || 'p_options');
+    perform queue.refuse(400, 'invalid_argument', 'the options of a job must be an object',
+      p_within || 'p_options');
   end if;
-  v_name := (select k from jsonb_object_keys(p_options) as k where k <> all ('{queue,priority,scheduled_for,
-    delay_seconds,max_attempts,idempotency_key,concurrency_key,session_id,parent_id,deadline_at,timeout_seconds,unique,
-    traceparent,schema_version,user_id,tags,idempotency_ttl_seconds,debounce_seconds}'::text[]) limit 1);
+  v_name := (
+    select k from jsonb_object_keys(p_options) as k
+    where k <> all ('{queue, priority, scheduled_for, delay_seconds, max_attempts, idempotency_key,
+      concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, unique, traceparent,
+      schema_version, user_id, tags, idempotency_ttl_seconds, debounce_seconds}'::text[]) limit 1);
   if v_name is not null then
     perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_name, 80)),
       p_within || left(v_name, 80));
   end if;
   begin
     v_read := jsonb_populate_record(null::public.jobs, p_options - 'timeout_seconds');
-    v_timeout := p_options ->> 'timeout_seconds';
     v_delay := p_options ->> 'delay_seconds';
     v_debounce := p_options ->> 'debounce_seconds';
-    v_problem := case
-      when v_read.priority not between 0 and 1000 then array['priority must be between 0 and 1000', 'priority']
-      when v_read.max_attempts not between 1 and 50 then array['max_attempts must be between 1 and 50', 'max_attempts']
-      when v_delay not between 0 and 315360000
-        then array['delay_seconds must be between 0 and ten years', 'delay_seconds']
+    v_problem := coalesce((
+      select array[n.name, format('must be between %s and %s', n.low, n.high)]
+      from (values ('priority', 0, 1000), ('max_attempts', 1, 50), ('delay_seconds', 0, 315360000),
+        ('schema_version', 1, 2147483647), ('timeout_seconds', 1, 43200),
+        ('idempotency_ttl_seconds', 0, 315360000), ('debounce_seconds', 0.1, 86400))
+        as n (name, low, high)
+      where (p_options ->> n.name)::numeric not between n.low and n.high limit 1), (
+      select array[t.name, format('must have 1 to %s characters, none of control', t.most)]
+      from (values ('queue', 100, true), ('concurrency_key', 255, true), ('session_id', 255, false),
+        ('idempotency_key', 255, false), ('traceparent', 512, false)) as t (name, most, is_plain)
+      where char_length(p_options ->> t.name) not between 1 and t.most
+        or t.is_plain and p_options ->> t.name ~ '[[:cntrl:]]' limit 1), (
+      select array[t.name, 'must lie between the years 1970 and 9999']
+      from (values ('scheduled_for', v_read.scheduled_for), ('deadline_at', v_read.deadline_at))
+        as t (name, at)
+      where t.at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' limit 1), case
       when v_read.scheduled_for is not null and v_delay is not null
-        then array['give scheduled_for or delay_seconds, not both', 'delay_seconds']
-      when v_read.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
-        then array['scheduled_for must lie between the years 1970 and 9999', 'scheduled_for']
-      when v_read.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00'
-        then array['deadline_at must lie between the years 1970 and 9999', 'deadline_at']
-      when v_read.schema_version < 1 then array['schema_version must be at least 1', 'schema_version']
-      when v_timeout not between 1 and 43200
-        then array['timeout_seconds must be between 1 and 43200', 'timeout_seconds']
-      when char_length(v_read.queue) not between 1 and 100 or v_read.queue ~ '[[:cntrl:]]'
-        then array['queue must have 1 to 100 characters, none of control', 'queue']
-      when char_length(v_read.concurrency_key) not between 1 and 255 or v_read.concurrency_key ~ '[[:cntrl:]]'
-        then array['concurrency_key must have 1 to 255 characters, none of control', 'concurrency_key']
-      when char_length(v_read.session_id) not between 1 and 255
-        then array['session_id must have 1 to 255 characters', 'session_id']
-      when char_length(v_read.traceparent) > 512 then array['traceparent is too long', 'traceparent']
-      when char_length(v_read.idempotency_key) not between 1 and 255
-        then array['idempotency_key must have 1 to 255 characters', 'idempotency_key']
+        then '{delay_seconds, "must not be given beside scheduled_for"}'
+      when v_debounce is not null and v_unique is null
+        then '{debounce_seconds, "needs unique.key"}'
       when cardinality(v_read.tags) > 20 or array_ndims(v_read.tags) > 1 or exists (
           select from unnest(v_read.tags) as t
           where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
-        then array['tags must be at most 20 texts of 1 to 100 characters', 'tags']
+        then '{tags, "must be at most 20 texts of 1 to 100 characters"}'
       when v_unique is not null and (jsonb_typeof(v_unique) <> 'object'
           or v_unique - '{key,until,on_conflict}'::text[] <> '{}' or v_unique ->> 'key' is null
           or char_length(v_unique ->> 'key') not between 1 and 255
           or coalesce(v_unique ->> 'until', 'finished') not in ('leased', 'finished')
           or coalesce(v_unique ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise'))
-        then array['unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique']
-      when (p_options ->> 'idempotency_ttl_seconds')::double precision not between 0 and 315360000
-        then array['idempotency_ttl_seconds must be between 0 and ten years', 'idempotency_ttl_seconds']
-      when v_debounce not between 0.1 and 86400 or v_debounce is not null and v_unique is null
-        then array['debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'] end;
+        then array['unique',
+          'must be {key, until: leased|finished, on_conflict: skip|replace|raise}'] end);
   exception when data_exception then
     perform queue.refuse(400, 'invalid_argument', sqlerrm, nullif(rtrim(p_within, '.'), ''));
   end;
   if v_problem is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[1], p_within || v_problem[2]);
+    perform queue.refuse(400, 'invalid_argument', v_problem[1] || ' ' || v_problem[2],
+      p_within || v_problem[1]);
   end if;
-  v_read.timeout_seconds := v_timeout;
+  v_read.timeout_seconds := (p_options ->> 'timeout_seconds')::double precision;
   v_read.unique_key := v_unique ->> 'key';
-  v_read.scheduled_for := coalesce(p_now + make_interval(secs => coalesce(v_debounce, v_delay)), v_read.scheduled_for);
+  v_read.scheduled_for := coalesce(p_now + make_interval(secs => coalesce(v_debounce, v_delay)),
+    v_read.scheduled_for);
   return v_read;
 end;
 $$;
 
 -- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
--- lock keeps leases from closing the turn or moving its mark. Where one does so just now, it has the
--- lock, and a note is left; also from the 200th turn of a transaction on, since the server's locks
--- are counted: a setting of the transaction says how many it holds, and of which turn the latest.
+-- lock keeps leases from closing the turn or moving its mark. Where one does so just now, it has
+-- the lock, and a note is left; also from the 200th turn of a transaction on, since the server's
+-- locks are counted: a setting of the transaction says how many it holds, and of which turn the
+-- latest.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 declare
@@ -230,12 +241,14 @@ begin
       and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id)) then
     if exists (
         select from queue.turns as t
-        where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside and t.look_at is null)
+        where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside
+          and t.look_at is null)
           and t.from_ord <= p_ord) then
       return true;
-    elsif exists ( -- a note that another left will open it, and no lease closes it while this lock is held
-        select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane and n.key is null
-          and n.ord <= p_ord) then
+    -- a note that another left will open it, and no lease closes it while this lock is held
+    elsif exists (
+        select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane
+          and n.key is null and n.ord <= p_ord) then
       return true;
     end if;
   end if;
@@ -248,7 +261,8 @@ $$;
 create function queue.gate_of(p_type queue.job_types, p_key text) returns text
 language plpgsql immutable as $$
 begin
-  return case when p_type.rate_per_key then coalesce(p_key, '') when p_type.key_concurrency is not null then p_key end;
+  return case when p_type.rate_per_key then coalesce(p_key,
+    '') when p_type.key_concurrency is not null then p_key end;
 end;
 $$;
 
@@ -279,16 +293,18 @@ begin
 end;
 $$;
 
--- Place a pending job, whose row the caller holds or writes; true unless it waits for a time, or for
--- its type: one before a gate may be let through by the next lease.
-create function queue.place(p_job public.jobs, p_now timestamptz, p_type queue.job_types default null)
+-- Place a pending job, whose row the caller holds or writes; true unless it waits for a time, or
+-- for its type: one before a gate may be let through by the next lease.
+create function queue.place(p_job public.jobs, p_now timestamptz,
+  p_type queue.job_types default null)
 returns boolean
 language plpgsql as $$
 declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
 begin
-  if p_job.deadline_at is not null then -- each time: while it ran, maintenance may have seen it pass
+  -- each time: while it ran, maintenance may have seen it pass
+  if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id)
     on conflict do nothing;
@@ -316,7 +332,8 @@ begin
   if p_type.rate_per_key or p_type.key_concurrency is not null then
     v_key := queue.gate_of(p_type, p_job.concurrency_key);
     if p_type.in_order and exists (
-        select from queue.gated as g where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
+        select from queue.gated as g where g.workspace_id = p_job.workspace_id
+          and g.job_type = p_job.job_type
           and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id) then
       v_key := null; -- it was put off, and kept its key
     end if;
@@ -324,7 +341,8 @@ begin
   if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
-    insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id, v_key);
+    insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id,
+      v_key);
     return true;
   end if;
   insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
@@ -395,8 +413,8 @@ begin
 end;
 $$;
 
--- Take jobs, which the caller has locked, from where they wait. From gates first: who opens one just now is waited for,
--- and has made the job ready.
+-- Take jobs, which the caller has locked, from where they wait. From gates first: who opens one
+-- just now is waited for, and has made the job ready.
 create function queue.take_place(p_ids uuid[]) returns void
 language plpgsql as $$
 begin
@@ -417,15 +435,18 @@ begin
 end;
 $$;
 
--- Give a pending job the payload, priority and time of a newer one; false when it has left its unique key.
-create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options jsonb, p_now timestamptz)
+-- Give a pending job the payload, priority and time of a newer one; false when it has left its
+-- unique key.
+create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options jsonb,
+  p_now timestamptz)
 returns boolean
 language plpgsql as $$
 declare
   v_old public.jobs;
 begin
   perform queue.lock_jobs(array[p_id]);
-  perform from queue.unique_jobs as u where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
+  perform from queue.unique_jobs as u where u.workspace_id = p_job.workspace_id
+    and u.job_type = p_job.job_type
     and u.key = p_job.unique_key and u.job_id = p_id;
   if not found then
     return false;
@@ -437,7 +458,8 @@ begin
     v_old.next_retry_at := case when p_job.scheduled_for is null then v_old.next_retry_at end;
     v_old.priority := coalesce((p_options ->> 'priority')::integer, v_old.priority);
     v_old.ord := queue.ord_of(v_old.priority, coalesce(v_old.scheduled_for, v_old.created_at));
-    update public.jobs set payload = p_job.payload, tags = p_job.tags, schema_version = p_job.schema_version,
+    update public.jobs set payload = p_job.payload, tags = p_job.tags,
+      schema_version = p_job.schema_version,
       priority = v_old.priority, scheduled_for = v_old.scheduled_for,
       next_retry_at = v_old.next_retry_at, ord = v_old.ord, last_seq = last_seq + 1
     where id = p_id;
@@ -495,8 +517,8 @@ begin
 end;
 $$;
 
--- Take an idempotency key until p_expires_at; gives the job that has it. A key ends with its job; 409
--- where it was used with another payload.
+-- Take an idempotency key until p_expires_at; gives the job that has it. A key ends with its job;
+-- 409 where it was used with another payload.
 create function queue.claim_key(p_job public.jobs, p_expires_at timestamptz, p_now timestamptz)
 returns uuid
 language plpgsql as $$
@@ -526,12 +548,16 @@ begin
 end;
 $$;
 
--- Add one job as its type, payload and options say. created: false where its keys belong to an earlier job, which is
--- given; is_ready: see queue.place. The caller publishes job.created and charges people, once for all jobs of its call.
+-- Add one job as its type, payload and options say. created: false where its keys belong to an
+-- earlier job, which is given; is_ready: see queue.place. The caller publishes job.created and
+-- charges people, once for all jobs of its call.
 create function queue.add(
-  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb, p_now timestamptz,
-  p_within text default '', p_claimed uuid default null, -- the id under which its idempotency key is taken already
-  p_is_written boolean default true, -- false: only checked and given, for who asks, or writes it himself
+  p_workspace_id uuid, p_user_id uuid, p_type queue.job_types, p_payload jsonb, p_options jsonb,
+    p_now timestamptz,
+  -- the id under which its idempotency key is taken already
+  p_within text default '', p_claimed uuid default null,
+  -- false: only checked and given, for who asks, or writes it himself
+  p_is_written boolean default true,
   out job public.jobs, out created boolean, out is_ready boolean
 )
 language plpgsql as $$
@@ -543,14 +569,16 @@ begin
     job := queue.read_options(p_options, p_within, p_now);
     if job.parent_id is not null and not exists (
         select from public.jobs where id = job.parent_id and workspace_id = p_workspace_id) then
-      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist', job.parent_id::text);
+      perform queue.refuse(404, 'job_not_found', 'the parent job does not exist',
+        job.parent_id::text);
     elsif job.queue <> p_type.queue and p_type.schema_version > 0 then
       job.lane := queue.lane_of(p_type.job_type, job.queue, p_within);
     end if;
   end if;
   if p_type.internal and p_user_id is not null then
     perform queue.refuse(403, 'forbidden',
-      format('only the platform itself enqueues jobs of the type %s', p_type.job_type), p_within || 'job_type');
+      format('only the platform itself enqueues jobs of the type %s', p_type.job_type),
+        p_within || 'job_type');
   end if;
   if p_type.schema_version = 0 then
     perform queue.check_unpublished(p_workspace_id, p_type.job_type, p_within);
@@ -605,10 +633,11 @@ begin
 end;
 $$;
 
--- The state people look for. scheduled has a first start or a snooze to come; retrying waits after a failed attempt;
--- suspended sleeps, asks, or waits for children or an event.
+-- The state people look for. scheduled has a first start or a snooze to come; retrying waits after
+-- a failed attempt; suspended sleeps, asks, or waits for children or an event.
 create function queue.state_of(
-  p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz
+  p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz,
+    p_now timestamptz
 ) returns text
 language plpgsql immutable as $$
 begin
@@ -636,16 +665,19 @@ declare
   v_job public.jobs;
   v_told boolean;
 begin
-  select * into v_type from queue.job_types as t where t.job_type = p_job_type and t.schema_version > 0;
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type
+    and t.schema_version > 0;
   if not found then
     v_type := queue.type_or_refuse(p_job_type);
   end if;
-  v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
+  v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options,
+    '{}'), v_now);
   v_job := v_made.job;
   if not v_made.created then
     return json_build_object('job', queue.job_json(v_job), 'created', false, 'wake', false);
   end if;
-  v_told := queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created', -- cheaper than a query
+  -- cheaper than a query
+  v_told := queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type), array[v_job.id],
     case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
   if v_user is not null then
@@ -653,7 +685,8 @@ begin
   end if;
   v_job.tags := coalesce(v_job.tags, '{}');
   -- as queue.job_json says it, without a look at what cannot be there yet
-  return json_build_object('job', replace(row_to_json(v_job)::text, ',"queue_ms":null', -- no value has this in it
+  -- no value has this in it
+  return json_build_object('job', replace(row_to_json(v_job)::text, ',"queue_ms":null',
       format(',"queue_ms": null, "state": "%s", "next_run_at": %s, "error": null, "waiting_for": null, '
         '"running_since": null, "worker_id": null, "times": {"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}',
         case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,

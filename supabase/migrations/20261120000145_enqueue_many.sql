@@ -1,9 +1,10 @@
--- Enqueue many: enqueue_jobs, children and schedules end in queue.enqueue, which calls queue.add for each; many plain
--- jobs of a call are one statement beside it, which tests hold equal. A plain insert into public.jobs passes the two
--- halves of queue.add by triggers. And what goes with a job that is deleted.
+-- Enqueue many: enqueue_jobs, children and schedules end in queue.enqueue, which calls queue.add
+-- for each; many plain jobs of a call are one statement beside it, which tests hold equal. A plain
+-- insert into public.jobs passes the two halves of queue.add by triggers. And what goes with a job
+-- that is deleted.
 
--- Add plain jobs, as queue.add would one by one: those without options and with a small payload, of types that ask for
--- no more. False, and none is added, where one of the items is not plain.
+-- Add plain jobs, as queue.add would one by one: those without options and with a small payload, of
+-- types that ask for no more. False, and none is added, where one of the items is not plain.
 create function queue.add_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
 ) returns boolean
@@ -17,13 +18,15 @@ begin
   if exists (
       select from jsonb_array_elements(p_items) as i
       where case
-        when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}' then true
+        when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}'
+          then true
         when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
         when octet_length(i.value::text) > 309 then -- as queue.check_json
           octet_length(i.value::text) > v_bytes_max or i.value @? 'strict $.**{102}'
           or i.value::text ~ '[0-9]{155}[0-9]{154}' end)
     or exists (
-      select from (select distinct i.value ->> 'job_type' as job_type from jsonb_array_elements(p_items) as i) as k
+      select from (select distinct i.value ->> 'job_type' as job_type
+        from jsonb_array_elements(p_items) as i) as k
       left join queue.job_types as t on t.job_type = k.job_type
       where (t.schema_version > 0 and t.payload_schema is null and not t.rate_per_key
         and not (t.internal and p_user_id is not null)) is not true) then
@@ -31,13 +34,16 @@ begin
   end if;
   with items as materialized (
     select p_ids[i.n] as id, i.n, i.value ->> 'job_type' as job_type,
-      coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload, p_now + make_interval(secs => i.n * 1e-6) as at
+      coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload,
+        p_now + make_interval(secs => i.n * 1e-6) as at
     from jsonb_array_elements(p_items) with ordinality as i (value, n)),
   made as (
-    insert into public.jobs (id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
+    insert into public.jobs (id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal,
+      schema_version, queue,
       job_type, payload, traceparent, ord, created_at, updated_at)
     select i.id, p_workspace_id, p_user_id, t.lane, t.max_attempts, (not t.is_minimal)::integer,
-      nullif(t.is_minimal, false), t.schema_version, t.queue, t.job_type, i.payload, v_trace, v_ord + i.n, i.at, p_now
+      nullif(t.is_minimal, false), t.schema_version, t.queue, t.job_type, i.payload, v_trace,
+        v_ord + i.n, i.at, p_now
     from items as i join queue.job_types as t on t.job_type = i.job_type order by i.n
     returning id, lane, ord, created_at),
   placed as (
@@ -49,9 +55,11 @@ begin
 end;
 $$;
 
--- Take the idempotency keys of a call in one statement and one order. Gives for each item with a key the job that has
--- it; null where none has, or where its time or its job is gone: queue.add takes that.
-create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz) returns uuid[]
+-- Take the idempotency keys of a call in one statement and one order. Gives for each item with a
+-- key the job that has it; null where none has, or where its time or its job is gone: queue.add
+-- takes that.
+create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[],
+  p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
   v_found record;
@@ -62,12 +70,14 @@ begin
     md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text), p_ids[i.n],
     p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer)
   from jsonb_array_elements(p_items) with ordinality as i (value, n)
-  where char_length(i.value ->> 'idempotency_key') between 1 and 255 and i.value ->> 'job_type' is not null
+  where char_length(i.value ->> 'idempotency_key') between 1 and 255
+    and i.value ->> 'job_type' is not null
     and not i.value ? 'idempotency_ttl_seconds'
   order by 2, 3, i.n
   on conflict (workspace_id, job_type, key) do nothing;
   for v_found in
-    select i.n, k.job_id, k.request_hash <> md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text) as is_other
+    select i.n, k.job_id, k.request_hash <> md5(coalesce(nullif(i.value -> 'payload', 'null'),
+      '{}')::text) as is_other
     from jsonb_array_elements(p_items) with ordinality as i (value, n)
     cross join lateral (
       select * from queue.job_keys as k
@@ -79,7 +89,8 @@ begin
     where not i.value ? 'idempotency_ttl_seconds'
   loop
     if v_found.is_other then
-      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another payload',
+      perform queue.refuse(409, 'idempotency_conflict',
+        'this idempotency key was used with another payload',
         v_found.job_id::text);
     end if;
     v_ids[v_found.n] := v_found.job_id;
@@ -105,8 +116,8 @@ begin
 end;
 $$;
 
--- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the platform's own code
--- passes null and may name the job's user in its user_id.
+-- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the
+-- platform's own code passes null and may name the job's user in its user_id.
 create function queue.enqueue(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
   out ids uuid[], out created boolean[], out wake boolean
@@ -130,30 +141,40 @@ begin
     v_ready := true;
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids, v_now);
-    for v_item in -- unique keys in one order, so that two calls never deadlock; repeats last, when each key has its job
+    -- unique keys in one order, so that two calls never deadlock; repeats last, when each key has
+    -- its job
+    for v_item in
       select i.value, i.n, case when p_bulk then format('jobs[%s].', i.n - 1) else '' end as within,
-        lag(i.value #>> '{unique,key}') over (order by i.value ->> 'job_type', i.value #>> '{unique,key}', i.n)
+        lag(i.value #>> '{unique,key}') over (order by i.value ->> 'job_type',
+          i.value #>> '{unique,key}', i.n)
           = i.value #>> '{unique,key}' as is_again
       from jsonb_array_elements(p_items) with ordinality as i (value, n)
-      order by v_keyed[i.n] <> ids[i.n] is true, i.value ->> 'job_type', i.value #>> '{unique,key}', i.n
+      order by v_keyed[i.n] <> ids[i.n] is true, i.value ->> 'job_type', i.value #>> '{unique,key}',
+        i.n
     loop
       if v_keyed[v_item.n] <> ids[v_item.n] then
-        ids[v_item.n] := (select k.job_id from queue.job_keys as k where k.workspace_id = p_workspace_id
-          and k.job_type = v_item.value ->> 'job_type' and k.key = v_item.value ->> 'idempotency_key');
+        ids[v_item.n] := (select k.job_id from queue.job_keys as k
+          where k.workspace_id = p_workspace_id
+          and k.job_type = v_item.value ->> 'job_type'
+            and k.key = v_item.value ->> 'idempotency_key');
         created[v_item.n] := false;
         continue;
       elsif jsonb_typeof(v_item.value) <> 'object' then
-        perform queue.refuse(400, 'invalid_argument', 'a job must be an object', rtrim(v_item.within, '.'));
+        perform queue.refuse(400, 'invalid_argument', 'a job must be an object',
+          rtrim(v_item.within, '.'));
       end if;
-      if v_type.job_type is distinct from v_item.value ->> 'job_type' or v_type.job_type is null then
+      if v_type.job_type is distinct from v_item.value ->> 'job_type'
+        or v_type.job_type is null then
         v_type := queue.type_or_refuse(v_item.value ->> 'job_type', v_item.within);
       end if;
-      if v_item.is_again then -- it may replace one of this call: an event after that of its creation
+      -- it may replace one of this call: an event after that of its creation
+      if v_item.is_again then
         perform queue.publish_created(v_new[v_published + 1:], v_now);
         v_published := cardinality(v_new);
       end if;
       v_made := queue.add(p_workspace_id, p_user_id, v_type,
-        coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'), v_item.value - '{job_type,payload}'::text[],
+        coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'),
+          v_item.value - '{job_type,payload}'::text[],
         v_now + make_interval(secs => v_item.n * 1e-6), v_item.within, v_keyed[v_item.n]);
       ids[v_item.n] := (v_made.job).id;
       created[v_item.n] := v_made.created;
@@ -163,8 +184,10 @@ begin
   end if;
   if exists (
       select from unnest(ids, created) as i (id, is_new)
-      where not i.is_new and not exists (select from public.jobs as j where j.id = any (array[i.id]))) then
-    perform queue.refuse(503, 'busy', 'a job that had one of the keys was deleted meanwhile; call again');
+      where not i.is_new and not exists (select from public.jobs as j
+        where j.id = any (array[i.id]))) then
+    perform queue.refuse(503, 'busy',
+      'a job that had one of the keys was deleted meanwhile; call again');
   end if;
   perform queue.publish_created(v_new[v_published + 1:], v_now);
   if p_user_id is not null and cardinality(v_new) > 0 then
@@ -174,7 +197,8 @@ begin
 end;
 $$;
 
-create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns json
+create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb,
+  p_return text default 'jobs') returns json
 language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
@@ -182,8 +206,10 @@ declare
   v_user constant uuid := queue.may_read(p_workspace_id);
   v_done record;
 begin
-  if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) not between 1 and 1000 then
-    perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs', 'jobs');
+  if jsonb_typeof(p_jobs) is distinct from 'array'
+    or jsonb_array_length(p_jobs) not between 1 and 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs',
+      'jobs');
   elsif p_return not in ('jobs', 'ids') then
     perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
   end if;
@@ -195,9 +221,11 @@ begin
     return json_build_object('ids', v_done.ids, 'created', v_done.created, 'wake', v_done.wake);
   end if;
   return json_build_object('wake', v_done.wake, 'jobs', (
-    select json_agg(json_build_object('job', to_jsonb(j) || jsonb_build_object('tags', coalesce(j.tags, '{}')),
+    select json_agg(json_build_object('job', to_jsonb(j) || jsonb_build_object('tags',
+      coalesce(j.tags, '{}')),
       'created', v_done.created[i.n]) order by i.n)
-    from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j on j.id = any (array[i.id])));
+    from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j
+      on j.id = any (array[i.id])));
 end;
 $$;
 comment on function public.enqueue_jobs is
@@ -205,7 +233,8 @@ comment on function public.enqueue_jobs is
   'ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail '
   'names the element.';
 
--- A plain insert into public.jobs: the first half of queue.add before the row is written, the second after.
+-- A plain insert into public.jobs: the first half of queue.add before the row is written, the
+-- second after.
 create function queue.check_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -215,7 +244,8 @@ declare
   v_options jsonb;
   v_holder uuid;
 begin
-  if v_id not between queue.id_at(v_now - interval '1 day') and queue.id_at(v_now + interval '1 day') then
+  if v_id not between queue.id_at(v_now - interval '1 day')
+    and queue.id_at(v_now + interval '1 day') then
     -- retention reads it
     perform queue.refuse(400, 'invalid_argument', 'an id must be a version 7 UUID of today', 'id');
   end if;
@@ -224,17 +254,21 @@ begin
   end if;
   v_options := jsonb_strip_nulls(jsonb_build_object(
     'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for,
-    'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key', new.concurrency_key,
+    'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
+      new.concurrency_key,
     'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
-    'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version', new.schema_version,
+    'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version',
+      new.schema_version,
     'user_id', new.user_id, 'tags', nullif(new.tags, '{}')));
-  new := (queue.add(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload, v_options, v_now,
+  new := (queue.add(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload,
+    v_options, v_now,
     p_is_written => false)).job;
   new.id := v_id;
   new.worker := 0; -- for the trigger after it
   v_holder := queue.claim(new, v_options, v_now);
   if v_holder <> new.id then
-    perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', v_holder::text);
+    perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job',
+      v_holder::text);
   end if;
   return new;
 end;
@@ -257,7 +291,8 @@ create trigger jobs_check_insert before insert on public.jobs
 create trigger jobs_after_insert after insert on public.jobs
   for each row when (new.worker is not null) execute function queue.after_insert();
 
--- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates for either side.
+-- What belongs to deleted jobs goes with them; one look-up per job, whatever the planner estimates
+-- for either side.
 create function queue.after_delete() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -266,7 +301,8 @@ begin
   delete from queue.ready as r using removed as j
   where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id;
   delete from queue.deferred as d using removed as j
-  where j.finished_at is null and d.job_id = j.id and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at);
+  where j.finished_at is null and d.job_id = j.id and d.run_at in (j.next_retry_at, j.scheduled_for,
+    j.deadline_at);
   with gone as (
     delete from queue.gated as g using removed as j
     where j.finished_at is null and g.workspace_id = j.workspace_id and g.job_type = j.job_type
@@ -274,7 +310,8 @@ begin
     returning g.lane, g.workspace_id, g.key)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.lane > 0;
-  delete from queue.job_keys as k where k.ctid = any (array( -- one that is used just now is found to be free
+  -- one that is used just now is found to be free
+  delete from queue.job_keys as k where k.ctid = any (array(
     select o.ctid from queue.job_keys as o join removed as j on j.idempotency_key is not null
       and o.workspace_id = j.workspace_id and o.job_type = j.job_type and o.key = j.idempotency_key
       and o.job_id = j.id
@@ -282,10 +319,12 @@ begin
   delete from queue.unique_jobs as u using removed as j
   where j.unique_key is not null and u.workspace_id = j.workspace_id and u.job_type = j.job_type
     and u.key = j.unique_key and u.job_id = j.id;
-  delete from queue.leases where ctid = any (array( -- who holds one waits for the record; swept later
+  -- who holds one waits for the record; swept later
+  delete from queue.leases where ctid = any (array(
     select l.ctid from queue.leases as l where l.job_id = any (v_ids) for update skip locked));
   delete from queue.waits where job_id = any (v_ids);
-  delete from queue.dead as d using removed as j where d.workspace_id = j.workspace_id and d.job_id = j.id;
+  delete from queue.dead as d using removed as j where d.workspace_id = j.workspace_id
+    and d.job_id = j.id;
   delete from queue.steps where job_id = any (v_ids);
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);

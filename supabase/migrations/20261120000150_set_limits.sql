@@ -189,7 +189,8 @@ begin
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
   -- so that the next registration of each type replaces what the holder of a stolen key registered
-  update queue.job_types set schema_version = least(schema_version, 1);
+  update queue.job_types
+  set schema_version = least(schema_version, 1), registered_at = '-infinity';
   get diagnostics v_count = row_count;
   return jsonb_build_object('revoked_before', p_before - interval '1 minute',
     'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);

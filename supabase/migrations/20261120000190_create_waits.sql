@@ -1,11 +1,11 @@
--- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no worker. And spawning,
--- since what is spawned is waited for.
+-- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no
+-- worker. And spawning, since what is spawned is waited for.
 --
--- A wait begins when its worker settles the job as waiting (queue.begin_wait). What may end it (an end of a child, an
--- event) leaves a signal, inserted and never waited for; maintenance reads the signals in a later transaction, which
--- sees what both sides have committed, and lets the job continue (queue.do_waits), as when a time has passed. A
--- person's answer does so at once. The value lands in queue.steps under the wait's name, where the job's next attempt
--- finds it.
+-- A wait begins when its worker settles the job as waiting (queue.begin_wait). What may end it (an
+-- end of a child, an event) leaves a signal, inserted and never waited for; maintenance reads the
+-- signals in a later transaction, which sees what both sides have committed, and lets the job
+-- continue (queue.do_waits), as when a time has passed. A person's answer does so at once. The
+-- value lands in queue.steps under the wait's name, where the job's next attempt finds it.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -19,7 +19,8 @@ create table queue.waits (
   created_at timestamptz not null,
   gathered integer not null default 0, -- the results of so many are copied
   -- of a wait that would never end its worker reads the name, and its job fails
-  constraint a_wait_is_a_sleep_ask_event_or_children check (kind in ('sleep', 'ask', 'event', 'children')),
+  constraint a_wait_is_a_sleep_ask_event_or_children check (kind in ('sleep', 'ask', 'event',
+    'children')),
   constraint a_sleep_says_until_when check (kind <> 'sleep' or timeout_at is not null),
   constraint a_wait_for_an_event_names_it check (kind <> 'event' or coalesce(event_name, '') <> ''),
   constraint a_wait_for_children_lists_at_most_10000_ids check (jsonb_array_length(data -> 'job_ids') <= 10000)
@@ -31,9 +32,9 @@ create index waits_by_event on queue.waits (workspace_id, event_name) where even
 -- What maintenance is to look at beside what its time makes due.
 create table queue.signals (
   id bigint generated always as identity primary key,
-  -- check: the waiting job job_id may go on; orphans: job_id ended badly or was cancelled, so do its
-  -- live children; retried: it runs again, so do those; event: one was emitted; resumed: a pause
-  -- ended; refused: a task was refused for job_id, see queue.do_in_parts
+  -- check: the waiting job job_id may go on; orphans: job_id ended badly or was cancelled, so do
+  -- its live children; retried: it runs again, so do those; event: one was emitted; resumed: a
+  -- pause ended; refused: a task was refused for job_id, see queue.do_in_parts
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
@@ -58,7 +59,8 @@ create index named_events_by_time on queue.named_events (emitted_at);
 
 insert into queue.tasks (name, every) values ('waits', '0'); -- at each call
 
--- Begin the wait that a worker asks for, of a job that is settled as waiting; gives what is wrong with it, else null.
+-- Begin the wait that a worker asks for, of a job that is settled as waiting; gives what is wrong
+-- with it, else null.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz) returns text
 language plpgsql as $$
 declare
@@ -68,18 +70,23 @@ declare
 begin
   v_ids := array(select jsonb_array_elements_text(p_wait -> 'job_ids'));
   v_until := coalesce((p_wait ->> 'timeout_at')::timestamptz, (p_wait ->> 'until')::timestamptz);
-  if v_until < p_now + interval '1 second' then -- the least pause of what spends no attempt, as of a snooze
+  -- the least pause of what spends no attempt, as of a snooze
+  if v_until < p_now + interval '1 second' then
     v_until := p_now + interval '1 second';
   end if;
-  insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
-  values (p_job.id, p_job.workspace_id, v_kind, left(coalesce(nullif(p_wait ->> 'name', ''), v_kind), 200),
-    jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options', p_wait -> 'options',
+  insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at,
+    default_value, created_at)
+  values (p_job.id, p_job.workspace_id, v_kind, left(coalesce(nullif(p_wait ->> 'name', ''),
+    v_kind), 200),
+    jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options',
+      p_wait -> 'options',
       'job_ids', p_wait -> 'job_ids')),
     case v_kind when 'event' then left(p_wait ->> 'event', 255) end,
     -- the ends of jobs that are not its children signal nothing: it looks again now and then
     case when v_kind = 'children' and exists (
         select from unnest(v_ids) as c (id)
-        where not exists (select from public.jobs as o where o.id = c.id and o.parent_id = p_job.id offset 0))
+        where not exists (select from public.jobs as o where o.id = c.id
+          and o.parent_id = p_job.id offset 0))
       then p_now + interval '10 seconds'
       else v_until end,
     p_wait -> 'default', p_now);
@@ -87,14 +94,16 @@ begin
   select p_job.deadline_at, p_job.id, p_job.workspace_id where p_job.deadline_at is not null
   on conflict do nothing;
   insert into queue.signals (kind, workspace_id, job_id)
-  select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children'); -- it may be there already
+  -- it may be there already
+  select 'check', p_job.workspace_id, p_job.id where v_kind in ('event', 'children');
   return null;
 exception when data_exception or integrity_constraint_violation then
   return sqlerrm;
 end;
 $$;
 
--- Let waiting jobs, whose waits and records the caller holds, continue with the values of their waits.
+-- Let waiting jobs, whose waits and records the caller holds, continue with the values of their
+-- waits.
 create function queue.end_waits(p_ids uuid[], p_values jsonb[], p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -108,13 +117,14 @@ begin
   set status = 'pending', updated_at = p_now, next_retry_at = null, last_seq = last_seq + 1
   where id = any (p_ids) and status = 'waiting';
   perform queue.append_event(p_ids, 'job.resumed', '{}', p_now, p_is_counted => true);
-  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
+  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids)
+    and j.status = 'pending';
 end;
 $$;
 
--- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later attempts of the
--- parent read the same, whatever becomes of a child. Gives what the wait ends with; null while a child lives, of which
--- nothing is copied, or while there are more to copy.
+-- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later
+-- attempts of the parent read the same, whatever becomes of a child. Gives what the wait ends with;
+-- null while a child lives, of which nothing is copied, or while there are more to copy.
 create function queue.gather(p_wait queue.waits, p_now timestamptz) returns jsonb
 language plpgsql as $$
 declare
@@ -122,29 +132,36 @@ declare
   v_gathered integer;
 begin
   if exists (select from unnest(v_ids) as a (id)
-      where exists (select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0)) then
+      where exists (select from public.jobs as j where j.id = a.id
+        and j.finished_at is null offset 0)) then
     update queue.waits set gathered = 0, -- one may run again
-      timeout_at = case when timeout_at <= p_now then p_now + interval '10 seconds' else timeout_at end
+      timeout_at = case when timeout_at <= p_now then p_now + interval '10 seconds'
+        else timeout_at end
     where job_id = p_wait.job_id and (gathered > 0 or timeout_at <= p_now);
     return null;
   end if;
   with slice as (
-    select a.nth, jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'), 'result', j.result,
-      'error_message', j.error_message) as value, sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
+    select a.nth, jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'),
+      'result', j.result,
+      'error_message', j.error_message) as value, sum(coalesce(pg_column_size(j.result),
+        0)) over (order by a.nth)
       - coalesce(pg_column_size(j.result), 0) as bytes_before
     from unnest(v_ids) with ordinality as a (id, nth) left join public.jobs as j on j.id = a.id
     where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + 1000),
   copied as (
     insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
-    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c where c.bytes_before < 8000000
-    on conflict (job_id, name, nth) do update set value = excluded.value -- of a wait that was cancelled
+    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c
+      where c.bytes_before < 8000000
+    -- of a wait that was cancelled
+    on conflict (job_id, name, nth) do update set value = excluded.value
     returning 1)
   select p_wait.gathered + count(*) into v_gathered from copied;
   if v_gathered = cardinality(v_ids) then
     return '{"children": []}'; -- they are steps of their own, from nth 1
   end if;
   update queue.waits set gathered = v_gathered where job_id = p_wait.job_id;
-  insert into queue.signals (kind, workspace_id, job_id) values ('check', p_wait.workspace_id, p_wait.job_id);
+  insert into queue.signals (kind, workspace_id, job_id) values ('check', p_wait.workspace_id,
+    p_wait.job_id);
   return null;
 end;
 $$;
@@ -173,8 +190,8 @@ begin
 end;
 $$;
 
--- Let those of the waiting jobs continue that have what they wait for, or whose time has passed. The
--- caller holds their waits and records.
+-- Let those of the waiting jobs continue that have what they wait for, or whose time has passed.
+-- The caller holds their waits and records.
 create function queue.waits_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -214,8 +231,8 @@ begin
 end;
 $$;
 
--- The next 500 children of a job, from p_signal.name on, that are to end or to run again with it. What
--- became of the job meanwhile counts.
+-- The next 500 children of a job, from p_signal.name on, that are to end or to run again with it.
+-- What became of the job meanwhile counts.
 create function queue.children_to_change(p_signal queue.signals) returns uuid[]
 language sql stable as $$
   select array(
@@ -288,8 +305,8 @@ begin
 end;
 $$;
 
--- The signals that are still needed: of jobs that someone holds just now, one of each job; of events
--- that more jobs wait for.
+-- The signals that are still needed: of jobs that someone holds just now, one of each job; of
+-- events that more jobs wait for.
 create function queue.signals_to_keep(p_signals bigint[], p_held uuid[]) returns bigint[]
 language sql stable as $$
   select array(
@@ -302,8 +319,8 @@ language sql stable as $$
       where w.workspace_id = s.workspace_id and w.event_name = s.name))
 $$;
 
--- The maintenance of waits. Those end whose time has passed, and those that signals name and that have
--- what they wait for; children of jobs that ended badly or run again do so too.
+-- The maintenance of waits. Those end whose time has passed, and those that signals name and that
+-- have what they wait for; children of jobs that ended badly or run again do so too.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -339,7 +356,8 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  if v_moved = 0 then -- someone holds them: no lease calls for maintenance because of them, see there
+  -- someone holds them: no lease calls for maintenance because of them, see there
+  if v_moved = 0 then
     update queue.signals set failures = failures + 1 where id = any (v_kept);
   end if;
   return v_done;
@@ -364,10 +382,12 @@ begin
     perform queue.refuse(409, 'invalid_state', 'the job is not asking anything',
       (select j.status from public.jobs as j where j.id = p_job_id));
   elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
-    perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now', v_wait.name);
+    perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now',
+      v_wait.name);
   elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
       and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
-    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait.data ->> 'options'), 'answer');
+    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of '
+      || (v_wait.data ->> 'options'), 'answer');
   end if;
   perform queue.end_waits(array[p_job_id],
     array[jsonb_build_object('answer', p_answer -> 'answer', 'by', queue.caller())], v_now);
@@ -379,7 +399,8 @@ $$;
 comment on function public.answer_job is
   'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
 
-create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
+create function public.emit_event(p_workspace_id uuid, p_name text,
+  p_payload jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
@@ -391,7 +412,8 @@ begin
   end if;
   perform queue.check_json(p_payload, 'payload');
   insert into queue.named_events (workspace_id, name, payload, emitted_at)
-  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict (workspace_id, name) do nothing;
+  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict (workspace_id,
+    name) do nothing;
   v_is_first := found;
   if v_is_first then
     insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
@@ -417,16 +439,20 @@ declare
 begin
   if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000
       or v_name is null or char_length(v_name) not between 1 and 200 then
-    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required',
+    perform queue.refuse(400, 'invalid_argument',
+      'name and children (an array of at most 1000) are required',
       'children');
   end if;
   v_job := queue.held_job(p_request, null, 'its children were not created');
-  v_made := (select s.value from queue.steps as s where s.job_id = v_job.id and s.name = v_name and s.nth = -1);
+  v_made := (select s.value from queue.steps as s where s.job_id = v_job.id and s.name = v_name
+    and s.nth = -1);
   if v_made is null then -- no user: it is the platform's code that spawns
     v_made := jsonb_build_object('job_ids', case v_children when '[]' then '{}' else (queue.enqueue(
       v_job.workspace_id, null, (
-        select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
-          || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id) order by c.ordinality)
+        select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent',
+          v_job.traceparent)
+          || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id)
+            order by c.ordinality)
         from jsonb_array_elements(v_children) with ordinality as c), true)).ids end);
     insert into queue.steps (job_id, name, nth, kind, value, created_at)
     values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());

@@ -1,9 +1,10 @@
--- What people do to jobs: cancel (with their children), retry, run again from a step, pause; and in bulk.
+-- What people do to jobs: cancel (with their children), retry, run again from a step, pause; and in
+-- bulk.
 
 create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 
--- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others end
--- at once. Live children that are not among them are left to maintenance.
+-- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others
+-- end at once. Live children that are not among them are left to maintenance.
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -55,7 +56,8 @@ begin
   perform queue.cancel(array[p_job_id], queue.clock());
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('completed', 'failed') then
-    perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
+    perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status),
+      v_job.status);
   end if;
   perform queue.admit('changes', v_job.workspace_id, queue.caller());
   return queue.job_json(v_job);
@@ -65,23 +67,26 @@ comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. '
   '409 when it has completed or failed.';
 
--- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked already:
--- this cancels it here and skips the update.
+-- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked
+-- already: this cancels it here and skips the update.
 create function queue.cancel_by_update() returns trigger
 language plpgsql security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
   if tg_op = 'TRUNCATE' then
-    perform queue.refuse(409, 'invalid_state', 'delete from public.jobs; a truncate would leave what belongs to them');
+    perform queue.refuse(409, 'invalid_state',
+      'delete from public.jobs; a truncate would leave what belongs to them');
   elsif new.status <> 'cancelled' or old.status in ('completed', 'failed', 'cancelled') then
     perform queue.refuse(409, 'invalid_state', case
-      when new.status = old.status then 'the times, keys and place of a job are changed by no update; retry_job runs '
+      when new.status = old.status
+        then 'the times, keys and place of a job are changed by no update; retry_job runs '
         'it now, enqueue_job with a unique key replaces it'
       else format('a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs change the status',
         old.status, left(new.status, 40)) end, old.status);
   elsif not (queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()) then
     if current_setting('minutehand.has_cancelled', true) = 'yes' then -- as queue.change_jobs
-      perform queue.refuse(403, 'forbidden', 'only managers of the workspace may cancel many jobs at once',
+      perform queue.refuse(403, 'forbidden',
+        'only managers of the workspace may cancel many jobs at once',
         old.workspace_id::text);
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
@@ -92,16 +97,23 @@ begin
 end;
 $$;
 
--- Conditions are read from the catalogue by each statement that updates, so this is short: each change by
--- the engine of one of these columns raises one of the four counters.
-create trigger jobs_cancel_by_update before update of status, priority, ord, lane, queue, job_type, workspace_id,
-  parent_id, next_retry_at, scheduled_for, deadline_at, finished_at, concurrency_key, unique_key on public.jobs
-  for each row when (new.fence = old.fence and new.last_seq = old.last_seq and new.generation = old.generation
+-- Conditions are read from the catalogue by each statement that updates, so this is short: each
+-- change by the engine of one of these columns raises one of the four counters.
+create trigger jobs_cancel_by_update before update of status, priority, ord, lane, queue, job_type,
+  workspace_id,
+  parent_id, next_retry_at, scheduled_for, deadline_at, finished_at, concurrency_key, unique_key
+    on public.jobs
+  for each row when (new.fence = old.fence and new.last_seq = old.last_seq
+    and new.generation = old.generation
     and new.lost_attempts = old.lost_attempts and not (old.lane = 0 and new.lane > 0) -- queue.adopt
-    and (new.status, new.priority, new.ord, new.lane, new.queue, new.job_type, new.workspace_id, new.parent_id,
-      new.next_retry_at, new.scheduled_for, new.deadline_at, new.finished_at, new.concurrency_key, new.unique_key)
-    is distinct from (old.status, old.priority, old.ord, old.lane, old.queue, old.job_type, old.workspace_id,
-      old.parent_id, old.next_retry_at, old.scheduled_for, old.deadline_at, old.finished_at, old.concurrency_key,
+    and (new.status, new.priority, new.ord, new.lane, new.queue, new.job_type, new.workspace_id,
+      new.parent_id,
+      new.next_retry_at, new.scheduled_for, new.deadline_at, new.finished_at, new.concurrency_key,
+        new.unique_key)
+    is distinct from (old.status, old.priority, old.ord, old.lane, old.queue, old.job_type,
+      old.workspace_id,
+      old.parent_id, old.next_retry_at, old.scheduled_for, old.deadline_at, old.finished_at,
+        old.concurrency_key,
       old.unique_key))
   execute function queue.cancel_by_update();
 create trigger jobs_refuse_truncate before truncate on public.jobs
@@ -110,32 +122,38 @@ create policy "members cancel jobs" on public.jobs
   for update to authenticated using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events continue.
--- Jobs whose unique key another holds by now stay as they are; children that ended only because their
--- parent did run again with it, by maintenance. Returns how many.
+-- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events
+-- continue. Jobs whose unique key another holds by now stay as they are; children that ended only
+-- because their parent did run again with it, by maintenance. Returns how many.
 create function queue.retry_held(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids uuid[];
 begin
   insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-  select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type, j.unique_key, j.id,
+  select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type,
+    j.unique_key, j.id,
     'finished'
   from public.jobs as j
   where j.id = any (p_ids) and j.status in ('failed', 'cancelled') and j.unique_key is not null
   order by j.workspace_id, j.job_type, j.unique_key, j.id
   on conflict (workspace_id, job_type, key) do nothing;
   with retried as (
-    update public.jobs as j set status = 'pending', updated_at = p_now, finished_at = null, completed_at = null,
-      result = null, attempts = 0, lost_attempts = 0, generation = j.generation + 1, next_retry_at = null,
-      scheduled_for = null, deadline_at = null, cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
+    update public.jobs as j set status = 'pending', updated_at = p_now, finished_at = null,
+      completed_at = null,
+      result = null, attempts = 0, lost_attempts = 0, generation = j.generation + 1,
+        next_retry_at = null,
+      scheduled_for = null, deadline_at = null, cancel_requested_at = null,
+        ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (
-        select from queue.unique_jobs as u where u.workspace_id = j.workspace_id and u.job_type = j.job_type
+        select from queue.unique_jobs as u where u.workspace_id = j.workspace_id
+          and u.job_type = j.job_type
           and u.key = j.unique_key and u.job_id = j.id))
     returning j.id, j.workspace_id),
   alive as (
-    delete from queue.dead as d using retried as r where d.workspace_id = r.workspace_id and d.job_id = r.id)
+    delete from queue.dead as d using retried as r where d.workspace_id = r.workspace_id
+      and d.job_id = r.id)
   select array_agg(r.id order by r.id) into v_ids from retried as r;
   if v_ids is null then
     return 0;
@@ -162,7 +180,8 @@ begin
   select * into v_job from public.jobs where id = p_job_id;
   if v_job.status in ('failed', 'cancelled') then
     if queue.retry_held(array[p_job_id], v_now) = 0 then
-      perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now', (
+      perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now',
+        (
         select u.job_id::text from queue.unique_jobs as u where u.workspace_id = v_job.workspace_id
           and u.job_type = v_job.job_type and u.key = v_job.unique_key));
     end if;
@@ -173,12 +192,15 @@ begin
     perform queue.append_event(array[p_job_id], 'job.redriven', '{}', v_now, p_is_counted => true);
     perform queue.place(j, v_now) from public.jobs as j where j.id = p_job_id;
   else
-    perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
+    perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status),
+      v_job.status);
   end if;
   if p_payload <> 'null' then -- checked as at an enqueue
-    v_job := (queue.add(v_job.workspace_id, queue.caller(), queue.type_or_refuse(v_job.job_type), p_payload, '{}', v_now,
+    v_job := (queue.add(v_job.workspace_id, queue.caller(), queue.type_or_refuse(v_job.job_type),
+      p_payload, '{}', v_now,
       p_is_written => false)).job;
-    update public.jobs set payload = p_payload, schema_version = v_job.schema_version where id = p_job_id;
+    update public.jobs set payload = p_payload, schema_version = v_job.schema_version
+      where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
   end if;
   perform queue.admit('changes', v_job.workspace_id, queue.caller());
@@ -190,9 +212,10 @@ comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns '
   'it.\n\nFinished steps are kept. 409 in any other state.';
 
--- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be among
--- those that the action applies to: without any, the live or the failed ones. From the newest on; what
--- cannot change is passed over, for two seconds at most. cursor: where to continue, null at the end.
+-- Cancel or retry up to p_limit of the jobs that match a filter of list_jobs, whose states must be
+-- among those that the action applies to: without any, the live or the failed ones. From the newest
+-- on; what cannot change is passed over, for two seconds at most. cursor: where to continue, null
+-- at the end.
 create function queue.change_jobs(
   p_workspace_id uuid, p_filter jsonb, p_limit integer, p_cursor uuid, p_is_retry boolean
 ) returns jsonb
@@ -218,7 +241,8 @@ begin
   elsif jsonb_strip_nulls(p_filter) = '{}' and not p_is_retry then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
   elsif not v_able @> v_words then
-    perform queue.refuse(400, 'invalid_argument', 'this does not apply to jobs that are ' || v_words::text, 'state');
+    perform queue.refuse(400, 'invalid_argument', 'this does not apply to jobs that are '
+      || v_words::text, 'state');
   elsif p_limit not between 1 and 1000 then
     perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
   end if;
@@ -228,7 +252,8 @@ begin
       select j.id from unnest(v_found.ids) as f (id) join public.jobs as j on j.id = f.id
       where case when p_is_retry then not exists (
           select from queue.unique_jobs as u
-          where u.workspace_id = j.workspace_id and u.job_type = j.job_type and u.key = j.unique_key)
+          where u.workspace_id = j.workspace_id and u.job_type = j.job_type
+            and u.key = j.unique_key)
         else j.finished_at is null and j.cancel_requested_at is null end
       order by j.id desc);
     p_cursor := v_found.place;
@@ -279,20 +304,25 @@ declare
   v_results constant jsonb := coalesce(nullif(p_request -> 'results', 'null'), '{}');
   v_kept constant text[] := array(
     select s.name from queue.steps as s join queue.steps as f on f.job_id = s.job_id
-    where s.job_id = p_job_id and s.nth = 0 and f.name = v_from and f.nth = 0 and s.created_at < f.created_at);
+    where s.job_id = p_job_id and s.nth = 0 and f.name = v_from and f.nth = 0
+      and s.created_at < f.created_at);
   v_made jsonb;
   v_id uuid;
 begin
   perform queue.take_turn(v_job.workspace_id); -- as many steps as its origin has
-  perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
+  perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'],
+    'request');
   if v_from is not null and not exists (
       select from queue.steps as s where s.job_id = p_job_id and s.name = v_from and s.nth = 0) then
-    perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step');
+    perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from),
+      'from_step');
   elsif v_results - v_kept <> '{}' then
-    perform queue.refuse(400, 'invalid_argument', 'results must be of steps that are kept', 'results');
+    perform queue.refuse(400, 'invalid_argument', 'results must be of steps that are kept',
+      'results');
   end if;
   perform queue.check_json(v_results, 'results');
-  v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload, v_job.payload),
+  v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload,
+    v_job.payload),
     jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
       'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
       'concurrency_key', v_job.concurrency_key, 'session_id', v_job.session_id,
@@ -300,8 +330,10 @@ begin
       'schema_version', case when v_payload is null then v_job.schema_version end,
       'user_id', case when queue.caller() is null then v_job.user_id end)));
   if v_made -> 'created' = 'false' then
-    if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}') is distinct from (p_job_id::text, v_from) then
-      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another request',
+    if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}')
+      is distinct from (p_job_id::text, v_from) then
+      perform queue.refuse(409, 'idempotency_conflict',
+        'this idempotency key was used with another request',
         v_made #>> '{job,id}');
     end if;
     return v_made;
@@ -309,14 +341,16 @@ begin
   v_id := v_made #>> '{job,id}';
   update public.jobs set replay_of = p_job_id, replay_from = v_from where id = v_id;
   insert into queue.steps (job_id, name, nth, kind, value, started_at, created_at)
-  select v_id, s.name, s.nth, s.kind, coalesce(v_results -> s.name, s.value), s.started_at, s.created_at
+  select v_id, s.name, s.nth, s.kind, coalesce(v_results -> s.name, s.value), s.started_at,
+    s.created_at
   from queue.steps as s
   where s.job_id = p_job_id and s.name = any (v_kept) and (s.nth = 0 or not v_results ? s.name);
   -- results that are kept count as enqueues, by their size
   perform queue.admit('changes', v_job.workspace_id, queue.caller(), (
     select sum(octet_length(s.value::text)) / 16384 from queue.steps as s where s.job_id = v_id))
   where v_kept <> '{}';
-  return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j where j.id = v_id));
+  return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j
+    where j.id = v_id));
 end;
 $$;
 comment on function public.replay_job is
@@ -333,7 +367,8 @@ begin
       select p_job_id as id
       union
       select o.id from family as f join public.jobs as j on j.id = f.id cross join lateral (
-        select j.replay_of union all select r.id from public.jobs as r where r.replay_of = j.id) as o (id))
+        select j.replay_of union all select r.id from public.jobs as r
+          where r.replay_of = j.id) as o (id))
     select jsonb_agg(queue.job_json(j, true) order by j.created_at, j.id)
     from (select f.id from family as f limit 100) as f join public.jobs as j on j.id = f.id);
 end;
@@ -341,8 +376,8 @@ $$;
 comment on function public.job_replays is
   'The job, what it is a replay of, and all replays of those, oldest first, at most 100, as in list_jobs.';
 
--- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now. False
--- where one may yet put one aside that read the pause before it ended: to be called again.
+-- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now.
+-- False where one may yet put one aside that read the pause before it ended: to be called again.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean
 language plpgsql as $$
 declare
@@ -366,7 +401,8 @@ declare
   v_type constant text := case when v_kind in ('job_type', 'workspace_type') then v_name end;
   v_workspace uuid;
 begin
-  if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null or v_name is null then
+  if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null
+    or v_name is null then
     perform queue.refuse(400, 'invalid_argument',
       'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
   elsif v_kind in ('workspace', 'workspace_type') then
@@ -374,15 +410,18 @@ begin
     v_name := concat_ws('/', v_workspace, v_type);
     perform queue.may_manage(v_workspace);
   elsif not (queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', v_kind);
+    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type',
+      v_kind);
   end if;
-  if v_type is not null and not exists (select from queue.job_types as t where t.job_type = v_type) then
+  if v_type is not null and not exists (select from queue.job_types as t
+    where t.job_type = v_type) then
     perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(v_type, 100));
   end if;
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
     values (v_stored, v_name, v_workspace, v_type, queue.clock(),
-      coalesce(queue.caller()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason', 500))
+      coalesce(queue.caller()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason',
+        500))
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
     delete from queue.pauses where kind = v_stored and name = v_name;
@@ -400,5 +439,6 @@ comment on function public.pause_jobs is
   'paused = true, reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators '
   'the rest.';
 
-select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job', 'public.cancel_jobs',
+select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job',
+  'public.cancel_jobs',
   'public.retry_jobs', 'public.replay_job', 'public.job_replays', 'public.pause_jobs');

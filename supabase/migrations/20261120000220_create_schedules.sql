@@ -1,34 +1,44 @@
--- Cron schedules: expressions are read in SQL, in the schedule's own time zone; maintenance enqueues what is due.
--- A run is enqueued in the transaction that moves its schedule on, under the schedule's row lock: no leader, no
--- double run. Schedules declared in code come with their type and belong to the system's workspace.
+-- Cron schedules: expressions are read in SQL, in the schedule's own time zone; maintenance
+-- enqueues what is due. A run is enqueued in the transaction that moves its schedule on, under the
+-- schedule's row lock: no leader, no double run. Schedules declared in code come with their type
+-- and belong to the system's workspace.
 
--- The values that a field of an expression names, from p_low to p_high; null when it cannot be read.
-create function queue.cron_values(p_field text, p_low integer, p_high integer, p_names text default '')
+-- The values that a field of an expression names, from p_low to p_high; null when it cannot be
+-- read.
+create function queue.cron_values(p_field text, p_low integer, p_high integer,
+  p_names text default '')
 returns integer[]
 language plpgsql immutable as $$
 begin
   return (
     with parts as (
-      select regexp_match(part, '^(?:\*|([a-z]{3}|\d{1,2})(?:-([a-z]{3}|\d{1,2}))?)(?:/(\d{1,3}))?$') as m
+      select regexp_match(part,
+        '^(?:\*|([a-z]{3}|\d{1,2})(?:-([a-z]{3}|\d{1,2}))?)(?:/(\d{1,3}))?$') as m
       from unnest(string_to_array(lower(p_field), ',')) as part),
     spans as (
-      select m is not null as is_read, coalesce(m[3]::integer, 1) as step, coalesce(n.ends[1], p_low) as low,
-        case when m[2] is not null then n.ends[2] when m[1] is not null and m[3] is null then n.ends[1]
+      select m is not null as is_read, coalesce(m[3]::integer, 1) as step, coalesce(n.ends[1],
+        p_low) as low,
+        case when m[2] is not null then n.ends[2] when m[1] is not null and m[3] is null
+          then n.ends[1]
           else p_high end as high
       from parts cross join lateral (select array(
-        select case when e ~ '\d' then e::integer else coalesce(nullif(strpos(p_names, e), 0) / 4 + p_low, -1) end
+        select case when e ~ '\d' then e::integer else coalesce(nullif(strpos(p_names, e),
+          0) / 4 + p_low, -1) end
         from unnest(m[1:2]) as e where e is not null) as ends) as n)
-    select case when bool_and(s.is_read and s.step > 0 and s.low >= p_low and s.low <= s.high and s.high <= p_high)
+    select case when bool_and(s.is_read and s.step > 0 and s.low >= p_low and s.low <= s.high
+      and s.high <= p_high)
       then (select array_agg(distinct v order by v) from spans as o
         cross join lateral generate_series(o.low, o.high, o.step) as v) end
     from spans as s);
 end;
 $$;
 
--- The first run after an instant, or 400 for an expression or a zone that has none within nine years: the rarest date,
--- 29 February, comes within eight. A time on the wall may come twice (clocks go back) or never (they go forward): fixed
--- hours run once, at the first or right after the gap; hours given as * run each real hour.
-create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
+-- The first run after an instant, or 400 for an expression or a zone that has none within nine
+-- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice
+-- (clocks go back) or never (they go forward): fixed hours run once, at the first or right after
+-- the gap; hours given as * run each real hour.
+create function queue.first_run(p_cron text, p_timezone text,
+  p_after timestamptz) returns timestamptz
 language plpgsql stable as $$
 declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
@@ -41,7 +51,8 @@ declare
   v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);
   v_months constant integer[] := queue.cron_values(v_fields[4], 1, 12,
     'jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec');
-  v_weekdays constant integer[] := queue.cron_values(v_fields[5], 0, 7, 'sun,mon,tue,wed,thu,fri,sat');
+  v_weekdays constant integer[] := queue.cron_values(v_fields[5], 0, 7,
+    'sun,mon,tue,wed,thu,fri,sat');
   -- days of month and week are alternatives when neither is *
   v_either constant boolean := v_fields[3] not like '*%' and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -59,23 +70,28 @@ begin
     raise invalid_parameter_value; -- which Postgres would read as an offset: Mars/Base5
   end if;
   -- the day before, where clocks go back over midnight
-  v_day := least(p_after at time zone p_timezone, (p_after + interval '1 hour') at time zone p_timezone)::date;
+  v_day := least(p_after at time zone p_timezone,
+    (p_after + interval '1 hour') at time zone p_timezone)::date;
   for v_nth in 0..3295 loop
     v_in_month := extract(day from v_day)::integer = any (v_days);
-    v_in_week := array[extract(dow from v_day), extract(isodow from v_day)]::integer[] && v_weekdays;
+    v_in_week := array[extract(dow from v_day), extract(isodow
+      from v_day)]::integer[] && v_weekdays;
     if extract(month from v_day)::integer = any (v_months)
         and (v_in_month and v_in_week or v_either and (v_in_month or v_in_week)) then
       v_next := (
         select min(i.at)
         from (
-          select v_day + make_time(h, m, 0) as wall from unnest(v_hours) as h cross join unnest(v_minutes) as m
+          select v_day + make_time(h, m, 0) as wall from unnest(v_hours) as h
+            cross join unnest(v_minutes) as m
           where v_day + make_time(h, m, 0) > p_after at time zone p_timezone - interval '2 hours'
           order by 1 limit 300) as w -- before and after are more minutes than any clock is moved by
-        cross join lateral ( -- as the clocks of that moment have it, and those of twelve hours before
+        -- as the clocks of that moment have it, and those of twelve hours before
+        cross join lateral (
           select c.at from (values (w.wall at time zone p_timezone),
             ((w.wall - interval '12 hours') at time zone p_timezone + interval '12 hours')) as c (at)
           where not v_each or c.at at time zone p_timezone = w.wall
-          order by c.at at time zone p_timezone <> w.wall, c.at limit case when v_each then 2 else 1 end) as i
+          order by c.at at time zone p_timezone <> w.wall, c.at limit case when v_each then 2
+            else 1 end) as i
         where i.at > p_after);
       if v_next is not null then
         return v_next;
@@ -86,7 +102,8 @@ begin
   perform queue.refuse(400, 'invalid_argument',
     format('the cron expression %s never comes due: no such date exists', p_cron), 'cron');
 exception when invalid_parameter_value then
-  perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone, 80)), 'timezone');
+  perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone,
+    80)), 'timezone');
 end;
 $$;
 
@@ -94,12 +111,14 @@ create table queue.schedules (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null,
   name text not null, -- of one declared in code: code:<its name>
-  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily …: see queue.first_run
+  -- five fields: minute hour day month weekday, or @hourly, @daily …: see queue.first_run
+  cron text not null,
   timezone text not null default 'UTC', -- IANA time zone the fields are read in
   job_type text not null,
   payload jsonb not null default '{}',
   options jsonb not null default '{}', -- as for enqueue_job; unique keeps runs from overlapping
-  missed text not null default 'once', -- runs missed while no worker ran: skip them, or one for all of them
+  -- runs missed while no worker ran: skip them, or one for all of them
+  missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz, -- null when there will be none
   last_slot_at timestamptz, -- when the latest run was due
@@ -118,14 +137,16 @@ create index schedules_by_type on queue.schedules (job_type);
 insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace
 insert into queue.tasks (name, every) values ('schedules', '1 second');
 
--- The workspace of jobs that belong to no tenant: it has no members, so that only operators see them.
+-- The workspace of jobs that belong to no tenant: it has no members, so that only operators see
+-- them.
 create function queue.system_workspace() returns uuid
 language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
--- Enqueue what is due of a schedule, which the caller holds, and move it on. A failure is noted in its
--- row, and stops no other. A run more than five minutes late counts as missed where those are skipped.
--- A type that no worker serves any more gets none, which would only pile up. True where it enqueued.
+-- Enqueue what is due of a schedule, which the caller holds, and move it on. A failure is noted in
+-- its row, and stops no other. A run more than five minutes late counts as missed where those are
+-- skipped. A type that no worker serves any more gets none, which would only pile up. True where it
+-- enqueued.
 create function queue.run_schedule(p_schedule queue.schedules, p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
@@ -182,22 +203,29 @@ begin
 end;
 $$;
 
--- Write a schedule: of a person, or of the code where p_source says. The same expression keeps its place: saving twice
--- must neither skip nor repeat a run.
-create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text, p_now timestamptz)
+-- Write a schedule: of a person, or of the code where p_source says. The same expression keeps its
+-- place: saving twice must neither skip nor repeat a run.
+create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text,
+  p_now timestamptz)
 returns queue.schedules
 language sql as $$
-  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
+  insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options,
+    missed, enabled,
     next_at, created_by, created_at, updated_at, source)
-  select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'), coalesce(g.options, '{}'),
-    coalesce(g.missed, 'once'), coalesce(g.enabled, true), queue.first_run(g.cron, z.timezone, p_now),
+  select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'),
+    coalesce(g.options, '{}'),
+    coalesce(g.missed, 'once'), coalesce(g.enabled, true), queue.first_run(g.cron, z.timezone,
+      p_now),
     case when p_source is null then queue.caller() end, p_now, p_now, p_source
   from jsonb_populate_record(null::queue.schedules, p_schedule) as g
   cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
-    job_type = excluded.job_type, payload = excluded.payload, options = excluded.options, missed = excluded.missed,
-    source = excluded.source, problem = null, updated_at = excluded.updated_at, enabled = excluded.enabled,
-    next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone) then s.next_at
+    job_type = excluded.job_type, payload = excluded.payload, options = excluded.options,
+      missed = excluded.missed,
+    source = excluded.source, problem = null, updated_at = excluded.updated_at,
+      enabled = excluded.enabled,
+    next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
+      then s.next_at
       else excluded.next_at end
   returning s.*
 $$;
@@ -234,9 +262,11 @@ begin
   perform queue.may_manage(p_workspace_id);
   v_error := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
   if v_error is not null then
-    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
+    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error
+      from '^[\w.]*\.(\w+)'));
   end if;
-  perform queue.add(p_workspace_id, queue.caller(), queue.type_or_refuse(p_schedule ->> 'job_type'), -- as if enqueued now
+  -- as if enqueued now
+  perform queue.add(p_workspace_id, queue.caller(), queue.type_or_refuse(p_schedule ->> 'job_type'),
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
     coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now, p_is_written => false);
   v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
@@ -269,14 +299,17 @@ language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read(p_workspace_id);
   return (
-    select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s) order by s.problem is null, s.name), '[]'))
-    from (select * from queue.schedules where workspace_id = p_workspace_id order by name limit 1000) as s);
+    select jsonb_build_object('schedules', coalesce(jsonb_agg(to_jsonb(s)
+      order by s.problem is null, s.name), '[]'))
+    from (select * from queue.schedules where workspace_id = p_workspace_id order by name
+      limit 1000) as s);
 end;
 $$;
 comment on function public.list_schedules is
   'Schedules of a workspace, those with a problem first, at most 1,000: {schedules: […]}.';
 
-create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
+create function public.next_runs(p_workspace_id uuid, p_schedule jsonb,
+  p_count integer default 5) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_cron text := p_schedule ->> 'cron';

@@ -1,8 +1,10 @@
--- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs once, so what it did
--- not find then is attached by a function that may be called again at any time. And the last grants.
+-- What a project can switch on later: pg_cron, pg_net with the Vault, Realtime. A migration runs
+-- once, so what it did not find then is attached by a function that may be called again at any
+-- time. And the last grants.
 
--- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue through the API wakes the
--- worker itself, and the tick of each minute is the safety net. Without AWS this is the schedule.
+-- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue
+-- through the API wakes the worker itself, and the tick of each minute is the safety net. Without
+-- AWS this is the schedule.
 create function queue.invoke_worker() returns void
 language plpgsql as $$
 declare
@@ -33,18 +35,24 @@ begin
   foreach v_part in array array['pg_cron', 'realtime'] loop
     begin
       if v_part = 'pg_cron' and to_regprocedure('cron.schedule(text,text,text)') is not null then
-        execute $do$select cron.schedule('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
+        execute $do$select cron.schedule('minutehand-tick', '* * * * *',
+          'select queue.invoke_worker()'),
           -- the history of its runs grows without bound; that of other schedules is theirs
-          cron.schedule('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - '
+          cron.schedule('minutehand-tidy', '17 3 * * *',
+            'delete from cron.job_run_details where end_time < now() - '
             'interval ''7 days'' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')
-          where (select count(*) from cron.job where jobname in ('minutehand-tick', 'minutehand-tidy')) < 2$do$;
+          where (select count(*) from cron.job where jobname in ('minutehand-tick',
+            'minutehand-tidy')) < 2$do$;
         v_state := v_state || '{"pg_cron": "attached"}';
       elsif v_part = 'realtime' and to_regclass('realtime.messages') is not null then
-        if not exists (select from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages'
+        if not exists (select from pg_catalog.pg_policies where schemaname = 'realtime'
+          and tablename = 'messages'
             and policyname = 'minutehand: members and guests follow') then
           -- one policy, so that each join evaluates the function once
-          create policy "minutehand: members and guests follow" on realtime.messages for select to authenticated, anon
-            using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
+          create policy "minutehand: members and guests follow"
+            on realtime.messages for select to authenticated, anon
+            using (extension = 'broadcast'
+              and (select queue.may_follow((select realtime.topic()))));
         end if;
         v_state := v_state || '{"realtime": "attached"}';
       end if;
@@ -77,9 +85,11 @@ begin
     perform queue.refuse(400, 'invalid_argument',
       'url must be the address of POST /api/jobs/worker, as https://jobs.example.com/api/jobs/worker', 'url');
   elsif char_length(coalesce(p_token, '')) < 16 then
-    perform queue.refuse(400, 'invalid_argument', 'token must be the worker''s WORKER_SECRET_TOKEN', 'token');
+    perform queue.refuse(400, 'invalid_argument', 'token must be the worker''s WORKER_SECRET_TOKEN',
+      'token');
   elsif public.attach_extensions() ->> 'pg_net' = 'absent' then
-    perform queue.refuse(409, 'extension_missing', 'the database needs the extensions pg_net and supabase_vault',
+    perform queue.refuse(409, 'extension_missing',
+      'the database needs the extensions pg_net and supabase_vault',
       'Database → Extensions');
   end if;
   execute 'select id from vault.decrypted_secrets where name = $1' into v_id using c_name;
@@ -232,10 +242,12 @@ language sql stable as $$
     and n.object in (select f.object from queue.facts as f)
 $$;
 
--- The engine's functions are called by functions in public alone, and its tables by its functions. What is made is
--- callable by public: this ends it here, and later migrations close what they add themselves (queue.allow).
+-- The engine's functions are called by functions in public alone, and its tables by its functions.
+-- What is made is callable by public: this ends it here, and later migrations close what they add
+-- themselves (queue.allow).
 revoke execute on all functions in schema queue from public;
-grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager, queue.is_operator, queue.caller,
+grant execute on function queue.my_workspaces, queue.is_member, queue.is_manager, queue.is_operator,
+  queue.caller,
   queue.clock, queue.new_id -- the last two for the defaults of rows that callers insert
   to authenticated, service_role;
 grant execute on function queue.may_follow to anon, authenticated; -- in policies
@@ -249,10 +261,12 @@ declare
   v_statement text;
 begin
   for v_statement in
-    select format('alter table %s enable row level security', c.oid::regclass) from pg_catalog.pg_class as c
+    select format('alter table %s enable row level security', c.oid::regclass)
+      from pg_catalog.pg_class as c
     where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
     union all -- no function here finds a name by its caller's search path
-    select format('alter function %s set search_path = %L', p.oid::regprocedure, '') from pg_catalog.pg_proc as p
+    select format('alter function %s set search_path = %L', p.oid::regprocedure, '')
+      from pg_catalog.pg_proc as p
     where p.pronamespace = 'queue'::regnamespace and p.prokind = 'f'
       and not exists (select from unnest(p.proconfig) as c where c like 'search_path=%')
   loop

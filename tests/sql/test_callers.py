@@ -12,30 +12,6 @@ import pytest
 from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
 
 
-def test_a_persons_rate_of_enqueues_is_a_bucket_of_their_own(engine: Engine) -> None:
-    """By every way in; the service has none, and the refusal says when to come again."""
-    engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_enqueues_per_second": 1, "user_enqueues_burst": 3})
-    with engine.member(ADA) as ada, engine.member(BOB) as bob:
-        ada.enqueue_many(2)
-        ada.run(
-            "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')",
-            ACME,
-            ADA,
-        )
-        for way in (lambda: ada.enqueue(), lambda: ada.enqueue_many(2)):
-            with pytest.raises(psycopg.Error) as refused:
-                way()
-            assert refusal(refused.value)[1] == "rate_limited"
-            assert '"retry_after_seconds": ' in (refused.value.diag.message_detail or "")
-        bob.enqueue()
-        engine.enqueue_many(10)
-        engine.advance(2)
-        ada.enqueue_many(2)
-        with pytest.raises(psycopg.Error):
-            ada.enqueue()
-
-
 @pytest.mark.parametrize("criteria", [{}, {"job_type": None}])
 def test_a_bulk_cancel_names_what_it_cancels(engine: Engine, criteria: dict[str, Any]) -> None:
     """A field that is null is none: the rest would be every job of the workspace."""
@@ -118,6 +94,12 @@ def test_every_way_to_make_something_is_admitted(engine: Engine) -> None:
             with pytest.raises(psycopg.Error) as refused:
                 ada.rpc(function, **arguments)
             assert refusal(refused.value)[:2] == ("PT429", "rate_limited"), function
+            assert '"retry_after_seconds": ' in (refused.value.diag.message_detail or "")
+        engine.advance(2)
+        ada.enqueue()
+    with engine.member(BOB) as bob:
+        bob.enqueue()  # the rate is each person's, and not the service's
+    engine.enqueue_many(10)
 
 
 def test_what_lives_on_has_a_maximum_in_a_workspace(engine: Engine) -> None:

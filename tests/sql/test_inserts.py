@@ -1,64 +1,20 @@
-# ruff: noqa: E501 - queries stay on one line
-"""Every rule by every way in: plain inserts and updates of public.jobs beside the functions."""
+"""Plain statements beside the functions: deletes, and inserts for many tenants."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import psycopg
-import pytest
-
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine
 
 
-def insert(engine: Engine, payload: Any = None, **columns: Any) -> str:
-    """Insert a row into public.jobs; its id."""
-    columns = {
-        "workspace_id": ACME,
-        "job_type": "work",
-        "payload": json.dumps(payload or {}),
-        "status": "pending",
-        **columns,
-    }
-    names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
-    return str(
-        engine.one(
-            f"insert into public.jobs ({names}) values ({places}) returning id::text",
-            *columns.values(),
-        )
+def that_name(engine: Engine, column: str, ids: list[str]) -> set[str]:
+    """The tables with a row that has one of the ids in a column."""
+    tables = engine.rows(
+        "select c.oid::regclass::text from pg_class c join pg_attribute a on a.attrelid = c.oid"
+        " and a.attname = %s where c.relkind = 'r'"
+        " and c.relnamespace in ('queue'::regnamespace, 'public'::regnamespace)",
+        column,
     )
-
-
-def test_a_member_inserts_as_themselves_and_nothing_else(engine: Engine) -> None:
-    """Row level security and the triggers together."""
-    with engine.member(BOB) as bob:
-        job_id = insert(bob, user_id=BOB)
-        own = insert(bob, user_id=ADA)  # in another's name
-        for columns in (
-            {"user_id": BOB, "workspace_id": GLOBEX},
-            {"user_id": BOB, "status": "completed"},
-            {"user_id": BOB, "job_type": "webhook_delivery"},
-            {"user_id": BOB, "attempts": 3},
-        ):
-            with pytest.raises(psycopg.Error):
-                insert(bob, **columns)
-    assert engine.job(job_id)["user_id"] == engine.job(own)["user_id"] == BOB
-    assert engine.lease(1)[0]["job"]["id"] == job_id
-    with engine.member(EVE) as eve:
-        assert eve.rows("select id from public.jobs where id = %s", job_id) == []
-
-
-def test_an_insert_is_an_enqueue_only_if_it_commits(engine: Engine) -> None:
-    """Also within a savepoint that is undone."""
-    engine.run("begin")
-    kept = insert(engine)
-    engine.run("savepoint one")
-    insert(engine)
-    engine.run("rollback to savepoint one")
-    engine.run("commit")
-
-    assert [lease["job"]["id"] for lease in engine.lease(5)] == [kept]
+    found = "select exists (select from {} where {} = any (%s::uuid[]))"
+    return {table for table in tables if engine.one(found.format(table, column), ids)}
 
 
 def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) -> None:
@@ -77,14 +33,7 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
 
     engine.run("delete from public.jobs where id = any (%s::uuid[])", gone)
 
-    tables = engine.rows(
-        "select c.oid::regclass::text from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'job_id' where c.relkind = 'r' and c.relnamespace in ('queue'::regnamespace, 'public'::regnamespace)"
-    )
-    left = {
-        table: engine.one(f"select count(*) from {table} where job_id = any (%s::uuid[])", gone)
-        for table in tables
-    }
-    assert {table for table, count in left.items() if count} == set()
+    assert that_name(engine, "job_id", gone) == set()
     assert engine.status(kept) == "pending"
     assert engine.report(lease) == "lost"
 
@@ -101,14 +50,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
     engine.maintain()
 
     assert engine.rows("select distinct workspace_id::text from public.jobs") == [GLOBEX]
-    tables = engine.rows(
-        "select c.oid::regclass::text from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'workspace_id' where c.relkind = 'r' and c.relnamespace in ('queue'::regnamespace, 'public'::regnamespace)"
-    )
-    left = {
-        table: engine.one(f"select count(*) from {table} where workspace_id = %s", ACME)
-        for table in tables
-    }
-    assert {table for table, count in left.items() if count} <= {"queue.feed", "queue.stats"}
+    assert that_name(engine, "workspace_id", [ACME]) <= {"queue.feed", "queue.stats"}
 
 
 def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:

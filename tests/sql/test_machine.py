@@ -49,19 +49,3 @@ def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> 
     assert breaches(engine.connection, **INVARIANTS) == {}
     engine.rpc("retry_job", p_job_id=second)
     assert ids_of(engine.lease()) == [second]
-
-
-def test_a_job_leased_while_the_limit_of_its_key_changes_is_behind_no_gate(engine: Engine) -> None:
-    """The gate would make it ready while it runs, and no settlement could place it again."""
-    engine.register("work", key_concurrency=1)
-    _, second = engine.enqueue_many(2, concurrency_key="k")
-    engine.settle(engine.lease_one())
-    with engine.beside() as other:
-        other.run("begin")
-        lease = other.lease_one()
-        engine.register("work", key_concurrency=2)
-        other.run("commit")
-    assert engine.lease() == []
-    assert breaches(engine.connection, **INVARIANTS) == {}
-    engine.settle(lease, "released")
-    assert ids_of(engine.lease()) == [second]
