@@ -557,8 +557,7 @@ create function queue.add(
   -- the id under which its idempotency key is taken already
   p_within text default '', p_claimed uuid default null,
   -- false: only checked and given, for who asks, or writes it himself
-  p_is_written boolean default true,
-  out job public.jobs, out created boolean, out is_ready boolean
+  p_is_written boolean default true, out job public.jobs, out created boolean, out is_ready boolean
 )
 language plpgsql as $$
 declare

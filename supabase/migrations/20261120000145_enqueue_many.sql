@@ -39,8 +39,7 @@ begin
     from jsonb_array_elements(p_items) with ordinality as i (value, n)),
   made as (
     insert into public.jobs (id, workspace_id, user_id, lane, max_attempts, last_seq, is_minimal,
-      schema_version, queue,
-      job_type, payload, traceparent, ord, created_at, updated_at)
+      schema_version, queue, job_type, payload, traceparent, ord, created_at, updated_at)
     select i.id, p_workspace_id, p_user_id, t.lane, t.max_attempts, (not t.is_minimal)::integer,
       nullif(t.is_minimal, false), t.schema_version, t.queue, t.job_type, i.payload, v_trace,
         v_ord + i.n, i.at, p_now
@@ -190,9 +189,9 @@ begin
       'a job that had one of the keys was deleted meanwhile; call again');
   end if;
   perform queue.publish_created(v_new[v_published + 1:], v_now);
-  if p_user_id is not null and cardinality(v_new) > 0 then
-    perform queue.admit('jobs', p_workspace_id, p_user_id, cardinality(v_new));
-  end if;
+  -- also of one who calls an app's function, which enqueues as the platform
+  perform queue.admit('jobs', p_workspace_id, queue.caller(), cardinality(v_new))
+  where v_new <> '{}';
   wake := v_ready and queue.wake_worker(v_now);
 end;
 $$;
@@ -255,10 +254,9 @@ begin
   v_options := jsonb_strip_nulls(jsonb_build_object(
     'queue', new.queue, 'priority', new.priority, 'scheduled_for', new.scheduled_for,
     'max_attempts', new.max_attempts, 'idempotency_key', new.idempotency_key, 'concurrency_key',
-      new.concurrency_key,
-    'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at', new.deadline_at,
-    'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent, 'schema_version',
-      new.schema_version,
+    new.concurrency_key, 'session_id', new.session_id, 'parent_id', new.parent_id, 'deadline_at',
+    new.deadline_at, 'timeout_seconds', new.timeout_seconds, 'traceparent', new.traceparent,
+    'schema_version', new.schema_version,
     'user_id', new.user_id, 'tags', nullif(new.tags, '{}')));
   new := (queue.add(new.workspace_id, v_user, queue.type_or_refuse(new.job_type), new.payload,
     v_options, v_now,

@@ -77,10 +77,8 @@ begin
   insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at,
     default_value, created_at)
   values (p_job.id, p_job.workspace_id, v_kind, left(coalesce(nullif(p_wait ->> 'name', ''),
-    v_kind), 200),
-    jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options',
-      p_wait -> 'options',
-      'job_ids', p_wait -> 'job_ids')),
+    v_kind), 200), jsonb_strip_nulls(jsonb_build_object('question', p_wait -> 'question', 'options',
+    p_wait -> 'options', 'job_ids', p_wait -> 'job_ids')),
     case v_kind when 'event' then left(p_wait ->> 'event', 255) end,
     -- the ends of jobs that are not its children signal nothing: it looks again now and then
     case when v_kind = 'children' and exists (

@@ -107,14 +107,11 @@ create trigger jobs_cancel_by_update before update of status, priority, ord, lan
     and new.generation = old.generation
     and new.lost_attempts = old.lost_attempts and not (old.lane = 0 and new.lane > 0) -- queue.adopt
     and (new.status, new.priority, new.ord, new.lane, new.queue, new.job_type, new.workspace_id,
-      new.parent_id,
-      new.next_retry_at, new.scheduled_for, new.deadline_at, new.finished_at, new.concurrency_key,
-        new.unique_key)
+      new.parent_id, new.next_retry_at, new.scheduled_for, new.deadline_at, new.finished_at,
+      new.concurrency_key, new.unique_key)
     is distinct from (old.status, old.priority, old.ord, old.lane, old.queue, old.job_type,
-      old.workspace_id,
-      old.parent_id, old.next_retry_at, old.scheduled_for, old.deadline_at, old.finished_at,
-        old.concurrency_key,
-      old.unique_key))
+      old.workspace_id, old.parent_id, old.next_retry_at, old.scheduled_for, old.deadline_at,
+      old.finished_at, old.concurrency_key, old.unique_key))
   execute function queue.cancel_by_update();
 create trigger jobs_refuse_truncate before truncate on public.jobs
   for each statement execute function queue.cancel_by_update();
@@ -132,19 +129,16 @@ declare
 begin
   insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
   select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type,
-    j.unique_key, j.id,
-    'finished'
+    j.unique_key, j.id, 'finished'
   from public.jobs as j
   where j.id = any (p_ids) and j.status in ('failed', 'cancelled') and j.unique_key is not null
   order by j.workspace_id, j.job_type, j.unique_key, j.id
   on conflict (workspace_id, job_type, key) do nothing;
   with retried as (
     update public.jobs as j set status = 'pending', updated_at = p_now, finished_at = null,
-      completed_at = null,
-      result = null, attempts = 0, lost_attempts = 0, generation = j.generation + 1,
-        next_retry_at = null,
-      scheduled_for = null, deadline_at = null, cancel_requested_at = null,
-        ord = queue.ord_of(j.priority, j.created_at)
+      completed_at = null, result = null, attempts = 0, lost_attempts = 0,
+      generation = j.generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
+      cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (
         select from queue.unique_jobs as u where u.workspace_id = j.workspace_id

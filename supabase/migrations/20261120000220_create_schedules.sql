@@ -210,20 +210,17 @@ create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_sou
 returns queue.schedules
 language sql as $$
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options,
-    missed, enabled,
-    next_at, created_by, created_at, updated_at, source)
+    missed, enabled, next_at, created_by, created_at, updated_at, source)
   select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'),
-    coalesce(g.options, '{}'),
-    coalesce(g.missed, 'once'), coalesce(g.enabled, true), queue.first_run(g.cron, z.timezone,
-      p_now),
+    coalesce(g.options, '{}'), coalesce(g.missed, 'once'), coalesce(g.enabled, true),
+    queue.first_run(g.cron, z.timezone, p_now),
     case when p_source is null then queue.caller() end, p_now, p_now, p_source
   from jsonb_populate_record(null::queue.schedules, p_schedule) as g
   cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
     job_type = excluded.job_type, payload = excluded.payload, options = excluded.options,
-      missed = excluded.missed,
-    source = excluded.source, problem = null, updated_at = excluded.updated_at,
-      enabled = excluded.enabled,
+    missed = excluded.missed, source = excluded.source, problem = null,
+    updated_at = excluded.updated_at, enabled = excluded.enabled,
     next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
       then s.next_at
       else excluded.next_at end

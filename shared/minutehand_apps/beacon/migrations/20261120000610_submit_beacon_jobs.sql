@@ -40,8 +40,8 @@ begin
     select * into v_job from public.beacon_jobs
     where workspace_id = v_workspace and jobspec_id = p_spec ->> 'jobspec_id' and version = p_spec ->> 'version';
     if v_job.spec <> p_spec then
-      perform queue.refuse(409, 'jobspec_conflict', format('version %s of this jobspec_id was submitted with '
-        || 'another body; give the change a version of its own', v_job.version), v_job.id::text);
+      perform queue.refuse(409, 'jobspec_conflict', format('version %s was submitted with another '
+        'body; give the change a version of its own', v_job.version), v_job.id::text);
     end if;
     return beacon.answer(v_job.id, false, false);
   end if;
@@ -52,6 +52,8 @@ begin
   select v_workspace, v_job.id, v_job.jobspec_id, r.region
   from jsonb_array_elements_text(p_spec #> '{constraints,regions}') with ordinality as r (region, place)
   order by r.place;
+  perform queue.admit('jobs', v_workspace, queue.caller(), -- as many will run
+    jsonb_array_length(p_spec #> '{constraints,regions}'));
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
