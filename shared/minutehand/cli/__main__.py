@@ -32,6 +32,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "watch": ("watch:watch", "Follow a job to its end, or a workspace."),
         "logs": ("watch:logs", "A job's log lines."),
         "explain": ("show:explain", "Why a job is not running, and when it will."),
+        "open": ("show:open_page", "A job, or the console, in the browser."),
         "types": ("types:types", "Job types: schema, limits, who serves them."),
         "stats": ("stats:stats", "Counts, throughput, waits and run times."),
     },
@@ -58,7 +59,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 VERBS = {verb: path for group in GROUPS.values() for verb, (path, _) in group.items()}
-HELP = "Durable background jobs. Every command takes --json."
+HELP = "Durable background jobs. Commands take --json, but dev, serve and mcp, which run on."
+#: Of every verb, too: contexts take it from the one they are in.
+SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class Verbs(TyperGroup):
@@ -145,7 +148,7 @@ app = typer.Typer(
     name="minutehand",
     help=HELP,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=SETTINGS,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

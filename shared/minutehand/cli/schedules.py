@@ -28,7 +28,8 @@ def schedules(output: Output, connection: Connection) -> None:
 
 def _row(schedule: dict[str, Any]) -> dict[str, Any]:
     state = schedule.get("problem") or ("on" if schedule["enabled"] else "off")
-    return {**schedule, "state": state}
+    next_at = schedule["next_at"] if schedule["enabled"] else None
+    return {**schedule, "next_at": next_at, "state": state}
 
 
 @app.command("set")

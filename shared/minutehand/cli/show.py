@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from rich.text import Text
 
 from minutehand.cli.watch import log_line, question
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.options import JobId, verb
+from minutehand.terminal.options import AnyJobId, JobId, verb
 from minutehand.terminal.output import COLOURS, Output, ago, headed, lasted
 
 MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
@@ -72,6 +73,16 @@ def explain(output: Output, connection: Connection, job_id: JobId) -> None:
     told = connection.get(f"/api/jobs/{job_id}/explain")
     if not output.answered(told):
         _explain(output, job_id, told)
+
+
+@verb
+def open_page(output: Output, connection: Connection, job_id: AnyJobId = None) -> None:
+    """Open a job in the browser; without one, the console."""
+    page = "jobs" if job_id is None else f"jobs/{whole_id(connection, job_id)}"
+    console = connection.values.get("CONSOLE_URL") or connection.need("API_URL")
+    url = f"{console.rstrip('/')}/{page}"
+    output.value({"url": url}, text=url)
+    typer.launch(url)
 
 
 def _explain(output: Output, job_id: str, told: dict[str, Any]) -> None:

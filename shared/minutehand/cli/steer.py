@@ -28,6 +28,10 @@ OtherPayload = Annotated[str | None, typer.Option(help="In place of its own: JSO
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
 
 
+#: What an action applies to when no state is named.
+APPLIES_TO = {"cancel": {"pending", "processing", "waiting"}, "retry": {"failed"}}
+
+
 @workspace_verb
 def cancel(
     output: Output,
@@ -91,7 +95,8 @@ def _act_on_all(
     if not yes:
         if output.as_json or not sys.stdin.isatty():
             raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
-        typer.confirm(f"{action.capitalize()} all jobs that match?", err=True, abort=True)
+        many = _counted(connection, action, chosen)
+        typer.confirm(f"{action.capitalize()} {many}?", err=True, abort=True)
     count, body = 0, {"workspace_id": connection.workspace, "filter": chosen}
     while True:
         changed = connection.call("POST", f"/api/jobs/{action}", json=body)
@@ -100,6 +105,20 @@ def _act_on_all(
             break
         body["cursor"] = changed["cursor"]
     output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
+
+
+def _counted(connection: Connection, action: str, chosen: dict[str, Any]) -> str:
+    """How many jobs an action touches, where they can be counted without a look at each."""
+    if not chosen.keys() <= {"job_type", "queue", "state"}:
+        return "all jobs that match"
+    named = {name: chosen[name] for name in ("job_type", "queue") if name in chosen}
+    found = connection.get("/api/jobs/counts", workspace_id=connection.workspace, **named)
+    more = "+" if APPLIES_TO[action] & set(found["at_least"]) else ""
+    states = chosen.get("state", ())
+    count = sum(found["states"].get(state, 0) for state in states)
+    if not states:
+        count = sum(found["counts"][status] for status in APPLIES_TO[action])
+    return "1 job" if count == 1 and not more else f"{count}{more} jobs"
 
 
 def _act(

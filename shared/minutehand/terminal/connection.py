@@ -37,6 +37,8 @@ FIXES: dict[str, str] = {
     "no_env_file": "name one with KEY=value lines, as .local/env has them",
     "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",
     "workspace_needed": "pass --workspace or set MINUTEHAND_WORKSPACE_ID",
+    "missing_setting": "set it beside API_URL, or name a file: --env-file prod.env; without "
+    "API_URL in the environment the local stack is used",
     "not_signed_in": "set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
     "sign_in_failed": "correct MINUTEHAND_EMAIL, MINUTEHAND_PASSWORD or SUPABASE_PUBLISHABLE_KEY",
     "token_expired": "`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
@@ -91,19 +93,13 @@ def _value(text: str) -> str:
     return re.sub(r"(^|\s)#.*", "", text).strip()
 
 
-def load_values(
-    env_file: Path | None, environ: Mapping[str, str] = os.environ, *, token: str | None = None
-) -> dict[str, str]:
-    """An explicit file wins; else the environment, when it names a service; else the local stack.
-
-    With a token, the API's address is enough: Supabase's is needed to sign in.
-    """
+def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """An explicit file wins; else the environment, when it names an API; else the local stack."""
     if env_file is not None:
         if not env_file.is_file():
             raise CommandFailed(f"{env_file} is not a file", code="no_env_file")
         return {**environ, **read_env_file(env_file)}
-    signed_in = token or environ.get("MINUTEHAND_TOKEN") or environ.get("SUPABASE_URL")
-    if environ.get("API_URL") and signed_in:
+    if environ.get("API_URL"):
         return dict(environ)
     local = Project.find(environ=environ).root / ".local" / "env"
     if local.exists():
@@ -129,7 +125,9 @@ class Connection:
         """A value that must be there."""
         value = self.values.get(name, "")
         if not value:
-            raise CommandFailed(f"{name} is not set", code="missing_setting")
+            api = self.values.get("API_URL")
+            told = f"; API_URL is {api}" if api else ""
+            raise CommandFailed(f"{name} is not set{told}", code="missing_setting")
         return value
 
     @property
@@ -217,7 +215,8 @@ class Connection:
                 raise CommandFailed(str(error), code="unreachable", fix=fix) from error
             if local:
                 return local
-            raise CommandFailed("not signed in", code="not_signed_in")
+            where = self.values.get("API_URL", "Supabase")
+            raise CommandFailed(f"not signed in at {where}", code="not_signed_in")
         answer = self._supabase(
             "/auth/v1/token?grant_type=password",
             {"email": email, "password": password},

@@ -61,7 +61,7 @@ def connected(
     env_file: Path | None, token: str | None = None, workspace: str | None = None
 ) -> Iterator[Connection]:
     """A connection, closed at the end."""
-    connection = Connection(load_values(env_file, token=token), token, workspace)
+    connection = Connection(load_values(env_file), token, workspace)
     try:
         yield connection
     finally:

@@ -36,8 +36,8 @@ _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 SHORT_ID = 8
 #: In milliseconds, the longest first.
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
-#: The width of a pipe, whose rows must not be cut.
-PIPE = 240
+#: As wide as a column stays where the terminal is too narrow for all.
+NARROWEST = 16
 
 
 def shown(text: str, *, lines: bool = True) -> str:
@@ -51,8 +51,8 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE
-        self.out = Console(highlight=False, soft_wrap=True, width=width)
+        self.is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
@@ -94,16 +94,19 @@ class Output:
         if not rows:
             self.note(empty)
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.show_header = any(columns.values())
-        table.expand = "error" in columns  # which takes what the others leave
+        heads = [Text(heading, style="dim") for heading in columns.values()]
         lines = [[cell(name, row(each).get(name)) for name in columns] for each in rows]
-        for nth, (name, heading) in enumerate(columns.items()):
-            if name == "error":
-                table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=1)
-            else:
-                widest = max(len(heading), *(len(line[nth]) for line in lines))
-                table.add_column(heading, no_wrap=True, min_width=widest)
+        if any(columns.values()):
+            lines.insert(0, heads)
+        widths = [max(len(line[nth]) for line in lines) for nth in range(len(columns))]
+        if self.is_piped:  # whole, and nothing behind the last word
+            for line in lines:
+                words = zip(line, widths, strict=True)
+                self.text("  ".join(word.plain.ljust(width) for word, width in words).rstrip())
+            return
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for width in widths:
+            table.add_column(no_wrap=True, overflow="ellipsis", min_width=min(width, NARROWEST))
         for line in lines:
             table.add_row(*line)
         self.out.print(table, soft_wrap=False)

@@ -71,6 +71,10 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     assert load_values(None, environ)["API_URL"] == "http://other"
     unserved = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
     assert load_values(None, unserved) == unserved  # as before any API is deployed
+    (tmp_path / ".local").mkdir()
+    (tmp_path / ".local" / "env").write_text("API_URL=http://local\n")
+    beside = {"API_URL": "http://mine", "MINUTEHAND_PROJECT": str(tmp_path)}
+    assert load_values(None, beside)["API_URL"] == "http://mine"
     with pytest.raises(CommandFailed, match="is not a file"):
         load_values(tmp_path / "missing", environ)
 
