@@ -61,6 +61,12 @@ class TickOptions:
     usual_seconds: float | None = None
     origin: dict[str, str] | None = None
 
+    @property
+    def code(self) -> str:
+        """The version with the commit, where that is known: `0.3.0+e7cc691d8`."""
+        commit = (self.origin or {}).get("commit")
+        return f"{self.version}+{commit[:9]}" if commit else self.version
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:

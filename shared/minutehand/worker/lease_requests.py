@@ -87,7 +87,7 @@ class LeaseRequests:
             limit=max(0, limit),
             job_types=job_types,
             queues=self._run_of.queues,
-            version=self._options.version,
+            version=self._options.code,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a
             # tick that may be about to leave, or that is woken itself
             free_slots=None if self._has_room else 0,
