@@ -51,7 +51,7 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 weekly: setup ## Run whole what `make test` runs in part: sizes, the container
 	@WEEKLY=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m weekly $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "!**/vendor/**" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 ESLINT := $(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js
 check: setup ## Lint, types, imports, the form of SQL and JavaScript

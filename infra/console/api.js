@@ -1,6 +1,7 @@
 // Everything the console asks of the outside: supabase-js for reads and Auth, fetch for the API.
 // The browser's key reads under row level security; writes go through the API.
 
+import { setClock } from "./lib/format.js";
 import { inTime, READ_MS, setSchema } from "./lib/jobs/client.js";
 import { createStore, isPassing } from "./lib/store.js";
 
@@ -106,6 +107,7 @@ export async function start() {
       status: answer.status,
       error: "The console's configuration could not be read",
     });
+  setClock(answer.headers.get("Date"));
   config = await answer.json();
   schema = config.schema ?? "public";
   hadSession = localStorage.getItem(SESSION_KEY) !== null;
@@ -151,13 +153,14 @@ async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    const workspaces = await readWorkspaces(user.id);
+    const isOperator = user.app_metadata?.minutehand_operator === true;
+    const workspaces = await readWorkspaces(user.id, isOperator);
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
     session.set({
       status: "in",
-      user: { id: user.id, email: user.email ?? "" },
+      user: { id: user.id, email: user.email ?? "", isOperator },
       workspaces,
       workspace,
       reason: null,
@@ -169,16 +172,14 @@ async function signedIn(user) {
 }
 
 /** The workspaces a person sees: those they belong to, for staff all. */
-async function readWorkspaces(userId) {
+async function readWorkspaces(userId, isOperator) {
   const [found, memberships] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
   ]);
   const roles = new Map(memberships.map((one) => [one.workspace_id, one.role]));
-  return found.map((one) => ({
-    ...one,
-    role: roles.get(one.id) ?? "member",
-  }));
+  const otherwise = isOperator ? "manager" : "member"; // staff may do what managers may
+  return found.map((one) => ({ ...one, role: roles.get(one.id) ?? otherwise }));
 }
 
 export async function signIn(email, password) {
@@ -304,8 +305,11 @@ export const unwrap = (query, signal = undefined) =>
   );
 
 /** What one of the functions of the Data API answers, under the signed-in person's rights. */
-export const rpc = (name, values = {}, signal = undefined) =>
-  unwrap(data().rpc(name, values), signal);
+export async function rpc(name, values = {}, signal = undefined) {
+  const answer = await unwrap(data().rpc(name, values), signal);
+  if (answer?.now) setClock(answer.now);
+  return answer;
+}
 
 // Writes -----------------------------------------------------------------------------------------
 
@@ -328,12 +332,13 @@ export const route =
 /** A body that is acted on once, however often it is sent. */
 export const once = (body) => ({ body, headers: { "Idempotency-Key": crypto.randomUUID() } });
 
-const OF = "/api/workspaces/{workspace_id}";
+/** What is of one workspace. */
+export const OF = "/api/workspaces/{workspace_id}";
 
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
-  /** How many are in each state; states in `at_least` may have more. */
+  /** How many are in each state; statuses in `at_least` have more. */
   counts: (workspaceId, filter = {}) =>
     rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: filter }),
   /** Failed jobs by what went wrong. */
@@ -361,24 +366,6 @@ export const types = {
   /** One with its schema, limits, workers and schedules. */
   get: (workspaceId, name, signal) =>
     rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }, signal),
-};
-
-export const schedules = {
-  list: async (workspaceId, signal) =>
-    (await rpc("list_schedules", { p_workspace_id: workspaceId }, signal)).schedules,
-  nextRuns: (workspaceId, schedule, signal) =>
-    rpc("next_runs", { p_workspace_id: workspaceId, p_schedule: schedule, p_count: 3 }, signal),
-  put: route(`PUT ${OF}/schedules/{name}`),
-  remove: route(`DELETE ${OF}/schedules/{name}`),
-};
-
-export const webhooks = {
-  list: async (workspaceId, signal) =>
-    (await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal)).webhooks,
-  add: route(`POST ${OF}/webhooks`),
-  change: route(`PATCH ${OF}/webhooks/{webhook_id}`),
-  rotate: route(`POST ${OF}/webhooks/{webhook_id}/rotate-secret`),
-  remove: route(`DELETE ${OF}/webhooks/{webhook_id}`),
 };
 
 export const whole = {

@@ -31,7 +31,6 @@ const CORE = {
     { path: "/types", label: "Types", icon: "shapes" },
     { path: "/schedules", label: "Schedules", icon: "clock" },
     { path: "/webhooks", label: "Webhooks", icon: "send" },
-    { path: "/workers", label: "Workers", icon: "chip" },
   ],
   routes: [
     { path: "/overview", load: () => import("./views/overview.js") },
@@ -41,7 +40,6 @@ const CORE = {
     { path: "/types/:name", load: () => import("./views/types.js") },
     { path: "/schedules", load: () => import("./views/schedules.js") },
     { path: "/webhooks", load: () => import("./views/webhooks.js") },
-    { path: "/workers", load: () => import("./views/workers.js") },
   ],
 };
 const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");

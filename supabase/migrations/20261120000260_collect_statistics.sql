@@ -133,7 +133,8 @@ language sql stable as $$
       exists (select from full_types as f where f.job_type = l.job_type) as is_full
     from queue.lanes as l join served as s on s.job_type = l.job_type and s.queue = l.queue),
   due as (
-    select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs, case
+    select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs,
+      sum(count(*)) over (partition by l.lane) >= l.most as is_more, case
         when exists (select from queue.pauses) and exists (
           select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
         when l.is_unserved then 'unserved'
@@ -143,22 +144,25 @@ language sql stable as $$
     from lanes as l
     cross join lateral (select o.workspace_id, o.ready_at from queue.ready as o
       where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id) limit l.most) as r
-    group by l.lane, l.job_type, l.queue, l.is_unserved, l.is_full, r.workspace_id
+    group by l.lane, l.job_type, l.queue, l.most, l.is_unserved, l.is_full, r.workspace_id
     union all
-    select g.job_type, null, count(*), case when g.lane = 0 then 'unserved' else 'blocked' end
+    select g.job_type, null, count(*), sum(count(*)) over () >= 10000, case when g.lane = 0 then 'unserved' else 'blocked' end
     from (select o.job_type, o.lane from queue.gated as o
       where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted limit 10000) as g
-    group by 1, 4),
+    group by 1, 5),
   causes as (
-    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs, min(d.ready_at) as oldest_at,
+    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs, coalesce(bool_or(d.is_more), false) as is_more,
+      min(d.ready_at) as oldest_at,
       array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
     from (values (1, 'unserved', 'wait: no worker serves'), (2, 'paused', 'are paused:'),
       (3, 'at_limit', 'wait for a limit:'), (4, 'blocked', 'wait for a job of their key:'),
       (5, 'ready', 'start next:')) as k (n, cause, words)
     left join due as d on d.cause = k.cause group by 1, 2, 3)
-  select jsonb_object_agg(c.cause, jsonb_build_object('jobs', c.jobs)) || jsonb_build_object('jobs', sum(c.jobs),
+  select jsonb_object_agg(c.cause, jsonb_build_object('jobs', c.jobs, 'more', c.is_more))
+    || jsonb_build_object('jobs', sum(c.jobs),
     'verdict', case when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn' else 'pass' end,
-    'detail', coalesce(string_agg(format('%s %s %s', c.jobs, c.words, c.types), '; ' order by c.n)
+    'detail', coalesce(string_agg(format('%s%s %s %s', c.jobs, case when c.is_more then '+' end, c.words, c.types),
+      '; ' order by c.n)
       filter (where c.jobs > 0), 'nothing is due'),
     'oldest_at', min(c.oldest_at), 'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
       filter (where c.cause not in ('paused', 'unserved'))))
@@ -231,6 +235,15 @@ begin
           and s.at >= v_since group by 1) as m),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
       where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')),
+    'tenants', case when p_workspace_id is null then (
+      select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('running', (
+        select count(*) from queue.leases as l where l.workspace_id = t.workspace_id)) order by t.enqueued desc), '[]')
+      from (
+        select s.workspace_id, sum((s.counts ->> 'enqueued')::bigint) as enqueued,
+          sum((s.counts ->> 'failed')::bigint) as failed
+        from queue.stats as s
+        where s.workspace_id <> '00000000-0000-0000-0000-000000000000' and s.minutes = 1 and s.at >= v_since
+        group by 1 order by 2 desc limit 20) as t) end,
     'workers', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(w) - 'worker' order by w.seen_at desc), '[]')
       from (select * from queue.workers order by seen_at desc limit 20) as w) end);
@@ -238,7 +251,7 @@ end;
 $$;
 comment on function public.queue_stats is
   'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a workspace, for '
-  'operators, of all, with the workers last seen.';
+  'operators, of all, with the workers last seen and the 20 tenants that enqueued most.';
 
 create function public.queue_series(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''

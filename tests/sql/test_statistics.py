@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
@@ -128,6 +129,12 @@ def test_members_read_their_own_numbers_alone(engine: Engine) -> None:
         assert refused.value.sqlstate == "PT403"
     engine.lease_call(0)
     assert engine.rpc("queue_stats")["workers"][0]["worker_id"] == "w1"
+    engine.enqueue()
+    collect(engine)
+    tenants = engine.rpc("queue_stats")["tenants"]
+    assert [(one["workspace_id"], one["enqueued"], one["running"]) for one in tenants] == [
+        (ACME, 1, 0)
+    ]
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
@@ -160,6 +167,11 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     }
     assert (backlog["jobs"], backlog["verdict"]) == (5, "warn")
     assert "no worker serves other" in backlog["detail"]
+    lanes = engine.one("select count(*) from queue.lanes")
+    engine.enqueue_many(max(100, 10_000 // lanes), job_type="other")
+    assert re.search(
+        r"\d\+ wait: no worker serves", engine.rpc("queue_health")["backlog"]["detail"]
+    )
 
 
 def test_what_nothing_takes_grows_old(engine: Engine) -> None:

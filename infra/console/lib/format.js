@@ -1,4 +1,16 @@
-// Numbers, times and texts as people read them. Pure, but for the reader's own language.
+// Numbers, times and texts as people read them. Pure, but for the reader's language and the clock.
+
+const SAME_MS = 2000; // what an answer takes is no difference between clocks
+let offset = 0;
+
+/** Milliseconds now, by the server: a browser's own clock may be hours off. */
+export const serverNow = () => Date.now() + offset;
+
+/** Take the instant at which a server answered. */
+export function setClock(at) {
+  const found = Date.parse(at) - Date.now();
+  if (Number.isFinite(found)) offset = Math.abs(found) > SAME_MS ? found : 0;
+}
 
 const NUMBER = new Intl.NumberFormat("en");
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "narrow" });
@@ -6,6 +18,12 @@ const NONE = "–";
 
 /** 12,345; a dash for what is not known. */
 export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
+
+const MOST_COUNTED = 10_000;
+
+/** What the engine counts up to 10,000: from there on `10,000+`. */
+export const atLeast = (value, isMore = value >= MOST_COUNTED) =>
+  `${number(value)}${isMore ? "+" : ""}`;
 
 /** `1 job`, `12 jobs`. */
 export const counted = (count, one, many = `${one}s`) =>
@@ -62,7 +80,7 @@ export function duration(ms) {
 export const between = (from, to) => (from && to ? Date.parse(to) - Date.parse(from) : Number.NaN);
 
 /** `in 40s`, `3m ago`, `now`. */
-export function relative(iso, now = Date.now()) {
+export function relative(iso, now = serverNow()) {
   const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);

@@ -2,8 +2,10 @@
 
 import { useLayoutEffect } from "./ui.js";
 
+const WRITTEN = "input:not([type=checkbox]), textarea, select, dialog";
+
 /** Whether a key is pressed where it is written or answers a dialog. */
-export const isTyped = (event) => Boolean(event.target.closest("input, textarea, select, dialog"));
+export const isTyped = (event) => Boolean(event.target.closest(WRITTEN));
 
 /** Do something on a key, in place of what the browser does. */
 export function useKey(isMeant, run) {
@@ -12,7 +14,7 @@ export function useKey(isMeant, run) {
     const onKey = (event) => {
       if (!isMeant(event)) return;
       event.preventDefault();
-      run();
+      run(event);
     };
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);

@@ -1,5 +1,7 @@
 // The one table of states: each is a word, a tone and a mark, everywhere in the console.
 
+import { serverNow } from "./format.js";
+
 export const STATES = {
   queued: { word: "Queued", tone: "pending", mark: "ring" },
   scheduled: { word: "Scheduled", tone: "pending", mark: "clock" },
@@ -17,20 +19,21 @@ export const NAMES = Object.keys(STATES);
 /** What a status means as long as nothing more is known of the job. */
 const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
-/** The status that is a state, whole; null for a part of `pending`. */
-export const statusOf = (state) =>
-  ({
-    running: "processing",
-    suspended: "waiting",
-    completed: "completed",
-    failed: "failed",
-    cancelled: "cancelled",
-  })[state] ?? null;
+const STATUSES = {
+  queued: "pending",
+  scheduled: "pending",
+  retrying: "pending",
+  running: "processing",
+  suspended: "waiting",
+};
+
+/** The status of a state: what is pending has several. */
+export const statusOf = (state) => STATUSES[state] ?? state;
 
 /** The state people look for, as queue.state_of derives it. Pure. */
 export function stateOfJob(
   { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
-  now = Date.now(),
+  now = serverNow(),
 ) {
   if (status !== "pending") return OF_STATUS[status] ?? status;
   const due = retryAt ?? scheduledFor;

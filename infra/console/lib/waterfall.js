@@ -2,7 +2,7 @@
 
 import { outcomeOf, stateOf } from "./states.js";
 
-export const KINDS = {
+const KINDS = {
   step: { word: "Step", tone: "processing" },
   sleep: { word: "Sleep", tone: "waiting" },
   ask: { word: "Question", tone: "waiting" },
@@ -198,11 +198,11 @@ export function ticksOf({ from, to }, origin, most = 8) {
   return ticks;
 }
 
-/** A window into the whole: zoomed around `centre` (0 to 1 of the window), or moved, and kept inside. */
-export function zoomed(view, whole, factor, centre = 0.5) {
+/** A window into the whole, zoomed or moved, and kept inside. */
+export function zoomed(view, whole, factor) {
   const size = Math.min(whole.to - whole.from, Math.max(5, (view.to - view.from) * factor));
-  const middle = view.from + (view.to - view.from) * centre;
-  return inside({ from: middle - size * centre, to: middle + size * (1 - centre) }, whole);
+  const middle = (view.from + view.to) / 2;
+  return inside({ from: middle - size / 2, to: middle + size / 2 }, whole);
 }
 
 export function moved(view, whole, share) {

@@ -1,64 +1,23 @@
 // A job's attempts: where each failed, the user's own frames first.
 
-import { between, codeOf, counted, duration, errorLine, safeUrl } from "../lib/format.js";
-import { outcomeOf } from "../lib/states.js";
+import { codeOf, errorLine, safeUrl } from "../lib/format.js";
 import { html, quiet } from "../lib/ui.js";
-import { Tag } from "./badge.js";
 import { copy, JsonView } from "./copy.js";
-import { When } from "./when.js";
-import { column, table } from "./table.js";
 
-const MOST_LINES = 200;
+/** One of several attempts: its error and where, its worker and commit. */
+export const AttemptDetails = ({ attempt }) => html`
+  ${attempt.error_message && html`<p class="error-text">${errorLine(attempt)}</p>`}
+  ${attempt.traceback && html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`}
+  <p class="muted small">Worker <span class="mono">${attempt.worker_id}</span></p>
+  <${Origin} attempt=${attempt} />
+  <div class="actions start"><${ShowLog} attempt=${attempt} /></div>
+`;
 
-export function AttemptsTable({ attempts }) {
-  const shown = attempts.slice(-MOST_LINES);
-  return html`
-    ${
-      shown.length < attempts.length &&
-      html`<p class="muted small num">
-        The latest ${MOST_LINES} of ${counted(attempts.length, "attempt")}.
-      </p>`
-    }
-    ${table({ label: "Attempts", rows: shown, key: (attempt) => attempt.fence }, [
-      column("Attempt", "num", (attempt) => attempt.attempt),
-      column("Outcome", ({ outcome }) => {
-        const { word, tone } = outcomeOf(outcome);
-        return html`<${Tag} tone=${tone}>${word}<//>`;
-      }),
-      column("Started", (attempt) => html`<${When} at=${attempt.leased_at} />`),
-      column("Duration", "num", (attempt) =>
-        attempt.ended_at ? duration(between(attempt.leased_at, attempt.ended_at)) : "running",
-      ),
-      column("Worker", "mono small", (attempt) => attempt.worker_id),
-      column(
-        "Error",
-        "wrap",
-        (attempt) => html`
-          ${errorLine(attempt) ?? ""}
-          ${
-            placeOf(attempt.traceback) &&
-            html` <span class="mono small muted">${placeOf(attempt.traceback)}</span>
-            `
-          }
-          <${Details} attempt=${attempt} />
-        `,
-      ),
-    ])}
-  `;
-}
-
-function Details({ attempt }) {
-  if (!attempt.traceback && !attempt.origin) return null;
-  if (!attempt.error_message) return html`<${Origin} attempt=${attempt} />`;
-  return html`<details class="more">
-    <summary>${attempt.traceback ? "Traceback" : "More"}</summary>
-    ${
-      attempt.traceback &&
-      html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
-    }
-    <${Origin} attempt=${attempt} />
-  </details>`;
-}
+const ShowLog = ({ attempt }) =>
+  quiet("Show log", () => {
+    document.getElementById("h-log")?.scrollIntoView();
+    document.dispatchEvent(new CustomEvent("minutehand:show-attempt", { detail: attempt.attempt }));
+  });
 
 /** What went wrong last, in full: the error, where, what is different from before, and where its log is. */
 export function LastFailure({ job, attempts }) {
@@ -100,12 +59,7 @@ export function LastFailure({ job, attempts }) {
       last &&
       html`<div class="actions start">
         ${last.traceback && quiet("Copy the traceback", copyTraceback)}
-        ${quiet("Show log", () => {
-          document.getElementById("h-log")?.scrollIntoView();
-          document.dispatchEvent(
-            new CustomEvent("minutehand:show-attempt", { detail: last.attempt }),
-          );
-        })}
+        <${ShowLog} attempt=${last} />
       </div>`
     }
     ${
@@ -148,8 +102,21 @@ const commitOf = (frame, origin) =>
     `${origin.source}/${frame.file.split("/").map(encodeURIComponent).join("/")}#L${frame.line}`,
   );
 
+/** Frames of which each comes once: how often one is repeated is its `times`. */
+function folded(frames) {
+  const all = [];
+  for (const frame of frames) {
+    const last = all.at(-1);
+    const isEqual =
+      last && ["file", "line", "function"].every((name) => last[name] === frame[name]);
+    if (isEqual) last.times = (last.times ?? 1) + (frame.times ?? 1);
+    else all.push({ ...frame });
+  }
+  return all;
+}
+
 function Traceback({ traceback, origin }) {
-  const frames = traceback.frames ?? [];
+  const frames = folded(traceback.frames ?? []);
   return html`<div class="traceback">
     <ol aria-label="Traceback">
       ${frames.map(
@@ -161,7 +128,7 @@ function Traceback({ traceback, origin }) {
             class="mono">
             ${one.function}
           </span>
-          ${one.times && html` <span class="muted num">× ${one.times}, recursion</span>`}
+          ${one.times > 1 && html` <span class="muted num">× ${one.times}</span>`}
           ${
             one.own &&
             commitOf(one, origin) &&

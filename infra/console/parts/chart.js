@@ -55,8 +55,11 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
     let observer = null;
     const draw = (UPlot) => {
       if (closed) return;
-      const colour = (name) =>
-        getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+      // a canvas takes no variables, so the browser is asked for the colour in this scheme
+      const colour = (name) => {
+        box.current.style.color = `var(${name})`;
+        return getComputedStyle(box.current).color;
+      };
       const axis = {
         stroke: colour("--muted"),
         grid: { stroke: colour("--line"), width: 1 },

@@ -18,7 +18,7 @@ export function Dialog({ title, onClose, wide = false, children }) {
   }, []);
   return html`<dialog
     ref=${ref}
-    class=${wide ? "dialog wide" : "dialog"}
+    class=${wide && "wide"}
     aria-labelledby=${heading}
     onCancel=${(event) => {
       event.preventDefault();
@@ -69,16 +69,32 @@ export function Confirmations() {
       </label>`
     }
     <div class="actions">
-      <button type="button" onClick=${() => asked.answer(null)}>Keep it</button>
+      <button type="button" autofocus=${asked.danger && !asked.field} onClick=${() => asked.answer(null)}>
+        Keep it
+      </button>
       <button
         type="button"
         class=${asked.danger ? "danger" : "primary"}
-        autofocus
+        autofocus=${!asked.danger && !asked.field}
         onClick=${() => asked.answer(text.current)}>
         ${asked.action}
       </button>
     </div>
   <//>`;
+}
+
+/**
+ * A box whose focus stays in it: when what has it goes, or can't be pressed any more, the first button
+ * that can be takes it.
+ */
+export function useKeptFocus() {
+  const box = useRef(null);
+  const held = box.current?.contains(document.activeElement);
+  useLayoutEffect(() => {
+    if (held && !box.current.contains(document.activeElement))
+      (box.current.querySelector("button:enabled") ?? document.querySelector("h1"))?.focus();
+  });
+  return box;
 }
 
 /** A button that runs something once at a time and shows that it does. */

@@ -36,7 +36,6 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState((like?.tags ?? []).join(", "));
   const [problem, setProblem] = useState(null);
-  const [remedy, setRemedy] = useState(null);
   const [problems, setProblems] = useState({});
   const [busy, setBusy] = useState(false);
   const listId = useId();
@@ -58,7 +57,6 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   };
   const submit = async (event) => {
     event.preventDefault();
-    setRemedy(null);
     let payload;
     if (isForm) {
       const made = payloadOf(fields ?? [], draft ?? {});
@@ -93,7 +91,6 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       navigate(`/jobs/${job.id}`);
     } catch (error) {
       setProblem(error.message);
-      setRemedy(remedyOfRefusal(error));
       setBusy(false);
     }
   };
@@ -152,18 +149,6 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         ${line("Tags (comma-separated)", tags, setTags, { autocomplete: "off" })}
       </div>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      ${
-        remedy &&
-        html`<p class="remedy">
-          <span class="strong">What to do:</span> ${remedy.text}
-          ${remedy.links.map(
-            (
-              link,
-            ) => html` <a key=${link.href} href=${link.href} onClick=${onClose}>${link.label}</a>
-            `,
-          )}
-        </p>`
-      }
       <div class="actions">
         <button type="button" onClick=${onClose}>Close</button>
         <button type="submit" class="primary" disabled=${busy}>Enqueue</button>
@@ -222,45 +207,4 @@ function Field({ field, value, problem, onChange }) {
       </span>`
     }
   </label>`;
-}
-
-/** The fields that a refusal names, in any of its forms. */
-function fieldsIn(detail) {
-  if (typeof detail === "string") return detail;
-  const found = [detail]
-    .flat()
-    .flatMap(
-      (one) => one?.field ?? one?.fields ?? one?.problems?.map((problem) => problem.field) ?? [],
-    );
-  return found
-    .flat()
-    .map((one) => one?.field ?? one)
-    .filter((one) => typeof one === "string")
-    .join(", ");
-}
-
-/** What to do about a refusal at enqueue, by its code; null where the message says it all. */
-function remedyOfRefusal(error) {
-  switch (error?.code) {
-    case "quota_exceeded":
-      return {
-        text: "Let jobs end or cancel some, or ask the operator for a higher quota.",
-        links: [],
-      };
-    case "unknown_job_type":
-      return {
-        text: "Choose one of the types that workers have registered.",
-        links: [{ href: "/types", label: "Types" }],
-      };
-    case "payload_invalid":
-    case "validation_failed":
-      return {
-        text: fieldsIn(error.detail)
-          ? `Correct ${fieldsIn(error.detail)}.`
-          : "Correct the payload; the type's page shows its schema.",
-        links: [],
-      };
-    default:
-      return null;
-  }
 }

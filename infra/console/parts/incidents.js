@@ -1,7 +1,7 @@
 // What is wrong with the whole, in a line each, at the top of every page.
 
-import { schedules, silence, supabase, whole } from "../api.js";
-import { clock, duration } from "../lib/format.js";
+import { rpc, silence, supabase, whole } from "../api.js";
+import { clock, duration, serverNow } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -14,7 +14,7 @@ async function read(workspace, signal) {
   const [health, stats, known] = await Promise.allSettled([
     whole.health(signal),
     whole.stats(workspace.id, 15, signal),
-    schedules.list(workspace.id, signal),
+    rpc("list_schedules", { p_workspace_id: workspace.id }, signal),
   ]);
   const { database, last_tick: tick } = health.value?.checks ?? {};
   const found = [];
@@ -37,8 +37,8 @@ async function read(workspace, signal) {
       found.push([text, `/types/${encodeURIComponent(type)}`, "Resume it"]);
     else found.push([text, `minutehand resume --${kind} ${name}`]); // an operator's
   }
-  for (const { name, enabled, problem, next_at: next } of known.value ?? []) {
-    const isLate = enabled && next && Date.parse(next) < Date.now() - LATE_MS;
+  for (const { name, enabled, problem, next_at: next } of known.value?.schedules ?? []) {
+    const isLate = enabled && next && Date.parse(next) < serverNow() - LATE_MS;
     if (problem || isLate)
       found.push([`Schedule ${name}: ${problem ?? "late"}.`, "/schedules", "Schedules"]);
   }

@@ -1,10 +1,20 @@
 // JobMonitor: a workspace's jobs, live: tabs with counts, filters, search, selection, actions.
 
-import { jobs as api } from "../api.js";
-import { counted, duration, errorLine, number, percentage, shortId } from "../lib/format.js";
+import { jobs as api, settings, types } from "../api.js";
+import {
+  atLeast,
+  counted,
+  duration,
+  errorLine,
+  number,
+  percentage,
+  serverNow,
+  shortId,
+} from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
-import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
+import { isTyped, useKey } from "../lib/keys.js";
+import { NAMES, nextRunOf, stateOfJob, STATES, statusOf } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
 import {
   classes,
@@ -30,7 +40,7 @@ const SINCE = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d"
 /** The instant a range begins, to the minute, so that it is the same for a while; an instant is itself. */
 const beginOf = (since) =>
   Object.hasOwn(SINCE, since)
-    ? new Date(Math.floor(Date.now() / 60_000 - SINCE[since]) * 60_000).toISOString()
+    ? new Date(Math.floor(serverNow() / 60_000 - SINCE[since]) * 60_000).toISOString()
     : since;
 
 /** What an address narrows the list by: names as people type them, and what `list_jobs` calls them. */
@@ -78,24 +88,26 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       if (!next.delete(id)) next.add(id);
       return next;
     });
+  const isNarrowed = Boolean(filter.job_type || filter.queue);
   const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
+  useKey(isMove, moveByKey);
   const spacer = (height, name) =>
     height > 0 &&
     html`<tr class="spacer-row" aria-hidden="true" key=${name}>
       <td style=${{ height: `${height}px` }}></td>
     </tr>`;
   return html`<div class="monitor">
-    <${Tabs} counts=${counts} chosen=${filter.state} />
+    <${Tabs} counts=${counts} chosen=${filter.state} isNarrowed=${isNarrowed} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
-      <${Filters} filter=${filter} onFilter=${onFilter} />
+      <${Filters} workspaceId=${workspaceId} filter=${filter} onFilter=${onFilter} rows=${rows} />
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
-    ${rows.length === 0 && html`<${Nothing} state=${state} filter=${filter} onFilter=${onFilter} retry=${retry} />`}
+    ${rows.length === 0 && html`<${Nothing} workspaceId=${workspaceId} state=${state} filter=${filter} onFilter=${onFilter} retry=${retry} />`}
     <div
       class="table-scroll"
       ref=${view.ref}
@@ -125,7 +137,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
             <th scope="col" class="c-id">Id</th>
           </tr>
         </thead>
-        <tbody onKeyDown=${moveByArrows}>
+        <tbody>
           ${spacer(view.before, "before")}
           ${onScreen.map(
             (row, index) => html`<${Row}
@@ -158,11 +170,20 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
+const MOST_COUNTED = 10_000;
+
+/** Whether there may be more jobs of a state than were counted, of all or of what `isNarrowed`. */
+function hasMore(counts, state, isNarrowed = false) {
+  const count = counts?.states[state];
+  const isBound = counts?.at_least.includes(statusOf(state));
+  const isExact = !isNarrowed && LIVE.includes(statusOf(state)) && count < MOST_COUNTED;
+  return isBound && !isExact;
+}
+
 /** The states as links with their counts; `failures` are the failed ones by what went wrong. */
-export function Tabs({ counts, chosen, grouped = false }) {
-  const isMore = (name) => counts?.at_least?.includes(name);
+export function Tabs({ counts, chosen, grouped = false, isNarrowed }) {
   const entry = (name, word, tone) => {
-    const count = counts?.states?.[name] ?? counts?.[name] ?? null;
+    const count = counts?.states[name] ?? null;
     return html`<a
       key=${word}
       class="group"
@@ -171,7 +192,7 @@ export function Tabs({ counts, chosen, grouped = false }) {
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
       href=${name ? `/jobs?state=${name}` : "/jobs"}>
       <span class="group-word">${word}</span>
-      ${count > 0 && html`<span class="group-count num">${number(count)}${isMore(name) ? "+" : ""}</span>`}
+      ${count > 0 && html`<span class="group-count num">${atLeast(count, hasMore(counts, name, isNarrowed))}</span>`}
     </a>`;
   };
   return html`<nav class="groups" aria-label="Jobs by state">
@@ -182,14 +203,32 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
+const different = (values) => [...new Set(values)].sort();
+
+/** What may follow what is typed: names of filters, then the values of one. */
+function choicesOf(text, known, rows) {
+  const [word] = text.split(":");
+  const values = {
+    type: () => known.map((type) => type.job_type),
+    queue: () => different(known.map((type) => type.queue)),
+    tag: () => different(rows.flatMap((row) => row.tags ?? [])),
+    since: () => Object.keys(SINCE),
+  };
+  if (!text.includes(":")) return Object.keys(FILTERS).map((name) => `${name}:`);
+  return values[word]?.().map((value) => `${word}:${value}`) ?? [];
+}
+
 /** The filters that are on, each removed by a click, and a field that adds one. */
-function Filters({ filter, onFilter }) {
+function Filters({ workspaceId, filter, onFilter, rows }) {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState(null);
-  const words = Object.keys(FILTERS);
-  const add = (event) => {
-    event.preventDefault();
-    const [word, ...rest] = text.split(":");
+  const [isUsed, setIsUsed] = useState(false);
+  const known = useRead(
+    (signal) => (isUsed ? types.list(workspaceId, signal) : Promise.resolve([])),
+    [workspaceId, isUsed],
+  );
+  const add = (given) => {
+    const [word, ...rest] = given.split(":");
     const value = rest.join(":").trim();
     try {
       if (!FILTERS[word] || !value)
@@ -218,7 +257,12 @@ function Filters({ filter, onFilter }) {
           ${name}: ${field === "parent_id" ? shortId(filter[field]) : filter[field]} ×
         </button>`,
     )}
-    <form class="add-filter" onSubmit=${add}>
+    <form
+      class="add-filter"
+      onSubmit=${(event) => {
+        event.preventDefault();
+        add(text);
+      }}>
       <label>
         <span class="hidden">Add a filter</span>
         <input
@@ -228,19 +272,31 @@ function Filters({ filter, onFilter }) {
           placeholder="Add a filter"
           value=${text}
           aria-invalid=${Boolean(problem)}
-          onInput=${(event) => setText(event.target.value)} />
+          onFocus=${() => setIsUsed(true)}
+          onInput=${({ target, inputType }) => {
+            setText(target.value);
+            // chosen from the list, with its value
+            if (inputType === "insertReplacementText" && /:./.test(target.value)) add(target.value);
+          }} />
       </label>
       <datalist id="filters">
-        ${words.map((word) => html`<option value=${`${word}:`} key=${word} />`)}
+        ${choicesOf(text, known.value ?? [], rows).map((choice) => html`<option value=${choice} key=${choice} />`)}
       </datalist>
     </form>
     ${problem && html`<span class="problem small" role="alert">${problem}</span>`}
   `;
 }
 
-const FIRST = `select enqueue_job('WORKSPACE', 'jobs.hello', '{"name": "Ada"}');`;
+/** The statement that enqueues a first job, with names that are there. */
+function FirstJob({ workspaceId }) {
+  const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
+  const type = known.value?.find((one) => !one.internal)?.job_type ?? "jobs.hello";
+  const schema = settings().schema ?? "public";
+  return html`<p>Enqueue one here, or from SQL, and it appears by itself:</p>
+    <p><code>${`select ${schema}.enqueue_job('${workspaceId}', '${type}', '{}');`}</code></p>`;
+}
 
-function Nothing({ state, filter, onFilter, retry }) {
+function Nothing({ workspaceId, state, filter, onFilter, retry }) {
   if (state.error)
     return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
@@ -252,8 +308,7 @@ function Nothing({ state, filter, onFilter, retry }) {
     <//>`;
   }
   return html`<${Empty} title="No jobs yet">
-    <p>Enqueue one here, or from SQL, and it appears by itself:</p>
-    <p><code>${FIRST}</code></p>
+    <${FirstJob} workspaceId=${workspaceId} />
   <//>`;
 }
 
@@ -337,13 +392,21 @@ function Ran({ row }) {
     : html`<span class="none">–</span>`;
 }
 
-function moveByArrows(event) {
-  const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
-  const next = step && event.target.closest("tr.job-row")?.[step];
-  const target = next?.querySelector(event.target.matches("input") ? "input" : "a.row-link");
-  if (!target) return;
-  event.preventDefault();
-  target.focus();
+const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+
+/** J and K wherever one is; arrows in a row, elsewhere they scroll. */
+const isMove = (event) =>
+  event.key in STEPS &&
+  !isTyped(event) &&
+  !(event.ctrlKey || event.metaKey || event.altKey) &&
+  (event.key.length === 1 || event.target.closest("tr.job-row"));
+
+/** To the next row or the one before, on its box or its link; at first to the first row on screen. */
+function moveByKey({ key, target }) {
+  const row = target.closest("tr.job-row");
+  const step = STEPS[key] > 0 ? "nextElementSibling" : "previousElementSibling";
+  const next = row ? row[step] : document.querySelector("tr.job-row");
+  next?.querySelector(target.matches("input") ? "input" : "a.row-link")?.focus();
 }
 
 const LIVE = ["pending", "processing", "waiting"];
@@ -388,10 +451,9 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
 function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
-  const sure =
-    state && isPlain && !counts?.at_least?.includes(state)
-      ? (counts?.states?.[state] ?? counts?.[state])
-      : undefined;
+  const isNarrowed = Boolean(filter.job_type || filter.queue);
+  const isSure = state && isPlain && !hasMore(counts, state, isNarrowed);
+  const sure = isSure ? counts?.states[state] : undefined;
   const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
   const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();
   const onPicked = (action) => {
@@ -428,8 +490,3 @@ function Selection({ picked, counts, filter, query, workspaceId, done }) {
     ${picked.length > 0 && quiet("Clear", done)}
   </div>`;
 }
-
-/** The status of a state; the states of what is pending are parts of it. */
-const statusOf = (state) =>
-  ({ running: "processing", suspended: "waiting" })[state] ??
-  (["completed", "failed", "cancelled"].includes(state) ? state : "pending");

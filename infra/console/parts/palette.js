@@ -122,7 +122,7 @@ function Open({ commands }) {
 const KEYS = [
   ["Ctrl K", "Go to a page, an action or a job"],
   ["/", "Search this list"],
-  ["↑ ↓", "In lists and waterfalls: row by row"],
+  ["J K, ↑ ↓", "In lists and waterfalls: row by row"],
   ["Enter", "Open the row"],
   ["Space", "Select the row, on its box"],
   ["← →", "In a waterfall: fold and unfold, or move in time"],

@@ -53,17 +53,15 @@ export function Replays({ job }) {
   if (chain.length < 2) return null;
   return html`<section class="card" aria-labelledby="h-replays">
     <h2 id="h-replays">Replays</h2>
-    <ul class="children">
+    <ul class="runs">
       ${chain.map(
         (one) => html`<li key=${one.id}>
-          <div class="child">
-            ${one.id === job.id ? html`<span class="strong">This job</span>` : jobLink(one.id)}
-            <span class="child-note muted">
-              ${one.replay_of ? (one.replay_from ? `from ${one.replay_from}` : "from its start") : "the first"}
-            </span>
-            <${StateBadge} job=${one} />
-            <span class="muted small"><${When} at=${one.created_at} /></span>
-          </div>
+          ${one.id === job.id ? html`<span class="strong">This job</span>` : jobLink(one.id)}
+          <span class="muted">
+            ${one.replay_of ? (one.replay_from ? `from ${one.replay_from}` : "from its start") : "the first"}
+          </span>
+          <${StateBadge} job=${one} />
+          <span class="muted small"><${When} at=${one.created_at} /></span>
         </li>`,
       )}
     </ul>

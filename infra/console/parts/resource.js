@@ -1,5 +1,6 @@
 // ResourceView: a page that lists one kind of thing, kept fresh, with what can be done to each.
 
+import { number } from "../lib/format.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
@@ -9,6 +10,7 @@ import { column, table } from "./table.js";
 import { actionsOn } from "./toasts.js";
 
 const EVERY_MS = 10_000;
+const MOST_UNFOLDED = 25;
 
 /** On, off, or what is wrong with it. */
 export const OnOff = ({ isOn, problem = null }) =>
@@ -18,7 +20,8 @@ export const OnOff = ({ isOn, problem = null }) =>
 
 /**
  * `read` gives the rows; `actions(row, act)` their buttons as `[words, run]`, where `act` says why something
- * failed and reads again; `add` is `[words, Dialog]`, whose dialog gets `like` (a row to edit) and `onClose`.
+ * failed and reads again; `add` is `[words, Dialog]`, whose dialog gets `like` (a row to edit) and `onClose`; of a
+ * long list the rows that `aside` picks are folded below the others.
  */
 export function ResourceView({
   name,
@@ -31,6 +34,7 @@ export function ResourceView({
   actions,
   add,
   empty,
+  aside,
   children,
 }) {
   const rows = useRead(read, inputs);
@@ -50,6 +54,8 @@ export function ResourceView({
         ),
       ]
     : columns;
+  const list = (shown) => table({ label: name, rows: shown, key, cards: true }, all);
+  const rest = rows.value?.length > MOST_UNFOLDED && aside ? rows.value.filter(aside.is) : [];
   return html`<div class="page">
     ${pageHead(
       name,
@@ -64,9 +70,16 @@ export function ResourceView({
           ? html`<${Unread} of=${rows} what=${`the ${name.toLowerCase()}`} />`
           : rows.value.length === 0
             ? empty
-            : table({ label: name, rows: rows.value, key, cards: true }, all)
+            : list(rows.value.filter((row) => !rest.includes(row)))
       }
     </section>
+    ${
+      rest.length > 0 &&
+      html`<details class="card more">
+        <summary>${number(rest.length)} ${aside.words}</summary>
+        ${list(rest)}
+      </details>`
+    }
     ${children}
     ${
       editing &&

@@ -50,10 +50,10 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
   </div>`;
 
 /** A number in a card of its own. */
-export const figure = (name, value, note) =>
+export const figure = (name, value, note, isBad = false) =>
   html`<div class="card figure">
-    <p class="figure-name muted">${name}</p>
-    <p class="figure-value num">${value}</p>
+    <p class="muted">${name}</p>
+    <p class=${isBad ? "figure-value num problem" : "figure-value num"}>${value}</p>
     <p class="muted small">${note ?? "\u00a0"}</p>
   </div>`;
 

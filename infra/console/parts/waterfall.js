@@ -1,12 +1,9 @@
-// Waterfall: a job and its children on one time axis, zoomed and walked by keyboard, or as a table.
+// Waterfall: a job and its children on one time axis, zoomed and walked by keyboard.
 
 import { counted, duration, relative, utc } from "../lib/format.js";
-import { navigate } from "../lib/router.js";
 import { needStyles } from "../lib/styles.js";
-import { classes, html, quiet, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
-import { extentOf, moved, placeOf, rowsOf, ticksOf, zoomed } from "../lib/waterfall.js";
-import { Icon } from "./icons.js";
-import { column, heading, table } from "./table.js";
+import { classes, html, quiet, useMemo, useRef, useState } from "../lib/ui.js";
+import { extentOf, moved, placeOf, rowsOf, spansOf, ticksOf, zoomed } from "../lib/waterfall.js";
 
 needStyles("/styles/waterfall.css");
 
@@ -32,60 +29,66 @@ function labelOfRow(row, origin) {
   return `${row.word}, ${took}, from ${roundly(Math.round(row.from - origin))}${row.isCritical ? ", on the critical path" : ""}`;
 }
 
-export function Waterfall({ trace, now }) {
-  const [asTable, setAsTable] = useState(false);
+/** `detailsOf` a row is drawn below the chart when the row is opened. */
+export function Waterfall({ trace, now, detailsOf }) {
   const [folded, setFolded] = useState({
     closed: new Set(),
     opened: new Set(),
   });
   const [view, setView] = useState(null); // null: the whole, which grows while something runs
-  const [chosen, setChosen] = useState(null);
+  const [chosen, setChosen] = useState(null); // has the focus of the chart
+  const [opened, setOpened] = useState(null);
   const all = useMemo(() => rowsOf(trace, { now, ...folded }), [trace, now, folded]);
   const rows = all.slice(0, MOST_ROWS);
   const whole = extentOf(rows);
   const shown = view ?? whole;
   const origin = whole.from;
-  const zoom = (factor, centre) => {
-    const next = zoomed(shown, whole, factor, centre);
+  const zoom = (factor) => {
+    const next = zoomed(shown, whole, factor);
     setView(next.from <= whole.from && next.to >= whole.to ? null : next);
   };
   const toggle = (row) =>
-    setFolded(({ closed, opened }) => {
-      const next = { closed: new Set(closed), opened: new Set(opened) };
+    setFolded((before) => {
+      const next = { closed: new Set(before.closed), opened: new Set(before.opened) };
       next[row.isOpen ? "opened" : "closed"].delete(row.key);
       next[row.isOpen ? "closed" : "opened"].add(row.key);
       return next;
     });
   const [root] = trace.jobs;
+  const shownRow = all.find(({ key }) => key === opened);
+  const open = (row) => setOpened(row.key === opened ? null : row.key);
   return html`<div class="waterfall">
     <div class="bar">
       <${Sums} job=${root} now=${now} />
       <span class="spacer"></span>
       <div class="zoom">
-        ${
-          !asTable &&
-          html`
-            ${quiet("−", () => zoom(2), { "aria-label": "Zoom out", disabled: !view })}
-            ${quiet("+", () => zoom(0.5), { "aria-label": "Zoom in" })}
-            ${quiet("Fit", () => setView(null), { disabled: !view })}
-          `
-        }
-        ${quiet("Table", () => setAsTable(!asTable), { "aria-pressed": asTable })}
+        ${quiet("−", () => zoom(2), { "aria-label": "Zoom out", disabled: !view })}
+        ${quiet("+", () => zoom(0.5), { "aria-label": "Zoom in" })}
+        ${quiet("Fit", () => setView(null), { disabled: !view })}
       </div>
     </div>
+    <${Chart}
+      rows=${rows}
+      view=${shown}
+      whole=${whole}
+      origin=${origin}
+      setView=${setView}
+      zoom=${zoom}
+      toggle=${toggle}
+      open=${open}
+      opened=${opened}
+      chosen=${chosen}
+      setChosen=${setChosen} />
     ${
-      asTable
-        ? html`<${AsTable} rows=${rows} origin=${origin} />`
-        : html`<${Chart}
-          rows=${rows}
-          view=${shown}
-          whole=${whole}
-          origin=${origin}
-          setView=${setView}
-          zoom=${zoom}
-          toggle=${toggle}
-          chosen=${chosen}
-          setChosen=${setChosen} />`
+      shownRow &&
+      html`<section class="waterfall-details" aria-label=${`Details of ${shownRow.name}`}>
+        <div class="bar">
+          <h3>${shownRow.name}</h3>
+          <span class="spacer"></span>
+          ${quiet("Close", () => setOpened(null))}
+        </div>
+        ${detailsOf(shownRow)}
+      </section>`
     }
     ${
       (all.length > MOST_ROWS || trace.more) &&
@@ -93,27 +96,28 @@ export function Waterfall({ trace, now }) {
         The first ${counted(Math.min(all.length, MOST_ROWS), "row")}; ${trace.more ? "children beyond the 300th are in their list" : "fold something to see the rest"}.
       </p>`
     }
-    ${
-      !asTable &&
-      html`<p class="muted small waterfall-legend">
-        <span class="key-critical" aria-hidden="true"></span> Critical path<span
-          class="key-queued"
-          aria-hidden="true"></span> Queued or backing off<span
-          class="key-wait"
-          aria-hidden="true"></span> Waiting, without a worker
-      </p>`
-    }
+    <p class="muted small waterfall-legend">
+      <span class="key-critical" aria-hidden="true"></span> Critical path
+      <span class="key-queued" aria-hidden="true"></span> Queued or backing off
+      <span class="key-wait" aria-hidden="true"></span> Waiting, without a worker
+      <span class="spacer"></span> A row opens its input and output.
+    </p>
   </div>`;
 }
 
-/** Where its time went: what neither queued nor ran waited. */
+/** Where its time went. */
 function Sums({ job, now }) {
   const { times, created_at: from, finished_at: to } = job;
   const whole = (to ? Date.parse(to) : now) - Date.parse(from);
+  const spans = spansOf(job, now);
+  const sum = (isMeant) =>
+    spans.filter(isMeant).reduce((all, span) => all + span.to - span.from, 0);
   const parts = [
     ["Queued", times.queue_ms ?? 0],
     [times.runs > 1 ? `Ran in ${times.runs} runs` : "Ran", times.run_ms],
-    ["Waited", whole - (times.queue_ms ?? 0) - times.run_ms],
+    ["Waited", sum(({ kind }) => kind === "wait")],
+    ["Backing off", sum(({ kind }) => kind === "backoff")],
+    ["Lost with its worker", sum(({ attempt }) => attempt?.outcome === "lost")],
   ].filter(([, ms], index) => ms > 0 || index === 1);
   return html`<p class="sums">
     ${parts.map(
@@ -129,9 +133,10 @@ function Sums({ job, now }) {
   </p>`;
 }
 
-function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setChosen }) {
+function Chart(props) {
+  const { rows, view, whole, origin, setView, zoom, toggle, open, opened, chosen, setChosen } =
+    props;
   const box = useRef(null);
-  const [dragged, setDragged] = useState(null);
   const at = rows.findIndex((row) => row.key === chosen);
   const focusOn = (index) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, index))];
@@ -141,6 +146,7 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const row = rows[at];
+    if (event.target.closest("a, button")) return;
     const moves = {
       ArrowDown: () => focusOn(at + 1),
       ArrowUp: () => focusOn(at - 1),
@@ -157,56 +163,19 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
       "-": () => zoom(2),
       0: () => setView(null),
       z: () => row && setView(padded(row, whole)),
-      Enter: () => row && row.level > 0 && row.kind === "job" && navigate(`/jobs/${row.jobId}`),
+      Enter: () => row && open(row),
     };
     if (!moves[event.key]) return;
     event.preventDefault();
     moves[event.key]();
   };
-  const share = (event) => {
-    const { left, width } = event.currentTarget.getBoundingClientRect();
-    return Math.max(0, Math.min(1, (event.clientX - left) / width));
-  };
-  const drag = {
-    onPointerDown: (event) => {
-      event.currentTarget.setPointerCapture(event.pointerId);
-      setDragged([share(event), share(event)]);
-    },
-    onPointerMove: (event) => dragged && setDragged([dragged[0], share(event)]),
-    onPointerUp: () => {
-      if (!dragged) return;
-      const [from, to] = [Math.min(...dragged), Math.max(...dragged)];
-      setDragged(null);
-      if (to - from > 0.01)
-        setView({
-          from: view.from + (view.to - view.from) * from,
-          to: view.from + (view.to - view.from) * to,
-        });
-    },
-    onPointerCancel: () => setDragged(null),
-  };
-  // a wheel listener that may prevent the page's own zoom cannot be passive
-  useLayoutEffect(() => {
-    const element = box.current;
-    const wheel = (event) => {
-      if (!event.ctrlKey && !event.metaKey) return;
-      event.preventDefault();
-      const track = element.querySelector(".waterfall-axis").getBoundingClientRect();
-      zoom(
-        event.deltaY > 0 ? 1.25 : 0.8,
-        Math.max(0, Math.min(1, (event.clientX - track.left) / track.width)),
-      );
-    };
-    element.addEventListener("wheel", wheel, { passive: false });
-    return () => element.removeEventListener("wheel", wheel);
-  });
   const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
   const placed = (offset) =>
     placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true">
       <span class="waterfall-name"></span>
-      <div class="waterfall-axis" title="Drag to zoom in" ...${drag}>
+      <div class="waterfall-axis">
         ${ticks
           .filter((offset) => placed(offset) <= LAST_LABEL)
           .map(
@@ -218,12 +187,6 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
               ${roundly(offset)}
             </span>`,
           )}
-        ${
-          dragged &&
-          html`<span
-            class="waterfall-drag"
-            style=${{ left: `${Math.min(...dragged) * 100}%`, width: `${Math.abs(dragged[1] - dragged[0]) * 100}%` }}></span>`
-        }
       </div>
     </div>
     <div role="treegrid" aria-label="Waterfall" aria-rowcount=${rows.length} class="waterfall-rows">
@@ -236,6 +199,8 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
           ticks=${ticks}
           placed=${placed}
           toggle=${toggle}
+          open=${open}
+          isOpened=${row.key === opened}
           isFirst=${chosen && at >= 0 ? row.key === chosen : index === 0}
           choose=${() => setChosen(row.key)} />`,
       )}
@@ -249,7 +214,7 @@ function padded({ from, to }, whole) {
   return { from: Math.max(whole.from, from - room), to: Math.min(whole.to, to + room) };
 }
 
-function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
+function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirst, choose }) {
   const label =
     row.isRunning && row.kind !== "job"
       ? `${duration(row.to - row.from)}…`
@@ -264,10 +229,12 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
     data-tone=${row.tone}
     aria-level=${row.level + 1}
     aria-expanded=${row.hasMore ? String(row.isOpen) : undefined}
+    aria-selected=${isOpened}
     tabindex=${isFirst ? 0 : -1}
     onFocus=${choose}
+    onClick=${(event) => !event.target.closest("a, button") && open(row)}
     title=${row.error ?? undefined}>
-    <div role="gridcell" class="waterfall-name" data-level=${Math.min(row.level, 6)}>
+    <div role="gridcell" class="waterfall-name" data-level=${Math.min(row.level, 4)}>
       ${
         row.hasMore && row.level > 0
           ? html`<button
@@ -285,7 +252,7 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
           ? html`<a href=${`/jobs/${row.jobId}`} tabindex="-1">
             ${row.name}
           </a>`
-          : html`<span class=${row.kind === "job" ? "strong" : ""}>
+          : html`<span class=${row.kind === "job" ? "strong" : "name"}>
             ${row.name}
           </span>`
       }
@@ -339,34 +306,3 @@ const toneOf = (attempt) =>
     completed: "completed",
     cancelled: "cancelled",
   })[attempt.outcome] ?? (attempt.ended_at ? "pending" : "processing");
-
-function AsTable({ rows, origin }) {
-  return table(
-    {
-      label: "Waterfall as a table",
-      rows,
-      key: (row) => row.key,
-      attributes: (row) => ({ "data-level": Math.min(row.level, 6) }),
-    },
-    [
-      heading("What", "waterfall-name", (row) =>
-        row.kind === "job" && row.level > 0
-          ? html`<a href=${`/jobs/${row.jobId}`}>
-            ${row.name}
-          </a>`
-          : row.name,
-      ),
-      column("State", (row) => row.word),
-      column("From", "num", (row) => roundly(Math.round(row.from - origin))),
-      column(
-        "Took",
-        "num",
-        (row) => html`${duration(row.to - row.from)}${row.isRunning ? "…" : ""}`,
-      ),
-      column("Critical", (row) =>
-        row.isCritical ? html`<${Icon} name="check" /><span class="hidden">yes</span>` : "",
-      ),
-      column("Error", "wrap", (row) => row.error ?? ""),
-    ],
-  );
-}

@@ -1,6 +1,6 @@
 // Times: relative to now, with the exact instant in UTC behind them; and running durations.
 
-import { duration, relative, utc } from "../lib/format.js";
+import { duration, relative, serverNow, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
 const watchers = new Set();
@@ -8,12 +8,12 @@ let timer = null;
 
 function beat() {
   if (document.visibilityState === "visible")
-    for (const watcher of [...watchers]) watcher(Date.now());
+    for (const watcher of [...watchers]) watcher(serverNow());
 }
 
-/** The present, once a second; one timer for the whole page. */
+/** The server's present, once a second; one timer for the whole page. */
 export function useNow(active = true) {
-  const [now, setNow] = useState(Date.now());
+  const [now, setNow] = useState(serverNow);
   useEffect(() => {
     if (!active) return undefined;
     watchers.add(setNow);
@@ -25,7 +25,7 @@ export function useNow(active = true) {
       timer = null;
     };
   }, [active]);
-  return active ? Math.max(now, Date.now() - 1000) : Date.now();
+  return active ? Math.max(now, serverNow() - 1000) : serverNow();
 }
 
 /** `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title. */

@@ -1,17 +1,17 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import { jobs as api, supabase } from "../api.js";
-import { counted, duration, errorLine, number } from "../lib/format.js";
+import { jobs as api, rpc, supabase } from "../api.js";
+import { codeOf, counted, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead } from "../lib/store.js";
-import { hooks, html, quiet, useEffect, useRef, useState } from "../lib/ui.js";
-import { AttemptsTable, LastFailure } from "../parts/attempts.js";
+import { hooks, html, quiet, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { AttemptDetails, LastFailure } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
-import { ActionButton } from "../parts/dialog.js";
+import { ActionButton, useKeptFocus } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
 import { EnqueueDialog, ReplayDialog, Replays } from "../lib/lazy.js";
 import { Question } from "../parts/question.js";
@@ -75,6 +75,10 @@ function Loaded({ watch, job }) {
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
+  // the heading of what was being read is gone, and the focus with it
+  useLayoutEffect(() => {
+    if (document.activeElement === document.body) document.querySelector("h1").focus();
+  }, []);
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">
       <div class="job-title">
@@ -114,9 +118,21 @@ function Loaded({ watch, job }) {
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
+        <${Data} job=${job} />
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
-          html`<${Timeline} trace=${trace} attempts=${attempts} events=${watch.events} isLive=${isLive} />`
+          html`<${Timeline}
+            job=${job}
+            trace=${trace}
+            events=${watch.events}
+            isMoving=${isLive && watch.freshness !== "offline"}
+            detailsOf=${(row) =>
+              html`<${RowDetails}
+                row=${row}
+                job=${job}
+                steps=${steps}
+                attempts=${attempts.value ?? []}
+                onReplay=${(from) => setReplaying({ from })} />`} />`
         }
         ${
           job.started_at &&
@@ -131,23 +147,11 @@ function Loaded({ watch, job }) {
               live=${isLive} />
           </section>`
         }
-        <${Children} trace=${trace.value} job=${job} />
-        ${
-          job.result !== null &&
-          job.result !== undefined &&
-          html`<section class="card" aria-labelledby="h-result">
-            <h2 id="h-result">Result</h2>
-            <${JsonView} value=${job.result} label="Result" />
-          </section>`
-        }
-        <${Steps} steps=${steps.value} onReplay=${(from) => setReplaying({ from })} />
         <${Replays} job=${job} />
-        <section class="card" aria-labelledby="h-payload">
-          <h2 id="h-payload">Payload</h2>
-          <${JsonView} value=${job.payload} label="Payload" />
-        </section>
       </div>
-      <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
+      <section class="column side" aria-label="Facts">
+        <${Facts} job=${job} last=${attempts.value?.at(-1)} />
+      </section>
     </div>
     ${
       duplicating &&
@@ -259,6 +263,8 @@ function plainly(job) {
 
 function Actions({ job, watch, duplicate, edit }) {
   const act = actionsOn(watch.refresh);
+  const box = useKeptFocus();
+  const isCancelling = Boolean(job.cancel_requested_at);
   const cancel = () =>
     act("Could not cancel", () => api.cancel(job.id), undefined, {
       title: "Cancel this job?",
@@ -275,7 +281,7 @@ function Actions({ job, watch, duplicate, edit }) {
     html`<${ActionButton} className="primary" run=${() => act("Could not start it", () => api.retry(job.id), said)}>
       ${words}
     <//>`;
-  return html`<div class="actions">
+  return html`<div class="actions" ref=${box}>
     ${mayRetry && retry("Retry", "Enqueued again")}
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
     ${isDelayed && retry("Run now", "Runs as soon as a worker is free")}
@@ -284,9 +290,9 @@ function Actions({ job, watch, duplicate, edit }) {
       html`<button
         type="button"
         class="danger"
-        disabled=${Boolean(job.cancel_requested_at)}
-        onClick=${cancel}>
-        ${job.cancel_requested_at ? "Cancelling…" : "Cancel"}
+        aria-disabled=${isCancelling}
+        onClick=${() => !isCancelling && cancel()}>
+        ${isCancelling ? "Cancelling…" : "Cancel"}
       </button>`
     }
     <button type="button" onClick=${duplicate}>Duplicate</button>
@@ -294,23 +300,35 @@ function Actions({ job, watch, duplicate, edit }) {
   </div>`;
 }
 
-/** Where its time went, its attempts, and each event with what it changed. */
-function Timeline({ trace, attempts, events, isLive }) {
-  const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.finished_at)));
-  const list = attempts.value ?? [];
+/** What went in and what came out. */
+function Data({ job }) {
+  const { payload, result } = job;
+  const part = (id, name, value) =>
+    html`<section class="card" aria-labelledby=${id}>
+      <h2 id=${id}>${name}</h2>
+      <${JsonView} value=${value} label=${name} />
+    </section>`;
+  return html`<div class="halves">
+    ${part("h-payload", "Payload", payload)}
+    ${result !== null && result !== undefined && part("h-result", "Result", result)}
+  </div>`;
+}
+
+/** Where its time went, and each event with what it changed. */
+function Timeline({ job, trace, events, isMoving, detailsOf }) {
+  const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
+  const now = useNow(isMoving);
+  const count = `${number(children.length)}${trace.value?.more ? "+" : ""}`;
   return html`<section class="card" aria-labelledby="h-time">
-    <h2 id="h-time">Timeline</h2>
+    <div class="bar">
+      <h2 id="h-time">Timeline</h2>
+      <span class="spacer"></span>
+      ${children.length > 0 && html`<a href=${`/jobs?parent_id=${job.id}`}>${count} child jobs as a list</a>`}
+    </div>
     ${
       trace.value
-        ? html`<${Waterfall} trace=${trace.value} now=${now} />`
+        ? html`<${Waterfall} trace=${trace.value} now=${now} detailsOf=${detailsOf} />`
         : html`<${Unread} of=${trace} what="the timeline" />`
-    }
-    ${
-      list.length > 0 &&
-      html`<details class="more" open=${list.length > 1}>
-        <summary>${counted(list.length, "attempt")}</summary>
-        <${AttemptsTable} attempts=${list} />
-      </details>`
     }
     <details class="more">
       <summary>${counted(events.length, "event")}</summary>
@@ -326,56 +344,40 @@ function Timeline({ trace, attempts, events, isLive }) {
   </section>`;
 }
 
-/** Its child jobs, from the trace; a longer list is a page of Jobs. */
-function Children({ trace, job }) {
-  const all = (trace?.jobs ?? []).filter((one) => one.parent_id === job.id);
-  if (all.length === 0) return null;
-  const ended = all.filter((child) => ENDED.has(child.status)).length;
-  return html`<section class="card" aria-labelledby="h-children">
-    <div class="bar">
-      <h2 id="h-children">Child jobs</h2>
-      <span class="muted small num">
-        ${number(ended)} of ${trace.more ? "the first " : ""}${counted(all.length, "job")} ended
-      </span>
-      <span class="spacer"></span>
-      <a href=${`/jobs?parent_id=${job.id}`}>As a list</a>
-    </div>
-    <ul class="children">
-      ${all.slice(0, 50).map(
-        (child) => html`<li key=${child.id}>
-          <div class="child" data-job=${child.id}>
-            <a href=${`/jobs/${child.id}`}>${child.job_type}</a>
-            <span class="child-note muted">${child.status === "failed" && errorLine(child)}</span>
-            <${StateBadge} status=${child.status} />
-          </div>
-        </li>`,
-      )}
-    </ul>
-  </section>`;
+/** What is behind a row of the waterfall: a child's input and output, a step's, an attempt's error. */
+function RowDetails({ row, job, steps, attempts, onReplay }) {
+  if (row.kind === "job")
+    return row.jobId === job.id
+      ? html`<${Data} job=${job} />`
+      : html`<${Child} id=${row.jobId} key=${row.jobId} />`;
+  if (row.jobId !== job.id)
+    return html`<p>
+      ${row.error && html`<span class="problem">${row.error}</span> `}${jobLink(row.jobId)} has the rest.
+    </p>`;
+  if (row.kind === "attempt") {
+    const attempt = attempts.find((one) => `${job.id}/${one.fence}` === row.key);
+    return attempt && html`<${AttemptDetails} attempt=${attempt} />`;
+  }
+  const step = steps.value?.steps.find((one) => one.name === row.name);
+  if (!step) return html`<p class="muted">It has no result yet.</p>`;
+  return html`<${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
+    <div class="actions start">
+      <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>
+    </div>`;
 }
 
-/** Finished steps, oldest first: a retry continues after the last one. */
-function Steps({ steps, onReplay }) {
-  const list = steps?.steps ?? [];
-  if (list.length === 0) return null;
-  return html`<section class="card" aria-labelledby="h-steps">
-    <h2 id="h-steps">Steps</h2>
-    ${list.map(
-      (step) => html`<details class="more" key=${step.name}>
-        <summary>
-          <span class="mono">${step.name}</span>
-          ${step.took_ms !== null && html` <span class="num">${duration(step.took_ms)}</span>`} <${When}
-            at=${step.created_at} />
-        </summary>
-        <${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
-        <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>
-      </details>`,
-    )}
-    ${steps.next && html`<p class="muted small">The first ${counted(list.length, "step")}.</p>`}
-  </section>`;
+function Child({ id }) {
+  const read = useRead((signal) => rpc("get_job", { p_job_id: id }, signal), [id]);
+  if (!read.value) return html`<${Unread} of=${read} what="the child job" />`;
+  const { error_message: message } = read.value;
+  return html`<p>
+      <a href=${`/jobs/${id}`}>Open the child job</a>
+      ${message && html` <span class="problem">${message}</span>`}
+    </p>
+    <${Data} job=${read.value} />`;
 }
 
-function Facts({ job }) {
+function Facts({ job, last }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const mono = (value) => value && html`<span class="mono">${value}</span>`;
   return html`<dl class="facts card">
@@ -386,6 +388,8 @@ function Facts({ job }) {
     ${fact("Next run", time(nextRunOf(job)))}
     ${fact("Finished", time(job.finished_at))}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
+    ${fact("Worker", mono(job.worker_id ?? last?.worker_id))}
+    ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
     ${fact("Lost workers", job.lost_attempts > 0 && number(job.lost_attempts))}
     ${fact(
       "Tags",

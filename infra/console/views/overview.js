@@ -1,14 +1,14 @@
-// How the whole is doing: readiness, what is live, what fails, throughput, queue time and success over a range.
+// How the whole is doing: what is wrong, what is live, throughput, queue time and load over a range.
 
-import { jobs, whole } from "../api.js";
-import { duration, number, percent } from "../lib/format.js";
+import { jobs, session, whole } from "../api.js";
+import { atLeast, duration, number, percent } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
 import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
-import { usePolling, useRead } from "../lib/store.js";
-import { html, useMemo, useState } from "../lib/ui.js";
-import { Tag, Verdict } from "../parts/badge.js";
+import { usePolling, useRead, useStore } from "../lib/store.js";
+import { html, useMemo } from "../lib/ui.js";
+import { Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
-import { ActionButton } from "../parts/dialog.js";
+import { ActionButton, askFor } from "../parts/dialog.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
 import { column, figure, heading, table } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
@@ -19,13 +19,15 @@ export const title = () => "Overview";
 const EVERY_MS = 5000;
 const DEFAULT = "1h";
 const MOST_FAILURES = 5;
+const MOST_LOADED = 8;
+const DAY = 1440; // minutes that percentiles are kept for
 
-export default function Overview({ workspace }) {
+export default function Overview({ workspace, user }) {
   const range = rangeOf(useQuery().get("range"), DEFAULT);
   const [minutes, words] = RANGES[range];
   const scope = workspace.id;
   const stats = useRead(
-    (signal) => whole.stats(scope, Math.min(minutes, 1440), signal),
+    (signal) => whole.stats(scope, Math.min(minutes, DAY), signal),
     [scope, minutes],
   );
   const series = useRead((signal) => whole.series(scope, minutes, signal), [scope, minutes]);
@@ -37,6 +39,7 @@ export default function Overview({ workspace }) {
     ${pageHead(
       "Overview",
       workspace.name,
+      html`<${Pause} stats=${stats} workspace=${workspace} />`,
       html`<div class="segments" role="group" aria-label="Range">
         ${Object.entries(RANGES).map(
           ([word, [, long]]) => html`<button
@@ -51,6 +54,7 @@ export default function Overview({ workspace }) {
       </div>`,
     )}
     <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
+    <${Failures} groups=${failures.value?.groups ?? []} isMore=${failures.value?.more} />
     ${
       failed &&
       (failed.isStale
@@ -61,25 +65,40 @@ export default function Overview({ workspace }) {
           what="The statistics could not be read" />`)
     }
     ${!failed && !(stats.value && series.value) && html`<${Loading} what="Reading statistics" />`}
-    ${
-      stats.value &&
-      series.value &&
-      html`<${Numbers}
-        stats=${stats.value}
-        series=${series.value}
-        failures=${failures.value?.groups ?? []}
-        words=${words}
-        workspace=${workspace}
-        refresh=${stats.refresh} />`
-    }
+    ${stats.value && series.value && html`<${Numbers} stats=${stats.value} series=${series.value} words=${words} />`}
+    ${user.isOperator && html`<${ByTenant} minutes=${Math.min(minutes, DAY)} />`}
   </div>`;
 }
 
-const CHECKS = {
-  database: "Database",
-  backlog: "Due jobs",
-  last_tick: "Last tick",
-};
+/** Stops the workspace's jobs from starting, or lets them start again. */
+function Pause({ stats, workspace }) {
+  const act = actionsOn(stats.refresh);
+  if (!stats.value || workspace.role === "member") return null;
+  const { name, id } = workspace;
+  const isPaused = stats.value.pauses?.some((one) => one.kind === "workspace" && one.name === id);
+  const pause = async () => {
+    const reason = await askFor({
+      title: `Pause ${name}?`,
+      text: `No job of ${name} starts until you resume. Running jobs continue, new ones wait.`,
+      field: "Reason, if any",
+      action: "Pause the workspace",
+      danger: true,
+    });
+    if (reason === null) return;
+    await act(
+      "Could not pause",
+      () => whole.pause(id, { body: { reason: reason || null } }),
+      `${name} is paused`,
+    );
+  };
+  const resume = () =>
+    act("Could not resume", () => whole.resume(id, { body: {} }), `${name} is resumed`);
+  return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"} run=${isPaused ? resume : pause}>
+    ${isPaused ? "Resume" : "Pause"}
+  <//>`;
+}
+
+const CHECKS = { database: "Database", backlog: "Due jobs", last_tick: "Last tick" };
 
 /** The service's parts, and the due jobs of what is shown: of one workspace its own. */
 function Readiness({ health, backlog }) {
@@ -88,112 +107,78 @@ function Readiness({ health, backlog }) {
       error=${health.error}
       retry=${health.refresh}
       what="Readiness could not be read" />`;
-  return html`<section class="grid-cards" aria-label="Readiness">
+  return html`<section class="card checks" aria-label="Readiness">
     ${Object.entries(CHECKS).map(([name, label]) => {
       // a failed read leaves the last answer, which says nothing about now
       const check =
         name === "backlog" ? backlog : health.error ? undefined : health.value?.checks?.[name];
-      return html`<div class="card figure" key=${name}>
-        <p class="figure-name">${label} <${Verdict} verdict=${check?.verdict} /></p>
-        <p class="muted small">${check?.detail ?? "\u00a0"}</p>
-      </div>`;
+      return html`<p key=${name}>
+        <${Verdict} verdict=${check?.verdict} /> <span class="strong">${label}</span> <span class="muted small">${check?.detail}</span>
+      </p>`;
     })}
   </section>`;
 }
 
-function Numbers({ stats, series, failures, words, workspace, refresh }) {
+function Numbers({ stats, series, words }) {
   const { live } = stats;
-  const folded = useMemo(() => fold(series, live), [series, live]);
-  const { at, totals, sums, depth, types } = folded;
-  const lines = busiest(types);
-  const colour = (index) => `--line-${index + 1}`;
-  const shares = lines.map(([name, type], index) => ({
+  const { at, totals, sums, depth, types } = useMemo(() => fold(series, live), [series, live]);
+  const lines = busiest(types).map(([name, type], index) => ({
     name,
-    colour: colour(index),
-    values: type.completed.map((_, point) => {
-      const share = success({ completed: type.completed[point], failed: type.failed[point] });
-      return Number.isNaN(share) ? null : share;
-    }),
+    colour: `--line-${index + 1}`,
+    values: type.queue,
   }));
-  const isEmpty = types.size === 0;
+  const oldest = stats.backlog.oldest_at;
   return html`
-    <section class="grid-cards narrow" aria-label="Totals">
-      ${figure(
-        "Queued",
-        number(live.queued),
-        stats.backlog.oldest_at
-          ? html`
-            oldest due <${When} at=${stats.backlog.oldest_at} />
-          `
-          : "nothing is due",
-      )}
-      ${figure("Scheduled", number(live.scheduled), `${number(live.retrying)} retrying`)}
-      ${figure("Running", number(live.running))}
-      ${figure("Suspended", number(live.suspended))}
+    <section class="grid-cards" aria-label="Totals">
+      ${figure("Queued", atLeast(live.queued), oldest ? html`oldest due <${When} at=${oldest} />` : "nothing is due")}
+      ${figure("Scheduled", atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}
+      ${figure("Running", atLeast(live.running), `${atLeast(live.suspended)} suspended`)}
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
-      ${figure("Success", percent(success(sums)), `${number(sums.failed)} failed, ${number(sums.retried)} retried`)}
+      ${figure("Failed", number(sums.failed), `${number(sums.retried)} retried, ${number(sums.lost)} lost with a worker`, sums.failed > 0)}
+      ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < WELL)}
     </section>
-    <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
-    <${Failures} groups=${failures} />
     ${
-      isEmpty &&
-      html`<section class="card">
-        <${Empty} title=${`No job ran in the last ${words}`}>
-          <p>Choose a longer range, or enqueue one:</p>
-          <p><code>minutehand enqueue jobs.hello '{"name": "Ada"}'</code></p>
-        <//>
-      </section>`
-    }
-    ${
-      !isEmpty &&
-      html`<div class="charts">
-        <section class="card" aria-labelledby="h-through">
-          <h2 id="h-through">Throughput</h2>
-          <${Chart}
-            label="Jobs"
-            at=${at}
-            lines=${[
+      types.size === 0
+        ? html`<section class="card">
+          <${Empty} title=${`No job ran in the last ${words}`}>
+            <p>Choose a longer range, or <a href="/jobs">enqueue one</a>.</p>
+          <//>
+        </section>`
+        : html`<div class="charts">
+          ${chart("h-through", "Throughput", {
+            label: "Jobs",
+            at,
+            lines: [
               { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] },
               { name: "Completed", values: totals.completed, colour: "--completed" },
               { name: "Failed", values: totals.failed, colour: "--failed" },
-            ]} />
-        </section>
-        <section class="card" aria-labelledby="h-depth">
-          <h2 id="h-depth">Queue depth</h2>
-          <${Chart}
-            label="Jobs that had not ended"
-            at=${at}
-            lines=${[{ name: "Not ended", values: depth, colour: "--processing" }]} />
-        </section>
-        <section class="card" aria-labelledby="h-wait">
-          <h2 id="h-wait">Queue time, p95</h2>
-          <${Chart}
-            label="Queue time"
-            at=${at}
-            most=${100}
-            format=${duration}
-            lines=${lines.map(([name, type], index) => ({ name, values: type.queue, colour: colour(index) }))} />
-        </section>
-        <section class="card" aria-labelledby="h-success">
-          <h2 id="h-success">Success</h2>
-          <${Chart}
-            label="Share that completed"
-            at=${at}
-            most=${1}
-            format=${percent}
-            lines=${shares} />
-        </section>
-      </div>`
+            ],
+          })}
+          ${chart("h-depth", "Queue depth", {
+            label: "Jobs that had not ended",
+            at,
+            lines: [{ name: "Not ended", values: depth, colour: "--processing" }],
+          })}
+          ${chart("h-wait", "Queue time, p95", { label: "Queue time", at, most: 100, format: duration, lines })}
+          <section class="card" aria-labelledby="h-types">
+            <h2 id="h-types">Load by type</h2>
+            <${ByType} types=${types} stats=${stats} />
+          </section>
+        </div>`
     }
-    <section class="card" aria-labelledby="h-types">
-      <h2 id="h-types">By type</h2>
-      <${ByType} types=${types} stats=${stats} />
-    </section>
   `;
 }
 
+const WELL = 0.95; // a share of jobs that completed below which someone should look
+
+const chart = (id, name, more) =>
+  html`<section class="card" aria-labelledby=${id}>
+    <h2 id=${id}>${name}</h2>
+    <${Chart} ...${more} />
+  </section>`;
+
 /** What fails most, by what went wrong. */
-function Failures({ groups }) {
+function Failures({ groups, isMore }) {
   if (groups.length === 0) return null;
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">What fails</h2>
@@ -213,7 +198,7 @@ function Failures({ groups }) {
           </a>`,
         ),
         column("Type", (group) => group.job_type),
-        column("Jobs", "num", (group) => number(group.jobs)),
+        column("Jobs", "num", (group) => atLeast(group.jobs, isMore)),
         column("Latest", (group) => html`<${When} at=${group.last_at} />`),
       ],
     )}
@@ -222,86 +207,60 @@ function Failures({ groups }) {
 }
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
-const known = (value) => (Number.isFinite(value) ? `≈ ${duration(value)}` : "–");
 
+/** What makes the work, the busiest first. */
 function ByType({ types, stats }) {
   const rows = [...types]
-    .sort(([a], [b]) => a.localeCompare(b))
     .map(([type, counts]) => ({
       type,
-      completed: total(counts.completed),
+      jobs: total(counts.enqueued),
       failed: total(counts.failed),
-      retried: total(counts.retried),
       ...stats.types?.[type],
-    }));
-  if (rows.length === 0) return html`<${Empty} title="No job ran in this range" />`;
-  return table({ label: "By type", rows, key: (row) => row.type }, [
-    heading(
-      "Type",
-      "wrap",
-      ({ type }) => html`<a href=${`/types/${encodeURIComponent(type)}`}>${type}</a>`,
-    ),
-    column("Completed", "num", (row) => number(total(types.get(row.type).completed))),
-    column("Failed", "num", (row) => number(total(types.get(row.type).failed))),
-    column("Success", "num", (row) => percent(success(row))),
-    column("Queue p50", "num", (row) => known(row.queue?.p50_ms)),
-    column("Queue p95", "num", (row) => known(row.queue?.p95_ms)),
-    column("Run p50", "num", (row) => known(row.run?.p50_ms)),
-    column("Run p95", "num", (row) => known(row.run?.p95_ms)),
-  ]);
+    }))
+    .sort((a, b) => b.jobs - a.jobs || b.failed - a.failed);
+  const most = Math.max(1, rows[0]?.jobs);
+  return html`${table(
+    { label: "Load by type", rows: rows.slice(0, MOST_LOADED), key: (row) => row.type },
+    [
+      heading(
+        "Type",
+        "wrap",
+        ({ type }) => html`<a href=${`/types/${encodeURIComponent(type)}`}>${type}</a>`,
+      ),
+      ...loadColumns(most),
+      column("Queue p95", "num phone-less", (row) => duration(row.queue?.p95_ms)),
+      column("Run p95", "num phone-less", (row) => duration(row.run?.p95_ms)),
+    ],
+  )}
+    ${rows.length > MOST_LOADED && html`<p><a href="/types">All ${rows.length} types</a></p>`}`;
 }
 
-function Pauses({ stats, workspace, refresh }) {
-  const pauses = stats.pauses ?? [];
-  const own = pauses.find((pause) => pause.kind === "workspace" && pause.name === workspace.id);
-  const others = pauses.filter((pause) => pause.kind !== "workspace");
-  const [reason, setReason] = useState("");
-  const act = actionsOn(refresh);
-  const change = (paused) =>
-    act(
-      paused ? "Could not pause" : "Could not resume",
-      () =>
-        paused
-          ? whole.pause(workspace.id, { body: { reason: reason || null } })
-          : whole.resume(workspace.id, { body: {} }),
-      `${workspace.name} is ${paused ? "paused" : "resumed"}`,
-      paused && {
-        title: `Pause ${workspace.name}?`,
-        text: `No job of ${workspace.name} starts until you resume. Running jobs continue, new ones wait.`,
-        action: "Pause the workspace",
-        danger: true,
-      },
-    );
-  const mayPause = workspace.role !== "member";
-  return html`<section class="card bar" aria-label="Pause">
-    <${Tag} tone=${own ? "waiting" : "pending"}>${own ? "Paused" : "Not paused"}<//>
-    <span>
-      ${own ? html`No job of ${workspace.name} starts${own.reason && `: ${own.reason}`}.` : ""}
-      ${others.length > 0 && ` Paused besides: ${others.map((pause) => pause.job_type ?? pause.name).join(", ")}.`}
-    </span>
-    <span class="spacer"></span>
-    ${
-      mayPause &&
-      !own &&
-      html`
-        <label class="field-inline">
-          <span class="hidden">Reason for the pause</span>
-          <input
-            type="text"
-            placeholder="Reason, if any"
-            value=${reason}
-            onInput=${(event) => setReason(event.target.value)} />
-        </label>
-        <${ActionButton} run=${() => change(true)}>Pause<//>
-      `
-    }
-    ${
-      mayPause &&
-      own &&
-      html`<${ActionButton} className="primary" run=${() => change(false)}>
-        Resume
-      <//>`
-    }
-    ${!mayPause && html`<span class="muted small">A manager may pause the workspace.</span>`}
+const loadColumns = (most) => [
+  column(
+    "Jobs",
+    "num",
+    (row) =>
+      html`<meter max=${most} value=${row.jobs} aria-hidden="true"></meter> ${number(row.jobs)}`,
+  ),
+  column("Failed", "num", (row) =>
+    row.failed > 0 ? html`<span class="problem">${number(row.failed)}</span>` : "0",
+  ),
+];
+
+/** Which tenants make the work, for staff. */
+function ByTenant({ minutes }) {
+  const { workspaces } = useStore(session);
+  const read = useRead((signal) => whole.stats(null, minutes, signal), [minutes]);
+  usePolling(read, 3 * EVERY_MS);
+  const rows = (read.value?.tenants ?? []).map((one) => ({ ...one, jobs: one.enqueued }));
+  if (rows.length === 0) return null;
+  const nameOf = (id) => workspaces.find((one) => one.id === id)?.name ?? id;
+  return html`<section class="card" aria-labelledby="h-tenants">
+    <h2 id="h-tenants">Load by tenant</h2>
+    ${table({ label: "Load by tenant", rows, key: (row) => row.workspace_id }, [
+      heading("Workspace", "wrap", (row) => nameOf(row.workspace_id)),
+      ...loadColumns(Math.max(1, rows[0].jobs)),
+      column("Running", "num", (row) => number(row.running)),
+    ])}
   </section>`;
 }

@@ -1,9 +1,11 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
-import { schedules as api } from "../api.js";
+import { jobs, OF, once, route, rpc } from "../api.js";
 import { pretty, utc } from "../lib/format.js";
+import { navigate } from "../lib/router.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
+import { StateBadge } from "../parts/badge.js";
 import { DialogForm } from "../parts/dialog.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
@@ -12,6 +14,20 @@ import { column, heading, jobLink } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Schedules";
+
+const put = route(`PUT ${OF}/schedules/{name}`);
+const remove = route(`DELETE ${OF}/schedules/{name}`);
+const MOST_READ = 200; // jobs in one call
+
+/** Each with the last job that it made, as `last`. */
+async function read(workspaceId, signal) {
+  const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
+  const ids = schedules.map((one) => one.last_job_id).filter(Boolean);
+  const filter = { workspace_id: workspaceId, ids: ids.slice(0, MOST_READ) };
+  const page = ids.length > 0 ? await jobs.page(filter, null, MOST_READ, signal) : { jobs: [] };
+  const found = new Map(page.jobs.map((job) => [job.id, job]));
+  return schedules.map((one) => ({ ...one, last: found.get(one.last_job_id) ?? null }));
+}
 
 const BODY = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
 const bodyOf = (one) =>
@@ -36,11 +52,14 @@ export const WHEN = [
 
 export default function Schedules({ workspace }) {
   const mayManage = workspace.role === "manager";
-  const put = (one, body) => api.put(workspace.id, one.name, { body });
+  const runNow = async ({ job_type, payload, options }) => {
+    const body = { workspace_id: workspace.id, job_type, payload, ...options };
+    navigate(`/jobs/${(await jobs.create(once(body))).id}`);
+  };
   return html`<${ResourceView}
     name="Schedules"
     of=${workspace.name}
-    read=${(signal) => api.list(workspace.id, signal)}
+    read=${(signal) => read(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(one) => one.name}
     columns=${[
@@ -50,21 +69,29 @@ export default function Schedules({ workspace }) {
         (one) => html`<a href=${`/types/${encodeURIComponent(one.job_type)}`}>${one.job_type}</a>`,
       ),
       ...WHEN,
-      column("Last job", (one) => jobLink(one.last_job_id)),
+      column(
+        "Last run",
+        (one) =>
+          html`${jobLink(one.last_job_id)} ${one.last && html`<${StateBadge} job=${one.last} />`}`,
+      ),
       column("State", (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`),
     ]}
     actions=${
       mayManage &&
       ((one, { act, edit }) => [
+        ["Run now", () => act("Could not run it", () => runNow(one))],
         [
           one.enabled ? "Switch off" : "Switch on",
-          () => act("Could not change", () => put(one, { ...bodyOf(one), enabled: !one.enabled })),
+          () =>
+            act("Could not change", () =>
+              put(workspace.id, one.name, { body: { ...bodyOf(one), enabled: !one.enabled } }),
+            ),
         ],
         ["Edit", edit],
         [
           "Delete",
           () =>
-            act("Could not delete", () => api.remove(workspace.id, one.name), "Deleted", {
+            act("Could not delete", () => remove(workspace.id, one.name), "Deleted", {
               title: `Delete ${one.name}?`,
               text: "It enqueues nothing more; jobs that it made stay.",
               action: "Delete the schedule",
@@ -95,7 +122,8 @@ function NextRuns({ workspaceId, cron, timezone }) {
     return () => clearTimeout(timer);
   }, [cron, timezone]);
   const runs = useRead(
-    (signal) => api.nextRuns(workspaceId, wanted, signal),
+    (signal) =>
+      rpc("next_runs", { p_workspace_id: workspaceId, p_schedule: wanted, p_count: 3 }, signal),
     [workspaceId, wanted.cron, wanted.timezone],
   );
   const times = runs.value?.runs.map((at) => utc(at).replace(":00.000", "")).join(" · ");
@@ -121,7 +149,7 @@ function Editor({ like, workspaceId, onClose }) {
   const save = async () => {
     const { name, payload, ...rest } = draft;
     const body = { ...bodyOf(like), ...rest, payload: JSON.parse(payload) };
-    await api.put(workspaceId, name, { body });
+    await put(workspaceId, name, { body });
     onClose();
   };
   return html`<${DialogForm}

@@ -1,7 +1,7 @@
-// Job types: who serves each and how it went in the last day; the page of one has its schema, limits,
-// pause, schedules and workers.
+// Job types, what is broken first; the page of one has who serves it and with which jobs in hand,
+// its schema, limits, pause and schedules.
 
-import { types as api, whole } from "../api.js";
+import { jobs, types as api, whole } from "../api.js";
 import { duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
@@ -12,7 +12,7 @@ import { JsonView } from "../parts/copy.js";
 import { EnqueueDialog } from "../lib/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
-import { column, fact, figure, heading, table } from "../parts/table.js";
+import { column, fact, figure, heading, jobLink, table } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { WHEN } from "./schedules.js";
@@ -23,27 +23,44 @@ const EVERY_MS = 10_000;
 const alive = ({ serving }) => serving.filter(({ state }) => state === "alive").length;
 const known = (value) => (value === null || value === undefined ? Number.NaN : Number(value));
 
+/** Refused, not served, paused, failing, the rest: what needs someone comes first. */
+const rankOf = (type) =>
+  [type.refusal, !type.served, type.paused_at, type.day.failed > 0, true].findIndex(Boolean);
+
+/** Well, and without a job in the last day. */
+const isUnused = (type) => rankOf(type) === 4 && Object.keys(type.day).length === 0;
+
+const readTypes = async (workspaceId, signal) =>
+  (await api.list(workspaceId, signal)).sort((a, b) => rankOf(a) - rankOf(b));
+
 export default function Types({ name, workspace }) {
   if (name) return html`<${TypePage} name=${name} workspace=${workspace} />`;
   return html`<${ResourceView}
     name="Types"
     of=${`${workspace.name}, last day`}
-    read=${(signal) => api.list(workspace.id, signal)}
+    read=${(signal) => readTypes(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(type) => type.job_type}
+    aside=${{ is: isUnused, words: "without a job in the last day" }}
     columns=${[
       heading(
         "Type",
         "wrap",
         (type) => html`
           <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${type.job_type}</a>
-          ${type.description && html` <span class="muted small">${type.description}</span>`}
+          ${type.description && html` <span class="muted small wide-only">${type.description}</span>`}
         `,
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
       column("Workers", "num phone-less", (type) => number(alive(type))),
       column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
-      column("Failed", "num", (type) => number(known(type.day.failed ?? 0))),
+      column("Failed", "num", (type) =>
+        type.day.failed > 0
+          ? html`<a class="problem" href=${`/jobs?state=failed&job_type=${encodeURIComponent(type.job_type)}`}>
+              ${number(type.day.failed)}
+            </a>`
+          : "0",
+      ),
       column("Success", "num", (type) => percent(success(type.day))),
       column("Queue p95", "num phone-less", (type) => duration(known(type.day.queue?.p95_ms))),
       column("Run p95", "num phone-less", (type) => duration(known(type.day.run?.p95_ms))),
@@ -108,7 +125,7 @@ function TypePage({ name, workspace }) {
     </header>
     ${
       type
-        ? html`<${Loaded} type=${type} />`
+        ? html`<${Loaded} type=${type} workspace=${workspace} />`
         : read.error
           ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The type could not be read" />`
           : html`<${Loading} what="Reading the type" />`
@@ -126,7 +143,45 @@ function TypePage({ name, workspace }) {
 const refusalOf = ({ refusal }) =>
   typeof refusal === "string" ? refusal : (refusal?.message ?? JSON.stringify(refusal));
 
-function Loaded({ type }) {
+const MOST_RUNNING = 100;
+
+/** Who serves it, since when, of which commit, and with which jobs in hand. */
+function Serving({ type, workspace }) {
+  const filter = { workspace_id: workspace.id, job_type: type.job_type, state: ["running"] };
+  const running = useRead(
+    (signal) => jobs.page(filter, null, MOST_RUNNING, signal),
+    [workspace.id, type.job_type],
+  );
+  usePolling(running, EVERY_MS);
+  const inHand = ({ worker_id: id }) =>
+    (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
+  return html`<section class="card" aria-labelledby="h-serving">
+    <h2 id="h-serving">Workers</h2>
+    ${
+      type.serving.length === 0
+        ? html`<${Empty} title="No worker has served it" />`
+        : table(
+            { label: "Workers", rows: type.serving, key: (one) => one.worker_id, cards: true },
+            [
+              heading("Worker", "mono small wrap", (one) => one.worker_id),
+              column("State", (one) => html`<${WorkerState} state=${one.state} />`),
+              column("Version", "mono small", (one) => one.version ?? "–"),
+              column("Since", (one) => html`<${When} at=${one.started_at} />`),
+              column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
+              column("Jobs in hand", (one) => {
+                const held = inHand(one);
+                return held.length === 0
+                  ? "–"
+                  : html`${held.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
+              ${held.length > 3 && `and ${held.length - 3} more`}`;
+              }),
+            ],
+          )
+    }
+  </section>`;
+}
+
+function Loaded({ type, workspace }) {
   const { day } = type;
   const seconds = (value) => duration(value * 1000);
   return html`
@@ -162,25 +217,13 @@ function Loaded({ type }) {
     </section>
     <div class="columns">
       <div class="column main">
+        <${Serving} type=${type} workspace=${workspace} />
         <section class="card" aria-labelledby="h-schema">
           <h2 id="h-schema">Payload schema</h2>
           ${
             type.payload_schema
               ? html`<${JsonView} value=${type.payload_schema} label="Payload schema" />`
               : html`<${Empty} title="Any object" />`
-          }
-        </section>
-        <section class="card" aria-labelledby="h-serving">
-          <h2 id="h-serving">Workers</h2>
-          ${
-            type.serving.length === 0
-              ? html`<${Empty} title="No worker has served it" />`
-              : table({ label: "Workers", rows: type.serving, key: (one) => one.worker_id }, [
-                  heading("Worker", "mono small wrap", (one) => one.worker_id),
-                  column("State", (one) => html`<${WorkerState} state=${one.state} />`),
-                  column("Version", (one) => one.version ?? "–"),
-                  column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
-                ])
           }
         </section>
         <section class="card" aria-labelledby="h-schedules">

@@ -1,6 +1,6 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
-import { webhooks as api } from "../api.js";
+import { OF, route, rpc } from "../api.js";
 import { counted } from "../lib/format.js";
 import { html, useState } from "../lib/ui.js";
 import { CopyId } from "../parts/copy.js";
@@ -9,9 +9,24 @@ import { field } from "../parts/field.js";
 import { column, heading } from "../parts/table.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
+import { notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Webhooks";
+
+const add = route(`POST ${OF}/webhooks`);
+const change = route(`PATCH ${OF}/webhooks/{webhook_id}`);
+const remove = route(`DELETE ${OF}/webhooks/{webhook_id}`);
+const rotate = route(`POST ${OF}/webhooks/{webhook_id}/rotate-secret`);
+const sendTest = route(`POST ${OF}/webhooks/{webhook_id}/test`);
+
+const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
+
+/** What is off or fails comes first. */
+async function read(workspaceId, signal) {
+  const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
+  return webhooks.sort((a, b) => isBroken(b) - isBroken(a));
+}
 
 /** Its deliveries are jobs. */
 const deliveriesOf = ({ id }) =>
@@ -20,36 +35,34 @@ const deliveriesOf = ({ id }) =>
 export default function Webhooks({ workspace }) {
   const [secret, setSecret] = useState(null);
   const mayManage = workspace.role === "manager";
+  const test = async (one) => {
+    const { job_id: id } = await sendTest(workspace.id, one.id);
+    notify("The latest event is being sent", { href: `/jobs/${id}`, label: "The delivery" });
+  };
   const steer = (one, act) => [
+    ["Send a test", () => act("Could not send a test", () => test(one))],
     [
       one.enabled ? "Switch off" : "Switch on",
       () => {
         const enabled = !one.enabled;
-        return act("Could not change", () =>
-          api.change(workspace.id, one.id, { body: { enabled } }),
-        );
+        return act("Could not change", () => change(workspace.id, one.id, { body: { enabled } }));
       },
     ],
     [
       "Rotate secret",
       async () => {
-        const made = await act(
-          "Could not rotate",
-          () => api.rotate(workspace.id, one.id),
-          undefined,
-          {
-            title: "Rotate the secret?",
-            text: "A new secret signs from now on; the old one signs too for a day.",
-            action: "Rotate",
-          },
-        );
+        const made = await act("Could not rotate", () => rotate(workspace.id, one.id), undefined, {
+          title: "Rotate the secret?",
+          text: "A new secret signs from now on; the old one signs too for a day.",
+          action: "Rotate",
+        });
         if (made) setSecret(made.secret);
       },
     ],
     [
       "Delete",
       () =>
-        act("Could not delete", () => api.remove(workspace.id, one.id), "Deleted", {
+        act("Could not delete", () => remove(workspace.id, one.id), "Deleted", {
           title: "Delete this webhook?",
           text: `${one.url} receives nothing more; deliveries not yet sent are dropped.`,
           action: "Delete the webhook",
@@ -60,7 +73,7 @@ export default function Webhooks({ workspace }) {
   return html`<${ResourceView}
     name="Webhooks"
     of=${workspace.name}
-    read=${(signal) => api.list(workspace.id, signal)}
+    read=${(signal) => read(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(one) => one.id}
     nameOf=${(one) => one.url}
@@ -68,10 +81,12 @@ export default function Webhooks({ workspace }) {
       heading("Endpoint", "wrap", (one) => one.url),
       column("Events", (one) => one.event_types?.join(", ") ?? "all"),
       column(
-        "Last delivery",
+        "Last answer",
+        "wrap",
         (one) => html`
-          <${When} at=${one.last_delivered_at} />
-          ${one.last_status && html` <span class="muted num">${one.last_status}</span>`}
+          ${one.last_status && html`<span class="num strong">${one.last_status}</span> `}
+          ${one.last_answer ?? "–"}
+          ${one.last_delivered_at && html` <span class="muted small">delivered <${When} at=${one.last_delivered_at} /></span>`}
         `,
       ),
       column(
@@ -120,7 +135,7 @@ function Adder({ workspaceId, onAdded, onClose }) {
   const save = async () => {
     const types = events.split(/[\s,]+/).filter(Boolean);
     const body = { url: url.trim(), ...(types.length > 0 && { event_types: types }) };
-    const made = await api.add(workspaceId, { body });
+    const made = await add(workspaceId, { body });
     onClose();
     onAdded(made.secret);
   };

@@ -120,8 +120,8 @@ def test_a_refused_payload_is_corrected_in_the_form(visit: Visit) -> None:
 def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: FaultyHost) -> None:
     """Since when, why, and where it is resumed."""
     page = visit(ADA, "/overview").page
-    page.get_by_placeholder("Reason, if any").fill("we move the ledger")
     page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_label("Reason, if any").fill("we move the ledger")
     page.get_by_role("button", name="Pause the workspace").click()
     expect(page.get_by_text("we move the ledger")).to_be_visible()
 

@@ -165,7 +165,8 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, look: 
     expect(page.get_by_role("region", name="Result")).to_contain_text("42")
     expect(page.get_by_role("treegrid", name="Waterfall")).to_be_visible()
     look(visitor)
-    page.locator("summary", has_text="paint").click()
+    page.get_by_role("row", name=re.compile("paint")).click()
+    expect(page.get_by_role("region", name="Details of paint")).to_contain_text("blue")
     page.get_by_role("button", name="Run again from here").click()
     page.get_by_role("dialog").get_by_role("button", name="Run again").click()
     expect(page.get_by_text("from paint")).to_be_visible()
@@ -244,7 +245,7 @@ def test_a_type_is_enqueued_by_its_form_and_paused(
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Pause the type").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
-    visitor.open("/workers")
+    visitor.open("/schedules")
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} is paused")
     look(visitor)
 

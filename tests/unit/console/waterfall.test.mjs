@@ -5,7 +5,6 @@ import { test } from "node:test";
 import {
   criticalPath,
   extentOf,
-  KINDS,
   moved,
   placeOf,
   rowsOf,
@@ -140,11 +139,11 @@ test("what still runs ends now, and the whole grows with it", () => {
   assert.ok(rows.every((row) => row.isCritical));
 });
 
-test("zooming keeps inside the whole and the point under the pointer where it was", () => {
+test("zooming keeps inside the whole and its middle where it was", () => {
   const whole = { from: 0, to: 1000 };
-  const near = zoomed(whole, whole, 0.5, 0.25);
+  const near = zoomed(whole, whole, 0.5);
 
-  assert.deepEqual(near, { from: 125, to: 625 });
+  assert.deepEqual(near, { from: 250, to: 750 });
   assert.deepEqual(zoomed(near, whole, 10), whole);
   assert.deepEqual(moved(near, whole, 5), { from: 500, to: 1000 });
 });
@@ -185,78 +184,4 @@ test("many jobs begin folded below the first level, and are as a person leaves t
   assert.ok(names({}).includes("child99"));
   assert.ok(names({ opened: new Set(["child3"]) }).includes("low3"));
   assert.deepEqual(names({ closed: new Set(["parent"]) }), ["parent"]);
-});
-
-test("a row says what it is, how it stands and how it ended, and a step in what kind of time", () => {
-  const now = Date.parse(at(60_000));
-  const begun = { ...step("later", "sleep", 9000, null), timeout_at: at(90_000) };
-  const jobs = [{ ...parent, finished_at: null, steps: [...parent.steps, begun] }];
-  const rows = Object.fromEntries(rowsOf({ jobs }, { now }).map((row) => [row.name, row]));
-  const delivered = (name) => {
-    const { kind, word, tone, isRunning, isCritical } = rows[name];
-    return [kind, word, tone, isRunning, isCritical];
-  };
-
-  assert.deepEqual(delivered("parent"), ["job", "Completed", "completed", true, true]);
-  assert.deepEqual(delivered("Attempt 1"), ["attempt", "Failed, retried", "failed", false, true]);
-  assert.deepEqual(delivered("read"), ["step", "Step", "completed", false, true]);
-  assert.deepEqual(delivered("pages"), ["wait", "Children", "waiting", false, true]);
-  assert.deepEqual(delivered("later"), ["wait", "Sleep", "waiting", true, true]);
-  const { key, level, jobId, bars, from, to, until } = rows["Attempt 1"];
-  assert.deepEqual([key, level, jobId], ["parent/1", 1, "parent"]);
-  assert.deepEqual([from, to], [at(500), at(1500)].map(Date.parse));
-  assert.deepEqual([bars, until], [[{ kind: "attempt", from, to }], Number.NaN]);
-  assert.deepEqual([rows.later.key, rows.later.until], ["parent:later", Date.parse(at(90_000))]);
-  assert.deepEqual([rows.parent.to, rows.later.to], [now, now]);
-  assert.deepEqual(
-    Object.values(KINDS).map(({ word, tone }) => `${word}: ${tone}`),
-    [
-      "Step: processing",
-      ..."Sleep Question Event Children".split(" ").map((w) => `${w}: waiting`),
-      "Other jobs: waiting",
-    ],
-  );
-  const running = { ...job("a"), steps: [step("b", "step", 0, null), step("c", "new", 0, 1)] };
-  assert.deepEqual(
-    rowsOf({ jobs: [running] }, { now }).map(({ tone }) => tone),
-    ["completed", "processing", "processing"],
-  );
-});
-
-test("a wait is for the child that ended in it, and nothing is critical in nothing", () => {
-  const ends = { early: 2900, inTime: 7000, justLate: 8900, late: 9100 };
-  const children = Object.entries(ends).map(([id, end]) =>
-    job(id, { parent_id: "parent", finished_at: at(end) }),
-  );
-  for (const [left, held] of [
-    [["early", "inTime", "justLate", "late"], "justLate"],
-    [["early", "inTime", "late"], "inTime"],
-    [["early", "late"], undefined],
-  ]) {
-    const keys = criticalPath(
-      { jobs: [parent, ...children.filter(({ id }) => left.includes(id))] },
-      0,
-    );
-    assert.equal(
-      Object.keys(ends).find((id) => keys.has(id)),
-      held,
-    );
-  }
-  assert.deepEqual([...criticalPath({ jobs: [] }, 0)], []);
-  assert.deepEqual(rowsOf({ jobs: [] }, { now: 0 }), []);
-});
-
-test("a line of the axis is at a part of a second, a minute, an hour, a day or a week", () => {
-  const [second, minute, hour, day] = [1000, 60_000, 3_600_000, 86_400_000];
-  const steps = [
-    ...[1, 2, 5, 10, 20, 50, 100, 200, 500],
-    ...[1, 2, 5, 10, 15, 30].map((count) => count * second),
-    ...[1, 2, 5, 10, 15, 30].map((count) => count * minute),
-    ...[1, 2, 6, 12].map((count) => count * hour),
-    ...[1, 2, 7, 14].map((count) => count * day),
-  ];
-  for (const one of steps) {
-    const ticks = ticksOf({ from: 100, to: 100 + 8 * one }, 100);
-    assert.deepEqual([ticks.length, ticks[1] - ticks[0]], [9, one]);
-  }
 });
