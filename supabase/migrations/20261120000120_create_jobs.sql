@@ -154,6 +154,8 @@ create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
   job_type text not null,
+  -- when a worker that serves it asked last, to a minute; null: none does, so that no gate lets its jobs through
+  served_at timestamptz,
   unique (job_type, queue)
 );
 

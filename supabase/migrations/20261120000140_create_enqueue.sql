@@ -127,7 +127,12 @@ begin
         format('a type has at most 100 queues; %s is one more',
         left(p_queue, 100)), p_within || 'queue');
     end if;
-    insert into queue.lanes as l (job_type, queue) values (p_job_type, p_queue)
+    insert into queue.lanes as l (job_type, queue, served_at)
+    values (p_job_type, p_queue, (
+      select max(w.seen_at) from queue.workers as w
+      where w.seen_at > queue.clock() - interval '3 minutes'
+        and (w.job_types is null or p_job_type = any (w.job_types))
+        and (w.queues is null or p_queue = any (w.queues))))
     on conflict (job_type, queue) do update set queue = excluded.queue returning l.lane into v_lane;
   end if;
   return v_lane;

@@ -328,7 +328,55 @@ begin
 end;
 $$;
 
--- Let as many of a key's jobs through its gate as may run; where another transaction does so now, the next lease is to
+-- The lanes of a type whose jobs may start: some worker serves them, and they are not paused.
+create function queue.open_lanes(p_job_type text) returns integer[]
+language plpgsql stable as $$
+begin
+  return array(
+    select l.lane from queue.lanes as l
+    where l.job_type = p_job_type and l.served_at is not null and not exists (
+      select from queue.pauses as p
+      where p.kind = any ('{type,queue}')
+        and p.name = case p.kind when 'type' then l.job_type else l.queue end));
+end;
+$$;
+
+-- Put jobs that were let through a gate and may not start any more back behind it, so that they hold
+-- no slot of their key. One that someone holds stays. The note is for a pause that ends meanwhile.
+create function queue.take_back(p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[])
+returns void
+language plpgsql as $$
+begin
+  with held as materialized (
+    select g.ctid as gate, r.found, g.lane from queue.gated as g
+    cross join lateral (
+      select o.ctid as found from queue.ready as o
+      where o.lane = g.lane and o.workspace_id = g.workspace_id and o.ord = g.ord
+        and o.job_id = g.job_id
+      for update skip locked) as r
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+      and g.admitted and not g.ended and g.lane <> all (p_lanes)
+    for update of g skip locked),
+  unready as (delete from queue.ready where ctid = any (array(select h.found from held as h))),
+  back as (
+    update queue.gated set admitted = false where ctid = any (array(select h.gate from held as h)))
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct h.lane, p_workspace_id, p_key from held as h;
+end;
+$$;
+
+-- Have all gates looked at before which jobs wait, after the pause of a type or queue began or ended.
+create function queue.note_gates() returns void
+language plpgsql as $$
+begin
+  insert into queue.notes (lane, workspace_id, key)
+  select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key
+  from queue.gated as g where g.lane > 0 and not g.admitted
+  order by g.workspace_id, g.job_type, g.key;
+end;
+$$;
+
+-- Let as many of a key's jobs through its gate as may run, of those in lanes that are open; where another transaction does so now, the next lease is to
 -- look. Under the lock of the gate they are counted, a statement after it was taken, which sees what its last holder
 -- committed. p_lane: any of the type.
 create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz)
@@ -345,12 +393,14 @@ declare
   v_let integer;
   v_lanes integer[];
   v_ord bigint;
+  v_open constant integer[] := queue.open_lanes(p_job_type); -- whose jobs may start
 begin
   if not queue.try_lock(format('gate %s/%s/%s', p_workspace_id, p_job_type, p_key)) then
     insert into queue.notes (lane, workspace_id, key) values (p_lane, p_workspace_id, p_key);
     return;
   end if;
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  perform queue.take_back(p_workspace_id, p_job_type, p_key, v_open);
   if v_type.rate_per_key then
     -- charged for each start at the time it was leased: those that were let through and have not begun are not charged
     -- yet, but hold a token; so do those that are settled at this moment, whose settlements would wait for each other
@@ -385,7 +435,7 @@ begin
     update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
-        and not exists ( -- put off since the statement that deleted those that had ended: later
+        and g.lane = any (v_open) and not exists ( -- put off since the statement that deleted those that had ended: later
           select from queue.gated as e
           where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key and e.admitted
             and e.ord = g.ord and e.job_id = g.job_id)
@@ -403,7 +453,8 @@ begin
       v_at + make_interval(secs => greatest(0.001,
         (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
     from queue.gated as g
-    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted limit 1;
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
+      and g.lane = any (v_open) limit 1;
   end if;
 end;
 $$;

@@ -320,13 +320,14 @@ begin
       on g.workspace_id = t.workspace_id
     left join last as l on true),
   moved as (
-    select h.workspace_id, h.before, e.ends, greatest(0, h.had - h.round - e.ends::integer) as had
+    select h.workspace_id, h.place, h.before, e.ends, greatest(0, h.had - h.round - e.ends::integer) as had
     from had as h
     cross join lateral (select h.is_passed and h.had + 1e-9 >= h.round + 1 as ends) as e)
   select (
       select array_agg(row(s.lane, s.workspace_id, null, null, s.from_ord, s.jobs, s.job_type, null, null, null,
         null, null)::queue.turn) from shares as s),
-    array_agg(row(m.workspace_id, m.had, m.ends)::queue.move) filter (where m.ends or abs(m.had - m.before) > 1e-6),
+    array_agg(row(m.workspace_id, m.had, m.ends)::queue.move order by m.place, m.workspace_id)
+      filter (where m.ends or abs(m.had - m.before) > 1e-6),
     p_is_whole and exists (select from heads as h group by h.lane, h.workspace_id having count(h.ord) = v_depth)
   into turns, moves, is_cut from moved as m;
 end;
@@ -579,15 +580,13 @@ $$;
 -- Move tenants that were served in the order, in all lanes that were looked at.
 create function queue.move_turns(p_moves queue.move[], p_lanes integer[]) returns void
 language plpgsql as $$
-declare
-  v_end bigint;
 begin
-  if exists (select from unnest(p_moves) as m where m.ends) then
-    v_end := nextval('queue.places');
-  end if;
-  update queue.turns as t set had = o.had, place = case when o.ends then v_end else t.place end
+  with moves as materialized ( -- each to its own place, behind those who were before it
+    select m.workspace_id, m.had, case when m.ends then nextval('queue.places') end as place
+    from unnest(p_moves) as m)
+  update queue.turns as t set had = o.had, place = coalesce(o.place, t.place)
   from (
-    select u.found, m.had, m.ends from unnest(p_moves) as m
+    select u.found, m.had, m.place from moves as m
     cross join lateral (
       select n.ctid as found, n.lane from queue.turns as n
       where n.workspace_id = m.workspace_id and not n.aside offset 0 for no key update skip locked) as u
@@ -667,7 +666,10 @@ begin
   select from queue.turns where aside and look_at <= p_now
   limit 1;
   if found and queue.try_lock('turns') then -- one at a time, and no one waits; the rest is for the next leases
-    perform queue.open_gates(greatest(50, v_most), p_now), queue.open_turns(v_most, p_now);
+    if pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0) then -- a pause that ends looks at gates after it
+      perform queue.open_gates(greatest(50, v_most), p_now);
+    end if;
+    perform queue.open_turns(v_most, p_now);
   end if;
   v_shared := queue.share_slots(p_request, p_now);
   lanes := v_shared.lanes;
@@ -714,22 +716,65 @@ begin
 end;
 $$;
 
+-- Note that a worker serves its lanes, once a minute; p_changed: it serves others than before. Gates of those that no other served until now, and of those that
+-- no one serves any more, are looked at again: under the lock of who opens gates, which has seen lanes as they were.
+-- False where another has that lock.
+create function queue.note_lanes(p_request queue.lease_request, p_changed boolean, p_now timestamptz) returns boolean
+language plpgsql as $$
+declare
+  v_served integer[];
+  v_new integer[];
+  v_gone integer[];
+begin
+  select coalesce(array_agg(l.lane) filter (where o.serves
+      and coalesce(l.served_at <= p_now - interval '1 minute' or l.served_at > p_now, true)), '{}'),
+    coalesce(array_agg(l.lane) filter (where o.serves and l.served_at is null), '{}'),
+    coalesce(array_agg(l.lane) filter (where not o.serves and (l.served_at <= p_now - interval '3 minutes'
+      or p_changed and l.served_at is not null and not exists (
+        select from queue.workers as w
+        where w.worker_id <> p_request.worker_id and w.seen_at > p_now - interval '3 minutes'
+          and (w.job_types is null or l.job_type = any (w.job_types))
+          and (w.queues is null or l.queue = any (w.queues))))), '{}')
+  into v_served, v_new, v_gone
+  from queue.lanes as l
+  cross join lateral (
+    select coalesce(l.job_type = any (p_request.job_types), true)
+      and coalesce(l.queue = any (p_request.queues), true) as serves) as o;
+  if v_new || v_gone <> '{}' and not queue.try_lock('turns') then
+    return false;
+  end if;
+  update queue.lanes set served_at = case when lane = any (v_served) then p_now end where ctid = any (array(
+    select l.ctid from queue.lanes as l where l.lane = any (v_served || v_gone) for no key update skip locked));
+  if v_new || v_gone <> '{}' then
+    insert into queue.notes (lane, workspace_id, key)
+    select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key from queue.gated as g
+    where g.lane = any (v_new) and not g.admitted or g.lane = any (v_gone) and g.admitted and not g.ended
+    order by g.workspace_id, g.job_type, g.key;
+  end if;
+  return true;
+end;
+$$;
+
 -- The number of a worker, whose row is written when it is new, begins a run or serves something else, else once a
 -- minute.
 create function queue.note_worker(p_request queue.lease_request, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
   v_worker queue.workers;
+  v_changed boolean;
+  v_seen_at timestamptz;
 begin
   select * into v_worker from queue.workers where worker_id = p_request.worker_id;
+  v_changed := (v_worker.job_types, v_worker.queues) is distinct from (p_request.job_types, p_request.queues);
   if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now and v_worker.ended_at is null
-      and (v_worker.version, v_worker.job_types, v_worker.queues)
-        is not distinct from (p_request.version, p_request.job_types, p_request.queues) then
+      and not v_changed and v_worker.version is not distinct from p_request.version then
     return v_worker.worker;
   end if;
+  v_seen_at := p_now - case when queue.note_lanes(p_request, v_changed, p_now) then interval '0'
+    else interval '59 seconds' end; -- again in a second
   insert into queue.workers as w (worker_id, started_at, seen_at, version, job_types, queues)
-  values (p_request.worker_id, p_now, p_now, p_request.version, p_request.job_types, p_request.queues)
-  on conflict (worker_id) do update set seen_at = p_now, ended_at = null, version = excluded.version,
+  values (p_request.worker_id, p_now, v_seen_at, p_request.version, p_request.job_types, p_request.queues)
+  on conflict (worker_id) do update set seen_at = excluded.seen_at, ended_at = null, version = excluded.version,
     job_types = excluded.job_types, queues = excluded.queues,
     started_at = case when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
       then w.started_at else p_now end

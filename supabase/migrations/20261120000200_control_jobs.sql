@@ -375,9 +375,11 @@ comment on function public.job_replays is
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean
 language plpgsql as $$
 declare
-  v_is_last constant boolean := p_workspace_id is null
-    or pg_try_advisory_xact_lock(queue.lock_kind('pauses'), 0);
+  v_is_last constant boolean := pg_try_advisory_xact_lock(queue.lock_kind('pauses'), 0);
 begin
+  if p_workspace_id = queue.system_workspace() then -- of a type or a queue
+    perform queue.note_gates();
+  end if;
   insert into queue.notes (lane, workspace_id, ord)
   select t.lane, t.workspace_id, t.from_ord from queue.turns as t
   where t.workspace_id = p_workspace_id and t.aside and t.look_at = 'infinity';
@@ -394,6 +396,7 @@ declare
   v_name text := p_request ->> 'name';
   v_type constant text := case when v_kind in ('job_type', 'workspace_type') then v_name end;
   v_workspace uuid;
+  v_changed uuid;
 begin
   if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null
     or v_name is null then
@@ -411,6 +414,7 @@ begin
     where t.job_type = v_type) then
     perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(v_type, 100));
   end if;
+  v_changed := coalesce(v_workspace, queue.system_workspace());
   if v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
     values (v_stored, v_name, v_workspace, v_type, queue.clock(),
@@ -419,9 +423,11 @@ begin
     on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
   else
     delete from queue.pauses where kind = v_stored and name = v_name;
-    if not queue.reopen_turns(v_workspace) then
-      insert into queue.signals (kind, workspace_id) values ('resumed', v_workspace);
-    end if;
+  end if;
+  if (not v_paused or v_workspace is null) and not queue.reopen_turns(v_changed) then
+    insert into queue.signals (kind, workspace_id) values ('resumed', v_changed);
+  end if;
+  if not v_paused then
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
   end if;
   perform queue.admit('changes', v_workspace, queue.caller());

@@ -442,6 +442,25 @@ language sql stable rows 1 as $$
   order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
 $$;
 
+-- Who holds the slots of a job's key, up to three of them.
+create function queue.explain_key(p_job public.jobs, p_running bigint, p_most integer, p_now timestamptz)
+returns jsonb
+language sql stable as $$
+  with holders as (
+    select j.id, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, p_now) as state
+    from queue.gated as g join public.jobs as j on j.id = any (array[g.job_id])
+    where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
+      and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id
+    order by g.ord limit 3)
+  select jsonb_build_object('reason', 'key_limit',
+    'data', jsonb_build_object('running', p_running, 'limit', p_most, 'holders', jsonb_agg(
+      jsonb_build_object('job_id', h.id, 'state', h.state))),
+    'sentence', format('The concurrency limit of its key is used up: %s of %s, held by %s%s.', p_running, p_most,
+      string_agg(format('job %s (%s)', h.id, h.state), ', '),
+      case when p_running > 3 then format(' and %s more', p_running - 3) end))
+  from holders as h
+$$;
+
 -- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest limit that is used up,
 -- or jobs of its tenant in its lane that are ahead of it and can run.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
@@ -491,7 +510,9 @@ begin
       select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
       where n.job_type = p_job.job_type))) as l (place, reason, scope, most, running)
   where l.running >= l.most order by l.place limit 1;
-  if found then
+  if v_full.reason = 'key_limit' then
+    return queue.explain_key(p_job, v_full.running, v_full.most, p_now);
+  elsif v_full.reason is not null then
     return jsonb_build_object('reason', v_full.reason, 'data', jsonb_build_object('running', v_full.running,
       'limit', v_full.most), 'sentence', format('The concurrency limit %s is used up: %s of %s run.', v_full.scope,
       v_full.running, v_full.most));

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import random
 import threading
 import time
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -248,3 +251,49 @@ def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: En
     engine.enqueue_many(300, workspace=GLOBEX)
 
     assert 8 <= of_workspaces(engine, 20)[GLOBEX] <= 12
+
+
+def mix(engine: Engine, seed: int) -> tuple[random.Random, dict[str, float], list[str]]:
+    """Tenants by weight, and types: some with a limit, some tenants too."""
+    chosen = random.Random(seed)
+    types = [f"t{number}" for number in range(chosen.choice([1, 2, 6]))]
+    for name in types:
+        limited = chosen.random() < 0.3
+        engine.register(name, **({"max_concurrency": chosen.randint(2, 9)} if limited else {}))
+    weights: dict[str, float] = {}
+    for left in reversed(range(chosen.randint(2, 6))):
+        workspace = str(uuid.UUID(int=chosen.getrandbits(128), version=4))
+        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+        weights[workspace] = chosen.choice([0.5, 1, 1, 1, 3])
+        limits = {"max_running": 4} if chosen.random() < 0.2 and left else {}
+        limit_workspace(engine, workspace, weight=weights[workspace], **limits)
+    return chosen, weights, types
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("size", [1, 3, 20, 100])
+def test_a_newcomers_nth_job_starts_within_n_rounds(engine: Engine, seed: int, size: int) -> None:
+    """Whatever types, weights, priorities and limits: a round gives each tenant its weight."""
+    chosen, weights, types = mix(engine, seed)
+    *others, newcomer = weights
+    for workspace in others:
+        for name in chosen.sample(types, chosen.randint(1, len(types))):
+            count, priority = chosen.randint(1, 60), chosen.choice([50, 100, 100])
+            engine.enqueue_many(count, workspace=workspace, job_type=name, priority=priority)
+    tick = {"tick_id": str(uuid.uuid4()), "worker": "w1"}
+    for call in range(1, chosen.randint(2, 9)):
+        complete(engine, engine.lease(size, call=call, **tick))
+    engine.enqueue_many(5, workspace=newcomer, job_type=chosen.choice(types), priority=900)
+
+    starts = done = 0
+    a_round = sum(max(1, weights[workspace]) for workspace in others)
+    for call in range(20, 600):
+        leases = engine.lease(size, call=call, **tick)
+        for _ in [lease for lease in leases if lease["job"]["workspace_id"] == newcomer]:
+            done += 1
+            assert starts < math.ceil(done / weights[newcomer]) * a_round + done
+        starts += len(leases)
+        complete(engine, leases)
+        if done == 5:
+            return
+    raise AssertionError(f"only {done} of 5 jobs started")

@@ -41,7 +41,9 @@ INVARIANTS = {
             union all select from queue.deferred d where d.job_id = g.job_id and t.in_order) end""",
     "a key with room has a note, or nothing waits for it": """
         select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
-        where not g.admitted and not t.rate_per_key and (g.lane > 0 or t.schema_version > 0)
+        where not g.admitted and not t.rate_per_key
+          and exists (select from queue.lanes l where l.lane = g.lane and l.served_at is not null
+            and not exists (select from queue.pauses p where (p.kind, p.name) in (('type', l.job_type), ('queue', l.queue))))
           and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
             and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended) < coalesce(t.key_concurrency, 1)
           and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane

@@ -129,3 +129,15 @@ def test_a_refused_registration_is_said(engine: Engine) -> None:
 
     found = explained(engine, job_id)
     assert (found[0], "0 0 30 2 *" in found[1]) == ("no_processor", True)
+
+
+def test_the_holder_of_a_key_is_named(engine: Engine) -> None:
+    engine.register("work", key_concurrency=1)
+    holder = engine.enqueue(concurrency_key="k")
+    engine.lease_one()
+    waits = engine.enqueue(concurrency_key="k")
+    engine.lease_call(0)
+
+    said = engine.rpc("explain_job", p_job_id=waits)
+    assert said["data"]["holders"] == [{"job_id": holder, "state": "running"}]
+    assert holder in said["sentence"]

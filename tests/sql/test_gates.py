@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import complete
-from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
@@ -195,3 +195,38 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
         other.run(lock, second["job"]["id"])
         other.run("commit")
         assert {result["outcome"] for result in settling.result()} == {"applied"}
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paused: bool) -> None:
+    """In a paused queue, or in one that no worker serves; let through before that or after."""
+    engine.register("work", key_concurrency=1)
+    pause = {"kind": "queue", "name": "slow"}
+    served = {"queues": None if is_paused else ["default"]}
+    held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "ab"]
+    engine.lease_call(0)
+    held.append(engine.enqueue(concurrency_key="c", queue="slow"))
+    if is_paused:
+        engine.rpc("pause_jobs", p_request=pause)
+    engine.lease_call(0, **served)
+    free = [engine.enqueue(concurrency_key=key) for key in "abc"]
+
+    leases = engine.lease(10, **served)
+    assert sorted(ids_of(leases)) == sorted(free)
+    complete(engine, leases)
+    if is_paused:
+        engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    assert sorted(ids_of(engine.lease(10))) == sorted(held)
+
+
+def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> None:
+    """Neither one without a key nor one with; and no lease is empty meanwhile."""
+    engine.register("keyed", key_concurrency=1)
+    items = [{"job_type": "keyed", "concurrency_key": f"k{n}"} for n in range(1000)]
+    for _ in range(2):
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    others = [engine.enqueue(workspace=GLOBEX, job_type=name) for name in ("work", "keyed")]
+
+    leased = [set(ids_of(engine.lease(100, call=call))) for call in (1, 2, 3)]
+    assert set(others) <= leased[0]
+    assert all(leased)
