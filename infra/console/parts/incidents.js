@@ -26,6 +26,10 @@ async function read(workspace, signal) {
       `No worker has run for ${duration(tick.value * 1000)}: nothing starts.`,
       "minutehand doctor --only schedule",
     ]);
+  for (const name of ["maintenance", "transactions"]) {
+    const { verdict, detail } = health.value?.checks?.[name] ?? {};
+    if (verdict === "warn") found.push([`${detail}.`, `minutehand doctor --only ${name}`]);
+  }
   const { backlog, pauses = [] } = stats.value ?? {};
   if (backlog && backlog.verdict !== "pass")
     found.push([`Due jobs: ${backlog.detail}.`, "/jobs?state=queued", "Which"]);

@@ -21,12 +21,15 @@ def health(
     backlog: str = "pass",
     *,
     read_only: bool = False,
+    refused: str = "pass",
 ) -> Any:
     return SimpleNamespace(
         backlog={"verdict": backlog, "jobs": 3, "detail": "3 wait: no worker serves a"},
         oldest_due_seconds=oldest,
         last_tick_seconds=tick,
         read_only=read_only,
+        maintenance={"verdict": refused, "detail": "retention passes over job 1: no"},
+        transactions={"verdict": "pass", "detail": "none is open for long"},
     )
 
 
@@ -49,6 +52,7 @@ class Queue:
         (health(backlog="warn", oldest=1), 200, "degraded", {"queue_depth": "warn"}),
         (health(oldest=9_000), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=901, tick=None), 503, "not_ready", {"oldest_due": "fail"}),
+        (health(refused="warn"), 200, "degraded", {"maintenance": "warn"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(read_only=True), 503, "not_ready", {"database": "fail"}),
     ],
@@ -62,7 +66,14 @@ async def test_readiness_shows_each_part(
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
         assert body["checks"][name]["verdict"] == verdict
-    assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick"}
+    assert set(body["checks"]) == {
+        "database",
+        "queue_depth",
+        "oldest_due",
+        "last_tick",
+        "maintenance",
+        "transactions",
+    }
 
 
 @pytest.mark.parametrize(

@@ -123,16 +123,16 @@ def migrations(target: Target) -> Finding:
     return ok(f"{len(files)} applied")
 
 
-_fault(  # it keeps dead rows, and the queue slows down
+_fault(  # webhooks and statistics wait for it, or dead rows are kept
     "transactions",
-    """select 'warn', format('%s holds a transaction for %s s',
-         coalesce(nullif(application_name, ''), usename, '?'),
-         extract(epoch from now() - xact_start)::int),
-         format('select pg_terminate_backend(%s)', pid)
-       from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-         and backend_xmin is not null and xact_start < now() - interval '5 minutes'
-       order by xact_start""",
-    after="database",
+    """select 'warn', words, format('select pg_terminate_backend(%s)', pid)
+       from queue.open_transactions()""",
+)
+_fault(  # a trigger or foreign key of the project's own refused a row, or a task's need is missing
+    "maintenance",
+    """select verdict, detail, 'correct what refuses it: it is tried again within an hour'
+       from jsonb_to_record(queue.maintenance_state()) as state (verdict text, detail text)
+       where verdict <> 'pass'""",
 )
 _fault(  # by hand, by a dump into another project, by a tool that grants what it likes
     "privileges",

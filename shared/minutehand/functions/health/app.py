@@ -131,6 +131,13 @@ def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
     return {
         # counted and judged in SQL, see queue.backlog: the console and doctor say the same
         "queue_depth": _verdict(backlog["verdict"], backlog["jobs"], "jobs", backlog["detail"]),
+        **{
+            name: _verdict(found["verdict"], None, "", found["detail"])
+            for name, found in (
+                ("maintenance", health.maintenance),
+                ("transactions", health.transactions),
+            )
+        },
         "oldest_due": _verdict(
             FAIL if is_idle else WARN if (oldest or 0.0) > LATE else PASS,
             oldest,
