@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from tests.support.engine import ACME, GLOBEX, Engine, handle
+import psycopg
+
+from tests.support.engine import ACME, GLOBEX, Engine, handle, refusal
 
 SIZES = """
 select c.oid::regclass::text from pg_class as c
@@ -219,3 +221,96 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
     engine.run("update queue.tasks set retry_at = queue.clock() + interval '1 hour'")
     engine.advance(60)
     assert engine.lease_call(1, call=6)["maintenance"] is False, "all of it was put off"
+
+
+def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine) -> None:
+    """Its first of each comes with the first short call, whatever another has before it."""
+    hook = {"url": "https://example.com/x", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
+    schedule = {"name": "s", "cron": "* * * * *", "job_type": "work"}
+    for workspace in (ACME, GLOBEX):
+        engine.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook)
+        engine.rpc("put_schedule", p_workspace_id=workspace, p_schedule=schedule)
+    for table, key in (("webhooks", "id"), ("schedules", "name")):
+        engine.run(
+            f"insert into queue.{table} select (jsonb_populate_record(t, jsonb_build_object("
+            f"'id', gen_random_uuid(), '{key}', gen_random_uuid()))).* from queue.{table} as t"
+            f" cross join generate_series(1, 1500) where t.workspace_id = '{ACME}'"
+        )
+    engine.enqueue()
+    engine.enqueue(workspace=GLOBEX)
+    engine.advance(61)
+
+    done = engine.rpc("run_maintenance", p_request={"budget_ms": 100})["done"]
+    made = "select count(*) > 0 from public.jobs where job_type = %s and workspace_id = %s"
+    assert engine.one(made, "webhook_delivery", GLOBEX)
+    assert engine.one(
+        "select count(*) > 1 from public.jobs where job_type = 'work' and workspace_id = %s", GLOBEX
+    )
+    assert "statistics" in done
+
+
+def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Engine) -> None:
+    hook = {"url": "https://example.com/x", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
+    engine.rpc("set_settings", p_settings={"webhooks_max": 1, "schedules_max": 1})
+    for number in range(2):
+        schedule = {"name": f"s{number}", "cron": "@daily", "job_type": "work"}
+        for call, given in (("put_webhook", hook), ("put_schedule", schedule)):
+            kind = call.partition("_")[2]
+            try:
+                engine.rpc(call, p_workspace_id=ACME, **{f"p_{kind}": given})
+                refused = None
+            except psycopg.Error as error:
+                refused = refusal(error)
+            assert refused == (None if number == 0 else ("PT429", "quota_exceeded", f"{kind}s_max"))
+
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 3})
+    engine.enqueue_many(4)
+    engine.advance(2)
+    engine.maintain()
+    [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert "already has 3 live jobs" in shown["problem"]
+    engine.run_all()
+    engine.advance(2)
+    engine.maintain()
+    assert engine.one("select count(*) from public.jobs where job_type = 'webhook_delivery'") > 0
+
+
+def test_a_clock_that_goes_back_delays_nothing(engine: Engine) -> None:
+    """What was done is not in the future, and a lease lasts no hour longer."""
+    engine.enqueue_many(2)
+    engine.advance(3600)
+    engine.maintain()
+    dead = engine.lease_one(limit=1)
+    engine.advance(-3600)
+    due = engine.enqueue(delay_seconds=1)
+    engine.advance(2)
+    assert engine.rpc("run_maintenance", p_request={})["done"]["promotion"] == 1
+    engine.advance(61)
+    engine.maintain()
+    leased = {lease["job"]["id"] for lease in engine.lease(5)}
+    assert {dead["job"]["id"], due} <= leased
+
+
+def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
+    engine.enqueue_many(3000)
+    engine.run_all()
+    engine.advance(86400 * 40)
+    while engine.rpc("run_maintenance", p_request={"budget_ms": 5000})["more"]:
+        pass
+    assert engine.one("select count(*) from public.jobs") == 0
+
+
+def test_live_tidies_where_realtime_takes_no_message(engine: Engine) -> None:
+    """As without a partition for today: announcements say so; old lines of the feed go."""
+    engine.enqueue()
+    engine.advance(86400 * 2)
+    held = engine.enqueue()
+    engine.run("update queue.feed set held = true where job_ids @> array[%s::uuid]", held)
+    engine.run("alter table realtime.messages rename column payload to away")
+    try:
+        engine.maintain()
+    finally:
+        engine.run("alter table realtime.messages rename column away to payload")
+    assert engine.rows("select distinct job_ids[1]::text from queue.feed") == [held]
+    detail = engine.rpc("queue_health")["maintenance"]["detail"]
+    assert detail.startswith("the task announcements fails: column")
