@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
@@ -67,9 +69,12 @@ async def verify(request: Request, token: str | None) -> Caller:
         raise unauthorized(str(error), presented=True) from error
 
 
-async def require_caller(request: Request, _: Credentials) -> Caller:
-    """Dependency: the signed-in user."""
-    return await verify(request, bearer_token(request))
+async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Caller]:
+    """Dependency: the signed-in user, who has so many requests at once that others have theirs."""
+    caller = await verify(request, bearer_token(request))
+    services: Services = request.app.state.services
+    with services.requests.held(str(caller.user_id)) if caller.user_id else nullcontext():
+        yield caller
 
 
 async def stream_caller(

@@ -66,30 +66,37 @@ class Pace:
     retry: float = 2.0
 
 
-#: A client that comes back later may meet another process.
+#: Streams of a process, of which guests hold half, and of one caller.
 MAX_STREAMS: Final = 5_000
 MAX_STREAMS_OF_CALLER: Final = 100
+#: Requests of one caller that are under way: a share of the connections to the database.
+MAX_REQUESTS_OF_CALLER: Final = 8
 _RETRY_AFTER: Final = 5
 
 
-class OpenStreams:
-    """Counts streams while they are held; `count` is the number of all."""
+class UnderWay:
+    """Counts what callers hold, such as streams; `count` is the number of all.
 
-    def __init__(self) -> None:
+    Args:
+        of_caller: Most that one may hold, a user or a guest's address.
+    """
+
+    def __init__(self, what: str, *, most: int, of_caller: int) -> None:
         self.count = 0
+        self._what, self._most, self._of_caller = what, most, of_caller
         self._of: Counter[str] = Counter()
 
     @contextmanager
     def held(self, caller: str) -> Iterator[None]:
-        """Count a stream of a user, or of a guest's session, until it ends."""
-        if self.count >= MAX_STREAMS:
-            raise unavailable("This server has no capacity for another stream")
-        if self._of[caller] >= MAX_STREAMS_OF_CALLER:
+        """Count one of a caller until it ends."""
+        if self.count >= self._most:
+            raise unavailable(f"This server has no capacity for more {self._what}")
+        if self._of[caller] >= self._of_caller:
             raise ApiError(
                 429,
                 "rate_limited",
-                f"Too many streams; try again in {_RETRY_AFTER} s",
-                detail={"limit": "streams", "retry_after_seconds": _RETRY_AFTER},
+                f"Too many {self._what} at once; try again in {_RETRY_AFTER} s",
+                detail={"limit": self._what, "retry_after_seconds": _RETRY_AFTER},
                 headers={"Retry-After": str(_RETRY_AFTER)},
             )
         self.count += 1
@@ -120,7 +127,11 @@ class Services:
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
-        self.streams = OpenStreams()
+        self.streams = UnderWay("streams", most=MAX_STREAMS, of_caller=MAX_STREAMS_OF_CALLER)
+        self.guest_streams = UnderWay(
+            "streams", most=MAX_STREAMS // 2, of_caller=MAX_STREAMS_OF_CALLER
+        )
+        self.requests = UnderWay("requests", most=10_000, of_caller=MAX_REQUESTS_OF_CALLER)
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )

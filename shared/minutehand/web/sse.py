@@ -191,8 +191,12 @@ async def answer(
     """
     pace = services.pace
     until = services.clock.monotonic() + min(pace.buffered_wait, wait or pace.buffered_wait)
-    holder = str(caller.user_id) if caller is not None else feed.subject
+    # a guest by the address: the session's id is the guest's own choice
+    address = request.client.host if request.client else "unknown"
+    holder = str(caller.user_id) if caller is not None else address
     with contextlib.ExitStack() as held:
+        if caller is None:
+            held.enter_context(services.guest_streams.held(address))
         held.enter_context(services.streams.held(holder))
         if caller is not None and not pace.streaming:
             await services.queue_of(caller).call("open_stream", repeatable=False)

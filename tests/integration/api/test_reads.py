@@ -1,4 +1,4 @@
-"""Lists, pages and statistics as the read routes give them."""
+"""Statistics as the read routes give them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ from infra.bench.scratch import SECRET_KEY, user_token
 from tests.contract.api import Api
 from tests.integration.api.conftest import error_of
 from tests.support.engine import ACME
-
-
-async def test_pages_hold_every_job_once_while_others_arrive(api: Api) -> None:
-    """A bulk shares its microsecond; a page boundary inside it must not lose or repeat a job."""
-    wanted = set(api.engine.enqueue_many(45))
-    seen: list[str] = []
-    params = {"job_type": "work", "limit": "7"}
-
-    while True:
-        page = (await api.call("GET", "/api/jobs", params=params)).json()
-        seen += [job["id"] for job in page["jobs"]]
-        api.engine.enqueue()
-        if page["next_cursor"] is None:
-            break
-        params["cursor"] = page["next_cursor"]
-
-    assert len(seen) == len(set(seen)) == 45
-    assert set(seen) == wanted
 
 
 async def test_status_is_the_operators_or_the_members_own(api: Api) -> None:

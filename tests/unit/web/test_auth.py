@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -269,3 +270,26 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     assert response.status_code == (401 if challenge else 200)
     assert answer != "invalid" or response.json()["detail"] == "the token is malformed"
     assert closed.status_code == (401 if answer == "guest" else response.status_code)
+
+
+async def test_a_user_has_so_many_requests_under_way(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """Before any of them takes a connection that others need."""
+    app, ended = app_of(settings), asyncio.Event()
+
+    @app.get("/slow")
+    async def slow(_: SignedIn) -> bool:
+        return await ended.wait()
+
+    headers = {"authorization": f"Bearer {secret_token()}"}
+    async with calling(app) as client:
+        held = [asyncio.create_task(client.get("/slow", headers=headers)) for _ in range(8)]
+        for _ in range(1000):  # until each has come as far
+            await asyncio.sleep(0)
+        refused = await client.get("/slow", headers=headers)
+        ended.set()
+        answers = await asyncio.gather(*held)
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert {answer.status_code for answer in answers} == {200}

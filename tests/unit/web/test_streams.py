@@ -13,10 +13,9 @@ from starlette.requests import Request
 
 from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
-from minutehand.web import services as services_
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.services import Pace, Services
+from minutehand.web.services import Pace, Services, UnderWay
 from minutehand.web.sse import Batch, Line, answer
 from tests.unit.web.conftest import ADA
 
@@ -139,10 +138,9 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
     assert "event: end" not in await client.open(services, Script(Batch([line(1)])))
 
 
-def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_holds_so_many_streams_until_they_end() -> None:
     """237 of one user were open once."""
-    monkeypatch.setattr(services_, "MAX_STREAMS_OF_CALLER", 1)
-    streams = services_.OpenStreams()
+    streams = UnderWay("streams", most=3, of_caller=1)
 
     with (
         streams.held("eve"),
