@@ -378,8 +378,8 @@ comment on function public.job_trace is
 select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs', 'public.count_jobs',
   'public.dead_letters', 'public.job_attempts', 'public.job_trace');
 
--- Why is my job not running? One sentence, a reason and data for each place that a job can be in. What to do about it
--- is said by those who show it.
+-- Why is my job not running? One sentence, a reason, since when, its cause and what to do next, for each place that a
+-- job can be in. Those who show it add nothing.
 
 -- The workers that are alive: seen within three minutes, within 90 seconds where the run has ended, or
 -- one that holds a lease that has not expired. Looked for once a call.
@@ -390,6 +390,13 @@ language sql stable as $$
   union
   select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
   join queue.workers as w on w.worker = l.worker
+$$;
+
+-- When a worker was last seen.
+create function queue.last_seen() returns timestamptz
+language sql stable as $$
+  select greatest((select max(w.seen_at) from queue.workers as w),
+    to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0))
 $$;
 
 -- The pairs of letters of a name.
@@ -461,6 +468,150 @@ language sql stable as $$
   from holders as h
 $$;
 
+-- A text with {names} filled from an object; null where one of them has no value.
+create function queue.filled(p_text text, p_with jsonb) returns text
+language plpgsql immutable as $$
+declare
+  v_text text := p_text;
+  v_name text;
+begin
+  foreach v_name in array array(select m[1] from regexp_matches(p_text, '\{(\w+)\}', 'g') as m) loop
+    v_text := replace(v_text, '{' || v_name || '}', p_with ->> v_name);
+  end loop;
+  return v_text;
+end;
+$$;
+
+-- What to do, by the reason: words, the command and the console's page for it, the likeliest first.
+-- This is the one place that says it.
+create table queue.advice (
+  reason text not null, -- as explain_job and explain_queue give it; failed:<kind> of an error
+  place smallint not null,
+  words text not null,
+  command text,
+  path text,
+  primary key (reason, place)
+);
+insert into queue.advice (reason, place, words, command, path) values
+  ('no_worker', 1, 'Start a worker, or look at its schedule.',
+    'minutehand doctor --only schedule', '/overview'),
+  ('no_processor', 1, 'Its registration was refused: {refusal}. Correct it in code, and deploy.',
+    'minutehand types {job_type}', '/types/{job_type}'),
+  ('no_processor', 2, 'If the name is misspelt: the nearest that a worker has is {nearest}.',
+    'minutehand cancel {job_id}', '/jobs/{job_id}'),
+  ('no_processor', 3, 'Deploy a worker that has {job_type}.', 'minutehand types', '/types'),
+  ('workspace_paused', 1, 'A manager of the workspace resumes it.', 'minutehand resume --all',
+    '/overview'),
+  ('workspace_type_paused', 1, 'A manager of the workspace resumes the type.',
+    'minutehand resume --type {job_type}', '/types/{job_type}'),
+  ('type_paused', 1, 'The operator resumes the type.', 'minutehand resume --type {job_type}',
+    '/types/{job_type}'),
+  ('queue_paused', 1, 'The operator resumes the queue.', 'minutehand resume --queue {queue}',
+    '/types'),
+  ('key_limit', 1, 'Wait for the job that holds the key, or cancel it.',
+    'minutehand show {holder}', '/jobs/{holder}'),
+  ('key_limit', 2, 'Or raise `key_concurrency` in code, and deploy.', null, '/types/{job_type}'),
+  ('workspace_type_limit', 1, 'Wait for one of those that run, or raise '
+    '`workspace_concurrency` in code, and deploy.', 'minutehand ls --state running --type {job_type}',
+    '/jobs?state=running&job_type={job_type}'),
+  ('type_limit', 1, 'Wait for one of those that run, or raise `max_concurrency` in code, and '
+    'deploy.', 'minutehand ls --state running --type {job_type}',
+    '/jobs?state=running&job_type={job_type}'),
+  ('workspace_limit', 1, 'Wait for one of those that run, or let a manager raise the limit.',
+    'minutehand ls --state running', '/jobs?state=running'),
+  ('rate_limited', 1, 'Nothing, if that rate is meant; else raise it in code, and deploy.',
+    'minutehand types {job_type}', '/types/{job_type}'),
+  ('behind_others', 1, 'Nothing: it starts after them. A smaller priority goes first.',
+    'minutehand ls --state queued --type {job_type}', '/jobs?state=queued&job_type={job_type}'),
+  ('next_in_line', 1, 'Nothing, for a minute. After that:', 'minutehand doctor', '/overview'),
+  ('due', 1, 'Nothing, for a minute. After that:', 'minutehand doctor --only schedule',
+    '/overview'),
+  ('scheduled', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}',
+    '/jobs/{job_id}'),
+  ('snoozed', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}',
+    '/jobs/{job_id}'),
+  ('backing_off', 1, 'Run it now, if the cause is gone.', 'minutehand retry {job_id}',
+    '/jobs/{job_id}'),
+  ('lease_expired', 1, 'Nothing: it is taken back. What became of its worker:',
+    'minutehand show {job_id}', '/jobs/{job_id}'),
+  ('running', 1, 'Nothing; follow it.', 'minutehand watch {job_id}', '/jobs/{job_id}'),
+  ('asking', 1, 'Answer it.', 'minutehand answer {job_id} ANSWER', '/jobs/{job_id}'),
+  ('waiting_for_event', 1, 'Emit {event}: `select emit_event(…)`, or POST /api/events.',
+    'minutehand docs sql', '/jobs/{job_id}'),
+  ('waiting_for_children', 1, 'See which of its children has not ended.',
+    'minutehand show {job_id}', '/jobs/{job_id}'),
+  ('failed', 1, 'Correct the cause, and run it again: finished steps are kept.',
+    'minutehand retry {job_id}', '/jobs/{job_id}'),
+  ('failed:child', 1, 'Correct the child that failed, then run this one again.',
+    'minutehand show {job_id}', '/jobs/{job_id}'),
+  ('failed:timeout', 1, 'Its line in the traceback is where it waited: make that quicker, or give '
+    'the type a longer `timeout`.', 'minutehand show {job_id}', '/jobs/{job_id}'),
+  ('failed:deadline', 1, 'It never came to start in time: enqueue it again with a later '
+    'deadline.', 'minutehand replay {job_id}', '/jobs/{job_id}'),
+  ('failed:lost', 1, 'Its worker ended under it: the last attempt says how.',
+    'minutehand show {job_id}', '/jobs/{job_id}'),
+  ('failed:payload', 1, 'Run it again with a payload that fits the type.',
+    'minutehand retry {job_id} --payload @payload.json', '/jobs/{job_id}'),
+  ('failed:result', 1, 'What the processor returned is refused: correct that in code, deploy, '
+    'and run it again.', 'minutehand retry {job_id}', '/jobs/{job_id}'),
+  ('failed:credentials', 1, 'Correct the credentials that were refused ({code}), then run it '
+    'again.', 'minutehand retry {job_id}', '/jobs/{job_id}'),
+  ('failed:rate', 1, 'The other side limits its rate: set `rate_limit` of the type below it, '
+    'then run it again.', 'minutehand retry {job_id}', '/types/{job_type}'),
+  ('failed:request', 1, 'The other side refuses the request itself ({code}): correct it in code '
+    'or payload.', 'minutehand show {job_id}', '/jobs/{job_id}'),
+  ('failed:unavailable', 1, 'The other side did not answer ({code}): run it again once it does.',
+    'minutehand retry {job_id}', '/jobs/{job_id}'),
+  ('read_only', 1, 'In one session of the SQL editor: `set default_transaction_read_only = off`; '
+    '`select public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, "failed": 7}'
+    '}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it answers "more": true; '
+    '`vacuum full queue.job_events, public.job_logs, public.jobs`.',
+    'minutehand doctor --only database', '/overview'),
+  ('overdue', 1, 'See why the oldest waits.', 'minutehand explain {job_id}', '/jobs/{job_id}'),
+  ('refused_type', 1, 'Correct it in code, and deploy.', 'minutehand types {job_type}',
+    '/types/{job_type}'),
+  ('failing_maintenance', 1, 'Correct what refuses it: it is tried again within an hour.', null,
+    '/overview'),
+  ('open_transaction', 1, 'End it, if nobody needs it: `select pg_terminate_backend({pid})`.',
+    'minutehand doctor --only transactions', '/overview'),
+  ('late_schedule', 1, 'Look at the schedule and its type.', 'minutehand schedules',
+    '/schedules'),
+  ('webhook_off', 1, 'Mend the endpoint, then switch the webhook on again.', null, '/webhooks');
+
+-- The steps for a reason; a line whose {names} have no value is left out.
+create function queue.next_steps(p_reason text, p_with jsonb) returns jsonb
+language sql stable as $$
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('words', f.words,
+    'command', f.command, 'path', f.path)) order by a.place) filter (where f.words is not null), '[]')
+  from queue.advice as a
+  cross join lateral (select queue.filled(a.words, p_with) as words,
+    queue.filled(a.command, p_with) as command, queue.filled(a.path, p_with) as path) as f
+  where a.reason = p_reason
+$$;
+
+-- What kind of error an error is, by what it is and never by its words: `kind` for the steps above,
+-- and the code that says so. Ours are named by us alone, without a module.
+create function queue.kind_of_error(p_error jsonb) returns jsonb
+language sql immutable as $$
+  select jsonb_build_object('kind', k.kind, 'code', k.code) from (values
+    (1, p_error ->> 'type' = 'AttemptTimeout', 'timeout', null),
+    (2, p_error ->> 'type' in ('DeadlinePassed', 'DeadlineReached'), 'deadline', null),
+    (3, p_error ->> 'type' = 'WorkerLost', 'lost', null),
+    (4, p_error ->> 'type' = 'PayloadRejected', 'payload', null),
+    (5, p_error ->> 'type' = 'ResultRejected', 'result', null),
+    (6, p_error ->> 'type' = 'minutehand.worker.context.ChildrenFailed', 'child', null),
+    (7, p_error ->> 'status' in ('401', '403'), 'credentials', 'HTTP ' || (p_error ->> 'status')),
+    (8, p_error ->> 'sqlstate' ^@ '28', 'credentials', 'SQLSTATE ' || (p_error ->> 'sqlstate')),
+    (9, p_error ->> 'status' = '429', 'rate', 'HTTP 429'),
+    (10, p_error ->> 'status' ^@ '4', 'request', 'HTTP ' || (p_error ->> 'status')),
+    (11, p_error ->> 'status' ^@ '5', 'unavailable', 'HTTP ' || (p_error ->> 'status')),
+    (12, p_error ->> 'errno' in ('ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
+      'ETIMEDOUT'), 'unavailable', p_error ->> 'errno'),
+    (13, p_error ->> 'sqlstate' ^@ '08', 'unavailable', 'SQLSTATE ' || (p_error ->> 'sqlstate')))
+    as k (n, holds, kind, code)
+  where k.holds order by k.n limit 1
+$$;
+
 -- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest limit that is used up,
 -- or jobs of its tenant in its lane that are ahead of it and can run.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
@@ -485,11 +636,13 @@ begin
   select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
   if found then
     return jsonb_build_object('reason', v_pause.kind || '_paused', 'data', to_jsonb(v_pause),
+      'since', v_pause.paused_at, 'cause', v_pause.reason,
       'sentence', format('Its %s has been paused since %s%s.', case v_pause.kind when 'type' then 'job type'
         when 'workspace_type' then 'job type in this workspace' else v_pause.kind end,
         v_pause.paused_at::timestamptz(0), ': ' || v_pause.reason));
   elsif not exists (select from queue.alive_workers(p_now)) then
-    return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'sentence', 'No worker has been seen for minutes.');
+    return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'since', queue.last_seen(),
+      'sentence', 'No worker has been seen for minutes.');
   elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
     return jsonb_build_object('reason', 'no_processor', 'data', jsonb_build_object('refusal', v_type.refusal),
       'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s', p_job.job_type,
@@ -514,7 +667,8 @@ begin
     return queue.explain_key(p_job, v_full.running, v_full.most, p_now);
   elsif v_full.reason is not null then
     return jsonb_build_object('reason', v_full.reason, 'data', jsonb_build_object('running', v_full.running,
-      'limit', v_full.most), 'sentence', format('The concurrency limit %s is used up: %s of %s run.', v_full.scope,
+      'limit', v_full.most), 'sentence', format('The concurrency limit %s is used up: %s of %s run.',
+        v_full.scope,
       v_full.running, v_full.most));
   end if;
   select b.refilled_at + make_interval(secs => (1 - b.tokens) * v_type.rate_per_seconds / v_type.rate_limit)
@@ -558,6 +712,7 @@ declare
   v_run_at constant timestamptz := (
     select d.run_at from queue.deferred as d
     where d.run_at = coalesce(v_job.next_retry_at, v_job.scheduled_for) and d.job_id = p_job_id);
+  v_kind jsonb;
   v_found jsonb;
 begin
   if v_job.finished_at is not null then
@@ -568,6 +723,7 @@ begin
   elsif v_job.status = 'processing' then
     select jsonb_build_object('reason', k.reason, 'sentence', format(k.words, w.worker_id,
         l.leased_at::timestamptz(0), l.expires_at::timestamptz(0), v_job.cancel_requested_at::timestamptz(0)),
+      'since', l.leased_at,
       'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
         'attempt', l.attempt)) into v_found
     from queue.leases as l
@@ -583,6 +739,7 @@ begin
     where l.job_id = v_job.id;
   elsif v_job.status = 'waiting' then
     select jsonb_build_object('reason', k.reason, 'estimated_start_at', v_wait -> 'until', 'data', v_wait,
+      'since', v_wait -> 'since',
       'sentence', format(k.words, (v_wait ->> 'until')::timestamptz(0),
         coalesce(v_wait ->> 'question', v_wait ->> 'event'))) into v_found
     from (values ('sleep', 'sleeping', 'It sleeps until %s.'),
@@ -603,10 +760,19 @@ begin
     perform queue.take_turn(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
-  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || v_found;
+  v_kind := case when v_job.status = 'failed' then queue.kind_of_error(v_job.error_data) end;
+  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null,
+      'since', coalesce(v_job.finished_at, v_run_at, v_job.scheduled_for, v_job.created_at),
+      'cause', v_job.error_data #> '{traceback,causes,-1,message}') || v_found
+    || jsonb_build_object('next', queue.next_steps(
+      concat_ws(':', v_found ->> 'reason', v_kind ->> 'kind'),
+      jsonb_build_object('job_id', p_job_id, 'job_type', v_job.job_type, 'queue', v_job.queue)
+        || jsonb_build_object('holder', v_found #>> '{data,holders,0,job_id}')
+        || coalesce(v_kind, '{}') || coalesce(v_found -> 'data', '{}')));
 end;
 $$;
 comment on function public.explain_job is
-  'Why a job is where it is: {job_id, status, reason, sentence, data, estimated_start_at}.';
+  'Why a job is where it is: {job_id, status, reason, sentence, since, cause, next: [{words, '
+  'command, path}], data, estimated_start_at}.';
 
 select queue.allow('authenticated, service_role', 'public.explain_job');

@@ -158,7 +158,8 @@ language sql stable as $$
       (3, 'at_limit', 'wait for a limit:'), (4, 'blocked', 'wait for a job of their key:'),
       (5, 'ready', 'start next:')) as k (n, cause, words)
     left join due as d on d.cause = k.cause group by 1, 2, 3)
-  select jsonb_object_agg(c.cause, jsonb_build_object('jobs', c.jobs, 'more', c.is_more))
+  select jsonb_object_agg(c.cause,
+      jsonb_build_object('jobs', c.jobs, 'more', c.is_more, 'types', c.types))
     || jsonb_build_object('jobs', sum(c.jobs),
     'verdict', case when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn' else 'pass' end,
     'detail', coalesce(string_agg(format('%s%s %s %s', c.jobs, case when c.is_more then '+' end, c.words, c.types),
@@ -195,15 +196,14 @@ declare
   v_backlog constant jsonb := queue.backlog(null, v_now);
 begin
   return jsonb_build_object('now', v_now, 'backlog', v_backlog,
+    'findings', queue.findings_json(null, v_now, v_backlog),
     -- of the database: a call may be read-only by itself
     'read_only', current_setting('default_transaction_read_only')::boolean,
     -- also of what is due but not promoted: workers do that, so that nothing would count as due while none can work
     'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
       select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
       where d.run_at <= v_now - interval '10 seconds')),
-    'last_tick_seconds', extract(epoch from v_now - greatest(
-      (select max(w.seen_at) from queue.workers as w),
-      to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0))),
+    'last_tick_seconds', extract(epoch from v_now - queue.last_seen()),
     'maintenance', queue.maintenance_state(),
     'transactions', (
       select jsonb_build_object('verdict', case when count(*) > 0 then 'warn' else 'pass' end,
@@ -215,6 +215,110 @@ $$;
 comment on function public.queue_health is
   'Readiness in one call: what is due and what keeps it, age of the oldest due job and of the last '
   'tick, what maintenance could not do, and open transactions that hold it back.';
+
+-- What is wrong with the whole, or with a workspace: each as explain_job says it of a job, with a
+-- verdict, the worst first. Those who show it (bar, readiness, /metrics, doctor, command) add nothing.
+create function queue.findings(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
+returns table (verdict text, reason text, sentence text, since timestamptz, cause text, data jsonb)
+language plpgsql stable as $$
+declare
+  v_tick constant timestamptz := queue.last_seen();
+  v_revoked constant jsonb := queue.setting('worker_keys_revoked') -> -1;
+begin
+  return query
+  select 'fail', 'read_only', 'The database takes no writes: the plan''s disk is full.',
+    null::timestamptz, null::text, '{}'::jsonb
+  where current_setting('default_transaction_read_only')::boolean
+  union all
+  select case when p_now - v_tick > interval '200 seconds' then 'fail' else 'warn' end, 'no_worker',
+    coalesce('No worker has run since ' || v_tick::timestamptz(0) || ': nothing starts.',
+      'No worker has been seen yet.'), v_tick,
+    case when to_timestamp((v_revoked ->> 'from')::double precision) > v_tick - interval '1 minute'
+      then 'worker keys were revoked at '
+        || to_timestamp((v_revoked ->> 'from')::double precision)::timestamptz(0) end,
+    '{}'
+  where v_tick is null or p_now - v_tick > interval '90 seconds'
+  union all
+  select case when v_tick is null and o.seconds > 900 then 'fail' else 'warn' end, 'overdue',
+    format('A job has been due for %s s.', o.seconds), p_now - make_interval(secs => o.seconds),
+    case when v_tick is null then 'no worker was ever seen' end,
+    jsonb_build_object('job_id', (select r.job_id from queue.ready as r
+      where p_workspace_id is null or r.workspace_id = p_workspace_id order by r.ready_at limit 1))
+  from (select greatest((p_backlog ->> 'oldest_due_seconds')::numeric, (
+      -- also what is due and was not taken over: workers do that, so none would count while none runs
+      select extract(epoch from p_now - min(d.run_at)) from queue.deferred as d
+      where p_workspace_id is null and d.run_at <= p_now))::integer as seconds) as o
+  where o.seconds > 120
+  union all
+  select 'warn', 'no_processor', format('%s jobs wait: no worker serves %s.', u.jobs, u.types), null,
+    null, jsonb_build_object('job_type', split_part(u.types, ', ', 1))
+  from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0
+  union all
+  select 'warn', 'refused_type', format('The type %s was refused.', t.job_type), t.registered_at,
+    t.refusal, jsonb_build_object('job_type', t.job_type)
+  from queue.job_types as t where t.refusal is not null
+  union all
+  select 'warn', p.kind || '_paused', format('%s is paused.', case p.kind when 'workspace'
+      then 'The workspace' when 'queue' then 'The queue ' || p.name else p.job_type end),
+    p.paused_at, p.reason, jsonb_build_object('job_type', p.job_type, 'queue', p.name)
+  from queue.pauses as p
+  where p_workspace_id is null or p.workspace_id is null or p.workspace_id = p_workspace_id
+  union all
+  select 'warn', 'late_schedule', format('The schedule %s %s.', s.name, case
+      when s.problem is not null then 'made no job' else 'is late' end),
+    s.next_at, s.problem, jsonb_build_object('job_type', s.job_type)
+  from queue.schedules as s
+  where s.enabled and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
+    and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+  union all
+  select 'warn', 'webhook_off', format('The webhook to %s is off.',
+      regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1')),
+    w.disabled_at, w.disabled_reason, '{}'
+  from queue.webhooks as w
+  where not w.enabled and w.disabled_at is not null
+    and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+  union all
+  select 'warn', 'failing_maintenance', 'Maintenance fails.', null, m.state ->> 'detail', '{}'
+  from (select queue.maintenance_state() as state) as m
+  where p_workspace_id is null and m.state ->> 'verdict' = 'warn'
+  union all
+  select 'warn', 'open_transaction', 'A session holds the queue back.',
+    p_now - make_interval(secs => o.seconds), o.words, jsonb_build_object('pid', o.pid)
+  from queue.open_transactions() as o where p_workspace_id is null;
+end;
+$$;
+
+create function queue.findings_json(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
+returns jsonb
+language sql stable as $$
+  select coalesce(jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason,
+    'sentence', f.sentence, 'since', f.since, 'cause', f.cause,
+    'next', queue.next_steps(f.reason, f.data)) order by f.verdict, f.reason), '[]')
+  from queue.findings(p_workspace_id, p_now, p_backlog) as f
+$$;
+
+create function public.explain_queue(p_workspace_id uuid default null) returns jsonb
+language plpgsql stable security definer set search_path = ''
+set enable_seqscan = off set jit = off
+set timezone = 'UTC' -- in which sentences give instants
+as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_findings jsonb;
+begin
+  if p_workspace_id is not null then
+    perform queue.may_read(p_workspace_id);
+  elsif not (queue.is_operator() or queue.is_service()) then
+    perform queue.refuse(403, 'forbidden', 'only the operator reads all workspaces', 'workspace_id');
+  end if;
+  v_findings := queue.findings_json(p_workspace_id, v_now, queue.backlog(p_workspace_id, v_now));
+  return jsonb_build_object('now', v_now, 'findings', v_findings,
+    'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'));
+end;
+$$;
+comment on function public.explain_queue is
+  'What is wrong with a workspace, or (null, for operators) with all: {now, verdict, findings: '
+  '[{verdict, reason, sentence, since, cause, next: [{words, command, path}]}]}.';
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
@@ -354,4 +458,5 @@ comment on function public.get_job_type is
 select queue.allow('authenticated, service_role', 'public.queue_series', 'public.list_job_types',
   'public.get_job_type');
 select queue.allow('job_worker, service_role', 'public.queue_health');
-select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');
+select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats',
+  'public.explain_queue');

@@ -25,6 +25,7 @@ MEMBERS = [
     "answer_job",
     "emit_event",
     "explain_job",
+    "explain_queue",
     "job_trace",
     "job_attempts",
     "job_steps",
@@ -69,6 +70,7 @@ WORKER = [
     "webhook_sent",
     "guest_key",
     "queue_health",
+    "explain_queue",
     "attach_extensions",
 ]
 GUESTS = ["follow_topic", "guest_session_jobs", "guest_session_feed"]

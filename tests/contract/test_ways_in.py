@@ -126,6 +126,9 @@ TABLE: dict[str, Ways] = {
     "explain_job": Ways(
         JOB, "GET /api/jobs/JOB/explain", "explain JOB", shows="[\"']pending[\"']|status"
     ),
+    "explain_queue": Ways(
+        OF, f"GET /api/status/explain?workspace_id={ACME}", "explain", shows="findings|No worker"
+    ),
     "job_trace": Ways(JOB, "GET /api/jobs/JOB/trace", state="completed"),
     "job_attempts": Ways(JOB, "GET /api/jobs/JOB/attempts", state="completed", shows="completed"),
     "job_steps": Ways(JOB, "GET /api/jobs/JOB/steps", state="completed", shows="kept-by-step"),

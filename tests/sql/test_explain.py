@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.engine import ACME, GLOBEX, Engine
 
@@ -141,3 +143,66 @@ def test_the_holder_of_a_key_is_named(engine: Engine) -> None:
     said = engine.rpc("explain_job", p_job_id=waits)
     assert said["data"]["holders"] == [{"job_id": holder, "state": "running"}]
     assert holder in said["sentence"]
+
+
+#: An error as a job keeps it, and a word of what is to be done about it.
+ERRORS = [
+    ({"type": "AttemptTimeout", "message": "stopped"}, "traceback"),
+    ({"type": "httpx.ReadTimeout", "message": ""}, "Correct the cause"),
+    ({"type": "httpx.HTTPStatusError", "message": "x", "status": 401}, "credentials"),
+    ({"type": "psycopg.OperationalError", "message": "x", "sqlstate": "28P01"}, "credentials"),
+    ({"type": "httpx.HTTPStatusError", "message": "x", "status": 429}, "rate_limit"),
+    ({"type": "httpx.HTTPStatusError", "message": "x", "status": 503}, "(HTTP 503)"),
+    ({"type": "PayloadRejected", "message": "x"}, "payload"),
+    ({"type": "mine.DeadlineExceeded", "message": "x"}, "Correct the cause"),
+]
+
+
+@pytest.mark.parametrize(("error", "advice"), ERRORS)
+def test_advice_follows_what_an_error_is(
+    engine: Engine, error: dict[str, Any], advice: str
+) -> None:
+    """By its status, its state or our own name for it; never by a word of its class."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "failed", error=error)
+
+    [step] = engine.rpc("explain_job", p_job_id=job_id)["next"]
+    assert advice in step["words"]
+    assert step["path"].startswith("/")
+
+
+def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
+    """By the command as well as by the page; a name without a value leaves no hole."""
+    sources = " ".join(
+        engine.rows("select prosrc from pg_proc where proname ~ '^(explain_|findings)'")
+    )
+    known = set(engine.rows("select distinct reason from queue.advice where reason not like '%:%'"))
+    with_all = {"job_id": "J", "job_type": "t", "queue": "q", "holder": "H", "event": "e"}
+
+    said = set(re.findall(r"'reason', '(\w+)'", sources)) | set(
+        re.findall(r"\('(\w+)',\s*'[A-Z]", sources)
+    )
+    said -= {"completed", "cancelled", "cancelling", "sleep", "ask", "event", "children"}
+    assert said <= known
+    for reason in known:
+        for names in (with_all, {}):
+            for step in engine.one("select queue.next_steps(%s, %s)", reason, Jsonb(names)):
+                assert not re.search(r"\{\w+\}", " ".join(step.values()))
+
+
+def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
+    """With since, cause and next, for a member what is of the workspace."""
+    engine.lease(1)
+    assert engine.rpc("explain_queue")["findings"] == []
+    engine.enqueue()
+    engine.run(
+        "insert into queue.pauses (kind, name, job_type, reason) values ('type', 'work', 'work', 'no')"
+    )
+    engine.advance(300)
+
+    said = engine.rpc("explain_queue")
+
+    found = {each["reason"]: each for each in said["findings"]}
+    assert (said["verdict"], list(found)) == ("fail", ["no_worker", "type_paused"])
+    assert found["type_paused"]["cause"] == "no"
+    assert found["type_paused"]["next"][0]["command"] == "minutehand resume --type work"

@@ -79,7 +79,7 @@ CHANGES = {
     "alter table queue.ready owner to supabase_admin": "is owned by",
     "alter role job_worker bypassrls": "the attribute bypassrls",
     "revoke job_worker from authenticator granted by postgres": "authenticator may become job_worker",
-    "drop index queue.feed_by_number": "the index queue.feed_by_number",
+    "drop index queue.turns_aside": "the index queue.turns_aside",
 }
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from minutehand.cli.watch import log_line, question
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.options import AnyJobId, JobId, verb
+from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
 from minutehand.terminal.output import COLOURS, Output, ago, headed, lasted
 
 MOST_CHILDREN, LAST_LINES, MOST_FRAMES = 20, 10, 6
@@ -23,16 +23,6 @@ FACTS = (
     "idempotency_key", "parent_id", "session_id", "user_id", "attempts", "max_attempts",
     "created_at", "started_at", "finished_at",
 )  # fmt: skip
-#: What to do, by the reason for a place.
-ADVICE = {
-    "no_worker": "minutehand doctor --only schedule",
-    "lease_expired": "minutehand doctor --only schedule",
-    "no_processor": "minutehand types",
-    "workspace_paused": "minutehand resume --all",
-    "type_paused": "minutehand resume --type {name}",
-    "queue_paused": "minutehand resume --queue {name}",
-    "failed": "minutehand retry {job_id}",
-}
 
 
 @verb
@@ -59,20 +49,32 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
         if details[name]:
             output.text("")
             output.table(details[name], columns, row=_row)
-    failed = [each for each in details["attempts"] if each.get("traceback")]
-    for frame in failed[-1]["traceback"]["frames"][:MOST_FRAMES] if failed else ():
-        output.text(f"{frame['file']}:{frame['line']} in {frame['function']}\n    {frame['code']}")
+    if failed := [each for each in details["attempts"] if each.get("traceback")]:
+        traceback = failed[-1]["traceback"]
+        _frames(output, traceback["frames"])
+        for cause in traceback.get("causes") or ():
+            output.text(f"caused by {cause['type']}: {cause['message']}")
+            _frames(output, cause["frames"])
     for line in details["logs"]:
         output.text(log_line(line), lines=False)
 
 
-@verb
-def explain(output: Output, connection: Connection, job_id: JobId) -> None:
-    """Say why a job is not running, and when it will."""
-    job_id = whole_id(connection, job_id)
-    told = connection.get(f"/api/jobs/{job_id}/explain")
-    if not output.answered(told):
-        _explain(output, job_id, told)
+@workspace_verb
+def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> None:
+    """Say why a job is not running and what to do; without a job, what is wrong as a whole."""
+    if job_id is not None:
+        job_id = whole_id(connection, job_id)
+        told = connection.get(f"/api/jobs/{job_id}/explain")
+        if not output.answered(told):
+            _explain(output, job_id, told)
+        return
+    told = connection.get("/api/status/explain", workspace_id=connection.workspace)
+    if output.answered(told):
+        return
+    for finding in told["findings"]:
+        _say(output, finding, finding["sentence"])
+    if not told["findings"]:
+        output.text("nothing is wrong")
 
 
 @verb
@@ -88,9 +90,22 @@ def open_page(output: Output, connection: Connection, job_id: AnyJobId = None) -
 def _explain(output: Output, job_id: str, told: dict[str, Any]) -> None:
     start = told["estimated_start_at"]
     expected = f"  (expected {ago(start)})" if start else ""
-    output.text(question(told["data"], job_id, "\n") or f"{told['sentence']}{expected}")
-    if advice := ADVICE.get(told["reason"]):
-        output.note(f"What to do: {advice.format(job_id=job_id, **told['data'])}")
+    _say(output, told, question(told["data"], job_id, "\n") or f"{told['sentence']}{expected}")
+
+
+def _say(output: Output, told: dict[str, Any], sentence: str) -> None:
+    """A sentence of the database's, its cause, and what to do next."""
+    output.text(sentence)
+    if told["cause"]:
+        output.text(f"Cause: {told['cause']}")
+    for step in told["next"]:
+        command = f"  ({step['command']})" if "command" in step else ""
+        output.note(f"What to do: {step['words']}{command}")
+
+
+def _frames(output: Output, frames: list[dict[str, Any]]) -> None:
+    for frame in frames[:MOST_FRAMES]:
+        output.text(f"{frame['file']}:{frame['line']} in {frame['function']}\n    {frame['code']}")
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:

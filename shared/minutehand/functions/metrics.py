@@ -30,7 +30,8 @@ async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
     offered = secret.credentials if secret else ""
     if not token_matches(offered, services.settings.worker_secret_tokens):
         raise unauthorized("the worker's secret is needed", presented=bool(offered))
-    stats = await services.operator_queue.stats(minutes=MINUTES)
+    queue = services.operator_queue
+    stats = {**await queue.stats(minutes=MINUTES), **await queue.explain()}
     body = generate_latest(registry_of(stats, datetime.now(UTC)))
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
@@ -74,6 +75,10 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     paused = gauge("paused", "1 for each pause of a type, a queue or a workspace.", "kind", "name")
     for pause in stats["pauses"]:
         paused.labels(pause["kind"], pause["name"]).set(1)
+
+    findings = gauge("finding", "1 for each that explain_queue has.", "verdict", "reason")
+    for finding in stats.get("findings", ()):
+        findings.labels(finding["verdict"], finding["reason"]).set(1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:

@@ -145,7 +145,7 @@ class DataApi:
             body = None
         if response.is_success:
             return body
-        raise error_from_response(response.status_code, body, schema=self._schema)
+        raise error_from_response(response.status_code, body)
 
 
 def profile_headers(schema: str) -> dict[str, str]:

@@ -87,18 +87,6 @@ class ProcessorError(JobServiceError):
         super().__init__(message)
 
 
-def read_only_fix(schema: str = "public") -> tuple[str, ...]:
-    """What an operator runs, in one session, to end read-only mode; each a statement."""
-    return (
-        "set default_transaction_read_only = off",
-        f"""select {schema}.set_settings('{{"retention_days": """
-        """{"completed": 7, "cancelled": 7, "failed": 7}}')""",
-        # again while it answers "more": true
-        f"""select {schema}.run_maintenance('{{"budget_ms": 5000}}')""",
-        *(f"vacuum full {schema}.{table}" for table in ("job_events", "job_logs", "jobs")),
-    )
-
-
 _BY_WORD: Mapping[str, type[QueueError]] = {
     "lease_lost": LeaseLost,
     "job_not_found": JobNotFound,
@@ -112,7 +100,7 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
 
 
-def error_from_response(status: int, body: object, *, schema: str = "public") -> QueueError:
+def error_from_response(status: int, body: object) -> QueueError:
     """The typed error for an answer of the Data API with `status` 400 or above."""
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     code = str(fields.get("code") or "")
@@ -127,9 +115,8 @@ def error_from_response(status: int, body: object, *, schema: str = "public") ->
     elif code == "25006":
         kind = DatabaseReadOnly
         message = (
-            "the database is read-only, as Supabase makes it when the plan's size is used up; an "
-            "operator ends that in one session of psql or the SQL editor: "
-            + "; ".join(read_only_fix(schema))
+            "the database is read-only, as Supabase makes it when the plan's size is used up; "
+            "`minutehand doctor --only database` says how an operator ends that"
         )
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
         kind = QueueUnavailable

@@ -211,9 +211,8 @@ class QueueHealth(Report):
     last_tick_seconds: float | None = None
     #: Whether the database refuses every write.
     read_only: bool = False
-    #: What maintenance could not do, and transactions that hold it back, each with a verdict.
-    maintenance: dict[str, Any] = Field(default_factory=lambda: {"verdict": "pass", "detail": ""})
-    transactions: dict[str, Any] = Field(default_factory=lambda: {"verdict": "pass", "detail": ""})
+    #: What is wrong, as `explain_queue` says it.
+    findings: tuple[dict[str, Any], ...] = ()
 
 
 # How jobs are made ------------------------------------------------------------------------------

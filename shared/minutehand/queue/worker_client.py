@@ -141,6 +141,10 @@ class WorkerQueue:
         """The queue's vital signs."""
         return QueueHealth.model_validate(await self._functions.call("queue_health", {}))
 
+    async def explain(self) -> dict[str, Any]:
+        """What is wrong as a whole, with causes and next steps."""
+        return dict(await self._functions.call("explain_queue", {}))
+
     async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
         """Counts and percentiles over all workspaces, of the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}

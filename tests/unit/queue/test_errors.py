@@ -58,7 +58,7 @@ def test_without_a_word_of_ours_the_status_and_the_code_decide(
 
 
 def test_a_database_that_takes_no_writes_says_how_to_free_it() -> None:
-    error = error_from_response(400, {"code": "25006"}, schema="app")
+    error = error_from_response(400, {"code": "25006"})
 
     assert type(error) is DatabaseReadOnly
-    assert "vacuum full app.jobs" in str(error)
+    assert "minutehand doctor --only database" in str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,24 +11,26 @@ import pytest
 from minutehand.config import Settings
 from minutehand.functions.health import app
 from minutehand.functions.health.app import build_app, readiness
+from minutehand.queue.errors import TokenRefused
+from minutehand.queue.models import QueueHealth
 from minutehand.web.services import Services
 
 
-def health(
-    oldest: float | None = None,
-    tick: float | None = 5.0,
-    backlog: str = "pass",
-    *,
-    read_only: bool = False,
-    refused: str = "pass",
-) -> Any:
-    return SimpleNamespace(
-        backlog={"verdict": backlog, "jobs": 3, "detail": "3 wait: no worker serves a"},
-        oldest_due_seconds=oldest,
-        last_tick_seconds=tick,
-        read_only=read_only,
-        maintenance={"verdict": refused, "detail": "retention passes over job 1: no"},
-        transactions={"verdict": "pass", "detail": "none is open for long"},
+def health(**findings: str) -> QueueHealth:
+    return QueueHealth(
+        backlog={"jobs": 3, "detail": "3 start next: a"},
+        oldest_due_seconds=1,
+        last_tick_seconds=5,
+        findings=tuple(
+            {
+                "verdict": verdict,
+                "reason": reason,
+                "sentence": f"It is {reason}.",
+                "cause": None,
+                "next": [{"words": "Mend it."}],
+            }
+            for reason, verdict in findings.items()
+        ),
     )
 
 
@@ -49,12 +50,11 @@ class Queue:
     ("queue", "status", "word", "verdicts"),
     [
         (health(), 200, "ready", {}),
-        (health(backlog="warn", oldest=1), 200, "degraded", {"queue_depth": "warn"}),
-        (health(oldest=9_000), 200, "degraded", {"oldest_due": "warn"}),
-        (health(oldest=901, tick=None), 503, "not_ready", {"oldest_due": "fail"}),
-        (health(refused="warn"), 200, "degraded", {"maintenance": "warn"}),
-        (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
-        (health(read_only=True), 503, "not_ready", {"database": "fail"}),
+        (health(no_processor="warn"), 200, "degraded", {"queue_depth": "warn"}),
+        (health(overdue="warn"), 200, "degraded", {"oldest_due": "warn"}),
+        (health(failing_maintenance="warn"), 200, "degraded", {"maintenance": "warn"}),
+        (health(no_worker="fail"), 503, "not_ready", {"last_tick": "fail"}),
+        (health(read_only="fail"), 503, "not_ready", {"database": "fail"}),
     ],
 )
 async def test_readiness_shows_each_part(
@@ -66,14 +66,9 @@ async def test_readiness_shows_each_part(
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
         assert body["checks"][name]["verdict"] == verdict
-    assert set(body["checks"]) == {
-        "database",
-        "queue_depth",
-        "oldest_due",
-        "last_tick",
-        "maintenance",
-        "transactions",
-    }
+        assert body["checks"][name]["detail"].endswith("Mend it.")
+    parts = {"database", "queue_depth", "oldest_due", "last_tick", "maintenance", "transactions"}
+    assert set(body["checks"]) == parts
 
 
 @pytest.mark.parametrize(
@@ -116,3 +111,14 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
     assert "10.0.0.7" not in str(body)
+
+
+async def test_a_refusal_is_not_called_silence(settings: Settings) -> None:
+    """A revoked key and a dead database have different next steps."""
+    refused = Queue(TokenRefused("this key was revoked", status=401, code="PT401"))
+
+    _, body = await readiness(refused, settings)  # type: ignore[arg-type]
+
+    assert (
+        body["checks"]["database"]["detail"] == "the worker's key is refused: this key was revoked"
+    )

@@ -20,7 +20,6 @@ from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
 from minutehand.queue.data_api import profile_headers
-from minutehand.queue.errors import read_only_fix
 from minutehand.queue.keys import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
 from minutehand.terminal.connection import CommandFailed
 
@@ -28,7 +27,7 @@ DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z
 API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…, of Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
-SKEW_SECONDS, TICK_SECONDS = 5.0, 180.0
+SKEW_SECONDS = 5.0
 
 
 @check("aws", staged=True)
@@ -82,9 +81,9 @@ def _fault(name: str, sql: str, after: str = "migrations") -> None:
 
 _fault(
     "database",
-    f"""select 'fail', 'the database takes no writes: the plan''s disk is full',
-         $fix${"; ".join(read_only_fix())}$fix$
-       where current_setting('default_transaction_read_only')::boolean""",
+    """select 'fail', 'the database takes no writes: the plan''s disk is full', words
+       from queue.advice where reason = 'read_only'
+         and current_setting('default_transaction_read_only')::boolean""",
     after="settings",
 )
 
@@ -123,17 +122,19 @@ def migrations(target: Target) -> Finding:
     return ok(f"{len(files)} applied")
 
 
-_fault(  # webhooks and statistics wait for it, or dead rows are kept
-    "transactions",
-    """select 'warn', words, format('select pg_terminate_backend(%s)', pid)
-       from queue.open_transactions()""",
-)
-_fault(  # a trigger or foreign key of the project's own refused a row, or a task's need is missing
-    "maintenance",
-    """select verdict, detail, 'correct what refuses it: it is tried again within an hour'
-       from jsonb_to_record(queue.maintenance_state()) as state (verdict text, detail text)
-       where verdict <> 'pass'""",
-)
+@check("queue", "migrations")
+def queue(target: Target) -> Finding:
+    """What the database itself says is wrong, of everything; that no worker runs is below."""
+    [(told,)] = target.ask("select public.explain_queue()")
+    found = [each for each in told["findings"] if each["reason"] != "no_worker"]
+    if not found:
+        return ok("nothing waits that should not")
+    sentences = [" ".join(filter(None, (each["sentence"], each["cause"]))) for each in found]
+    steps = [step.get("command") or step["words"] for each in found for step in each["next"][:1]]
+    verdict = fail if found[0]["verdict"] == "fail" else warn
+    return verdict(" ".join(sentences), "; ".join(dict.fromkeys(steps)))
+
+
 _fault(  # by hand, by a dump into another project, by a tool that grants what it likes
     "privileges",
     """select 'fail', min(difference) || case when count(*) > 1
@@ -184,13 +185,7 @@ _fault(
 )
 _fault(
     "job-types",
-    """select 'fail', format('%s was refused: %s', job_type, refusal),
-         'correct it in code, and deploy' from queue.job_types where refusal is not null
-       union all select 'warn', format('%s jobs wait for %s, which no worker has published',
-           count(*), job_type), coalesce('if it is misspelt: the nearest name is '
-           || queue.nearest_type(job_type), 'deploy its processor, or cancel them')
-       from queue.gated where lane = 0 group by job_type
-       union all select 'warn', format('no running worker serves %s: its jobs wait', job_type),
+    """select 'warn', format('no running worker serves %s: its jobs wait', job_type),
          'deploy the processor again; to remove the type: '
          || format('delete from queue.job_types where job_type = %L', job_type)
        from queue.job_types where queue.unserved(job_type, queue.clock()) and not internal""",
@@ -287,10 +282,11 @@ def _health(target: Target) -> dict[str, Any]:
 @check("schedule", "worker-key")
 def schedule(target: Target) -> Finding:
     """Someone ticks."""
-    seconds = _health(target).get("last_tick_seconds")
-    detail = "no tick was ever seen" if seconds is None else f"last tick {seconds:.0f} s ago"
-    if seconds is not None and seconds <= TICK_SECONDS:
-        return ok(detail)
+    health = _health(target)
+    found = [each for each in health["findings"] if each["reason"] == "no_worker"]
+    if not found:
+        return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")
+    detail = " ".join(filter(None, (found[0]["sentence"], found[0]["cause"])))
     if target.stage is None:
         return fail(detail, "start it: `minutehand dev`, or `minutehand serve`")
     client, stack = target.stage.client("scheduler"), target.stage.stack

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from minutehand.app import App, find_apps
 from minutehand.config import Settings
 from minutehand.functions import metrics
-from minutehand.queue.errors import read_only_fix
+from minutehand.queue.errors import QueueError, TokenRefused
 from minutehand.queue.models import QueueHealth
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.application import create_app
@@ -88,12 +88,6 @@ def build_app(settings: Settings, *, services: Services | None = None) -> FastAP
 
 #: A check that takes longer than this has failed, in seconds.
 PATIENCE = 4.0
-#: Seconds a due job may wait before a warning.
-LATE = 120.0
-#: Seconds that a job may be due before any tick was seen; a long backlog is no failure.
-UNSEEN = 900.0
-#: Seconds since the last tick: one missed is a warning, three are a dead schedule.
-TICK_LATE, TICK_DEAD = 90.0, 200.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
@@ -103,49 +97,56 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
     try:
         async with asyncio.timeout(PATIENCE):
             health = await queue.health()
-    except Exception as error:  # whatever the error, the database cannot be used
-        checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
+    except Exception as error:  # whatever the error, the queue cannot be used
+        checks = {"database": _verdict(FAIL, None, "ms", said(error))}
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         for name, unit in units.items():
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
     elapsed = round((time.perf_counter() - started) * 1000, 1)
-    database = _verdict(PASS, elapsed, "ms", "answers")
-    if health.read_only:
-        ends = "; ".join(read_only_fix(settings.schema_name))
-        detail = f"read-only, as when the plan's size is used up; in the SQL editor: {ends}"
-        database = _verdict(FAIL, elapsed, "ms", detail)
     of_apps = await checks_of_apps(settings)
-    return _answer({**of_apps, "database": database, **judge(health)})
+    status, body = _answer({**of_apps, **judge(health, elapsed)})
+    return status, {**body, "findings": health.findings}
 
 
-def judge(health: QueueHealth) -> dict[str, dict[str, Any]]:
-    """Verdicts on a queue whose database answers."""
-    oldest = health.oldest_due_seconds
-    backlog = health.backlog
-    tick = health.last_tick_seconds
-    # a database that never saw a tick is young; if it is not, `oldest_due` shows it
-    is_late = tick is None or tick > TICK_LATE
-    is_idle = tick is None and (oldest or 0.0) > UNSEEN
+def said(error: Exception) -> str:
+    """What failed: the database's refusal in its words, or who did not answer."""
+    if isinstance(error, TokenRefused):
+        return f"the worker's key is refused: {error}"
+    if isinstance(error, QueueError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return f"no answer within {PATIENCE:g} s"
+    return f"no answer: {type(error).__name__}"
+
+
+def judge(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
+    """Verdicts on a queue whose database answers: what `explain_queue` found, beside its number."""
+    found = {each["reason"]: each for each in health.findings}
+
+    def verdict(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
+        finding = found.get(reason)
+        if finding is None:  # it was asked, and nothing is wrong with it
+            return _verdict(PASS, value, unit, otherwise)
+        steps = " ".join(step["words"] for step in finding["next"][:1])
+        told = (finding["sentence"], finding["cause"], steps)
+        return _verdict(finding["verdict"], value, unit, " ".join(filter(None, told)))
+
+    oldest, tick, backlog = health.oldest_due_seconds, health.last_tick_seconds, health.backlog
     return {
-        # counted and judged in SQL, see queue.backlog: the console and doctor say the same
-        "queue_depth": _verdict(backlog["verdict"], backlog["jobs"], "jobs", backlog["detail"]),
-        **{
-            name: _verdict(found["verdict"], None, "", found["detail"])
-            for name, found in (
-                ("maintenance", health.maintenance),
-                ("transactions", health.transactions),
-            )
-        },
-        "oldest_due": _verdict(
-            FAIL if is_idle else WARN if (oldest or 0.0) > LATE else PASS,
+        "database": verdict("read_only", elapsed_ms, "ms", "answers"),
+        "queue_depth": verdict("no_processor", backlog["jobs"], "jobs", backlog["detail"]),
+        "maintenance": verdict("failing_maintenance", None, "", "nothing fails"),
+        "transactions": verdict("open_transaction", None, "", "none is open for long"),
+        "oldest_due": verdict(
+            "overdue",
             oldest,
             "s",
             "nothing is due" if oldest is None else f"has waited {oldest:.0f} s",
         ),
-        "last_tick": _verdict(
-            FAIL if (tick or 0.0) > TICK_DEAD else WARN if is_late else PASS,
+        "last_tick": verdict(
+            "no_worker",
             tick,
             "s",
             "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",

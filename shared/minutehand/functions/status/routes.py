@@ -298,6 +298,20 @@ async def get_status(
     return await services.queue_of(caller).call("queue_stats", workspace_id=scope, minutes=minutes)
 
 
+@router.get("/status/explain")
+async def explain_queue(
+    request: Request, services: Provided, _: OperatorCredentials, workspace_id: UUID | None = None
+) -> dict[str, Any]:
+    """What is wrong as a whole: for the operator of everything, else of a workspace."""
+    token = bearer_token(request)
+    if token and token_matches(token, services.settings.worker_secret_tokens):
+        return await services.operator_queue.explain()
+    caller = await verify(request, token)
+    return await services.queue_of(caller).call(
+        "explain_queue", workspace_id=None if workspace_id is None else str(workspace_id)
+    )
+
+
 async def _feed_answer(
     request: Request, services: Services, caller: Caller | None, feed: HistoryFeed
 ) -> FeedPage | Response:
