@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from minutehand.local.realtime.pgoutput import Change
 from minutehand.local.realtime.serializer import Version, dump, encode, encode_broadcast
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.session import Channel
 
 #: The event of a broadcast, its payload and its metadata, both in JSON.
 Said = tuple[str, str, str]
@@ -18,7 +15,18 @@ Said = tuple[str, str, str]
 PREFIX: Final = "realtime:"
 
 
-def fan_out(members: Iterable[Channel], topic: str, event: str, payload: str) -> None:
+class Member(Protocol):
+    """A channel, as its room sees it."""
+
+    version: Version
+    topic: str
+    private: bool
+
+    def send(self, frame: str | bytes, /) -> None:
+        """Send one frame."""
+
+
+def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> None:
     """Send one message to many, encoded at most once per version."""
     made: dict[Version, str] = {}
     for member in members:
@@ -33,13 +41,13 @@ class Rooms:
     """All rooms of the server: members by topic and privacy."""
 
     def __init__(self) -> None:
-        self._rooms: defaultdict[tuple[str, bool], dict[Channel, None]] = defaultdict(dict)
+        self._rooms: defaultdict[tuple[str, bool], dict[Member, None]] = defaultdict(dict)
 
-    def enter(self, channel: Channel) -> None:
+    def enter(self, channel: Member) -> None:
         """Add a channel to its room."""
         self._rooms[channel.topic, channel.private][channel] = None
 
-    def leave(self, channel: Channel) -> None:
+    def leave(self, channel: Member) -> None:
         """Remove a channel; an empty room is forgotten."""
         key = (channel.topic, channel.private)
         members = self._rooms.get(key, {})
@@ -48,14 +56,14 @@ class Rooms:
             self._rooms.pop(key, None)
 
     def deliver(
-        self, topic: str, private: bool, payload: str, *, exclude: Channel | None = None
+        self, topic: str, private: bool, payload: str, *, exclude: Member | None = None
     ) -> None:
         """Send a client's text broadcast to every member of a room."""
         members = self._rooms.get((topic, private), {})
         fan_out([one for one in members if one is not exclude], topic, "broadcast", payload)
 
     def deliver_binary(
-        self, topic: str, private: bool, said: Said, *, exclude: Channel | None = None
+        self, topic: str, private: bool, said: Said, *, exclude: Member | None = None
     ) -> None:
         """Send what came in binary or from the database: in binary to those of version 2."""
         members = [one for one in self._rooms.get((topic, private), {}) if one is not exclude]

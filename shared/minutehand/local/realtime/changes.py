@@ -11,22 +11,20 @@ import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import sql
 
 from minutehand.local.realtime.authorization import become
-from minutehand.local.realtime.broadcast import fan_out
+from minutehand.local.realtime.broadcast import Member, fan_out
 from minutehand.local.realtime.database import Connection, Database, DatabaseUnavailable, describe
 from minutehand.local.realtime.filters import Filter, InvalidEntry, change_id, parse_entry
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.serializer import dump
+from minutehand.local.realtime.tokens import Token
 from minutehand.local.realtime.visibility import wait_until_visible
-
-if TYPE_CHECKING:
-    from minutehand.local.realtime.session import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +51,22 @@ _COLUMNS = """
 """
 
 
+class Subscriber(Member, Protocol):
+    """A channel that asked for changes."""
+
+    closed: bool
+    changes: list[dict[str, Any]]
+    token: Token
+
+    def push_system(self, extension: str, status: str, message: str) -> None:
+        """Send a `system` message."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subscription:
     """One entry of a channel's join."""
 
-    channel: Channel
+    channel: Subscriber
     #: By which the client knows the entry.
     number: int
     event: str
@@ -94,20 +103,20 @@ class PostgresChanges:
     ) -> None:
         self._database = database
         self._spawn = spawn
-        self._subscriptions: dict[Channel, list[Subscription]] = {}
+        self._subscriptions: dict[Subscriber, list[Subscription]] = {}
         self._stream = ReplicationStream(url, publication=PUBLICATION, on_changes=self._on_changes)
         self._streaming: asyncio.Task[None] | None = None
 
-    def subscribe(self, channel: Channel) -> None:
+    def subscribe(self, channel: Subscriber) -> None:
         """Subscribe a joined channel in the background and send it the outcome."""
         self.unsubscribe(channel)
         self._spawn(self._subscribe_and_reply(channel))
 
-    def unsubscribe(self, channel: Channel) -> None:
+    def unsubscribe(self, channel: Subscriber) -> None:
         """Forget a channel."""
         self._subscriptions.pop(channel, None)
 
-    async def _subscribe_and_reply(self, channel: Channel) -> None:
+    async def _subscribe_and_reply(self, channel: Subscriber) -> None:
         if self._streaming is None:
             self._streaming = self._spawn(self._stream.run())
         await self._stream.running.wait()
@@ -125,7 +134,7 @@ class PostgresChanges:
                 channel.push_system("postgres_changes", "ok", "Subscribed to PostgreSQL")
             return
 
-    async def _subscription(self, channel: Channel, raw: dict[str, Any]) -> Subscription:
+    async def _subscription(self, channel: Subscriber, raw: dict[str, Any]) -> Subscription:
         """Read an entry, and refuse what would fail later while its owner can still be told why.
 
         Raises:
@@ -180,7 +189,7 @@ class PostgresChanges:
                 self._send(data, chosen)
 
     def _send(self, data: str, subscriptions: Iterable[Subscription]) -> None:
-        by_channel: defaultdict[Channel, list[int]] = defaultdict(list)
+        by_channel: defaultdict[Subscriber, list[int]] = defaultdict(list)
         for one in subscriptions:
             if not one.channel.closed:
                 by_channel[one.channel].append(one.number)
