@@ -463,7 +463,7 @@ begin
       b.attempts, b.max_attempts, b.created_at, b.parent_id, b.traceparent, b.progress, b.timeout_seconds,
       b.deadline_at) as job
   cross join lateral (
-    select b.fence, b.lease_seconds, p_now + make_interval(secs => b.lease_seconds) as lease_expires_at, b.ready_at,
+    select b.fence, b.lease_seconds,
       case when b.fence = 1 and b.replay_from is null then '{}' else queue.steps_of(b.id) end as steps, job) as answer;
 end;
 $$;
@@ -812,7 +812,7 @@ begin
   if v_request.call <= v_last_call then -- its answer may have been lost: what of it is still held
     perform queue.publish(p_changes, v_now);
     return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0, 'next_due_in_ms', 0,
-      'repeated', true, 'leases', (
+      'leases', (
         select coalesce(json_agg(answer), '[]')
         from queue.leases as l
         join public.jobs as j on j.id = l.job_id
@@ -822,8 +822,7 @@ begin
             j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
             coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
         cross join lateral (
-          select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, l.ready_at, queue.steps_of(j.id) as steps,
-            job) as answer
+          select l.fence, l.lease_seconds, queue.steps_of(j.id) as steps, job) as answer
         where l.tick_id = v_request.tick_id and l.tick_call = v_request.call));
   end if;
   v_request.worker := queue.note_worker(v_request, v_now);

@@ -228,7 +228,7 @@ $$;
 create function queue.settled_results(p_items queue.worker_item[], p_busy uuid[]) returns json
 language sql stable as $$
   select json_agg(json_strip_nulls(json_build_object('job_id', i.job_id, 'fence', i.fence,
-    'status', j.status, 'next_retry_at', j.next_retry_at, 'outcome', case
+    'status', j.status, 'outcome', case
       when j.id is null then 'not_found'
       when i.job_id = any (p_busy) then 'busy'
       when a.outcome = 'cancelled' then 'cancelled'

@@ -36,7 +36,7 @@ declare
   v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
-  v_omitted text[] := '{lane,ord,worker,is_minimal}';
+  v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms}';
   v_wait queue.waits;
   v_since timestamptz;
   v_worker text;

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from minutehand.queue.data_api import encode
-from minutehand.queue.errors import QueueError
-from minutehand.queue.models import SettleItem, SettleResponse
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import MaintenanceResponse, SettleItem, SettleResponse
 from minutehand.worker import (
     Job,
     JobContext,
@@ -323,3 +327,195 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
 
     leaping(story())
     assert (world.alive["1"], queue.settles) == (0, [])
+
+
+def calls_of(queue: ModelQueue, seconds: float, *, loop: bool) -> Counter[str]:
+    """Calls of a worker's loop in that time, or of one tick with that budget."""
+
+    async def story() -> None:
+        worker = World(queue, ONE_AT_A_TIME).worker()
+        if loop:
+            asyncio.get_running_loop().call_later(seconds, worker.stop)
+            await worker.run_forever()
+        else:
+            await worker.tick(budget_seconds=seconds)
+
+    leaping(story())
+    return Counter(queue.calls)
+
+
+@pytest.mark.parametrize("loop", [True, False])
+@pytest.mark.parametrize("what", ["held", "failing", "nothing"])
+def test_what_cannot_be_done_is_asked_for_as_seldom_as_nothing(what: str, loop: bool) -> None:
+    """Beside a due job that a transaction holds, or maintenance that fails; idle is one query."""
+    held = Row("held", {}, run_at=1.0, is_locked=what == "held")
+    queue = ModelQueue([] if what == "nothing" else [held])
+    if what == "failing":
+        queue.maintenance_problem = QueueUnavailable("a task failed")
+
+    if not loop:
+        held.run_at = 1e-9  # it is due when the tick begins
+    calls = calls_of(queue, 300, loop=loop)
+
+    if what == "nothing":
+        assert calls["maintain"] == 0
+    if loop:
+        assert 250 < calls["lease"] < 400
+        assert calls["maintain"] <= 310
+    else:
+        assert calls["lease"] + calls["maintain"] < 15, "the tick leaves what others hold"
+
+
+def test_what_falls_due_beside_a_held_job_begins_at_once() -> None:
+    queue = ModelQueue([Row("held", {}, run_at=1.0, is_locked=True), Row("due", {}, run_at=100.0)])
+
+    async def story() -> float:
+        world = World(queue)
+        worker = world.worker()
+        asyncio.get_running_loop().call_later(110, worker.stop)
+        await worker.run_forever()
+        return world.ended_at["due"]
+
+    assert leaping(story()) < 103.5
+
+
+@pytest.mark.parametrize("lease", [60.0, 3_600.0, 43_200.0])
+def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> None:
+    """Whatever its lease; what it then returns is not stored, what it returned before is."""
+    queue = ModelQueue([Row("1", {"seconds": 10_000}, lease), Row("2", {"seconds": 1}, lease)])
+    world = World(queue)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.99, queue.cancel, "2")
+        loop.call_later(17, queue.cancel, "1")
+        await world.tick()
+
+    leaping(story())
+    assert 17 < world.ended_at["1"] <= 22
+    assert (queue.rows["1"].settled, queue.rows["2"].settled) == (
+        {1: "cancelled"},
+        {1: "completed"},
+    )
+
+
+def test_a_slow_settle_is_waited_for_and_not_sent_twice() -> None:
+    """Nor is a report or a lease while the first is at work; the deadline alone cuts one off."""
+    under_way: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    class Slow(ModelQueue):
+        async def _call(self, name: str, apply: Callable[[], Any]) -> Any:
+            under_way[name] += 1
+            most[name] = max(most[name], under_way[name])
+            try:
+                await asyncio.sleep(5)
+                return await super()._call(name, apply)
+            finally:
+                under_way[name] -= 1
+
+    queue = Slow([Row(str(n), {"seconds": 20}) for n in range(3)])
+    leaping(World(queue).tick())
+
+    assert most["settle"] == most["lease"] == 1
+    assert most["report"] <= 2, "news and looks at running jobs go apart"
+    assert queue.calls.count("settle") <= 3
+
+
+async def test_a_timed_out_attempt_says_where_it_hung() -> None:
+    """The line, also of a plain function, and the jobs that shared its process."""
+    rows = [Row("hangs", {}, timeout=0.2), Row("blocks", {}, timeout=0.2)]
+
+    async def inner() -> None:
+        await asyncio.sleep(60)
+
+    async def hangs(job: Job[Any], ctx: JobContext) -> None:
+        await inner()
+
+    def blocks(job: Job[Any], ctx: JobContext) -> None:
+        while True:
+            time.sleep(0.01)
+
+    for row, run, function in ((rows[0], hangs, "inner"), (rows[1], blocks, "blocks")):
+        registry = Registry()
+        registry.processor("work", payload=dict)(run)
+        queue = ModelQueue([row])
+        await Worker(SETTINGS, registry=registry, queue=queue).tick(budget_seconds=2)
+        error = queue.settles[0][0].error
+        assert error is not None
+        assert error.evidence is not None
+        assert error.evidence["jobs"] == [row.id]
+        assert function in [frame["function"] for frame in error.evidence["frames"]]
+
+
+def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
+    """It continues behind its last step; one that stored none had its fair time, and spends it."""
+    registry = Registry()
+
+    async def steps(job: Job[Any], ctx: JobContext) -> None:
+        if job.id == "advances":
+            await ctx.step("first", lambda: asyncio.sleep(1))
+        await asyncio.sleep(100)
+
+    registry.processor("work", payload=dict)(steps)
+    queue = ModelQueue([Row("advances", {}), Row("stays", {})])
+
+    async def story() -> None:
+        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
+        await worker.tick(budget_seconds=30)
+
+    leaping(story())
+    assert {row.id: row.settled[1] for row in queue.rows.values()} == {
+        "advances": "snoozed",
+        "stays": "retry",
+    }
+
+
+def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
+    """While there is more to do; a busy worker calls it each second though no lease asks."""
+    began: list[float] = []
+
+    class Cleaning(ModelQueue):
+        async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+            began.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(budget_seconds)
+            more = 3 < len(began) < 8
+            return MaintenanceResponse(done={"retention": 500} if more else {}, more=more)
+
+    leaping(World(Cleaning([Row("1", {"seconds": 30})])).tick())
+
+    pauses = [after - before for before, after in pairwise(began)]
+    assert all(pause >= 1.99 for pause in pauses[3:7]), "as long as the call itself took"
+    assert all(1.9 < pause < 3.5 for pause in pauses)
+
+
+class Answered(Exception):
+    """As httpx and requests raise it."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+
+class Headed(Exception):
+    """As aiohttp raises it."""
+
+    def __init__(self, headers: Any) -> None:
+        self.headers = headers
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Answered(httpx.Response(429, headers={"retry-after": "90"})),
+        Answered(SimpleNamespace(headers={"Retry-After": "90"})),
+        Headed({"Retry-After": "90"}),
+    ],
+)
+def test_what_a_foreign_service_asks_for_is_read_from_its_answer(error: Exception) -> None:
+    def refuse(job: Job[Work]) -> None:
+        raise error
+
+    queue = ModelQueue([Row("1", {})])
+    leaping(World(queue, on_start=refuse).tick(10))
+
+    assert queue.settles[0][0].retry_after_seconds == 90

@@ -21,6 +21,7 @@ from minutehand.queue.models import (
     LeasedJob,
     LeaseRequest,
     LeaseResponse,
+    MaintenanceResponse,
     ReportItem,
     ReportResult,
     SettleItem,
@@ -50,6 +51,10 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float = math.inf
     timeout: float | None = None
+    #: Becomes ready by maintenance, from this time on.
+    run_at: float = 0.0
+    #: A transaction of the user's holds it: maintenance and leases pass it over.
+    is_locked: bool = False
     status: str = "pending"
     fence: int = 0
     expires_at: float = 0.0
@@ -94,7 +99,11 @@ class ModelQueue(WorkerQueue):
         #: Leases that ended although no one took them: their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
         self.settles: list[Sequence[SettleItem]] = []
+        #: What maintenance fails with, if anything.
+        self.maintenance_problem: QueueUnavailable | None = None
         self._answers: dict[tuple[str, int], list[Lease]] = {}
+        for row in self.rows.values():
+            row.status = "deferred" if row.run_at else row.status
 
     def take_back(self, job_id: str) -> None:
         """End its lease, as an operator or an expiry does; it may be leased again."""
@@ -129,6 +138,10 @@ class ModelQueue(WorkerQueue):
 
         return await self._call("settle", apply)
 
+    async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+        """Make ready what is due and not locked."""
+        return await self._call("maintain", self._maintain)
+
     async def attach_extensions(self) -> dict[str, Any]:
         """Not reached: the project's maintenance is not the model's."""
         raise QueueUnavailable("away")
@@ -138,7 +151,7 @@ class ModelQueue(WorkerQueue):
         return len(types)
 
     async def _ask(self, function: str, request: Any, **_: Any) -> Any:
-        """Admit each run; nothing is due, and no run was refused."""
+        """Admit each run; no run was refused."""
         return {"admitted": True}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:
@@ -164,6 +177,18 @@ class ModelQueue(WorkerQueue):
                 row.status = "pending"
                 self.expired.append((row.id, row.fence))
 
+    def _due(self) -> list[Row]:
+        waiting = [row for row in self.rows.values() if row.status == "deferred"]
+        return [row for row in waiting if row.run_at <= self._now]
+
+    def _maintain(self) -> MaintenanceResponse:
+        if self.maintenance_problem is not None:
+            raise self.maintenance_problem
+        ready = [row for row in self._due() if not row.is_locked]
+        for row in ready:
+            row.status = "pending"
+        return MaintenanceResponse(done={"promotion": len(ready)} if ready else {})
+
     def _lease(self, request: LeaseRequest) -> LeaseResponse:
         self._expire()
         asked = (request.tick_id, request.call)
@@ -172,7 +197,9 @@ class ModelQueue(WorkerQueue):
             self._answers[asked] = [self._begin(row) for row in pending[: request.limit]]
         held = tuple(each for each in self._answers[asked] if self._held(each.job.id, each.fence))
         left = any(row.status == "pending" for row in self.rows.values())
-        return LeaseResponse(leases=held, next_due_in_ms=0 if left else None)
+        at = [row.run_at for row in self.rows.values() if row.status == "deferred"]
+        due_in = 0.0 if left else max(0.0, min(at) - self._now) * 1000 if at else None
+        return LeaseResponse(leases=held, next_due_in_ms=due_in, maintenance=bool(self._due()))
 
     def _begin(self, row: Row) -> Lease:
         row.status = "processing"
@@ -217,6 +244,8 @@ class ModelQueue(WorkerQueue):
             ended = item.outcome in {"completed", "failed", "cancelled"}
             again = "pending" if self._now < row.deadline else "failed"
             row.status = item.outcome if ended else again
+            if not ended and (delay := item.retry_after_seconds or item.delay_seconds):
+                row.status, row.run_at = "deferred", self._now + delay
             row.settled[item.fence] = item.outcome
             row.keep(item)
             outcome = "applied"

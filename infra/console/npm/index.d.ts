@@ -89,6 +89,25 @@ export type Job<T extends JobType = JobType> = {
   cancel_requested_at: string | null;
   waiting_for?: Wait | null;
   next_run_at?: string | null;
+  /** The last error in one line. */
+  error?: string | null;
+  /** Where its time went. */
+  times?: { queue_ms: number | null; run_ms: number; runs: number };
+  /** What its attempts cost in foreign services, as far as processors counted it. */
+  cost_usd: number | null;
+  timeout_seconds: number | null;
+  unique_key: string | null;
+  running_since?: string | null;
+  worker_id?: string | null;
+  lost_attempts: number;
+  schema_version: number;
+  traceparent: string | null;
+  /** The job that it runs again, and from which step. */
+  replay_of: string | null;
+  replay_from: string | null;
+  /** Raised by each retry of an ended job; the token of its latest lease. */
+  generation: number;
+  fence: number;
   /** The `seq` of its last event. */
   last_seq: number;
 };
@@ -122,6 +141,11 @@ export type EnqueueOptions = {
     until?: "leased" | "finished";
     on_conflict?: "skip" | "replace" | "raise";
   };
+  /** For how long the key gives the first job. */
+  idempotency_ttl_seconds?: number;
+  /** A later one within this time takes its place. */
+  debounce_seconds?: number;
+  schema_version?: number;
   tags?: string[];
   traceparent?: string;
 };

@@ -92,6 +92,7 @@ class _JobFields(_Core):
     updated_at: datetime | None = None
     idempotency_key: str | None = None
     concurrency_key: str | None = None
+    unique_key: str | None = None
     tags: tuple[str, ...] = ()
     fence: int = 0
     last_seq: int = 0
@@ -447,6 +448,7 @@ class ReportResult(Model):
     job_id: JobId
     fence: int
     outcome: Literal["ok", "cancel", "lost", "busy"]
+    lease_expires_at: datetime | None = None
 
 
 class ErrorInfo(Model):

@@ -37,8 +37,6 @@ class Maintenance:
     PATIENCE_SECONDS = 10.0
     #: Pause after a call that failed.
     FAILED_PAUSE_SECONDS = 5.0
-    #: Calls in a row that did nothing of what is due, after which a tick may leave.
-    VAIN_MAX = 3
 
     def __init__(self, run: Run, held: Held, *, on_done: Callable[[bool], None]) -> None:
         self._run_of = run
@@ -52,9 +50,8 @@ class Maintenance:
     @property
     def is_wanted(self) -> bool:
         """Whether a call was asked for and has not been answered, and may do something."""
-        if self._is_under_way:
-            return True
-        return self._requested.is_set() and self._vain.maintenance < self.VAIN_MAX
+        is_resting = self._clock.monotonic() < self._vain.maintenance_until
+        return self._is_under_way or (self._requested.is_set() and not is_resting)
 
     def request(self) -> None:
         """There is something to do."""
@@ -68,6 +65,7 @@ class Maintenance:
                     await self._requested.wait()
             if not self._requested.is_set() and not self._held.running:
                 continue
+            await asyncio.sleep(self._vain.maintenance_until - self._clock.monotonic())
             if self._clock.monotonic() >= self._run_of.deadlines.stop_working:
                 return
             self._requested.clear()  # what is asked for from here on, this call may not see
@@ -91,12 +89,13 @@ class Maintenance:
                 "Maintenance failed; leasing continues without it",
                 extra=self._run_of.extra("maintenance.failed") | {"error": str(error)},
             )
-            return True, self.FAILED_PAUSE_SECONDS  # it may have done its work all the same
+            self._vain.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
+            return True, 0.0  # it may have done its work all the same
         self._note(answer)
         if not answer.done:
             # nothing of what is due can be done now, or another worker does it
-            self._vain.maintenance += 1
-            return answer.busy, self._vain.maintenance_pause()
+            self._vain.rest_maintenance(self._clock.monotonic())
+            return answer.busy, 0.0
         self._vain.maintenance = 0
         if answer.more:
             self._requested.set()

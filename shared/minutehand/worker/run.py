@@ -29,6 +29,8 @@ class Vain:
 
     leases: int = 0
     maintenance: int = 0
+    #: Until when maintenance rests, on the steady clock.
+    maintenance_until: float = float("-inf")
 
     #: Longest pause: what others hold delays what has just fallen due by no more.
     MOST_SECONDS: ClassVar[float] = 1.0
@@ -37,9 +39,11 @@ class Vain:
         """Seconds until the queue is asked for due jobs again."""
         return min(self.MOST_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
 
-    def maintenance_pause(self) -> float:
-        """Seconds until maintenance is called again."""
-        return min(self.MOST_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
+    def rest_maintenance(self, now: float) -> None:
+        """A call did nothing."""
+        self.maintenance += 1
+        pause = min(self.MOST_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
+        self.maintenance_until = now + pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,235 @@
+"""Nothing that a processor returns, raises or says stops its worker or the jobs beside it.
+
+A worker that cannot go on ends, after it has given back what runs. Against a model of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from minutehand.queue.data_api import encode
+from minutehand.queue.models import ReportItem, ReportResult
+from minutehand.worker import (
+    Cancel,
+    Fail,
+    Job,
+    JobContext,
+    NewJob,
+    ProcessorError,
+    Registry,
+    Retry,
+    Snooze,
+    Suspended,
+    TickOptions,
+    Worker,
+)
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.virtual_time import LoopClock, leaping
+
+
+class Raises:
+    """A value at which no look succeeds."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class Properties(Exception):
+    """An error of which nothing can be read."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("no attribute")
+
+    retry_after = property(lambda self: 1 / 0)
+    response = property(lambda self: 1 / 0)
+
+
+class Model(BaseModel):
+    """One whose dump fails."""
+
+    value: Any = None
+
+    def __iter__(self) -> Any:
+        raise SystemExit(3)
+
+
+def nested(levels: int) -> Any:
+    """A list in a list in a list."""
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def circle() -> list[Any]:
+    """A list that holds itself."""
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+def failing() -> Any:
+    """A generator that ends its process."""
+    yield 1
+    raise SystemExit(3)
+
+
+VALUES: dict[str, Callable[[], Any]] = {
+    "nul": lambda: "a\x00b",
+    "surrogate": lambda: "a\ud800b",
+    "surrogate key": lambda: {"k\udfff": ["\ud83d"]},
+    "nan": lambda: {"x": [math.nan, -math.inf]},
+    "bytes": lambda: b"\xff\x00",
+    "object": object,
+    "raises": Raises,
+    "raising key": lambda: {Raises(): 1},
+    "deep": lambda: nested(900),
+    "too deep": lambda: nested(5_000),
+    "circle": circle,
+    "generator": failing,
+    "digits": lambda: 10**5_000,
+    "large": lambda: {"page": "ä" * 2_000_000},
+    "many": lambda: {str(n): "x" * 100 for n in range(20_000)},
+    "model": lambda: Model(value={1}),
+    "class": lambda: Properties,
+    "error": Properties,
+}
+
+
+def caused(value: Any) -> BaseException:
+    """An error whose cause says it."""
+    error = RuntimeError("outer")
+    error.__cause__ = ValueError(value)
+    return error
+
+
+async def raises(error: BaseException) -> None:
+    """Raise it."""
+    raise error
+
+
+async def noting(ctx: JobContext, **said: Any) -> None:
+    """Log it, and be at work while that is sent."""
+    ctx.log("info", said.pop("message", "m"), **said)
+    await asyncio.sleep(1)
+
+
+async def staging(ctx: JobContext, value: Any) -> None:
+    """Report it, and be at work while that is sent."""
+    ctx.progress(10, value, value)
+    await asyncio.sleep(1)
+
+
+async def given(value: Any) -> Any:
+    """Return it."""
+    return value
+
+
+USES: dict[str, Callable[[JobContext, Any], Any]] = {
+    "returns": lambda ctx, value: given(value),
+    "fails": lambda ctx, value: given(Fail(value, data={"v": value})),
+    "retries": lambda ctx, value: given(Retry(value, after=value, data=value)),
+    "snoozes": lambda ctx, value: given(Snooze(after=value)),
+    "cancels": lambda ctx, value: given(Cancel(value, data=value)),
+    "raises": lambda ctx, value: raises(RuntimeError(value)),
+    "raises a cause": lambda ctx, value: raises(caused(value)),
+    "raises data": lambda ctx, value: raises(ProcessorError("no", data=value, retry_after=value)),
+    "raises a group": lambda ctx, value: raises(ExceptionGroup("g", [ValueError(value)])),
+    "raises an exit": lambda ctx, value: raises(SystemExit(value)),
+    "raises an interrupt": lambda ctx, value: raises(KeyboardInterrupt(value)),
+    "suspends": lambda ctx, value: raises(Suspended({"kind": value, "name": value})),
+    "asks": lambda ctx, value: ctx.ask(value, [value], timeout=1, default=value),
+    "waits": lambda ctx, value: ctx.wait_for_event(value, timeout=1, default=value),
+    "steps": lambda ctx, value: ctx.step("s", lambda: given(value)),
+    "names a step": lambda ctx, value: ctx.step(value, lambda: given(1)),
+    "spawns": lambda ctx, value: ctx.spawn([NewJob(job_type="work", payload={"v": value})]),
+    "logs": lambda ctx, value: noting(ctx, v=value, more=[value]),
+    "logs a message": lambda ctx, value: noting(ctx, message=value),
+    "logs a key": lambda ctx, value: noting(ctx, **{str(value)[:9]: 1}),
+    "reports": staging,
+    "costs": lambda ctx, value: given(setattr(ctx, "cost_usd", value)),
+}
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> None:
+    """Each odd value beside an ordinary job: all settled, in encodable and bounded calls."""
+    sizes: list[int] = []
+
+    class Encoding(ModelQueue):
+        async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
+            sizes.append(len(encode([item.wire() for item in items])))
+            return await super().report(items)
+
+        async def settle(self, items: Sequence[Any], **more: Any) -> Any:
+            sizes.append(len(encode([item.wire() for item in items])))
+            answer = await super().settle(items, **more)
+            for item in items:
+                self.rows[item.job_id].status = "failed"  # once is enough
+            return answer
+
+        async def spawn(self, *args: Any) -> Any:
+            return []
+
+    queue = Encoding([Row(name, {}) for name in (*VALUES, "ordinary")])
+
+    async def work(job: Job[Any], ctx: JobContext) -> Any:
+        if job.id == "ordinary":
+            await asyncio.sleep(1)
+            return "done"
+        return await USES[use](ctx, VALUES[job.id]())
+
+    leaping(tick(queue, work))
+
+    settled = {row.id: row.settled.get(1) for row in queue.rows.values()}
+    assert None not in settled.values(), settled
+    assert settled["ordinary"] == "completed"
+    assert max(sizes) < 2_500_000
+
+
+async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
+    """Run what there is, each job once."""
+    registry = Registry()
+    registry.processor("work", payload=dict)(work)
+    options = TickOptions(concurrency=100, linger_seconds=0)
+    worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock(), options=options)
+    running = asyncio.create_task(worker.run_forever())
+    await asyncio.sleep(20)
+    worker.stop()
+    await running
+
+
+@pytest.mark.parametrize("call", ["report", "settle", "lease", "maintain"])
+def test_an_error_that_no_rule_knows_ends_the_loop_and_gives_back_what_runs(call: str) -> None:
+    """Its process then ends, and its host starts another one: no loop may die unseen."""
+    queue = ModelQueue([Row("1", {}), Row("2", {})])
+
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        await asyncio.sleep(3 if job.id == "1" else 100)
+
+    async def broken(*args: Any, **more: Any) -> Any:
+        raise ArithmeticError("a fault of ours")
+
+    async def story() -> None:
+        registry = Registry()
+        registry.processor("work", payload=dict)(work)
+        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
+        running = asyncio.create_task(worker.run_forever())
+        await asyncio.sleep(1)
+        setattr(queue, call, broken)
+        with pytest.raises(ArithmeticError):
+            await running
+
+    leaping(story())
+
+    if call != "settle":
+        assert {row.settled[1] for row in queue.rows.values()} <= {"completed", "released"}

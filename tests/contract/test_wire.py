@@ -1,0 +1,160 @@
+"""The wire, once: what Python, SQL and the npm client call each field, and of which type it is.
+
+Fed by the catalogue and by real answers: a field that one side does not know is a difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from datetime import datetime
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from minutehand.queue import models
+from tests.support.engine import ACME, Engine, handle
+from tests.support.paths import ROOT
+
+#: Filled by SQL itself: a request does not carry it.
+INTERNAL = {"lease_request": {"worker"}, "worker_item": set[str]()}
+#: By what Python calls a type: what SQL may, and what TypeScript may. The rest is jsonb.
+TYPES: dict[Any, tuple[set[str], set[str]]] = {
+    int: ({"integer", "bigint"}, {"number"}),
+    float: ({"double precision", "integer"}, {"number"}),
+    bool: ({"boolean"}, {"boolean"}),
+    str: ({"text", "uuid"}, {"string"}),
+    datetime: ({"timestamp with time zone"}, {"string"}),
+}
+
+
+def kind_of(annotation: Any) -> Any:
+    """The plain type behind an annotation; None for what is JSON of its own."""
+    annotation = getattr(annotation, "__supertype__", annotation)
+    if get_origin(annotation) in {UnionType, typing.Union}:
+        [annotation] = [each for each in get_args(annotation) if each is not type(None)]
+        return kind_of(annotation)
+    if get_origin(annotation) is typing.Annotated:
+        return kind_of(get_args(annotation)[0])
+    if get_origin(annotation) is typing.Literal:
+        return str
+    return annotation if annotation in TYPES else None
+
+
+def fields_of(model: type) -> dict[str, Any]:
+    """The fields of a model or dataclass, with their types."""
+    if issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    hints = typing.get_type_hints(model)
+    return {field.name: hints[field.name] for field in dataclasses.fields(model)}
+
+
+@pytest.mark.parametrize(
+    ("composite", "model"),
+    [("lease_request", models.LeaseRequest), ("worker_item", models.SettleItem)],
+)
+def test_a_request_has_the_fields_that_sql_reads(
+    engine: Engine, composite: str, model: type
+) -> None:
+    """`jsonb_populate_record` drops a field that it does not know without a word."""
+    rows = engine.connection.execute(
+        "select attname, atttypid::regtype::text from pg_attribute"
+        " where attrelid = ('queue.' || %s)::regclass and attnum > 0",
+        (composite,),
+    ).fetchall()
+    columns = {name: kind for name, kind in rows if name not in INTERNAL[composite]}
+    fields = fields_of(model)
+
+    assert columns.keys() == fields.keys()
+    for name, kind in columns.items():
+        known = kind_of(fields[name])
+        wanted = TYPES[known][0] if known else {"jsonb", "text[]"}
+        assert kind in wanted, (name, kind, fields[name])
+
+
+@pytest.fixture
+def answers(engine: Engine) -> dict[str, Any]:
+    """A real answer of each function that a client reads as a model, by what is read of it."""
+    mine = {"p_workspace_id": ACME}
+    made = engine.rpc("enqueue_job", **mine, p_job_type="work", p_payload={}, p_options={})
+    many = engine.rpc("enqueue_jobs", **mine, p_jobs=[{"job_type": "work", "payload": {}}])
+    run = {"run_id": ACME, "most": 1, "seconds": 10}
+    begun = engine.rpc("begin_worker_run", p_request=run)
+    leased = engine.lease_call(2)
+    first, second = leased["leases"]
+    news = {**handle(first), "progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}
+    reported = engine.rpc("report_jobs", p_request={"items": [news]})
+    error = {"type": "E", "message": "no"}
+    items = [
+        {**handle(first), "outcome": "retry", "error": error, "cost_usd": 0.5},
+        {**handle(second), "outcome": "completed"},
+    ]
+    settled = engine.rpc("settle_jobs", p_request={"items": items})
+    page = engine.rpc("list_jobs", p_filter={"workspace_id": ACME})
+    health = engine.rpc("queue_health")
+    return {
+        "enqueue_job": (made, models.Enqueued),
+        "enqueue_jobs": (many, models.EnqueuedBatch),
+        "begin_worker_run": (begun, models.WorkerRunAdmission),
+        "lease_jobs": (leased, models.LeaseResponse),
+        "lease": (first, models.Lease),
+        "leased job": (first["job"], models.LeasedJob),
+        "report_jobs": (reported["results"][0], models.ReportResult),
+        "settle_jobs": (settled["results"][0], models.SettleResult),
+        "run_maintenance": (engine.rpc("run_maintenance"), models.MaintenanceResponse),
+        "get_job": (engine.rpc("get_job", p_job_id=made["job"]["id"]), models.Job),
+        "list_jobs": (page["jobs"][0], models.ListedJob),
+        "event_feed": (engine.rpc("event_feed", **mine), models.FeedPage),
+        "queue_health": (health, models.QueueHealth),
+    }
+
+
+def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> None:
+    """What one side sends and the other does not read is paid for by each call."""
+    for function, (answer, model) in answers.items():
+        fields = fields_of(model)
+        required = {name for name, field in model.model_fields.items() if field.is_required()}
+        if not issubclass(model, models.Report):
+            assert answer.keys() <= fields.keys(), function
+        # what is null or not there in this answer may be left out where the model has a default
+        assert required <= answer.keys(), function
+        model.model_validate(answer)
+
+
+def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]) -> None:
+    """Whoever reads it, by the same names and of the same types; its cost is summed."""
+    source = (ROOT / "infra/console/npm/index.d.ts").read_text()
+    [body] = re.findall(r"export type Job<.*?> = \{\n(.*?)\n\};", source, re.DOTALL)
+    typed = dict(re.findall(r"^  (\w+)\??: (.+?);$", body, re.MULTILINE))
+    fields = fields_of(models.Job)
+    job, _ = answers["get_job"]
+
+    assert typed.keys() == fields.keys() == job.keys()
+    assert job["cost_usd"] == 0.5
+    for name, said in typed.items():
+        known = kind_of(fields[name])
+        plain = said.removesuffix(" | null")
+        if known is not None and plain in {"number", "string", "boolean"}:
+            assert plain in TYPES[known][1], (name, said, fields[name])
+
+
+def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
+    """Python's model, what SQL takes, and the npm client's type."""
+    source = (ROOT / "infra/console/npm/index.d.ts").read_text()
+    [body] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", source, re.DOTALL)
+    typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
+    fields = fields_of(models.EnqueueOptions).keys()
+
+    assert typed == fields
+    for name in fields:
+        # null is as if it were left out; an unknown one is refused whatever it is
+        engine.rpc(
+            "enqueue_job",
+            p_workspace_id=ACME,
+            p_job_type="work",
+            p_payload={},
+            p_options={name: None},
+        )
