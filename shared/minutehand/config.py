@@ -189,6 +189,8 @@ class Settings(BaseModel):
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
     worker_concurrency: From1To1000 = 5
+    #: The named queues that a worker serves alone, see `serve --queue`; all when empty.
+    worker_queues: Words = ()
     #: Most workers one tick starts beside itself for a backlog.
     extra_workers: From1To1000 = 10
     #: Most runs of workers at once, over all invocations; None for no bound.

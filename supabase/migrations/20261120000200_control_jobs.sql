@@ -64,7 +64,7 @@ begin
 end;
 $$;
 comment on function public.cancel_job is
-  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. '
+  E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within five seconds. '
   '409 when it has completed or failed.';
 
 -- A plain update may cancel a job, and nothing else, whoever makes it. The record is locked

@@ -156,7 +156,7 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
     "logs a message": lambda ctx, value: noting(ctx, message=value),
     "logs a key": lambda ctx, value: noting(ctx, **{str(value)[:9]: 1}),
     "reports": staging,
-    "costs": lambda ctx, value: given(setattr(ctx, "cost_usd", value)),
+    "costs": lambda ctx, value: given(vars(ctx).update(cost_usd=value)),
 }
 
 

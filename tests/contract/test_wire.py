@@ -44,7 +44,7 @@ def kind_of(annotation: Any) -> Any:
     return annotation if annotation in TYPES else None
 
 
-def fields_of(model: type) -> dict[str, Any]:
+def fields_of(model: Any) -> dict[str, Any]:
     """The fields of a model or dataclass, with their types."""
     if issubclass(model, BaseModel):
         return {name: field.annotation for name, field in model.model_fields.items()}

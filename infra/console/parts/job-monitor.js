@@ -416,7 +416,7 @@ const ACTIONS = {
     verb: "Cancel",
     did: "Cancelled",
     call: api.cancelAll,
-    text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.",
+    text: "Pending and waiting jobs end at once; running ones stop within five seconds. Child jobs are cancelled too.",
   },
   retry: {
     verb: "Retry",

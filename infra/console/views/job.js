@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, rpc, supabase } from "../api.js";
-import { codeOf, counted, number } from "../lib/format.js";
+import { codeOf, counted, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
 import { ENDED } from "../lib/jobs/sequence.js";
@@ -270,7 +270,7 @@ function Actions({ job, watch, duplicate, edit }) {
       title: "Cancel this job?",
       text:
         job.status === "processing"
-          ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too."
+          ? "It runs now and is stopped within five seconds. Its live child jobs are cancelled too."
           : "It ends at once. Its live child jobs are cancelled too.",
       action: "Cancel 1 job",
       danger: true,
@@ -405,6 +405,7 @@ function Facts({ job, last }) {
     ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
     ${fact("Priority", number(job.priority))}
     ${fact("Deadline", time(job.deadline_at))}
+    ${fact("Cost", job.cost_usd > 0 && money(job.cost_usd))}
     ${fact("Concurrency key", mono(job.concurrency_key))}
     ${fact("Idempotency key", mono(job.idempotency_key))}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}

@@ -32,6 +32,12 @@ def serve(
         ),
     ] = None,
     env_file: EnvFile = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="WORKER_QUEUES", help="Have the worker serve only this queue; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Serve the API, the console and the worker without AWS.
 
@@ -58,6 +64,8 @@ def serve(
         }
         if console is None:
             output.note("no console: python -m minutehand.deploy.console DIR, then --console DIR")
+        if queue:
+            environ["WORKER_QUEUES"] = ",".join(queue)
         try:
             settings = Settings.from_env(environ)
             service = Service(settings, console=console)

@@ -44,7 +44,7 @@ def cancel(
     state: Annotated[str | None, typer.Option("--state", "-s", help="Only in this state.")] = None,
     yes: Yes = False,
 ) -> None:
-    """Cancel a job, or all live jobs that match; a running one stops within a heartbeat."""
+    """Cancel a job, or all live jobs that match; a running one stops within five seconds."""
     if job_id is not None:
         _act(output, connection, job_id, "cancel", "cancel requested")
         return

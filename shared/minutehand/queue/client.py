@@ -166,7 +166,7 @@ class UserQueue(CallerFunctions):
         )
 
     async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job in any live state; a running one stops within a heartbeat."""
+        """Cancel a job in any live state; a running one stops within five seconds."""
         return Job.model_validate(await self.call("cancel_job", job_id=job_id))
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:

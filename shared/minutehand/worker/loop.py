@@ -42,7 +42,7 @@ class Worker:
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with what each finished tick did, e.g. to write metrics.
-        queues: Serve only these named queues; all by default.
+        queues: Serve only these named queues; those of the settings, or all, by default.
     """
 
     #: A tick with less time left than this leaves what can wait to the next one.
@@ -89,7 +89,7 @@ class Worker:
         self._vain = Vain()
         self._most = most
         self._on_tick = on_tick
-        self._queues = tuple(queues) or None
+        self._queues = tuple(queues or settings.worker_queues) or None
         #: When its loop last went round; None outside of it.
         self._turned_at: float | None = None
         self._registered: object = None

@@ -108,7 +108,7 @@ async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> di
 
 @router.post("/jobs/{job_id:uuid}/cancel")
 async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
-    """Cancel a job in any live state; a running one stops within a heartbeat."""
+    """Cancel a job in any live state; a running one stops within five seconds."""
     return await services.queue_of(caller).cancel(str(job_id))
 
 
