@@ -6,8 +6,9 @@ A worker that cannot go on ends, after it has given back what runs. Against a mo
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -160,6 +161,15 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
 }
 
 
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """Their texts are nothing that the reports of a test can carry."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("no_log")
 @pytest.mark.parametrize("use", sorted(USES))
 def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> None:
     """Each odd value beside an ordinary job: all settled, in encodable and bounded calls."""
