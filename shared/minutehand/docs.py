@@ -6,6 +6,7 @@ Pages speak the default install's names, its first job type and the demo's works
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,17 @@ class Page:
     def text(self) -> str:
         """As written."""
         return self.file.read_text("utf-8")
+
+    @property
+    def printed(self) -> str:
+        """Without what concerns the checkout alone, and with topics in place of links to pages."""
+        text = re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", self.text, flags=re.DOTALL)
+        return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", self._by_topic, text)
+
+    def _by_topic(self, link: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), link[2]))
+        page = next((page for page in PAGES if page.path == path and page is not self), None)
+        return f"{link[1]} (`minutehand docs {page.topic}`)" if page and link[2] else link[1]
 
 
 _HERE = "shared/minutehand"

@@ -158,17 +158,13 @@ TABLE: dict[str, Ways] = {
     "put_schedule": Ways(
         {**OF, "p_schedule": {"name": "s", **CRON}},
         f"PUT {W}/schedules/s",
-        "schedules set s '0 3 * * *' work",
         shows=f"select jsonb_array_length(public.list_schedules('{ACME}') -> 'schedules')",
         body=CRON,
     ),
-    "list_schedules": Ways(
-        OF, f"GET {W}/schedules", "schedules", state="scheduled", shows="kept|0 4"
-    ),
+    "list_schedules": Ways(OF, f"GET {W}/schedules", state="scheduled", shows="kept|0 4"),
     "delete_schedule": Ways(
         {**OF, "p_name": "kept"},
         f"DELETE {W}/schedules/kept",
-        "schedules remove kept",
         state="scheduled",
         shows=f"select public.list_schedules('{ACME}')",
     ),

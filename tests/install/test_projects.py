@@ -16,7 +16,6 @@ from infra.release.wheels import Environment
 from minutehand.version import VERSION
 from tests.install.projects import WORK, Client, Hosted, HostedDatabase, data_api
 from tests.support.extensions import PG_CRON
-from tests.support.stacks import end, launch, wait_ready
 from tests.support.stranger import ACME, ADA, EVE, GLOBEX, THEIRS, bakery
 
 #: The first makes the wheels and fetches the CLI, on a machine that may be busy.
@@ -54,7 +53,6 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
         assert sorted(line.partition(" FOR ")[0] for line in made) == [
             "trigger CREATE TRIGGER minutehand_before_delete BEFORE DELETE ON public.organizations",
         ]
-        run_in_dev(environment, project)
         with data_api(database, "minutehand") as api:
             environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
             check_job(environment, project, api.of(ADA), ACME, api.env)
@@ -160,26 +158,6 @@ def contents(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file() and path.suffix != ".pyc" and ".temp" not in path.parts
     }
-
-
-def run_in_dev(environment: Environment, project: Path) -> None:
-    """The wheel's own local stack takes the project, and its seed's first tenant runs a job."""
-    state = project / ".local"
-    launcher = launch(
-        state, "--no-demo", python=environment.python, root=project,
-        XDG_CACHE_HOME=str(environment.cache), PYTHONPATH="", MINUTEHAND_PROJECT=str(project),
-    )  # fmt: skip
-    try:
-        stack = wait_ready(state, launcher)
-        command = ("enqueue", "jobs.hello", '{"name": "Ada"}', "--watch", "--json")
-        environment.run(project, "-m", "minutehand.cli", *command)
-        with stack.connect() as connection:
-            found = "select workspace_id::text, user_id::text, result from minutehand.jobs"
-            assert connection.execute(found.encode()).fetchall() == [
-                (ACME, ADA, {"greeting": "Hello, Ada!"})
-            ]
-    finally:
-        end(state, launcher)
 
 
 def check_job(

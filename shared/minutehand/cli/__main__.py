@@ -30,7 +30,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "ls": ("jobs:ls", "List jobs, newest first."),
         "show": ("show:show", "A job whole: why it waits, attempts, steps, log."),
         "watch": ("watch:watch", "Follow a job to its end, or a workspace."),
-        "logs": ("watch:logs", "A job's log lines."),
         "explain": ("show:explain", "Why a job is not running, and when it will."),
         "open": ("show:open_page", "A job, or the console, in the browser."),
         "types": ("types:types", "Job types: schema, limits, who serves them."),
@@ -43,7 +42,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "answer": ("steer:answer", "Answer the question a job waits with."),
         "pause": ("steer:pause", "Let nothing of a type, queue or workspace start."),
         "resume": ("steer:resume", "Undo a pause."),
-        "schedules": ("schedules:app", "List, set and remove what runs by the clock."),
     },
     "Project": {
         "init": ("scaffold:init", "Scaffold a processor and its test."),

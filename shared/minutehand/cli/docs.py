@@ -35,7 +35,7 @@ def docs(
         )
     project = Project.find()
     names = Names(Schemas(project.schema_), *own_names(project))
-    text = render(page.text, names)
+    text = render(page.printed, names)
     if not output.answered({"topic": page.topic, "text": text}):
         output.text(text)
 

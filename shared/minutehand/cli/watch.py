@@ -1,11 +1,10 @@
-"""Following live: one job's history, a workspace's changes, a job's log lines."""
+"""Following live: one job's history, a workspace's changes."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import time
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from httpx_sse import ServerSentEvent
@@ -14,7 +13,7 @@ from rich.text import Text
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.events import ENDED, stream
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
+from minutehand.terminal.options import AnyJobId, workspace_verb
 from minutehand.terminal.output import COLOURS, Output, ago
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
@@ -94,32 +93,6 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
             text = sentence(event)
             text.append(f"  {whole.get('job_id', '')}", style="dim")
             output.value(whole, text=text)
-
-
-@verb
-def logs(
-    output: Output,
-    connection: Connection,
-    job_id: JobId,
-    *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until it ends.")] = False,
-    level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-) -> None:
-    """Print a job's log lines, oldest first."""
-    job_id = whole_id(connection, job_id)
-    after = 0
-    while True:
-        # asked before the lines, so that what was written last is read once more after the end
-        ended = not follow or connection.get(f"/api/jobs/{job_id}")["status"] in ENDED
-        path = f"/api/jobs/{job_id}/logs"
-        lines = connection.get(path, after=after, limit=200, level=level)["logs"]
-        for line in lines:
-            after = line["id"]
-            output.value(line, text=log_line(line))
-        if not lines:
-            if ended:
-                return
-            time.sleep(0.5)
 
 
 def log_line(line: dict[str, Any]) -> Text:

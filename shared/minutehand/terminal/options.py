@@ -85,22 +85,6 @@ def workspace_verb(run: Run) -> Run:
     return _command(run, {"workspace": Workspace, "token": Token, "env_file": EnvFile})
 
 
-def by_itself(group: typer.Typer) -> Callable[[Run], Run]:
-    """Make a command what its group does when none of the group's is named."""
-
-    def register(command: Run) -> Run:
-        def unless_named(context: typer.Context, **given: Any) -> None:
-            if context.invoked_subcommand is None:
-                command(**given)
-
-        context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        _declare(unless_named, [context, *signature(command).parameters.values()])
-        group.callback(invoke_without_command=True)(unless_named)
-        return command
-
-    return register
-
-
 def _command(run: Run, link: dict[str, Any]) -> Run:
     own = dict(signature(run, eval_str=True).parameters)
     del own["output"]

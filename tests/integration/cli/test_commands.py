@@ -51,7 +51,7 @@ def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> Non
     assert run.json("cancel", end)["status"] == "cancelled"
     assert run.json("retry", end)["status"] in {"pending", "processing"}
     run("watch", end)
-    assert "completed successfully" in run("logs", end, "--follow").stdout.splitlines()[-1]
+    assert "completed successfully" in run("show", end).stdout
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningStack) -> None:
@@ -87,7 +87,6 @@ def test_tokens_are_printed_for_other_tools(run: Run, stack: RunningStack) -> No
 
 #: A command line, a word of the error, a word of the fix.
 REFUSED = (
-    ("enqueue nobody_registered_this", "registered", "first tick"),
     ("ls --token x.y.z", "", "minutehand token"),
     ("pause", "--type, --queue and --all", ""),
     ("show 00000000", "begin or end", "minutehand ls"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import httpx
-import pytest
 
-from minutehand.terminal.connection import AsPerson, CommandFailed, Connection
+from minutehand.terminal.connection import AsPerson, Connection
 from minutehand.terminal.events import stream
 
 EXPIRED = 'event: end\ndata: {"reason": "token_expired"}\n\n'
@@ -72,16 +71,3 @@ def test_a_watch_outlives_its_token() -> None:
         ("Bearer token-2", "1"),
         ("Bearer token-2", "2"),
     ]
-
-
-def test_a_given_token_is_not_replaced() -> None:
-    """Whoever passed one meant to act as that person."""
-    service = Service(sse(event(1), EXPIRED))
-    connection = connected(service, token="given")
-
-    with pytest.raises(CommandFailed, match="has expired") as caught:
-        list(stream(connection, "/events"))
-    connection.close()
-
-    assert caught.value.code == "token_expired"
-    assert service.signed_in == 0

@@ -1,10 +1,7 @@
-"""The command's small parts: time spans, payloads, events, settings files, the scaffold."""
+"""The command's small parts: time spans, payloads, events, settings files."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,8 +16,6 @@ from minutehand.terminal.connection import (
 )
 from minutehand.terminal.options import seconds_of
 from minutehand.terminal.output import Output
-from tests.support.command import Run
-from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -88,31 +83,3 @@ def test_a_local_stack_without_accounts_is_not_signed_in(monkeypatch: pytest.Mon
         _ = Connection(values).token
 
     assert refused.value.code == "not_signed_in"
-
-
-@pytest.mark.lint
-def test_a_scaffolded_app_passes_its_own_test_and_the_linters(tmp_path: Path) -> None:
-    """A newcomer's first processor starts green; an app with its processors in one file stays."""
-    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
-    apps = tmp_path / "shared" / "minutehand_apps"
-    (apps / "old").mkdir(parents=True)
-    (apps / "__init__.py").touch()
-    (apps / "old" / "processors.py").touch()
-    init = Run(("init",), env={"MINUTEHAND_PROJECT": str(tmp_path)})
-
-    assert init.refused("old.send")["code"] == "exists"
-    names = init.json("greetings.send")["written"]
-    for command in (
-        ["ruff", "check", "--config", str(ROOT / "pyproject.toml"), *names],
-        ["ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), *names],
-        ["pytest", "-q", "-p", "no:cacheprovider", names[-1]],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path / 'shared'}:{ROOT / 'shared'}"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr

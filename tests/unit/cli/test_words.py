@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from minutehand.docs import PAGES
 from tests.support.command import verbs
 from tests.support.paths import ROOT
@@ -69,20 +67,6 @@ def test_every_command_that_is_named_exists_with_its_options() -> None:
 
     assert seen > 20
     assert wrong == []
-
-
-@pytest.mark.parametrize("name", sorted(verbs()))
-def test_every_command_takes_json_and_says_what_it_does(name: str) -> None:
-    """Programs and people read the same verbs."""
-    command = verbs()[name]
-    parts = getattr(command, "commands", {})
-    if parts and not command.invoke_without_command:  # it only gathers what it is followed by
-        assert [part for part in parts if "--json" not in options_of(command, [part])] == []
-    elif name not in {"dev", "serve", "mcp"}:  # it becomes the stack's or a service's process
-        assert "--json" in options_of(command, [])
-    help_text = command.help or ""
-    assert help_text.endswith((".", "secret key."))
-    assert len(help_text.splitlines()[0]) <= 100
 
 
 def test_the_readme_names_every_verb() -> None:

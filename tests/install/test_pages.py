@@ -1,0 +1,150 @@
+"""What `minutehand docs` prints in a stranger's project can be typed as it stands there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import yaml
+
+from minutehand.docs import PAGES
+from minutehand.local.migrations import as_user
+from tests.support.patience import until
+from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stranger import ACME, Stranger
+
+#: The first builds the wheel and starts its stack.
+pytestmark = pytest.mark.timeout(600)
+#: pg-boss's table, as far as its page reads it.
+PGBOSS = """
+create schema pgboss;
+create table pgboss.job
+  (id uuid default gen_random_uuid(), name text, state text, data jsonb, start_after timestamptz);
+insert into pgboss.job (name, state, data) values ('greet', 'created', '{"name": "Ada"}')
+"""
+#: Makes a row of our table of workspaces, which this project does not have.
+OF_WORKSPACES = "aws"
+#: What the wheel and its user do not have.
+OF_THE_CLONE = re.compile(r"(?:`|^)make [a-z]|enrich_account|\.venv|\]\((?!http)|tests/(?!test_)")
+
+
+@pytest.fixture(scope="module")
+def project(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """A copy of the project, for this file."""
+    return stranger.copy(tmp_path_factory.mktemp("pages") / "bakery")
+
+
+@pytest.fixture(scope="module")
+def dev(project: Stranger) -> Iterator[RunningStack]:
+    """The wheel's own `minutehand dev` of it."""
+    state, environment = project.folder / ".local", project.environment
+    launcher = launch(
+        state, "--no-demo", python=environment.python, root=project.folder, PYTHONPATH="",
+        XDG_CACHE_HOME=str(environment.cache), MINUTEHAND_PROJECT=str(project.folder),
+    )  # fmt: skip
+    try:
+        yield wait_ready(state, launcher)
+    finally:
+        end(state, launcher)
+
+
+def run(project: Stranger, script: str) -> str:
+    """A shell's output, with the wheel's command in its path and nothing of ours."""
+    bin_ = project.environment.python.parent
+    command = bin_ / "minutehand"
+    if not command.exists():
+        command.write_text(f'#!/bin/sh\nexec {bin_}/python -m minutehand.cli.entry "$@"\n')
+        command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-ec", script],
+        cwd=project.folder,
+        env={"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": os.environ["HOME"]},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def page(project: Stranger, topic: str) -> str:
+    """A page as it is printed."""
+    return run(project, f"minutehand docs {topic}")
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """The code of a page in some languages."""
+    return re.findall(
+        rf"^[ ]*```(?:{'|'.join(languages)})\n(.*?)```", text, re.DOTALL | re.MULTILINE
+    )
+
+
+def test_every_page_speaks_the_projects_names_and_its_code_is_code(
+    project: Stranger, dev: RunningStack
+) -> None:
+    """SQL runs as the dashboard's editor runs it; what needs a model or a server is read."""
+    owner = as_user(dev.values["DATABASE_URL"], "postgres")
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute(PGBOSS)
+        for each in PAGES:
+            text = page(project, each.topic)
+            assert [line for line in text.splitlines() if OF_THE_CLONE.search(line)] == []
+            assert "jobs.hello" not in text
+            for block in blocks(text, "sql") if each.topic != OF_WORKSPACES else ():
+                connection.execute(block.encode())
+            for block in blocks(text, "python", "py"):
+                compile(block, each.topic, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            for block in blocks(text, "yaml"):
+                assert yaml.safe_load(block)
+
+
+def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: RunningStack) -> None:
+    """The README's in a terminal; the page's by curl and jq."""
+    seen = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
+    assert '"greeting": "Hello, Ada!"' in seen
+    text = page(project, "http")
+    assert ACME in text
+
+    done = run(project, "\n".join(blocks(text, "sh")))
+
+    assert '"greeting": "Hello, Ada!"' in done
+    assert '"more":false,"count":0' in done
+
+
+def test_own_tables_work_as_their_page_says(project: Stranger, dev: RunningStack) -> None:
+    """A table, the functions, the processor and a job, while the stack runs."""
+    text = page(project, "own-data")
+    [table], [processor] = blocks(text, "sql"), blocks(text, "python")
+    migrations = project.folder / "supabase" / "migrations"
+    newest = max(path.name.partition("_")[0] for path in migrations.glob("*.sql"))
+    file = migrations / f"{int(newest) + 1}_create_invoices.sql"
+    # the other test has run the page's SQL; here it is a migration
+    with dev.connect() as connection:
+        connection.execute("drop table if exists public.invoices")
+    file.write_text(table)
+    run(project, blocks(text, "sh")[0])
+    (project.folder / "work" / "processors" / "invoices_send.py").write_text(processor)
+    with dev.connect() as connection:
+        row = "insert into public.invoices (workspace_id, customer, amount) values (%s, 'Ada', 12)"
+        made = "select to_regproc('public.send_invoices_invoice') is not null"
+        until(lambda: connection.execute(made).fetchone() == (True,))
+        connection.execute(row.encode(), [ACME])
+
+    told = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
+
+    assert '"message_id": "message to Ada: 12.0 EUR"' in told
+    assert "0 failed" in run(project, "minutehand doctor")
+
+
+def test_every_verb_says_what_it_does(project: Stranger) -> None:
+    """Also where no app brings verbs."""
+    told = run(project, "minutehand --help")
+    verbs = re.findall(r"^  ([a-z]+)  +\S", told.partition("Run:")[2], re.MULTILINE)
+
+    assert len(verbs) > 20
+    run(project, "\n".join(f"minutehand {verb} --help" for verb in verbs))
+    assert json.loads(run(project, "minutehand docs --json"))
