@@ -280,10 +280,11 @@ create table queue.workers (
 ) with (fillfactor = 50);
 create index workers_by_seen on queue.workers (seen_at);
 
--- The calls that were answered with jobs, by which a repeat is known.
+-- The latest call of a worker's run that was its first or got jobs, by which a repeat is known.
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
+  worker integer not null,
   last_call integer not null
 ) with (fillfactor = 50);
 

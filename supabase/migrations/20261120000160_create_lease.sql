@@ -830,11 +830,11 @@ begin
     perform setval('queue.wanted_ms', 0);
   end if;
   v_given := queue.lease_ready(v_request, p_changes, v_now);
-  if v_given.leased > 0 then -- a repeat is known by it
+  if v_found is null then -- a repeat is known by it
+    insert into queue.ticks (tick_id, seen_at, worker, last_call)
+    values (v_request.tick_id, v_now, v_request.worker, v_request.call);
+  elsif v_given.leased > 0 then
     update queue.ticks set seen_at = v_now, last_call = v_request.call where ctid = v_found;
-    if not found then
-      insert into queue.ticks (tick_id, seen_at, last_call) values (v_request.tick_id, v_now, v_request.call);
-    end if;
   end if;
   if coalesce(v_request.free_slots, v_request."limit" - v_given.leased) > 0 then
     v_ms := (date_part('epoch', v_now) * 1000)::bigint;
@@ -849,7 +849,7 @@ begin
     v_due := (not v_is_short)::integer;
   end if;
   return json_build_object('leases', v_given.leases,
-    'maintenance', v_is_short and queue.maintenance_is_due(v_now, v_last_call is not null or v_given.leased > 0),
+    'maintenance', v_is_short and queue.maintenance_is_due(v_now, coalesce(v_last_call, 1) > 1 or v_given.leased > 0),
     'due', v_due, 'next_due_in_ms',
     case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end;

@@ -400,12 +400,13 @@ language plpgsql security definer set search_path = '' as $$
 begin
   update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
     summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
-  where worker_id = p_request ->> 'worker_id';
+  where worker_id = p_request ->> 'worker_id'
+    or worker = (select t.worker from queue.ticks as t where t.tick_id = (p_request ->> 'tick_id')::uuid);
   return jsonb_build_object('known', found);
 end;
 $$;
 comment on function public.tick_finished is
-  E'Note that a worker''s run has ended: {worker_id, summary}.\n\nOr that its process has, without a word: '
+  E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without a word: '
   '{worker_id, evidence}; the jobs that it held keep the evidence when their leases expire.';
 
 select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

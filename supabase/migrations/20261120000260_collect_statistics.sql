@@ -190,7 +190,7 @@ $$;
 
 create function public.queue_health() returns jsonb
 language plpgsql security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_backlog constant jsonb := queue.backlog(null, v_now);
@@ -322,7 +322,7 @@ comment on function public.explain_queue is
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_since constant timestamptz := date_trunc('minute', v_now)

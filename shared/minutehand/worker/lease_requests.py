@@ -9,7 +9,7 @@ import uuid
 
 from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.worker.deadlines import in_time
-from minutehand.worker.run import Run
+from minutehand.worker.run import LeaseId, Run
 
 
 class LeaseRequests:
@@ -39,14 +39,13 @@ class LeaseRequests:
         self._summary = run.summary
         self._deadlines = run.deadlines
         self._vain = run.vain
-        self._call = 0
+        self._is_first = True
         self._unanswered = 0
-        self._id_since = run.clock.monotonic()
+        self._id = LeaseId() if run.lease_id.is_taken else run.lease_id
+        self._id.is_taken = True
         self._has_room = False
         #: Whether enqueues could count on this tick until its latest request.
         self.owes_a_look = False
-        #: The id of the calls; the tick's own at first.
-        self.lease_id = run.summary.tick_id
         #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
         #: found again.
         self.unanswered: LeaseRequest | None = None
@@ -69,9 +68,12 @@ class LeaseRequests:
         self.polled_at = now
         if self.unanswered is not None:
             return self.unanswered
-        if now - self._id_since >= self.LEASE_ID_SECONDS:
-            self.lease_id, self._id_since, self._call = str(uuid.uuid4()), now, 0
-        self._call += 1
+        if now - self._id.since >= self.LEASE_ID_SECONDS:
+            name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
+            self._id.name, self._id.since, self._id.calls = name, now, 0
+        self._id.calls += 1
+        count_due = count_due or self._is_first
+        self._is_first = False
         self._summary.calls += 1
         # enqueues wake no one for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
@@ -82,8 +84,8 @@ class LeaseRequests:
         self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
-            tick_id=self.lease_id,
-            call=self._call,
+            tick_id=self._id.name,
+            call=self._id.calls,
             limit=max(0, limit),
             job_types=job_types,
             queues=self._run_of.queues,
@@ -94,6 +96,15 @@ class LeaseRequests:
             count_due=count_due,
         )
         return self.unanswered
+
+    @property
+    def lease_id(self) -> str:
+        """The id of the latest call."""
+        return self._id.name
+
+    def end(self) -> None:
+        """Leave the id of the calls to the worker's next run."""
+        self._id.is_taken = False
 
     async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
         """Lease, at most until then, or until work must stop.

@@ -21,7 +21,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions
 from minutehand.worker.registry import Registry, default_registry
-from minutehand.worker.run import Run, Vain
+from minutehand.worker.run import LeaseId, Run, Vain
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -87,6 +87,7 @@ class Worker:
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
         self._vain = Vain()
+        self._lease_id = LeaseId()
         self._most = most
         self._on_tick = on_tick
         self._queues = tuple(queues or settings.worker_queues) or None
@@ -174,6 +175,7 @@ class Worker:
             job_types=tuple(name for name in known if job_types is None or name in job_types),
             queues=self._queues,
             vain=self._vain,
+            lease_id=self._lease_id,
         )
 
     @property

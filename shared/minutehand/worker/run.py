@@ -46,6 +46,19 @@ class Vain:
         self.maintenance_until = now + pause
 
 
+@dataclass(slots=True)
+class LeaseId:
+    """The id under which lease calls go, and how many have gone.
+
+    It outlives a run: else each run of a loop that finds nothing would leave a row behind.
+    """
+
+    name: str = ""
+    since: float = float("-inf")
+    calls: int = 0
+    is_taken: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The values of one bounded run of a worker.
@@ -56,6 +69,7 @@ class Run:
         queues: Only jobs of these named queues; None for all.
         summary: Counted into by every part.
         vain: Of this worker's runs.
+        lease_id: Of this worker's runs, for one of them at a time.
     """
 
     queue: WorkerQueue
@@ -68,6 +82,7 @@ class Run:
     job_types: tuple[str, ...]
     queues: tuple[str, ...] | None = None
     vain: Vain = field(default_factory=Vain)
+    lease_id: LeaseId = field(default_factory=LeaseId)
 
     def seconds_left(self) -> float:
         """Time until its last settle must be through."""

@@ -94,16 +94,19 @@ class Tick:
         """
         level = logging.DEBUG if self._options.quiet else logging.INFO
         logger.log(level, "Starting job execution", extra=self._run_of.extra("tick.started"))
-        async with self._work_beside():
-            await self._publishing.once()
-            sent_at = self._clock.monotonic()
-            request = self._request()
-            self._take(request, await self._leases.ask(request), sent_at, level=level)
-            while not self._is_over():
-                try:
-                    await self._go_round()
-                except Exception as error:
-                    self._break(error)
+        try:
+            async with self._work_beside():
+                await self._publishing.once()
+                sent_at = self._clock.monotonic()
+                request = self._request()
+                self._take(request, await self._leases.ask(request), sent_at, level=level)
+                while not self._is_over():
+                    try:
+                        await self._go_round()
+                    except Exception as error:
+                        self._break(error)
+        finally:
+            self._leases.end()
         await self._report_end()
         logger.log(
             logging.INFO if self.summary.is_worth_reporting else level,
