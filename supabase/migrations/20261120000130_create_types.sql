@@ -103,8 +103,7 @@ begin
   elsif pg_column_size(p_value) > 800 and p_value @? 'strict $.**{101}' then
     perform queue.refuse(422, 'payload_invalid', p_field || ' is nested more than 100 levels deep',
       p_field);
-  elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}'
-      and p_value @?
+  elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}' and p_value @?
         'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
     perform queue.refuse(422, 'payload_invalid',
       p_field || ' holds a number that no double can hold', p_field);

@@ -34,9 +34,8 @@ language plpgsql as $$
 declare
   v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
 begin
-  if v_ms - coalesce(pg_sequence_last_value('queue.wanted_ms'), 0) between 0 and 1999 then
-    return false;
-  elsif v_ms - coalesce(pg_sequence_last_value('queue.room_ms'), 0) between 0 and 1999 then
+  if v_ms - greatest(pg_sequence_last_value('queue.wanted_ms'),
+      pg_sequence_last_value('queue.room_ms'), 0) between 0 and 1999 then
     return false; -- those that listen are notified at the commit
   end if;
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
@@ -47,8 +46,8 @@ $$;
 
 -- The type of a new job. One that no worker has published has lane 0 and version 0: its jobs wait
 -- until one does, so that a trigger may come before its worker.
-create function queue.type_or_refuse(p_job_type text,
-  p_within text default '') returns queue.job_types
+create function queue.type_or_refuse(p_job_type text, p_within text default '')
+returns queue.job_types
 language plpgsql stable as $$
 declare
   v_type queue.job_types;
@@ -106,8 +105,7 @@ $$;
 create function queue.ord_of(p_priority integer, p_at timestamptz) returns bigint
 language plpgsql immutable as $$
 begin
-  return (p_priority::bigint << 52)
-    + least(4503599627370495, greatest(0, date_part('epoch',
+  return (p_priority::bigint << 52) + least(4503599627370495, greatest(0, date_part('epoch',
       p_at) * 1000000 - 1577836800000000))::bigint;
 end;
 $$;
@@ -198,8 +196,7 @@ begin
       where t.at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' limit 1), case
       when v_read.scheduled_for is not null and v_delay is not null
         then '{delay_seconds, "must not be given beside scheduled_for"}'
-      when v_debounce is not null and v_unique is null
-        then '{debounce_seconds, "needs unique.key"}'
+      when v_debounce is not null and v_unique is null then '{debounce_seconds, "needs unique.key"}'
       when cardinality(v_read.tags) > 20 or array_ndims(v_read.tags) > 1 or exists (
           select from unnest(v_read.tags) as t
           where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
@@ -227,10 +224,8 @@ end;
 $$;
 
 -- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
--- lock keeps leases from closing the turn or moving its mark. Where one does so just now, it has
--- the lock, and a note is left; also from the 200th turn of a transaction on, since the server's
--- locks are counted: a setting of the transaction says how many it holds, and of which turn the
--- latest.
+-- lock keeps leases from closing the turn or moving its mark. A note is left where one does so just
+-- now, and from the 200th turn of a transaction on: the server's locks are few.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 declare
@@ -246,9 +241,8 @@ begin
       and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id)) then
     if exists (
         select from queue.turns as t
-        where t.lane = p_lane and t.workspace_id = p_workspace_id and not (t.aside
-          and t.look_at is null)
-          and t.from_ord <= p_ord) then
+        where t.lane = p_lane and t.workspace_id = p_workspace_id and t.from_ord <= p_ord
+          and not (t.aside and t.look_at is null)) then
       return true;
     -- a note that another left will open it, and no lease closes it while this lock is held
     elsif exists (
@@ -266,8 +260,8 @@ $$;
 create function queue.gate_of(p_type queue.job_types, p_key text) returns text
 language plpgsql immutable as $$
 begin
-  return case when p_type.rate_per_key then coalesce(p_key,
-    '') when p_type.key_concurrency is not null then p_key end;
+  return case when p_type.rate_per_key then coalesce(p_key, '')
+    when p_type.key_concurrency is not null then p_key end;
 end;
 $$;
 
@@ -311,8 +305,7 @@ begin
   -- each time: while it ran, maintenance may have seen it pass
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id)
-    values (p_job.deadline_at, p_job.id, p_job.workspace_id)
-    on conflict do nothing;
+    values (p_job.deadline_at, p_job.id, p_job.workspace_id) on conflict do nothing;
   end if;
   if p_job.lane = 0 then
     p_job := queue.adopt(p_job);
@@ -327,8 +320,7 @@ begin
     return false; -- maintenance ends it
   elsif v_run_at > p_now then
     insert into queue.deferred (run_at, job_id, workspace_id)
-    values (v_run_at, p_job.id, p_job.workspace_id)
-    on conflict do nothing;
+    values (v_run_at, p_job.id, p_job.workspace_id) on conflict do nothing;
     return false;
   end if;
   if p_type.job_type is null or p_type.lane = 0 then
@@ -337,17 +329,17 @@ begin
   if p_type.rate_per_key or p_type.key_concurrency is not null then
     v_key := queue.gate_of(p_type, p_job.concurrency_key);
     if p_type.in_order and exists (
-        select from queue.gated as g where g.workspace_id = p_job.workspace_id
-          and g.job_type = p_job.job_type
-          and g.key = v_key and g.admitted and not g.ended and g.job_id = p_job.id) then
+        select from queue.gated as g
+        where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type and g.key = v_key
+          and g.admitted and not g.ended and g.job_id = p_job.id) then
       v_key := null; -- it was put off, and kept its key
     end if;
   end if;
   if v_key is not null then
     insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
     values (p_job.lane, p_job.workspace_id, p_job.job_type, v_key, p_job.ord, p_job.id);
-    insert into queue.notes (lane, workspace_id, key) values (p_job.lane, p_job.workspace_id,
-      v_key);
+    insert into queue.notes (lane, workspace_id, key)
+    values (p_job.lane, p_job.workspace_id, v_key);
     return true;
   end if;
   insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
@@ -442,16 +434,16 @@ $$;
 
 -- Give a pending job the payload, priority and time of a newer one; false when it has left its
 -- unique key.
-create function queue.replace_pending(p_id uuid, p_job public.jobs, p_options jsonb,
-  p_now timestamptz)
-returns boolean
+create function queue.replace_pending(
+  p_id uuid, p_job public.jobs, p_options jsonb, p_now timestamptz
+) returns boolean
 language plpgsql as $$
 declare
   v_old public.jobs;
 begin
   perform queue.lock_jobs(array[p_id]);
-  perform from queue.unique_jobs as u where u.workspace_id = p_job.workspace_id
-    and u.job_type = p_job.job_type
+  perform from queue.unique_jobs as u
+  where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
     and u.key = p_job.unique_key and u.job_id = p_id;
   if not found then
     return false;
@@ -464,9 +456,9 @@ begin
     v_old.priority := coalesce((p_options ->> 'priority')::integer, v_old.priority);
     v_old.ord := queue.ord_of(v_old.priority, coalesce(v_old.scheduled_for, v_old.created_at));
     update public.jobs set payload = p_job.payload, tags = p_job.tags,
-      schema_version = p_job.schema_version,
-      priority = v_old.priority, scheduled_for = v_old.scheduled_for,
-      next_retry_at = v_old.next_retry_at, ord = v_old.ord, last_seq = last_seq + 1
+      schema_version = p_job.schema_version, priority = v_old.priority, ord = v_old.ord,
+      scheduled_for = v_old.scheduled_for, next_retry_at = v_old.next_retry_at,
+      last_seq = last_seq + 1
     where id = p_id;
     perform queue.place(v_old, p_now);
     perform queue.append_event(array[p_id], 'job.replaced', jsonb_strip_nulls(jsonb_build_object(
@@ -663,19 +655,13 @@ language plpgsql security definer set search_path = ''
 set plan_cache_mode = 'force_generic_plan' as $$
 declare
   v_user constant uuid := queue.may_read(p_workspace_id);
-  v_type queue.job_types;
   v_now constant timestamptz := queue.clock();
   v_made record;
   v_job public.jobs;
   v_told boolean;
 begin
-  select * into v_type from queue.job_types as t where t.job_type = p_job_type
-    and t.schema_version > 0;
-  if not found then
-    v_type := queue.type_or_refuse(p_job_type);
-  end if;
-  v_made := queue.add(p_workspace_id, v_user, v_type, coalesce(p_payload, '{}'), coalesce(p_options,
-    '{}'), v_now);
+  v_made := queue.add(p_workspace_id, v_user, queue.type_or_refuse(p_job_type),
+    coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
   v_job := v_made.job;
   if not v_made.created then
     return json_build_object('job', queue.job_json(v_job), 'created', false, 'wake', false);
@@ -684,12 +670,9 @@ begin
   v_told := queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type), array[v_job.id],
     case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
-  if v_user is not null then
-    perform queue.admit('jobs', p_workspace_id, v_user);
-  end if;
+  perform queue.admit('jobs', p_workspace_id, v_user);
   v_job.tags := coalesce(v_job.tags, '{}');
-  -- as queue.job_json says it, without a look at what cannot be there yet
-  -- no value has this in it
+  -- as queue.job_json says it, without a look at what cannot be there yet; no value has this in it
   return json_build_object('job', replace(row_to_json(v_job)::text, ',"queue_ms":null',
       format(',"queue_ms": null, "state": "%s", "next_run_at": %s, "error": null, "waiting_for": null, '
         '"running_since": null, "worker_id": null, "times": {"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}',

@@ -289,8 +289,7 @@ language plpgsql stable as $$
 declare
   v_refused constant uuid[] := queue.refused('waits', p_now);
 begin
-  return array(
-    (select w.job_id from queue.waits as w
+  return array((select w.job_id from queue.waits as w
       where w.timeout_at <= p_now and w.job_id <> all (v_refused)
       order by w.timeout_at limit 500)
     union

@@ -266,8 +266,7 @@ begin
     v_count := cardinality(v_ids);
   end if;
   perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
-  return jsonb_build_object(
-    'count', v_count, 'more', p_cursor is not null, 'cursor', p_cursor);
+  return jsonb_build_object('count', v_count, 'more', p_cursor is not null, 'cursor', p_cursor);
 end;
 $$;
 

@@ -165,16 +165,6 @@ def test_runs_of_workers_are_bounded_and_one_that_was_killed_ends_with_its_time(
     assert begin(first) == {"admitted": True, "free": 1}
 
 
-def test_racing_runs_are_admitted_exactly(engine: Engine) -> None:
-    """Never one more."""
-
-    def begin(other: Engine) -> Any:
-        request = {"run_id": str(uuid.uuid4()), "worker_id": "w", "most": 3, "seconds": 60}
-        return other.rpc("begin_worker_run", p_request=request)["admitted"]
-
-    assert sorted(engine.race(*[begin] * 8)) == [False] * 5 + [True] * 3
-
-
 @pytest.mark.parametrize(
     "bad",
     [{"unknown": 1}, {"payload_max_bytes": 0}, {"payload_max_bytes": "big"}, {"schedules_max": 1.5}, {"allow_anonymous": 1}, {"guest_key": "x"},

@@ -115,18 +115,6 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     assert refusals(engine) == []
 
 
-def test_results_that_reference_jobs_keep_those_alone(engine: Engine) -> None:
-    """The usual table of results, without `on delete`: retention deletes the other jobs."""
-    engine.run("create table public.outputs (job_id uuid references public.jobs (id))")
-    ids = old(engine)
-    engine.run("insert into public.outputs values (%s)", ids[1])
-
-    engine.maintain()
-    assert engine.rows("select id::text from public.jobs") == [ids[1]]
-    [(task, job_id, _)] = refusals(engine)
-    assert (task, job_id) == ("retention", ids[1])
-
-
 @pytest.mark.parametrize(
     ("act", "outcomes"),
     [

@@ -93,16 +93,6 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
     assert len(engine.lease(4)) == 3
 
 
-def test_a_key_whose_limit_goes_and_comes_back_keeps_its_slots(engine: Engine) -> None:
-    """What its gate let through leaves it, also when it ends while there is no limit."""
-    for _ in range(2):
-        publish(engine, {"job_type": "work", "key_concurrency": 1})
-        engine.enqueue(concurrency_key="k")
-        lease = engine.lease_one()
-        publish(engine, {"job_type": "work"})
-        engine.settle(lease)
-
-
 def test_jobs_that_are_held_while_the_limit_of_their_key_goes_start_without_it(
     engine: Engine,
 ) -> None:
