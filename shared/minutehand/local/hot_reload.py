@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from minutehand.app import find_apps
@@ -31,29 +32,29 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
         loaded: The files as they were when the worker's processors were loaded: what changed
             since is noticed at once.
     """
-    folders = watched_folders(settings)
-    while True:
-        found = await asyncio.to_thread(files_of, folders)
-        changed = sorted(path for path in {*loaded, *found} if loaded.get(path) != found.get(path))
-        if changed:
-            names = [path.name for path in changed]
-            logger.info("files changed", extra={"event": "reload.seen", "files": names})
-            forget_compiled(changed)
-            end()
-            return
+    folders, found = watched_folders(settings), loaded
+    while found == loaded:
         await asyncio.sleep(SCAN_SECONDS)
+        found = await asyncio.to_thread(files_of, folders)
+    changed = [path for path in {*loaded, *found} if loaded.get(path) != found.get(path)]
+    names = sorted(path.name for path in changed)
+    logger.info("files changed", extra={"event": "reload.seen", "files": names})
+    forget_compiled(changed)
+    end()
+
+
+def forget_compiled(paths: Iterable[Path]) -> None:
+    """Remove what was compiled: Python thinks it fresh when second and size are the same."""
+    for path in paths:
+        Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 def files_of(folders: Iterable[Path]) -> Files:
     """The Python files below the folders, as they are now."""
     found = {}
-    for folder in folders:
-        for path in folder.rglob("*.py"):
-            try:
-                facts = path.stat()
-            except FileNotFoundError:
-                continue  # removed meanwhile
-            found[path] = (facts.st_mtime_ns, facts.st_size)
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found[path] = (path.stat().st_mtime_ns, path.stat().st_size)
     return found
 
 
@@ -63,12 +64,3 @@ def watched_folders(settings: Settings) -> list[Path]:
     parents = {app.folder.parent for app in find_apps(wildcards)}
     folders = {app.folder for app in find_apps(settings.apps)}
     return sorted(parents | {folder for folder in folders if folder.parent not in parents})
-
-
-def forget_compiled(paths: Iterable[Path]) -> None:
-    """Remove what was compiled of files that changed.
-
-    Python considers it fresh when second and size are the same, as after a quick edit of a letter.
-    """
-    for path in paths:
-        Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from minutehand.local.postgres import Postgres
-from tests.integration.realtime.support import JavaScript, RealServer, Server, Socket, open_socket
+from tests.integration.realtime.support import RealServer, Server, Socket, open_socket
 from tests.support.databases import HOSTED, Database, create_clone, fresh_database
 from tests.support.stacks import TRUTH_URL
 
@@ -118,11 +118,3 @@ async def connect(server: Server) -> AsyncIterator[Open]:
     yield open_one
     for socket in sockets:
         await socket.connection.close()
-
-
-@pytest.fixture
-async def js() -> AsyncIterator[JavaScript]:
-    """The official JavaScript client."""
-    driver = await JavaScript.start()
-    yield driver
-    await driver.stop()

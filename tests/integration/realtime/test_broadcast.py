@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 from typing import Any
 
 import psycopg
-from realtime import AsyncRealtimeClient
 
 from tests.integration.realtime.support import (
     ADA,
     EVE,
-    PUBLISHABLE,
     SECRET_KEY,
-    JavaScript,
     Server,
     token,
     unique,
@@ -66,26 +63,18 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
     await reader.silence()
 
 
-async def test_javascript_and_python_understand_each_other(server: Server, js: JavaScript) -> None:
-    """Checks 13 and 37: version 2 binary to version 1 text and back, without metadata."""
-    topic = f"réunion:{unique()}"
-    await js.call("client", name="c", url=server.http, key=PUBLISHABLE)
-    on = [{"type": "broadcast", "event": "*"}]
-    config = {"broadcast": {"ack": True}}
-    await js.call("subscribe", client="c", channel="c", topic=topic, config=config, on=on)
-    client = AsyncRealtimeClient(f"{server.http}/realtime/v1", token=PUBLISHABLE)
-    received: asyncio.Queue[Any] = asyncio.Queue()
-    channel = client.channel(topic)
-    channel.on_broadcast("*", received.put_nowait)
-    await channel.subscribe()
+async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) -> None:
+    """Checks 13 and 37: as supabase-js sends it, and without metadata."""
+    topic, event = unique("réunion"), "événement"
+    sender, other = await connect(), await connect(version=1)
+    third = await connect()
+    for socket in (sender, other, third):
+        await socket.joined(topic)
+    parts = [part.encode() for part in ("", "9", f"realtime:{topic}", event, "")]
+    head = bytes([3, *map(len, parts), 1])
 
-    sent = await js.call("send", channel="c", event="événement", payload=UNICODE)
-    heard = await asyncio.wait_for(received.get(), 60)
-    await channel.send_broadcast("zurück", UNICODE)
-    [got] = await js.receive("c")
-    await client.close()
+    await sender.send_raw(head + b"".join(parts) + json.dumps(UNICODE).encode())
 
-    assert sent == "ok"
-    assert (heard["event"], heard["payload"]) == ("événement", UNICODE)
-    assert "meta" not in heard
-    assert got == {"type": "broadcast", "event": "zurück", "payload": UNICODE}
+    for socket in (other, third):
+        heard = (await socket.expect("broadcast"))["payload"]
+        assert heard == {"type": "broadcast", "event": event, "payload": UNICODE}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import stat
 import subprocess
 from pathlib import Path
@@ -12,35 +11,13 @@ from minutehand.local.environment import (
     contract,
     for_children,
 )
-from minutehand.local.ports import is_free, reserve_port
 from minutehand.local.state import StateFolder
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file
 
-SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40}
+SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40, "SUPABASE_SECRET_KEY": "sb_secret_x"}
 PROJECT = Project.find()
 PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)
-
-
-def _reserve(port: int, answers: multiprocessing.Queue[int]) -> None:
-    answers.put(reserve_port(port))
-
-
-def test_a_port_is_never_reserved_twice_not_even_by_another_process() -> None:
-    """Two clones that start at the same moment both prefer 54321."""
-    mine = reserve_port()
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[int] = context.Queue()
-
-    other = context.Process(target=_reserve, args=(mine, answers))
-    other.start()
-    theirs = answers.get(timeout=60)
-    other.join()
-    answers.close()
-    answers.join_thread()
-
-    assert mine != theirs
-    assert is_free(mine)
 
 
 def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:

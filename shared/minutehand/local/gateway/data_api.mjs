@@ -132,7 +132,6 @@ function withHeaders(answer, asked) {
   const isEmpty = answer.status === 204 || asked.prefers.return !== "representation";
   if (isEmpty && !asked.isGet && !asked.isCall) headers.delete("content-type");
   else withType(headers, asked);
-  if (asked.kind === "put") headers.delete("content-range");
   return new Response(answer.body, { status: answer.status, headers });
 }
 
@@ -205,15 +204,15 @@ function patch(connection, catalogue) {
       throw refusal;
     }
     const types = catalogue.tables.get(`${asked?.schema}.${ast.from}`);
-    if (ast.values && asked?.value && types) ast.values = castBy(types, asked, ast.where ?? {});
+    if (ast.values && asked?.value && types) ast.values = castBy(types, asked);
     if (ast.type === "rpc" && asked?.value) ast.args = asTexts(asked.value);
     return ast;
   };
 }
 
-function castBy(types, { value, kind }, where) {
+function castBy(types, { value }) {
   const cast = (name, given) => {
-    if (!(name in types) || (kind === "put" && name in where)) return given;
+    if (!(name in types)) return given;
     const column = ident(name);
     const record = JSON.stringify({ [name]: given });
     const before = `(select ${column} from pg_catalog.json_to_record(`;

@@ -13,7 +13,6 @@ export class Database {
   #lost = null; // rejects when the present life ends
   #schema = 0; // counts the schema changes we were notified of
   #reloading = false;
-  #calls = new WeakMap(); // a Data API to the answers that are under way
 
   get isUp() {
     return this.#api !== null;
@@ -89,31 +88,13 @@ export class Database {
       const fresh = await this.#open();
       const old = this.#api;
       this.#api = old && fresh;
-      this.#retire(old ?? fresh).catch((error) =>
-        console.error(`closing a Data API: ${error.message}`),
-      );
+      // later: a call that has not reached the database yet would wait for a closed connection
+      setTimeout(() => (old ?? fresh).close(60).catch(() => {}), 2000).unref();
       return true;
     } catch (error) {
       console.error(`the schema could not be read again: ${error.message}`);
       return false;
     }
-  }
-
-  // A call that has not reached the database yet would wait for a closed connection without end.
-  async #retire(api) {
-    const calls = this.#calls.get(api) ?? new Set();
-    const late = sleep(settings.requestTimeoutMs, null, { ref: false });
-    await Promise.race([Promise.allSettled(calls), late]);
-    await api.close(5);
-  }
-
-  #call(api, request) {
-    const answer = Promise.resolve(api.fetch(request));
-    const calls = this.#calls.get(api) ?? new Set();
-    this.#calls.set(api, calls.add(answer));
-    const end = () => calls.delete(answer);
-    answer.then(end, end);
-    return answer;
   }
 
   // Answer a request, or 503 at once when the database is unavailable or goes away meanwhile.
@@ -125,7 +106,7 @@ export class Database {
       timer = setTimeout(() => reject(new DatabaseAway(message)), settings.requestTimeoutMs);
     });
     try {
-      return await Promise.race([this.#call(this.#api, request), this.#lost, late]);
+      return await Promise.race([this.#api.fetch(request), this.#lost, late]);
     } catch (error) {
       if (error instanceof DatabaseAway) return unavailable(error.message);
       throw error;

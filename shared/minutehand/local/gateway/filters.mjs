@@ -139,7 +139,7 @@ class Reader {
     const given = value();
     const wanted = literal(operator.endsWith("like") ? given.replaceAll("*", "%") : given);
     const after = ` ${SYMBOLS[operator]} ${every ? `${every} (${wanted})` : wanted}`;
-    return { not, after, equals: operator === "eq" && !not && !every ? given : undefined };
+    return { not, after };
   }
 
   truth() {
@@ -209,10 +209,6 @@ function searchOf([, operator, language], text) {
 
 // Puts the conditions where lite looks for them: in the statement, or in an embedded table.
 export function placeFilters(filters, { kind }, ast, columnsOf) {
-  if (kind === "put") {
-    ast.where = Object.fromEntries(filters.map(({ path, condition }) => keyOf(path, condition)));
-    return;
-  }
   for (const { path, condition } of filters) {
     if (kind === "insert" && path.length === 0) continue; // of no row that is there
     const { place, from } = path.reduce(embedded, { place: ast, from: ast.from });
@@ -223,10 +219,6 @@ export function placeFilters(filters, { kind }, ast, columnsOf) {
       : { ...place.where, $and: [...(place.where?.$and ?? []), placed] };
   }
 }
-
-// lite compares the key of a PUT with the row that is sent, and refuses what is no key
-const keyOf = (path, { name, steps, equals }) =>
-  path.length > 0 || steps || equals === undefined ? ["$or", []] : [name, { $eq: equals }];
 
 const embedsOf = ({ select = [], join = {} }) =>
   select.flatMap((entry) =>

@@ -13,7 +13,7 @@ const KNOWN = {
 const SAID = {
   resolution: ["insert"],
   missing: ["insert", "update"],
-  return: ["insert", "update", "put", "delete"],
+  return: ["insert", "update", "delete"],
   count: null,
   handling: null,
   timezone: null,

@@ -6,7 +6,7 @@ import { preferencesOf } from "./preferences.mjs";
 import { settings } from "./settings.mjs";
 import { claimsOf } from "./tokens.mjs";
 
-const KINDS = { POST: "insert", PUT: "put", PATCH: "update", DELETE: "delete" };
+const KINDS = { POST: "insert", PATCH: "update", DELETE: "delete" };
 const METHODS = ["GET", "HEAD", ...Object.keys(KINDS)];
 const OBJECT = "application/vnd.pgrst.object";
 const MEDIA = ["*/*", "application/*", "application/json", OBJECT, "application/vnd.pgrst.array"];
@@ -32,6 +32,9 @@ export async function understood(request) {
   }
   if (isCall && !["GET", "HEAD", "POST"].includes(method)) {
     throw refused(405, "PGRST101", `Cannot use the ${method} method on RPC`);
+  }
+  if (method === "PUT") {
+    throw refused(501, "not_implemented", "The local Data API takes no PUT: upsert by POST");
   }
   if (!METHODS.includes(method))
     throw refused(405, "PGRST117", `Unsupported HTTP method: ${method}`);
