@@ -12,10 +12,7 @@ from minutehand.project import Project
 def git(folder: Path, *arguments: str) -> str:
     """Run git with an identity of its own."""
     who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
-    done = subprocess.run(
-        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
+    return subprocess.check_output(["git", *who, *arguments], cwd=folder, text=True).strip()
 
 
 def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from minutehand.local.migrations import apply_migrations, apply_seed, migrations
 from minutehand.local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT
-from tests.support.stacks import RunningStack
 
 STARTERS = sorted((ROOT / "tests" / "fixtures" / "starters").glob("*.sql"))
 
@@ -47,18 +46,3 @@ def test_a_starter_is_taken_as_it_is(starter: Path, project: str, tmp_path: Path
     migrate(project, tmp_path, schema)
 
     assert apply_seed(project, seed)
-
-
-def test_a_seeded_password_signs_in(stack: RunningStack) -> None:
-    """What crypt makes is a hash that Auth reads."""
-    email = f"{uuid4().hex}@example.com"
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into auth.users (instance_id, id, aud, role, email, encrypted_password,"
-            " email_confirmed_at, confirmation_token) values (%s, gen_random_uuid(),"
-            " 'authenticated', 'authenticated', %s, extensions.crypt(%s,"
-            " extensions.gen_salt('bf')), now(), '')",
-            ("00000000-0000-0000-0000-000000000000", email, stack.demo_password),
-        )
-
-        assert stack.sign_in(email)

@@ -42,14 +42,13 @@ BUILT: list[Built] = []
 class Rotation:
     """A handler over one parameter, with the wall clock in the test's hand."""
 
-    def __init__(self, settings: Settings, parameter: str, **plain: str) -> None:
+    def __init__(self, settings: Settings, parameter: str) -> None:
         self.now = 0.0
         BUILT.clear()
         environ = {
             "SECRETS_PARAMETER": parameter,
             "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
             "AWS_REGION": settings.aws_region,
-            **plain,
         }
         self.handler = RotatingHandler(environ, Built, wall_clock=lambda: self.now)
 
@@ -83,16 +82,6 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
     assert len(BUILT) == 3
     rotation.handler.close()
     assert BUILT[-1].closed
-
-
-class OwnSsm:
-    """A client of the caller's."""
-
-    value = '{"TOKEN": "one"}'
-
-    def get_parameter(self, **asked: Any) -> Any:
-        assert asked == {"Name": "/p", "WithDecryption": True}
-        return {"Parameter": {"Value": self.value}}
 
 
 @pytest.mark.parametrize(
