@@ -186,7 +186,7 @@ TABLE: dict[str, Ways] = {
         "types work",
         shows="work",
     ),
-    "queue_stats": Ways(OF, f"GET /api/status?workspace_id={ACME}", "stats", shows="work|live"),
+    "queue_stats": Ways(OF, f"GET /api/status?workspace_id={ACME}", shows="work|live"),
     "event_feed": Ways(
         OF, f"GET {W}/events", client=lambda q, _: q.workspace_feed(ACME), shows="cursor"
     ),

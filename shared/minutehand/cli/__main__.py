@@ -33,7 +33,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("show:explain", "Why a job is not running, and when it will."),
         "open": ("show:open_page", "A job, or the console, in the browser."),
         "types": ("types:types", "Job types: schema, limits, who serves them."),
-        "stats": ("stats:stats", "Counts, throughput, waits and run times."),
     },
     "Steer": {
         "cancel": ("steer:cancel", "Cancel a job, or all that match."),

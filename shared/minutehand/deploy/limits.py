@@ -20,7 +20,6 @@ WORKERS_AT_ONCE = 5
 class Limit:
     """One limit: whether the stage fits, what is so, and what to do; a `warn` does not stop."""
 
-    name: str
     verdict: str
     detail: str
     fix: str = ""
@@ -50,18 +49,16 @@ def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str,
         free = unreserved + _held(client, stack) - kept
         if wanted > free:
             return Limit(
-                "concurrency",
                 "fail",
                 f"this account runs {limit} functions at once in {region} and {kept} must stay "
                 f"unreserved: of workerReservedConcurrency: {wanted} it can give {max(0, free)}",
                 f"omit workerReservedConcurrency, or request more: {more}",
             )
-        return Limit("concurrency", "ok", f"{wanted} of {limit} reserved for workers")
+        return Limit("ok", f"{wanted} of {limit} reserved for workers")
     workers = _number(values, "workersAtOnce") or WORKERS_AT_ONCE
     most = max(1, unreserved // 2)
     if workers > most:
         return Limit(
-            "concurrency",
             "fail",
             f"{workers} workers at once of the {unreserved} functions that this account runs in "
             f"{region} leave the API too little: it would answer 503",
@@ -69,12 +66,11 @@ def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str,
         )
     if limit < UNRESERVED:
         return Limit(
-            "concurrency",
             "warn",
             f"this account runs {limit} functions at once in {region}; {workers} are workers'",
             f"enough to begin with; before real traffic: {more}",
         )
-    return Limit("concurrency", "ok", f"{workers} workers of {unreserved} at once")
+    return Limit("ok", f"{workers} workers of {unreserved} at once")
 
 
 def _number(values: Mapping[str, Any], name: str) -> int:

@@ -1,4 +1,4 @@
-"""The command's small parts: time spans, payloads, events, settings files."""
+"""The command's small parts: strangers' words, settings files, who one is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.cli.jobs import read_payload
 from minutehand.terminal import local_member
 from minutehand.terminal.connection import (
     CommandFailed,
@@ -14,29 +13,7 @@ from minutehand.terminal.connection import (
     load_values,
     read_env_file,
 )
-from minutehand.terminal.options import seconds_of
 from minutehand.terminal.output import Output
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("5min", 300), ("1h30m", 5400), ("2d", 172800), ("45", 45), ("1.5h", 5400)],
-)
-def test_spans_are_read_as_people_write_them(text: str, seconds: float) -> None:
-    """`--in 1h30m` is read aloud."""
-    assert seconds_of(text) == seconds
-
-
-def test_payloads_come_from_the_line_or_a_file(tmp_path: Path) -> None:
-    """Long ones are easier in a file."""
-    file = tmp_path / "payload.json"
-    file.write_text('{"a": 1}')
-
-    assert read_payload('{"a": 1}') == read_payload(f"@{file}") == {"a": 1}
-    with pytest.raises(CommandFailed, match="must be a JSON object"):
-        read_payload("[1]")
-    with pytest.raises(CommandFailed, match="cannot be read"):
-        read_payload(f"@{tmp_path}/missing")
 
 
 def test_brackets_and_escapes_of_strangers_are_only_shown(
