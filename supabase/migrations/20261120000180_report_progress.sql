@@ -1,12 +1,6 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item
 -- shows its fencing token; of one whose lease is lost nothing is stored.
 
--- What was stored of a job: its first number is that of the first line, the last that of its progress.
-create type queue.news as (
-  job_id uuid, workspace_id uuid, session_id text, attempt integer, is_minimal boolean,
-  last_seq integer, progress jsonb, logs jsonb
-);
-
 -- Lock leases and records, in this order, and wait for no user's transaction: where one holds some of
 -- them for longer than a moment, take the others. Gives the jobs that someone else holds.
 create function queue.lock_held(p_ids uuid[]) returns uuid[]
@@ -31,16 +25,8 @@ exception when lock_not_available then
 end;
 $$;
 
--- Whether an item says more than that its job is still running.
-create function queue.has_news(p_item queue.worker_item) returns boolean
-language plpgsql immutable as $$
-begin
-  return num_nonnulls(p_item.progress, p_item.logs, p_item.steps, p_item.step, p_item.tags) > 0;
-end;
-$$;
-
--- The items whose leases hold and that have news, with the lines that were not stored before: logs
--- begins with the attempt's line logs_from.
+-- The items whose leases hold, with the lines that were not stored before: logs begins with the
+-- attempt's line logs_from.
 create function queue.held_news(p_items queue.worker_item[]) returns queue.worker_item[]
 language plpgsql stable as $$
 declare
@@ -49,7 +35,6 @@ declare
   v_held queue.worker_item[] := '{}';
 begin
   foreach v_item in array p_items loop
-    continue when not queue.has_news(v_item);
     select l.log_lines into v_stored from queue.leases as l
     where l.job_id = v_item.job_id and l.fence = v_item.fence;
     if found then
@@ -83,111 +68,86 @@ begin
 end;
 $$;
 
--- A progress after one that was reported: what a report leaves out stays as it was.
-create function queue.next_progress(p_old jsonb, p_new jsonb) returns jsonb
-language plpgsql immutable as $$
-begin
-  return jsonb_build_object(
-    'percentage', least(100, greatest(0, round(coalesce(
-      (p_new ->> 'percentage')::numeric, (p_old ->> 'percentage')::numeric, 0), 1))),
-    'stage', left(p_new ->> 'stage', 200), 'message', left(p_new ->> 'message', 1000));
-end;
-$$;
-
--- Tags with more of them, at most 20: those that are known first.
-create function queue.more_tags(p_old text[], p_new jsonb) returns text[]
-language plpgsql immutable as $$
-begin
-  return (array(
-    select t.tag
-    from unnest(p_old || array(select jsonb_array_elements_text(p_new)))
-      with ordinality as t (tag, n)
-    where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
-    group by t.tag order by min(t.n)))[1:20];
-end;
-$$;
-
--- Count the events of lines and progress in the jobs' rows, with progress and tags.
-create function queue.count_news(p_items queue.worker_item[], p_now timestamptz)
-returns queue.news[]
-language plpgsql as $$
-declare
-  v_news queue.news[];
-begin
-  with moved as (
-    update public.jobs as j set updated_at = p_now,
-      last_seq = j.last_seq + (i.progress is not null)::integer
-        + case when j.is_minimal is null then jsonb_array_length(i.logs) else 0 end,
-      progress = case when i.progress is null then j.progress
-        else queue.next_progress(j.progress, i.progress) end,
-      tags = case when i.tags is null then j.tags else queue.more_tags(j.tags, i.tags) end
-    from unnest(p_items) as i
-    where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0)
-    returning row(j.id, j.workspace_id, j.session_id, j.attempts, j.is_minimal, j.last_seq,
-      case when i.progress is not null then j.progress end, i.logs)::queue.news as news)
-  select array_agg(m.news) into v_news from moved as m;
-  return v_news;
-end;
+-- Store progress and tags (at most 20, the known ones first) in the jobs' rows, and count there the
+-- events that progress and lines are.
+create function queue.store_progress(p_items queue.worker_item[], p_now timestamptz) returns void
+language sql as $$
+  update public.jobs as j set updated_at = p_now,
+    last_seq = j.last_seq + (i.progress is not null)::integer
+      + case when j.is_minimal is null then jsonb_array_length(i.logs) else 0 end,
+    progress = case when i.progress is null then j.progress else jsonb_build_object(
+      'percentage', least(100, greatest(0, round(coalesce((i.progress ->> 'percentage')::numeric,
+        (j.progress ->> 'percentage')::numeric, 0), 1))),
+      'stage', left(i.progress ->> 'stage', 200),
+      'message', left(i.progress ->> 'message', 1000)) end,
+    tags = case when i.tags is null then j.tags else (array(
+      select t.tag
+      from unnest(j.tags || array(select jsonb_array_elements_text(i.tags)))
+        with ordinality as t (tag, n)
+      where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
+      group by t.tag order by min(t.n)))[1:20] end
+  from unnest(p_items) as i
+  where j.id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0)
 $$;
 
 -- Store lines of logs; gives the changes that they are, none for jobs of minimal events.
-create function queue.store_lines(p_news queue.news[], p_now timestamptz) returns queue.change[]
+create function queue.store_lines(p_items queue.worker_item[], p_now timestamptz)
+returns queue.change[]
 language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
   with lines as materialized (
-    select n.job_id, n.workspace_id, n.session_id, n.attempt, n.is_minimal,
-      n.last_seq - (n.progress is not null)::integer - jsonb_array_length(n.logs)
+    select j.id, j.workspace_id, j.session_id, j.attempts, j.is_minimal,
+      j.last_seq - (i.progress is not null)::integer - jsonb_array_length(i.logs)
         + l.nth::integer as seq,
       case when l.value ->> 'level' in ('debug', 'warning', 'error') then l.value ->> 'level'
         else 'info' end as level,
       left(coalesce(l.value ->> 'message', ''), 10000) as message,
       coalesce(nullif(l.value -> 'metadata', 'null'), '{}') as metadata,
       coalesce((l.value ->> 'at')::timestamptz, p_now) as at
-    from unnest(p_news) as n
-    cross join lateral jsonb_array_elements(n.logs) with ordinality as l (value, nth)),
+    from unnest(p_items) as i join public.jobs as j on j.id = any (array[i.job_id])
+    cross join lateral jsonb_array_elements(i.logs) with ordinality as l (value, nth)),
   kept as (
     insert into public.job_logs
       (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
-    select l.job_id, l.workspace_id, l.attempt, l.level, l.message, l.metadata, l.at
-    from lines as l order by l.job_id, l.seq)
+    select l.id, l.workspace_id, l.attempts, l.level, l.message, l.metadata, l.at
+    from lines as l order by l.id, l.seq)
   select array_agg(row(l.workspace_id, l.session_id, 'job.log',
     jsonb_build_object('log', jsonb_build_object(
-      'level', l.level, 'message', left(l.message, 2000), 'at', l.at, 'attempt', l.attempt,
+      'level', l.level, 'message', left(l.message, 2000), 'at', l.at, 'attempt', l.attempts,
       'metadata', case when pg_column_size(l.metadata) <= 2048 then l.metadata else '{}' end)),
-    array[l.job_id], array[l.seq])::queue.change order by l.job_id, l.seq)
+    array[l.id], array[l.seq])::queue.change)
   into v_changes from lines as l where l.is_minimal is null;
   return v_changes;
 end;
 $$;
 
--- Store what workers report of jobs that they hold and the caller has locked: steps, log lines, tags
--- and progress, with the events of lines and progress.
+-- Store what workers report of jobs that they hold and the caller has locked, with the events that
+-- lines and progress are.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
-  v_items constant queue.worker_item[] := queue.held_news(p_items);
-  v_news queue.news[];
+  v_items constant queue.worker_item[] := queue.held_news(array(
+    select i from unnest(p_items) as i
+    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0));
   v_changes queue.change[];
 begin
   if v_items = '{}' then
     return;
   end if;
-  perform queue.store_steps(v_items, p_now);
-  v_news := queue.count_news(v_items, p_now);
-  v_changes := queue.store_lines(v_news, p_now) || array(
-    select row(n.workspace_id, n.session_id, 'job.progress',
-      jsonb_build_object('progress', n.progress, 'attempts', n.attempt),
-      array[n.job_id], array[n.last_seq])::queue.change
-    from unnest(v_news) as n where n.progress is not null);
+  perform queue.store_steps(v_items, p_now), queue.store_progress(v_items, p_now);
+  v_changes := queue.store_lines(v_items, p_now) || array(
+    select row(j.workspace_id, j.session_id, 'job.progress',
+      jsonb_build_object('progress', j.progress, 'attempts', j.attempts),
+      array[j.id], array[j.last_seq])::queue.change
+    from unnest(v_items) as i join public.jobs as j on j.id = any (array[i.job_id])
+    where i.progress is not null);
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
   from unnest(v_changes) as c;
-  if v_changes <> '{}' then
-    perform queue.publish(array(
-      select c from unnest(v_changes) as c order by c.job_ids[1], c.seqs[1]), p_now);
-  end if;
+  v_changes := array(select c from unnest(v_changes) as c order by c.job_ids[1], c.seqs[1]);
+  perform queue.publish(v_changes, p_now) where v_changes <> '{}';
 end;
 $$;
 
@@ -220,21 +180,22 @@ set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
-  v_news constant queue.worker_item[] := array(
-    select i from unnest(v_items) as i where queue.has_news(i));
+  v_news constant uuid[] := array(
+    select i.job_id from unnest(v_items) as i
+    where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0);
   v_busy uuid[] := '{}'; -- those with news whose rows someone else holds
 begin
   if v_news <> '{}' then
-    v_busy := queue.lock_held(array(select i.job_id from unnest(v_news) as i));
+    v_busy := queue.lock_held(v_news);
     perform queue.write_reports(
-      array(select i from unnest(v_news) as i where i.job_id <> all (v_busy)), queue.clock());
+      array(select i from unnest(v_items) as i where i.job_id <> all (v_busy)), queue.clock());
   end if;
   perform queue.renew(v_items, queue.clock());
   return jsonb_build_object('results', (
     select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'job_id', i.job_id, 'fence', i.fence, 'lease_expires_at', l.expires_at,
       'outcome', case when num_nulls(l.job_id, j.id) > 0 then 'lost'
-        when queue.has_news(i) and i.job_id = any (v_busy) then 'busy'
+        when i.job_id = any (v_busy) then 'busy'
         when j.cancel_requested_at is not null then 'cancel' else 'ok' end))), '[]')
     from unnest(v_items) as i
     left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence

@@ -1,10 +1,7 @@
--- Maintenance, beside the leases: what time has made due, and what keeps every table as small as
--- its jobs. One list of tasks, queue.tasks; each file adds its own. A task goes on until its share
--- of the call's time is over; what fails is noted, tried later, and stops no other.
---
--- A task that changes jobs takes them in slices (queue.do_in_parts). One that the project's own
--- trigger or foreign key refuses is found by halving the slice, noted with its reason, and passed
--- over until its time: it holds up no other job.
+-- Maintenance, beside the leases: what time has made due, and what keeps every table as small as its
+-- jobs. A task goes on until its share of the call's time is over; what fails is noted, tried later,
+-- and stops no other. A row that a trigger or foreign key of the project's own refuses is found by
+-- halving its slice, noted with its reason, and passed over until its time.
 
 insert into queue.tasks (name, every) values
   ('adoption', '0'), ('promotion', '0'), ('reclaim', '0'), ('retention', '10 minutes'),
@@ -72,6 +69,37 @@ begin
 end;
 $$;
 
+-- Do a task slice by slice: queue.<task>_due gives jobs, locked, that are due and not refused. What
+-- someone holds stays due.
+create function queue.do_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_ids uuid[];
+  v_done integer := 0;
+begin
+  loop
+    execute format('select queue.%I($1, $2)', p_task || '_due')
+    into v_ids using queue.refused(p_task, p_now), p_now;
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts(p_task, v_ids, p_now);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
+end;
+$$;
+
+create function queue.adoption_due(p_refused uuid[], p_now timestamptz) returns uuid[]
+language sql as $$
+  select array(
+    select j.id from queue.job_types as t
+    cross join lateral (
+      select g.job_id from queue.gated as g
+      where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (p_refused)
+      limit 500 for update skip locked) as g
+    join public.jobs as j on j.id = g.job_id
+    where t.schema_version > 0 limit 500 for no key update of j skip locked)
+$$;
+
 -- Jobs, which the caller holds, whose type is published by now find their place. A person's job of a
 -- type that turns out to be internal fails.
 create function queue.adoption_of(p_ids uuid[], p_now timestamptz) returns integer
@@ -92,31 +120,6 @@ begin
   perform queue.place(j, p_now) from public.jobs as j
   where j.id = any (p_ids) and j.status = 'pending';
   return cardinality(p_ids);
-end;
-$$;
-
-create function queue.do_adoption(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_ids uuid[];
-  v_refused uuid[];
-  v_done integer := 0;
-begin
-  loop
-    v_refused := queue.refused('adoption', p_now);
-    v_ids := array(
-      select j.id from queue.job_types as t
-      cross join lateral (
-        select g.job_id from queue.gated as g
-        where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (v_refused)
-        limit 500 for update skip locked) as g
-      join public.jobs as j on j.id = g.job_id
-      where t.schema_version > 0 limit 500 for no key update of j skip locked);
-    exit when v_ids = '{}';
-    v_done := v_done + queue.do_in_parts('adoption', v_ids, p_now);
-    exit when clock_timestamp() > p_until;
-  end loop;
-  return v_done;
 end;
 $$;
 
@@ -152,56 +155,34 @@ begin
 end;
 $$;
 
--- Lines of due jobs, at most 500: half of them the oldest, half in equal shares for the tenants that
--- have any, so that none waits behind others.
-create function queue.due_lines(p_refused uuid[], p_now timestamptz) returns tid[]
-language plpgsql stable as $$
+-- Of many due lines half are the oldest, half in equal shares for the tenants that have any, so that
+-- none waits behind others.
+create function queue.promotion_due(p_refused uuid[], p_now timestamptz) returns uuid[]
+language plpgsql as $$
 declare
-  v_oldest constant tid[] := array(
+  v_lines tid[] := array(
     select d.ctid from queue.deferred as d
     where d.run_at <= p_now and d.job_id <> all (p_refused) order by d.run_at limit 500);
 begin
-  if cardinality(v_oldest) < 500 then
-    return v_oldest;
+  if cardinality(v_lines) = 500 then
+    v_lines := v_lines[:250] || array(
+      with recursive tenants as ( -- each by one look-up
+        (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
+        union all
+        select (
+          select d.workspace_id from queue.deferred as d
+          where d.workspace_id > t.id order by 1 limit 1), t.n + 1
+        from tenants as t where t.id is not null and t.n < 250)
+      select f.place
+      from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
+      cross join lateral (
+        select d.ctid as place from queue.deferred as d
+        where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
+        order by d.run_at limit ceil(250.0 / t.many)) as f);
   end if;
-  return array(
-    with recursive tenants as ( -- each by one look-up
-      (select d.workspace_id as id, 1 as n from queue.deferred as d order by 1 limit 1)
-      union all
-      select (
-        select d.workspace_id from queue.deferred as d
-        where d.workspace_id > t.id order by 1 limit 1), t.n + 1
-      from tenants as t where t.id is not null and t.n < 250)
-    select o from unnest(v_oldest[1:250]) as o
-    union
-    select f.place
-    from (select t.id, count(*) over () as many from tenants as t where t.id is not null) as t
-    cross join lateral (
-      select d.ctid as place from queue.deferred as d
-      where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
-      order by d.run_at limit ceil(250.0 / t.many)) as f);
-end;
-$$;
-
--- A job that someone holds stays due.
-create function queue.do_promotion(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_lines tid[];
-  v_ids uuid[];
-  v_done integer := 0;
-begin
-  loop
-    v_lines := queue.due_lines(queue.refused('promotion', p_now), p_now);
-    v_ids := array(
-      select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
-      where d.ctid = any (v_lines) for no key update of d, j skip locked);
-    exit when v_ids = '{}';
-    v_ids := array(select distinct i from unnest(v_ids) as i);
-    v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
-    exit when cardinality(v_ids) < 250 or clock_timestamp() > p_until;
-  end loop;
-  return v_done;
+  return array(select distinct h.id from (
+    select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
+    where d.ctid = any (v_lines) for no key update of d, j skip locked) as h);
 end;
 $$;
 
@@ -228,12 +209,8 @@ begin
 end;
 $$;
 
-create function queue.do_reclaim(p_now timestamptz, p_until timestamptz) returns integer
+create function queue.reclaim_due(p_refused uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
-declare
-  v_ids uuid[];
-  v_refused uuid[];
-  v_done integer := 0;
 begin
   -- leases from before the clock went back would otherwise last so much longer
   update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
@@ -241,17 +218,10 @@ begin
     select o.ctid from queue.leases as o
     where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
     for no key update skip locked));
-  loop
-    v_refused := queue.refused('reclaim', p_now);
-    v_ids := array(
-      select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
-      where l.expires_at <= p_now and l.job_id <> all (v_refused)
-      order by l.job_id limit 200 for no key update of l, j skip locked);
-    exit when v_ids = '{}';
-    v_done := v_done + queue.do_in_parts('reclaim', v_ids, p_now);
-    exit when clock_timestamp() > p_until;
-  end loop;
-  return v_done;
+  return array(
+    select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+    where l.expires_at <= p_now and l.job_id <> all (p_refused)
+    order by l.job_id limit 200 for no key update of l, j skip locked);
 end;
 $$;
 
@@ -343,12 +313,12 @@ begin
 end;
 $$;
 
--- When the leases were last looked through for one that has expired, in milliseconds: a sequence, which every session
--- sees at once.
-create unlogged sequence queue.expiry_ms minvalue 0 start 0;
+-- When the leases were last looked through for one that has expired, in milliseconds: a sequence,
+-- which every session sees at once.
+create unlogged sequence queue.expiry_ms minvalue 0 start 0; -- noqa: PRS
 
--- Whether a lease has expired. They are read whole, since an index of it would be written by each renewal: once a
--- second, however many workers ask.
+-- Whether a lease has expired. They are read whole, since an index of it would be written by each
+-- renewal: once a second, however many workers ask.
 create function queue.has_expired(p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
@@ -419,7 +389,11 @@ language plpgsql as $$
 declare
   v_done integer;
 begin
-  execute format('select queue.%I($1, $2)', 'do_' || p_name) into v_done using p_now, p_until;
+  if p_name in ('adoption', 'promotion', 'reclaim') then
+    v_done := queue.do_slices(p_name, p_now, p_until);
+  else
+    execute format('select queue.%I($1, $2)', 'do_' || p_name) into v_done using p_now, p_until;
+  end if;
   update queue.tasks
   set done_at = p_now, was_idle = v_done = 0, failures = 0, retry_at = null, failure = null
   where name = p_name;

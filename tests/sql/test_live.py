@@ -69,22 +69,6 @@ def test_a_statement_is_one_message_a_topic_and_tenants_share_none(engine: Engin
     )
 
 
-def test_followers_count_as_messages_and_are_forgotten(engine: Engine) -> None:
-    """As a plan counts: each delivery."""
-    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 40})
-    with engine.member(ADA) as ada:
-        for _ in range(15):
-            ada.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4())
-    for _ in range(5):
-        engine.enqueue()
-    assert len(sent(engine)) <= 2  # a second may end in between
-
-    engine.run("update queue.followers set seen_at = seen_at - interval '1 day'")
-    engine.advance(3600)
-    engine.maintain()
-    assert engine.one("select count(*) from queue.followers") == 0
-
-
 def test_messages_of_ten_thousand_events_stay_small_enough(engine: Engine) -> None:
     """Hosted Realtime accepts 256 kB."""
     engine.register("work")

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+from tests.support.engine import ACME, Engine, refusal
 
 SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 AFTER = "select queue.first_run(%s, %s, %s)"
@@ -142,45 +142,6 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
     }
     assert problems == {"a": (True, True), "b": (False, True), "c": (False, True)}
     assert engine.rows("select payload from public.jobs") == [{"n": 1}]
-
-
-@pytest.mark.parametrize(("user", "reads", "writes"), [(ADA, True, None), (BOB, True, "PT403"), (EVE, False, "PT404")])  # fmt: skip
-def test_managers_keep_schedules_members_read_them(
-    engine: Engine, user: str, reads: bool, writes: str | None
-) -> None:
-    """Strangers do not learn that the workspace exists."""
-    put(engine)
-    with engine.member(user) as person:
-        for call in (
-            lambda: put(person, name="t"),
-            lambda: person.rpc("delete_schedule", p_workspace_id=ACME, p_name="s"),
-        ):
-            try:
-                call()
-                refused = None
-            except psycopg.Error as error:
-                refused = error.sqlstate
-            assert refused == writes
-        try:
-            shown = bool(person.rpc("next_runs", p_workspace_id=ACME, p_schedule={"cron": "@daily"})["runs"])  # fmt: skip
-        except psycopg.Error:
-            shown = False
-        assert shown == reads
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [({"name": ""}, "name"), ({"job_type": ""}, "job_type"), ({"timezone": "Mars/Base"}, "timezone"), ({"timezone": "Mars/Base5"}, "timezone"), ({"missed": "x"}, "missed"),
-     ({"options": {"idempotency_key": "x"}}, "idempotency_key"), ({"options": {"priority": 5000}}, "priority"), ({"unknown": 1}, "unknown")],
-)  # fmt: skip
-def test_a_bad_schedule_is_refused_by_field(
-    engine: Engine, change: dict[str, Any], field: str
-) -> None:
-    """Before it ever fires."""
-    with pytest.raises(psycopg.Error) as refused:
-        put(engine, **change)
-
-    assert refusal(refused.value)[2] == field
 
 
 def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, refusal
 
 
 def collect(engine: Engine) -> None:
@@ -118,23 +118,6 @@ def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine
     engine.enqueue()
     collect(engine)
     assert engine.one("select count(*) from queue.stats where counts ->> 'completed' <> '0'") == 0
-
-
-def test_members_read_their_own_numbers_alone(engine: Engine) -> None:
-    """Those of all are the operator's."""
-    with engine.member(BOB) as bob:
-        assert bob.rpc("queue_stats", p_workspace_id=ACME)["workers"] is None
-        with pytest.raises(psycopg.Error) as refused:
-            bob.rpc("queue_stats")
-        assert refused.value.sqlstate == "PT403"
-    engine.lease_call(0)
-    assert engine.rpc("queue_stats")["workers"][0]["worker_id"] == "w1"
-    engine.enqueue()
-    collect(engine)
-    tenants = engine.rpc("queue_stats")["tenants"]
-    assert [(one["workspace_id"], one["enqueued"], one["running"]) for one in tenants] == [
-        (ACME, 1, 0)
-    ]
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
