@@ -658,7 +658,6 @@ declare
   v_now constant timestamptz := queue.clock();
   v_made record;
   v_job public.jobs;
-  v_told boolean;
 begin
   v_made := queue.add(p_workspace_id, v_user, queue.type_or_refuse(p_job_type),
     coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
@@ -666,8 +665,7 @@ begin
   if not v_made.created then
     return json_build_object('job', queue.job_json(v_job), 'created', false, 'wake', false);
   end if;
-  -- cheaper than a query
-  v_told := queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
+  perform queue.publish(array[row(p_workspace_id, v_job.session_id, 'job.created',
     jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job_type), array[v_job.id],
     case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
   perform queue.admit('jobs', p_workspace_id, v_user);

@@ -1,8 +1,8 @@
 -- Report: progress, log lines and steps of running jobs, and the renewal of their leases. Each item
 -- shows its fencing token; of one whose lease is lost nothing is stored.
 
--- Lock leases and records, in this order, and wait for no user's transaction: where one holds some of
--- them for longer than a moment, take the others. Gives the jobs that someone else holds.
+-- Lock leases and records, in this order, and wait for no user's transaction: where one holds some
+-- of them for longer than a moment, take the others. Gives the jobs that someone else holds.
 create function queue.lock_held(p_ids uuid[]) returns uuid[]
 language plpgsql
 set lock_timeout = '100ms' as $$
@@ -47,8 +47,8 @@ begin
 end;
 $$;
 
--- Store finished steps, of which the first result is kept, and the step that each job is in. Workers
--- say how long steps ran, not when they began: their clocks may differ.
+-- Store finished steps, of which the first result is kept, and the step that each job is in.
+-- Workers say how long steps ran, not when they began: their clocks may differ.
 create function queue.store_steps(p_items queue.worker_item[], p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -207,8 +207,9 @@ comment on function public.report_jobs is
   'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
   'lease_seconds?}.';
 
--- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first. results: by name, of
--- the steps that they belong to, those of children put together. next: the last place when there are more, else null.
+-- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first.
+-- results: by name, of the steps that they belong to, those of children put together. next: the
+-- last place when there are more, else null.
 create function queue.step_page(
   p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out results jsonb, out next jsonb, out bytes bigint
 )
@@ -234,8 +235,9 @@ language sql stable as $$
     (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
 
--- The results of a job's finished steps by name, as a lease returns them; null where they are longer than 16,000 bytes:
--- one answer may hold a thousand jobs, and the worker then reads them by read_steps.
+-- The results of a job's finished steps by name, as a lease returns them; null where they are
+-- longer than 16,000 bytes: one answer may hold a thousand jobs, and the worker then reads them by
+-- read_steps.
 create function queue.steps_of(p_job_id uuid) returns jsonb
 language plpgsql stable as $$
 begin

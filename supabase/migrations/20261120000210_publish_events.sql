@@ -1,10 +1,8 @@
--- What has happened, for those who watch: the feed of each statement, messages to Realtime within the project's plan,
--- the history of a workspace or a session read forward without gaps and repeats, and sessions open to guests.
---
--- A statement's changes become lines of queue.feed (queue.publish) and one message to the workspace's topic, and to the
--- topics of its sessions and jobs that someone follows (public.follow_topic). Messages are counted by the second. What
--- is beyond the budget is not sent: its line is marked, and the first who publishes in a later second, or maintenance,
--- sends one announcement to each topic (queue.announce_held), whose watchers read again.
+-- What has happened, for those who watch: the feed, messages to Realtime within the project's plan,
+-- and sessions open to guests. A statement's changes become lines of queue.feed, a message to the
+-- workspace's topic, and to the topics of its sessions and jobs that someone follows. What is
+-- beyond the second's budget is not sent: its line is marked, and each of its topics is later asked
+-- to read again (queue.announce_held).
 
 -- This cluster, by a part of the number that initdb gave it: transaction ids say nothing elsewhere.
 create function queue.cluster() returns text
@@ -17,10 +15,12 @@ insert into queue.settings (name, value) values
   ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
 insert into queue.tasks (name, every) values ('live', '1 second'), ('announcements', '1 second');
 
--- Sequences count at once for everyone, without locks and whatever becomes of a transaction. Unlogged: after a crash no
--- one is connected, and counting starts again. Counted as a plan counts: each message, and each delivery of it.
+-- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. Sequences,
+-- since they count at once for everyone, without locks. Unlogged: after a crash no one is
+-- connected.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
-create unlogged sequence queue.messages_second minvalue 0; -- the present second, and messages_counted when it began
+create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
+create unlogged sequence queue.messages_before minvalue 0; -- the count when it began
 
 create unlogged table queue.followers (
   topic text not null,
@@ -31,55 +31,62 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- The budget of messages a second, deliveries included: a fifth below what the plans allow, so that the six seconds
--- that any five lie within stay below five of the plan's; and how many this second has used. The first who asks in a
--- second (is_new) marks where it began. is_followed: someone follows a topic.
-create function queue.message_budget(out budget integer, out used bigint, out is_new boolean, out is_followed boolean)
+-- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
+-- may touch six of ours), and how many this second has used. The first who asks in a second
+-- (is_new) notes where it began. is_followed: someone follows a topic.
+create function queue.message_budget(
+  out budget integer, out used bigint, out is_new boolean, out is_followed boolean
+)
 language plpgsql as $$
-declare -- the mark: 42 bits of the count, above them 20 of the second
-  v_second constant bigint := date_part('epoch', clock_timestamp())::bigint & 1048575;
-  -- read before the mark: a mark that is not there yet means that nothing was counted in this second until then, so
-  -- however many open it at once, none writes a count that holds another's messages
+declare
+  v_second bigint := date_part('epoch', clock_timestamp())::bigint;
+  -- read first: when the second is not noted yet, nothing was counted in it until then, so that
+  -- however many note it at once, none notes a count that holds another's messages
   v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
-  v_mark bigint := pg_sequence_last_value('queue.messages_second');
+  v_before bigint := pg_sequence_last_value('queue.messages_before');
 begin
   select case s.value when '"free"' then 80 when '"pro"' then 400 else s.value::integer end,
     exists (select from queue.followers)
   into budget, is_followed
   from queue.settings as s where s.name = 'realtime_messages_per_second';
-  is_new := v_second is distinct from v_mark >> 42;
+  is_new := v_second is distinct from pg_sequence_last_value('queue.messages_second');
   if is_new then
-    v_mark := setval('queue.messages_second', v_second << 42 | v_counted);
+    v_before := setval('queue.messages_before', v_counted);
+    v_second := setval('queue.messages_second', v_second);
   end if;
-  used := v_counted - (v_mark & 4398046511103);
+  used := v_counted - v_before;
 end;
 $$;
 
--- A message of one event is that event; one of several has groups of events that differ in their job and number alone.
-create function queue.message_of(p_changes queue.change[], p_now timestamptz, out event text, out payload jsonb)
+-- A message of one event is that event; one of several has groups of events that differ in their
+-- job and number alone.
+create function queue.message_of(
+  p_changes queue.change[], p_now timestamptz, out event text, out payload jsonb
+)
 language plpgsql as $$
 declare
   v_one constant queue.change := p_changes[1];
 begin
   if p_changes[2] is null and v_one.job_ids[2] is null then
     event := v_one.type;
-    payload := jsonb_build_object('job_id', v_one.job_ids[1], 'seq', v_one.seqs[1], 'type', v_one.type, 'data',
-      v_one.data, 'at', p_now);
+    payload := jsonb_build_object('job_id', v_one.job_ids[1], 'seq', v_one.seqs[1],
+      'type', v_one.type, 'data', v_one.data, 'at', p_now);
   else
     event := 'job.events';
     payload := jsonb_build_object('groups', (
-      select jsonb_agg(jsonb_build_object('type', c.type, 'data', c.data, 'at', p_now, 'job_ids', to_jsonb(c.job_ids),
-        'seqs', to_jsonb(case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end)) order by c.ordinality)
+      select jsonb_agg(jsonb_build_object('type', c.type, 'data', c.data, 'at', p_now,
+        'job_ids', to_jsonb(c.job_ids), 'seqs', to_jsonb(
+          case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end))
+        order by c.ordinality)
       from unnest(p_changes) with ordinality as c));
   end if;
 end;
 $$;
 
--- Who is to hear of changes, topic by topic: a workspace of its states, the sessions and jobs that someone follows of
--- all (sessions not of logs, and no one can follow a job before it is there).
-create function queue.changes_by_topic(p_changes queue.change[]) returns table (
-  topic text, changes queue.change[]
-)
+-- Changes by the topics that receive them: a workspace its states, the sessions and jobs that
+-- someone follows all (sessions no logs, and no one can follow a job before it is there).
+create function queue.changes_by_topic(p_changes queue.change[])
+returns table (topic text, changes queue.change[])
 language plpgsql stable as $$
 declare
   v_jobs constant uuid[] := array(
@@ -87,7 +94,8 @@ declare
 begin
   return query
     with parts as materialized ( -- at most a thousand jobs each
-      select c.workspace_id, c.session_id, c.type, c.data, c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
+      select c.workspace_id, c.session_id, c.type, c.data,
+        c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
         c.seqs[1000 * k + 1:1000 * k + 1000] as seqs, row_number() over () as n
       from unnest(p_changes) with ordinality as c
       cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k
@@ -101,29 +109,31 @@ begin
         and exists (select from queue.followers as f where f.topic = 'session:' || p.session_id)
         and queue.session_workspace(p.session_id) = p.workspace_id
       union all
-      select 'job:' || i.id, p.workspace_id, p.session_id, p.type, p.data, array[i.id], array[i.seq], p.n
+      select 'job:' || i.id, p.workspace_id, p.session_id, p.type, p.data, array[i.id],
+        array[i.seq], p.n
       from parts as p cross join unnest(p.job_ids, p.seqs) as i (id, seq)
       where i.id = any (v_jobs) and p.type <> 'job.created'),
-    bins as ( -- hosted Realtime accepts 256 kB; pg_column_size is some tenths below the JSON's length
+    bins as ( -- Realtime accepts 256 kB; pg_column_size is some tenths below the JSON's length
       select w.*, (sum(200 + pg_column_size(w.data) + 45 * cardinality(w.job_ids))
         over (partition by w.topic order by w.n)) / 100000 as bin
       from wanted as w)
-    select b.topic, array_agg(row(b.workspace_id, b.session_id, b.type, b.data, b.job_ids, b.seqs)::queue.change
-      order by b.n)
+    select b.topic, array_agg(row(b.workspace_id, b.session_id, b.type, b.data, b.job_ids,
+      b.seqs)::queue.change order by b.n)
     from bins as b group by b.topic, b.bin order by b.topic, b.bin;
 end;
 $$;
 
--- Send events to the topics that are to hear of them; false, and nothing is sent, where the budget does not reach: of
--- its eighths progress and logs may use four, states that no one said to follow five, those that someone follows six,
--- announcements all. p_is_plain: one message to their workspace has all, unless someone follows a session or job. A
+-- Send events; false, and nothing is sent, where the budget does not reach: progress and logs may
+-- use 4/8 of it, states that no one follows 5/8, those that someone follows 6/8, announcements all.
+-- p_is_plain: one message to their workspace has all, unless someone follows a session or job. A
 -- failure only warns: what matters can also be read.
-create function queue.send(p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz)
-returns boolean
+create function queue.send(
+  p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
+) returns boolean
 language plpgsql as $$
 declare
   v_seen record;
-  v_made record; -- messages to followers: topics, events, payloads, watchers
+  v_messages record; -- topics, events, payloads, and how many follow them
   v_message record;
   v_cost integer := 2; -- a watcher, at least
   v_eighths integer := 5;
@@ -133,20 +143,20 @@ begin
     return false; -- what a long transaction sends would arrive at its end, all at once
   end if;
   v_seen := queue.message_budget();
-  if v_seen.is_new then
-    perform queue.announce_held();
-  end if;
+  perform queue.announce_held() where v_seen.is_new;
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
-    select array_agg(m.topic) as topics, array_agg(m.event) as events, array_agg(m.payload) as payloads,
-      sum(m.watchers) as watchers, coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
-    into v_made
+    select array_agg(m.topic) as topics, array_agg(m.event) as events,
+      array_agg(m.payload) as payloads, sum(m.watchers) as watchers,
+      coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
+    into v_messages
     from (
       select t.topic, o.event, o.payload,
         (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
-      from queue.changes_by_topic(p_events) as t cross join lateral queue.message_of(t.changes, p_now) as o) as m;
-    v_cost := v_made.cost;
-    v_eighths := case when p_is_minor then 4 when v_made.watchers > 0 then 6 else 5 end;
+      from queue.changes_by_topic(p_events) as t
+      cross join lateral queue.message_of(t.changes, p_now) as o) as m;
+    v_cost := v_messages.cost;
+    v_eighths := case when p_is_minor then 4 when v_messages.watchers > 0 then 6 else 5 end;
   end if;
   if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then
     return v_cost = 0;
@@ -157,12 +167,13 @@ begin
   if p_is_plain then
     v_message := queue.message_of(p_events, p_now);
     insert into realtime.messages (id, topic, extension, event, payload, private)
-    values (queue.new_id(), 'workspace:' || p_events[1].workspace_id, 'broadcast', v_message.event, v_message.payload,
-      true);
+    values (queue.new_id(), 'workspace:' || p_events[1].workspace_id, 'broadcast',
+      v_message.event, v_message.payload, true);
   elsif v_cost > 0 then
     insert into realtime.messages (id, topic, extension, event, payload, private)
     select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(v_made.topics, v_made.events, v_made.payloads) as m (topic, event, payload);
+    from unnest(v_messages.topics, v_messages.events, v_messages.payloads)
+      as m (topic, event, payload);
   end if;
   return true;
 exception when others then
@@ -171,9 +182,9 @@ exception when others then
 end;
 $$;
 
--- Publish what a statement has done, see the head of this file; false where messages were held back. The caller holds
--- the jobs' rows. What has no numbers is no event of its jobs: a line of the feed alone. Progress and logs come alone.
-create function queue.publish(p_changes queue.change[], p_now timestamptz) returns boolean
+-- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
+-- event of its jobs: a line of the feed alone. Progress and logs come alone.
+create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
 language plpgsql strict as $$
 declare
   v_is_minor constant boolean := p_changes[1].type in ('job.progress', 'job.log');
@@ -181,33 +192,36 @@ declare
     := greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint;
   v_change queue.change;
   v_jobs integer := 0; -- that have events
-  v_is_plain boolean := not v_is_minor and p_changes[11] is null; -- one message, to the workspace, has all
+  v_is_plain boolean := not v_is_minor and p_changes[11] is null; -- one message has all
   v_held boolean; -- null unless something is
 begin
   foreach v_change in array p_changes loop
-    v_is_plain := v_is_plain and v_change.seqs is not null and v_change.workspace_id = p_changes[1].workspace_id;
+    v_is_plain := v_is_plain and v_change.seqs is not null
+      and v_change.workspace_id = p_changes[1].workspace_id;
     v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
   end loop;
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then -- a message holds 256 kB
-    v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain and v_jobs <= 1000, p_now), false);
+    v_is_plain := v_is_plain and v_jobs <= 1000;
+    v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain, p_now), false);
   end if;
-  insert into queue.feed (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
+  insert into queue.feed
+    (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
   select v_number, p_now, c.workspace_id, c.session_id, c.type, c.data, c.job_ids, c.seqs,
-    c.type in ('job.created', 'job.redriven', 'job.resumed'), case when c.seqs is not null then v_held end
+    c.type in ('job.created', 'job.redriven', 'job.resumed'),
+    case when c.seqs is not null then v_held end
   from unnest(p_changes) as c
   where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
-  return v_held is null;
 end;
 $$;
 
--- Ask those who watch topics whose messages were held back to read again, one message a topic, the longest held first
--- and as far as the budget reaches; returns how many topics.
+-- Ask those who watch topics whose messages were held back to read again, one message a topic, the
+-- longest held first and as far as the budget reaches; returns how many topics.
 create function queue.announce_held() returns integer
 language plpgsql as $$
 declare
   v_ids bigint[];
   v_room bigint;
-  v_told text[];
+  v_topics text[];
   v_since timestamptz[];
   v_cost bigint;
 begin
@@ -215,7 +229,8 @@ begin
     return 0;
   end if;
   v_ids := array( -- of those that have been committed
-    select f.id from queue.feed as f where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
+    select f.id from queue.feed as f
+    where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
   select b.budget - b.used into v_room from queue.message_budget() as b;
   with held as materialized (
     select f.id, f.at, t.topic
@@ -232,25 +247,26 @@ begin
     select h.topic, min(h.at) as since, 1 + greatest(1, (
       select count(*) from queue.followers as f where f.topic = h.topic)) as cost
     from held as h group by h.topic),
-  ordered as (select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t),
+  ordered as (
+    select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t),
   chosen as (select o.* from ordered as o where o.up_to <= v_room),
   done as (
     update queue.feed as f set held = null
     where f.held and f.id = any (v_ids) and not exists (
       select from held as h where h.id = f.id and h.topic not in (select c.topic from chosen as c)))
   select array_agg(c.topic order by c.up_to), array_agg(c.since order by c.up_to), max(c.up_to)
-  into v_told, v_since, v_cost from chosen as c;
+  into v_topics, v_since, v_cost from chosen as c;
   perform nextval('queue.messages_counted') from generate_series(1, v_cost);
   insert into realtime.messages (id, topic, extension, event, payload, private)
   select queue.new_id(), t.topic, 'broadcast', 'job.look_again',
     jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true
-  from unnest(v_told, v_since) as t (topic, since);
-  return coalesce(cardinality(v_told), 0);
+  from unnest(v_topics, v_since) as t (topic, since);
+  return coalesce(cardinality(v_topics), 0);
 end;
 $$;
 
--- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that session. Jobs of others
--- with the same id are not sent there, and their watchers read session_feed.
+-- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that
+-- session. Jobs of others with the same id are not sent there; their watchers read session_feed.
 create function queue.session_workspace(p_session_id text) returns uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -260,26 +276,32 @@ begin
       where s.session_id = p_session_id and s.expires_at > queue.clock()
         and (s.user_id is not null or queue.setting('allow_anonymous') = 'true'));
   end if;
-  return (select j.workspace_id from public.jobs as j where j.session_id = p_session_id order by j.id limit 1);
+  return (
+    select j.workspace_id from public.jobs as j
+    where j.session_id = p_session_id order by j.id limit 1);
 end;
 $$;
 
--- Whether the caller may join a private topic: a job or session of their workspace, or the workspace. Those to whom a
--- guest session is open may join its topic, and the user it is for those of its jobs.
+-- Whether the caller may join a private topic: a job or session of their workspace, or the
+-- workspace. Those to whom a guest session is open may join its topic, and its user those of its
+-- jobs.
 create function queue.may_follow(p_topic text) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 declare
   c_uuid constant text := '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$';
 begin
   return case
-    when p_topic ~ '^session:guest_' then exists (select from queue.guest_session(substr(p_topic, 9)))
+    when p_topic ~ '^session:guest_' then exists (
+      select from queue.guest_session(substr(p_topic, 9)))
     when p_topic ~ '^session:.{1,255}$' then coalesce(
       queue.session_workspace(substr(p_topic, 9)) in (select queue.my_workspaces()), false)
-    when p_topic ~ ('^workspace:' || c_uuid) then substr(p_topic, 11)::uuid in (select queue.my_workspaces())
+    when p_topic ~ ('^workspace:' || c_uuid) then
+      substr(p_topic, 11)::uuid in (select queue.my_workspaces())
     when p_topic ~ ('^job:' || c_uuid) then exists (
       select from public.jobs as j
       where j.id = substr(p_topic, 5)::uuid and (
-        j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
+        j.workspace_id in (select queue.my_workspaces())
+        or j.session_id like 'guest\_%' and exists (
           select from queue.guest_session(j.session_id) as s
           where s.workspace_id = j.workspace_id and s.user_id = queue.caller())))
     else false end;
@@ -292,10 +314,11 @@ declare
   v_user constant uuid := coalesce(queue.caller(), '00000000-0000-0000-0000-000000000000');
 begin
   if p_topic is null or p_follower_id is null or not queue.may_follow(p_topic) then
-    perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow', left(p_topic, 300));
+    perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow',
+      left(p_topic, 300));
   end if;
-  -- more of one user's clients cannot use up the budget: the latest hundred topics are followed, for pages that were
-  -- closed are counted for a while; guests are one user, and have their sessions' bounds
+  -- more of one user's clients cannot use up the budget: the latest hundred topics are followed,
+  -- for pages that were closed are counted for a while; guests are one user
   delete from queue.followers where ctid = any (array(
     select o.ctid from queue.followers as o
     where o.user_id = queue.caller() and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
@@ -305,22 +328,24 @@ begin
   where (select count(*) from queue.followers as o
     where o.topic = p_topic and o.user_id = v_user and o.follower_id <> p_follower_id) < 20
   on conflict (topic, user_id, follower_id) do update set seen_at = excluded.seen_at;
-  return jsonb_build_object(
-    'receivers', (select count(*) from queue.followers as f where f.topic = p_topic), 'again_seconds', 60,
-    -- all followers together read fifty times a second; counted no further than where each waits half a minute
-    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0);
+  return jsonb_build_object('again_seconds', 60,
+    'receivers', (select count(*) from queue.followers as f where f.topic = p_topic),
+    -- all followers together read fifty times a second, each at least twice a minute
+    'check_seconds', (select count(*) from (
+      select from queue.followers limit 1500) as f) / 50.0);
 end;
 $$;
 
-create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2) returns jsonb
+create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2)
+returns jsonb
 language sql set search_path = ''
 begin atomic -- bound when it is made: guests need no usage of the schema
   select queue.follow(p_topic, p_follower_id);
 end;
 comment on function public.follow_topic is
-  E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds}.\n\nCall it '
-  'before joining and every again_seconds while joined: topics of jobs and sessions get messages only while '
-  'someone follows them.';
+  'Report that a client follows a private topic: {receivers, again_seconds, '
+  'check_seconds}.\n\nCall it before joining and every again_seconds while joined: topics of '
+  'jobs and sessions get messages only while someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
 -- The number before which every line of the feed is committed.
@@ -329,9 +354,9 @@ language sql stable as $$
   select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 
--- After a dump of another cluster was restored here: the lines it brought are committed, and go below
--- those of this cluster, in their order, with the positions of all readers; false while there are more.
--- The transaction that brought lines has written numbers that lay ahead of it.
+-- After a dump of another cluster was restored here: the lines it brought are committed, and go
+-- below those of this cluster, in their order, with the positions of all readers; false while there
+-- are more. The transaction that brought lines has written numbers that lay ahead of it.
 create function queue.adopt_feed() returns boolean
 language plpgsql as $$
 declare
@@ -351,7 +376,8 @@ begin
     where f.number > 0 and f.xid::text::bigint > v_now - age(f.xmin));
   v_shift := greatest(
     (select max(f.number) from queue.feed as f where f.xmin::text = any (v_brought)),
-    (select max(w.read_to) from queue.webhooks as w), (select max(t.read_to) from queue.tasks as t));
+    (select max(w.read_to) from queue.webhooks as w),
+    (select max(t.read_to) from queue.tasks as t));
   if v_brought <> '{}' or exists (select from queue.tasks where read_to > v_restored_at) then
     update queue.feed set number = number - v_shift, xid = '3', held = null
     where ctid = any (array(
@@ -390,7 +416,8 @@ begin
 end;
 $$;
 
--- A task of its own: it needs a partition for today, which Realtime makes while someone is connected.
+-- A task of its own: it needs a partition for today, which Realtime makes while someone is
+-- connected.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 begin
@@ -398,86 +425,114 @@ begin
 end;
 $$;
 
--- A page of a feed in the order of (number, id). It reads at most 1,000 lines: a page may be short,
--- even empty, and still have more. A workspace's feed has states alone, a session's all but logs.
--- A cursor is a snapshot, "seen~cluster": what was not visible in it and is visible now is new, whatever
--- the order of commits. Within a batch it is "seen~cluster~until~number~id~nth", with the line of the
--- feed that was read last, and how many of its events. "1:1:" is the beginning.
-create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
+-- Where a reader of a feed is: it has seen a snapshot, and reads up to until. Within such a batch,
+-- the line that was read last, and how many of its events.
+create type queue.feed_cursor as (
+  seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint
+);
+
+-- Read a cursor, "seen~cluster" or "seen~cluster~until~number~id~nth"; "1:1:" is the beginning.
+-- Null for one of another cluster, or of before the feed's beginning: events may have been missed.
+create function queue.read_cursor(p_cursor text, p_cluster text) returns queue.feed_cursor
+language plpgsql stable as $$
+declare
+  v_parts constant text[]
+    := string_to_array(coalesce(nullif(p_cursor, '1:1:'), '1:1:~' || p_cluster), '~');
+  v_read queue.feed_cursor;
+begin
+  if cardinality(v_parts) not in (2, 6) then
+    raise data_exception;
+  end if;
+  v_read.seen := v_parts[1];
+  v_read.until := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
+  v_read.number := coalesce(v_parts[4]::bigint, case when v_parts[1] = '1:1:'
+    then -9223372036854775808 else pg_snapshot_xmin(v_read.seen)::text::bigint end);
+  v_read.id := coalesce(v_parts[5]::bigint, 0);
+  v_read.nth := coalesce(v_parts[6]::bigint, 0);
+  if v_parts[2] <> p_cluster
+      or pg_snapshot_xmax(v_read.seen) > pg_snapshot_xmax(pg_current_snapshot())
+      or v_parts[1] <> '1:1:' and exists (
+        select from queue.tasks as t where t.name = 'live' and t.read_to
+          between pg_snapshot_xmin(v_read.seen)::text::bigint and queue.feed_end()) then
+    return null;
+  end if;
+  return v_read;
+exception when data_exception then
+  perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
+end;
+$$;
+
+-- A page of a feed in the order of (number, id): what was not visible in the cursor's snapshot and
+-- is visible now is new, whatever the order of commits. It reads at most 1,000 lines: a page may be
+-- short, even empty, and still have more. A workspace's feed has states alone, a session's all but
+-- logs.
+create function queue.read_feed(
+  p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer
+) returns jsonb
 language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_cluster constant text := queue.cluster();
-  v_parts constant text[] := string_to_array(coalesce(nullif(p_cursor, '1:1:'), '1:1:~' || v_cluster), '~');
-  v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
+  v_hidden constant text[]
+    := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
-  v_all constant boolean := p_session_id is null or p_workspace_id is not null or queue.is_service();
-  v_seen pg_snapshot;
-  v_until pg_snapshot;
-  v_number bigint;
-  v_id bigint;
-  v_nth bigint;
-  v_last bigint;
+  v_all constant boolean
+    := p_session_id is null or p_workspace_id is not null or queue.is_service();
+  v_at constant queue.feed_cursor := queue.read_cursor(p_cursor, v_cluster);
+  v_last constant bigint := pg_snapshot_xmax(v_at.until)::text;
   v_page record;
 begin
-  begin
-    if cardinality(v_parts) not in (2, 6) then
-      raise data_exception;
-    end if;
-    v_seen := v_parts[1];
-    v_until := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
-    v_last := pg_snapshot_xmax(v_until)::text;
-    v_number := coalesce(v_parts[4]::bigint, case when v_parts[1] = '1:1:' then -9223372036854775808
-      else pg_snapshot_xmin(v_seen)::text::bigint end);
-    v_id := coalesce(v_parts[5]::bigint, 0);
-    v_nth := coalesce(v_parts[6]::bigint, 0);
-  exception when data_exception then
-    perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
-  end;
-  if v_parts[2] <> v_cluster or pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot())
-      or v_parts[1] <> '1:1:' and exists ( -- of before the feed's beginning
-        select from queue.tasks as t where t.name = 'live'
-          and t.read_to between pg_snapshot_xmin(v_seen)::text::bigint and queue.feed_end()) then
-    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb,
-      'cursor', concat_ws('~', pg_current_snapshot(), v_cluster), 'more', false, 'reset', true);
+  if v_at.seen is null then
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'more', false,
+      'cursor', concat_ws('~', pg_current_snapshot(), v_cluster), 'reset', true);
   end if;
   with lines as materialized (
-    select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
+    select f.*, row_number() over w as n,
+      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
     from (
       (select * from queue.feed as o
-        where p_session_id is null and o.workspace_id = p_workspace_id
-          and (o.number, o.id) >= (v_number, v_id) and o.number <= v_last order by o.number, o.id limit c_lines)
+        where p_session_id is null and o.workspace_id = p_workspace_id and o.number <= v_last
+          and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
       union all
       (select * from queue.feed as o
-        where o.session_id = p_session_id
-          and (o.number, o.id) >= (v_number, v_id) and o.number <= v_last order by o.number, o.id limit c_lines)) as f
+        where o.session_id = p_session_id and o.number <= v_last
+          and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines))
+      as f
     window w as (order by f.number, f.id)),
-  slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- lines have a thousand events at most
+  slice as ( -- lines have a thousand events at most
+    select l.* from lines as l where l.before <= c_limit + 1000),
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
-      concat_ws('~', v_seen, v_cluster, v_until, s.number, s.id, i.nth) as cursor
-    from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
-    where i.seq is not null and s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
+      concat_ws('~', v_at.seen, v_cluster, v_at.until, s.number, s.id, i.nth) as cursor
+    from slice as s
+    cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
+    where i.seq is not null and s.type <> all (v_hidden)
+      and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-      and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, v_until)
-      and (s.id <> v_id or i.nth > v_nth)
+      and not pg_visible_in_snapshot(s.xid, v_at.seen)
+      and pg_visible_in_snapshot(s.xid, v_at.until) and (s.id <> v_at.id or i.nth > v_at.nth)
     order by n limit c_limit + 1)
-  select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
-      'created_at', f.at) order by f.n) filter (where f.n <= c_limit), '[]') as events,
+  select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type,
+      'data', f.data, 'created_at', f.at) order by f.n) filter (where f.n <= c_limit), '[]')
+      as events,
     coalesce(jsonb_agg(f.cursor order by f.n) filter (where f.n <= c_limit), '[]') as places,
     case when count(*) > c_limit then max(f.cursor) filter (where f.n = c_limit)
-      when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
-        select concat_ws('~', v_seen, v_cluster, v_until, s.number, s.id, cardinality(s.job_ids))
+      when (select count(*) from lines) = c_lines
+        or (select count(*) from slice) < (select count(*) from lines) then (
+        select concat_ws('~', v_at.seen, v_cluster, v_at.until, s.number, s.id,
+          cardinality(s.job_ids))
         from slice as s order by s.n desc limit 1) end as cursor
   into v_page from found as f;
-  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.cursor is not null,
-    'cursor', coalesce(v_page.cursor, concat_ws('~', v_until, v_cluster)));
+  return jsonb_build_object('events', v_page.events, 'places', v_page.places,
+    'more', v_page.cursor is not null,
+    'cursor', coalesce(v_page.cursor, concat_ws('~', v_at.until, v_cluster)));
 end;
 $$;
 
-create function public.event_feed(p_workspace_id uuid, p_cursor text default null, p_limit integer default 500)
-returns jsonb
+create function public.event_feed(
+  p_workspace_id uuid, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
@@ -487,13 +542,14 @@ begin
 end;
 $$;
 comment on function public.event_feed is
-  E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, created_at}], places, '
-  'cursor, more, reset?}.\n\nEach event comes once, those of a job in order of seq. Without a cursor it starts '
-  'now, with "1:1:" as far back as it is kept; reset says that events may have been missed. places has a cursor '
-  'after each event.';
+  'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
+  'created_at}], places, cursor, more, reset?}.\n\nEach event comes once, those of a job in '
+  'order of seq. Without a cursor it starts now, with "1:1:" as far back as it is kept; reset '
+  'says that events may have been missed. places has a cursor after each event.';
 
-create function public.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
-returns jsonb
+create function public.session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
@@ -507,14 +563,15 @@ begin
 end;
 $$;
 comment on function public.session_feed is
-  'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far back as it is kept.';
+  'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far '
+  'back as it is kept.';
 select queue.allow('authenticated, service_role', 'public.event_feed', 'public.session_feed');
 
--- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to one user. The id is
--- generated here and is the capability; it opens that session and nothing else.
+-- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to
+-- one user. The id is generated here and is the capability; it opens that session and nothing else.
 create table queue.guest_sessions (
   session_id text primary key,
-  workspace_id uuid not null, -- whose jobs it shows; those of others with the same session_id are not part of it
+  workspace_id uuid not null, -- whose jobs it shows, not others' with the same session_id
   user_id uuid, -- the one user it is for; null for anyone who holds the id
   opened_at timestamptz not null default queue.clock(),
   expires_at timestamptz not null,
@@ -529,7 +586,8 @@ insert into queue.settings (name, value) values
   -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
   ('client_address_header', '"cf-connecting-ip"'),
   -- with which the API signs the address of a guest whose call it passes on
-  ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
+  ('guest_key', to_jsonb(
+    encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
 
 create function public.guest_key() returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -538,12 +596,14 @@ begin
 end;
 $$;
 comment on function public.guest_key is
-  E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header '
-  'x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
+  'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe '
+  'header x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key '
+  '|| "address time"))).';
 
--- Count what a guest does in a workspace, or refuse: where guests are allowed, at most the setting <name>_per_minute
--- (null: no limit) from an address (of IPv6 the network /64): what the API signed, else what the gateway saw, nothing
--- that a caller says of itself. People with an account and the service have other limits, or none. For apps.
+-- Count what a guest does in a workspace, or refuse: where guests are allowed, at most the setting
+-- <name>_per_minute (null: no limit) from an address (of IPv6 the network /64): what the API
+-- signed, else what the gateway saw, nothing that a caller says of itself. People with an account
+-- and the service have other limits, or none. For apps.
 create function queue.admit_guest(p_name text, p_workspace_id uuid) returns void
 language plpgsql as $$
 declare
@@ -564,26 +624,41 @@ begin
           || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8'))), 'hex')
         and abs(extract(epoch from queue.clock()) - v_signed[2]::numeric) < 120 then v_signed[1]
       else coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
-        btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))) end; -- what comes before is the caller's own word
+        -- what comes before is the caller's own word
+        btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))) end;
   exception when invalid_text_representation then
     v_address := null;
   end;
   perform queue.spend(format('g:%s/%s/%s', p_name, p_workspace_id, coalesce(
-    host(case family(v_address) when 6 then network(set_masklen(v_address, 64)) else v_address end), 'unknown')),
+    host(case family(v_address) when 6 then network(set_masklen(v_address, 64))
+      else v_address end), 'unknown')),
     v_most, 60, 1, queue.clock(), p_name);
 end;
 $$;
 
--- The guest session of an id while it is open, if the caller may follow it: as a member of its workspace, as its user
--- (of Auth's anonymous sign-in only where allow_anonymous is true), and one for no user as anyone where that is true.
+-- The guest session of an id while it is open, if the caller may follow it: as a member of its
+-- workspace, as its user (of Auth's anonymous sign-in only where allow_anonymous is true), and one
+-- for no user as anyone where that is true.
 create function queue.guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable as $$
   select s from queue.guest_sessions as s
   where s.session_id = p_session_id and s.expires_at > (select queue.clock())
     and case when s.user_id is null then queue.setting('allow_anonymous') = 'true'
-      else s.workspace_id in (select queue.my_workspaces()) or auth.jwt() ->> 'role' = 'service_role'
+      else s.workspace_id in (select queue.my_workspaces())
+        or auth.jwt() ->> 'role' = 'service_role'
         or s.user_id = queue.caller() and (auth.jwt() ->> 'is_anonymous' is distinct from 'true'
           or queue.setting('allow_anonymous') = 'true') end
+$$;
+
+-- What a guest sees of a job.
+create function queue.guest_job(p_job public.jobs) returns jsonb
+language sql stable as $$
+  select jsonb_object_agg(f.key, f.value) || jsonb_build_object('progress', coalesce(
+    p_job.progress, '{"percentage": 0, "stage": null, "message": null}'))
+  from jsonb_each(to_jsonb(p_job)) as f
+  where f.key = any ('{id,session_id,job_type,status,result,error_message,attempts,max_attempts,
+    next_retry_at,scheduled_for,started_at,finished_at,completed_at,cancel_requested_at,created_at,
+    updated_at,last_seq}'::text[])
 $$;
 
 create function queue.session_jobs(p_session_id text) returns jsonb
@@ -593,21 +668,16 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  if not found then -- the same for one that is missing, ended or another's, without its id, which may be a key
+  if not found then -- missing, ended or another's; without its id, which may be a key
     perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
-  return jsonb_build_object('session_id', v_session.session_id, 'expires_at', v_session.expires_at, 'jobs', (
-    select coalesce(jsonb_agg(l.line order by l.id desc), '[]') from (
-      select j.id, jsonb_build_object('id', j.id, 'session_id', j.session_id, 'job_type', j.job_type,
-        'status', j.status, 'progress', coalesce(j.progress, '{"percentage": 0, "stage": null, "message": null}'),
-        'result', j.result, 'error_message', j.error_message, 'attempts', j.attempts,
-        'max_attempts', j.max_attempts, 'next_retry_at', j.next_retry_at, 'scheduled_for', j.scheduled_for,
-        'started_at', j.started_at, 'finished_at', j.finished_at, 'completed_at', j.completed_at,
-        'cancel_requested_at', j.cancel_requested_at, 'created_at', j.created_at, 'updated_at', j.updated_at,
-        'last_seq', j.last_seq) as line
-      from public.jobs as j
-      where j.session_id = v_session.session_id and j.workspace_id = v_session.workspace_id
-      order by j.id desc limit 200) as l));
+  return jsonb_build_object('session_id', v_session.session_id,
+    'expires_at', v_session.expires_at, 'jobs', (
+      select coalesce(jsonb_agg(queue.guest_job(j) order by j.id desc), '[]')
+      from (
+        select * from public.jobs as o
+        where o.session_id = v_session.session_id and o.workspace_id = v_session.workspace_id
+        order by o.id desc limit 200) as j));
 end;
 $$;
 
@@ -628,17 +698,21 @@ $$;
 create function public.guest_session_jobs(p_session_id text) returns jsonb
 language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
 comment on function public.guest_session_jobs is
-  E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 '
-  'session_not_found for an id that is wrong, ended, closed, or another user''s.';
+  'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, '
+  'expires_at, jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or '
+  'another user''s.';
 
 create function public.guest_session_feed(
   p_session_id text, p_cursor text default null, p_limit integer default 500
 ) returns jsonb
-language sql stable set search_path = '' begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
+language sql stable set search_path = ''
+begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
 comment on function public.guest_session_feed is
-  'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
+  'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also '
+  'before it has a job.';
 
-create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
+create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}')
+returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_seconds constant double precision := coalesce(p_options ->> 'ttl_seconds', '86400');
@@ -648,10 +722,12 @@ begin
   perform queue.may_manage(p_workspace_id);
   perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
   if v_seconds not between 1 and 2592000 then
-    perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be from 1 to 2592000, thirty days', 'ttl_seconds');
+    perform queue.refuse(400, 'invalid_argument',
+      'ttl_seconds must be from 1 to 2592000, thirty days', 'ttl_seconds');
   elsif v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
     perform queue.refuse(403, 'forbidden',
-      'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
+      'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous',
+      'allow_anonymous');
   end if;
   insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
   values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
@@ -662,11 +738,11 @@ begin
 end;
 $$;
 comment on function public.open_guest_session is
-  E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For '
-  'managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id if omitted). It shows the jobs that '
-  'are enqueued with this session_id.';
+  'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, '
+  'expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id '
+  'if omitted). It shows the jobs that are enqueued with this session_id.';
 
 select queue.allow('job_worker, service_role', 'public.guest_key');
-select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_feed',
-  'queue.session_jobs', 'queue.session_feed');
+select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs',
+  'public.guest_session_feed', 'queue.session_jobs', 'queue.session_feed');
 select queue.allow('authenticated, service_role', 'public.open_guest_session');

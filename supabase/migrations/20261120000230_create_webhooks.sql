@@ -1,7 +1,7 @@
--- Job events to HTTPS endpoints, after Standard Webhooks. Maintenance reads the feed of each tenant that has an
--- endpoint and enqueues a delivery an event, as a job of its own type: at least once, seconds later, no trigger.
--- Deliveries of one job's events to one endpoint share a concurrency key and keep it until they have ended: a later
--- event waits while an earlier one is tried again.
+-- Job events to HTTPS endpoints, after Standard Webhooks. Maintenance reads the feed of each tenant
+-- that has an endpoint and enqueues a delivery an event, as a job of its own type: at least once,
+-- seconds later, no trigger. Deliveries of one job's events to one endpoint share a concurrency key
+-- and keep it until they have ended: a later event waits while an earlier one is tried again.
 
 create table queue.webhooks (
   id uuid primary key default queue.new_id(),
@@ -57,9 +57,9 @@ language sql stable as $$
     and (p_hook.job_types is null or j.job_type = any (p_hook.job_types))
 $$;
 
--- Enqueue the deliveries of an endpoint, which the caller holds, for some 500 lines of the feed before
--- p_last. They count as live jobs of their workspace: where it has as many as it may, they wait. What
--- is refused is noted in its row. Gives how many.
+-- Enqueue the deliveries of an endpoint, which the caller holds, for some 500 lines of the feed
+-- before p_last. They count as live jobs of their workspace: where it has as many as it may, they
+-- wait. What is refused is noted in its row. Gives how many.
 create function queue.read_webhook(p_hook queue.webhooks, p_last bigint) returns integer
 language plpgsql as $$
 declare
@@ -85,8 +85,8 @@ exception when others then
 end;
 $$;
 
--- Maintenance: the endpoint of each tenant that is the furthest behind, then the second of each, and
--- so on.
+-- Maintenance: the endpoint of each tenant that is the furthest behind, then the second of each,
+-- and so on.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -131,8 +131,8 @@ declare
       "type": "string", "minLength": 1, "maxLength": 100}},
     "sealed_secret": {"type": "string", "maxLength": 4000}}}$json$;
   v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_webhook), '');
-  -- an address in figures may be private in any spelling, so it takes a name; the worker checks the address that the
-  -- name resolves to when it connects
+  -- an address in figures may be private in any spelling, so it takes a name; the worker checks the
+  -- address that the name resolves to when it connects
   v_url constant text := p_webhook ->> 'url';
   v_host constant text := lower(substring(v_url
     from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));

@@ -1,7 +1,7 @@
--- Maintenance, beside the leases: what time has made due, and what keeps every table as small as its
--- jobs. A task goes on until its share of the call's time is over; what fails is noted, tried later,
--- and stops no other. A row that a trigger or foreign key of the project's own refuses is found by
--- halving its slice, noted with its reason, and passed over until its time.
+-- Maintenance, beside the leases: what time has made due, and what keeps every table as small as
+-- its jobs. A task goes on until its share of the call's time is over; what fails is noted, tried
+-- later, and stops no other. A row that a trigger or foreign key of the project's own refuses is
+-- found by halving its slice, noted with its reason, and passed over until its time.
 
 insert into queue.tasks (name, every) values
   ('adoption', '0'), ('promotion', '0'), ('reclaim', '0'), ('retention', '10 minutes'),
@@ -100,8 +100,8 @@ language sql as $$
     where t.schema_version > 0 limit 500 for no key update of j skip locked)
 $$;
 
--- Jobs, which the caller holds, whose type is published by now find their place. A person's job of a
--- type that turns out to be internal fails.
+-- Jobs, which the caller holds, whose type is published by now find their place. A person's job of
+-- a type that turns out to be internal fails.
 create function queue.adoption_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -155,8 +155,8 @@ begin
 end;
 $$;
 
--- Of many due lines half are the oldest, half in equal shares for the tenants that have any, so that
--- none waits behind others.
+-- Of many due lines half are the oldest, half in equal shares for the tenants that have any, so
+-- that none waits behind others.
 create function queue.promotion_due(p_refused uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
@@ -334,10 +334,10 @@ begin
 end;
 $$;
 
--- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a task
--- found and could not do, because someone holds the row, is due again a second later, and what failed
--- not before its retry_at. On an idle queue a task that found nothing waits for an hour. A time that
--- lies in the future is of a clock that went back since.
+-- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a
+-- task found and could not do, because someone holds the row, is due again a second later, and what
+-- failed not before its retry_at. On an idle queue a task that found nothing waits for an hour. A
+-- time that lies in the future is of a clock that went back since.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin

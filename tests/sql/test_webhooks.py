@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, Engine, handle, refusal
+from tests.support.engine import ACME, BOB, Engine, handle, refusal
 
 URL = "https://hooks.example.com/in"
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
