@@ -419,7 +419,7 @@ begin
     values (v_stored, v_name, v_workspace, v_type, queue.clock(),
       coalesce(queue.caller()::text, p_request ->> 'by', 'service'), left(p_request ->> 'reason',
         500))
-    on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
+    on conflict (kind, name) do update set reason = coalesce(pauses.reason, excluded.reason);
   else
     delete from queue.pauses where kind = v_stored and name = v_name;
   end if;
@@ -430,13 +430,23 @@ begin
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(queue.clock());
   end if;
   perform queue.admit('changes', v_workspace, queue.caller());
-  return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
+  -- the state after, and not what was asked for: another pause may stop the same jobs
+  return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false) || coalesce((
+    select jsonb_build_object('paused', true, 'left', jsonb_agg(jsonb_build_object('kind', p.kind,
+      'reason', p.reason, 'paused_by', p.paused_by, 'next', queue.next_steps(p.kind || '_paused',
+        jsonb_build_object('job_type', p.job_type, 'queue', p.name)))))
+    from queue.pauses as p
+    where (p.kind, p.name) = (v_stored, v_name)
+      or p.job_type = v_type and coalesce(p.workspace_id = v_workspace, true)
+      or p.kind = 'workspace' and p.workspace_id = v_workspace
+    having count(*) > 0), '{}');
 end;
 $$;
 comment on function public.pause_jobs is
-  E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of workspace_type), '
-  'paused = true, reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators '
-  'the rest.';
+  E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of '
+  'workspace_type), paused = true, reason?}; gives {kind, name, paused, left: [{kind, reason, '
+  'paused_by, next}]}, what stops these jobs afterwards.\n\nRunning jobs continue. Managers may '
+  'pause their workspace and its job types, operators the rest.';
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job',
   'public.cancel_jobs',

@@ -206,3 +206,18 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert (said["verdict"], list(found)) == ("fail", ["no_worker", "type_paused"])
     assert found["type_paused"]["cause"] == "no"
     assert found["type_paused"]["next"][0]["command"] == "minutehand resume --type work"
+
+
+def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
+    """Not what was asked for; and a second pause keeps the reason of the first."""
+    here = {"kind": "workspace_type", "name": "work", "workspace_id": ACME}
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work", "reason": "on fire"})
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work"})
+    engine.rpc("pause_jobs", p_request=here)
+
+    said = engine.rpc("pause_jobs", p_request={**here, "paused": False})
+    assert (said["paused"], [each["reason"] for each in said["left"]]) == (True, ["on fire"])
+    assert "operator" in said["left"][0]["next"][0]["words"]
+
+    everywhere = {"kind": "job_type", "name": "work", "paused": False}
+    assert engine.rpc("pause_jobs", p_request=everywhere)["paused"] is False

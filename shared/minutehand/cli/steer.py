@@ -211,8 +211,27 @@ def _pause(
     if every:
         path = connection.path("pause" if change["paused"] else "resume")
         result = connection.call("POST", path, json={"reason": change.get("reason")})
+    elif job_type and not change["paused"]:
+        # first the pause of this workspace, then the operator's, where the key to it is at hand
+        here = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
+        result = connection.rpc("pause_jobs", {"p_request": here | change})
+        if any(each["kind"] == "type" for each in result.get("left", ())):
+            result = _operate(connection, "job_type", job_type, change) or result
     else:  # it affects every workspace, so only the operator may: no route offers it
-        named = {"kind": "job_type" if job_type else "queue", "name": job_type or queue}
-        result = connection.rpc("pause_jobs", {"p_request": named | change}, as_operator=True)
-    state = "paused" if result["paused"] else "running again"
-    output.value(result, text=f"{job_type or queue or 'the workspace'} is {state}")
+        kind = "job_type" if job_type else "queue"
+        connection.need("SUPABASE_SECRET_KEY")
+        result = _operate(connection, kind, job_type or queue, change)
+    what = job_type or queue or "the workspace"
+    lines = [f"{what} is {'paused' if result['paused'] else 'running again'}"]
+    for each in () if change["paused"] else result.get("left", ()):
+        steps = " ".join(step["words"] for step in each["next"])
+        lines.append(f"still stopped by a pause of its {each['kind']}. {steps}")
+    output.value(result, text="\n".join(lines))
+
+
+def _operate(connection: Connection, kind: str, name: str | None, change: dict[str, Any]) -> Any:
+    """Pause or resume as the operator; None without the operator's key."""
+    if not connection.values.get("SUPABASE_SECRET_KEY"):
+        return None
+    request = {"kind": kind, "name": name} | change
+    return connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)
