@@ -11,21 +11,10 @@ const RETRY_MS = 5000;
 
 /** A refusal by the API, with what people and code need to act on it. */
 export class ApiError extends Error {
-  constructor({
-    status,
-    code = null,
-    error,
-    detail = null,
-    request_id: requestId = null,
-    retryAfter = null,
-  }) {
+  constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
     super(error || `The server answered ${status}`);
-    this.name = "ApiError";
-    this.status = status;
-    this.code = code;
-    this.detail = detail;
-    this.requestId = requestId;
-    this.retryAfter = retryAfter;
+    const known = { code: code ?? null, detail: detail ?? null, requestId: requestId ?? null };
+    Object.assign(this, { name: "ApiError", status, ...known, retryAfter: retryAfter ?? null });
   }
 
   /** Whether a server answered and refused: repeating the call does not help. */
@@ -47,7 +36,7 @@ const unreachable = (why = undefined) =>
 /** Since when a server has not answered, in ms; null for one that does. */
 export const silence = createStore({ data: null, api: null });
 
-/** What a server is asked for, within its time. That it does not answer is known before that is over. */
+/** What a server is asked for, within its time; its silence is known before that is over. */
 async function ask(server, run, signal) {
   const began = Date.now();
   const note = (since) =>
@@ -93,8 +82,6 @@ export const apiAddress = (path) => new URL(path, location.origin).href;
 export const data = () => client.schema(schema);
 /** What `/config.json` said. */
 export const settings = () => config;
-
-// Start and sign-in ---------------------------------------------------------------------------
 
 /** Read the configuration, make the client, take up a kept session or that of a mailed link. */
 export async function start() {
@@ -201,8 +188,6 @@ export function chooseWorkspace(id) {
   session.set({ ...now, workspace });
 }
 
-// The API -------------------------------------------------------------------------------------
-
 async function token({ fresh = false } = {}) {
   const renew = () => (fresh ? client.auth.refreshSession() : client.auth.getSession());
   const late = ({ message }) => ({ data: {}, error: new Error(message) });
@@ -255,17 +240,8 @@ export async function request(method, path, { body, query, headers, signal, as =
   let answer = await send(await token());
   if (answer.status === 401) answer = await send(await token({ fresh: true }));
   if (!answer.ok) {
-    const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10); // seconds
-    const said = await errorBody(answer);
-    // API Gateway's own 429 has neither our words nor a time
-    const isGateways = answer.status === 429 && !said.code;
-    throw new ApiError({
-      status: answer.status,
-      retryAfter: Number.isNaN(retryAfter) ? (isGateways ? 1 : null) : retryAfter,
-      ...(isGateways
-        ? { code: "rate_limited", error: "Too many requests at once. Try again in a moment." }
-        : said),
-    });
+    const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10) || null; // s
+    throw new ApiError({ status: answer.status, retryAfter, ...(await errorBody(answer)) });
   }
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
@@ -311,8 +287,6 @@ export async function rpc(name, values = {}, signal = undefined) {
   return answer;
 }
 
-// Writes -----------------------------------------------------------------------------------------
-
 /** Calls a route by its method and template; `places` fills the names in braces. */
 export function callRoute(name, { places = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
@@ -346,7 +320,6 @@ export const jobs = {
   attempts: async (id, signal) => (await rpc("job_attempts", { p_job_id: id }, signal)).attempts,
   steps: (id, after, signal) => rpc("job_steps", { p_job_id: id, p_after: after ?? null }, signal),
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
-  replays: (id, signal) => rpc("job_replays", { p_job_id: id }, signal),
   // these two the API answers: what they advise is not in the database
   explain: route("GET /api/jobs/{job_id}/explain"),
   create: route("POST /api/jobs"),

@@ -204,9 +204,9 @@ function Shell({ apps, user, workspace, workspaces }) {
           : html`<div class="page">
             <h1 tabindex="-1">No workspace</h1>
             <p class="muted">
-              You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.
+              You are signed in as ${user.email}, but belong to no workspace. Ask its manager.
             </p>
-            <p class="muted">The first one of a project is made in SQL, by the person who deployed it:</p>
+            <p class="muted">A project's first one is made in SQL, by the person who deployed it:</p>
             <div class="json"><pre>${firstWorkspace(user.email)}</pre></div>
           </div>`
       }
@@ -271,7 +271,7 @@ function View({ route, params, workspace, user, apps }) {
 let firstView = true;
 const reload = () => location.reload();
 
-/** Load the other views while nothing else is to do, so that a click opens them at once, even offline. */
+/** Load the other views while nothing else is to do: a click opens them at once, even offline. */
 function preload(routes) {
   if (navigator.connection?.saveData) return undefined;
   const rest = routes.filter((route) => !route.module);

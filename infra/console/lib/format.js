@@ -41,7 +41,7 @@ const OWN = new Set([
   "ResultRejected",
 ]);
 
-/** `KeyError: 'XAU'`, as queue.error_line writes it: rows that arrive live have no line of the database's. */
+/** `KeyError: 'XAU'`, as queue.error_line writes it: rows that arrive live have none. */
 export function errorLine({ error, error_message: message, error_data: data }) {
   const kind = typeof data?.type === "string" ? data.type.split(".").at(-1) : null;
   if (!kind) return error ?? message ?? null;
@@ -109,12 +109,6 @@ export const clock = (iso) =>
 
 /** The last characters of an id: time-ordered ids begin alike. */
 export const shortId = (id) => String(id ?? "").slice(-8);
-
-/** $0.000012; a dash when nothing was measured. */
-export const money = (value) =>
-  value === null || value === undefined || Number(value) === 0
-    ? NONE
-    : `$${Number(value).toFixed(6)}`;
 
 /** 12.3 kB. */
 export function bytes(count) {

@@ -1,4 +1,4 @@
-// The jobs of a workspace as a live list: keyset pages from the top, read again when something happens.
+// The jobs of a workspace as a live list: keyset pages, read again when something happens.
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "./jobs/watch.js";
@@ -80,8 +80,8 @@ export class JobList {
       counted.catch(() => {}); // reported below
       const page = await this.#page(this.#filter, null);
       const top = new Set(page.jobs.map((row) => row.id));
-      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // a page without a match says nothing of what is older
-      // found twice: the next page may come while rows are read again, and `more` has moved the cursor
+      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // without a match: unknown
+      // found twice: the next page may come while rows are read again
       const below = () =>
         page.next
           ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
@@ -121,7 +121,7 @@ export class JobList {
     this.#set({ isAll: !next });
   }
 
-  /** An error is shown, and a server that was unavailable is asked again, whether or not Realtime noticed. */
+  /** An error is shown, and a server that did not answer is asked again. */
   async #attempt(read) {
     try {
       await read();

@@ -1,5 +1,4 @@
-// Enqueue and follow Minutehand jobs from a browser or Node: the npm package `minutehand`, plain ES modules
-// without dependencies that take your own supabase-js client.
+// Enqueue and follow Minutehand jobs from a browser or Node: the npm package `minutehand`.
 
 export { answer, cancel, enqueue, QueueError, retry, setSchema } from "./jobs/client.js";
 export { FRESHNESS } from "./jobs/follower.js";

@@ -5,8 +5,8 @@ import { inTime } from "./jobs/client.js";
 import { notifyFailure } from "../parts/toasts.js";
 
 /**
- * A module, null until it is there, and why it is not. A browser asks once for a module that it could not
- * load: the page is to be read again.
+ * A module, null until it is there, and why it is not. A browser asks once for a module: the page
+ * is to be read again.
  */
 export function useModule(source) {
   const [, draw] = useState({});
@@ -41,4 +41,3 @@ export function lazy(load, name) {
 
 export const EnqueueDialog = lazy(() => import("../parts/enqueue.js"), "EnqueueDialog");
 export const ReplayDialog = lazy(() => import("../parts/replay.js"), "ReplayDialog");
-export const Replays = lazy(() => import("../parts/replay.js"), "Replays");

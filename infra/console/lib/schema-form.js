@@ -1,4 +1,4 @@
-// A form from a JSON Schema: which fields a payload has, what may be in them, and the payload they make. Pure.
+// A form from a JSON Schema: a payload's fields, and the payload they make. Pure.
 
 const without = (schema, ...names) =>
   Object.fromEntries(Object.entries(schema).filter(([name]) => !names.includes(name)));
@@ -29,7 +29,7 @@ export function resolve(schema, root, depth = 0) {
 
 const SIMPLE = new Set(["string", "integer", "number", "boolean"]);
 
-/** The fields of a payload, in the schema's order; null when the schema describes no object with properties. */
+/** The fields of a payload, in the schema's order; null when it has no properties. */
 export function fieldsOf(root) {
   const schema = resolve(root, root);
   if (!schema.properties || Object.keys(schema.properties).length === 0) return null;

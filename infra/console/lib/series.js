@@ -10,13 +10,13 @@ export const RANGES = {
   "30d": [43_200, "30 days"],
 };
 
-/** The range an address names; `otherwise` for any other word, such as what every object inherits. */
+/** The range an address names; `otherwise` for any other word. */
 export const rangeOf = (word, otherwise) =>
   word !== null && Object.hasOwn(RANGES, word) ? word : otherwise;
 
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
-/** One value a point and line; `live` are the jobs of each state now, from which depth goes back. Points without jobs are zeros, or gaps where a time or a share is not known. */
+/** One value a point and line; `live` are the jobs of each state now, from which depth goes back. */
 export function fold({ now, since, step_seconds: step, points }, live) {
   const from = Date.parse(since) / 1000;
   const at = [];
@@ -62,7 +62,7 @@ export function fold({ now, since, step_seconds: step, points }, live) {
 /** The share of jobs that completed, of those that ended well or badly; NaN where none did. */
 export const success = ({ completed, failed }) => completed / (completed + failed);
 
-/** Of all types those with the most jobs, in order of their names, so that a colour stays with its type. */
+/** The types with the most jobs, in order of their names: a colour stays with its type. */
 export function busiest(types) {
   const sum = ({ completed, failed, enqueued }) =>
     [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);

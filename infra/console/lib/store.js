@@ -20,15 +20,6 @@ export function createStore(value) {
   };
 }
 
-/** One of a few names, kept in this browser; at first the first of them. */
-export function keptChoice(key, names) {
-  const kept = localStorage.getItem(key) ?? "";
-  const store = createStore(names.includes(kept) ? kept : names[0]);
-  store.subscribe((name) => localStorage.setItem(key, name));
-  const next = () => store.set((now) => names[(names.indexOf(now) + 1) % names.length]);
-  return { store, next };
-}
-
 /** The present value of a store; the component is drawn again when it changes. */
 export function useStore(store) {
   const [, draw] = useState(null);
@@ -47,7 +38,7 @@ const RETRY_MS = 5000;
 
 const NOTHING_READ = { value: undefined, error: null, isLoading: true };
 
-/** Whether repeating may help: no server answered, it failed, or asks to wait; a refusal stays one. */
+/** Whether repeating may help: no server answered, it failed, or asks to wait. */
 export const isPassing = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**

@@ -1,11 +1,16 @@
 // Light, dark, or as the system says; kept per browser.
 
-import { keptChoice } from "./store.js";
+import { createStore } from "./store.js";
 
+const KEY = "minutehand.theme";
 const NAMES = ["system", "light", "dark"];
-export const { store: theme, next: nextTheme } = keptChoice("minutehand.theme", NAMES);
+const kept = localStorage.getItem(KEY);
+
+export const theme = createStore(NAMES.includes(kept) ? kept : NAMES[0]);
+export const nextTheme = () => theme.set((now) => NAMES[(NAMES.indexOf(now) + 1) % NAMES.length]);
 
 function apply(name) {
+  localStorage.setItem(KEY, name);
   if (name === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
 }

@@ -1,7 +1,7 @@
 /**
  * Uploads from the browser to routes of `minutehand.web.uploads`, part by part straight to storage.
  *
- * Published as `minutehand/uploads`. Uploads continue while other pages are open. After a reload the
+ * Published as `minutehand/uploads`. Uploads continue while other pages are open; after a reload the
  * server is asked what has arrived: when all of it has, the upload is completed; otherwise the same
  * file is chosen again, and parts that arrived are not sent again.
  *
@@ -56,7 +56,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
       signal,
     );
 
-  /** Send what is missing, and join the parts; with that the file becomes what the app makes of it. */
+  /** Send what is missing, and join the parts. */
   async function send(id) {
     if (sending.has(id)) return;
     const stop = new AbortController();
@@ -144,12 +144,12 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     announce();
     await Promise.all(Array.from({ length: AT_ONCE }, sender));
     signal.throwIfAborted();
-    for (let number = 1; number <= upload.part_count; number += 1) await sumOfPart(number); // of parts sent before
+    for (let number = 1; number <= upload.part_count; number += 1) await sumOfPart(number);
   }
 
   function stopSending(id) {
     sending.get(id)?.abort();
-    sending.delete(id); // so that resuming at once begins again, and does not wait for what was stopped
+    sending.delete(id); // so that resuming at once begins again
   }
 
   return {
@@ -178,7 +178,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
       send(id);
     },
 
-    /** Ask the server about uploads of an earlier page load, and complete those that have arrived. */
+    /** Ask about uploads of an earlier page load, and complete those that have arrived. */
     async recall(whose = "") {
       const waiting = running.filter((one) => one.state === "waiting" && one.whose === whose);
       await Promise.all(
@@ -280,7 +280,7 @@ const requestAs =
       throw signal?.aborted ? error : failed("The server cannot be reached", 0);
     });
     if (answer.ok) return answer.status === 204 ? null : answer.json();
-    const said = await answer.json().catch(() => ({})); // a gateway's own page: the status says enough
+    const said = await answer.json().catch(() => ({})); // a gateway's own page
     const retryAfter = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
     throw Object.assign(
       failed(said.error ?? `The server answered ${answer.status}`, answer.status),

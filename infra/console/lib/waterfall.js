@@ -13,7 +13,7 @@ const KINDS = {
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
-/** The spans of one job in time: queued, each attempt, each wait and each pause between attempts. */
+/** The spans of one job in time: queued, attempts, waits and pauses between attempts. */
 export function spansOf(job, now) {
   const end = job.finished_at ? at(job.finished_at) : now;
   const spans = [];
@@ -37,7 +37,7 @@ export function spansOf(job, now) {
   return spans;
 }
 
-/** What of a job's time nothing else overlapped: the keys of rows that, were they shorter, would end it earlier. */
+/** The keys of rows that, were they shorter, would end the job earlier. */
 export function criticalPath(trace, now) {
   const keys = new Set();
   const childrenOf = groupByParent(trace.jobs);
@@ -187,7 +187,7 @@ const STEPS = [
 ];
 const LONGEST_STEP = 6048e5;
 
-/** Offsets in milliseconds from `origin` at which the axis has a line: at most `most`, at round numbers. */
+/** Offsets from `origin`, in ms, at which the axis has a line: about `most`, at round numbers. */
 export function ticksOf({ from, to }, origin, most = 8) {
   const step =
     STEPS.find((one) => (to - from) / one <= most) ??

@@ -4,8 +4,7 @@
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
 
 /**
- * Your job types, each as `{ payload: …; result: … }`. With at least one name in it, `enqueue` takes no
- * other, and payloads and results are typed.
+ * Your job types, each as `{ payload: …; result: … }`. With one in it, `enqueue` takes no other.
  */
 export interface JobTypes {}
 
@@ -64,7 +63,7 @@ export type Job<T extends JobType = JobType> = {
   /** Only of one job: lists have a `glimpse`. */
   payload: PayloadOf<T>;
   status: JobStatus;
-  /** What people look for, derived of status, retry and schedule; re-read a moment after a change. */
+  /** What people look for; re-read a moment after a change of status. */
   state?: JobState;
   priority: number;
   progress: Progress | null;
@@ -298,7 +297,7 @@ export declare function watchJobs(
 /** Learn when to read what a page shows of a workspace or a session. */
 export type TopicOptions = Timing &
   In & {
-    /** At the start, and whenever something may have changed; what it throws makes it be repeated. */
+    /** At the start, and whenever something may have changed; repeated when it throws. */
     onRead?: () => Promise<unknown> | unknown;
     onEvent?: (event: JobEvent) => void;
     onChange?: (state: WatchedJobs) => void;

@@ -41,7 +41,7 @@ export declare function makeHooks(
     jobId: string | null | undefined,
     options?: UseJobOptions<T>,
   ): UsedJob<T>;
-  /** `enqueue` adds a job, which is followed from then on; null and a `problem` where it is refused. */
+  /** `enqueue` adds a job, which is followed; null and a `problem` where it is refused. */
   useEnqueue<T extends JobType>(
     jobType: T,
     options?: UseJobOptions<T>,

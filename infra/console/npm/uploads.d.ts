@@ -8,7 +8,7 @@ export type RunningUpload = {
   problem: string | null;
 };
 
-/** The uploads of this browser to one place, those of an earlier page load included; make it once for a page. */
+/** The uploads of this browser to one place; make it once for a page. */
 export declare function uploadsAt<T = unknown>(
   url: string,
   options: {

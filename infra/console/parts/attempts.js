@@ -19,7 +19,7 @@ const ShowLog = ({ attempt }) =>
     document.dispatchEvent(new CustomEvent("minutehand:show-attempt", { detail: attempt.attempt }));
   });
 
-/** What went wrong last, in full: the error, where, what is different from before, and where its log is. */
+/** What went wrong last, in full: the error, where, and where its log is. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
@@ -72,7 +72,7 @@ export function LastFailure({ job, attempts }) {
   </section>`;
 }
 
-/** CloudWatch's page of a log stream, narrowed to the request where it is known; null without a group. */
+/** CloudWatch's page of a log stream, narrowed to the request where it is known; or null. */
 function cloudWatchOf(origin) {
   // the region goes into the host of the link
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;

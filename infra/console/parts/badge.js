@@ -1,4 +1,4 @@
-// A state as a word and a colour from the one table, how far a job is, and how fresh what is shown is.
+// A state as a word and a colour, how far a job is, and how fresh what is shown is.
 
 import { percentage } from "../lib/format.js";
 import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";

@@ -84,8 +84,7 @@ export function Confirmations() {
 }
 
 /**
- * A box whose focus stays in it: when what has it goes, or can't be pressed any more, the first button
- * that can be takes it.
+ * A box whose focus stays in it: when what has it goes, the first button that can be pressed takes it.
  */
 export function useKeptFocus() {
   const box = useRef(null);
@@ -128,7 +127,7 @@ export function ActionButton({ run, children, className = "", disabled = false, 
   </button>`;
 }
 
-/** What a form shows of its sending: why it failed, and whether it is under way; a success takes the form away. */
+/** What a form shows of its sending: why it failed, and whether it is under way. */
 export function useForm(run) {
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);

@@ -20,7 +20,7 @@ const COPIED = [
   "tags",
 ];
 
-/** What a duplicate takes over: how it runs, but neither its keys against repetition nor its family. */
+/** What a duplicate takes over: how it runs, but neither its keys nor its family. */
 const ofLike = (job) =>
   Object.fromEntries(
     COPIED.filter(

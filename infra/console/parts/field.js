@@ -14,15 +14,6 @@ export const field = (label, value, set, attributes = {}) =>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
   </label>`;
 
-/** A box to tick. */
-export const check = (label, isOn, set) =>
-  html`<label class="check" key=${label}>
-    <input
-      type="checkbox"
-      checked=${isOn}
-      onChange=${(event) => set(event.target.checked)} /> ${label}
-  </label>`;
-
 /** One of a few. */
 export const choice = (label, value, set, options, className = "field", hidden = "") =>
   html`<label class=${className}>

@@ -5,7 +5,7 @@ import { html, quiet, useEffect, useMemo, useRef, useState } from "../lib/ui.js"
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
-import { check, choice } from "./field.js";
+import { choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
@@ -39,7 +39,6 @@ export function JobLog({
     document.addEventListener("minutehand:show-attempt", show);
     return () => document.removeEventListener("minutehand:show-attempt", show);
   }, []);
-  const [follow, setFollow] = useState(true);
   const shown = useMemo(() => {
     const from = indexOf(least);
     const wanted = text.trim().toLowerCase();
@@ -56,15 +55,13 @@ export function JobLog({
     count: shown.length,
     rowHeight: ROW,
   });
-  const followed = useRef(true);
-  followed.current = follow;
+  const followed = useRef(true); // while one is at its end
   useEffect(() => {
     if (followed.current && box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [shown.length, follow]);
+  }, [shown.length]);
   const onScroll = ({ currentTarget }) => {
-    const atEnd =
-      currentTarget.scrollHeight - currentTarget.scrollTop - currentTarget.clientHeight < ROW * 2;
-    if (atEnd !== followed.current) setFollow(atEnd);
+    const { scrollHeight, scrollTop, clientHeight } = currentTarget;
+    followed.current = scrollHeight - scrollTop - clientHeight < ROW * 2;
   };
   const save = async () => {
     try {
@@ -94,7 +91,6 @@ export function JobLog({
       <span class="muted small num">
         ${earlier && "the latest "}${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}
       </span>
-      ${check("Follow", follow, setFollow)}
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
     </div>

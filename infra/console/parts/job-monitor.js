@@ -37,13 +37,13 @@ import { Sentence, Took, useNow, When } from "./when.js";
 const ROW = 36;
 const SINCE = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30d": 43_200 };
 
-/** The instant a range begins, to the minute, so that it is the same for a while; an instant is itself. */
+/** The instant a range begins, to the minute; an instant is itself. */
 const beginOf = (since) =>
   Object.hasOwn(SINCE, since)
     ? new Date(Math.floor(serverNow() / 60_000 - SINCE[since]) * 60_000).toISOString()
     : since;
 
-/** What an address narrows the list by: names as people type them, and what `list_jobs` calls them. */
+/** What narrows the list: names as people type them, and what `list_jobs` calls them. */
 const FILTERS = {
   type: "job_type",
   tag: "tag",
@@ -287,14 +287,8 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
   `;
 }
 
-/** The statement that enqueues a first job, with names that are there. */
-function FirstJob({ workspaceId }) {
-  const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
-  const type = known.value?.find((one) => !one.internal)?.job_type ?? "jobs.hello";
-  const schema = settings().schema ?? "public";
-  return html`<p>Enqueue one here, or from SQL, and it appears by itself:</p>
-    <p><code>${`select ${schema}.enqueue_job('${workspaceId}', '${type}', '{}');`}</code></p>`;
-}
+const firstJob = (workspaceId) =>
+  `select ${settings().schema ?? "public"}.enqueue_job('${workspaceId}', 'jobs.hello', '{"name": "Ada"}');`;
 
 function Nothing({ workspaceId, state, filter, onFilter, retry }) {
   if (state.error)
@@ -308,7 +302,8 @@ function Nothing({ workspaceId, state, filter, onFilter, retry }) {
     <//>`;
   }
   return html`<${Empty} title="No jobs yet">
-    <${FirstJob} workspaceId=${workspaceId} />
+    <p>Enqueue one here, or from SQL, and it appears by itself:</p>
+    <p><code>${firstJob(workspaceId)}</code></p>
   <//>`;
 }
 
@@ -366,7 +361,7 @@ const DUE_MS = 10_000;
 const EXPLAIN_MS = 15_000;
 const MOST_EXPLAINED = 8; // of a long backlog all wait for the same reason
 
-/** A job that is due and does not run says why, once it has waited for a while; until then its note. */
+/** A job that is due and does not run says why, once it has waited for a while. */
 function Queued({ row, index, note }) {
   const due = Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at);
   const isLate = useNow(index < MOST_EXPLAINED) - due > DUE_MS && index < MOST_EXPLAINED;
@@ -401,7 +396,7 @@ const isMove = (event) =>
   !(event.ctrlKey || event.metaKey || event.altKey) &&
   (event.key.length === 1 || event.target.closest("tr.job-row"));
 
-/** To the next row or the one before, on its box or its link; at first to the first row on screen. */
+/** To the next row or the one before, on its box or its link; at first to the first row. */
 function moveByKey({ key, target }) {
   const row = target.closest("tr.job-row");
   const step = STEPS[key] > 0 ? "nextElementSibling" : "previousElementSibling";
@@ -416,7 +411,7 @@ const ACTIONS = {
     verb: "Cancel",
     did: "Cancelled",
     call: api.cancelAll,
-    text: "Pending and waiting jobs end at once; running ones stop within five seconds. Child jobs are cancelled too.",
+    text: "Jobs that wait end at once, running ones within five seconds; child jobs, too.",
   },
   retry: {
     verb: "Retry",
@@ -426,7 +421,7 @@ const ACTIONS = {
   },
 };
 
-/** Say how many jobs it touches, where that is sure, ask, and act batch after batch; whether it was done. */
+/** Say how many jobs it touches, ask, and act batch after batch; whether it was done. */
 export async function actOnMany({ workspaceId, action, filter, known }) {
   const { verb, did, text, call } = ACTIONS[action];
   const many = known === undefined ? "all jobs that match" : counted(known, "job");
@@ -447,7 +442,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   }
 }
 
-/** What can be done to the chosen jobs, or to all that match. It stands below the table, so that no row moves. */
+/** What can be done to the chosen jobs, or to all that match; below the table, so that no row moves. */
 function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));

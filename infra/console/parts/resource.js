@@ -1,6 +1,5 @@
 // ResourceView: a page that lists one kind of thing, kept fresh, with what can be done to each.
 
-import { number } from "../lib/format.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
@@ -10,7 +9,6 @@ import { column, table } from "./table.js";
 import { actionsOn } from "./toasts.js";
 
 const EVERY_MS = 10_000;
-const MOST_UNFOLDED = 25;
 
 /** On, off, or what is wrong with it. */
 export const OnOff = ({ isOn, problem = null }) =>
@@ -19,9 +17,8 @@ export const OnOff = ({ isOn, problem = null }) =>
     : html`<${Tag} tone="failed">Problem<//> <span class="wrap">${problem}</span>`;
 
 /**
- * `read` gives the rows; `actions(row, act)` their buttons as `[words, run]`, where `act` says why something
- * failed and reads again; `add` is `[words, Dialog]`, whose dialog gets `like` (a row to edit) and `onClose`; of a
- * long list the rows that `aside` picks are folded below the others.
+ * `read` gives the rows; `actions(row, {act, edit})` their buttons as `[words, run]`; `add` is
+ * `[words, Dialog]`, whose dialog gets `like` (a row to edit) and `onClose`.
  */
 export function ResourceView({
   name,
@@ -34,7 +31,6 @@ export function ResourceView({
   actions,
   add,
   empty,
-  aside,
   children,
 }) {
   const rows = useRead(read, inputs);
@@ -54,8 +50,6 @@ export function ResourceView({
         ),
       ]
     : columns;
-  const list = (shown) => table({ label: name, rows: shown, key, cards: true }, all);
-  const rest = rows.value?.length > MOST_UNFOLDED && aside ? rows.value.filter(aside.is) : [];
   return html`<div class="page">
     ${pageHead(
       name,
@@ -70,16 +64,9 @@ export function ResourceView({
           ? html`<${Unread} of=${rows} what=${`the ${name.toLowerCase()}`} />`
           : rows.value.length === 0
             ? empty
-            : list(rows.value.filter((row) => !rest.includes(row)))
+            : table({ label: name, rows: rows.value, key, cards: true }, all)
       }
     </section>
-    ${
-      rest.length > 0 &&
-      html`<details class="card more">
-        <summary>${number(rest.length)} ${aside.words}</summary>
-        ${list(rest)}
-      </details>`
-    }
     ${children}
     ${
       editing &&

@@ -4,7 +4,7 @@ import { html, quiet } from "../lib/ui.js";
 import { Stale, Unread } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
 
-/** A column. `Actions` has its name for screen readers alone; the classes `num` and `phone-less` are of the head too. */
+/** A column; the classes `num` and `phone-less` are of its head, too. */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }

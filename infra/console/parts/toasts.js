@@ -1,4 +1,4 @@
-// What is said of an action: asked before, reported after, refused with its reason; deletions, too. Read aloud politely.
+// What is said of an action: asked before, reported after, refused with its reason.
 
 import { html, quiet, useState } from "../lib/ui.js";
 import { confirm } from "./dialog.js";
@@ -9,8 +9,7 @@ const toasts = createStore([]);
 let last = 0;
 
 /**
- * Show a message for six seconds, with a link for twenty; a sticky one until it is dismissed. `href` and `label`
- * make its link.
+ * Show a message for six seconds, with a link (`href`, `label`) for twenty; a sticky one stays.
  */
 export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
@@ -25,7 +24,7 @@ export function notifyFailure(what, error) {
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
-/** Actions on what a read shows: each may say that it is done, says why it failed, and reads again. */
+/** Actions on what a read shows: each says that it is done or why not, and reads again. */
 export const actionsOn = (refresh) => async (failure, run, done, question) => {
   if (question && !(await confirm(question))) return undefined;
   try {

@@ -162,7 +162,6 @@ function Chart(props) {
       "=": () => zoom(0.5),
       "-": () => zoom(2),
       0: () => setView(null),
-      z: () => row && setView(padded(row, whole)),
       Enter: () => row && open(row),
     };
     if (!moves[event.key]) return;
@@ -206,12 +205,6 @@ function Chart(props) {
       )}
     </div>
   </div>`;
-}
-
-/** The row with a little room on both sides. */
-function padded({ from, to }, whole) {
-  const room = Math.max(2, (to - from) * 0.05);
-  return { from: Math.max(whole.from, from - room), to: Math.min(whole.to, to + room) };
 }
 
 function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirst, choose }) {

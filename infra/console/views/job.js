@@ -13,9 +13,9 @@ import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useKeptFocus } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
-import { EnqueueDialog, ReplayDialog, Replays } from "../lib/lazy.js";
+import { EnqueueDialog, ReplayDialog } from "../lib/lazy.js";
 import { Question } from "../parts/question.js";
-import { Failed, Loading, Stale, Unread } from "../parts/states-of-view.js";
+import { Stale, Unread } from "../parts/states-of-view.js";
 import { fact, jobLink } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
@@ -59,11 +59,7 @@ export default function JobPage({ id }) {
   if (!job)
     return html`<div class="page">
       <h1 tabindex="-1">Job</h1>
-      ${
-        problem
-          ? html`<${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" />`
-          : html`<${Loading} what="Reading the job" />`
-      }
+      <${Unread} of=${{ error: problem, refresh: watch.refresh }} what="the job" />
     </div>`;
   return html`<${Loaded} watch=${watch} job=${job} key=${job.id} />`;
 }
@@ -147,7 +143,6 @@ function Loaded({ watch, job }) {
               live=${isLive} />
           </section>`
         }
-        <${Replays} job=${job} />
       </div>
       <section class="column side" aria-label="Facts">
         <${Facts} job=${job} last=${attempts.value?.at(-1)} />
@@ -173,8 +168,8 @@ function Loaded({ watch, job }) {
 
 function Explained({ explained, job, isAsking }) {
   const explanation = explained.value?.status === job.status ? explained.value : null;
-  if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
-  const whole = explanation?.sentence ?? plainly(job);
+  if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`;
+  const whole = explanation?.sentence ?? "\u00a0";
   return html`<p class="explain" aria-live="polite">
     <${Sentence} text=${job.status === "failed" ? withoutError(whole, job) : whole} />
     ${
@@ -241,24 +236,6 @@ function withoutError(sentence, job) {
     .map((said) => (message ? sentence.indexOf(said) : -1))
     .find((found) => found > 0);
   return at ? `${sentence.slice(0, at).replace(/:? *$/, "")}.` : sentence;
-}
-
-/** Until the database's own sentence is here. */
-function plainly(job) {
-  switch (job.status) {
-    case "pending":
-      return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
-    case "processing":
-      return `Attempt ${job.attempts} is running.`;
-    case "waiting":
-      return "Waiting, without holding a worker.";
-    case "completed":
-      return `Completed in attempt ${job.attempts}.`;
-    case "failed":
-      return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}.`;
-    default:
-      return `The job is ${job.status}.`;
-  }
 }
 
 function Actions({ job, watch, duplicate, edit }) {
@@ -344,7 +321,7 @@ function Timeline({ job, trace, events, isMoving, detailsOf }) {
   </section>`;
 }
 
-/** What is behind a row of the waterfall: a child's input and output, a step's, an attempt's error. */
+/** What is behind a row of the waterfall: a child's data, a step's result, an attempt's error. */
 function RowDetails({ row, job, steps, attempts, onReplay }) {
   if (row.kind === "job")
     return row.jobId === job.id
@@ -410,7 +387,7 @@ function Facts({ job, last }) {
     ${fact("Idempotency key", mono(job.idempotency_key))}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && jobLink(job.parent_id))}
-    ${fact("Replay of", job.replay_of && jobLink(job.replay_of))}
+    ${fact("Replay of", job.replay_of && html`${jobLink(job.replay_of)} from ${job.replay_from ?? "its start"}`)}
     ${fact("Created by", job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service")}
   </dl>`;
 }

@@ -66,7 +66,7 @@ function Failures({ workspace }) {
           key: (group) => `${group.job_type} ${group.error_fingerprint}`,
           cards: true,
           empty: html`<${Empty} title="No failed jobs">
-            <p>Jobs out of attempts are kept here, to be read and retried; a processor gives up at once by</p>
+            <p>Jobs out of attempts are kept here. A processor gives up at once by</p>
             <p><code>return Fail("there is no such customer")</code></p>
           <//>`,
         },

@@ -1,4 +1,4 @@
-// How the whole is doing: what is wrong, what is live, throughput, queue time and load over a range.
+// How the whole is doing: what is wrong, what is live, throughput, queue time and load.
 
 import { jobs, session, whole } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";

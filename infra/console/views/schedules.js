@@ -107,7 +107,7 @@ export default function Schedules({ workspace }) {
       ]
     }
     empty=${html`<${Empty} title="No schedules">
-      <p>Add one here. One in code stands beside its processor, and is shown on the page of its type:</p>
+      <p>Add one here, or in code beside its processor:</p>
       <p><code>@registry.processor("reports.daily", schedule="0 6 * * *")</code></p>
     <//>`} />`;
 }

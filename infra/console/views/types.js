@@ -11,7 +11,7 @@ import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
 import { EnqueueDialog } from "../lib/lazy.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
-import { Empty, Failed, Loading } from "../parts/states-of-view.js";
+import { Empty, Unread } from "../parts/states-of-view.js";
 import { column, fact, figure, heading, jobLink, table } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
@@ -23,12 +23,9 @@ const EVERY_MS = 10_000;
 const alive = ({ serving }) => serving.filter(({ state }) => state === "alive").length;
 const known = (value) => (value === null || value === undefined ? Number.NaN : Number(value));
 
-/** Refused, not served, paused, failing, the rest: what needs someone comes first. */
-const rankOf = (type) =>
-  [type.refusal, !type.served, type.paused_at, type.day.failed > 0, true].findIndex(Boolean);
-
-/** Well, and without a job in the last day. */
-const isUnused = (type) => rankOf(type) === 4 && Object.keys(type.day).length === 0;
+/** Refused, not served, paused, failing, in use, the rest: what needs someone comes first. */
+const rankOf = ({ refusal, served, paused_at: paused, day }) =>
+  [refusal, !served, paused, day.failed > 0, day.enqueued > 0, true].findIndex(Boolean);
 
 const readTypes = async (workspaceId, signal) =>
   (await api.list(workspaceId, signal)).sort((a, b) => rankOf(a) - rankOf(b));
@@ -41,7 +38,6 @@ export default function Types({ name, workspace }) {
     read=${(signal) => readTypes(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(type) => type.job_type}
-    aside=${{ is: isUnused, words: "without a job in the last day" }}
     columns=${[
       heading(
         "Type",
@@ -126,9 +122,7 @@ function TypePage({ name, workspace }) {
     ${
       type
         ? html`<${Loaded} type=${type} workspace=${workspace} />`
-        : read.error
-          ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The type could not be read" />`
-          : html`<${Loading} what="Reading the type" />`
+        : html`<${Unread} of=${read} what="the type" />`
     }
     ${
       enqueuing &&
@@ -204,8 +198,8 @@ function Loaded({ type, workspace }) {
       !type.served &&
       html`<p class="notice stale" role="status">
         <span>
-          No worker that runs now serves this type; the last was seen <${When} at=${type.serving[0]?.seen_at} />. Its jobs
-          wait. Start a worker that has its processor, or look whether the last deploy removed it.
+          No worker that runs now serves this type; the last was seen
+          <${When} at=${type.serving[0]?.seen_at} />. Its jobs wait for one that has its processor.
         </span>
       </p>`
     }

@@ -111,7 +111,7 @@ export default function Webhooks({ workspace }) {
       ]
     }
     empty=${html`<${Empty} title="No webhooks">
-      <p>Endpoints that receive job events, signed as Standard Webhooks specifies, are listed here. To verify one:</p>
+      <p>Endpoints that receive job events, signed as Standard Webhooks. To verify one:</p>
       <p><code>Webhook(secret).verify(body, headers)</code></p>
     <//>`}>
     ${

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -104,21 +103,3 @@ def worker(stack: RunningStack, workspace: dict[str, str]) -> Iterator[HandWorke
     """A worker moved by hand, with a job type of this test alone."""
     with HandWorker(stack, workspace["id"]) as hand:
         yield hand
-
-
-@pytest.fixture
-def api(stack: RunningStack) -> Iterator[Callable[..., Any]]:
-    """Call the API as somebody: `api("POST", path, json, who=ADA)`."""
-    with httpx.Client(base_url=stack.api_url) as client:
-
-        def call(method: str, path: str, json: Any = None, *, who: Any = ADA) -> Any:
-            answer = client.request(
-                method,
-                path,
-                json=json,
-                headers={"Authorization": f"Bearer {stack.sign_in(who.email)}"},
-            )
-            assert answer.is_success, answer.text
-            return answer.json()
-
-        yield call

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from playwright.sync_api import Page
 
 from tests.e2e.console.people import Visitor
 from tests.support.paths import ROOT
-from tests.support.stacks import RunningStack
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -41,7 +37,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
     ]
 
 
-def violations_in_both_schemes(visitor: Visitor, *, pictured: str | None = None) -> list[str]:
+def violations_in_both_schemes(visitor: Visitor) -> list[str]:
     """What axe finds by every rule in light, and by those of colours in dark: no other differ."""
     found = []
     for scheme in SCHEMES:
@@ -49,8 +45,6 @@ def violations_in_both_schemes(visitor: Visitor, *, pictured: str | None = None)
         visitor.settle()
         lines = violations(visitor.page, colours_only=scheme == "dark")
         found += [f"{scheme} {line}" for line in lines]
-        if pictured is not None:
-            picture(visitor.page, f"{pictured}-{scheme}")
     return found
 
 
@@ -63,17 +57,3 @@ def picture(page: Page, name: str) -> None:
 def fits(page: Page) -> None:
     """Wait until nothing is wider than the window: what was resized is drawn a moment later."""
     page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
-
-
-@contextmanager
-def paused(stack: RunningStack, workspace_id: str, job_type: str) -> Iterator[None]:
-    """Nobody works on jobs of this type in this workspace meanwhile."""
-    request = {"kind": "workspace_type", "workspace_id": workspace_id, "name": job_type}
-    with stack.connect() as connection:
-        connection.execute("select public.pause_jobs(%s)", (json.dumps(request),))
-    try:
-        yield
-    finally:
-        with stack.connect() as connection:
-            gone = json.dumps({**request, "paused": False})
-            connection.execute("select public.pause_jobs(%s)", (gone,))

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
@@ -14,7 +13,7 @@ from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
-from tests.e2e.console.people import ADA, BOB, EVE, NETWORK, Visitor
+from tests.e2e.console.people import ADA, BOB, NETWORK, Visitor
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -70,23 +69,6 @@ def test_jobs_live_filtered_and_acted_on(visit: Visit, worker: HandWorker, look:
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
 
-def test_ten_thousand_jobs_scroll_with_few_nodes(visit: Visit, worker: HandWorker) -> None:
-    """Ever more pages come as one scrolls; only what is on screen is in the page."""
-    worker.enqueue_many([{}] * 1000)
-    page = visit(ADA, "/jobs").page
-    box = page.locator(".table-scroll")
-    expect(page.locator("tr.job-row").first).to_be_visible()
-
-    for _ in range(150):
-        box.evaluate("(box) => box.scrollTo(0, box.scrollHeight)")
-        page.wait_for_timeout(200)
-        if "1,000 jobs" in page.locator(".foot").inner_text():
-            break
-
-    expect(page.locator(".foot")).to_contain_text("1,000 jobs")
-    assert page.locator("tr.job-row").count() < 60
-
-
 def test_pages_that_come_while_rows_are_read_again_stay(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many([{}] * 450)
     page = visit(ADA, "/jobs").page
@@ -117,6 +99,7 @@ def test_pages_that_come_while_rows_are_read_again_stay(visit: Visit, worker: Ha
     held[0].continue_()
 
     expect(foot).to_have_text("451 jobs")
+    assert page.locator("tr.job-row").count() < 60  # only what is on screen is in the page
 
 
 def test_failures_are_grouped_and_retried_together(
@@ -340,15 +323,6 @@ def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker, lo
     page.keyboard.type("schedules")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schedules")
-
-
-def test_strangers_see_nothing_of_a_workspace(visit: Visit, worker: HandWorker) -> None:
-    job_id = worker.enqueue({})
-    visitor = visit(EVE, f"/jobs/{job_id}", allow=("status of 404",))
-
-    expect(visitor.page.get_by_role("heading", level=1)).to_have_text("No such job")
-    visitor.open(f"/jobs/{uuid4()}")
-    expect(visitor.page.get_by_role("heading", level=1)).to_have_text("No such job")
 
 
 def test_a_lost_realtime_server_is_polled_around_and_joined_again(

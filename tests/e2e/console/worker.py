@@ -43,7 +43,6 @@ class HandWorker:
         self._stack = stack
         self._tick = str(uuid4())
         self._calls = 0
-        self._code: dict[str, Any] = {}
         self._client = httpx.Client(
             base_url=f"{stack.supabase_url}/rest/v1/rpc/",
             headers=stack.headers(stack.token(None, role="job_worker")),
@@ -92,11 +91,6 @@ class HandWorker:
         )
         return [one["job"]["id"] for one in made["jobs"]]
 
-    def deploy(self, commit: str, source: str = "https://github.com/acme/app") -> None:
-        """Run this commit from the next lease on."""
-        self._code = {"version": "7", "origin": {"commit": commit, "source": source}}
-        self._tick, self._calls = str(uuid4()), 0
-
     def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
         """Lease `limit` jobs; a lease is `{job, fence, …}`.
 
@@ -125,7 +119,6 @@ class HandWorker:
             "limit": limit,
             "job_types": [self.job_type],
             "lease_seconds": lease_seconds,
-            **self._code,
         }
         leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
         return leases
@@ -148,32 +141,6 @@ class HandWorker:
         answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
         applied: str = answer["results"][0]["outcome"]
         return applied
-
-    def run(self, outcome: str = "completed", **more: Any) -> str:
-        """Lease the next job and end it at once; returns its id."""
-        lease = self.lease_soon()
-        self.settle(lease, outcome, **more)
-        job_id: str = lease["job"]["id"]
-        return job_id
-
-    def spawn(self, lease: dict[str, Any], count: int, *, job_type: str | None = None) -> list[str]:
-        """Make child jobs."""
-        answer = self._call(
-            "spawn_jobs",
-            {
-                "p_request": {
-                    "job_id": lease["job"]["id"],
-                    "fence": lease["fence"],
-                    "name": "parts",
-                    "children": [
-                        {"job_type": job_type or self.job_type, "payload": {"part": part}}
-                        for part in range(count)
-                    ],
-                }
-            },
-        )
-        ids: list[str] = answer["job_ids"]
-        return ids
 
     def _me(self) -> dict[str, Any]:
         return {"worker_id": "by-hand", "tick_id": self._tick}

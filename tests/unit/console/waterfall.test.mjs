@@ -41,7 +41,7 @@ const job = (id, more) => ({
   ...more,
 });
 
-// attempt 1 fails after 1 s; attempt 2 spawns two children and waits for them from 3 to 8 s; then it ends
+// attempt 1 fails; attempt 2 spawns two children, waits for them from 3 to 8 s, and ends
 const parent = job("parent", {
   attempts: [
     attempt(1, 500, 1500, "retry", { error_message: "no answer" }),
@@ -83,7 +83,7 @@ test("a job's time is split into queued, run, backed off and waited", () => {
   );
 });
 
-test("the critical path goes through the child that ended last, and not through the quick one", () => {
+test("the critical path goes through the child that ended last, not through the quick one", () => {
   const keys = criticalPath(trace, Date.parse(at(60_000)));
 
   for (const key of ["parent", "parent:bind", "parent:pages", "slow", "slow:render"])

@@ -42,8 +42,8 @@ export async function unwrap(query) {
 }
 
 /**
- * What `run(signal)` gives, or the error of `limit` when that comes first. What ignores the signal is
- * not waited for either: supabase-js may be renewing a token before it sends anything.
+ * What `run(signal)` gives, or the error of `limit` when that comes first: also of what ignores the
+ * signal, as supabase-js while it renews a token.
  */
 export function inTime(run, limit) {
   const over = new Promise((_, reject) =>
@@ -90,7 +90,7 @@ export const enqueue = (client, jobType, payload, { workspace_id, schema, ...opt
 export const cancel = (client, jobId, { schema } = {}) =>
   change(client, schema, "cancel_job", { p_job_id: jobId });
 
-/** Run a failed or cancelled job again, or a delayed one now, with another payload if given; its row. */
+/** Run a failed or cancelled job again, or a delayed one now; its row. */
 export const retry = (client, jobId, { payload, schema } = {}) =>
   change(client, schema, "retry_job", { p_job_id: jobId, p_payload: payload ?? null });
 

@@ -18,7 +18,7 @@ const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 const SLOW_MS = 5000; // a read that takes longer may have hung
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
-const LOOK_AGAIN_SHARE = 5; // at least so many times as long as a read took: servers under load rest
+const LOOK_AGAIN_SHARE = 5; // so many times as long as a read took: servers under load rest
 const CHECK_SHARE = 20; // a check is due after this share of the time since the last news
 const SPREAD_MS = 300; // so that many followers woken together do not all read together
 // A socket that brought something so lately and lacks something now is not dead: above the plan's
@@ -71,8 +71,6 @@ export class Follower {
     this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
   }
 
-  // For subclasses ------------------------------------------------------------------------------
-
   /** Read everything since what is known. May throw; then it is tried again. */
   async catchUp() {}
 
@@ -109,8 +107,6 @@ export class Follower {
 
   /** Called once, when there is nothing to follow any more. */
   onClose() {}
-
-  // Public --------------------------------------------------------------------------------------
 
   /**
    * `live`: joined, messages arrive, and everything up to now was read since. `catching-up`: a read
@@ -190,8 +186,6 @@ export class Follower {
     this.onClose();
   }
 
-  // Inside --------------------------------------------------------------------------------------
-
   /** Whether messages do not bring everything now, so that reads must. */
   get #readsAnyway() {
     return this.#held || Date.now() < Math.max(this.#deafUntil, this.#lossyUntil);
@@ -221,7 +215,7 @@ export class Follower {
 
   #onMessage(payload) {
     if (this.#closed) return;
-    if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // it proves that messages do arrive
+    if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // messages do arrive
     this.#heardAt = this.#newsAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
     // a stream of messages must not postpone the check, unless it shows what is missing

@@ -1,23 +1,8 @@
-// React's hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
+// Hooks over one client, made of a framework's own: `minutehand/react` makes them of React's.
 
 import { answer, cancel, enqueue, retry } from "./client.js";
-import { watchJob, watchJobs } from "./watch.js";
+import { stateOf, watchJob, watchJobs } from "./watch.js";
 
-const NO_JOB = {
-  job: null,
-  status: null,
-  progress: null,
-  isCompleted: false,
-  isFailed: false,
-  isCancelled: false,
-  isEnded: false,
-  isLoading: false,
-  error: null,
-  freshness: "catching-up",
-  missing: false,
-  events: [],
-  problem: null,
-};
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
 /** Make the hooks of `React`, `preact/hooks`, or what keeps their contract. */
@@ -57,7 +42,7 @@ export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) 
         onEnd: (job) => latest.current.onEnd?.(job),
       });
     const subject = jobId ? JSON.stringify([jobId, pollingInterval, history]) : null;
-    const watched = useWatch(subject, start, { ...NO_JOB, isLoading: Boolean(jobId) });
+    const watched = useWatch(subject, start, stateOf(null, { isLoading: Boolean(jobId) }));
     const done = async (changed) => {
       const job = await changed;
       await watched.refresh();

@@ -81,7 +81,7 @@ function eventsOfGroup(group) {
   return jobs.map((job_id, n) => ({ job_id, seq: seqs[n] ?? seqs[0], ...rest }));
 }
 
-/** Whether the row holds more after an event of this type than the event says: what the engine derives. */
+/** Whether the row holds more after an event of this type than the event says. */
 export const needsRow = (type) => type !== "job.progress" && type !== "job.log";
 
 /**

@@ -19,6 +19,27 @@ export class JobGone extends Error {
   }
 }
 
+/** What a job's followers are told. */
+export function stateOf(job, known = {}) {
+  const status = job?.status ?? null;
+  return {
+    job,
+    status,
+    progress: job?.progress ?? null,
+    isCompleted: status === "completed",
+    isFailed: status === "failed",
+    isCancelled: status === "cancelled",
+    isEnded: ENDED.has(status),
+    isLoading: false,
+    error: job?.error_message ?? null,
+    freshness: "catching-up",
+    missing: false,
+    events: [],
+    problem: null,
+    ...known,
+  };
+}
+
 /** One job: its row, its events in order, and how fresh both are. */
 export class JobWatch extends Follower {
   #client;
@@ -46,23 +67,9 @@ export class JobWatch extends Follower {
 
   /** What is known now. */
   get state() {
-    const job = this.#job;
-    const status = job?.status ?? null;
-    return {
-      job,
-      status,
-      progress: job?.progress ?? null,
-      isCompleted: status === "completed",
-      isFailed: status === "failed",
-      isCancelled: status === "cancelled",
-      isEnded: ENDED.has(status),
-      isLoading: !job && !this.#missing && !this.error,
-      error: job?.error_message ?? null,
-      freshness: this.freshness,
-      missing: this.#missing,
-      events: this.#events,
-      problem: this.error,
-    };
+    const { freshness, error: problem } = this;
+    const known = { freshness, problem, missing: this.#missing, events: this.#events };
+    return stateOf(this.#job, { ...known, isLoading: !this.#job && !this.#missing && !problem });
   }
 
   /** Settles on any end: resolves with the ended row; rejects when the job is gone or unwatched. */
@@ -296,8 +303,7 @@ export const watchJob = (client, jobId, options = {}) =>
   started(new JobWatch(client, topicsOf(client), jobId, options));
 
 /**
- * Follow the newest jobs of a workspace or a session: of a tag, a type, or whatever else `list_jobs`
- * filters by. A guest session's id is its key: its jobs need no user, and have no payloads.
+ * Follow the newest jobs of a workspace or a session, by any filter of `list_jobs`. A guest session's id is its key: its jobs need no user, and have no payloads.
  */
 export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const { workspace_id: workspace, session_id: session } = filter;
@@ -310,7 +316,7 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   return started(new JobsWatch(topicsOf(client), topic, read, options));
 }
 
-/** Learn when to read what a page shows: `onRead` at the start and whenever something may have changed. */
+/** Learn when to read: `onRead` at the start and whenever something may have changed. */
 const watchTopic = (client, topic, { onRead, ...options }) =>
   started(new JobsWatch(topicsOf(client), topic, async () => onRead?.(), options));
 

@@ -10,7 +10,7 @@ import httpx
 from pydantic import BaseModel
 
 from minutehand.queue.models import NewJob
-from minutehand.worker import Backoff, Job, JobContext, RateLimit, processor
+from minutehand.worker import Backoff, Job, JobContext, processor
 
 LATER = Backoff(first=600, cap=600)
 
@@ -72,17 +72,6 @@ async def take_a_month(job: Job[Strict], ctx: JobContext) -> None:
 async def ask_a_person(job: Job[Given], ctx: JobContext) -> None:
     """Wait for an answer."""
     await ctx.ask("Which month?", ["October", "November"])
-
-
-@processor("faulty.keyed", payload=Given, key_concurrency=1)
-async def keep_the_key(job: Job[Given], ctx: JobContext) -> None:
-    """Run until it is cancelled."""
-    await asyncio.sleep(200)
-
-
-@processor("faulty.metered", payload=Given, rate_limit=RateLimit(1, per=3600))
-async def be_metered(job: Job[Given], ctx: JobContext) -> None:
-    """Start once an hour."""
 
 
 @processor("faulty.never", payload=Given, schedule="0 0 30 2 *")

@@ -1,4 +1,4 @@
-// Many watchers of many jobs through one URL: {url, key, token, jobs, watchers, clients} as argument.
+// Many watchers of many jobs through one URL, as the argument says.
 // Prints {"live": n} when every watcher is live for the first time, and at the end one line with
 // what each watcher was told: {"told": [{job, seqs, freshness, lies}]}.
 import { createClient } from "@supabase/supabase-js";
@@ -41,4 +41,4 @@ await Promise.all(all.map((one) => one.watch.ended));
 const settled = () => all.every((one) => one.watch.freshness !== "catching-up");
 for (let n = 0; n < 200 && !settled(); n += 1) await new Promise((go) => setTimeout(go, 50));
 const told = all.map(({ job, seqs, watch }) => ({ job, seqs, status: watch.state.status }));
-process.stdout.end(JSON.stringify({ told }) + "\n", () => process.exit(0)); // more than a pipe holds
+process.stdout.end(JSON.stringify({ told }) + "\n", () => process.exit(0));
