@@ -76,12 +76,13 @@ class OpenAICompatible:
     async def complete(self, prompt: Prompt) -> Completion:
         """Answer `prompt`; see `LanguageModel.complete`."""
         while True:
+            sent_without = set(self._without)  # another call may find out meanwhile
             try:
                 return await self._ask(prompt)
             except InputRefused as error:
                 # nothing was answered or charged: ask again in the endpoint's own dialect
                 named = [name for name, words in _OPTIONAL.items() if re.search(words, str(error))]
-                if error.status not in {400, 422} or not set(named) - self._without:
+                if error.status not in {400, 422} or not set(named) - sent_without:
                     raise
                 self._without.update(named)
 
