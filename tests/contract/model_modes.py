@@ -106,7 +106,6 @@ MODES: dict[str, Mode] = {
     "context": _always("failed", _refusing(400, "maximum context length is 8192 tokens")),
     "refusal": _always("failed", Fault(message={"refusal": "I will not."})),
     "filter": _always("failed", Fault(finish="content_filter")),
-    "no max_tokens": _once(_refusing(400, "Unsupported parameter: 'max_tokens'")),
 }
 #: What no person should read: words of Python and of its libraries.
 PYTHON: re.Pattern[str] = re.compile(

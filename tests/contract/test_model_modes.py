@@ -87,7 +87,7 @@ async def begin(harness: AppHarness, text: str) -> str:
 
 async def ended(harness: AppHarness, jobs: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Tick, pauses over at once, until all but those that wait for the model have ended."""
-    give_up = time.monotonic() + 400
+    give_up = time.monotonic() + 100
     while time.monotonic() < give_up:
         await drain(harness.worker)
         rows = harness.project.sql(

@@ -60,14 +60,16 @@ class Project:
     def make_due(self, job_id: str | None = None) -> None:
         """Let every backoff, snooze and delay be over, or that of one job.
 
-        Triggers are off meanwhile, which refuse an owner's change of a job's times.
+        Triggers are off meanwhile, which refuse an owner's change of a job's times. Both rows get
+        one instant: the engine knows them by it.
         """
         self.sql(
-            "with quiet as (select set_config('session_replication_role', 'replica', true) as by),"
-            " due as (update queue.deferred set run_at = queue.clock() - interval '1 second'"
-            " from quiet where by = 'replica' and job_id = coalesce(%s, job_id) returning job_id)"
-            " update public.jobs set next_retry_at = queue.clock() - interval '1 second'"
-            " where status = 'pending' and id in (select job_id from due)",
+            "with quiet as (select set_config('session_replication_role', 'replica', true) as by,"
+            "  queue.clock() - interval '1 second' as at),"
+            " due as (update queue.deferred set run_at = at from quiet"
+            " where by = 'replica' and job_id = coalesce(%s, job_id) returning job_id, run_at)"
+            " update public.jobs as j set next_retry_at = due.run_at from due"
+            " where j.status = 'pending' and j.id = due.job_id",
             job_id,
         )
 
