@@ -204,32 +204,37 @@ end;
 $$;
 comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
-  'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, '
-  'lease_seconds?}.';
+  'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, '
+  'logs_from?, steps?, step?, tags?, lease_seconds?}. What is busy is to be reported again.';
 
 -- A page of a job's steps in order: at most 1,000, and none after p_bytes bytes; always the first.
 -- results: by name, of the steps that they belong to, those of children put together. next: the
 -- last place when there are more, else null.
 create function queue.step_page(
-  p_job_id uuid, p_after jsonb, p_bytes bigint, out lines jsonb, out results jsonb, out next jsonb, out bytes bigint
+  p_job_id uuid, p_after jsonb, p_bytes bigint,
+  out lines jsonb, out results jsonb, out next jsonb, out bytes bigint
 )
 language sql stable as $$
   with found as materialized (
     select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
     from (
-      select s.name, s.nth, s.value, octet_length(s.value::text)::bigint as bytes from queue.steps as s
+      select s.name, s.nth, s.value, octet_length(s.value::text)::bigint as bytes
+      from queue.steps as s
       where s.job_id = p_job_id and s.nth >= 0 and (p_after ->> 'nth' is null
         or (s.name, s.nth) > (p_after ->> 'name', (p_after ->> 'nth')::integer))
       order by s.name, s.nth limit 1001) as l),
   page as materialized (select * from found where n <= 1000 and (bytes_before < p_bytes or n = 1))
   select coalesce((
-      select jsonb_agg(jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value) order by p.n)
+      select jsonb_agg(
+        jsonb_build_object('name', p.name, 'nth', p.nth, 'value', p.value) order by p.n)
       from page as p), '[]'),
     (select jsonb_object_agg(s.name, case when s.children is null then s.value -> 0
         else jsonb_build_object('children', s.children) end)
-      from (select p.name, jsonb_agg(p.value) as value, jsonb_agg(p.value order by p.nth) filter (where p.nth > 0)
-        as children from page as p group by p.name) as s),
+      from (
+        select p.name, jsonb_agg(p.value) as value,
+          jsonb_agg(p.value order by p.nth) filter (where p.nth > 0) as children
+        from page as p group by p.name) as s),
     (select jsonb_build_object('name', p.name, 'nth', p.nth) from page as p
       where (select count(*) from found) > (select count(*) from page) order by p.n desc limit 1),
     (select coalesce(sum(p.bytes), 0)::bigint from page as p)
@@ -245,7 +250,8 @@ begin
     return '{}';
   end if;
   return (
-    select p.results from queue.step_page(p_job_id, null, 16000) as p where p.next is null and p.bytes <= 16000);
+    select p.results from queue.step_page(p_job_id, null, 16000) as p
+    where p.next is null and p.bytes <= 16000);
 end;
 $$;
 
@@ -255,15 +261,20 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
 begin
   if not exists (
-      select from queue.leases as l where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
+      select from queue.leases as l
+      where l.job_id = v_id and l.fence::text = p_request ->> 'fence') then
+    perform queue.refuse(409, 'lease_lost',
+      'the lease on the job is lost; its steps are not shown', v_id::text);
   end if;
-  return (select to_jsonb(p) - 'results' from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
+  return (
+    select to_jsonb(p) - 'results'
+    from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
 end;
 $$;
 comment on function public.read_steps is
-  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} | '
-  'null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children of a step returned.';
+  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} '
+  '| null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children '
+  'of a step returned.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -274,8 +285,8 @@ begin
   v_page := queue.step_page(p_job_id, p_after, 1000000);
   return jsonb_build_object(
     'steps', (
-      select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind, 'result', r.value,
-        'created_at', t.created_at,
+      select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind,
+        'result', r.value, 'created_at', t.created_at,
         'took_ms', round((date_part('epoch', t.created_at - t.started_at) * 1000)::numeric, 1))
         order by t.created_at, t.name), '[]')
       from jsonb_each(v_page.results) as r

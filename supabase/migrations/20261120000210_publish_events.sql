@@ -247,8 +247,7 @@ begin
     select h.topic, min(h.at) as since, 1 + greatest(1, (
       select count(*) from queue.followers as f where f.topic = h.topic)) as cost
     from held as h group by h.topic),
-  ordered as (
-    select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t),
+  ordered as (select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t),
   chosen as (select o.* from ordered as o where o.up_to <= v_room),
   done as (
     update queue.feed as f set held = null
@@ -331,8 +330,7 @@ begin
   return jsonb_build_object('again_seconds', 60,
     'receivers', (select count(*) from queue.followers as f where f.topic = p_topic),
     -- all followers together read fifty times a second, each at least twice a minute
-    'check_seconds', (select count(*) from (
-      select from queue.followers limit 1500) as f) / 50.0);
+    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0);
 end;
 $$;
 
@@ -403,8 +401,7 @@ declare
     := p_now - make_interval(hours => (queue.setting('feed_hours'))::integer);
   v_gone record;
 begin
-  with oldest as (
-    select f.ctid as place, f.at from queue.feed as f order by f.number limit 5000),
+  with oldest as (select f.ctid as place, f.at from queue.feed as f order by f.number limit 5000),
   gone as (
     delete from queue.feed where ctid = any (array(
       select o.place from oldest as o where o.at < v_before))

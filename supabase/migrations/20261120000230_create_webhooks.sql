@@ -34,9 +34,11 @@ insert into queue.settings (name, value) values
   ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every) values ('webhooks', '1 second');
-insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds, max_attempts,
-  backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal, internal, lane)
-values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true, queue.lane_of('webhook_delivery', 'default'))
+insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, timeout_seconds,
+  max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, in_order, is_minimal,
+  internal, lane)
+values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true,
+  queue.lane_of('webhook_delivery', 'default'))
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
@@ -119,6 +121,23 @@ begin
 end;
 $$;
 
+-- Refuse an address that is or may be private: one in figures may be in any spelling, so it takes a
+-- name; the worker checks the address that the name resolves to when it connects.
+create function queue.check_url(p_url text) returns void
+language plpgsql stable as $$
+declare
+  v_host constant text := lower(substring(p_url from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
+    '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));
+begin
+  if v_host is null or queue.setting('webhook_private_addresses') is distinct from 'true' and (
+      p_url !~ '^https://' or v_host !~ '^([a-z0-9_-]+[.])+[a-z][a-z0-9-]*[.]?$'
+      or v_host ~ '[.](localhost|local|internal|lan|home[.]arpa)[.]?$') then
+    perform queue.refuse(400, 'invalid_argument',
+      'url must be an https address of a public host, without user name', 'url');
+  end if;
+end;
+$$;
+
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -131,24 +150,15 @@ declare
       "type": "string", "minLength": 1, "maxLength": 100}},
     "sealed_secret": {"type": "string", "maxLength": 4000}}}$json$;
   v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_webhook), '');
-  -- an address in figures may be private in any spelling, so it takes a name; the worker checks the
-  -- address that the name resolves to when it connects
-  v_url constant text := p_webhook ->> 'url';
-  v_host constant text := lower(substring(v_url
-    from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));
-  v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
   v_old queue.webhooks;
   v_new queue.webhooks;
 begin
   perform queue.may_manage(p_workspace_id);
   if v_error is not null then
-    perform queue.refuse(400, 'invalid_argument', 'webhook' || v_error, substring(v_error from '^[\w.]*\.(\w+)'));
-  elsif v_url is not null and (v_host is null
-      or not coalesce(queue.setting('webhook_private_addresses')::boolean, false) and (
-        v_url !~ '^https://' or v_host !~ '^([a-z0-9_-]+[.])+[a-z][a-z0-9-]*[.]?$'
-        or v_host ~ '[.](localhost|local|internal|lan|home[.]arpa)[.]?$')) then
-    perform queue.refuse(400, 'invalid_argument', 'url must be an https address of a public host, without user name',
-      'url');
+    perform queue.refuse(400, 'invalid_argument', 'webhook' || v_error,
+      substring(v_error from '^[\w.]*\.(\w+)'));
+  elsif p_webhook ->> 'url' is not null then
+    perform queue.check_url(p_webhook ->> 'url');
   end if;
   if p_webhook ->> 'id' is not null then
     select * into v_old from queue.webhooks
@@ -158,31 +168,40 @@ begin
     end if;
   else
     insert into queue.webhooks (workspace_id, url, sealed_secret, created_by)
-    values (p_workspace_id, v_url, p_webhook ->> 'sealed_secret', queue.caller())
+    values (p_workspace_id, p_webhook ->> 'url', p_webhook ->> 'sealed_secret', queue.caller())
     returning * into v_old;
     perform queue.check_count('webhooks', p_workspace_id, (
       select count(*) from queue.webhooks as w where w.workspace_id = p_workspace_id));
     perform queue.admit('changes', p_workspace_id, queue.caller());
   end if;
   v_new := jsonb_populate_record(v_old, p_webhook);
-  update queue.webhooks set url = coalesce(v_new.url, url), description = v_new.description,
-    event_types = v_new.event_types, job_types = v_new.job_types, enabled = coalesce(v_new.enabled, enabled),
-    sealed_secret = coalesce(v_new.sealed_secret, sealed_secret), previous_sealed_secret
-      = case when v_new.sealed_secret <> sealed_secret then sealed_secret else previous_sealed_secret end,
-    rotated_at = case when v_new.sealed_secret <> sealed_secret then queue.clock() else rotated_at end,
-    read_to = case when enabled then read_to else queue.feed_end() end,
-    -- switched on by a person: it begins from nothing
-    failures = case when v_is_on then 0 else failures end,
-    failing_since = case when not v_is_on then failing_since end,
-    disabled_at = case when not v_is_on then disabled_at end,
-    disabled_reason = case when not v_is_on then disabled_reason end
+  v_new.url := coalesce(v_new.url, v_old.url);
+  v_new.enabled := coalesce(v_new.enabled, v_old.enabled);
+  v_new.sealed_secret := coalesce(v_new.sealed_secret, v_old.sealed_secret);
+  if v_new.sealed_secret <> v_old.sealed_secret then
+    v_new.previous_sealed_secret := v_old.sealed_secret;
+    v_new.rotated_at := queue.clock();
+  end if;
+  v_new.read_to := case when v_old.enabled then v_old.read_to else queue.feed_end() end;
+  if p_webhook -> 'enabled' = 'true' then -- switched on by a person: it begins from nothing
+    v_new.failures := 0;
+    v_new.failing_since := null;
+    v_new.disabled_at := null;
+    v_new.disabled_reason := null;
+  end if;
+  update queue.webhooks set url = v_new.url, description = v_new.description,
+    event_types = v_new.event_types, job_types = v_new.job_types, enabled = v_new.enabled,
+    sealed_secret = v_new.sealed_secret, previous_sealed_secret = v_new.previous_sealed_secret,
+    rotated_at = v_new.rotated_at, read_to = v_new.read_to, failures = v_new.failures,
+    failing_since = v_new.failing_since, disabled_at = v_new.disabled_at,
+    disabled_reason = v_new.disabled_reason
   where id = v_old.id returning * into v_new;
   return to_jsonb(v_new) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
 end;
 $$;
 comment on function public.put_webhook is
-  'Create a webhook, or change the one with that id: {id, url, description, event_types, job_types, enabled, '
-  'sealed_secret}.';
+  'Create a webhook, or change the one with that id, of at most webhooks_max a workspace: {id, '
+  'url, description, event_types, job_types, enabled, sealed_secret}.';
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -195,7 +214,8 @@ begin
   return jsonb_build_object('deleted', p_webhook_id);
 end;
 $$;
-comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
+comment on function public.delete_webhook is
+  'Delete a webhook; deliveries not yet sent are dropped.';
 
 create function public.test_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -204,7 +224,8 @@ declare
   v_seq bigint;
 begin
   perform queue.may_manage(p_workspace_id);
-  if not exists (select from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id) then
+  if not exists (
+      select from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id) then
     perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook_id::text);
   end if;
   select j.id into v_job_id from public.jobs as j
@@ -214,13 +235,14 @@ begin
   if v_seq is null then
     perform queue.refuse(409, 'no_event', 'no job has had an event that could be sent');
   end if;
-  return jsonb_build_object('job_id', (queue.enqueue(p_workspace_id, null, jsonb_build_array(jsonb_build_object(
-    'job_type', 'webhook_delivery', 'payload', jsonb_build_object(
+  return jsonb_build_object('job_id', (queue.enqueue(p_workspace_id, null, jsonb_build_array(
+    jsonb_build_object('job_type', 'webhook_delivery', 'payload', jsonb_build_object(
       'webhook_id', p_webhook_id, 'job_id', v_job_id, 'seq', v_seq))), true)).ids[1]);
 end;
 $$;
 comment on function public.test_webhook is
-  'Send the latest event of the workspace to a webhook, whatever it subscribes to: {job_id}, of the delivery.';
+  'Send the latest event of the workspace to a webhook, whatever it subscribes to: {job_id}, of '
+  'the delivery.';
 
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -233,8 +255,11 @@ begin
       to_jsonb(w) - '{sealed_secret,previous_sealed_secret,read_to}'::text[]
       -- the address of a chat service's hook is its password: only managers read it whole
       || case when v_whole then '{}' else jsonb_build_object('url',
-        regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end order by w.created_at, w.id), '[]'))
-    from (select * from queue.webhooks where workspace_id = p_workspace_id order by created_at, id limit 1000) as w);
+        regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1/…')) end
+      order by w.created_at, w.id), '[]'))
+    from (
+      select * from queue.webhooks
+      where workspace_id = p_workspace_id order by created_at, id limit 1000) as w);
 end;
 $$;
 comment on function public.list_webhooks is
@@ -243,7 +268,8 @@ comment on function public.list_webhooks is
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_delivery constant public.jobs := queue.held_job(p_request, array['webhook_delivery'], 'nothing was sent');
+  v_delivery constant public.jobs
+    := queue.held_job(p_request, array['webhook_delivery'], 'nothing was sent');
   v_webhook queue.webhooks;
   v_event public.job_events;
   v_job public.jobs;
@@ -252,9 +278,11 @@ begin
   -- what is another tenant's counts as deleted
   select * into v_webhook from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
-  select * into v_event from public.job_events where job_id = (v_delivery.payload ->> 'job_id')::uuid
+  select * into v_event from public.job_events
+  where job_id = (v_delivery.payload ->> 'job_id')::uuid
     and seq = (v_delivery.payload ->> 'seq')::bigint and workspace_id = v_delivery.workspace_id;
-  v_reason := case when v_webhook.id is null then 'webhook_deleted' when not v_webhook.enabled then 'webhook_disabled'
+  v_reason := case when v_webhook.id is null then 'webhook_deleted'
+    when not v_webhook.enabled then 'webhook_disabled'
     when v_event.job_id is null then 'event_deleted' end;
   if v_reason is not null then
     return jsonb_build_object('send', false, 'reason', v_reason);
@@ -269,12 +297,13 @@ begin
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
     'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
       'data', v_event.data || jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq,
-        'workspace_id', v_event.workspace_id, 'session_id', v_job.session_id, 'job_type', v_job.job_type)));
+        'workspace_id', v_event.workspace_id, 'session_id', v_job.session_id,
+        'job_type', v_job.job_type)));
 end;
 $$;
 comment on function public.webhook_to_send is
-  'The request that a leased delivery {job_id, fence} is to send: {send, webhook_id, url, message_id, '
-  'sealed_secrets, body, …}, or {send: false, reason}.';
+  'The request that a leased delivery {job_id, fence} is to send: {send, webhook_id, url, '
+  'message_id, sealed_secrets, body, …}, or {send: false, reason}.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -298,8 +327,9 @@ begin
   v_reason := case
     when v_ok or not v_hook.enabled then null
     when p_request ->> 'status' = '410' then 'the endpoint answered 410: it is gone for good'
-    when v_since <= v_now - v_most then format('no delivery succeeded since %s; the last failed with: %s',
-      to_char(v_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
+    when v_since <= v_now - v_most then format(
+      'no delivery succeeded since %s; the last failed with: %s', to_char(
+      v_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
       left(p_request ->> 'message', 300)) end;
   update queue.webhooks set failures = case when v_ok then 0 else failures + 1 end,
     failing_since = v_since, enabled = enabled and v_reason is null,
@@ -315,7 +345,8 @@ begin
 end;
 $$;
 comment on function public.webhook_sent is
-  'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {known, enabled, failures}.';
+  'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {known, enabled, '
+  'failures}.';
 
 select queue.allow('authenticated, service_role', 'public.put_webhook', 'public.delete_webhook',
   'public.test_webhook', 'public.list_webhooks');

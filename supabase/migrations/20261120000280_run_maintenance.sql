@@ -295,7 +295,8 @@ begin
       ('ticks', 'seen_at < $1 - interval ''1 day'''),
       ('workers', 'seen_at < $1 - interval ''100 days'''), -- after all jobs that name them
       -- of jobs that were deleted while a worker reported on them
-      ('leases', 'expires_at <= $1 and not exists (select from public.jobs as j where j.id = o.job_id)'),
+      ('leases', 'expires_at <= $1 and not exists (
+        select from public.jobs as j where j.id = o.job_id)'),
       ('deferred', 'run_at <= $1 - interval ''1 hour'' and not exists (
         select from public.jobs as j where j.id = o.job_id
           and o.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at))'),
@@ -410,26 +411,23 @@ end;
 $$;
 
 -- What maintenance could not do: tasks that fail, and jobs that a task passes over since their rows
--- were refused, at most twenty of each, with the reason.
+-- were refused, at most twenty, with the reason.
 create function queue.maintenance_state() returns jsonb
 language sql stable as $$
-  with failing as (
-    select t.name, t.failures, t.retry_at, left(t.failure, 300) as reason
-    from queue.tasks as t where t.failures > 0 order by t.name limit 20),
-  refused as (
-    select s.name as task, s.job_id, j.job_type, s.failures, s.look_at as retry_at,
-      left(s.failure, 300) as reason
+  with refused as (
+    select s.name as task, s.job_id, left(s.failure, 300) as reason, s.look_at as retry_at
     from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
     where s.kind = 'refused' order by s.id limit 20),
   sentences as (
-    select format('the task %s fails: %s', f.name, f.reason) as words from failing as f
+    select format('the task %s fails: %s', t.name, left(t.failure, 300)) as words
+    from queue.tasks as t where t.failures > 0
     union all
     select format('%s passes over job %s: %s', r.task, r.job_id, r.reason) from refused as r)
   select jsonb_build_object(
-    'verdict', case when exists (select from sentences) then 'warn' else 'pass' end,
-    'detail', coalesce((select string_agg(s.words, '; ') from sentences as s), 'nothing fails'),
-    'failing', (select coalesce(jsonb_agg(to_jsonb(f)), '[]') from failing as f),
+    'verdict', case when count(*) > 0 then 'warn' else 'pass' end,
+    'detail', coalesce(string_agg(s.words, '; '), 'nothing fails'),
     'refused', (select coalesce(jsonb_agg(to_jsonb(r)), '[]') from refused as r))
+  from sentences as s
 $$;
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb

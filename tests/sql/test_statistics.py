@@ -50,18 +50,8 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
         collect(engine)
 
     mine = stats(engine)
-    counts = {
-        name: mine[name]
-        for name in ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
-    }
-    assert counts == {
-        "enqueued": 5,
-        "completed": 2,
-        "failed": 1,
-        "cancelled": 1,
-        "retried": 1,
-        "lost": 1,
-    }
+    told = {"enqueued": 5, "completed": 2, "failed": 1, "cancelled": 1, "retried": 1, "lost": 1}
+    assert {name: mine[name] for name in told} == told
     assert stats(engine, GLOBEX)["enqueued"] == 1
     assert stats(engine, None)["enqueued"] == 6
     [minute, *more] = engine.rpc("queue_stats", p_workspace_id=None)["throughput"]
@@ -85,39 +75,26 @@ def test_what_commits_late_is_counted_late_and_not_lost(engine: Engine) -> None:
 
 def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine) -> None:
     """From a quarter of an hour to a month; what is older is dropped."""
+
+    def completed(minutes: int) -> int:
+        series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
+        return sum(point["completed"] for point in series["points"])
+
+    kept = (
+        "select count(*) from queue.stats where minutes = any (%s) and counts ->> 'completed' > '0'"
+    )
     engine.enqueue()
     engine.settle(engine.lease_one())
     collect(engine)
-    series = engine.rpc("queue_series", p_workspace_id=ACME)
-    assert series["step_seconds"] == 60
-    assert [(point["job_type"], point["completed"]) for point in series["points"]] == [
-        ("work", 1)
-    ] * len(series["points"])
-
-    engine.advance(26 * 3600)
-    engine.enqueue()
-    collect(engine)
-    assert (
-        engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=1440)["points"][0]["completed"]
-        == 0
-    )
-    assert (
-        sum(
-            point["completed"]
-            for point in engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=10080)["points"]
-        )
-        == 1
-    )
-    assert (
-        engine.one(
-            "select count(*) from queue.stats where minutes = 1 and counts ->> 'completed' <> '0'"
-        )
-        == 0
-    )
-    engine.advance(32 * 86400)
-    engine.enqueue()
-    collect(engine)
-    assert engine.one("select count(*) from queue.stats where counts ->> 'completed' <> '0'") == 0
+    assert engine.rpc("queue_series", p_workspace_id=ACME)["step_seconds"] == 60
+    assert completed(60) == 1
+    for seconds, minutes in ((26 * 3600, [1]), (32 * 86400, [1, 60])):
+        engine.advance(seconds)
+        engine.enqueue()
+        collect(engine)
+        assert completed(1440) == 0
+        assert completed(10080) == (60 not in minutes)
+        assert engine.one(kept, minutes) == 0
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
@@ -137,17 +114,8 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     engine.lease_call(3, job_types=["full", "keyed", "paused"], lease_seconds=3000)
 
     backlog = engine.rpc("queue_health")["backlog"]
-    causes = {
-        cause: backlog[cause]["jobs"]
-        for cause in ("unserved", "paused", "at_limit", "blocked", "ready")
-    }
-    assert causes == {
-        "unserved": 1,
-        "paused": 1,
-        "at_limit": 1,
-        "blocked": 2,
-        "ready": 0,
-    }
+    causes = {"unserved": 1, "paused": 1, "at_limit": 1, "blocked": 2, "ready": 0}
+    assert {cause: backlog[cause]["jobs"] for cause in causes} == causes
     assert (backlog["jobs"], backlog["verdict"]) == (5, "warn")
     assert "no worker serves other" in backlog["detail"]
     lanes = engine.one("select count(*) from queue.lanes")
