@@ -110,6 +110,9 @@ export const clock = (iso) =>
 /** The last characters of an id: time-ordered ids begin alike. */
 export const shortId = (id) => String(id ?? "").slice(-8);
 
+/** $0.000012; a dash when nothing was measured. */
+export const money = (value) => (Number(value) ? `$${Number(value).toFixed(6)}` : NONE);
+
 /** 12.3 kB. */
 export function bytes(count) {
   if (!Number.isFinite(count)) return NONE;
