@@ -118,12 +118,26 @@ create function queue.refuse_calls(p_message text) returns void
 language plpgsql as $$
 begin
   perform queue.refuse(429, 'rate_limited', p_message,
-    '{"limit": "calls_at_once", "most": 1, "retry_after_seconds": 1}');
+    '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}');
 end;
 $$;
 
--- Called first by calls that read or write many rows: a person has one of them at a time, and a
--- workspace one. None waits here, where it would hold a connection that others need.
+-- One of some places under a name, until the transaction ends; false where all are taken.
+create function queue.try_place(p_name text, p_most integer) returns boolean
+language plpgsql as $$
+begin
+  for v_place in 1..p_most loop
+    if queue.try_lock(format('%s %s', p_name, v_place)) then
+      return true;
+    end if;
+  end loop;
+  return false;
+end;
+$$;
+
+-- Called first by calls that read or write many rows: a person has six of them at a time, as many
+-- as two pages of the console make together, and a workspace ten. None waits here, where it would
+-- hold a connection that others need.
 create function queue.take_turn(p_workspace_id uuid default null) returns void
 language plpgsql as $$
 declare
@@ -131,9 +145,9 @@ declare
 begin
   if v_user is null then
     return; -- limits apply to people, not to the service
-  elsif not queue.try_lock('call ' || v_user)
-      or not coalesce(queue.try_lock('call ' || p_workspace_id), true) then
-    perform queue.refuse_calls('another large call of yours or of the workspace runs; wait for its answer');
+  elsif not queue.try_place('call ' || v_user, 6)
+      or p_workspace_id is not null and not queue.try_place('call ' || p_workspace_id, 10) then
+    perform queue.refuse_calls('too many large calls of yours or of the workspace run; wait for their answers');
   end if;
 end;
 $$;
