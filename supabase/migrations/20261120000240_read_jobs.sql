@@ -543,7 +543,7 @@ insert into queue.advice (reason, place, words, command, path) values
   ('failed', 1, 'Correct the cause, and run it again: finished steps are kept.',
     'minutehand retry {job_id}', '/jobs/{job_id}'),
   ('failed:child', 1, 'Correct the child that failed, then run this one again.',
-    'minutehand show {job_id}', '/jobs/{job_id}'),
+    'minutehand show {child}', '/jobs/{child}'),
   ('failed:timeout', 1, 'Its line in the traceback is where it waited: make that quicker, or give '
     'the type a longer `timeout`.', 'minutehand show {job_id}', '/jobs/{job_id}'),
   ('failed:deadline', 1, 'It never came to start in time: enqueue it again with a later '
@@ -767,7 +767,10 @@ begin
     || jsonb_build_object('next', queue.next_steps(
       concat_ws(':', v_found ->> 'reason', v_kind ->> 'kind'),
       jsonb_build_object('job_id', p_job_id, 'job_type', v_job.job_type, 'queue', v_job.queue)
-        || jsonb_build_object('holder', v_found #>> '{data,holders,0,job_id}')
+        || jsonb_build_object('holder', v_found #>> '{data,holders,0,job_id}', 'child', (
+          select j.id from public.jobs as j
+          where v_kind ->> 'kind' = 'child' and j.parent_id = p_job_id and j.status = 'failed'
+          order by j.id limit 1))
         || coalesce(v_kind, '{}') || coalesce(v_found -> 'data', '{}')));
 end;
 $$;

@@ -99,7 +99,7 @@ function Loaded({ watch, job }) {
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    <${Remedy} job=${job} explained=${explained.value} trace=${trace.value} />
+    <${Remedy} job=${job} explained=${explained.value} />
     ${job.status === "processing" && html`<${JobProgress} job=${job} />`}
     ${
       wait?.kind === "ask" &&
@@ -179,54 +179,16 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-const ADVICE = {
-  no_processor: "Deploy a worker that has the type.",
-  no_worker: "Start a worker, or look at its schedule.",
-  rate_limited: "Nothing, if that rate is meant; else raise it in code and deploy.",
-  lease_expired: "Look at that worker's log for its end.",
-  scheduled: "Run now starts it at once.",
-  snoozed: "Run now starts it at once.",
-  backing_off: "Run now tries again at once.",
-};
-
-/** What to do about it, by the reason for a place and by the kind of error. */
-function adviceOf(job, explained, child) {
-  if (child) return "Correct that first, then retry this one: finished steps are kept.";
-  if (ADVICE[explained.reason]) return ADVICE[explained.reason];
-  if (explained.reason === "queue_paused")
-    return `An operator resumes it: minutehand resume --queue ${job.queue}.`;
-  if (explained.reason?.endsWith("_paused")) return "Resume it where it was paused.";
-  if (explained.reason?.endsWith("_limit"))
-    return "Wait for one of those to end, or raise the limit.";
-  if (!job.error_message || job.status !== "failed") return null;
-  const type = job.error_data?.type ?? "";
-  if (/Timeout|Deadline/.test(type))
-    return "Give the type a longer timeout, or divide the work into steps.";
-  if (/lost/i.test(`${type} ${job.error_message}`)) return "Look at that worker's log for its end.";
-  return "Correct the cause, then retry: finished steps are kept.";
-}
-
-/** Where that is done: `[address, words]`. */
-function placeOf(job, { reason }, child) {
-  if (child) return [`/jobs/${child.id}`, "The failed child"];
-  if (reason === "workspace_paused") return ["/overview", "Overview"];
-  if (reason === "workspace_limit") return ["/jobs?state=running", "Those that run"];
-  const type = encodeURIComponent(job.job_type);
-  if (reason?.endsWith("_limit")) return [`/jobs?state=running&job_type=${type}`, "Those that run"];
-  return [`/types/${type}`, "The type"];
-}
-
-function Remedy({ job, explained, trace }) {
-  if (!explained || explained.status !== job.status) return null;
-  const child =
-    job.error_data?.type?.endsWith("ChildrenFailed") &&
-    trace?.jobs.find((one) => one.parent_id === job.id && one.status === "failed");
-  const advice = adviceOf(job, explained, child);
-  if (!advice) return null;
-  const [to, words] = placeOf(job, explained, child);
-  return html`<p class="remedy">
-    <span class="strong">What to do:</span> ${advice} <a href=${to}>${words}</a>
-  </p>`;
+/** What to do next, as the database says it. */
+function Remedy({ explained, job }) {
+  if (!explained?.next || explained.status !== job.status) return null;
+  return explained.next.map(
+    ({ words, command, path }) => html`<p key=${words} class="remedy">
+      <span class="strong">What to do:</span> ${words}
+      ${path && path !== `/jobs/${job.id}` && html` <a href=${path}>Open</a>`}
+      ${command && html` <code>${command}</code>`}
+    </p>`,
+  );
 }
 
 /** The sentence up to the error, which stands below in full. */

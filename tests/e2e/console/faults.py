@@ -70,11 +70,11 @@ MONTH = {"month": "2026-10"}
 
 #: One of each place where a page shows a cause; why a job waits is held by SQL's tests.
 FAULTS = [
-    Fault("killed", "die", ("was lost", "stopped answering"), "Look at that worker's log"),
+    Fault("killed", "die", ("was lost", "stopped answering"), "Its worker ended under it"),
     Fault("result too large", "returns", ("the result is too long",), "return a reference"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
-    Fault("child", "whole", ("ChildrenFailed", "has no customer"), "Correct that first"),
-    Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout"),
+    Fault("child", "whole", ("ChildrenFailed", "has no customer"), "Correct the child that failed"),
+    Fault("timeout", "slow", ("stopped after 1 s",), "a longer"),
     Fault(
         "service down",
         "service",
@@ -87,10 +87,10 @@ FAULTS = [
     Fault(
         "type paused",
         "strict",
-        ("faulty.strict is paused: we move the ledger",),
+        ("faulty.strict is paused. we move the ledger",),
         "Resume",
         state="",
-        way=("Resume it",),
+        way=("A manager of the workspace resumes the type.",),
         sql=PAUSE % "true",
         undo=PAUSE % "false",
     ),

@@ -98,7 +98,7 @@ def test_a_failed_child_is_a_click_away(visit: Visit, stack: FaultyHost) -> None
     stack.wait(job_id, "failed")
     page = visit(ADA, f"/jobs/{job_id}").page
 
-    page.locator(".remedy").get_by_role("link", name="The failed child").click()
+    page.locator(".remedy").get_by_role("link", name="Open").click()
 
     expect(page.locator("section[aria-labelledby=h-error]")).to_contain_text("ValueError")
     expect(page.locator(".remedy")).to_contain_text("Correct")
@@ -128,6 +128,6 @@ def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: Faul
     page.goto(f"/jobs/{stack.enqueue('strict', {'month': '2026-10'})}")
 
     expect(page.locator(".explain")).to_contain_text("we move the ledger")
-    page.locator(".remedy").get_by_role("link", name="Overview").click()
+    page.locator(".remedy").get_by_role("link", name="Open").click()
     page.get_by_role("button", name="Resume", exact=True).click()
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
