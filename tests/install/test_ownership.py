@@ -28,6 +28,7 @@ create schema app; create table app.users (id integer primary key);
 insert into app.users values (1);
 create function app.hello() returns integer language sql as 'select count(*)::int from app.users';
 """
+FUNCTION = "create function app.enqueue_job() returns int language sql as 'select 1'"
 
 
 def install(folder: Path, schema: str, database: HostedDatabase) -> None:
@@ -37,17 +38,17 @@ def install(folder: Path, schema: str, database: HostedDatabase) -> None:
     apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
 
 
-@pytest.mark.parametrize(
-    ("schema", "theirs", "named"),
-    [
-        ("public", QUEUE, "a schema queue"),
-        ("minutehand", "create schema minutehand_engine", "a schema minutehand_engine"),
-        ("public", "create table public.jobs (id int)", "public: jobs"),
-        ("app", APP + "create function app.enqueue_job() returns int language sql as 'select 1'",
-         "app: enqueue_job"),
-        ("app", APP + "create type app.workspaces as enum ('a')", "app: workspaces"),
-    ],
-)  # fmt: skip
+#: The clients' schema asked for, what is there, what the refusal names.
+TAKEN = [
+    ("public", QUEUE, "a schema queue"),
+    ("minutehand", "create schema minutehand_engine", "a schema minutehand_engine"),
+    ("public", "create table public.jobs (id int)", "public: jobs"),
+    ("app", APP + FUNCTION, "app: enqueue_job"),
+    ("app", APP + "create type app.workspaces as enum ('a')", "app: workspaces"),
+]
+
+
+@pytest.mark.parametrize(("schema", "theirs", "named"), TAKEN)
 def test_a_name_that_is_taken_stops_the_install(
     hosted: Hosted, tmp_path: Path, schema: str, theirs: str, named: str
 ) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -44,10 +45,9 @@ def project(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Str
 def dev(project: Stranger) -> Iterator[RunningStack]:
     """The wheel's own `minutehand dev` of it."""
     state, environment = project.folder / ".local", project.environment
-    launcher = launch(
-        state, "--no-demo", python=environment.python, root=project.folder, PYTHONPATH="",
-        XDG_CACHE_HOME=str(environment.cache), MINUTEHAND_PROJECT=str(project.folder),
-    )  # fmt: skip
+    environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
+    environ["MINUTEHAND_PROJECT"] = str(project.folder)
+    launcher = launch(state, "--no-demo", python=environment.python, root=project.folder, **environ)
     try:
         yield wait_ready(state, launcher)
     finally:
@@ -61,12 +61,9 @@ def run(project: Stranger, script: str) -> str:
     if not command.exists():
         command.write_text(f'#!/bin/sh\nexec {bin_}/python -m minutehand.cli.entry "$@"\n')
         command.chmod(0o755)
-    done = subprocess.run(
-        ["bash", "-ec", script],
-        cwd=project.folder,
-        env={"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": os.environ["HOME"]},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    environ = {"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
+    how: Any = {"capture_output": True, "text": True, "timeout": 120, "check": False}
+    done = subprocess.run(["bash", "-ec", script], cwd=project.folder, env=environ, **how)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

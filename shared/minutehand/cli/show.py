@@ -19,10 +19,9 @@ STEPS = headed("name:STEP took created_at:DONE result")
 CHILDREN = headed("id:CHILD job_type:TYPE state error")
 #: Of a job's own row: what people ask for, in this order.
 FACTS = (
-    "payload", "progress", "result", "error", "tags", "priority", "queue", "concurrency_key",
-    "idempotency_key", "parent_id", "session_id", "user_id", "attempts", "max_attempts",
-    "created_at", "started_at", "finished_at",
-)  # fmt: skip
+    "payload progress result error tags priority queue concurrency_key idempotency_key parent_id"
+    " session_id user_id attempts max_attempts created_at started_at finished_at"
+)
 
 
 @verb
@@ -44,7 +43,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     output.text(job["id"])
     if state not in {"completed", "cancelled"}:
         _explain(output, job_id, details["explain"])
-    output.facts({name: job.get(name) for name in FACTS if job.get(name) != []})
+    output.facts({name: job.get(name) for name in FACTS.split() if job.get(name) != []})
     for name, columns in (("attempts", ATTEMPTS), ("steps", STEPS), ("children", CHILDREN)):
         if details[name]:
             output.text("")

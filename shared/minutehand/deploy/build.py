@@ -42,10 +42,9 @@ LAMBDA_BYTES = 250 * 1024 * 1024
 #: Lambda's image has these; bundling them would add 33 MB for nothing.
 IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath")
 #: Folders of this package and of apps that no function imports, and modules of apps.
-NOT_ON_LAMBDA = frozenset(
-    {"cli", "console", "demo", "deploy", "examples", "install", "local", "migrations", "pages",
-     "resources", "seeds", "terminal", "verbs"}
-)  # fmt: skip
+NOT_ON_LAMBDA = (
+    "cli console demo deploy examples install local migrations pages resources seeds terminal verbs"
+)
 NO_MODULES = frozenset({"demo", "local", "verbs"})
 #: Folders of a project that hold Python and are no packages of its functions.
 NOT_PACKAGES = frozenset({"build", "dist", "docs", "infra", "minutehand", "scripts", "tests"})
@@ -185,16 +184,14 @@ def _is_needed(place: Path) -> bool:
         or place.suffix in UNREAD
         or place.name.startswith("test_")
         or place.stem in NO_MODULES
-        or NOT_ON_LAMBDA & set(place.parts[1:-1])
+        or not set(place.parts[1:-1]).isdisjoint(NOT_ON_LAMBDA.split())
     )
 
 
 def _install(lock: Path, tree: Path, *, for_lambda: bool) -> None:
-    command = [
-        find_tool("uv"), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:",
-        "--no-config", "--link-mode", "copy", "--target", str(tree), "--python-version", PYTHON,
-        "--python", sys.executable, "-r", str(lock),
-    ]  # fmt: skip
+    command = [find_tool("uv"), "pip", "install", "--quiet", "--no-deps", "--no-config"]
+    command += ["--only-binary", ":all:", "--link-mode", "copy", "--target", str(tree)]
+    command += ["--python-version", PYTHON, "--python", sys.executable, "-r", str(lock)]
     if for_lambda:
         command += ["--python-platform", PLATFORM]
     run(command, "the locked wheels could not be installed")

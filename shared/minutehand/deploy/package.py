@@ -52,10 +52,9 @@ def compile_template(
         **service_environment(project),
     }
     environment["PATH"] = os.pathsep.join([str(node_binary().parent), environment.get("PATH", "")])
-    command = [
-        str(node_binary()), str(node_home(deploy=True) / OSLS), "package",
-        "--stage", stage, "--region", region, "--package", str((out / "stack").resolve()),
-    ]  # fmt: skip
+    command = [str(node_binary()), str(node_home(deploy=True) / OSLS), "package"]
+    command += ["--stage", stage, "--region", region]
+    command += ["--package", str((out / "stack").resolve())]
     done = subprocess.run(
         command, cwd=service, env=environment, capture_output=True, text=True, check=False
     )

@@ -22,9 +22,8 @@ LEVELS = {
 }
 #: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTION_DAYS = (
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
-    3288, 3653,
-)  # fmt: skip
+    "1 3 5 7 14 30 60 90 120 150 180 365 400 545 731 1096 1827 2192 2557 2922 3288 3653"
+)
 
 Rule = tuple[Callable[[str], bool], str]
 
@@ -50,7 +49,7 @@ RULES: Mapping[str, Rule] = {
         (lambda value: value.upper() in LEVELS),
         "one of DEBUG, INFO, WARNING, ERROR, CRITICAL",
     ),
-    "logRetentionDays": _one_of(*map(str, RETENTION_DAYS)),
+    "logRetentionDays": _one_of(*RETENTION_DAYS.split()),
     "workerTimeout": _number(30, 900),
     "workerMemory": _number(128, 10_240),
     "workerDisk": _number(512, 10_240),

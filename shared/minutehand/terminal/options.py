@@ -20,10 +20,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 EnvFile = Annotated[
     Path | None,
     typer.Option(
-        "--env-file", "-e", envvar="MINUTEHAND_ENV_FILE",
+        "--env-file",
+        "-e",
+        envvar="MINUTEHAND_ENV_FILE",
         help="Addresses and keys; default: the environment, else .local/env.",
     ),
-]  # fmt: skip
+]
 Token = Annotated[
     str | None, typer.Option("--token", help="Use this access token instead of signing in.")
 ]

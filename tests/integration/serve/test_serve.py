@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - statements stay on one line
 """The whole product without AWS: `minutehand serve`, invoked by the database alone.
 
 The process is the real command, the database the real one. pg_net, pg_cron and the Vault are
@@ -55,8 +54,8 @@ class Served:
 
     def insert(self, job_type: str, **payload: Any) -> str:
         """Enqueue by plain SQL, as an application's own transaction does."""
-        insert = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s) returning id"
-        return str(self.one(insert, ACME, job_type, json.dumps(payload)))
+        row = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s)"
+        return str(self.one(f"{row} returning id", ACME, job_type, json.dumps(payload)))
 
     def connect(self, url: str) -> None:
         """Have the database call a worker."""
@@ -64,7 +63,8 @@ class Served:
 
     def is_quiet(self) -> bool:
         """Whether every call was answered, so that no run is left that would take another job."""
-        made = "coalesce(pg_sequence_last_value(pg_get_serial_sequence('net.http_request_queue', 'id')), 0)"
+        ids = "pg_get_serial_sequence('net.http_request_queue', 'id')"
+        made = f"coalesce(pg_sequence_last_value({ids}), 0)"
         answered = "(select coalesce(max(id), 0) from net._http_response)"
         return bool(self.one(f"select {answered} = {made}"))
 
@@ -73,7 +73,7 @@ class Served:
 def served(
     stack: RunningStack, folder: Path, *, console: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`minutehand serve` on a free port, as a container starts it: settings from the environment."""
+    """`minutehand serve` on a free port, as a container starts it."""
     port = reserve_port()
     names = ("URL", "PUBLISHABLE_KEY", "JWT_SECRET")
     environment = {
@@ -121,7 +121,8 @@ def performed(stack: RunningStack) -> Iterator[None]:
                 ).fetchall():
                     answer = client.post(url, headers=headers, content=body)
                     connection.execute(
-                        "insert into net._http_response (id, status_code, content) values (%s, %s, %s)",
+                        "insert into net._http_response (id, status_code, content)"
+                        " values (%s, %s, %s)",
                         (number, answer.status_code, answer.text),
                     )
 
@@ -184,9 +185,8 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
         until(lambda: host.status(job) == "completed")
         return samples_of(host).get(counted)
 
-    refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in (
-        {}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"},
-    )]  # fmt: skip
+    others: Any = ({}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"})
+    refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in others]
     told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     until(another_is_counted)
     samples = samples_of(host)
@@ -254,11 +254,9 @@ def test_a_stopped_host_hands_its_jobs_back(
 
 def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:
     """One origin: its files, its own pages, the configuration of this host."""
-    made = subprocess.run(
-        [sys.executable, "-m", "minutehand.deploy.console", str(tmp_path / "console")],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
+    command = [sys.executable, "-m", "minutehand.deploy.console", str(tmp_path / "console")]
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
     with (
         served(stack, tmp_path, console=tmp_path / "console") as (url, _),
         httpx.Client(base_url=url) as client,
