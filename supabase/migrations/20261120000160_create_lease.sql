@@ -122,14 +122,14 @@ begin
 end;
 $$;
 
--- The lanes that a worker serves now, and the first turns of each, p_depth of them.
+-- The lanes that a worker serves now, and the first turns of each, depth of them. tenants: of how many a lease then
+-- reads, some more than it has slots, since a turn may be empty.
 create function queue.read_lanes(
-  p_request queue.lease_request, out lanes integer[], out turns queue.turn[], out depth integer
+  p_request queue.lease_request, out lanes integer[], out turns queue.turn[], out depth integer, out tenants integer
 )
 language plpgsql as $$
-declare
-  v_most constant integer := p_request."limit" + 20;
 begin
+  tenants := p_request."limit" + p_request."limit" / 4 + 5;
   with paused as materialized (
     select p.kind, p.name from queue.pauses as p where p.kind = any ('{type,queue}')),
   served as materialized (
@@ -141,7 +141,7 @@ begin
   -- more of each than lie among the first of all, if their turns are alike
   bound as materialized (
     select case when p_request."limit" > 0
-      then least(v_most, 1 + 3 * v_most / greatest(1, 2 * count(*)) + 1) else 0 end::integer as depth
+      then least(tenants, 2 + 3 * tenants / greatest(1, 2 * count(*))) else 0 end::integer as depth
     from served)
   select array_agg(distinct s.lane), max(b.depth),
     array_agg(row(s.lane, t.workspace_id, t.place, t.had, t.from_ord, p_request."limit", s.job_type, null, null,
@@ -181,7 +181,7 @@ $$;
 -- All turns of these tenants in these lanes, each at the first place of its tenant.
 create function queue.turns_of(p_tenants uuid[], p_lanes integer[]) returns queue.turn[]
 language sql as $$
-  select array_agg(row(t.lane, t.workspace_id, first_place, first_had, t.from_ord, 0, l.job_type,
+  select array_agg(row(t.lane, t.workspace_id, first_place, first_had, t.from_ord, 0, null,
     coalesce(w.weight, 1), false, null, null, null)::queue.turn)
   from (
     select o.lane, o.workspace_id, o.from_ord,
@@ -190,7 +190,6 @@ language sql as $$
     from unnest(p_tenants) as w (id)
     cross join lateral (select * from queue.turns as n where n.workspace_id = w.id and not n.aside offset 0) as o
     where o.lane = any (p_lanes)) as t
-  join queue.lanes as l on l.lane = t.lane
   left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
 $$;
 
@@ -213,7 +212,8 @@ language plpgsql as $$
 declare
   v_scopes constant text[] := array(
     select distinct s.name from unnest(p_turns) as t
-    join queue.job_types as y on y.job_type = t.job_type
+    join queue.lanes as l on l.lane = t.lane
+    join queue.job_types as y on y.job_type = l.job_type
     left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
     cross join lateral (values
       ('both ' || t.workspace_id || y.job_type, y.workspace_concurrency is not null),
@@ -233,22 +233,23 @@ create function queue.bound_turns(p_turns queue.turn[], p_busy text[], p_now tim
 language sql as $$
   with types as materialized (
     select y.job_type, y.workspace_concurrency, queue.free_of_type(y.job_type, p_now) as free
-    from (select distinct t.job_type from unnest(p_turns) as t) as d
+    from (select distinct l.job_type from unnest(p_turns) as t join queue.lanes as l on l.lane = t.lane) as d
     join queue.job_types as y on y.job_type = d.job_type)
-  select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, t.job_type, t.weight, exists (
+  select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, y.job_type, t.weight, exists (
       select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
-        and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || t.job_type])), y.free,
-    case when 'both ' || t.workspace_id || t.job_type = any (p_busy) then 0
+        and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])), y.free,
+    case when 'both ' || t.workspace_id || y.job_type = any (p_busy) then 0
       when y.workspace_concurrency is not null then y.workspace_concurrency - (
         select count(*) from queue.lanes as o
         join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
-        where o.job_type = t.job_type) end,
+        where o.job_type = y.job_type) end,
     case when 'workspace ' || t.workspace_id = any (p_busy) then 0
       when w.running_max is not null then w.running_max - (
         select count(*) from queue.lanes as o
         join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end)::queue.turn)
   from unnest(p_turns) as t
-  join types as y on y.job_type = t.job_type
+  join queue.lanes as l on l.lane = t.lane
+  join types as y on y.job_type = l.job_type
   left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
 $$;
 
@@ -375,8 +376,8 @@ begin
       where 'type ' || n = any (v_busy) or queue.free_of_type(n, p_now) <= 0);
     turns := array(select t from unnest(turns) as t where t.job_type <> all (v_full));
   end if;
-  v_tenants := queue.first_tenants(turns, v_read.depth, v_most + 20);
-  v_is_whole := cardinality(v_tenants) < v_most + 20;
+  v_tenants := queue.first_tenants(turns, v_read.depth, v_read.tenants);
+  v_is_whole := cardinality(v_tenants) < v_read.tenants;
   bounded := bounded or exists (
       select from queue.tenant_limits as w where w.workspace_id = any (v_tenants) and w.running_max is not null)
     or exists (select from queue.pauses as p where p.workspace_id = any (v_tenants));

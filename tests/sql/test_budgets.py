@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine, handle
 from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
@@ -190,3 +190,117 @@ def test_a_job_of_a_full_key_is_leased_by_the_settlement_of_the_one_before(engin
     item = {"job_id": first, "fence": lease["fence"], "outcome": "completed"}
     answer = engine.rpc("settle_jobs", p_request={"items": [item], "lease": request})
     assert [given["job"]["id"] for given in answer["lease"]["leases"]] == [second]
+
+
+@pytest.fixture
+def busy(renewed: Renewed) -> Engine:
+    """Ten thousand jobs that run and as many that wait, 62 types, 190 workers that have ended."""
+    engine = Engine(renewed, renewed.session())
+    engine.run("set statement_timeout = '300s'")
+    types = [f"t{number}" for number in range(62)]
+    for job_type in types:
+        engine.register(job_type, lease_seconds=3600)
+    items = [{"job_type": types[n % 62], "payload": {}} for n in range(1000)]
+    for number in range(20):
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+        if number % 2:
+            engine.lease(1000, worker=f"w{number}", call=2, job_types=types)
+    engine.run(
+        "insert into queue.workers (worker_id, seen_at, ended_at, job_types)"
+        " select 'gone' || n, now() - interval '2 minutes', now() - interval '2 minutes', %s"
+        " from generate_series(1, 190) as n",
+        types,
+    )
+    engine.run(
+        "update queue.workers set seen_at = now() - interval '9 minutes' where worker_id ~ '^w'"
+    )
+    engine.run("vacuum analyze")
+    return engine
+
+
+def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine) -> None:
+    """What counts them is bounded by them; what shows one job reads a few rows."""
+    runs = str(busy.one("select job_id from queue.leases limit 1"))
+    waits = str(busy.one("select job_id from queue.ready limit 1"))
+    of_acme = json.dumps({"workspace_id": ACME, "state": ["running"]})
+    calls: dict[str, tuple[str, Any, int]] = {
+        "queue_health": ("select public.queue_health()", None, 10_000),
+        "queue_stats": ("select public.queue_stats()", None, 30_000),
+        "queue_stats of one": ("select public.queue_stats(%s)", ACME, 30_000),
+        "queue_series": ("select public.queue_series()", None, 500),
+        "list_job_types": ("select public.list_job_types()", None, 3000),
+        "get_job_type": ("select public.get_job_type(%s)", "t1", 3000),
+        "list_jobs": ("select public.list_jobs(%s::jsonb)", of_acme, 30_000),
+        "count_jobs": ("select public.count_jobs(%s)", ACME, 30_000),
+        "dead_letters": ("select public.dead_letters(%s)", ACME, 100),
+        "explain of one that runs": ("select public.explain_job(%s)", runs, 200),
+        "explain of one that waits": ("select public.explain_job(%s)", waits, 3000),
+        "get_job": ("select public.get_job(%s)", runs, 60),
+        "job_trace": ("select public.job_trace(%s)", runs, 200),
+        "job_attempts": ("select public.job_attempts(%s)", runs, 100),
+    }
+    found = {
+        name: blocks(busy, statement, *([] if value is None else [value]))
+        for name, (statement, value, _) in calls.items()
+    }
+    assert {name: count for name, count in found.items() if count > calls[name][2]} == {}
+
+
+def trickle(engine: Engine, count: int, tick: str) -> int:
+    """Blocks of a job that is enqueued, leased and settled beside others of its kind."""
+    lease: dict[str, Any] = {"worker_id": "w1", "tick_id": tick, "limit": 5}
+    items: list[dict[str, Any]] = []
+    used = []
+    for number in range(count):
+        lease["call"] = engine.one("select coalesce(max(last_call), 0) + 1 from queue.ticks")
+        used.append(engine.blocks("select public.enqueue_job(%s, 'work')", ACME))
+        request = json.dumps({"items": items, "lease": lease})
+        answer = engine.one("select public.settle_jobs(%s::jsonb)", request)
+        items = [{**handle(given), "outcome": "completed"} for given in answer["lease"]["leases"]]
+        if number >= count - 20:
+            lease["call"] += 1
+            settle = json.dumps({"items": items, "lease": lease})
+            used[-1] += engine.blocks("select public.settle_jobs(%s::jsonb)", settle)
+            items = []
+    return sum(used[-20:]) // 20
+
+
+def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> None:
+    """A turn is not written at each job, and dead rows are not read again."""
+    tick = str(uuid.uuid4())
+    first = trickle(engine, 60, tick)
+    with engine.beside() as other:
+        other.run("begin isolation level repeatable read")
+        other.one("select count(*) from public.jobs")
+        last = trickle(engine, 1500, tick)
+        other.run("rollback")
+
+    assert last <= 2 * first, (first, last)
+
+
+def test_a_lease_among_many_lanes_reads_a_few_of_each(engine: Engine) -> None:
+    """The first turns of 100 lanes of 2,000 tenants, and no more than lie before the last."""
+    types = [f"t{number}" for number in range(100)]
+    for job_type in types:
+        engine.register(job_type)
+    engine.run(
+        "insert into public.workspaces (id, name)"
+        " select md5(n::text)::uuid, 'T' from generate_series(0, 1999) as n"
+    )
+    engine.enqueue_many(300, job_type="t0")
+    engine.lease_call(0)
+    small = {size: lease_blocks(engine, size) for size in (20, 100)}
+    for start in range(0, 4000, 1000):
+        engine.run(
+            "insert into public.jobs (workspace_id, job_type)"
+            " select md5((n % 2000)::text)::uuid, 't' || (n / 40)"
+            f" from generate_series({start}, {start + 999}) as n"
+        )
+    while engine.one("select exists (select from queue.notes)"):
+        engine.lease(1)
+    engine.run("update queue.feed set held = null where held")
+    engine.run("vacuum analyze")
+
+    many = {size: lease_blocks(engine, size) for size in (20, 100)}
+    assert many[20] <= 3300, (small, many)
+    assert many[100] <= 10_400, (small, many)
