@@ -157,53 +157,62 @@ $$;
 -- The first p_most tenants in the order, of lanes whose first turns, p_depth of each, are given. Of
 -- the others no more is read than may lie before the last of these.
 create function queue.first_tenants(p_turns queue.turn[], p_depth integer, p_most integer) returns uuid[]
-language sql as $$
-  with known as materialized (
-    select t.lane, t.workspace_id, t.place from unnest(p_turns) as t),
-  bound as materialized (
-    select k.place from known as k order by k.place offset p_most limit 1),
-  deep as materialized ( -- lanes that may have more before it
-    select k.lane, max(k.place) as place from known as k group by 1
-    having count(*) = p_depth and p_depth < p_most
-      and coalesce(max(k.place) <= (select b.place from bound as b), true)),
-  found as (
-    select k.workspace_id, k.place from known as k
-    union all
-    select o.workspace_id, o.place from deep as d cross join lateral (
-      select t.workspace_id, t.place from queue.turns as t
-      where t.lane = d.lane and not t.aside and t.place >= d.place
-        and t.place <= coalesce((select b.place from bound as b), 9223372036854775807)
-      order by t.place, t.workspace_id limit p_most) as o)
-  select array(
-    select f.workspace_id from found as f group by 1 order by min(f.place), 1 limit p_most)
+language plpgsql as $$
+begin
+  return (
+    with known as materialized (
+      select t.lane, t.workspace_id, t.place from unnest(p_turns) as t),
+    bound as materialized (
+      select k.place from known as k order by k.place offset p_most limit 1),
+    deep as materialized ( -- lanes that may have more before it
+      select k.lane, max(k.place) as place from known as k group by 1
+      having count(*) = p_depth and p_depth < p_most
+        and coalesce(max(k.place) <= (select b.place from bound as b), true)),
+    found as (
+      select k.workspace_id, k.place from known as k
+      union all
+      select o.workspace_id, o.place from deep as d cross join lateral (
+        select t.workspace_id, t.place from queue.turns as t
+        where t.lane = d.lane and not t.aside and t.place >= d.place
+          and t.place <= coalesce((select b.place from bound as b), 9223372036854775807)
+        order by t.place, t.workspace_id limit p_most) as o)
+    select array(
+      select f.workspace_id from found as f group by 1 order by min(f.place), 1 limit p_most));
+end;
 $$;
 
 -- All turns of these tenants in these lanes, each at the first place of its tenant.
 create function queue.turns_of(p_tenants uuid[], p_lanes integer[]) returns queue.turn[]
-language sql as $$
-  select array_agg(row(t.lane, t.workspace_id, first_place, first_had, t.from_ord, 0, null,
-    coalesce(w.weight, 1), false, null, null, null)::queue.turn)
-  from (
-    select o.lane, o.workspace_id, o.from_ord,
-      min(o.place) over (partition by o.workspace_id) as first_place,
-      first_value(o.had) over (partition by o.workspace_id order by o.place) as first_had
-    from unnest(p_tenants) as w (id)
-    cross join lateral (select * from queue.turns as n where n.workspace_id = w.id and not n.aside offset 0) as o
-    where o.lane = any (p_lanes)) as t
-  left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
+language plpgsql as $$
+begin
+  return (
+    select array_agg(row(t.lane, t.workspace_id, first_place, first_had, t.from_ord, 0, null,
+      coalesce(w.weight, 1), false, null, null, null)::queue.turn)
+    from (
+      select o.lane, o.workspace_id, o.from_ord,
+        min(o.place) over (partition by o.workspace_id) as first_place,
+        first_value(o.had) over (partition by o.workspace_id order by o.place) as first_had
+      from unnest(p_tenants) as w (id)
+      cross join lateral (select * from queue.turns as n where n.workspace_id = w.id and not n.aside offset 0) as o
+      where o.lane = any (p_lanes)) as t
+    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id);
+end;
 $$;
 
 -- How many jobs of a type may start now beside those that run: null for any number. Counted by a
 -- statement that begins after the lock of the type was taken.
 create function queue.free_of_type(p_job_type text, p_now timestamptz) returns integer
-language sql as $$
-  select least(
-    y.max_concurrency - case when y.max_concurrency is not null then (
-      select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
-      where o.job_type = y.job_type) end,
-    case when y.rate_limit is not null and not y.rate_per_key then floor(
-      queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now)) end)::integer
-  from queue.job_types as y where y.job_type = p_job_type
+language plpgsql as $$
+begin
+  return (
+    select least(
+      y.max_concurrency - case when y.max_concurrency is not null then (
+        select count(*) from queue.lanes as o join queue.leases as r on r.lane = o.lane
+        where o.job_type = y.job_type) end,
+      case when y.rate_limit is not null and not y.rate_per_key then floor(
+        queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now)) end)::integer
+    from queue.job_types as y where y.job_type = p_job_type);
+end;
 $$;
 
 -- The limited scopes of these turns whose lock another lease holds; the others are held from now on.
@@ -230,27 +239,30 @@ $$;
 -- What each turn may still start, counted like that. p_busy: scopes whose lock another holds; they
 -- have none.
 create function queue.bound_turns(p_turns queue.turn[], p_busy text[], p_now timestamptz) returns queue.turn[]
-language sql as $$
-  with types as materialized (
-    select y.job_type, y.workspace_concurrency, queue.free_of_type(y.job_type, p_now) as free
-    from (select distinct l.job_type from unnest(p_turns) as t join queue.lanes as l on l.lane = t.lane) as d
-    join queue.job_types as y on y.job_type = d.job_type)
-  select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, y.job_type, t.weight, exists (
-      select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
-        and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])), y.free,
-    case when 'both ' || t.workspace_id || y.job_type = any (p_busy) then 0
-      when y.workspace_concurrency is not null then y.workspace_concurrency - (
-        select count(*) from queue.lanes as o
-        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
-        where o.job_type = y.job_type) end,
-    case when 'workspace ' || t.workspace_id = any (p_busy) then 0
-      when w.running_max is not null then w.running_max - (
-        select count(*) from queue.lanes as o
-        join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end)::queue.turn)
-  from unnest(p_turns) as t
-  join queue.lanes as l on l.lane = t.lane
-  join types as y on y.job_type = l.job_type
-  left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
+language plpgsql as $$
+begin
+  return (
+    with types as materialized (
+      select y.job_type, y.workspace_concurrency, queue.free_of_type(y.job_type, p_now) as free
+      from (select distinct l.job_type from unnest(p_turns) as t join queue.lanes as l on l.lane = t.lane) as d
+      join queue.job_types as y on y.job_type = d.job_type)
+    select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, y.job_type, t.weight, exists (
+        select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
+          and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])), y.free,
+      case when 'both ' || t.workspace_id || y.job_type = any (p_busy) then 0
+        when y.workspace_concurrency is not null then y.workspace_concurrency - (
+          select count(*) from queue.lanes as o
+          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id
+          where o.job_type = y.job_type) end,
+      case when 'workspace ' || t.workspace_id = any (p_busy) then 0
+        when w.running_max is not null then w.running_max - (
+          select count(*) from queue.lanes as o
+          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end)::queue.turn)
+    from unnest(p_turns) as t
+    join queue.lanes as l on l.lane = t.lane
+    join types as y on y.job_type = l.job_type
+    left join queue.tenant_limits as w on w.workspace_id = t.workspace_id);
+end;
 $$;
 
 -- Set turns aside whose tenant is at a limit, for a second or until a settlement, and those that are
@@ -314,11 +326,15 @@ begin
       select h.lane, h.workspace_id, h.from_ord, h.job_type, h.ord from heads as h where h.ord is null) as p
     group by 1, 2, 3, 4),
   had as (
-    select t.workspace_id, t.place, t.had as before, t.had + coalesce(g.jobs, 0) / t.weight as had,
-      coalesce(l.round, 0) as round, coalesce(g.jobs, 0) > 0 or t.place <= coalesce(l.place, t.place) as is_passed
-    from (select distinct on (t.workspace_id) t.* from unnest(p_turns) as t) as t
-    left join (select p.workspace_id, count(*) as jobs from picked as p group by 1) as g
-      on g.workspace_id = t.workspace_id
+    select g.workspace_id, g.place, g.before, g.before + g.jobs / g.weight as had, coalesce(l.round, 0) as round,
+      g.jobs > 0 or g.place <= coalesce(l.place, g.place) as is_passed
+    from ( -- no join: the planner may not hash one here
+      select a.workspace_id, max(a.place) as place, max(a.had) as before, max(a.weight) as weight, sum(a.jobs) as jobs
+      from (
+        select t.workspace_id, t.place, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
+        union all
+        select p.workspace_id, null, null, null, 1 from picked as p) as a
+      group by 1) as g
     left join last as l on true),
   moved as (
     select h.workspace_id, h.place, h.before, e.ends, greatest(0, h.had - h.round - e.ends::integer) as had
