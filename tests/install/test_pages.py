@@ -65,7 +65,7 @@ def run(project: Stranger, script: str) -> str:
     how: Any = {"capture_output": True, "text": True, "timeout": 120, "check": False}
     done = subprocess.run(["bash", "-ec", script], cwd=project.folder, env=environ, **how)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return str(done.stdout)
 
 
 def page(project: Stranger, topic: str) -> str:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.terminal import local_member
 from minutehand.terminal.connection import (
     CommandFailed,
-    Connection,
     load_values,
     read_env_file,
 )
@@ -49,14 +47,3 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     assert load_values(None, beside)["API_URL"] == "http://mine"
     with pytest.raises(CommandFailed, match="is not a file"):
         load_values(tmp_path / "missing", environ)
-
-
-def test_a_local_stack_without_accounts_is_not_signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was reported as a database that does not answer."""
-    values = {"SUPABASE_URL": "http://127.0.0.1:1", "SUPABASE_JWT_SECRET": "s", "DATABASE_URL": "x"}
-    monkeypatch.setattr(local_member, "first_member", lambda _: None)
-
-    with pytest.raises(CommandFailed) as refused:
-        _ = Connection(values).token
-
-    assert refused.value.code == "not_signed_in"
