@@ -5,7 +5,6 @@ A verb's module is imported when the verb is used: most need neither a database 
 
 from __future__ import annotations
 
-import json
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -83,22 +82,6 @@ class Verbs(TyperGroup):
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(f"no command {args[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
-
-    def main(self, *given: Any, **more: Any) -> Any:
-        """Run a command line; with --json a wrong one is reported as JSON too, with exit code 2."""
-        as_json = more.get("standalone_mode", True) and "--json" in sys.argv[1:]
-        try:
-            code = super().main(*given, **(more | ({"standalone_mode": False} if as_json else {})))
-        except (typer.BadParameter.__base__, typer.Abort) as wrong:  # type: ignore[misc]
-            if not as_json:
-                raise
-            words = wrong.format_message() if hasattr(wrong, "format_message") else "stopped"
-            said = {"error": words, "code": "usage", "fix": "minutehand --help"}
-            print(json.dumps(said), file=sys.stderr)
-            sys.exit(getattr(wrong, "exit_code", 1))
-        if as_json:
-            sys.exit(code if isinstance(code, int) else 0)
-        return code
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a verb; None where there is none of that name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated
 
@@ -44,7 +43,7 @@ def own_names(project: Project) -> tuple[str, str, str]:
     """A tenant of the stack on this machine, the processors' package, one of its job types."""
     tenant = TENANT
     try:
-        values = load_values(None, os.environ)
+        values = load_values(None)
         if local_member.is_possible(values) and (member := local_member.first_member(values)):
             tenant = member.tenant
     except (CommandFailed, ConnectionError):

@@ -20,9 +20,6 @@ from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
-#: A payload of the first processor.
-GREETING = '{"name": "Ada"}'
-
 
 @verb
 def init(
@@ -57,7 +54,7 @@ def init(
                 project, source, package, job_type, reads=reads, writes=writes, tenant=tenant
             )
         else:
-            plan = Plan(tuple(processor_files(source, package, job_type)), (GREETING,))
+            plan = Plan(tuple(processor_files(source, package, job_type)), ('{"name": "Ada"}',))
         plan.apply()
     except InstallError as error:
         raise CommandFailed(str(error), code=error.code, fix=error.fix) from error

@@ -58,7 +58,7 @@ class Stage:
     def check(self) -> None:
         """Stop where a placeholder is left, or a value that AWS or the functions refuse."""
         values = self.values
-        if left := sorted(name for name, value in values.items() if _is_open(value)):
+        if left := sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value))):
             raise CommandFailed(
                 f"stage {self.name} still has placeholders: {', '.join(left)}",
                 code="placeholders",
@@ -122,10 +122,6 @@ def asked_region(given: str) -> str:
     raise CommandFailed(
         "which region of AWS?", code="no_region", fix="--region eu-central-1, or AWS_REGION"
     )
-
-
-def _is_open(value: object) -> bool:
-    return PLACEHOLDER.search(str(value)) is not None
 
 
 def _file() -> str:

@@ -19,8 +19,6 @@ from minutehand.terminal.output import Output
 
 #: Outputs that name buckets which CloudFormation cannot delete while they hold anything.
 BUCKETS = ("ServerlessDeploymentBucketName", "ConsoleBucketName")
-#: Outputs that name what outlives the stack.
-KEPT = ("UploadsBucketName", "ServiceKeyArn")
 
 
 @verb
@@ -45,7 +43,7 @@ def undeploy(
         gone += [f"the bucket {bucket} with its files" for bucket in buckets]
         names = [parameter_name(stage.service, name, function) for function in NEEDED]
         gone += [f"the secrets in {each}" for each in names]
-        kept = [made[each] for each in KEPT if each in made]
+        kept = [made[each] for each in ("UploadsBucketName", "ServiceKeyArn") if each in made]
         kept += ["the database with its jobs, until `minutehand uninstall`"]
         if yes:
             kept += disconnect(stage, secrets)
@@ -53,9 +51,8 @@ def undeploy(
                 empty(stage.client("s3"), bucket)
             delete_stack(stage)
             stage.client("ssm").delete_parameters(Names=names)
-        lines = [f"{'deleted' if yes else 'would delete'} {each}" for each in gone]
+        lines = [f"{'deleted' if yes else 'with --yes deletes'} {each}" for each in gone]
         lines += [f"stays: {each}" for each in kept]
-        lines += [] if yes else ["Nothing was deleted; --yes does it."]
         output.value({"deleted": gone if yes else [], "kept": kept}, text="\n".join(lines))
 
 
@@ -64,9 +61,8 @@ def disconnect(stage: Stage, secrets: dict[str, str]) -> list[str]:
     if not secrets.get("SUPABASE_SECRET_KEY"):
         end = f"select {Project.find().schema_}.connect_worker(null, null)"
         return [f"the wake-up and its secret in the Vault, until postgres runs `{end}`"]
-    values = {**secrets, "SUPABASE_URL": str(stage.values["supabaseUrl"])}
-    asked = {"p_url": None, "p_token": None}
-    Connection(values).rpc("connect_worker", asked, as_operator=True)
+    link = Connection({**secrets, "SUPABASE_URL": str(stage.values["supabaseUrl"])})
+    link.rpc("connect_worker", {"p_url": None, "p_token": None}, as_operator=True)
     return []
 
 
@@ -88,9 +84,5 @@ def delete_stack(stage: Stage) -> None:
     try:
         cloudformation.get_waiter("stack_delete_complete").wait(StackName=stage.stack)
     except WaiterError as error:
-        reason, fix = explain_failure(cloudformation, stage.stack) or (str(error), "")
-        raise CommandFailed(
-            f"the stack was not deleted; {reason}",
-            code="delete_failed",
-            fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
-        ) from error
+        reason, fix = explain_failure(cloudformation, stage.stack) or (str(error), None)
+        raise CommandFailed(f"the stack stays; {reason}", code="delete_failed", fix=fix) from error

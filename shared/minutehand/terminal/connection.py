@@ -28,7 +28,6 @@ FIXES: dict[str, str] = {
     "job_not_found": "`minutehand ls` lists your jobs; a part of an id must be that of one alone",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
-    "401": "sign in again with `minutehand token`, or omit --token",
     "unreachable": "`minutehand doctor` shows which part is unavailable",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
     "unreadable": "name a JSON file, or - for standard input",
@@ -57,7 +56,7 @@ class CommandFailed(Exception):
 
     def __init__(self, message: str, *, code: str = "failed", fix: str | None = None) -> None:
         self.code = code
-        self.fix = fix or FIXES.get(code)
+        self.fix = fix or FIXES.get("unauthorized" if code == "401" else code)
         super().__init__(message)
 
 

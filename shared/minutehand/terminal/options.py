@@ -107,15 +107,11 @@ def _command(run: Run, link: dict[str, Any]) -> Run:
         for name, kind in link.items()
     ]
     as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    _declare(command, [*own.values(), *common, as_json])
-    return command
-
-
-def _declare(command: Run, parameters: list[Parameter]) -> None:
-    """Have Typer see these parameters in place of the function's own."""
-    own = signature(lambda: None)
-    command.__dict__["__signature__"] = own.replace(parameters=parameters)
+    parameters = [*own.values(), *common, as_json]  # which Typer sees, and not the function's own
+    shown = signature(lambda: None).replace(parameters=parameters)
+    command.__dict__["__signature__"] = shown
     command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
 
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|min|m|h|d)")

@@ -72,21 +72,12 @@ def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
     assert "minutehand retry --type TYPE" in run.refused("retry")["fix"]
 
 
-#: A command line, a word of the error, a word of the fix.
-REFUSED = (
-    ("ls --token x.y.z", "", "minutehand token"),
-    ("pause", "--type, --queue and --all", ""),
-    ("show 00000000", "begin or end", "minutehand ls"),
-)
-
-
-@pytest.mark.parametrize(("line", "error", "fix"), REFUSED)
-def test_a_refusal_says_what_to_do_next(run: Run, line: str, error: str, fix: str) -> None:
+def test_a_refusal_says_what_to_do_next(run: Run) -> None:
     """By the API's stable word, whatever its sentence is."""
-    told = run.refused(*line.split())
-
-    assert error in told["error"]
-    assert fix in (told["fix"] or "")
+    assert "minutehand token" in run.refused("ls", "--token", "x.y.z")["fix"]
+    assert "--type, --queue and --all" in run.refused("pause")["error"]
+    told = run.refused("show", "00000000")
+    assert ("begin or end" in told["error"], "minutehand ls" in told["fix"]) == (True, True)
 
 
 def test_without_a_stack_it_says_what_to_start(

@@ -183,13 +183,6 @@ _fault(
          where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)
        having count(*) > 0""",
 )
-_fault(
-    "job-types",
-    """select 'warn', format('no running worker serves %s: its jobs wait', job_type),
-         'deploy the processor again; to remove the type: '
-         || format('delete from queue.job_types where job_type = %L', job_type)
-       from queue.job_types where queue.unserved(job_type, queue.clock()) and not internal""",
-)
 
 
 @check("supabase", "settings")
