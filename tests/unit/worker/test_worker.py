@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.models import WorkerRunAdmission
+from minutehand.queue.models import SettleResult, WorkerRunAdmission
 from minutehand.worker import Job, JobContext, Registry, Schedule, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
 from tests.support.paths import ROOT
@@ -162,6 +162,40 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_anew() ->
     assert seen == [["pay"]]
     assert len({name for name, _ in asked}) == 2
     assert [call for _, call in asked].count(1) == 2
+
+
+def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
+    """A second later, and the other job is settled meanwhile."""
+    stored: list[str] = []
+    settled: list[tuple[str, str]] = []
+
+    class Held(ModelQueue):
+        async def report(self, items: Any) -> Any:
+            answer = await super().report(items)
+            if not stored and any(item.steps for item in items):
+                stored.append("")
+                return [each.model_copy(update={"outcome": "busy"}) for each in answer]
+            stored.extend(step.name for item in items for step in item.steps)
+            return answer
+
+        async def settle(self, items: Any, **more: Any) -> Any:
+            held = [item for item in items if item.job_id == "held" and not settled]
+            response = await super().settle([i for i in items if i not in held], **more)
+            settled.extend((each.job_id, each.outcome) for each in response.results)
+            busy = [SettleResult(job_id=i.job_id, fence=i.fence, outcome="busy") for i in held]
+            return response.model_copy(update={"results": (*response.results, *busy)})
+
+    async def steps(job: Job[Any], ctx: JobContext) -> None:
+        if job.id == "held":
+            await ctx.step("pay", lambda: asyncio.sleep(0.1))
+        else:
+            await asyncio.sleep(3)
+
+    queue = Held([Row("held", {}), Row("other", {})])
+    leaping(start(worker, queue, of(steps), budget=60))
+
+    assert stored == ["", "pay"]
+    assert sorted(settled) == [("held", "applied"), ("other", "applied")]
 
 
 def test_an_error_says_where_its_log_is() -> None:
