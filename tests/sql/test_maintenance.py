@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 
 from tests.support.engine import ACME, GLOBEX, Engine, handle, refusal
@@ -59,15 +61,15 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 
 def some_life(engine: Engine, day: int) -> None:
     """A day of everything that leaves rows."""
-    keyed = {"job_type": "keyed", "concurrency_key": f"k{day}", "session_id": f"s{day}"}
+    keyed: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
     keys = {"idempotency_key": f"i{day}", "unique": {"key": f"u{day}"}, "tags": [f"t{day}"]}
     for workspace in (ACME, GLOBEX):
         engine.enqueue_many(3, workspace=workspace)
-        engine.enqueue(workspace=workspace, **keyed, **keys)
+        engine.enqueue(workspace=workspace, job_type="keyed", **keyed, **keys)
         engine.enqueue(workspace=workspace, job_type="rated", concurrency_key=f"k{day}")
         engine.rpc("emit_event", p_workspace_id=workspace, p_name=f"e{day}")
-    news = {"progress": {"percentage": 1}, "steps": [{"name": "s", "result": 1}]}
-    end = {
+    news: dict[str, Any] = {"progress": {"percentage": 1}, "steps": [{"name": "s", "result": 1}]}
+    end: dict[str, Any] = {
         "wait": {"kind": "event", "name": "w", "event": f"e{day}"},
         "error": {"type": "E", "message": f"m{day}"},
         "delay_seconds": 60,
