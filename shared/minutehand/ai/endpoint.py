@@ -5,6 +5,7 @@ Requests and answers are left to openai_compatible.py and speech_endpoint.py.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,28 +21,34 @@ _OVERLOADED: Final = frozenset({408, 502, 503, 504, 529})
 
 
 class Endpoint:
-    """One address that is posted to, its connections, and how its calls are repeated.
+    """A model behind an address that is posted to, and how its calls are repeated.
 
     Args:
-        name: What begins the sentence of an error.
+        url: Up to and with the version, as https://api.openai.com/v1; `path` is appended.
+        title: What begins the sentence of an error.
+        model: Its name there.
         key: Sent as a bearer token; None for endpoints that ask for none.
         answer_seconds: Longest time for one answer, however lively it drips.
-        attempts: Most requests for one call.
-        sleep: Waits between them.
+        attempts: Most requests for one call; `sleep` waits between them.
     """
+
+    offline: Final = False
 
     def __init__(
         self,
         url: str,
+        path: str,
         *,
-        name: str,
-        key: str | None,
-        answer_seconds: float,
-        attempts: int,
-        sleep: Callable[[float], Awaitable[None]],
+        title: str,
+        model: str,
+        key: str | None = None,
+        answer_seconds: float = 120.0,
+        attempts: int = 2,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._url = url
-        self._name = name
+        self.name = model
+        self._url = f"{url.rstrip('/')}{path}"
+        self._title = title
         self._within = answer_seconds
         headers = {"accept": "application/json"}
         if key:
@@ -69,7 +76,7 @@ class Endpoint:
                 **content,
             )
         except NoAnswer as error:
-            what = f"{self._name} {error}"
+            what = f"{self._title} {error}"
             if error.kind == "long":
                 raise AnswerUnusable(what) from error
             kind = "cut_short" if error.kind == "broken" else "unreachable"
@@ -80,7 +87,7 @@ class Endpoint:
         if answer.status != 200:
             raise self._refusal(answer, answer.status, told)
         if told is None:
-            raise AnswerUnusable(f"{self._name} did not answer with a JSON object")
+            raise AnswerUnusable(f"{self._title} did not answer with a JSON object")
         if wrong := told.get("error"):  # some gateways answer 200 whatever happened behind them
             code = wrong.get("code") if isinstance(wrong, dict) else None
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
@@ -94,7 +101,7 @@ class Endpoint:
     def _refusal(
         self, answer: Answer, status: int, told: Mapping[str, Any] | None
     ) -> LanguageModelError:
-        name, error = self._name, (told or {}).get("error")
+        name, error = self._title, (told or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}
         said = without_secrets(str(error.get("message") or f"status {status}"))[:500]
         wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))

@@ -5,10 +5,9 @@ Repeats only what left no answer behind; all longer waiting is the job's, not th
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
@@ -24,54 +23,30 @@ _OPTIONAL: Final = {"response_format": "response_format|json_schema", "max_token
 _CALLED: Final = "answered with a call of a tool; there are none, only its words can be used"
 
 
-class OpenAICompatible:
+class OpenAICompatible(Endpoint):
     """Speaks `POST {url}/chat/completions`.
 
     Args:
-        url: Up to and with the version, as https://api.openai.com/v1.
-        key: Sent as a bearer token; None for endpoints that ask for none.
         prices: US dollars per million tokens read and written.
         most_tokens: Of an answer that is asked for again because it was cut off.
-        answer_seconds: Longest time for one answer, however lively it drips.
-        attempts: Most requests for one call.
-        sleep: Waits between them.
 
     References:
         https://platform.openai.com/docs/api-reference/chat/create
     """
 
-    offline: Final = False
-
     def __init__(
         self,
         url: str,
         *,
-        model: str,
-        key: str | None = None,
         prices: tuple[float, float] | None = None,
         most_tokens: int = 16_000,
-        answer_seconds: float = 120.0,
-        attempts: int = 2,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        **options: Any,
     ) -> None:
-        self._model = model
+        super().__init__(url, "/chat/completions", title="The language model", **options)
         self.most_tokens = most_tokens
         self._prices = prices
-        self._endpoint = Endpoint(
-            f"{url.rstrip('/')}/chat/completions",
-            name="The language model",
-            key=key,
-            answer_seconds=answer_seconds,
-            attempts=attempts,
-            sleep=sleep,
-        )
         # what this endpoint turned out not to take
         self._without: set[str] = set()
-
-    @property
-    def name(self) -> str:
-        """The model, as the endpoint knows it."""
-        return self._model
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Answer `prompt`; see `LanguageModel.complete`."""
@@ -86,12 +61,8 @@ class OpenAICompatible:
                     raise
                 self._without.update(named)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._endpoint.aclose()
-
     def _body(self, prompt: Prompt) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self._model, "messages": _messages(prompt)}
+        body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
         # newer models know it by its other name alone
         longest = "max_completion_tokens" if "max_tokens" in self._without else "max_tokens"
         body[longest] = prompt.most_tokens
@@ -101,7 +72,7 @@ class OpenAICompatible:
         return body
 
     async def _ask(self, prompt: Prompt) -> Completion:
-        told = await self._endpoint.post(json=self._body(prompt))
+        told = await self.post(json=self._body(prompt))
         usage = told.get("usage")
         cost = self._cost(usage if isinstance(usage, dict) else {})
         try:
@@ -110,20 +81,20 @@ class OpenAICompatible:
             text, refusal = _text(said.get("content")), said.get("refusal")
             is_call = bool(said.get("tool_calls") or said.get("function_call"))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            why = f"The answer of {self._model} is not as documented"
+            why = f"The answer of {self.name} is not as documented"
             raise AnswerUnusable(why, cost_usd=cost) from error
         if refusal or finish == "content_filter":
             why = str(refusal or "its content filter stopped it")[:300]
-            raise InputRefused(f"{self._model} refused: {why}", cost_usd=cost)
+            raise InputRefused(f"{self.name} refused: {why}", cost_usd=cost)
         if finish == "length" and not text:
-            why = f"{self._model} used up its {prompt.most_tokens} tokens before it answered"
+            why = f"{self.name} used up its {prompt.most_tokens} tokens before it answered"
             raise AnswerCutOff(why, cost_usd=cost)
         if not text:
             why = _CALLED if is_call else "returned an empty answer"
-            raise AnswerUnusable(f"{self._model} {why}", cost_usd=cost)
+            raise AnswerUnusable(f"{self.name} {why}", cost_usd=cost)
         return Completion(
             text=_THOUGHT.sub("", text, count=1),
-            model=self._model,
+            model=self.name,
             cost_usd=cost,
             whole=finish != "length",
         )

@@ -5,67 +5,29 @@ Repeats only what left no answer behind; all longer waiting is the job's, not th
 
 from __future__ import annotations
 
-import asyncio
 import io
 import wave
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import AnswerUnusable, InputRefused
-from minutehand.ai.speech import (
-    SAMPLES_PER_SECOND,
-    OnHeard,
-    Segment,
-    Transcript,
-    check_sound,
-)
+from minutehand.ai.speech import SAMPLES_PER_SECOND, OnHeard, Segment, Transcript, check_sound
 
 MOST_SEGMENTS: Final = 2_000
 
 
-class TranscriptionEndpoint:
+class TranscriptionEndpoint(Endpoint):
     """Speaks `POST {url}/audio/transcriptions`.
-
-    Args:
-        url: Up to and with the version, as https://api.openai.com/v1.
-        key: Sent as a bearer token; None for endpoints that ask for none.
-        answer_seconds: Patience with an answer; a minute of speech takes a few.
-        attempts: Most requests for one call.
-        sleep: Waits between them.
 
     References:
         https://platform.openai.com/docs/api-reference/audio/createTranscription
     """
 
-    offline: Final = False
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        model: str,
-        key: str | None = None,
-        answer_seconds: float = 120.0,
-        attempts: int = 3,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._model = model
-        self._endpoint = Endpoint(
-            f"{url.rstrip('/')}/audio/transcriptions",
-            name="Speech to text",
-            key=key,
-            answer_seconds=answer_seconds,
-            attempts=attempts,
-            sleep=sleep,
-        )
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, "/audio/transcriptions", title="Speech to text", **options)
         # newer models know no segments and refuse to be asked for them
         self._format = "verbose_json"
-
-    @property
-    def name(self) -> str:
-        """The model, as the endpoint knows it."""
-        return self._model
 
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         """Hear `sound`; see `SpeechToText.transcribe`.
@@ -86,24 +48,18 @@ class TranscriptionEndpoint:
         language = told.get("language")
         return Transcript(
             self._segments(told, seconds),
-            self._model,
+            self.name,
             offline=False,
             language=language[:40] if isinstance(language, str) and language else None,
         )
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._endpoint.aclose()
-
     async def _send(self, file: bytes) -> dict[str, Any]:
-        fields: dict[str, Any] = {"model": self._model, "response_format": self._format}
+        fields: dict[str, Any] = {"model": self.name, "response_format": self._format}
         if self._format == "verbose_json":
             fields["timestamp_granularities[]"] = ["segment"]
-        told = await self._endpoint.post(
-            data=fields, files={"file": ("sound.wav", file, "audio/wav")}
-        )
+        told = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
         if not isinstance(told.get("text"), str):
-            raise AnswerUnusable(f"The answer of {self._model} is not a transcription")
+            raise AnswerUnusable(f"The answer of {self.name} is not a transcription")
         return told
 
     def _segments(self, told: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
@@ -116,9 +72,9 @@ class TranscriptionEndpoint:
             try:
                 start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
             except (KeyError, TypeError, ValueError) as error:
-                raise AnswerUnusable(f"A segment of {self._model} is not as documented") from error
+                raise AnswerUnusable(f"A segment of {self.name} is not as documented") from error
             if start != start or end != end:
-                raise AnswerUnusable(f"A segment of {self._model} has a time that is no number")
+                raise AnswerUnusable(f"A segment of {self.name} has a time that is no number")
             if text.strip():
                 start = round(min(max(start, 0.0), seconds), 3)
                 # Whisper's sometimes end before they begin

@@ -14,29 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minutehand.config import Settings
+from tests.support import misbehaving
 from tests.support.misbehaving import MisbehavingServer, Request, write
 
 KEY = "sk-live-0001"
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(misbehaving.Fault):
     """What a request gets instead of an answer.
 
     Attributes:
-        cut: Break off in the middle of the answer.
         drip: Send a byte now and then, without end.
         until: Answer only then.
         said: Content in place of the answer's, or what makes it of that.
         message: More of the message, such as a refusal; `answer` of all.
     """
 
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
     drip: bool = False
-    hang: bool = False
     until: asyncio.Event | None = None
     said: Any = None
     message: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +44,6 @@ class Seen:
     """One request as it arrived."""
 
     name: str
-    key: str | None
     body: dict[str, Any]
 
 
@@ -88,7 +82,7 @@ class ModelServer(MisbehavingServer):
         spec = (body.get("response_format") or {}).get("json_schema") or {"name": "text"}
         key = request.headers.get("authorization", "").removeprefix("Bearer ") or None
         name = spec["name"]
-        self.seen.append(Seen(name, key, body))
+        self.seen.append(Seen(name, body))
         queue = self.faults.get(name) or self.faults.get("*") or []
         fault = queue.pop(0) if queue else self._of_mode(request.body.decode(), name)
         if key != KEY:
