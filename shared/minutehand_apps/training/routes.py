@@ -10,11 +10,10 @@ from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field, ValidationError
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
 from minutehand.aws.uploads import KEY
-from minutehand.config import ConfigurationError
 from minutehand.queue.errors import ProcessorError
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Body
@@ -23,7 +22,6 @@ from minutehand.web.services import Provided, Services
 from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
 from minutehand_apps.training.models import TrainingPage, TrainingState, TranscriptState, Video
 from minutehand_apps.training.services import Training
-from minutehand_apps.training.signature import is_signed
 from minutehand_apps.training.uploads import UploadRoutes
 
 
@@ -48,33 +46,6 @@ class StartedTranscription(BaseModel):
     training_id: UUID
 
 
-class TakenEvent(BaseModel):
-    """What became of a webhook."""
-
-    known: bool
-
-
-class Event(BaseModel):
-    """An event of an upload or a video, as far as it matters here."""
-
-    type: str = Field(pattern=r"^video\.(upload|asset)\.")
-    data: dict[str, Any]
-
-
-def read_event(body: bytes) -> dict[str, Any] | None:
-    """What an event says that matters here; None for other shapes and other objects."""
-    try:
-        told = Event.model_validate_json(body)
-    except ValidationError:
-        return None
-    data, of_asset = told.data, told.type.startswith("video.asset.")
-    found = {
-        "upload": data.get("upload_id") if of_asset else data.get("id"),
-        "asset": data.get("id") if of_asset else data.get("asset_id"),
-    }
-    return {name: value for name, value in found.items() if isinstance(value, str)}
-
-
 class TrainingRoutes:
     """The routes below `/api/trainings`."""
 
@@ -84,7 +55,6 @@ class TrainingRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Add the routes."""
         add = router.add_api_route
-        add("/webhooks/mux", self.take_mux, methods=["POST"])
         add("", self.list_trainings, methods=["GET"])
         add("/{training_id}", self.get_training, methods=["GET"])
         add("/{training_id}", self.delete_training, methods=["DELETE"], status_code=204)
@@ -197,28 +167,6 @@ class TrainingRoutes:
         with suppress(ProcessorError):  # the bucket's own rules expire what is left
             prefix = sound_prefix(gone["workspace_id"], training_id)
             await self._app.files.remove(gone["object_key"], prefix=prefix)
-
-    async def take_mux(self, request: Request, services: Provided) -> TakenEvent:
-        """Take a webhook of Mux, signed by `MUX_WEBHOOK_SECRET`; harmless when repeated.
-
-        It decides nothing: it makes the waiting job ask the host at once.
-        """
-        secret = self._app.videos.mux_webhook_secret
-        if secret is None:
-            raise ApiError(404, "not_found", "This deployment takes no webhooks")
-        body = await request.body()
-        if not is_signed(body, request.headers.get("mux-signature", ""), secret):
-            raise ApiError(401, "unauthorized", "Unauthorized")
-        event = read_event(body)
-        if event is None:
-            return TakenEvent(known=False)
-        try:
-            taken = await self._app.store.host_event(event)
-        except ConfigurationError as error:
-            raise ApiError(503, "not_configured", "This deployment lacks a sign-in") from error
-        if taken["wake"]:
-            await services.waker.wake()
-        return TakenEvent.model_validate(taken)
 
     async def _read(self, training_id: UUID, token: str) -> dict[str, Any]:
         rows = await self._app.acting_as(token).select(

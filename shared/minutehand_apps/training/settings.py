@@ -23,8 +23,6 @@ class TrainingSettings(BaseModel):
     mux_token_id: str | None = None
     mux_token_secret: str | None = Field(default=None, repr=False)
     mux_base_url: str = "https://api.mux.com"
-    #: Signs the video host's webhooks; unset: none are taken.
-    mux_webhook_secret: str | None = Field(default=None, repr=False)
     #: Most jobs of a type that a workspace has running at once; more of them wait.
     max_running: int = 3
     #: Media types that may be uploaded, as `video/*` or `audio/mpeg`.
@@ -42,7 +40,6 @@ class TrainingSettings(BaseModel):
             mux_token_id=read_text(environ, "MUX_TOKEN_ID"),
             mux_token_secret=read_text(environ, "MUX_TOKEN_SECRET"),
             mux_base_url=read_url(environ, "MUX_BASE_URL") or defaults.mux_base_url,
-            mux_webhook_secret=read_text(environ, "MUX_WEBHOOK_SECRET"),
             max_running=read_count(environ, "TRAINING_MAX_RUNNING", default=3, most=1000),
             upload_types=read_list(environ, "UPLOADS_TYPES") or defaults.upload_types,
             upload_bytes=read_count(

@@ -50,10 +50,3 @@ class WorkerStore(FunctionStore):
         await self._functions.call_held(
             "training_note_host", job_id, fence, upload=upload, asset=asset
         )
-
-    async def host_event(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a webhook of the video host, whose signature was checked; may be repeated."""
-        answer: dict[str, Any] = await self._functions.call(
-            "training_host_event", {"p_request": dict(event)}
-        )
-        return answer

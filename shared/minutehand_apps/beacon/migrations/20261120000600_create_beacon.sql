@@ -11,7 +11,8 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  status text not null default 'created', -- as stored: the view beacon_job_states knows the queue's part of it
+  -- as stored: the view beacon_job_states knows the queue's part of it
+  status text not null default 'created',
   outbox_id uuid not null, -- a deferred constraint makes a job without an outbox row impossible
   queue_job_id uuid, -- the beacon_job job; null until it is published
   reached text[] not null default '{}', -- regions that answered; filled at the end
@@ -25,7 +26,8 @@ create table public.beacon_jobs (
   constraint beacon_jobs_status_is_known check (
     status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
 );
-comment on table public.beacon_jobs is 'Submitted job specs; a job exists only together with its row in the outbox.';
+comment on table public.beacon_jobs is 'Submitted job specs; a job exists only together with its '
+'row in the outbox.';
 
 create table public.beacon_outbox (
   id uuid primary key default queue.new_id(),
@@ -40,14 +42,16 @@ create table public.beacon_outbox (
   constraint beacon_outbox_row_of_one_job unique (id, job_id),
   constraint beacon_outbox_job_exists foreign key (job_id) references public.beacon_jobs (id)
     on delete cascade deferrable initially deferred,
-  constraint beacon_outbox_status_is_known check (status in ('pending', 'published', 'dead', 'cancelled'))
+  constraint beacon_outbox_status_is_known check (status in ('pending', 'published', 'dead',
+    'cancelled'))
 );
 comment on table public.beacon_outbox is
 'Messages about jobs on their way into the queue, written in the transaction of the job.';
 
 -- deferred: the two rows point at each other, and are there together or not at all
 alter table public.beacon_jobs add constraint beacon_jobs_have_an_outbox_row
-foreign key (outbox_id, id) references public.beacon_outbox (id, job_id) deferrable initially deferred;
+foreign key (outbox_id, id) references public.beacon_outbox (id,
+  job_id) deferrable initially deferred;
 
 create table public.beacon_executions (
   id uuid primary key default queue.new_id(),
@@ -77,7 +81,8 @@ comment on table public.beacon_executions is
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
 create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
 create index beacon_jobs_live on public.beacon_jobs (created_at) where finished_at is null;
-create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id) where status = 'pending';
+create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id)
+  where status = 'pending';
 create index beacon_outbox_by_job on public.beacon_outbox (job_id);
 create index beacon_outbox_by_workspace on public.beacon_outbox (workspace_id, id desc);
 create index beacon_executions_newest on public.beacon_executions (workspace_id, id desc);
@@ -90,16 +95,20 @@ create table beacon.signing_key (
   created_at timestamptz not null default queue.clock(),
   constraint signing_key_one_row check (id = 1)
 );
-comment on table beacon.signing_key is 'The key that signs receipts, made by the first worker that needs it.';
+comment on table beacon.signing_key is 'The key that signs receipts, made by the first worker '
+'that needs it.';
 
 create view public.beacon_execution_states with (security_invoker = true) as
-select e.id, e.workspace_id, e.job_id, e.jobspec_id, e.region, e.model, e.provider, e.queue_job_id, e.output,
-  case when e.completed_at is null and q.status in ('failed', 'cancelled') then q.status else e.status end as status,
+select e.id, e.workspace_id, e.job_id, e.jobspec_id, e.region, e.model, e.provider, e.queue_job_id,
+  e.output,
+  case when e.completed_at is null and q.status in ('failed', 'cancelled') then q.status
+    else e.status end as status,
   coalesce(e.error, case when e.completed_at is null then q.error_message end) as error,
   e.receipt ->> 'id' as receipt_id, e.created_at, e.started_at, e.completed_at
 from public.beacon_executions as e
 left join public.jobs as q on q.id = e.queue_job_id;
-comment on view public.beacon_execution_states is 'Executions with the present state of their jobs in the queue.';
+comment on view public.beacon_execution_states is 'Executions with the present state of their '
+'jobs in the queue.';
 
 create view public.beacon_job_states with (security_invoker = true) as
 select j.id, j.workspace_id, j.jobspec_id, j.version, j.spec, j.priority,
@@ -109,7 +118,8 @@ select j.id, j.workspace_id, j.jobspec_id, j.version, j.spec, j.priority,
     -- a job is queued once its job of the queue is due: until then it is only accepted
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued' end as status,
-  coalesce(j.error, case when j.finished_at is null and q.status = 'failed' then q.error_message end) as error,
+  coalesce(j.error, case when j.finished_at is null and q.status = 'failed' then
+    q.error_message end) as error,
   j.reached, j.queue_job_id, j.created_by, j.created_at, j.started_at, j.finished_at,
   o.status as outbox_status,
   (select jsonb_agg(to_jsonb(e) - 'output' order by e.id)
@@ -117,11 +127,13 @@ select j.id, j.workspace_id, j.jobspec_id, j.version, j.spec, j.priority,
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
-comment on view public.beacon_job_states is 'Jobs with their executions and their present state in the queue.';
+comment on view public.beacon_job_states is 'Jobs with their executions and their present state '
+'in the queue.';
 
 alter table beacon.signing_key enable row level security;
 revoke all on beacon.signing_key from public, anon, authenticated, service_role;
 grant select (kid, x) on beacon.signing_key to anon, authenticated, service_role;
 create policy public_half on beacon.signing_key for select using (true);
-select queue.show_to_members('public.beacon_jobs', 'public.beacon_outbox', 'public.beacon_executions',
+select queue.show_to_members('public.beacon_jobs', 'public.beacon_outbox',
+  'public.beacon_executions',
   'public.beacon_job_states', 'public.beacon_execution_states');

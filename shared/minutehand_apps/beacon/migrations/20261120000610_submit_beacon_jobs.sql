@@ -3,22 +3,27 @@
 
 create function beacon.spec_problem(p_spec jsonb) returns text
 language sql immutable set search_path = '' as $$
-  -- what the guide asks of a spec; the API's model asks for more, and the worker reads by that model
+  -- what the guide asks of a spec; the API's model asks for more, and the worker reads by that
+  -- model
   select coalesce(queue.schema_error('{
-    "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints", "questions"],
+    "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
+      "questions"],
     "properties": {
       "jobspec_id": {"type": "string", "minLength": 1, "maxLength": 200},
       "questions": {"type": "array", "minItems": 1, "maxItems": 500},
       "constraints": {"type": "object", "required": ["regions", "min_regions"], "properties": {
-        "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string", "minLength": 1}},
+        "regions": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string",
+          "minLength": 1}},
         "min_regions": {"type": "number", "minimum": 1}}}
     }}', p_spec, 'jobspec'),
-    case when (p_spec #>> '{constraints,min_regions}')::numeric > jsonb_array_length(p_spec #> '{constraints,regions}')
+    case when (p_spec #>> '{constraints,min_regions}')::numeric > jsonb_array_length(
+      p_spec #> '{constraints,regions}')
       then 'constraints.min_regions must be at most the number of regions'
       when octet_length(p_spec::text) > 262144 then 'a job spec must be at most 262144 bytes' end)
 $$;
 
-create function public.beacon_submit(p_spec jsonb, p_workspace_id uuid default null, p_priority integer default 100)
+create function public.beacon_submit(p_spec jsonb, p_workspace_id uuid default null,
+  p_priority integer default 100)
 returns jsonb
 language plpgsql
 security definer -- members hold no right to write jobs
@@ -32,13 +37,16 @@ begin
   if v_problem is not null then
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;
-  insert into public.beacon_jobs (workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by)
-  values (v_workspace, p_spec ->> 'jobspec_id', p_spec ->> 'version', p_spec, p_priority, v_outbox, queue.caller())
+  insert into public.beacon_jobs (workspace_id, jobspec_id, version, spec, priority, outbox_id,
+    created_by)
+  values (v_workspace, p_spec ->> 'jobspec_id', p_spec ->> 'version', p_spec, p_priority, v_outbox,
+    queue.caller())
   on conflict (workspace_id, jobspec_id, version) do nothing
   returning * into v_job;
   if not found then
     select * into v_job from public.beacon_jobs
-    where workspace_id = v_workspace and jobspec_id = p_spec ->> 'jobspec_id' and version = p_spec ->> 'version';
+    where workspace_id = v_workspace and jobspec_id = p_spec ->> 'jobspec_id'
+      and version = p_spec ->> 'version';
     if v_job.spec <> p_spec then
       perform queue.refuse(409, 'jobspec_conflict', format('version %s was submitted with another '
         'body; give the change a version of its own', v_job.version), v_job.id::text);
@@ -50,7 +58,8 @@ begin
     jsonb_build_object('version', 1, 'job_id', v_job.id, 'jobspec_id', v_job.jobspec_id));
   insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
   select v_workspace, v_job.id, v_job.jobspec_id, r.region
-  from jsonb_array_elements_text(p_spec #> '{constraints,regions}') with ordinality as r (region, place)
+  from jsonb_array_elements_text(p_spec #> '{constraints,regions}') with ordinality as r (region,
+    place)
   order by r.place;
   perform queue.admit('jobs', v_workspace, queue.caller(), -- as many will run
     jsonb_array_length(p_spec #> '{constraints,regions}'));
@@ -58,11 +67,13 @@ begin
 end;
 $$;
 comment on function public.beacon_submit is
-'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again returns the first job.';
+'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. The same spec again '
+'returns the first job.';
 
 create function beacon.answer(p_id uuid, p_created boolean, p_wake boolean) returns jsonb
 language sql stable set search_path = '' as $$
-  select jsonb_build_object('id', id, 'jobspec_id', jobspec_id, 'status', status, 'workspace_id', workspace_id,
+  select jsonb_build_object('id', id, 'jobspec_id', jobspec_id, 'status', status, 'workspace_id',
+    workspace_id,
     'created', p_created, 'wake', p_wake)
   from public.beacon_job_states where id = p_id
 $$;
@@ -71,11 +82,14 @@ create function beacon.end_job(p_id uuid, p_status text, p_error text) returns v
 language plpgsql set search_path = '' as $$
 begin
   update public.beacon_executions
-  set status = case when p_status = 'cancelled' then 'cancelled' else 'failed' end, completed_at = queue.clock(),
-    error = case when p_status <> 'cancelled' then coalesce(error, p_error, 'the job ended before it') end
+  set status = case when p_status = 'cancelled' then 'cancelled' else 'failed' end,
+    completed_at = queue.clock(),
+    error = case when p_status <> 'cancelled' then
+      coalesce(error, p_error, 'the job ended before it') end
   where job_id = p_id and completed_at is null;
   update public.beacon_jobs
-  set status = p_status, error = left(p_error, 4000), finished_at = queue.clock(), reached = beacon.reached(p_id)
+  set status = p_status, error = left(p_error, 4000), finished_at = queue.clock(),
+    reached = beacon.reached(p_id)
   where id = p_id and finished_at is null;
 end;
 $$;
@@ -104,9 +118,11 @@ begin
   end if;
   select * into v_job from public.beacon_jobs where id = p_id for update;
   if v_job.status in ('completed', 'failed') then
-    perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
+    perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status),
+      v_job.status);
   end if;
-  update public.beacon_outbox set status = 'cancelled' where job_id = p_id and status in ('pending', 'dead');
+  update public.beacon_outbox set status = 'cancelled' where job_id = p_id
+    and status in ('pending', 'dead');
   perform beacon.end_job(p_id, 'cancelled', null);
   return beacon.answer(p_id, false, false);
 end;
@@ -114,7 +130,8 @@ $$;
 comment on function public.beacon_cancel is
 'Cancel a job and its executions; repeatable, 409 when it has completed or failed.';
 
-create function public.beacon_redrive(p_workspace_id uuid default null, p_ids uuid[] default null) returns jsonb
+create function public.beacon_redrive(p_workspace_id uuid default null,
+  p_ids uuid[] default null) returns jsonb
 language plpgsql
 security definer -- members hold no right to write the outbox
 set search_path = '' as $$
@@ -128,7 +145,8 @@ begin
       and (p_ids is null or o.id = any (p_ids) or o.job_id = any (p_ids))
     order by o.id limit 500 for update),
   redriven as (
-    update public.beacon_outbox as o set status = 'pending', attempts = 0, next_attempt_at = queue.clock()
+    update public.beacon_outbox as o set status = 'pending', attempts = 0,
+      next_attempt_at = queue.clock()
     from dead where o.id = dead.id returning o.job_id)
   select coalesce(array_agg(job_id order by job_id), '{}') into v_jobs from redriven;
   update public.beacon_jobs set status = 'created', error = null, finished_at = null, reached = '{}'
@@ -140,7 +158,8 @@ begin
 end;
 $$;
 comment on function public.beacon_redrive is
-'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the workspace when null.';
+'Publish dead letters again, at most 500: {count, wake}. p_ids are rows or jobs; all of the '
+'workspace when null.';
 
 create function public.beacon_publish(p_limit integer default 50) returns jsonb
 language plpgsql
@@ -162,10 +181,13 @@ begin
   loop
     begin -- the job and the mark in one transaction: exactly once
       select * into v_job from public.beacon_jobs where id = v_row.job_id;
-      insert into public.jobs (workspace_id, job_type, payload, status, priority, user_id, session_id, scheduled_for)
-      values (v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority, v_job.created_by,
+      insert into public.jobs (workspace_id, job_type, payload, status, priority, user_id,
+        session_id, scheduled_for)
+      values (v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
+        v_job.created_by,
         'beacon:' || v_job.id,
-        -- a client that reads its job after submitting it finds it created, as the guide's test does
+        -- a client that reads its job after submitting it finds it created, as the
+        -- guide's test does
         v_job.created_at + interval '1 second')
       returning id into v_id;
       update public.beacon_outbox set status = 'published', error = null where id = v_row.id;
@@ -176,7 +198,8 @@ begin
       -- what the queue refuses for its content it always refuses; other errors may pass, ten times
       update public.beacon_outbox
       set attempts = attempts + 1, error = left(v_message, 2000),
-        status = case when attempts >= 9 or v_hint in ('payload_invalid', 'payload_too_large', 'invalid_argument')
+        status = case when attempts >= 9 or v_hint in ('payload_invalid', 'payload_too_large',
+          'invalid_argument')
           then 'dead' else status end,
         next_attempt_at = queue.clock() + make_interval(secs => least(60, 2 ^ (attempts + 1)))
       where id = v_row.id returning * into v_row;
@@ -189,7 +212,8 @@ begin
 end;
 $$;
 comment on function public.beacon_publish is
-'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the worker.';
+'Enqueue up to p_limit messages that are due, oldest first, each by itself: {published}; for the '
+'worker.';
 
 create function public.beacon_reconcile() returns jsonb
 language plpgsql
@@ -199,11 +223,13 @@ begin
   -- the queue ended it without its processor: cancelled by hand, a dead letter, or gone
   return (select jsonb_build_object('ended', count(beacon.end_job(o.id,
     case o.status when 'cancelled' then 'cancelled' else 'failed' end,
-    case when o.status <> 'cancelled' then coalesce(o.error_message, 'its job in the queue is gone') end)::text))
+    case when o.status <> 'cancelled' then coalesce(o.error_message,
+      'its job in the queue is gone') end)::text))
   from (
     select j.id, coalesce(q.status, 'failed') as status, q.error_message
     from public.beacon_jobs as j left join public.jobs as q on q.id = j.queue_job_id
-    where j.finished_at is null and j.queue_job_id is not null and (q.id is null or q.finished_at is not null)
+    where j.finished_at is null and j.queue_job_id is not null
+      and (q.id is null or q.finished_at is not null)
     order by j.id limit 200 for update of j skip locked) as o);
 end;
 $$;

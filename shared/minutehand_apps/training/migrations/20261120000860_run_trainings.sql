@@ -14,6 +14,13 @@ begin
 end;
 $$;
 
+create function training.live_jobs(p_training_id uuid) returns uuid[]
+language sql stable set search_path = '' as $$
+  select coalesce(array_agg(j.id order by j.id), '{}')
+  from public.training_jobs as t join public.jobs as j on j.id = t.job_id
+  where t.training_id = p_training_id and j.finished_at is null
+$$;
+
 create function training.enqueue(p_training public.trainings, p_job_type text) returns boolean
 language plpgsql set search_path = '' as $$
 declare
@@ -34,7 +41,7 @@ $$;
 
 create function public.training_start(
   p_workspace_id uuid, p_title text, p_object_key text, p_training_id uuid default null,
-    p_checksum text default null
+  p_checksum text default null
 ) returns jsonb
 language plpgsql
 security definer -- no role may write trainings directly
@@ -83,9 +90,7 @@ security definer -- its jobs are the platform's own
 set search_path = '' as $$
 declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
-  v_ids constant uuid[] := array(select j.id from public.training_jobs as t join public.jobs
-    as j on j.id = t.job_id
-    where t.training_id = p_training_id and j.finished_at is null order by j.id);
+  v_ids constant uuid[] := training.live_jobs(p_training_id);
 begin
   if cardinality(v_ids) = 0 then
     perform queue.refuse(409, 'invalid_state', 'the training has ended', v_training.id::text);
@@ -107,9 +112,8 @@ declare
   v_count integer := 0;
 begin
   -- what was recognised without a word may be better understood by now
-  delete from public.training_chunks where training_id = p_training_id
-    and v_training.transcript is null
-    and segments = '[]';
+  delete from public.training_chunks
+  where training_id = p_training_id and v_training.transcript is null and segments = '[]';
   for v_id in
     select j.id from public.training_jobs as t join public.jobs as j on j.id = t.job_id
     where t.training_id = p_training_id and j.status in ('failed', 'cancelled') order by j.id
@@ -135,9 +139,7 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
 begin
-  perform queue.cancel(array(select j.id from public.training_jobs as t join public.jobs
-    as j on j.id = t.job_id
-    where t.training_id = p_training_id and j.finished_at is null order by j.id), queue.clock());
+  perform queue.cancel(training.live_jobs(p_training_id), queue.clock());
   delete from public.trainings where id = p_training_id;
   return jsonb_build_object('object_key', v_training.object_key, 'workspace_id',
     v_training.workspace_id);
@@ -170,8 +172,8 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, false);
 begin
-  return jsonb_build_object('training', case when v_training.id is not null then
-    to_jsonb(v_training) end,
+  return jsonb_build_object(
+    'training', case when v_training.id is not null then to_jsonb(v_training) end,
     'generation', (select generation from public.jobs where id = (p_request ->> 'job_id')::uuid),
     'heard', (select coalesce(jsonb_agg(c.number order by c.number), '[]')
       from public.training_chunks as c where c.training_id = v_training.id),
@@ -192,8 +194,8 @@ set search_path = '' as $$
 declare
   v_training constant public.trainings := training.held(p_request, true);
 begin
-  return jsonb_build_object('chunks', (select coalesce(jsonb_agg(to_jsonb(c) order by c.number),
-    '[]')
+  return jsonb_build_object('chunks', (
+    select coalesce(jsonb_agg(to_jsonb(c) order by c.number), '[]')
     from public.training_chunks as c where c.training_id = v_training.id));
 end;
 $$;
@@ -227,8 +229,7 @@ end;
 $$;
 comment on function public.training_store is
 'Store what a stage found {job_id, fence, name, value} unless it is there; returns it as stored. '
-'With the transcript '
-'sop_generation is enqueued.';
+'With the transcript sop_generation is enqueued.';
 
 create function public.training_store_chunk(p_request jsonb) returns jsonb
 language plpgsql
@@ -266,34 +267,9 @@ $$;
 comment on function public.training_note_host is 'Note the video host''s ids {job_id, fence, '
 'upload, asset}.';
 
-create function public.training_host_event(p_request jsonb) returns jsonb
-language plpgsql
-security definer -- a webhook has no user: its signature was checked before this call
-set search_path = '' as $$
-declare
-  v_job public.jobs;
-begin
-  -- the job asks the host itself, so neither the order of events nor their content matters,
-  -- nor a repeat
-  select j.* into v_job from public.trainings as t
-  join public.training_jobs as p on p.training_id = t.id and p.job_type = 'mux_upload'
-  join public.jobs as j on j.id = p.job_id
-  where t.host_upload = p_request ->> 'upload' or t.host_asset = p_request ->> 'asset'
-    order by t.id limit 1;
-  if v_job.status = 'pending' and v_job.next_retry_at > queue.clock() then
-    perform public.retry_job(v_job.id); -- it waits to ask the host again: now is better
-  end if;
-  return jsonb_build_object('known', v_job.id is not null, 'wake', v_job.status = 'pending');
-end;
-$$;
-comment on function public.training_host_event is
-'Have the waiting mux_upload of a webhook {upload, asset} ask the video host at once: {known, '
-'wake}; for the API.';
-
 revoke execute on all functions in schema training from public, anon, authenticated, service_role;
 select queue.allow('authenticated, service_role', 'public.training_start', 'public.training_cancel',
   'public.training_retry', 'public.training_delete');
 select queue.allow('job_worker, service_role', 'public.training_load',
-  'public.training_load_chunks',
-  'public.training_store', 'public.training_store_chunk', 'public.training_note_host',
-    'public.training_host_event');
+  'public.training_load_chunks', 'public.training_store', 'public.training_store_chunk',
+  'public.training_note_host');
