@@ -57,7 +57,9 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
+        # a lone surrogate, as a text cut in an emoji has, would lose the whole line
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import LogLine
 from minutehand.worker import EnqueueOptions, Job, JobContext, NewJob, Snooze, TurnEnded
-from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand.worker.testing import ProcessorTest, Run
 from minutehand.worker.updates import Updates
 
@@ -240,61 +239,3 @@ def test_lines_that_come_too_fast_are_dropped_and_counted_behind_the_rest() -> N
 
     assert (rest.logs_from, rest.logs[0].message, len(rest.logs)) == (0, "0", 2001)
     assert rest.logs[-1].message == "5 log lines came too fast and were dropped"
-
-
-class Elsewhere:
-    """A service that fails, or is done after so many polls."""
-
-    def __init__(self, name: str, polls: float | None) -> None:
-        self.name = name
-        self.polls = polls
-        self.asked: list[str] = []
-
-    async def submit(self, *, left: float) -> str:
-        """Take the work."""
-        self.asked.append("submit")
-        if self.polls is None:
-            raise RemoteFailed(f"{self.name} is away")
-        return "7"
-
-    async def poll(self, task_id: str) -> RemoteTask:
-        """Be done in time."""
-        self.asked.append("poll")
-        return RemoteTask("completed" if self.asked.count("poll") > self.polls else "running")  # type: ignore[operator]
-
-    async def result(self, task_id: str) -> str:
-        """Give it."""
-        return f"done by {self.name}"
-
-    async def cancel(self, task_id: str) -> None:
-        """Note it."""
-        self.asked.append("cancel")
-
-
-async def test_work_elsewhere_is_done_by_the_first_that_does_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One that takes long is left with it, and asked again by the next attempt."""
-    monkeypatch.setattr("minutehand.worker.remote.HOLD_SECONDS", 0.1)
-    away, slow = Elsewhere("a", None), Elsewhere("b", 8)
-    test = of(lambda ctx: ctx.remote("work", [away, slow], within=60))
-
-    first = await test.run()
-    while (last := await test.run()).outcome == "snoozed":
-        pass
-
-    assert (first.outcome, first.delay_seconds) == ("snoozed", 5)
-    assert first.logs[0].metadata == {"reason": "a is away"}
-    assert last.result == "done by b"
-    assert (away.asked.count("submit"), slow.asked.count("submit")) == (1, 1)
-
-
-async def test_work_elsewhere_has_one_deadline() -> None:
-    """The service at work is asked to stop; none that does it is another attempt's try."""
-    slow = Elsewhere("slow", float("inf"))
-
-    late = await run(lambda ctx: ctx.remote("late", [slow], within=0.2))
-    none = await run(lambda ctx: ctx.remote("none", [Elsewhere("a", None)], within=9))
-
-    assert (late.outcome, slow.asked[-1]) == ("failed", "cancel")
-    assert (none.outcome, none.error.message) == ("retry", "a is away")  # type: ignore[union-attr]
