@@ -188,7 +188,9 @@ class Settings(BaseModel):
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
-    worker_concurrency: From1To1000 = 5
+    #: Coroutine processors at work at once, and plain functions, each in a thread of its own.
+    worker_concurrency: From1To1000 = 50
+    worker_threads: From1To1000 = 5
     #: The named queues that a worker serves alone, see `serve --queue`; all when empty.
     worker_queues: Words = ()
     #: Most workers one tick starts beside itself for a backlog.

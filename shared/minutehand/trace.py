@@ -6,8 +6,8 @@ Plain strings, no exporter; OpenTelemetry's context is joined when its API is in
 from __future__ import annotations
 
 import contextvars
+import random
 import re
-import secrets
 import sys
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
@@ -17,8 +17,10 @@ _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("tracepare
 def child_of(traceparent: str | None) -> str:
     """A new span's header in the same trace; a new trace when there is none."""
     match = _TRACEPARENT.fullmatch(traceparent or "")
-    trace_id, flags = (match[1], match[2]) if match else (secrets.token_hex(16), "00")
-    return f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
+    # not secrets: each job has one, and the system's generator is a call of the system
+    made = f"{random.getrandbits(128) or 1:032x}"
+    trace_id, flags = (match[1], match[2]) if match else (made, "00")
+    return f"00-{trace_id}-{random.getrandbits(64) or 1:016x}-{flags}"
 
 
 def trace_headers() -> dict[str, str]:

@@ -348,6 +348,8 @@ class LeaseResponse(Model):
     #: Due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None
+    #: Of the whole answer, in bytes; the client says it.
+    size: int = Field(default=0, exclude=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import json
+import math
 import os
 import resource
 import sys
@@ -33,6 +34,8 @@ class Alarm:
     #: How often it is set, and the least time until it rings.
     EVERY_SECONDS = 1.0
     LEAST_SECONDS = 2.0
+    #: What began in so short a time is noted together.
+    NOTED_SECONDS = 0.05
     #: Before the lease is over: what the next process says of this one then comes in time.
     EARLY_SECONDS = 3.0
 
@@ -41,6 +44,9 @@ class Alarm:
         self._held = held
         self._worker_id = run.summary.worker_id
         self._notes = Notes.of_process()
+        #: When it rings, on the steady clock; and when it was set.
+        self._rings_at = math.inf
+        self._set_at = -math.inf
 
     async def run(self) -> None:
         """Set it until cancelled."""
@@ -51,19 +57,24 @@ class Alarm:
         finally:
             faulthandler.cancel_dump_traceback_later()
 
+    def begun(self, lease_until: float) -> None:
+        """Jobs began, which may block the loop at once; their first lease is over then."""
+        is_stale = self._clock.monotonic() > self._set_at + self.NOTED_SECONDS
+        if is_stale or lease_until - self.EARLY_SECONDS < self._rings_at:
+            self.set()
+
     def set(self) -> None:
         """End the process should its event loop be blocked until the first lease is gone."""
+        now = self._set_at = self._clock.monotonic()
         running = list(self._held.running.values())
         self._notes.write(self._worker_id, [attempt.job_id for attempt in running])
         if not running:
             faulthandler.cancel_dump_traceback_later()
+            self._rings_at = math.inf
             return
-        left = min(attempt.lease_until for attempt in running) - self._clock.monotonic()
-        faulthandler.dump_traceback_later(
-            max(self.LEAST_SECONDS, left - self.EARLY_SECONDS),
-            exit=True,
-            file=self._notes.stacks,
-        )
+        first = min(attempt.lease_until for attempt in running) - self.EARLY_SECONDS
+        self._rings_at = max(now + self.LEAST_SECONDS, first)
+        faulthandler.dump_traceback_later(self._rings_at - now, exit=True, file=self._notes.stacks)
 
 
 class Notes:

@@ -50,7 +50,7 @@ class TickOptions:
             that a page could link to. The worker adds its settings' `commit` and `source`.
     """
 
-    concurrency: int = 5
+    concurrency: int = 50
     threads: int = 5
     poll_seconds: float = 0.5
     linger_seconds: float = 55.0

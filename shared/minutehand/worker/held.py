@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from minutehand.queue.models import Lease
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.run import LeaseKey
 
@@ -15,8 +13,6 @@ from minutehand.worker.run import LeaseKey
 class Held:
     """What a run holds leases of."""
 
-    #: Leased ahead of need, in the order in which they begin, with the time of their request.
-    waiting: deque[tuple[Lease, float]] = field(default_factory=deque)
     running: dict[LeaseKey, Attempt] = field(default_factory=dict)
     #: Ended, and not settled yet; then those whose settle is on its way.
     ended: list[Attempt] = field(default_factory=list)

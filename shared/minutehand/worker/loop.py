@@ -76,7 +76,9 @@ class Worker:
         self.queue = queue or WorkerQueue(settings)
         self.worker_id = worker_id or default_worker_id()
         options = options or TickOptions(
-            concurrency=settings.worker_concurrency, version=settings.version
+            concurrency=settings.worker_concurrency,
+            threads=settings.worker_threads,
+            version=settings.version,
         )
         code = {"commit": settings.commit, "source": settings.source}
         origin = {name: value for name, value in code.items() if value} | (options.origin or {})

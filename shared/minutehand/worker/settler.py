@@ -37,6 +37,8 @@ class Settler:
     #: Pause before a settle is repeated, doubled each time, and the longest.
     PAUSE_SECONDS = 0.3
     MOST_PAUSE_SECONDS = 5.0
+    #: Lines of jobs that ended well in a second; the others are summed.
+    LINES_PER_SECOND = 100
     #: Under a deadline a call that hangs leaves half of the time for another; its least time.
     LEAST_PATIENCE_SECONDS = 1.0
 
@@ -45,6 +47,7 @@ class Settler:
         self._summary = run.summary
         #: What a user's transaction holds: to be settled again.
         self.busy: list[SettleItem] = []
+        self._second = self._said = self._summed = 0
 
     async def item_of(self, attempt: Attempt) -> SettleItem | None:
         """What an attempt is settled as; None when nothing may be stored.
@@ -199,7 +202,7 @@ class Settler:
             level, text = logging.WARNING, "was settled by another worker"
         else:
             level, text = _SAID.get(ended, (logging.INFO, f"is now {ended}"))
-        if not logger.isEnabledFor(level):
+        if not logger.isEnabledFor(level) or (level == logging.INFO and not self._may_say()):
             return
         job = attempt.lease.job
         extra = self._run_of.extra("attempt.settled") | {
@@ -218,6 +221,23 @@ class Settler:
             extra |= {"error_type": item.error.type, "error": item.error.message}
         raised = attempt.ending.error if attempt.ending and level > logging.INFO else None
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
+
+    def _may_say(self) -> bool:
+        """Whether one more line a job is said in this second; what is not is summed."""
+        second = int(self._run_of.clock.monotonic())
+        if second != self._second:
+            self.say_sum()
+            self._second, self._said = second, 0
+        self._said += 1
+        self._summed += self._said > self.LINES_PER_SECOND
+        return self._said <= self.LINES_PER_SECOND
+
+    def say_sum(self) -> None:
+        """Say how many jobs ended that no line was written for."""
+        if self._summed:
+            extra = self._run_of.extra("attempts.settled") | {"jobs": self._summed}
+            logger.info("%d more jobs were settled as they ended", self._summed, extra=extra)
+            self._summed = 0
 
 
 #: What the log says of an end.

@@ -1,73 +1,136 @@
 """Where a run's jobs run: coroutine processors share many slots, plain functions few threads.
 
-How many jobs to ask for, and which of those that wait may begin.
+How many jobs to lease, which is some ahead of need while they are short, and which begin next.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from minutehand.queue.models import Lease
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.held import Held
 from minutehand.worker.run import Run
+
+#: Leased ahead of need: as many jobs as ended in this time, bounded in number and bytes.
+AHEAD_SECONDS: Final = 0.1
+MOST_AHEAD: Final = 400
+MOST_AHEAD_BYTES: Final = 32_000_000
+#: A job waits here for a slot so long at most, or a quarter of its lease; then it is given back.
+WAIT_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class Pool:
+    """The slots of one kind of processor, and the leased jobs that wait for one, in order."""
+
+    job_types: tuple[str, ...]
+    size: int
+    used: int = 0
+    waiting: deque[tuple[Lease, float]] = field(default_factory=deque)
+    #: Jobs that ended since `_since`, and in the time of that length before.
+    _ended: int = 0
+    _ended_before: int = 0
+    _since: float = 0.0
+
+    def free(self, now: float, mean_bytes: float) -> int:
+        """How many jobs to lease for it: free slots, and some ahead."""
+        self._turn(now)
+        ahead = min(max(self._ended, self._ended_before), MOST_AHEAD)
+        ahead = min(ahead, int(MOST_AHEAD_BYTES / mean_bytes))
+        return self.size + ahead - self.used - len(self.waiting)
+
+    def note_end(self, now: float) -> None:
+        """A job has ended."""
+        self.used -= 1
+        self._turn(now)
+        self._ended += 1
+
+    def _turn(self, now: float) -> None:
+        if now >= self._since + AHEAD_SECONDS:
+            is_next = now < self._since + 2 * AHEAD_SECONDS
+            self._ended_before = self._ended if is_next else 0
+            self._ended, self._since = 0, now
 
 
 class Slots:
     """The slots of one run."""
 
-    def __init__(self, run: Run, held: Held) -> None:
-        self._held = held
+    def __init__(self, run: Run) -> None:
+        self._clock = run.clock
         kinds = {name: run.registry.find(name) for name in run.job_types}
-        self._plain = {name for name, kind in kinds.items() if kind and not kind.is_async}
-        self._sizes = {False: run.options.concurrency, True: run.options.threads}
-        #: The types of each kind that is served, by whether it is plain.
-        self._served = {
-            is_plain: names
-            for is_plain in (False, True)
-            if (names := tuple(n for n in run.job_types if (n in self._plain) is is_plain))
-        }
-        self._used = {False: 0, True: 0}
-        self._turn = False
-        #: Both kinds are served and the last request was answered in full: they take turns, so
-        #: that the few threads do not bound how many coroutines are asked for.
+        plain = {name for name, kind in kinds.items() if kind is not None and not kind.is_async}
+        pools = [
+            Pool(tuple(n for n in run.job_types if n not in plain), run.options.concurrency),
+            Pool(tuple(n for n in run.job_types if n in plain), run.options.threads),
+        ]
+        self._pools = [pool for pool in pools if pool.job_types]
+        self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
+        self._mean_bytes = 1.0
+        self._turns = 0
+        #: The last request for both kinds was answered in full: they take turns, so that the few
+        #: threads do not bound how many coroutines are leased.
         self._takes_turns = False
 
     @property
     def total(self) -> int:
         """Jobs that may run at once."""
-        return sum(self._sizes[kind] for kind in self._served)
+        return sum(pool.size for pool in self._pools)
 
     @property
     def has_free(self) -> bool:
-        """Whether one more job could begin."""
-        return any(self._free(kind) > 0 for kind in self._served)
-
-    def take(self, attempt: Attempt) -> None:
-        """An attempt begins."""
-        self._used[attempt.job_type in self._plain] += 1
-
-    def give(self, attempt: Attempt) -> None:
-        """An attempt has ended."""
-        self._used[attempt.job_type in self._plain] -= 1
-
-    def may_begin(self, job_type: str) -> bool:
-        """Whether a leased job of that type has a slot."""
-        is_plain = job_type in self._plain
-        return self._used[is_plain] < self._sizes[is_plain]
+        """Whether one more job is wanted."""
+        return self.wanted()[1] > 0
 
     def wanted(self) -> tuple[tuple[str, ...], int]:
-        """The job types to ask for next, and how many jobs."""
-        kinds = [kind for kind in self._served if self._free(kind) > 0]
-        if self._takes_turns and len(kinds) > 1:
-            self._turn = not self._turn
-            kinds = [self._turn]
-        names = tuple(sorted(name for kind in kinds for name in self._served[kind]))
-        return names, min((self._free(kind) for kind in kinds), default=0)
+        """The job types to lease next, and how many jobs."""
+        now = self._clock.monotonic()
+        free = {id(pool): pool.free(now, self._mean_bytes) for pool in self._pools}
+        pools = [pool for pool in self._pools if free[id(pool)] > 0]
+        if self._takes_turns and len(pools) > 1:
+            pools = [pools[self._turns % 2]]
+        names = tuple(sorted(name for pool in pools for name in pool.job_types))
+        return names, min((free[id(pool)] for pool in pools), default=0)
 
-    def answered(self, *, found: int, limit: int) -> None:
-        """A request for so many was answered with these."""
-        self._takes_turns = len(self._served) > 1 and 0 < limit <= found
+    def add(self, leases: tuple[Lease, ...], sent_at: float, *, limit: int, size: int) -> None:
+        """Take over leased jobs of an answer of `size` bytes to a request for `limit`."""
+        for lease in leases:
+            pool = self._by_type.get(lease.job.job_type, self._pools[0])
+            pool.waiting.append((lease, sent_at))
+        if leases:
+            self._mean_bytes = max(1.0, size / len(leases))
+        self._turns += 1
+        self._takes_turns = len(self._pools) > 1 and 0 < limit <= len(leases)
 
-    def _free(self, kind: bool) -> int:
-        waiting = sum(
-            (lease.job.job_type in self._plain) is kind for lease, _ in self._held.waiting
-        )
-        return self._sizes[kind] - self._used[kind] - waiting
+    def begin(self) -> Iterator[tuple[Lease, float]]:
+        """Those that have a slot now, the first leased first."""
+        for pool in self._pools:
+            while pool.waiting and pool.used < pool.size:
+                pool.used += 1
+                yield pool.waiting.popleft()
+
+    def ended(self, attempt: Attempt) -> None:
+        """Its slot is free."""
+        pool = self._by_type.get(attempt.job_type, self._pools[0])
+        pool.note_end(self._clock.monotonic())
+
+    @property
+    def next_late_at(self) -> float | None:
+        """When the first that waits has waited too long."""
+        heads = [pool.waiting[0] for pool in self._pools if pool.waiting]
+        return min((_late_at(*head) for head in heads), default=None)
+
+    def give_back(self, now: float, *, all_: bool) -> list[Lease]:
+        """Those that will not begin here: all, or what waits behind one that has for too long."""
+        late: list[Lease] = []
+        for pool in self._pools:
+            if pool.waiting and (all_ or now >= _late_at(*pool.waiting[0])):
+                late += [lease for lease, _ in pool.waiting]
+                pool.waiting.clear()
+        return late
+
+
+def _late_at(lease: Lease, sent_at: float) -> float:
+    return sent_at + min(WAIT_SECONDS, lease.lease_seconds / 4)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, SettleItem
@@ -28,6 +29,9 @@ from minutehand.worker.slots import Slots
 from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
+
+#: Once a run has leased so many, it says at DEBUG how many it found.
+SAID_JOBS = 100
 
 
 class Tick:
@@ -77,7 +81,9 @@ class Tick:
         #: An error that no rule knows: what runs is given back, and the run fails with it.
         self._broken: BaseException | None = None
         self._held = Held()
-        self._slots = Slots(run, self._held)
+        self._slots = Slots(run)
+        #: The settle or lease that is under way: one at a time, beside the jobs.
+        self._exchange: asyncio.Task[None] | None = None
         self._leases = LeaseRequests(run, is_woken=wakeups is not None)
         self._reporter = Reporter(run, self._held)
         self._settler = Settler(run)
@@ -107,6 +113,7 @@ class Tick:
                         self._break(error)
         finally:
             self._leases.end()
+        self._settler.say_sum()
         await self._report_end()
         logger.log(
             logging.INFO if self.summary.is_worth_reporting else level,
@@ -124,19 +131,30 @@ class Tick:
         await self._start_extra_workers()
         await self._until_something_happens()
         now = self._clock.monotonic()
-        if now >= self._deadlines.stop_leasing:
+        if self._exchange is not None and self._exchange.done():
+            ended, self._exchange = self._exchange, None
+            ended.result()  # raises what it met
+        if now >= self._deadlines.stop_leasing and self._exchange is None:
             await self._look_back()
+        is_over = now >= self._deadlines.stop_leasing or self._is_stopping
+        self._unstarted += map(_released, self._slots.give_back(now, all_=is_over))
         if now >= self._deadlines.stop_working or self._is_stopping:
             self._stop_all()
         if self._settler.busy and now >= self._busy_until:
             self._unstarted += self._settler.busy
             self._settler.busy = []
+        if self._exchange is not None:
+            return
         if self._held.ended or self._unstarted:
             # one turn of the event loop, so that what ends together is settled together
             await asyncio.sleep(0)
-            await self._settle()
+            self._begin_exchange(self._settle())
         elif self._should_lease(now):
-            await self._lease_more()
+            self._begin_exchange(self._lease_more())
+
+    def _begin_exchange(self, call: Coroutine[Any, Any, None]) -> None:
+        self._exchange = asyncio.get_running_loop().create_task(call)
+        self._exchange.add_done_callback(lambda _: self._pulse.set())
 
     # When -------------------------------------------------------------------------------------
 
@@ -150,7 +168,8 @@ class Tick:
             return True
         held = self._held
         holds = held.ended or held.running or self._unstarted or self._settler.busy
-        return not (holds or self._is_worth_staying())
+        waits = self._exchange is not None or self._slots.next_late_at is not None
+        return not (holds or waits or self._is_worth_staying())
 
     def _is_worth_staying(self) -> bool:
         """Whether to wait for work that falls due soon, or that was just announced."""
@@ -167,18 +186,20 @@ class Tick:
         return due_at <= now + self._options.linger_seconds
 
     async def _until_something_happens(self) -> None:
-        if self._held.ended or self._unstarted:
+        if self._exchange is None and (self._held.ended or self._unstarted):
             return
         now = self._clock.monotonic()
         until = [now + self.TURN_SECONDS, self._deadlines.stop_working]
         if now >= self._deadlines.stop_working or self._is_stopping:
             # everything was cancelled: check now and then until it has stopped
             until = [min(self._deadlines.end, now + 0.25)]
-        if not self._looked_back:
+        if not self._looked_back and self._exchange is None:
             until.append(max(now, self._deadlines.stop_leasing))
         if self._settler.busy:
             until.append(self._busy_until)
-        if self._may_lease(now):
+        if (late_at := self._slots.next_late_at) is not None:
+            until.append(late_at)
+        if self._exchange is None and self._may_lease(now):
             if self._polls:
                 until.append(self._leases.polled_at + self._options.poll_seconds)
             if self._leases.next_due_at is not None:
@@ -243,39 +264,34 @@ class Tick:
         level: int = logging.DEBUG,
     ) -> None:
         """Start a processor for each lease."""
-        now = self._clock.monotonic()
         self._leases.note_answer(response)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
-        self._slots.answered(found=found, limit=request.limit)
-        logger.log(
-            logging.INFO if found else level,
-            "Found %d pending job(s)",
-            found,
-            extra=self._run_of.extra("tick.leased") | {"due": response.due},
-        )
-        for lease in response.leases:
-            if (lease.job.id, lease.fence) in self._held.running:
-                continue  # a repeated answer
-            for attempt in self._held.running.values():
-                if attempt.job_id == lease.job.id:
-                    attempt.stop("lost")  # its lease was taken back before this one was given
-            self.summary.leased += 1
-            if now >= self._deadlines.stop_working:
-                self._unstarted.append(
-                    SettleItem(
-                        job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0
-                    )
-                )
-            else:
-                self._start(lease, sent_at)
-        if found:
+        level = logging.INFO if found and self.summary.leased < SAID_JOBS else level
+        if logger.isEnabledFor(level):
+            extra = self._run_of.extra("tick.leased") | {"due": response.due}
+            logger.log(level, "Found %d pending job(s)", found, extra=extra)
+        ids = {lease.job.id for lease in response.leases}
+        for attempt in self._held.running.values():
+            if attempt.job_id in ids:
+                attempt.stop("lost")  # its lease was taken back before this one was given
+        self.summary.leased += found
+        self._slots.add(response.leases, sent_at, limit=request.limit, size=response.size)
+        self._begin_jobs()
+
+    def _begin_jobs(self) -> None:
+        """Start what was leased and has a slot."""
+        if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
+            return
+        begun = [self._start(*each) for each in self._slots.begin()]
+        if begun:
             if self._alarm is not None:
-                self._alarm.set()  # one of them may block the loop at once
+                self._alarm.begun(min(begun))
             self._reporter.announce()
 
-    def _start(self, lease: Lease, sent_at: float) -> None:
+    def _start(self, lease: Lease, sent_at: float) -> float:
+        """Start a job; gives when its lease is over."""
         attempt = Attempt(
             self._run_of,
             lease,
@@ -285,16 +301,17 @@ class Tick:
             beside=self._jobs_at_work,
         )
         self._held.running[attempt.key] = attempt
-        self._slots.take(attempt)
-        logger.info(
-            "Processing job %s (type: %s)",
-            attempt.job_id,
-            attempt.job_type,
-            extra=self._run_of.extra("attempt.started")
-            | attempt.names
-            | {"attempt": lease.job.attempts, "queue": lease.job.queue},
-        )
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "Processing job %s (type: %s)",
+                attempt.job_id,
+                attempt.job_type,
+                extra=self._run_of.extra("attempt.started")
+                | attempt.names
+                | {"attempt": lease.job.attempts, "queue": lease.job.queue},
+            )
         attempt.start()
+        return attempt.lease_until
 
     def _jobs_at_work(self) -> list[JobId]:
         return [attempt.job_id for attempt in self._held.running.values()][:MOST_NAMED]
@@ -302,10 +319,11 @@ class Tick:
     # Settle -----------------------------------------------------------------------------------
 
     def _attempt_ended(self, attempt: Attempt) -> None:
-        """Settle it soon; its slot is free."""
+        """Settle it soon; its slot is the next job's."""
         del self._held.running[attempt.key]
-        self._slots.give(attempt)
+        self._slots.ended(attempt)
         self._held.ended.append(attempt)
+        self._begin_jobs()
         self._pulse.set()
 
     async def _settle(self) -> None:
@@ -455,7 +473,7 @@ class Tick:
         finally:
             if deadline is not None:
                 deadline.cancel()
-            await end_tasks(tasks)
+            await end_tasks([*tasks, *([self._exchange] if self._exchange else [])])
             for attempt in list(self._held.running.values()):
                 attempt.stop("lost")
 
@@ -507,3 +525,8 @@ class Tick:
 
     def _warn(self, message: str, event: str, error: QueueError) -> None:
         logger.warning(message, extra=self._run_of.extra(event) | {"error": str(error)})
+
+
+def _released(lease: Lease) -> SettleItem:
+    """The end of a lease that never began, which spends no attempt."""
+    return SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0)

@@ -54,7 +54,10 @@ def build_worker(settings: Settings, *, on_error: OnError | None = None) -> Work
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
     options = TickOptions(
-        concurrency=settings.worker_concurrency, version=settings.version, ends_blocked=True
+        concurrency=settings.worker_concurrency,
+        threads=settings.worker_threads,
+        version=settings.version,
+        ends_blocked=True,
     )
     return Worker(settings, registry=registry, options=options)
 

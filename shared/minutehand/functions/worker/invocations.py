@@ -44,6 +44,7 @@ class LambdaWorker:
             registry=load_processors(settings),
             options=TickOptions(
                 concurrency=settings.worker_concurrency,
+                threads=settings.worker_threads,
                 version=settings.version,
                 ends_blocked=True,
                 origin=log_origin(os.environ),

@@ -1,0 +1,127 @@
+"""The Worker that a user runs, beside SQL by hand: jobs a second, CPU of a job by part.
+
+Run as a module with `child` it is that worker: `minutehand serve`'s loop with one processor. Over
+HTTPS by the local gateway, and over a connection of its own; as shipped and with more slots; jobs
+that do nothing, and jobs of 5 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from infra.bench.queues import Meter, fill
+from infra.bench.scratch import Scratch, scratch_project
+from minutehand.config import Settings
+from minutehand.log import configure_logging
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+
+#: Name, slots (0: as shipped), milliseconds of a job, whether the worker has a connection.
+CASES = (
+    ("HTTPS, as shipped", 0, 0, False),
+    ("HTTPS, as shipped, 5 ms", 0, 5, False),
+    ("HTTPS, 200 slots", 200, 0, False),
+    ("direct, as shipped", 0, 0, True),
+    ("direct, as shipped, 5 ms", 0, 5, True),
+    ("direct, 200 slots", 200, 0, True),
+)
+LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
+
+
+def measure(project: Scratch, jobs: int, slots: int, ms: int, is_direct: bool) -> dict[str, float]:
+    """Drain `jobs` by one worker process."""
+    environment = {**os.environ, **project.environment, "BENCH_MS": str(ms)}
+    environment |= {"MINUTEHAND_APPS": "", "WORKER_CONCURRENCY": str(slots or "")}
+    if not is_direct:
+        environment.pop("DATABASE_URL", None)
+    with psycopg.connect(project.database_url, autocommit=True) as session:
+        command = [sys.executable, "-m", "infra.bench.worker", "child"]
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as worker:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            worker.stdout.readline()
+            fill(session, jobs)
+            session.execute("vacuum analyze")
+            assert project.gateway.process is not None
+            meter = Meter(project.postgres)
+            own = psutil.Process(worker.pid)
+            gateway = psutil.Process(project.gateway.process.pid)
+            before = (meter.read(), _cpu(gateway), _cpu(own))
+            began = time.perf_counter()
+            worker.stdin.write(b"go\n")
+            worker.stdin.flush()
+            while session.execute(LEFT).fetchall() != [(False,)]:
+                time.sleep(0.02)
+            seconds = time.perf_counter() - began
+            after = (meter.read(), _cpu(gateway), _cpu(own))
+            worker.kill()
+    parts = dict(
+        zip(("postgres", "gateway", "worker"), zip(before, after, strict=True), strict=True)
+    )
+    spent = {name: (end - start) / jobs * 1e6 for name, (start, end) in parts.items()}
+    return {"jobs a second": jobs / seconds, **spent, "all": sum(spent.values())}
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def work() -> None:
+    """Be the worker."""
+    settings = Settings.from_env(os.environ)
+    configure_logging("INFO", stream=io.StringIO())
+    seconds = int(os.environ["BENCH_MS"]) / 1000
+    registry = Registry()
+
+    @registry.processor("bench", payload=dict)
+    async def bench(job: Job[Any], ctx: JobContext) -> None:
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    options = TickOptions(concurrency=settings.worker_concurrency, ends_blocked=True)
+    worker = Worker(settings, registry=registry, options=options)
+    await worker.register()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await worker.run_forever()
+
+
+def main() -> None:
+    """Print the medians of rounds in turns."""
+    if sys.argv[1:] == ["child"]:
+        asyncio.run(work())
+        return
+    jobs, rounds = (int(each) for each in (*sys.argv[1:], *("10000", "5")[len(sys.argv) - 1 :]))
+    logging.disable(logging.INFO)
+    seen: dict[str, list[dict[str, float]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as project:
+        for _ in range(rounds):
+            for name, *case in CASES:
+                seen[name].append(measure(project, jobs, *case))
+                print(
+                    name, json.dumps({k: round(v) for k, v in seen[name][-1].items()}), flush=True
+                )
+    for name, found in seen.items():
+        medians = {key: round(statistics.median(one[key] for one in found)) for key in found[0]}
+        print(f"{name}: {json.dumps(medians)}")
+
+
+if __name__ == "__main__":
+    main()
