@@ -62,7 +62,11 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 def some_life(engine: Engine, day: int) -> None:
     """A day of everything that leaves rows."""
     keyed: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
-    keys = {"idempotency_key": f"i{day}", "unique": {"key": f"u{day}"}, "tags": [f"t{day}"]}
+    keys: dict[str, Any] = {
+        "idempotency_key": f"i{day}",
+        "unique": {"key": f"u{day}"},
+        "tags": [f"t{day}"],
+    }
     for workspace in (ACME, GLOBEX):
         engine.enqueue_many(3, workspace=workspace)
         engine.enqueue(workspace=workspace, job_type="keyed", **keyed, **keys)
