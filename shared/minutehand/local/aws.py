@@ -1,19 +1,15 @@
 """AWS on this machine: a moto server with the bucket that the service uses.
 
-`python -m minutehand.local.aws` serves on AWS_PORT. Objects of the bucket lie in UPLOADS_FOLDER and
-outlive it; all else is forgotten when it stops.
+`python -m minutehand.local.aws` serves on AWS_PORT, and forgets everything when it stops.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import pickle
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, NoReturn
 
 REGION = "us-east-1"
@@ -73,61 +69,10 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
     )
 
 
-class Uploads:
-    """The bucket's objects as files, since moto holds them in memory alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._kept: dict[str, Any] = {}
-        self._lock = Lock()
-
-    def restore(self) -> None:
-        """Put what earlier processes kept into the bucket."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        for file in self._folder.glob("*.object"):
-            key = pickle.loads(file.read_bytes())  # written by us, for its owner alone
-            self._objects()[key.name] = key
-        self._kept = dict(self._objects().items())
-
-    def around(self, app: App) -> App:
-        """Keep what a request has written before it is answered."""
-
-        def serve(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-            answer = app(environ, start)
-            if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-                answer = list(answer)
-                self._keep()
-            return answer
-
-        return serve
-
-    def _keep(self) -> None:
-        with self._lock:
-            now = dict(self._objects().items())
-            for name, key in now.items():
-                if self._kept.get(name) is not key:
-                    draft = self._file(name).with_suffix(".draft")
-                    draft.write_bytes(pickle.dumps(key))
-                    draft.replace(self._file(name))
-            for name in self._kept.keys() - now.keys():
-                self._file(name).unlink()
-            self._kept = now
-
-    def _objects(self) -> Any:
-        from moto.s3.models import s3_backends
-
-        bucket = s3_backends["123456789012"]["aws"].buckets.get(BUCKET)
-        return {} if bucket is None else bucket.keys
-
-    def _file(self, name: str) -> Path:
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.object"
-
-
-def prepare(endpoint: str, uploads: Uploads) -> None:
+def prepare(endpoint: str) -> None:
     """Create what a deployment finds on AWS; with its CORS rules the bucket is ready."""
     s3 = client("s3", endpoint)
     s3.create_bucket(Bucket=BUCKET)
-    uploads.restore()
     rule = {
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
@@ -142,10 +87,10 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     # moto's own start-up line and a line per request: the service's logs say enough
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    port, uploads = int(environ["AWS_PORT"]), Uploads(Path(environ["UPLOADS_FOLDER"]))
-    server = MotoServer("127.0.0.1", port, uploads.around)
+    port = int(environ["AWS_PORT"])
+    server = MotoServer("127.0.0.1", port)
     server.start()
-    prepare(server.url, uploads)
+    prepare(server.url)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     os._exit(0)  # taking moto's modules apart takes seconds

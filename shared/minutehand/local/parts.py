@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 
@@ -57,7 +56,7 @@ def ticked(url: str) -> Probe:
     return probe
 
 
-def service_parts(ports: Ports, database_url: str, state: Path) -> list[Part]:
+def service_parts(ports: Ports, database_url: str) -> list[Part]:
     """List everything but Postgres, in the order in which it is started."""
     python = sys.executable
     ready = f"http://{LOOPBACK}:{ports.api}/api/health/ready"
@@ -91,7 +90,7 @@ def service_parts(ports: Ports, database_url: str, state: Path) -> list[Part]:
             "aws",
             (python, "-m", "minutehand.local.aws"),
             answers(f"http://{LOOPBACK}:{ports.aws}/{BUCKET}?cors"),
-            {"AWS_PORT": str(ports.aws), "UPLOADS_FOLDER": str(state / "uploads")},
+            {"AWS_PORT": str(ports.aws)},
         ),
     ]
 

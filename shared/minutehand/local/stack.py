@@ -96,7 +96,7 @@ class Stack:
         self._companions = tuple(part.name for part in of_apps)
         self._environment = for_children(self.values, inherited, self.project)
         node_home(self._say)
-        parts = service_parts(self.ports, self.database_url, state.path)
+        parts = service_parts(self.ports, self.database_url)
         parts += of_apps
         wanted = {part.name for part in parts}
         if remote is not None:

@@ -43,14 +43,3 @@ async def test_a_bad_enqueue_is_refused_and_stores_nothing(api: Api, case: str) 
 
     assert (response.status_code, error_of(response)["code"]) == (status, code)
     assert api.engine.one("select count(*) from public.jobs") == 0
-
-
-@pytest.mark.parametrize("size", [2_000_000, 12_000_000])
-async def test_a_large_body_gets_its_413_over_a_real_socket(api: Api, size: int) -> None:
-    """The answer must arrive although the client is still sending."""
-    body = b'{"payload": "' + b"x" * size + b'"}'
-
-    response = await api.call("POST", "/api/jobs", content=body)
-
-    assert response.status_code == 413
-    error_of(response)

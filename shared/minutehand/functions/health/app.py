@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from minutehand.app import App, find_apps
 from minutehand.config import Settings
 from minutehand.functions import metrics
-from minutehand.queue.errors import QueueError, TokenRefused
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import QueueHealth
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.application import create_app
@@ -98,12 +98,10 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
         async with asyncio.timeout(PATIENCE):
             health = await queue.health()
     except Exception as error:  # whatever the error, the queue cannot be used
-        checks = {"database": _verdict(FAIL, None, "ms", said(error))}
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
-        for name, unit in units.items():
-            checks[name] = _verdict(FAIL, None, unit, unknown)
-        return _answer(checks)
+        checks = {name: _verdict(FAIL, None, unit, unknown) for name, unit in units.items()}
+        return _answer({"database": _verdict(FAIL, None, "ms", said(error)), **checks})
     elapsed = round((time.perf_counter() - started) * 1000, 1)
     of_apps = await checks_of_apps(settings)
     status, body = _answer({**of_apps, **judge(health, elapsed)})
@@ -114,11 +112,9 @@ def said(error: Exception) -> str:
     """What failed: the database's refusal in its words, or who did not answer."""
     if isinstance(error, TokenRefused):
         return f"the worker's key is refused: {error}"
-    if isinstance(error, QueueError):
+    if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):
         return str(error)
-    if isinstance(error, TimeoutError):
-        return f"no answer within {PATIENCE:g} s"
-    return f"no answer: {type(error).__name__}"
+    return f"no answer: {type(error).__name__}"  # its words may hold an address
 
 
 def judge(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
@@ -134,23 +130,15 @@ def judge(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
         return _verdict(finding["verdict"], value, unit, " ".join(filter(None, told)))
 
     oldest, tick, backlog = health.oldest_due_seconds, health.last_tick_seconds, health.backlog
+    waited = "nothing is due" if oldest is None else f"has waited {oldest:.0f} s"
+    ended = "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago"
     return {
         "database": verdict("read_only", elapsed_ms, "ms", "answers"),
         "queue_depth": verdict("no_processor", backlog["jobs"], "jobs", backlog["detail"]),
         "maintenance": verdict("failing_maintenance", None, "", "nothing fails"),
         "transactions": verdict("open_transaction", None, "", "none is open for long"),
-        "oldest_due": verdict(
-            "overdue",
-            oldest,
-            "s",
-            "nothing is due" if oldest is None else f"has waited {oldest:.0f} s",
-        ),
-        "last_tick": verdict(
-            "no_worker",
-            tick,
-            "s",
-            "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
-        ),
+        "oldest_due": verdict("overdue", oldest, "s", waited),
+        "last_tick": verdict("no_worker", tick, "s", ended),
     }
 
 
