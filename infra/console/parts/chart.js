@@ -65,9 +65,12 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
         width: 2,
         dash,
         spanGaps: true,
-        value: (_plot, value) => said(value),
+        value: (_plot, value) => (isValue(value) ? format(value) : ""),
         // a value alone is not a line: a young project's charts would look empty
-        points: { show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1 },
+        points: {
+          show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
+          fill: colour(variable),
+        },
       }));
       const options = {
         width: box.current.clientWidth,
@@ -79,7 +82,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
           { ...axis, size: 58, values: amounts },
         ],
         series: [
-          { label: "UTC", value: (_plot, time) => shortTime(time ?? at[0], span) },
+          { label: "UTC", value: (_plot, time) => (time ? shortTime(time, span) : "") },
           ...series,
         ],
       };

@@ -127,7 +127,7 @@ export function JobLog({
                 ${line.message}
                 ${
                   hasMore(line) &&
-                  html`<span class="log-more">
+                  html` <span class="log-more">
                     ${JSON.stringify(line.metadata)}
                   </span>`
                 }
