@@ -114,9 +114,8 @@ async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None
     for place in range(1, len(whole) - 1):
         rest = await events(harness, session, **{"Last-Event-ID": whole[place][0]})
         assert rest[1:] == whole[place + 1 :]
-    harness.project.sql("update queue.tasks set read_to = pg_current_xact_id() where name = 'live'")
-    old = await events(harness, session, **{"Last-Event-ID": whole[-1][0]})
-    harness.project.sql("update queue.tasks set read_to = '0' where name = 'live'")
+    other = f"{whole[-1][0].split('~')[0]}~of-another-database"
+    old = await events(harness, session, **{"Last-Event-ID": other})
     assert [event["type"] for _, event in old[1:]] == ["reset", *kinds[1:]]
     refused = await harness.call(
         "GET", f"/async-events?sessionId={session}", headers={"Last-Event-ID": "11;12:5"}, user=None
@@ -138,7 +137,9 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
     first = asyncio.create_task(post(with_model, session, "Research bread"))
     await until(lambda: server.seen)
     await post(with_model, session, "What is rain?")
-    seen = await events(with_model, session)
+    seen: list[tuple[str, Any]] = []
+    while len(seen) < 2:  # it is said a moment before its job has ended
+        seen = await events(with_model, session)
     held.set()
     await first
     await with_model.ended(session)
