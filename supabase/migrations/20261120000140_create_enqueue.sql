@@ -481,9 +481,7 @@ declare
   v_id uuid := p_job.id;
 begin
   if p_job.idempotency_key is not null and not p_is_claimed then
-    v_id := queue.claim_key(p_job, p_now + make_interval(secs => coalesce(
-      (p_options ->> 'idempotency_ttl_seconds')::double precision,
-      queue.setting('idempotency_ttl_seconds')::double precision)), p_now);
+    v_id := queue.claim_key(p_job, (p_options ->> 'idempotency_ttl_seconds')::double precision, p_now);
   end if;
   if v_id <> p_job.id or p_job.unique_key is null then
     return v_id;
@@ -514,26 +512,27 @@ begin
 end;
 $$;
 
--- Take an idempotency key until p_expires_at; gives the job that has it. A key ends with its job;
--- 409 where it was used with another payload.
-create function queue.claim_key(p_job public.jobs, p_expires_at timestamptz, p_now timestamptz)
-returns uuid
+-- Take an idempotency key for p_seconds, or as the setting says; gives the job that has it. A key ends
+-- with its job; 409 where it was used with another payload. p_own: jobs that are written with this one.
+create function queue.claim_key(
+  p_job public.jobs, p_seconds double precision, p_now timestamptz, p_own uuid[] default '{}'
+) returns uuid
 language plpgsql as $$
 declare
   v_hash constant text := md5(p_job.payload::text);
+  v_expires_at constant timestamptz := p_now + make_interval(secs => coalesce(
+    p_seconds, queue.setting('idempotency_ttl_seconds')::double precision));
   v_held queue.job_keys;
 begin
   insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
-  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, p_expires_at)
+  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, v_expires_at)
   on conflict (workspace_id, job_type, key) do update set key = k.key -- locked
   returning * into v_held;
-  if v_held.job_id = p_job.id then
-    return p_job.id;
   -- in a statement of its own, which sees a job that was committed while this waited for its key
-  elsif v_held.expires_at <= p_now
-      or not exists (select from public.jobs as j where j.id = v_held.job_id) then
+  if v_held.expires_at <= p_now or v_held.job_id <> all (p_job.id || p_own)
+      and not exists (select from public.jobs as j where j.id = v_held.job_id) then
     update queue.job_keys as k
-    set request_hash = v_hash, job_id = p_job.id, expires_at = p_expires_at
+    set request_hash = v_hash, job_id = p_job.id, expires_at = v_expires_at
     where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
       and k.key = p_job.idempotency_key;
     return p_job.id;

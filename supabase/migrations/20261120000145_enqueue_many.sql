@@ -54,45 +54,27 @@ begin
 end;
 $$;
 
--- Take the idempotency keys of a call in one statement and one order. Gives for each item with a
--- key the job that has it; null where none has, or where its time or its job is gone: queue.add
--- takes that.
-create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[],
-  p_now timestamptz) returns uuid[]
+-- Take the idempotency keys of a call in one order. Gives for each item the job that has its key;
+-- null where it has none, or one with a time of its own: queue.add takes that.
+create function queue.claim_keys(
+  p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
+) returns uuid[]
 language plpgsql as $$
 declare
-  v_found record;
+  v_item record;
   v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
 begin
-  insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
-  select p_workspace_id, i.value ->> 'job_type', i.value ->> 'idempotency_key',
-    md5(coalesce(nullif(i.value -> 'payload', 'null'), '{}')::text), p_ids[i.n],
-    p_now + make_interval(secs => (queue.setting('idempotency_ttl_seconds'))::integer)
-  from jsonb_array_elements(p_items) with ordinality as i (value, n)
-  where char_length(i.value ->> 'idempotency_key') between 1 and 255
-    and i.value ->> 'job_type' is not null
-    and not i.value ? 'idempotency_ttl_seconds'
-  order by 2, 3, i.n
-  on conflict (workspace_id, job_type, key) do nothing;
-  for v_found in
-    select i.n, k.job_id, k.request_hash <> md5(coalesce(nullif(i.value -> 'payload', 'null'),
-      '{}')::text) as is_other
+  for v_item in
+    select i.n, jsonb_populate_record(null::public.jobs, jsonb_build_object(
+      'id', p_ids[i.n], 'workspace_id', p_workspace_id, 'job_type', i.value -> 'job_type',
+      'idempotency_key', i.value -> 'idempotency_key',
+      'payload', coalesce(nullif(i.value -> 'payload', 'null'), '{}'))) as job
     from jsonb_array_elements(p_items) with ordinality as i (value, n)
-    cross join lateral (
-      select * from queue.job_keys as k
-      where k.workspace_id = p_workspace_id and k.job_type = i.value ->> 'job_type'
-        and k.key = i.value ->> 'idempotency_key' and k.expires_at > p_now
-        and (k.job_id = any (p_ids)
-          or exists (select from public.jobs as j where j.id = any (array[k.job_id])))
-      limit 1) as k
-    where not i.value ? 'idempotency_ttl_seconds'
+    where char_length(i.value ->> 'idempotency_key') between 1 and 255
+      and i.value ->> 'job_type' is not null and not i.value ? 'idempotency_ttl_seconds'
+    order by i.value ->> 'job_type', i.value ->> 'idempotency_key', i.n
   loop
-    if v_found.is_other then
-      perform queue.refuse(409, 'idempotency_conflict',
-        'this idempotency key was used with another payload',
-        v_found.job_id::text);
-    end if;
-    v_ids[v_found.n] := v_found.job_id;
+    v_ids[v_item.n] := queue.claim_key(v_item.job, null, p_now, p_ids);
   end loop;
   return v_ids;
 end;

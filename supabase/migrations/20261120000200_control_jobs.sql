@@ -99,19 +99,17 @@ $$;
 
 -- Conditions are read from the catalogue by each statement that updates, so this is short: each
 -- change by the engine of one of these columns raises one of the four counters.
-create trigger jobs_cancel_by_update before update of status, priority, ord, lane, queue, job_type,
-  workspace_id,
-  parent_id, next_retry_at, scheduled_for, deadline_at, finished_at, concurrency_key, unique_key
-    on public.jobs
+create trigger jobs_cancel_by_update
+  before update of status, priority, ord, queue, job_type, workspace_id, next_retry_at,
+    scheduled_for, deadline_at, concurrency_key on public.jobs
   for each row when (new.fence = old.fence and new.last_seq = old.last_seq
-    and new.generation = old.generation
-    and new.lost_attempts = old.lost_attempts and not (old.lane = 0 and new.lane > 0) -- queue.adopt
-    and (new.status, new.priority, new.ord, new.lane, new.queue, new.job_type, new.workspace_id,
-      new.parent_id, new.next_retry_at, new.scheduled_for, new.deadline_at, new.finished_at,
-      new.concurrency_key, new.unique_key)
-    is distinct from (old.status, old.priority, old.ord, old.lane, old.queue, old.job_type,
-      old.workspace_id, old.parent_id, old.next_retry_at, old.scheduled_for, old.deadline_at,
-      old.finished_at, old.concurrency_key, old.unique_key))
+    and new.generation = old.generation and new.lost_attempts = old.lost_attempts
+    and not (old.lane = 0 and new.lane > 0) -- queue.adopt
+    and (new.status, new.priority, new.ord, new.queue, new.job_type, new.workspace_id,
+      new.next_retry_at, new.scheduled_for, new.deadline_at, new.concurrency_key)
+    is distinct from (old.status, old.priority, old.ord, old.queue, old.job_type,
+      old.workspace_id, old.next_retry_at, old.scheduled_for, old.deadline_at,
+      old.concurrency_key))
   execute function queue.cancel_by_update();
 create trigger jobs_refuse_truncate before truncate on public.jobs
   for each statement execute function queue.cancel_by_update();
