@@ -392,7 +392,8 @@ begin
       where 'type ' || n = any (v_busy) or queue.free_of_type(n, p_now) <= 0);
     turns := array(select t from unnest(turns) as t where t.job_type <> all (v_full));
   end if;
-  v_tenants := queue.first_tenants(turns, v_read.depth, v_read.tenants);
+  v_tenants := case when cardinality(turns) = 1 then array[turns[1].workspace_id]
+    else queue.first_tenants(turns, v_read.depth, v_read.tenants) end;
   v_is_whole := cardinality(v_tenants) < v_read.tenants;
   bounded := bounded or exists (
       select from queue.tenant_limits as w where w.workspace_id = any (v_tenants) and w.running_max is not null)
