@@ -1,16 +1,26 @@
 -- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
 --
+-- Four notions:
+--   lane: a type in a queue
+--   turn: a tenant with ready jobs in a lane
+--   gate: the limit of a key; its other jobs wait behind it
+--   note: what an enqueue leaves for the next lease: a turn to open, or a gate to look at
+--
+--   enqueue --> deferred --> gated --> ready ------> leases --> ended
+--                 (time)     (gate)    (turn, lane)     |
+--                                 waits or deferred <---+
+--
 -- Six rules hold everywhere:
 -- 1. public.jobs is the record. No index of it names what changes between enqueue and end, so a
 --    lease and a settlement are heap-only updates. Where a job is while it lives is a narrow table:
 --      queue.gated (its key is full) -> queue.ready -> queue.leases -> nowhere: it has ended
 --      queue.deferred (not yet) and queue.waits (for an answer, an event, children) lie beside.
--- 2. A lane is a type in a queue; a turn is a tenant that has ready jobs in a lane. A lease reads as
---    many turns as it asks for jobs, in the order of their last service; inside a tenant jobs go by
---    ord (priority, then age).
+-- 2. Tenants are served in rounds: each gets as many jobs as its weight, then goes to the end of the
+--    order, in all lanes that the worker serves. A lease reads about as many tenants as it asks for
+--    jobs; inside a tenant jobs go by ord (priority, then age).
 -- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert, or leave a note
---    where the turn is not open. A lease takes the same lock alone to close a turn or to move its
---    mark, so "who may still add an older job" needs no transaction ids.
+--    where the turn is not open. A lease takes the same lock alone to close a turn or to skip what
+--    lies before its first job, so "who may still add an older job" needs no transaction ids.
 -- 4. A limited scope (type, workspace, type in a workspace) is an advisory lock that a lease tries,
 --    and leases that the next statement counts. The limit of a key is a gate: no more of its jobs
 --    than may run are ever ready.
@@ -31,10 +41,12 @@
 --       queue.place          finds its place: deferred, behind its key's gate, or ready
 --     queue.publish          a line of the feed and a message to those who watch
 --   public.lease_jobs        a worker asks for jobs
+--     queue.open_gates       notes of keys: as many of their jobs become ready as may run
 --     queue.open_turns       notes of enqueues become turns
 --     queue.share_slots      whose turn it is; queue.divide_slots: how many each gets
 --     queue.take_jobs        ready -> leased, in one statement
---     queue.tidy_turns       closes empty turns, moves the marks of others
+--     queue.move_turns       who has had its round goes to the end of the order
+--     queue.tidy_turns       closes empty turns, skips what lies before the first job of others
 --   public.report_jobs       progress, logs and steps of what it holds; renews its leases
 --   public.settle_jobs       how its attempts ended; leases the next in the same call
 --     queue.settle           leased -> ended, or to its next place
@@ -50,7 +62,8 @@ declare
   c_names constant text[] := '{
     answer_job, attach_extensions, begin_worker_run, cancel_job, cancel_jobs, connect_worker,
     count_jobs, dead_letters, delete_schedule, delete_webhook, emit_event, end_worker_run,
-    enqueue_job, enqueue_jobs, event_feed, explain_job, explain_queue, follow_topic, get_job, get_job_type,
+    enqueue_job, enqueue_jobs, event_feed, explain_job, explain_queue, follow_topic, get_job,
+    get_job_type,
     guest_key, guest_session_feed, guest_session_jobs, job_attempts, job_events, job_logs,
     job_replays, job_steps, job_trace, jobs, lease_jobs, list_job_types, list_jobs,
     list_schedules, list_webhooks, list_workspaces, next_runs, open_guest_session, open_stream,

@@ -1,7 +1,8 @@
 -- The record of a job, its log and history, and the narrow tables of where it is while it lives.
 
--- nullif(0, 0) is null, yet a default: types that clients generate may omit the column, and the trigger of plain
--- inserts puts the job type's own value there. Columns in the order of their alignment keep a row at some 220 bytes.
+-- nullif(0, 0) is null, yet a default: types that clients generate may omit the column, and the
+-- trigger of plain inserts puts the job type's own value there. Columns in the order of their
+-- alignment keep a row at some 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -24,14 +25,16 @@ create table public.jobs (
   max_attempts integer not null default nullif(0, 0),
   fence integer not null default 0, -- token of the latest lease; rises with each, never falls
   last_seq integer not null default nullif(0, 0), -- number of its latest event
-  schema_version integer not null default nullif(0, 0), -- version of the type's payload it was enqueued with
+  -- version of the type's payload it was enqueued with
+  schema_version integer not null default nullif(0, 0),
   generation integer not null default 1, -- raised by each retry of an ended job
   lost_attempts integer not null default 0, -- attempts whose lease expired
   timeout_seconds integer,
   worker integer, -- who leased it first; 0 until then for a job of a plain insert
   queue_ms real, -- from being ready to its first start
   run_ms real, -- run time of its ended attempts together
-  cost_usd double precision, -- what they cost in foreign services, as their processors counted it; null for nothing
+  -- what they cost in foreign services, as their processors counted it; null for nothing
+  cost_usd double precision,
   queue text not null default nullif('', ''),
   job_type text not null,
   status text not null default 'pending',
@@ -49,18 +52,20 @@ create table public.jobs (
   tags text[],
   is_minimal boolean -- no events of creation and lease; null for usual
 ) with (
-  -- room in its page for the next version, so that no index is touched: pages that a lease takes whole have it for
-  -- every second row, and for every fourth at 85; at 60 a completed job would keep more than 500 bytes
+  -- room in its page for the next version, so that no index is touched: pages that a lease takes
+  -- whole have it for every second row, and for every fourth at 85; at 60 a completed job would
+  -- keep more than 500 bytes
   fillfactor = 76,
-  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+  autovacuum_vacuum_cost_delay = 0
 );
 -- an id begins with its instant: lists read these backwards
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, id) where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, id) where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- after them: of indexes that cost alike, as all do while statistics say that the table is empty, the planner takes the
--- latest, and jobs_by_workspace serves an id by reading all of it
+-- after them: of indexes that cost alike, as all do while statistics say that the table is empty,
+-- the planner takes the latest, and jobs_by_workspace serves an id by reading all of it
 alter table public.jobs add primary key (id);
 comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
 
@@ -109,14 +114,17 @@ create table queue.job_types (
     char_length(job_type) between 1 and 100 and job_type !~ '[[:cntrl:]]'),
   constraint queue_has_1_to_100_plain_characters check (
     char_length(queue) between 1 and 100 and queue !~ '[[:cntrl:]]'),
-  constraint concurrency_is_at_least_1 check (least(max_concurrency, workspace_concurrency, key_concurrency) >= 1),
+  constraint concurrency_is_at_least_1 check
+    (least(max_concurrency, workspace_concurrency, key_concurrency) >= 1),
   constraint rate_limit_is_at_least_1_within_a_year check (
     (rate_limit is null) = (rate_per_seconds is null) and rate_limit >= 1
     and rate_per_seconds > 0 and rate_per_seconds <= 31536000),
   constraint lease_and_timeout_are_1_to_43200_seconds check (
-    least(lease_seconds, timeout_seconds) >= 1 and greatest(lease_seconds, timeout_seconds) <= 43200),
+    least(lease_seconds, timeout_seconds) >= 1
+      and greatest(lease_seconds, timeout_seconds) <= 43200),
   constraint max_attempts_are_1_to_50 check (max_attempts between 1 and 50),
-  constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10 check (backoff_first_seconds between 0 and 86400
+  constraint backoff_is_0_to_86400_seconds_cap_604800_factor_1_to_10 check
+    (backoff_first_seconds between 0 and 86400
     and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
   constraint payload_schema_is_an_object check (jsonb_typeof(payload_schema) = 'object')
 );
@@ -130,10 +138,12 @@ create table queue.tenant_limits (
   weight double precision not null default 1, -- its share of each lane
   max_running integer, -- set by operators
   own_max_running integer, -- set by the workspace's managers
-  running_max integer generated always as (least(max_running, own_max_running)) stored, -- the smaller, which holds
+  -- the smaller, which holds
+  running_max integer generated always as (least(max_running, own_max_running)) stored,
   max_pending integer, -- most live jobs of people; null takes the setting
   constraint tenant_limits_are_positive check (
-    weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0
+    weight between 0.01 and 100 and coalesce(max_running, 1) >= 0
+      and coalesce(own_max_running, 1) >= 0
     and coalesce(max_pending, 1) >= 0)
 );
 
@@ -154,7 +164,8 @@ create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
   job_type text not null,
-  -- when a worker that serves it asked last, to a minute; null: none does, so that no gate lets its jobs through
+  -- when a worker that serves it asked last, to a minute; null: none does, so that no gate lets its
+  -- jobs through
   served_at timestamptz,
   unique (job_type, queue)
 );
@@ -166,17 +177,22 @@ create sequence queue.places;
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  place bigint not null default nextval('queue.places'), -- the same in all lanes that are served together
-  had double precision not null default 0, -- how much of its round it has had; from 1 on it lets others pass
-  from_ord bigint not null default 0, -- no ready job lies before: dead rows there are never read again
+  -- the same in all lanes that are served together
+  place bigint not null default nextval('queue.places'),
+  -- how much of its round it has had; from 1 on it lets others pass
+  had double precision not null default 0,
+  -- no ready job lies before: dead rows there are never read again
+  from_ord bigint not null default 0,
   changed_at timestamptz not null, -- when it was opened or put aside
   aside boolean not null default false, -- no lease reads it
-  -- when to look again at one that is aside: at a limit until then; infinity: paused; null: closed, it has no ready job
+  -- when to look again at one that is aside: at a limit until then; infinity: paused; null: closed,
+  -- it has no ready job
   look_at timestamptz,
   primary key (workspace_id, lane)
 ) with (
   fillfactor = 50,
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
+  autovacuum_vacuum_cost_delay = 0
 );
 create index turns_in_order on queue.turns (lane, place, workspace_id) where not aside;
 create index turns_aside on queue.turns (look_at) where aside;
@@ -184,16 +200,19 @@ create index turns_aside on queue.turns (look_at) where aside;
 -- Inserted only, so that no one waits: a turn to open, or a key whose gate to look at.
 create table queue.notes (
   id bigint generated always as identity primary key,
-  look_at timestamptz not null default '-infinity', -- not before: when the rate of a key allows the next
+  -- not before: when the rate of a key allows the next
+  look_at timestamptz not null default '-infinity',
   lane integer not null,
   workspace_id uuid not null,
   ord bigint not null default 0, -- of a turn: none of the jobs that it was left for lies before
   key text -- null for a turn
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
+autovacuum_vacuum_cost_delay = 0);
 -- two kinds of work, so that the keys of one tenant hold up no other's turn
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
-create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id) where key is not null;
+create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
+  where key is not null;
 create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
@@ -203,7 +222,8 @@ create table queue.ready (
   ready_at timestamptz not null, -- since when
   job_id uuid not null,
   primary key (lane, workspace_id, ord, job_id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+autovacuum_vacuum_cost_delay = 0);
 
 -- Pending jobs that may not start before a time, and the deadlines of live jobs.
 create table queue.deferred (
@@ -211,7 +231,8 @@ create table queue.deferred (
   job_id uuid not null,
   workspace_id uuid not null,
   primary key (run_at, job_id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+autovacuum_vacuum_cost_delay = 0);
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
 -- Dead letters: jobs that failed and were not retried, few among many that ended.
@@ -221,8 +242,8 @@ create table queue.dead (
   primary key (workspace_id, job_id)
 );
 
--- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until that one ends.
--- In lane 0: jobs of a type that no worker has published yet, until one does.
+-- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until
+-- that one ends. In lane 0: jobs of a type that no worker has published yet, until one does.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -231,8 +252,10 @@ create table queue.gated (
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  ended boolean not null default false, -- it holds no slot any more; who opens the gate next charges and deletes it
-  started_at timestamptz, -- of a rate per key: its start, infinity once the bucket was charged for it
+  -- it holds no slot any more; who opens the gate next charges and deletes it
+  ended boolean not null default false,
+  -- of a rate per key: its start, infinity once the bucket was charged for it
+  started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (
   fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
@@ -254,18 +277,20 @@ create table queue.leases (
   worker integer not null,
   tick_call integer not null,
   lease_seconds integer not null,
-  log_lines integer not null default 0, -- lines stored of this attempt: a repeated report adds those after them
+  -- lines stored of this attempt: a repeated report adds those after them
+  log_lines integer not null default 0,
   step text, -- the step it is in, as last reported
   step_started_at timestamptz,
   key text -- of the gate that admitted it
 ) with (
   fillfactor = 70,
-  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_cost_delay = 0
 );
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Each worker's one row: what it serves. Written when it begins a run or serves something else, else
--- once a minute while it asks for jobs.
+-- Each worker's one row: what it serves. Written when it begins a run or serves something else,
+-- else once a minute while it asks for jobs.
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
@@ -338,7 +363,8 @@ create table queue.unique_jobs (
 create table queue.steps (
   job_id uuid not null,
   name text not null,
-  nth integer not null default 0, -- 0: its result; from 1: of each child it gathered; -1: the children it spawned
+  -- 0: its result; from 1: of each child it gathered; -1: the children it spawned
+  nth integer not null default 0,
   kind text not null default 'step', -- step, spawn, or the wait it was: sleep, ask, event, children
   value jsonb not null,
   started_at timestamptz,
@@ -356,8 +382,9 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- by which readers go, with id: of a transaction of this cluster, not below xid, and never falling
-  -- along the events of a job; below zero where a dump brought the line, see queue.adopt_feed
+  -- by which readers go, with id: of a transaction of this cluster, not below xid, and never
+  -- falling along the events of a job; below zero where a dump brought the line, see
+  -- queue.adopt_feed
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
   at timestamptz not null,
@@ -378,13 +405,14 @@ create index feed_by_session on queue.feed (session_id, number, id) where sessio
 create index feed_held on queue.feed (id) where held;
 create index feed_by_number on queue.feed (number);
 
--- What a statement has done to jobs of one tenant and session that is alike for all: a line of the feed.
+-- What a statement has done to jobs of one tenant and session that is alike for all: a line of the
+-- feed.
 create type queue.change as (
   workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]
 );
 
--- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which returns
--- how much it did.
+-- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which
+-- returns how much it did.
 create table queue.tasks (
   name text primary key,
   every interval not null,
@@ -398,15 +426,16 @@ create table queue.tasks (
   after_id uuid -- how far a pass over all jobs has come
 ) with (fillfactor = 50);
 
--- The history of each job: what is stored, and what follows from the row: that it was made, its first lease, and its
--- end where nothing else happened.
+-- The history of each job: what is stored, and what follows from the row: that it was made, its
+-- first lease, and its end where nothing else happened.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id from queue.job_events as e
 union all
 select j.id, d.seq, d.type, d.data, d.at, j.workspace_id
 from public.jobs as j
 cross join lateral (values
-  (1, 'job.created', jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', j.job_type), j.created_at,
+  (1, 'job.created', jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', j.job_type),
+    j.created_at,
     j.is_minimal is null),
   (2, 'job.leased', jsonb_build_object('status', 'processing', 'attempts', 1, 'worker_id',
     (select w.worker_id from queue.workers as w where w.worker = j.worker)), j.started_at,
@@ -433,8 +462,9 @@ begin
 end;
 $$;
 
--- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a message.
--- p_is_counted: the caller has raised last_seq, by which queue.cancel_by_update knows the engine.
+-- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a
+-- message. p_is_counted: the caller has raised last_seq, by which queue.cancel_by_update knows the
+-- engine.
 create function queue.append_event(
   p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz, p_is_counted boolean default false
 ) returns void
@@ -452,27 +482,34 @@ begin
       jsonb_build_object('status', m.status, 'attempts', m.attempts) || p_data, p_now
     from moved as m),
   kinds as (
-    select m.workspace_id, m.session_id, m.status, m.attempts, array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
+    select m.workspace_id, m.session_id, m.status, m.attempts, array_agg(m.id) as ids,
+      array_agg(m.last_seq) as seqs
     from moved as m group by 1, 2, 3, 4)
   select array_agg(row(k.workspace_id, k.session_id, p_type,
-    jsonb_build_object('status', k.status, 'attempts', k.attempts) || p_data, k.ids, k.seqs)::queue.change)
+    jsonb_build_object('status', k.status, 'attempts', k.attempts) || p_data, k.ids,
+    k.seqs)::queue.change)
   into v_changes from kinds as k;
   perform queue.publish(v_changes, p_now);
 end;
 $$;
 
-select queue.show_to_members('public.jobs', 'public.job_logs', 'public.job_events', 'queue.job_events');
+select queue.show_to_members('public.jobs', 'public.job_logs', 'public.job_events',
+  'queue.job_events');
 create policy "members create jobs" on public.jobs
   for insert to authenticated with check (
     workspace_id in (select queue.my_workspaces()) and user_id = (select queue.caller()));
-create policy "everyone reads names of workers" on queue.workers for select to authenticated using (true);
-grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
-  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;
+create policy "everyone reads names of workers" on queue.workers for select to authenticated
+  using (true);
+grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority,
+  scheduled_for,
+  max_attempts, idempotency_key, concurrency_key, deadline_at,
+  tags) on public.jobs to authenticated;
 grant insert, delete on public.jobs to service_role;
 
 do $$
 begin
-  if exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime' and not puballtables) then
+  if exists (select from pg_catalog.pg_publication
+    where pubname = 'supabase_realtime' and not puballtables) then
     alter publication supabase_realtime add table public.jobs, public.job_logs;
   end if;
 end;

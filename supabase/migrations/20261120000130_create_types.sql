@@ -146,7 +146,8 @@ declare
   v_new queue.job_types;
 begin
   v_new := jsonb_populate_record(null::queue.job_types, '{"queue": "default", "lease_seconds": 60,
-    "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}' || p_type || jsonb_build_object(
+    "timeout_seconds": 300, "max_attempts": 5,
+    "schema_version": 1}' || p_type || jsonb_build_object(
     'backoff_first_seconds', coalesce(p_type #>> '{backoff,first_seconds}', '60'),
     'backoff_cap_seconds', coalesce(p_type #>> '{backoff,cap_seconds}', '3600'),
     'backoff_factor', coalesce(p_type #>> '{backoff,factor}', '2'),
@@ -165,7 +166,8 @@ begin
 end;
 $$;
 
--- The schedules that the code of a type declares: new and changed ones apply at once, missing ones go.
+-- The schedules that the code of a type declares: new and changed ones apply at once, missing ones
+-- go.
 create function queue.declare_schedules(p_type queue.job_types, p_schedules jsonb) returns void
 language plpgsql as $$
 begin

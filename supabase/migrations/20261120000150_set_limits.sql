@@ -1,42 +1,52 @@
--- What callers may use: rates and large calls of a person, pending jobs of a workspace, its share and slots,
--- workers that run at once, keys of workers that were revoked, and the gates of keys. Settings of operators, too.
+-- What callers may use: rates and large calls of a person, pending jobs of a workspace, its share
+-- and slots, workers that run at once, keys of workers that were revoked, and the gates of keys.
+-- Settings of operators, too.
 
 create table queue.worker_runs ( -- runs under way, of workers that are given a bound
   run_id uuid primary key, -- chosen by the worker
-  expires_at timestamptz not null, -- when its host ends it at the latest: one that was killed counts until then
-  has_refused boolean not null default false -- whether another run was refused since this one was admitted
+  -- when its host ends it at the latest: one that was killed counts until then
+  expires_at timestamptz not null,
+  -- whether another run was refused since this one was admitted
+  has_refused boolean not null default false
 );
 
 insert into queue.settings (name, value) values
   ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
   ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100');
 
--- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: by what a caller is refused
--- where too few are left; null: it goes below none, for starts that have happened.
+-- Take tokens at p_now from a bucket that holds p_most and fills in p_seconds. p_limit: by what a
+-- caller is refused where too few are left; null: it goes below none, for starts that have
+-- happened.
 create function queue.spend(
-  p_bucket text, p_most double precision, p_seconds double precision, p_amount double precision, p_now timestamptz,
+  p_bucket text, p_most double precision, p_seconds double precision, p_amount double precision,
+  p_now timestamptz,
   p_limit text default null
 ) returns void
 language plpgsql as $$
 declare
   v_tokens double precision;
 begin
-  insert into queue.buckets as b (name, tokens, refilled_at) values (p_bucket, p_most - p_amount, p_now)
+  insert into queue.buckets as b (name, tokens, refilled_at) values (p_bucket, p_most - p_amount,
+    p_now)
   on conflict (name) do update set
-    refilled_at = greatest(b.refilled_at, p_now), -- of a start that was committed late: no time counts twice
-    tokens = least(p_most, b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
+    -- of a start that was committed late: no time counts twice
+    refilled_at = greatest(b.refilled_at, p_now),
+    tokens = least(p_most,
+      b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
       - p_amount
   returning tokens into v_tokens;
   if v_tokens < 0 and p_limit is not null then -- the refusal rolls the charge back
-    perform queue.refuse(429, 'rate_limited', format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
+    perform queue.refuse(429, 'rate_limited',
+      format('too many %s; wait a moment', replace(p_limit, '_', ' ')),
       jsonb_build_object('limit', p_limit, 'per_second', p_most / p_seconds, 'burst', p_most,
-        'retry_after_seconds', coalesce(ceil(-v_tokens * p_seconds / nullif(p_most, 0)), 60))::text);
+        'retry_after_seconds',
+        coalesce(ceil(-v_tokens * p_seconds / nullif(p_most, 0)), 60))::text);
   end if;
 end;
 $$;
 
--- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is charged, the same caller's
--- other transactions are not, so that none waits.
+-- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is
+-- charged, the same caller's other transactions are not, so that none waits.
 create function queue.charge(p_caller uuid, p_name text, p_amount double precision) returns void
 language plpgsql as $$
 declare
@@ -91,10 +101,10 @@ begin
 end;
 $$;
 
--- Admit what a person has made in a workspace, or refuse it with 429: each way in that makes something
--- calls this, when it was made. p_kind: jobs, of which a workspace has so many, or changes, whatever else
--- is written or wakes workers. Either counts as p_count enqueues of the person. The service is not
--- limited, guests are by queue.admit_guest.
+-- Admit what a person has made in a workspace, or refuse it with 429: each way in that makes
+-- something calls this, when it was made. p_kind: jobs, of which a workspace has so many, or
+-- changes, whatever else is written or wakes workers. Either counts as p_count enqueues of the
+-- person. The service is not limited, guests are by queue.admit_guest.
 create function queue.admit(
   p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
 ) returns void
@@ -103,7 +113,8 @@ begin
   if p_user_id is null then
     return;
   elsif p_kind = 'jobs' then
-    -- a small quota one after another until each transaction ends, so that the count sees earlier ones
+    -- a small quota one after another until each transaction ends, so that the count sees earlier
+    -- ones
     if queue.live_jobs_max(p_workspace_id) <= 2000
         and not queue.try_lock('quota ' || p_workspace_id) then
       perform queue.refuse_calls('another enqueue of the workspace is being counted; call again');
@@ -164,8 +175,8 @@ $$;
 comment on function public.open_stream is
   'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
 
--- Refuse a worker's key that was issued before the last rotation. queue.allow makes it the first statement of each
--- function granted to job_worker.
+-- Refuse a worker's key that was issued before the last rotation. queue.allow makes it the first
+-- statement of each function granted to job_worker.
 create function queue.refuse_revoked() returns void
 language plpgsql stable as $$
 declare
@@ -183,7 +194,8 @@ begin
 end;
 $$;
 
-create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
+create function public.revoke_worker_keys(p_before timestamptz,
+  p_grace_seconds integer default 0) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
@@ -198,7 +210,8 @@ begin
     'before', floor(extract(epoch from p_before)) - 60,
     'from', floor(extract(epoch from v_now)) + p_grace_seconds)), v_now)
   -- beside those of before: what they refuse stays refused, whatever the grace of this call
-  on conflict (name) do update set value = s.value || excluded.value, updated_at = excluded.updated_at;
+  on conflict (name) do update set value = s.value || excluded.value,
+  updated_at = excluded.updated_at;
   update queue.settings set updated_at = v_now, -- a worker's key reads it
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
@@ -220,9 +233,11 @@ declare
   v_made queue.tenant_limits;
 begin
   perform queue.may_manage(p_workspace_id);
-  perform queue.check_names(p_limits, array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
+  perform queue.check_names(p_limits,
+    array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
   if queue.caller() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
-    perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
+    perform queue.refuse(403, 'forbidden',
+      'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
   insert into queue.tenant_limits (workspace_id) values (p_workspace_id) on conflict do nothing;
   update queue.tenant_limits as t set (weight, max_running, own_max_running, max_pending) = (
@@ -231,7 +246,8 @@ begin
   where workspace_id = p_workspace_id returning * into v_made;
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
-  perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');
+  perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm,
+    'limits');
 end;
 $$;
 comment on function public.set_workspace_limits is
@@ -242,11 +258,13 @@ create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
   perform queue.may_read(p_workspace_id);
-  return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null,
+  return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null,
+    'own_max_running', null,
     'max_pending', null)
     || coalesce((select to_jsonb(t) - 'running_max' from queue.tenant_limits as t
       where t.workspace_id = p_workspace_id), '{}')
-    || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
+    || jsonb_build_object('running',
+      (select count(*) from queue.leases where workspace_id = p_workspace_id),
       'default_max_pending', queue.setting('user_pending_max'),
       'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
         where s.name like 'user\_%' and s.name <> 'user_pending_max'));
@@ -272,7 +290,8 @@ begin
     return json_build_object('admitted', false, 'free', 0);
   end if;
   insert into queue.worker_runs (run_id, expires_at)
-  values (v_run, v_now + least(interval '1 day', make_interval(secs => (p_request ->> 'seconds')::double precision)));
+  values (v_run, v_now + least(interval '1 day',
+    make_interval(secs => (p_request ->> 'seconds')::double precision)));
   return json_build_object('admitted', true, 'free', v_most - v_running - 1);
 end;
 $$;
@@ -298,7 +317,8 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_bad text;
 begin
-  select s.key into v_bad from jsonb_each(p_settings) as s left join queue.settings as t on t.name = s.key
+  select s.key into v_bad from jsonb_each(p_settings) as s left
+    join queue.settings as t on t.name = s.key
   where case
     when t.name is null or s.key in ('worker_keys_revoked', 'guest_key', 'cluster') then true
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
@@ -318,26 +338,31 @@ begin
   insert into queue.settings (name, value, updated_at)
   select key, value, queue.clock() from jsonb_each(p_settings) order by key
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
-  return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key'); -- which is secret
+  -- which is secret
+  return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key');
 end;
 $$;
 comment on function public.set_settings is 'Change settings of the engine, by name; returns all. For operators.';
 
-select queue.allow('authenticated, service_role', 'public.open_stream', 'public.set_workspace_limits',
+select queue.allow('authenticated, service_role', 'public.open_stream',
+  'public.set_workspace_limits',
   'public.workspace_limits');
 select queue.allow('job_worker, service_role', 'public.begin_worker_run', 'public.end_worker_run');
 select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_keys');
 
--- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key (queue.place);
--- settlements and leases open it (queue.open_gate), and a rate that belongs to a key is charged there.
+-- Gates: no more jobs of a key are ready than may run. A job waits before the gate of its key
+-- (queue.place); settlements and leases open it (queue.open_gate), and a rate that belongs to a key
+-- is charged there.
 
 -- The tokens of a bucket at p_now; whole where it has no row yet.
-create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision, p_now timestamptz)
+create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision,
+  p_now timestamptz)
 returns double precision
 language plpgsql stable as $$
 begin
   return coalesce((
-    select least(p_most, b.tokens + greatest(0, extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
+    select least(p_most, b.tokens + greatest(0,
+      extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
     from queue.buckets as b where b.name = p_name), p_most);
 end;
 $$;
@@ -355,8 +380,9 @@ begin
 end;
 $$;
 
--- Put jobs that were let through a gate and may not start any more back behind it, so that they hold
--- no slot of their key. One that someone holds stays. The note is for a pause that ends meanwhile.
+-- Put jobs that were let through a gate and may not start any more back behind it, so that they
+-- hold no slot of their key. One that someone holds stays. The note is for a pause that ends
+-- meanwhile.
 create function queue.take_back(p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[])
 returns void
 language plpgsql as $$
@@ -379,7 +405,8 @@ begin
 end;
 $$;
 
--- Have all gates looked at before which jobs wait, after the pause of a type or queue began or ended.
+-- Have all gates looked at before which jobs wait, after the pause of a type or queue began or
+-- ended.
 create function queue.note_gates() returns void
 language plpgsql as $$
 begin
@@ -390,10 +417,12 @@ begin
 end;
 $$;
 
--- Let as many of a key's jobs through its gate as may run, of those in lanes that are open; where another transaction does so now, the next lease is to
--- look. Under the lock of the gate they are counted, a statement after it was taken, which sees what its last holder
--- committed. p_lane: any of the type.
-create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz)
+-- Let as many of a key's jobs through its gate as may run, of those in lanes that are open; where
+-- another transaction does so now, the next lease is to look. Under the lock of the gate they are
+-- counted, a statement after it was taken, which sees what its last holder committed. p_lane: any
+-- of the type.
+create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text,
+  p_now timestamptz)
 returns void
 language plpgsql as $$
 declare
@@ -416,31 +445,38 @@ begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   perform queue.take_back(p_workspace_id, p_job_type, p_key, v_open);
   if v_type.rate_per_key then
-    -- charged for each start at the time it was leased: those that were let through and have not begun are not charged
-    -- yet, but hold a token; so do those that are settled at this moment, whose settlements would wait for each other
+    -- charged for each start at the time it was leased: those that were let through and have not
+    -- begun are not charged yet, but hold a token; so do those that are settled at this moment,
+    -- whose settlements would wait for each other
     v_name := format('k:%s/%s/%s', p_workspace_id, p_job_type, p_key);
     v_begun := array(
       select g.ctid from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+        and g.admitted
         and g.started_at < 'infinity' for update skip locked);
     perform queue.spend(v_name, v_type.rate_limit, v_type.rate_per_seconds, 1, g.started_at)
     from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
     update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
     v_waiting := (
       select count(*) from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+        and g.admitted
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
     v_at := queue.clock(); -- after the count: one that begins in between counts as not begun
-    v_tokens := queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds, v_at) - v_waiting;
+    v_tokens := queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds,
+      v_at) - v_waiting;
     v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
   end if;
   delete from queue.gated as g
-  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted and g.ended
-    and (v_type.rate_per_key and g.started_at < 'infinity') is not true; -- of one that ended since: to be charged
+  where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted
+    and g.ended
+    -- of one that ended since: to be charged
+    and (v_type.rate_per_key and g.started_at < 'infinity') is not true;
   if v_type.key_concurrency is not null and p_key <> '' then
     v_free := least(v_free, v_type.key_concurrency - (
       select count(*) from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and g.admitted));
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+        and g.admitted));
   end if;
   if v_free <= 0 and not v_type.rate_per_key then
     return;
@@ -448,10 +484,13 @@ begin
   with let as (
     update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
-        and g.lane = any (v_open) and not exists ( -- put off since the statement that deleted those that had ended: later
+      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+        and not g.admitted
+        -- put off since the statement that deleted those that had ended: later
+        and g.lane = any (v_open) and not exists (
           select from queue.gated as e
-          where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key and e.admitted
+          where e.workspace_id = p_workspace_id and e.job_type = p_job_type and e.key = p_key
+            and e.admitted
             and e.ord = g.ord and e.job_id = g.job_id)
       order by g.ord limit greatest(0, v_free) for update of g skip locked))
     returning lane, ord, job_id),
@@ -460,21 +499,26 @@ begin
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
   select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
-  if v_let < v_free or v_let + 1 > v_tokens or v_let = 1000 then -- not of a key that is full: its end comes
-    -- the rest: when the rate allows the next; what someone holds, who may leave it as it is, in a second
+  -- not of a key that is full: its end comes
+  if v_let < v_free or v_let + 1 > v_tokens or v_let = 1000 then
+    -- the rest: when the rate allows the next; what someone holds, who may leave it as it is, in a
+    -- second
     insert into queue.notes (look_at, lane, workspace_id, key)
-    select case when v_let = 1000 then p_now when v_let < v_free then p_now + interval '1 second' else
+    select case when v_let = 1000 then p_now when v_let < v_free
+      then p_now + interval '1 second' else
       v_at + make_interval(secs => greatest(0.001,
-        (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane, p_workspace_id, p_key
+        (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane,
+        p_workspace_id, p_key
     from queue.gated as g
-    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key and not g.admitted
+    where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
+      and not g.admitted
       and g.lane = any (v_open) limit 1;
   end if;
 end;
 $$;
 
--- Put the jobs of a type before or past the gates of their keys, after its limits of keys have changed. One that a
--- lease or a cancel holds just now stays where that finds it.
+-- Put the jobs of a type before or past the gates of their keys, after its limits of keys have
+-- changed. One that a lease or a cancel holds just now stays where that finds it.
 create function queue.regate(p_job_type text) returns void
 language plpgsql as $$
 declare
@@ -494,20 +538,24 @@ begin
       select o.ctid from queue.gated as o join public.jobs as j on j.id = o.job_id
       where o.job_type = p_job_type and o.lane > 0
         and (j.finished_at is not null and not o.ended or j.status = 'pending'
-        and (not o.admitted or o.job_id in (select u.job_id from unready as u))) for update of o, j skip locked))
+        and (not o.admitted or o.job_id in (select u.job_id from unready as u)))
+          for update of o, j skip locked))
     returning g.job_id)
   select array_agg(job_id) into v_jobs from (
     select u.job_id from unready as u union select g.job_id from ungated as g) as f;
-  with leased as ( -- one settled just now is waited for, and is none any more; what a gate let through leaves it
+  -- one settled just now is waited for, and is none any more; what a gate let through leaves it
+  with leased as (
     update queue.leases as r set key = coalesce(queue.gate_of(v_type, j.concurrency_key), r.key)
     from public.jobs as j, queue.lanes as l
     where l.job_type = p_job_type and r.lane = l.lane and j.id = r.job_id returning r.*)
   insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id, admitted)
-  select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r where r.key is not null
+  select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true from leased as r
+    where r.key is not null
   on conflict do nothing; -- the gate let it through before
   insert into queue.notes (lane, workspace_id, key) -- who holds them may leave them as they are
   select distinct g.lane, g.workspace_id, g.key from queue.gated as g
   where g.job_type = p_job_type and g.lane > 0 and not g.admitted;
-  perform queue.place(j, v_now, v_type) from public.jobs as j where j.id = any (v_jobs) and j.status = 'pending';
+  perform queue.place(j, v_now, v_type) from public.jobs as j
+    where j.id = any (v_jobs) and j.status = 'pending';
 end;
 $$;

@@ -1,16 +1,19 @@
--- Lease: which jobs a worker gets. queue.lease knows a repeat by its tick and number; queue.lease_ready opens turns,
--- shares the free slots among them, takes jobs and tidies the turns. Its planner settings are at the entry points: a
--- session's plans may be older than the rows, each row is found by its key and each head in the order of its index.
+-- Lease: which jobs a worker gets. queue.lease knows a repeat by its tick and number;
+-- queue.lease_ready opens turns, shares the free slots among them, takes jobs and tidies the turns.
+-- Its planner settings are at the entry points: a session's plans may be older than the rows, each
+-- row is found by its key and each head in the order of its index.
 
 -- As a worker sends it, and the number that stands for its name.
 create type queue.lease_request as (
-  worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[], queues text[],
+  worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
+  queues text[],
   lease_seconds integer, free_slots integer, count_due boolean, version text
 );
 -- A tenant's turn in a lane, and how many jobs it gets: 0 where it has none left. Then what bounds
 -- it, null for nothing: what its type, its tenant in the type, and its tenant may still start.
 create type queue.turn as (
-  lane integer, workspace_id uuid, place bigint, had double precision, from_ord bigint, jobs integer,
+  lane integer, workspace_id uuid, place bigint, had double precision, from_ord bigint,
+  jobs integer,
   job_type text, weight double precision, is_paused boolean, type_free integer, own_free integer,
   tenant_free integer
 );
@@ -79,10 +82,12 @@ begin
       group by 1, 2, 3 order by min(o.nth) limit p_most),
     gone as ( -- before its jobs are counted: what comes later keeps its note
       delete from queue.notes as n using noted as o, queue.lanes as l
-      where l.job_type = o.job_type and n.workspace_id = o.workspace_id and n.lane = l.lane and n.key = o.key
+      where l.job_type = o.job_type and n.workspace_id = o.workspace_id and n.lane = l.lane
+        and n.key = o.key
         and n.look_at <= p_now
       returning n.id, n.lane, n.workspace_id, l.job_type, n.key)
-    select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3 order by min(g.id)
+    select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3
+      order by min(g.id)
   loop
     perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
@@ -103,9 +108,11 @@ begin
     where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null
     returning n.id, n.lane, n.workspace_id, n.ord),
   opened as (
-    select g.lane, g.workspace_id, min(g.ord) as ord from gone as g group by 1, 2 order by min(g.id))
+    select g.lane, g.workspace_id, min(g.ord) as ord from gone as g group by 1, 2
+      order by min(g.id))
   insert into queue.turns as t (lane, workspace_id, place, had, from_ord, changed_at)
-  select o.lane, o.workspace_id, coalesce(l.place, nextval('queue.places')), coalesce(l.had, 0), o.ord, p_now
+  select o.lane, o.workspace_id, coalesce(l.place, nextval('queue.places')), coalesce(l.had, 0),
+    o.ord, p_now
   from opened as o
   left join lateral (
     select u.place, u.had from queue.turns as u
@@ -122,10 +129,11 @@ begin
 end;
 $$;
 
--- The lanes that a worker serves now, and the first turns of each, depth of them. tenants: of how many a lease then
--- reads, some more than it has slots, since a turn may be empty.
+-- The lanes that a worker serves now, and the first turns of each, depth of them. tenants: of how
+-- many a lease then reads, some more than it has slots, since a turn may be empty.
 create function queue.read_lanes(
-  p_request queue.lease_request, out lanes integer[], out turns queue.turn[], out depth integer, out tenants integer
+  p_request queue.lease_request, out lanes integer[], out turns queue.turn[], out depth integer,
+  out tenants integer
 )
 language plpgsql as $$
 begin
@@ -144,19 +152,23 @@ begin
       then least(tenants, 2 + 3 * tenants / greatest(1, 2 * count(*))) else 0 end::integer as depth
     from served)
   select array_agg(distinct s.lane), max(b.depth),
-    array_agg(row(s.lane, t.workspace_id, t.place, t.had, t.from_ord, p_request."limit", s.job_type, null, null,
-      null, null, null)::queue.turn order by t.place, t.workspace_id) filter (where t.place is not null)
+    array_agg(row(s.lane, t.workspace_id, t.place, t.had, t.from_ord, p_request."limit", s.job_type,
+      null, null,
+      null, null, null)::queue.turn order by t.place, t.workspace_id)
+        filter (where t.place is not null)
   into lanes, depth, turns
   from served as s cross join bound as b
   left join lateral (
     select o.workspace_id, o.place, o.had, o.from_ord from queue.turns as o
-    where o.lane = s.lane and not o.aside order by o.place, o.workspace_id limit b.depth) as t on true;
+    where o.lane = s.lane and not o.aside order by o.place, o.workspace_id
+      limit b.depth) as t on true;
 end;
 $$;
 
 -- The first p_most tenants in the order, of lanes whose first turns, p_depth of each, are given. Of
 -- the others no more is read than may lie before the last of these.
-create function queue.first_tenants(p_turns queue.turn[], p_depth integer, p_most integer) returns uuid[]
+create function queue.first_tenants(p_turns queue.turn[], p_depth integer,
+  p_most integer) returns uuid[]
 language plpgsql as $$
 begin
   return (
@@ -193,7 +205,8 @@ begin
         min(o.place) over (partition by o.workspace_id) as first_place,
         first_value(o.had) over (partition by o.workspace_id order by o.place) as first_had
       from unnest(p_tenants) as w (id)
-      cross join lateral (select * from queue.turns as n where n.workspace_id = w.id and not n.aside offset 0) as o
+      cross join lateral (select * from queue.turns as n
+        where n.workspace_id = w.id and not n.aside offset 0) as o
       where o.lane = any (p_lanes)) as t
     left join queue.tenant_limits as w on w.workspace_id = t.workspace_id);
 end;
@@ -215,7 +228,8 @@ begin
 end;
 $$;
 
--- The limited scopes of these turns whose lock another lease holds; the others are held from now on.
+-- The limited scopes of these turns whose lock another lease holds; the others are held from now
+-- on.
 create function queue.busy_scopes(p_turns queue.turn[]) returns text[]
 language plpgsql as $$
 declare
@@ -238,17 +252,21 @@ $$;
 
 -- What each turn may still start, counted like that. p_busy: scopes whose lock another holds; they
 -- have none.
-create function queue.bound_turns(p_turns queue.turn[], p_busy text[], p_now timestamptz) returns queue.turn[]
+create function queue.bound_turns(p_turns queue.turn[], p_busy text[],
+  p_now timestamptz) returns queue.turn[]
 language plpgsql as $$
 begin
   return (
     with types as materialized (
       select y.job_type, y.workspace_concurrency, queue.free_of_type(y.job_type, p_now) as free
-      from (select distinct l.job_type from unnest(p_turns) as t join queue.lanes as l on l.lane = t.lane) as d
+      from (select distinct l.job_type from unnest(p_turns) as t
+        join queue.lanes as l on l.lane = t.lane) as d
       join queue.job_types as y on y.job_type = d.job_type)
-    select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, y.job_type, t.weight, exists (
+    select array_agg(row(t.lane, t.workspace_id, t.place, t.had, t.from_ord, t.jobs, y.job_type,
+      t.weight, exists (
         select from queue.pauses as p where p.kind = any ('{workspace,workspace_type}')
-          and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])), y.free,
+          and p.name = any (array[t.workspace_id::text, t.workspace_id || '/' || y.job_type])),
+            y.free,
       case when 'both ' || t.workspace_id || y.job_type = any (p_busy) then 0
         when y.workspace_concurrency is not null then y.workspace_concurrency - (
           select count(*) from queue.lanes as o
@@ -257,7 +275,8 @@ begin
       case when 'workspace ' || t.workspace_id = any (p_busy) then 0
         when w.running_max is not null then w.running_max - (
           select count(*) from queue.lanes as o
-          join queue.leases as r on r.lane = o.lane and r.workspace_id = t.workspace_id) end)::queue.turn)
+          join queue.leases as r on r.lane = o.lane
+            and r.workspace_id = t.workspace_id) end)::queue.turn)
     from unnest(p_turns) as t
     join queue.lanes as l on l.lane = t.lane
     join types as y on y.job_type = l.job_type
@@ -265,8 +284,8 @@ begin
 end;
 $$;
 
--- Set turns aside whose tenant is at a limit, for a second or until a settlement, and those that are
--- paused until the pause ends.
+-- Set turns aside whose tenant is at a limit, for a second or until a settlement, and those that
+-- are paused until the pause ends.
 create function queue.set_aside(p_turns queue.turn[], p_now timestamptz) returns void
 language plpgsql as $$
 begin
@@ -285,18 +304,22 @@ $$;
 -- Divide slots: in each round every tenant gets as many jobs as its weight, one below 1 a job each
 -- 1 / weight rounds, in the order of their places; inside a tenant jobs go by ord. p_is_whole: no
 -- tenant lies behind these; else only the round that is under way is shared. moves: who has had its
--- round, and goes to the end of the order, and who a part of it. is_cut: a turn has more jobs than were read.
+-- round, and goes to the end of the order, and who a part of it. is_cut: a turn has more jobs than
+-- were read.
 create function queue.divide_slots(
-  p_turns queue.turn[], p_is_whole boolean, p_most integer, out turns queue.turn[], out moves queue.move[],
+  p_turns queue.turn[], p_is_whole boolean, p_most integer, out turns queue.turn[],
+  out moves queue.move[],
   out is_cut boolean
 )
 language plpgsql as $$
 declare
   v_depth constant integer := 4 + ceil(4.0 * p_most
-    / (select count(distinct t.workspace_id) from unnest(p_turns) as t))::integer; -- read of each turn
+    -- read of each turn
+    / (select count(distinct t.workspace_id) from unnest(p_turns) as t))::integer;
 begin
   with heads as materialized (
-    select t.*, r.ord, row_number() over (partition by t.workspace_id, t.job_type order by r.ord) as nth_of_type
+    select t.*, r.ord, row_number() over (partition by t.workspace_id, t.job_type
+      order by r.ord) as nth_of_type
     from unnest(p_turns) as t
     left join lateral (
       select o.ord from queue.ready as o
@@ -309,7 +332,8 @@ begin
     from heads as h where h.ord is not null and h.nth_of_type <= coalesce(h.own_free, p_most)),
   typed as (
     select o.*, r.round,
-      row_number() over (partition by o.job_type order by r.round, o.place, o.workspace_id, o.nth) as nth_in_all
+      row_number() over (partition by o.job_type
+        order by r.round, o.place, o.workspace_id, o.nth) as nth_in_all
     from owned as o
     cross join lateral (select floor(o.had + (o.nth - 1) / o.weight + 1e-9) as round) as r
     where o.nth <= coalesce(o.tenant_free, p_most) and (p_is_whole or r.round = 0)),
@@ -323,13 +347,16 @@ begin
     from (
       select k.lane, k.workspace_id, k.from_ord, k.job_type, k.ord from picked as k
       union all
-      select h.lane, h.workspace_id, h.from_ord, h.job_type, h.ord from heads as h where h.ord is null) as p
+      select h.lane, h.workspace_id, h.from_ord, h.job_type, h.ord from heads as h
+        where h.ord is null) as p
     group by 1, 2, 3, 4),
   had as (
-    select g.workspace_id, g.place, g.before, g.before + g.jobs / g.weight as had, coalesce(l.round, 0) as round,
+    select g.workspace_id, g.place, g.before, g.before + g.jobs / g.weight as had,
+      coalesce(l.round, 0) as round,
       g.jobs > 0 or g.place <= coalesce(l.place, g.place) as is_passed
     from ( -- no join: the planner may not hash one here
-      select a.workspace_id, max(a.place) as place, max(a.had) as before, max(a.weight) as weight, sum(a.jobs) as jobs
+      select a.workspace_id, max(a.place) as place, max(a.had) as before, max(a.weight) as weight,
+        sum(a.jobs) as jobs
       from (
         select t.workspace_id, t.place, t.had, t.weight, 0 as jobs from unnest(p_turns) as t
         union all
@@ -337,25 +364,30 @@ begin
       group by 1) as g
     left join last as l on true),
   moved as (
-    select h.workspace_id, h.place, h.before, e.ends, greatest(0, h.had - h.round - e.ends::integer) as had
+    select h.workspace_id, h.place, h.before, e.ends,
+      greatest(0, h.had - h.round - e.ends::integer) as had
     from had as h
     cross join lateral (select h.is_passed and h.had + 1e-9 >= h.round + 1 as ends) as e)
   select (
-      select array_agg(row(s.lane, s.workspace_id, null, null, s.from_ord, s.jobs, s.job_type, null, null, null,
+      select array_agg(row(s.lane, s.workspace_id, null, null, s.from_ord, s.jobs, s.job_type, null,
+        null, null,
         null, null)::queue.turn) from shares as s),
     array_agg(row(m.workspace_id, m.had, m.ends)::queue.move order by m.place, m.workspace_id)
       filter (where m.ends or abs(m.had - m.before) > 1e-6),
-    p_is_whole and exists (select from heads as h group by h.lane, h.workspace_id having count(h.ord) = v_depth)
+    p_is_whole and exists (select from heads as h group by h.lane, h.workspace_id
+      having count(h.ord) = v_depth)
   into turns, moves, is_cut from moved as m;
 end;
 $$;
 
--- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some limit or pause may
--- hold; more: ask again at once, since another lease holds a scope at this moment or more lies behind what was read;
--- null where no turn was found. What a full type has in front hides no other type.
+-- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some
+-- limit or pause may hold; more: ask again at once, since another lease holds a scope at this
+-- moment or more lies behind what was read; null where no turn was found. What a full type has in
+-- front hides no other type.
 create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz,
-  out lanes integer[], out turns queue.turn[], out moves queue.move[], out bounded boolean, out more boolean
+  out lanes integer[], out turns queue.turn[], out moves queue.move[], out bounded boolean,
+  out more boolean
 )
 language plpgsql as $$
 declare
@@ -378,15 +410,19 @@ begin
     return;
   end if;
   select array_agg(y.job_type order by y.job_type)
-      filter (where y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key),
+      filter (where y.max_concurrency is not null or y.rate_limit is not null
+        and not y.rate_per_key),
     bool_or(y.workspace_concurrency is not null) is true
   into v_limited, bounded
   from queue.job_types as y
-  where (y.max_concurrency is not null or y.workspace_concurrency is not null or y.rate_limit is not null)
+  where (y.max_concurrency is not null or y.workspace_concurrency is not null
+    or y.rate_limit is not null)
     and array_position(array(select t.job_type from unnest(turns) as t), y.job_type) > 0;
-  if v_limited is not null then -- the lock of each limited scope is tried, and what it has free counted a statement later
+  -- the lock of each limited scope is tried, and what it has free counted a statement later
+  if v_limited is not null then
     bounded := true;
-    v_busy := array(select 'type ' || n from unnest(v_limited) as n where not queue.try_lock('type ' || n));
+    v_busy := array(select 'type ' || n from unnest(v_limited) as n
+      where not queue.try_lock('type ' || n));
     v_full := array(
       select n from unnest(v_limited) as n
       where 'type ' || n = any (v_busy) or queue.free_of_type(n, p_now) <= 0);
@@ -396,7 +432,8 @@ begin
     else queue.first_tenants(turns, v_read.depth, v_read.tenants) end;
   v_is_whole := cardinality(v_tenants) < v_read.tenants;
   bounded := bounded or exists (
-      select from queue.tenant_limits as w where w.workspace_id = any (v_tenants) and w.running_max is not null)
+      select from queue.tenant_limits as w
+        where w.workspace_id = any (v_tenants) and w.running_max is not null)
     or exists (select from queue.pauses as p where p.workspace_id = any (v_tenants));
   if cardinality(v_read.turns) = 1 and not bounded then
     return; -- alone
@@ -420,12 +457,13 @@ begin
 end;
 $$;
 
--- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published; noted: those that
--- hold a unique key or the rate of a key; again: those whose lease is an event that does not follow from the row; taken:
--- the turns that they are of, with the last ord of each.
+-- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published;
+-- noted: those that hold a unique key or the rate of a key; again: those whose lease is an event
+-- that does not follow from the row; taken: the turns that they are of, with the last ord of each.
 create function queue.take_jobs(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
-  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[],
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[],
+  out again uuid[],
   out taken queue.turn[]
 )
 language plpgsql as $$
@@ -435,54 +473,73 @@ begin
     cross join lateral (
       select r.ctid as place, j.id, r.ord, r.ready_at
       from queue.ready as r
-      join public.jobs as j on j.id = any (array[r.job_id]) -- by its key, whatever statistics say of an empty table
-      where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord and j.status = 'pending'
+      -- by its key, whatever statistics say of an empty table
+      join public.jobs as j on j.id = any (array[r.job_id])
+      where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord
+        and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now) and r.job_id <> all (p_refused)
       order by r.ord limit s.jobs for no key update of r, j skip locked) as h
     order by h.ord, h.id), -- as they are answered
   begun as materialized (
-    update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
-      worker = coalesce(nullif(j.worker, 0), p_request.worker), updated_at = p_now, next_retry_at = null,
-      started_at = coalesce(j.started_at, greatest(p_now, j.created_at)), -- committed after the clock was read
+    update public.jobs as j set status = 'processing', attempts = j.attempts + 1,
+      fence = j.fence + 1,
+      worker = coalesce(nullif(j.worker, 0), p_request.worker), updated_at = p_now,
+      next_retry_at = null,
+      -- committed after the clock was read
+      started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
     from picked as p, queue.job_types as t
     where j.id = any (array[p.id]) and t.job_type = j.job_type
-    returning j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-      j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress, j.deadline_at,
-      j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full, p.place,
+    returning j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
+      j.schema_version,
+      j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
+      j.deadline_at,
+      j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full,
+      p.place,
       p.ord as place_ord, p.ready_at, t.rate_per_key,
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
-      case when t.rate_per_key or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
+      case when t.rate_per_key
+        or t.key_concurrency is not null then queue.gate_of(t, j.concurrency_key) end as key),
   gone as (delete from queue.ready where ctid = any (array(select b.place from begun as b))),
   held as (
-    insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at, expires_at,
+    insert into queue.leases (job_id, fence, lane, workspace_id, ord, ready_at, leased_at,
+      expires_at,
       lease_seconds, attempt, worker, tick_id, tick_call, key)
     select b.id, b.fence, b.lane, b.workspace_id, b.place_ord, b.ready_at, p_now,
-      p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker, p_request.tick_id,
+      p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker,
+      p_request.tick_id,
       p_request.call, b.key
     from begun as b),
   kinds as (
-    select b.workspace_id, b.session_id, b.attempts, array_agg(b.id) as ids, array_agg(b.last_seq) as seqs
+    select b.workspace_id, b.session_id, b.attempts, array_agg(b.id) as ids,
+      array_agg(b.last_seq) as seqs
     from begun as b where b.is_full group by 1, 2, 3),
-  turns as (select b.lane, b.workspace_id, max(b.place_ord) as ord, count(*) as jobs from begun as b group by 1, 2)
+  turns as (select b.lane, b.workspace_id, max(b.place_ord) as ord, count(*) as jobs from begun as b
+    group by 1, 2)
   select coalesce(json_agg(answer), '[]'), count(*), (
-      select array_agg(row(k.workspace_id, k.session_id, 'job.leased', jsonb_build_object('status', 'processing',
-        'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids, k.seqs)::queue.change) from kinds as k),
+      select array_agg(row(k.workspace_id, k.session_id, 'job.leased',
+        jsonb_build_object('status', 'processing',
+        'attempts', k.attempts, 'worker_id', p_request.worker_id), k.ids, k.seqs)::queue.change)
+          from kinds as k),
     array_agg(b.id) filter (where b.unique_key is not null or b.rate_per_key),
     array_agg(b.id) filter (where b.is_full and b.last_seq <> 2), (
-      select array_agg(row(t.lane, t.workspace_id, null, null, t.ord, t.jobs, null, null, null, null, null,
+      select array_agg(row(t.lane, t.workspace_id, null, null, t.ord, t.jobs, null, null, null,
+        null, null,
         null)::queue.turn) from turns as t)
   into leases, leased, changes, noted, again, taken
   from begun as b
   cross join lateral (
-    select b.id, b.workspace_id, b.user_id, b.session_id, b.queue, b.job_type, b.payload, b.schema_version, b.priority,
-      b.attempts, b.max_attempts, b.created_at, b.parent_id, b.traceparent, b.progress, b.timeout_seconds,
+    select b.id, b.workspace_id, b.user_id, b.session_id, b.queue, b.job_type, b.payload,
+      b.schema_version, b.priority,
+      b.attempts, b.max_attempts, b.created_at, b.parent_id, b.traceparent, b.progress,
+      b.timeout_seconds,
       b.deadline_at) as job
   cross join lateral (
     select b.fence, b.lease_seconds,
-      case when b.fence = 1 and b.replay_from is null then '{}' else queue.steps_of(b.id) end as steps, job) as answer;
+      case when b.fence = 1
+        and b.replay_from is null then '{}' else queue.steps_of(b.id) end as steps, job) as answer;
 end;
 $$;
 
@@ -490,7 +547,8 @@ $$;
 -- as maintenance does, and passed over.
 create function queue.take_each(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
-  out leases json, out leased integer, out changes queue.change[], out noted uuid[], out again uuid[],
+  out leases json, out leased integer, out changes queue.change[], out noted uuid[],
+  out again uuid[],
   out taken queue.turn[]
 )
 language plpgsql as $$
@@ -562,9 +620,11 @@ begin
 end;
 $$;
 
--- When a worker with free slots should ask again, in milliseconds; null for not before it is woken. p_more: see
--- queue.share_slots; a lease that opened turns meanwhile has committed them and the end of their notes together.
-create function queue.next_due_in_ms(p_lanes integer[], p_more boolean, p_now timestamptz) returns bigint
+-- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
+-- p_more: see queue.share_slots; a lease that opened turns meanwhile has committed them and the end
+-- of their notes together.
+create function queue.next_due_in_ms(p_lanes integer[], p_more boolean,
+  p_now timestamptz) returns bigint
 language plpgsql stable as $$
 declare
   v_next timestamptz;
@@ -572,26 +632,32 @@ begin
   if p_more then
     return 0;
   end if;
-  v_next := least((select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
+  v_next := least((select min(run_at) from queue.deferred),
+    (select min(timeout_at) from queue.waits),
     case when exists (select from queue.notes where key is null) then p_now end,
     (select min(look_at) from queue.notes where key is not null),
     (select nullif(min(t.look_at), 'infinity') from queue.turns as t where t.aside),
     case when exists (select from queue.signals) or p_more is null and exists (
-        select from unnest(p_lanes) as l (lane) join queue.turns as t on t.lane = l.lane and not t.aside)
+        select from unnest(p_lanes) as l (lane)
+          join queue.turns as t on t.lane = l.lane and not t.aside)
       then p_now end,
     -- when the first type whose rate is used up, and of which jobs wait, may start one again
     case when exists (select from queue.job_types where rate_limit is not null) then (
-      select min(p_now + make_interval(secs => greatest(0, (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
+      select min(p_now + make_interval(secs => greatest(0,
+        (1 - b.tokens) * y.rate_per_seconds / y.rate_limit)))
       from unnest(p_lanes) as l (lane)
       join queue.lanes as k on k.lane = l.lane
       join queue.job_types as y on y.job_type = k.job_type
       cross join lateral (
-        select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now) as tokens) as b
+        select queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds,
+          p_now) as tokens) as b
       where y.rate_limit is not null and not y.rate_per_key and b.tokens < 1
         and exists (select from queue.turns as t where t.lane = l.lane and not t.aside)) end);
-  -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once;
-  -- around v_next, which may be -infinity, since nothing is subtracted from that before version 17
-  return case when v_next is not null then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
+  -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at
+  -- once; around v_next, which may be -infinity, since nothing is subtracted from that before
+  -- version 17
+  return case when v_next is not null
+    then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
 end;
 $$;
 
@@ -607,20 +673,22 @@ begin
     select u.found, m.had, m.place from moves as m
     cross join lateral (
       select n.ctid as found, n.lane from queue.turns as n
-      where n.workspace_id = m.workspace_id and not n.aside offset 0 for no key update skip locked) as u
+      where n.workspace_id = m.workspace_id and not n.aside offset 0
+        for no key update skip locked) as u
     where u.lane = any (p_lanes)) as o
   where t.ctid = o.found;
 end;
 $$;
 
--- Move the marks of turns to their head, or to the last job that was taken (from_ord), and close those that had none
--- (jobs = 0): where no open transaction has put a job into one, and a statement after its lock was taken, which sees
--- what was committed before.
+-- Move the marks of turns to their head, or to the last job that was taken (from_ord), and close
+-- those that had none (jobs = 0): where no open transaction has put a job into one, and a statement
+-- after its lock was taken, which sees what was committed before.
 create function queue.tidy_turns(p_turns queue.turn[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
   v_free constant queue.turn[] := array(
-    select t from unnest(p_turns) as t where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
+    select t from unnest(p_turns) as t
+      where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
 begin
   update queue.turns as u
   set from_ord = coalesce(o.head, case when o.jobs > 0 then o.last_ord end, u.from_ord),
@@ -639,26 +707,30 @@ begin
 end;
 $$;
 
--- Delete turns that have been empty for an hour, which no lease may come by; a job that comes later makes one again.
+-- Delete turns that have been empty for an hour, which no lease may come by; a job that comes later
+-- makes one again.
 create function queue.delete_turns(p_now timestamptz) returns void
 language plpgsql as $$
 declare
   v_turns constant queue.turn[] := array(
-    select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null, null)::queue.turn
+    select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null,
+      null)::queue.turn
     from queue.turns as t
     where not t.aside and t.changed_at < p_now - interval '1 hour' and not exists (
       select from queue.ready as r
       where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord)
     limit 1000);
   v_free constant queue.turn[] := array( -- no open transaction has put a job into it
-    select t from unnest(v_turns) as t where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
+    select t from unnest(v_turns) as t
+      where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id)));
 begin
   delete from queue.turns where ctid = any (array(
     select o.found from unnest(v_free) as s
     cross join lateral (
       select t.ctid as found from queue.turns as t
       where t.lane = s.lane and t.workspace_id = s.workspace_id for update skip locked) as o
-    where not exists (select from queue.ready as r where r.lane = s.lane and r.workspace_id = s.workspace_id)));
+    where not exists (select from queue.ready as r
+      where r.lane = s.lane and r.workspace_id = s.workspace_id)));
 end;
 $$;
 
@@ -683,8 +755,10 @@ begin
   union all
   select from queue.turns where aside and look_at <= p_now
   limit 1;
-  if found and queue.try_lock('turns') then -- one at a time, and no one waits; the rest is for the next leases
-    if pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0) then -- a pause that ends looks at gates after it
+  -- one at a time, and no one waits; the rest is for the next leases
+  if found and queue.try_lock('turns') then
+    -- a pause that ends looks at gates after it
+    if pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0) then
       perform queue.open_gates(greatest(50, v_most), p_now);
     end if;
     perform queue.open_turns(v_most, p_now);
@@ -700,33 +774,42 @@ begin
     p_changes := p_changes || v_taken.changes;
     if v_taken.again is not null then -- an event that does not follow from the row
       insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-      select j.id, j.last_seq, j.workspace_id, 'job.leased', jsonb_build_object('status', 'processing', 'attempts',
+      select j.id, j.last_seq, j.workspace_id, 'job.leased',
+        jsonb_build_object('status', 'processing', 'attempts',
         j.attempts, 'worker_id', p_request.worker_id), v_now
       from public.jobs as j where j.id = any (v_taken.again);
     end if;
-    if v_taken.noted is not null then -- unique keys that last until now, and starts that the rate of a key charges
+    -- unique keys that last until now, and starts that the rate of a key charges
+    if v_taken.noted is not null then
       delete from queue.unique_jobs as u using public.jobs as j
-      where j.id = any (v_taken.noted) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+      where j.id = any (v_taken.noted) and u.workspace_id = j.workspace_id
+        and u.job_type = j.job_type
         and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
       update queue.gated as g set started_at = v_now from public.jobs as j
-      where j.id = any (v_taken.noted) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
-        and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted and not g.ended;
+      where j.id = any (v_taken.noted) and g.workspace_id = j.workspace_id
+        and g.job_type = j.job_type
+        and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted
+          and not g.ended;
     end if;
     if v_shared.bounded and leased > 0 then
       perform queue.spend('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, n.jobs, v_now)
       from (select l -> 'job' ->> 'job_type' as job_type, count(*) as jobs
         from json_array_elements(leases) as l group by 1) as n
-      join queue.job_types as y on y.job_type = n.job_type where y.rate_limit is not null and not y.rate_per_key;
+      join queue.job_types as y on y.job_type = n.job_type
+        where y.rate_limit is not null and not y.rate_per_key;
     end if;
     -- a lease that was not filled leaves no one behind, and the order as it is
     if v_shared.moves is not null and (v_shared.bounded or leased = p_request."limit") then
       perform queue.move_turns(v_shared.moves, lanes);
     end if;
-    -- a turn is closed when several are empty, or now and then: until it is, its next job needs no note
+    -- a turn is closed when several are empty, or now and then: until it is, its next job needs no
+    -- note
     v_empty := array(
-      select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null, null)::queue.turn
+      select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null,
+        null)::queue.turn
       from unnest(v_shared.turns) as t where t.jobs = 0 or leased = 0);
-    if cardinality(v_empty) > 4 or leased >= 20 and leased < p_request."limit" or p_request.call % 16 = 0 then
+    if cardinality(v_empty) > 4 or leased >= 20 and leased < p_request."limit"
+      or p_request.call % 16 = 0 then
       perform queue.tidy_turns(v_taken.taken || v_empty, v_now);
     end if;
   end if;
@@ -734,10 +817,12 @@ begin
 end;
 $$;
 
--- Note that a worker serves its lanes, once a minute; p_changed: it serves others than before. Gates of those that no other served until now, and of those that
--- no one serves any more, are looked at again: under the lock of who opens gates, which has seen lanes as they were.
--- False where another has that lock.
-create function queue.note_lanes(p_request queue.lease_request, p_changed boolean, p_now timestamptz) returns boolean
+-- Note that a worker serves its lanes, once a minute; p_changed: it serves others than before.
+-- Gates of those that no other served until now, and of those that no one serves any more, are
+-- looked at again: under the lock of who opens gates, which has seen lanes as they were. False
+-- where another has that lock.
+create function queue.note_lanes(p_request queue.lease_request, p_changed boolean,
+  p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
   v_served integer[];
@@ -747,7 +832,8 @@ begin
   select coalesce(array_agg(l.lane) filter (where o.serves
       and coalesce(l.served_at <= p_now - interval '1 minute' or l.served_at > p_now, true)), '{}'),
     coalesce(array_agg(l.lane) filter (where o.serves and l.served_at is null), '{}'),
-    coalesce(array_agg(l.lane) filter (where not o.serves and (l.served_at <= p_now - interval '3 minutes'
+    coalesce(array_agg(l.lane)
+      filter (where not o.serves and (l.served_at <= p_now - interval '3 minutes'
       or p_changed and l.served_at is not null and not exists (
         select from queue.workers as w
         where w.worker_id <> p_request.worker_id and w.seen_at > p_now - interval '3 minutes'
@@ -761,20 +847,24 @@ begin
   if v_new || v_gone <> '{}' and not queue.try_lock('turns') then
     return false;
   end if;
-  update queue.lanes set served_at = case when lane = any (v_served) then p_now end where ctid = any (array(
-    select l.ctid from queue.lanes as l where l.lane = any (v_served || v_gone) for no key update skip locked));
+  update queue.lanes set served_at = case when lane = any (v_served) then p_now end
+    where ctid = any (array(
+    select l.ctid from queue.lanes as l where l.lane = any (v_served || v_gone)
+      for no key update skip locked));
   if v_new || v_gone <> '{}' then
     insert into queue.notes (lane, workspace_id, key)
-    select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key from queue.gated as g
-    where g.lane = any (v_new) and not g.admitted or g.lane = any (v_gone) and g.admitted and not g.ended
+    select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key
+      from queue.gated as g
+    where g.lane = any (v_new) and not g.admitted or g.lane = any (v_gone) and g.admitted
+      and not g.ended
     order by g.workspace_id, g.job_type, g.key;
   end if;
   return true;
 end;
 $$;
 
--- The number of a worker, whose row is written when it is new, begins a run or serves something else, else once a
--- minute.
+-- The number of a worker, whose row is written when it is new, begins a run or serves something
+-- else, else once a minute.
 create function queue.note_worker(p_request queue.lease_request, p_now timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -783,16 +873,20 @@ declare
   v_seen_at timestamptz;
 begin
   select * into v_worker from queue.workers where worker_id = p_request.worker_id;
-  v_changed := (v_worker.job_types, v_worker.queues) is distinct from (p_request.job_types, p_request.queues);
-  if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now and v_worker.ended_at is null
+  v_changed := (v_worker.job_types, v_worker.queues) is distinct
+    from (p_request.job_types, p_request.queues);
+  if v_worker.seen_at > p_now - interval '1 minute' and v_worker.seen_at <= p_now
+    and v_worker.ended_at is null
       and not v_changed and v_worker.version is not distinct from p_request.version then
     return v_worker.worker;
   end if;
   v_seen_at := p_now - case when queue.note_lanes(p_request, v_changed, p_now) then interval '0'
     else interval '59 seconds' end; -- again in a second
   insert into queue.workers as w (worker_id, started_at, seen_at, version, job_types, queues)
-  values (p_request.worker_id, p_now, v_seen_at, p_request.version, p_request.job_types, p_request.queues)
-  on conflict (worker_id) do update set seen_at = excluded.seen_at, ended_at = null, version = excluded.version,
+  values (p_request.worker_id, p_now, v_seen_at, p_request.version, p_request.job_types,
+    p_request.queues)
+  on conflict (worker_id) do update set seen_at = excluded.seen_at, ended_at = null,
+  version = excluded.version,
     job_types = excluded.job_types, queues = excluded.queues,
     started_at = case when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
       then w.started_at else p_now end
@@ -801,7 +895,8 @@ begin
 end;
 $$;
 
--- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is leased.
+-- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is
+-- leased.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
 language plpgsql as $$
 declare
@@ -816,35 +911,44 @@ declare
 begin
   v_request.call := coalesce(v_request.call, 1);
   v_request."limit" := coalesce(v_request."limit", 10);
-  if v_request.worker_id is null or v_request.tick_id is null or v_request."limit" not between 0 and 1000
+  if v_request.worker_id is null or v_request.tick_id is null
+    or v_request."limit" not between 0 and 1000
       or v_request.lease_seconds not between 1 and 43200 then
     perform queue.refuse(400, 'invalid_argument',
-      'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200', 'p_request');
+      'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200',
+      'p_request');
   elsif current_setting('transaction_isolation') <> 'read committed' then
-    perform queue.refuse(400, 'invalid_argument', 'leases need read committed: limits count what others committed');
+    perform queue.refuse(400, 'invalid_argument',
+      'leases need read committed: limits count what others committed');
   end if;
-  -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing writes nothing
+  -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing
+  -- writes nothing
   perform queue.wait_lock('tick ' || v_request.tick_id);
   v_now := queue.clock();
-  select ctid, last_call into v_found, v_last_call from queue.ticks where tick_id = v_request.tick_id;
+  select ctid, last_call into v_found, v_last_call from queue.ticks
+    where tick_id = v_request.tick_id;
   if v_request.call <= v_last_call then -- its answer may have been lost: what of it is still held
     perform queue.publish(p_changes, v_now);
-    return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0, 'next_due_in_ms', 0,
+    return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0,
+      'next_due_in_ms', 0,
       'leases', (
         select coalesce(json_agg(answer), '[]')
         from queue.leases as l
         join public.jobs as j on j.id = l.job_id
         join queue.job_types as t on t.job_type = j.job_type
         cross join lateral (
-          select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-            j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
+          select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
+            j.schema_version,
+            j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent,
+            j.progress,
             coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
         cross join lateral (
           select l.fence, l.lease_seconds, queue.steps_of(j.id) as steps, job) as answer
         where l.tick_id = v_request.tick_id and l.tick_call = v_request.call));
   end if;
   v_request.worker := queue.note_worker(v_request, v_now);
-  if pg_sequence_last_value('queue.wanted_ms') > 0 then -- a worker is here: the next enqueue may ask again
+  -- a worker is here: the next enqueue may ask again
+  if pg_sequence_last_value('queue.wanted_ms') > 0 then
     perform setval('queue.wanted_ms', 0);
   end if;
   v_given := queue.lease_ready(v_request, p_changes, v_now);
@@ -862,12 +966,14 @@ begin
   v_is_short := v_given.leased < v_request."limit" or v_request."limit" = 0;
   if v_request.count_due or v_request.call = 1 then
     v_due := (select count(*) from (
-      select from unnest(v_given.lanes) as l (lane) join queue.ready as r on r.lane = l.lane limit 1000) as r);
+      select from unnest(v_given.lanes) as l (lane) join queue.ready as r on r.lane = l.lane
+        limit 1000) as r);
   else
     v_due := (not v_is_short)::integer;
   end if;
   return json_build_object('leases', v_given.leases,
-    'maintenance', v_is_short and queue.maintenance_is_due(v_now, coalesce(v_last_call, 1) > 1 or v_given.leased > 0),
+    'maintenance', v_is_short
+      and queue.maintenance_is_due(v_now, coalesce(v_last_call, 1) > 1 or v_given.leased > 0),
     'due', v_due, 'next_due_in_ms',
     case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end;

@@ -1,51 +1,63 @@
--- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale one changes nothing.
--- What is reported with it is stored under the locks of its lease and record (queue.write_reports), all but plain
--- completions are judged (queue.judge), and their attempts kept. Then one statement deletes the leases and moves the
--- jobs. What they held is freed (queue.end_places) before the lease of the same call, which gets the next job of a full
--- key. The other way out, queue.finish, ends jobs that no worker holds.
+-- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale
+-- one changes nothing. What is reported with it is stored under the locks of its lease and record
+-- (queue.write_reports), all but plain completions are judged (queue.judge), and their attempts
+-- kept. Then one statement deletes the leases and moves the jobs. What they held is freed
+-- (queue.end_places) before the lease of the same call, which gets the next job of a full key. The
+-- other way out, queue.finish, ends jobs that no worker holds.
 
 create type queue.worker_item as (
-  job_id uuid, fence integer, outcome text, result jsonb, error jsonb, retry_after_seconds double precision,
-  until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision, progress jsonb,
-  logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb, lease_seconds double precision,
+  job_id uuid, fence integer, outcome text, result jsonb, error jsonb,
+  retry_after_seconds double precision,
+  until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision,
+  progress jsonb,
+  logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb,
+  lease_seconds double precision,
   cost_usd double precision
 );
--- What becomes of a job, and the event that says so, with its data beside status and attempts; event is null where
--- job.reclaimed says it already. All is null of a plain completion: at the first lease, with a result that fits.
+-- What becomes of a job, and the event that says so, with its data beside status and attempts;
+-- event is null where job.reclaimed says it already. All is null of a plain completion: at the
+-- first lease, with a result that fits.
 create type queue.verdict as (
-  status text, attempts integer, run_at timestamptz, message text, problem jsonb, event text, data jsonb
+  status text, attempts integer, run_at timestamptz, message text, problem jsonb, event text,
+  data jsonb
 );
 
 create function queue.read_items(p_items jsonb) returns queue.worker_item[]
 language plpgsql stable as $$
 begin
   if jsonb_typeof(p_items) is distinct from 'array' or jsonb_array_length(p_items) > 1000 then
-    perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
+    perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000',
+      'items');
   end if;
   return array( -- in one order, so that what locks many never deadlocks
-    select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i order by i.job_id);
+    select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i
+      order by i.job_id);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end;
 $$;
 
--- Decide what becomes of a job, and keep the attempt; null where the fence does not hold, and for a plain completion,
--- of which all follows from the job's row. lost: its worker reports nothing any more. The caller holds lease and row.
+-- Decide what becomes of a job, and keep the attempt; null where the fence does not hold, and for a
+-- plain completion, of which all follows from the job's row. lost: its worker reports nothing any
+-- more. The caller holds lease and row.
 create function queue.judge(p_item queue.worker_item, p_now timestamptz) returns queue.verdict
 language plpgsql as $$
 declare
-  v_is_long constant boolean := p_item.outcome = 'completed' and pg_column_size(p_item.result) > 8000
+  v_is_long constant boolean := p_item.outcome = 'completed'
+    and pg_column_size(p_item.result) > 8000
     and pg_column_size(p_item.result) > queue.setting('payload_max_bytes')::integer;
   v_lease queue.leases;
   v_job public.jobs;
   v_type queue.job_types;
   v_act text := coalesce(p_item.outcome, 'null');
-  v_problem jsonb := case when v_act in ('retry', 'lost', 'failed', 'cancelled') then p_item.error end;
+  v_problem jsonb := case when v_act in ('retry', 'lost', 'failed', 'cancelled')
+    then p_item.error end;
   v_reason text;
   v_wrong text[]; -- type, reason and message of what is wrong with the item
   v_made queue.verdict;
 begin
-  select * into v_lease from queue.leases as l where l.job_id = p_item.job_id and l.fence = p_item.fence;
+  select * into v_lease from queue.leases as l
+    where l.job_id = p_item.job_id and l.fence = p_item.fence;
   if not found or v_act = 'completed' and v_lease.fence = 1 and v_is_long is not true then
     return null;
   end if;
@@ -53,9 +65,11 @@ begin
   if not found then
     return null; -- deleted meanwhile
   elsif v_is_long then
-    v_wrong := array['ResultTooLarge', 'result_too_large', 'the result is too long; store it and return a reference'];
+    v_wrong := array['ResultTooLarge', 'result_too_large',
+      'the result is too long; store it and return a reference'];
   elsif v_job.cancel_requested_at is not null and v_act <> 'completed' then
-    v_problem := case when v_act <> 'lost' then v_problem end; -- its worker may have stopped as it was asked to
+    -- its worker may have stopped as it was asked to
+    v_problem := case when v_act <> 'lost' then v_problem end;
     v_act := 'cancelled';
   elsif v_act in ('retry', 'lost') then
     v_reason := case
@@ -64,15 +78,17 @@ begin
       when v_act = 'lost' and v_job.lost_attempts + 1 >= queue.setting('lost_attempts_max')::integer
         then 'lost_too_often' end;
     if v_reason is null and v_act = 'retry' then
-      -- after what a foreign service asked for, else exponentially with jitter, never above the cap. Source: Brooker,
-      -- "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+      -- after what a foreign service asked for, else exponentially with jitter, never above the
+      -- cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
       select * into v_type from queue.job_types as t where t.job_type = v_job.job_type;
       v_made.run_at := p_now + make_interval(secs => case
-        when p_item.retry_after_seconds is not null then least(604800, greatest(0, p_item.retry_after_seconds))
+        when p_item.retry_after_seconds is not null then least(604800,
+          greatest(0, p_item.retry_after_seconds))
         else (0.8 + 0.2 * random()) * least(v_type.backoff_cap_seconds,
           v_type.backoff_first_seconds * power(v_type.backoff_factor, v_job.attempts - 1)) end);
     elsif v_reason is not null then
-      v_problem := case when v_act = 'lost' and v_reason <> 'deadline_passed' then v_problem -- which is the reason
+      -- which is the reason
+      v_problem := case when v_act = 'lost' and v_reason <> 'deadline_passed' then v_problem
         else coalesce(v_problem, '{}') || jsonb_build_object('reason', v_reason) end;
       v_act := 'failed';
     end if;
@@ -89,32 +105,40 @@ begin
   end if;
   if v_wrong[3] is not null then
     v_act := 'failed';
-    v_problem := jsonb_build_object('type', v_wrong[1], 'reason', v_wrong[2], 'message', v_wrong[3]);
+    v_problem := jsonb_build_object('type', v_wrong[1], 'reason', v_wrong[2], 'message',
+      v_wrong[3]);
   end if;
-  v_made.status := case when v_act in ('completed', 'failed', 'cancelled', 'waiting') then v_act else 'pending' end;
+  v_made.status := case when v_act in ('completed', 'failed', 'cancelled', 'waiting') then v_act
+    else 'pending' end;
   v_made.attempts := v_job.attempts - (v_act in ('snoozed', 'released', 'waiting'))::integer;
   v_made.message := left(coalesce(nullif(v_problem ->> 'message', ''),
     case when v_act in ('retry', 'failed') then 'no reason given' end), 10000);
   v_made.problem := v_problem - '{message,traceback,origin}'::text[];
-  v_made.event := case v_act when 'retry' then 'job.retried' when 'lost' then null else 'job.' || v_act end;
+  v_made.event := case v_act when 'retry' then 'job.retried' when 'lost' then null
+    else 'job.' || v_act end;
   v_made.data := jsonb_strip_nulls(jsonb_build_object('error_message', left(v_made.message, 1000),
     'next_retry_at', v_made.run_at, 'wait', case v_act when 'waiting' then jsonb_build_object(
-      'kind', p_item.wait -> 'kind', 'name', p_item.wait -> 'name', 'question', left(p_item.wait ->> 'question', 2000),
-      'options', p_item.wait -> 'options', 'until', coalesce(p_item.wait ->> 'timeout_at', p_item.wait ->> 'until'),
+      'kind', p_item.wait -> 'kind', 'name', p_item.wait -> 'name', 'question',
+      left(p_item.wait ->> 'question', 2000),
+      'options', p_item.wait -> 'options', 'until',
+      coalesce(p_item.wait ->> 'timeout_at', p_item.wait ->> 'until'),
       'event', p_item.wait -> 'event') end));
-  insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome, error_message, error_data,
+  insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome,
+    error_message, error_data,
     traceback, origin)
   values (v_job.id, v_lease.fence, v_lease.attempt, v_lease.worker, v_lease.leased_at, p_now,
     case p_item.outcome when 'lost' then 'lost' else v_act end, v_made.message, v_made.problem,
-    case when pg_column_size(v_problem -> 'traceback') <= 20000 then nullif(v_problem -> 'traceback', 'null') end,
+    case when pg_column_size(v_problem -> 'traceback') <= 20000
+      then nullif(v_problem -> 'traceback', 'null') end,
     case when jsonb_typeof(v_problem -> 'origin') = 'object' then v_problem -> 'origin' end);
   return v_made;
 end;
 $$;
 
--- Take jobs that a worker held, or that have ended, out of all that they held: those that go on are placed, then the
--- gates of their keys open, so that the lease of the same call gets the next job of a full key; unique keys of those
--- that have ended are freed, and those that wait for them are noted.
+-- Take jobs that a worker held, or that have ended, out of all that they held: those that go on are
+-- placed, then the gates of their keys open, so that the lease of the same call gets the next job
+-- of a full key; unique keys of those that have ended are freed, and those that wait for them are
+-- noted.
 create function queue.end_places(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -122,7 +146,8 @@ declare
   v_ended constant uuid[] := array(
     select j.id from public.jobs as j where j.id = any (p_ids) and j.finished_at is not null);
 begin
-  perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids) and j.status = 'pending';
+  perform queue.place(j, p_now) from public.jobs as j
+    where j.id = any (p_ids) and j.status = 'pending';
   for v_gate in
     with gone as (
       update queue.gated as g set ended = true from public.jobs as j
@@ -140,9 +165,11 @@ begin
     where j.id = any (v_ended) and j.unique_key is not null and u.workspace_id = j.workspace_id
       and u.job_type = j.job_type and u.key = j.unique_key and u.job_id = j.id;
     delete from queue.deferred as d using public.jobs as j
-    where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at and d.job_id = j.id;
+    where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at
+      and d.job_id = j.id;
     insert into queue.dead (workspace_id, job_id)
-    select j.workspace_id, j.id from public.jobs as j where j.id = any (v_ended) and j.status = 'failed'
+    select j.workspace_id, j.id from public.jobs as j
+      where j.id = any (v_ended) and j.status = 'failed'
     on conflict do nothing;
     -- a parent that may wait, live children of one that did not complete
     insert into queue.signals (kind, workspace_id, job_id)
@@ -161,8 +188,8 @@ $$;
 -- results, null where some item was no plain completion of a lease that held.
 create type queue.ended as (changes queue.change[], rest uuid[], own uuid[], results json);
 
--- End attempts by what was judged of each, of plain completions all null, in one statement: leases go,
--- jobs move.
+-- End attempts by what was judged of each, of plain completions all null, in one statement: leases
+-- go, jobs move.
 create function queue.end_attempts(
   p_items queue.worker_item[], p_verdicts queue.verdict[], p_now timestamptz
 ) returns queue.ended
@@ -240,8 +267,9 @@ language sql stable as $$
   left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
 $$;
 
--- Settle items other than plain completions, or that wait for someone: those that someone else holds
--- are left as they are (busy); what the others report is stored, and they are judged by their rows.
+-- Settle items other than plain completions, or that wait for someone: those that someone else
+-- holds are left as they are (busy); what the others report is stored, and they are judged by their
+-- rows.
 create function queue.settle_judged(
   p_items queue.worker_item[], out ended queue.ended, out busy uuid[], out at timestamptz
 )
@@ -275,8 +303,8 @@ begin
 end;
 $$;
 
--- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found, or
--- busy where someone else's transaction holds its row. A completion wins over a cancel requested
+-- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
+-- or busy where someone else's transaction holds its row. A completion wins over a cancel requested
 -- meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
 create function queue.settle(
   p_items queue.worker_item[], out results json, out changes queue.change[]
@@ -289,7 +317,8 @@ declare
   v_busy uuid[] := '{}';
   v_is_done boolean := false;
 begin
-  if not exists ( -- plain completions alone: at the first lease, with a result that fits, and no news
+  -- plain completions alone: at the first lease, with a result that fits, and no news
+  if not exists (
       select from unnest(p_items) as i
       where i.outcome is distinct from 'completed' or i.fence > 1
         or pg_column_size(i.result) > 8000
@@ -341,7 +370,8 @@ begin
     v_changes := v_done.changes;
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
-    return json_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease', v_changes));
+    return json_build_object('results', v_results, 'lease',
+      queue.lease(p_request -> 'lease', v_changes));
   end if;
   perform queue.publish(v_changes, queue.clock());
   return json_build_object('results', v_results);
@@ -353,8 +383,10 @@ comment on function public.settle_jobs is
   'until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered as the first; a '
   'stale fence changes nothing, and what is busy is to be settled again.';
 
--- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked them.
-create function queue.finish(p_ids uuid[], p_status text, p_error jsonb, p_now timestamptz) returns void
+-- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked
+-- them.
+create function queue.finish(p_ids uuid[], p_status text, p_error jsonb,
+  p_now timestamptz) returns void
 language plpgsql as $$
 declare
   v_ids uuid[];
@@ -370,26 +402,30 @@ begin
   select array_agg(e.id) into v_ids from ended as e;
   if v_ids is not null then
     perform queue.append_event(v_ids, 'job.' || p_status, case when p_status = 'failed'
-      then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end, p_now,
+      then jsonb_build_object('error_message', left(p_error ->> 'message', 1000)) else '{}' end,
+      p_now,
       p_is_counted => true);
     perform queue.end_places(v_ids, p_now);
   end if;
 end;
 $$;
 
--- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with lease_lost where the
--- caller does not hold it. p_undone is the end of the refusal's sentence.
-create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text) returns public.jobs
+-- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with
+-- lease_lost where the caller does not hold it. p_undone is the end of the refusal's sentence.
+create function queue.held_job(p_request jsonb, p_job_types text[],
+  p_undone text) returns public.jobs
 language plpgsql as $$
 declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
   select j.* into v_job from queue.leases as l join public.jobs as j on j.id = l.job_id
-  where l.job_id = v_id and l.fence::text = p_request ->> 'fence' and (j.job_type = any (p_job_types)) is not false
+  where l.job_id = v_id and l.fence::text = p_request ->> 'fence'
+    and (j.job_type = any (p_job_types)) is not false
   for no key update of l, j; -- in this order, as everywhere
   if not found then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
+    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone,
+      v_id::text);
   end if;
   return v_job;
 end;
@@ -401,7 +437,8 @@ begin
   update queue.workers set ended_at = queue.clock(), seen_at = queue.clock(),
     summary = coalesce(p_request -> 'summary', summary), evidence = p_request -> 'evidence'
   where worker_id = p_request ->> 'worker_id'
-    or worker = (select t.worker from queue.ticks as t where t.tick_id = (p_request ->> 'tick_id')::uuid);
+    or worker = (select t.worker from queue.ticks as t
+      where t.tick_id = (p_request ->> 'tick_id')::uuid);
   return jsonb_build_object('known', found);
 end;
 $$;

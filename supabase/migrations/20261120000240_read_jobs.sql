@@ -1,8 +1,10 @@
--- Jobs as people read them: one, lists, counts, attempts, traces, log lines, dead letters, and why one does not run.
--- Every list is newest first by id, whose beginning is the job's instant. What lives or failed is found in its narrow
--- table however much has ended; the rest is looked for among the newest jobs, in slices that end.
+-- Jobs as people read them: one, lists, counts, attempts, traces, log lines, dead letters, and why
+-- one does not run. Every list is newest first by id, whose beginning is the job's instant. What
+-- lives or failed is found in its narrow table however much has ended; the rest is looked for among
+-- the newest jobs, in slices that end.
 
--- An error in one line, the exception's type before its message as Python prints it; the engine's own as it is.
+-- An error in one line, the exception's type before its message as Python prints it; the engine's
+-- own as it is.
 create function queue.error_line(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
 declare
@@ -19,21 +21,24 @@ $$;
 create function queue.fingerprint(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
 begin
-  return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)), '[0-9a-f-]*[0-9][0-9a-f-]*', '#',
+  return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)),
+    '[0-9a-f-]*[0-9][0-9a-f-]*', '#',
     'g')), 16);
 end;
 $$;
 
--- A job as clients read it: without columns of the engine, with what null means, and with what is derived: its state,
--- its next run, and where its time went. queue_ms: from being due to the first start. run_ms: all attempts, the running
--- one until now. runs: how often it was leased. The rest is schedule, backoff, sleeps, questions, children. In a list
--- it has a glimpse, the first three simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut,
--- and no choices of a question; get_job has them whole.
+-- A job as clients read it: without columns of the engine, with what null means, and with what is
+-- derived: its state, its next run, and where its time went. queue_ms: from being due to the first
+-- start. run_ms: all attempts, the running one until now. runs: how often it was leased. The rest
+-- is schedule, backoff, sleeps, questions, children. In a list it has a glimpse, the first three
+-- simple values of its payload in a line, as `to: a@b.test, count: 3`, its error cut, and no
+-- choices of a question; get_job has them whole.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false) returns jsonb
 language plpgsql stable as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
+  v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for,
+    p_job.created_at);
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
   v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms}';
@@ -53,28 +58,35 @@ begin
   end if;
   if p_is_listed then
     v_glimpse := jsonb_build_object('glimpse', (
-      select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', ' order by f.n)
+      select string_agg(concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)), ', '
+        order by f.n)
       from (select * from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
         where jsonb_typeof(e.value) not in ('object', 'array', 'null') limit 3) as f));
     v_omitted := v_omitted || '{payload,result,error_data}'::text[];
     v_wait.data := v_wait.data - '{options,job_ids}'::text[];
     v_wait.default_value := null;
     p_job.error_message := left(p_job.error_message, 500);
-    p_job.payload := null; -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
+    -- before the row becomes JSON: a quarter of a megabyte is not copied to be omitted
+    p_job.payload := null;
     p_job.result := null;
   end if;
   return to_jsonb(p_job) - v_omitted || v_glimpse || jsonb_build_object(
     'progress', coalesce(p_job.progress, '{"percentage": 0, "stage": null, "message": null}'),
     'tags', coalesce(p_job.tags, '{}'),
-    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for, v_now),
-    'next_run_at', case p_job.status when 'pending' then v_due when 'waiting' then v_wait.timeout_at end,
+    'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for,
+      v_now),
+    'next_run_at', case p_job.status when 'pending' then v_due when 'waiting'
+      then v_wait.timeout_at end,
     'error', queue.error_line(p_job.error_message, p_job.error_data),
-    'waiting_for', case when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object('kind', v_wait.kind,
-      'name', v_wait.name, 'question', v_wait.data -> 'question', 'options', v_wait.data -> 'options',
+    'waiting_for', case when v_wait.job_id is not null
+      then jsonb_strip_nulls(jsonb_build_object('kind', v_wait.kind,
+      'name', v_wait.name, 'question', v_wait.data -> 'question', 'options',
+      v_wait.data -> 'options',
       'job_ids', v_wait.data -> 'job_ids', 'event', v_wait.event_name, 'until', v_wait.timeout_at,
       'default', v_wait.default_value, 'since', v_wait.created_at)) end,
     'running_since', v_since, 'worker_id', v_worker,
-    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1),
+    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms',
+      round(v_run::numeric, 1),
       'runs', p_job.fence));
 end;
 $$;
@@ -84,8 +96,8 @@ language sql stable security definer set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
--- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states: at most p_limit of
--- each table, with the state as far as the table knows it.
+-- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states:
+-- at most p_limit of each table, with the state as far as the table knows it.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
 language plpgsql stable as $$
@@ -96,48 +108,58 @@ declare
 begin
   return query
   (select r.job_id, r.lane, 'queued' from queue.lanes as l
-    cross join lateral (select * from queue.ready as o where o.lane = l.lane and o.workspace_id between v_low and v_high
+    cross join lateral (select * from queue.ready as o
+      where o.lane = l.lane and o.workspace_id between v_low and v_high
       limit p_limit) as r
     where p_states && '{pending,queued}' limit p_limit)
   union all
   (select g.job_id, g.lane, 'queued' from queue.gated as g
-    where p_states && '{pending,queued}' and g.workspace_id between v_low and v_high and not g.admitted limit p_limit)
+    where p_states && '{pending,queued}' and g.workspace_id between v_low and v_high
+      and not g.admitted limit p_limit)
   union all
-  select d.job_id, j.lane, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
+  select d.job_id, j.lane,
+    queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
   from (select * from queue.deferred as o
-    where p_states && '{pending,queued,scheduled,retrying}' and o.workspace_id between v_low and v_high
+    where p_states && '{pending,queued,scheduled,retrying}'
+      and o.workspace_id between v_low and v_high
     limit p_limit) as d
   join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
   where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
   union all
   (select l.job_id, l.lane, 'running' from queue.leases as l
-    where p_states && '{processing,running}' and l.workspace_id between v_low and v_high limit p_limit)
+    where p_states && '{processing,running}' and l.workspace_id between v_low and v_high
+      limit p_limit)
   union all
   select w.job_id, j.lane, 'suspended'
   from (select * from queue.waits as o
-    where p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high limit p_limit) as w
+    where p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high
+      limit p_limit) as w
   join public.jobs as j on j.id = any (array[w.job_id])
   union all
   select d.job_id, j.lane, 'failed'
-  from (select * from queue.dead as o where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
+  from (select * from queue.dead as o
+    where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
     order by o.workspace_id desc, o.job_id desc limit p_limit) as d
   join public.jobs as j on j.id = any (array[d.job_id]);
 end;
 $$;
 
--- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many were found; and
--- where to continue, null at the end. States that live or failed, and tags, are found by their narrow table or index
--- where it has at most 10,000; else the newest jobs are looked at, 10,000 of them or for about 100 ms. An unknown name
--- or word would match everything, or nothing: it is refused.
+-- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many
+-- were found; and where to continue, null at the end. States that live or failed, and tags, are
+-- found by their narrow table or index where it has at most 10,000; else the newest jobs are looked
+-- at, 10,000 of them or for about 100 ms. An unknown name or word would match everything, or
+-- nothing: it is refused.
 create function queue.search_jobs(
-  p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[], out place uuid
+  p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[],
+  out place uuid
 )
 language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_states constant text[] := array(
     select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
-  v_head constant text := case when p_filter ? 'parent_id' then 'parent_id' when p_filter ? 'session_id'
+  v_head constant text := case when p_filter ? 'parent_id' then 'parent_id'
+    when p_filter ? 'session_id'
     then 'session_id' end;
   v_where text;
   v_known uuid[];
@@ -145,34 +167,47 @@ declare
   v_slice integer := p_limit;
   v_read record;
 begin
-  perform queue.check_names(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
-    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'], 'filter');
-  if not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]' @> (p_filter -> 'status') then
-    perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'), 'status');
+  perform queue.check_names(p_filter,
+    array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
+    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'],
+    'filter');
+  if not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]' @>
+    (p_filter -> 'status') then
+    perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'),
+      'status');
   elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'
       @> (p_filter -> 'state') then
-    perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'), 'state');
+    perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'),
+      'state');
   end if;
-  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '') into v_where
+  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()),
+    '') into v_where
   from (values
     ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
     ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
       = any (array(select jsonb_array_elements_text(%1$L)))'),
     ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
-    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'), ('payload', 'p.payload @> %L'),
-    ('created_after', 'p.created_at >= %L'), ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
+    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'),
+    ('payload', 'p.payload @> %L'),
+    ('created_after', 'p.created_at >= %L'),
+    ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
     ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
     ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
-      array_to_string(p.tags, '' ''), case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+      array_to_string(p.tags, '' ''),
+      case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
       -- less of an id would be in many by chance
-      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)), lower(%1$L)) > 0'))
+      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)),
+        lower(%1$L)) > 0'))
     as c (name, condition)
   where p_filter ? c.name;
-  v_known := case when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
+  v_known := case when p_filter ? 'ids'
+    then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
     when p_filter ? 'tag' then array(select j.id from public.jobs as j
-      where j.tags @> array[p_filter ->> 'tag'] and (p_workspaces is null or j.workspace_id = any (p_workspaces))
+      where j.tags @> array[p_filter ->> 'tag']
+        and (p_workspaces is null or j.workspace_id = any (p_workspaces))
       limit 10001)
-    when v_states <> '{}' and not v_states && array['completed', 'cancelled'] and p_workspaces is not null then array(
+    when v_states <> '{}' and not v_states && array['completed', 'cancelled']
+      and p_workspaces is not null then array(
       select p.job_id from unnest(p_workspaces) as w (id)
       cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
   v_known := case when cardinality(v_known) <= 10000 then v_known end;
@@ -181,13 +216,16 @@ begin
   loop
     -- as ranges: an index of ids alone, read past whatever else there is, cannot serve them
     execute format('with p as materialized (
-        select p.id, row_number() over () as n, (true %s) is true as fits from (select j.* from %s limit $4) as p)
+        select p.id, row_number() over () as n, (true %s) is true as fits
+          from (select j.* from %s limit $4) as p)
       select array(select id from p where fits order by n) as ids, count(*) as jobs,
         (array_agg(id order by n desc))[1] as last from p', v_where, case
       when v_known is not null then 'public.jobs as j where j.id = any ($1) and j.id < $3
         and ($2 is null or j.workspace_id = any ($2)) order by j.id desc'
-      when v_head is not null then format('public.jobs as j where j.%1$I between %2$L and %2$L and j.id < $3
-        and ($2 is null or j.workspace_id = any ($2)) order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
+      when v_head is not null
+        then format('public.jobs as j where j.%1$I between %2$L and %2$L and j.id < $3
+        and ($2 is null or j.workspace_id = any ($2))
+          order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
       when p_workspaces is null then 'public.jobs as j where j.id < $3 order by j.id desc'
       else 'unnest($2) as w (id) cross join lateral (
         select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
@@ -197,13 +235,15 @@ begin
     ids := ids || v_read.ids;
     v_left := v_left - v_slice;
     place := case when v_read.jobs = v_slice then v_read.last end;
-    exit when place is null or cardinality(ids) >= p_limit or v_left <= 0 or clock_timestamp() > v_until;
+    exit when place is null or cardinality(ids) >= p_limit or v_left <= 0
+      or clock_timestamp() > v_until;
     v_slice := least(4 * v_slice, v_left, 2000);
   end loop;
 end;
 $$;
 
-create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null, p_limit integer default 50)
+create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
+  p_limit integer default 50)
 returns json
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off -- a plan that reads all and sorts it is never what is wanted
@@ -228,7 +268,8 @@ begin
   perform queue.take_turn(v_named);
   -- of the one named, the caller's own, or all: the service's search by id, session or parent
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
-    when not v_is_service then array(select queue.my_workspaces()) end, (p_cursor ->> 'id')::uuid, v_limit + 1);
+    when not v_is_service then array(select queue.my_workspaces()) end, (p_cursor ->> 'id')::uuid,
+      v_limit + 1);
   if cardinality(v_found.ids) > v_limit then
     v_found.place := v_found.ids[v_limit];
   end if;
@@ -248,8 +289,8 @@ comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer than asked for, '
   'even none, and still have a next one.';
 
--- The one way to count: what lives or failed up to 10,000 of each table, what completed or was cancelled among the
--- newest 10,000 jobs.
+-- The one way to count: what lives or failed up to 10,000 of each table, what completed or was
+-- cancelled among the newest 10,000 jobs.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}') returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
@@ -270,19 +311,25 @@ begin
       order by o.workspace_id desc, o.id desc limit v_most),
     found as (
       select p.state, p.lane
-      from queue.places(p_workspace_id, '{queued,scheduled,retrying,running,suspended,failed}', v_most) as p
+      from queue.places(p_workspace_id, '{queued,scheduled,retrying,running,suspended,failed}',
+        v_most) as p
       union all
       select n.status, n.lane from newest as n where n.status in ('completed', 'cancelled')),
     counted as (
-      select k.status, k.state, count(*) filter (where f.lane = any (v_lanes)) as jobs, v_most <= case
-        when k.status in ('completed', 'cancelled') then (select count(*) from newest) else count(*) end as more
-      from (values ('pending', 'queued'), ('pending', 'scheduled'), ('pending', 'retrying'), ('processing', 'running'),
-        ('waiting', 'suspended'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'))
+      select k.status, k.state, count(*)
+        filter (where f.lane = any (v_lanes)) as jobs, v_most <= case
+        when k.status in ('completed', 'cancelled') then (select count(*)
+          from newest) else count(*) end as more
+      from (values ('pending', 'queued'), ('pending', 'scheduled'), ('pending', 'retrying'),
+        ('processing', 'running'),
+        ('waiting', 'suspended'), ('completed', 'completed'), ('failed', 'failed'),
+        ('cancelled', 'cancelled'))
         as k (status, state) left join found as f on f.state = k.state group by 1, 2)
     select jsonb_build_object('counts', jsonb_object_agg(s.status, s.jobs), 'states', (
         select jsonb_object_agg(c.state, c.jobs) from counted as c),
       'at_least', coalesce(jsonb_agg(s.status) filter (where s.more), '[]'))
-    from (select c.status, sum(c.jobs) as jobs, bool_or(c.more) as more from counted as c group by 1) as s);
+    from (select c.status, sum(c.jobs) as jobs, bool_or(c.more) as more from counted as c
+      group by 1) as s);
 end;
 $$;
 comment on function public.count_jobs is
@@ -295,15 +342,18 @@ begin
   perform queue.take_turn(p_workspace_id);
   return (
     with letters as materialized (
-      select j.id, j.job_type, j.finished_at, queue.error_line(j.error_message, j.error_data) as error_message,
+      select j.id, j.job_type, j.finished_at,
+        queue.error_line(j.error_message, j.error_data) as error_message,
         queue.fingerprint(j.error_message, j.error_data) as error_fingerprint
       from (select d.job_id from queue.dead as d where d.workspace_id = p_workspace_id
         order by d.workspace_id desc, d.job_id desc limit 10000) as d
       join public.jobs as j on j.id = any (array[d.job_id]))
-    select jsonb_build_object('groups', coalesce(jsonb_agg(to_jsonb(a) order by a.jobs desc, a.last_at desc), '[]'),
+    select jsonb_build_object('groups',
+      coalesce(jsonb_agg(to_jsonb(a) order by a.jobs desc, a.last_at desc), '[]'),
       'more', (select count(*) from letters) = 10000)
     from (
-      select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
+      select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at,
+        max(finished_at) as last_at,
         (array_agg(id order by finished_at desc, id))[1] as latest_id,
         (array_agg(error_message order by finished_at desc, id))[1] as error_message
       from letters group by 1, 2) as a);
@@ -312,22 +362,27 @@ $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
 
--- The latest attempts of a job and the running one, the latest last, errors cut. What completed at its first lease is
--- in the job's row. A traceback shows code: it is left out unless p_is_open.
-create function queue.attempt_lines(p_job public.jobs, p_limit integer, p_is_open boolean) returns jsonb
+-- The latest attempts of a job and the running one, the latest last, errors cut. What completed at
+-- its first lease is in the job's row. A traceback shows code: it is left out unless p_is_open.
+create function queue.attempt_lines(p_job public.jobs, p_limit integer,
+  p_is_open boolean) returns jsonb
 language sql stable as $$
   select coalesce(jsonb_agg(to_jsonb(e)
     - array['job_id', 'worker', 'error_data', case when not p_is_open then 'traceback' end]
-    || jsonb_build_object('worker_id', w.worker_id, 'error_message', left(e.error_message, 1000), 'error',
-      left(queue.error_line(e.error_message, e.error_data), 1000), 'has_traceback', e.traceback is not null)
+    || jsonb_build_object('worker_id', w.worker_id, 'error_message', left(e.error_message, 1000),
+      'error',
+      left(queue.error_line(e.error_message, e.error_data), 1000), 'has_traceback',
+        e.traceback is not null)
     order by e.fence), '[]')
   from (
-    (select * from queue.attempts as a where a.job_id = p_job.id order by a.fence desc limit p_limit)
+    (select * from queue.attempts as a where a.job_id = p_job.id order by a.fence desc
+      limit p_limit)
     union all
     select l.job_id, l.fence, l.attempt, l.worker, l.leased_at, null, null, null, null, null, null
     from queue.leases as l where l.job_id = p_job.id
     union all
-    select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at, 'completed', null,
+    select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at,
+      'completed', null,
       null, null, null where p_job.status = 'completed' and p_job.fence = 1) as e
   left join queue.workers as w on w.worker = e.worker
 $$;
@@ -354,39 +409,46 @@ declare
       select v_job.id, 0 as level
       union all
       select c.id, t.level + 1 from tree as t cross join lateral (
-        select j.id from public.jobs as j where j.parent_id = t.id order by j.id) as c where t.level < 6)
+        select j.id from public.jobs as j where j.parent_id = t.id order by j.id) as c
+          where t.level < 6)
     select t.id from tree as t limit v_most + 1);
 begin
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
     select jsonb_agg(queue.job_json(j, true) || jsonb_build_object(
       'attempts', queue.attempt_lines(j, 100, false),
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
-        (select t.name, t.kind, t.started_at, t.created_at as ended_at, null::timestamptz as timeout_at
-          from queue.steps as t where t.job_id = j.id and t.nth = 0 order by t.created_at desc limit 200)
+        (select t.name, t.kind, t.started_at, t.created_at as ended_at,
+          null::timestamptz as timeout_at
+          from queue.steps as t where t.job_id = j.id and t.nth = 0 order by t.created_at desc
+            limit 200)
         union all
         select l.step, 'step', l.step_started_at, null, null
         from queue.leases as l where l.job_id = j.id and l.step is not null
         union all
-        select w.name, w.kind, w.created_at, null, w.timeout_at from queue.waits as w where w.job_id = j.id) as s))
+        select w.name, w.kind, w.created_at, null, w.timeout_at from queue.waits as w
+          where w.job_id = j.id) as s))
       order by t.nth)
-    from unnest(v_ids[:v_most]) with ordinality as t (id, nth) join public.jobs as j on j.id = any (array[t.id])));
+    from unnest(v_ids[:v_most]) with ordinality as t (id, nth)
+      join public.jobs as j on j.id = any (array[t.id])));
 end;
 $$;
 comment on function public.job_trace is
   'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 jobs of six levels.';
 
-select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs', 'public.count_jobs',
+select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs',
+  'public.count_jobs',
   'public.dead_letters', 'public.job_attempts', 'public.job_trace');
 
--- Why is my job not running? One sentence, a reason, since when, its cause and what to do next, for each place that a
--- job can be in. Those who show it add nothing.
+-- Why is my job not running? One sentence, a reason, since when, its cause and what to do next, for
+-- each place that a job can be in. Those who show it add nothing.
 
--- The workers that are alive: seen within three minutes, within 90 seconds where the run has ended, or
--- one that holds a lease that has not expired. Looked for once a call.
+-- The workers that are alive: seen within three minutes, within 90 seconds where the run has ended,
+-- or one that holds a lease that has not expired. Looked for once a call.
 create function queue.alive_workers(p_now timestamptz) returns setof queue.workers
 language sql stable as $$
   select w.* from queue.workers as w
-  where w.seen_at > p_now - interval '3 minutes' and coalesce(w.ended_at > p_now - interval '90 seconds', true)
+  where w.seen_at > p_now - interval '3 minutes'
+    and coalesce(w.ended_at > p_now - interval '90 seconds', true)
   union
   select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
   join queue.workers as w on w.worker = l.worker
@@ -402,7 +464,8 @@ $$;
 -- The pairs of letters of a name.
 create function queue.pairs_of(p_name text) returns text[]
 language sql immutable as $$
-  select array(select distinct substr(p_name, n, 2) from generate_series(1, length(p_name) - 1) as n)
+  select array(select distinct substr(p_name, n, 2)
+    from generate_series(1, length(p_name) - 1) as n)
 $$;
 
 -- The published type whose name is most like one that is not: at least half of their pairs of
@@ -419,8 +482,8 @@ language sql stable as $$
   where l.likeness >= 0.5 order by l.likeness desc, p.job_type limit 1
 $$;
 
--- Of types, each in its queue if one is named: whether workers run, but none of them serves it. False while no worker
--- runs, and for a type registered a moment ago: its worker is about to begin.
+-- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
+-- False while no worker runs, and for a type registered a moment ago: its worker is about to begin.
 create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
 returns table (job_type text, queue text, unserved boolean)
 language sql stable as $$
@@ -435,26 +498,31 @@ language sql stable as $$
   from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 
-create function queue.unserved(p_job_type text, p_now timestamptz, p_queue text default null) returns boolean
+create function queue.unserved(p_job_type text, p_now timestamptz,
+  p_queue text default null) returns boolean
 language sql stable as $$
   select s.unserved from queue.served(array[p_job_type], array[p_queue], p_now) as s
 $$;
 
 -- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
-create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid) returns setof queue.pauses
+create function queue.pauses_of(p_job_type text, p_queue text,
+  p_workspace_id uuid) returns setof queue.pauses
 language sql stable rows 1 as $$
   select * from queue.pauses as p
-  where (p.kind, p.name) in (('type', p_job_type), ('queue', p_queue), ('workspace', p_workspace_id::text),
+  where (p.kind, p.name) in (('type', p_job_type), ('queue', p_queue),
+    ('workspace', p_workspace_id::text),
     ('workspace_type', p_workspace_id || '/' || p_job_type))
   order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
 $$;
 
 -- Who holds the slots of a job's key, up to three of them.
-create function queue.explain_key(p_job public.jobs, p_running bigint, p_most integer, p_now timestamptz)
+create function queue.explain_key(p_job public.jobs, p_running bigint, p_most integer,
+  p_now timestamptz)
 returns jsonb
 language sql stable as $$
   with holders as (
-    select j.id, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, p_now) as state
+    select j.id, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for,
+      p_now) as state
     from queue.gated as g join public.jobs as j on j.id = any (array[g.job_id])
     where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
       and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id
@@ -462,7 +530,8 @@ language sql stable as $$
   select jsonb_build_object('reason', 'key_limit',
     'data', jsonb_build_object('running', p_running, 'limit', p_most, 'holders', jsonb_agg(
       jsonb_build_object('job_id', h.id, 'state', h.state))),
-    'sentence', format('The concurrency limit of its key is used up: %s of %s, held by %s%s.', p_running, p_most,
+    'sentence', format('The concurrency limit of its key is used up: %s of %s, held by %s%s.',
+      p_running, p_most,
       string_agg(format('job %s (%s)', h.id, h.state), ', '),
       case when p_running > 3 then format(' and %s more', p_running - 3) end))
   from holders as h
@@ -512,7 +581,8 @@ insert into queue.advice (reason, place, words, command, path) values
     'minutehand show {holder}', '/jobs/{holder}'),
   ('key_limit', 2, 'Or raise `key_concurrency` in code, and deploy.', null, '/types/{job_type}'),
   ('workspace_type_limit', 1, 'Wait for one of those that run, or raise '
-    '`workspace_concurrency` in code, and deploy.', 'minutehand ls --state running --type {job_type}',
+    '`workspace_concurrency` in code, and deploy.',
+    'minutehand ls --state running --type {job_type}',
     '/jobs?state=running&job_type={job_type}'),
   ('type_limit', 1, 'Wait for one of those that run, or raise `max_concurrency` in code, and '
     'deploy.', 'minutehand ls --state running --type {job_type}',
@@ -582,7 +652,8 @@ insert into queue.advice (reason, place, words, command, path) values
 create function queue.next_steps(p_reason text, p_with jsonb) returns jsonb
 language sql stable as $$
   select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('words', f.words,
-    'command', f.command, 'path', f.path)) order by a.place) filter (where f.words is not null), '[]')
+    'command', f.command, 'path', f.path)) order by a.place)
+      filter (where f.words is not null), '[]')
   from queue.advice as a
   cross join lateral (select queue.filled(a.words, p_with) as words,
     queue.filled(a.command, p_with) as command, queue.filled(a.path, p_with) as path) as f
@@ -612,8 +683,8 @@ language sql immutable as $$
   where k.holds order by k.n limit 1
 $$;
 
--- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest limit that is used up,
--- or jobs of its tenant in its lane that are ahead of it and can run.
+-- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest
+-- limit that is used up, or jobs of its tenant in its lane that are ahead of it and can run.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
@@ -633,31 +704,38 @@ begin
         ': its registration was refused: ' || v_type.refusal,
         '; the nearest that one has is ' || queue.nearest_type(p_job.job_type)));
   end if;
-  select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
+  select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id)
+    limit 1;
   if found then
     return jsonb_build_object('reason', v_pause.kind || '_paused', 'data', to_jsonb(v_pause),
       'since', v_pause.paused_at, 'cause', v_pause.reason,
-      'sentence', format('Its %s has been paused since %s%s.', case v_pause.kind when 'type' then 'job type'
+      'sentence', format('Its %s has been paused since %s%s.',
+        case v_pause.kind when 'type' then 'job type'
         when 'workspace_type' then 'job type in this workspace' else v_pause.kind end,
         v_pause.paused_at::timestamptz(0), ': ' || v_pause.reason));
   elsif not exists (select from queue.alive_workers(p_now)) then
-    return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'since', queue.last_seen(),
+    return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'since',
+      queue.last_seen(),
       'sentence', 'No worker has been seen for minutes.');
   elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
-    return jsonb_build_object('reason', 'no_processor', 'data', jsonb_build_object('refusal', v_type.refusal),
-      'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s', p_job.job_type,
+    return jsonb_build_object('reason', 'no_processor', 'data',
+      jsonb_build_object('refusal', v_type.refusal),
+      'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s',
+        p_job.job_type,
         p_job.queue, ' Its last registration was refused: ' || v_type.refusal || '.'));
   end if;
   select l.* into v_full
   from (values
     (1, 'key_limit', 'of its key', v_type.key_concurrency, (
-      select count(*) from queue.gated as g where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
+      select count(*) from queue.gated as g
+        where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
         and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id)),
     (2, 'workspace_type_limit', 'of its type in the workspace', v_type.workspace_concurrency, (
       select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
       where h.workspace_id = p_job.workspace_id and n.job_type = p_job.job_type)),
     (3, 'workspace_limit', 'of the workspace', (
-      select t.running_max from queue.tenant_limits as t where t.workspace_id = p_job.workspace_id), (
+      select t.running_max from queue.tenant_limits as t
+        where t.workspace_id = p_job.workspace_id), (
       select count(*) from queue.leases as h where h.workspace_id = p_job.workspace_id)),
     (4, 'type_limit', 'of its type', v_type.max_concurrency, (
       select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
@@ -666,21 +744,26 @@ begin
   if v_full.reason = 'key_limit' then
     return queue.explain_key(p_job, v_full.running, v_full.most, p_now);
   elsif v_full.reason is not null then
-    return jsonb_build_object('reason', v_full.reason, 'data', jsonb_build_object('running', v_full.running,
-      'limit', v_full.most), 'sentence', format('The concurrency limit %s is used up: %s of %s run.',
+    return jsonb_build_object('reason', v_full.reason, 'data',
+      jsonb_build_object('running', v_full.running,
+      'limit', v_full.most), 'sentence',
+      format('The concurrency limit %s is used up: %s of %s run.',
         v_full.scope,
       v_full.running, v_full.most));
   end if;
-  select b.refilled_at + make_interval(secs => (1 - b.tokens) * v_type.rate_per_seconds / v_type.rate_limit)
+  select b.refilled_at + make_interval(secs =>
+    (1 - b.tokens) * v_type.rate_per_seconds / v_type.rate_limit)
   into v_free_at from queue.buckets as b
   where b.name = case when v_type.rate_per_key
-    then format('k:%s/%s/%s', p_job.workspace_id, p_job.job_type, coalesce(p_job.concurrency_key, ''))
+    then format('k:%s/%s/%s', p_job.workspace_id, p_job.job_type,
+      coalesce(p_job.concurrency_key, ''))
     else 'r:' || p_job.job_type end;
   if v_free_at > p_now then
     return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
       'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free at %s.',
         v_type.rate_limit, v_type.rate_per_seconds, v_free_at::timestamptz(0)),
-      'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds', v_type.rate_per_seconds));
+      'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds',
+        v_type.rate_per_seconds));
   end if;
   select count(*) into v_ahead from (
     select from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
@@ -691,7 +774,8 @@ begin
   return jsonb_build_object('data', jsonb_build_object('ahead', v_ahead)) || case when v_ahead = 0
     then jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
       'sentence', 'It is the next of its workspace and starts with the next lease call that has a slot.')
-    else jsonb_build_object('reason', 'behind_others', 'sentence', format('Jobs of its workspace that are ahead of it: '
+    else jsonb_build_object('reason', 'behind_others', 'sentence',
+      format('Jobs of its workspace that are ahead of it: '
       '%s%s.', v_ahead, case when v_ahead = 1000 then ' or more' end)) end;
 end;
 $$;
@@ -706,8 +790,10 @@ declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
   v_wait constant jsonb := queue.job_json(v_job) -> 'waiting_for';
   v_error constant text
-    := regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data), 300), '\s+', ' ', 'g');
-  v_data constant jsonb := jsonb_build_object('attempts', v_job.attempts, 'max_attempts', v_job.max_attempts,
+    := regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data), 300), '\s+',
+      ' ', 'g');
+  v_data constant jsonb := jsonb_build_object('attempts', v_job.attempts, 'max_attempts',
+    v_job.max_attempts,
     'error_message', v_job.error_message, 'error', v_job.error_data);
   v_run_at constant timestamptz := (
     select d.run_at from queue.deferred as d
@@ -719,12 +805,15 @@ begin
     v_found := jsonb_build_object('reason', v_job.status, 'data', v_data, 'sentence', format(
       case v_job.status when 'failed' then 'It failed at %2$s after %3$s of %4$s attempts: %5$s'
         when 'completed' then 'It %s at %s.' else 'It was %s at %s.' end,
-      v_job.status, v_job.finished_at::timestamptz(0), v_job.attempts, v_job.max_attempts, v_error));
+      v_job.status, v_job.finished_at::timestamptz(0), v_job.attempts, v_job.max_attempts,
+      v_error));
   elsif v_job.status = 'processing' then
     select jsonb_build_object('reason', k.reason, 'sentence', format(k.words, w.worker_id,
-        l.leased_at::timestamptz(0), l.expires_at::timestamptz(0), v_job.cancel_requested_at::timestamptz(0)),
+        l.leased_at::timestamptz(0), l.expires_at::timestamptz(0),
+        v_job.cancel_requested_at::timestamptz(0)),
       'since', l.leased_at,
-      'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at,
+      'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at',
+        l.expires_at,
         'attempt', l.attempt)) into v_found
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
@@ -738,7 +827,8 @@ begin
         when v_job.cancel_requested_at is not null then 'cancelling' else 'running' end
     where l.job_id = v_job.id;
   elsif v_job.status = 'waiting' then
-    select jsonb_build_object('reason', k.reason, 'estimated_start_at', v_wait -> 'until', 'data', v_wait,
+    select jsonb_build_object('reason', k.reason, 'estimated_start_at', v_wait -> 'until', 'data',
+      v_wait,
       'since', v_wait -> 'since',
       'sentence', format(k.words, (v_wait ->> 'until')::timestamptz(0),
         coalesce(v_wait ->> 'question', v_wait ->> 'event'))) into v_found
@@ -749,12 +839,15 @@ begin
     where k.kind = v_wait ->> 'kind';
   elsif v_run_at is not null then
     select jsonb_build_object('reason', k.reason, 'estimated_start_at', greatest(v_run_at, v_now),
-      'sentence', format(k.words, v_run_at::timestamptz(0), v_job.attempts, v_job.max_attempts, v_error),
+      'sentence', format(k.words, v_run_at::timestamptz(0), v_job.attempts, v_job.max_attempts,
+        v_error),
       'data', v_data || jsonb_build_object('run_at', v_run_at)) into v_found
     from (values ('due', 'It has been due since %s and joins the queue with the next tick.'),
       ('scheduled', 'It is scheduled for %s.'), ('snoozed', 'Its processor put it off until %s.'),
-      ('backing_off', 'Attempt %2$s of %3$s failed (%4$s); it is tried again at %1$s.')) as k (reason, words)
-    where k.reason = case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null then 'scheduled'
+      ('backing_off', 'Attempt %2$s of %3$s failed (%4$s); it is tried again at %1$s.')) as k (
+        reason, words)
+    where k.reason = case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null
+      then 'scheduled'
       when v_job.error_message is null then 'snoozed' else 'backing_off' end;
   else
     perform queue.take_turn(); -- its place in the queue is looked for

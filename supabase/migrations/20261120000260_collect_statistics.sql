@@ -1,5 +1,6 @@
--- Numbers over time, the queue's health, and job types as people ask for them. Statistics are a reader of the feed,
--- seconds later: nothing is counted while jobs run. A line a minute is kept for a day, a line an hour for a month.
+-- Numbers over time, the queue's health, and job types as people ask for them. Statistics are a
+-- reader of the feed, seconds later: nothing is counted while jobs run. A line a minute is kept for
+-- a day, a line an hour for a month.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all together
@@ -7,7 +8,8 @@ create table queue.stats (
   at timestamptz not null, -- its beginning
   job_type text not null,
   counts jsonb not null, -- {enqueued, completed, failed, cancelled, retried, lost, redriven}
-  waits jsonb, -- of jobs that ended: {bucket: jobs}, bucket n from 1.25^n - 1 milliseconds of queue time
+  -- of jobs that ended: {bucket: jobs}, bucket n from 1.25^n - 1 milliseconds of queue time
+  waits jsonb,
   runs jsonb, -- the same of run time
   primary key (workspace_id, minutes, at, job_type)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
@@ -88,22 +90,27 @@ begin
 end;
 $$;
 
--- Numbers of each type and step since an instant, of a workspace or (null) of all: counts, percentiles of
--- run and queue time within about 12 %. From lines of minutes for the last day, else of hours.
-create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval, p_now timestamptz)
+-- Numbers of each type and step since an instant, of a workspace or (null) of all: counts,
+-- percentiles of run and queue time within about 12 %. From lines of minutes for the last day, else
+-- of hours.
+create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval,
+  p_now timestamptz)
 returns table (at timestamptz, job_type text, line jsonb)
 language sql stable as $$
   select n.at, n.job_type, n.counts || p.times
   from (
-    select date_bin(p_step, s.at, p_since) as at, s.job_type, queue.sum_numbers(array_agg(s.counts)) as counts,
+    select date_bin(p_step, s.at, p_since) as at, s.job_type,
+      queue.sum_numbers(array_agg(s.counts)) as counts,
       queue.sum_numbers(array_agg(s.runs)) as runs, queue.sum_numbers(array_agg(s.waits)) as waits
     from queue.stats as s
-    where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000') and s.at >= p_since
+    where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+      and s.at >= p_since
       and s.minutes = case when p_since >= p_now - interval '24 hours 1 minute' then 1 else 60 end
     group by 1, 2) as n
   cross join lateral (
     select jsonb_object_agg(k.name, (
-      select jsonb_build_object('p50_ms', round((min(b.ms) filter (where b.jobs >= 0.50 * b.total))::numeric, 1),
+      select jsonb_build_object('p50_ms',
+        round((min(b.ms) filter (where b.jobs >= 0.50 * b.total))::numeric, 1),
         'p95_ms', round((min(b.ms) filter (where b.jobs >= 0.95 * b.total))::numeric, 1),
         'p99_ms', round((min(b.ms) filter (where b.jobs >= 0.99 * b.total))::numeric, 1))
       from (
@@ -113,19 +120,21 @@ language sql stable as $$
     from (values ('run', n.runs), ('queue', n.waits)) as k (name, buckets)) as p
 $$;
 
--- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none serves the lane);
--- at_limit; blocked (behind the gate of their key); ready. Unserved types warn: the rest is well, and restarting it
--- would not help.
+-- Due jobs of a workspace or (null) of all by what keeps them: paused; unserved (workers run, none
+-- serves the lane); at_limit; blocked (behind the gate of their key); ready. Unserved types warn:
+-- the rest is well, and restarting it would not help.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
   with served as materialized (
     select s.* from (
-      select array_agg(l.job_type order by l.lane) as types, array_agg(l.queue order by l.lane) as queues
+      select array_agg(l.job_type order by l.lane) as types,
+        array_agg(l.queue order by l.lane) as queues
       from queue.lanes as l) as a
     cross join lateral queue.served(a.types, a.queues, p_now) as s),
   full_types as materialized (
     select t.job_type from queue.job_types as t
-    where (t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null)
+    where (t.max_concurrency is not null or t.workspace_concurrency is not null
+      or t.rate_limit is not null)
       and queue.free_of_type(t.job_type, p_now) <= 0),
   lanes as materialized (
     select l.lane, l.job_type, l.queue, s.unserved as is_unserved,
@@ -138,20 +147,25 @@ language sql stable as $$
         when exists (select from queue.pauses) and exists (
           select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
         when l.is_unserved then 'unserved'
-        when l.is_full or exists (select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
+        when l.is_full or exists (select from queue.turns as t
+          where t.lane = l.lane and t.workspace_id = r.workspace_id
           and t.aside and t.look_at is not null) then 'at_limit'
         else 'ready' end as cause
     from lanes as l
     cross join lateral (select o.workspace_id, o.ready_at from queue.ready as o
-      where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id) limit l.most) as r
+      where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+        limit l.most) as r
     group by l.lane, l.job_type, l.queue, l.most, l.is_unserved, l.is_full, r.workspace_id
     union all
-    select g.job_type, null, count(*), sum(count(*)) over () >= 10000, case when g.lane = 0 then 'unserved' else 'blocked' end
+    select g.job_type, null, count(*), sum(count(*)) over () >= 10000,
+      case when g.lane = 0 then 'unserved' else 'blocked' end
     from (select o.job_type, o.lane from queue.gated as o
-      where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted limit 10000) as g
+      where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted
+        limit 10000) as g
     group by 1, 5),
   causes as (
-    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs, coalesce(bool_or(d.is_more), false) as is_more,
+    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs,
+      coalesce(bool_or(d.is_more), false) as is_more,
       min(d.ready_at) as oldest_at,
       array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
     from (values (1, 'unserved', 'wait: no worker serves'), (2, 'paused', 'are paused:'),
@@ -162,7 +176,8 @@ language sql stable as $$
       jsonb_build_object('jobs', c.jobs, 'more', c.is_more, 'types', c.types))
     || jsonb_build_object('jobs', sum(c.jobs),
     'verdict', case when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn' else 'pass' end,
-    'detail', coalesce(string_agg(format('%s%s %s %s', c.jobs, case when c.is_more then '+' end, c.words, c.types),
+    'detail', coalesce(string_agg(format('%s%s %s %s', c.jobs, case when c.is_more then '+' end,
+      c.words, c.types),
       '; ' order by c.n)
       filter (where c.jobs > 0), 'nothing is due'),
     'oldest_at', min(c.oldest_at), 'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
@@ -170,8 +185,8 @@ language sql stable as $$
   from causes as c
 $$;
 
--- Transactions of clients that hold the queue back, the oldest first: what has written anything for a
--- minute keeps webhooks and statistics waiting, what has read for five minutes keeps dead rows.
+-- Transactions of clients that hold the queue back, the oldest first: what has written anything for
+-- a minute keeps webhooks and statistics waiting, what has read for five minutes keeps dead rows.
 create function queue.open_transactions() returns table (pid integer, seconds integer, words text)
 language sql stable as $$
   select o.pid, o.seconds, format('%s (pid %s) has an open transaction for %s s; %s',
@@ -199,7 +214,8 @@ begin
     'findings', queue.findings_json(null, v_now, v_backlog),
     -- of the database: a call may be read-only by itself
     'read_only', current_setting('default_transaction_read_only')::boolean,
-    -- also of what is due but not promoted: workers do that, so that nothing would count as due while none can work
+    -- also of what is due but not promoted: workers do that, so that nothing would count as due
+    -- while none can work
     'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
       select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
       where d.run_at <= v_now - interval '10 seconds')),
@@ -217,7 +233,8 @@ comment on function public.queue_health is
   'tick, what maintenance could not do, and open transactions that hold it back.';
 
 -- What is wrong with the whole, or with a workspace: each as explain_job says it of a job, with a
--- verdict, the worst first. Those who show it (bar, readiness, /metrics, doctor, command) add nothing.
+-- verdict, the worst first. Those who show it (bar, readiness, /metrics, doctor, command) add
+-- nothing.
 create function queue.findings(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
 returns table (verdict text, reason text, sentence text, since timestamptz, cause text, data jsonb)
 language plpgsql stable as $$
@@ -245,12 +262,14 @@ begin
     jsonb_build_object('job_id', (select r.job_id from queue.ready as r
       where p_workspace_id is null or r.workspace_id = p_workspace_id order by r.ready_at limit 1))
   from (select greatest((p_backlog ->> 'oldest_due_seconds')::numeric, (
-      -- also what is due and was not taken over: workers do that, so none would count while none runs
+      -- also what is due and was not taken over: workers do that, so none would count while none
+      -- runs
       select extract(epoch from p_now - min(d.run_at)) from queue.deferred as d
       where p_workspace_id is null and d.run_at <= p_now))::integer as seconds) as o
   where o.seconds > 120
   union all
-  select 'warn', 'no_processor', format('%s jobs wait: no worker serves %s.', u.jobs, u.types), null,
+  select 'warn', 'no_processor', format('%s jobs wait: no worker serves %s.', u.jobs, u.types),
+    null,
     null, jsonb_build_object('job_type', split_part(u.types, ', ', 1))
   from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0
   union all
@@ -309,7 +328,8 @@ begin
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
   elsif not (queue.is_operator() or queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only the operator reads all workspaces', 'workspace_id');
+    perform queue.refuse(403, 'forbidden', 'only the operator reads all workspaces',
+      'workspace_id');
   end if;
   v_findings := queue.findings_json(p_workspace_id, v_now, queue.backlog(p_workspace_id, v_now));
   return jsonb_build_object('now', v_now, 'findings', v_findings,
@@ -320,7 +340,8 @@ comment on function public.explain_queue is
   'What is wrong with a workspace, or (null, for operators) with all: {now, verdict, findings: '
   '[{verdict, reason, sentence, since, cause, next: [{words, command, path}]}]}.';
 
-create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
+create function public.queue_stats(p_workspace_id uuid default null,
+  p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
@@ -329,24 +350,31 @@ declare
     - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
 begin
   perform queue.may_read_all(p_workspace_id);
-  return jsonb_build_object('now', v_now, 'since', v_since, 'backlog', queue.backlog(p_workspace_id, v_now),
-    'live', (public.count_jobs(p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
+  return jsonb_build_object('now', v_now, 'since', v_since, 'backlog',
+    queue.backlog(p_workspace_id, v_now),
+    'live', (public.count_jobs(
+      p_workspace_id) -> 'states') - '{completed,failed,cancelled}'::text[],
     'types', (select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
       from queue.type_numbers(p_workspace_id, v_since, '400 days', v_now) as n),
-    'throughput', (select coalesce(jsonb_agg(m.counts || jsonb_build_object('minute', m.at) order by m.at), '[]')
+    'throughput', (select coalesce(jsonb_agg(m.counts || jsonb_build_object('minute', m.at)
+      order by m.at), '[]')
       from (select s.at, queue.sum_numbers(array_agg(s.counts)) as counts from queue.stats as s
-        where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000') and s.minutes = 1
+        where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+          and s.minutes = 1
           and s.at >= v_since group by 1) as m),
     'pauses', (select coalesce(jsonb_agg(to_jsonb(p)), '[]') from queue.pauses as p
-      where p_workspace_id is null or p.workspace_id = p_workspace_id or p.kind in ('queue', 'type')),
+      where p_workspace_id is null or p.workspace_id = p_workspace_id
+        or p.kind in ('queue', 'type')),
     'tenants', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('running', (
-        select count(*) from queue.leases as l where l.workspace_id = t.workspace_id)) order by t.enqueued desc), '[]')
+        select count(*) from queue.leases as l where l.workspace_id = t.workspace_id))
+          order by t.enqueued desc), '[]')
       from (
         select s.workspace_id, sum((s.counts ->> 'enqueued')::bigint) as enqueued,
           sum((s.counts ->> 'failed')::bigint) as failed
         from queue.stats as s
-        where s.workspace_id <> '00000000-0000-0000-0000-000000000000' and s.minutes = 1 and s.at >= v_since
+        where s.workspace_id <> '00000000-0000-0000-0000-000000000000' and s.minutes = 1
+          and s.at >= v_since
         group by 1 order by 2 desc limit 20) as t) end,
     'workers', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(w) - 'worker' order by w.seen_at desc), '[]')
@@ -357,19 +385,22 @@ comment on function public.queue_stats is
   'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a workspace, for '
   'operators, of all, with the workers last seen and the 20 tenants that enqueued most.';
 
-create function public.queue_series(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
+create function public.queue_series(p_workspace_id uuid default null,
+  p_minutes integer default 60) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_minutes constant integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
-  v_step constant interval := make_interval(mins => case when v_minutes <= 90 then 1 when v_minutes <= 360 then 5
+  v_step constant interval := make_interval(mins => case when v_minutes <= 90 then 1
+    when v_minutes <= 360 then 5
     when v_minutes <= 1440 then 15 when v_minutes <= 10080 then 120 else 360 end);
   v_since constant timestamptz
     := date_bin(v_step, v_now - make_interval(mins => v_minutes), '2000-01-01 00:00:00+00');
 begin
   perform queue.may_read_all(p_workspace_id);
-  return jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds', extract(epoch from v_step),
+  return jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds',
+    extract(epoch from v_step),
     'points', (
       select coalesce(jsonb_agg(n.line || jsonb_build_object('at', n.at, 'job_type', n.job_type)
         order by n.at, n.job_type), '[]')
@@ -380,7 +411,8 @@ comment on function public.queue_series is
   'Counts and times per type over p_minutes, 15 to 43,200, in about a hundred points: {now, since, step_seconds, '
   'points}.';
 
-create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
+create function public.list_job_types(p_workspace_id uuid default null,
+  p_internal boolean default false) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := queue.clock();
@@ -421,7 +453,8 @@ begin
     left join queue.type_numbers(p_workspace_id, v_now - interval '1 day', '400 days', v_now) as n
       on n.job_type = t.job_type
     left join lateral (select * from queue.pauses as o
-      where (o.kind, o.name) in (('type', t.job_type), ('workspace_type', p_workspace_id || '/' || t.job_type))
+      where (o.kind, o.name) in (('type', t.job_type),
+        ('workspace_type', p_workspace_id || '/' || t.job_type))
       order by o.kind limit 1) as p on true
     left join served as s on s.job_type = t.job_type
     left join serving as w on w.job_type = t.job_type
@@ -436,7 +469,8 @@ create function public.get_job_type(p_job_type text, p_workspace_id uuid default
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_line constant jsonb := (
-    select t.value from jsonb_array_elements(public.list_job_types(p_workspace_id, true) -> 'types') as t
+    select t.value from jsonb_array_elements(public.list_job_types(p_workspace_id,
+      true) -> 'types') as t
     where t.value ->> 'job_type' = p_job_type);
 begin
   if v_line is null then
@@ -446,9 +480,11 @@ begin
   return (
     select v_line || jsonb_build_object('payload_schema', t.payload_schema,
       'schedules', (
-        select coalesce(jsonb_agg(to_jsonb(k) - '{payload,options,created_by}'::text[] order by k.name), '[]')
+        select coalesce(jsonb_agg(to_jsonb(k) - '{payload,options,created_by}'::text[]
+          order by k.name), '[]')
         from queue.schedules as k where k.job_type = p_job_type
-          and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
+          and (p_workspace_id is null
+            or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
     from (select) as o left join queue.job_types as t on t.job_type = p_job_type);
 end;
 $$;
