@@ -508,6 +508,8 @@ create policy "managers manage members" on public.workspace_members
   for all to authenticated using (workspace_id in (select queue.my_workspaces())
     and queue.is_manager(workspace_id))
   with check (queue.is_manager(workspace_id));
+create policy "members leave" on public.workspace_members
+  for delete to authenticated using (user_id = (select queue.caller()));
 
 grant select on public.workspaces to authenticated;
 grant insert (workspace_id, user_id, role), update (role),

@@ -381,3 +381,15 @@ def test_a_worker_may_call_its_functions_and_nothing_else(engine: Engine) -> Non
                 worker.run(statement)
     revoke(engine, 0)
     assert engine.rpc("guest_key") != read
+
+
+def test_who_was_made_a_member_unasked_may_leave(engine: Engine) -> None:
+    """A stranger's manager may add anyone; no one has to stay, or may remove another."""
+    add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
+    with engine.member(EVE) as eve:
+        eve.run(add, GLOBEX, BOB)
+    with engine.member(BOB) as bob:
+        bob.run("delete from public.workspace_members where workspace_id = %s", GLOBEX)
+
+    members = "select user_id::text from public.workspace_members where workspace_id = %s"
+    assert engine.rows(members, GLOBEX) == [EVE]
