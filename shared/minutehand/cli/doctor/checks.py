@@ -12,6 +12,7 @@ import httpx
 import jwt
 import psycopg
 
+from minutehand.app import find_apps
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, warn
 from minutehand.cli.stage import told
 from minutehand.cli.supabase_cli import HOSTED
@@ -27,6 +28,7 @@ DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z
 API = "API_URL=https://…, which `minutehand deploy` prints, or the local one of .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…, of Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
+SECRET = "minutehand token secret"
 SKEW_SECONDS = 5.0
 
 
@@ -50,7 +52,9 @@ def aws(target: Target) -> Finding:
 def settings(target: Target) -> Finding:
     """Everything the service reads parses, no address is another's, and no secret is public."""
     values = target.values
-    Settings.from_env(values)
+    read = Settings.from_env(values)
+    for app in find_apps(read.apps):
+        app.module("processors")
     if page := DASHBOARD.match(values["SUPABASE_URL"]):
         address = f"SUPABASE_URL=https://{page[1]}.supabase.co"
         return fail("SUPABASE_URL is the dashboard's address", address)
@@ -59,6 +63,14 @@ def settings(target: Target) -> Finding:
     key = values["SUPABASE_PUBLISHABLE_KEY"]
     if key.startswith("sb_secret_") or _role_of(key) == "service_role":
         return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", PUBLISHABLE)
+    if not read.worker_secret_tokens:
+        return fail("WORKER_SECRET_TOKEN is not set: no schedule may tick", f"set it: {SECRET}")
+    if {*read.worker_secret_tokens} & {*read.background_job_tokens}:
+        return fail("WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN are equal", f"two: {SECRET}")
+    if wrong := next((one for one in read.cors_origins if one.endswith("/")), None):
+        return fail(f"CORS_ORIGINS: no browser sends {wrong}", f"CORS_ORIGINS={wrong.rstrip('/')}")
+    if read.stage != "local" and values["SUPABASE_URL"].startswith("http://"):
+        return fail("SUPABASE_URL is not encrypted", "SUPABASE_URL=https://…")
     return ok()
 
 
@@ -141,6 +153,26 @@ _fault(  # by hand, by a dump into another project, by a tool that grants what i
            then format('; and %s more, see queue.differences()', count(*) - 1) else '' end,
          string_agg(distinct fix, '; ')
        from queue.differences() having count(*) > 0""",
+)
+_fault(  # what the project itself has, beside ours
+    "project",
+    """select 'warn', 'no tenant has a member: no one sees a job',
+         'add people to your memberships; with our workspaces to public.workspace_members'
+       where not exists (select from queue.tenant_members)
+       union all
+       select 'fail', format('%s shows every tenant''s rows: its row level security is off',
+           c.oid::regclass), format('alter table %s enable row level security', c.oid::regclass)
+       from pg_class as c join pg_attribute as a on a.attrelid = c.oid
+       where c.relkind = 'r' and a.attname = 'workspace_id' and not c.relrowsecurity
+         and has_table_privilege('authenticated', c.oid, 'select')
+       union all
+       select 'warn', format('a call of %s may hold a connection for %s', r.rolname, s.value),
+         format('alter role %s set statement_timeout = ''8s''', r.rolname)
+       from pg_roles as r cross join unnest(r.rolconfig) as c (setting)
+       cross join lateral (select split_part(c.setting, '=', 2) as value) as s
+       where r.rolname in ('anon', 'authenticated') and c.setting like 'statement_timeout=%'
+         and case when s.value ~ '^[0-9]+$' then s.value || 'ms' else s.value end::interval
+           not between '1 ms' and '60 s'""",
 )
 _fault(  # what the project switched on after its migrations ran
     "extensions",
