@@ -72,11 +72,13 @@ class Post:
     async def settle(self) -> list[dict[str, Any]]:
         """Tick until nothing is due; returns the deliveries' rows in order.
 
-        The last events are read by maintenance, a second after they happened: it is due at once.
+        The last events are read by maintenance, a second after they happened: it is called here.
         """
         for _ in range(3):
             await drain(self.worker)
-            self.project.sql("update queue.tasks set done_at = '-infinity', was_idle = false")
+            self.project.sql("update queue.tasks set done_at = '-infinity'")
+            self.engine.maintain()
+        await drain(self.worker)
         return self.project.sql(
             "select *, extract(epoch from next_retry_at - updated_at)::float as wait"
             " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
