@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - requests stay on one line
 """Messages to Realtime: few, within the plan's second, and everything else announced."""
 
 from __future__ import annotations
@@ -89,7 +88,8 @@ def test_messages_of_ten_thousand_events_stay_small_enough(engine: Engine) -> No
 
     assert engine.one("select max(octet_length(payload::text)) from realtime.messages") < 256_000
     job_ids = engine.rows(
-        "select distinct jsonb_path_query(payload, '$.groups[*].job_ids[*]') #>> '{}' from realtime.messages"
+        "select distinct jsonb_path_query(payload, '$.groups[*].job_ids[*]') #>> '{}'"
+        " from realtime.messages"
     )
     assert len(job_ids) == 1000
 

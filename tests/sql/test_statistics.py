@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - requests stay on one line
 """Numbers over time, the backlog by what keeps it, readiness, and types as people ask for them."""
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def stats(
 
 
 def live_some(engine: Engine) -> None:
-    """Two jobs complete, one of them at its second attempt, one fails, one is cancelled, one is lost."""
+    """Two complete, one of them at its second attempt, one fails, is cancelled, is lost."""
     engine.enqueue_many(5)
     first, second, third, fourth, _ = engine.lease(5)
     engine.advance(2)
@@ -98,7 +97,7 @@ def test_a_series_has_points_of_its_step_and_old_ones_by_the_hour(engine: Engine
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
-    """A verdict for readiness: unserved types warn, what nothing takes for a quarter of an hour fails."""
+    """A verdict for readiness: unserved types warn."""
     engine.register("other")
     engine.register("full", max_concurrency=1)
     engine.register("keyed", key_concurrency=1)
