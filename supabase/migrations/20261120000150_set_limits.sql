@@ -417,21 +417,47 @@ begin
 end;
 $$;
 
+-- Charge the rate of a key for jobs that have begun, at the time each was leased. tokens: what is
+-- left at an instant, less one for each job that was let through and pays when it is leased.
+create function queue.charge_key(
+  p_type queue.job_types, p_workspace_id uuid, p_key text,
+  out tokens double precision, out at timestamptz
+)
+language plpgsql as $$
+declare
+  v_name constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
+  -- those that are settled at this moment stay: two settlements would wait for each other
+  v_begun constant tid[] := array(
+    select g.ctid from queue.gated as g
+    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
+      and g.admitted and g.started_at < 'infinity' for update skip locked);
+  v_unpaid integer;
+begin
+  perform queue.spend(v_name, p_type.rate_limit, p_type.rate_per_seconds, 1, g.started_at)
+  from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
+  update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
+  v_unpaid := (
+    select count(*) from queue.gated as g
+    where g.workspace_id = p_workspace_id and g.job_type = p_type.job_type and g.key = p_key
+      and g.admitted and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
+  at := queue.clock(); -- after the count: one that begins in between counts as not begun
+  tokens := queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, at) - v_unpaid;
+end;
+$$;
+
 -- Let as many of a key's jobs through its gate as may run, of those in lanes that are open; where
 -- another transaction does so now, the next lease is to look. Under the lock of the gate they are
 -- counted, a statement after it was taken, which sees what its last holder committed. p_lane: any
 -- of the type.
-create function queue.open_gate(p_lane integer, p_workspace_id uuid, p_job_type text, p_key text,
-  p_now timestamptz)
-returns void
+create function queue.open_gate(
+  p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz
+) returns void
 language plpgsql as $$
 declare
   v_type queue.job_types;
-  v_name text;
-  v_begun tid[];
-  v_waiting integer;
-  v_tokens double precision;
-  v_at timestamptz;
+  v_charged record;
+  v_tokens double precision; -- null where the key has no rate
+  v_look_at timestamptz;
   v_free integer := 1000;
   v_let integer;
   v_lanes integer[];
@@ -445,26 +471,8 @@ begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   perform queue.take_back(p_workspace_id, p_job_type, p_key, v_open);
   if v_type.rate_per_key then
-    -- charged for each start at the time it was leased: those that were let through and have not
-    -- begun are not charged yet, but hold a token; so do those that are settled at this moment,
-    -- whose settlements would wait for each other
-    v_name := format('k:%s/%s/%s', p_workspace_id, p_job_type, p_key);
-    v_begun := array(
-      select g.ctid from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
-        and g.admitted
-        and g.started_at < 'infinity' for update skip locked);
-    perform queue.spend(v_name, v_type.rate_limit, v_type.rate_per_seconds, 1, g.started_at)
-    from (select started_at from queue.gated where ctid = any (v_begun) order by started_at) as g;
-    update queue.gated as g set started_at = 'infinity' where g.ctid = any (v_begun);
-    v_waiting := (
-      select count(*) from queue.gated as g
-      where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
-        and g.admitted
-        and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
-    v_at := queue.clock(); -- after the count: one that begins in between counts as not begun
-    v_tokens := queue.tokens_of(v_name, v_type.rate_limit, v_type.rate_per_seconds,
-      v_at) - v_waiting;
+    v_charged := queue.charge_key(v_type, p_workspace_id, p_key);
+    v_tokens := v_charged.tokens;
     v_free := greatest(0, floor(v_tokens + 1e-9))::integer;
   end if;
   delete from queue.gated as g
@@ -499,16 +507,17 @@ begin
     select l.lane, p_workspace_id, l.ord, p_now, l.job_id from let as l)
   select count(*), array_agg(distinct l.lane), min(l.ord) into v_let, v_lanes, v_ord from let as l;
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
-  -- not of a key that is full: its end comes
-  if v_let < v_free or v_let + 1 > v_tokens or v_let = 1000 then
-    -- the rest: when the rate allows the next; what someone holds, who may leave it as it is, in a
-    -- second
+  if v_let = 1000 then -- more at once
+    v_look_at := p_now;
+  elsif v_let < v_free then -- someone holds the others, and may leave them as they are
+    v_look_at := p_now + interval '1 second';
+  elsif v_let + 1 > v_tokens then -- when the rate allows the next
+    v_look_at := v_charged.at + make_interval(secs => greatest(0.001,
+      (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit));
+  end if;
+  if v_look_at is not null then -- else the key is full: the end of a job looks
     insert into queue.notes (look_at, lane, workspace_id, key)
-    select case when v_let = 1000 then p_now when v_let < v_free
-      then p_now + interval '1 second' else
-      v_at + make_interval(secs => greatest(0.001,
-        (1 + v_let - v_tokens) * v_type.rate_per_seconds / v_type.rate_limit)) end, g.lane,
-        p_workspace_id, p_key
+    select v_look_at, g.lane, p_workspace_id, p_key
     from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
       and not g.admitted

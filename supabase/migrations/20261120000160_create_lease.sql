@@ -380,6 +380,33 @@ begin
 end;
 $$;
 
+-- The limited types of these turns that may start nothing now, and of those the ones whose lock
+-- another lease holds; the locks of the others are held from now on. bounded: a limit of a type, also
+-- one in each workspace, may hold.
+create function queue.full_types(
+  p_turns queue.turn[], p_now timestamptz,
+  out full_ones text[], out busy text[], out bounded boolean
+)
+language plpgsql as $$
+declare
+  v_limited text[];
+begin
+  select coalesce(array_agg(y.job_type order by y.job_type) filter (
+      where y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key), '{}'),
+    bool_or(y.workspace_concurrency is not null) is true
+  into v_limited, bounded
+  from queue.job_types as y
+  where (y.max_concurrency is not null or y.workspace_concurrency is not null
+      or y.rate_limit is not null)
+    and array_position(array(select t.job_type from unnest(p_turns) as t), y.job_type) > 0;
+  bounded := bounded or v_limited <> '{}';
+  busy := array(select n from unnest(v_limited) as n where not queue.try_lock('type ' || n));
+  full_ones := array( -- counted a statement after the lock was taken
+    select n from unnest(v_limited) as n
+    where n = any (busy) or queue.free_of_type(n, p_now) <= 0);
+end;
+$$;
+
 -- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some
 -- limit or pause may hold; more: ask again at once, since another lease holds a scope at this
 -- moment or more lies behind what was read; null where no turn was found. What a full type has in
@@ -393,9 +420,8 @@ language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
   v_read record;
-  v_limited text[];
-  v_busy text[] := '{}';
-  v_full text[];
+  v_full record;
+  v_busy text[];
   v_tenants uuid[];
   v_is_whole boolean;
   v_is_cut boolean := false;
@@ -404,29 +430,15 @@ begin
   v_read := queue.read_lanes(p_request);
   lanes := v_read.lanes;
   turns := v_read.turns;
-  bounded := false;
   more := case when turns is not null or v_most = 0 then false end;
   if turns is null then
     return;
   end if;
-  select array_agg(y.job_type order by y.job_type)
-      filter (where y.max_concurrency is not null or y.rate_limit is not null
-        and not y.rate_per_key),
-    bool_or(y.workspace_concurrency is not null) is true
-  into v_limited, bounded
-  from queue.job_types as y
-  where (y.max_concurrency is not null or y.workspace_concurrency is not null
-    or y.rate_limit is not null)
-    and array_position(array(select t.job_type from unnest(turns) as t), y.job_type) > 0;
-  -- the lock of each limited scope is tried, and what it has free counted a statement later
-  if v_limited is not null then
-    bounded := true;
-    v_busy := array(select 'type ' || n from unnest(v_limited) as n
-      where not queue.try_lock('type ' || n));
-    v_full := array(
-      select n from unnest(v_limited) as n
-      where 'type ' || n = any (v_busy) or queue.free_of_type(n, p_now) <= 0);
-    turns := array(select t from unnest(turns) as t where t.job_type <> all (v_full));
+  v_full := queue.full_types(turns, p_now);
+  bounded := v_full.bounded;
+  v_busy := v_full.busy;
+  if v_full.full_ones <> '{}' then
+    turns := array(select t from unnest(turns) as t where t.job_type <> all (v_full.full_ones));
   end if;
   v_tenants := case when cardinality(turns) = 1 then array[turns[1].workspace_id]
     else queue.first_tenants(turns, v_read.depth, v_read.tenants) end;
@@ -734,6 +746,32 @@ begin
 end;
 $$;
 
+-- What leases leave behind beside the row. p_again: those whose lease is an event that does not follow
+-- from it; p_noted: those that hold a unique key, which may last until now, or whose start the rate
+-- of their key charges.
+create function queue.note_leases(
+  p_again uuid[], p_noted uuid[], p_worker_id text, p_now timestamptz
+) returns void
+language plpgsql as $$
+begin
+  if p_again is not null then
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select j.id, j.last_seq, j.workspace_id, 'job.leased', jsonb_build_object(
+      'status', 'processing', 'attempts', j.attempts, 'worker_id', p_worker_id), p_now
+    from public.jobs as j where j.id = any (p_again);
+  end if;
+  if p_noted is not null then
+    delete from queue.unique_jobs as u using public.jobs as j
+    where j.id = any (p_noted) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
+      and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
+    update queue.gated as g set started_at = p_now from public.jobs as j
+    where j.id = any (p_noted) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
+      and g.admitted and not g.ended;
+  end if;
+end;
+$$;
+
 -- Open turns, share the slots and lease. lanes, more: see queue.share_slots.
 create function queue.lease_ready(
   p_request queue.lease_request, p_changes queue.change[], p_now timestamptz,
@@ -772,31 +810,13 @@ begin
     leases := v_taken.leases;
     leased := v_taken.leased;
     p_changes := p_changes || v_taken.changes;
-    if v_taken.again is not null then -- an event that does not follow from the row
-      insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-      select j.id, j.last_seq, j.workspace_id, 'job.leased',
-        jsonb_build_object('status', 'processing', 'attempts',
-        j.attempts, 'worker_id', p_request.worker_id), v_now
-      from public.jobs as j where j.id = any (v_taken.again);
-    end if;
-    -- unique keys that last until now, and starts that the rate of a key charges
-    if v_taken.noted is not null then
-      delete from queue.unique_jobs as u using public.jobs as j
-      where j.id = any (v_taken.noted) and u.workspace_id = j.workspace_id
-        and u.job_type = j.job_type
-        and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
-      update queue.gated as g set started_at = v_now from public.jobs as j
-      where j.id = any (v_taken.noted) and g.workspace_id = j.workspace_id
-        and g.job_type = j.job_type
-        and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.admitted
-          and not g.ended;
-    end if;
+    perform queue.note_leases(v_taken.again, v_taken.noted, p_request.worker_id, v_now);
     if v_shared.bounded and leased > 0 then
       perform queue.spend('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, n.jobs, v_now)
       from (select l -> 'job' ->> 'job_type' as job_type, count(*) as jobs
         from json_array_elements(leases) as l group by 1) as n
       join queue.job_types as y on y.job_type = n.job_type
-        where y.rate_limit is not null and not y.rate_per_key;
+      where y.rate_limit is not null and not y.rate_per_key;
     end if;
     -- a lease that was not filled leaves no one behind, and the order as it is
     if v_shared.moves is not null and (v_shared.bounded or leased = p_request."limit") then
@@ -895,12 +915,53 @@ begin
 end;
 $$;
 
+create function queue.read_request(p_request jsonb) returns queue.lease_request
+language plpgsql as $$
+declare
+  v_read queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
+begin
+  v_read.call := coalesce(v_read.call, 1);
+  v_read."limit" := coalesce(v_read."limit", 10);
+  if v_read.worker_id is null or v_read.tick_id is null
+      or v_read."limit" not between 0 and 1000
+      or v_read.lease_seconds not between 1 and 43200 then
+    perform queue.refuse(400, 'invalid_argument',
+      'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200',
+      'p_request');
+  elsif current_setting('transaction_isolation') <> 'read committed' then
+    perform queue.refuse(400, 'invalid_argument',
+      'leases need read committed: limits count what others committed');
+  end if;
+  return v_read;
+end;
+$$;
+
+-- What an earlier call of the same number leased, and its worker still holds.
+create function queue.leases_of(p_request queue.lease_request) returns json
+language plpgsql as $$
+begin
+  return (
+    select coalesce(json_agg(answer), '[]')
+    from queue.leases as l
+    join public.jobs as j on j.id = l.job_id
+    join queue.job_types as t on t.job_type = j.job_type
+    cross join lateral (
+      select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
+        j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id,
+        j.traceparent, j.progress, coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
+        j.deadline_at) as job
+    cross join lateral (
+      select l.fence, l.lease_seconds, queue.steps_of(j.id) as steps, job) as answer
+    where l.tick_id = p_request.tick_id and l.tick_call = p_request.call);
+end;
+$$;
+
 -- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is
 -- leased.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null) returns json
 language plpgsql as $$
 declare
-  v_request queue.lease_request := jsonb_populate_record(null::queue.lease_request, p_request);
+  v_request queue.lease_request := queue.read_request(p_request);
   v_ms bigint;
   v_now timestamptz;
   v_found tid;
@@ -909,18 +970,6 @@ declare
   v_due bigint;
   v_is_short boolean;
 begin
-  v_request.call := coalesce(v_request.call, 1);
-  v_request."limit" := coalesce(v_request."limit", 10);
-  if v_request.worker_id is null or v_request.tick_id is null
-    or v_request."limit" not between 0 and 1000
-      or v_request.lease_seconds not between 1 and 43200 then
-    perform queue.refuse(400, 'invalid_argument',
-      'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200',
-      'p_request');
-  elsif current_setting('transaction_isolation') <> 'read committed' then
-    perform queue.refuse(400, 'invalid_argument',
-      'leases need read committed: limits count what others committed');
-  end if;
   -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing
   -- writes nothing
   perform queue.wait_lock('tick ' || v_request.tick_id);
@@ -930,21 +979,7 @@ begin
   if v_request.call <= v_last_call then -- its answer may have been lost: what of it is still held
     perform queue.publish(p_changes, v_now);
     return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0,
-      'next_due_in_ms', 0,
-      'leases', (
-        select coalesce(json_agg(answer), '[]')
-        from queue.leases as l
-        join public.jobs as j on j.id = l.job_id
-        join queue.job_types as t on t.job_type = j.job_type
-        cross join lateral (
-          select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
-            j.schema_version,
-            j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent,
-            j.progress,
-            coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
-        cross join lateral (
-          select l.fence, l.lease_seconds, queue.steps_of(j.id) as steps, job) as answer
-        where l.tick_id = v_request.tick_id and l.tick_call = v_request.call));
+      'next_due_in_ms', 0, 'leases', queue.leases_of(v_request));
   end if;
   v_request.worker := queue.note_worker(v_request, v_now);
   -- a worker is here: the next enqueue may ask again
