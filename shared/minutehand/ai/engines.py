@@ -29,11 +29,7 @@ class NoModel:
 
 
 def make_language_model(settings: Settings) -> LanguageModel:
-    """The configured model; one that is `offline` where LANGUAGE_MODEL_URL is unset.
-
-    Raises:
-        ConfigurationError: There is an address, but no LANGUAGE_MODEL.
-    """
+    """The configured model; one that is `offline` where LANGUAGE_MODEL_URL is unset."""
     if settings.language_model_url is None:
         return NoModel()
     settings.require("LANGUAGE_MODEL")
@@ -49,11 +45,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
 
 
 def make_speech_to_text(settings: Settings) -> SpeechToText:
-    """The configured engine; the offline one where SPEECH_URL is unset.
-
-    Raises:
-        ConfigurationError: There is an address, but no SPEECH_MODEL.
-    """
+    """The configured engine; the offline one where SPEECH_URL is unset."""
     if settings.speech_url is None:
         from minutehand.ai.speech_offline import OfflineSpeechToText
 

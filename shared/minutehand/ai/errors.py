@@ -29,11 +29,7 @@ class LanguageModelError(JobServiceError):
     """A model did not answer as it should.
 
     Attributes:
-        code: A stable word.
-        hope: What may help.
-        text: The answer, where there was one.
-        cost_usd: What it cost, where that is known.
-        status: The HTTP status, where there was one.
+        text: The answer, where there was one; `cost_usd` what it cost, `status` HTTP's.
         retry_after: How long the service asked to wait; None when it did not say.
         repeatable: Whether asking again at once cannot be charged twice.
     """

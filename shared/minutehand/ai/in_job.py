@@ -40,17 +40,15 @@ async def ask_for(
 ) -> Shape:
     """Ask for a `shape`, whose JSON Schema goes with the prompt; to be called in a step or stage.
 
-    Each answer's cost is added to the job. What is longer than the shape allows is clipped; an
-    answer that was cut off is asked for once with the model's larger limit, and one of another
-    shape once with what was wrong.
+    An answer that was cut off is asked for once with the model's larger limit, and one of another
+    shape once with what was wrong. Each one's cost is added to the job.
 
     Args:
         check: Refuses an answer of the right shape by a ValueError, whose text the model gets.
 
     Raises:
         TurnEnded: The model is away or asks to wait, see `wait_for`.
-        ProcessorError: The model failed. It may be retried where that may help; `data` has the
-            error's code and what to hope for.
+        ProcessorError: The model failed; retryable where that may help, with its code in `data`.
     """
     prompt = replace(prompt, schema=shape.model_json_schema())
     may_grow = may_mend = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
@@ -121,7 +121,7 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
     system = prompt.instructions
     if prompt.schema is not None:
         # said as well as set: not every endpoint obeys response_format
-        schema = json.dumps(_plain_schema(prompt.schema, unsaid={"title"}), ensure_ascii=False)
+        schema = json.dumps(prompt.schema, ensure_ascii=False)
         system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
     texts = [f"# {part.title}\n{part.text}" for part in prompt.material]
     return [
@@ -130,18 +130,18 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
     ]
 
 
-def _plain_schema(schema: Any, *, unsaid: Set[str] = _UNSAID) -> Any:
+def _plain_schema(schema: Any) -> Any:
     """The schema as strict endpoints take it: every member named and none beside them."""
     if isinstance(schema, list):
-        return [_plain_schema(item, unsaid=unsaid) for item in schema]
+        return [_plain_schema(item) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     plain: dict[str, Any] = {}
     for key, value in schema.items():
         if key in {"properties", "$defs"}:
-            plain[key] = {name: _plain_schema(each, unsaid=unsaid) for name, each in value.items()}
-        elif key not in unsaid:
-            plain[key] = _plain_schema(value, unsaid=unsaid)
+            plain[key] = {name: _plain_schema(each) for name, each in value.items()}
+        elif key not in _UNSAID:
+            plain[key] = _plain_schema(value)
     if "properties" in plain:
         plain["required"] = list(plain["properties"])
         plain["additionalProperties"] = False

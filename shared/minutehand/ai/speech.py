@@ -12,8 +12,6 @@ from typing import Final, Protocol
 #: What every chunk of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Longest chunk taken at once.
-MOST_SECONDS: Final = 600
 #: Called with the share transcribed so far, 0 to 1; may be called from another thread, and never
 #: raises.
 OnHeard = Callable[[float], None]
@@ -56,7 +54,7 @@ class SpeechToText(Protocol):
         """Whether this is the offline one."""
 
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
-        """Hear `sound`, at most `MOST_SECONDS` of raw samples; silence gives no segments.
+        """Hear `sound`, raw samples of some minutes at most; silence gives no segments.
 
         Raises:
             LanguageModelError: By type, see errors.py.
@@ -65,14 +63,3 @@ class SpeechToText(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections."""
-
-
-def check_sound(sound: bytes) -> float:
-    """The length of a chunk in seconds.
-
-    Raises:
-        ValueError: The number of samples is not whole, or it is too long.
-    """
-    if len(sound) % 2 or len(sound) > MOST_SECONDS * BYTES_PER_SECOND:
-        raise ValueError(f"{len(sound)} bytes must be 16-bit samples of at most {MOST_SECONDS} s")
-    return len(sound) / BYTES_PER_SECOND

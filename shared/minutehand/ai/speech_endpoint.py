@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import AnswerUnusable, InputRefused
-from minutehand.ai.speech import SAMPLES_PER_SECOND, OnHeard, Segment, Transcript, check_sound
+from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnHeard, Segment, Transcript
 
 MOST_SEGMENTS: Final = 2_000
 
@@ -34,7 +34,7 @@ class TranscriptionEndpoint(Endpoint):
 
         An endpoint without segments returns one for the whole chunk.
         """
-        seconds = check_sound(sound)
+        seconds = len(sound) / BYTES_PER_SECOND
         file = wav(sound)
         try:
             told = await self._send(file)

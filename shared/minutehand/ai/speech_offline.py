@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.speech import OnHeard, Segment, Transcript, check_sound
+from minutehand.ai.speech import BYTES_PER_SECOND, OnHeard, Segment, Transcript
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
@@ -56,7 +56,7 @@ class OfflineSpeechToText:
 
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         """Hear `sound`; see `SpeechToText.transcribe`."""
-        seconds = check_sound(sound)
+        seconds = len(sound) / BYTES_PER_SECOND
         # 38 MB with its model: not every deployment has it
         if find_spec("pocketsphinx") is None:
             raise ConfigurationError(

@@ -25,9 +25,7 @@ class TrainingSettings(BaseModel):
     mux_base_url: str = "https://api.mux.com"
     #: Most jobs of a type that a workspace has running at once; more of them wait.
     max_running: int = 3
-    #: Media types that may be uploaded, as `video/*` or `audio/mpeg`.
     upload_types: tuple[str, ...] = ("video/*", "audio/*")
-    #: Most bytes of an upload.
     upload_bytes: int = 5 * 1024**3
     #: The ffmpeg that reads videos; unset: the one of the wheel imageio-ffmpeg.
     ffmpeg_path: str | None = None

@@ -1,7 +1,4 @@
-"""The app's SQL functions that the worker calls, as typed calls.
-
-What is allowed, and what is one transaction, is decided in SQL.
-"""
+"""The app's SQL functions that the worker calls, as typed calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A local server in the documented format of chat completions, with its ways to fail.
-
-How it listens, hangs and breaks off is the matter of `tests/support/misbehaving.py`.
-"""
+"""A local server in the documented format of chat completions, with its ways to fail."""
 
 from __future__ import annotations
 
@@ -25,13 +22,11 @@ class Fault(misbehaving.Fault):
     """What a request gets instead of an answer.
 
     Attributes:
-        drip: Send a byte now and then, without end.
         until: Answer only then.
         said: Content in place of the answer's, or what makes it of that.
         message: More of the message, such as a refusal; `answer` of all.
     """
 
-    drip: bool = False
     until: asyncio.Event | None = None
     said: Any = None
     message: dict[str, Any] = field(default_factory=dict)
@@ -103,13 +98,6 @@ class ModelServer(MisbehavingServer):
             "choices": [{"index": 0, "message": said, "finish_reason": fault.finish}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 50},
         } | fault.answer
-        if fault.drip:
-            writer.write(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n\r\n")
-            while not writer.is_closing():
-                writer.write(b" ")
-                await writer.drain()
-                await asyncio.sleep(0.02)
-            return
         write(writer, 200, answer, cut=fault.cut)
 
     def _of_mode(self, asked: str, name: str) -> Fault:
