@@ -104,22 +104,14 @@ PAGES: Final[tuple[Page, ...]] = (
 def render(text: str, names: Names) -> str:
     """Give a page's examples the names of a project."""
     folder = names.package.replace(".", "/")
-    sql = (
-        (r"minutehand_engine(?=\.\w)", names.schemas.engine),
-        (r"minutehand(?=\.\w)", names.schemas.clients),
-    )
-    code = (
-        (re.escape(TENANT), names.tenant),
-        (re.escape(JOB_TYPE), names.job_type),
-        (r"jobs(?=/(?:processors|tests))", folder),
-        (r"(?<=COPY )jobs jobs", f"{folder} {folder}"),
-        (r"jobs(?=\.processors\b)", names.package),
-    )
-    for where, changes in ((_SQL, sql), (_CODE, code)):
-        for old, new in changes:
-            text = _renamed(where, rf"(?<![\w.]){old}", new, text)
-    return text
 
+    def named(found: re.Match[str]) -> str:
+        sql = re.sub(r"(?<![\w.])minutehand_engine(?=\.\w)", names.schemas.engine, found[0])
+        return re.sub(r"(?<![\w.])minutehand(?=\.\w)", names.schemas.clients, sql)
 
-def _renamed(where: re.Pattern[str], old: str, new: str, text: str) -> str:
-    return where.sub(lambda found: re.sub(old, new, found[0]), text)
+    def own(found: re.Match[str]) -> str:
+        code = found[0].replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
+        code = code.replace("COPY jobs jobs", f"COPY {folder} {folder}")
+        return re.sub(r"\bjobs(?=/(?:processors|tests))", folder, code)
+
+    return _CODE.sub(own, _SQL.sub(named, text))
