@@ -247,6 +247,9 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     form.get_by_role("button", name="Save").click()
     row = page.get_by_role("row", name=re.compile("nightly"))
     expect(row).to_contain_text("On")
+    row.get_by_role("button", name="Run now").click()
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
+    visitor.open("/schedules")
     row.get_by_role("button", name="Switch off").click()
     expect(row).to_contain_text("Off")
     look(visitor)
@@ -259,7 +262,10 @@ def test_schedules_and_webhooks_are_kept_by_managers(
     page.get_by_label("Endpoint, https").fill("https://example.com/hooks")
     page.get_by_role("dialog").get_by_role("button", name="Add").click()
     page.get_by_role("button", name="I have kept it").click()
-    expect(page.get_by_role("row", name=re.compile("example.com"))).to_contain_text("On")
+    hook = page.get_by_role("row", name=re.compile("example.com"))
+    expect(hook).to_contain_text("On")
+    hook.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_role("link", name="The delivery")).to_be_visible()
     look(visitor)
 
     member = visit(BOB, "/webhooks").page
@@ -313,16 +319,36 @@ def test_everything_common_goes_by_keyboard(visit: Visit, worker: HandWorker, lo
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type(worker.job_type)
-    page.locator("a.row-link").focus()
+    page.keyboard.press("Escape")
+    page.get_by_role("heading", level=1).focus()
+    page.keyboard.press("j")
+    expect(page.locator("a.row-link")).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.get_by_role("button", name="Cancel", exact=True).press("Enter")
+    expect(page.get_by_role("button", name="Keep it")).to_be_focused()
     look(visitor)
     page.get_by_role("button", name="Cancel 1 job").press("Enter")
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
+    expect(page.locator(".actions button:focus")).to_have_text("Retry")
     page.keyboard.press("Control+k")
     page.keyboard.type("schedules")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schedules")
+
+
+def test_times_are_by_the_server_s_clock(visit: Visit, worker: HandWorker) -> None:
+    """A browser two hours ahead takes no new job for an old one."""
+    worker.enqueue()
+    visitor = visit(None, "/nowhere")
+    visitor.sign_in(ADA)
+    ahead = "const now = Date.now.bind(Date); Date.now = () => now() + 7_200_000"
+    visitor.page.add_init_script(ahead)
+    visitor.open("/jobs")
+
+    expect(visitor.page.locator("tr.job-row .c-time").last).to_have_text(
+        re.compile(r"^(now|\d+s ago)$")
+    )
 
 
 def test_a_lost_realtime_server_is_polled_around_and_joined_again(
