@@ -2,7 +2,7 @@
 -- and sessions open to guests. A statement's changes become lines of queue.feed, a message to the
 -- workspace's topic, and to the topics of its sessions and jobs that someone follows. What is
 -- beyond the second's budget is not sent: its line is marked, and each of its topics is later asked
--- to read again (queue.announce_held).
+-- to read again (queue.do_announcements).
 
 -- This cluster, by a part of the number that initdb gave it: transaction ids say nothing elsewhere.
 create function queue.cluster() returns text
@@ -143,7 +143,7 @@ begin
     return false; -- what a long transaction sends would arrive at its end, all at once
   end if;
   v_seen := queue.message_budget();
-  perform queue.announce_held() where v_seen.is_new;
+  perform queue.do_announcements(p_now, null) where v_seen.is_new;
   p_is_plain := p_is_plain and not v_seen.is_followed;
   if not p_is_plain then
     select array_agg(m.topic) as topics, array_agg(m.event) as events,
@@ -215,8 +215,9 @@ end;
 $$;
 
 -- Ask those who watch topics whose messages were held back to read again, one message a topic, the
--- longest held first and as far as the budget reaches; returns how many topics.
-create function queue.announce_held() returns integer
+-- longest held first and as far as the budget reaches; returns how many topics. A task of its own:
+-- it needs a partition for today, which Realtime makes while someone is connected.
+create function queue.do_announcements(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids bigint[];
@@ -410,15 +411,6 @@ begin
   update queue.tasks set read_to = greatest(read_to, v_gone.number)
   where name = 'live' and v_gone.lines > 0;
   return v_gone.lines;
-end;
-$$;
-
--- A task of its own: it needs a partition for today, which Realtime makes while someone is
--- connected.
-create function queue.do_announcements(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-begin
-  return queue.announce_held();
 end;
 $$;
 
@@ -647,17 +639,6 @@ language sql stable as $$
           or queue.setting('allow_anonymous') = 'true') end
 $$;
 
--- What a guest sees of a job.
-create function queue.guest_job(p_job public.jobs) returns jsonb
-language sql stable as $$
-  select jsonb_object_agg(f.key, f.value) || jsonb_build_object('progress', coalesce(
-    p_job.progress, '{"percentage": 0, "stage": null, "message": null}'))
-  from jsonb_each(to_jsonb(p_job)) as f
-  where f.key = any ('{id,session_id,job_type,status,result,error_message,attempts,max_attempts,
-    next_retry_at,scheduled_for,started_at,finished_at,completed_at,cancel_requested_at,created_at,
-    updated_at,last_seq}'::text[])
-$$;
-
 create function queue.session_jobs(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
@@ -670,11 +651,17 @@ begin
   end if;
   return jsonb_build_object('session_id', v_session.session_id,
     'expires_at', v_session.expires_at, 'jobs', (
-      select coalesce(jsonb_agg(queue.guest_job(j) order by j.id desc), '[]')
+      select coalesce(jsonb_agg(g.fields || jsonb_build_object('progress', coalesce(j.progress,
+        '{"percentage": 0, "stage": null, "message": null}')) order by j.id desc), '[]')
       from (
         select * from public.jobs as o
         where o.session_id = v_session.session_id and o.workspace_id = v_session.workspace_id
-        order by o.id desc limit 200) as j));
+        order by o.id desc limit 200) as j
+      cross join lateral (
+        select jsonb_object_agg(f.key, f.value) as fields from jsonb_each(to_jsonb(j)) as f
+        where f.key = any ('{id,session_id,job_type,status,result,error_message,attempts,
+          max_attempts,next_retry_at,scheduled_for,started_at,finished_at,completed_at,
+          cancel_requested_at,created_at,updated_at,last_seq}'::text[])) as g));
 end;
 $$;
 

@@ -42,23 +42,6 @@ values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true,
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- The deliveries of an endpoint for the lines of the feed from read_to on, in order; null for none.
-create function queue.deliveries(p_hook queue.webhooks, p_end bigint) returns jsonb
-language sql stable as $$
-  select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery',
-    'payload', jsonb_build_object('webhook_id', p_hook.id, 'job_id', i.job_id, 'seq', i.seq),
-    'concurrency_key', p_hook.id || ':' || i.job_id) order by l.number, l.id, i.n)
-  from queue.feed as l
-  cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
-  join public.jobs as j on j.id = any (array[i.job_id])
-  where l.workspace_id = p_hook.workspace_id and l.number >= p_hook.read_to and l.number < p_end
-    and i.seq is not null
-    and case when p_hook.event_types is null then l.type not in ('job.progress', 'job.log')
-      else l.type = any (p_hook.event_types) end
-    and j.job_type <> 'webhook_delivery'
-    and (p_hook.job_types is null or j.job_type = any (p_hook.job_types))
-$$;
-
 -- Enqueue the deliveries of an endpoint, which the caller holds, for some 500 lines of the feed
 -- before p_last. They count as live jobs of their workspace: where it has as many as it may, they
 -- wait. What is refused is noted in its row. Gives how many.
@@ -74,7 +57,18 @@ begin
     select l.number from queue.feed as l
     where l.workspace_id = p_hook.workspace_id and l.number >= p_hook.read_to and l.number < p_last
     order by l.number limit 500) as f;
-  v_items := queue.deliveries(p_hook, v_end);
+  select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery',
+    'payload', jsonb_build_object('webhook_id', p_hook.id, 'job_id', i.job_id, 'seq', i.seq),
+    'concurrency_key', p_hook.id || ':' || i.job_id) order by l.number, l.id, i.n)
+  into v_items
+  from queue.feed as l
+  cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (job_id, seq, n)
+  join public.jobs as j on j.id = any (array[i.job_id])
+  where l.workspace_id = p_hook.workspace_id and l.number >= p_hook.read_to and l.number < v_end
+    and i.seq is not null and j.job_type <> 'webhook_delivery'
+    and case when p_hook.event_types is null then l.type not in ('job.progress', 'job.log')
+      else l.type = any (p_hook.event_types) end
+    and (p_hook.job_types is null or j.job_type = any (p_hook.job_types));
   if v_items is not null then
     perform queue.check_live_jobs(p_hook.workspace_id);
     perform queue.enqueue(p_hook.workspace_id, null, v_items, true);

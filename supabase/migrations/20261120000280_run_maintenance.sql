@@ -384,32 +384,6 @@ language sql immutable as $$
     and (p_task.retry_at is null or not p_task.retry_at between p_now and p_now + interval '1 hour')
 $$;
 
--- Do one task; gives how much it did, null where it failed, which is noted with its reason.
-create function queue.do_task(p_name text, p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_done integer;
-begin
-  if p_name in ('adoption', 'promotion', 'reclaim') then
-    v_done := queue.do_slices(p_name, p_now, p_until);
-  else
-    execute format('select queue.%I($1, $2)', 'do_' || p_name) into v_done using p_now, p_until;
-  end if;
-  update queue.tasks
-  set done_at = p_now, was_idle = v_done = 0, failures = 0, retry_at = null, failure = null
-  where name = p_name;
-  return v_done;
-exception
-  when query_canceled or others then
-    update queue.tasks set failed_at = p_now, failures = failures + 1, done_at = p_now,
-      retry_at = p_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12)),
-      failure = format('%s (%s)', sqlerrm, sqlstate)
-    where name = p_name;
-    raise warning 'the maintenance task % failed: % (%)', p_name, sqlerrm, sqlstate;
-    return null;
-end;
-$$;
-
 -- What maintenance could not do: tasks that fail, and jobs that a task passes over since their rows
 -- were refused, at most twenty, with the reason.
 create function queue.maintenance_state() returns jsonb
@@ -440,6 +414,7 @@ declare
   v_now constant timestamptz := queue.clock();
   v_tasks text[];
   v_left integer;
+  v_share timestamptz;
   v_task text;
   v_done integer;
   v_counts jsonb := '{}';
@@ -449,8 +424,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'maintenance needs read committed');
   elsif not queue.try_lock('maintenance') then
     return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', false, 'busy', true);
-  end if;
-  if not queue.adopt_feed() then
+  elsif not queue.adopt_feed() then
     return jsonb_build_object('done', v_counts, 'failed', v_failed, 'more', true, 'busy', false);
   end if;
   -- those whose last run is the longest ago first, each for an equal part of the time that is left:
@@ -461,14 +435,26 @@ begin
   v_left := cardinality(v_tasks);
   foreach v_task in array v_tasks loop
     exit when clock_timestamp() >= v_until;
-    v_done := queue.do_task(v_task, v_now,
-      clock_timestamp() + (v_until - clock_timestamp()) / v_left);
+    v_share := clock_timestamp() + (v_until - clock_timestamp()) / v_left;
     v_left := v_left - 1;
-    if v_done is null then
+    begin
+      if v_task in ('adoption', 'promotion', 'reclaim') then
+        v_done := queue.do_slices(v_task, v_now, v_share);
+      else
+        execute format('select queue.%I($1, $2)', 'do_' || v_task) into v_done using v_now, v_share;
+      end if;
+      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, retry_at = null,
+        failure = null where name = v_task;
+      v_counts := v_counts
+        || case when v_done > 0 then jsonb_build_object(v_task, v_done) else '{}' end;
+    exception when query_canceled or others then
+      update queue.tasks set failed_at = v_now, failures = failures + 1, done_at = v_now,
+        retry_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12)),
+        failure = format('%s (%s)', sqlerrm, sqlstate)
+      where name = v_task;
+      raise warning 'the maintenance task % failed: % (%)', v_task, sqlerrm, sqlstate;
       v_failed := v_failed || v_task;
-    elsif v_done > 0 then
-      v_counts := v_counts || jsonb_build_object(v_task, v_done);
-    end if;
+    end;
   end loop;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'more', v_left > 0 or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
