@@ -41,6 +41,9 @@ export declare function makeHooks(
     jobId: string | null | undefined,
     options?: UseJobOptions<T>,
   ): UsedJob<T>;
+  useJobStatus<T extends JobType = JobType>(
+    options: UseJobOptions<T> & { jobId: string | null | undefined },
+  ): UsedJob<T>;
   /** `enqueue` adds a job, which is followed; null and a `problem` where it is refused. */
   useEnqueue<T extends JobType>(
     jobType: T,

@@ -85,5 +85,8 @@ export function hooksOf({ useState, useEffect, useRef }, client, defaults = {}) 
     return useWatch(isWhole ? JSON.stringify([wanted, limit]) : null, start, NO_JOBS);
   }
 
-  return { useJob, useJobs, useEnqueue };
+  /** `useJob` by a name that guides of other stacks have. */
+  const useJobStatus = ({ jobId, ...options }) => useJob(jobId, options);
+
+  return { useJob, useJobStatus, useJobs, useEnqueue };
 }
