@@ -683,6 +683,29 @@ language sql immutable as $$
   where k.holds order by k.n limit 1
 $$;
 
+-- The narrowest limit of a job that is used up, by its reason.
+create function queue.used_up(p_job public.jobs, p_type queue.job_types,
+  out reason text, out scope text, out most integer, out running bigint)
+language sql stable as $$
+  select l.reason, l.scope, l.most, l.running
+  from (values
+    (1, 'key_limit', 'of its key', p_type.key_concurrency, (
+      select count(*) from queue.gated as g
+        where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
+        and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id)),
+    (2, 'workspace_type_limit', 'of its type in the workspace', p_type.workspace_concurrency, (
+      select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
+      where h.workspace_id = p_job.workspace_id and n.job_type = p_job.job_type)),
+    (3, 'workspace_limit', 'of the workspace', (
+      select t.running_max from queue.tenant_limits as t
+        where t.workspace_id = p_job.workspace_id), (
+      select count(*) from queue.leases as h where h.workspace_id = p_job.workspace_id)),
+    (4, 'type_limit', 'of its type', p_type.max_concurrency, (
+      select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
+      where n.job_type = p_job.job_type))) as l (place, reason, scope, most, running)
+  where l.running >= l.most order by l.place limit 1
+$$;
+
 -- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest
 -- limit that is used up, or jobs of its tenant in its lane that are ahead of it and can run.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
@@ -724,23 +747,7 @@ begin
         p_job.job_type,
         p_job.queue, ' Its last registration was refused: ' || v_type.refusal || '.'));
   end if;
-  select l.* into v_full
-  from (values
-    (1, 'key_limit', 'of its key', v_type.key_concurrency, (
-      select count(*) from queue.gated as g
-        where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
-        and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id)),
-    (2, 'workspace_type_limit', 'of its type in the workspace', v_type.workspace_concurrency, (
-      select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
-      where h.workspace_id = p_job.workspace_id and n.job_type = p_job.job_type)),
-    (3, 'workspace_limit', 'of the workspace', (
-      select t.running_max from queue.tenant_limits as t
-        where t.workspace_id = p_job.workspace_id), (
-      select count(*) from queue.leases as h where h.workspace_id = p_job.workspace_id)),
-    (4, 'type_limit', 'of its type', v_type.max_concurrency, (
-      select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
-      where n.job_type = p_job.job_type))) as l (place, reason, scope, most, running)
-  where l.running >= l.most order by l.place limit 1;
+  select * into v_full from queue.used_up(p_job, v_type);
   if v_full.reason = 'key_limit' then
     return queue.explain_key(p_job, v_full.running, v_full.most, p_now);
   elsif v_full.reason is not null then
@@ -780,6 +787,20 @@ begin
 end;
 $$;
 
+-- What to do about a job, from its explanation.
+create function queue.steps_of(p_job public.jobs, p_found jsonb) returns jsonb
+language sql stable as $$
+  select queue.next_steps(concat_ws(':', p_found ->> 'reason', k.said ->> 'kind'),
+    jsonb_build_object('job_id', p_job.id, 'job_type', p_job.job_type, 'queue', p_job.queue,
+      'holder', p_found #>> '{data,holders,0,job_id}', 'child', (
+        select j.id from public.jobs as j
+        where k.said ->> 'kind' = 'child' and j.parent_id = p_job.id and j.status = 'failed'
+        order by j.id limit 1))
+      || coalesce(k.said, '{}') || coalesce(p_found -> 'data', '{}'))
+  from (select case when p_job.status = 'failed'
+    then queue.kind_of_error(p_job.error_data) end as said) as k
+$$;
+
 create function public.explain_job(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off
@@ -798,7 +819,6 @@ declare
   v_run_at constant timestamptz := (
     select d.run_at from queue.deferred as d
     where d.run_at = coalesce(v_job.next_retry_at, v_job.scheduled_for) and d.job_id = p_job_id);
-  v_kind jsonb;
   v_found jsonb;
 begin
   if v_job.finished_at is not null then
@@ -853,18 +873,10 @@ begin
     perform queue.take_turn(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
-  v_kind := case when v_job.status = 'failed' then queue.kind_of_error(v_job.error_data) end;
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null,
       'since', coalesce(v_job.finished_at, v_run_at, v_job.scheduled_for, v_job.created_at),
-      'cause', v_job.error_data #> '{traceback,causes,-1,message}') || v_found
-    || jsonb_build_object('next', queue.next_steps(
-      concat_ws(':', v_found ->> 'reason', v_kind ->> 'kind'),
-      jsonb_build_object('job_id', p_job_id, 'job_type', v_job.job_type, 'queue', v_job.queue)
-        || jsonb_build_object('holder', v_found #>> '{data,holders,0,job_id}', 'child', (
-          select j.id from public.jobs as j
-          where v_kind ->> 'kind' = 'child' and j.parent_id = p_job_id and j.status = 'failed'
-          order by j.id limit 1))
-        || coalesce(v_kind, '{}') || coalesce(v_found -> 'data', '{}')));
+      'cause', v_job.error_data #> '{traceback,causes,-1,message}')
+    || v_found || jsonb_build_object('next', queue.steps_of(v_job, v_found));
 end;
 $$;
 comment on function public.explain_job is

@@ -129,7 +129,8 @@ language sql stable as $$
     select p.*, p.oid::regprocedure::text as name
     from pg_catalog.pg_proc as p
     where p.prokind = 'f' and (p.pronamespace = 'queue'::regnamespace
-      or p.pronamespace = 'public'::regnamespace and strpos(p.prosrc, 'queue.') > 0))
+      or p.pronamespace = 'public'::regnamespace
+        and strpos(p.prosrc, 'queue'::regnamespace || '.') > 0))
   select o.name, format('%s may execute %s', r.role, o.name),
     format('grant execute on function %s to %s', o.name, r.role),
     format('revoke execute on function %s from %s', o.name, r.role)
@@ -203,9 +204,10 @@ language sql stable as $$
       || coalesce(' with check (' || p.with_check || ')', ''),
     format('drop policy %I on %s', p.policyname, t.name)
   from pg_catalog.pg_policies as p
-  cross join lateral (
-    select format('%I.%I', p.schemaname, p.tablename)::regclass::text as name) as t
-  where p.schemaname = 'queue' or t.name in ('public.jobs', 'public.job_logs')
+  join pg_catalog.pg_class as c on c.oid = format('%I.%I', p.schemaname, p.tablename)::regclass
+  cross join lateral (select c.oid::regclass::text as name) as t
+  where c.relnamespace = 'queue'::regnamespace
+    or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
   union all
   select 'job_worker', format('job_worker has the attribute %s', a.name),
     format('alter role job_worker %s', a.name), format('alter role job_worker no%s', a.name)
