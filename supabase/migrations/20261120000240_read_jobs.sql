@@ -144,6 +144,47 @@ begin
 end;
 $$;
 
+-- A filter as conditions of SQL, each with its "and"; null for an empty one.
+create function queue.conditions_of(p_filter jsonb) returns text
+language plpgsql stable as $$
+begin
+  perform queue.check_names(p_filter,
+    array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
+    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'],
+    'filter');
+  if not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]' @>
+    (p_filter -> 'status') then
+    perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'),
+      'status');
+  elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'
+      @> (p_filter -> 'state') then
+    perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'),
+      'state');
+  end if;
+  return (
+  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()),
+    '')
+  from (values
+    ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
+    ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
+      = any (array(select jsonb_array_elements_text(%1$L)))'),
+    ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
+    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'),
+    ('payload', 'p.payload @> %L'),
+    ('created_after', 'p.created_at >= %L'),
+    ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
+    ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
+    ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+      array_to_string(p.tags, '' ''),
+      case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+      -- less of an id would be in many by chance
+      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)),
+        lower(%1$L)) > 0'))
+    as c (name, condition)
+  where p_filter ? c.name);
+end;
+$$;
+
 -- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many
 -- were found; and where to continue, null at the end. States that live or failed, and tags, are
 -- found by their narrow table or index where it has at most 10,000; else the newest jobs are looked
@@ -167,39 +208,7 @@ declare
   v_slice integer := p_limit;
   v_read record;
 begin
-  perform queue.check_names(p_filter,
-    array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
-    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'],
-    'filter');
-  if not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]' @>
-    (p_filter -> 'status') then
-    perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'),
-      'status');
-  elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'
-      @> (p_filter -> 'state') then
-    perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'),
-      'state');
-  end if;
-  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()),
-    '') into v_where
-  from (values
-    ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
-    ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
-      = any (array(select jsonb_array_elements_text(%1$L)))'),
-    ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
-    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'),
-    ('payload', 'p.payload @> %L'),
-    ('created_after', 'p.created_at >= %L'),
-    ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
-    ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
-    ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
-      array_to_string(p.tags, '' ''),
-      case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-      -- less of an id would be in many by chance
-      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)),
-        lower(%1$L)) > 0'))
-    as c (name, condition)
-  where p_filter ? c.name;
+  v_where := queue.conditions_of(p_filter);
   v_known := case when p_filter ? 'ids'
     then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
     when p_filter ? 'tag' then array(select j.id from public.jobs as j
@@ -634,7 +643,7 @@ insert into queue.advice (reason, place, words, command, path) values
     'minutehand retry {job_id}', '/jobs/{job_id}'),
   ('read_only', 1, 'In one session of the SQL editor: `set default_transaction_read_only = off`; '
     '`select public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, "failed": 7}'
-    '}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it answers "more": true; '
+    '}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has more; '
     '`vacuum full queue.job_events, public.job_logs, public.jobs`.',
     'minutehand doctor --only database', '/overview'),
   ('overdue', 1, 'See why the oldest waits.', 'minutehand explain {job_id}', '/jobs/{job_id}'),
@@ -767,7 +776,8 @@ begin
     else 'r:' || p_job.job_type end;
   if v_free_at > p_now then
     return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
-      'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free at %s.',
+      'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free '
+          'at %s.',
         v_type.rate_limit, v_type.rate_per_seconds, v_free_at::timestamptz(0)),
       'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds',
         v_type.rate_per_seconds));
@@ -780,7 +790,8 @@ begin
       and coalesce(j.deadline_at > p_now, true) limit 1000) as a;
   return jsonb_build_object('data', jsonb_build_object('ahead', v_ahead)) || case when v_ahead = 0
     then jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
-      'sentence', 'It is the next of its workspace and starts with the next lease call that has a slot.')
+      'sentence', 'It is the next of its workspace and starts with the next lease call that has '
+        'a slot.')
     else jsonb_build_object('reason', 'behind_others', 'sentence',
       format('Jobs of its workspace that are ahead of it: '
       '%s%s.', v_ahead, case when v_ahead = 1000 then ' or more' end)) end;
@@ -838,11 +849,14 @@ begin
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
     join (values
-      ('lease_expired', 'Its worker %1$s has not been heard of; the lease expired at %3$s and the next tick takes it '
+      ('lease_expired', 'Its worker %1$s has not been heard of; the lease expired at %3$s and the '
+        'next tick takes it '
         'back.'),
-      ('cancelling', 'It was asked to stop at %4$s; worker %1$s learns it with its next report, at the latest at '
+      ('cancelling', 'It was asked to stop at %4$s; worker %1$s learns it with its next report, '
+        'at the latest at '
         '%3$s.'),
-      ('running', 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless renewed.'))
+      ('running', 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless '
+        'renewed.'))
       as k (reason, words) on k.reason = case when l.expires_at <= v_now then 'lease_expired'
         when v_job.cancel_requested_at is not null then 'cancelling' else 'running' end
     where l.job_id = v_job.id;
