@@ -181,6 +181,7 @@ def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
 
     assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
     assert every == {**one, "cancelled": [begun]}
+    assert {each["status"] for each in status(shell, session)["activeWork"]} <= {"cancelling"}
     until(lambda: not status(shell, session)["activeWork"])  # what runs learns it at its heartbeat
 
 

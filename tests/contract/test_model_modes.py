@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from minutehand.worker.testing import drain
 from tests.contract.model_modes import MODES, PYTHON
 from tests.integration.chat.conftest import Harness as ChatHarness
 from tests.integration.plans.conftest import ANSWERS, OTHERS, POINTS
@@ -52,8 +49,12 @@ async def test_each_mode_ends_as_it_should(
     settings = project.settings.model_copy(update={"allow_anonymous": True})
     known = server.known_to(settings.with_environ(ENABLE_ASYNC_WORK="true"))
     async with make(project, known).open() as harness:
+        away = {name for name, mode in MODES.items() if mode.ends == "waits"}
         jobs = {await begin(harness, f"Write a letter [mode {name}]"): name for name in MODES}
-        rows = await ended(harness, jobs)
+        rows = await harness.tick_until(
+            lambda: look(harness, jobs),
+            lambda rows: {jobs[each] for each in rows if rows[each]["finished_at"] is None} <= away,
+        )
 
     wanted = {"result": "completed", "failed": "failed", "waits": "pending"}
     seen = {name: rows[job_id]["status"] for job_id, name in jobs.items()}
@@ -85,19 +86,10 @@ async def begin(harness: AppHarness, text: str) -> str:
     return str(row["job_id"])
 
 
-async def ended(harness: AppHarness, jobs: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Tick, pauses over at once, until all but those that wait for the model have ended."""
-    give_up = time.monotonic() + 100
-    while time.monotonic() < give_up:
-        await drain(harness.worker)
-        rows = harness.project.sql(
-            "select id::text, status, attempts, error_message, progress from public.jobs"
-            " where id = any (%s::uuid[])",
-            list(jobs),
-        )
-        live = {jobs[row["id"]] for row in rows if row["status"] in {"pending", "processing"}}
-        if live <= {name for name, mode in MODES.items() if mode.ends == "waits"}:
-            return {row["id"]: row for row in rows}
-        harness.project.make_due()
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"these have not ended: {live}")
+async def look(harness: AppHarness, jobs: dict[str, str]) -> dict[str, dict[str, Any]]:
+    rows = harness.project.sql(
+        "select id::text, status, finished_at, attempts, error_message, progress from public.jobs"
+        " where id = any (%s::uuid[])",
+        list(jobs),
+    )
+    return {row["id"]: row for row in rows}
