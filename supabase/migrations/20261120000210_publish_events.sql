@@ -486,11 +486,10 @@ begin
       union all
       (select * from queue.feed as o
         where o.session_id = p_session_id and o.number <= v_last
-          and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines))
-      as f
+          and (o.number, o.id) >= (v_at.number, v_at.id) order by o.number, o.id limit c_lines)
+      ) as f
     window w as (order by f.number, f.id)),
-  slice as ( -- lines have a thousand events at most
-    select l.* from lines as l where l.before <= c_limit + 1000),
+  slice as (select l.* from lines as l where l.before <= c_limit + 1000), -- of a thousand at most
   found as (
     select s.type, s.data, s.at, i.job_id, i.seq, row_number() over (order by s.n, i.nth) as n,
       concat_ws('~', v_at.seen, v_cluster, v_at.until, s.number, s.id, i.nth) as cursor
@@ -514,8 +513,8 @@ begin
         from slice as s order by s.n desc limit 1) end as cursor
   into v_page from found as f;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places,
-    'more', v_page.cursor is not null,
-    'cursor', coalesce(v_page.cursor, concat_ws('~', v_at.until, v_cluster)));
+    'more', v_page.cursor is not null, 'cursor', coalesce(v_page.cursor,
+      concat_ws('~', v_at.until, v_cluster)));
 end;
 $$;
 

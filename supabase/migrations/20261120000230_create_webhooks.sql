@@ -138,11 +138,11 @@ declare
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
     "id": {"type": "string", "format": "uuid"}, "url": {"type": "string", "maxLength": 2000},
     "description": {"type": "string", "maxLength": 500}, "enabled": {"type": "boolean"},
+    "sealed_secret": {"type": "string", "maxLength": 4000},
     "event_types": {"type": "array", "maxItems": 100, "items": {
       "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
-    "job_types": {"type": "array", "maxItems": 100, "items": {
-      "type": "string", "minLength": 1, "maxLength": 100}},
-    "sealed_secret": {"type": "string", "maxLength": 4000}}}$json$;
+    "job_types": {"type": "array", "maxItems": 100, "items": {"type": "string", "minLength": 1,
+      "maxLength": 100}}}}$json$;
   v_error constant text := queue.schema_error(c_schema, jsonb_strip_nulls(p_webhook), '');
   v_old queue.webhooks;
   v_new queue.webhooks;
@@ -179,9 +179,8 @@ begin
   v_new.read_to := case when v_old.enabled then v_old.read_to else queue.feed_end() end;
   if p_webhook -> 'enabled' = 'true' then -- switched on by a person: it begins from nothing
     v_new.failures := 0;
-    v_new.failing_since := null;
-    v_new.disabled_at := null;
-    v_new.disabled_reason := null;
+    v_new := jsonb_populate_record(v_new,
+      '{"failing_since": null, "disabled_at": null, "disabled_reason": null}');
   end if;
   update queue.webhooks set url = v_new.url, description = v_new.description,
     event_types = v_new.event_types, job_types = v_new.job_types, enabled = v_new.enabled,
