@@ -20,7 +20,7 @@ import typer
 
 from minutehand.app import find_apps
 from minutehand.cli.stage import Stage, asked_region, told
-from minutehand.cli.supabase_cli import HOSTED, find_cli, project_ref, push
+from minutehand.cli.supabase_cli import find_cli, project_ref, push
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
 from minutehand.deploy.console import console_assets, forget, upload
@@ -202,9 +202,8 @@ class Deployment:
         except client.exceptions.ResourceNotFoundException:
             return
         theirs = found.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
-        ours = str(values["supabaseUrl"]).rstrip("/")
-        ref = HOSTED.fullmatch(theirs.rstrip("/"))
-        if theirs.rstrip("/") != ours and not (ref and ref[1] == values.get("supabaseProject")):
+        ours = str(values["supabaseUrl"])
+        if theirs not in (ours, f"https://{values.get('supabaseProject')}.supabase.co"):
             raise CommandFailed(
                 f"the stack {stage.stack} in {stage.region} serves {theirs}, not {ours}",
                 code="another_project",

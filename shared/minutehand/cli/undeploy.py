@@ -17,7 +17,7 @@ from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: Outputs that name buckets which CloudFormation cannot delete while they hold anything.
+# CloudFormation deletes no bucket that holds anything
 BUCKETS = ("ServerlessDeploymentBucketName", "ConsoleBucketName")
 
 

@@ -2,53 +2,41 @@
 -- migrations | fail | not applied | migration
 update supabase_migrations.schema_migrations set version = '2' || version
 where version = (select min(version) from supabase_migrations.schema_migrations);
--- back
-update supabase_migrations.schema_migrations set version = substr(version, 2)
-where length(version) > 14;
+-- back: update supabase_migrations.schema_migrations set version = right(version, 14);
 -- publication | warn | job_logs | alter publication
 alter publication supabase_realtime drop table public.job_logs;
--- back
-alter publication supabase_realtime add table public.job_logs;
+-- back: alter publication supabase_realtime add table public.job_logs;
 -- extensions | fail | no one can follow a job live | attach_extensions()
 drop policy "minutehand: members and guests follow" on realtime.messages;
--- back
-select public.attach_extensions();
+-- back: select public.attach_extensions();
 -- extensions | fail | may not use the schema of theirs.f | grant usage on schema theirs
 create schema theirs;
 create function theirs.f() returns int language plpgsql as
   'begin perform queue.refuse_revoked(); return 1; end';
 grant execute on function theirs.f to job_worker;
--- back
-drop schema theirs cascade;
+-- back: drop schema theirs cascade;
 -- queue | warn | 1 jobs wait: no worker serves enrich_acount | minutehand types
 insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
 values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
--- back
-delete from queue.gated where lane = 0;
+-- back: delete from queue.gated where lane = 0;
 -- queue | warn | it is referenced | tried again
 update queue.tasks set failures = 9, failure = 'it is referenced', done_at = now()
 where name = 'retention';
--- back
-update queue.tasks set failures = 0;
+-- back: update queue.tasks set failures = 0;
 -- queue | warn | chat_message is paused. on fire | minutehand resume --type chat_message
 insert into queue.pauses (kind, name, job_type, reason)
 values ('type', 'chat_message', 'chat_message', 'on fire');
--- back
-delete from queue.pauses;
+-- back: delete from queue.pauses;
 -- project | fail | own shows every tenant's rows | alter table own enable row level security
 create table public.own (id int, workspace_id uuid);
 grant select on public.own to authenticated;
--- back
-drop table public.own;
+-- back: drop table public.own;
 -- project | warn | authenticated may hold a connection for 3600s | statement_timeout = '8s'
 alter role authenticated set statement_timeout = '3600s';
--- back
-alter role authenticated set statement_timeout = '8s';
+-- back: alter role authenticated set statement_timeout = '8s';
 -- privileges | fail | job_worker may execute public.lease_jobs | lease_jobs(jsonb) to job_worker
 revoke execute on function public.lease_jobs from job_worker;
--- back
-grant execute on function public.lease_jobs to job_worker;
+-- back: grant execute on function public.lease_jobs to job_worker;
 -- queue | warn | chat_message was refused. no such day | minutehand types chat_message
 update queue.job_types set refusal = 'no such day' where job_type = 'chat_message';
--- back
-update queue.job_types set refusal = null;
+-- back: update queue.job_types set refusal = null;

@@ -17,6 +17,12 @@ pytestmark = pytest.mark.usefixtures("acme_key")
 
 
 @pytest.fixture
+def run(stack: RunningStack) -> Run:
+    """Run a command line against the stack as Ada."""
+    return Run(env={"MINUTEHAND_ENV_FILE": str(stack.folder / "env")})
+
+
+@pytest.fixture
 def account(stack: RunningStack) -> str:
     """The payload that names an account of Ada's workspace."""
     with stack.connect() as connection:
