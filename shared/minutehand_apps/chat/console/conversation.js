@@ -1,4 +1,4 @@
-// A session: what was said, work as a card with its progress, question and result, and a box to write in.
+// A session: what was said, work as a card with its progress and question, and a box to write in.
 
 import { apiAddress, callRoute } from "../../api.js";
 import { stateOf } from "../../lib/states.js";
@@ -106,7 +106,10 @@ function Conversation({ id, workspaceId }) {
             body: { messageId: question.id, content },
           }),
         )}
-      onCancel=${() => act("Could not cancel", () => callRoute("POST /api/async-cancel", { headers, body: { workId } }))} />`;
+      onCancel=${() =>
+        act("Could not cancel", () =>
+          callRoute("POST /api/async-cancel", { headers, body: { workId } }),
+        )} />`;
   };
   // what a card says is not said twice: an open question stands in it, and that its work has begun
   const isShown = (one) =>

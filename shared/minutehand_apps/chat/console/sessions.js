@@ -11,7 +11,7 @@ import { When } from "../../parts/when.js";
 
 export const title = () => "Chat";
 
-/** Sessions are named behind the #, which no browser sends: the id is the key of a guest's session. */
+/** Sessions are named behind the #, which no browser sends: the id is a guest session's key. */
 const addressOf = (id) => `/chat/session#${id}`;
 
 export default function Sessions({ workspace }) {
@@ -43,7 +43,8 @@ export default function Sessions({ workspace }) {
         rows: found.value,
         key: (one) => one.session_id,
         empty: html`<${Empty} title="No conversations yet">
-          Begin one. What takes longer is done in the background, asks you when it has to, and posts its result.
+          Begin one. What takes longer is done in the background, asks you when it has to, and posts
+          its result.
         <//>`,
       },
       [

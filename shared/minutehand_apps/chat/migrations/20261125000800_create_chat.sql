@@ -170,7 +170,8 @@ begin
   end if;
   v_message.id := gen_random_uuid();
   v_made := queue.enqueue(v_session.workspace_id, null, jsonb_build_array(jsonb_build_object(
-    'job_type', 'chat_message', 'user_id', queue.caller(), 'session_id', p_session_id, 'priority', 10,
+    'job_type', 'chat_message', 'user_id', queue.caller(), 'session_id', p_session_id,
+    'priority', 10,
     'payload', jsonb_build_object(
       'message_id', v_message.id, 'ask_seconds', p_request -> 'ask_seconds'))), false);
   insert into public.async_messages (id, session_id, workspace_id, job_id, type, content, client_id)

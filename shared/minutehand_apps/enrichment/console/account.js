@@ -92,7 +92,7 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
                     <a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge}
                       status=${job.status} />
                     <span class="muted num">
-                      ${job.finished_at && job.started_at ? duration(Date.parse(job.finished_at) - Date.parse(job.started_at)) : ""}
+                      ${ran(job)}
                     </span>
                   </li>`,
                 )}
@@ -104,6 +104,9 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
     </div>
   </article>`;
 }
+
+const ran = ({ started_at: from, finished_at: to }) =>
+  from && to ? duration(Date.parse(to) - Date.parse(from)) : "";
 
 const FIELDS = [
   ["name", "Name"],
@@ -121,10 +124,11 @@ function Beside({ account, name, label, kind, onSaved }) {
   const said = account.metadata?.apollo_fields?.[name] ?? null;
   if (said === null || String(said) === String(account[name] ?? "")) return null;
   const use = () => actionsOn(onSaved)("Could not save", () => edit(account.id, { [name]: said }));
+  const says = `Use what Apollo says for ${label.toLowerCase()}`;
   return html`<span class="muted small">
     ${account.metadata.apollo_source === "offline" ? "Sample" : "Apollo"}:
     ${" "}${kind === "number" ? number(Number(said)) : said}
-    <${ActionButton} className="small" run=${use} aria-label=${`Use what Apollo says for ${label.toLowerCase()}`}>
+    <${ActionButton} className="small" run=${use} aria-label=${says}>
       Use
     <//>
   </span>`;

@@ -63,6 +63,8 @@ export default function PlanPage({ id }) {
         navigate("/plans");
       });
   };
+  const post = (problem, what) =>
+    act(problem, () => callRoute(`POST /api/plans/{plan_id}/${what}`, { places }));
   const save = (type, file) =>
     act("Could not read the report", async () => {
       const headers = { Accept: type };
@@ -71,6 +73,7 @@ export default function PlanPage({ id }) {
     });
   const { tone, word } = toneOf(plan.status);
   const lines = plan.events.filter((one) => one.data.message);
+  const now = plan.waits_for ?? lines.at(-1)?.data.message;
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -91,14 +94,14 @@ export default function PlanPage({ id }) {
         isLive &&
         html`<${ActionButton}
           disabled=${plan.status === "cancelling"}
-          run=${() => act("Could not cancel", () => callRoute("POST /api/plans/{plan_id}/cancel", { places }))}>
+          run=${() => post("Could not cancel", "cancel")}>
           ${plan.status === "cancelling" ? "Cancelling…" : "Cancel"}
         <//>`
       }
       ${
         ["failed", "cancelled"].includes(plan.status) &&
         html`<${ActionButton}
-          run=${() => act("Could not retry", () => callRoute("POST /api/plans/{plan_id}/retry", { places }))}>
+          run=${() => post("Could not retry", "retry")}>
           Retry
         <//>`
       }
@@ -108,7 +111,7 @@ export default function PlanPage({ id }) {
     ${
       isLive &&
       html`<${JobProgress}
-        job=${{ status: "processing", progress: { percentage: plan.percentage, message: plan.waits_for ?? lines.at(-1)?.data.message } }} />`
+        job=${{ status: "processing", progress: { percentage: plan.percentage, message: now } }} />`
     }
     ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
     <${ReportSection} report=${plan.report} />

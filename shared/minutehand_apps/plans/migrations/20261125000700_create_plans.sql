@@ -100,7 +100,8 @@ declare
   v_plan public.plans;
   v_wake boolean := false;
 begin
-  insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key, created_by)
+  insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key,
+    created_by)
   values (v_workspace, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', gen_random_uuid(), v_key,
     v_user)
   on conflict (workspace_id, idempotency_key) do nothing

@@ -27,7 +27,8 @@ const COLUMNS = [
   column("Job", (row) => html`<a href=${`/jobs/${row.id}`}>${row.job_type}</a>`),
   column("State", (row) => {
     const cancelling = row.status === "cancelling";
-    return html`<${StateBadge} ...${{ status: cancelling ? "processing" : row.status, cancelling }} />`;
+    const status = cancelling ? "processing" : row.status;
+    return html`<${StateBadge} status=${status} cancelling=${cancelling} />`;
   }),
   column(
     "Progress",

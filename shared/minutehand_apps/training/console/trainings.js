@@ -41,7 +41,8 @@ export default function Trainings({ workspace, user }) {
         rows: shown,
         key: (one) => one.id,
         empty: html`<${Empty} title="No videos yet">
-          Upload a video of someone at work: its words are written down, and a procedure is made of them, step by step, each with its place in the video.
+          Upload a video of someone at work: its words are written down, and a procedure is made of
+          them, step by step, each with its place in the video.
         <//>`,
       },
       [
