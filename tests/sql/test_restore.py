@@ -54,20 +54,14 @@ def run(tool: str, *arguments: str, text: str = "") -> str:
 
 def deliveries(engine: Engine) -> list[str]:
     """Jobs of which a delivery was enqueued, each as often as it was."""
-    return list(
-        engine.rows(
-            "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
-            " order by id"
-        )
-    )
+    made = "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
+    return engine.rows(f"{made} order by id")
 
 
-def page(engine: Engine, cursor: str) -> dict[str, Any]:
-    return dict(engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=1000))
-
-
-def jobs_of(events: dict[str, Any]) -> list[str]:
-    return [event["job_id"] for event in events["events"] if event["type"] == "job.created"]
+def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
+    """The jobs whose creation it tells, and the page."""
+    found = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=1000)
+    return [e["job_id"] for e in found["events"] if e["type"] == "job.created"], found
 
 
 @pytest.mark.parametrize("spent", [0, 30_000])
@@ -77,7 +71,7 @@ def test_readers_go_on_in_another_cluster(engine: Engine, other: Postgres, spent
     engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=WEBHOOK)
     read = engine.enqueue()
     engine.maintain()
-    cursor = page(engine, "1:1:")["cursor"]
+    cursor = page(engine, "1:1:")[1]["cursor"]
     unread = engine.enqueue()
 
     restored = restore(engine.database, other)
@@ -90,19 +84,13 @@ def test_readers_go_on_in_another_cluster(engine: Engine, other: Postgres, spent
         there.maintain()
 
         assert deliveries(there) == [read, unread, made]
-        assert (
-            there.one(
-                "select sum((counts ->> 'enqueued')::integer) from queue.stats"
-                " where minutes = 60 and job_type = 'work' and workspace_id = %s",
-                ACME,
-            )
-            == 3
-        )
-        answer = page(there, cursor)
-        assert (answer["reset"], answer["events"]) == (True, [])
-        assert jobs_of(page(there, "1:1:")) == [read, unread, made]
+        counted = "select sum((counts ->> 'enqueued')::integer) from queue.stats where minutes = 60"
+        assert there.one(f"{counted} and job_type = 'work' and workspace_id = %s", ACME) == 3
+        events, answer = page(there, cursor)
+        assert (answer["reset"], events) == (True, [])
+        assert page(there, "1:1:")[0] == [read, unread, made]
         last = there.enqueue()
-        assert jobs_of(page(there, answer["cursor"])) == [last]
+        assert page(there, answer["cursor"])[0] == [last]
         there.advance(2)
         there.maintain()
         there.run_all()
