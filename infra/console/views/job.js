@@ -285,10 +285,8 @@ function Timeline({ job, trace, events, isMoving, detailsOf }) {
 
 /** What is behind a row of the waterfall: a child's data, a step's result, an attempt's error. */
 function RowDetails({ row, job, steps, attempts, onReplay }) {
-  if (row.kind === "job")
-    return row.jobId === job.id
-      ? html`<${Data} job=${job} />`
-      : html`<${Child} id=${row.jobId} key=${row.jobId} />`;
+  if (row.key === job.id) return html`<p class="muted">Its payload and result are above.</p>`;
+  if (row.kind === "job") return html`<${Child} id=${row.jobId} key=${row.jobId} />`;
   if (row.jobId !== job.id)
     return html`<p>
       ${row.error && html`<span class="problem">${row.error}</span> `}${jobLink(row.jobId)} has the rest.
@@ -308,12 +306,15 @@ function RowDetails({ row, job, steps, attempts, onReplay }) {
 function Child({ id }) {
   const read = useRead((signal) => rpc("get_job", { p_job_id: id }, signal), [id]);
   if (!read.value) return html`<${Unread} of=${read} what="the child job" />`;
-  const { error_message: message } = read.value;
+  const { error_message: message, payload, result } = read.value;
   return html`<p>
       <a href=${`/jobs/${id}`}>Open the child job</a>
       ${message && html` <span class="problem">${message}</span>`}
     </p>
-    <${Data} job=${read.value} />`;
+    <div class="halves">
+      <${JsonView} value=${payload} label="Payload of the child" />
+      ${result !== null && html`<${JsonView} value=${result} label="Result of the child" />`}
+    </div>`;
 }
 
 function Facts({ job, last }) {
