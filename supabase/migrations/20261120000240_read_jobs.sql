@@ -799,7 +799,7 @@ end;
 $$;
 
 -- What to do about a job, from its explanation.
-create function queue.steps_of(p_job public.jobs, p_found jsonb) returns jsonb
+create function queue.advice_for(p_job public.jobs, p_found jsonb) returns jsonb
 language sql stable as $$
   select queue.next_steps(concat_ws(':', p_found ->> 'reason', k.said ->> 'kind'),
     jsonb_build_object('job_id', p_job.id, 'job_type', p_job.job_type, 'queue', p_job.queue,
@@ -890,7 +890,7 @@ begin
   return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null,
       'since', coalesce(v_job.finished_at, v_run_at, v_job.scheduled_for, v_job.created_at),
       'cause', v_job.error_data #> '{traceback,causes,-1,message}')
-    || v_found || jsonb_build_object('next', queue.steps_of(v_job, v_found));
+    || v_found || jsonb_build_object('next', queue.advice_for(v_job, v_found));
 end;
 $$;
 comment on function public.explain_job is
