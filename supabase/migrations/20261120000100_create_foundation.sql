@@ -15,9 +15,9 @@
 --    lease and a settlement are heap-only updates. Where a job is while it lives is a narrow table:
 --      queue.gated (its key is full) -> queue.ready -> queue.leases -> nowhere: it has ended
 --      queue.deferred (not yet) and queue.waits (for an answer, an event, children) lie beside.
--- 2. Tenants are served in rounds: each gets as many jobs as its weight, then goes to the end of the
---    order, in all lanes that the worker serves. A lease reads about as many tenants as it asks for
---    jobs; inside a tenant jobs go by ord (priority, then age).
+-- 2. Tenants are served in rounds: each gets as many jobs as its weight, then goes to the end of
+--    the order, in all lanes that the worker serves. A lease reads about as many tenants as it asks
+--    for jobs; inside a tenant jobs go by ord (priority, then age).
 -- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert, or leave a note
 --    where the turn is not open. A lease takes the same lock alone to close a turn or to skip what
 --    lies before its first job, so "who may still add an older job" needs no transaction ids.
@@ -116,7 +116,8 @@ begin
   end if;
 end;
 $$;
-comment on role job_worker is 'Minutehand worker: may execute the worker''s functions and nothing else.';
+comment on role job_worker is
+  'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
 -- The engine's only clock; tests replace it to move time.
@@ -310,7 +311,8 @@ create table public.workspace_members (
 );
 create index workspace_members_by_workspace on public.workspace_members (workspace_id);
 comment on table public.workspace_members is
-  'Who belongs to which workspace, and as what: managers also change settings, pause work and manage members.';
+  'Who belongs to which workspace, and as what: managers also change settings, pause work and '
+  'manage members.';
 
 create view queue.tenants as
 select id, name from public.workspaces;
@@ -463,7 +465,8 @@ begin
   return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
 end;
 $$;
-comment on function public.own_workspace is 'The workspace that a call without one means: {workspace_id}.';
+comment on function public.own_workspace is
+  'The workspace that a call without one means: {workspace_id}.';
 
 create function public.list_workspaces() returns jsonb
 language sql stable security definer set search_path = '' as $$
@@ -471,7 +474,8 @@ language sql stable security definer set search_path = '' as $$
     jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id), '[]'))
   from queue.tenants as t where queue.is_service() or t.id in (select queue.my_workspaces())
 $$;
-comment on function public.list_workspaces is 'The caller''s workspaces: {workspaces: [{id, name}]}.';
+comment on function public.list_workspaces is
+  'The caller''s workspaces: {workspaces: [{id, name}]}.';
 
 -- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
 create function queue.tenant_deleted() returns trigger

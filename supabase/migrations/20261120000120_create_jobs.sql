@@ -67,7 +67,8 @@ create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
 -- after them: of indexes that cost alike, as all do while statistics say that the table is empty,
 -- the planner takes the latest, and jobs_by_workspace serves an id by reading all of it
 alter table public.jobs add primary key (id);
-comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
+comment on table public.jobs is
+  E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
 
 create table public.job_logs (
   id bigint generated always as identity primary key,
@@ -446,7 +447,8 @@ where d.is_there and d.at is not null
   and (d.seq = 1 and j.is_minimal is null
     or not exists (select from queue.job_events as e where e.job_id = j.id and e.seq = d.seq));
 comment on view public.job_events is
-  E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, then listen.';
+  E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, '
+  'then listen.';
 
 -- The job, if the caller may see it.
 create function queue.visible_job(p_job_id uuid) returns public.jobs

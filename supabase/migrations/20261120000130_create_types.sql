@@ -240,6 +240,7 @@ begin
 end;
 $$;
 comment on function public.register_job_types is
-  E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\nA type that is refused keeps '
+  E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\nA type that '
+  'is refused keeps '
   'the policy it had and shows why.';
 select queue.allow('job_worker, service_role', 'public.register_job_types');

@@ -224,7 +224,7 @@ end;
 $$;
 
 -- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
--- lock keeps leases from closing the turn or moving its mark. A note is left where one does so just
+-- lock keeps leases from closing the turn or moving where it begins. A note is left where one does so just
 -- now, and from the 200th turn of a transaction on: the server's locks are few.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$

@@ -158,7 +158,8 @@ begin
     return; -- limits apply to people, not to the service
   elsif not queue.try_place('call ' || v_user, 6)
       or p_workspace_id is not null and not queue.try_place('call ' || p_workspace_id, 10) then
-    perform queue.refuse_calls('too many large calls of yours or of the workspace run; wait for their answers');
+    perform queue.refuse_calls(
+      'too many large calls of yours or of the workspace run; wait for their answers');
   end if;
 end;
 $$;
@@ -224,7 +225,8 @@ begin
 end;
 $$;
 comment on function public.revoke_worker_keys is
-  'Refuse worker keys issued a minute or longer before p_before, from p_grace_seconds on: {revoked_before, from, '
+  'Refuse worker keys issued a minute or longer before p_before, from p_grace_seconds on: '
+  '{revoked_before, from, '
   'types}; a younger one is refused by a second call, a minute later. For operators.';
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
@@ -251,7 +253,8 @@ exception when check_violation or invalid_text_representation or numeric_value_o
 end;
 $$;
 comment on function public.set_workspace_limits is
-  'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; null lifts one. Managers '
+  'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; null lifts '
+  'one. Managers '
   'may set own_max_running only.';
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
@@ -271,7 +274,8 @@ begin
 end;
 $$;
 comment on function public.workspace_limits is
-  'Limits of a workspace, how many of its jobs run now, and per_caller, the limits of one person in all workspaces.';
+  'Limits of a workspace, how many of its jobs run now, and per_caller, the limits of one person '
+  'in all workspaces.';
 
 create function public.begin_worker_run(p_request jsonb) returns json
 language plpgsql security definer set search_path = ''
@@ -296,7 +300,8 @@ begin
 end;
 $$;
 comment on function public.begin_worker_run is
-  'Admit a run, {run_id, worker_id, most, seconds}, unless most are under way: {admitted, free}. May be repeated.';
+  'Admit a run, {run_id, worker_id, most, seconds}, unless most are under way: {admitted, free}. '
+  'May be repeated.';
 
 create function public.end_worker_run(p_request jsonb) returns json
 language plpgsql security definer set search_path = '' as $$
@@ -309,7 +314,8 @@ begin
 end;
 $$;
 comment on function public.end_worker_run is
-  'End an admitted run: {ended, refused}; refused when another run was refused meanwhile: lease again.';
+  'End an admitted run: {ended, refused}; refused when another run was refused meanwhile: lease '
+  'again.';
 
 -- Settings are known by name and kind; those of apps too, once their migration has inserted them.
 create function public.set_settings(p_settings jsonb) returns jsonb
@@ -342,7 +348,8 @@ begin
   return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key');
 end;
 $$;
-comment on function public.set_settings is 'Change settings of the engine, by name; returns all. For operators.';
+comment on function public.set_settings is
+  'Change settings of the engine, by name; returns all. For operators.';
 
 select queue.allow('authenticated, service_role', 'public.open_stream',
   'public.set_workspace_limits',

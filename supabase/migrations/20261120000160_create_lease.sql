@@ -381,8 +381,8 @@ end;
 $$;
 
 -- The limited types of these turns that may start nothing now, and of those the ones whose lock
--- another lease holds; the locks of the others are held from now on. bounded: a limit of a type, also
--- one in each workspace, may hold.
+-- another lease holds; the locks of the others are held from now on. bounded: a limit of a type,
+-- also one in each workspace, may hold.
 create function queue.full_types(
   p_turns queue.turn[], p_now timestamptz,
   out full_ones text[], out busy text[], out bounded boolean
@@ -392,7 +392,8 @@ declare
   v_limited text[];
 begin
   select coalesce(array_agg(y.job_type order by y.job_type) filter (
-      where y.max_concurrency is not null or y.rate_limit is not null and not y.rate_per_key), '{}'),
+      where y.max_concurrency is not null
+        or y.rate_limit is not null and not y.rate_per_key), '{}'),
     bool_or(y.workspace_concurrency is not null) is true
   into v_limited, bounded
   from queue.job_types as y
@@ -692,7 +693,7 @@ begin
 end;
 $$;
 
--- Move the marks of turns to their head, or to the last job that was taken (from_ord), and close
+-- Move where turns begin to their first job, or to the last that was leased (from_ord), and close
 -- those that had none (jobs = 0): where no open transaction has put a job into one, and a statement
 -- after its lock was taken, which sees what was committed before.
 create function queue.tidy_turns(p_turns queue.turn[], p_now timestamptz) returns void
@@ -746,9 +747,9 @@ begin
 end;
 $$;
 
--- What leases leave behind beside the row. p_again: those whose lease is an event that does not follow
--- from it; p_noted: those that hold a unique key, which may last until now, or whose start the rate
--- of their key charges.
+-- What leases leave behind beside the row. p_again: those whose lease is an event that does not
+-- follow from it; p_noted: those that hold a unique key, which may last until now, or whose start
+-- the rate of their key charges.
 create function queue.note_leases(
   p_again uuid[], p_noted uuid[], p_worker_id text, p_now timestamptz
 ) returns void
@@ -948,8 +949,8 @@ begin
     cross join lateral (
       select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
         j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id,
-        j.traceparent, j.progress, coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
-        j.deadline_at) as job
+        j.traceparent, j.progress,
+        coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
     cross join lateral (
       select l.fence, l.lease_seconds, queue.steps_of(j.id) as steps, job) as answer
     where l.tick_id = p_request.tick_id and l.tick_call = p_request.call);
@@ -1025,7 +1026,8 @@ begin
 end;
 $$;
 comment on function public.lease_jobs is
-  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, '
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, '
+  'tick_id, call, '
   'limit 0..1000, job_types, queues, lease_seconds, version, free_slots, count_due}. A repeated '
   '(tick_id, call) that got leases gets them again. Each lease counts as an attempt.';
 

@@ -378,9 +378,12 @@ begin
 end;
 $$;
 comment on function public.settle_jobs is
-  E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: {job_id, fence, '
-  'outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, '
-  'until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered as the first; a '
+  E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
+  '{job_id, fence, '
+  'outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, '
+  'retry_after_seconds?, '
+  'until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?}. A repeat is answered '
+  'as the first; a '
   'stale fence changes nothing, and what is busy is to be settled again.';
 
 -- End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller has locked
@@ -443,7 +446,8 @@ begin
 end;
 $$;
 comment on function public.tick_finished is
-  E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without a word: '
+  E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without '
+  'a word: '
   '{worker_id, evidence}; the jobs that it held keep the evidence when their leases expire.';
 
 select queue.allow('job_worker, service_role', 'public.settle_jobs', 'public.tick_finished');

@@ -156,7 +156,8 @@ begin
     (p_filter -> 'status') then
     perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'),
       'status');
-  elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"]'
+  elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed",
+      "cancelled"]'
       @> (p_filter -> 'state') then
     perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'),
       'state');
@@ -295,7 +296,8 @@ exception
 end;
 $$;
 comment on function public.list_jobs is
-  E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer than asked for, '
+  E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer '
+  'than asked for, '
   'even none, and still have a next one.';
 
 -- The one way to count: what lives or failed up to 10,000 of each table, what completed or was
@@ -342,7 +344,8 @@ begin
 end;
 $$;
 comment on function public.count_jobs is
-  'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which there are more.';
+  'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which '
+  'there are more.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -406,7 +409,8 @@ begin
 end;
 $$;
 comment on function public.job_attempts is
-  'The latest 1,000 attempts of a job and the running one, the latest last: {attempts}; tracebacks for managers.';
+  'The latest 1,000 attempts of a job and the running one, the latest last: {attempts}; '
+  'tracebacks for managers.';
 
 create function public.job_trace(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -442,7 +446,8 @@ begin
 end;
 $$;
 comment on function public.job_trace is
-  'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 jobs of six levels.';
+  'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 '
+  'jobs of six levels.';
 
 select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs',
   'public.count_jobs',
@@ -849,7 +854,7 @@ begin
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
     join (values
-      ('lease_expired', 'Its worker %1$s has not been heard of; the lease expired at %3$s and the '
+      ('lease_expired', 'Its worker %1$s has not reported; the lease expired at %3$s and the '
         'next tick takes it '
         'back.'),
       ('cancelling', 'It was asked to stop at %4$s; worker %1$s learns it with its next report, '

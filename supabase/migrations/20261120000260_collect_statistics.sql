@@ -382,7 +382,8 @@ begin
 end;
 $$;
 comment on function public.queue_stats is
-  'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a workspace, for '
+  'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a '
+  'workspace, for '
   'operators, of all, with the workers last seen and the 20 tenants that enqueued most.';
 
 create function public.queue_series(p_workspace_id uuid default null,
@@ -408,7 +409,8 @@ begin
 end;
 $$;
 comment on function public.queue_series is
-  'Counts and times per type over p_minutes, 15 to 43,200, in about a hundred points: {now, since, step_seconds, '
+  'Counts and times per type over p_minutes, 15 to 43,200, in about a hundred points: {now, '
+  'since, step_seconds, '
   'points}.';
 
 create function public.list_job_types(p_workspace_id uuid default null,
@@ -462,7 +464,8 @@ begin
 end;
 $$;
 comment on function public.list_job_types is
-  'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause and a refused '
+  'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause '
+  'and a refused '
   'registration: {now, types}. One that is not published has the nearest name that is.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
