@@ -178,7 +178,9 @@ begin
     union all
     select 'orphans', j.workspace_id, j.id from public.jobs as j
     where j.id = any (v_ended) and j.status in ('failed', 'cancelled')
-      and exists (select from public.jobs as c where c.parent_id = j.id and c.finished_at is null);
+      and exists ( -- by one look-up each, whatever the planner estimates
+        select from public.jobs as c
+        where c.parent_id = j.id and c.finished_at is null offset 0);
   end if;
 end;
 $$;

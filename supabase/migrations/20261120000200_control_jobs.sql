@@ -24,7 +24,7 @@ begin
   select 'orphans', j.workspace_id, j.id from public.jobs as j
   where j.id = any (v_asked) and exists (
     select from public.jobs as c
-    where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null);
+    where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null offset 0);
 end;
 $$;
 
@@ -156,7 +156,7 @@ begin
   select 'retried', j.workspace_id, j.id from public.jobs as j
   where j.id = any (v_ids) and exists (
     select from public.jobs as c where c.parent_id = j.id and c.status = 'cancelled'
-      and c.error_data ->> 'reason' = 'parent_ended');
+      and c.error_data ->> 'reason' = 'parent_ended' offset 0);
   return cardinality(v_ids);
 end;
 $$;
