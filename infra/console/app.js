@@ -73,7 +73,8 @@ function Console({ apps }) {
         what="Your workspaces could not be read" />
     </main>`;
   if (status === "out") return html`<${SignIn} />`;
-  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} />`;
+  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace}
+    workspaces=${workspaces} />`;
 }
 
 const ThemeButton = () =>
@@ -206,7 +207,8 @@ function Shell({ apps, user, workspace, workspaces }) {
             <p class="muted">
               You are signed in as ${user.email}, but belong to no workspace. Ask its manager.
             </p>
-            <p class="muted">A project's first one is made in SQL, by the person who deployed it:</p>
+            <p
+              class="muted">A project's first one is made in SQL, by the person who deployed it:</p>
             <div class="json"><pre>${firstWorkspace(user.email)}</pre></div>
           </div>`
       }

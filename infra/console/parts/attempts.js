@@ -7,7 +7,10 @@ import { copy, JsonView } from "./copy.js";
 /** One of several attempts: its error and where, its worker and commit. */
 export const AttemptDetails = ({ attempt }) => html`
   ${attempt.error_message && html`<p class="error-text">${errorLine(attempt)}</p>`}
-  ${attempt.traceback && html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`}
+  ${
+    attempt.traceback &&
+    html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
+  }
   <p class="muted small">Worker <span class="mono">${attempt.worker_id}</span></p>
   <${Origin} attempt=${attempt} />
   <div class="actions start"><${ShowLog} attempt=${attempt} /></div>
@@ -132,7 +135,8 @@ function Traceback({ traceback, origin }) {
           ${
             one.own &&
             commitOf(one, origin) &&
-            html` <a class="small" href=${commitOf(one, origin)} target="_blank" rel="noreferrer">Commit</a>`
+            html` <a class="small" href=${commitOf(one, origin)} target="_blank"
+              rel="noreferrer">Commit</a>`
           }
           ${one.code && html`<pre>${one.code}</pre>`}
         </li>`,

@@ -69,7 +69,8 @@ export function Confirmations() {
       </label>`
     }
     <div class="actions">
-      <button type="button" autofocus=${asked.danger && !asked.field} onClick=${() => asked.answer(null)}>
+      <button type="button" autofocus=${asked.danger && !asked.field}
+        onClick=${() => asked.answer(null)}>
         Keep it
       </button>
       <button
@@ -84,7 +85,7 @@ export function Confirmations() {
 }
 
 /**
- * A box whose focus stays in it: when what has it goes, the first button that can be pressed takes it.
+ * A box whose focus stays in it: when what has it goes, the first button that can be takes it.
  */
 export function useKeptFocus() {
   const box = useRef(null);

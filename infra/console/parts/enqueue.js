@@ -145,7 +145,11 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
           `
       }
       <div class="field-grid">
-        ${line("Delay in seconds (blank: now)", delay, setDelay, { type: "number", min: 0, step: 1 })}
+        ${line("Delay in seconds (blank: now)", delay, setDelay, {
+          type: "number",
+          min: 0,
+          step: 1,
+        })}
         ${line("Tags (comma-separated)", tags, setTags, { autocomplete: "off" })}
       </div>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}

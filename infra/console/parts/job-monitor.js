@@ -292,7 +292,8 @@ const firstJob = (workspaceId) =>
 
 function Nothing({ workspaceId, state, filter, onFilter, retry }) {
   if (state.error)
-    return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
+    return html`<${Failed} error=${state.error} retry=${retry}
+      what="The jobs could not be read" />`;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
@@ -345,7 +346,11 @@ function Row({ row, index, isChosen, toggle }) {
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
     </td>
     <td class="c-progress">
-      ${!ENDED.has(row.status) && percentage(row.progress) > 0 && html`<${JobProgress} job=${row} compact />`}
+      ${
+        !ENDED.has(row.status) &&
+        percentage(row.progress) > 0 &&
+        html`<${JobProgress} job=${row} compact />`
+      }
     </td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time c-next">
@@ -442,7 +447,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   }
 }
 
-/** What can be done to the chosen jobs, or to all that match; below the table, so that no row moves. */
+/** What can be done to the chosen jobs, or to all that match; below, so that no row moves. */
 function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));

@@ -39,7 +39,8 @@ export function ResourceView({
   const act = actionsOn(rows.refresh);
   const [words, Editor] = add || [];
   const button = ([verb, run], row) =>
-    html`<${ActionButton} key=${verb} className="quiet" run=${run} aria-label=${`${verb} ${nameOf(row)}`}>
+    html`<${ActionButton} key=${verb} className="quiet" run=${run}
+      aria-label=${`${verb} ${nameOf(row)}`}>
       ${verb}
     <//>`;
   const all = actions
@@ -55,7 +56,8 @@ export function ResourceView({
       name,
       of,
       words &&
-        html`<button type="button" class="primary" onClick=${() => setEditing({})}>${words}</button>`,
+        html`<button type="button" class="primary"
+          onClick=${() => setEditing({})}>${words}</button>`,
     )}
     ${rows.isStale && html`<${Stale} error=${rows.error} retry=${rows.refresh} />`}
     <section class="card" aria-label=${name}>

@@ -174,7 +174,8 @@ function Explained({ explained, job, isAsking }) {
     <${Sentence} text=${job.status === "failed" ? withoutError(whole, job) : whole} />
     ${
       explanation?.estimated_start_at &&
-      html` <span class="muted">Expected to start <${When} at=${explanation.estimated_start_at} />.</span>`
+      html` <span class="muted">Expected to start <${When}
+        at=${explanation.estimated_start_at} />.</span>`
     }
   </p>`;
 }
@@ -217,7 +218,8 @@ function Actions({ job, watch, duplicate, edit }) {
   const mayRetry = job.status === "failed" || job.status === "cancelled";
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   const retry = (words, said) =>
-    html`<${ActionButton} className="primary" run=${() => act("Could not start it", () => api.retry(job.id), said)}>
+    html`<${ActionButton} className="primary"
+      run=${() => act("Could not start it", () => api.retry(job.id), said)}>
       ${words}
     <//>`;
   return html`<div class="actions" ref=${box}>
@@ -262,7 +264,10 @@ function Timeline({ job, trace, events, isMoving, detailsOf }) {
     <div class="bar">
       <h2 id="h-time">Timeline</h2>
       <span class="spacer"></span>
-      ${children.length > 0 && html`<a href=${`/jobs?parent_id=${job.id}`}>${count} child jobs as a list</a>`}
+      ${
+        children.length > 0 &&
+        html`<a href=${`/jobs?parent_id=${job.id}`}>${count} child jobs as a list</a>`
+      }
     </div>
     ${
       trace.value
@@ -275,7 +280,10 @@ function Timeline({ job, trace, events, isMoving, detailsOf }) {
         ${events.slice(-MOST_EVENTS).map(
           (event) => html`<li key=${event.seq}>
             <span class="num muted">${event.seq}</span> ${event.type} <${When} at=${event.at} />
-            ${event.data?.error_message && html` <span class="muted">${event.data.error_message}</span>`}
+            ${
+              event.data?.error_message &&
+              html` <span class="muted">${event.data.error_message}</span>`
+            }
           </li>`,
         )}
       </ol>
@@ -342,7 +350,10 @@ function Facts({ job, last }) {
           )}
         </span>`,
     )}
-    ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
+    ${fact(
+      "Queue",
+      html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`,
+    )}
     ${fact("Priority", number(job.priority))}
     ${fact("Deadline", time(job.deadline_at))}
     ${fact("Cost", job.cost_usd > 0 && money(job.cost_usd))}
@@ -350,7 +361,13 @@ function Facts({ job, last }) {
     ${fact("Idempotency key", mono(job.idempotency_key))}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && jobLink(job.parent_id))}
-    ${fact("Replay of", job.replay_of && html`${jobLink(job.replay_of)} from ${job.replay_from ?? "its start"}`)}
-    ${fact("Created by", job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service")}
+    ${fact(
+      "Replay of",
+      job.replay_of && html`${jobLink(job.replay_of)} from ${job.replay_from ?? "its start"}`,
+    )}
+    ${fact(
+      "Created by",
+      job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service",
+    )}
   </dl>`;
 }

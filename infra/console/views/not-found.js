@@ -8,7 +8,7 @@ export default function NotFound({ what = "page" }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">No such ${what}</h1></header>
     <p class="muted">
-      ${what === "page" ? `There is no page at ${location.pathname}.` : "It does not exist, was removed, or belongs to another workspace."}
+      ${what === "page" ? `There is no page at ${location.pathname}.` : "It does not exist, or is not yours."}
     </p>
     <p><a href="/jobs">All jobs</a></p>
   </div>`;

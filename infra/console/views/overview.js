@@ -65,7 +65,11 @@ export default function Overview({ workspace, user }) {
           what="The statistics could not be read" />`)
     }
     ${!failed && !(stats.value && series.value) && html`<${Loading} what="Reading statistics" />`}
-    ${stats.value && series.value && html`<${Numbers} stats=${stats.value} series=${series.value} words=${words} />`}
+    ${
+      stats.value &&
+      series.value &&
+      html`<${Numbers} stats=${stats.value} series=${series.value} words=${words} />`
+    }
     ${user.isOperator && html`<${ByTenant} minutes=${Math.min(minutes, DAY)} />`}
   </div>`;
 }
@@ -93,7 +97,8 @@ function Pause({ stats, workspace }) {
   };
   const resume = () =>
     act("Could not resume", () => whole.resume(id, { body: {} }), `${name} is resumed`);
-  return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"} run=${isPaused ? resume : pause}>
+  return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"}
+    run=${isPaused ? resume : pause}>
     ${isPaused ? "Resume" : "Pause"}
   <//>`;
 }
@@ -113,7 +118,8 @@ function Readiness({ health, backlog }) {
       const check =
         name === "backlog" ? backlog : health.error ? undefined : health.value?.checks?.[name];
       return html`<p key=${name}>
-        <${Verdict} verdict=${check?.verdict} /> <span class="strong">${label}</span> <span class="muted small">${check?.detail}</span>
+        <${Verdict} verdict=${check?.verdict} /> <span class="strong">${label}</span> <span
+          class="muted small">${check?.detail}</span>
       </p>`;
     })}
   </section>`;
@@ -159,7 +165,13 @@ function Numbers({ stats, series, words }) {
             at,
             lines: [{ name: "Not ended", values: depth, colour: "--processing" }],
           })}
-          ${chart("h-wait", "Queue time, p95", { label: "Queue time", at, most: 100, format: duration, lines })}
+          ${chart("h-wait", "Queue time, p95", {
+            label: "Queue time",
+            at,
+            most: 100,
+            format: duration,
+            lines,
+          })}
           <section class="card" aria-labelledby="h-types">
             <h2 id="h-types">Load by type</h2>
             <${ByType} types=${types} stats=${stats} />

@@ -164,7 +164,8 @@ function Editor({ like, workspaceId, onClose }) {
     ${line("job_type", "Job type", { class: "mono" })}
     <label class="field">
       <span>Payload (JSON)</span>
-      <textarea rows="4" class="mono" value=${draft.payload} onInput=${toValue(set("payload"))}></textarea>
+      <textarea rows="4" class="mono" value=${draft.payload}
+        onInput=${toValue(set("payload"))}></textarea>
     </label>
     ${choice("Missed runs", draft.missed, set("missed"), [
       ["once", "run once"],

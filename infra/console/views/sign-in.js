@@ -38,7 +38,11 @@ export function SignIn() {
       </section>`
     }
     <form class="card stack" onSubmit=${submit}>
-      ${field("Email", email, setEmail, { type: "email", autocomplete: "username", required: true })}
+      ${field("Email", email, setEmail, {
+        type: "email",
+        autocomplete: "username",
+        required: true,
+      })}
       ${field("Password", password, setPassword, { type: "password", autocomplete: "current-password", required: true })}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>

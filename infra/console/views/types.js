@@ -44,7 +44,10 @@ export default function Types({ name, workspace }) {
         "wrap",
         (type) => html`
           <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${type.job_type}</a>
-          ${type.description && html` <span class="muted small wide-only">${type.description}</span>`}
+          ${
+            type.description &&
+            html` <span class="muted small wide-only">${type.description}</span>`
+          }
         `,
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
@@ -52,7 +55,8 @@ export default function Types({ name, workspace }) {
       column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
       column("Failed", "num", (type) =>
         type.day.failed > 0
-          ? html`<a class="problem" href=${`/jobs?state=failed&job_type=${encodeURIComponent(type.job_type)}`}>
+          ? html`<a class="problem"
+            href=${`/jobs?state=failed&job_type=${encodeURIComponent(type.job_type)}`}>
               ${number(type.day.failed)}
             </a>`
           : "0",
@@ -93,7 +97,7 @@ function TypePage({ name, workspace }) {
       isPaused ? `${name} is resumed` : `${name} is paused`,
       !isPaused && {
         title: `Pause ${name}?`,
-        text: `No job of this type starts in ${workspace.name} until you resume. Running ones continue.`,
+        text: `No job of this type starts in ${workspace.name} until you resume.`,
         action: "Pause the type",
         danger: true,
       },
@@ -190,7 +194,8 @@ function Loaded({ type, workspace }) {
       type.paused_at &&
       html`<p class="notice stale" role="status">
         <span>
-          Paused <${When} at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}
+          Paused <${When}
+            at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}
         </span>
       </p>`
     }
@@ -204,10 +209,22 @@ function Loaded({ type, workspace }) {
       </p>`
     }
     <section class="grid-cards" aria-label="Last day">
-      ${figure("Completed", number(known(day.completed ?? 0)), `${number(known(day.enqueued ?? 0))} enqueued`)}
+      ${figure(
+        "Completed",
+        number(known(day.completed ?? 0)),
+        `${number(known(day.enqueued ?? 0))} enqueued`,
+      )}
       ${figure("Success", percent(success(day)), `${number(known(day.failed ?? 0))} failed, ${number(known(day.retried ?? 0))} retried`)}
-      ${figure("Queue time", duration(known(day.queue?.p50_ms)), `p95 ${duration(known(day.queue?.p95_ms))}`)}
-      ${figure("Run time", duration(known(day.run?.p50_ms)), `p95 ${duration(known(day.run?.p95_ms))}`)}
+      ${figure(
+        "Queue time",
+        duration(known(day.queue?.p50_ms)),
+        `p95 ${duration(known(day.queue?.p95_ms))}`,
+      )}
+      ${figure(
+        "Run time",
+        duration(known(day.run?.p50_ms)),
+        `p95 ${duration(known(day.run?.p95_ms))}`,
+      )}
     </section>
     <div class="columns">
       <div class="column main">

@@ -146,6 +146,8 @@ function Adder({ workspaceId, onAdded, onClose }) {
       placeholder: "https://example.com/hooks",
       autofocus: true,
     })}
-    ${field("Events (empty for all)", events, setEvents, { placeholder: "job.completed, job.failed" })}
+    ${field("Events (empty for all)", events, setEvents, {
+      placeholder: "job.completed, job.failed",
+    })}
   <//>`;
 }
