@@ -103,6 +103,7 @@ def test_the_first_job_and_the_calls_over_http_run(project: Stranger, dev: Runni
     """The README's in a terminal; the page's by curl and jq."""
     seen = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
     assert '"greeting": "Hello, Ada!"' in seen
+    assert "work.hello" in run(project, "minutehand enqueue work.helo '{}' 2>&1")
     text = page(project, "http")
     assert ACME in text
 

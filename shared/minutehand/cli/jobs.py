@@ -68,7 +68,7 @@ def enqueue(
     given = {name: value for name, value in body.items() if value is not None}
     headers = {"idempotency-key": key or str(uuid.uuid4())}
     job = connection.call("POST", "/api/jobs", json=given, headers=headers)
-    if job.get("lane") == 0:  # no worker has published its type yet
+    if job.get("schema_version") == 0:  # no worker has published its type yet
         output.note(connection.get(f"/api/jobs/{job['id']}/explain")["sentence"])
     tell_enqueued(output, connection, job, watch=watch)
 
