@@ -73,7 +73,7 @@ async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Call
     """Dependency: the signed-in user, who has so many requests at once that others have theirs."""
     caller = await verify(request, bearer_token(request))
     services: Services = request.app.state.services
-    with services.requests.held(str(caller.user_id)) if caller.user_id else nullcontext():
+    async with services.requests.turn(str(caller.user_id)) if caller.user_id else nullcontext():
         yield caller
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
@@ -69,36 +69,60 @@ class Pace:
 #: Streams of a process, of which guests hold half, and of one caller.
 MAX_STREAMS: Final = 5_000
 MAX_STREAMS_OF_CALLER: Final = 100
-#: Requests of one caller that are under way: a share of the connections to the database.
+#: Requests of one caller that run, a share of the connections to the database; and that wait.
 MAX_REQUESTS_OF_CALLER: Final = 8
+MAX_WAITING_OF_CALLER: Final = 200
 _RETRY_AFTER: Final = 5
 
 
-class UnderWay:
-    """Counts what callers hold, such as streams; `count` is the number of all.
+def _too_many(what: str) -> ApiError:
+    return ApiError(
+        429,
+        "rate_limited",
+        f"Too many {what} at once; try again in {_RETRY_AFTER} s",
+        detail={"limit": what, "retry_after_seconds": _RETRY_AFTER},
+        headers={"Retry-After": str(_RETRY_AFTER)},
+    )
 
-    Args:
-        of_caller: Most that one may hold, a user or a guest's address.
-    """
 
-    def __init__(self, what: str, *, most: int, of_caller: int) -> None:
+class Requests:
+    """Requests of users: some of each run, the others wait before any takes a connection."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Semaphore] = {}
+        self._under_way: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, caller: str) -> AsyncIterator[None]:
+        """Wait for a turn of the caller's, and hold it."""
+        if self._under_way[caller] >= MAX_REQUESTS_OF_CALLER + MAX_WAITING_OF_CALLER:
+            raise _too_many("requests")
+        running = self._running.setdefault(caller, asyncio.Semaphore(MAX_REQUESTS_OF_CALLER))
+        self._under_way[caller] += 1
+        try:
+            async with running:
+                yield
+        finally:
+            self._under_way[caller] -= 1
+            if not self._under_way[caller]:
+                del self._under_way[caller], self._running[caller]
+
+
+class OpenStreams:
+    """Counts streams while they are held; `count` is the number of all."""
+
+    def __init__(self, most: int) -> None:
         self.count = 0
-        self._what, self._most, self._of_caller = what, most, of_caller
+        self._most = most
         self._of: Counter[str] = Counter()
 
     @contextmanager
     def held(self, caller: str) -> Iterator[None]:
-        """Count one of a caller until it ends."""
+        """Count a stream of a user, or of a guest's address, until it ends."""
         if self.count >= self._most:
-            raise unavailable(f"This server has no capacity for more {self._what}")
-        if self._of[caller] >= self._of_caller:
-            raise ApiError(
-                429,
-                "rate_limited",
-                f"Too many {self._what} at once; try again in {_RETRY_AFTER} s",
-                detail={"limit": self._what, "retry_after_seconds": _RETRY_AFTER},
-                headers={"Retry-After": str(_RETRY_AFTER)},
-            )
+            raise unavailable("This server has no capacity for more streams")
+        if self._of[caller] >= MAX_STREAMS_OF_CALLER:
+            raise _too_many("streams")
         self.count += 1
         self._of[caller] += 1
         try:
@@ -127,11 +151,9 @@ class Services:
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
-        self.streams = UnderWay("streams", most=MAX_STREAMS, of_caller=MAX_STREAMS_OF_CALLER)
-        self.guest_streams = UnderWay(
-            "streams", most=MAX_STREAMS // 2, of_caller=MAX_STREAMS_OF_CALLER
-        )
-        self.requests = UnderWay("requests", most=10_000, of_caller=MAX_REQUESTS_OF_CALLER)
+        self.streams = OpenStreams(MAX_STREAMS)
+        self.guest_streams = OpenStreams(MAX_STREAMS // 2)
+        self.requests = Requests()
         self.pace = pace or Pace(
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )

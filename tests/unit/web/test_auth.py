@@ -275,21 +275,25 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
 async def test_a_user_has_so_many_requests_under_way(
     settings: Settings, secret_token: MakeToken
 ) -> None:
-    """Before any of them takes a connection that others need."""
-    app, ended = app_of(settings), asyncio.Event()
+    """Some run, others wait before they take a connection; what is far beyond is refused."""
+    app, ended, running = app_of(settings), asyncio.Event(), 0
 
     @app.get("/slow")
     async def slow(_: SignedIn) -> bool:
+        nonlocal running
+        running += 1
         return await ended.wait()
 
     headers = {"authorization": f"Bearer {secret_token()}"}
     async with calling(app) as client:
-        held = [asyncio.create_task(client.get("/slow", headers=headers)) for _ in range(8)]
+        held = [asyncio.create_task(client.get("/slow", headers=headers)) for _ in range(208)]
         for _ in range(1000):  # until each has come as far
             await asyncio.sleep(0)
+        began = running
         refused = await client.get("/slow", headers=headers)
         ended.set()
         answers = await asyncio.gather(*held)
 
+    assert began == 8
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert {answer.status_code for answer in answers} == {200}

@@ -15,7 +15,7 @@ from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.services import Pace, Services, UnderWay
+from minutehand.web.services import OpenStreams, Pace, Services
 from minutehand.web.sse import Batch, Line, answer
 from tests.unit.web.conftest import ADA
 
@@ -138,9 +138,10 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
     assert "event: end" not in await client.open(services, Script(Batch([line(1)])))
 
 
-def test_a_caller_holds_so_many_streams_until_they_end() -> None:
+def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """237 of one user were open once."""
-    streams = UnderWay("streams", most=3, of_caller=1)
+    monkeypatch.setattr("minutehand.web.services.MAX_STREAMS_OF_CALLER", 1)
+    streams = OpenStreams(3)
 
     with (
         streams.held("eve"),
