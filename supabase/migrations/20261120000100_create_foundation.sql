@@ -50,7 +50,7 @@
 --   public.report_jobs       progress, logs and steps of what it holds; renews its leases
 --   public.settle_jobs       how its attempts ended; leases the next in the same call
 --     queue.settle           leased -> ended, or to its next place
---       queue.judge          what becomes of all but plain completions; keeps their attempts
+--       queue.decide         what becomes of all but plain completions; keeps their attempts
 --       queue.end_places     frees its key's gate and unique key; signals who waits for it
 --   public.run_maintenance   what time makes due, and retention
 

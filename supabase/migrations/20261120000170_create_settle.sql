@@ -1,6 +1,6 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale
 -- one changes nothing. What is reported with it is stored under the locks of its lease and record
--- (queue.write_reports), all but plain completions are judged (queue.judge), and their attempts
+-- (queue.write_reports), all but plain completions are decided on (queue.decide), and their attempts
 -- kept. Then one statement deletes the leases and moves the jobs. What they held is freed
 -- (queue.end_places) before the lease of the same call, which gets the next job of a full key. The
 -- other way out, queue.finish, ends jobs that no worker holds.
@@ -17,7 +17,7 @@ create type queue.worker_item as (
 -- What becomes of a job, and the event that says so, with its data beside status and attempts;
 -- event is null where job.reclaimed says it already. All is null of a plain completion: at the
 -- first lease, with a result that fits.
-create type queue.verdict as (
+create type queue.transition as (
   status text, attempts integer, run_at timestamptz, message text, problem jsonb, event text,
   data jsonb
 );
@@ -37,10 +37,33 @@ exception when data_exception then
 end;
 $$;
 
+-- How long a retry waits: as a foreign service asked for, else exponentially with jitter, never above
+-- the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+create function queue.backoff_seconds(p_job public.jobs, p_retry_after double precision)
+returns double precision
+language plpgsql as $$
+begin
+  return case when p_retry_after is not null then least(604800, greatest(0, p_retry_after)) else (
+    select (0.8 + 0.2 * random()) * least(t.backoff_cap_seconds,
+      t.backoff_first_seconds * power(t.backoff_factor, p_job.attempts - 1))
+    from queue.job_types as t where t.job_type = p_job.job_type) end;
+end;
+$$;
+
+-- What the event of a wait says of it.
+create function queue.wait_data(p_wait jsonb) returns jsonb
+language plpgsql immutable as $$
+begin
+  return jsonb_build_object('kind', p_wait -> 'kind', 'name', p_wait -> 'name',
+    'question', left(p_wait ->> 'question', 2000), 'options', p_wait -> 'options',
+    'until', coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'), 'event', p_wait -> 'event');
+end;
+$$;
+
 -- Decide what becomes of a job, and keep the attempt; null where the fence does not hold, and for a
 -- plain completion, of which all follows from the job's row. lost: its worker reports nothing any
 -- more. The caller holds lease and row.
-create function queue.judge(p_item queue.worker_item, p_now timestamptz) returns queue.verdict
+create function queue.decide(p_item queue.worker_item, p_now timestamptz) returns queue.transition
 language plpgsql as $$
 declare
   v_is_long constant boolean := p_item.outcome = 'completed'
@@ -48,13 +71,12 @@ declare
     and pg_column_size(p_item.result) > queue.setting('payload_max_bytes')::integer;
   v_lease queue.leases;
   v_job public.jobs;
-  v_type queue.job_types;
   v_act text := coalesce(p_item.outcome, 'null');
   v_problem jsonb := case when v_act in ('retry', 'lost', 'failed', 'cancelled')
     then p_item.error end;
   v_reason text;
   v_wrong text[]; -- type, reason and message of what is wrong with the item
-  v_made queue.verdict;
+  v_made queue.transition;
 begin
   select * into v_lease from queue.leases as l
     where l.job_id = p_item.job_id and l.fence = p_item.fence;
@@ -78,14 +100,8 @@ begin
       when v_act = 'lost' and v_job.lost_attempts + 1 >= queue.setting('lost_attempts_max')::integer
         then 'lost_too_often' end;
     if v_reason is null and v_act = 'retry' then
-      -- after what a foreign service asked for, else exponentially with jitter, never above the
-      -- cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-      select * into v_type from queue.job_types as t where t.job_type = v_job.job_type;
-      v_made.run_at := p_now + make_interval(secs => case
-        when p_item.retry_after_seconds is not null then least(604800,
-          greatest(0, p_item.retry_after_seconds))
-        else (0.8 + 0.2 * random()) * least(v_type.backoff_cap_seconds,
-          v_type.backoff_first_seconds * power(v_type.backoff_factor, v_job.attempts - 1)) end);
+      v_made.run_at := p_now + make_interval(
+        secs => queue.backoff_seconds(v_job, p_item.retry_after_seconds));
     elsif v_reason is not null then
       -- which is the reason
       v_problem := case when v_act = 'lost' and v_reason <> 'deadline_passed' then v_problem
@@ -117,15 +133,10 @@ begin
   v_made.event := case v_act when 'retry' then 'job.retried' when 'lost' then null
     else 'job.' || v_act end;
   v_made.data := jsonb_strip_nulls(jsonb_build_object('error_message', left(v_made.message, 1000),
-    'next_retry_at', v_made.run_at, 'wait', case v_act when 'waiting' then jsonb_build_object(
-      'kind', p_item.wait -> 'kind', 'name', p_item.wait -> 'name', 'question',
-      left(p_item.wait ->> 'question', 2000),
-      'options', p_item.wait -> 'options', 'until',
-      coalesce(p_item.wait ->> 'timeout_at', p_item.wait ->> 'until'),
-      'event', p_item.wait -> 'event') end));
+    'next_retry_at', v_made.run_at,
+    'wait', case v_act when 'waiting' then queue.wait_data(p_item.wait) end));
   insert into queue.attempts (job_id, fence, attempt, worker, leased_at, ended_at, outcome,
-    error_message, error_data,
-    traceback, origin)
+    error_message, error_data, traceback, origin)
   values (v_job.id, v_lease.fence, v_lease.attempt, v_lease.worker, v_lease.leased_at, p_now,
     case p_item.outcome when 'lost' then 'lost' else v_act end, v_made.message, v_made.problem,
     case when pg_column_size(v_problem -> 'traceback') <= 20000
@@ -190,10 +201,10 @@ $$;
 -- results, null where some item was no plain completion of a lease that held.
 create type queue.ended as (changes queue.change[], rest uuid[], own uuid[], results json);
 
--- End attempts by what was judged of each, of plain completions all null, in one statement: leases
+-- End attempts by what was decided of each, of plain completions all null, in one statement: leases
 -- go, jobs move.
 create function queue.end_attempts(
-  p_items queue.worker_item[], p_verdicts queue.verdict[], p_now timestamptz
+  p_items queue.worker_item[], p_transitions queue.transition[], p_now timestamptz
 ) returns queue.ended
 language plpgsql
 set lock_timeout = '100ms' as $$
@@ -205,7 +216,7 @@ begin
       i.attempts, i.run_at, i.message, i.problem, i.data,
       coalesce(i.status, 'completed') as status,
       case when i.status is null then 'job.completed' else i.event end as event
-    from unnest(p_items, p_verdicts) as i
+    from unnest(p_items, p_transitions) as i
     cross join lateral (
       select o.ctid as place, o.leased_at, o.key from queue.leases as o
       where o.job_id = i.job_id and o.fence = i.fence offset 0 for update) as l),
@@ -270,9 +281,9 @@ language sql stable as $$
 $$;
 
 -- Settle items other than plain completions, or that wait for someone: those that someone else
--- holds are left as they are (busy); what the others report is stored, and they are judged by their
+-- holds are left as they are (busy); what the others report is stored, and they are decided by their
 -- rows.
-create function queue.settle_judged(
+create function queue.settle_decided(
   p_items queue.worker_item[], out ended queue.ended, out busy uuid[], out at timestamptz
 )
 language plpgsql as $$
@@ -286,7 +297,7 @@ begin
     where i.job_id <> all (busy));
   perform queue.write_reports(v_items, at);
   ended := queue.end_attempts(v_items,
-    array(select queue.judge(i, at) from unnest(v_items) as i), at);
+    array(select queue.decide(i, at) from unnest(v_items) as i), at);
 end;
 $$;
 
@@ -315,7 +326,7 @@ language plpgsql as $$
 declare
   v_now timestamptz := queue.clock();
   v_ended queue.ended;
-  v_judged record;
+  v_decided record;
   v_busy uuid[] := '{}';
   v_is_done boolean := false;
 begin
@@ -333,10 +344,10 @@ begin
     end;
   end if;
   if not v_is_done then
-    v_judged := queue.settle_judged(p_items);
-    v_ended := v_judged.ended;
-    v_busy := v_judged.busy;
-    v_now := v_judged.at;
+    v_decided := queue.settle_decided(p_items);
+    v_ended := v_decided.ended;
+    v_busy := v_decided.busy;
+    v_now := v_decided.at;
   end if;
   changes := v_ended.changes;
   results := case when v_busy = '{}' then v_ended.results end;
