@@ -28,6 +28,8 @@ from infra.bench.queues import Meter, fill
 from infra.bench.scratch import Scratch, scratch_project
 from minutehand.config import Settings
 from minutehand.log import configure_logging
+from minutehand.queue.direct import DirectApi
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 
 #: Name, slots (0: as shipped), milliseconds of a job, whether the worker has a connection.
@@ -96,7 +98,10 @@ async def work() -> None:
             await asyncio.sleep(seconds)
 
     options = TickOptions(concurrency=settings.worker_concurrency, ends_blocked=True)
-    worker = Worker(settings, registry=registry, options=options)
+    url = os.environ.get("DATABASE_URL")
+    api = DirectApi(url, schema=settings.schema_name) if url else None
+    queue = WorkerQueue(settings, api=api)
+    worker = Worker(settings, registry=registry, queue=queue, options=options)
     await worker.register()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

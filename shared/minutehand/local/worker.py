@@ -14,8 +14,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import psycopg
-
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
 from minutehand.functions.worker.last_process import report_last_process
@@ -23,15 +21,12 @@ from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
 from minutehand.log import configure_logging
+from minutehand.queue.direct import listen
 from minutehand.queue.errors import QueueError
 from minutehand.worker.loop import Worker
 
 logger = logging.getLogger("minutehand.local.worker")
 
-CHANNEL = "minutehand_wakeup"
-"""Notified when a transaction that enqueued commits, at most once each 20 ms."""
-LOOK_AGAIN_SECONDS = 0.1
-"""After a notification: what was committed right behind it notified no one."""
 DATA_API_SECONDS = 15.0
 """For the Data API to know the functions; what still fails then is logged as anything is."""
 STOP_SECONDS = 3.0
@@ -49,7 +44,7 @@ async def start() -> AsyncIterator[Running]:
     worker = build_worker(settings, on_error=report_module)
     tasks = [
         asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker"),
-        asyncio.create_task(listen(wakeups, database_url), name="listen"),
+        asyncio.create_task(listen(database_url, wakeups.set), name="listen"),
         asyncio.create_task(end_on_change(settings, files, end), name="reload"),
     ]
     for task in tasks:
@@ -93,31 +88,6 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
             await asyncio.sleep(0.1)
     await report_last_process(worker.queue)
     await worker.run_forever(wakeups)
-
-
-async def listen(wakeups: asyncio.Event, database_url: str) -> None:
-    """Set `wakeups` on every committed enqueue, from any caller; until cancelled, across restarts.
-
-    Without a database's URL nothing wakes the worker, which then polls.
-    """
-    while database_url:
-        try:
-            async with await psycopg.AsyncConnection.connect(
-                database_url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
-            ) as connection:
-                await connection.execute(f"listen {CHANNEL}".encode())
-                wakeups.set()  # what was committed while no one listened
-                loop = asyncio.get_running_loop()
-                async for _ in connection.notifies():
-                    wakeups.set()
-                    # one notification covers what else is committed in these milliseconds
-                    loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
-        except psycopg.OperationalError as error:
-            logger.info(
-                "wake-ups are unavailable; polling finds jobs",
-                extra={"event": "wakeup.away", "error": str(error).strip()},
-            )
-        await asyncio.sleep(0.3)
 
 
 if __name__ == "__main__":

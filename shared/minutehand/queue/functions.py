@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from minutehand.clock import Clock
@@ -11,6 +11,24 @@ from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey
+
+
+class WorkerApi(Protocol):
+    """What carries a worker's calls: HTTPS, or a connection to the database."""
+
+    async def rpc(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+        attempts: int | None = None,
+    ) -> Any:
+        """Call a SQL function and return its one JSON value."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
 
 
 class WorkerFunctions:
@@ -21,7 +39,7 @@ class WorkerFunctions:
         settings: Settings,
         *,
         schema: str | None = None,
-        api: DataApi | None = None,
+        api: WorkerApi | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._api = api or DataApi(settings.supabase_url, schema=schema or settings.schema_name)

@@ -9,7 +9,7 @@ from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import WorkerApi, WorkerFunctions
 from minutehand.queue.models import (
     JobId,
     JobTypeSpec,
@@ -33,7 +33,7 @@ class WorkerQueue:
     """The worker's functions; keep one per process and event loop."""
 
     def __init__(
-        self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
+        self, settings: Settings, *, api: WorkerApi | None = None, clock: Clock | None = None
     ) -> None:
         api = api or DataApi(
             settings.supabase_url,

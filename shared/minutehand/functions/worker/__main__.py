@@ -10,7 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import Running, build_worker, end_process_with
+from minutehand.functions.worker.app import (
+    Running,
+    build_worker,
+    end_process_with,
+    is_usable,
+)
 from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
@@ -33,12 +38,17 @@ async def start() -> AsyncIterator[Running]:
     await report_last_process(worker.queue)
     loop = asyncio.create_task(worker.run_forever(wakeups, poll_seconds=LOOK_SECONDS), name="loop")
     end_process_with(loop)
+    listening = None
+    if is_usable(url := settings.environ.get("DATABASE_URL", "")):
+        from minutehand.queue.direct import listen  # only here: its driver is an extra
+
+        listening = asyncio.create_task(listen(url, wakeups.set), name="listen")
     try:
         yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set)
     finally:
         worker.stop()
         _, late = await asyncio.wait({loop}, timeout=STOP_SECONDS)
-        await end_tasks(late)
+        await end_tasks([*late, *([listening] if listening else [])])
         await worker.aclose()
 
 

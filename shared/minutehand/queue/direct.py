@@ -1,0 +1,148 @@
+"""The worker's functions over connections to Postgres, where there is a DATABASE_URL.
+
+A worker that has only HTTPS is the contract; this calls the same functions as the same role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.types.string import TextLoader
+from pydantic_core import from_json
+
+from minutehand.queue.data_api import encode
+from minutehand.queue.errors import QueueUnavailable, error_from_response
+from minutehand.queue.foreign import repeating
+
+logger = logging.getLogger(__name__)
+
+#: Connections at most; longest time for one, and for a call of the database.
+CONNECTIONS: Final = 6
+CONNECT_SECONDS: Final = 5
+STATEMENT_SECONDS: Final = 11
+#: Notified when a transaction that enqueued commits, at most once each 20 ms.
+CHANNEL: Final = "minutehand_wakeup"
+#: After a notification: what was committed right behind it notified no one.
+LOOK_AGAIN_SECONDS: Final = 0.1
+
+
+class DirectApi:
+    """As `DataApi` to a worker: calls functions and raises the same errors."""
+
+    def __init__(self, url: str, *, schema: str, attempts: int = 3) -> None:
+        self._url = url
+        self._schema = schema
+        self._attempts = attempts
+        self._free: list[psycopg.AsyncConnection[Any]] = []
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        while self._free:
+            await self._free.pop().close()
+
+    async def rpc(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+        attempts: int | None = None,
+    ) -> Any:
+        """Call a SQL function and return its one JSON value."""
+        again = repeating(
+            lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
+            attempts=self._attempts if attempts is None else attempts,
+            within=15.0,
+        )
+        return await again(self._call, function, arguments)
+
+    async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        places = [
+            sql.SQL("{} => {}").format(sql.Identifier(name), _place(value))
+            for name, value in arguments.items()
+        ]
+        name = sql.Identifier(self._schema, function)
+        query = sql.SQL("select {}({})").format(name, sql.SQL(", ").join(places))
+        values = [_text(value) for value in arguments.values()]
+        async with self._slots:
+            connection = self._free.pop() if self._free else await self._connect()
+            try:
+                row = await (await connection.execute(query, values)).fetchone()
+            except psycopg.Error as error:
+                raise self._error(error) from error
+            finally:
+                if connection.closed or connection.pgconn.transaction_status != 0:
+                    await connection.close()  # broken, or left by a caller in the middle
+                else:
+                    self._free.append(connection)
+        return None if row is None else row[0]
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, connect_timeout=CONNECT_SECONDS, prepare_threshold=0
+            )
+            await connection.execute("set role job_worker")
+            await connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
+        except psycopg.Error as error:
+            problem = QueueUnavailable(f"the database did not answer: {str(error).strip()}")
+            problem.unsent = True
+            raise problem from error
+        for kind in ("json", "jsonb"):
+            connection.adapters.register_loader(kind, _Json)
+        return connection
+
+    def _error(self, error: psycopg.Error) -> Exception:
+        if error.sqlstate is None:
+            return QueueUnavailable(f"the database did not answer: {str(error).strip()}")
+        said = error.diag
+        status = int(error.sqlstate[2:]) if error.sqlstate.startswith("PT") else 400
+        body = {
+            "code": error.sqlstate,
+            "message": said.message_primary,
+            "details": said.message_detail,
+            "hint": said.message_hint,
+        }
+        return error_from_response(status, body)
+
+
+class _Json(TextLoader):
+    def load(self, data: Any) -> Any:
+        return from_json(bytes(data))
+
+
+def _place(value: Any) -> sql.Composable:
+    return sql.SQL("%s::jsonb" if isinstance(value, Mapping | list | tuple) else "%s")
+
+
+def _text(value: Any) -> Any:
+    return encode(value).decode() if isinstance(value, Mapping | list | tuple) else value
+
+
+async def listen(url: str, wake: Callable[[], object]) -> None:
+    """Call `wake` on every committed enqueue, from any caller; until cancelled, over restarts."""
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
+            ) as connection:
+                await connection.execute(f"listen {CHANNEL}".encode())
+                wake()  # what was committed while no one listened
+                loop = asyncio.get_running_loop()
+                async for _ in connection.notifies():
+                    wake()
+                    # one notification covers what else is committed in these milliseconds
+                    loop.call_later(LOOK_AGAIN_SECONDS, wake)
+        except psycopg.OperationalError as error:
+            logger.info(
+                "wake-ups are unavailable; polling finds jobs",
+                extra={"event": "wakeup.away", "error": str(error).strip()},
+            )
+        await asyncio.sleep(0.3)
