@@ -33,7 +33,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 
 #: Name, slots (0: as shipped), milliseconds of a job, whether the worker has a connection.
-CASES = (
+CASES: tuple[tuple[str, int, int, bool], ...] = (
     ("HTTPS, as shipped", 0, 0, False),
     ("HTTPS, as shipped, 5 ms", 0, 5, False),
     ("HTTPS, 200 slots", 200, 0, False),
@@ -118,8 +118,8 @@ def main() -> None:
     seen: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as project:
         for _ in range(rounds):
-            for name, *case in CASES:
-                seen[name].append(measure(project, jobs, *case))
+            for name, slots, ms, is_direct in CASES:
+                seen[name].append(measure(project, jobs, slots, ms, is_direct))
                 print(
                     name, json.dumps({k: round(v) for k, v in seen[name][-1].items()}), flush=True
                 )

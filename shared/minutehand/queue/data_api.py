@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import httpx
@@ -17,6 +17,8 @@ from minutehand.tasks import end_tasks
 #: Connections of a pool; and of one that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
+#: Reads the JSON of an answer.
+Parse = Callable[[bytes], Any]
 
 
 class DataApi:
@@ -67,13 +69,15 @@ class DataApi:
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
+        parse: Parse | None = None,
     ) -> Any:
-        """Call a SQL function and return its one JSON value."""
+        """Call a SQL function and return its one JSON value, as `parse` reads it."""
         request = self._http.build_request(
             "POST",
             f"/rpc/{function}",
             headers={**headers, "Content-Type": "application/json"},
             content=encode(arguments),
+            extensions={} if parse is None else {"parse": parse},
         )
         return await self._send(request, repeatable, attempts)
 
@@ -107,7 +111,7 @@ class DataApi:
             )
             unavailable.unsent = isinstance(error, UNSENT)
             raise unavailable from error
-        return self._read(response)
+        return self._read(response, request.extensions.get("parse") or decode)
 
     async def _take_slot(self, path: str) -> None:
         """Take one of as many slots as there are connections; when all are taken, wait for one."""
@@ -132,9 +136,10 @@ class DataApi:
         if not task.cancelled():
             task.exception()  # of a call that was left, no one else will ask
 
-    def _read(self, response: httpx.Response) -> Any:
+    def _read(self, response: httpx.Response, parse: Parse) -> Any:
         try:
-            body = _decode(response.content) if response.content else None
+            read = parse if response.is_success else decode
+            body = read(response.content) if response.content else None
         except (ValueError, RecursionError) as error:
             if response.is_success:
                 raise QueueUnavailable(
@@ -158,7 +163,8 @@ def encode(value: object) -> bytes:
     return to_json(value, inf_nan_mode="null", by_alias=True)
 
 
-def _decode(content: bytes) -> Any:
+def decode(content: bytes) -> Any:
+    """The JSON value of an answer."""
     try:
         return from_json(content)
     except ValueError:

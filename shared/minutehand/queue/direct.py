@@ -13,9 +13,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 from psycopg.types.string import TextLoader
-from pydantic_core import from_json
 
-from minutehand.queue.data_api import encode
+from minutehand.queue.data_api import Parse, decode, encode
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.foreign import repeating
 
@@ -54,14 +53,16 @@ class DirectApi:
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
+        parse: Parse | None = None,
     ) -> Any:
-        """Call a SQL function and return its one JSON value."""
+        """Call a SQL function and return its one JSON value, as `parse` reads it."""
         again = repeating(
             lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
             attempts=self._attempts if attempts is None else attempts,
             within=15.0,
         )
-        return await again(self._call, function, arguments)
+        raw: bytes | None = await again(self._call, function, arguments)
+        return None if raw is None else (parse or decode)(raw)
 
     async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         places = [
@@ -114,8 +115,10 @@ class DirectApi:
 
 
 class _Json(TextLoader):
-    def load(self, data: Any) -> Any:
-        return from_json(bytes(data))
+    """What is JSON stays as it came."""
+
+    def load(self, data: Any) -> bytes:
+        return bytes(data)
 
 
 def _place(value: Any) -> sql.Composable:

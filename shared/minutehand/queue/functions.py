@@ -8,7 +8,7 @@ from uuid import UUID
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi
+from minutehand.queue.data_api import DataApi, Parse
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey
 
@@ -24,8 +24,9 @@ class WorkerApi(Protocol):
         headers: Mapping[str, str],
         repeatable: bool,
         attempts: int | None = None,
+        parse: Parse | None = None,
     ) -> Any:
-        """Call a SQL function and return its one JSON value."""
+        """Call a SQL function and return its one JSON value, as `parse` reads it."""
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -52,6 +53,7 @@ class WorkerFunctions:
         *,
         repeatable: bool = True,
         attempts: int | None = None,
+        parse: Parse | None = None,
     ) -> Any:
         """Call a SQL function and return its one JSON value, see `DataApi.rpc`."""
 
@@ -62,6 +64,7 @@ class WorkerFunctions:
                 headers=self._key.headers(),
                 repeatable=repeatable,
                 attempts=attempts,
+                parse=parse,
             )
 
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic_core import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -351,24 +353,37 @@ class LeaseResponse(Model):
     #: Of the whole answer, in bytes; the client says it.
     size: int = Field(default=0, exclude=True)
 
-    @model_validator(mode="before")
     @classmethod
-    def _leave_unreadable(cls, sent: Any) -> Any:
+    def read(cls, raw: bytes) -> Self:
+        """The answer of which this is the JSON, read once by one validator."""
+        try:
+            answer = cls.model_validate_json(raw)
+        except ValidationError:
+            answer = cls.model_validate(from_json(raw))
+        return answer.model_copy(update={"size": len(raw)})
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
         """Leave out what no model fits: its lease expires, and those beside it are run."""
-        if not isinstance(sent, dict) or not isinstance(sent.get("leases"), list):
-            return sent
-        leases: list[Lease] = []
-        for raw in sent["leases"]:
-            try:
-                leases.append(Lease.model_validate(raw))
-            except ValidationError as error:
-                problems = error.errors(include_input=False, include_url=False)
-                logger.error(
-                    "Job %s cannot be read by this version",
-                    raw["job"]["id"],
-                    extra={"event": "lease.unreadable", "problems": problems},
-                )
-        return {**sent, "leases": leases}
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError:
+            return super().model_validate({**obj, "leases": _readable(obj["leases"])}, **options)
+
+
+def _readable(leases: Sequence[Any]) -> list[Lease]:
+    found: list[Lease] = []
+    for raw in leases:
+        try:
+            found.append(Lease.model_validate(raw))
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            logger.error(
+                "Job %s cannot be read by this version",
+                raw["job"]["id"],
+                extra={"event": "lease.unreadable", "problems": problems},
+            )
+    return found
 
 
 class MaintenanceResponse(Model):
@@ -435,9 +450,9 @@ class ReportItem:
     def wire(self) -> dict[str, Any]:
         """The item as the SQL function takes it: only what it carries, encoded by the client."""
         return {
-            field.name: plain(value) if isinstance(value, float) else value
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None and value != ()
+            name: plain(value) if isinstance(value, float) else value
+            for name in _NAMES[type(self)]
+            if (value := getattr(self, name)) is not None and value != ()
         }
 
 
@@ -510,6 +525,25 @@ class SettleResponse(Model):
     results: tuple[SettleResult, ...] = ()
     lease: LeaseResponse | None = None
 
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """As `LeaseResponse.read`."""
+        try:
+            answer = cls.model_validate_json(raw)
+        except ValidationError:
+            said = from_json(raw)
+            lease = said.get("lease")
+            said["lease"] = lease and LeaseResponse.model_validate(lease)
+            answer = cls.model_validate(said)
+        if answer.lease is None:
+            return answer
+        lease = answer.lease.model_copy(update={"size": len(raw)})
+        return answer.model_copy(update={"lease": lease})
+
 
 #: A job type as `register_job_types` takes it; what it omits is the database's default.
 JobTypeSpec = dict[str, Any]
+#: The fields of what a worker sends.
+_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in fields(kind)) for kind in (ReportItem, SettleItem)
+}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi
+from minutehand.queue.data_api import DataApi, Parse
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerApi, WorkerFunctions
 from minutehand.queue.models import (
@@ -50,7 +50,10 @@ class WorkerQueue:
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Lease up to `limit` ready jobs; each counts as an attempt."""
-        return LeaseResponse.model_validate(await self._ask("lease_jobs", request.wire()))
+        answer: LeaseResponse = await self._ask(
+            "lease_jobs", request.wire(), parse=LeaseResponse.read
+        )
+        return answer
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
         """Do what is due besides leasing: expired leases, delayed jobs, schedules, retention."""
@@ -72,7 +75,10 @@ class WorkerQueue:
         request: dict[str, Any] = {"items": [item.wire() for item in items]}
         if lease is not None:
             request["lease"] = lease.wire()
-        return SettleResponse.model_validate(await self._ask("settle_jobs", request, attempts=1))
+        answer: SettleResponse = await self._ask(
+            "settle_jobs", request, attempts=1, parse=SettleResponse.read
+        )
+        return answer
 
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
@@ -151,6 +157,13 @@ class WorkerQueue:
         return dict(await self._functions.call("queue_stats", arguments))
 
     async def _ask(
-        self, function: str, request: Mapping[str, Any], *, attempts: int | None = None
+        self,
+        function: str,
+        request: Mapping[str, Any],
+        *,
+        attempts: int | None = None,
+        parse: Parse | None = None,
     ) -> Any:
-        return await self._functions.call(function, {"p_request": request}, attempts=attempts)
+        return await self._functions.call(
+            function, {"p_request": request}, attempts=attempts, parse=parse
+        )
