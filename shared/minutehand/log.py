@@ -59,7 +59,7 @@ class JsonFormatter(logging.Formatter):
             line["stack"] = self.formatStack(record.stack_info)
         text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
         # a lone surrogate, as a text cut in an emoji has, would lose the whole line
-        return text.encode("utf-8", "backslashreplace").decode()
+        return text.encode("utf-8", "replace").decode()
 
 
 def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:

@@ -11,10 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import LogLine
-from minutehand.worker import EnqueueOptions, Job, JobContext, NewJob, Snooze, TurnEnded
+from minutehand.worker import EnqueueOptions, Job, JobContext, NewJob
 from minutehand.worker.testing import ProcessorTest, Run
-from minutehand.worker.updates import Updates
 
 
 class Payload(BaseModel):
@@ -140,28 +138,6 @@ async def test_a_try_of_a_step_has_its_time() -> None:
     assert told.error.message == "own"  # type: ignore[union-attr]
 
 
-async def test_what_runs_around_steps_is_nested_and_not_run_for_what_is_known() -> None:
-    """As middleware of attempts is."""
-    said: list[str] = []
-
-    def around(name: str) -> Any:
-        async def wrapped(step: str, call: Callable[[], Awaitable[Any]]) -> Any:
-            said.append(f"{name} {step}")
-            return await call()
-
-        return wrapped
-
-    async def use(ctx: JobContext) -> Any:
-        ctx.around_steps += [around("outer"), around("inner")]
-        return await ctx.step("work", answer)
-
-    test = of(use)
-    await test.run()
-    await test.run()
-
-    assert said == ["outer work", "inner work"]
-
-
 async def test_waits_end_the_run_and_continue_in_order() -> None:
     """Whatever they wait for; `except Exception` swallows none."""
 
@@ -214,28 +190,3 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
 
     assert told.outcome == "failed"
     assert told.error.data == {"failed": [test._ids["map:last:spawn"][0]]}  # type: ignore[union-attr]
-
-
-async def test_a_wait_or_an_end_below_a_step_is_no_failed_try() -> None:
-    """The attempt ends as it says."""
-
-    async def later() -> None:
-        raise TurnEnded(Snooze(after=9))
-
-    told = await run(lambda ctx: ctx.step("later", later, tries=3))
-
-    assert (told.outcome, told.delay_seconds) == ("snoozed", 9)
-
-
-def test_lines_that_come_too_fast_are_dropped_and_counted_behind_the_rest() -> None:
-    """One loud processor must not fill the worker's memory; what was lost comes back first."""
-    updates = Updates()
-    for number in range(Updates.MAX_LOGS + 5):
-        updates.add_log(LogLine(level="info", message=str(number)))
-
-    first = updates.take(most_logs=2)
-    updates.restore(first)
-    rest = updates.take(most_logs=Updates.MAX_LOGS + 1)
-
-    assert (rest.logs_from, rest.logs[0].message, len(rest.logs)) == (0, "0", 2001)
-    assert rest.logs[-1].message == "5 log lines came too fast and were dropped"
