@@ -1,6 +1,6 @@
 """The Worker that a user runs, beside SQL by hand: jobs a second, CPU of a job by part.
 
-Run as a module with `child` it is that worker: `minutehand serve`'s loop with one processor. Over
+Run as a module it is that worker: `minutehand serve`'s loop with one processor. Over
 HTTPS by the local gateway, and over a connection of its own; as shipped and with more slots; jobs
 that do nothing, and jobs of 5 ms.
 """
@@ -51,7 +51,7 @@ def measure(project: Scratch, jobs: int, slots: int, ms: int, is_direct: bool) -
     if not is_direct:
         environment.pop("DATABASE_URL", None)
     with psycopg.connect(project.database_url, autocommit=True) as session:
-        command = [sys.executable, "-m", "infra.bench.worker", "child"]
+        command = [sys.executable, "-m", "infra.bench.worker"]
         with subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as worker:
@@ -109,10 +109,7 @@ async def work() -> None:
 
 
 def main() -> None:
-    """Print the medians of rounds in turns."""
-    if sys.argv[1:] == ["child"]:
-        asyncio.run(work())
-        return
+    """Print the medians of rounds in turns; arguments are jobs a round and rounds."""
     jobs, rounds = (int(each) for each in (*sys.argv[1:], *("10000", "5")[len(sys.argv) - 1 :]))
     logging.disable(logging.INFO)
     seen: dict[str, list[dict[str, float]]] = defaultdict(list)
@@ -129,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(work())
