@@ -15,7 +15,11 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from infra.bench.scratch import scratch_settings
 from minutehand.queue import models
+from minutehand.queue.direct import DirectApi
+from minutehand.queue.errors import LeaseLost, QueueError
+from minutehand.queue.worker_client import WorkerQueue
 from tests.support.engine import ACME, Engine, handle
 from tests.support.paths import ROOT
 
@@ -158,3 +162,27 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
             p_payload={},
             p_options={name: None},
         )
+
+
+async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:
+    """As job_worker, which may call functions and read nothing; errors are the same, and typed."""
+    job_id = engine.enqueue({"n": 1})
+    api = DirectApi(engine.database.url, schema="public")
+    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"), api=api)
+    request = models.LeaseRequest(worker_id="w", tick_id=ACME, call=1, limit=5)
+
+    [lease] = (answer := await queue.lease(request)).leases
+    item = models.SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="completed")
+    settled = await queue.settle([item], lease=request.model_copy(update={"call": 2}))
+
+    assert (lease.job.id, lease.job.payload, answer.size > 100) == (job_id, {"n": 1}, True)
+    assert settled.results[0].status == "completed"
+    assert settled.lease is not None
+    with pytest.raises(LeaseLost):
+        await queue.spawn(lease.job.id, lease.fence, "s", [])
+    with pytest.raises(QueueError, match="permission denied"):
+        await api.rpc("set_settings", {"p_settings": {}}, headers={}, repeatable=False)
+    [connection] = api._free
+    role = await (await connection.execute("select current_user")).fetchone()
+    assert role == ("job_worker",)
+    await queue.aclose()
