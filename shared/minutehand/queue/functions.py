@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from minutehand.clock import Clock
@@ -12,24 +12,8 @@ from minutehand.queue.data_api import DataApi, Parse
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey
 
-
-class WorkerApi(Protocol):
-    """What carries a worker's calls: HTTPS, or a connection to the database."""
-
-    async def rpc(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        *,
-        headers: Mapping[str, str],
-        repeatable: bool,
-        attempts: int | None = None,
-        parse: Parse | None = None,
-    ) -> Any:
-        """Call a SQL function and return its one JSON value, as `parse` reads it."""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
+if TYPE_CHECKING:
+    from minutehand.queue.direct import DirectApi
 
 
 class WorkerFunctions:
@@ -40,7 +24,7 @@ class WorkerFunctions:
         settings: Settings,
         *,
         schema: str | None = None,
-        api: WorkerApi | None = None,
+        api: DataApi | DirectApi | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._api = api or DataApi(settings.supabase_url, schema=schema or settings.schema_name)

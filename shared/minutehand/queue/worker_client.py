@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi, Parse
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.functions import WorkerApi, WorkerFunctions
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
     JobId,
     JobTypeSpec,
@@ -25,6 +25,9 @@ from minutehand.queue.models import (
     WorkerRunAdmission,
 )
 
+if TYPE_CHECKING:
+    from minutehand.queue.direct import DirectApi
+
 #: Of the results of one job's steps: they are in the memory of all the jobs beside it.
 MOST_STEP_BYTES: Final = 64_000_000
 
@@ -33,7 +36,11 @@ class WorkerQueue:
     """The worker's functions; keep one per process and event loop."""
 
     def __init__(
-        self, settings: Settings, *, api: WorkerApi | None = None, clock: Clock | None = None
+        self,
+        settings: Settings,
+        *,
+        api: DataApi | DirectApi | None = None,
+        clock: Clock | None = None,
     ) -> None:
         api = api or DataApi(
             settings.supabase_url,
