@@ -1,7 +1,7 @@
 -- Settle: how attempts ended, as their holder says it. Each item shows its fencing token; a stale
 -- one changes nothing. What is reported with it is stored under the locks of its lease and record
--- (queue.write_reports), all but plain completions are decided on (queue.decide), and their attempts
--- kept. Then one statement deletes the leases and moves the jobs. What they held is freed
+-- (queue.write_reports), all but plain completions are decided on (queue.decide), and their
+-- attempts kept. Then one statement deletes the leases and moves the jobs. What they held is freed
 -- (queue.end_places) before the lease of the same call, which gets the next job of a full key. The
 -- other way out, queue.finish, ends jobs that no worker holds.
 
@@ -37,8 +37,8 @@ exception when data_exception then
 end;
 $$;
 
--- How long a retry waits: as a foreign service asked for, else exponentially with jitter, never above
--- the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+-- How long a retry waits: as a foreign service asked for, else exponentially with jitter, never
+-- above the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 create function queue.backoff_seconds(p_job public.jobs, p_retry_after double precision)
 returns double precision
 language plpgsql as $$
@@ -281,8 +281,8 @@ language sql stable as $$
 $$;
 
 -- Settle items other than plain completions, or that wait for someone: those that someone else
--- holds are left as they are (busy); what the others report is stored, and they are decided by their
--- rows.
+-- holds are left as they are (busy); what the others report is stored, and they are decided by
+-- their rows.
 create function queue.settle_decided(
   p_items queue.worker_item[], out ended queue.ended, out busy uuid[], out at timestamptz
 )
