@@ -114,6 +114,8 @@ begin
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
     grant job_worker to authenticator; -- the Data API switches to the role that a JWT claims
   end if;
+  -- a worker with a connection of its own signs in as the owner, and switches too
+  execute format('grant job_worker to %I', current_user);
 end;
 $$;
 comment on role job_worker is
