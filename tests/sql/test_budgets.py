@@ -262,7 +262,7 @@ def trickle(engine: Engine, count: int, tick: str) -> int:
             settle = json.dumps({"items": items, "lease": lease})
             used[-1] += engine.blocks("select public.settle_jobs(%s::jsonb)", settle)
             items = []
-    return sum(used[-20:]) // 20
+    return sorted(used[-20:])[10]  # some calls also do what is due once a second
 
 
 def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> None:
