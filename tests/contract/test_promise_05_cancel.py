@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,6 +14,13 @@ from tests.support.engine import ACME, ADA, Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "no"}
 CHILD = [{"job_type": "work"}]
+#: By what is asked of a job: the states in which it is done.
+MAY = {
+    "cancel_job": {"pending", "delayed", "processing", "waiting", "cancelled"},
+    "retry_job": {"delayed", "failed", "cancelled"},
+    "answer_job": {"waiting"},
+}
+STATES = ["pending", "delayed", "processing", "waiting", "completed", "failed", "cancelled"]
 
 
 def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
@@ -63,6 +71,24 @@ def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
     assert engine.lease() == []
     assert engine.rpc("retry_job", p_job_id=job_id)["status"] == "pending"
     assert engine.report(engine.lease_one()) == "ok"
+
+
+@pytest.mark.parametrize("function", MAY)
+@pytest.mark.parametrize("state", STATES)
+def test_what_a_state_does_not_allow_is_refused(engine: Engine, function: str, state: str) -> None:
+    job_id = engine.enqueue()
+    if state != "pending":
+        lease = engine.lease_one()
+        if state != "processing":
+            outcome = "retry" if state == "delayed" else state
+            engine.settle(lease, outcome, wait=ask(), error=ERROR)
+    more = {"p_answer": {"answer": 1}} if function == "answer_job" else {}
+    call = partial(engine.rpc, function, p_job_id=job_id, **more)
+
+    if state in MAY[function]:
+        assert call()["id"] == job_id
+    else:
+        assert refused(call)[:2] == ("PT409", "invalid_state")
 
 
 def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
