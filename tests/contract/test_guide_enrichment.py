@@ -246,23 +246,6 @@ def test_9_worker_health_and_a_wrong_token(stack: RunningStack) -> None:
     assert wrong["error"] == "Unauthorized"
 
 
-def test_a_workspace_without_a_key_fails_at_once(
-    portal: httpx.Client, sql: Sql, stack: RunningStack, account: str
-) -> None:
-    """In the guide's words; a key, and a retry, mend it."""
-    path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
-    portal.delete(path).raise_for_status()
-    job_id = portal.post(f"/api/accounts/{account}/enrich").json()["id"]
-    worker(stack)
-    [(said,)] = when(sql, "failed", job_id, what="error_message")
-    portal.put(path, json={"apollo_api_key": "test-key-12345"}).raise_for_status()
-    portal.post(f"/api/jobs/{job_id}/retry").raise_for_status()
-    worker(stack)
-
-    assert said == "Apollo API key not configured for this workspace"
-    when(sql, "completed", job_id)
-
-
 def test_the_policies_are_those_that_the_guide_expects(sql: Sql) -> None:
     policies = sql("""
         SELECT schemaname, tablename, policyname, permissive, roles, cmd, qual

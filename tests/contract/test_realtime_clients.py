@@ -90,37 +90,3 @@ async def test_the_javascript_client_hears_its_session_and_its_rows(
         assert js.got("eve") == []
         await js.receive("ada-rows", "postgres_changes", count=1)
         assert js.got("eve-rows", "postgres_changes") == []
-
-
-async def test_the_python_client_hears_its_session(stack: RunningStack) -> None:
-    heard: list[Any] = []
-    done = asyncio.Event()
-
-    def hear(message: Any) -> None:
-        heard.append(message)
-        if "job.completed" in kinds(heard):
-            done.set()
-
-    session = f"s-{uuid4()}"
-    with HandWorker(stack, stack.demo_workspace_id) as worker:
-        await asyncio.to_thread(worker.enqueue, session_id=session)
-        await asyncio.to_thread(worker.lease)
-        async with (
-            stack.official_client() as client,
-            asyncio.timeout(60),
-        ):
-            await client.realtime.set_auth(stack.sign_in(ADA.email))
-            private: Any = {"config": {"private": True}}
-            channel = client.channel(f"session:{session}", private)
-            for kind in STATES:
-                channel.on_broadcast(kind, hear)
-            states: list[Any] = []
-            await channel.subscribe(lambda status, _: states.append(status))
-            async with asyncio.timeout(30):
-                while "SUBSCRIBED" not in states:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-            await follow(stack, f"session:{session}", stack.sign_in(ADA.email))
-            await live(worker, session)
-            await done.wait()
-            await client.realtime.close()
-    assert kinds(heard) == STATES
