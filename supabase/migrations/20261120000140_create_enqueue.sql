@@ -657,6 +657,7 @@ declare
   v_now constant timestamptz := queue.clock();
   v_made record;
   v_job public.jobs;
+  v_text text;
 begin
   v_made := queue.add(p_workspace_id, v_user, queue.type_or_refuse(p_job_type),
     coalesce(p_payload, '{}'), coalesce(p_options, '{}'), v_now);
@@ -669,10 +670,17 @@ begin
     case when v_job.is_minimal is null then '{1}'::integer[] end)::queue.change], v_now);
   perform queue.admit('jobs', p_workspace_id, v_user);
   v_job.tags := coalesce(v_job.tags, '{}');
+  v_job.ord := null; -- what nobody outside reads goes below, found by its null
+  v_job.lane := null;
+  v_job.worker := null;
+  v_job.is_minimal := null;
+  v_text := replace(replace(replace(row_to_json(v_job)::text,
+    ',"ord":null', ''), ',"lane":null', ''), ',"is_minimal":null', '');
   -- as queue.job_json says it, without a look at what cannot be there yet; no value has this in it
-  return json_build_object('job', replace(row_to_json(v_job)::text, ',"queue_ms":null',
-      format(',"queue_ms": null, "state": "%s", "next_run_at": %s, "error": null, "waiting_for": null, '
-        '"running_since": null, "worker_id": null, "times": {"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}',
+  return json_build_object('job', replace(v_text, ',"worker":null,"queue_ms":null,"run_ms":null',
+      format(',"state": "%s", "next_run_at": %s, "error": null, "waiting_for": null, '
+        '"running_since": null, "worker_id": null, '
+        '"times": {"queue_ms": 0.0, "run_ms": 0.0, "runs": 0}',
         case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,
         to_json(coalesce(v_job.scheduled_for, v_now))))::json,
     'created', true, 'wake', v_made.is_ready and queue.wake_worker(v_now));

@@ -201,8 +201,9 @@ begin
     return json_build_object('ids', v_done.ids, 'created', v_done.created, 'wake', v_done.wake);
   end if;
   return json_build_object('wake', v_done.wake, 'jobs', (
-    select json_agg(json_build_object('job', to_jsonb(j) || jsonb_build_object('tags',
-      coalesce(j.tags, '{}')),
+    select json_agg(json_build_object('job', to_jsonb(j)
+      - '{lane,ord,worker,is_minimal,queue_ms,run_ms}'::text[]
+      || jsonb_build_object('tags', coalesce(j.tags, '{}')),
       'created', v_done.created[i.n]) order by i.n)
     from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j
       on j.id = any (array[i.id])));

@@ -102,6 +102,8 @@ def answers(engine: Engine) -> dict[str, Any]:
     return {
         "enqueue_job": (made, models.Enqueued),
         "enqueue_jobs": (many, models.EnqueuedBatch),
+        "new job": (made["job"], models.Job),
+        "new job of many": (many["jobs"][0]["job"], models.Job),
         "begin_worker_run": (begun, models.WorkerRunAdmission),
         "lease_jobs": (leased, models.LeaseResponse),
         "lease": (first, models.Lease),
