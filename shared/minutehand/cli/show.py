@@ -20,7 +20,7 @@ CHILDREN = headed("id:CHILD job_type:TYPE state error")
 #: Of a job's own row: what people ask for, in this order.
 FACTS = (
     "payload progress result error tags priority queue concurrency_key idempotency_key parent_id"
-    " session_id user_id attempts max_attempts created_at started_at finished_at"
+    " session_id user_id attempts max_attempts cost_usd created_at started_at finished_at"
 )
 
 
