@@ -38,7 +38,7 @@ def read_payload(text: str) -> Any:
 def enqueue(
     output: Output,
     connection: Connection,
-    job_type: Annotated[str, typer.Argument(help="The job type, e.g. enrich_account.")],
+    job_type: Annotated[str, typer.Argument(help="The job type, e.g. invoices.send.")],
     payload: Payload = "{}",
     *,
     delay: Annotated[
