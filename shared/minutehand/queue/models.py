@@ -221,16 +221,6 @@ class QueueHealth(Report):
 # How jobs are made ------------------------------------------------------------------------------
 
 
-class BackoffOptions(Model):
-    """The wait before a retry: `first_seconds`, then times `factor` each, up to `cap_seconds`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    first_seconds: Number | None = None
-    cap_seconds: Number | None = None
-    factor: Number | None = None
-
-
 class UniqueOptions(Model):
     """At most one job per `key` until it is leased or finished."""
 

@@ -6,8 +6,9 @@ The database applies it; this copy publishes the policy and predicts it for peop
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from minutehand.queue.models import BackoffOptions
+from minutehand.queue.models import plain
 from minutehand.worker.outcomes import Seconds, seconds
 
 
@@ -33,8 +34,7 @@ class Backoff:
         grown = seconds(self.first) * float(self.factor) ** min(attempt - 1, 300)
         return min(seconds(self.cap), grown)
 
-    def wire(self) -> BackoffOptions:
+    def wire(self) -> dict[str, Any]:
         """The policy as the database keeps it."""
-        return BackoffOptions(
-            first_seconds=seconds(self.first), cap_seconds=seconds(self.cap), factor=self.factor
-        )
+        lengths = {"first_seconds": self.first, "cap_seconds": self.cap, "factor": self.factor}
+        return {name: plain(seconds(length)) for name, length in lengths.items()}

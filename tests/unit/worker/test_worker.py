@@ -1,11 +1,8 @@
-"""A worker around its ticks: outboxes, middleware, admission, threads, a blocked process."""
+"""A worker around its ticks: outboxes, middleware, types, admission, and calls that are held."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +11,6 @@ import pytest
 from minutehand.queue.models import SettleResult, WorkerRunAdmission
 from minutehand.worker import Job, JobContext, Registry, Schedule, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
-from tests.support.paths import ROOT
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
@@ -211,57 +207,3 @@ def test_an_error_says_where_its_log_is() -> None:
     [item] = queue.settles[0]
     assert item.error is not None
     assert item.error.origin == {"log_group": "g"}
-
-
-async def test_a_plain_processor_is_stopped_at_its_next_instruction() -> None:
-    """One that stays in C code is abandoned: its slot is free, and what it returns not stored."""
-    queue = ModelQueue([Row("loops", {}, timeout=0.2), Row("stays", {}, timeout=0.2)])
-
-    def plain(job: Job[Any], ctx: JobContext) -> str:
-        if job.id == "stays":
-            time.sleep(3)
-        while job.id == "loops":
-            pass
-        return "late"
-
-    options = TickOptions(linger_seconds=0, grace_seconds=0.5)
-    made = Worker(SETTINGS, registry=of(plain), queue=queue, options=options)
-    began = time.monotonic()
-    await made.tick(budget_seconds=1.5)
-
-    assert time.monotonic() - began < 2.5
-    assert {row.settled.get(1) for row in queue.rows.values()} == {"retry"}
-
-
-BLOCKED = """
-import asyncio, time
-from minutehand.worker import Registry, TickOptions, Worker
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-
-async def culprit(job, ctx):
-    time.sleep(60)
-
-async def main():
-    registry = Registry()
-    registry.processor("work", payload=dict)(culprit)
-    queue = ModelQueue([Row("1", {}, lease_seconds=2.0)])
-    options = TickOptions(ends_blocked=True)
-    await Worker(SETTINGS, registry=registry, queue=queue, options=options).tick()
-
-asyncio.run(main())
-"""
-
-
-def test_a_process_that_is_blocked_ends_with_its_lease_and_names_the_line() -> None:
-    """Its host starts another one: `tests/integration/serve`."""
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-
-    assert done.returncode == 1, done.stderr
-    assert "in culprit" in done.stderr
