@@ -161,19 +161,21 @@ begin
     -- a worker may make a type internal, and may not undo that, unless keys were revoked since
     'internal', p_type -> 'internal' = 'true' is true or p_old.internal is true
       and p_old.registered_at > '-infinity' and auth.jwt() ->> 'role' = 'job_worker' is true));
-  v_new.lane := queue.lane_of(v_new.job_type, v_new.queue);
+  v_new.lane := queue.lane_of(v_new.job_type, v_new.queue, p_declares => true);
   return v_new;
 end;
 $$;
 
--- The schedules that the code of a type declares: new and changed ones apply at once, missing ones
--- go.
+-- The schedules that the code of a type declares, and the queues they name: new and changed ones
+-- apply at once, missing ones go.
 create function queue.declare_schedules(p_type queue.job_types, p_schedules jsonb) returns void
 language plpgsql as $$
 begin
   delete from queue.schedules as s
   where s.job_type = p_type.job_type and s.source is not null and not exists (
     select from jsonb_array_elements(p_schedules) as d where s.name = 'code:' || (d ->> 'name'));
+  perform queue.lane_of(p_type.job_type, d #>> '{options,queue}', p_declares => true)
+  from jsonb_array_elements(p_schedules) as d where d #>> '{options,queue}' is not null;
   perform queue.save_schedule(queue.system_workspace(), d || jsonb_build_object(
     'name', 'code:' || (d ->> 'name'), 'job_type', p_type.job_type),
     coalesce(p_type.source, p_type.job_type), queue.clock())

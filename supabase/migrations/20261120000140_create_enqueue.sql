@@ -110,19 +110,22 @@ begin
 end;
 $$;
 
--- The lane of a type in a queue. Callers may name queues of their own, up to a hundred a type: a
--- lease reads them all.
-create function queue.lane_of(p_job_type text, p_queue text,
-  p_within text default '') returns integer
+-- The lane of a type in a queue. p_declares: whoever deploys names the queue, and thereby makes it;
+-- others only name one that a type or a worker has named, since a lease reads all lanes of its
+-- types, and what one caller could make would be read for all.
+create function queue.lane_of(p_job_type text, p_queue text, p_within text default '',
+  p_declares boolean default false) returns integer
 language plpgsql as $$
 declare
   v_lane integer := (select l.lane from queue.lanes as l where l.job_type = p_job_type
     and l.queue = p_queue);
 begin
   if v_lane is null then
-    if (select count(*) from queue.lanes as l where l.job_type = p_job_type) > 100 then
+    if not p_declares and p_queue <> 'default'
+        and not exists (select from queue.job_types as t where t.queue = p_queue)
+        and not exists (select from queue.workers as w where p_queue = any (w.queues)) then
       perform queue.refuse(422, 'unknown_queue',
-        format('a type has at most 100 queues; %s is one more',
+        format('no job type and no worker names the queue %s; declare it in a type, or serve it',
         left(p_queue, 100)), p_within || 'queue');
     end if;
     insert into queue.lanes as l (job_type, queue, served_at)
@@ -280,7 +283,7 @@ begin
   p_job.queue := coalesce(nullif(p_job.queue, 'default'), v_type.queue);
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
-  exception when sqlstate 'PT422' then -- it has too many queues
+  exception when sqlstate 'PT422' then -- nobody has declared it
     p_job.queue := v_type.queue;
     p_job.lane := v_type.lane;
   end;

@@ -98,6 +98,7 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
     """It would not see what was leased since: refused, or it sees it."""
     engine.register("work", max_concurrency=1)
     for workspace in (ACME, GLOBEX):
+        engine.declare(f"q{workspace[0]}")
         engine.enqueue(workspace=workspace, queue=f"q{workspace[0]}")
     engine.lease_call(0)
     with engine.beside() as other:
@@ -114,6 +115,7 @@ def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
     engine.register("work", key_concurrency=1)
     engine.register("bill", key_concurrency=1)
     for priority in (1, 2, 3):
+        engine.declare(f"q{priority}")
         engine.enqueue(concurrency_key="k", priority=priority, queue=f"q{priority}")
     assert len(engine.lease(10)) == 1
     others = [

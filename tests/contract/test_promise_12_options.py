@@ -27,7 +27,7 @@ Ways = dict[str, Way]
 
 #: By option: good values, and bad ones.
 TABLE: dict[str, tuple[list[Any], list[Any]]] = {
-    "queue": (["q", "q" * 100], ["", "q" * 101, "q\x07"]),
+    "queue": (["q", "q" * 100], ["", "q" * 101, "q\x07", "undeclared"]),
     "priority": ([0, 1000], [-1, 1001, "high"]),
     "scheduled_for": ([LATER], INSTANTS),
     "delay_seconds": ([0, 60.5], [-1, 315360001, "long"]),
@@ -91,6 +91,7 @@ def field_of(detail: str | None) -> str | None:
 def ways(api: Api) -> Ways:
     """Each enqueues a job with options and returns its id, or raises Refused."""
     engine = api.engine
+    engine.declare("q", "q" * 100)
     engine.enqueue()
     lease = engine.lease_one(lease_seconds=9000)
 

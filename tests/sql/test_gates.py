@@ -201,6 +201,7 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
 def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paused: bool) -> None:
     """In a paused queue, or in one that no worker serves; let through before that or after."""
     engine.register("work", key_concurrency=1)
+    engine.declare("slow")
     pause = {"kind": "queue", "name": "slow"}
     served = {"queues": None if is_paused else ["default"]}
     held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "ab"]

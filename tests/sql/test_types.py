@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import complete
-from tests.support.engine import Engine, ids_of, refusal
+from tests.support.engine import ACME, Engine, ids_of, refusal
 
 
 def publish(engine: Engine, *types: dict[str, Any]) -> Any:
@@ -139,3 +139,34 @@ def test_a_payload_is_checked_against_its_types_schema(
     assert path in (refused.value.diag.message_primary or "") + (
         refused.value.diag.message_detail or ""
     )
+
+
+def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None:
+    """Nobody makes one by an option; to declare one is never refused, whatever others named."""
+    lanes = "select count(*) from queue.lanes"
+    schedule = {"name": "s", "cron": "@daily", "job_type": "work", "options": {"queue": "bulk"}}
+
+    def ask(function: str, **arguments: Any) -> tuple[str | None, str | None, str | None]:
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc(function, p_workspace_id=ACME, **arguments)
+        return refusal(refused.value)
+
+    engine.register("work")
+    before = engine.one(lanes)
+    for function, arguments in (
+        ("enqueue_job", {"p_job_type": "work", "p_options": {"queue": "bulk"}}),
+        ("enqueue_jobs", {"p_jobs": [{"job_type": "work", "queue": "bulk"}]}),
+        ("put_schedule", {"p_schedule": schedule}),
+    ):
+        assert ask(function, **arguments)[:2] == ("PT422", "unknown_queue")
+    assert engine.one(lanes) == before
+
+    engine.lease_call(0, queues=["bulk"])
+    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    own = engine.enqueue(queue="bulk")
+    assert ids_of(engine.lease(queues=["bulk"])) == [own]
+
+    nightly = {"name": "n", "cron": "@daily", "options": {"queue": "night"}}
+    moved = [{"job_type": "work", "queue": f"q{number}"} for number in range(101)]
+    told = publish(engine, {"job_type": "nightly", "schedules": [nightly]}, *moved)
+    assert told == {"registered": 102, "refused": []}

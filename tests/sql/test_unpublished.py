@@ -44,6 +44,7 @@ def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
     same = [engine.enqueue(job_type="later", idempotency_key="i") for _ in range(2)]
     engine.maintain()
 
+    engine.declare("mine")
     engine.register("later", key_concurrency=1)
     found = [lease["job"]["id"] for lease in engine.lease()]
     assert sorted(found) == sorted([keyed[0], own, same[0]])

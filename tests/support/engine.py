@@ -75,6 +75,11 @@ class Engine:
         """Publish a job type."""
         self.rpc("register_job_types", p_types=[{"job_type": job_type, **policy}])
 
+    def declare(self, *queues: str) -> None:
+        """Make queues that enqueues may name: each by a type that is published in it."""
+        for queue in queues:
+            self.register(f"type-of-{queue}"[:100], queue=queue)
+
     def enqueue(
         self,
         payload: dict[str, Any] | None = None,

@@ -25,6 +25,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 #: What to do next, by the stable words of the API and of this command.
 FIXES: dict[str, str] = {
     "unknown_job_type": "`minutehand types` lists the names that workers have published",
+    "unknown_queue": "name it in a job type (`queue=`), or start `minutehand serve --queue` once",
     "job_not_found": "`minutehand ls` lists your jobs; a part of an id must be that of one alone",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`, or omit --token",

@@ -163,7 +163,9 @@ _DETAILS = {
     "quota_exceeded": "limit",
 }
 #: Refusals whose detail is the path of the field at fault.
-_NAMES_A_FIELD = frozenset({"payload_invalid", "invalid_argument", "unknown_job_type"})
+_NAMES_A_FIELD = frozenset(
+    {"payload_invalid", "invalid_argument", "unknown_job_type", "unknown_queue"}
+)
 
 
 def _detail(error: QueueError) -> Any:
