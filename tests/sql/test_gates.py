@@ -203,7 +203,7 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
     pause = {"kind": "queue", "name": "slow"}
-    served = {"queues": None if is_paused else ["default"]}
+    served: dict[str, Any] = {"queues": None if is_paused else ["default"]}
     held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "ab"]
     engine.lease_call(0)
     held.append(engine.enqueue(concurrency_key="c", queue="slow"))
