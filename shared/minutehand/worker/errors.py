@@ -88,12 +88,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
 
 
 def _message(error: BaseException) -> str:
-    # str() of a user's class may raise; an exception without a text is called by its class
-    try:
-        said = str(error)
-    except BaseException:
-        said = ""
-    return said or type(error).__name__
+    return text(error) or type(error).__name__
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
@@ -113,11 +108,15 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
         if isinstance(state, str) and len(state) == 5:
             codes.setdefault("sqlstate", state)
         if isinstance(each, subprocess.CalledProcessError) and each.returncode < 0:
-            known = -each.returncode in {*signal.Signals}
-            codes.setdefault(
-                "signal", signal.Signals(-each.returncode).name if known else str(each.returncode)
-            )
+            codes.setdefault("signal", signal_of(each.returncode))
     return codes
+
+
+def signal_of(code: int) -> str | None:
+    """The signal that ended a program with this exit code, by its name; None for none."""
+    if code >= 0:
+        return None
+    return signal.Signals(-code).name if -code in {*signal.Signals} else str(-code)
 
 
 def _body(response: Any) -> str:

@@ -48,6 +48,7 @@ def test_the_hint_decides_the_type(word: str, kind: type[QueueError]) -> None:
         (401, None, TokenRefused),
         (400, {"code": "PGRST303"}, TokenRefused),
         (400, {"code": "22P02"}, QueueError),
+        (400, {"code": "25006"}, DatabaseReadOnly),
     ],
 )
 def test_without_a_word_of_ours_the_status_and_the_code_decide(
@@ -55,10 +56,3 @@ def test_without_a_word_of_ours_the_status_and_the_code_decide(
 ) -> None:
     """Only what is unavailable is repeated: nothing that will fail again may be among it."""
     assert type(error_from_response(status, body)) is kind
-
-
-def test_a_database_that_takes_no_writes_says_how_to_free_it() -> None:
-    error = error_from_response(400, {"code": "25006"})
-
-    assert type(error) is DatabaseReadOnly
-    assert "minutehand doctor --only database" in str(error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from typing import Any, Final
 from minutehand.queue.errors import QueueError
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.alarm import EVIDENCE, STACKS
+from minutehand.worker.errors import signal_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class LastProcess:
             left, stacks = {}, ""  # it ended before it had a job
         evidence = {
             "exit_code": code if code >= 0 else None,
-            "signal": _signal(code),
+            "signal": signal_of(code),
             "memory_mb": left.get("memory_mb"),
             "jobs": left.get("jobs"),
             "commit": self._commit,
@@ -64,13 +64,6 @@ class LastProcess:
             said = {"worker_id": left["worker_id"], "evidence": known}
             Path(f"{self._path}{_ENDED}").write_text(json.dumps(said))
         return known
-
-
-def _signal(code: int) -> str | None:
-    if code >= 0:
-        return None
-    known = -code in {*signal.Signals}
-    return signal.Signals(-code).name if known else str(-code)
 
 
 async def report_last_process(queue: WorkerQueue) -> None:
