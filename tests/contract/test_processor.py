@@ -36,24 +36,6 @@ async def run(use: Use) -> Run:
     return await of(use).run()
 
 
-async def test_what_a_processor_says_never_fails_its_job() -> None:
-    """Values that JSON cannot hold are kept as text, what is too long is cut."""
-
-    async def use(ctx: JobContext) -> None:
-        ctx.progress(120, "late", "x" * 9_000)
-        ctx.progress(-3)
-        ctx.log("warn", "odd \x00 \ud800", at={1, 2}, ratio=float("nan"))
-        ctx.tag("customer:42")
-
-    told = await run(use)
-
-    assert [each.percentage for each in told.progress] == [100, 0]
-    assert len(told.progress[0].message or "") == 4_000
-    assert told.logs[0].level == "warning"
-    assert told.logs[0].message == "odd \ufffd ?"
-    assert told.logs[0].metadata == {"at": [1, 2], "ratio": "nan"}
-
-
 @pytest.mark.parametrize(
     "use",
     [

@@ -126,20 +126,6 @@ def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
     assert set(ids_of(engine.lease(10))) == set(others)
 
 
-def test_what_is_full_hides_nothing_that_is_free(engine: Engine) -> None:
-    """A thousand jobs of one busy key, and a full type of an earlier priority, before free ones."""
-    engine.register("work", key_concurrency=1)
-    engine.register("narrow", max_concurrency=1)
-    engine.enqueue_many(1000, concurrency_key="busy")
-    free = engine.enqueue(concurrency_key="free", priority=500)
-    engine.enqueue_many(5, job_type="narrow", priority=1)
-    wide = [engine.enqueue(priority=900), engine.enqueue(priority=900)]
-
-    got = [lease["job"]["id"] for _ in range(3) for lease in engine.lease(10)]
-    assert {free, *wide} <= set(got)
-    assert len(got) == 5
-
-
 def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
     """Ten a minute: ten now, one six seconds later, ten after a long pause; a lease says when."""
     engine.stop_clock()

@@ -335,21 +335,6 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
     assert (world.alive["1"], queue.settles) == (0, [])
 
 
-def calls_of(queue: ModelQueue, seconds: float, *, loop: bool) -> Counter[str]:
-    """Calls of a worker's loop in that time, or of one tick with that budget."""
-
-    async def story() -> None:
-        worker = World(queue, ONE_AT_A_TIME).worker()
-        if loop:
-            asyncio.get_running_loop().call_later(seconds, worker.stop)
-            await worker.run_forever()
-        else:
-            await worker.tick(budget_seconds=seconds)
-
-    leaping(story())
-    return Counter(queue.calls)
-
-
 @pytest.mark.parametrize("loop", [True, False])
 @pytest.mark.parametrize("what", ["held", "failing", "nothing"])
 def test_what_cannot_be_done_is_asked_for_as_seldom_as_nothing(what: str, loop: bool) -> None:
@@ -361,7 +346,17 @@ def test_what_cannot_be_done_is_asked_for_as_seldom_as_nothing(what: str, loop: 
 
     if not loop:
         held.run_at = 1e-9  # it is due when the tick begins
-    calls = calls_of(queue, 300, loop=loop)
+
+    async def story() -> None:
+        worker = World(queue, ONE_AT_A_TIME).worker()
+        if loop:
+            asyncio.get_running_loop().call_later(300, worker.stop)
+            await worker.run_forever()
+        else:
+            await worker.tick(budget_seconds=300)
+
+    leaping(story())
+    calls = Counter(queue.calls)
 
     if what == "nothing":
         assert calls["maintain"] == 0
@@ -495,26 +490,18 @@ def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
     assert all(1.9 < pause < 3.5 for pause in pauses)
 
 
-class Answered(Exception):
-    """As httpx and requests raise it."""
-
-    def __init__(self, response: Any) -> None:
-        self.response = response
-
-
-class Headed(Exception):
-    """As aiohttp raises it."""
-
-    def __init__(self, headers: Any) -> None:
-        self.headers = headers
+def an_error(**attributes: Any) -> Exception:
+    error = Exception()
+    vars(error).update(attributes)
+    return error
 
 
 @pytest.mark.parametrize(
     "error",
-    [
-        Answered(httpx.Response(429, headers={"retry-after": "90"})),
-        Answered(SimpleNamespace(headers={"Retry-After": "90"})),
-        Headed({"Retry-After": "90"}),
+    [  # as httpx, requests and aiohttp raise them
+        an_error(response=httpx.Response(429, headers={"retry-after": "90"})),
+        an_error(response=SimpleNamespace(headers={"Retry-After": "90"})),
+        an_error(headers={"Retry-After": "90"}),
     ],
 )
 def test_what_a_foreign_service_asks_for_is_read_from_its_answer(error: Exception) -> None:

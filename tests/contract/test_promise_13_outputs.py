@@ -64,7 +64,6 @@ def nested(levels: float) -> Any:
 
 
 def failing() -> Any:
-    """A generator that ends its process."""
     yield 1
     raise SystemExit(3)
 
@@ -90,14 +89,12 @@ VALUES: dict[str, Callable[[], Any]] = {
 
 
 def caused(value: Any) -> BaseException:
-    """An error whose cause says it."""
     error = RuntimeError("outer")
     error.__cause__ = ValueError(value)
     return error
 
 
 async def raises(error: BaseException) -> None:
-    """Raise it."""
     raise error
 
 
@@ -114,7 +111,6 @@ async def staging(ctx: JobContext, value: Any) -> None:
 
 
 async def given(value: Any) -> Any:
-    """Return it."""
     return value
 
 
