@@ -44,7 +44,7 @@ PROTOCOL: Final = (
 #: A part of the run → what pytest is given; what is asked of any server.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [f"tests/integration/realtime/test_{name}.py" for name in PROTOCOL],
-    "clients": ["tests/e2e/live/test_hostile_wire.py", "tests/contract/test_realtime_clients.py"],
+    "clients": ["tests/e2e/live/test_hostile_wire.py"],
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
 NO_DOCKER: Final = 3

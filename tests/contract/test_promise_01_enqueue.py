@@ -263,16 +263,6 @@ def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> Non
     assert ids_of(engine.lease()) == [second, third, idle]
 
 
-def test_a_delayed_job_waits_for_its_time_and_the_lease_says_when(engine: Engine) -> None:
-    engine.stop_clock()
-    job_id = engine.enqueue(delay_seconds=60)
-
-    answer = engine.lease_call()
-    assert (answer["leases"], answer["next_due_in_ms"]) == ([], 60_000)
-    engine.advance(60)
-    assert ids_of(engine.lease()) == [job_id]
-
-
 def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: Engine) -> None:
     """When more fall due at once than a call of maintenance makes ready."""
     engine.enqueue_many(3000, delay_seconds=1)

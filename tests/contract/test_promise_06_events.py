@@ -16,15 +16,10 @@ from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 Told = list[tuple[str, int]]
 
 
-def read(
-    engine: Engine, cursor: str | None, *, limit: int = 500, session: str | None = None
-) -> tuple[Told, str]:
+def read(engine: Engine, cursor: str | None) -> tuple[Told, str]:
     told: Told = []
-    of = {"p_session_id": session} if session else {"p_workspace_id": ACME}
-    function = "session_feed" if session else "event_feed"
     while True:
-        page = engine.rpc(function, **of, p_cursor=cursor, p_limit=limit)
-        assert len(page["events"]) <= limit
+        page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor)
         told += [(event["job_id"], event["seq"]) for event in page["events"]]
         cursor = page["cursor"]
         if not page["more"]:
@@ -90,23 +85,6 @@ def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
 
     assert (first, second) == ([(quick, 1)], [(early, 1)])
     assert read(engine, cursor)[0] == []
-
-
-def test_a_workspaces_feed_has_states_and_a_sessions_all_but_logs(engine: Engine) -> None:
-    session = str(uuid.uuid4())
-    _, cursor = read(engine, None)
-    job_id = engine.enqueue(session_id=session)
-    _, of_session = read(engine, None, session=session)
-    lease = engine.lease_one()
-    engine.report(lease, progress={"percentage": 5}, logs=[{"level": "info", "message": "x"}])
-    engine.settle(lease)
-
-    said = dict(history(engine, job_id))
-    kinds = short(said[seq] for _, seq in read(engine, cursor)[0])
-    assert kinds == ["created", "leased", "completed"]
-    told = short(said[seq] for _, seq in read(engine, of_session, session=session)[0])
-    assert set(told) >= {"leased", "progress", "completed"}
-    assert "log" not in told
 
 
 def told_on(engine: Engine, topic: str) -> list[dict[str, Any]]:

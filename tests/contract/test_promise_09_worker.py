@@ -102,14 +102,11 @@ def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[R
     """Pairs of answered looks at one job that are closer than three seconds, or a quarter lease."""
     last: dict[tuple[str, int], Renewal] = {}
     found = []
-
-    def least(job_id: str) -> float:
-        return rows[job_id].lease_seconds / 4.1
-
     for each in renewals:
         lease = (each.job_id, each.fence)
         before = last.get(lease)
-        if before and each.is_bare and each.at - before.at < min(2.9, least(each.job_id)):
+        least = min(2.9, rows[each.job_id].lease_seconds / 4.1)
+        if before and each.is_bare and each.at - before.at < least:
             found.append((before, each))
         if each.outcome != "lost":
             last[lease] = each

@@ -88,12 +88,6 @@ VALUES: dict[str, Callable[[], Any]] = {
 }
 
 
-def caused(value: Any) -> BaseException:
-    error = RuntimeError("outer")
-    error.__cause__ = ValueError(value)
-    return error
-
-
 async def raises(error: BaseException) -> None:
     raise error
 
@@ -121,7 +115,6 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
     "snoozes": lambda ctx, value: given(Snooze(after=value)),
     "cancels": lambda ctx, value: given(Cancel(value, data=value)),
     "raises": lambda ctx, value: raises(RuntimeError(value)),
-    "raises a cause": lambda ctx, value: raises(caused(value)),
     "raises data": lambda ctx, value: raises(ProcessorError("no", data=value, retry_after=value)),
     "raises an exit": lambda ctx, value: raises(SystemExit(value)),
     "suspends": lambda ctx, value: raises(Suspended({"kind": value, "name": value})),

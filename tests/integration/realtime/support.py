@@ -1,4 +1,4 @@
-"""What the Realtime tests drive: the server as a process, raw sockets, the JavaScript client."""
+"""What the Realtime tests drive: the server as a process, and raw sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
 from minutehand.local.ports import reserve_port
-from minutehand.node import node_binary
 from tests.support.stacks import TRUTH_URL
 
 #: Of the real project that the tests are held against, see infra/truth, or of the emulator.
@@ -237,81 +236,3 @@ async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 
     url = server.websocket_url(key=key, vsn=f"{version}.0.0")
     # a busy server may answer a ping late: its silence is for tests to judge
     return Socket(await connect(url, max_size=None, compression=None, ping_timeout=None), version)
-
-
-class JavaScript:
-    """The official JavaScript client, in a Node process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self.notices: list[dict[str, Any]] = []
-        self._changed = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
-
-    @classmethod
-    async def start(cls) -> JavaScript:
-        """Start Node."""
-        process = await asyncio.create_subprocess_exec(
-            str(node_binary()),
-            str(Path(__file__).parent / "js" / "driver.mjs"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=64 * 1024 * 1024,
-        )
-        return cls(process)
-
-    async def stop(self) -> None:
-        """End Node by closing its input."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await asyncio.wait_for(self._process.wait(), 60)
-        await self._reader
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            message = json.loads(line)
-            if "id" in message:
-                future = self._waiting.pop(message["id"])
-                if "error" in message:
-                    future.set_exception(RuntimeError(message["error"]))
-                else:
-                    future.set_result(message["result"])
-                continue
-            async with self._changed:
-                self.notices.append(message)
-                self._changed.notify_all()
-
-    async def call(self, op: str, **request: Any) -> Any:
-        """Run one operation of the driver."""
-        number = next(self._ids)
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"id": number, "op": op, **request}).encode() + b"\n")
-        await self._process.stdin.drain()
-        return await asyncio.wait_for(future, PATIENCE * 3)
-
-    async def until(
-        self, wanted: Callable[[list[dict[str, Any]]], Any], seconds: float = PATIENCE
-    ) -> Any:
-        """Wait until `wanted(notices)` is true, and return it."""
-        async with self._changed:
-            async with asyncio.timeout(seconds):
-                while not (value := wanted(self.notices)):
-                    await self._changed.wait()
-            return value
-
-    def got(self, channel: str, kind: str = "broadcast") -> list[Any]:
-        """What a channel's callbacks of one kind received so far."""
-        return [
-            n["got"] for n in self.notices if n["notify"] == kind and n.get("channel") == channel
-        ]
-
-    async def receive(
-        self, channel: str, kind: str = "broadcast", *, count: int = 1, seconds: float = PATIENCE
-    ) -> list[Any]:
-        """Wait for `count` callbacks."""
-        await self.until(lambda _: len(self.got(channel, kind)) >= count, seconds)
-        return self.got(channel, kind)
