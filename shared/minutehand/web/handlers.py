@@ -17,12 +17,7 @@ from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
-from minutehand.queue.errors import (
-    DatabaseReadOnly,
-    QueueError,
-    QueueUnavailable,
-    TokenRefused,
-)
+from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import ForeignCursor
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,

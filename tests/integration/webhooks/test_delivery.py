@@ -167,18 +167,11 @@ async def test_a_failure_is_sent_again_under_the_same_id(
     assert (post.listed()["failures"], post.listed()["problem"]) == (0, None)
 
 
-@pytest.mark.parametrize(
-    ("scheme", "says"),
-    [
-        ("http", "only https addresses are allowed"),
-        ("https", "resolves to an address that is not public"),
-    ],
-)
 async def test_this_machine_is_refused_outside_development(
-    project: Project, endpoint: Endpoint, scheme: str, says: str
+    project: Project, endpoint: Endpoint
 ) -> None:
     """Whatever the engine's setting says."""
-    url = endpoint.origin.replace("http", scheme, 1)
+    url = endpoint.origin.replace("http", "https", 1)
     async with posting(project, stage="prod") as post:
         await post.subscribe(url, event_types=["job.created"])
         project.insert("work")
@@ -186,5 +179,5 @@ async def test_this_machine_is_refused_outside_development(
         [row] = await post.settle()
 
     assert row["status"] == "pending"
-    assert says in row["error_message"]
+    assert "resolves to an address that is not public" in row["error_message"]
     assert endpoint.received == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import hmac
 import json
 import time
@@ -19,12 +20,7 @@ from fastapi import APIRouter, FastAPI
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.web.application import create_app
-from minutehand.web.auth import (
-    MaybeGuest,
-    SignedIn,
-    StreamReader,
-    UserOrGuest,
-)
+from minutehand.web.auth import MaybeGuest, SignedIn, StreamReader, UserOrGuest
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
@@ -100,8 +96,6 @@ async def test_a_public_key_is_never_taken_for_a_shared_secret(
     settings: Settings, rs256: Signer, es256: Signer
 ) -> None:
     """Algorithm confusion: HS256 keyed with what everybody can download."""
-    import hashlib
-
     known = settings.model_copy(update={"supabase_jwks": {"keys": [rs256.jwk, es256.jwk]}})
     verify = verifier(known)
     for signer in (rs256, es256):

@@ -119,6 +119,5 @@ async def test_a_refusal_is_not_called_silence(settings: Settings) -> None:
 
     _, body = await readiness(refused, settings)  # type: ignore[arg-type]
 
-    assert (
-        body["checks"]["database"]["detail"] == "the worker's key is refused: this key was revoked"
-    )
+    said = body["checks"]["database"]["detail"]
+    assert said == "the worker's key is refused: this key was revoked"

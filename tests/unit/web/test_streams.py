@@ -131,7 +131,6 @@ async def test_a_reader_that_takes_nothing_is_let_go(services: Services) -> None
 
 
 async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
-    """Nothing of it stays."""
     client = Client()
     asyncio.get_running_loop().call_later(0.05, client.gone.set)
 
@@ -139,7 +138,6 @@ async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
 
 
 def test_a_caller_holds_so_many_streams_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """237 of one user were open once."""
     monkeypatch.setattr("minutehand.web.services.MAX_STREAMS_OF_CALLER", 1)
     streams = OpenStreams(3)
 
