@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minutehand.redaction import (
-    HIDDEN,
-    MOST_READ,
-    Redactor,
-    _pieces,
-    without_secrets,
-)
+from minutehand.redaction import HIDDEN, MOST_READ, Redactor, _pieces, without_secrets
 
 SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd")
 
