@@ -73,7 +73,6 @@ VALUES: dict[str, Callable[[], Any]] = {
     "surrogate key": lambda: {"k\udfff": ["\ud83d"]},
     "nan": lambda: {"x": [math.nan, -math.inf]},
     "bytes": lambda: b"\xff\x00",
-    "object": object,
     "raises": Raises,
     "raising key": lambda: {Raises(): 1},
     "deep": lambda: nested(900),
@@ -83,7 +82,6 @@ VALUES: dict[str, Callable[[], Any]] = {
     "digits": lambda: 10**5_000,
     "large": lambda: {"page": "ä" * 2_000_000},
     "many": lambda: {str(n): "x" * 100 for n in range(20_000)},
-    "class": lambda: Properties,
     "error": Properties,
 }
 
