@@ -12,14 +12,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Json
 
 from minutehand.functions.worker.routes import token_matches
-from minutehand.queue.models import (
-    FeedPage,
-    Job,
-    JobEvent,
-    JobPage,
-    JobState,
-    Status,
-)
+from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
 from minutehand.web.auth import (
     MaybeGuest,
     OperatorCredentials,
@@ -31,14 +24,7 @@ from minutehand.web.auth import (
 from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument
 from minutehand.web.services import Provided, Services
-from minutehand.web.sse import (
-    BEGINNING,
-    MEDIA_TYPE,
-    HistoryFeed,
-    JobFeed,
-    answer,
-    seq_cursor,
-)
+from minutehand.web.sse import BEGINNING, MEDIA_TYPE, HistoryFeed, JobFeed, answer, seq_cursor
 
 router = APIRouter(prefix="/api", tags=["status"])
 

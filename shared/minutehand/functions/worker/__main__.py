@@ -10,12 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import (
-    Running,
-    build_worker,
-    end_process_with,
-    is_usable,
-)
+from minutehand.functions.worker.app import Running, build_worker, end_process_with, is_usable
 from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
