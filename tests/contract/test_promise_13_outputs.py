@@ -53,6 +53,18 @@ class Properties(Exception):
     response = property(lambda self: 1 / 0)
 
 
+def exits(*_: Any) -> Any:
+    """End the process, where it is not caught."""
+    raise SystemExit(3)
+
+
+class Exits(Exception):
+    """An error that ends its process at any look."""
+
+    __str__ = __repr__ = __float__ = exits
+    retry_after = response = property(exits)
+
+
 def nested(levels: float) -> Any:
     """A list in a list in a list; without end one that holds itself."""
     value: list[Any] = []
@@ -83,6 +95,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "large": lambda: {"page": "ä" * 2_000_000},
     "many": lambda: {str(n): "x" * 100 for n in range(20_000)},
     "error": Properties,
+    "exits": Exits,
 }
 
 
@@ -112,7 +125,9 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
     "retries": lambda ctx, value: given(Retry(value, after=value, data=value)),
     "snoozes": lambda ctx, value: given(Snooze(after=value)),
     "cancels": lambda ctx, value: given(Cancel(value, data=value)),
-    "raises": lambda ctx, value: raises(RuntimeError(value)),
+    "raises": lambda ctx, value: raises(
+        value if isinstance(value, Exception) else RuntimeError(value)
+    ),
     "raises data": lambda ctx, value: raises(ProcessorError("no", data=value, retry_after=value)),
     "raises an exit": lambda ctx, value: raises(SystemExit(value)),
     "suspends": lambda ctx, value: raises(Suspended({"kind": value, "name": value})),

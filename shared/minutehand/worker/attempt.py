@@ -338,6 +338,6 @@ def dollars(said: Any) -> float | None:
     """What an attempt cost, by its processor's count; None for nothing, or for no number."""
     try:
         cost = round(float(said), 9)
-    except (TypeError, ValueError, OverflowError):
+    except BaseException:  # a class of the user's may raise anything while it is looked at
         return None
     return cost if 0 < cost < 1e9 else None

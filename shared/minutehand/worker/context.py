@@ -353,7 +353,7 @@ class JobContext:
                 final = isinstance(error, ProcessorError) and not error.retryable
                 if number == tries or final:
                     raise
-                reason = await asyncio.to_thread(without_secrets, str(error))
+                reason = await asyncio.to_thread(without_secrets, text(error))
                 self.log("warning", f"Step {name}: try {number} failed", reason=reason)
                 wait = retry_after_of(error)
                 pause = STEP_BACKOFF.delay(number) if wait is None else wait

@@ -35,7 +35,8 @@ _ENGINE: Final = "minutehand."
 
 def said(kind: str, message: object, data: Any = None) -> ErrorInfo:
     """An ending in words of the processor's, or ours."""
-    return _info(kind, message, data, Redactor())
+    kept = data if data is None or isinstance(data, Mapping) else {"value": data}
+    return _info(kind, message, kept, Redactor())
 
 
 def error_info(error: BaseException, module: str = "") -> ErrorInfo:
@@ -53,7 +54,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
-    except Exception as odd:  # a user's class may raise anything at any look at it
+    except BaseException as odd:  # a user's class may raise anything at any look at it
         parts = {"data": {"unread": text(odd, MAX_MESSAGE)}}
     return info.model_copy(update=edge(parts).value or {})
 

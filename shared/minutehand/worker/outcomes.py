@@ -88,5 +88,5 @@ def retry_after_of(error: BaseException) -> float | None:
         if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
             return None
         return min(seconds(value), 604_800.0)
-    except Exception:  # a property of the user's, or a number that is none
+    except BaseException:  # a property of the user's, or a number that is none
         return None

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC
 from typing import Any, Literal
 
 from minutehand.queue.errors import ProcessorError
@@ -68,7 +69,7 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
     """
     try:
         return _verdict(ending, seen)
-    except Exception as error:  # its values may raise anything at any look at them
+    except BaseException as error:  # its values may raise anything at any look at them
         problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
         return _item("failed", error=said("OutcomeRejected", problem))
 
@@ -123,7 +124,8 @@ def _returned(value: Any) -> SettleItem:
             )
         case Snooze(until=until, after=after):
             if until is not None:
-                return _item("snoozed", until=until)
+                # Postgres reads no zone of sixteen hours and more
+                return _item("snoozed", until=until.astimezone(UTC))
             return _item("snoozed", delay_seconds=seconds(after or 0))
         case Fail(reason=reason, data=data):
             return _item("failed", error=said("Fail", reason, data))

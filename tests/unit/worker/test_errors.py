@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
-from minutehand.worker.errors import error_info
+from minutehand.worker.errors import error_info, said
 from minutehand.worker.testing import ProcessorTest
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
@@ -84,6 +84,11 @@ def test_of_a_task_group_the_first_error_is_told() -> None:
     told = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
 
     assert (told.type, told.message) == ("ValueError", "one (and 1 more in its task group)")
+
+
+def test_data_of_a_fail_that_is_no_mapping_is_kept() -> None:
+    """Under a name."""
+    assert said("Fail", "no", ["row 3"]).data == {"value": ["row 3"]}
 
 
 class Payload(BaseModel):

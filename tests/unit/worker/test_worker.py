@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from minutehand.queue.models import SettleResult, WorkerRunAdmission
-from minutehand.worker import Job, JobContext, Registry, Schedule, TickOptions, Worker
+from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
@@ -207,3 +208,17 @@ def test_an_error_says_where_its_log_is() -> None:
     [item] = queue.settles[0]
     assert item.error is not None
     assert item.error.origin == {"log_group": "g"}
+
+
+def test_an_instant_is_sent_in_utc() -> None:
+    """Postgres reads no zone of sixteen hours and more."""
+    zone = timezone(timedelta(hours=23))
+
+    async def snoozes(job: Job[Any], ctx: JobContext) -> Snooze:
+        return Snooze(until=datetime(2030, 1, 2, tzinfo=zone))
+
+    queue = ModelQueue([Row("1", {})])
+    leaping(start(worker, queue, of(snoozes), budget=10))
+
+    sent = queue.settles[0][0].wire()["until"]
+    assert sent.isoformat() == "2030-01-01T01:00:00+00:00"
