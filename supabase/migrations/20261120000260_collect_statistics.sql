@@ -268,9 +268,9 @@ begin
       where p_workspace_id is null and d.run_at <= p_now))::integer as seconds) as o
   where o.seconds > 120
   union all
-  select 'warn', 'no_processor', format('%s jobs wait: no worker serves %s.', u.jobs, u.types),
-    null,
-    null, jsonb_build_object('job_type', split_part(u.types, ', ', 1))
+  select 'warn', 'no_processor', format('%s: no worker serves %s.',
+      case u.jobs when 1 then '1 job waits' else u.jobs || ' jobs wait' end, u.types),
+    null, null, jsonb_build_object('job_type', split_part(u.types, ', ', 1))
   from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0
   union all
   select 'warn', 'refused_type', format('The type %s was refused.', t.job_type), t.registered_at,

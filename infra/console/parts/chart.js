@@ -65,7 +65,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
         width: 2,
         dash,
         spanGaps: true,
-        value: (_plot, value) => (isValue(value) ? format(value) : ""),
+        value: (drawn, value, nth, point) => said(point === null ? drawn.data[nth].at(-1) : value),
         // a value alone is not a line: a young project's charts would look empty
         points: {
           show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
@@ -79,10 +79,10 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
         scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
         axes: [
           { ...axis, size: 30, values: times },
-          { ...axis, size: 58, values: amounts },
+          { ...axis, size: 76, values: amounts },
         ],
         series: [
-          { label: "UTC", value: (_plot, time) => (time ? shortTime(time, span) : "") },
+          { label: "UTC", value: ({ data: [all] }, time) => shortTime(time ?? all.at(-1), span) },
           ...series,
         ],
       };

@@ -12,7 +12,7 @@ const EVERY_MS = 10_000;
 async function read(workspace, signal) {
   const { findings } = await rpc("explain_queue", { p_workspace_id: workspace.id }, signal);
   return findings.map(({ sentence, cause, next: [{ words, path, command } = {}] }) => {
-    const text = cause ? `${sentence} ${cause}` : sentence;
+    const text = cause ? `${sentence.slice(0, -1)}: ${cause.replace(/\.$/, "")}.` : sentence;
     return path ? [text, path, words] : [text, command];
   });
 }

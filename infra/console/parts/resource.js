@@ -66,7 +66,7 @@ export function ResourceView({
           ? html`<${Unread} of=${rows} what=${`the ${name.toLowerCase()}`} />`
           : rows.value.length === 0
             ? empty
-            : table({ label: name, rows: rows.value, key, cards: true }, all)
+            : table({ label: name, rows: rows.value, key, cards: actions !== undefined }, all)
       }
     </section>
     ${children}

@@ -42,7 +42,7 @@ const bodyOf = (one) =>
 export const WHEN = [
   column(
     "When",
-    "mono small",
+    "mono small nowrap",
     (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
   ),
   column("Next run", (one) =>

@@ -52,7 +52,7 @@ export default function Types({ name, workspace }) {
       ),
       column("State", (type) => html`<${Served} type=${type} />`),
       column("Workers", "num phone-less", (type) => number(alive(type))),
-      column("Completed", "num", (type) => number(known(type.day.completed ?? 0))),
+      column("Completed", "num phone-less", (type) => number(known(type.day.completed ?? 0))),
       column("Failed", "num", (type) =>
         type.day.failed > 0
           ? html`<a class="problem"
@@ -61,7 +61,7 @@ export default function Types({ name, workspace }) {
             </a>`
           : "0",
       ),
-      column("Success", "num", (type) => percent(success(type.day))),
+      column("Success", "num phone-less", (type) => percent(success(type.day))),
       column("Queue p95", "num phone-less", (type) => duration(known(type.day.queue?.p95_ms))),
       column("Run p95", "num phone-less", (type) => duration(known(type.day.run?.p95_ms))),
     ]}

@@ -87,7 +87,7 @@ FAULTS = [
     Fault(
         "type paused",
         "strict",
-        ("faulty.strict is paused. we move the ledger",),
+        ("faulty.strict is paused: we move the ledger.",),
         "Resume",
         state="",
         way=("A manager of the workspace resumes the type.",),

@@ -15,7 +15,7 @@ create function theirs.f() returns int language plpgsql as
   'begin perform queue.refuse_revoked(); return 1; end';
 grant execute on function theirs.f to job_worker;
 -- back: drop schema theirs cascade;
--- queue | warn | 1 jobs wait: no worker serves enrich_acount | minutehand types
+-- queue | warn | 1 job waits: no worker serves enrich_acount | minutehand types
 insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
 values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
 -- back: delete from queue.gated where lane = 0;
