@@ -1,4 +1,4 @@
-"""`python -m infra.bench [queues|worker|instructions|live|age]`: measure and print tables.
+"""`python -m infra.bench [queues|worker|instructions|age]`: measure and print tables.
 
 Without a name: `queues`, the engine beside other queues in one run, whose ratios count.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MEASUREMENTS = ("queues", "worker", "instructions", "live", "age")
+MEASUREMENTS = ("queues", "worker", "instructions", "age")
 
 
 def main() -> int:

@@ -1,9 +1,8 @@
 """What a queue is like after years: churn many jobs, and print each window's rate, work and size.
 
 Churns a million jobs of many tenants, with keys, retries, failures, delays, schedules and
-retention, and says per window: jobs a second, blocks and WAL a job, sessions that waited for a
-lock, jobs that retention removed, and the sizes of the tables. A queue that ages well has windows
-that are alike.
+retention, and says per window: jobs a second, blocks and WAL a job, and the sizes of the tables. A
+queue that ages well has windows that are alike.
 
 Half-way and at the end it lets the work run out and two years pass. What is in any table then is
 kept permanently: when one has more rows the second time, the command fails and names it.
@@ -38,12 +37,7 @@ TYPES: dict[str, dict[str, Any]] = {
 BACKOFF = {"first_seconds": 1, "cap_seconds": 1}
 SIZES = ("public.jobs", "queue.job_events", "queue.feed", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
-HEADER = (
-    f"{'jobs':>9} {'jobs/s':>7} {'blocks/job':>10} {'WAL kB/job':>10} {'lock waits':>10}"
-    f" {'removed/s':>9} {'dead rows':>9}  MB of jobs, events, feed, ready, leases"
-)
-
-
+HEADER = "     jobs  jobs/s blocks/job WAL kB/job  MB of jobs, events, feed, ready, leases"
 #: What may come and go while the rows are counted: ticks.
 COMING_AND_GOING = 10
 CLOCK = """
@@ -61,11 +55,8 @@ class Ageing:
     jobs: int
     tenants: int
     workers: int
-    rng: random.Random
     ids: list[str] = field(default_factory=list)
     settled: int = 0
-    waits: int = 0
-    samples: int = 0
     days: float = 0
     stopped: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,7 +72,7 @@ class Ageing:
             self._prepare(connection)
             threads = [
                 threading.Thread(target=self._guard, args=(work,))
-                for work in (self._sample, self._maintain, *[self._work] * self.workers)
+                for work in (self._maintain, *[self._work] * self.workers)
             ]
             for thread in threads:
                 thread.start()
@@ -151,7 +142,6 @@ class Ageing:
 
     def _window(self, connection: Connection, jobs: int) -> None:
         began, before, done = time.monotonic(), _counters(connection), self.settled
-        self.waits = self.samples = 0
         waiting = min(5000, jobs)
         ready = f"select count(*) from (select 1 from queue.ready limit {waiting}) as r"
         while self.settled - done < jobs:
@@ -164,9 +154,7 @@ class Ageing:
         sizes = [_value(connection, f"select pg_table_size('{table}')") / 1e6 for table in SIZES]
         print(
             f"{self.settled:>9} {count / seconds:>7.0f} {(after[0] - before[0]) / count:>10.0f}"
-            f" {(after[1] - before[1]) / count / 1000:>10.1f}"
-            f" {self.waits / max(1, self.samples):>10.2f}"
-            f" {(after[2] - before[2]) / seconds:>9.0f} {_dead_rows(connection):>9}  "
+            f" {(after[1] - before[1]) / count / 1000:>10.1f}  "
             + " ".join(f"{size:.0f}" for size in sizes),
             flush=True,
         )
@@ -174,10 +162,10 @@ class Ageing:
     def _enqueue(self, connection: Connection) -> None:
         items = []
         for _ in range(BULK):
-            luck = self.rng.random()
-            item: dict[str, Any] = {"job_type": self.rng.choice(list(TYPES)), "payload": {}}
+            luck = random.random()
+            item: dict[str, Any] = {"job_type": random.choice(list(TYPES)), "payload": {}}
             if item["job_type"] in ("keyed", "rated"):
-                item["concurrency_key"] = f"k{self.rng.randrange(10**6)}"
+                item["concurrency_key"] = f"k{random.randrange(10**6)}"
                 item["idempotency_key"] = str(uuid.uuid4())
             if item["job_type"] == "limited":
                 item |= {
@@ -186,12 +174,12 @@ class Ageing:
                     "unique": {"key": str(luck)},
                 }
             if luck < 0.02:
-                item["delay_seconds"] = self.rng.uniform(0.1, 3)
+                item["delay_seconds"] = random.uniform(0.1, 3)
             items.append(item)
         _rpc(
             connection,
             "enqueue_jobs",
-            p_workspace_id=self.rng.choice(self.ids),
+            p_workspace_id=random.choice(self.ids),
             p_jobs=items,
             p_return="ids",
         )
@@ -199,7 +187,6 @@ class Ageing:
     def _work(self, connection: Connection) -> None:
         items: list[dict[str, Any]] = []
         call, tick = 1, str(uuid.uuid4())
-        rng = random.Random(tick)
         while not self.stopped.is_set():
             call += 1
             lease = {"worker_id": tick, "tick_id": tick, "call": call, "limit": LEASE}
@@ -208,7 +195,7 @@ class Ageing:
             with self.lock:
                 self.settled += len(items)
             items = [
-                {"job_id": one["job"]["id"], "fence": one["fence"], **_outcome(one["job"], rng)}
+                {"job_id": one["job"]["id"], "fence": one["fence"], **_outcome(one["job"])}
                 for one in answer["lease"]["leases"]
             ]
             if not items:
@@ -223,18 +210,9 @@ class Ageing:
             # half of the time at most, as a worker does
             time.sleep(max(0.02, time.monotonic() - began) if done["more"] else 0.2)
 
-    def _sample(self, connection: Connection) -> None:
-        while not self.stopped.wait(0.05):
-            self.samples += 1
-            self.waits += _value(
-                connection,
-                "select count(*) from pg_stat_activity"
-                " where datname = current_database() and wait_event_type = 'Lock'",
-            )
 
-
-def _outcome(job: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    luck = rng.random()
+def _outcome(job: dict[str, Any]) -> dict[str, Any]:
+    luck = random.random()
     if luck < 0.03 or (job["job_type"] == "failing" and luck < 0.3):
         return {"outcome": "retry", "error": {"type": "E", "message": "as planned"}}
     if luck < 0.04:
@@ -257,28 +235,12 @@ def _value(connection: Connection, query: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _counters(connection: Connection) -> tuple[int, int, int]:
-    """Blocks touched, bytes of WAL, and jobs removed, since the server began."""
+def _counters(connection: Connection) -> tuple[int, int]:
+    """Blocks touched and bytes of WAL since the server began."""
     connection.execute("select pg_stat_force_next_flush()")
-    return (
-        _value(
-            connection,
-            "select blks_hit + blks_read from pg_stat_database where datname = current_database()",
-        ),
-        _value(connection, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"),
-        _value(
-            connection,
-            "select n_tup_del from pg_stat_user_tables where relid = 'public.jobs'::regclass",
-        ),
-    )
-
-
-def _dead_rows(connection: Connection) -> int:
-    """Rows of jobs and their events that no one sees and no vacuum has removed yet."""
-    return _value(
-        connection,
-        "select sum(n_dead_tup) from pg_stat_user_tables where relname in ('jobs', 'job_events')",
-    )
+    blocks = "select blks_hit + blks_read from pg_stat_database where datname = current_database()"
+    wal = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"
+    return _value(connection, blocks), _value(connection, wal)
 
 
 def main() -> None:
@@ -288,15 +250,12 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=1_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="minutehand-age-") as name,
         scratch_project(Path(name)) as scratch,
     ):
-        ageing = Ageing(
-            scratch, options.jobs, options.tenants, options.workers, random.Random(options.seed)
-        )
+        ageing = Ageing(scratch, options.jobs, options.tenants, options.workers)
         if grown := ageing.run(options.windows):
             raise SystemExit("these tables grow without end:\n" + "\n".join(grown))
 

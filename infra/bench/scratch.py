@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,6 @@ class Gateway:
     jwt_secret: str = JWT_SECRET
     #: Exposed beside `public`.
     schema: str = "public"
-    #: Switches of its own, see the local stack's README.
-    switches: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -69,7 +67,6 @@ class Gateway:
                 "LITE_TELEMETRY": "0",
                 "MINUTEHAND_SCHEMA": self.schema,
                 "NODE_COMPILE_CACHE": os.environ.get("NODE_COMPILE_CACHE", ""),
-                **self.switches,
             },
             output=subprocess.DEVNULL,
         )
@@ -106,11 +103,6 @@ class Scratch:
     def database_url(self) -> str:
         """The superuser's."""
         return self.gateway.database_url
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of a worker of this project."""
-        return scratch_settings(self.gateway.url)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -159,9 +151,9 @@ def user_token(
 
 
 @contextmanager
-def scratch_project(folder: Path, *, durable: bool = True) -> Iterator[Scratch]:
+def scratch_project(folder: Path) -> Iterator[Scratch]:
     """Start a project in `folder` for the length of the block."""
-    server = Postgres(folder, scratch=not durable)
+    server = Postgres(folder)
     try:
         server.start()
         url = server.url()

@@ -85,7 +85,7 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
     )
     if options.write:
         record(place)
-        print("recorded; `git diff tests/fixtures/data_api` shows what is new")
+        print("recorded; `git diff infra/truth/recorded` shows what is new")
         return 0
     # what the others write would be in the answers
     parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 import psycopg
 
-from infra.truth.requests import FIXTURES
+from infra.truth.requests import RECORDED
 
 #: What may be written of each type, beside what may not.
 VALUES: Final = {
@@ -96,7 +96,7 @@ def wrong_answers(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:
         client: Of the Data API, with the secret key.
         sql: Runs a statement as an owner of the database.
     """
-    recorded = json.loads((FIXTURES / "filters.json").read_text())
+    recorded = json.loads((RECORDED / "filters.json").read_text())
     sql("insert into public.scratch_names select unnest(%s::text[])", recorded["names"])
     for filter, answer in recorded["answers"].items():
         given = _asked(client, "scratch_names", "name", filter)

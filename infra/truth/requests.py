@@ -1,6 +1,6 @@
 """Sends the recorded requests to a project and compares the answers with PostgREST's own.
 
-What differs and why is in `differences.json` beside the recorded answers; nothing else may.
+What differs and why is in `recorded/differences.json`; nothing else may.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import Any, Final
 import httpx
 import jwt
 
-from minutehand.resources import PACKAGE
-
-FIXTURES: Final = PACKAGE.parents[1] / "tests" / "fixtures" / "data_api"
+RECORDED: Final = Path(__file__).with_name("recorded")
 ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 HEADERS: Final = (
     "content-range",
@@ -85,13 +83,13 @@ class Difference:
 
 def recorded() -> list[dict[str, Any]]:
     """The requests, each with the answer of PostgREST."""
-    pairs: list[dict[str, Any]] = json.loads((FIXTURES / "answers.json").read_text())
+    pairs: list[dict[str, Any]] = json.loads((RECORDED / "answers.json").read_text())
     return pairs
 
 
 def allowed() -> dict[str, str]:
     """Why an answer may differ, by the request's name or a pattern of names."""
-    reasons: dict[str, str] = json.loads((FIXTURES / "differences.json").read_text())
+    reasons: dict[str, str] = json.loads((RECORDED / "differences.json").read_text())
     return reasons
 
 
@@ -117,7 +115,7 @@ def record(place: Place) -> None:
     with httpx.Client(base_url=place.rest_url, timeout=30) as client:
         for pair in pairs:
             pair["answer"] = _answer(client, place, pair["request"])
-    write(FIXTURES / "answers.json", pairs)
+    write(RECORDED / "answers.json", pairs)
 
 
 def write(path: Path, pairs: list[dict[str, Any]]) -> None:
