@@ -25,7 +25,6 @@ from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack, running_stack
 from tests.support.stranger import environment, stranger, wheel
-from tests.support.weekly import weekly
 
 __all__ = ["environment", "stranger", "wheel"]
 #: A narrow terminal that started the tests must not cut what commands print into a pipe.
@@ -41,7 +40,7 @@ gc.set_threshold(20_000, 20, 20)
 settings.register_profile(
     "tests",
     settings.default,
-    max_examples=weekly(100, otherwise=25),
+    max_examples=100 if os.environ.get("WEEKLY") else 25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
 )
@@ -126,9 +125,8 @@ def acme_key(stack: RunningStack) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files, see `--dist loadfile`, and mark what needs the stack or is weekly.
 
-    The long one comes first. Those that need the stack come late, as it costs a twentieth of a
-    core from its start to the end of the run, and the short ones of `unit` last. Files of one
-    folder need the same, much of the processor or much time: a checksum of their names mixes them.
+    A stack costs from its start to the end of the run; files of one folder need the same, so a
+    checksum of their names mixes them.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
@@ -144,8 +142,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return file != LONG_FILE, file.startswith("tests/unit/"), item.path in stacked, checksum
 
     items.sort(key=place)
-
-
-def pytest_collection_finish() -> None:
-    """Leave what was collected out of every later search for garbage."""
-    gc.freeze()

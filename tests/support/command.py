@@ -33,7 +33,6 @@ class Run:
         return result
 
     def json(self, *arguments: str, **options: Any) -> Any:
-        """What it prints as one JSON document."""
         return json.loads(self(*arguments, "--json", **options).stdout)
 
     def refused(self, *arguments: str, **options: Any) -> dict[str, Any]:

@@ -67,7 +67,6 @@ class Database:
         return self._session
 
     def close_session(self) -> None:
-        """End it."""
         if self._session is not None:
             self._session.close()
         self._session = None

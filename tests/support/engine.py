@@ -43,7 +43,6 @@ class Engine:
         self.stopped_at: datetime | None = None
 
     def run(self, statement: str, *values: Any) -> None:
-        """Execute one statement."""
         self.connection.execute(statement, values or None)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
@@ -72,7 +71,6 @@ class Engine:
         return row[0]
 
     def register(self, job_type: str = "work", **policy: Any) -> None:
-        """Publish a job type."""
         self.rpc("register_job_types", p_types=[{"job_type": job_type, **policy}])
 
     def declare(self, *queues: str) -> None:
@@ -88,7 +86,6 @@ class Engine:
         job_type: str = "work",
         **options: Any,
     ) -> str:
-        """Enqueue one job and return its id."""
         answer = self.rpc(
             "enqueue_job",
             p_workspace_id=workspace,
@@ -112,15 +109,12 @@ class Engine:
         return ids
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Return the job's row."""
         return dict(self.one("select to_jsonb(j) from public.jobs j where id = %s", job_id))
 
     def status(self, job_id: str) -> str:
-        """Return the job's status."""
         return str(self.one("select status from public.jobs where id = %s", job_id))
 
     def events(self, job_id: str) -> list[str]:
-        """Return the job's event types in order."""
         return self.rows(
             "select type from public.job_events where job_id = %s order by seq", job_id
         )
@@ -138,32 +132,26 @@ class Engine:
         return dict(self.rpc("run_maintenance", p_request={"budget_ms": 5000})["done"])
 
     def lease(self, limit: int = 10, **request: Any) -> list[dict[str, Any]]:
-        """Lease and return the leases."""
         return list(self.lease_call(limit, **request)["leases"])
 
     def lease_one(self, **request: Any) -> dict[str, Any]:
-        """Lease the one job there must be."""
         [lease] = self.lease(**request)
         return lease
 
     def report(self, lease: dict[str, Any], **news: Any) -> str:
-        """Report on one lease and return the outcome."""
         [result] = self.report_all([{**handle(lease), **news}])
         return str(result["outcome"])
 
     def report_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Report on several items."""
         return self._tell("report_jobs", items)
 
     def settle(
         self, lease: dict[str, Any], outcome: str = "completed", **item: Any
     ) -> dict[str, Any]:
-        """Settle one lease and return its result."""
         [result] = self.settle_all([{**handle(lease), "outcome": outcome, **item}])
         return result
 
     def settle_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Settle several items."""
         return self._tell("settle_jobs", items)
 
     def _tell(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -171,17 +159,14 @@ class Engine:
         return list(self.rpc(function, p_request=request)["results"])
 
     def spawn(self, lease: dict[str, Any], name: str, children: list[dict[str, Any]]) -> list[str]:
-        """Spawn children of a leased job."""
         request = {**handle(lease), "name": name, "children": children}
         return list(self.rpc("spawn_jobs", p_request=request)["job_ids"])
 
     def run_all(self) -> None:
-        """Lease and complete until nothing is due."""
         while leases := self.lease(1000):
             self.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
 
     def advance(self, seconds: float) -> None:
-        """Move the engine's clock of the whole database forward."""
         self.ahead += seconds
         clock = CLOCK if self.stopped_at is None else STOPPED_CLOCK
         self.run(clock.format(seconds=self.ahead, instant=self.stopped_at))
@@ -193,7 +178,6 @@ class Engine:
 
     @contextmanager
     def beside(self) -> Iterator[Engine]:
-        """Another session of the same kind."""
         with self.database.connect() as connection:
             yield Engine(self.database, connection)
 
@@ -204,11 +188,7 @@ class Engine:
             yield Engine(self.database, connection)
 
     def race(self, *actions: Callable[[Engine], Any]) -> list[Any]:
-        """Run each action in a session and thread of its own, all starting together.
-
-        Returns:
-            What each returned, or the database error it raised.
-        """
+        """Run each in a session and thread of its own, all at once; its value or database error."""
         gate = threading.Barrier(len(actions))
 
         def act(action: Callable[[Engine], Any]) -> Any:
@@ -238,10 +218,8 @@ def handle(lease: dict[str, Any]) -> dict[str, Any]:
 
 
 def ids_of(leases: Iterable[dict[str, Any]]) -> list[str]:
-    """The jobs' ids, in order."""
     return [lease["job"]["id"] for lease in leases]
 
 
 def refusal(error: psycopg.Error) -> tuple[str | None, str | None, str | None]:
-    """State, hint and detail of a refusal."""
     return error.sqlstate, error.diag.message_hint, error.diag.message_detail

@@ -77,7 +77,6 @@ class AppHarness:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
-        """Be open until the test is over."""
         try:
             async with self._api.router.lifespan_context(self._api):
                 await self.worker.register()

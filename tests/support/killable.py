@@ -26,18 +26,6 @@ from tests.support.project import Project
 MOST = 300
 
 
-def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str, str]:
-    """What a worker process of the project reads, with the apps it is to know."""
-    return {
-        "SUPABASE_URL": project.settings.supabase_url,
-        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-        "SUPABASE_JWT_SECRET": JWT_SECRET,
-        "STAGE": "local",
-        "MINUTEHAND_APPS": ",".join(f"minutehand_apps.{app}" for app in apps),
-        **{name: value for name, value in more.items() if value is not None},
-    }
-
-
 async def survive(
     project: Project, app: str, ended: Callable[[], Awaitable[object]], **environment: str | None
 ) -> list[str]:
@@ -56,7 +44,14 @@ async def survive(
     """
     command = (sys.executable, "-m", "tests.support.killable")
     pipe = asyncio.subprocess.PIPE
-    settings = environment_of(project, app, **environment)
+    settings = {
+        "SUPABASE_URL": project.settings.supabase_url,
+        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+        "SUPABASE_JWT_SECRET": JWT_SECRET,
+        "STAGE": "local",
+        "MINUTEHAND_APPS": f"minutehand_apps.{app}",
+        **{name: value for name, value in environment.items() if value is not None},
+    }
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=settings)
     assert process.stdin is not None
     assert process.stdout is not None

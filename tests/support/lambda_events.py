@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 
@@ -37,14 +36,12 @@ def http_event(
 
 
 class LambdaContext:
-    """A context as the runtime passes it; time really runs out."""
+    """A context as the runtime passes it to a short function."""
 
     aws_request_id = "8f507cfc-26d8-4e3e-9b1a-2d5d1f1b6c0e"
 
     def __init__(self, function: str) -> None:
         self.function_name = f"minutehand-dev-{function}"
-        self._ends_at = time.monotonic() + 8
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the function would be killed."""
-        return max(0, int((self._ends_at - time.monotonic()) * 1000))
+        return 8_000

@@ -58,7 +58,6 @@ class MisbehavingServer:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port."""
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:

@@ -31,7 +31,6 @@ class Project:
         return cursor.fetchall() if cursor.description else []
 
     def row(self, job_id: str) -> dict[str, Any]:
-        """The job's row."""
         [row] = self.sql("select * from public.jobs where id = %s", job_id)
         return row
 

@@ -44,8 +44,6 @@ FAULTS = ("lose_request", "lose_answer", "hang")
 
 @dataclass
 class Row:
-    """A job of the model."""
-
     id: str
     payload: Any
     lease_seconds: float = 60.0
@@ -72,8 +70,6 @@ class Row:
 
 @dataclass
 class Renewal:
-    """One item of a report that was answered."""
-
     at: float
     job_id: str
     fence: int
@@ -112,7 +108,6 @@ class ModelQueue(WorkerQueue):
             row.status = "cancelled" if row.cancel_requested else "pending"
 
     def cancel(self, job_id: str) -> None:
-        """Ask for its cancellation."""
         row = self.rows[job_id]
         row.cancel_requested = True
         if row.status == "pending":

@@ -44,7 +44,6 @@ class Renewed(Database):
             self._make()
 
     def close(self) -> None:
-        """Stop its Data API and drop it."""
         self._gateway.stop()
         self.close_session()
         if self._keeper is not None:

@@ -37,14 +37,12 @@ class RunningStack:
         self._sessions: dict[str, tuple[dict[str, Any], float]] = {}
 
     def __getattr__(self, name: str) -> str:
-        """Return a value of the env file, e.g. `stack.supabase_url`."""
         try:
             return str(self.__dict__["values"][name.upper()])
         except KeyError:
             raise AttributeError(name) from None
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
-        """Open an autocommit connection as the superuser."""
         options.setdefault("autocommit", True)
         return psycopg.connect(self.database_url, **options)
 
@@ -98,7 +96,6 @@ class RunningStack:
             yield AsyncClient(self.supabase_url, self.supabase_publishable_key, options)
 
     def output(self) -> str:
-        """Return what the launcher has printed."""
         return (self.folder / "launcher.out").read_text(errors="replace")
 
 
@@ -135,7 +132,6 @@ def launch(
 
 
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
-    """Wait until every part answers."""
     deadline = time.monotonic() + START_SECONDS
     note = folder / "ready"  # a killed one leaves its own behind
     while not note.exists() or note.read_text().strip() != str(launcher.pid):
@@ -147,7 +143,6 @@ def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
 
 
 def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
-    """Stop a launcher and delete its data."""
     launcher.terminate()
     try:
         launcher.wait(120)
@@ -159,7 +154,6 @@ def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
-    """A stack for the length of the block."""
     launcher = launch(folder, "--no-demo")
     try:
         yield wait_ready(folder, launcher)

@@ -38,7 +38,6 @@ class LeapingLoop(asyncio.SelectorEventLoop):
         return called
 
     def time(self) -> float:
-        """Seconds leapt so far."""
         return self._at
 
 
@@ -53,7 +52,6 @@ class LoopClock:
         return BEGAN + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        """The loop's seconds."""
         return self._loop.time()
 
 
