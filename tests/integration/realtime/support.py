@@ -39,7 +39,6 @@ _REPOSITORY = Path(__file__).resolve().parents[3]
 def token(
     sub: str = ADA, *, role: str = "authenticated", seconds: float = 3600, **claims: Any
 ) -> str:
-    """A signed user token."""
     body = {"sub": sub, "role": role, "exp": int(time.time() + seconds), **claims}
     return jwt.encode({k: v for k, v in body.items() if v is not None}, SECRET, "HS256")
 
@@ -78,11 +77,9 @@ class Server:
 
     @property
     def http(self) -> str:
-        """The project URL that supabase-js takes."""
         return f"http://127.0.0.1:{self.port}"
 
     def websocket_url(self, *, key: str | None = PUBLISHABLE, vsn: str | None = "2.0.0") -> str:
-        """The websocket URL with its parameters."""
         pairs = [("apikey", key), ("vsn", vsn)]
         query = "&".join(f"{name}={value}" for name, value in pairs if value is not None)
         return f"{self.http.replace('http', 'ws', 1)}/realtime/v1/websocket?{query}"
@@ -101,7 +98,6 @@ class RealServer(Server):
 
     @property
     def http(self) -> str:
-        """The project's URL."""
         return TRUTH_URL
 
     def stop(self) -> None:
@@ -118,7 +114,6 @@ class Socket:
         self._refs = itertools.count(1)
 
     async def send_raw(self, data: str | bytes) -> None:
-        """Send a frame as it is."""
         await self.connection.send(data)
 
     async def push(
@@ -130,7 +125,6 @@ class Socket:
         join_ref: str | None = None,
         ref: str | None = "",
     ) -> str | None:
-        """Send one message and return its ref."""
         ref = str(next(self._refs)) if ref == "" else ref
         if self.version == 2:
             await self.send_raw(json.dumps([join_ref, ref, topic, event, payload]))
@@ -169,7 +163,6 @@ class Socket:
         return frame
 
     async def silence(self, seconds: float = QUIET) -> None:
-        """Nothing more arrives."""
         try:
             frame = await self.receive(seconds)
         except TimeoutError:
@@ -195,7 +188,6 @@ class Socket:
         return str(reply["join_ref"])
 
     async def broadcast(self, topic: str, event: str, payload: Any) -> str | None:
-        """Send a broadcast in its text form."""
         body = {"type": "broadcast", "event": event, "payload": payload}
         return await self.push(f"realtime:{topic}", "broadcast", body)
 
@@ -232,7 +224,6 @@ def _cut(data: bytes, lengths: bytes) -> list[str]:
 
 
 async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:
-    """Connect a raw client."""
     url = server.websocket_url(key=key, vsn=f"{version}.0.0")
     # a busy server may answer a ping late: its silence is for tests to judge
     return Socket(await connect(url, max_size=None, compression=None, ping_timeout=None), version)

@@ -6,11 +6,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from minutehand.local.environment import (
-    Ports,
-    contract,
-    for_children,
-)
+from minutehand.local.environment import Ports, contract, for_children
 from minutehand.local.state import StateFolder
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file

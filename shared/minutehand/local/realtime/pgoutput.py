@@ -28,7 +28,6 @@ class Column:
     """A column of a relation, as Postgres announced it."""
 
     name: str
-    type_oid: int
     in_identity: bool
 
 
@@ -136,9 +135,8 @@ def _relation(data: bytes) -> Relation:
     for _ in range(count):
         flags = data[at]
         name, at = _string(data, at + 1)
-        (type_oid,) = struct.unpack_from("!I", data, at)
-        at += 8
-        columns.append(Column(name, type_oid, bool(flags & 1)))
+        at += 8  # its type and modifier
+        columns.append(Column(name, bool(flags & 1)))
     return Relation(oid, schema or "pg_catalog", table, tuple(columns))
 
 

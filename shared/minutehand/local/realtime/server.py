@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
-import psycopg
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from minutehand.local.realtime.database import DatabaseUnavailable
 from minutehand.local.realtime.hub import Hub
 from minutehand.local.realtime.serializer import dump, parse_version
 from minutehand.local.realtime.session import Session
 from minutehand.local.realtime.tokens import TokenError, Verifier
 
-_CLEANING_SECONDS = 4 * 3600
 #: Largest inbound message; beyond it the socket closes with 1009.
 _FRAME_BYTES = 5_000_000
 
@@ -42,19 +37,7 @@ class RealtimeServer:
             server_header=None,
         )
         self._hub.spawn(self._hub.messages.run())
-        self._hub.spawn(self._forget_old_messages())
         return int(next(iter(self._listener.sockets)).getsockname()[1])
-
-    async def _forget_old_messages(self) -> None:
-        while True:
-            with contextlib.suppress(DatabaseUnavailable, psycopg.Error):
-                async with self._hub.database.transaction() as connection:
-                    await connection.execute(
-                        "delete from realtime.messages"
-                        " where inserted_at < now() - interval '3 days'"
-                    )
-                    await connection.execute("commit")
-            await asyncio.sleep(_CLEANING_SECONDS)
 
     async def stop(self) -> None:
         """Close everything; clients come back by themselves."""
