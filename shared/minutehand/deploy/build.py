@@ -22,7 +22,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from minutehand.app import find_apps
 from minutehand.config import JobServiceError
-from minutehand.node import CERTIFICATES
 from minutehand.project import Project
 from minutehand.resources import PACKAGE, checkout
 
@@ -50,6 +49,11 @@ NO_MODULES = frozenset({"demo", "local", "verbs"})
 NOT_PACKAGES = frozenset({"build", "dist", "docs", "infra", "minutehand", "scripts", "tests"})
 UNREAD = (".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h", ".typed", ".md", ".rst")
 LOCK = "requirements.lock"
+#: Where a machine has its own certificates: a company's proxy may sign with its own.
+CERTIFICATES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+)
 #: The earliest instant that a zip can hold: its bytes depend on its content alone.
 INSTANT = (1980, 1, 1, 0, 0, 0)
 
@@ -235,7 +239,7 @@ def run(command: list[str], what: str, *, given: str | None = None) -> str:
         PackagingError: It ended with an error; its own words follow `what`.
     """
     if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
-        command = [*command, "--system-certs"]  # a company's proxy may sign with its own
+        command = [*command, "--system-certs"]
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PackagingError(f"{what}: {' '.join(command[:4])}… said\n{done.stdout}{done.stderr}")

@@ -12,7 +12,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
 from minutehand.local.ports import reserve_port
+from tests.support.paths import ROOT
 from tests.support.stacks import TRUTH_URL
 
 #: Of the real project that the tests are held against, see infra/truth, or of the emulator.
@@ -32,8 +32,6 @@ EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 PATIENCE = 60.0
 #: Long enough for a message that must not come to have come.
 QUIET = 0.3
-
-_REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def token(
@@ -62,7 +60,7 @@ class Server:
             "PORT": str(self.port),
         }
         command = [sys.executable, "-m", "minutehand.local.realtime"]
-        self.process = subprocess.Popen(command, cwd=_REPOSITORY, env=environ)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environ)
         self.wait_for_health(200)
 
     def wait_for_health(self, status: int) -> None:
@@ -139,25 +137,20 @@ class Socket:
             return self.pending.pop(0)
         return decode(await asyncio.wait_for(self.connection.recv(), seconds))
 
-    async def expect(
-        self, event: str, *, topic: str | None = None, seconds: float = PATIENCE
-    ) -> dict[str, Any]:
+    async def expect(self, event: str, *, topic: str | None = None) -> dict[str, Any]:
         """The next frame with that event; others are kept for later."""
         return await self._first(
-            lambda frame: frame["event"] == event and topic in (None, frame["topic"]), seconds
+            lambda frame: frame["event"] == event and topic in (None, frame["topic"])
         )
 
     async def reply_to(self, ref: str | None) -> dict[str, Any]:
         """The payload of the reply to `ref`."""
         frame = await self._first(lambda one: (one["event"], one["ref"]) == ("phx_reply", ref))
-        payload: dict[str, Any] = frame["payload"]
-        return payload
+        return dict(frame["payload"])
 
-    async def _first(
-        self, wanted: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE
-    ) -> dict[str, Any]:
+    async def _first(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         skipped: list[dict[str, Any]] = []
-        while not wanted(frame := await self.receive(seconds)):
+        while not wanted(frame := await self.receive()):
             skipped.append(frame)
         self.pending[:0] = skipped
         return frame
@@ -205,14 +198,12 @@ def decode(data: str | bytes) -> dict[str, Any]:
         payload = {"type": "broadcast", "event": event, "payload": json.loads(body)}
         if metadata:
             payload["meta"] = json.loads(metadata)
-        return {**_FROM_ALL, "topic": topic, "event": "broadcast", "payload": payload}
+        told = {"topic": topic, "event": "broadcast", "payload": payload}
+        return {"join_ref": None, "ref": None, **told}
     message = json.loads(data)
     if isinstance(message, list):
         return dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True))
     return dict(message)
-
-
-_FROM_ALL = {"join_ref": None, "ref": None}
 
 
 def _cut(data: bytes, lengths: bytes) -> list[str]:

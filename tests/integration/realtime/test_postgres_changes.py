@@ -63,9 +63,7 @@ async def listen(
 
 
 async def change(socket: Socket) -> dict[str, Any]:
-    frame = await socket.expect("postgres_changes")
-    payload: dict[str, Any] = frame["payload"]
-    return payload
+    return dict((await socket.expect("postgres_changes"))["payload"])
 
 
 async def records(socket: Socket, count: int) -> list[Any]:
@@ -190,10 +188,8 @@ async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     sql.execute("insert into public.open_items values (1, 'a', 1, false)")
 
     assert reply["status"] == "ok"
-    assert (system["payload"]["extension"], system["payload"]["status"]) == (
-        "postgres_changes",
-        "error",
-    )
-    assert message in system["payload"]["message"]
+    told = system["payload"]
+    assert (told["extension"], told["status"]) == ("postgres_changes", "error")
+    assert message in told["message"]
     assert (await socket.expect("postgres_changes"))["topic"] != f"realtime:{topic}"
     await socket.silence()
