@@ -101,7 +101,6 @@ def _scratch_server(folder: Path) -> Postgres:
 
 
 def _fingerprint() -> str:
-    """What the templates are made of: the SQL, the code that applies it, the binaries, the day."""
     local = ROOT / "shared" / "minutehand" / "local"
     files = [
         *(migration.path for migration in migrations.find_migrations()),
@@ -139,7 +138,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def make_templates(server: Postgres) -> None:
-    """Make the database that a stack starts with, and those that tests clone."""
     url = server.url(database="postgres")
     owner = migrations.as_user(url, "postgres")
     migrations.prepare_hosted(url)

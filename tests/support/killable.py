@@ -32,12 +32,8 @@ async def survive(
     """Work off the queue by workers of an app that die by SIGKILL, each right after another write.
 
     A worker dies as soon as the database has stored something of a job that none died after
-    before: a step, an end, children, or a call of an app's own function with the job's fence.
-
-    Args:
-        ended: Whether what was to be done is done; asked after each worker.
-        environment: What the workers read besides. With `WORKER_CONCURRENCY` 1 no worker dies in
-            the middle of another job's step.
+    before: a step, an end, children, or a call of an app's own function with the job's fence. With
+    `WORKER_CONCURRENCY` 1 none dies in the middle of another job's step.
 
     Returns:
         What the workers that died had written last, with `#` for digits.

@@ -15,12 +15,7 @@ from typing import Any, NoReturn, Self
 
 @dataclass(frozen=True)
 class Fault:
-    """What a request gets instead of its answer.
-
-    Attributes:
-        hang: Fall silent until the server ends.
-        cut: Break off in the middle of the body.
-    """
+    """What a request gets instead of its answer: `cut` is one that breaks off in its body."""
 
     status: int = 200
     body: Any = None
@@ -65,7 +60,6 @@ class MisbehavingServer:
         raise NotImplementedError
 
     async def hang(self) -> NoReturn:
-        """Fall silent until the server ends."""
         await self._stop.wait()
         raise ConnectionAbortedError("the server is gone")
 

@@ -18,7 +18,6 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 def made_once_in(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Return a folder filled by `make(folder)`, of this run or an earlier one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     whole = folder.with_name(f"{folder.name}.whole")
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:

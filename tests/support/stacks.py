@@ -51,10 +51,7 @@ class RunningStack:
         return str(self.session_of(email)["access_token"])
 
     def session_of(self, email: str) -> dict[str, Any]:
-        """Return a session of a demo user, kept for half of its life.
-
-        To check a password costs Auth more than most pages do.
-        """
+        """Return a demo user's session, kept for half of its life: a password costs Auth much."""
         session, renewal = self._sessions.get(email, ({}, 0.0))
         if time.monotonic() >= renewal:
             answer = httpx.post(

@@ -92,8 +92,6 @@ def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def grant(sql: psycopg.Connection[Any]) -> Callable[..., None]:
-    """Give a user rights on a topic."""
-
     def give(topic: str, user: str, *, read: bool = True, write: bool = True) -> None:
         sql.execute(
             "insert into public.rt_rights values (%s, %s, %s, %s)", [topic, user, read, write]
