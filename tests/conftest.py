@@ -27,7 +27,7 @@ from tests.support.stacks import RunningStack, running_stack
 from tests.support.stranger import environment, stranger, wheel
 
 __all__ = ["environment", "stranger", "wheel"]
-#: A narrow terminal that started the tests must not cut what commands print into a pipe.
+#: A narrow terminal must not cut what commands print into a pipe.
 os.environ.pop("COLUMNS", None)
 #: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))

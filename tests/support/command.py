@@ -25,7 +25,6 @@ class Run:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, code: int = 0, **options: Any) -> Result:
-        """Run one; it fails unless it ends with `code`."""
         options["env"] = {**self.env, **options.get("env", {})}
         line = [*self.first, *arguments, *self.last]
         result = CliRunner().invoke(app, line, **options)

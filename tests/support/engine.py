@@ -98,7 +98,6 @@ class Engine:
     def enqueue_many(
         self, count: int, *, workspace: str = ACME, job_type: str = "work", **options: Any
     ) -> list[str]:
-        """Enqueue `count` like jobs in as few calls as possible and return their ids."""
         item = {"job_type": job_type, "payload": {}, **options}
         ids: list[str] = []
         while items := [item] * min(1000, count - len(ids)):
@@ -120,7 +119,6 @@ class Engine:
         )
 
     def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> dict[str, Any]:
-        """Call `lease_jobs` as a worker does: maintenance first, when a tick begins."""
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
         if request["call"] == 1:
             self.maintain()
@@ -128,7 +126,6 @@ class Engine:
         return dict(told)
 
     def maintain(self) -> dict[str, int]:
-        """Run maintenance and return how much of each task was done."""
         return dict(self.rpc("run_maintenance", p_request={"budget_ms": 5000})["done"])
 
     def lease(self, limit: int = 10, **request: Any) -> list[dict[str, Any]]:

@@ -106,7 +106,6 @@ class AppHarness:
     async def rest(
         self, method: str, path: str, *, user: str = ADA, **options: Any
     ) -> httpx.Response:
-        """Call the Data API as a user, as supabase-js does."""
         headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user)}"}
         async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
             return await http.request(method, path, headers=headers, **options)

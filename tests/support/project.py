@@ -25,7 +25,6 @@ class Project:
     database: Database
 
     def sql(self, statement: str, *args: Any) -> list[dict[str, Any]]:
-        """Run a statement as the superuser; the rows that it answers, if any."""
         cursor = self.database.session().cursor(row_factory=dict_row)
         cursor.execute(statement.encode(), args, prepare=False)  # a test may change the table
         return cursor.fetchall() if cursor.description else []

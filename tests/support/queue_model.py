@@ -114,7 +114,6 @@ class ModelQueue(WorkerQueue):
             row.status = "cancelled"
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
-        """Lease what is pending; a repeated call gets what it got."""
         return await self._call("lease", lambda: self._lease(request))
 
     async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
@@ -124,7 +123,6 @@ class ModelQueue(WorkerQueue):
     async def settle(
         self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None
     ) -> SettleResponse:
-        """Settle what is still held, once."""
         self.settles.append(items)
 
         def apply() -> SettleResponse:
@@ -134,7 +132,6 @@ class ModelQueue(WorkerQueue):
         return await self._call("settle", apply)
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-        """Make ready what is due and not locked."""
         return await self._call("maintain", self._maintain)
 
     async def attach_extensions(self) -> dict[str, Any]:

@@ -47,7 +47,6 @@ class RunningStack:
         return psycopg.connect(self.database_url, **options)
 
     def sign_in(self, email: str) -> str:
-        """Return an access token of a demo user, made by Auth."""
         return str(self.session_of(email)["access_token"])
 
     def session_of(self, email: str) -> dict[str, Any]:
