@@ -93,7 +93,9 @@ begin
   end if;
   if v_taken is not null then
     raise exception 'there is %, which is not Minutehand''s', v_taken
-      using hint = 'Nothing was changed. Choose another name: minutehand install --schema NAME.';
+      using hint = 'Nothing was changed. Delete what the install wrote: this file, '
+        'minutehand.toml and the processors'' package. '
+        'Then choose another name: minutehand install --schema NAME.';
   end if;
   create schema queue;
   comment on schema queue is 'Minutehand: the engine; never exposed.';
