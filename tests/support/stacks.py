@@ -91,9 +91,6 @@ class RunningStack:
             options = AsyncClientOptions(httpx_client=http)
             yield AsyncClient(self.supabase_url, self.supabase_publishable_key, options)
 
-    def output(self) -> str:
-        return (self.folder / "launcher.out").read_text(errors="replace")
-
 
 def launch(
     folder: Path,

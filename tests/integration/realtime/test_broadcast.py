@@ -1,12 +1,15 @@
-"""Broadcasts from one client to others."""
+"""Broadcasts from one client to others, in both versions and in binary."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
 
 from tests.integration.realtime.support import ADA, EVE, SECRET_KEY, token, unique
+
+UNICODE = {"text": 'naïve 日本語 🚀 \u2028 \\ " </script>', "ключ": ["ñ", None, True, 1.5]}
 
 
 async def test_public_and_private_rooms_of_a_topic_are_separate(
@@ -51,3 +54,20 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
 
     assert (await reader.receive())["payload"]["event"] == "allowed"
     await reader.silence()
+
+
+async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) -> None:
+    """Checks 13 and 37: as supabase-js sends it, and without metadata."""
+    topic, event = unique("réunion"), "événement"
+    sender, other = await connect(), await connect(version=1)
+    third = await connect()
+    for socket in (sender, other, third):
+        await socket.joined(topic)
+    parts = [part.encode() for part in ("", "9", f"realtime:{topic}", event, "")]
+    head = bytes([3, *map(len, parts), 1])
+
+    await sender.send_raw(head + b"".join(parts) + json.dumps(UNICODE).encode())
+
+    for socket in (other, third):
+        heard = (await socket.expect("broadcast"))["payload"]
+        assert heard == {"type": "broadcast", "event": event, "payload": UNICODE}

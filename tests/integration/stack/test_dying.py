@@ -38,6 +38,10 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     return found
 
 
+def output_of(stack: RunningStack) -> str:
+    return (stack.folder / "launcher.out").read_text(errors="replace")
+
+
 def answers(url: str) -> bool:
     try:
         return httpx.get(url).status_code == 200
@@ -74,13 +78,13 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
 ) -> None:
     """Healing in silence would hide a bug; not healing would end the developer's session."""
     victim = children(doomed.launcher)[part]
-    before = len(doomed.output())
+    before = len(output_of(doomed))
 
     victim.kill()
 
-    until(lambda: f"{part} is back" in doomed.output()[before:])
+    until(lambda: f"{part} is back" in output_of(doomed)[before:])
     assert children(doomed.launcher)[part] != victim
-    assert f"{part} was killed by SIGKILL" in doomed.output()[before:]
+    assert f"{part} was killed by SIGKILL" in output_of(doomed)[before:]
     until(lambda: answers(f"{doomed.api_url}/health"))
 
 
