@@ -353,6 +353,23 @@ language sql stable as $$
   select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 
+-- Where a slice of the feed ends, of whose first p_lines lines the numbers and sizes are given:
+-- before what is more than these lines or ten times as many jobs, else at p_last. Lines of one
+-- number stay together.
+create function queue.slice_end(p_numbers bigint[], p_jobs integer[], p_lines integer,
+  p_last bigint) returns bigint
+language sql immutable as $$
+  select coalesce(
+    min(s.number) filter (
+      where s.number > s.first and (s.jobs > 10 * p_lines or s.lines >= p_lines)),
+    case when count(*) >= p_lines then min(s.number) + 1 end,
+    p_last)
+  from (
+    select n.number, min(n.number) over () as first, sum(n.jobs) over w as jobs,
+      count(*) over w as lines
+    from unnest(p_numbers, p_jobs) as n (number, jobs) window w as (order by n.number)) as s
+$$;
+
 -- After a dump of another cluster was restored here: the lines it brought are committed, and go
 -- below those of this cluster, in their order, with the positions of all readers; false while there
 -- are more. The transaction that brought lines has written numbers that lay ahead of it.

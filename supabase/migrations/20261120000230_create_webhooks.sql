@@ -42,19 +42,18 @@ values ('webhook_delivery', 3, 1, 30, 12, 10, 7200, 3, true, true, true,
 -- a worker that runs while this is applied may have published it
 on conflict (job_type) do update set in_order = true;
 
--- Enqueue the deliveries of an endpoint, which the caller holds, for some 500 lines of the feed
--- before p_last. They count as live jobs of their workspace: where it has as many as it may, they
--- wait. What is refused is noted in its row. Gives how many.
+-- Enqueue the deliveries of an endpoint, which the caller holds, for some 500 lines or 5,000 jobs
+-- of the feed before p_last. They count as live jobs of their workspace: where it has as many as it
+-- may, they wait. What is refused is noted in its row. Gives how many.
 create function queue.read_webhook(p_hook queue.webhooks, p_last bigint) returns integer
 language plpgsql as $$
 declare
   v_end bigint;
   v_items jsonb;
 begin
-  select case when count(*) = 500 and min(f.number) < max(f.number) then max(f.number)
-    else p_last end into v_end
+  select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 500, p_last) into v_end
   from (
-    select l.number from queue.feed as l
+    select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
     where l.workspace_id = p_hook.workspace_id and l.number >= p_hook.read_to and l.number < p_last
     order by l.number limit 500) as f;
   select jsonb_agg(jsonb_build_object('job_type', 'webhook_delivery',

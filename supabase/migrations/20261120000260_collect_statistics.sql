@@ -66,7 +66,8 @@ language sql as $$
   select count(*)::integer from ended
 $$;
 
--- Maintenance: read the feed up to where every line is committed, some 2,000 lines at a time.
+-- Maintenance: read the feed up to where every line is committed, some 2,000 lines or 20,000 jobs
+-- at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -76,10 +77,9 @@ declare
   v_done integer := 0;
 begin
   loop
-    select case when count(*) = 2000 and min(f.number) < max(f.number) then max(f.number)
-      else v_last end into v_end
+    select queue.slice_end(array_agg(f.number), array_agg(f.jobs), 2000, v_last) into v_end
     from (
-      select l.number from queue.feed as l
+      select l.number, pg_column_size(l.job_ids) / 16 as jobs from queue.feed as l
       where l.number >= v_from and l.number < v_last order by l.number limit 2000) as f;
     v_done := v_done + queue.count_lines(v_from, v_end);
     v_from := v_end;
