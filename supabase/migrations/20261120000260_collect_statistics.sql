@@ -29,7 +29,8 @@ $$;
 create function queue.count_lines(p_from bigint, p_end bigint) returns integer
 language sql as $$
   with ended as materialized (
-    select l.at, l.workspace_id, j.job_type, k.count, e.wait, e.run
+    select date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at, l.workspace_id, j.job_type,
+      k.count, e.wait, e.run, count(*) as jobs
     from queue.feed as l
     join (values ('job.created', 'enqueued'), ('job.completed', 'completed'),
       ('job.failed', 'failed'), ('job.cancelled', 'cancelled'), ('job.retried', 'retried'),
@@ -40,11 +41,11 @@ language sql as $$
       least(120, floor(ln(greatest(0, j.queue_ms) + 1) / ln(1.25)))::text,
       least(120, floor(ln(greatest(0, j.run_ms) + 1) / ln(1.25)))::text)) as e (wait, run)
       on k.count in ('completed', 'failed')
-    where l.number >= p_from and l.number < p_end),
+    where l.number >= p_from and l.number < p_end group by 1, 2, 3, 4, 5, 6),
   cells as (
     select w.id, m.minutes,
       date_bin(make_interval(mins => m.minutes), s.at, '2000-01-01 00:00:00+00') as at,
-      s.job_type, n.kind, n.name, count(*) as jobs
+      s.job_type, n.kind, n.name, sum(s.jobs)::bigint as jobs
     from ended as s cross join (values (1), (60)) as m (minutes)
     cross join lateral (
       values (s.workspace_id), ('00000000-0000-0000-0000-000000000000')) as w (id)
@@ -63,7 +64,7 @@ language sql as $$
       counts = queue.sum_numbers(array[s.counts, excluded.counts]),
       waits = queue.sum_numbers(array[s.waits, excluded.waits]),
       runs = queue.sum_numbers(array[s.runs, excluded.runs]))
-  select count(*)::integer from ended
+  select coalesce(sum(e.jobs), 0)::integer from ended as e
 $$;
 
 -- Maintenance: read the feed up to where every line is committed, some 2,000 lines or 20,000 jobs
