@@ -39,14 +39,6 @@ def install(folder: Path, schema: str, database: HostedDatabase) -> None:
     apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
 
 
-def follow(hint: str, folder: Path) -> None:
-    """Delete what it says."""
-    assert "this file, minutehand.toml and the processors' package" in hint
-    next((folder / "supabase/migrations").glob("*_minutehand_*.sql")).unlink()
-    (folder / "minutehand.toml").unlink()
-    shutil.rmtree(folder / "jobs")
-
-
 #: The clients' schema asked for, what is there, what the refusal names.
 TAKEN = [
     ("public", QUEUE, "a schema queue"),
@@ -71,7 +63,8 @@ def test_a_name_that_is_taken_stops_the_install(
         assert named in str(stopped.value)
         assert "minutehand install --schema" in str(stopped.value)
         assert database.everything() == before
-        follow(str(stopped.value), tmp_path)
+        assert "Delete what the install wrote" in str(stopped.value)
+        shutil.rmtree(tmp_path)
         install(tmp_path, "tasks", database)
 
 
