@@ -51,16 +51,10 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.port = reserve_port()
-        environ = {
-            **os.environ,
-            "SUPABASE_JWT_SECRET": SECRET,
-            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE,
-            "SUPABASE_SECRET_KEY": SECRET_KEY,
-            "DATABASE_URL": url,
-            "PORT": str(self.port),
-        }
+        keys = {"SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE, "SUPABASE_SECRET_KEY": SECRET_KEY}
+        given = {"SUPABASE_JWT_SECRET": SECRET, "DATABASE_URL": url, "PORT": str(self.port)}
         command = [sys.executable, "-m", "minutehand.local.realtime"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environ)
+        self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **keys, **given})
         self.wait_for_health(200)
 
     def wait_for_health(self, status: int) -> None:

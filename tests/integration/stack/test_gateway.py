@@ -61,7 +61,6 @@ def test_a_user_sees_own_rows_and_no_more(stack: RunningStack, gateway: httpx.Cl
     assert made.status_code == 201
     assert made.json()[0]["body"] == {"text": "it's \u00e9"}
     assert made.json()[0]["at"].endswith("+00:00")
-    assert "T" in made.json()[0]["at"]
     assert len(gateway.get("/rest/v1/scratch_notes", headers=ada).json()) == 1
     assert gateway.get("/rest/v1/scratch_notes", headers=eve).json() == []
     assert gateway.get("/rest/v1/scratch_notes", headers=stack.headers()).status_code == 401
@@ -98,3 +97,17 @@ def test_forged_and_missing_credentials_are_refused(
 
     for headers in (stack.headers(forged), {}):
         assert gateway.get("/rest/v1/workspaces", headers=headers).status_code == 401
+
+
+def test_ranges_zones_and_forms_are_as_the_real_servers(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """Beside whole pages and JSON."""
+    ada = stack.headers(stack.sign_in(stack.demo_email))
+    notes, refuse = "/rest/v1/scratch_notes", "/rest/v1/rpc/scratch_refuse"
+    beyond = gateway.get(notes, headers={**ada, "Prefer": "count=exact", "Range": "50-"})
+    [note] = gateway.get(notes, headers={**ada, "Prefer": "timezone=Asia/Kolkata"}).json()
+
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "*/1")
+    assert note["at"].endswith("+05:30")
+    assert gateway.post(refuse, headers=ada, data={"p_code": "PT418"}).status_code == 418

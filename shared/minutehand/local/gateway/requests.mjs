@@ -15,6 +15,7 @@ const LOGIC = ["and", "or"];
 const NO_FILTERS = ["select", "columns", "on_conflict", "apikey"];
 // a body that is one argument as it comes, and the type of a function's only parameter, unnamed
 const RAW = { "text/plain": "text", "text/xml": "xml", "application/octet-stream": "bytea" };
+const FORM = "application/x-www-form-urlencoded";
 const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
 
 export async function understood(request) {
@@ -105,6 +106,12 @@ async function givenBy(request, query, isCall) {
   const contentType = given.trim();
   if (isCall && RAW[contentType])
     return { raw: RAW[contentType], body: Buffer.from(bytes), keys: [] };
+  if (contentType === FORM) {
+    const fields = [...new URLSearchParams(new TextDecoder().decode(bytes))];
+    if (isCall) return { arguments: fields, keys: namesOf(fields) };
+    const value = Object.fromEntries(fields);
+    return { body: JSON.stringify(value), value, keys: Object.keys(value) };
+  }
   if (contentType !== "application/json")
     throw refused(400, "PGRST102", `Content-Type not acceptable: ${contentType}`);
   if (bytes.length === 0 && isCall) return { body: "{}", value: {}, keys: [] };
