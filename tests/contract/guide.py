@@ -1,38 +1,24 @@
-"""What the guides' files share: a shell for their commands, and patience."""
+"""What the guides' files share: a shell for their commands, and what awaits an end."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 
+from tests.support.patience import until
+
 
 def bash(command: str, **variables: str) -> str:
     """What a command prints, run as the guide prints it."""
-    done = subprocess.run(
-        ["bash", "-c", command],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    env = {**os.environ, **variables}
+    done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def until(look: Callable[[], Any], *, within: float = 240) -> Any:
-    """What `look` sees once it is something."""
-    give_up = time.monotonic() + within
-    while not (seen := look()):
-        assert time.monotonic() < give_up, "it did not come"
-        time.sleep(0.3)
-    return seen
 
 
 def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
@@ -40,8 +26,7 @@ def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
         state: dict[str, Any] = portal.get(path).raise_for_status().json()
         return state if state["status"] in {"completed", "failed", "cancelled"} else None
 
-    found: dict[str, Any] = until(look, within=600)
-    return found
+    return until(look, seconds=600, every=0.3)
 
 
 def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from tests.contract.conftest import Sql
-from tests.contract.guide import bash, until
+from tests.contract.guide import bash
 from tests.support.paths import ROOT
+from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 RESEARCH = "Research the latest AI trends and build me an interactive dashboard to visualize them"

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.contract.conftest import Sql
-from tests.contract.guide import bash, until
+from tests.contract.guide import bash
+from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("acme_key")]

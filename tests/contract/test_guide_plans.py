@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.contract.guide import bash, in_threads, until
+from tests.contract.guide import bash, in_threads
+from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}

@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from tests.contract.guide import until
 from tests.contract.observed import messages
 from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.patience import until
 
 BUDGET = 20
 #: What any six seconds may carry, since five of the plan lie within them.
@@ -38,7 +38,7 @@ def until_told_again(engine: Engine, topic: str) -> None:
         engine.maintain()
         return any(event == "job.look_again" for _, event, _ in messages(engine, topic))
 
-    until(look, within=60)
+    until(look, seconds=60)
 
 
 def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: Engine) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 Seen = TypeVar("Seen")
 
 
-def until(look: Callable[[], Seen], *, seconds: float = 90, every: float = 0.05) -> Seen:
+def until(look: Callable[[], Seen | None], *, seconds: float = 240, every: float = 0.05) -> Seen:
     """What `look` sees once it is something."""
     give_up = time.monotonic() + seconds
     while not (seen := look()):
