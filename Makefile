@@ -42,7 +42,7 @@ test: setup ## Run every test; ARGS="-k name" narrows
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
 quick: setup ## Run the unit tests that need no stack, in half a minute
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not lint and not stack" tests/unit $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not stack" tests/unit $(ARGS)
 
 machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
@@ -62,7 +62,6 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/sqlfluff lint supabase shared
 	$(ESLINT) infra shared tests
 	$(PRETTIER) --check $(SCRIPTS)
-	$(BIN)/python -m pytest -q -n 2 -m lint
 
 format: setup ## Let ruff, eslint and prettier rewrite what they can
 	$(BIN)/ruff check --fix .

@@ -658,8 +658,7 @@ insert into queue.advice (reason, place, words, command, path) values
     '/overview'),
   ('open_transaction', 1, 'End it, if nobody needs it: `select pg_terminate_backend({pid})`.',
     'minutehand doctor --only transactions', '/overview'),
-  ('late_schedule', 1, 'Look at the schedule and its type.', 'minutehand schedules',
-    '/schedules'),
+  ('late_schedule', 1, 'Look at the schedule and its type.', null, '/schedules'),
   ('webhook_off', 1, 'Mend the endpoint, then switch the webhook on again.', null, '/webhooks');
 
 -- The steps for a reason; a line whose {names} have no value is left out.

@@ -20,9 +20,10 @@ PARTS = ("cli", "deploy", "local", "terminal")
 
 
 def told() -> Iterator[tuple[Path, str]]:
-    """Every command that a document, a runbook or a fix names."""
+    """Every command that a document, a runbook, a fix or the database's advice names."""
     files = [
         ROOT / "README.md",
+        *(ROOT / "supabase" / "migrations").glob("*.sql"),
         *(page.file for page in PAGES if page.path.startswith(("shared/minutehand/", "supabase"))),
         *(
             path
