@@ -99,8 +99,7 @@ begin
   end if;
   create schema queue;
   comment on schema queue is 'Minutehand: the engine; never exposed.';
-end;
-$$;
+end $$;
 revoke all on schema queue from public; -- reached through the functions in public
 
 do $$
@@ -118,8 +117,7 @@ begin
   end if;
   -- a worker with a connection of its own signs in as the owner, and switches too
   execute format('grant job_worker to %I', current_user);
-end;
-$$;
+end $$;
 comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
@@ -127,25 +125,19 @@ grant usage on schema public to job_worker, authenticated, service_role, anon;
 -- The engine's only clock; tests replace it to move time.
 create function queue.clock() returns timestamptz
 -- plpgsql keeps its plan, a SQL function would be planned at each call
-language plpgsql volatile parallel safe
-as $$
-begin
-  return clock_timestamp();
-end;
-$$;
+language plpgsql volatile parallel safe as $$
+begin return clock_timestamp(); end $$;
 
 -- A version 7 UUID (RFC 9562): milliseconds and their fraction, so that ids made one after the
 -- other rise, and inserts touch neighbouring pages of an index.
-create function queue.new_id() returns uuid
-language plpgsql volatile parallel safe as $$
+create function queue.new_id() returns uuid language plpgsql volatile parallel safe as $$
 -- eleven digits of milliseconds and three of their fraction; the variant and the rest are of a
 -- random one
 begin
   return (overlay('0' || to_hex((date_part('epoch',
     clock_timestamp()) * 4096000)::bigint) placing '7' from 13 for 0)
     || right(gen_random_uuid()::text, 17))::uuid;
-end;
-$$;
+end $$;
 
 -- Up to 4,096 of them in rising order, from one draw of randomness.
 create function queue.new_ids(p_count integer) returns uuid[]
@@ -158,8 +150,7 @@ begin
   return array(
     select (v_ms || to_hex(28672 + n) || '8' || substr(md5(v_seed || int4send(n)), 2, 15))::uuid
     from generate_series(0, p_count - 1) as n);
-end;
-$$;
+end $$;
 
 -- The smallest id of an instant: ids of jobs begin with when they were made, so ranges of time are
 -- ranges of ids.
@@ -173,13 +164,11 @@ $$;
 -- that clients map on; p_detail carries a value that they may use.
 create function queue.refuse(p_status integer, p_hint text, p_message text,
   p_detail text default null)
-returns void
-language plpgsql as $$
+returns void language plpgsql as $$
 begin
   raise exception using
     errcode = 'PT' || p_status, message = p_message, hint = p_hint, detail = coalesce(p_detail, '');
-end;
-$$;
+end $$;
 
 -- Refuse what is not an object or has a field of an unknown name, so that a typo is not ignored.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text) returns void
@@ -196,8 +185,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', format('unknown field of %s: %s', p_what, v_name),
       v_name);
   end if;
-end;
-$$;
+end $$;
 
 create table queue.settings (
   name text primary key, -- stable name
@@ -212,40 +200,26 @@ insert into queue.settings (name, value) values
   ('feed_hours', '24'), -- how far back a workspace's feed reaches
   ('user_pending_max', '100000'); -- live jobs that people may have in a workspace
 
-create function queue.setting(p_name text) returns jsonb
-language plpgsql stable as $$
-begin
-  return (select value from queue.settings where name = p_name);
-end;
-$$;
+create function queue.setting(p_name text) returns jsonb language plpgsql stable as $$
+begin return (select value from queue.settings where name = p_name); end $$;
 
 -- The engine's advisory locks are pairs of numbers: of the first word of a name, which is the
 -- engine's, and of the rest, which may have a caller's text. So no text meets a lock of another
 -- kind, nor those that other functions make of one number; those of turns have a first number above
 -- none.
-create function queue.lock_kind(p_name text) returns integer
-language plpgsql immutable as $$
-begin
-  return hashtext(split_part(p_name, ' ', 1)) | -2147483648;
-end;
-$$;
+create function queue.lock_kind(p_name text) returns integer language plpgsql immutable as $$
+begin return hashtext(split_part(p_name, ' ', 1)) | -2147483648; end $$;
 
 -- Whether this transaction got the lock of the name, which it then holds until its end. Never
 -- waits.
-create function queue.try_lock(p_name text) returns boolean
-language plpgsql volatile as $$
-begin
-  return pg_try_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name));
-end;
-$$;
+create function queue.try_lock(p_name text) returns boolean language plpgsql volatile as $$
+begin return pg_try_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name)); end $$;
 
 -- The same, waiting for it: for what no lease needs.
-create function queue.wait_lock(p_name text) returns void
-language plpgsql volatile as $$
+create function queue.wait_lock(p_name text) returns void language plpgsql volatile as $$
 begin
   perform pg_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name));
-end;
-$$;
+end $$;
 
 -- Let members read the rows of their workspaces, the service all, and no one write. A view needs
 -- security_invoker.
@@ -265,8 +239,7 @@ begin
           v_one.id);
     end if;
   end loop;
-end;
-$$;
+end $$;
 
 -- Let these roles alone call functions, whichever schema they are in. Of those of a worker, in
 -- plpgsql, the first statement refuses a revoked key.
@@ -275,8 +248,7 @@ language plpgsql as $$
 declare
   v_one record;
 begin
-  for v_one in
-    select oid::regproc as name, prosrc, pronamespace::regnamespace as schema
+  for v_one in select oid::regproc as name, prosrc, pronamespace::regnamespace as schema
     from pg_catalog.pg_proc where oid = any (p_functions)
   loop
     if p_roles ~ 'job_worker' and strpos(v_one.prosrc, 'queue.refuse_revoked();') = 0 then
@@ -290,8 +262,7 @@ begin
       execute format('grant usage on schema %s to %s', v_one.schema, p_roles);
     end if;
   end loop;
-end;
-$$;
+end $$;
 
 -- Tenants and their members: a job belongs to one workspace, and membership decides who sees it. A
 -- project with tenants of its own edits queue.is_member and queue.is_manager, and the two views
@@ -332,23 +303,18 @@ declare
     '')::jsonb ->> 'sub';
 begin
   if v_subject !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
-    if not p_is_strict then
-      return null;
-    end if;
+    if not p_is_strict then return null; end if;
     raise exception using errcode = 'PT401', hint = 'unauthorized',
       message = 'the subject (sub) of the token must be a UUID, as Supabase Auth gives it';
   end if;
   return v_subject::uuid;
-end;
-$$;
+end $$;
 
 -- Staff, who see every tenant and belong to none.
-create function queue.is_operator() returns boolean
-language plpgsql stable as $$
+create function queue.is_operator() returns boolean language plpgsql stable as $$
 begin
   return coalesce(auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true', false);
-end;
-$$;
+end $$;
 
 -- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())":
 -- once a query.
@@ -361,8 +327,7 @@ begin
     return query select m.workspace_id from queue.tenant_members as m
       where m.user_id = (select queue.caller(false));
   end if;
-end;
-$$;
+end $$;
 
 create function queue.is_member(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
@@ -371,8 +336,7 @@ begin
       select from queue.tenant_members as m where m.user_id = (select queue.caller())
         and m.workspace_id = p_workspace_id)
     or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
-end;
-$$;
+end $$;
 
 create function queue.is_manager(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
@@ -381,25 +345,21 @@ begin
     select from queue.tenant_members as m
     where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id
       and m.role = 'manager');
-end;
-$$;
+end $$;
 
 -- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API, and
 -- no person. Only for functions whose execute grant already keeps the roles of browsers apart by
 -- name.
-create function queue.is_service() returns boolean
-language plpgsql stable as $$
+create function queue.is_service() returns boolean language plpgsql stable as $$
 begin
   return queue.caller() is null
     and (auth.jwt() is null or coalesce(auth.jwt() ->> 'role', '') in ('service_role',
       'job_worker'));
-end;
-$$;
+end $$;
 
 -- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the
 -- user who calls, null for the service.
-create function queue.may_read(p_workspace_id uuid) returns uuid
-language plpgsql stable as $$
+create function queue.may_read(p_workspace_id uuid) returns uuid language plpgsql stable as $$
 declare -- as queue.is_service reads them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_user constant uuid := queue.caller();
@@ -407,20 +367,16 @@ begin
   if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role',
     'job_worker')) then
     perform from queue.tenants as t where t.id = p_workspace_id;
-    if found or p_workspace_id = queue.system_workspace() then
-      return null;
-    end if;
+    if found or p_workspace_id = queue.system_workspace() then return null; end if;
   elsif queue.is_member(p_workspace_id) then
     return v_user;
   end if;
   perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-end;
-$$;
+end $$;
 
 -- The same of one who counts, where null means every workspace: for operators and the service
 -- alone.
-create function queue.may_read_all(p_workspace_id uuid) returns void
-language plpgsql stable as $$
+create function queue.may_read_all(p_workspace_id uuid) returns void language plpgsql stable as $$
 begin
   if p_workspace_id is not null then
     perform queue.may_read(p_workspace_id);
@@ -429,20 +385,17 @@ begin
       'p_workspace_id');
   end if;
   perform queue.take_turn(p_workspace_id);
-end;
-$$;
+end $$;
 
 -- Refuse outsiders with 404, and members who do not manage the workspace with 403.
-create function queue.may_manage(p_workspace_id uuid) returns void
-language plpgsql stable as $$
+create function queue.may_manage(p_workspace_id uuid) returns void language plpgsql stable as $$
 begin
   perform queue.may_read(p_workspace_id);
   if not (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service()) then
     perform queue.refuse(403, 'forbidden', 'only managers of the workspace may do this',
       p_workspace_id::text);
   end if;
-end;
-$$;
+end $$;
 
 -- The workspace that a caller acts in: the one named, which must be theirs, else their only one.
 -- With several it never chooses: what a person writes would be stored where someone else decided.
@@ -467,8 +420,7 @@ begin
       v_mine::text);
   end if;
   return jsonb_build_object('workspace_id', v_mine #> '{0,id}');
-end;
-$$;
+end $$;
 comment on function public.own_workspace is
   'The workspace that a call without one means: {workspace_id}.';
 
@@ -489,12 +441,10 @@ declare
   v_table name;
 begin
   delete from public.jobs where workspace_id = v_workspace;
-  for v_table in
-    select c.relname from pg_catalog.pg_class as c
+  for v_table in select c.relname from pg_catalog.pg_class as c
     join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attname = 'workspace_id'
     where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'p')
-      and c.relname not in ('turns', 'notes')
-    order by c.relname
+      and c.relname not in ('turns', 'notes') order by c.relname
   loop
     execute format('delete from queue.%1$I where ctid = any (array('
       'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))',
@@ -502,8 +452,7 @@ begin
     using v_workspace;
   end loop;
   return old;
-end;
-$$;
+end $$;
 create trigger workspaces_before_delete before delete on public.workspaces
   for each row execute function queue.tenant_deleted('id');
 

@@ -432,8 +432,7 @@ create table queue.tasks (
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id from queue.job_events as e
 union all
-select j.id, d.seq, d.type, d.data, d.at, j.workspace_id
-from public.jobs as j
+select j.id, d.seq, d.type, d.data, d.at, j.workspace_id from public.jobs as j
 cross join lateral (values
   (1, 'job.created', jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', j.job_type),
     j.created_at,
@@ -451,8 +450,7 @@ comment on view public.job_events is
   'then listen.';
 
 -- The job, if the caller may see it.
-create function queue.visible_job(p_job_id uuid) returns public.jobs
-language plpgsql stable as $$
+create function queue.visible_job(p_job_id uuid) returns public.jobs language plpgsql stable as $$
 declare
   v_job public.jobs;
 begin
@@ -461,16 +459,14 @@ begin
     perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
   end if;
   return v_job;
-end;
-$$;
+end $$;
 
 -- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a
 -- message. p_is_counted: the caller has raised last_seq, by which queue.cancel_by_update knows the
 -- engine.
 create function queue.append_event(
   p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz, p_is_counted boolean default false
-) returns void
-language plpgsql as $$
+) returns void language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
@@ -492,8 +488,7 @@ begin
     k.seqs)::queue.change)
   into v_changes from kinds as k;
   perform queue.publish(v_changes, p_now);
-end;
-$$;
+end $$;
 
 select queue.show_to_members('public.jobs', 'public.job_logs', 'public.job_events',
   'queue.job_events');
@@ -503,8 +498,7 @@ create policy "members create jobs" on public.jobs
 create policy "everyone reads names of workers" on queue.workers for select to authenticated
   using (true);
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority,
-  scheduled_for,
-  max_attempts, idempotency_key, concurrency_key, deadline_at,
+  scheduled_for, max_attempts, idempotency_key, concurrency_key, deadline_at,
   tags) on public.jobs to authenticated;
 grant insert, delete on public.jobs to service_role;
 
@@ -514,5 +508,4 @@ begin
     where pubname = 'supabase_realtime' and not puballtables) then
     alter publication supabase_realtime add table public.jobs, public.job_logs;
   end if;
-end;
-$$;
+end $$;

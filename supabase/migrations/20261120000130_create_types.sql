@@ -6,8 +6,7 @@
 -- items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), $ref.
 create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$',
   p_root jsonb default null)
-returns text
-language plpgsql immutable as $$
+returns text language plpgsql immutable as $$
 declare
   v_root constant jsonb := coalesce(p_root, p_schema);
   v_wanted constant text := p_schema ->> 'type';
@@ -66,12 +65,9 @@ begin
   elsif v_type = 'object' then
     v_name := (select r from jsonb_array_elements_text(p_schema -> 'required') as r
       where not p_value ? r limit 1);
-    if v_name is not null then
-      return format('%s.%s is required', p_path, v_name);
-    end if;
+    if v_name is not null then return format('%s.%s is required', p_path, v_name); end if;
   end if;
-  for v_name, v_part, v_field in
-    select format('[%s]', e.n - 1), p_schema -> 'items', e.value
+  for v_name, v_part, v_field in select format('[%s]', e.n - 1), p_schema -> 'items', e.value
     from jsonb_array_elements(case v_type when 'array'
       then p_value end) with ordinality as e (value, n)
     union all
@@ -85,8 +81,7 @@ begin
     exit when v_error is not null;
   end loop;
   return v_error;
-end;
-$$;
+end $$;
 
 -- Refuse what some clients could not read. One job must not spoil an answer that carries others:
 -- JSON parsers stop at about 200 levels, and overflow beyond 1.8e308.
@@ -108,15 +103,13 @@ begin
     perform queue.refuse(422, 'payload_invalid',
       p_field || ' holds a number that no double can hold', p_field);
   end if;
-end;
-$$;
+end $$;
 
 -- Refuse a payload that its type does not allow. One of an older version is for the worker's
 -- upcasters, and is not held to the schema of today. p_within comes before the field's name.
 create function queue.check_payload(p_type queue.job_types, p_payload jsonb, p_version integer,
   p_within text)
-returns void
-language plpgsql stable as $$
+returns void language plpgsql stable as $$
 declare
   v_field constant text := p_within || 'payload';
   v_error text;
@@ -136,8 +129,7 @@ begin
       perform queue.refuse(422, 'payload_invalid', v_error, split_part(v_error, ' ', 1));
     end if;
   end if;
-end;
-$$;
+end $$;
 
 -- A published type as a row. What its values may be, the constraints of queue.job_types say.
 create function queue.read_type(p_type jsonb, p_old queue.job_types) returns queue.job_types
@@ -163,8 +155,7 @@ begin
       and p_old.registered_at > '-infinity' and auth.jwt() ->> 'role' = 'job_worker' is true));
   v_new.lane := queue.lane_of(v_new.job_type, v_new.queue, p_declares => true);
   return v_new;
-end;
-$$;
+end $$;
 
 -- The schedules that the code of a type declares, and the queues they name: new and changed ones
 -- apply at once, missing ones go.
@@ -180,8 +171,7 @@ begin
     'name', 'code:' || (d ->> 'name'), 'job_type', p_type.job_type),
     coalesce(p_type.source, p_type.job_type), queue.clock())
   from jsonb_array_elements(p_schedules) as d;
-end;
-$$;
+end $$;
 
 create function public.register_job_types(p_types jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -239,8 +229,7 @@ begin
     end;
   end loop;
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
-end;
-$$;
+end $$;
 comment on function public.register_job_types is
   E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\nA type that '
   'is refused keeps '

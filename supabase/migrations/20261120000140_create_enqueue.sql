@@ -20,8 +20,7 @@ begin
     perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
   end if;
   return null;
-end;
-$$;
+end $$;
 -- at the commit: a worker notified earlier may look before, and find nothing
 create constraint trigger feed_notify after insert on queue.feed deferrable initially deferred
   for each row when (new.wakes) execute function queue.notify_workers();
@@ -41,14 +40,12 @@ begin
   v_ms := setval('queue.wanted_ms', greatest(0, v_ms)); -- an assignment is cheaper than a query
   perform queue.invoke_worker();
   return true;
-end;
-$$;
+end $$;
 
 -- The type of a new job. One that no worker has published has lane 0 and version 0: its jobs wait
 -- until one does, so that a trigger may come before its worker.
 create function queue.type_or_refuse(p_job_type text, p_within text default '')
-returns queue.job_types
-language plpgsql stable as $$
+returns queue.job_types language plpgsql stable as $$
 declare
   v_type queue.job_types;
 begin
@@ -65,14 +62,12 @@ begin
   return jsonb_populate_record(null::queue.job_types, jsonb_build_object(
     'job_type', p_job_type, 'queue', 'default', 'lane', 0, 'max_attempts', 5, 'schema_version', 0,
     'is_minimal', false, 'internal', false, 'rate_per_key', false, 'in_order', false));
-end;
-$$;
+end $$;
 
 -- Refuse one more type that no worker has published where jobs of 20 such types wait in the
 -- workspace, or of 1,000 in all: they are misspelt, or someone fills the queue.
 create function queue.check_unpublished(p_workspace_id uuid, p_job_type text, p_within text)
-returns void
-language plpgsql stable as $$
+returns void language plpgsql stable as $$
 declare
   v_all integer;
   v_own integer;
@@ -97,8 +92,7 @@ begin
       format('no worker has published the job type %s, and jobs of %s such types wait already',
         p_job_type, greatest(v_own, v_all)), p_within || 'job_type');
   end if;
-end;
-$$;
+end $$;
 
 -- A job's place in its tenant's order: priority, then age. Microseconds since 2020 fit 52 bits
 -- until 2162.
@@ -107,8 +101,7 @@ language plpgsql immutable as $$
 begin
   return (p_priority::bigint << 52) + least(4503599627370495, greatest(0, date_part('epoch',
       p_at) * 1000000 - 1577836800000000))::bigint;
-end;
-$$;
+end $$;
 
 -- The lane of a type in a queue. p_declares: whoever deploys names the queue, and thereby makes it;
 -- others only name one that a type or a worker has named, since a lease reads all lanes of its
@@ -137,18 +130,15 @@ begin
     on conflict (job_type, queue) do update set queue = excluded.queue returning l.lane into v_lane;
   end if;
   return v_lane;
-end;
-$$;
+end $$;
 
 -- The W3C trace context of the present request; null where its header is missing or malformed.
-create function queue.request_trace() returns text
-language plpgsql stable as $$
+create function queue.request_trace() returns text language plpgsql stable as $$
 begin
   return substring(nullif(current_setting('request.headers', true),
     '')::json ->> 'x-minutehand-trace'
     from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
-end;
-$$;
+end $$;
 
 -- The fields of a job that its options give; refuses unknown names, wrong types and values.
 -- p_within comes before the name of a field. What a repeat of a unique key does, and how long a key
@@ -223,8 +213,7 @@ begin
   v_read.scheduled_for := coalesce(p_now + make_interval(secs => coalesce(v_debounce, v_delay)),
     v_read.scheduled_for);
   return v_read;
-end;
-$$;
+end $$;
 
 -- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
 -- lock keeps leases from closing the turn or moving where it begins. A note is left where one does so just
@@ -256,8 +245,7 @@ begin
   end if;
   insert into queue.notes (lane, workspace_id, ord) values (p_lane, p_workspace_id, p_ord);
   return true;
-end;
-$$;
+end $$;
 
 -- The gate that a job of the type must pass, named by its key; null for none.
 create function queue.gate_of(p_type queue.job_types, p_key text) returns text
@@ -265,21 +253,17 @@ language plpgsql immutable as $$
 begin
   return case when p_type.rate_per_key then coalesce(p_key, '')
     when p_type.key_concurrency is not null then p_key end;
-end;
-$$;
+end $$;
 
 -- Give a job the lane of its type, and what it left to the type, once a worker has published it. A
 -- person's job of an internal type keeps lane 0, see queue.do_adoption.
-create function queue.adopt(p_job public.jobs) returns public.jobs
-language plpgsql as $$
+create function queue.adopt(p_job public.jobs) returns public.jobs language plpgsql as $$
 declare
   v_type queue.job_types;
 begin
   select * into v_type from queue.job_types as t
   where t.job_type = p_job.job_type and t.schema_version > 0;
-  if not found or v_type.internal and p_job.user_id is not null then
-    return p_job;
-  end if;
+  if not found or v_type.internal and p_job.user_id is not null then return p_job; end if;
   p_job.queue := coalesce(nullif(p_job.queue, 'default'), v_type.queue);
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
@@ -292,15 +276,13 @@ begin
   update public.jobs set queue = p_job.queue, lane = p_job.lane, max_attempts = p_job.max_attempts,
     schema_version = p_job.schema_version where id = p_job.id;
   return p_job;
-end;
-$$;
+end $$;
 
 -- Place a pending job, whose row the caller holds or writes; true unless it waits for a time, or
 -- for its type: one before a gate may be let through by the next lease.
 create function queue.place(p_job public.jobs, p_now timestamptz,
   p_type queue.job_types default null)
-returns boolean
-language plpgsql as $$
+returns boolean language plpgsql as $$
 declare
   v_run_at constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for);
   v_key text;
@@ -348,12 +330,10 @@ begin
   insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
   values (p_job.lane, p_job.workspace_id, p_job.ord, coalesce(v_run_at, p_now), p_job.id);
   return queue.note_turn(p_job.lane, p_job.workspace_id, p_job.ord);
-end;
-$$;
+end $$;
 
 -- Lock jobs' records (p_part 1) and the places where they wait (2 to 4), or one part of them.
-create function queue.lock_parts(p_ids uuid[], p_part integer) returns void
-language plpgsql as $$
+create function queue.lock_parts(p_ids uuid[], p_part integer) returns void language plpgsql as $$
 begin
   if p_part = 1 or p_part is null then
     perform from public.jobs as j where j.id = any (p_ids) order by j.id for no key update;
@@ -369,32 +349,27 @@ begin
     perform from queue.deferred as d
     join public.jobs as j
       on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
-    where j.id = any (p_ids) and j.status = 'pending'
-    order by d.run_at, d.job_id for update of d;
+    where j.id = any (p_ids) and j.status = 'pending' order by d.run_at, d.job_id for update of d;
   end if;
   if p_part = 4 or p_part is null then
     perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
   end if;
-end;
-$$;
+end $$;
 
 -- Lock jobs and their places, or none where someone holds one of them.
-create function queue.lock_free(p_ids uuid[]) returns boolean
-language plpgsql
+create function queue.lock_free(p_ids uuid[]) returns boolean language plpgsql
 set lock_timeout = '1ms' as $$
 begin
   perform queue.lock_parts(p_ids, null);
   return true;
 exception when lock_not_available then
   return false;
-end;
-$$;
+end $$;
 
 -- Lock jobs and their places. Who has to wait holds nothing meanwhile, and waits for one lock: some
 -- hold a place and wait for the record (settlements), others the record and wait for the place (a
 -- plain update, a delete), so no order of the two would do.
-create function queue.lock_jobs(p_ids uuid[]) returns void
-language plpgsql as $$
+create function queue.lock_jobs(p_ids uuid[]) returns void language plpgsql as $$
 declare
   v_id uuid;
 begin
@@ -410,13 +385,11 @@ begin
       end loop;
     end loop;
   end loop;
-end;
-$$;
+end $$;
 
 -- Take jobs, which the caller has locked, from where they wait. From gates first: who opens one
 -- just now is waited for, and has made the job ready.
-create function queue.take_place(p_ids uuid[]) returns void
-language plpgsql as $$
+create function queue.take_place(p_ids uuid[]) returns void language plpgsql as $$
 begin
   with gone as (
     delete from queue.gated as g using public.jobs as j
@@ -432,15 +405,13 @@ begin
   delete from queue.deferred as d using public.jobs as j
   where j.id = any (p_ids) and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
     and d.job_id = j.id and d.run_at is distinct from j.deadline_at; -- whose line stays
-end;
-$$;
+end $$;
 
 -- Give a pending job the payload, priority and time of a newer one; false when it has left its
 -- unique key.
 create function queue.replace_pending(
   p_id uuid, p_job public.jobs, p_options jsonb, p_now timestamptz
-) returns boolean
-language plpgsql as $$
+) returns boolean language plpgsql as $$
 declare
   v_old public.jobs;
 begin
@@ -448,9 +419,7 @@ begin
   perform from queue.unique_jobs as u
   where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
     and u.key = p_job.unique_key and u.job_id = p_id;
-  if not found then
-    return false;
-  end if;
+  if not found then return false; end if;
   select * into v_old from public.jobs where id = p_id and status = 'pending';
   if found then
     perform queue.take_place(array[p_id]);
@@ -468,15 +437,13 @@ begin
       'scheduled_for', v_old.scheduled_for)), p_now, p_is_counted => true);
   end if;
   return true;
-end;
-$$;
+end $$;
 
 -- Take the keys of a new job. Gives the job that has them, which is another where the call repeats
 -- an earlier one. p_is_claimed: its idempotency key is taken already.
 create function queue.claim(
   p_job public.jobs, p_options jsonb, p_now timestamptz, p_is_claimed boolean default false
-) returns uuid
-language plpgsql as $$
+) returns uuid language plpgsql as $$
 declare
   -- a debounced job takes the place of the one that waits
   v_unique constant jsonb := case when p_options ->> 'debounce_seconds' is not null
@@ -486,17 +453,13 @@ begin
   if p_job.idempotency_key is not null and not p_is_claimed then
     v_id := queue.claim_key(p_job, (p_options ->> 'idempotency_ttl_seconds')::double precision, p_now);
   end if;
-  if v_id <> p_job.id or p_job.unique_key is null then
-    return v_id;
-  end if;
+  if v_id <> p_job.id or p_job.unique_key is null then return v_id; end if;
   loop
     insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
     values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
       coalesce(v_unique ->> 'until', 'finished'))
     on conflict (workspace_id, job_type, key) do nothing;
-    if found then
-      return p_job.id;
-    end if;
+    if found then return p_job.id; end if;
     select u.job_id into v_id from queue.unique_jobs as u
     where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
       and u.key = p_job.unique_key;
@@ -512,15 +475,13 @@ begin
   where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
     and k.key = p_job.idempotency_key;
   return v_id;
-end;
-$$;
+end $$;
 
 -- Take an idempotency key for p_seconds, or as the setting says; gives the job that has it. A key ends
 -- with its job; 409 where it was used with another payload. p_own: jobs that are written with this one.
 create function queue.claim_key(
   p_job public.jobs, p_seconds double precision, p_now timestamptz, p_own uuid[] default '{}'
-) returns uuid
-language plpgsql as $$
+) returns uuid language plpgsql as $$
 declare
   v_hash constant text := md5(p_job.payload::text);
   v_expires_at constant timestamptz := p_now + make_interval(secs => coalesce(
@@ -544,8 +505,7 @@ begin
       'this idempotency key was used with another payload', v_held.job_id::text);
   end if;
   return v_held.job_id;
-end;
-$$;
+end $$;
 
 -- Add one job as its type, payload and options say. created: false where its keys belong to an
 -- earlier job, which is given; is_ready: see queue.place. The caller publishes job.created and
@@ -557,8 +517,7 @@ create function queue.add(
   p_within text default '', p_claimed uuid default null,
   -- false: only checked and given, for who asks, or writes it himself
   p_is_written boolean default true, out job public.jobs, out created boolean, out is_ready boolean
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_id uuid;
   v_holder public.jobs;
@@ -628,16 +587,14 @@ begin
     is_ready := queue.place(job, p_now, p_type);
     created := true;
   end if;
-end;
-$$;
+end $$;
 
 -- The state people look for. scheduled has a first start or a snooze to come; retrying waits after
 -- a failed attempt; suspended sleeps, asks, or waits for children or an event.
 create function queue.state_of(
   p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz,
     p_now timestamptz
-) returns text
-language plpgsql immutable as $$
+) returns text language plpgsql immutable as $$
 begin
   return case p_status
     when 'pending' then case
@@ -647,8 +604,7 @@ begin
     when 'processing' then 'running'
     when 'waiting' then 'suspended'
     else p_status end;
-end;
-$$;
+end $$;
 
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
@@ -687,8 +643,7 @@ begin
         case when v_job.scheduled_for > v_now then 'scheduled' else 'queued' end,
         to_json(coalesce(v_job.scheduled_for, v_now))))::json,
     'created', true, 'wake', v_made.is_ready and queue.wake_worker(v_now));
-end;
-$$;
+end $$;
 comment on function public.enqueue_job is
   E'Enqueue one job: {job, created, wake}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, '
   'max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, session_id, parent_id, tags, '

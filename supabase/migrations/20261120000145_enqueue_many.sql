@@ -7,8 +7,7 @@
 -- types that ask for no more. False, and none is added, where one of the items is not plain.
 create function queue.add_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
-) returns boolean
-language plpgsql as $$
+) returns boolean language plpgsql as $$
 declare
   v_bytes_max constant integer := (queue.setting('payload_max_bytes'))::integer;
   v_trace constant text := queue.request_trace();
@@ -16,8 +15,7 @@ declare
   v_lanes integer[];
 begin
   if exists (
-      select from jsonb_array_elements(p_items) as i
-      where case
+      select from jsonb_array_elements(p_items) as i where case
         when jsonb_typeof(i.value) <> 'object' or i.value - '{job_type,payload}'::text[] <> '{}'
           then true
         when jsonb_typeof(i.value -> 'payload') not in ('object', 'null') then true
@@ -51,15 +49,13 @@ begin
   select array_agg(distinct m.lane) into v_lanes from made as m;
   perform queue.note_turn(l, p_workspace_id, v_ord) from unnest(v_lanes) as l;
   return true;
-end;
-$$;
+end $$;
 
 -- Take the idempotency keys of a call in one order. Gives for each item the job that has its key;
 -- null where it has none, or one with a time of its own: queue.add takes that.
 create function queue.claim_keys(
   p_workspace_id uuid, p_items jsonb, p_ids uuid[], p_now timestamptz
-) returns uuid[]
-language plpgsql as $$
+) returns uuid[] language plpgsql as $$
 declare
   v_item record;
   v_ids uuid[] := array_fill(null::uuid, array[cardinality(p_ids)]);
@@ -77,8 +73,7 @@ begin
     v_ids[v_item.n] := queue.claim_key(v_item.job, null, p_now, p_ids);
   end loop;
   return v_ids;
-end;
-$$;
+end $$;
 
 -- Publish jobs that a call has made: a line for those that are alike.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz) returns void
@@ -94,15 +89,13 @@ begin
     select j.workspace_id, j.session_id, j.job_type, j.is_minimal, array_agg(j.id) as ids
     from public.jobs as j where j.id = any (p_ids) group by 1, 2, 3, 4) as k;
   perform queue.publish(v_changes, p_now);
-end;
-$$;
+end $$;
 
 -- Enqueue many; ids and created are in the order of p_items. p_user_id is the person who calls; the
 -- platform's own code passes null and may name the job's user in its user_id.
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean,
   out ids uuid[], out created boolean[], out wake boolean
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);
@@ -134,8 +127,7 @@ begin
     loop
       if v_keyed[v_item.n] <> ids[v_item.n] then
         ids[v_item.n] := (select k.job_id from queue.job_keys as k
-          where k.workspace_id = p_workspace_id
-          and k.job_type = v_item.value ->> 'job_type'
+          where k.workspace_id = p_workspace_id and k.job_type = v_item.value ->> 'job_type'
             and k.key = v_item.value ->> 'idempotency_key');
         created[v_item.n] := false;
         continue;
@@ -174,14 +166,12 @@ begin
   perform queue.admit('jobs', p_workspace_id, queue.caller(), cardinality(v_new))
   where v_new <> '{}';
   wake := v_ready and queue.wake_worker(v_now);
-end;
-$$;
+end $$;
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb,
   p_return text default 'jobs') returns json
 language plpgsql security definer set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
-set enable_seqscan = off set jit = off as $$
+set plan_cache_mode = 'force_generic_plan' set enable_seqscan = off set jit = off as $$
 declare
   v_user constant uuid := queue.may_read(p_workspace_id);
   v_done record;
@@ -207,8 +197,7 @@ begin
       'created', v_done.created[i.n]) order by i.n)
     from unnest(v_done.ids) with ordinality as i (id, n) join public.jobs as j
       on j.id = any (array[i.id])));
-end;
-$$;
+end $$;
 comment on function public.enqueue_jobs is
   E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, created, wake} with p_return '
   'ids.\n\nEach element holds job_type, payload and the options of enqueue_job; an error''s detail '
@@ -251,20 +240,16 @@ begin
       v_holder::text);
   end if;
   return new;
-end;
-$$;
+end $$;
 
 create function queue.after_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  if queue.place(new, new.created_at) then
-    perform queue.wake_worker(new.created_at);
-  end if;
+  if queue.place(new, new.created_at) then perform queue.wake_worker(new.created_at); end if;
   perform queue.publish_created(array[new.id], new.created_at);
   perform queue.admit('jobs', new.workspace_id, queue.caller());
   return null;
-end;
-$$;
+end $$;
 -- the engine names the lane of each job that it inserts; callers have no right to
 create trigger jobs_check_insert before insert on public.jobs
   for each row when (new.lane is null) execute function queue.check_insert();
@@ -315,8 +300,7 @@ begin
   select 'orphans', c.workspace_id, c.parent_id from public.jobs as c
   where c.parent_id = any (v_ids) and c.finished_at is null;
   return null;
-end;
-$$;
+end $$;
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
 

@@ -19,10 +19,8 @@ insert into queue.settings (name, value) values
 -- happened.
 create function queue.spend(
   p_bucket text, p_most double precision, p_seconds double precision, p_amount double precision,
-  p_now timestamptz,
-  p_limit text default null
-) returns void
-language plpgsql as $$
+  p_now timestamptz, p_limit text default null
+) returns void language plpgsql as $$
 declare
   v_tokens double precision;
 begin
@@ -42,8 +40,7 @@ begin
         'retry_after_seconds',
         coalesce(ceil(-v_tokens * p_seconds / nullif(p_most, 0)), 60))::text);
   end if;
-end;
-$$;
+end $$;
 
 -- Take tokens from a person's bucket, or refuse. Called last in a transaction; while one is
 -- charged, the same caller's other transactions are not, so that none waits.
@@ -57,8 +54,7 @@ begin
   if queue.try_lock('bucket ' || v_bucket) then
     perform queue.spend(v_bucket, v_most, v_most / v_rate, p_amount, queue.clock(), p_name);
   end if;
-end;
-$$;
+end $$;
 
 -- How many live jobs a workspace may have.
 create function queue.live_jobs_max(p_workspace_id uuid) returns integer
@@ -67,13 +63,11 @@ begin
   return coalesce(
     (select l.max_pending from queue.tenant_limits as l where l.workspace_id = p_workspace_id),
     (queue.setting('user_pending_max'))::integer);
-end;
-$$;
+end $$;
 
 -- Refuse where a workspace has more live jobs than it may. Above 2,000 they are counted every ten
 -- seconds at most, so that a backlog does not make each enqueue dearer.
-create function queue.check_live_jobs(p_workspace_id uuid) returns void
-language plpgsql as $$
+create function queue.check_live_jobs(p_workspace_id uuid) returns void language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_max constant integer := queue.live_jobs_max(p_workspace_id);
@@ -98,8 +92,7 @@ begin
     perform queue.refuse(429, 'quota_exceeded', format(
       'the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
   end if;
-end;
-$$;
+end $$;
 
 -- Admit what a person has made in a workspace, or refuse it with 429: each way in that makes
 -- something calls this, when it was made. p_kind: jobs, of which a workspace has so many, or
@@ -107,8 +100,7 @@ $$;
 -- person. The service is not limited, guests are by queue.admit_guest.
 create function queue.admit(
   p_kind text, p_workspace_id uuid, p_user_id uuid, p_count double precision default 1
-) returns void
-language plpgsql as $$
+) returns void language plpgsql as $$
 begin
   if p_user_id is null then
     return;
@@ -122,29 +114,22 @@ begin
     perform queue.check_live_jobs(p_workspace_id);
   end if;
   perform queue.charge(p_user_id, 'enqueues', p_count);
-end;
-$$;
+end $$;
 
-create function queue.refuse_calls(p_message text) returns void
-language plpgsql as $$
+create function queue.refuse_calls(p_message text) returns void language plpgsql as $$
 begin
   perform queue.refuse(429, 'rate_limited', p_message,
     '{"limit": "calls_at_once", "most": 6, "retry_after_seconds": 1}');
-end;
-$$;
+end $$;
 
 -- One of some places under a name, until the transaction ends; false where all are taken.
-create function queue.try_place(p_name text, p_most integer) returns boolean
-language plpgsql as $$
+create function queue.try_place(p_name text, p_most integer) returns boolean language plpgsql as $$
 begin
   for v_place in 1..p_most loop
-    if queue.try_lock(format('%s %s', p_name, v_place)) then
-      return true;
-    end if;
+    if queue.try_lock(format('%s %s', p_name, v_place)) then return true; end if;
   end loop;
   return false;
-end;
-$$;
+end $$;
 
 -- Called first by calls that read or write many rows: a person has six of them at a time, as many
 -- as two pages of the console make together, and a workspace ten. None waits here, where it would
@@ -161,8 +146,7 @@ begin
     perform queue.refuse_calls(
       'too many large calls of yours or of the workspace run; wait for their answers');
   end if;
-end;
-$$;
+end $$;
 
 create function public.open_stream() returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -171,29 +155,24 @@ begin
     perform queue.charge(queue.caller(), 'stream_opens', 1);
   end if;
   return jsonb_build_object('opened', true);
-end;
-$$;
+end $$;
 comment on function public.open_stream is
   'Charge the caller''s rate limit for a stream that they open: {opened}, or 429 rate_limited.';
 
 -- Refuse a worker's key that was issued before the last rotation. queue.allow makes it the first
 -- statement of each function granted to job_worker.
-create function queue.refuse_revoked() returns void
-language plpgsql stable as $$
+create function queue.refuse_revoked() returns void language plpgsql stable as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
 begin
-  if v_claims ->> 'role' is distinct from 'job_worker' then
-    return;
-  end if;
+  if v_claims ->> 'role' is distinct from 'job_worker' then return; end if;
   perform from jsonb_array_elements(queue.setting('worker_keys_revoked')) as r
   where (r ->> 'from')::numeric <= extract(epoch from queue.clock())
     and coalesce((v_claims ->> 'iat')::numeric, 0) < (r ->> 'before')::numeric;
   if found then
     perform queue.refuse(401, 'key_revoked', 'this worker key was revoked', 'SUPABASE_WORKER_KEY');
   end if;
-end;
-$$;
+end $$;
 
 create function public.revoke_worker_keys(p_before timestamptz,
   p_grace_seconds integer default 0) returns jsonb
@@ -217,13 +196,11 @@ begin
     value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
   where name = 'guest_key';
   -- so that the next registration of each type replaces what the holder of a stolen key registered
-  update queue.job_types
-  set schema_version = least(schema_version, 1), registered_at = '-infinity';
+  update queue.job_types set schema_version = least(schema_version, 1), registered_at = '-infinity';
   get diagnostics v_count = row_count;
   return jsonb_build_object('revoked_before', p_before - interval '1 minute',
     'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
-end;
-$$;
+end $$;
 comment on function public.revoke_worker_keys is
   'Refuse worker keys issued a minute or longer before p_before, from p_grace_seconds on: '
   '{revoked_before, from, '
@@ -250,8 +227,7 @@ begin
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm,
     'limits');
-end;
-$$;
+end $$;
 comment on function public.set_workspace_limits is
   'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; null lifts '
   'one. Managers '
@@ -271,8 +247,7 @@ begin
       'default_max_pending', queue.setting('user_pending_max'),
       'per_caller', (select jsonb_object_agg(substr(s.name, 6), s.value) from queue.settings as s
         where s.name like 'user\_%' and s.name <> 'user_pending_max'));
-end;
-$$;
+end $$;
 comment on function public.workspace_limits is
   'Limits of a workspace, how many of its jobs run now, and per_caller, the limits of one person '
   'in all workspaces.';
@@ -297,8 +272,7 @@ begin
   values (v_run, v_now + least(interval '1 day',
     make_interval(secs => (p_request ->> 'seconds')::double precision)));
   return json_build_object('admitted', true, 'free', v_most - v_running - 1);
-end;
-$$;
+end $$;
 comment on function public.begin_worker_run is
   'Admit a run, {run_id, worker_id, most, seconds}, unless most are under way: {admitted, free}. '
   'May be repeated.';
@@ -311,8 +285,7 @@ begin
   delete from queue.worker_runs where run_id = (p_request ->> 'run_id')::uuid
   returning has_refused into v_refused;
   return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
-end;
-$$;
+end $$;
 comment on function public.end_worker_run is
   'End an admitted run: {ended, refused}; refused when another run was refused meanwhile: lease '
   'again.';
@@ -346,8 +319,7 @@ begin
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   -- which is secret
   return (select jsonb_object_agg(name, value) from queue.settings where name <> 'guest_key');
-end;
-$$;
+end $$;
 comment on function public.set_settings is
   'Change settings of the engine, by name; returns all. For operators.';
 
@@ -364,35 +336,29 @@ select queue.allow('service_role', 'public.set_settings', 'public.revoke_worker_
 -- The tokens of a bucket at p_now; whole where it has no row yet.
 create function queue.tokens_of(p_name text, p_most integer, p_seconds double precision,
   p_now timestamptz)
-returns double precision
-language plpgsql stable as $$
+returns double precision language plpgsql stable as $$
 begin
   return coalesce((
     select least(p_most, b.tokens + greatest(0,
       extract(epoch from p_now - b.refilled_at)) * p_most / p_seconds)
     from queue.buckets as b where b.name = p_name), p_most);
-end;
-$$;
+end $$;
 
 -- The lanes of a type whose jobs may start: some worker serves them, and they are not paused.
-create function queue.open_lanes(p_job_type text) returns integer[]
-language plpgsql stable as $$
+create function queue.open_lanes(p_job_type text) returns integer[] language plpgsql stable as $$
 begin
   return array(
     select l.lane from queue.lanes as l
     where l.job_type = p_job_type and l.served_at is not null and not exists (
-      select from queue.pauses as p
-      where p.kind = any ('{type,queue}')
+      select from queue.pauses as p where p.kind = any ('{type,queue}')
         and p.name = case p.kind when 'type' then l.job_type else l.queue end));
-end;
-$$;
+end $$;
 
 -- Put jobs that were let through a gate and may not start any more back behind it, so that they
 -- hold no slot of their key. One that someone holds stays. The note is for a pause that ends
 -- meanwhile.
 create function queue.take_back(p_workspace_id uuid, p_job_type text, p_key text, p_lanes integer[])
-returns void
-language plpgsql as $$
+returns void language plpgsql as $$
 begin
   with held as materialized (
     select g.ctid as gate, r.found, g.lane from queue.gated as g
@@ -409,28 +375,24 @@ begin
     update queue.gated set admitted = false where ctid = any (array(select h.gate from held as h)))
   insert into queue.notes (lane, workspace_id, key)
   select distinct h.lane, p_workspace_id, p_key from held as h;
-end;
-$$;
+end $$;
 
 -- Have all gates looked at before which jobs wait, after the pause of a type or queue began or
 -- ended.
-create function queue.note_gates() returns void
-language plpgsql as $$
+create function queue.note_gates() returns void language plpgsql as $$
 begin
   insert into queue.notes (lane, workspace_id, key)
   select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key
   from queue.gated as g where g.lane > 0 and not g.admitted
   order by g.workspace_id, g.job_type, g.key;
-end;
-$$;
+end $$;
 
 -- Charge the rate of a key for jobs that have begun, at the time each was leased. tokens: what is
 -- left at an instant, less one for each job that was let through and pays when it is leased.
 create function queue.charge_key(
   p_type queue.job_types, p_workspace_id uuid, p_key text,
   out tokens double precision, out at timestamptz
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_name constant text := format('k:%s/%s/%s', p_workspace_id, p_type.job_type, p_key);
   -- those that are settled at this moment stay: two settlements would wait for each other
@@ -449,8 +411,7 @@ begin
       and g.admitted and (g.started_at < 'infinity' or g.started_at is null and not g.ended));
   at := queue.clock(); -- after the count: one that begins in between counts as not begun
   tokens := queue.tokens_of(v_name, p_type.rate_limit, p_type.rate_per_seconds, at) - v_unpaid;
-end;
-$$;
+end $$;
 
 -- Let as many of a key's jobs through its gate as may run, of those in lanes that are open; where
 -- another transaction does so now, the next lease is to look. Under the lock of the gate they are
@@ -458,8 +419,7 @@ $$;
 -- of the type.
 create function queue.open_gate(
   p_lane integer, p_workspace_id uuid, p_job_type text, p_key text, p_now timestamptz
-) returns void
-language plpgsql as $$
+) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
   v_charged record;
@@ -493,9 +453,7 @@ begin
       where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
         and g.admitted));
   end if;
-  if v_free <= 0 and not v_type.rate_per_key then
-    return;
-  end if;
+  if v_free <= 0 and not v_type.rate_per_key then return; end if;
   with let as (
     update queue.gated set admitted = true where ctid = any (array(
       select g.ctid from queue.gated as g
@@ -524,19 +482,15 @@ begin
   end if;
   if v_look_at is not null then -- else the key is full: the end of a job looks
     insert into queue.notes (look_at, lane, workspace_id, key)
-    select v_look_at, g.lane, p_workspace_id, p_key
-    from queue.gated as g
+    select v_look_at, g.lane, p_workspace_id, p_key from queue.gated as g
     where g.workspace_id = p_workspace_id and g.job_type = p_job_type and g.key = p_key
-      and not g.admitted
-      and g.lane = any (v_open) limit 1;
+      and not g.admitted and g.lane = any (v_open) limit 1;
   end if;
-end;
-$$;
+end $$;
 
 -- Put the jobs of a type before or past the gates of their keys, after its limits of keys have
 -- changed. One that a lease or a cancel holds just now stays where that finds it.
-create function queue.regate(p_job_type text) returns void
-language plpgsql as $$
+create function queue.regate(p_job_type text) returns void language plpgsql as $$
 declare
   v_type queue.job_types;
   v_now constant timestamptz := queue.clock();
@@ -573,5 +527,4 @@ begin
   where g.job_type = p_job_type and g.lane > 0 and not g.admitted;
   perform queue.place(j, v_now, v_type) from public.jobs as j
     where j.id = any (v_jobs) and j.status = 'pending';
-end;
-$$;
+end $$;

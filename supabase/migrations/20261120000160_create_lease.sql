@@ -6,8 +6,7 @@
 -- As a worker sends it, and the number that stands for its name.
 create type queue.lease_request as (
   worker_id text, worker integer, tick_id uuid, call integer, "limit" integer, job_types text[],
-  queues text[],
-  lease_seconds integer, free_slots integer, count_due boolean, version text
+  queues text[], lease_seconds integer, free_slots integer, count_due boolean, version text
 );
 -- A tenant's turn in a lane, and how many jobs it gets: 0 where it has none left. Then what bounds
 -- it, null for nothing: what its type, its tenant in the type, and its tenant may still start.
@@ -22,15 +21,13 @@ create type queue.move as (workspace_id uuid, had double precision, ends boolean
 
 -- Bring turns, whose rows the caller holds, back into the order: behind others where their tenant
 -- was served meanwhile in other lanes.
-create function queue.bring_back(p_turns tid[]) returns void
-language plpgsql as $$
+create function queue.bring_back(p_turns tid[]) returns void language plpgsql as $$
 begin
   update queue.turns as t set aside = false, look_at = null, (place, had) = (
     select o.place, o.had from queue.turns as o
     where o.workspace_id = t.workspace_id order by o.place desc limit 1)
   where t.ctid = any (p_turns);
-end;
-$$;
+end $$;
 
 -- The oldest note of a gate of each of some tenants, beginning anywhere among them.
 create function queue.notes_by_tenant(p_most integer, p_now timestamptz) returns bigint[]
@@ -58,8 +55,7 @@ begin
     end if;
   end loop;
   return v_found;
-end;
-$$;
+end $$;
 
 -- Open the gates of keys that are noted, and act on all notes of each: the oldest, and of many also
 -- some of each tenant's, so that none waits behind the keys of another.
@@ -76,23 +72,20 @@ begin
   end if;
   for v_gate in
     with noted as materialized (
-      select l.job_type, n.workspace_id, n.key
-      from unnest(v_notes) with ordinality as o (id, nth)
+      select l.job_type, n.workspace_id, n.key from unnest(v_notes) with ordinality as o (id, nth)
       join queue.notes as n on n.id = o.id join queue.lanes as l on l.lane = n.lane
       group by 1, 2, 3 order by min(o.nth) limit p_most),
     gone as ( -- before its jobs are counted: what comes later keeps its note
       delete from queue.notes as n using noted as o, queue.lanes as l
       where l.job_type = o.job_type and n.workspace_id = o.workspace_id and n.lane = l.lane
-        and n.key = o.key
-        and n.look_at <= p_now
+        and n.key = o.key and n.look_at <= p_now
       returning n.id, n.lane, n.workspace_id, l.job_type, n.key)
     select g.workspace_id, g.job_type, g.key, min(g.lane) as lane from gone as g group by 1, 2, 3
       order by min(g.id)
   loop
     perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
-end;
-$$;
+end $$;
 
 -- Open the turns that are noted, at the end of the order, or where their tenant is in other lanes;
 -- and bring back those that were at a limit.
@@ -126,16 +119,14 @@ begin
   perform queue.bring_back(array(
     select ctid from queue.turns where aside and look_at <= p_now
     order by look_at limit 2 * p_most for update skip locked));
-end;
-$$;
+end $$;
 
 -- The lanes that a worker serves now, and the first turns of each, depth of them. tenants: of how
 -- many a lease then reads, some more than it has slots, since a turn may be empty.
 create function queue.read_lanes(
   p_request queue.lease_request, out lanes integer[], out turns queue.turn[], out depth integer,
   out tenants integer
-)
-language plpgsql as $$
+) language plpgsql as $$
 begin
   tenants := p_request."limit" + p_request."limit" / 4 + 5;
   with paused as materialized (
@@ -162,8 +153,7 @@ begin
     select o.workspace_id, o.place, o.had, o.from_ord from queue.turns as o
     where o.lane = s.lane and not o.aside order by o.place, o.workspace_id
       limit b.depth) as t on true;
-end;
-$$;
+end $$;
 
 -- The first p_most tenants in the order, of lanes whose first turns, p_depth of each, are given. Of
 -- the others no more is read than may lie before the last of these.
@@ -190,8 +180,7 @@ begin
         order by t.place, t.workspace_id limit p_most) as o)
     select array(
       select f.workspace_id from found as f group by 1 order by min(f.place), 1 limit p_most));
-end;
-$$;
+end $$;
 
 -- All turns of these tenants in these lanes, each at the first place of its tenant.
 create function queue.turns_of(p_tenants uuid[], p_lanes integer[]) returns queue.turn[]
@@ -209,8 +198,7 @@ begin
         where n.workspace_id = w.id and not n.aside offset 0) as o
       where o.lane = any (p_lanes)) as t
     left join queue.tenant_limits as w on w.workspace_id = t.workspace_id);
-end;
-$$;
+end $$;
 
 -- How many jobs of a type may start now beside those that run: null for any number. Counted by a
 -- statement that begins after the lock of the type was taken.
@@ -225,13 +213,11 @@ begin
       case when y.rate_limit is not null and not y.rate_per_key then floor(
         queue.tokens_of('r:' || y.job_type, y.rate_limit, y.rate_per_seconds, p_now)) end)::integer
     from queue.job_types as y where y.job_type = p_job_type);
-end;
-$$;
+end $$;
 
 -- The limited scopes of these turns whose lock another lease holds; the others are held from now
 -- on.
-create function queue.busy_scopes(p_turns queue.turn[]) returns text[]
-language plpgsql as $$
+create function queue.busy_scopes(p_turns queue.turn[]) returns text[] language plpgsql as $$
 declare
   v_scopes constant text[] := array(
     select distinct s.name from unnest(p_turns) as t
@@ -247,8 +233,7 @@ begin
     -- those who may put a turn aside for a pause: its end brings it back after them
     || case when not pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0)
       then array['pauses'] else '{}' end;
-end;
-$$;
+end $$;
 
 -- What each turn may still start, counted like that. p_busy: scopes whose lock another holds; they
 -- have none.
@@ -281,8 +266,7 @@ begin
     join queue.lanes as l on l.lane = t.lane
     join types as y on y.job_type = l.job_type
     left join queue.tenant_limits as w on w.workspace_id = t.workspace_id);
-end;
-$$;
+end $$;
 
 -- Set turns aside whose tenant is at a limit, for a second or until a settlement, and those that
 -- are paused until the pause ends.
@@ -298,8 +282,7 @@ begin
       where n.workspace_id = t.workspace_id and n.lane = t.lane for update skip locked) as o
     where t.is_paused or least(t.own_free, t.tenant_free) <= 0) as f
   where u.ctid = f.found;
-end;
-$$;
+end $$;
 
 -- Divide slots: in each round every tenant gets as many jobs as its weight, one below 1 a job each
 -- 1 / weight rounds, in the order of their places; inside a tenant jobs go by ord. p_is_whole: no
@@ -308,10 +291,8 @@ $$;
 -- were read.
 create function queue.divide_slots(
   p_turns queue.turn[], p_is_whole boolean, p_most integer, out turns queue.turn[],
-  out moves queue.move[],
-  out is_cut boolean
-)
-language plpgsql as $$
+  out moves queue.move[], out is_cut boolean
+) language plpgsql as $$
 declare
   v_depth constant integer := 4 + ceil(4.0 * p_most
     -- read of each turn
@@ -377,8 +358,7 @@ begin
     p_is_whole and exists (select from heads as h group by h.lane, h.workspace_id
       having count(h.ord) = v_depth)
   into turns, moves, is_cut from moved as m;
-end;
-$$;
+end $$;
 
 -- The limited types of these turns that may start nothing now, and of those the ones whose lock
 -- another lease holds; the locks of the others are held from now on. bounded: a limit of a type,
@@ -386,8 +366,7 @@ $$;
 create function queue.full_types(
   p_turns queue.turn[], p_now timestamptz,
   out full_ones text[], out busy text[], out bounded boolean
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_limited text[];
 begin
@@ -405,8 +384,7 @@ begin
   full_ones := array( -- counted a statement after the lock was taken
     select n from unnest(v_limited) as n
     where n = any (busy) or queue.free_of_type(n, p_now) <= 0);
-end;
-$$;
+end $$;
 
 -- Which tenants get how many of the slots. lanes: those that the worker serves now; bounded: some
 -- limit or pause may hold; more: ask again at once, since another lease holds a scope at this
@@ -416,8 +394,7 @@ create function queue.share_slots(
   p_request queue.lease_request, p_now timestamptz,
   out lanes integer[], out turns queue.turn[], out moves queue.move[], out bounded boolean,
   out more boolean
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_most constant integer := p_request."limit";
   v_read record;
@@ -432,9 +409,7 @@ begin
   lanes := v_read.lanes;
   turns := v_read.turns;
   more := case when turns is not null or v_most = 0 then false end;
-  if turns is null then
-    return;
-  end if;
+  if turns is null then return; end if;
   v_full := queue.full_types(turns, p_now);
   bounded := v_full.bounded;
   v_busy := v_full.busy;
@@ -455,9 +430,7 @@ begin
   if bounded and turns is not null then
     v_busy := v_busy || queue.busy_scopes(turns);
     turns := queue.bound_turns(turns, v_busy, p_now);
-    if v_busy = '{}' then
-      perform queue.set_aside(turns, p_now);
-    end if;
+    if v_busy = '{}' then perform queue.set_aside(turns, p_now); end if;
   end if;
   if turns is not null then
     v_divided := queue.divide_slots(turns, v_is_whole, v_most);
@@ -467,8 +440,7 @@ begin
   end if;
   more := v_busy <> '{}' or (not v_is_whole or v_is_cut)
     and coalesce((select sum(t.jobs) from unnest(turns) as t), 0) < v_most;
-end;
-$$;
+end $$;
 
 -- Lease the jobs at the head of each turn. leases: the answer; changes: what is to be published;
 -- noted: those that hold a unique key or the rate of a key; again: those whose lease is an event
@@ -476,16 +448,13 @@ $$;
 create function queue.take_jobs(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
   out leases json, out leased integer, out changes queue.change[], out noted uuid[],
-  out again uuid[],
-  out taken queue.turn[]
-)
-language plpgsql as $$
+  out again uuid[], out taken queue.turn[]
+) language plpgsql as $$
 begin
   with picked as materialized (
     select h.* from unnest(p_turns) as s
     cross join lateral (
-      select r.ctid as place, j.id, r.ord, r.ready_at
-      from queue.ready as r
+      select r.ctid as place, j.id, r.ord, r.ready_at from queue.ready as r
       -- by its key, whatever statistics say of an empty table
       join public.jobs as j on j.id = any (array[r.job_id])
       where r.lane = s.lane and r.workspace_id = s.workspace_id and r.ord >= s.from_ord
@@ -509,8 +478,7 @@ begin
       j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
       j.deadline_at,
       j.fence, j.lane, j.last_seq, j.unique_key, j.replay_from, j.is_minimal is null as is_full,
-      p.place,
-      p.ord as place_ord, p.ready_at, t.rate_per_key,
+      p.place, p.ord as place_ord, p.ready_at, t.rate_per_key,
       coalesce(p_request.lease_seconds, t.lease_seconds) as lease_seconds,
       coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
       case when t.rate_per_key
@@ -522,8 +490,7 @@ begin
       lease_seconds, attempt, worker, tick_id, tick_call, key)
     select b.id, b.fence, b.lane, b.workspace_id, b.place_ord, b.ready_at, p_now,
       p_now + make_interval(secs => b.lease_seconds), b.lease_seconds, b.attempts, p_request.worker,
-      p_request.tick_id,
-      p_request.call, b.key
+      p_request.tick_id, p_request.call, b.key
     from begun as b),
   kinds as (
     select b.workspace_id, b.session_id, b.attempts, array_agg(b.id) as ids,
@@ -553,18 +520,15 @@ begin
     select b.fence, b.lease_seconds,
       case when b.fence = 1
         and b.replay_from is null then '{}' else queue.steps_of(b.id) end as steps, job) as answer;
-end;
-$$;
+end $$;
 
 -- The same one by one, after a trigger of the project's own refused one of them: that one is noted,
 -- as maintenance does, and passed over.
 create function queue.take_each(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz, p_refused uuid[],
   out leases json, out leased integer, out changes queue.change[], out noted uuid[],
-  out again uuid[],
-  out taken queue.turn[]
-)
-language plpgsql as $$
+  out again uuid[], out taken queue.turn[]
+) language plpgsql as $$
 declare
   v_turn queue.turn;
   v_one record;
@@ -601,14 +565,12 @@ begin
   end loop;
   leases := array_to_json(v_leases);
   leased := cardinality(v_leases);
-end;
-$$;
+end $$;
 
 -- Take the jobs of turns, but for those that a project's own trigger refuses.
 create function queue.take(
   p_turns queue.turn[], p_request queue.lease_request, p_now timestamptz
-) returns record
-language plpgsql as $$
+) returns record language plpgsql as $$
 declare
   v_refused record;
   v_taken record;
@@ -630,8 +592,7 @@ begin
       and exists (select from queue.leases as l where l.job_id = s.job_id);
   end if;
   return v_taken;
-end;
-$$;
+end $$;
 
 -- When a worker with free slots should ask again, in milliseconds; null for not before it is woken.
 -- p_more: see queue.share_slots; a lease that opened turns meanwhile has committed them and the end
@@ -642,9 +603,7 @@ language plpgsql stable as $$
 declare
   v_next timestamptz;
 begin
-  if p_more then
-    return 0;
-  end if;
+  if p_more then return 0; end if;
   v_next := least((select min(run_at) from queue.deferred),
     (select min(timeout_at) from queue.waits),
     case when exists (select from queue.notes where key is null) then p_now end,
@@ -671,8 +630,7 @@ begin
   -- version 17
   return case when v_next is not null
     then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000) end;
-end;
-$$;
+end $$;
 
 -- Move tenants that were served in the order, in all lanes that were looked at.
 create function queue.move_turns(p_moves queue.move[], p_lanes integer[]) returns void
@@ -690,8 +648,7 @@ begin
         for no key update skip locked) as u
     where u.lane = any (p_lanes)) as o
   where t.ctid = o.found;
-end;
-$$;
+end $$;
 
 -- Move where turns begin to their first job, or to the last that was leased (from_ord), and close
 -- those that had none (jobs = 0): where no open transaction has put a job into one, and a statement
@@ -717,13 +674,11 @@ begin
     from queue.turns as t
     where t.lane = s.lane and t.workspace_id = s.workspace_id for no key update skip locked) as o
   where u.ctid = o.found;
-end;
-$$;
+end $$;
 
 -- Delete turns that have been empty for an hour, which no lease may come by; a job that comes later
 -- makes one again.
-create function queue.delete_turns(p_now timestamptz) returns void
-language plpgsql as $$
+create function queue.delete_turns(p_now timestamptz) returns void language plpgsql as $$
 declare
   v_turns constant queue.turn[] := array(
     select row(t.lane, t.workspace_id, null, null, null, 0, null, null, null, null, null,
@@ -744,16 +699,14 @@ begin
       where t.lane = s.lane and t.workspace_id = s.workspace_id for update skip locked) as o
     where not exists (select from queue.ready as r
       where r.lane = s.lane and r.workspace_id = s.workspace_id)));
-end;
-$$;
+end $$;
 
 -- What leases leave behind beside the row. p_again: those whose lease is an event that does not
 -- follow from it; p_noted: those that hold a unique key, which may last until now, or whose start
 -- the rate of their key charges.
 create function queue.note_leases(
   p_again uuid[], p_noted uuid[], p_worker_id text, p_now timestamptz
-) returns void
-language plpgsql as $$
+) returns void language plpgsql as $$
 begin
   if p_again is not null then
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
@@ -770,15 +723,13 @@ begin
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id
       and g.admitted and not g.ended;
   end if;
-end;
-$$;
+end $$;
 
 -- Open turns, share the slots and lease. lanes, more: see queue.share_slots.
 create function queue.lease_ready(
   p_request queue.lease_request, p_changes queue.change[], p_now timestamptz,
   out leases json, out leased integer, out lanes integer[], out more boolean
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_shared record;
   v_taken record;
@@ -792,8 +743,7 @@ begin
   union all
   select from queue.notes where key is not null and look_at <= p_now
   union all
-  select from queue.turns where aside and look_at <= p_now
-  limit 1;
+  select from queue.turns where aside and look_at <= p_now limit 1;
   -- one at a time, and no one waits; the rest is for the next leases
   if found and queue.try_lock('turns') then
     -- a pause that ends looks at gates after it
@@ -835,8 +785,7 @@ begin
     end if;
   end if;
   perform queue.publish(p_changes, v_now);
-end;
-$$;
+end $$;
 
 -- Note that a worker serves its lanes, once a minute; p_changed: it serves others than before.
 -- Gates of those that no other served until now, and of those that no one serves any more, are
@@ -865,9 +814,7 @@ begin
   cross join lateral (
     select coalesce(l.job_type = any (p_request.job_types), true)
       and coalesce(l.queue = any (p_request.queues), true) as serves) as o;
-  if v_new || v_gone <> '{}' and not queue.try_lock('turns') then
-    return false;
-  end if;
+  if v_new || v_gone <> '{}' and not queue.try_lock('turns') then return false; end if;
   update queue.lanes set served_at = case when lane = any (v_served) then p_now end
     where ctid = any (array(
     select l.ctid from queue.lanes as l where l.lane = any (v_served || v_gone)
@@ -877,12 +824,10 @@ begin
     select distinct on (g.workspace_id, g.job_type, g.key) g.lane, g.workspace_id, g.key
       from queue.gated as g
     where g.lane = any (v_new) and not g.admitted or g.lane = any (v_gone) and g.admitted
-      and not g.ended
-    order by g.workspace_id, g.job_type, g.key;
+      and not g.ended order by g.workspace_id, g.job_type, g.key;
   end if;
   return true;
-end;
-$$;
+end $$;
 
 -- The number of a worker, whose row is written when it is new, begins a run or serves something
 -- else, else once a minute.
@@ -907,14 +852,12 @@ begin
   values (p_request.worker_id, p_now, v_seen_at, p_request.version, p_request.job_types,
     p_request.queues)
   on conflict (worker_id) do update set seen_at = excluded.seen_at, ended_at = null,
-  version = excluded.version,
-    job_types = excluded.job_types, queues = excluded.queues,
+  version = excluded.version, job_types = excluded.job_types, queues = excluded.queues,
     started_at = case when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
       then w.started_at else p_now end
   returning w.worker into v_worker.worker;
   return v_worker.worker;
-end;
-$$;
+end $$;
 
 create function queue.read_request(p_request jsonb) returns queue.lease_request
 language plpgsql as $$
@@ -924,8 +867,7 @@ begin
   v_read.call := coalesce(v_read.call, 1);
   v_read."limit" := coalesce(v_read."limit", 10);
   if v_read.worker_id is null or v_read.tick_id is null
-      or v_read."limit" not between 0 and 1000
-      or v_read.lease_seconds not between 1 and 43200 then
+      or v_read."limit" not between 0 and 1000 or v_read.lease_seconds not between 1 and 43200 then
     perform queue.refuse(400, 'invalid_argument',
       'worker_id and tick_id are required; limit is 0 to 1000, lease_seconds 1 to 43200',
       'p_request');
@@ -934,16 +876,13 @@ begin
       'leases need read committed: limits count what others committed');
   end if;
   return v_read;
-end;
-$$;
+end $$;
 
 -- What an earlier call of the same number leased, and its worker still holds.
-create function queue.leases_of(p_request queue.lease_request) returns json
-language plpgsql as $$
+create function queue.leases_of(p_request queue.lease_request) returns json language plpgsql as $$
 begin
   return (
-    select coalesce(json_agg(answer), '[]')
-    from queue.leases as l
+    select coalesce(json_agg(answer), '[]') from queue.leases as l
     join public.jobs as j on j.id = l.job_id
     join queue.job_types as t on t.job_type = j.job_type
     cross join lateral (
@@ -954,8 +893,7 @@ begin
     cross join lateral (
       select l.fence, l.lease_seconds, queue.steps_of(j.id) as steps, job) as answer
     where l.tick_id = p_request.tick_id and l.tick_call = p_request.call);
-end;
-$$;
+end $$;
 
 -- See public.lease_jobs. p_changes: of what was settled in the same call, published with what is
 -- leased.
@@ -1007,24 +945,18 @@ begin
   else
     v_due := (not v_is_short)::integer;
   end if;
-  return json_build_object('leases', v_given.leases,
-    'maintenance', v_is_short
+  return json_build_object('leases', v_given.leases, 'maintenance', v_is_short
       and queue.maintenance_is_due(v_now, coalesce(v_last_call, 1) > 1 or v_given.leased > 0),
     'due', v_due, 'next_due_in_ms',
     case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
-end;
-$$;
+end $$;
 
 create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql security definer set search_path = ''
-set lock_timeout = '8s'
-set plan_cache_mode = 'force_generic_plan'
+set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 set enable_bitmapscan = off set enable_sort = off set jit = off as $$
-begin
-  return queue.lease(p_request);
-end;
-$$;
+begin return queue.lease(p_request); end $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, '
   'tick_id, call, '

@@ -9,10 +9,8 @@ create type queue.worker_item as (
   job_id uuid, fence integer, outcome text, result jsonb, error jsonb,
   retry_after_seconds double precision,
   until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision,
-  progress jsonb,
-  logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb,
-  lease_seconds double precision,
-  cost_usd double precision
+  progress jsonb, logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb,
+  lease_seconds double precision, cost_usd double precision
 );
 -- What becomes of a job, and the event that says so, with its data beside status and attempts;
 -- event is null where job.reclaimed says it already. All is null of a plain completion: at the
@@ -34,31 +32,26 @@ begin
       order by i.job_id);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
-end;
-$$;
+end $$;
 
 -- How long a retry waits: as a foreign service asked for, else exponentially with jitter, never
 -- above the cap. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 create function queue.backoff_seconds(p_job public.jobs, p_retry_after double precision)
-returns double precision
-language plpgsql as $$
+returns double precision language plpgsql as $$
 begin
   return case when p_retry_after is not null then least(604800, greatest(0, p_retry_after)) else (
     select (0.8 + 0.2 * random()) * least(t.backoff_cap_seconds,
       t.backoff_first_seconds * power(t.backoff_factor, p_job.attempts - 1))
     from queue.job_types as t where t.job_type = p_job.job_type) end;
-end;
-$$;
+end $$;
 
 -- What the event of a wait says of it.
-create function queue.wait_data(p_wait jsonb) returns jsonb
-language plpgsql immutable as $$
+create function queue.wait_data(p_wait jsonb) returns jsonb language plpgsql immutable as $$
 begin
   return jsonb_build_object('kind', p_wait -> 'kind', 'name', p_wait -> 'name',
     'question', left(p_wait ->> 'question', 2000), 'options', p_wait -> 'options',
     'until', coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'), 'event', p_wait -> 'event');
-end;
-$$;
+end $$;
 
 -- Decide what becomes of a job, and keep the attempt; null where the fence does not hold, and for a
 -- plain completion, of which all follows from the job's row. lost: its worker reports nothing any
@@ -143,8 +136,7 @@ begin
       then nullif(v_problem -> 'traceback', 'null') end,
     case when jsonb_typeof(v_problem -> 'origin') = 'object' then v_problem -> 'origin' end);
   return v_made;
-end;
-$$;
+end $$;
 
 -- Take jobs that a worker held, or that have ended, out of all that they held: those that go on are
 -- placed, then the gates of their keys open, so that the lease of the same call gets the next job
@@ -178,10 +170,8 @@ begin
     delete from queue.deferred as d using public.jobs as j
     where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at
       and d.job_id = j.id;
-    insert into queue.dead (workspace_id, job_id)
-    select j.workspace_id, j.id from public.jobs as j
-      where j.id = any (v_ended) and j.status = 'failed'
-    on conflict do nothing;
+    insert into queue.dead (workspace_id, job_id) select j.workspace_id, j.id from public.jobs as j
+      where j.id = any (v_ended) and j.status = 'failed' on conflict do nothing;
     -- a parent that may wait, live children of one that did not complete
     insert into queue.signals (kind, workspace_id, job_id)
     select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
@@ -193,8 +183,7 @@ begin
         select from public.jobs as c
         where c.parent_id = j.id and c.finished_at is null offset 0);
   end if;
-end;
-$$;
+end $$;
 
 -- What became of jobs in queue.end_attempts: the changes to publish; those that go on, are tied to
 -- others or keys, or are among own; own: those whose event does not follow from their row; and the
@@ -205,16 +194,14 @@ create type queue.ended as (changes queue.change[], rest uuid[], own uuid[], res
 -- go, jobs move.
 create function queue.end_attempts(
   p_items queue.worker_item[], p_transitions queue.transition[], p_now timestamptz
-) returns queue.ended
-language plpgsql
+) returns queue.ended language plpgsql
 set lock_timeout = '100ms' as $$
 declare
   v_ended queue.ended;
 begin
   with held as materialized ( -- by the job and its token; a report that renews it is waited for
     select i.job_id, l.place, l.leased_at, l.key, i.outcome, i.result, i.duration_ms, i.cost_usd,
-      i.attempts, i.run_at, i.message, i.problem, i.data,
-      coalesce(i.status, 'completed') as status,
+      i.attempts, i.run_at, i.message, i.problem, i.data, coalesce(i.status, 'completed') as status,
       case when i.status is null then 'job.completed' else i.event end as event
     from unnest(p_items, p_transitions) as i
     cross join lateral (
@@ -261,8 +248,7 @@ begin
         'job_id', m.id, 'fence', m.fence, 'outcome', 'applied', 'status', 'completed')) end
   into v_ended from moved as m;
   return v_ended;
-end;
-$$;
+end $$;
 
 -- The answer to each item by what is stored, so that a repeat is answered as the first time.
 create function queue.settled_results(p_items queue.worker_item[], p_busy uuid[]) returns json
@@ -285,8 +271,7 @@ $$;
 -- their rows.
 create function queue.settle_decided(
   p_items queue.worker_item[], out ended queue.ended, out busy uuid[], out at timestamptz
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_items queue.worker_item[];
 begin
@@ -298,12 +283,10 @@ begin
   perform queue.write_reports(v_items, at);
   ended := queue.end_attempts(v_items,
     array(select queue.decide(i, at) from unnest(v_items) as i), at);
-end;
-$$;
+end $$;
 
 -- Turns of the tenants of settled jobs that were at a limit may start again.
-create function queue.free_turns(p_items queue.worker_item[]) returns void
-language plpgsql as $$
+create function queue.free_turns(p_items queue.worker_item[]) returns void language plpgsql as $$
 begin
   if exists (select from queue.turns where aside and look_at < 'infinity') then
     perform queue.bring_back(array(
@@ -313,16 +296,14 @@ begin
         from unnest(p_items) as i join public.jobs as j on j.id = i.job_id))
       for update skip locked));
   end if;
-end;
-$$;
+end $$;
 
 -- Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale, not_found,
 -- or busy where someone else's transaction holds its row. A completion wins over a cancel requested
 -- meanwhile; any other outcome then becomes cancelled. changes: what is to be published.
 create function queue.settle(
   p_items queue.worker_item[], out results json, out changes queue.change[]
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_now timestamptz := queue.clock();
   v_ended queue.ended;
@@ -332,8 +313,7 @@ declare
 begin
   -- plain completions alone: at the first lease, with a result that fits, and no news
   if not exists (
-      select from unnest(p_items) as i
-      where i.outcome is distinct from 'completed' or i.fence > 1
+      select from unnest(p_items) as i where i.outcome is distinct from 'completed' or i.fence > 1
         or pg_column_size(i.result) > 8000
         or num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0) then
     begin
@@ -356,19 +336,16 @@ begin
   end if;
   if v_ended.rest is not null then
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select e.id, e.seq, c.workspace_id, c.type, c.data, v_now
-    from unnest(changes) as c
+    select e.id, e.seq, c.workspace_id, c.type, c.data, v_now from unnest(changes) as c
     cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq) where e.id = any (v_ended.own);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
   perform queue.free_turns(p_items);
-end;
-$$;
+end $$;
 
 create function public.settle_jobs(p_request jsonb) returns json
 language plpgsql security definer set search_path = ''
-set lock_timeout = '8s'
-set plan_cache_mode = 'force_generic_plan'
+set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 declare
@@ -388,8 +365,7 @@ begin
   end if;
   perform queue.publish(v_changes, queue.clock());
   return json_build_object('results', v_results);
-end;
-$$;
+end $$;
 comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
   '{job_id, fence, '
@@ -423,8 +399,7 @@ begin
       p_is_counted => true);
     perform queue.end_places(v_ids, p_now);
   end if;
-end;
-$$;
+end $$;
 
 -- Lock and return the leased job {job_id, fence}, of one of the types or of any; refuse with
 -- lease_lost where the caller does not hold it. p_undone is the end of the refusal's sentence.
@@ -444,8 +419,7 @@ begin
       v_id::text);
   end if;
   return v_job;
-end;
-$$;
+end $$;
 
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -456,8 +430,7 @@ begin
     or worker = (select t.worker from queue.ticks as t
       where t.tick_id = (p_request ->> 'tick_id')::uuid);
   return jsonb_build_object('known', found);
-end;
-$$;
+end $$;
 comment on function public.tick_finished is
   E'Note that a worker''s run has ended: {tick_id, summary}.\n\nOr that its process has, without '
   'a word: '

@@ -3,8 +3,7 @@
 
 -- Lock leases and records, in this order, and wait for no user's transaction: where one holds some
 -- of them for longer than a moment, take the others. Gives the jobs that someone else holds.
-create function queue.lock_held(p_ids uuid[]) returns uuid[]
-language plpgsql
+create function queue.lock_held(p_ids uuid[]) returns uuid[] language plpgsql
 set lock_timeout = '100ms' as $$
 declare
   v_locked uuid[];
@@ -22,8 +21,7 @@ exception when lock_not_available then
   return array(
     select l.job_id from queue.leases as l
     where l.job_id = any (p_ids) and l.job_id <> all (v_locked));
-end;
-$$;
+end $$;
 
 -- The items whose leases hold, with the lines that were not stored before: logs begins with the
 -- attempt's line logs_from.
@@ -44,8 +42,7 @@ begin
     end if;
   end loop;
   return v_held;
-end;
-$$;
+end $$;
 
 -- Store finished steps, of which the first result is kept, and the step that each job is in.
 -- Workers say how long steps ran, not when they began: their clocks may differ.
@@ -58,15 +55,13 @@ begin
     p_now + s.n * interval '1 us' -- in order
   from unnest(p_items) as i
   cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
-  where s.value ->> 'name' <> ''
-  on conflict (job_id, name, nth) do nothing;
+  where s.value ->> 'name' <> '' on conflict (job_id, name, nth) do nothing;
   update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(i.logs),
     step = left(i.step ->> 'name', 200),
     step_started_at = p_now - (i.step ->> 'for_ms')::double precision * interval '1 ms'
   from unnest(p_items) as i
   where l.job_id = i.job_id and (i.logs <> '[]' or num_nonnulls(i.steps, i.step) > 0);
-end;
-$$;
+end $$;
 
 -- Store progress and tags (at most 20, the known ones first) in the jobs' rows, and count there the
 -- events that progress and lines are.
@@ -81,8 +76,7 @@ language sql as $$
       'stage', left(i.progress ->> 'stage', 200),
       'message', left(i.progress ->> 'message', 1000)) end,
     tags = case when i.tags is null then j.tags else (array(
-      select t.tag
-      from unnest(j.tags || array(select jsonb_array_elements_text(i.tags)))
+      select t.tag from unnest(j.tags || array(select jsonb_array_elements_text(i.tags)))
         with ordinality as t (tag, n)
       where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
       group by t.tag order by min(t.n)))[1:20] end
@@ -92,8 +86,7 @@ $$;
 
 -- Store lines of logs; gives the changes that they are, none for jobs of minimal events.
 create function queue.store_lines(p_items queue.worker_item[], p_now timestamptz)
-returns queue.change[]
-language plpgsql as $$
+returns queue.change[] language plpgsql as $$
 declare
   v_changes queue.change[];
 begin
@@ -120,8 +113,7 @@ begin
     array[l.id], array[l.seq])::queue.change)
   into v_changes from lines as l where l.is_minimal is null;
   return v_changes;
-end;
-$$;
+end $$;
 
 -- Store what workers report of jobs that they hold and the caller has locked, with the events that
 -- lines and progress are.
@@ -133,9 +125,7 @@ declare
     where num_nonnulls(i.progress, i.logs, i.steps, i.step, i.tags) > 0));
   v_changes queue.change[];
 begin
-  if v_items = '{}' then
-    return;
-  end if;
+  if v_items = '{}' then return; end if;
   perform queue.store_steps(v_items, p_now), queue.store_progress(v_items, p_now);
   v_changes := queue.store_lines(v_items, p_now) || array(
     select row(j.workspace_id, j.session_id, 'job.progress',
@@ -144,12 +134,10 @@ begin
     from unnest(v_items) as i join public.jobs as j on j.id = any (array[i.job_id])
     where i.progress is not null);
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-  select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
-  from unnest(v_changes) as c;
+  select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now from unnest(v_changes) as c;
   v_changes := array(select c from unnest(v_changes) as c order by c.job_ids[1], c.seqs[1]);
   perform queue.publish(v_changes, p_now) where v_changes <> '{}';
-end;
-$$;
+end $$;
 
 -- Renew leases of which a fifth is over: workers ask for each job every few seconds. One that is
 -- settled, reclaimed or cancelled at this moment is not waited for: its next report comes in time.
@@ -170,13 +158,11 @@ begin
     select case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer
       else o.lease_seconds end as lease_seconds) as s
   where l.job_id = any (v_ids) and l.job_id = o.job_id;
-end;
-$$;
+end $$;
 
 create function public.report_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = ''
-set lock_timeout = '8s'
-set plan_cache_mode = 'force_generic_plan'
+set lock_timeout = '8s' set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off set jit = off as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
@@ -200,8 +186,7 @@ begin
     from unnest(v_items) as i
     left join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
     left join public.jobs as j on j.id = l.job_id));
-end;
-$$;
+end $$;
 comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
   'outcome: ok|cancel|lost|busy, lease_expires_at}]}.\n\nItems: {job_id, fence, progress?, logs?, '
@@ -213,8 +198,7 @@ comment on function public.report_jobs is
 create function queue.step_page(
   p_job_id uuid, p_after jsonb, p_bytes bigint,
   out lines jsonb, out results jsonb, out next jsonb, out bytes bigint
-)
-language sql stable as $$
+) language sql stable as $$
   with found as materialized (
     select l.*, row_number() over (order by l.name, l.nth) as n,
       sum(l.bytes) over (order by l.name, l.nth) - l.bytes as bytes_before
@@ -243,8 +227,7 @@ $$;
 -- The results of a job's finished steps by name, as a lease returns them; null where they are
 -- longer than 16,000 bytes: one answer may hold a thousand jobs, and the worker then reads them by
 -- read_steps.
-create function queue.steps_of(p_job_id uuid) returns jsonb
-language plpgsql stable as $$
+create function queue.steps_of(p_job_id uuid) returns jsonb language plpgsql stable as $$
 begin
   if not exists (select from queue.steps as s where s.job_id = p_job_id and s.nth >= 0) then
     return '{}';
@@ -252,8 +235,7 @@ begin
   return (
     select p.results from queue.step_page(p_job_id, null, 16000) as p
     where p.next is null and p.bytes <= 16000);
-end;
-$$;
+end $$;
 
 create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -269,8 +251,7 @@ begin
   return (
     select to_jsonb(p) - 'results'
     from queue.step_page(v_id, p_request -> 'after', 1000000) as p);
-end;
-$$;
+end $$;
 comment on function public.read_steps is
   E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} '
   '| null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines from nth 1 on are what the children '
@@ -292,8 +273,7 @@ begin
       from jsonb_each(v_page.results) as r
       join queue.steps as t on t.job_id = p_job_id and t.name = r.key and t.nth = 0),
     'next', v_page.next);
-end;
-$$;
+end $$;
 comment on function public.job_steps is
   'Finished steps of a job: {steps: [{name, kind, result, created_at, took_ms}], next}.';
 

@@ -97,8 +97,7 @@ begin
   return null;
 exception when data_exception or integrity_constraint_violation then
   return sqlerrm;
-end;
-$$;
+end $$;
 
 -- Let waiting jobs, whose waits and records the caller holds, continue with the values of their
 -- waits.
@@ -117,8 +116,7 @@ begin
   perform queue.append_event(p_ids, 'job.resumed', '{}', p_now, p_is_counted => true);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (p_ids)
     and j.status = 'pending';
-end;
-$$;
+end $$;
 
 -- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later
 -- attempts of the parent read the same, whatever becomes of a child. Gives what the wait ends with;
@@ -161,8 +159,7 @@ begin
   insert into queue.signals (kind, workspace_id, job_id) values ('check', p_wait.workspace_id,
     p_wait.job_id);
   return null;
-end;
-$$;
+end $$;
 
 -- What a wait ends with now; null where it goes on.
 create function queue.wait_value(p_wait queue.waits, p_now timestamptz) returns jsonb
@@ -175,9 +172,7 @@ begin
   elsif p_wait.kind = 'event' then
     select e.payload into v_payload from queue.named_events as e
     where e.workspace_id = p_wait.workspace_id and e.name = p_wait.event_name;
-    if found then
-      return jsonb_build_object('event', v_payload);
-    end if;
+    if found then return jsonb_build_object('event', v_payload); end if;
   end if;
   return case
     when coalesce(p_wait.timeout_at > p_now, true) then null
@@ -185,8 +180,7 @@ begin
     when p_wait.kind = 'ask'
       then jsonb_build_object('timed_out', true, 'answer', p_wait.default_value)
     else jsonb_build_object('timed_out', true, 'event', p_wait.default_value) end;
-end;
-$$;
+end $$;
 
 -- Let those of the waiting jobs continue that have what they wait for, or whose time has passed.
 -- The caller holds their waits and records.
@@ -198,8 +192,7 @@ declare
   v_values jsonb[] := '{}';
   v_ended uuid[] := '{}';
 begin
-  for v_wait in
-    select * from queue.waits as w where w.job_id = any (p_ids) order by w.job_id
+  for v_wait in select * from queue.waits as w where w.job_id = any (p_ids) order by w.job_id
   loop
     v_value := queue.wait_value(v_wait, p_now);
     if v_value is not null then
@@ -207,35 +200,27 @@ begin
       v_values := v_values || v_value;
     end if;
   end loop;
-  if v_ended <> '{}' then
-    perform queue.end_waits(v_ended, v_values, p_now);
-  end if;
+  if v_ended <> '{}' then perform queue.end_waits(v_ended, v_values, p_now); end if;
   return cardinality(v_ended);
-end;
-$$;
+end $$;
 
 create function queue.orphans_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 begin
   perform queue.cancel_held(p_ids, 'parent_ended', p_now);
   return cardinality(p_ids);
-end;
-$$;
+end $$;
 
 create function queue.retried_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
-begin
-  return queue.retry_held(p_ids, p_now);
-end;
-$$;
+begin return queue.retry_held(p_ids, p_now); end $$;
 
 -- The next 500 children of a job, from p_signal.name on, that are to end or to run again with it.
 -- What became of the job meanwhile counts.
 create function queue.children_to_change(p_signal queue.signals) returns uuid[]
 language sql stable as $$
   select array(
-    select c.id from public.jobs as c
-    where c.parent_id = p_signal.job_id
+    select c.id from public.jobs as c where c.parent_id = p_signal.job_id
       and c.id >= coalesce(p_signal.name, '00000000-0000-0000-0000-000000000000')::uuid
       and case when p_signal.kind = 'retried'
         then c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
@@ -265,9 +250,7 @@ begin
     v_next := (
       select c from unnest(v_ids) as c
       where c <> all (v_free) and c <> all (v_refused) order by c limit 1);
-    if v_free = '{}' then
-      return null;
-    end if;
+    if v_free = '{}' then return null; end if;
   end if;
   if v_free <> '{}' then
     v_done := queue.do_in_parts(p_signal.kind, v_free, p_now);
@@ -280,8 +263,7 @@ begin
     p_now + interval '5 seconds')) as n (id, look_at)
   where n.id is not null;
   return v_done;
-end;
-$$;
+end $$;
 
 -- The waiting jobs that may have to continue: whose time has passed, or which signals name.
 create function queue.waits_to_look_at(p_signals bigint[], p_now timestamptz) returns uuid[]
@@ -299,8 +281,7 @@ begin
     (select w.job_id from queue.signals as s
       join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
       where s.id = any (p_signals) and s.kind = 'event' and w.job_id <> all (v_refused) limit 500));
-end;
-$$;
+end $$;
 
 -- The signals that are still needed: of jobs that someone holds just now, one of each job; of
 -- events that more jobs wait for.
@@ -340,8 +321,7 @@ begin
     v_moved := case when v_held = '{}' then 0
       else queue.do_in_parts('waits', v_held, p_now) end;
     v_kept := queue.signals_to_keep(v_signals, v_held);
-    for v_parent in
-      select * from queue.signals as s
+    for v_parent in select * from queue.signals as s
       where s.id = any (v_signals) and s.kind in ('orphans', 'retried', 'resumed') order by s.id
     loop
       v_passed := case when clock_timestamp() < p_until then queue.pass_on(v_parent, p_now) end;
@@ -358,8 +338,7 @@ begin
     update queue.signals set failures = failures + 1 where id = any (v_kept);
   end if;
   return v_done;
-end;
-$$;
+end $$;
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql security definer set search_path = ''
@@ -391,8 +370,7 @@ begin
   perform queue.admit('changes', v_wait.workspace_id, queue.caller());
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
-end;
-$$;
+end $$;
 comment on function public.answer_job is
   'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
 
@@ -419,8 +397,7 @@ begin
   perform queue.admit('changes', p_workspace_id, queue.caller(), -- by its size: it is kept
     1 + octet_length(p_payload::text) / 16384);
   return jsonb_build_object('first', v_is_first);
-end;
-$$;
+end $$;
 comment on function public.emit_event is
   E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or after the wait.';
 
@@ -455,8 +432,7 @@ begin
     values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());
   end if;
   return v_made;
-end;
-$$;
+end $$;
 comment on function public.spawn_jobs is
   'Create child jobs of a running job, once per name: {job_ids} in the order of children.';
 

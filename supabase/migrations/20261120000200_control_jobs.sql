@@ -25,12 +25,10 @@ begin
   where j.id = any (v_asked) and exists (
     select from public.jobs as c
     where c.parent_id = j.id and c.finished_at is null and c.cancel_requested_at is null offset 0);
-end;
-$$;
+end $$;
 
 -- Cancel jobs and their live children: 5,000 of those here, the rest by maintenance.
-create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql as $$
+create function queue.cancel(p_ids uuid[], p_now timestamptz) returns void language plpgsql as $$
 declare
   v_children constant uuid[] := array(
     with recursive tree as (
@@ -44,8 +42,7 @@ begin
   perform queue.lock_jobs(p_ids || v_children);
   perform queue.cancel_held(v_children, 'parent_ended', p_now);
   perform queue.cancel_held(p_ids, 'cancelled', p_now);
-end;
-$$;
+end $$;
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql security definer set search_path = ''
@@ -61,8 +58,7 @@ begin
   end if;
   perform queue.admit('changes', v_job.workspace_id, queue.caller());
   return queue.job_json(v_job);
-end;
-$$;
+end $$;
 comment on function public.cancel_job is
   E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within five seconds. '
   '409 when it has completed or failed.';
@@ -94,8 +90,7 @@ begin
   perform queue.cancel_held(array[old.id], 'cancelled', queue.clock());
   perform queue.admit('changes', old.workspace_id, queue.caller());
   return null;
-end;
-$$;
+end $$;
 
 -- Conditions are read from the catalogue by each statement that updates, so this is short: each
 -- change by the engine of one of these columns raises one of the four counters.
@@ -147,9 +142,7 @@ begin
     delete from queue.dead as d using retried as r where d.workspace_id = r.workspace_id
       and d.job_id = r.id)
   select array_agg(r.id order by r.id) into v_ids from retried as r;
-  if v_ids is null then
-    return 0;
-  end if;
+  if v_ids is null then return 0; end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
   perform queue.place(j, p_now) from public.jobs as j where j.id = any (v_ids) order by j.id;
   insert into queue.signals (kind, workspace_id, job_id)
@@ -158,8 +151,7 @@ begin
     select from public.jobs as c where c.parent_id = j.id and c.status = 'cancelled'
       and c.error_data ->> 'reason' = 'parent_ended' offset 0);
   return cardinality(v_ids);
-end;
-$$;
+end $$;
 
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
 language plpgsql security definer set search_path = ''
@@ -198,8 +190,7 @@ begin
   perform queue.admit('changes', v_job.workspace_id, queue.caller());
   perform queue.wake_worker(v_now);
   return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
-end;
-$$;
+end $$;
 comment on function public.retry_job is
   E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns '
   'it.\n\nFinished steps are kept. 409 in any other state.';
@@ -210,8 +201,7 @@ comment on function public.retry_job is
 -- at the end.
 create function queue.change_jobs(
   p_workspace_id uuid, p_filter jsonb, p_limit integer, p_cursor uuid, p_is_retry boolean
-) returns jsonb
-language plpgsql as $$
+) returns jsonb language plpgsql as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_words constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
@@ -265,8 +255,7 @@ begin
   end if;
   perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
   return jsonb_build_object('count', v_count, 'more', p_cursor is not null, 'cursor', p_cursor);
-end;
-$$;
+end $$;
 
 create function public.cancel_jobs(
   p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000, p_cursor uuid default null
@@ -342,8 +331,7 @@ begin
   where v_kept <> '{}';
   return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j
     where j.id = v_id));
-end;
-$$;
+end $$;
 comment on function public.replay_job is
   E'Run a job again as a new one, from a finished step or its start: {job, created, wake}.\n\n'
   'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before from_step are kept, with '
@@ -362,15 +350,13 @@ begin
           where r.replay_of = j.id) as o (id))
     select jsonb_agg(queue.job_json(j, true) order by j.created_at, j.id)
     from (select f.id from family as f limit 100) as f join public.jobs as j on j.id = f.id);
-end;
-$$;
+end $$;
 comment on function public.job_replays is
   'The job, what it is a replay of, and all replays of those, oldest first, at most 100, as in list_jobs.';
 
 -- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now.
 -- False where one may yet put one aside that read the pause before it ended: to be called again.
-create function queue.reopen_turns(p_workspace_id uuid) returns boolean
-language plpgsql as $$
+create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
   v_is_last constant boolean := pg_try_advisory_xact_lock(queue.lock_kind('pauses'), 0);
 begin
@@ -381,8 +367,7 @@ begin
   select t.lane, t.workspace_id, t.from_ord from queue.turns as t
   where t.workspace_id = p_workspace_id and t.aside and t.look_at = 'infinity';
   return v_is_last;
-end;
-$$;
+end $$;
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -433,13 +418,11 @@ begin
     select jsonb_build_object('paused', true, 'left', jsonb_agg(jsonb_build_object('kind', p.kind,
       'reason', p.reason, 'paused_by', p.paused_by, 'next', queue.next_steps(p.kind || '_paused',
         jsonb_build_object('job_type', p.job_type, 'queue', p.name)))))
-    from queue.pauses as p
-    where (p.kind, p.name) = (v_stored, v_name)
+    from queue.pauses as p where (p.kind, p.name) = (v_stored, v_name)
       or p.job_type = v_type and coalesce(p.workspace_id = v_workspace, true)
       or p.kind = 'workspace' and p.workspace_id = v_workspace
     having count(*) > 0), '{}');
-end;
-$$;
+end $$;
 comment on function public.pause_jobs is
   E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id (of '
   'workspace_type), paused = true, reason?}; gives {kind, name, paused, left: [{kind, reason, '

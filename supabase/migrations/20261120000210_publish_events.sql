@@ -5,8 +5,7 @@
 -- to read again (queue.do_announcements).
 
 -- This cluster, by a part of the number that initdb gave it: transaction ids say nothing elsewhere.
-create function queue.cluster() returns text
-language sql stable as $$
+create function queue.cluster() returns text language sql stable as $$
   select right(c.system_identifier::text, 8) from pg_control_system() as c
 $$;
 
@@ -36,8 +35,7 @@ create index followers_by_user on queue.followers (user_id);
 -- (is_new) notes where it began. is_followed: someone follows a topic.
 create function queue.message_budget(
   out budget integer, out used bigint, out is_new boolean, out is_followed boolean
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
   -- read first: when the second is not noted yet, nothing was counted in it until then, so that
@@ -55,15 +53,13 @@ begin
     v_second := setval('queue.messages_second', v_second);
   end if;
   used := v_counted - v_before;
-end;
-$$;
+end $$;
 
 -- A message of one event is that event; one of several has groups of events that differ in their
 -- job and number alone.
 create function queue.message_of(
   p_changes queue.change[], p_now timestamptz, out event text, out payload jsonb
-)
-language plpgsql as $$
+) language plpgsql as $$
 declare
   v_one constant queue.change := p_changes[1];
 begin
@@ -80,14 +76,12 @@ begin
         order by c.ordinality)
       from unnest(p_changes) with ordinality as c));
   end if;
-end;
-$$;
+end $$;
 
 -- Changes by the topics that receive them: a workspace its states, the sessions and jobs that
 -- someone follows all (sessions no logs, and no one can follow a job before it is there).
 create function queue.changes_by_topic(p_changes queue.change[])
-returns table (topic text, changes queue.change[])
-language plpgsql stable as $$
+returns table (topic text, changes queue.change[]) language plpgsql stable as $$
 declare
   v_jobs constant uuid[] := array(
     select distinct substr(f.topic, 5)::uuid from queue.followers as f where f.topic like 'job:%');
@@ -120,8 +114,7 @@ begin
     select b.topic, array_agg(row(b.workspace_id, b.session_id, b.type, b.data, b.job_ids,
       b.seqs)::queue.change order by b.n)
     from bins as b group by b.topic, b.bin order by b.topic, b.bin;
-end;
-$$;
+end $$;
 
 -- Send events; false, and nothing is sent, where the budget does not reach: progress and logs may
 -- use 4/8 of it, states that no one follows 5/8, those that someone follows 6/8, announcements all.
@@ -129,8 +122,7 @@ $$;
 -- failure only warns: what matters can also be read.
 create function queue.send(
   p_events queue.change[], p_is_minor boolean, p_is_plain boolean, p_now timestamptz
-) returns boolean
-language plpgsql as $$
+) returns boolean language plpgsql as $$
 declare
   v_seen record;
   v_messages record; -- topics, events, payloads, and how many follow them
@@ -158,9 +150,7 @@ begin
     v_cost := v_messages.cost;
     v_eighths := case when p_is_minor then 4 when v_messages.watchers > 0 then 6 else 5 end;
   end if;
-  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then
-    return v_cost = 0;
-  end if;
+  if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then return v_cost = 0; end if;
   for v_each in 1 .. v_cost loop
     v_count := nextval('queue.messages_counted'); -- an assignment is cheaper than a query
   end loop;
@@ -179,8 +169,7 @@ begin
 exception when others then
   raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
   return true;
-end;
-$$;
+end $$;
 
 -- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
 -- event of its jobs: a line of the feed alone. Progress and logs come alone.
@@ -211,8 +200,7 @@ begin
     case when c.seqs is not null then v_held end
   from unnest(p_changes) as c
   where v_held or not v_is_minor or c.type = 'job.progress' and c.session_id is not null;
-end;
-$$;
+end $$;
 
 -- Ask those who watch topics whose messages were held back to read again, one message a topic, the
 -- longest held first and as far as the budget reaches; returns how many topics. A task of its own:
@@ -262,8 +250,7 @@ begin
     jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true
   from unnest(v_topics, v_since) as t (topic, since);
   return coalesce(cardinality(v_topics), 0);
-end;
-$$;
+end $$;
 
 -- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that
 -- session. Jobs of others with the same id are not sent there; their watchers read session_feed.
@@ -279,8 +266,7 @@ begin
   return (
     select j.workspace_id from public.jobs as j
     where j.session_id = p_session_id order by j.id limit 1);
-end;
-$$;
+end $$;
 
 -- Whether the caller may join a private topic: a job or session of their workspace, or the
 -- workspace. Those to whom a guest session is open may join its topic, and its user those of its
@@ -305,8 +291,7 @@ begin
           select from queue.guest_session(j.session_id) as s
           where s.workspace_id = j.workspace_id and s.user_id = queue.caller())))
     else false end;
-end;
-$$;
+end $$;
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -332,12 +317,10 @@ begin
     'receivers', (select count(*) from queue.followers as f where f.topic = p_topic),
     -- all followers together read fifty times a second, each at least twice a minute
     'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0);
-end;
-$$;
+end $$;
 
 create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2)
-returns jsonb
-language sql set search_path = ''
+returns jsonb language sql set search_path = ''
 begin atomic -- bound when it is made: guests need no usage of the schema
   select queue.follow(p_topic, p_follower_id);
 end;
@@ -348,8 +331,7 @@ comment on function public.follow_topic is
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
 
 -- The number before which every line of the feed is committed.
-create function queue.feed_end() returns bigint
-language sql stable as $$
+create function queue.feed_end() returns bigint language sql stable as $$
   select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 
@@ -373,8 +355,7 @@ $$;
 -- After a dump of another cluster was restored here: the lines it brought are committed, and go
 -- below those of this cluster, in their order, with the positions of all readers; false while there
 -- are more. The transaction that brought lines has written numbers that lay ahead of it.
-create function queue.adopt_feed() returns boolean
-language plpgsql as $$
+create function queue.adopt_feed() returns boolean language plpgsql as $$
 declare
   v_now bigint;
   v_brought text[]; -- the transactions that did
@@ -382,9 +363,7 @@ declare
   v_shift bigint;
   v_lines integer;
 begin
-  if queue.setting('cluster') = to_jsonb(queue.cluster()) then
-    return true;
-  end if;
+  if queue.setting('cluster') = to_jsonb(queue.cluster()) then return true; end if;
   v_now := pg_current_xact_id()::text::bigint;
   v_restored_at := (select v_now - age(s.xmin) from queue.settings as s where s.name = 'cluster');
   v_brought := array(
@@ -400,16 +379,13 @@ begin
       select f.ctid from queue.feed as f
       where f.number > 0 and f.xmin::text = any (v_brought) order by f.number limit 20000));
     get diagnostics v_lines = row_count;
-    if v_lines = 20000 then
-      return false;
-    end if;
+    if v_lines = 20000 then return false; end if;
     update queue.webhooks set read_to = read_to - v_shift;
     update queue.tasks set read_to = read_to - v_shift;
   end if;
   update queue.settings set value = to_jsonb(queue.cluster()) where name = 'cluster';
   return true;
-end;
-$$;
+end $$;
 
 -- Old lines of the feed go; read_to is the number before which a cursor may have missed some.
 create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
@@ -428,8 +404,7 @@ begin
   update queue.tasks set read_to = greatest(read_to, v_gone.number)
   where name = 'live' and v_gone.lines > 0;
   return v_gone.lines;
-end;
-$$;
+end $$;
 
 -- Where a reader of a feed is: it has seen a snapshot, and reads up to until. Within such a batch,
 -- the line that was read last, and how many of its events.
@@ -465,8 +440,7 @@ begin
   return v_read;
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
-end;
-$$;
+end $$;
 
 -- A page of a feed in the order of (number, id): what was not visible in the cursor's snapshot and
 -- is visible now is new, whatever the order of commits. It reads at most 1,000 lines: a page may be
@@ -474,8 +448,7 @@ $$;
 -- logs.
 create function queue.read_feed(
   p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer
-) returns jsonb
-language plpgsql stable as $$
+) returns jsonb language plpgsql stable as $$
 declare
   c_lines constant integer := 1000;
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
@@ -532,20 +505,17 @@ begin
   return jsonb_build_object('events', v_page.events, 'places', v_page.places,
     'more', v_page.cursor is not null, 'cursor', coalesce(v_page.cursor,
       concat_ws('~', v_at.until, v_cluster)));
-end;
-$$;
+end $$;
 
 create function public.event_feed(
   p_workspace_id uuid, p_cursor text default null, p_limit integer default 500
-) returns jsonb
-language plpgsql stable security definer set search_path = ''
+) returns jsonb language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
   perform queue.may_read(p_workspace_id);
   return queue.read_feed(p_workspace_id, null,
     coalesce(p_cursor, concat_ws('~', pg_current_snapshot(), queue.cluster())), p_limit);
-end;
-$$;
+end $$;
 comment on function public.event_feed is
   'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
   'created_at}], places, cursor, more, reset?}.\n\nEach event comes once, those of a job in '
@@ -554,19 +524,16 @@ comment on function public.event_feed is
 
 create function public.session_feed(
   p_session_id text, p_cursor text default null, p_limit integer default 500
-) returns jsonb
-language plpgsql stable security definer set search_path = ''
+) returns jsonb language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
   if not exists (
-      select from public.jobs as j
-      where j.session_id = p_session_id
+      select from public.jobs as j where j.session_id = p_session_id
         and (j.workspace_id in (select queue.my_workspaces()) or queue.is_service())) then
     perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
   return queue.read_feed(null, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
-end;
-$$;
+end $$;
 comment on function public.session_feed is
   'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far '
   'back as it is kept.';
@@ -586,8 +553,7 @@ create table queue.guest_sessions (
 create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
 
-insert into queue.settings (name, value) values
-  ('allow_anonymous', 'false'),
+insert into queue.settings (name, value) values ('allow_anonymous', 'false'),
   -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
   ('client_address_header', '"cf-connecting-ip"'),
   -- with which the API signs the address of a guest whose call it passes on
@@ -596,10 +562,7 @@ insert into queue.settings (name, value) values
 
 create function public.guest_key() returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
-begin
-  return jsonb_build_object('key', queue.setting('guest_key'));
-end;
-$$;
+begin return jsonb_build_object('key', queue.setting('guest_key')); end $$;
 comment on function public.guest_key is
   'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe '
   'header x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key '
@@ -638,8 +601,7 @@ begin
     host(case family(v_address) when 6 then network(set_masklen(v_address, 64))
       else v_address end), 'unknown')),
     v_most, 60, 1, queue.clock(), p_name);
-end;
-$$;
+end $$;
 
 -- The guest session of an id while it is open, if the caller may follow it: as a member of its
 -- workspace, as its user (of Auth's anonymous sign-in only where allow_anonymous is true), and one
@@ -678,8 +640,7 @@ begin
         where f.key = any ('{id,session_id,job_type,status,result,error_message,attempts,
           max_attempts,next_retry_at,scheduled_for,started_at,finished_at,completed_at,
           cancel_requested_at,created_at,updated_at,last_seq}'::text[])) as g));
-end;
-$$;
+end $$;
 
 create function queue.session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable security definer set search_path = ''
@@ -688,12 +649,9 @@ declare
   v_workspace uuid;
 begin
   select s.workspace_id into v_workspace from queue.guest_session(p_session_id) as s;
-  if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
-  end if;
+  if not found then perform queue.refuse(404, 'session_not_found', 'no such session'); end if;
   return queue.read_feed(v_workspace, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
-end;
-$$;
+end $$;
 -- Bodies are bound when they are made: the roles that call them need no usage of queue.
 create function public.guest_session_jobs(p_session_id text) returns jsonb
 language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
@@ -704,16 +662,14 @@ comment on function public.guest_session_jobs is
 
 create function public.guest_session_feed(
   p_session_id text, p_cursor text default null, p_limit integer default 500
-) returns jsonb
-language sql stable set search_path = ''
+) returns jsonb language sql stable set search_path = ''
 begin atomic select queue.session_feed(p_session_id, p_cursor, p_limit); end;
 comment on function public.guest_session_feed is
   'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also '
   'before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}')
-returns jsonb
-language plpgsql security definer set search_path = '' as $$
+returns jsonb language plpgsql security definer set search_path = '' as $$
 declare
   v_seconds constant double precision := coalesce(p_options ->> 'ttl_seconds', '86400');
   v_user constant uuid := p_options ->> 'user_id';
@@ -735,8 +691,7 @@ begin
   returning * into v_made;
   perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_made);
-end;
-$$;
+end $$;
 comment on function public.open_guest_session is
   'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, '
   'expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id '

@@ -7,8 +7,7 @@
 -- read.
 create function queue.cron_values(p_field text, p_low integer, p_high integer,
   p_names text default '')
-returns integer[]
-language plpgsql immutable as $$
+returns integer[] language plpgsql immutable as $$
 begin
   return (
     with parts as (
@@ -30,8 +29,7 @@ begin
       then (select array_agg(distinct v order by v) from spans as o
         cross join lateral generate_series(o.low, o.high, o.step) as v) end
     from spans as s);
-end;
-$$;
+end $$;
 
 -- The first run after an instant, or 400 for an expression or a zone that has none within nine
 -- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice
@@ -93,9 +91,7 @@ begin
           order by c.at at time zone p_timezone <> w.wall, c.at limit case when v_each then 2
             else 1 end) as i
         where i.at > p_after);
-      if v_next is not null then
-        return v_next;
-      end if;
+      if v_next is not null then return v_next; end if;
     end if;
     v_day := v_day + 1;
   end loop;
@@ -104,8 +100,7 @@ begin
 exception when invalid_parameter_value then
   perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone,
     80)), 'timezone');
-end;
-$$;
+end $$;
 
 create table queue.schedules (
   id uuid primary key default queue.new_id(),
@@ -139,8 +134,7 @@ insert into queue.tasks (name, every) values ('schedules', '1 second');
 
 -- The workspace of jobs that belong to no tenant: it has no members, so that only operators see
 -- them.
-create function queue.system_workspace() returns uuid
-language sql immutable parallel safe
+create function queue.system_workspace() returns uuid language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
 -- Enqueue what is due of a schedule, which the caller holds, and move it on. A failure is noted in
@@ -175,16 +169,14 @@ exception
   when others then
     update queue.schedules set problem = sqlerrm, next_at = v_next where id = p_schedule.id;
     return false;
-end;
-$$;
+end $$;
 
 -- Maintenance: the first due schedule of each tenant, then the second of each, and so on.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
   v_ids constant uuid[] := array(
-    select s.id from queue.schedules as s
-    where s.enabled and s.next_at <= p_now
+    select s.id from queue.schedules as s where s.enabled and s.next_at <= p_now
     order by row_number() over (partition by s.workspace_id order by s.next_at), s.next_at
     limit 500);
   v_id uuid;
@@ -200,15 +192,13 @@ begin
     end if;
   end loop;
   return v_done;
-end;
-$$;
+end $$;
 
 -- Write a schedule: of a person, or of the code where p_source says. The same expression keeps its
 -- place: saving twice must neither skip nor repeat a run.
 create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text,
   p_now timestamptz)
-returns queue.schedules
-language sql as $$
+returns queue.schedules language sql as $$
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options,
     missed, enabled, next_at, created_by, created_at, updated_at, source)
   select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'),
@@ -237,8 +227,7 @@ begin
     perform queue.refuse(429, 'quota_exceeded', format(
       'the workspace already has %s %s; delete some first', v_most, p_what), p_what || '_max');
   end if;
-end;
-$$;
+end $$;
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -272,8 +261,7 @@ begin
   where v_saved.created_at = v_now; -- a new one
   perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_saved);
-end;
-$$;
+end $$;
 comment on function public.put_schedule is
   'Create or change a schedule by name, of at most schedules_max a workspace: {name, cron, timezone, '
   'job_type, payload, options, missed, enabled}.';
@@ -287,8 +275,7 @@ begin
     perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_name);
   end if;
   return jsonb_build_object('deleted', p_name);
-end;
-$$;
+end $$;
 comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
 create function public.list_schedules(p_workspace_id uuid) returns jsonb
@@ -300,8 +287,7 @@ begin
       order by s.problem is null, s.name), '[]'))
     from (select * from queue.schedules where workspace_id = p_workspace_id order by name
       limit 1000) as s);
-end;
-$$;
+end $$;
 comment on function public.list_schedules is
   'Schedules of a workspace, those with a problem first, at most 1,000: {schedules: […]}.';
 
@@ -327,8 +313,7 @@ begin
     v_runs := v_runs || to_jsonb(v_at);
   end loop;
   return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
-end;
-$$;
+end $$;
 comment on function public.next_runs is
   'When a schedule, {name} or {cron, timezone}, will run: {cron, timezone, runs: […]}, at most 20.';
 

@@ -77,8 +77,7 @@ begin
 exception when others then
   update queue.webhooks set problem = left(sqlerrm, 500) where id = p_hook.id;
   return 0;
-end;
-$$;
+end $$;
 
 -- Maintenance: the endpoint of each tenant that is the furthest behind, then the second of each,
 -- and so on.
@@ -111,13 +110,11 @@ begin
     update queue.tasks set read_to = v_last where name = 'webhooks';
   end if;
   return v_done;
-end;
-$$;
+end $$;
 
 -- Refuse an address that is or may be private: one in figures may be in any spelling, so it takes a
 -- name; the worker checks the address that the name resolves to when it connects.
-create function queue.check_url(p_url text) returns void
-language plpgsql stable as $$
+create function queue.check_url(p_url text) returns void language plpgsql stable as $$
 declare
   v_host constant text := lower(substring(p_url from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
     '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'));
@@ -128,8 +125,7 @@ begin
     perform queue.refuse(400, 'invalid_argument',
       'url must be an https address of a public host, without user name', 'url');
   end if;
-end;
-$$;
+end $$;
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -189,8 +185,7 @@ begin
     disabled_reason = v_new.disabled_reason
   where id = v_old.id returning * into v_new;
   return to_jsonb(v_new) - '{sealed_secret,previous_sealed_secret,read_to}'::text[];
-end;
-$$;
+end $$;
 comment on function public.put_webhook is
   'Create a webhook, or change the one with that id, of at most webhooks_max a workspace: {id, '
   'url, description, event_types, job_types, enabled, sealed_secret}.';
@@ -204,8 +199,7 @@ begin
     perform queue.refuse(404, 'webhook_not_found', 'no such webhook', p_webhook_id::text);
   end if;
   return jsonb_build_object('deleted', p_webhook_id);
-end;
-$$;
+end $$;
 comment on function public.delete_webhook is
   'Delete a webhook; deliveries not yet sent are dropped.';
 
@@ -230,8 +224,7 @@ begin
   return jsonb_build_object('job_id', (queue.enqueue(p_workspace_id, null, jsonb_build_array(
     jsonb_build_object('job_type', 'webhook_delivery', 'payload', jsonb_build_object(
       'webhook_id', p_webhook_id, 'job_id', v_job_id, 'seq', v_seq))), true)).ids[1]);
-end;
-$$;
+end $$;
 comment on function public.test_webhook is
   'Send the latest event of the workspace to a webhook, whatever it subscribes to: {job_id}, of '
   'the delivery.';
@@ -252,8 +245,7 @@ begin
     from (
       select * from queue.webhooks
       where workspace_id = p_workspace_id order by created_at, id limit 1000) as w);
-end;
-$$;
+end $$;
 comment on function public.list_webhooks is
   'Webhooks of a workspace without their secrets, with failures: {webhooks: […]}.';
 
@@ -276,9 +268,7 @@ begin
   v_reason := case when v_webhook.id is null then 'webhook_deleted'
     when not v_webhook.enabled then 'webhook_disabled'
     when v_event.job_id is null then 'event_deleted' end;
-  if v_reason is not null then
-    return jsonb_build_object('send', false, 'reason', v_reason);
-  end if;
+  if v_reason is not null then return jsonb_build_object('send', false, 'reason', v_reason); end if;
   select * into v_job from public.jobs where id = v_event.job_id;
   return jsonb_build_object('send', true, 'webhook_id', v_webhook.id, 'url', v_webhook.url,
     'message_id', format('evt_%s_%s', replace(v_event.job_id::text, '-', ''), v_event.seq),
@@ -291,8 +281,7 @@ begin
       'data', v_event.data || jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq,
         'workspace_id', v_event.workspace_id, 'session_id', v_job.session_id,
         'job_type', v_job.job_type)));
-end;
-$$;
+end $$;
 comment on function public.webhook_to_send is
   'The request that a leased delivery {job_id, fence} is to send: {send, webhook_id, url, '
   'message_id, sealed_secrets, body, …}, or {send: false, reason}.';
@@ -308,8 +297,7 @@ declare
   v_since timestamptz; -- when it began to fail
   v_reason text; -- why it is disabled now
 begin
-  select w.* into v_hook
-  from queue.leases as l
+  select w.* into v_hook from queue.leases as l
   join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
   join queue.webhooks as w
     on w.id = (j.payload ->> 'webhook_id')::uuid and w.workspace_id = j.workspace_id
@@ -334,8 +322,7 @@ begin
   where id = v_hook.id returning * into v_hook;
   return jsonb_build_object('known', found, 'enabled', coalesce(v_hook.enabled, false),
     'failures', v_hook.failures);
-end;
-$$;
+end $$;
 comment on function public.webhook_sent is
   'Note the outcome of a delivery, {job_id, fence, ok, status, message}: {known, enabled, '
   'failures}.';

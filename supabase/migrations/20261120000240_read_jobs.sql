@@ -14,8 +14,7 @@ begin
       or v_kind in ('Fail', 'Retry', 'Cancelled', 'WorkerLost', 'AttemptTimeout', 'DeadlineReached',
         'PayloadRejected', 'ResultRejected') then p_message
     else v_kind || ': ' || p_message end;
-end;
-$$;
+end $$;
 
 -- The same for errors that differ only in numbers and ids.
 create function queue.fingerprint(p_message text, p_error jsonb) returns text
@@ -24,8 +23,7 @@ begin
   return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)),
     '[0-9a-f-]*[0-9][0-9a-f-]*', '#',
     'g')), 16);
-end;
-$$;
+end $$;
 
 -- A job as clients read it: without columns of the engine, with what null means, and with what is
 -- derived: its state, its next run, and where its time went. queue_ms: from being due to the first
@@ -88,8 +86,7 @@ begin
     'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms',
       round(v_run::numeric, 1),
       'runs', p_job.fence));
-end;
-$$;
+end $$;
 
 create function public.get_job(p_job_id uuid) returns jsonb
 language sql stable security definer set search_path = ''
@@ -99,8 +96,7 @@ comment on function public.get_job is 'A job as JSON; 404 when it is missing or 
 -- Where jobs of a workspace, or (null) of all, are that live or failed, by the words of p_states:
 -- at most p_limit of each table, with the state as far as the table knows it.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
-returns table (job_id uuid, lane integer, state text)
-language plpgsql stable as $$
+returns table (job_id uuid, lane integer, state text) language plpgsql stable as $$
 #variable_conflict use_column
 declare
   v_low constant uuid := coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000');
@@ -119,8 +115,7 @@ begin
   union all
   select d.job_id, j.lane,
     queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
-  from (select * from queue.deferred as o
-    where p_states && '{pending,queued,scheduled,retrying}'
+  from (select * from queue.deferred as o where p_states && '{pending,queued,scheduled,retrying}'
       and o.workspace_id between v_low and v_high
     limit p_limit) as d
   join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
@@ -141,12 +136,10 @@ begin
     where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
     order by o.workspace_id desc, o.job_id desc limit p_limit) as d
   join public.jobs as j on j.id = any (array[d.job_id]);
-end;
-$$;
+end $$;
 
 -- A filter as conditions of SQL, each with its "and"; null for an empty one.
-create function queue.conditions_of(p_filter jsonb) returns text
-language plpgsql stable as $$
+create function queue.conditions_of(p_filter jsonb) returns text language plpgsql stable as $$
 begin
   perform queue.check_names(p_filter,
     array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
@@ -163,16 +156,13 @@ begin
       'state');
   end if;
   return (
-  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()),
-    '')
-  from (values
-    ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
+  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '')
+  from (values ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
     ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
       = any (array(select jsonb_array_elements_text(%1$L)))'),
     ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
     ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'),
-    ('payload', 'p.payload @> %L'),
-    ('created_after', 'p.created_at >= %L'),
+    ('payload', 'p.payload @> %L'), ('created_after', 'p.created_at >= %L'),
     ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
     ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
     ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
@@ -183,8 +173,7 @@ begin
         lower(%1$L)) > 0'))
     as c (name, condition)
   where p_filter ? c.name);
-end;
-$$;
+end $$;
 
 -- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many
 -- were found; and where to continue, null at the end. States that live or failed, and tags, are
@@ -194,8 +183,7 @@ $$;
 create function queue.search_jobs(
   p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[],
   out place uuid
-)
-language plpgsql stable as $$
+) language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_states constant text[] := array(
@@ -249,16 +237,13 @@ begin
       or clock_timestamp() > v_until;
     v_slice := least(4 * v_slice, v_left, 2000);
   end loop;
-end;
-$$;
+end $$;
 
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
   p_limit integer default 50)
-returns json
-language plpgsql stable security definer set search_path = ''
+returns json language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off -- a plan that reads all and sorts it is never what is wanted
-set enable_sort = off
-set jit = off as $$
+set enable_sort = off set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
@@ -293,8 +278,7 @@ exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
       or invalid_parameter_value then
     perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
-end;
-$$;
+end $$;
 comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer '
   'than asked for, '
@@ -309,8 +293,7 @@ declare
   v_most constant integer := 10000;
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_lanes constant integer[] := array(
-    select l.lane from queue.lanes as l
-    where coalesce(v_filter ->> 'job_type' = l.job_type, true)
+    select l.lane from queue.lanes as l where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true))
     || case v_filter when '{}' then 0 end; -- those of types that are not published have no lane yet
 begin
@@ -341,8 +324,7 @@ begin
       'at_least', coalesce(jsonb_agg(s.status) filter (where s.more), '[]'))
     from (select c.status, sum(c.jobs) as jobs, bool_or(c.more) as more from counted as c
       group by 1) as s);
-end;
-$$;
+end $$;
 comment on function public.count_jobs is
   'Jobs of a workspace by state: {counts, states, at_least}; at_least names statuses of which '
   'there are more.';
@@ -365,12 +347,10 @@ begin
       'more', (select count(*) from letters) = 10000)
     from (
       select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at,
-        max(finished_at) as last_at,
-        (array_agg(id order by finished_at desc, id))[1] as latest_id,
+        max(finished_at) as last_at, (array_agg(id order by finished_at desc, id))[1] as latest_id,
         (array_agg(error_message order by finished_at desc, id))[1] as error_message
       from letters group by 1, 2) as a);
-end;
-$$;
+end $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace by what went wrong, the largest group first: {groups, more}.';
 
@@ -382,8 +362,7 @@ language sql stable as $$
   select coalesce(jsonb_agg(to_jsonb(e)
     - array['job_id', 'worker', 'error_data', case when not p_is_open then 'traceback' end]
     || jsonb_build_object('worker_id', w.worker_id, 'error_message', left(e.error_message, 1000),
-      'error',
-      left(queue.error_line(e.error_message, e.error_data), 1000), 'has_traceback',
+      'error', left(queue.error_line(e.error_message, e.error_data), 1000), 'has_traceback',
         e.traceback is not null)
     order by e.fence), '[]')
   from (
@@ -406,8 +385,7 @@ declare
 begin
   return jsonb_build_object('attempts', queue.attempt_lines(v_job, 1000,
     queue.is_manager(v_job.workspace_id) or queue.is_operator() or queue.is_service()));
-end;
-$$;
+end $$;
 comment on function public.job_attempts is
   'The latest 1,000 attempts of a job and the running one, the latest last: {attempts}; '
   'tracebacks for managers.';
@@ -443,8 +421,7 @@ begin
       order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth)
       join public.jobs as j on j.id = any (array[t.id])));
-end;
-$$;
+end $$;
 comment on function public.job_trace is
   'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 '
   'jobs of six levels.';
@@ -460,8 +437,7 @@ select queue.allow('authenticated, service_role', 'public.get_job', 'public.list
 -- or one that holds a lease that has not expired. Looked for once a call.
 create function queue.alive_workers(p_now timestamptz) returns setof queue.workers
 language sql stable as $$
-  select w.* from queue.workers as w
-  where w.seen_at > p_now - interval '3 minutes'
+  select w.* from queue.workers as w where w.seen_at > p_now - interval '3 minutes'
     and coalesce(w.ended_at > p_now - interval '90 seconds', true)
   union
   select w.* from (select distinct l.worker from queue.leases as l where l.expires_at > p_now) as l
@@ -469,23 +445,20 @@ language sql stable as $$
 $$;
 
 -- When a worker was last seen.
-create function queue.last_seen() returns timestamptz
-language sql stable as $$
+create function queue.last_seen() returns timestamptz language sql stable as $$
   select greatest((select max(w.seen_at) from queue.workers as w),
     to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0))
 $$;
 
 -- The pairs of letters of a name.
-create function queue.pairs_of(p_name text) returns text[]
-language sql immutable as $$
+create function queue.pairs_of(p_name text) returns text[] language sql immutable as $$
   select array(select distinct substr(p_name, n, 2)
     from generate_series(1, length(p_name) - 1) as n)
 $$;
 
 -- The published type whose name is most like one that is not: at least half of their pairs of
 -- letters are the same. Null where none is.
-create function queue.nearest_type(p_job_type text) returns text
-language sql stable as $$
+create function queue.nearest_type(p_job_type text) returns text language sql stable as $$
   with pairs as (
     select t.job_type, queue.pairs_of(t.job_type) as its, queue.pairs_of(p_job_type) as own
     from queue.job_types as t
@@ -499,13 +472,11 @@ $$;
 -- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
 -- False while no worker runs, and for a type registered a moment ago: its worker is about to begin.
 create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
-returns table (job_type text, queue text, unserved boolean)
-language sql stable as $$
+returns table (job_type text, queue text, unserved boolean) language sql stable as $$
   with kinds as materialized ( -- most workers serve the same
     select distinct w.job_types, w.queues from queue.alive_workers(p_now) as w)
   select t.job_type, t.queue, exists (select from kinds) and not exists (
-      select from kinds as k
-      where (k.job_types is null or t.job_type = any (k.job_types))
+      select from kinds as k where (k.job_types is null or t.job_type = any (k.job_types))
         and (t.queue is null or k.queues is null or t.queue = any (k.queues)))
     and not exists (select from queue.job_types as o
       where o.job_type = t.job_type and o.registered_at > p_now - interval '1 minute')
@@ -532,8 +503,7 @@ $$;
 -- Who holds the slots of a job's key, up to three of them.
 create function queue.explain_key(p_job public.jobs, p_running bigint, p_most integer,
   p_now timestamptz)
-returns jsonb
-language sql stable as $$
+returns jsonb language sql stable as $$
   with holders as (
     select j.id, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for,
       p_now) as state
@@ -545,8 +515,7 @@ language sql stable as $$
     'data', jsonb_build_object('running', p_running, 'limit', p_most, 'holders', jsonb_agg(
       jsonb_build_object('job_id', h.id, 'state', h.state))),
     'sentence', format('The concurrency limit of its key is used up: %s of %s, held by %s%s.',
-      p_running, p_most,
-      string_agg(format('job %s (%s)', h.id, h.state), ', '),
+      p_running, p_most, string_agg(format('job %s (%s)', h.id, h.state), ', '),
       case when p_running > 3 then format(' and %s more', p_running - 3) end))
   from holders as h
 $$;
@@ -562,8 +531,7 @@ begin
     v_text := replace(v_text, '{' || v_name || '}', p_with ->> v_name);
   end loop;
   return v_text;
-end;
-$$;
+end $$;
 
 -- What to do, by the reason: words, the command and the console's page for it, the likeliest first.
 -- This is the one place that says it.
@@ -612,8 +580,7 @@ insert into queue.advice (reason, place, words, command, path) values
     '/overview'),
   ('scheduled', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}',
     '/jobs/{job_id}'),
-  ('snoozed', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}',
-    '/jobs/{job_id}'),
+  ('snoozed', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}', '/jobs/{job_id}'),
   ('backing_off', 1, 'Run it now, if the cause is gone.', 'minutehand retry {job_id}',
     '/jobs/{job_id}'),
   ('lease_expired', 1, 'Nothing: it is taken back. What became of its worker:',
@@ -675,8 +642,7 @@ $$;
 
 -- What kind of error an error is, by what it is and never by its words: `kind` for the steps above,
 -- and the code that says so. Ours are named by us alone, without a module.
-create function queue.kind_of_error(p_error jsonb) returns jsonb
-language sql immutable as $$
+create function queue.kind_of_error(p_error jsonb) returns jsonb language sql immutable as $$
   select jsonb_build_object('kind', k.kind, 'code', k.code) from (values
     (1, p_error ->> 'type' = 'AttemptTimeout', 'timeout', null),
     (2, p_error ->> 'type' in ('DeadlinePassed', 'DeadlineReached'), 'deadline', null),
@@ -765,10 +731,8 @@ begin
     return queue.explain_key(p_job, v_full.running, v_full.most, p_now);
   elsif v_full.reason is not null then
     return jsonb_build_object('reason', v_full.reason, 'data',
-      jsonb_build_object('running', v_full.running,
-      'limit', v_full.most), 'sentence',
-      format('The concurrency limit %s is used up: %s of %s run.',
-        v_full.scope,
+      jsonb_build_object('running', v_full.running, 'limit', v_full.most), 'sentence',
+      format('The concurrency limit %s is used up: %s of %s run.', v_full.scope,
       v_full.running, v_full.most));
   end if;
   select b.refilled_at + make_interval(secs =>
@@ -799,8 +763,7 @@ begin
     else jsonb_build_object('reason', 'behind_others', 'sentence',
       format('Jobs of its workspace that are ahead of it: '
       '%s%s.', v_ahead, case when v_ahead = 1000 then ' or more' end)) end;
-end;
-$$;
+end $$;
 
 -- What to do about a job, from its explanation.
 create function queue.advice_for(p_job public.jobs, p_found jsonb) returns jsonb
@@ -866,8 +829,7 @@ begin
     where l.job_id = v_job.id;
   elsif v_job.status = 'waiting' then
     select jsonb_build_object('reason', k.reason, 'estimated_start_at', v_wait -> 'until', 'data',
-      v_wait,
-      'since', v_wait -> 'since',
+      v_wait, 'since', v_wait -> 'since',
       'sentence', format(k.words, (v_wait ->> 'until')::timestamptz(0),
         coalesce(v_wait ->> 'question', v_wait ->> 'event'))) into v_found
     from (values ('sleep', 'sleeping', 'It sleeps until %s.'),
@@ -895,8 +857,7 @@ begin
       'since', coalesce(v_job.finished_at, v_run_at, v_job.scheduled_for, v_job.created_at),
       'cause', v_job.error_data #> '{traceback,causes,-1,message}')
     || v_found || jsonb_build_object('next', queue.advice_for(v_job, v_found));
-end;
-$$;
+end $$;
 comment on function public.explain_job is
   'Why a job is where it is: {job_id, status, reason, sentence, since, cause, next: [{words, '
   'command, path}], data, estimated_start_at}.';

@@ -18,16 +18,14 @@ create index stats_by_time on queue.stats (minutes, at);
 insert into queue.tasks (name, every) values ('statistics', '5 seconds');
 
 -- The sum of numbers by name; null of none.
-create function queue.sum_numbers(p_all jsonb[]) returns jsonb
-language sql immutable as $$
+create function queue.sum_numbers(p_all jsonb[]) returns jsonb language sql immutable as $$
   select jsonb_object_agg(b.key, b.jobs)
   from (select e.key, sum(e.value::bigint) as jobs
     from unnest(p_all) as h cross join lateral jsonb_each_text(h) as e group by 1) as b
 $$;
 
 -- Count what the lines of the feed from p_from on say, before p_end; gives how many jobs' changes.
-create function queue.count_lines(p_from bigint, p_end bigint) returns integer
-language sql as $$
+create function queue.count_lines(p_from bigint, p_end bigint) returns integer language sql as $$
   with ended as materialized (
     select date_bin('1 minute', l.at, '2000-01-01 00:00:00+00') as at, l.workspace_id, j.job_type,
       k.count, e.wait, e.run, count(*) as jobs
@@ -88,16 +86,14 @@ begin
   end loop;
   update queue.tasks set read_to = v_from where name = 'statistics';
   return v_done;
-end;
-$$;
+end $$;
 
 -- Numbers of each type and step since an instant, of a workspace or (null) of all: counts,
 -- percentiles of run and queue time within about 12 %. From lines of minutes for the last day, else
 -- of hours.
 create function queue.type_numbers(p_workspace_id uuid, p_since timestamptz, p_step interval,
   p_now timestamptz)
-returns table (at timestamptz, job_type text, line jsonb)
-language sql stable as $$
+returns table (at timestamptz, job_type text, line jsonb) language sql stable as $$
   select n.at, n.job_type, n.counts || p.times
   from (
     select date_bin(p_step, s.at, p_since) as at, s.job_type,
@@ -166,8 +162,7 @@ language sql stable as $$
     group by 1, 5),
   causes as (
     select k.*, coalesce(sum(d.jobs), 0)::integer as jobs,
-      coalesce(bool_or(d.is_more), false) as is_more,
-      min(d.ready_at) as oldest_at,
+      coalesce(bool_or(d.is_more), false) as is_more, min(d.ready_at) as oldest_at,
       array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
     from (values (1, 'unserved', 'wait: no worker serves'), (2, 'paused', 'are paused:'),
       (3, 'at_limit', 'wait for a limit:'), (4, 'blocked', 'wait for a job of their key:'),
@@ -227,8 +222,7 @@ begin
         'detail', coalesce(string_agg(t.words, '; '), 'none is open for long'),
         'pids', coalesce(jsonb_agg(t.pid), '[]'))
       from queue.open_transactions() as t));
-end;
-$$;
+end $$;
 comment on function public.queue_health is
   'Readiness in one call: what is due and what keeps it, age of the oldest due job and of the last '
   'tick, what maintenance could not do, and open transactions that hold it back.';
@@ -294,8 +288,7 @@ begin
   select 'warn', 'webhook_off', format('The webhook to %s is off.',
       regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1')),
     w.disabled_at, w.disabled_reason, '{}'
-  from queue.webhooks as w
-  where not w.enabled and w.disabled_at is not null
+  from queue.webhooks as w where not w.enabled and w.disabled_at is not null
     and (p_workspace_id is null or w.workspace_id = p_workspace_id)
   union all
   select 'warn', 'failing_maintenance', 'Maintenance fails.', null, m.state ->> 'detail', '{}'
@@ -305,12 +298,10 @@ begin
   select 'warn', 'open_transaction', 'A session holds the queue back.',
     p_now - make_interval(secs => o.seconds), o.words, jsonb_build_object('pid', o.pid)
   from queue.open_transactions() as o where p_workspace_id is null;
-end;
-$$;
+end $$;
 
 create function queue.findings_json(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
-returns jsonb
-language sql stable as $$
+returns jsonb language sql stable as $$
   select coalesce(jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason,
     'sentence', f.sentence, 'since', f.since, 'cause', f.cause,
     'next', queue.next_steps(f.reason, f.data)) order by f.verdict, f.reason), '[]')
@@ -335,8 +326,7 @@ begin
   v_findings := queue.findings_json(p_workspace_id, v_now, queue.backlog(p_workspace_id, v_now));
   return jsonb_build_object('now', v_now, 'findings', v_findings,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'));
-end;
-$$;
+end $$;
 comment on function public.explain_queue is
   'What is wrong with a workspace, or (null, for operators) with all: {now, verdict, findings: '
   '[{verdict, reason, sentence, since, cause, next: [{words, command, path}]}]}.';
@@ -380,8 +370,7 @@ begin
     'workers', case when p_workspace_id is null then (
       select coalesce(jsonb_agg(to_jsonb(w) - 'worker' order by w.seen_at desc), '[]')
       from (select * from queue.workers order by seen_at desc limit 20) as w) end);
-end;
-$$;
+end $$;
 comment on function public.queue_stats is
   'Counts, throughput and percentiles per type of the last p_minutes, 1 to 11,520; without a '
   'workspace, for '
@@ -407,8 +396,7 @@ begin
       select coalesce(jsonb_agg(n.line || jsonb_build_object('at', n.at, 'job_type', n.job_type)
         order by n.at, n.job_type), '[]')
       from queue.type_numbers(p_workspace_id, v_since, v_step, v_now) as n));
-end;
-$$;
+end $$;
 comment on function public.queue_series is
   'Counts and times per type over p_minutes, 15 to 43,200, in about a hundred points: {now, '
   'since, step_seconds, '
@@ -441,8 +429,7 @@ begin
       'published', t.schema_version > 0,
       'nearest', case t.schema_version when 0 then queue.nearest_type(t.job_type) end,
       'paused_at', p.paused_at, 'pause_reason', p.reason,
-      'served', t.schema_version > 0 and not s.unserved,
-      'day', coalesce(n.line, '{}'),
+      'served', t.schema_version > 0 and not s.unserved, 'day', coalesce(n.line, '{}'),
       'serving', coalesce(w.serving, '[]'))
       order by t.job_type), '[]'))
     from (
@@ -462,8 +449,7 @@ begin
     left join served as s on s.job_type = t.job_type
     left join serving as w on w.job_type = t.job_type
     where not t.internal or coalesce(p_internal, false));
-end;
-$$;
+end $$;
 comment on function public.list_job_types is
   'Job types by name, each with its policy, the 20 workers last seen, its last 24 hours, a pause '
   'and a refused '
@@ -490,8 +476,7 @@ begin
           and (p_workspace_id is null
             or k.workspace_id in (p_workspace_id, queue.system_workspace()))))
     from (select) as o left join queue.job_types as t on t.job_type = p_job_type);
-end;
-$$;
+end $$;
 comment on function public.get_job_type is
   'One job type as in list_job_types, with its payload schema and schedules.';
 

@@ -9,8 +9,7 @@ insert into queue.tasks (name, every) values
 
 -- Whether an error is the row's own, so that others may go on: not one of locks, of resources, or
 -- of the connection.
-create function queue.is_refusal(p_sqlstate text) returns boolean
-language sql immutable as $$
+create function queue.is_refusal(p_sqlstate text) returns boolean language sql immutable as $$
   select p_sqlstate !~ '^(08|40|53|55|57|58|XX)'
 $$;
 
@@ -18,14 +17,12 @@ $$;
 -- at most an hour.
 create function queue.note_refusal(
   p_task text, p_job_id uuid, p_failure text, p_now timestamptz
-) returns void
-language sql as $$
+) returns void language sql as $$
   insert into queue.signals as s (kind, workspace_id, job_id, name, failure, failures, look_at)
   select 'refused', j.workspace_id, j.id, p_task, left(p_failure, 1000), 1,
     p_now + interval '5 seconds'
   from public.jobs as j where j.id = p_job_id
-  on conflict (name, job_id) where kind = 'refused' do update set
-    failure = excluded.failure,
+  on conflict (name, job_id) where kind = 'refused' do update set failure = excluded.failure,
     failures = s.failures + 1,
     look_at = p_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(s.failures, 12))
 $$;
@@ -37,8 +34,7 @@ begin
   return array(
     select s.job_id from queue.signals as s
     where s.kind = 'refused' and s.name = p_task and s.look_at > p_now);
-end;
-$$;
+end $$;
 
 -- Do a task's part for jobs, by its function queue.<task>_of: for all at once, and where that is
 -- refused for each half, down to the one that is to blame. Gives how many were done.
@@ -66,8 +62,7 @@ begin
   end;
   return queue.do_in_parts(p_task, p_ids[:v_half], p_now)
     + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
-end;
-$$;
+end $$;
 
 -- Do a task slice by slice: queue.<task>_due gives jobs, locked, that are due and not refused. What
 -- someone holds stays due.
@@ -85,8 +80,7 @@ begin
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
-end;
-$$;
+end $$;
 
 create function queue.adoption_due(p_refused uuid[], p_now timestamptz) returns uuid[]
 language sql as $$
@@ -120,8 +114,7 @@ begin
   perform queue.place(j, p_now) from public.jobs as j
   where j.id = any (p_ids) and j.status = 'pending';
   return cardinality(p_ids);
-end;
-$$;
+end $$;
 
 -- Deferred jobs that are due become ready, and jobs whose deadline has passed end. The caller holds
 -- their lines and records.
@@ -133,8 +126,7 @@ declare
     select w.job_id from queue.waits as w
     where w.job_id = any (p_ids) order by w.job_id for update skip locked);
   v_late constant uuid[] := array(
-    select j.id from public.jobs as j
-    where j.id = any (p_ids) and j.deadline_at <= p_now
+    select j.id from public.jobs as j where j.id = any (p_ids) and j.deadline_at <= p_now
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held)));
 begin
   delete from queue.deferred as d using public.jobs as j
@@ -152,8 +144,7 @@ begin
     -- not for the line of its deadline: it is ready already
     and (j.deadline_at is null or j.deadline_at > p_now);
   return cardinality(p_ids);
-end;
-$$;
+end $$;
 
 -- Of many due lines half are the oldest, half in equal shares for the tenants that have any, so
 -- that none waits behind others.
@@ -183,8 +174,7 @@ begin
   return array(select distinct h.id from (
     select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
     where d.ctid = any (v_lines) for no key update of d, j skip locked) as h);
-end;
-$$;
+end $$;
 
 -- Expired leases, which the caller holds with their jobs, are settled as lost by the rules of a
 -- settlement, and tried again at once.
@@ -206,8 +196,7 @@ begin
   perform queue.publish(s.changes, p_now) from queue.settle(v_items) as s
   where s.changes is not null;
   return cardinality(p_ids);
-end;
-$$;
+end $$;
 
 create function queue.reclaim_due(p_refused uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
@@ -222,8 +211,7 @@ begin
     select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
     where l.expires_at <= p_now and l.job_id <> all (p_refused)
     order by l.job_id limit 200 for no key update of l, j skip locked);
-end;
-$$;
+end $$;
 
 create function queue.retention_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
@@ -232,8 +220,7 @@ begin
     select j.ctid from public.jobs as j
     where j.id = any (p_ids) order by j.id for update skip locked));
   return cardinality(p_ids);
-end;
-$$;
+end $$;
 
 -- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones
 -- finds them, in slices from the oldest on; children stay while their parent waits for children.
@@ -269,8 +256,7 @@ begin
   end loop;
   update queue.tasks set after_id = v_after where name = 'retention';
   return case when v_after is null then v_done else greatest(1, v_done) end;
-end;
-$$;
+end $$;
 
 -- Rows that belong to no job, in slices by an index of each.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz) returns integer
@@ -281,8 +267,7 @@ declare
   v_done integer := 0;
 begin
   for v_rule in
-    select * from (values
-      ('job_keys', 'expires_at <= $1'),
+    select * from (values ('job_keys', 'expires_at <= $1'),
       ('named_events', 'emitted_at < $1 - interval ''30 days'''), -- no one will wait for them
       ('stats', 'minutes = 1 and at < $1 - interval ''25 hours'''),
       ('stats', 'minutes = 60 and at < $1 - interval ''31 days'''),
@@ -311,8 +296,7 @@ begin
   end loop;
   perform queue.delete_turns(p_now);
   return v_done;
-end;
-$$;
+end $$;
 
 -- When the leases were last looked through for one that has expired, in milliseconds: a sequence,
 -- which every session sees at once.
@@ -320,8 +304,7 @@ create unlogged sequence queue.expiry_ms minvalue 0 start 0; -- noqa: PRS
 
 -- Whether a lease has expired. They are read whole, since an index of it would be written by each
 -- renewal: once a second, however many workers ask.
-create function queue.has_expired(p_now timestamptz) returns boolean
-language plpgsql as $$
+create function queue.has_expired(p_now timestamptz) returns boolean language plpgsql as $$
 declare
   v_ms constant bigint := (date_part('epoch', p_now) * 1000)::bigint;
 begin
@@ -332,8 +315,7 @@ begin
   end if;
   perform setval('queue.expiry_ms', greatest(0, v_ms));
   return false;
-end;
-$$;
+end $$;
 
 -- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a
 -- task found and could not do, because someone holds the row, is due again a second later, and what
@@ -373,8 +355,7 @@ begin
         else false end
       or t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')));
-end;
-$$;
+end $$;
 
 -- Whether the time of a task has come; a pass over all jobs that has begun goes on with each call.
 create function queue.is_due(p_task queue.tasks, p_now timestamptz) returns boolean
@@ -386,8 +367,7 @@ $$;
 
 -- What maintenance could not do: tasks that fail, and jobs that a task passes over since their rows
 -- were refused, at most twenty, with the reason.
-create function queue.maintenance_state() returns jsonb
-language sql stable as $$
+create function queue.maintenance_state() returns jsonb language sql stable as $$
   with refused as (
     select s.name as task, s.job_id, left(s.failure, 300) as reason, s.look_at as retry_at
     from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
@@ -406,8 +386,7 @@ $$;
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql security definer set search_path = ''
-set lock_timeout = '2s'
-set enable_seqscan = off set jit = off as $$
+set lock_timeout = '2s' set enable_seqscan = off set jit = off as $$
 declare
   v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000,
     greatest(50, coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);
@@ -458,8 +437,7 @@ begin
   end loop;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'more', v_left > 0 or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
-end;
-$$;
+end $$;
 comment on function public.run_maintenance is
   E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
   '{done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, '

@@ -5,8 +5,7 @@
 -- Call the worker by pg_net once connect_worker has named it. On AWS a hint only: an enqueue
 -- through the API wakes the worker itself, and the tick of each minute is the safety net. Without
 -- AWS this is the schedule.
-create function queue.invoke_worker() returns void
-language plpgsql as $$
+create function queue.invoke_worker() returns void language plpgsql as $$
 declare
   v_url constant text := queue.setting('worker_url') #>> '{}';
 begin
@@ -18,8 +17,7 @@ begin
   end if;
 exception when others then -- a hint that fails must not fail the enqueue
   raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
-end;
-$$;
+end $$;
 
 create function public.attach_extensions() returns jsonb
 language plpgsql security definer set search_path = ''
@@ -63,8 +61,7 @@ begin
     end;
   end loop;
   return v_state || jsonb_build_object('problems', v_problems);
-end;
-$$;
+end $$;
 comment on function public.attach_extensions is
   E'Attach optional parts installed after the migrations ran: {pg_cron, pg_net, realtime, problems}.\n\nEach absent, '
   'not_attached or attached; pg_net is no_worker while no worker''s address is set.';
@@ -102,8 +99,7 @@ begin
   values ('worker_url', to_jsonb(p_url), queue.clock())
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   return public.attach_extensions() || jsonb_build_object('url', p_url);
-end;
-$$;
+end $$;
 comment on function public.connect_worker is
   'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron; '
   'without an address, no longer. For operators.';
@@ -123,11 +119,9 @@ create table queue.facts (
   undo text -- null where more than is recorded does no harm
 );
 
-create function queue.facts_of_functions() returns setof queue.facts
-language sql stable as $$
+create function queue.facts_of_functions() returns setof queue.facts language sql stable as $$
   with ours as (
-    select p.*, p.oid::regprocedure::text as name
-    from pg_catalog.pg_proc as p
+    select p.*, p.oid::regprocedure::text as name from pg_catalog.pg_proc as p
     where p.prokind = 'f' and (p.pronamespace = 'queue'::regnamespace
       or p.pronamespace = 'public'::regnamespace
         and strpos(p.prosrc, 'queue'::regnamespace || '.') > 0))
@@ -154,8 +148,7 @@ language sql stable as $$
   from ours as o
 $$;
 
-create function queue.facts_of_tables() returns setof queue.facts
-language sql stable as $$
+create function queue.facts_of_tables() returns setof queue.facts language sql stable as $$
   with ours as (
     select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity
     from pg_catalog.pg_class as c
@@ -189,8 +182,7 @@ language sql stable as $$
   from ours as o join pg_catalog.pg_index as i on i.indrelid = o.oid
 $$;
 
-create function queue.facts_of_access() returns setof queue.facts
-language sql stable as $$
+create function queue.facts_of_access() returns setof queue.facts language sql stable as $$
   select s.name::text, format('%s may use the schema %s', r.role, s.name),
     format('grant usage on schema %s to %s', s.name, r.role),
     format('revoke usage on schema %s from %s', s.name, r.role)
@@ -219,12 +211,10 @@ language sql stable as $$
   select 'job_worker', format('%s may become %s', m.member::regrole, m.roleid::regrole),
     format('grant %s to %s', m.roleid::regrole, m.member::regrole),
     format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
-  from pg_catalog.pg_auth_members as m
-  where 'job_worker'::regrole in (m.member, m.roleid)
+  from pg_catalog.pg_auth_members as m where 'job_worker'::regrole in (m.member, m.roleid)
 $$;
 
-create function queue.facts_now() returns setof queue.facts
-language sql stable as $$
+create function queue.facts_now() returns setof queue.facts language sql stable as $$
   select * from queue.facts_of_access()
   union select * from queue.facts_of_functions()
   union select * from queue.facts_of_tables()
@@ -234,12 +224,10 @@ $$;
 create function queue.differences() returns table (difference text, fix text)
 language sql stable as $$
   with present as materialized (select * from queue.facts_now())
-  select 'no longer true: ' || f.fact, f.mend
-  from queue.facts as f
+  select 'no longer true: ' || f.fact, f.mend from queue.facts as f
   where f.fact not in (select n.fact from present as n)
   union all
-  select 'not by the migrations: ' || n.fact, n.undo
-  from present as n
+  select 'not by the migrations: ' || n.fact, n.undo from present as n
   where n.undo is not null and n.fact not in (select f.fact from queue.facts as f)
     and n.object in (select f.object from queue.facts as f)
 $$;
@@ -262,19 +250,15 @@ do $$
 declare
   v_statement text;
 begin
-  for v_statement in
-    select format('alter table %s enable row level security', c.oid::regclass)
-      from pg_catalog.pg_class as c
-    where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
+  for v_statement in select format('alter table %s enable row level security', c.oid::regclass)
+      from pg_catalog.pg_class as c where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
     union all -- no function here finds a name by its caller's search path
     select format('alter function %s set search_path = %L', p.oid::regprocedure, '')
-      from pg_catalog.pg_proc as p
-    where p.pronamespace = 'queue'::regnamespace and p.prokind = 'f'
+      from pg_catalog.pg_proc as p where p.pronamespace = 'queue'::regnamespace and p.prokind = 'f'
       and not exists (select from unnest(p.proconfig) as c where c like 'search_path=%')
   loop
     execute v_statement;
   end loop;
-end;
-$$;
+end $$;
 
 insert into queue.facts select * from queue.facts_now();
