@@ -30,6 +30,14 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
+-- Topics that a server streams to its readers, until when unless it asks again; and the last such
+-- time, in seconds since 1970, by which a publisher knows at once that no one streams.
+create unlogged table queue.streamed_topics (
+  topic text primary key,
+  expires_at timestamptz not null
+);
+create unlogged sequence queue.streamed_until minvalue 0 start 0; -- noqa: PRS
+
 -- The budget of messages a second, 80 % of the plan's rate (Realtime averages five seconds, which
 -- may touch six of ours), and how many this second has used. The first who asks in a second
 -- (is_new) notes where it began. is_followed: someone follows a topic.
@@ -171,6 +179,22 @@ exception when others then
   return true;
 end $$;
 
+-- Notify the servers that stream a topic of these changes, with the topic. A transaction that
+-- notifies commits under a lock of the whole server, so that no other does.
+create function queue.notify_streams(p_changes queue.change[]) returns void
+language plpgsql as $$
+begin
+  perform pg_notify('minutehand_events', s.topic) from queue.streamed_topics as s
+  where s.expires_at > clock_timestamp() and s.topic in (
+    select 'workspace:' || c.workspace_id from unnest(p_changes) as c
+    where c.type not in ('job.progress', 'job.log')
+    union all
+    select 'session:' || c.session_id from unnest(p_changes) as c where c.type <> 'job.log'
+    union all
+    select 'job:' || i.id from unnest(p_changes) as c cross join unnest(c.job_ids) as i (id));
+end;
+$$;
+
 -- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
 -- event of its jobs: a line of the feed alone. Progress and logs come alone.
 create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
@@ -192,6 +216,9 @@ begin
   if v_jobs > 0 and to_regclass('realtime.messages') is not null then -- a message holds 256 kB
     v_is_plain := v_is_plain and v_jobs <= 1000;
     v_held := nullif(not queue.send(p_changes, v_is_minor, v_is_plain, p_now), false);
+  end if;
+  if pg_sequence_last_value('queue.streamed_until') > date_part('epoch', clock_timestamp()) then
+    perform queue.notify_streams(p_changes);
   end if;
   insert into queue.feed
     (number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, held)
@@ -329,6 +356,23 @@ comment on function public.follow_topic is
   'check_seconds}.\n\nCall it before joining and every again_seconds while joined: topics of '
   'jobs and sessions get messages only while someone follows them.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
+
+create function public.stream_topics(p_topics jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_expires_at constant timestamptz := clock_timestamp() + interval '1 minute';
+begin
+  delete from queue.streamed_topics where expires_at < clock_timestamp();
+  insert into queue.streamed_topics as s (topic, expires_at)
+  select distinct t, v_expires_at from jsonb_array_elements_text(p_topics) as t order by t
+  on conflict (topic) do update set expires_at = excluded.expires_at;
+  perform setval('queue.streamed_until', date_part('epoch', v_expires_at)::bigint);
+  return jsonb_build_object('again_seconds', 30);
+end;
+$$;
+comment on function public.stream_topics is
+  'Be notified of topics on the channel minutehand_events, for a minute: {again_seconds}.';
+select queue.allow('job_worker, service_role', 'public.stream_topics');
 
 -- The number before which every line of the feed is committed.
 create function queue.feed_end() returns bigint language sql stable as $$

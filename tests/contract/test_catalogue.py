@@ -69,6 +69,7 @@ WORKER = [
     "webhook_to_send",
     "webhook_sent",
     "guest_key",
+    "stream_topics",
     "queue_health",
     "explain_queue",
     "attach_extensions",

@@ -82,6 +82,32 @@ def test_messages_of_ten_thousand_events_stay_small_enough(engine: Engine) -> No
     assert len(job_ids) == 1000
 
 
+def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
+    """For a minute, unless it asks again; where no one streams, no commit notifies."""
+    heard: list[str] = []
+
+    def work(**options: str) -> str:
+        job_id = engine.enqueue(**options)
+        engine.settle(engine.lease_one())
+        return job_id
+
+    with engine.database.connect() as server:
+        server.add_notify_handler(lambda notify: heard.append(notify.payload))
+        server.execute("listen minutehand_events")
+        work(session_id="s")
+        engine.rpc("stream_topics", p_topics=["session:s", "session:t"])
+        work()
+        server.execute("select")
+        assert heard == []
+        work(session_id="s")
+        server.execute("select")
+        assert heard == ["session:s"] * 3
+        engine.run("update queue.streamed_topics set expires_at = clock_timestamp()")
+        work(session_id="s")
+        server.execute("select")
+    assert len(heard) == 3
+
+
 def test_a_failure_to_send_fails_no_job(engine: Engine) -> None:
     """Clients read the log."""
     engine.run("alter table realtime.messages rename column payload to away")
