@@ -47,10 +47,7 @@ _SECRETS: Final = (
         rf"\1\2{HIDDEN}\2",
     ),
     (re.compile(r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
-    (
-        re.compile(r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*"),
-        rf"\1 {HIDDEN}",
-    ),
+    (re.compile(r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*"), rf"\1 {HIDDEN}"),
     # addresses that are secrets themselves: webhooks of chat services, Telegram's bots
     (
         re.compile(

@@ -54,12 +54,7 @@ class AppHarness:
     below = ""
 
     def __init__(
-        self,
-        project: Project,
-        settings: Settings,
-        registry: Registry,
-        app: Any,
-        **options: Any,
+        self, project: Project, settings: Settings, registry: Registry, app: Any, **options: Any
     ) -> None:
         self.project = project
         self.settings = settings
@@ -111,9 +106,7 @@ class AppHarness:
             return await http.request(method, path, headers=headers, **options)
 
     async def tick_until(
-        self,
-        look: Callable[[], Awaitable[Seen]],
-        reached: Callable[[Seen], Any],
+        self, look: Callable[[], Awaitable[Seen]], reached: Callable[[Seen], Any]
     ) -> Seen:
         """Tick, backoffs over at once, until what `look` sees is as wanted; answers it."""
         give_up = time.monotonic() + 150

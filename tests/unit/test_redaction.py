@@ -91,10 +91,7 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
     }
 
     assert Redactor().data(data) == {
-        "request": {
-            "headers": [{"Authorization": HIDDEN}, f"Bearer {HIDDEN}"],
-            "api_key": HIDDEN,
-        },
+        "request": {"headers": [{"Authorization": HIDDEN}, f"Bearer {HIDDEN}"], "api_key": HIDDEN},
         "url": f"https://api.example/?token={HIDDEN}",
         "tokens": 512,
         "status": 401,

@@ -100,9 +100,7 @@ def _mending(prompt: Prompt, error: AnswerUnusable) -> Prompt:
     note = f"Your answer before could not be used: {error}. Answer again."
     before = Material("Your answer before", error.text[:4000] or "(none)")
     return replace(
-        prompt,
-        instructions=f"{prompt.instructions}\n\n{note}",
-        material=[*prompt.material, before],
+        prompt, instructions=f"{prompt.instructions}\n\n{note}", material=[*prompt.material, before]
     )
 
 

@@ -124,10 +124,7 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
         schema = json.dumps(prompt.schema, ensure_ascii=False)
         system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
     texts = [f"# {part.title}\n{part.text}" for part in prompt.material]
-    return [
-        {"role": "system", "content": system},
-        {"role": "user", "content": "\n\n".join(texts)},
-    ]
+    return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(texts)}]
 
 
 def _plain_schema(schema: Any) -> Any:

@@ -35,12 +35,7 @@ def client(
     # making one is not safe between threads, and of two first callers each would make its own
     with _making:
         return _client(
-            service,
-            settings.aws_region,
-            endpoint,
-            connect_timeout,
-            read_timeout,
-            attempts,
+            service, settings.aws_region, endpoint, connect_timeout, read_timeout, attempts
         )
 
 

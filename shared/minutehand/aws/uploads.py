@@ -153,10 +153,7 @@ class Uploads(UploadsBucket):
     async def create(self, key: str, *, content_type: str) -> str:
         """Begin an upload and return S3's id for it."""
         made = await self._call(
-            "create_multipart_upload",
-            Key=key,
-            ContentType=content_type,
-            ChecksumAlgorithm="SHA256",
+            "create_multipart_upload", Key=key, ContentType=content_type, ChecksumAlgorithm="SHA256"
         )
         upload_id: str = made["UploadId"]
         return upload_id

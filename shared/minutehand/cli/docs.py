@@ -19,8 +19,7 @@ from minutehand.terminal.output import Output
 
 @verb
 def docs(
-    output: Output,
-    topic: Annotated[str | None, typer.Argument(help="A page.")] = None,
+    output: Output, topic: Annotated[str | None, typer.Argument(help="A page.")] = None
 ) -> None:
     """Print a page; without a topic, list the pages."""
     if topic is None:

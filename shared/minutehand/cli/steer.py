@@ -12,15 +12,7 @@ import typer
 from minutehand.cli.jobs import read_payload, tell_enqueued
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.options import (
-    AnyJobId,
-    JobId,
-    JobType,
-    Queue,
-    Tag,
-    verb,
-    workspace_verb,
-)
+from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, verb, workspace_verb
 from minutehand.terminal.output import Output
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

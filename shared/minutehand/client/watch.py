@@ -183,13 +183,7 @@ class JobWatcher(Watcher):
         job: Its row as it was last read.
     """
 
-    def __init__(
-        self,
-        access: Access,
-        job_id: JobId | str,
-        *,
-        after: int = 0,
-    ) -> None:
+    def __init__(self, access: Access, job_id: JobId | str, *, after: int = 0) -> None:
         self.job: Job | None = None
         self._job_id = str(job_id)
         self._after = after

@@ -38,14 +38,7 @@ CONTENT_TYPES: Mapping[str, str] = {
 TYPES = ".ts"
 #: For people who read the checkout, not for browsers.
 LEFT_OUT = frozenset(
-    {
-        "npm",
-        "screenshots",
-        "tsconfig.json",
-        "vendor.json",
-        "README.md",
-        "DECISIONS.md",
-    }
+    {"npm", "screenshots", "tsconfig.json", "vendor.json", "README.md", "DECISIONS.md"}
 )
 #: Names carry no hash, so a browser asks each time (and gets 304); an edge may keep a file for a
 #: day, and every upload invalidates all edges.

@@ -25,11 +25,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
     "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
-    "worker": (
-        *WORKER_SIGN_IN,
-        "LANGUAGE_MODEL_KEY",
-        "SPEECH_KEY",
-    ),
+    "worker": (*WORKER_SIGN_IN, "LANGUAGE_MODEL_KEY", "SPEECH_KEY"),
     "health": ("WORKER_SECRET_TOKEN", *WORKER_SIGN_IN),
 }
 

@@ -90,7 +90,4 @@ def _site(settings: Settings, console: Path | None) -> list[BaseRoute]:
     if console is None:
         return []
     headers = security_headers(settings, settings.environ)
-    return [
-        Route("/config.json", config),
-        Mount("/", app=ConsoleFiles(console, headers)),
-    ]
+    return [Route("/config.json", config), Mount("/", app=ConsoleFiles(console, headers))]

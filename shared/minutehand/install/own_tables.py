@@ -133,11 +133,7 @@ def own_tables(
         here = {**names, "table": table, "one": one, "name": f"{names['function']}_{one}"}
         write = WRITE.format(table=table, tenant=tenant) if table in written else ""
         sql += FUNCTION.format(
-            **here,
-            schema=project.schema_,
-            engine=project.engine_schema,
-            tenant=tenant,
-            write=write,
+            **here, schema=project.schema_, engine=project.engine_schema, tenant=tenant, write=write
         )
         ids += f"    {one}_id: int | str\n"
         payload.append(f'"{one}_id": "…"')

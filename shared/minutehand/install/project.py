@@ -17,13 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import (
-    InstallError,
-    installed,
-    migration,
-    sources,
-    timestamp,
-)
+from minutehand.install.sources import InstallError, installed, migration, sources, timestamp
 from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 

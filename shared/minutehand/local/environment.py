@@ -55,11 +55,7 @@ class Ports:
 
 
 def contract(
-    ports: Ports,
-    secrets: Mapping[str, str],
-    database_url: str,
-    state: Path,
-    project: Project,
+    ports: Ports, secrets: Mapping[str, str], database_url: str, state: Path, project: Project
 ) -> dict[str, str]:
     """Build what `.local/env` holds: the names that design.md gives to tools, and the settings."""
     gateway = f"http://{LOOPBACK}:{ports.gateway}"

@@ -75,10 +75,7 @@ def service_parts(ports: Ports, database_url: str) -> list[Part]:
             "realtime",
             (python, "-m", "minutehand.local.realtime"),
             answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
-            {
-                "PORT": str(ports.realtime),
-                "DATABASE_URL": database_url,
-            },
+            {"PORT": str(ports.realtime), "DATABASE_URL": database_url},
         ),
         Part(
             "api",

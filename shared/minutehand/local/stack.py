@@ -20,13 +20,7 @@ from rich.markup import escape
 
 from minutehand.app import find_apps
 from minutehand.local import migrations
-from minutehand.local.environment import (
-    Ports,
-    contract,
-    demo_values,
-    for_children,
-    sealing_key,
-)
+from minutehand.local.environment import Ports, contract, demo_values, for_children, sealing_key
 from minutehand.local.logs import Logs, Say
 from minutehand.local.parts import Part, companions, service_parts
 from minutehand.local.postgres import Postgres

@@ -38,10 +38,7 @@ class QueueClient:
         )
 
     def acting_as(
-        self,
-        token: str | None,
-        *,
-        signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        self, token: str | None, *, signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     ) -> UserQueue:
         """The queue as the bearer of `token`, or a guest whose calls are `signed`, sees it."""
         headers = caller_headers(self._settings, token)
@@ -59,12 +56,7 @@ class UserQueue(CallerFunctions):
     """
 
     async def enqueue(
-        self,
-        job_type: str,
-        payload: Any = None,
-        *,
-        workspace_id: WorkspaceId | str,
-        **options: Any,
+        self, job_type: str, payload: Any = None, *, workspace_id: WorkspaceId | str, **options: Any
     ) -> Enqueued:
         """Add one job; with an idempotency key, or find the one that key made."""
         chosen = EnqueueOptions(**options)

@@ -63,10 +63,7 @@ class WorkerKey:
             token = self._mint(settings.supabase_jwt_secret)
         else:
             return secret_headers(settings.supabase_secret_key or "")
-        return {
-            "apikey": settings.supabase_publishable_key,
-            "Authorization": f"Bearer {token}",
-        }
+        return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
     def forget(self) -> None:
         """Mint again at the next call; for a token that was refused."""

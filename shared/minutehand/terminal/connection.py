@@ -105,8 +105,7 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
     if environ.get("SUPABASE_URL"):  # the worker's key and the doctor come before any API
         return dict(environ)
     raise CommandFailed(
-        "no stack found: SUPABASE_URL is not set, and .local/env does not exist",
-        code="no_stack",
+        "no stack found: SUPABASE_URL is not set, and .local/env does not exist", code="no_stack"
     )
 
 

@@ -107,11 +107,7 @@ def unauthorized(reason: str, *, presented: bool) -> ApiError:
     if presented:
         challenge += f', error="invalid_token", error_description="{reason}"'
     return ApiError(
-        401,
-        "unauthorized",
-        "Unauthorized",
-        detail=reason,
-        headers={"WWW-Authenticate": challenge},
+        401, "unauthorized", "Unauthorized", detail=reason, headers={"WWW-Authenticate": challenge}
     )
 
 

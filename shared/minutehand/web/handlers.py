@@ -70,11 +70,9 @@ def _plain(error: HTTPException) -> JSONResponse:
     status = error.status_code
     said = str(error.detail)
     phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
-    code, text = {
-        400: INVALID_JSON,
-        404: ROUTE_NOT_FOUND,
-        405: METHOD_NOT_ALLOWED,
-    }.get(status, (phrase, said))
+    code, text = {400: INVALID_JSON, 404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(
+        status, (phrase, said)
+    )
     return error_response(status, code, text, headers=error.headers)
 
 

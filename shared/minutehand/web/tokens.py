@@ -62,11 +62,7 @@ class TokenVerifier:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        self, settings: Settings, clock: Clock, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._issuer = f"{settings.supabase_url}/auth/v1"
         self._url = f"{self._issuer}/.well-known/jwks.json"

@@ -221,12 +221,7 @@ class UploadRoutes(ABC):
         add("", self.create_upload, methods=["POST"], status_code=201, response_model=answer)
         add("/{upload_id}", self.get_upload, methods=["GET"], response_model=answer)
         add("/{upload_id}/parts", self.sign_parts, methods=["POST"])
-        add(
-            "/{upload_id}/complete",
-            self.complete_upload,
-            methods=["POST"],
-            response_model=answer,
-        )
+        add("/{upload_id}/complete", self.complete_upload, methods=["POST"], response_model=answer)
         add("/{upload_id}", self.abort_upload, methods=["DELETE"], status_code=204)
 
     async def create_upload(self, body: NewUpload, caller: SignedIn, services: Provided) -> Upload:
@@ -331,11 +326,7 @@ class UploadRoutes(ABC):
             await uploads.abort(place.key, place.s3_id)
 
     def _answer(
-        self,
-        place: Place,
-        *,
-        missing: tuple[int, ...],
-        became: dict[str, Any] | None = None,
+        self, place: Place, *, missing: tuple[int, ...], became: dict[str, Any] | None = None
     ) -> Upload:
         return self.answer(
             id=place.encode(),

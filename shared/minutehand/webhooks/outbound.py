@@ -80,8 +80,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
     def __init__(self, *, loopback: bool) -> None:
         self._loopback = loopback
         self._inner = httpx.AsyncHTTPTransport(
-            verify=trusted(),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=0),
+            verify=trusted(), limits=httpx.Limits(max_connections=100, max_keepalive_connections=0)
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

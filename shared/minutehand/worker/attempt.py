@@ -297,8 +297,7 @@ class Attempt:
     def _end(self, ending: Ending) -> None:
         if self.ending is not None:
             logger.warning(
-                "Abandoned processor has ended",
-                extra={"event": "attempt.ended_late", **self.names},
+                "Abandoned processor has ended", extra={"event": "attempt.ended_late", **self.names}
             )
             return
         self.ending = ending

@@ -20,11 +20,7 @@ PATIENCE: Final = 10
 
 
 async def run_child(
-    command: Sequence[str],
-    on_line: Callable[[str], None],
-    *,
-    seconds: float,
-    most_bytes: int = 0,
+    command: Sequence[str], on_line: Callable[[str], None], *, seconds: float, most_bytes: int = 0
 ) -> int:
     """Run a program without a shell and give its errors line by line; returns its exit code.
 

@@ -58,8 +58,7 @@ class StagesFailed(ProcessorError):
 
 
 async def run_graph(
-    stages: Sequence[Stage],
-    run: Callable[[Stage, Mapping[str, Any]], Coroutine[Any, Any, Any]],
+    stages: Sequence[Stage], run: Callable[[Stage, Mapping[str, Any]], Coroutine[Any, Any, Any]]
 ) -> dict[str, Any]:
     """Run `stages` side by side, each with the results of those before it; results by name.
 

@@ -77,10 +77,7 @@ class LeaseRequests:
         self._summary.calls += 1
         # enqueues wake no one for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
-        had_room, self._has_room = (
-            self._has_room,
-            staying and asks_again and not self._is_woken,
-        )
+        had_room, self._has_room = (self._has_room, staying and asks_again and not self._is_woken)
         self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,

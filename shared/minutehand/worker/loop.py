@@ -255,10 +255,7 @@ class Worker:
             )
 
     async def run_forever(
-        self,
-        wakeups: asyncio.Event | None = None,
-        *,
-        poll_seconds: float = 1.0,
+        self, wakeups: asyncio.Event | None = None, *, poll_seconds: float = 1.0
     ) -> None:
         """Tick on every wake-up, when work falls due, and every `poll_seconds`; until `stop`.
 

@@ -162,8 +162,7 @@ class Settler:
             if run.seconds_left() <= self.PAUSE_SECONDS or run.stopping.is_set():
                 raise problem
             logger.warning(
-                "Settle is repeated",
-                extra=run.extra("settle.repeated") | {"error": str(problem)},
+                "Settle is repeated", extra=run.extra("settle.repeated") | {"error": str(problem)}
             )
             await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
             pause = min(self.MOST_PAUSE_SECONDS, pause * 2)

@@ -19,14 +19,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
-from minutehand.queue.models import (
-    ErrorInfo,
-    JobId,
-    LogLine,
-    NewJob,
-    Progress,
-    WorkspaceId,
-)
+from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker

@@ -73,12 +73,7 @@ class _Run:
     """One run of one message's job."""
 
     def __init__(
-        self,
-        app: Chat,
-        job: Job[ChatPayload],
-        ctx: JobContext,
-        text: str,
-        came: Progress | None,
+        self, app: Chat, job: Job[ChatPayload], ctx: JobContext, text: str, came: Progress | None
     ) -> None:
         self._app = app
         self._job = job

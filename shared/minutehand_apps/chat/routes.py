@@ -226,10 +226,7 @@ async def list_messages(functions: Functions, named: Session) -> dict[str, Any]:
 
 @routes.post("/api/async-messages")
 async def send_message(
-    body: MessageRequest,
-    functions: Functions,
-    services: Provided,
-    x_session_id: _HEADER_ID = None,
+    body: MessageRequest, functions: Functions, services: Provided, x_session_id: _HEADER_ID = None
 ) -> dict[str, Any]:
     """Answer a question in any words."""
     done = await functions.call(

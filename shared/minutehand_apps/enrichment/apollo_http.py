@@ -55,12 +55,7 @@ class HttpApollo:
     source: Literal["apollo"] = "apollo"
 
     def __init__(
-        self,
-        api_key: str,
-        *,
-        http: httpx.AsyncClient,
-        base_url: str,
-        answer_seconds: float = 20.0,
+        self, api_key: str, *, http: httpx.AsyncClient, base_url: str, answer_seconds: float = 20.0
     ) -> None:
         self._http = http
         self._base_url = base_url

@@ -32,12 +32,7 @@ class OfflineApollo:
 
     source: Literal["offline"] = "offline"
 
-    def __init__(
-        self,
-        api_key: str,
-        *,
-        call_seconds: float = CALL_SECONDS,
-    ) -> None:
+    def __init__(self, api_key: str, *, call_seconds: float = CALL_SECONDS) -> None:
         self._api_key = api_key
         self._call_seconds = call_seconds
 

@@ -166,10 +166,7 @@ class Processors:
         ctx.progress(70, "processing")
         ctx.log("info", "Processing enrichment data…", credits=answer["credits"])
         result = Enriched(
-            outcome="no match",
-            looked_up=term,
-            source=answer["source"],
-            credits=answer["credits"],
+            outcome="no match", looked_up=term, source=answer["source"], credits=answer["credits"]
         )
         found = task.read(answer)
         if found is None:

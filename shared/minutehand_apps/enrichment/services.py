@@ -28,11 +28,7 @@ class Enrichment(Dependencies):
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        sealer: Sealer | None = None,
-        offline_call_seconds: float = 1.0,
+        self, settings: Settings, *, sealer: Sealer | None = None, offline_call_seconds: float = 1.0
     ) -> None:
         super().__init__(settings)
         self._given_sealer = sealer
@@ -67,10 +63,7 @@ class Enrichment(Dependencies):
         from minutehand_apps.enrichment.apollo_http import HttpApollo
 
         return HttpApollo(
-            api_key,
-            http=self._vendor,
-            base_url=self.vendor.base_url,
-            answer_seconds=answer_seconds,
+            api_key, http=self._vendor, base_url=self.vendor.base_url, answer_seconds=answer_seconds
         )
 
     @cached_property

@@ -122,10 +122,5 @@ class _Run:
 def register(registry: Registry, settings: Settings, *, app: Plans | None = None) -> Plans:
     """Add the processor to `registry`; returns what it holds, to be closed at the end."""
     app = app or Plans(settings)
-    registry.processor(
-        "plan",
-        payload=PlanPayload,
-        timeout=780,
-        internal=True,
-    )(Processor(app).run)
+    registry.processor("plan", payload=PlanPayload, timeout=780, internal=True)(Processor(app).run)
     return app

@@ -51,9 +51,7 @@ SAMPLES: Final[dict[str, dict[str, Any]]] = {
         "tasks": [{"id": key, "title": title, "days": days} for key, title, days in _TASKS]
     },
     "dependencies": {"order": [{"task": key, "after": after} for key, after in _AFTER.items()]},
-    "team": {
-        "points": ["Lead: T1, T2", "Stalls: T3", "Site: T4, T6", "Posters and press: T5"],
-    },
+    "team": {"points": ["Lead: T1, T2", "Stalls: T3", "Site: T4, T6", "Posters and press: T5"]},
     "budget": {
         "currency": "EUR",
         "costs": [{"title": title, "amount": amount} for title, amount in _COSTS.items()],
@@ -73,10 +71,7 @@ SAMPLES: Final[dict[str, dict[str, Any]]] = {
         ]
     },
     "quality": {
-        "points": [
-            "The fire brigade walks the plan of the square",
-            "Power is tested a day before",
-        ]
+        "points": ["The fire brigade walks the plan of the square", "Power is tested a day before"]
     },
     "communication": {
         "points": ["Neighbours: a letter two weeks before", "Stallholders: a call each Friday"]

@@ -358,11 +358,7 @@ class Processors:
 
         ctx.progress(10, "procedure", "The procedure is written")
         found = await ctx.step("procedure", written)  # a model is paid once
-        return {
-            "procedure": found,
-            "author": model.name[:200],
-            "offline": False,
-        }
+        return {"procedure": found, "author": model.name[:200], "offline": False}
 
     async def _publish(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining

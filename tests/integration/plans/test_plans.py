@@ -21,11 +21,7 @@ EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 
 @pytest.mark.parametrize(
     ("speed", "stages"),
-    [
-        ("fast_but_skip_details", 8),
-        ("balanced_speed_and_detail", 12),
-        ("all_details_but_slow", 15),
-    ],
+    [("fast_but_skip_details", 8), ("balanced_speed_and_detail", 12), ("all_details_but_slow", 15)],
 )
 async def test_without_a_model_there_is_one_sample_under_its_banner(
     harness: Harness, speed: Any, stages: int

@@ -90,10 +90,7 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
 
 @pytest.mark.parametrize("status", [429, 404, 500])
 async def test_a_refused_invoke_is_a_warning_and_nothing_more(
-    waker: LambdaWaker,
-    lambda_api: LambdaApi,
-    status: int,
-    caplog: pytest.LogCaptureFixture,
+    waker: LambdaWaker, lambda_api: LambdaApi, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job is committed; the minute tick will find it."""
     lambda_api.status = status

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.terminal.connection import (
-    CommandFailed,
-    load_values,
-    read_env_file,
-)
+from minutehand.terminal.connection import CommandFailed, load_values, read_env_file
 from minutehand.terminal.output import Output
 
 

@@ -161,8 +161,7 @@ async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, pa
 
 
 @pytest.mark.parametrize(
-    "value",
-    ["NaN", "-Infinity", "1e400", r'"\ud800"', "[" * 300 + "]" * 300, '"\xff"'],
+    "value", ["NaN", "-Infinity", "1e400", r'"\ud800"', "[" * 300 + "]" * 300, '"\xff"']
 )
 async def test_json_that_postgres_cannot_store_is_refused(
     api: httpx.AsyncClient, value: str

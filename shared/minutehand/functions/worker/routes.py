@@ -98,10 +98,7 @@ class WorkerRoutes:
             return await self._tick(budget_seconds, usual_seconds, job_types)
         except _Refused as refused:
             body = error_body(
-                refused.code,
-                str(refused),
-                detail=refused.detail,
-                request_id=request.request_id,
+                refused.code, str(refused), detail=refused.detail, request_id=request.request_id
             )
             return Reply(refused.status, body, refused.headers)
 

@@ -58,8 +58,7 @@ async def may_write(database: Database, token: Token, topic: str) -> bool:
         async with database.transaction() as connection:
             await become(connection, token, topic)
             await connection.execute(
-                "insert into realtime.messages (topic, extension) values (%s, 'broadcast')",
-                [topic],
+                "insert into realtime.messages (topic, extension) values (%s, 'broadcast')", [topic]
             )
     except psycopg.Error as error:
         _log_refusal(error)

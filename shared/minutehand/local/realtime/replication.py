@@ -112,11 +112,7 @@ class ReplicationStream:
     """The changes of one publication, as long as `run` runs."""
 
     def __init__(
-        self,
-        url: str,
-        *,
-        publication: str,
-        on_changes: Callable[[list[Change]], Awaitable[None]],
+        self, url: str, *, publication: str, on_changes: Callable[[list[Change]], Awaitable[None]]
     ) -> None:
         self._url = url
         self._publication = publication
@@ -159,10 +155,7 @@ class ReplicationStream:
             self.running.set()
             logger.info(
                 "replication started",
-                extra={
-                    "event": "realtime.replication_started",
-                    "publication": self._publication,
-                },
+                extra={"event": "realtime.replication_started", "publication": self._publication},
             )
             confirming = asyncio.create_task(_confirm_regularly(connection))
             decoder = Decoder()
