@@ -63,13 +63,7 @@ let client;
 let config = null;
 let schema = "public"; // where what users see was installed
 
-const SIGNED_OUT = {
-  status: "out",
-  user: null,
-  workspaces: [],
-  workspace: null,
-  reason: null,
-};
+const SIGNED_OUT = { status: "out", user: null, workspaces: [], workspace: null, reason: null };
 
 export const session = createStore({ ...SIGNED_OUT, status: "starting" });
 

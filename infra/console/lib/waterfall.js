@@ -90,10 +90,7 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
     const spans = spansOf(job, now);
     const parts = [
       ...partsOf(job, now, level + 1, critical),
-      ...(childrenOf.get(job.id) ?? []).map((child) => ({
-        from: at(child.created_at),
-        child,
-      })),
+      ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child })),
     ];
     const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
     const { word, tone } = stateOf(job.status);

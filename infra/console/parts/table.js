@@ -10,10 +10,7 @@ export function column(name, ...rest) {
 }
 
 /** The column that names the row. */
-export const heading = (name, ...rest) => ({
-  ...column(name, ...rest),
-  isHeading: true,
-});
+export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading: true });
 
 const ofHead = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 

@@ -31,10 +31,7 @@ function labelOfRow(row, origin) {
 
 /** `detailsOf` a row is drawn below the chart when the row is opened. */
 export function Waterfall({ trace, now, detailsOf }) {
-  const [folded, setFolded] = useState({
-    closed: new Set(),
-    opened: new Set(),
-  });
+  const [folded, setFolded] = useState({ closed: new Set(), opened: new Set() });
   const [view, setView] = useState(null); // null: the whole, which grows while something runs
   const [chosen, setChosen] = useState(null); // has the focus of the chart
   const [opened, setOpened] = useState(null);

@@ -6,10 +6,7 @@ const call = callRoute;
 
 export const beacon = {
   jobs: (workspaceId, cursor, signal) =>
-    call("GET /api/v1/jobs", {
-      query: { workspace_id: workspaceId, limit: 25, cursor },
-      signal,
-    }),
+    call("GET /api/v1/jobs", { query: { workspace_id: workspaceId, limit: 25, cursor }, signal }),
   job: (id, signal) => call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
   submit: (body) => call("POST /api/v1/jobs", { body }),
   cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),

@@ -64,10 +64,7 @@ export const apiSettings = {
   get: (workspaceId, signal) =>
     call("GET /api/workspaces/{workspace_id}/settings", { places: of(workspaceId), signal }),
   put: (workspaceId, changes) =>
-    call("PUT /api/workspaces/{workspace_id}/settings", {
-      places: of(workspaceId),
-      body: changes,
-    }),
+    call("PUT /api/workspaces/{workspace_id}/settings", { places: of(workspaceId), body: changes }),
   removeKey: (workspaceId) =>
     call("DELETE /api/workspaces/{workspace_id}/settings", { places: of(workspaceId) }),
   test: (workspaceId, key) =>

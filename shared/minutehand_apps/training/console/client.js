@@ -7,9 +7,7 @@ export function trainingClient(request) {
       const made = await request(
         "POST",
         `/api/trainings/${encodeURIComponent(trainingId)}/transcription`,
-        {
-          body: { user_id: userId, company_id: companyId, audio_url: audioUrl },
-        },
+        { body: { user_id: userId, company_id: companyId, audio_url: audioUrl } },
       );
       return made.job_id;
     },
