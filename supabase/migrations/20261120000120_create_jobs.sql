@@ -306,12 +306,17 @@ create table queue.workers (
 ) with (fillfactor = 50);
 create index workers_by_seen on queue.workers (seen_at);
 
--- The latest call of a worker's run that was its first or got jobs, by which a repeat is known.
+-- Runs of workers: the latest call of each that was its first or got jobs, by which a repeat is
+-- known; and those that were admitted, see begin_worker_run.
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
-  worker integer not null,
-  last_call integer not null
+  worker integer,
+  last_call integer not null default 0,
+  -- of one that was admitted: when its host ends it at the latest
+  expires_at timestamptz,
+  -- whether another run was refused since this one was admitted
+  has_refused boolean not null default false
 ) with (fillfactor = 50);
 
 -- What does not follow from the job's row; public.job_events is all.
@@ -341,25 +346,19 @@ create table queue.attempts (
   primary key (job_id, fence)
 );
 
+-- Idempotency keys and unique keys, and the job that has each.
 create table queue.job_keys (
   workspace_id uuid not null,
   job_type text not null,
   key text not null,
-  request_hash text not null,
+  is_unique boolean not null,
   job_id uuid not null,
-  expires_at timestamptz not null,
-  primary key (workspace_id, job_type, key)
+  request_hash text, -- of the payload that came with an idempotency key
+  expires_at timestamptz, -- of an idempotency key
+  until text, -- a unique key is freed when its job is leased, or when it has finished
+  primary key (workspace_id, job_type, key, is_unique)
 );
-create index job_keys_by_expiry on queue.job_keys (expires_at);
-
-create table queue.unique_jobs (
-  workspace_id uuid not null,
-  job_type text not null,
-  key text not null,
-  job_id uuid not null, -- its holder
-  until text not null, -- freed when the job is leased, or when it has finished
-  primary key (workspace_id, job_type, key)
-);
+create index job_keys_by_expiry on queue.job_keys (expires_at) where expires_at is not null;
 
 create table queue.steps (
   job_id uuid not null,

@@ -416,9 +416,9 @@ declare
   v_old public.jobs;
 begin
   perform queue.lock_jobs(array[p_id]);
-  perform from queue.unique_jobs as u
+  perform from queue.job_keys as u
   where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
-    and u.key = p_job.unique_key and u.job_id = p_id;
+    and u.key = p_job.unique_key and u.is_unique and u.job_id = p_id;
   if not found then return false; end if;
   select * into v_old from public.jobs where id = p_id and status = 'pending';
   if found then
@@ -455,14 +455,14 @@ begin
   end if;
   if v_id <> p_job.id or p_job.unique_key is null then return v_id; end if;
   loop
-    insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
-    values (p_job.workspace_id, p_job.job_type, p_job.unique_key, p_job.id,
+    insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
+    values (p_job.workspace_id, p_job.job_type, p_job.unique_key, true, p_job.id,
       coalesce(v_unique ->> 'until', 'finished'))
-    on conflict (workspace_id, job_type, key) do nothing;
+    on conflict do nothing;
     if found then return p_job.id; end if;
-    select u.job_id into v_id from queue.unique_jobs as u
+    select u.job_id into v_id from queue.job_keys as u
     where u.workspace_id = p_job.workspace_id and u.job_type = p_job.job_type
-      and u.key = p_job.unique_key;
+      and u.key = p_job.unique_key and u.is_unique;
     continue when not found; -- freed between the two statements
     if v_unique ->> 'on_conflict' = 'raise' then
       perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job',
@@ -473,7 +473,7 @@ begin
   end loop;
   update queue.job_keys as k set job_id = v_id
   where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
-    and k.key = p_job.idempotency_key;
+    and k.key = p_job.idempotency_key and not k.is_unique;
   return v_id;
 end $$;
 
@@ -488,9 +488,11 @@ declare
     p_seconds, queue.setting('idempotency_ttl_seconds')::double precision));
   v_held queue.job_keys;
 begin
-  insert into queue.job_keys as k (workspace_id, job_type, key, request_hash, job_id, expires_at)
-  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, v_hash, p_job.id, v_expires_at)
-  on conflict (workspace_id, job_type, key) do update set key = k.key -- locked
+  insert into queue.job_keys as k
+    (workspace_id, job_type, key, is_unique, job_id, request_hash, expires_at)
+  values (p_job.workspace_id, p_job.job_type, p_job.idempotency_key, false, p_job.id, v_hash,
+    v_expires_at)
+  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locked
   returning * into v_held;
   -- in a statement of its own, which sees a job that was committed while this waited for its key
   if v_held.expires_at <= p_now or v_held.job_id <> all (p_job.id || p_own)
@@ -498,7 +500,7 @@ begin
     update queue.job_keys as k
     set request_hash = v_hash, job_id = p_job.id, expires_at = v_expires_at
     where k.workspace_id = p_job.workspace_id and k.job_type = p_job.job_type
-      and k.key = p_job.idempotency_key;
+      and k.key = p_job.idempotency_key and not k.is_unique;
     return p_job.id;
   elsif v_held.request_hash <> v_hash then
     perform queue.refuse(409, 'idempotency_conflict',

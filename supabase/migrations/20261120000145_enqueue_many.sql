@@ -128,7 +128,7 @@ begin
       if v_keyed[v_item.n] <> ids[v_item.n] then
         ids[v_item.n] := (select k.job_id from queue.job_keys as k
           where k.workspace_id = p_workspace_id and k.job_type = v_item.value ->> 'job_type'
-            and k.key = v_item.value ->> 'idempotency_key');
+            and k.key = v_item.value ->> 'idempotency_key' and not k.is_unique);
         created[v_item.n] := false;
         continue;
       elsif jsonb_typeof(v_item.value) <> 'object' then
@@ -275,15 +275,13 @@ begin
     returning g.lane, g.workspace_id, g.key)
   insert into queue.notes (lane, workspace_id, key)
   select distinct g.lane, g.workspace_id, g.key from gone as g where g.lane > 0;
-  -- one that is used just now is found to be free
-  delete from queue.job_keys as k where k.ctid = any (array(
-    select o.ctid from queue.job_keys as o join removed as j on j.idempotency_key is not null
-      and o.workspace_id = j.workspace_id and o.job_type = j.job_type and o.key = j.idempotency_key
-      and o.job_id = j.id
+  -- an idempotency key that is used just now is found to be free
+  delete from queue.job_keys where ctid = any (array(
+    select o.ctid from removed as j
+    cross join lateral (values (j.idempotency_key, false), (j.unique_key, true)) as k (key, is_unique)
+    join queue.job_keys as o on o.workspace_id = j.workspace_id and o.job_type = j.job_type
+      and o.key = k.key and o.is_unique = k.is_unique and o.job_id = j.id
     for update of o skip locked));
-  delete from queue.unique_jobs as u using removed as j
-  where j.unique_key is not null and u.workspace_id = j.workspace_id and u.job_type = j.job_type
-    and u.key = j.unique_key and u.job_id = j.id;
   -- who holds one waits for the record; swept later
   delete from queue.leases where ctid = any (array(
     select l.ctid from queue.leases as l where l.job_id = any (v_ids) for update skip locked));

@@ -2,14 +2,6 @@
 -- and slots, workers that run at once, keys of workers that were revoked, and the gates of keys.
 -- Settings of operators, too.
 
-create table queue.worker_runs ( -- runs under way, of workers that are given a bound
-  run_id uuid primary key, -- chosen by the worker
-  -- when its host ends it at the latest: one that was killed counts until then
-  expires_at timestamptz not null,
-  -- whether another run was refused since this one was admitted
-  has_refused boolean not null default false
-);
-
 insert into queue.settings (name, value) values
   ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
   ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100');
@@ -261,15 +253,16 @@ declare
   v_most constant integer := coalesce((p_request ->> 'most')::integer, 0);
   v_running integer;
 begin
-  lock table queue.worker_runs in share row exclusive mode; -- one admission at a time
-  delete from queue.worker_runs where expires_at <= v_now or run_id = v_run;
-  v_running := (select count(*) from queue.worker_runs);
+  perform queue.wait_lock('admission'); -- one at a time
+  -- one that was killed counts until its time is over
+  delete from queue.ticks where expires_at <= v_now or tick_id = v_run;
+  v_running := (select count(*) from queue.ticks where expires_at is not null);
   if v_running >= v_most then
-    update queue.worker_runs set has_refused = true where not has_refused;
+    update queue.ticks set has_refused = true where expires_at is not null and not has_refused;
     return json_build_object('admitted', false, 'free', 0);
   end if;
-  insert into queue.worker_runs (run_id, expires_at)
-  values (v_run, v_now + least(interval '1 day',
+  insert into queue.ticks (tick_id, seen_at, expires_at)
+  values (v_run, v_now, v_now + least(interval '1 day',
     make_interval(secs => (p_request ->> 'seconds')::double precision)));
   return json_build_object('admitted', true, 'free', v_most - v_running - 1);
 end $$;
@@ -282,7 +275,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_refused boolean;
 begin
-  delete from queue.worker_runs where run_id = (p_request ->> 'run_id')::uuid
+  delete from queue.ticks where tick_id = (p_request ->> 'run_id')::uuid and expires_at is not null
   returning has_refused into v_refused;
   return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
 end $$;

@@ -715,9 +715,9 @@ begin
     from public.jobs as j where j.id = any (p_again);
   end if;
   if p_noted is not null then
-    delete from queue.unique_jobs as u using public.jobs as j
+    delete from queue.job_keys as u using public.jobs as j
     where j.id = any (p_noted) and u.workspace_id = j.workspace_id and u.job_type = j.job_type
-      and u.key = j.unique_key and u.job_id = j.id and u.until = 'leased';
+      and u.key = j.unique_key and u.is_unique and u.job_id = j.id and u.until = 'leased';
     update queue.gated as g set started_at = p_now from public.jobs as j
     where j.id = any (p_noted) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id

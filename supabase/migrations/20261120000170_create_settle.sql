@@ -164,9 +164,9 @@ begin
     perform queue.open_gate(v_gate.lane, v_gate.workspace_id, v_gate.job_type, v_gate.key, p_now);
   end loop;
   if v_ended <> '{}' then
-    delete from queue.unique_jobs as u using public.jobs as j
+    delete from queue.job_keys as u using public.jobs as j
     where j.id = any (v_ended) and j.unique_key is not null and u.workspace_id = j.workspace_id
-      and u.job_type = j.job_type and u.key = j.unique_key and u.job_id = j.id;
+      and u.job_type = j.job_type and u.key = j.unique_key and u.is_unique and u.job_id = j.id;
     delete from queue.deferred as d using public.jobs as j
     where j.id = any (v_ended) and j.deadline_at is not null and d.run_at = j.deadline_at
       and d.job_id = j.id;

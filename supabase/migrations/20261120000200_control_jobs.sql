@@ -120,13 +120,13 @@ language plpgsql as $$
 declare
   v_ids uuid[];
 begin
-  insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+  insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, until)
   select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type,
-    j.unique_key, j.id, 'finished'
+    j.unique_key, true, j.id, 'finished'
   from public.jobs as j
   where j.id = any (p_ids) and j.status in ('failed', 'cancelled') and j.unique_key is not null
   order by j.workspace_id, j.job_type, j.unique_key, j.id
-  on conflict (workspace_id, job_type, key) do nothing;
+  on conflict do nothing;
   with retried as (
     update public.jobs as j set status = 'pending', updated_at = p_now, finished_at = null,
       completed_at = null, result = null, attempts = 0, lost_attempts = 0,
@@ -134,9 +134,9 @@ begin
       cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
     where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
       and (j.unique_key is null or exists (
-        select from queue.unique_jobs as u where u.workspace_id = j.workspace_id
+        select from queue.job_keys as u where u.workspace_id = j.workspace_id
           and u.job_type = j.job_type
-          and u.key = j.unique_key and u.job_id = j.id))
+          and u.key = j.unique_key and u.is_unique and u.job_id = j.id))
     returning j.id, j.workspace_id),
   alive as (
     delete from queue.dead as d using retried as r where d.workspace_id = r.workspace_id
@@ -166,8 +166,8 @@ begin
     if queue.retry_held(array[p_job_id], v_now) = 0 then
       perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now',
         (
-        select u.job_id::text from queue.unique_jobs as u where u.workspace_id = v_job.workspace_id
-          and u.job_type = v_job.job_type and u.key = v_job.unique_key));
+        select u.job_id::text from queue.job_keys as u where u.workspace_id = v_job.workspace_id
+          and u.job_type = v_job.job_type and u.key = v_job.unique_key and u.is_unique));
     end if;
   elsif v_job.status = 'pending' and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now then
     perform queue.take_place(array[p_job_id]);
@@ -233,9 +233,9 @@ begin
     v_ids := v_ids || array(
       select j.id from unnest(v_found.ids) as f (id) join public.jobs as j on j.id = f.id
       where case when p_is_retry then not exists (
-          select from queue.unique_jobs as u
+          select from queue.job_keys as u
           where u.workspace_id = j.workspace_id and u.job_type = j.job_type
-            and u.key = j.unique_key)
+            and u.key = j.unique_key and u.is_unique)
         else j.finished_at is null and j.cancel_requested_at is null end
       order by j.id desc);
     p_cursor := v_found.place;

@@ -71,8 +71,8 @@ INVARIANTS = {
           and j.status <> 'processing' and not exists (
             select from queue.deferred d where d.job_id = j.id and d.run_at = j.deadline_at)""",
     "a unique key is held by a live job": """
-        select u.job_id from queue.unique_jobs u left join public.jobs j on j.id = u.job_id
-        where j.id is null or j.finished_at is not null""",
+        select u.job_id from queue.job_keys u left join public.jobs j on j.id = u.job_id
+        where u.is_unique and (j.id is null or j.finished_at is not null)""",
 }
 
 
