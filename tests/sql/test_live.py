@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 
@@ -86,7 +87,7 @@ def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
     """For a minute, unless it asks again; where no one streams, no commit notifies."""
     heard: list[str] = []
 
-    def work(**options: str) -> str:
+    def work(**options: Any) -> str:
         job_id = engine.enqueue(**options)
         engine.settle(engine.lease_one())
         return job_id

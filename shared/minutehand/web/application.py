@@ -29,22 +29,11 @@ from minutehand.web.services import Services
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_HEADERS = [
-    "Authorization",
-    "Content-Type",
-    "Idempotency-Key",
-    "Last-Event-ID",
-    "X-Request-Id",
-    "X-Session-Id",
-    "Traceparent",
-]
-_EXPOSED_HEADERS = [
-    "X-Request-Id",
-    "X-Session-Id",
-    "Retry-After",
-    "Location",
-    "Idempotent-Replayed",
-]
+_REQUEST_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-Id, X-Session-Id, "
+    "Traceparent"
+)
+_EXPOSED_HEADERS = "X-Request-Id, X-Session-Id, Retry-After, Location, Idempotent-Replayed"
 
 
 def create_app(
@@ -90,8 +79,8 @@ def create_app(
         CORSMiddleware,
         allow_origins=list(services.settings.cors_origins),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=_REQUEST_HEADERS,
-        expose_headers=_EXPOSED_HEADERS,
+        allow_headers=_REQUEST_HEADERS.split(", "),
+        expose_headers=_EXPOSED_HEADERS.split(", "),
         allow_credentials=False,
         max_age=600,
     )

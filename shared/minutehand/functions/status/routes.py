@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Json
 
 from minutehand.functions.worker.routes import token_matches
@@ -265,37 +265,42 @@ async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> dict[
     return await services.queue_of(caller).call("job_trace", job_id=job_id)
 
 
+async def _asking(request: Request, services: Provided, _: OperatorCredentials) -> Caller | None:
+    token = bearer_token(request)
+    if token and token_matches(token, services.settings.worker_secret_tokens):
+        return None
+    return await verify(request, token)
+
+
+#: Whom a question about the whole queue comes from; None for the operator.
+Asking = Annotated[Caller | None, Depends(_asking)]
+
+
 @router.get("/status")
 async def get_status(
-    request: Request,
     services: Provided,
-    _: OperatorCredentials,
+    caller: Asking,
     workspace_id: UUID | None = None,
     minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
 ) -> dict[str, Any]:
     """Counts, throughput and percentiles: of everything for the operator, else of a workspace."""
-    token = bearer_token(request)
-    scope = str(workspace_id) if workspace_id else None
-    if token and token_matches(token, services.settings.worker_secret_tokens):
+    if caller is None:
         return await services.operator_queue.stats(minutes=minutes)
-    caller = await verify(request, token)
-    if scope is None and caller.user_id is not None:
+    if workspace_id is None and caller.user_id is not None:
         raise invalid_argument("workspace_id", "is required", location="query")
-    return await services.queue_of(caller).call("queue_stats", workspace_id=scope, minutes=minutes)
+    return await services.queue_of(caller).call(
+        "queue_stats", workspace_id=workspace_id, minutes=minutes
+    )
 
 
 @router.get("/status/explain")
 async def explain_queue(
-    request: Request, services: Provided, _: OperatorCredentials, workspace_id: UUID | None = None
+    services: Provided, caller: Asking, workspace_id: UUID | None = None
 ) -> dict[str, Any]:
     """What is wrong as a whole: for the operator of everything, else of a workspace."""
-    token = bearer_token(request)
-    if token and token_matches(token, services.settings.worker_secret_tokens):
+    if caller is None:
         return await services.operator_queue.explain()
-    caller = await verify(request, token)
-    return await services.queue_of(caller).call(
-        "explain_queue", workspace_id=None if workspace_id is None else str(workspace_id)
-    )
+    return await services.queue_of(caller).call("explain_queue", workspace_id=workspace_id)
 
 
 async def _feed_answer(
