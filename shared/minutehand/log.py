@@ -55,8 +55,6 @@ class JsonFormatter(logging.Formatter):
                 line[key] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        if record.stack_info:
-            line["stack"] = self.formatStack(record.stack_info)
         text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
         # a lone surrogate, as a text cut in an emoji has, would lose the whole line
         return text.encode("utf-8", "replace").decode()

@@ -38,66 +38,54 @@ _OF_LINES: Final = (
     ),
 )
 _WORD: Final = re.compile(r"\S*")
-_SECRETS: Final = (
+_PARAMETER = (
+    r"[\w.-]{0,40}(?:key|secret|token|passw|pwd|credential|signature)[\w.-]{0,40}|sig|hmac|sid|otp"
+    r"|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)|jwt|session|code|auth"
+)
+_PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
+_PATTERNS = (
     # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
     (
-        re.compile(
-            rf"""(?i)({_NAMED}\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2"""
-        ),
-        rf"\1\2{HIDDEN}\2",
+        rf"""(?i)({_NAMED}\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
+        r"\1\2{}\2",
     ),
-    (re.compile(r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
-    (re.compile(r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*"), rf"\1 {HIDDEN}"),
+    (r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*", r"\1 {}"),
+    (r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*", r"\1 {}"),
     # addresses that are secrets themselves: webhooks of chat services, Telegram's bots
     (
-        re.compile(
-            r"(https://(?:hooks\.[\w.]{1,40}|[\w.]{0,40}discord\w*\.com/api/webhooks)/)[^\s\"'<>]+"
-        ),
-        rf"\1{HIDDEN}",
+        r"(https://(?:hooks\.[\w.]{1,40}|[\w.]{0,40}discord\w*\.com/api/webhooks)/)[^\s\"'<>]+",
+        r"\1{}",
     ),
-    (re.compile(r"(/bot\d{5,12}:)[\w-]{20,}"), rf"\1{HIDDEN}"),
+    (r"(/bot\d{5,12}:)[\w-]{20,}", r"\1{}"),
     # what Postgres quotes of a row, and a command's option
-    (re.compile(rf"(?i)(\b{_TELLING}\)=\()[^)]*\)"), rf"\1{HIDDEN})"),
-    (re.compile(rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}"), rf"\1{HIDDEN}"),
+    (rf"(?i)(\b{_TELLING}\)=\()[^)]*\)", r"\1{})"),
+    (rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}", r"\1{}"),
     # a password in an address, also one with @ or / in it; digits before a path are a port
-    (re.compile(r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@"""), rf"\1{HIDDEN}@"),
-    (re.compile(r"(\b\w+://)[^\s:/@]{16,}@"), rf"\1{HIDDEN}@"),
+    (r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@""", r"\1{}@"),
+    (r"(\b\w+://)[^\s:/@]{16,}@", r"\1{}@"),
     # parameters of an address: those with telling names, and long opaque values
-    (
-        re.compile(
-            r"""(?i)([?&](?:[\w.-]{0,40}(?:key|secret|token|passw|pwd|credential|signature)"""
-            r"""[\w.-]{0,40}|sig|hmac|sid|otp|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)"""
-            r"""|jwt|session|code|auth)=)[^&\s"'#<>]+"""
-        ),
-        rf"\1{HIDDEN}",
-    ),
-    (re.compile(r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*"), HIDDEN),
-    (
-        re.compile(
-            r"\b(?:sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec)[_-][\w-]{12,}"
-        ),
-        HIDDEN,
-    ),
-    (re.compile(r"\bSG\.[\w-]{16,}\.[\w-]{16,}"), HIDDEN),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}"), HIDDEN),
-    (re.compile(r"\b[0-9a-fA-F]{40,}\b"), HIDDEN),
+    (rf"""(?i)([?&](?:{_PARAMETER})=)[^&\s"'#<>]+""", r"\1{}"),
+    (r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}", r"\1{}"),
+    (r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*", "{}"),
+    (rf"\b(?:{_PREFIXES})[_-][\w-]{{12,}}", "{}"),
+    (r"\bSG\.[\w-]{16,}\.[\w-]{16,}", "{}"),
+    (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}", "{}"),
+    (r"\b[0-9a-fA-F]{40,}\b", "{}"),
     # in a sentence, where digits show that it is not a word: the API key 3kF9… was refused
     (
-        re.compile(
-            r"""(?i)\b((?:api[ _-]?key|token|password|secret)(?:,? (?:is|provided|given))?:?\s"""
-            r"""["'`]?)(?=[\w~+/.-]{0,40}\d)(?=[\w~+/.-]{0,40}[a-z])[\w~+/-]{10,}=*"""
-        ),
-        rf"\1{HIDDEN}",
+        r"""(?i)\b((?:api[ _-]?key|token|password|secret)(?:,? (?:is|provided|given))?:?\s["'`]?)"""
+        r"(?=[\w~+/.-]{0,40}\d)(?=[\w~+/.-]{0,40}[a-z])[\w~+/-]{10,}=*",
+        r"\1{}",
     ),
     # without quotes: password=…, x-api-key: …; a call or a look-up in a line of code is not a value
     (
-        re.compile(
-            rf"""(?i)(\b{_TELLING}\s?(?:=\s?|:\s?(?=\S*\d)))(?![\w.]*[(\[])"""
-            r"""[^\s"',;&(){}\[\]]{4,}"""
-        ),
-        rf"\1{HIDDEN}",
+        rf"(?i)(\b{_TELLING}\s?(?:=\s?|:\s?(?=\S*\d)))(?![\w.]*[(\[])"
+        r"""[^\s"',;&(){}\[\]]{4,}""",
+        r"\1{}",
     ),
+)
+_SECRETS: Final = tuple(
+    (re.compile(pattern), instead.format(HIDDEN)) for pattern, instead in _PATTERNS
 )
 
 

@@ -1,6 +1,7 @@
-"""OpenTelemetry by its standard variables, in every process: exporters, and a flush with a bound.
+"""Traces: W3C context from a request through its jobs to their calls, exported by OpenTelemetry.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` turns it on; without it nothing of OpenTelemetry is imported here.
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns the export on, with a flush that has a bound; without it nothing
+of OpenTelemetry is imported here.
 Spans of requests are FastAPI's, those of attempts and steps are in `minutehand.worker.otel`.
 
 References:
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,8 +34,10 @@ _TURN_ON: Final = (
 #: The longest that one answer waits for a collector, and the end of a process.
 FLUSH_SECONDS: Final = 0.5
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_received: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+#: Of the request that is served, and of the attempt that runs.
+_received: ContextVar[str | None] = ContextVar("received", default=None)
+_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _started = False
 _flushing: Thread | None = None
 
@@ -164,3 +168,34 @@ def current_traceparent() -> str | None:
     if not context.is_valid:
         return _received.get()
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def child_of(traceparent: str | None) -> str:
+    """A new span's header in the same trace; a new trace when there is none."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    # not secrets: each job has one, and the system's generator is a call of the system
+    made = f"{random.getrandbits(128) or 1:032x}"
+    trace_id, flags = (match[1], match[2]) if match else (made, "00")
+    return f"00-{trace_id}-{random.getrandbits(64) or 1:016x}-{flags}"
+
+
+def trace_headers() -> dict[str, str]:
+    """The headers an outgoing call should carry: `traceparent`, or none outside an attempt."""
+    traceparent = _current.get()
+    return {} if traceparent is None else {"traceparent": traceparent}
+
+
+def follow(traceparent: str) -> None:
+    """Make `traceparent` current for outgoing calls: that of a span which a tracer made."""
+    _current.set(traceparent)
+
+
+def enter(traceparent: str) -> None:
+    """Make `traceparent` current for the rest of this context, for OpenTelemetry too."""
+    follow(traceparent)
+    if "opentelemetry" not in sys.modules:
+        return  # no one here traces; importing it would cost every cold start
+    from opentelemetry import context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    context.attach(TraceContextTextMapPropagator().extract({"traceparent": traceparent}))

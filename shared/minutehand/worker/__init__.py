@@ -4,7 +4,7 @@ from minutehand.queue.errors import LeaseLost as LeaseLost
 from minutehand.queue.errors import ProcessorError as ProcessorError
 from minutehand.queue.models import EnqueueOptions as EnqueueOptions
 from minutehand.queue.models import NewJob as NewJob
-from minutehand.trace import trace_headers as trace_headers
+from minutehand.telemetry import trace_headers as trace_headers
 from minutehand.worker.backoff import Backoff as Backoff
 from minutehand.worker.context import ChildrenFailed as ChildrenFailed
 from minutehand.worker.context import ChildResult as ChildResult

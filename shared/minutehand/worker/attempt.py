@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from minutehand import trace
+from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
@@ -80,7 +80,7 @@ class Attempt:
         self.reporting = False
         #: Until when its news wait, since a user's transaction holds its row.
         self.busy_until: float | None = None
-        self.traceparent = trace.child_of(lease.job.traceparent)
+        self.traceparent = telemetry.child_of(lease.job.traceparent)
         self._run_of = run
         self._on_news = on_news
         self._on_end = on_end
@@ -281,7 +281,7 @@ class Attempt:
             fence=self.fence,
             **{name: getattr(raw, name) for name in _SAME},
         )
-        trace.enter(self.traceparent)
+        telemetry.enter(self.traceparent)
         if self.lease.steps is None:
             # they are too long to come with the lease
             self._steps |= await self._run_of.queue.read_steps(self.job_id, self.fence)

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from minutehand.trace import follow
+from minutehand.telemetry import follow
 from minutehand.version import VERSION
 from minutehand.worker.context import JobContext, StepCall
 from minutehand.worker.job import Job

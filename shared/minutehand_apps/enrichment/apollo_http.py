@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from minutehand.queue.foreign import Answer, NoAnswer, exchange, repeating, timeouts
 from minutehand.retry_after import retry_after
-from minutehand.trace import trace_headers
+from minutehand.telemetry import trace_headers
 from minutehand.worker.plain import clean_text
 from minutehand_apps.enrichment.apollo import (
     ApolloError,

@@ -21,9 +21,10 @@ from minutehand.worker.testing import ProcessorTest
 from tests.support.lambda_events import LambdaContext
 
 settings = Settings.from_env(os.environ)
-builders = {"jobs": build_jobs, "status": build_status, "health": build_health}
 handlers: dict[str, Any] = {
-    name: GatewayHandler(build(settings)) for name, build in builders.items()
+    "jobs": GatewayHandler(build_jobs(settings)),
+    "status": GatewayHandler(build_status(settings)),
+    "health": GatewayHandler(build_health(settings)),
 }
 
 
@@ -43,9 +44,6 @@ def work() -> dict[str, Any]:
 for line in sys.stdin:
     event = json.loads(line)
     function = event.pop("function")
-    answer = (
-        work()
-        if function == "work"
-        else handlers[function](event, LambdaContext("status" if function == "status" else "jobs"))
-    )
+    context = LambdaContext("status" if function == "status" else "jobs")
+    answer = work() if function == "work" else handlers[function](event, context)
     print(json.dumps([answer["statusCode"]]), flush=True)
