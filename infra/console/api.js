@@ -69,9 +69,6 @@ export const session = createStore({ ...SIGNED_OUT, status: "starting" });
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
-/** The address of something the API serves, for a link or a frame. */
-export const apiAddress = (path) => new URL(path, location.origin).href;
-
 /** The schema's tables and functions, over that client. */
 export const data = () => client.schema(schema);
 /** What `/config.json` said. */
@@ -314,8 +311,8 @@ export const jobs = {
   attempts: async (id, signal) => (await rpc("job_attempts", { p_job_id: id }, signal)).attempts,
   steps: (id, after, signal) => rpc("job_steps", { p_job_id: id, p_after: after ?? null }, signal),
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
-  // these two the API answers: what they advise is not in the database
-  explain: route("GET /api/jobs/{job_id}/explain"),
+  /** Why it is where it is, and what to do. */
+  explain: (id, signal) => rpc("explain_job", { p_job_id: id }, signal),
   create: route("POST /api/jobs"),
   cancel: route("POST /api/jobs/{job_id}/cancel"),
   retry: route("POST /api/jobs/{job_id}/retry"),
@@ -346,7 +343,7 @@ export const whole = {
       "api",
       async (limited) => {
         const asked = { cache: "no-store", signal: limited };
-        return (await fetch(apiAddress("/api/health/ready"), asked)).json();
+        return (await fetch("/api/health/ready", asked)).json();
       },
       signal,
     ),

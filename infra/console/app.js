@@ -95,7 +95,6 @@ function Shell({ apps, user, workspace, workspaces }) {
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting: later, it could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
-  useEffect(() => preload(routes), [routes]);
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
   }, [path]);
@@ -272,27 +271,6 @@ function View({ route, params, workspace, user, apps }) {
 
 let firstView = true;
 const reload = () => location.reload();
-
-/** Load the other views while nothing else is to do: a click opens them at once, even offline. */
-function preload(routes) {
-  if (navigator.connection?.saveData) return undefined;
-  const rest = routes.filter((route) => !route.module);
-  const next = async () => {
-    const route = rest.shift();
-    if (!route) return;
-    try {
-      route.module ??= await route.load();
-      timer = setTimeout(next, PRELOAD_PAUSE_MS);
-    } catch {
-      // offline: each is loaded when it is opened
-    }
-  };
-  let timer = setTimeout(next, PRELOAD_AFTER_MS);
-  return () => clearTimeout(timer);
-}
-
-const PRELOAD_AFTER_MS = 4000; // the first view has come by then, over a slow line too
-const PRELOAD_PAUSE_MS = 100;
 
 async function main() {
   const root = document.getElementById("app");

@@ -29,27 +29,6 @@ export const atLeast = (value, isMore = value >= MOST_COUNTED) =>
 export const counted = (count, one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
-/** What the engine says itself, without an exception. */
-const OWN = new Set([
-  "Fail",
-  "Retry",
-  "Cancelled",
-  "WorkerLost",
-  "AttemptTimeout",
-  "DeadlineReached",
-  "PayloadRejected",
-  "ResultRejected",
-]);
-
-/** `KeyError: 'XAU'`, as queue.error_line writes it: rows that arrive live have none. */
-export function errorLine({ error, error_message: message, error_data: data }) {
-  const kind = typeof data?.type === "string" ? data.type.split(".").at(-1) : null;
-  if (!kind) return error ?? message ?? null;
-  return !message || message.startsWith(kind) || OWN.has(kind)
-    ? (message ?? null)
-    : `${kind}: ${message}`;
-}
-
 /** 98.3 %, from a share between 0 and 1. */
 export const percent = (share) =>
   Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
@@ -75,9 +54,6 @@ export function duration(ms) {
   const hours = Math.round(minutes / 60);
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
-
-/** Milliseconds between two instants; NaN when one is missing. */
-export const between = (from, to) => (from && to ? Date.parse(to) - Date.parse(from) : Number.NaN);
 
 /** `in 40s`, `3m ago`, `now`. */
 export function relative(iso, now = serverNow()) {
@@ -136,4 +112,13 @@ export function safeUrl(text) {
 export function pretty(value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
+}
+
+/** A payload that a person wrote. */
+export function payloadIn(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`The payload is not JSON: ${error.message}`);
+  }
 }

@@ -14,10 +14,10 @@ export const RANGES = {
 export const rangeOf = (word, otherwise) =>
   word !== null && Object.hasOwn(RANGES, word) ? word : otherwise;
 
-const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
+const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 
-/** One value a point and line; `live` are the jobs of each state now, from which depth goes back. */
-export function fold({ now, since, step_seconds: step, points }, live) {
+/** One value a point and line. */
+export function fold({ now, since, step_seconds: step, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
   for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
@@ -33,7 +33,6 @@ export function fold({ now, since, step_seconds: step, points }, live) {
       types.set(point.job_type, {
         ...Object.fromEntries(COUNTS.map((name) => [name, zeros()])),
         queue: at.map(() => null),
-        run: at.map(() => null),
       });
     }
     const type = types.get(point.job_type);
@@ -43,20 +42,8 @@ export function fold({ now, since, step_seconds: step, points }, live) {
       sums[name] += Number(point[name]);
     }
     type.queue[index] = point.queue.p95_ms;
-    type.run[index] = point.run.p95_ms;
   }
-  const depth = zeros();
-  let left = Object.values(live).reduce((sum, jobs) => sum + jobs, 0);
-  for (let index = at.length - 1; index >= 0; index -= 1) {
-    depth[index] = Math.max(0, left);
-    left +=
-      totals.completed[index] +
-      totals.failed[index] +
-      totals.cancelled[index] -
-      totals.enqueued[index] -
-      totals.redriven[index];
-  }
-  return { at, totals, sums, depth, types };
+  return { at, totals, sums, types };
 }
 
 /** The share of jobs that completed, of those that ended well or badly; NaN where none did. */

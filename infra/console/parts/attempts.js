@@ -1,17 +1,16 @@
 // A job's attempts: where each failed, the user's own frames first.
 
-import { codeOf, errorLine, safeUrl } from "../lib/format.js";
+import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quiet } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
 
 /** One of several attempts: its error and where, its worker and commit. */
 export const AttemptDetails = ({ attempt }) => html`
-  ${attempt.error_message && html`<p class="error-text">${errorLine(attempt)}</p>`}
+  ${attempt.error_message && html`<p class="error-text">${attempt.error}</p>`}
   ${
     attempt.traceback &&
     html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
   }
-  <p class="muted small">Worker <span class="mono">${attempt.worker_id}</span></p>
   <${Origin} attempt=${attempt} />
   <div class="actions start"><${ShowLog} attempt=${attempt} /></div>
 `;
@@ -159,30 +158,14 @@ function Traceback({ traceback, origin }) {
   </div>`;
 }
 
-/** Links to where the attempt's log is. */
+/** Its code, its worker, and where its log is. */
 function Origin({ attempt }) {
-  const { origin } = attempt;
+  const { origin, worker_id: worker } = attempt;
   const address = cloudWatchOf(origin);
-  if (!origin) return null;
   return html`<p class="muted small wrap">
-    ${
-      (origin.commit || origin.version) &&
-      html`
-        ${
-          origin.commit
-            ? html`
-              commit <code>${codeOf(origin)}</code>
-            `
-            : `version ${origin.version}`
-        } · `
-    }
-    ${origin.request_id && html`request <code>${origin.request_id}</code> · `}
-    ${
-      address
-        ? html`<a href=${address} target="_blank" rel="noreferrer">CloudWatch</a>`
-        : html`
-          worker <span class="mono">${attempt.worker_id}</span>
-        `
-    }
+    ${origin && html`${origin.commit ? "commit" : "version"} <code>${codeOf(origin)}</code> · `}
+    ${origin?.request_id && html`request <code>${origin.request_id}</code> · `}
+    ${address && html`<a href=${address} target="_blank" rel="noreferrer">CloudWatch</a> · `}
+    worker <span class="mono">${worker}</span>
   </p>`;
 }

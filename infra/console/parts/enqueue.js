@@ -1,13 +1,13 @@
 // A form that enqueues a job: a new one by its type's schema, or a duplicate of one that is there.
 
 import { jobs as api, types } from "../api.js";
-import { pretty } from "../lib/format.js";
+import { payloadIn, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
 import { html, quiet, useEffect, useId, useState } from "../lib/ui.js";
-import { Dialog } from "./dialog.js";
-import { field as line } from "./field.js";
+import { DialogForm } from "./dialog.js";
+import { area, field as line } from "./field.js";
 
 const COPIED = [
   "queue",
@@ -35,9 +35,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [asText, setAsText] = useState(false);
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState((like?.tags ?? []).join(", "));
-  const [problem, setProblem] = useState(null);
   const [problems, setProblems] = useState({});
-  const [busy, setBusy] = useState(false);
   const listId = useId();
   const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
   const names = (known.value ?? []).filter((one) => !one.internal).map((one) => one.job_type);
@@ -52,50 +50,37 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     if (fields) setDraft(draftOf(fields, like?.job_type === chosen ? like.payload : {}));
   }, [one.value]);
   const toText = () => {
-    setText(pretty(payloadOf(fields ?? [], draft ?? {}).payload));
+    setText(pretty(payloadOf(fields, draft ?? {}).payload));
     setAsText(true);
   };
-  const submit = async (event) => {
-    event.preventDefault();
-    let payload;
-    if (isForm) {
-      const made = payloadOf(fields ?? [], draft ?? {});
-      setProblems(made.problems);
-      if (Object.keys(made.problems).length > 0)
-        return setProblem("Some fields have a value that is not valid.");
-      payload = made.payload;
-    } else {
-      try {
-        payload = JSON.parse(text);
-      } catch (error) {
-        return setProblem(`The payload is not JSON: ${error.message}`);
-      }
-    }
-    setBusy(true);
-    const words = tags
-      .split(",")
-      .map((tag) => tag.trim())
-      .filter(Boolean);
-    try {
-      const job = await api.create({
-        body: {
-          workspace_id: workspaceId,
-          job_type: type.trim(),
-          payload,
-          ...(delay && { delay_seconds: Number(delay) }),
-          ...(like && ofLike(like)),
-          ...(words.length > 0 && { tags: words }),
-        },
-      });
-      onClose();
-      navigate(`/jobs/${job.id}`);
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+  const payloadNow = () => {
+    if (!isForm) return payloadIn(text);
+    const made = payloadOf(fields, draft ?? {});
+    setProblems(made.problems);
+    if (Object.keys(made.problems).length > 0)
+      throw new Error("Some fields have a value that is not valid.");
+    return made.payload;
   };
-  return html`<${Dialog} title=${like ? "Duplicate job" : "Enqueue a job"} onClose=${onClose} wide>
-    <form class="stack" onSubmit=${submit}>
+  const run = async () => {
+    const words = tags.split(",").map((tag) => tag.trim());
+    const body = {
+      workspace_id: workspaceId,
+      job_type: type.trim(),
+      payload: payloadNow(),
+      ...(delay && { delay_seconds: Number(delay) }),
+      ...(like && ofLike(like)),
+      tags: words.filter(Boolean),
+    };
+    const job = await api.create({ body });
+    onClose();
+    navigate(`/jobs/${job.id}`);
+  };
+  return html`<${DialogForm}
+    title=${like ? "Duplicate job" : "Enqueue a job"}
+    action="Enqueue"
+    run=${run}
+    onClose=${onClose}
+    wide>
       ${line("Type", type, setType, { required: true, autocomplete: "off", spellcheck: "false", class: "mono", list: listId, autofocus: !like && !given })}
       <datalist id=${listId}>
         ${names.map((name) => html`<option value=${name} key=${name}></option>`)}
@@ -127,18 +112,10 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
             }
           </fieldset>`
           : html`
-            <label class="field">
-              <span>Payload (JSON)</span>
-              <textarea
-                rows="8"
-                class="mono"
-                spellcheck="false"
-                value=${text}
-                onInput=${(event) => setText(event.target.value)}></textarea>
-            </label>
+            ${area("Payload (JSON)", text, setText)}
             ${
               fields &&
-              html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>
+              html`<button type="button" class="quiet" onClick=${() => setAsText(false)}>
                 As a form
               </button>`
             }
@@ -152,12 +129,6 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         })}
         ${line("Tags (comma-separated)", tags, setTags, { autocomplete: "off" })}
       </div>
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${onClose}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>Enqueue</button>
-      </div>
-    </form>
   <//>`;
 }
 

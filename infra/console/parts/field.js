@@ -5,13 +5,20 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js
 import { Icon } from "./icons.js";
 
 /** A listener that gives a field's new value to `set`. */
-export const toValue = (set) => (event) => set(event.target.value);
+const toValue = (set) => (event) => set(event.target.value);
 
 /** A line to fill in. */
 export const field = (label, value, set, attributes = {}) =>
   html`<label class="field">
     <span>${label}</span>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
+  </label>`;
+
+/** Lines to fill in. */
+export const area = (label, value, set, attributes = { rows: 8, class: "mono" }) =>
+  html`<label class="field">
+    <span>${label}</span>
+    <textarea spellcheck="false" value=${value} onInput=${toValue(set)} ...${attributes}></textarea>
   </label>`;
 
 /** One of a few. */

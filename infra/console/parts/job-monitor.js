@@ -5,7 +5,6 @@ import {
   atLeast,
   counted,
   duration,
-  errorLine,
   number,
   percentage,
   serverNow,
@@ -314,7 +313,7 @@ const hasTrouble = (row) =>
 /** A failed job's error, a running one's stage, else a glimpse of the payload. */
 const noteOf = (row) =>
   hasTrouble(row)
-    ? errorLine(row)
+    ? row.error
     : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
 
 function Row({ row, index, isChosen, toggle }) {
@@ -371,7 +370,7 @@ function Queued({ row, index, note }) {
   const due = Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at);
   const isLate = useNow(index < MOST_EXPLAINED) - due > DUE_MS && index < MOST_EXPLAINED;
   const why = useRead(
-    (signal) => (isLate ? api.explain(row.id, { signal }) : Promise.resolve(null)),
+    (signal) => (isLate ? api.explain(row.id, signal) : Promise.resolve(null)),
     [row.id, isLate, row.last_seq],
   );
   usePolling(why, isLate ? EXPLAIN_MS : null);

@@ -1,17 +1,18 @@
 // Another payload for a job: run again from a step as a new one, or the failed one again.
 
 import { jobs as api, once } from "../api.js";
-import { pretty } from "../lib/format.js";
+import { payloadIn, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
+import { area } from "./field.js";
 
 /** A new job from a finished step on (`from`), or this failed one again. */
 export function ReplayDialog({ job, from, onDone, onClose }) {
   const first = pretty(job.payload);
   const [text, setText] = useState(first);
   const run = async () => {
-    const changed = text === first ? {} : { payload: JSON.parse(text) };
+    const changed = text === first ? {} : { payload: payloadIn(text) };
     if (from) {
       const made = await api.replay(job.id, once({ from_step: from, ...changed }));
       navigate(`/jobs/${made.id}`);
@@ -30,14 +31,6 @@ export function ReplayDialog({ job, from, onDone, onClose }) {
     <p class="muted">
       ${from ? "A new job; finished steps before this one are kept." : "Finished steps are kept."}
     </p>
-    <label class="field">
-      <span>Payload (JSON)</span>
-      <textarea
-        rows="8"
-        class="mono"
-        spellcheck="false"
-        value=${text}
-        onInput=${(event) => setText(event.target.value)}></textarea>
-    </label>
+    ${area("Payload (JSON)", text, setText)}
   <//>`;
 }

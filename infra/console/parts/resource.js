@@ -4,8 +4,8 @@ import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
-import { pageHead, Stale, Unread } from "./states-of-view.js";
-import { column, table } from "./table.js";
+import { pageHead, Stale } from "./states-of-view.js";
+import { column, listed } from "./table.js";
 import { actionsOn } from "./toasts.js";
 
 const EVERY_MS = 10_000;
@@ -61,13 +61,7 @@ export function ResourceView({
     )}
     ${rows.isStale && html`<${Stale} error=${rows.error} retry=${rows.refresh} />`}
     <section class="card" aria-label=${name}>
-      ${
-        !rows.value
-          ? html`<${Unread} of=${rows} what=${`the ${name.toLowerCase()}`} />`
-          : rows.value.length === 0
-            ? empty
-            : table({ label: name, rows: rows.value, key, cards: actions !== undefined }, all)
-      }
+      ${listed({ of: rows, label: name, rows: rows.value, key, cards: Boolean(actions), empty }, all)}
     </section>
     ${children}
     ${

@@ -1,8 +1,7 @@
 // What is said of an action: asked before, reported after, refused with its reason.
 
-import { html, quiet, useState } from "../lib/ui.js";
+import { html, quiet } from "../lib/ui.js";
 import { confirm } from "./dialog.js";
-import { Loading } from "./states-of-view.js";
 import { createStore, useStore } from "../lib/store.js";
 
 const toasts = createStore([]);
@@ -53,22 +52,3 @@ export function Toasts() {
     )}
   </div>`;
 }
-
-export function useRemoval() {
-  const [isGoing, setIsGoing] = useState(false);
-  const remove = async (question, call, then) => {
-    if (!(await confirm({ ...question, action: "Delete", danger: true }))) return;
-    setIsGoing(true);
-    try {
-      await call();
-      then();
-    } catch (error) {
-      setIsGoing(false);
-      notifyFailure("Could not delete", error);
-    }
-  };
-  return { isGoing, remove };
-}
-
-export const Going = ({ what }) =>
-  html`<div class="page"><h1 tabindex="-1">${what}</h1><${Loading} what="Deleting" /></div>`;

@@ -1,6 +1,7 @@
 // Waterfall: a job and its children on one time axis, zoomed and walked by keyboard.
 
 import { counted, duration, relative, utc } from "../lib/format.js";
+import { outcomeOf } from "../lib/states.js";
 import { needStyles } from "../lib/styles.js";
 import { classes, html, quiet, useMemo, useRef, useState } from "../lib/ui.js";
 import { extentOf, moved, placeOf, rowsOf, spansOf, ticksOf, zoomed } from "../lib/waterfall.js";
@@ -224,7 +225,7 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
     onFocus=${choose}
     onClick=${(event) => !event.target.closest("a, button") && open(row)}
     title=${row.error ?? undefined}>
-    <div role="gridcell" class="waterfall-name" data-level=${Math.min(row.level, 4)}>
+    <div role="gridcell" class="waterfall-name" style=${{ "--level": Math.min(row.level, 4) }}>
       ${
         row.hasMore && row.level > 0
           ? html`<button
@@ -263,7 +264,7 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
             key=${index}
             class="waterfall-bar"
             data-span=${bar.kind}
-            data-tone=${bar.attempt ? toneOf(bar.attempt) : row.tone}
+            data-tone=${bar.attempt ? outcomeOf(bar.attempt.outcome).tone : row.tone}
             data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined}
             style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
             title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`
@@ -287,12 +288,3 @@ function Line({ row, view, origin, ticks, placed, toggle, open, isOpened, isFirs
     </div>
   </div>`;
 }
-
-const toneOf = (attempt) =>
-  ({
-    retry: "failed",
-    failed: "failed",
-    lost: "failed",
-    completed: "completed",
-    cancelled: "cancelled",
-  })[attempt.outcome] ?? (attempt.ended_at ? "pending" : "processing");

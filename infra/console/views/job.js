@@ -1,7 +1,7 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, rpc, supabase } from "../api.js";
-import { codeOf, counted, money, number } from "../lib/format.js";
+import { codeOf, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { hooksOf } from "../lib/jobs/hooks.js";
 import { ENDED } from "../lib/jobs/sequence.js";
@@ -26,7 +26,6 @@ const { useJob } = hooksOf(hooks, supabase);
 
 const EVERY_MS = 2000;
 const EXPLAIN_MS = 5000;
-const MOST_EVENTS = 200;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -36,7 +35,7 @@ function useDetails(job) {
   const { id } = job;
   const attempts = useRead((signal) => api.attempts(id, signal), [id]);
   const steps = useRead((signal) => api.steps(id, null, signal), [id]);
-  const explained = useRead((signal) => api.explain(id, { signal }), [id]);
+  const explained = useRead((signal) => api.explain(id, signal), [id]);
   const trace = useRead((signal) => api.trace(id, signal), [id]);
   const isMoving = trace.value?.jobs.some((one) => !ENDED.has(one.status));
   // steps and children are not events of this job
@@ -53,7 +52,7 @@ function useDetails(job) {
 }
 
 export default function JobPage({ id }) {
-  const watch = useJob(id, { history: true });
+  const watch = useJob(id);
   const { job, missing, problem } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
   if (!job)
@@ -120,7 +119,6 @@ function Loaded({ watch, job }) {
           html`<${Timeline}
             job=${job}
             trace=${trace}
-            events=${watch.events}
             isMoving=${isLive && watch.freshness !== "offline"}
             detailsOf=${(row) =>
               html`<${RowDetails}
@@ -255,8 +253,8 @@ function Data({ job }) {
   </div>`;
 }
 
-/** Where its time went, and each event with what it changed. */
-function Timeline({ job, trace, events, isMoving, detailsOf }) {
+/** Where its time went. */
+function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
   const count = `${number(children.length)}${trace.value?.more ? "+" : ""}`;
@@ -274,20 +272,6 @@ function Timeline({ job, trace, events, isMoving, detailsOf }) {
         ? html`<${Waterfall} trace=${trace.value} now=${now} detailsOf=${detailsOf} />`
         : html`<${Unread} of=${trace} what="the timeline" />`
     }
-    <details class="more">
-      <summary>${counted(events.length, "event")}</summary>
-      <ol class="history">
-        ${events.slice(-MOST_EVENTS).map(
-          (event) => html`<li key=${event.seq}>
-            <span class="num muted">${event.seq}</span> ${event.type} <${When} at=${event.at} />
-            ${
-              event.data?.error_message &&
-              html` <span class="muted">${event.data.error_message}</span>`
-            }
-          </li>`,
-        )}
-      </ol>
-    </details>
   </section>`;
 }
 

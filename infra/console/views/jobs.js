@@ -1,7 +1,7 @@
 // All jobs of a workspace, or the failed ones by what went wrong; the filters live in the address.
 
 import { jobs as api } from "../api.js";
-import { number } from "../lib/format.js";
+import { atLeast, number } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
@@ -40,6 +40,21 @@ export default function Jobs({ workspace }) {
   </div>`;
 }
 
+/** What went wrong, how often, and when last; of the Overview, too. */
+export const FAILURE = [
+  column("Jobs", "num strong", (group) => atLeast(group.jobs)),
+  column("Type", (group) => group.job_type),
+  column(
+    "Error",
+    "wrap wide",
+    (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
+      ${group.error_message ?? "no message"}
+    </a>`,
+  ),
+  column("Latest", (group) => html`<${When} at=${group.last_at} />`),
+];
+export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
+
 /** Failed jobs by what went wrong, each group with the count it is out of, retried together. */
 function Failures({ workspace }) {
   const read = useRead((signal) => api.failures(workspace.id, signal), [workspace.id]);
@@ -63,7 +78,7 @@ function Failures({ workspace }) {
           of: read,
           label: "Failed jobs",
           rows: read.value?.groups,
-          key: (group) => `${group.job_type} ${group.error_fingerprint}`,
+          key: failureKey,
           cards: true,
           empty: html`<${Empty} title="No failed jobs">
             <p>Jobs out of attempts are kept here. A processor gives up at once by</p>
@@ -71,17 +86,8 @@ function Failures({ workspace }) {
           <//>`,
         },
         [
-          column("Jobs", "num strong", (group) => number(group.jobs)),
-          column("Type", (group) => group.job_type),
-          column(
-            "Error",
-            "wrap wide",
-            (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
-              ${group.error_message ?? "no message"}
-            </a>`,
-          ),
+          ...FAILURE,
           column("First", "phone-less", (group) => html`<${When} at=${group.first_at} />`),
-          column("Latest", (group) => html`<${When} at=${group.last_at} />`),
           column(
             "Actions",
             "num",

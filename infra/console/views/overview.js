@@ -2,7 +2,7 @@
 
 import { jobs, session, whole } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
-import { setQuery, useQuery } from "../lib/router.js";
+import { useQuery } from "../lib/router.js";
 import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
@@ -13,6 +13,7 @@ import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view
 import { column, figure, heading, table } from "../parts/table.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
+import { FAILURE, failureKey } from "./jobs.js";
 
 export const title = () => "Overview";
 
@@ -40,21 +41,21 @@ export default function Overview({ workspace, user }) {
       "Overview",
       workspace.name,
       html`<${Pause} stats=${stats} workspace=${workspace} />`,
-      html`<div class="segments" role="group" aria-label="Range">
+      html`<nav class="groups" aria-label="Range">
         ${Object.entries(RANGES).map(
-          ([word, [, long]]) => html`<button
-            type="button"
+          ([word, [, long]]) => html`<a
             key=${word}
-            aria-pressed=${word === range}
-            title=${`The last ${long}`}
-            onClick=${() => setQuery({ range: word === DEFAULT ? "" : word })}>
+            class="group"
+            href=${`/overview?range=${word}`}
+            aria-current=${word === range ? "true" : undefined}
+            title=${`The last ${long}`}>
             ${word}
-          </button>`,
+          </a>`,
         )}
-      </div>`,
+      </nav>`,
     )}
     <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
-    <${Failures} groups=${failures.value?.groups ?? []} isMore=${failures.value?.more} />
+    <${Failures} groups=${failures.value?.groups ?? []} />
     ${
       failed &&
       (failed.isStale
@@ -127,7 +128,7 @@ function Readiness({ health, backlog }) {
 
 function Numbers({ stats, series, words }) {
   const { live } = stats;
-  const { at, totals, sums, depth, types } = useMemo(() => fold(series, live), [series, live]);
+  const { at, totals, sums, types } = useMemo(() => fold(series), [series]);
   const lines = busiest(types).map(([name, type], index) => ({
     name,
     colour: `--line-${index + 1}`,
@@ -160,11 +161,6 @@ function Numbers({ stats, series, words }) {
               { name: "Failed", values: totals.failed, colour: "--failed" },
             ],
           })}
-          ${chart("h-depth", "Queue depth", {
-            label: "Jobs that had not ended",
-            at,
-            lines: [{ name: "Not ended", values: depth, colour: "--processing" }],
-          })}
           ${chart("h-wait", "Queue time, p95", {
             label: "Queue time",
             at,
@@ -190,30 +186,12 @@ const chart = (id, name, more) =>
   </section>`;
 
 /** What fails most, by what went wrong. */
-function Failures({ groups, isMore }) {
+function Failures({ groups }) {
   if (groups.length === 0) return null;
+  const most = groups.slice(0, MOST_FAILURES);
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">What fails</h2>
-    ${table(
-      {
-        label: "What fails",
-        rows: groups.slice(0, MOST_FAILURES),
-        key: (group) => `${group.job_type} ${group.error_fingerprint}`,
-        cards: true,
-      },
-      [
-        heading(
-          "Error",
-          "wrap",
-          (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
-            ${group.error_message ?? "no message"}
-          </a>`,
-        ),
-        column("Type", (group) => group.job_type),
-        column("Jobs", "num", (group) => atLeast(group.jobs, isMore)),
-        column("Latest", (group) => html`<${When} at=${group.last_at} />`),
-      ],
-    )}
+    ${table({ label: "What fails", rows: most, key: failureKey, cards: true }, FAILURE)}
     <p><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }

@@ -1,13 +1,13 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
 import { jobs, OF, once, route, rpc } from "../api.js";
-import { pretty, utc } from "../lib/format.js";
+import { payloadIn, pretty, utc } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { StateBadge } from "../parts/badge.js";
 import { DialogForm } from "../parts/dialog.js";
-import { choice, field, toValue } from "../parts/field.js";
+import { area, choice, field } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
 import { column, heading, jobLink } from "../parts/table.js";
@@ -148,7 +148,7 @@ function Editor({ like, workspaceId, onClose }) {
     field(label, draft[name], set(name), { required: true, ...more });
   const save = async () => {
     const { name, payload, ...rest } = draft;
-    const body = { ...bodyOf(like), ...rest, payload: JSON.parse(payload) };
+    const body = { ...bodyOf(like), ...rest, payload: payloadIn(payload) };
     await put(workspaceId, name, { body });
     onClose();
   };
@@ -162,11 +162,7 @@ function Editor({ like, workspaceId, onClose }) {
     ${line("timezone", "Time zone")}
     <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />
     ${line("job_type", "Job type", { class: "mono" })}
-    <label class="field">
-      <span>Payload (JSON)</span>
-      <textarea rows="4" class="mono" value=${draft.payload}
-        onInput=${toValue(set("payload"))}></textarea>
-    </label>
+    ${area("Payload (JSON)", draft.payload, set("payload"))}
     ${choice("Missed runs", draft.missed, set("missed"), [
       ["once", "run once"],
       ["skip", "are skipped"],

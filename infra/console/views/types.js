@@ -138,9 +138,6 @@ function TypePage({ name, workspace }) {
   </div>`;
 }
 
-const refusalOf = ({ refusal }) =>
-  typeof refusal === "string" ? refusal : (refusal?.message ?? JSON.stringify(refusal));
-
 const MOST_RUNNING = 100;
 
 /** Who serves it, since when, of which commit, and with which jobs in hand. */
@@ -184,30 +181,6 @@ function Loaded({ type, workspace }) {
   const seconds = (value) => duration(value * 1000);
   return html`
     ${type.description && html`<p>${type.description}</p>`}
-    ${
-      type.refusal &&
-      html`<p class="notice failed" role="status">
-        Its registration was refused: ${refusalOf(type)}. Correct it in code and deploy.
-      </p>`
-    }
-    ${
-      type.paused_at &&
-      html`<p class="notice stale" role="status">
-        <span>
-          Paused <${When}
-            at=${type.paused_at} />${type.pause_reason ? `: ${type.pause_reason}` : "."}
-        </span>
-      </p>`
-    }
-    ${
-      !type.served &&
-      html`<p class="notice stale" role="status">
-        <span>
-          No worker that runs now serves this type; the last was seen
-          <${When} at=${type.serving[0]?.seen_at} />. Its jobs wait for one that has its processor.
-        </span>
-      </p>`
-    }
     <section class="grid-cards" aria-label="Last day">
       ${figure(
         "Completed",
@@ -256,6 +229,8 @@ function Loaded({ type, workspace }) {
       </div>
       <section class="column side" aria-label="Facts">
         <dl class="facts card">
+          ${fact("Refused", type.refusal)}
+          ${fact("Paused", type.paused_at && (type.pause_reason ?? html`<${When} at=${type.paused_at} />`))}
           ${fact("Queue", type.queue)}
           ${fact("Schema version", type.schema_version)}
           ${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}

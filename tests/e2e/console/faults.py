@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,7 +34,6 @@ class Fault:
     kind: str
     cause: tuple[str, ...]
     remedy: str
-    payload: dict[str, Any] = field(default_factory=dict)
     #: Of the type whose line is at fault; "" where none is.
     line: str = ""
     #: What a job is waited for in; "" where the fault makes none.
@@ -44,8 +43,6 @@ class Fault:
     #: What plants it, and takes it away again; `{workspace}` is the host's.
     sql: str = ""
     undo: str = ""
-    #: An endpoint that is told.
-    hook: str = ""
 
     @property
     def place(self) -> str:
@@ -64,16 +61,19 @@ PAUSE = (
     'select public.pause_jobs(\'{{"kind": "workspace_type", "name": "faulty.strict", "paused": %s,'
     ' "workspace_id": "{workspace}", "reason": "we move the ledger"}}\')'
 )
-ADDRESSES = "update queue.settings set value = '%s' where name = 'webhook_private_addresses'"
-NO_HOOKS = "; delete from queue.webhooks where workspace_id = '{workspace}'"
-MONTH = {"month": "2026-10"}
 
 #: One of each place where a page shows a cause; why a job waits is held by SQL's tests.
 FAULTS = [
     Fault("killed", "die", ("was lost", "stopped answering"), "Its worker ended under it"),
     Fault("result too large", "returns", ("the result is too long",), "return a reference"),
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
-    Fault("child", "whole", ("ChildrenFailed", "has no customer"), "Correct the child that failed"),
+    Fault(
+        "child",
+        "whole",
+        ("ValueError", "has no customer"),
+        "Correct the cause",
+        way=("job", "Open"),
+    ),
     Fault("timeout", "slow", ("stopped after 1 s",), "a longer"),
     Fault(
         "service down",
@@ -97,22 +97,10 @@ FAULTS = [
     Fault(
         "bad cron in code",
         "never",
-        ("Its registration was refused", "0 0 30 2 *"),
-        "Correct it in code and deploy",
+        ("The type faulty.never was refused", "0 0 30 2 *"),
+        "Refused",
         state="",
-        way=("Types", "faulty.never"),
-    ),
-    Fault(
-        "webhook refuses",
-        "strict",
-        ("the endpoint could not be reached: ConnectError",),
-        "Retrying",
-        payload=MONTH,
-        state="completed",
-        way=("Webhooks", "Deliveries"),
-        hook="http://127.0.0.1:9/hooks",
-        sql=ADDRESSES % "true",
-        undo=ADDRESSES % "false" + NO_HOOKS,
+        way=("Correct it in code, and deploy.",),
     ),
 ]
 
@@ -156,11 +144,7 @@ class FaultyHost(RunningStack):
     def planted(self, fault: Fault) -> Iterator[str]:
         """Plant a fault and wait until it has struck; gives the job's id, "" without a job."""
         self._run(fault.sql)
-        if fault.hook:
-            self.call(
-                "POST", f"/api/workspaces/{self.workspace['id']}/webhooks", {"url": fault.hook}
-            )
-        job_id = self.enqueue(fault.kind, fault.payload) if fault.state else ""
+        job_id = self.enqueue(fault.kind, {}) if fault.state else ""
         if job_id:
             self.wait(job_id, fault.state)
         try:

@@ -1,8 +1,7 @@
-"""Looking at a page: what axe finds, a picture of it, and a job held still while one looks."""
+"""Looking at a page: what axe finds, and whether it fits."""
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 from playwright.sync_api import Page
@@ -46,12 +45,6 @@ def violations_in_both_schemes(visitor: Visitor) -> list[str]:
         lines = violations(visitor.page, colours_only=scheme == "dark")
         found += [f"{scheme} {line}" for line in lines]
     return found
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture where MINUTEHAND_PICTURES says so."""
-    if folder := os.environ.get("MINUTEHAND_PICTURES"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def fits(page: Page) -> None:

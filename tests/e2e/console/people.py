@@ -44,10 +44,6 @@ class Visitor:
         self.stack = stack
         self.context = browser.new_context(base_url=stack.api_url, **options)
         self.context.set_default_timeout(PATIENCE_MS)
-        # nor are the other views loaded ahead, where a test stays for longer than it takes
-        self.context.add_init_script(
-            "Object.defineProperty(navigator.connection, 'saveData', {value: true})"
-        )
         self.allowed: list[re.Pattern[str]] = [NOT_READY, NOT_OPEN_YET]
         self._said: list[str] = []
         if workspace_id is not None:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import fits, picture, violations
+from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA
 
 pytestmark = pytest.mark.browser
@@ -34,7 +34,6 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None
     card = page.locator("[data-work]")
     expect(card).to_have_attribute("data-status", "waiting")
     found = violations(page)
-    picture(page, "chat-question")
     card.get_by_placeholder("Or in your own words").fill("Use a blue and white color scheme")
     card.get_by_role("button", name="Answer", exact=True).press("Enter")
     built = page.frame_locator(".chat-page iframe")
@@ -48,7 +47,6 @@ def test_a_chat_with_work_in_it(visit: Visit, workspace: dict[str, str]) -> None
     assert page.locator("main img").count() == 0
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
-    picture(page, "chat-narrow")
     page.get_by_role("link", name="Chat").first.press("Enter")
     expect(page.get_by_role("row", name=re.compile("The roof"))).to_be_visible()
     assert found == []

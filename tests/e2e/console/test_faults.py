@@ -79,31 +79,6 @@ def try_to_enqueue(page: Page, kind: str) -> Locator:
     return form
 
 
-def test_a_schedule_that_never_fires_is_refused_in_the_form(visit: Visit) -> None:
-    """Which date does not exist is said beside it."""
-    page = visit(ADA, "/schedules", allow=("status of 4",)).page
-    page.get_by_role("button", name="Add a schedule").click()
-    form = page.get_by_role("dialog")
-    for label, value in (("Name", "never"), ("Cron", "0 0 30 2 *"), ("Job type", "faulty.step")):
-        form.get_by_label(label).fill(value)
-    form.get_by_role("button", name="Save").click()
-
-    expect(form).to_contain_text("0 0 30 2 * never comes due")
-    expect(form).to_contain_text("no such date")
-
-
-def test_a_failed_child_is_a_click_away(visit: Visit, stack: FaultyHost) -> None:
-    """The parent names where it failed; the child's page says the rest."""
-    job_id = stack.enqueue("whole", {})
-    stack.wait(job_id, "failed")
-    page = visit(ADA, f"/jobs/{job_id}").page
-
-    page.locator(".remedy").get_by_role("link", name="Open").click()
-
-    expect(page.locator("section[aria-labelledby=h-error]")).to_contain_text("ValueError")
-    expect(page.locator(".remedy")).to_contain_text("Correct")
-
-
 def test_a_refused_payload_is_corrected_in_the_form(visit: Visit) -> None:
     """The field that is named is filled in, and the job runs."""
     page = visit(ADA, "/jobs", allow=("422",)).page

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import fits, picture, violations
+from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA
 
 pytestmark = pytest.mark.browser
@@ -33,7 +33,6 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, workspace: dict[st
     page.get_by_text("Log", exact=True).click()
     expect(page.get_by_role("list", name="Log")).to_contain_text("Budget: done")
     found = violations(page)
-    picture(page, "plan")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     assert page.locator("main img").count() == 0

@@ -176,19 +176,6 @@ def test_a_failed_job_says_why_and_runs_again_with_another_payload(
     expect(page.get_by_role("region", name="Payload")).to_contain_text("2026-12")
 
 
-def test_what_happened_offline_is_there_after_coming_back(visit: Visit, worker: HandWorker) -> None:
-    job_id = worker.enqueue({})
-    visitor = visit(ADA, f"/jobs/{job_id}", allow=(NETWORK,))
-    expect(visitor.page.locator(".freshness")).to_have_text("Live")
-    visitor.context.set_offline(True)
-    expect(visitor.page.locator(".freshness")).to_have_text("Offline")
-
-    worker.settle(worker.lease_soon(), result={"answer": 42})
-    visitor.context.set_offline(False)
-
-    expect(visitor.page.locator("h1 .badge")).to_have_text("Completed")
-
-
 def test_a_data_api_that_hangs_is_said_and_read_again(visit: Visit, worker: HandWorker) -> None:
     """No read is waited for without an end: a page says what it does not know, and goes on."""
     worker.enqueue()

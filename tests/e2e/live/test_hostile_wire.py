@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ WATCHERS = 20
 OPTIONS = {"pollingInterval": 1000}
 
 LOST = 0.2
+
+
+@pytest.fixture
+def worker(stack: RunningStack) -> Iterator[HandWorker]:
+    """A worker moved by hand."""
+    with HandWorker(stack, stack.demo_workspace_id) as hand:
+        yield hand
 
 
 class Watchers:
@@ -101,25 +109,26 @@ def history(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("trouble", ["lossy", "half-open", "cut"])
 async def test_watchers_receive_exactly_what_happened(
-    stack: RunningStack, worker: HandWorker, wire: Wire, trouble: str
+    stack: RunningStack, worker: HandWorker, trouble: str
 ) -> None:
     """Each event once and in order, whatever the wire does meanwhile."""
-    jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * JOBS)
-    leases = await asyncio.to_thread(worker.lease, JOBS, lease_seconds=600)
-    watchers = await Watchers.start(stack, wire, jobs)
-    try:
-        assert await watchers.says("live") == WATCHERS
+    async with Wire(int(stack.supabase_url.rsplit(":", 1)[1]), seed=7) as wire:
+        jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * JOBS)
+        leases = await asyncio.to_thread(worker.lease, JOBS, lease_seconds=600)
+        watchers = await Watchers.start(stack, wire, jobs)
+        try:
+            assert await watchers.says("live") == WATCHERS
 
-        wire.drop = LOST if trouble == "lossy" else 0
-        wire.closed = trouble == "cut"
-        if trouble == "half-open":
-            wire.fall_silent()
-        broken = wire.cut() if trouble == "cut" else 0
-        await asyncio.to_thread(work, worker, leases)
-        wire.drop, wire.closed = 0, False
-        told = await watchers.told()
-    finally:
-        watchers.kill()
+            wire.drop = LOST if trouble == "lossy" else 0
+            wire.closed = trouble == "cut"
+            if trouble == "half-open":
+                wire.fall_silent()
+            broken = wire.cut() if trouble == "cut" else 0
+            await asyncio.to_thread(work, worker, leases)
+            wire.drop, wire.closed = 0, False
+            told = await watchers.told()
+        finally:
+            watchers.kill()
 
     truth = history(stack, jobs)
     assert wire.dropped + wire.swallowed + broken > 0

@@ -91,22 +91,6 @@ test("the critical path goes through the child that ended last, not through the 
   assert.ok(!keys.has("quick"));
 });
 
-test("of steps that ran side by side only the one that held the job up is critical", () => {
-  const side = job("side", {
-    attempts: [attempt(1, 0, 10_000, "completed")],
-    steps: [
-      step("short", "step", 100, 2000),
-      step("long", "step", 100, 9000),
-      step("last", "step", 9000, 9900),
-    ],
-  });
-
-  const keys = criticalPath({ jobs: [side] }, 0);
-
-  assert.ok(keys.has("side:long") && keys.has("side:last"));
-  assert.ok(!keys.has("side:short"));
-});
-
 test("rows come parents first and in order of time; a folded job hides what is in it", () => {
   const now = Date.parse(at(60_000));
   const open = rowsOf(trace, { now });

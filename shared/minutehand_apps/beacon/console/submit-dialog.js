@@ -2,7 +2,7 @@
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
-import { field, toValue } from "../../parts/field.js";
+import { area, field } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
@@ -54,12 +54,12 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     onClose=${onClose}
     wide>
     ${textLine("Name", "name", { required: true, maxlength: 200 })}
-    <label class="field">
-      <span>
-        Questions <span class="hint">one per line; “category: question” gives it a category</span>
-      </span>
-      <textarea rows="6" required value=${form.questions} onInput=${toValue(set("questions"))}></textarea>
-    </label>
+    ${area(
+      html`Questions <span class="hint">one per line; “category: question” gives it a category</span>`,
+      form.questions,
+      set("questions"),
+      { rows: 6, required: true },
+    )}
     <div class="field-grid">
       ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", { required: true })}
       ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}

@@ -1,6 +1,6 @@
 // A session: what was said, work as a card with its progress and question, and a box to write in.
 
-import { apiAddress, callRoute } from "../../api.js";
+import { callRoute } from "../../api.js";
 import { stateOf } from "../../lib/states.js";
 import { usePolling, useRead } from "../../lib/store.js";
 import { needStyles } from "../../lib/styles.js";
@@ -146,7 +146,7 @@ function Message({ message }) {
     class=${message.role === "user" ? "chat-bubble mine" : "chat-bubble"}
     data-type=${message.type}>
     <p>${message.content}</p>
-    ${page && html`<${Page} title=${page.title} address=${apiAddress(page.url)} />`}
+    ${page && html`<${Page} title=${page.title} address=${page.url} />`}
     ${isWaiting && html`<p class="hint">${waitsFor}</p>`}
     ${!message.work && message.status === "failed" && html`<p class="problem">${message.error}</p>`}
     <p class="hint"><${When} at=${new Date(message.timestamp).toISOString()} /></p>

@@ -8,8 +8,8 @@ import { usePolling, useRead } from "../../lib/store.js";
 import { html, useEffect, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { actionsOn, Going, notify, useRemoval } from "../../parts/toasts.js";
-import { Stale, Unread } from "../../parts/states-of-view.js";
+import { actionsOn, notify } from "../../parts/toasts.js";
+import { Loading, Stale, Unread } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
 import { clock, isOver, STATES, trainings } from "./data.js";
 import { JobMonitor } from "./job-monitor.js";
@@ -19,21 +19,21 @@ import NotFound from "../../views/not-found.js";
 export const title = () => "Training";
 
 export default function TrainingPage({ id, workspace }) {
-  const { isGoing, remove } = useRemoval();
-  if (isGoing) return html`<${Going} what="Training" />`;
-  const removeIt = (named) =>
-    remove(
-      {
-        title: "Delete the training?",
-        text: "The video, its transcript and its procedure are deleted permanently.",
-      },
-      () => trainings.remove(id),
-      () => {
-        notify(`${named} is deleted`);
-        navigate("/trainings");
-      },
-    );
-  return html`<${Training} id=${id} workspace=${workspace} remove=${removeIt} />`;
+  const [isGoing, setIsGoing] = useState(false);
+  const act = actionsOn(() => setIsGoing(false));
+  const go = () => {
+    setIsGoing(true);
+    return trainings.remove(id).then(() => navigate("/trainings"));
+  };
+  const remove = (named) =>
+    act("Could not delete", go, `${named} is deleted`, {
+      title: "Delete the training?",
+      text: "The video, its transcript and its procedure are deleted permanently.",
+      action: "Delete",
+      danger: true,
+    });
+  if (isGoing) return html`<div class="page"><h1>Training</h1><${Loading} what="Deleting" /></div>`;
+  return html`<${Training} id=${id} workspace=${workspace} remove=${remove} />`;
 }
 
 function Training({ id, workspace, remove }) {
