@@ -544,7 +544,7 @@ create table queue.advice (
   primary key (reason, place)
 );
 insert into queue.advice (reason, place, words, command, path) values
-  ('no_worker', 1, 'Start a worker, or look at its schedule.',
+  ('no_worker', 1, 'Start one: `minutehand dev`, or `minutehand serve`; on AWS see its schedule.',
     'minutehand doctor --only schedule', '/overview'),
   ('no_processor', 1, 'Its registration was refused: {refusal}. Correct it in code, and deploy.',
     'minutehand types {job_type}', '/types/{job_type}'),
@@ -617,14 +617,14 @@ insert into queue.advice (reason, place, words, command, path) values
     '`select public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, "failed": 7}'
     '}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has more; '
     '`vacuum full queue.job_events, public.job_logs, public.jobs`.',
-    'minutehand doctor --only database', '/overview'),
+    null, '/overview'),
   ('overdue', 1, 'See why the oldest waits.', 'minutehand explain {job_id}', '/jobs/{job_id}'),
   ('refused_type', 1, 'Correct it in code, and deploy.', 'minutehand types {job_type}',
     '/types/{job_type}'),
   ('failing_maintenance', 1, 'Correct what refuses it: it is tried again within an hour.', null,
     '/overview'),
   ('open_transaction', 1, 'End it, if nobody needs it: `select pg_terminate_backend({pid})`.',
-    'minutehand doctor --only transactions', '/overview'),
+    null, '/overview'),
   ('late_schedule', 1, 'Look at the schedule and its type.', null, '/schedules'),
   ('webhook_off', 1, 'Mend the endpoint, then switch the webhook on again.', null, '/webhooks');
 

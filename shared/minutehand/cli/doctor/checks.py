@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -83,21 +86,11 @@ def _role_of(key: str) -> str | None:
     return role
 
 
-def _fault(name: str, sql: str, after: str = "migrations") -> None:
-    """A check by a query whose first row, if there is one, is verdict, detail and fix."""
-
-    @check(name, after)
-    def _(target: Target) -> Finding:
-        return next((Finding(*row) for row in target.ask(sql)), ok())
-
-
-_fault(
-    "database",
-    """select 'fail', 'the database takes no writes: the plan''s disk is full', words
-       from queue.advice where reason = 'read_only'
-         and current_setting('default_transaction_read_only')::boolean""",
-    after="settings",
-)
+@check("database", "settings")
+def database(target: Target) -> Finding:
+    """It is there, and lets its owner in."""
+    target.ask("select 1")
+    return ok()
 
 
 @check("sessions", "database")
@@ -139,82 +132,26 @@ def queue(target: Target) -> Finding:
     """What the database itself says is wrong, of everything; that no worker runs is below."""
     [(told,)] = target.ask("select public.explain_queue()")
     found = [each for each in told["findings"] if each["reason"] != "no_worker"]
-    if not found:
-        return ok("nothing waits that should not")
-    sentences = [" ".join(filter(None, (each["sentence"], each["cause"]))) for each in found]
-    steps = [step.get("command") or step["words"] for each in found for step in each["next"][:1]]
-    verdict = fail if found[0]["verdict"] == "fail" else warn
-    return verdict(" ".join(sentences), "; ".join(dict.fromkeys(steps)))
+    return said(found) if found else ok("nothing waits that should not")
 
 
-_fault(  # by hand, by a dump into another project, by a tool that grants what it likes
-    "privileges",
-    """select 'fail', min(difference) || case when count(*) > 1
-           then format('; and %s more, see queue.differences()', count(*) - 1) else '' end,
-         string_agg(distinct fix, '; ')
-       from queue.differences() having count(*) > 0""",
-)
-_fault(  # what the project itself has, beside ours
-    "project",
-    """select 'warn', 'no tenant has a member: no one sees a job',
-         'add people to your memberships; with our workspaces to public.workspace_members'
-       where not exists (select from queue.tenant_members)
-       union all
-       select 'fail', format('%s shows every tenant''s rows: its row level security is off',
-           c.oid::regclass), format('alter table %s enable row level security', c.oid::regclass)
-       from pg_class as c join pg_attribute as a on a.attrelid = c.oid
-       where c.relkind = 'r' and a.attname = 'workspace_id' and not c.relrowsecurity
-         and has_table_privilege('authenticated', c.oid, 'select')
-       union all
-       select 'warn', format('a call of %s may hold a connection for %s', r.rolname, s.value),
-         format('alter role %s set statement_timeout = ''8s''', r.rolname)
-       from pg_roles as r cross join unnest(r.rolconfig) as c (setting)
-       cross join lateral (select split_part(c.setting, '=', 2) as value) as s
-       where r.rolname in ('anon', 'authenticated') and c.setting like 'statement_timeout=%'
-         and case when s.value ~ '^[0-9]+$' then s.value || 'ms' else s.value end::interval
-           not between '1 ms' and '60 s'""",
-)
-_fault(  # what the project switched on after its migrations ran
-    "extensions",
-    """select 'fail', 'Realtime is there and not attached: no one can follow a job live',
-         'in the SQL editor: select public.attach_extensions()'
-       where to_regclass('realtime.messages') is not null and not exists (
-         select from pg_policies where policyname = 'minutehand: members and guests follow')
-       union all
-       select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
-         format('in plpgsql: select queue.allow(''job_worker'', %L)', oid::regproc)
-       from pg_proc
-       where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0
-       union all
-       select 'fail', format('the worker may not use the schema of %s', oid::regproc),
-         format('grant usage on schema %s to job_worker', pronamespace::regnamespace)
-       from pg_proc where proacl::text ~ '[{,]job_worker='
-         and not has_schema_privilege('job_worker', pronamespace, 'usage')""",
-)
-_fault(
-    "members",
-    """select 'warn', 'there are tenants, and no one is a member of any: no one sees a job',
-         'look at the view queue.tenant_members, and at its words for roles'
-       where exists (select from queue.tenants)
-         and not exists (select from queue.tenant_members)""",
-)
-_fault(
-    "wake-up",
-    """select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', url),
-         'switch on pg_net and supabase_vault under Database → Extensions'
-       from (select queue.setting('worker_url') #>> '{}' as url) as worker
-       where url is not null and (to_regclass('vault.decrypted_secrets') is null
-         or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null)""",
-)
-_fault(
-    "publication",
-    """select 'warn', format('supabase_realtime lacks %s', string_agg(name, ', ')),
-         format('alter publication supabase_realtime add table %s', string_agg(name, ', '))
-       from (values ('public.jobs'), ('public.job_logs')) as tables (name)
-       where not exists (select from pg_publication_tables
-         where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)
-       having count(*) > 0""",
-)
+def said(found: Sequence[Mapping[str, Any]]) -> Finding:
+    """Findings of the database in its own words: what is wrong, and the first step for each."""
+    words = [each[name] for each in found for name in ("sentence", "cause") if each[name]]
+    steps = [step for each in found for step in each["next"][:1]]
+    told = [each for step in steps for each in (step["words"], step.get("command", ""))]
+    lines = [each for each in told if each and not each.startswith("minutehand doctor")]
+    return Finding(found[0]["verdict"], " ".join(words), " ".join(dict.fromkeys(lines)))
+
+
+def _compare(query: str, target: Target) -> Finding:
+    """The first row of a query, if there is one: verdict, detail and fix."""
+    return next((Finding(*row) for row in target.ask(query)), ok())
+
+
+for part in Path(__file__).with_name("database.sql").read_text("utf-8").split("-- check ")[1:]:
+    name, _, asked = part.partition("\n")
+    check(name, "migrations")(partial(_compare, asked))
 
 
 @check("supabase", "settings")
@@ -311,9 +248,9 @@ def schedule(target: Target) -> Finding:
     found = [each for each in health["findings"] if each["reason"] == "no_worker"]
     if not found:
         return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")
-    detail = " ".join(filter(None, (found[0]["sentence"], found[0]["cause"])))
     if target.stage is None:
-        return fail(detail, "start it: `minutehand dev`, or `minutehand serve`")
+        return said(found)
+    detail = " ".join(filter(None, (found[0]["sentence"], found[0]["cause"])))
     client, stack = target.stage.client("scheduler"), target.stage.stack
     with told(target.stage.region):
         state = client.get_schedule(Name=f"{stack}-tick")["State"]
