@@ -26,6 +26,11 @@ CLI_NAMES = {
     "SUPABASE_JWT_SECRET": ("JWT_SECRET",),
     "DATABASE_URL": ("DB_URL",),
 }
+#: The same under the names that Supabase's guides have.
+OTHER_NAMES = {
+    "SUPABASE_URL": "NEXT_PUBLIC_SUPABASE_URL",
+    "SUPABASE_SECRET_KEY": "SUPABASE_SERVICE_ROLE_KEY",
+}
 FROM_CLI = "… (supabase status -o env prints it)"
 #: Of the launcher's environment, what its children always get.
 PASSED = frozenset(
@@ -55,21 +60,23 @@ class Ports:
 
 
 def contract(
-    ports: Ports, secrets: Mapping[str, str], database_url: str, state: Path, project: Project
+    ports: Ports, supabase: Mapping[str, str], database_url: str, state: Path, project: Project
 ) -> dict[str, str]:
-    """Build what `.local/env` holds: the names that design.md gives to tools, and the settings."""
-    gateway = f"http://{LOOPBACK}:{ports.gateway}"
+    """Build what `.local/env` holds: the names that design.md gives to tools, and the settings.
+
+    `supabase` is the keys of a stack of its own, or all values of another Supabase.
+    """
+    gateway = f"{LOOPBACK}:{ports.gateway}"
     api = f"http://{LOOPBACK}:{ports.api}"
+    found = {
+        **{"SUPABASE_URL": f"http://{gateway}", "REALTIME_URL": f"ws://{gateway}/realtime/v1"},
+        **{"DATABASE_URL": database_url, **supabase},
+    }
     return {
-        "SUPABASE_URL": gateway,
-        **secrets,
-        # other names of the same, as Supabase's guides have them
-        "NEXT_PUBLIC_SUPABASE_URL": gateway,
-        "SUPABASE_SERVICE_ROLE_KEY": secrets["SUPABASE_SECRET_KEY"],
-        "DATABASE_URL": database_url,
+        **found,
+        **{other: found[name] for name, other in OTHER_NAMES.items() if name in found},
         "API_URL": api,
         "CONSOLE_URL": f"{api}/",
-        "REALTIME_URL": f"ws://{LOOPBACK}:{ports.gateway}/realtime/v1",
         "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{ports.aws}",
         "AWS_REGION": REGION,
         "WORKER_SECRET_TOKEN": "dev-secret-token",
@@ -88,9 +95,9 @@ def contract(
     }
 
 
-def sealing_key(remote: Mapping[str, str]) -> str:
-    """The key that seals in a project that machines share, made of a secret they all have."""
-    secret = remote.get("SUPABASE_SECRET_KEY") or remote["SUPABASE_JWT_SECRET"]
+def sealing_key(values: Mapping[str, str]) -> str:
+    """The key that seals in a project: made of its secret, so that no machine has one alone."""
+    secret = values.get("SUPABASE_SECRET_KEY") or values["SUPABASE_JWT_SECRET"]
     digest = hmac.digest(secret.encode(), b"sealing key of a project", "sha256")
     return base64.urlsafe_b64encode(digest).decode()
 

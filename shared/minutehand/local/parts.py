@@ -29,34 +29,26 @@ class Part:
 
 def answers(url: str) -> Probe:
     """Build a probe that is satisfied by 200 from `url`."""
-
-    async def probe(client: httpx.AsyncClient) -> bool:
-        try:
-            return (await client.get(url)).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    return probe
+    return _probe(url, lambda answer: answer.status_code == 200)
 
 
 def ticked(url: str) -> Probe:
     """Build a probe that asks readiness whether a tick was seen: it publishes the job types."""
+    # the other checks judge the queue's state, which must not prevent a start
+    return _probe(url, lambda answer: answer.json()["checks"]["last_tick"]["verdict"] == "pass")
 
+
+def _probe(url: str, satisfies: Callable[[httpx.Response], bool]) -> Probe:
     async def probe(client: httpx.AsyncClient) -> bool:
         try:
-            answer = await client.get(url)
-        except httpx.TransportError:
-            return False
-        try:
-            # the other checks judge the queue's state, which must not prevent a start
-            return bool(answer.json()["checks"]["last_tick"]["verdict"] == "pass")
-        except (ValueError, KeyError, TypeError):
+            return satisfies(await client.get(url))
+        except (httpx.TransportError, ValueError, KeyError, TypeError):
             return False  # a server on its way up may answer anything
 
     return probe
 
 
-def service_parts(ports: Ports, database_url: str) -> list[Part]:
+def service_parts(ports: Ports) -> list[Part]:
     """List everything but Postgres, in the order in which it is started."""
     python = sys.executable
     ready = f"http://{LOOPBACK}:{ports.api}/api/health/ready"
@@ -65,23 +57,19 @@ def service_parts(ports: Ports, database_url: str) -> list[Part]:
             "gateway",
             (str(node_binary()), str(script("minutehand/local/gateway/server.mjs"))),
             answers(f"http://{LOOPBACK}:{ports.gateway}/_ready"),
-            {
-                "GATEWAY_PORT": str(ports.gateway),
-                "REALTIME_PORT": str(ports.realtime),
-                "DATABASE_URL": database_url,
-            },
+            {"GATEWAY_PORT": str(ports.gateway), "REALTIME_PORT": str(ports.realtime)},
         ),
         Part(
             "realtime",
             (python, "-m", "minutehand.local.realtime"),
             answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
-            {"PORT": str(ports.realtime), "DATABASE_URL": database_url},
+            {"PORT": str(ports.realtime)},
         ),
         Part(
             "api",
             (python, "-m", "minutehand.local.api"),
             ticked(ready),  # before its first tick no job type is known
-            {"API_PORT": str(ports.api), "DATABASE_URL": database_url},
+            {"API_PORT": str(ports.api)},
         ),
         Part(
             "aws",

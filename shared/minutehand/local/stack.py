@@ -75,14 +75,9 @@ class Stack:
             self.database_url = self.postgres.url()
         self.ports = Ports.choose(prefer_known=prefer_known)
         self.project = Project.find()
-        keys = state.secrets() if remote is None else {}
+        keys = remote or {**state.secrets(), **demo_values(self.project.tenancy)}
         self.values = contract(self.ports, keys, self.database_url, state.path, self.project)
-        if remote is not None:
-            self.values |= remote
-            if not (key := Path(self.values["SEALING_KEY_FILE"])).exists():
-                write_private(key, sealing_key(remote))
-        else:
-            self.values |= demo_values(self.project.tenancy)
+        write_private(Path(self.values["SEALING_KEY_FILE"]), sealing_key(keys))
         # local servers for the apps' services are started only with a whole stack, or for a demo
         alone = remote is not None and "DEMO_EMAIL" not in remote
         of_apps, variables = companions([] if alone else find_apps(self.project.apps))
@@ -90,7 +85,7 @@ class Stack:
         self._companions = tuple(part.name for part in of_apps)
         self._environment = for_children(self.values, inherited, self.project)
         node_home(self._say)
-        parts = service_parts(self.ports, self.database_url)
+        parts = service_parts(self.ports)
         parts += of_apps
         wanted = {part.name for part in parts}
         if remote is not None:

@@ -6,7 +6,11 @@ import stat
 import subprocess
 from pathlib import Path
 
-from minutehand.local.environment import Ports, contract, for_children
+from rich.console import Console
+
+from minutehand.local.environment import Ports, contract, for_children, remote_values
+from minutehand.local.logs import Logs
+from minutehand.local.stack import Stack
 from minutehand.local.state import StateFolder
 from minutehand.project import Project
 from minutehand.terminal.connection import read_env_file
@@ -54,3 +58,20 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
     assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
+
+
+def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
+    """What one has sealed there, the other must open; a stack of their own before is nothing."""
+    keys = {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x", "SERVICE_ROLE_KEY": "sb_secret_x"}
+    remote = remote_values("https://project.supabase.co", keys)
+    logs = Logs(Console(), tmp_path)
+    made: list[tuple[str, str]] = []
+
+    for supabase in (None, remote, remote):
+        state = StateFolder(tmp_path / ("a" if len(made) < 2 else "b"))
+        values = Stack(state, logs, print, inherited={}, remote=supabase).values
+        made.append((values["SUPABASE_URL"], Path(values["SEALING_KEY_FILE"]).read_text()))
+
+    assert made[1] == made[2] != made[0]
+    assert values["NEXT_PUBLIC_SUPABASE_URL"] == made[1][0] == "https://project.supabase.co"
+    assert values["SUPABASE_SERVICE_ROLE_KEY"] == "sb_secret_x"
