@@ -48,6 +48,10 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
 NO_DOCKER: Final = 3
+#: A test of pytest's summary, or a job of the demo.
+FAILURES: Final = re.compile(
+    r"(?<=^FAILED )\S+|(?<=^ERROR )\S+|\S+: (?:failed|cancelled)$|not every job ended", re.MULTILINE
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -101,10 +105,10 @@ def _differing(part: str, place: Place, values: Mapping[str, str]) -> list[str]:
         return _answers(place)
     if part == "filters":
         return _filters(place, values["DATABASE_URL"])
-    return [] if _passes(part, values) else ["see above"]
+    return _failed(part, values)
 
 
-def _passes(part: str, values: Mapping[str, str]) -> bool:
+def _failed(part: str, values: Mapping[str, str]) -> list[str]:
     url = values["SUPABASE_URL"]
     values = {**values, **demo_values()}
     if part == "demo":
@@ -118,9 +122,21 @@ def _passes(part: str, values: Mapping[str, str]) -> bool:
     return _ran([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
 
 
-def _ran(command: Sequence[str], values: Mapping[str, str]) -> bool:
-    environ = {**os.environ, **values}
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environ).returncode == 0
+def _ran(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Pass on what a command prints; the tests or jobs that failed in it."""
+    found: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, **values, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            found += FAILURES.findall(line)
+    return (found or ["see above"]) if running.returncode else []
 
 
 def _answers(place: Place) -> list[str]:
