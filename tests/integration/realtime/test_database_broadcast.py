@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from minutehand.local.realtime.serializer import encode_broadcast
 from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
+
+TRIGGER = """
+create table public.rt_notes (id int primary key, word text);
+create function public.rt_tell() returns trigger language plpgsql as $$
+begin
+  perform realtime.broadcast_changes(
+    'TOPIC', tg_op, tg_op, tg_table_name, tg_table_schema, new, old, tg_level
+  );
+  return null;
+end $$;
+create trigger rows after insert or update or delete on public.rt_notes
+for each row execute function public.rt_tell();
+create trigger statements after truncate on public.rt_notes
+for each statement execute function public.rt_tell();
+"""
 
 
 @pytest.fixture
@@ -60,3 +77,46 @@ async def test_a_rolled_back_message_is_never_sent(
 
     assert (await socket.expect("broadcast"))["payload"]["event"] == "kept"
     await socket.silence()
+
+
+async def test_a_frame_is_the_real_servers_byte_by_byte(
+    connect: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """Binary and of kind 4: what a raw socket reads here it reads there."""
+    # of test/realtime_web/socket/v2_serializer_test.exs in supabase/realtime
+    head = b"\x04\x05\x0a\x11\x01"
+    frame = head + b'topicuser_event{"replayed":true}{"a":"b"}'
+    assert encode_broadcast("topic", "user_event", '{"replayed":true}', '{"a":"b"}') == frame
+    socket, topic = await connect(key=SECRET_KEY), unique()
+    await socket.joined(topic, private=True)
+
+    sql.execute("""select realtime.send('{"id": "é"}', 'événement', %s)""", [topic])
+    frame = await socket.connection.recv()
+
+    [row] = sql.execute("select id::text from realtime.messages where topic = %s", [topic])
+    parts = [f"realtime:{topic}", "événement", json.dumps({"id": row[0]}, separators=(",", ":"))]
+    lengths = bytes([4, *(len(part.encode()) for part in parts), 1])
+    assert frame == lengths + "".join([*parts, '{"id": "é"}']).encode()
+
+
+async def test_a_trigger_broadcasts_the_changes_of_its_table(
+    connect: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """By `broadcast_changes`, as Supabase's guide has the trigger; for each row alone."""
+    socket, topic = await connect(key=SECRET_KEY), unique()
+    await socket.joined(topic, private=True)
+    sql.execute(TRIGGER.replace("TOPIC", topic))
+
+    sql.execute("insert into public.rt_notes values (1, 'a')")
+    sql.execute("update public.rt_notes set word = 'b'")
+    sql.execute("delete from public.rt_notes")
+    told = [(await socket.expect("broadcast"))["payload"] for _ in range(3)]
+    with pytest.raises(psycopg.errors.RaiseException, match="not for each statement"):
+        sql.execute("truncate public.rt_notes")
+
+    one, other = {"id": 1, "word": "a"}, {"id": 1, "word": "b"}
+    seen = [(None, one), (one, other), (other, None)]
+    for message, kind, (old, new) in zip(told, ("INSERT", "UPDATE", "DELETE"), seen, strict=True):
+        assert (message["event"], message["payload"].pop("id")) == (kind, message["meta"]["id"])
+        changed = {"operation": kind, "schema": "public", "table": "rt_notes"}
+        assert message["payload"] == {**changed, "old_record": old, "record": new}

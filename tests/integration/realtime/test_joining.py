@@ -82,3 +82,12 @@ async def test_malformed_frames_are_dropped_and_the_socket_stays(
 
     assert (await socket.expect("broadcast"))["payload"]["event"] == "fine"
     assert (await other.expect("broadcast"))["payload"]["event"] == "fine"
+
+
+async def test_a_topic_that_no_one_can_join_is_answered(connect: Any) -> None:
+    """Also one that is no text."""
+    socket = await connect()
+
+    for topic in (7, "elsewhere"):
+        reply = await socket.reply_to(await socket.push(topic, "phx_join", {}))
+        assert reply == {"status": "error", "response": {"reason": "unmatched topic"}}
