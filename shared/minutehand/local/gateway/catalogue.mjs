@@ -1,5 +1,5 @@
-// What the exposed schemas hold, as PostgREST's schema cache has it: functions with their parameters,
-// columns with their types, roles with their timeouts.
+// What the exposed schemas hold, as PostgREST's schema cache has it: functions with their
+// parameters, columns with their types, roles with their timeouts.
 
 const FUNCTIONS = `
   select n.nspname as schema, p.proname as name, p.provolatile as volatility, p.proretset as is_set,

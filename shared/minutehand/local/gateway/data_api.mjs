@@ -1,6 +1,6 @@
-// Data API and Auth over the stack's Postgres: functions are called here, rows are read and written by
-// @supabase/lite, with the places mended in which it differs from PostgREST. One instance serves one
-// life of the database.
+// Data API and Auth over the stack's Postgres: functions are called here, rows are read and written
+// by @supabase/lite, with the places mended in which it differs from PostgREST. One instance serves
+// one life of the database.
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import { App, ConsoleEmailDriver } from "@supabase/lite";
@@ -39,7 +39,7 @@ export async function openDataApi() {
       types: TYPES,
       max: 16,
       connect_timeout: 5,
-      backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5), // a server that is back is found soon
+      backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5), // a server back is found soon
       onnotice: () => {},
       connection: { application_name: "data_api", client_min_messages: "warning" },
     },
@@ -102,7 +102,7 @@ async function answered(asked, request, { app, driver, catalogue }) {
   return answeredByLite(asked, request, app);
 }
 
-// Who the caller is has been decided: lite lets the secret key do everything, and `entrance` decides.
+// Who the caller is has been decided: lite lets the secret key do all, and `entrance` decides.
 async function answeredByLite(asked, request, app) {
   const headers = new Headers(request.headers);
   if (asked.name) headers.set("apikey", settings.secretKey);

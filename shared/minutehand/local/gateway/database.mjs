@@ -1,5 +1,5 @@
-// Follows one database through its deaths: while it is unavailable every call is refused at once, and
-// each return gets a Data API of its own, so that no connection of an earlier life is used again.
+// Follows one database through its deaths: while it is unavailable every call is refused at once,
+// and each return gets a Data API of its own, so that no earlier connection is used again.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";

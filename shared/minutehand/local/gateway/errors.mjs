@@ -1,5 +1,5 @@
-// Answers errors as PostgREST does: its status for each SQLSTATE, and the error's own code, message,
-// details and hint, which lite keeps for PTnnn only.
+// Answers errors as PostgREST does: its status for each SQLSTATE, and the error's own code,
+// message, details and hint, which lite keeps for PTnnn only.
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 

@@ -52,8 +52,8 @@ function ambiguous(found) {
     code: "PGRST203",
     message: `Could not choose the best candidate function between: ${several}`,
     hint:
-      "Try renaming the parameters or the function itself in the database so function overloading " +
-      "can be resolved",
+      "Try renaming the parameters or the function itself in the database so function " +
+      "overloading can be resolved",
   });
 }
 
@@ -62,11 +62,12 @@ function unknown({ schema, name, keys, isGet, raw }) {
   const listed = sorted.length > 0 ? `(${sorted.join(", ")})` : " without parameters";
   const plural = sorted.length > 1 ? "s" : "";
   const parameters = sorted.length > 0 ? ` with parameter${plural} ${sorted.join(", ")}` : listed;
+  const called = `${schema}.${name}${raw ? "" : listed}`;
   const unnamed = ` with a single unnamed ${raw ?? "json/jsonb"} parameter`;
   const searched = raw ? unnamed : parameters + (isGet ? "" : ` or${unnamed}`);
   throw new Refusal(404, {
     code: "PGRST202",
-    message: `Could not find the function ${schema}.${name}${raw ? "" : listed} in the schema cache`,
+    message: `Could not find the function ${called} in the schema cache`,
     details:
       `Searched for the function ${schema}.${name}${searched}, but no matches were found in ` +
       "the schema cache.",
@@ -106,10 +107,8 @@ function called(chosen, call) {
   if (call.arguments.length > 0) {
     const fields = Object.fromEntries(call.arguments);
     const values = given.map((one) => fields[one.name]);
-    return {
-      text: `select pgrst_call.* from ${around(passed((one, i) => `$${i + 1}::text::${one.type}`))}`,
-      values,
-    };
+    const cast = around(passed((one, i) => `$${i + 1}::text::${one.type}`));
+    return { text: `select pgrst_call.* from ${cast}`, values };
   }
   const types = given.map((one) => `${ident(one.name)} ${one.type}`).join(", ");
   const record = /^\s*\{/.test(call.body) ? "json_to_record" : "json_to_recordset";

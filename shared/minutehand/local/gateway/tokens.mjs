@@ -1,4 +1,4 @@
-// Who a request comes from, by its key and its bearer, as the hosted gateway and PostgREST decide it.
+// Who a request comes from, by its key and bearer, as the hosted gateway and PostgREST decide it.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { Refusal } from "./errors.mjs";
@@ -7,8 +7,8 @@ import { settings } from "./settings.mjs";
 const LEEWAY_SECONDS = 30;
 const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i;
 
-// A key is not a JWT. Official clients send it as bearer, too: the gateway makes the token of it; any
-// other bearer is handed on, and PostgREST says what it is not.
+// A key is not a JWT. Official clients send it as bearer, too: the gateway makes the token of it;
+// any other bearer is handed on, and PostgREST says what it is not.
 export function claimsOf(request) {
   const key = keyOf(request);
   const [, bearer] = /^bearer\s+(.*)$/i.exec(request.headers.get("authorization") ?? "") ?? [];

@@ -33,7 +33,8 @@ begin
   perform pg_advisory_xact_lock(hashtext('minutehand.hosted.roles'));
   if exists (
     select from pg_catalog.pg_auth_members as members
-    where members.roleid = 'supabase_storage_admin'::regrole and members.member = 'postgres'::regrole
+    where members.roleid = 'supabase_storage_admin'::regrole
+      and members.member = 'postgres'::regrole
   ) then
     return;
   end if;
@@ -43,9 +44,9 @@ begin
   -- hosted, an extension lets postgres keep policies on these schemas' tables; here membership does
   grant supabase_realtime_admin, supabase_storage_admin to postgres;
   grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres with admin option;
-  grant set on parameter pgrst.db_aggregates_enabled, pgrst.db_pre_request, pgrst.db_schemas, pgrst.db_max_rows,
-    pgrst.db_plan_enabled, pgrst.db_extra_search_path, pgrst.jwt_secret, pgrst.openapi_mode, session_replication_role
-    to postgres;
+  grant set on parameter pgrst.db_aggregates_enabled, pgrst.db_pre_request, pgrst.db_schemas,
+    pgrst.db_max_rows, pgrst.db_plan_enabled, pgrst.db_extra_search_path, pgrst.jwt_secret,
+    pgrst.openapi_mode, session_replication_role to postgres;
   alter role anon set statement_timeout = '3s';
   alter role authenticated set statement_timeout = '8s';
   alter role authenticator set statement_timeout = '8s';

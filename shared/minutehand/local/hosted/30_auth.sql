@@ -49,125 +49,72 @@ as $$
 $$;
 
 create table if not exists auth.users (
-  id uuid primary key,
-  aud varchar(255) default 'authenticated',
-  role varchar(255) default 'authenticated',
-  email varchar(255),
-  encrypted_password varchar(255),
-  phone text unique,
-  email_confirmed_at timestamptz,
-  confirmed_at timestamptz generated always as (least(email_confirmed_at, phone_confirmed_at)) stored,
-  invited_at timestamptz,
-  confirmation_token varchar(255),
-  confirmation_sent_at timestamptz,
-  recovery_token varchar(255),
-  recovery_sent_at timestamptz,
-  email_change varchar(255),
-  email_change_token_new varchar(255),
-  email_change_token_current varchar(255),
+  instance_id uuid, id uuid primary key, aud varchar(255) default 'authenticated',
+  role varchar(255) default 'authenticated', email varchar(255), encrypted_password varchar(255),
+  is_super_admin boolean, phone text unique, email_confirmed_at timestamptz,
+  confirmed_at timestamptz
+  generated always as (least(email_confirmed_at, phone_confirmed_at)) stored,
+  invited_at timestamptz, confirmation_token varchar(255), confirmation_sent_at timestamptz,
+  recovery_token varchar(255), recovery_sent_at timestamptz, email_change varchar(255),
+  email_change_token_new varchar(255), email_change_token_current varchar(255),
   email_change_sent_at timestamptz,
   email_change_confirm_status smallint default 0
-    constraint users_email_change_confirm_status_check
-    check (email_change_confirm_status between 0 and 2),
-  phone_confirmed_at timestamptz,
-  phone_change text,
-  phone_change_token varchar(255),
-  phone_change_sent_at timestamptz,
-  reauthentication_token varchar(255),
-  reauthentication_sent_at timestamptz,
-  raw_app_meta_data jsonb default '{}',
-  raw_user_meta_data jsonb default '{}',
-  banned_until timestamptz,
-  deleted_at timestamptz,
-  is_sso_user boolean not null default false,
-  is_anonymous boolean not null default false,
-  last_sign_in_at timestamptz,
-  created_at timestamptz default now(),
+  constraint users_email_change_confirm_status_check
+  check (email_change_confirm_status between 0 and 2),
+  phone_confirmed_at timestamptz, phone_change text, phone_change_token varchar(255),
+  phone_change_sent_at timestamptz, reauthentication_token varchar(255),
+  reauthentication_sent_at timestamptz, raw_app_meta_data jsonb default '{}',
+  raw_user_meta_data jsonb default '{}', banned_until timestamptz, deleted_at timestamptz,
+  is_sso_user boolean not null default false, is_anonymous boolean not null default false,
+  last_sign_in_at timestamptz, created_at timestamptz default now(),
   updated_at timestamptz default now()
 );
 create unique index if not exists users_email_partial_key on auth.users (email)
 where is_sso_user = false;
+create index if not exists users_instance_id_idx on auth.users (instance_id);
 
 create table if not exists auth.identities (
-  id uuid primary key,
-  provider text not null,
-  provider_id text not null,
+  id uuid primary key default gen_random_uuid(), provider text not null, provider_id text not null,
   user_id uuid not null references auth.users (id) on delete cascade,
   identity_data jsonb not null default '{}',
   email varchar(255) generated always as (lower(identity_data ->> 'email')) stored,
-  last_sign_in_at timestamptz,
-  created_at timestamptz default now(),
+  last_sign_in_at timestamptz, created_at timestamptz default now(),
   updated_at timestamptz default now(),
   constraint identities_provider_provider_id_key unique (provider, provider_id)
 );
 create index if not exists identities_user_id_idx on auth.identities (user_id);
 
 create table if not exists auth.sessions (
-  id uuid primary key,
-  user_id uuid not null references auth.users (id) on delete cascade,
-  not_after timestamptz,
-  refreshed_at timestamp,
-  user_agent text,
-  ip inet,
-  tag text,
-  refresh_token_hmac_key text,
-  refresh_token_counter bigint,
-  scopes text,
-  created_at timestamptz default now(),
-  updated_at timestamptz default now(),
-  aal text,
+  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
+  not_after timestamptz, refreshed_at timestamp, user_agent text, ip inet, tag text,
+  refresh_token_hmac_key text, refresh_token_counter bigint, scopes text,
+  created_at timestamptz default now(), updated_at timestamptz default now(), aal text,
   factor_id uuid
 );
 create index if not exists sessions_user_id_idx on auth.sessions (user_id);
 
 create table if not exists auth.refresh_tokens (
-  id text primary key,
-  token varchar(255) not null,
-  user_id uuid not null,
-  session_id uuid references auth.sessions (id) on delete cascade,
-  revoked boolean default false,
-  parent varchar(255),
-  created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  instance_id uuid, id text primary key, token varchar(255) not null, user_id uuid not null,
+  session_id uuid references auth.sessions (id) on delete cascade, revoked boolean default false,
+  parent varchar(255), created_at timestamptz default now(), updated_at timestamptz default now()
 );
 create index if not exists refresh_tokens_token_idx on auth.refresh_tokens (token);
-create index if not exists refresh_tokens_session_id_idx on auth.refresh_tokens (session_id, revoked);
+create index if not exists refresh_tokens_session_id_idx
+on auth.refresh_tokens (session_id, revoked);
 
 create table if not exists auth.flow_state (
-  id uuid primary key,
-  user_id uuid,
-  auth_code text,
-  authentication_method text not null,
-  code_challenge_method text,
-  code_challenge text,
-  provider_type text not null,
-  provider_access_token text,
-  provider_refresh_token text,
-  auth_code_issued_at timestamptz,
-  invite_token text,
-  referrer text,
-  oauth_client_state_id uuid,
-  linking_target_id uuid,
-  email_optional boolean not null default false,
-  created_at timestamptz default now(),
+  id uuid primary key, user_id uuid, auth_code text, authentication_method text not null,
+  code_challenge_method text, code_challenge text, provider_type text not null,
+  provider_access_token text, provider_refresh_token text, auth_code_issued_at timestamptz,
+  invite_token text, referrer text, oauth_client_state_id uuid, linking_target_id uuid,
+  email_optional boolean not null default false, created_at timestamptz default now(),
   updated_at timestamptz default now()
 );
 
 create table if not exists auth.audit_log_entries (
-  id uuid primary key,
-  payload json,
-  created_at timestamptz default now(),
+  instance_id uuid, id uuid primary key, payload json, created_at timestamptz default now(),
   ip_address varchar(64) default ''
 );
-
--- what the local Auth server does not use, and migrations and seeds name
-alter table auth.users
-add column if not exists instance_id uuid,
-add column if not exists is_super_admin boolean;
-create index if not exists users_instance_id_idx on auth.users (instance_id);
-alter table auth.identities alter column id set default gen_random_uuid();
-alter table auth.refresh_tokens add column if not exists instance_id uuid;
-alter table auth.audit_log_entries add column if not exists instance_id uuid;
 
 -- migrations may refer to users and read them, as on a hosted project
 grant all on all tables in schema auth to postgres with grant option;

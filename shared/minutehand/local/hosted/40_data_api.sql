@@ -1,11 +1,12 @@
--- The Data API of a hosted project notices new tables and functions by itself: an event trigger tells it.
+-- The Data API of a hosted project notices new tables by itself: an event trigger tells it.
 create or replace function extensions.pgrst_ddl_watch() returns event_trigger
 language plpgsql
 set search_path = ''
 as $$
 begin
   if exists (
-    select from pg_catalog.pg_event_trigger_ddl_commands() as c where c.schema_name is distinct from 'pg_temp'
+    select from pg_catalog.pg_event_trigger_ddl_commands() as c
+    where c.schema_name is distinct from 'pg_temp'
   ) then
     notify pgrst, 'reload schema';
   end if;
@@ -17,7 +18,9 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  if exists (select from pg_catalog.pg_event_trigger_dropped_objects() as d where not d.is_temporary) then
+  if exists (
+    select from pg_catalog.pg_event_trigger_dropped_objects() as d where not d.is_temporary
+  ) then
     notify pgrst, 'reload schema';
   end if;
 end;
@@ -25,8 +28,11 @@ $$;
 
 do $$
 begin
-  execute 'drop event trigger if exists pgrst_ddl_watch; drop event trigger if exists pgrst_drop_watch';
-  execute 'create event trigger pgrst_ddl_watch on ddl_command_end execute function extensions.pgrst_ddl_watch()';
-  execute 'create event trigger pgrst_drop_watch on sql_drop execute function extensions.pgrst_drop_watch()';
+  drop event trigger if exists pgrst_ddl_watch;
+  drop event trigger if exists pgrst_drop_watch;
+  create event trigger pgrst_ddl_watch on ddl_command_end
+    execute function extensions.pgrst_ddl_watch();
+  create event trigger pgrst_drop_watch on sql_drop
+    execute function extensions.pgrst_drop_watch();
 end;
 $$;

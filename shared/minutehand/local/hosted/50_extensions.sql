@@ -6,10 +6,11 @@ begin
   for v_one in
     select wanted.name, wanted.schema
     from (values
-      (1, 'pgcrypto', 'extensions'), (2, 'uuid-ossp', 'extensions'), (3, 'pg_stat_statements', 'extensions'),
-      (4, 'supabase_vault', 'vault')
+      (1, 'pgcrypto', 'extensions'), (2, 'uuid-ossp', 'extensions'),
+      (3, 'pg_stat_statements', 'extensions'), (4, 'supabase_vault', 'vault')
     ) as wanted (place, name, schema)
-    join pg_catalog.pg_available_extensions as here on here.name = wanted.name and here.installed_version is null
+    join pg_catalog.pg_available_extensions as here
+      on here.name = wanted.name and here.installed_version is null
     join pg_catalog.pg_available_extension_versions as version
       on version.name = here.name and version.version = here.default_version and version.trusted
     order by wanted.place

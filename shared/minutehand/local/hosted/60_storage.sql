@@ -1,4 +1,4 @@
--- The storage schema: buckets, objects and the functions that policies call. No server for files stands behind it.
+-- Storage: buckets, objects and the functions that policies call. No server for files is behind it.
 create schema if not exists storage;
 alter schema storage owner to supabase_storage_admin;
 grant usage on schema storage to postgres with grant option;
@@ -13,33 +13,20 @@ end;
 $$;
 
 create table if not exists storage.buckets (
-  id text primary key,
-  name text not null,
-  owner uuid,
-  created_at timestamptz default now(),
-  updated_at timestamptz default now(),
-  public boolean default false,
-  avif_autodetection boolean default false,
-  file_size_limit bigint,
-  allowed_mime_types text [],
-  owner_id text,
-  type storage.buckettype not null default 'STANDARD'
+  id text primary key, name text not null, owner uuid, created_at timestamptz default now(),
+  updated_at timestamptz default now(), public boolean default false,
+  avif_autodetection boolean default false, file_size_limit bigint, allowed_mime_types text [],
+  owner_id text, type storage.buckettype not null default 'STANDARD'
 );
 create unique index if not exists bname on storage.buckets (name);
 
 create table if not exists storage.objects (
   id uuid primary key default gen_random_uuid(),
-  bucket_id text constraint "objects_bucketId_fkey" references storage.buckets (id),
-  name text,
-  owner uuid,
-  created_at timestamptz default now(),
-  updated_at timestamptz default now(),
-  last_accessed_at timestamptz default now(),
-  metadata jsonb,
-  path_tokens text [] generated always as (string_to_array(name, '/')) stored,
-  version text,
-  owner_id text,
-  user_metadata jsonb
+  bucket_id text constraint "objects_bucketId_fkey" references storage.buckets (id), name text,
+  owner uuid, created_at timestamptz default now(), updated_at timestamptz default now(),
+  last_accessed_at timestamptz default now(), metadata jsonb,
+  path_tokens text [] generated always as (string_to_array(name, '/')) stored, version text,
+  owner_id text, user_metadata jsonb
 );
 create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
 create index if not exists name_prefix_search on storage.objects (name text_pattern_ops);

@@ -1,5 +1,5 @@
--- The `realtime` schema as hosted Supabase has it, for what users call and write policies on: messages,
--- `topic`, `send` and `broadcast_changes`. Idempotent; run by a superuser.
+-- The `realtime` schema as hosted Supabase has it, for what users call and write policies on:
+-- messages, `topic`, `send` and `broadcast_changes`. Idempotent; run by a superuser.
 --
 -- Names, argument names and types are a public contract (policies and callers depend on them), so
 -- they follow Supabase, not this project's p_/v_ habit.
@@ -32,8 +32,9 @@ language sql
 stable
 as $$ select nullif(current_setting('realtime.topic', true), '')::text; $$;
 
-create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
-returns void
+create or replace function realtime.send(
+  payload jsonb, event text, topic text, private boolean default true
+) returns void
 language plpgsql
 as $$
 declare
@@ -44,7 +45,9 @@ begin
     insert into realtime.messages (id, payload, event, topic, private, extension)
     values (
       generated_id,
-      case when payload ? 'id' then payload else jsonb_set(payload, '{id}', to_jsonb(generated_id)) end,
+      case
+        when payload ? 'id' then payload else jsonb_set(payload, '{id}', to_jsonb(generated_id))
+      end,
       event, topic, private, 'broadcast'
     );
   exception when others then -- a lost broadcast must never fail the caller's transaction
@@ -69,7 +72,8 @@ begin
   end if;
   perform realtime.send(
     jsonb_build_object(
-      'old_record', old, 'record', new, 'operation', operation, 'table', table_name, 'schema', table_schema
+      'old_record', old, 'record', new, 'operation', operation, 'table', table_name,
+      'schema', table_schema
     ),
     event_name, topic_name
   );
@@ -82,7 +86,10 @@ grant execute on all functions in schema realtime to service_role;
 
 do $$
 begin
-  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime_messages_publication') then
+  if not exists (
+    select from pg_catalog.pg_publication
+    where pubname = 'supabase_realtime_messages_publication'
+  ) then
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
   if current_setting('server_version_num')::int >= 180000 then
