@@ -30,8 +30,8 @@ TEXTS = {
     "date-time": ["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"],
     "pattern": ["video/mp4", "text/csv"],
 }
-#: Served by the worker's function, or by a stream that stays open whatever is accepted.
-ELSEWHERE = ("/api/jobs/worker", "/api/jobs/process", "/api/async-events")
+#: A stream that stays open whatever is accepted.
+ELSEWHERE = "/api/async-events"
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api
     """Security is declared where it is enforced; a quick client meets the limit of any route."""
     document = await document_of(whole)
     validate(document)
-    assert {"/api/jobs", "/api/jobs/{job_id}", "/api/jobs/worker"} <= set(document["paths"])
+    assert {"/api/jobs", "/api/jobs/{job_id}"} <= set(document["paths"])
     for method, path, operation in operations(document):
         parts = (ACME if part.startswith("{") else part for part in path.split("/"))
         answer = await whole.call(method, "/".join(parts), user=None)

@@ -20,7 +20,6 @@ MINUTES: Final = 60
 _OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
 _QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
 
-
 router = APIRouter()
 
 

@@ -1,20 +1,18 @@
-"""`GET /api/openapi.json`: every operation of all functions, with the errors it may answer.
+"""`GET /api/openapi.json`: every operation of people's, with the errors it may answer.
 
-Paths and schemas come from the routes themselves; only what they share is added here.
+Paths and schemas come from the routes themselves; only what they share is added here. Of the
+worker's routes `functions/README.md` tells.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.security import HTTPBearer
-from pydantic import BaseModel, Field
 
-from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 from minutehand.web.auth import GUESTS
 from minutehand.web.errors import ErrorBody
 
@@ -58,12 +56,9 @@ def _encoded(app: FastAPI) -> bytes:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The document of `app`, and of the worker's routes."""
+    """The document of `app`."""
     found = get_openapi(
-        title="Minutehand",
-        version=app.version,
-        description=_DESCRIPTION,
-        routes=[*app.routes, *_worker.routes],
+        title="Minutehand", version=app.version, description=_DESCRIPTION, routes=app.routes
     )
     schemas = found["components"]["schemas"]
     schemas["ErrorBody"] = ErrorBody.model_json_schema()
@@ -91,55 +86,3 @@ def _add_errors(method: str, operation: dict[str, Any]) -> None:
     shape = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
     for status, description in errors.items():
         responses.setdefault(status, {"description": description, "content": shape})
-
-
-#: The worker's routes as they are described; it serves them without FastAPI.
-_worker = APIRouter(tags=["worker"])
-
-
-class Tick(BaseModel):
-    """What a tick did."""
-
-    success: bool
-    duration_ms: float
-    worker_id: str
-    timestamp: str
-
-
-class WorkerHealth(BaseModel):
-    """Where a worker runs."""
-
-    status: str
-    worker_exists: bool
-    worker_id: str
-    timestamp: str
-    environment: dict[str, str]
-
-
-class JobTypes(BaseModel):
-    """Which job types to run."""
-
-    jobTypes: Annotated[tuple[str, ...], Field(min_length=1)]  # the contract's name
-
-
-def _token(name: str, variable: str) -> Any:
-    return Depends(HTTPBearer(scheme_name=name, description=f"{variable}."))
-
-
-_WORKER = [_token("workerToken", "WORKER_SECRET_TOKEN")]
-_BACKGROUND = [_token("backgroundToken", "BACKGROUND_JOB_TOKEN")]
-
-
-@_worker.get(WORKER_PATH, dependencies=_WORKER)
-async def get_worker() -> WorkerHealth:  # type: ignore[empty-body]
-    """Whether a worker exists, and where it runs."""
-
-
-@_worker.post(WORKER_PATH, dependencies=_WORKER)
-async def run_tick() -> Tick:  # type: ignore[empty-body]
-    """Run one tick and report what it did."""
-
-
-@_worker.post(PROCESS_PATH, dependencies=_BACKGROUND)
-async def run_tick_over(types: JobTypes) -> Tick:  # type: ignore[empty-body]
-    """Run one tick over some job types."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -129,23 +129,29 @@ def _text(value: Any) -> Any:
     return encode(value).decode() if isinstance(value, Mapping | list | tuple) else value
 
 
-async def listen(url: str, wake: Callable[[], object]) -> None:
-    """Call `wake` on every committed enqueue, from any caller; until cancelled, over restarts."""
+async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
+    """What is notified on a channel, over restarts: "" where it begins, None where it ends."""
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(
-                url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
+                url, autocommit=True, connect_timeout=3, application_name=channel
             ) as connection:
-                await connection.execute(f"listen {CHANNEL}".encode())
-                wake()  # what was committed while no one listened
-                loop = asyncio.get_running_loop()
-                async for _ in connection.notifies():
-                    wake()
-                    # one notification covers what else is committed in these milliseconds
-                    loop.call_later(LOOK_AGAIN_SECONDS, wake)
+                await connection.execute(f"listen {channel}".encode())
+                yield ""
+                async for each in connection.notifies():
+                    yield each.payload
         except psycopg.OperationalError as error:
             logger.info(
-                "wake-ups are unavailable; polling finds jobs",
-                extra={"event": "wakeup.away", "error": str(error).strip()},
+                "notifications are unavailable; polling finds what happens",
+                extra={"event": "listen.away", "channel": channel, "error": str(error).strip()},
             )
+        yield None
         await asyncio.sleep(0.3)
+
+
+async def listen(url: str, wake: Callable[[], object]) -> None:
+    """Call `wake` on every committed enqueue, from any caller, and where some may be missed."""
+    async for _ in notifications(url, CHANNEL):
+        wake()
+        # one notification covers what else is committed in these milliseconds
+        asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, wake)

@@ -110,8 +110,7 @@ async def user_or_guest(
 
 
 def _lets_guests_in(request: Request) -> bool:
-    services: Services = request.app.state.services
-    return services.settings.allow_anonymous
+    return bool(request.app.state.services.settings.allow_anonymous)
 
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.

@@ -25,11 +25,7 @@ IdempotencyHeader = Annotated[
 
 
 def parse_key(value: str | None) -> str | None:
-    """The key of a header; a quoted string, as the IETF draft writes it, loses its quotes.
-
-    References:
-        https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
-    """
+    """The key of a header; quoted, as draft-ietf-httpapi-idempotency-key-header, or not."""
     if value is None:
         return None
     key = value.strip()

@@ -6,6 +6,7 @@ Which waker a process has is decided by `functions/` or the local stack.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,7 @@ from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError, unavailable
+from minutehand.web.news import News
 
 if TYPE_CHECKING:
     from minutehand.web.tokens import TokenVerifier
@@ -60,6 +62,8 @@ class Pace:
     #: Between reads of the log after news; while there is none it grows to `most_poll`.
     poll: float = 0.2
     most_poll: float = 1.0
+    #: The same while the database notifies: for what no event tells, as the end of a membership.
+    most_look: float = 10.0
     #: A reader that takes no data for so long is let go.
     stalled_after: float = 30.0
     #: What a client waits before it comes back.
@@ -108,11 +112,17 @@ class Requests:
                 del self._under_way[caller], self._running[caller]
 
 
+#: Reads of the log a second, over all streams of the process; and how many may come at once.
+READS_PER_SECOND: Final = 200.0
+READS_AT_ONCE: Final = 40
+
+
 class OpenStreams:
     """Counts streams while they are held; `count` is the number of all."""
 
     def __init__(self, most: int) -> None:
         self.count = 0
+        self._read_at = 0.0
         self._most = most
         self._of: Counter[str] = Counter()
 
@@ -133,6 +143,13 @@ class OpenStreams:
             if not self._of[caller]:
                 del self._of[caller]
 
+    def seconds_to_read(self) -> float:
+        """Until a stream may read its log: all share a budget, and each gets its turn."""
+        now = time.monotonic()
+        self._read_at = max(self._read_at, now - READS_AT_ONCE / READS_PER_SECOND)
+        self._read_at += 1 / READS_PER_SECOND
+        return max(0.0, self._read_at - now)
+
 
 class Services:
     """Clients and dependencies of one process; nothing is connected before it is needed."""
@@ -151,6 +168,7 @@ class Services:
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
+        self.news = News(settings, self._streams.api)
         self.streams = OpenStreams(MAX_STREAMS)
         self.guest_streams = OpenStreams(MAX_STREAMS // 2)
         self.requests = Requests()

@@ -24,8 +24,10 @@ from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import redacted
 from minutehand.queue.models import FeedPage, JobEvent
+from minutehand.tasks import first_of
 from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument
+from minutehand.web.news import News
 from minutehand.web.services import Pace, Services
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,6 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "text/event-stream"
 #: Events of one read; a stream far behind catches up in several.
 READ_LIMIT: Final = 500
-#: Reads of the log a second, over all streams of the process.
-READS_PER_SECOND: Final = 200.0
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before everything that ever happened.
@@ -68,14 +68,9 @@ class Batch:
 
 
 class Feed(Protocol):
-    """Reads one subject's log, forward from its cursor.
+    """Reads one subject's log, forward from its cursor; `subject` is a topic: `session:<id>`."""
 
-    Attributes:
-        subject: What it is of, as `session:<id>`; a guest's streams are counted by it.
-    """
-
-    @property
-    def subject(self) -> str: ...  # noqa: D102
+    subject: str
 
     async def read(self) -> Batch:
         """What is new since the last read, a bounded number of lines at a time."""
@@ -203,7 +198,8 @@ async def answer(
         first = await feed.read()
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
-        chunks = _chunks(services, caller, feed, first, until=until, is_bare=is_bare)
+        news = held.enter_context(services.news.of(feed.subject))
+        chunks = _chunks(services, caller, feed, first, news, until=until, is_bare=is_bare)
         return _EventStream(chunks, pace, on_end=held.pop_all().close)
 
 
@@ -212,6 +208,7 @@ async def _chunks(
     caller: Caller | None,
     feed: Feed,
     batch: Batch,
+    news: asyncio.Event,
     *,
     until: float,
     is_bare: bool,
@@ -236,19 +233,23 @@ async def _chunks(
         if services.closing.is_set() or (answered and not pace.streaming):
             return
         if not batch.more:
-            pause = pace.poll if batch.lines else min(pause * 1.5, pace.most_poll)
-            # the budget of reads is shared: with many streams, each reads less often
-            seconds = max(pause, services.streams.count / READS_PER_SECOND)
+            most = pace.most_look if services.news.is_live else pace.most_poll
+            pause = pace.poll if batch.lines else min(pause * 1.5, most)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, max(left, 0.0))):
+                async with asyncio.timeout(min(pause, max(left, 0.0))):
+                    await first_of(news.wait(), services.closing.wait())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(services.streams.seconds_to_read()):
                     await services.closing.wait()
-        batch = await _read(feed, pace.read_timeout)
+        news.clear()
+        batch = await _read(services.news, feed, pace.read_timeout)
 
 
-async def _read(feed: Feed, seconds: float) -> Batch:
+async def _read(news: News, feed: Feed, seconds: float) -> Batch:
     """What is new; a database that is unavailable only makes the stream wait."""
     try:
         async with asyncio.timeout(seconds):
+            await news.name(feed.subject)
             return await feed.read()
     except (QueueUnavailable, TimeoutError) as error:
         logger.warning(

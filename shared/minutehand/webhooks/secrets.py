@@ -16,7 +16,6 @@ from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
 
 PREFIX: Final = "whsec_"
-
 _BYTES = 32
 
 

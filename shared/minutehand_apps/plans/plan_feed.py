@@ -39,7 +39,7 @@ class PlanFeed:
                 raise
             told = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
             return Batch([self._line(told)], end="deleted")
-        self._is_known = True
+        self._is_known, self.subject = True, f"job:{found['job_id']}"
         lines = [self._line(event) for event in map(_in_words, found["events"])]
         if found["events"]:
             self._after = found["events"][-1]["seq"]

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from httpx_sse import aconnect_sse
 
-from infra.bench.scratch import user_token
-from tests.contract.api import Api
+from infra.bench.scratch import scratch_settings, user_token
+from minutehand.web.services import Pace
+from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, handle
+from tests.support.patience import until
+from tests.support.project import Project
+from tests.support.renewed import Renewed
 
 
 @dataclass
@@ -91,6 +95,31 @@ async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
     assert second.end == "completed"
     assert third.status == 204  # stops EventSource from reconnecting
     assert (first_time.status, first_time.end) == (200, "completed")
+
+
+async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
+    """Of all streams by one connection, which may be cut; none looks by itself here."""
+    given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
+    settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
+    never = Pace(streaming=True, poll=900, most_poll=900, most_look=900)
+    heard = "from pg_stat_activity where application_name = 'minutehand_events'"
+    async with serving_api(Project(settings, renewed), pace=never) as api:
+        engine = api.engine
+        engine.register("work", lease_seconds=60)
+        job_id = engine.enqueue(session_id="s")
+        wanted = {"jobs/" + job_id: 3, "sessions/s": 4, f"workspaces/{ACME}": 3}
+        reads = [
+            asyncio.create_task(follow(api, f"/api/{path}/events", until=count))
+            for path, count in wanted.items()
+        ]
+        named = "select count(*) from queue.streamed_topics"
+        await asyncio.to_thread(until, lambda: engine.one(named) == 3)
+        engine.settle(engine.lease_one())
+        assert engine.one(f"select count(*) {heard}") == 1
+        engine.run(f"select pg_terminate_backend(pid) {heard}")
+        engine.enqueue(session_id="s")
+        async with asyncio.timeout(60):
+            assert [len((await read).events) for read in reads] == list(wanted.values())
 
 
 @pytest.mark.parametrize(

@@ -50,22 +50,19 @@ async def get_health(services: Provided) -> dict[str, Any]:
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(services: Provided) -> JSONResponse:
     """How every part is right now: healthy, degraded, or down with 503."""
-    status, body = await _readiness(services)
-    return _answered(services, status, {**body, "status": WORDS[body["status"]]})
+    return await _answered(services, WORDS)
 
 
 @router.head("/api/health/ready", include_in_schema=False)
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    return _answered(services, *await _readiness(services))
+    return await _answered(services, {})
 
 
-async def _readiness(services: Services) -> tuple[int, dict[str, Any]]:
-    return await readiness(services.operator_queue, services.settings)
-
-
-def _answered(services: Services, status: int, body: dict[str, Any]) -> JSONResponse:
+async def _answered(services: Services, words: Mapping[str, str]) -> JSONResponse:
+    status, body = await readiness(services.operator_queue, services.settings)
+    body["status"] = words.get(body["status"], body["status"])
     headers = {"Retry-After": "5"} if status == 503 else {}
     return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
 

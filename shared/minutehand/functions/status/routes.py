@@ -5,6 +5,7 @@ Streams are served here and made in minutehand.web.sse.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from minutehand.web.sse import BEGINNING, MEDIA_TYPE, HistoryFeed, JobFeed, answ
 
 router = APIRouter(prefix="/api", tags=["status"])
 
+Call = Callable[..., Awaitable[dict[str, Any]]]
 Word = Annotated[str | None, Field(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -37,6 +39,14 @@ After = Annotated[int | None, Query(ge=0, le=10**15)]
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
 }
+
+
+async def _asked(caller: SignedIn, services: Provided) -> Call:
+    return services.queue_of(caller).call
+
+
+#: Calls a function of the queue as the caller may.
+Asked = Annotated[Call, Depends(_asked)]
 
 
 class ListQuery(BaseModel):
@@ -90,44 +100,30 @@ async def list_jobs(
 
 @router.get("/jobs/counts")
 async def count_jobs(
-    caller: SignedIn,
-    services: Provided,
-    workspace_id: UUID,
-    job_type: Word = None,
-    queue: Word = None,
+    ask: Asked, workspace_id: UUID, job_type: Word = None, queue: Word = None
 ) -> dict[str, Any]:
     """How many jobs a workspace has in each state; `at_least` names the statuses beyond 10,000."""
     where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
-    return await services.queue_of(caller).call(
-        "count_jobs", workspace_id=workspace_id, filter=given
-    )
+    return await ask("count_jobs", workspace_id=workspace_id, filter=given)
 
 
 @router.get("/types")
 async def list_types(
-    caller: SignedIn,
-    services: Provided,
+    ask: Asked,
     workspace_id: UUID,
     internal: Annotated[bool, Query(description="Include the platform's own types.")] = False,
 ) -> dict[str, Any]:
     """Job types: who serves them and when last seen, and how a workspace's jobs went today."""
-    return await services.queue_of(caller).call(
-        "list_job_types", workspace_id=workspace_id, internal=internal
-    )
+    return await ask("list_job_types", workspace_id=workspace_id, internal=internal)
 
 
 @router.get("/types/{job_type}")
 async def get_type(
-    caller: SignedIn,
-    services: Provided,
-    job_type: Annotated[str, Path(max_length=100)],
-    workspace_id: UUID,
+    ask: Asked, job_type: Annotated[str, Path(max_length=100)], workspace_id: UUID
 ) -> dict[str, Any]:
     """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
-    return await services.queue_of(caller).call(
-        "get_job_type", job_type=job_type, workspace_id=workspace_id
-    )
+    return await ask("get_job_type", job_type=job_type, workspace_id=workspace_id)
 
 
 @router.get("/jobs/{job_id:uuid}")
@@ -224,45 +220,40 @@ async def get_session_events(
 
 
 @router.get("/jobs/{job_id:uuid}/explain")
-async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> dict[str, Any]:
+async def explain_job(job_id: UUID, ask: Asked) -> dict[str, Any]:
     """Why a job is not running and when it will, in a sentence and in data."""
-    return await services.queue_of(caller).call("explain_job", job_id=str(job_id))
+    return await ask("explain_job", job_id=job_id)
 
 
 @router.get("/jobs/{job_id:uuid}/attempts")
-async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
+async def get_attempts(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
     """A job's latest 1,000 attempts, oldest first."""
-    found = await services.queue_of(caller).call("job_attempts", job_id=job_id)
-    return list(found["attempts"])
+    return list((await ask("job_attempts", job_id=job_id))["attempts"])
 
 
 @router.get("/jobs/{job_id:uuid}/replays")
-async def get_replays(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
+async def get_replays(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
     """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
-    found: Any = await services.queue_of(caller).call("job_replays", job_id=job_id)
+    found: Any = await ask("job_replays", job_id=job_id)
     return list(found)
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
 async def get_steps(
-    job_id: UUID,
-    caller: SignedIn,
-    services: Provided,
-    after_name: str | None = None,
-    after_nth: int = 0,
+    job_id: UUID, ask: Asked, after_name: str | None = None, after_nth: int = 0
 ) -> dict[str, Any]:
     """A job's finished steps, a page of about 1 MB.
 
     `next` names where to continue: `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
-    return await services.queue_of(caller).call("job_steps", job_id=job_id, after=after)
+    return await ask("job_steps", job_id=job_id, after=after)
 
 
 @router.get("/jobs/{job_id:uuid}/trace")
-async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> dict[str, Any]:
+async def get_trace(job_id: UUID, ask: Asked) -> dict[str, Any]:
     """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
-    return await services.queue_of(caller).call("job_trace", job_id=job_id)
+    return await ask("job_trace", job_id=job_id)
 
 
 async def _asking(request: Request, services: Provided, _: OperatorCredentials) -> Caller | None:

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import Running, build_worker, end_process_with, is_usable
+from minutehand.functions.worker.app import Running, build_worker, end_process_with
 from minutehand.functions.worker.last_process import report_last_process
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.log import configure_logging
+from minutehand.queue.keys import keeps_sessions
 from minutehand.tasks import end_tasks
 
 #: It looks by itself as often as the minute schedule would have it look.
@@ -34,7 +35,7 @@ async def start() -> AsyncIterator[Running]:
     loop = asyncio.create_task(worker.run_forever(wakeups, poll_seconds=LOOK_SECONDS), name="loop")
     end_process_with(loop)
     listening = None
-    if is_usable(url := settings.environ.get("DATABASE_URL", "")):
+    if keeps_sessions(url := settings.environ.get("DATABASE_URL", "")):
         from minutehand.queue.direct import listen  # only here: its driver is an extra
 
         listening = asyncio.create_task(listen(url, wakeups.set), name="listen")

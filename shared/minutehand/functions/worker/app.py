@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette import requests
 from starlette.applications import Starlette
@@ -26,14 +25,12 @@ from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import request_context
+from minutehand.queue.keys import keeps_sessions
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
-
-#: The port of Supabase's pooler by transactions.
-TRANSACTION_POOLER: Final = 6543
 
 #: Exit code of a worker that met an error that it does not know.
 FAILED: Final = 70
@@ -65,16 +62,11 @@ def build_worker(settings: Settings, *, on_error: OnError | None = None) -> Work
         ends_blocked=True,
     )
     queue = None
-    if is_usable(url := settings.environ.get("DATABASE_URL", "")):
+    if keeps_sessions(url := settings.environ.get("DATABASE_URL", "")):
         from minutehand.queue.direct import DirectApi  # only here: its driver is an extra
 
         queue = WorkerQueue(settings, api=DirectApi(url, schema=settings.schema_name))
     return Worker(settings, registry=registry, options=options, queue=queue)
-
-
-def is_usable(database_url: str) -> bool:
-    """Whether sessions of this URL keep a role: those of a pooler by transactions do not."""
-    return bool(database_url) and urlsplit(database_url).port != TRANSACTION_POOLER
 
 
 def end_process_with(task: asyncio.Task[None]) -> None:
