@@ -16,7 +16,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 class Backoff:
     """Exponential: `first`, then times `factor` each, never above `cap`.
 
-    The database draws each wait within a tenth of that; at the cap, up to a fifth below.
+    The database draws 80 to 100 % of that for each wait.
 
     Attributes:
         first: Wait after the first failed attempt, at most a day.

@@ -26,7 +26,7 @@ from minutehand.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
 
-#: The minute schedule's, see infra/aws/schedule.yml.
+#: The minute schedule's, see infra/aws/worker.yml.
 SCHEDULE_SOURCE: Final = "minutehand.tick"
 #: API Gateway gives up after 30 s; a tick asked for by HTTP answers before.
 HTTP_SECONDS: Final = 25.0
