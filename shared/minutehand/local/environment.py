@@ -62,7 +62,7 @@ class Ports:
 def contract(
     ports: Ports, supabase: Mapping[str, str], database_url: str, state: Path, project: Project
 ) -> dict[str, str]:
-    """Build what `.local/env` holds: the names that design.md gives to tools, and the settings.
+    """Build what `.local/env` holds: names for tools, and the settings.
 
     `supabase` is the keys of a stack of its own, or all values of another Supabase.
     """
