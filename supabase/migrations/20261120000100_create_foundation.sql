@@ -64,7 +64,7 @@ declare
     count_jobs, dead_letters, delete_schedule, delete_webhook, emit_event, end_worker_run,
     enqueue_job, enqueue_jobs, event_feed, explain_job, explain_queue, follow_topic, get_job,
     get_job_type, guest_key, guest_session_feed, guest_session_jobs, job_attempts, job_events,
-    job_logs, job_replays, job_steps, job_trace, jobs, lease_jobs, list_job_types, list_jobs,
+    job_logs, job_steps, job_trace, jobs, lease_jobs, list_job_types, list_jobs,
     list_schedules, list_webhooks, list_workspaces, next_runs, open_guest_session, open_stream,
     own_workspace, pause_jobs, put_schedule, put_webhook, queue_health, queue_series,
     queue_stats, read_steps, register_job_types, replay_job, report_jobs, retry_job, retry_jobs,

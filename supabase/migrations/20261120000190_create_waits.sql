@@ -41,7 +41,8 @@ create table queue.signals (
   name text, -- of an event, of the task; of children, the id to go on from
   look_at timestamptz not null default '-infinity', -- not before
   failure text, -- why it was refused
-  failures integer not null default 0 -- how often it was looked at in vain
+  failures integer not null default 0, -- how often it was looked at in vain
+  created_at timestamptz not null default queue.clock()
 ) with (
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
   autovacuum_vacuum_cost_delay = 0

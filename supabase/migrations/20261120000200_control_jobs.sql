@@ -337,23 +337,6 @@ comment on function public.replay_job is
   'Request: {from_step?, payload?, results?, idempotency_key?}. Steps that finished before from_step are kept, with '
   'the results given in place of theirs.';
 
-create function public.job_replays(p_job_id uuid) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
-begin
-  perform queue.visible_job(p_job_id);
-  return (
-    with recursive family as (
-      select p_job_id as id
-      union
-      select o.id from family as f join public.jobs as j on j.id = f.id cross join lateral (
-        select j.replay_of union all select r.id from public.jobs as r
-          where r.replay_of = j.id) as o (id))
-    select jsonb_agg(queue.job_json(j, true) order by j.created_at, j.id)
-    from (select f.id from family as f limit 100) as f join public.jobs as j on j.id = f.id);
-end $$;
-comment on function public.job_replays is
-  'The job, what it is a replay of, and all replays of those, oldest first, at most 100, as in list_jobs.';
-
 -- Bring back what was put aside for a pause: by notes, since a lease may hold a turn just now.
 -- False where one may yet put one aside that read the pause before it ended: to be called again.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
@@ -416,8 +399,8 @@ begin
   -- the state after, and not what was asked for: another pause may stop the same jobs
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false) || coalesce((
     select jsonb_build_object('paused', true, 'left', jsonb_agg(jsonb_build_object('kind', p.kind,
-      'reason', p.reason, 'paused_by', p.paused_by, 'next', queue.next_steps(p.kind || '_paused',
-        jsonb_build_object('job_type', p.job_type, 'queue', p.name)))))
+      'reason', p.reason, 'paused_by', p.paused_by, 'next', queue.words_of(p.kind || '_paused',
+        jsonb_build_object('job_type', p.job_type, 'queue', p.name)) -> 'next')))
     from queue.pauses as p where (p.kind, p.name) = (v_stored, v_name)
       or p.job_type = v_type and coalesce(p.workspace_id = v_workspace, true)
       or p.kind = 'workspace' and p.workspace_id = v_workspace
@@ -431,4 +414,4 @@ comment on function public.pause_jobs is
 
 select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job',
   'public.cancel_jobs',
-  'public.retry_jobs', 'public.replay_job', 'public.job_replays', 'public.pause_jobs');
+  'public.retry_jobs', 'public.replay_job', 'public.pause_jobs');

@@ -151,7 +151,8 @@ declare
 begin
   v_next := queue.first_run(p_schedule.cron, p_schedule.timezone, p_now);
   v_runs := p_schedule.missed = 'once' or p_schedule.next_at >= p_now - interval '5 minutes';
-  if p_schedule.source is not null and queue.unserved(p_schedule.job_type, p_now) then
+  if p_schedule.source is not null
+      and (select s.unserved from queue.served(array[p_schedule.job_type], null, p_now) as s) then
     raise exception 'no worker serves the job type % any more', p_schedule.job_type;
   elsif v_runs then
     v_job_id := (queue.enqueue(p_schedule.workspace_id, null, jsonb_build_array(

@@ -8,12 +8,12 @@
 create function queue.error_line(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
 declare
-  v_kind constant text := substring(p_error ->> 'type' from '[^.]+$');
+  v_type constant text := substring(p_error ->> 'type' from '[^.]+$');
 begin
-  return case when v_kind is null or p_message is null or starts_with(p_message, v_kind)
-      or v_kind in ('Fail', 'Retry', 'Cancelled', 'WorkerLost', 'AttemptTimeout', 'DeadlineReached',
+  return case when v_type is null or p_message is null or starts_with(p_message, v_type)
+      or v_type in ('Fail', 'Retry', 'Cancelled', 'WorkerLost', 'AttemptTimeout', 'DeadlineReached',
         'PayloadRejected', 'ResultRejected') then p_message
-    else v_kind || ': ' || p_message end;
+    else v_type || ': ' || p_message end;
 end $$;
 
 -- The same for errors that differ only in numbers and ids.
@@ -21,8 +21,7 @@ create function queue.fingerprint(p_message text, p_error jsonb) returns text
 language plpgsql immutable as $$
 begin
   return left(md5(regexp_replace(lower(concat(p_error ->> 'type', ' ', p_message)),
-    '[0-9a-f-]*[0-9][0-9a-f-]*', '#',
-    'g')), 16);
+    '[0-9a-f-]*[0-9][0-9a-f-]*', '#', 'g')), 16);
 end $$;
 
 -- A job as clients read it: without columns of the engine, with what null means, and with what is
@@ -35,8 +34,8 @@ create function queue.job_json(p_job public.jobs, p_is_listed boolean default fa
 language plpgsql stable as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_due constant timestamptz := coalesce(p_job.next_retry_at, p_job.scheduled_for,
-    p_job.created_at);
+  v_due constant timestamptz
+    := coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at);
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
   v_omitted text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms}';
@@ -73,19 +72,16 @@ begin
     'tags', coalesce(p_job.tags, '{}'),
     'state', queue.state_of(p_job.status, p_job.attempts, p_job.next_retry_at, p_job.scheduled_for,
       v_now),
-    'next_run_at', case p_job.status when 'pending' then v_due when 'waiting'
-      then v_wait.timeout_at end,
+    'next_run_at', case p_job.status when 'pending' then v_due else v_wait.timeout_at end,
     'error', queue.error_line(p_job.error_message, p_job.error_data),
-    'waiting_for', case when v_wait.job_id is not null
-      then jsonb_strip_nulls(jsonb_build_object('kind', v_wait.kind,
-      'name', v_wait.name, 'question', v_wait.data -> 'question', 'options',
-      v_wait.data -> 'options',
-      'job_ids', v_wait.data -> 'job_ids', 'event', v_wait.event_name, 'until', v_wait.timeout_at,
-      'default', v_wait.default_value, 'since', v_wait.created_at)) end,
+    'waiting_for', case when v_wait.job_id is not null then jsonb_strip_nulls(jsonb_build_object(
+      'kind', v_wait.kind, 'name', v_wait.name, 'question', v_wait.data -> 'question',
+      'options', v_wait.data -> 'options', 'job_ids', v_wait.data -> 'job_ids',
+      'event', v_wait.event_name, 'until', v_wait.timeout_at, 'default', v_wait.default_value,
+      'since', v_wait.created_at)) end,
     'running_since', v_since, 'worker_id', v_worker,
-    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms',
-      round(v_run::numeric, 1),
-      'runs', p_job.fence));
+    'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1),
+      'run_ms', round(v_run::numeric, 1), 'runs', p_job.fence));
 end $$;
 
 create function public.get_job(p_job_id uuid) returns jsonb
@@ -105,8 +101,7 @@ begin
   return query
   (select r.job_id, r.lane, 'queued' from queue.lanes as l
     cross join lateral (select * from queue.ready as o
-      where o.lane = l.lane and o.workspace_id between v_low and v_high
-      limit p_limit) as r
+      where o.lane = l.lane and o.workspace_id between v_low and v_high limit p_limit) as r
     where p_states && '{pending,queued}' limit p_limit)
   union all
   (select g.job_id, g.lane, 'queued' from queue.gated as g
@@ -115,20 +110,20 @@ begin
   union all
   select d.job_id, j.lane,
     queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())
-  from (select * from queue.deferred as o where p_states && '{pending,queued,scheduled,retrying}'
-      and o.workspace_id between v_low and v_high
-    limit p_limit) as d
+  from (select * from queue.deferred as o
+    where p_states && '{pending,queued,scheduled,retrying}'
+      and o.workspace_id between v_low and v_high limit p_limit) as d
   join public.jobs as j on j.id = any (array[d.job_id]) -- a line may be a deadline's
   where j.status = 'pending' and d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
   union all
   (select l.job_id, l.lane, 'running' from queue.leases as l
     where p_states && '{processing,running}' and l.workspace_id between v_low and v_high
-      limit p_limit)
+    limit p_limit)
   union all
   select w.job_id, j.lane, 'suspended'
   from (select * from queue.waits as o
     where p_states && '{waiting,suspended}' and o.workspace_id between v_low and v_high
-      limit p_limit) as w
+    limit p_limit) as w
   join public.jobs as j on j.id = any (array[w.job_id])
   union all
   select d.job_id, j.lane, 'failed'
@@ -138,76 +133,73 @@ begin
   join public.jobs as j on j.id = any (array[d.job_id]);
 end $$;
 
--- A filter as conditions of SQL, each with its "and"; null for an empty one.
+-- A filter as conditions of SQL, each with its "and"; null for an empty one. An unknown name or
+-- word would match everything, or nothing: it is refused.
 create function queue.conditions_of(p_filter jsonb) returns text language plpgsql stable as $$
+declare
+  v_wrong text := case
+    when not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]'
+      @> (p_filter -> 'status') then 'status'
+    when not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed",
+      "cancelled"]' @> (p_filter -> 'state') then 'state' end;
 begin
-  perform queue.check_names(p_filter,
-    array['workspace_id', 'status', 'state', 'job_type', 'queue', 'session_id',
-    'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint', 'search', 'ids'],
-    'filter');
-  if not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]' @>
-    (p_filter -> 'status') then
-    perform queue.refuse(400, 'invalid_argument', 'unknown status: ' || (p_filter ->> 'status'),
-      'status');
-  elsif not '["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed",
-      "cancelled"]'
-      @> (p_filter -> 'state') then
-    perform queue.refuse(400, 'invalid_argument', 'unknown state: ' || (p_filter ->> 'state'),
-      'state');
+  perform queue.check_names(p_filter, array['workspace_id', 'status', 'state', 'job_type', 'queue',
+    'session_id', 'parent_id', 'tag', 'payload', 'created_after', 'error', 'error_fingerprint',
+    'search', 'ids'], 'filter');
+  if v_wrong is not null then
+    perform queue.refuse(400, 'invalid_argument',
+      format('unknown %s: %s', v_wrong, p_filter ->> v_wrong), v_wrong);
   end if;
   return (
-  select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '')
-  from (values ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
-    ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
-      = any (array(select jsonb_array_elements_text(%1$L)))'),
-    ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'), ('session_id', 'p.session_id = %L'),
-    ('parent_id', 'p.parent_id = %L'), ('tag', 'p.tags @> array[%L]'),
-    ('payload', 'p.payload @> %L'), ('created_after', 'p.created_at >= %L'),
-    ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
-    ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
-    ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
-      array_to_string(p.tags, '' ''),
-      case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-      -- less of an id would be in many by chance
-      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)),
-        lower(%1$L)) > 0'))
-    as c (name, condition)
-  where p_filter ? c.name);
+    select string_agg(' and ' || format(c.condition, p_filter ->> c.name, queue.clock()), '')
+    from (values ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
+      ('state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
+        = any (array(select jsonb_array_elements_text(%1$L)))'),
+      ('job_type', 'p.job_type = %L'), ('queue', 'p.queue = %L'),
+      ('session_id', 'p.session_id = %L'), ('parent_id', 'p.parent_id = %L'),
+      ('tag', 'p.tags @> array[%L]'), ('payload', 'p.payload @> %L'),
+      ('created_after', 'p.created_at >= %L'),
+      ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
+      ('error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L'),
+      ('search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+        array_to_string(p.tags, '' ''),
+        case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+        -- less of an id would be in many by chance
+        case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
+        ), lower(%1$L)) > 0')) as c (name, condition)
+    where p_filter ? c.name);
 end $$;
 
 -- Ids of the first jobs before p_before that match a filter, p_limit of them at least where so many
 -- were found; and where to continue, null at the end. States that live or failed, and tags, are
 -- found by their narrow table or index where it has at most 10,000; else the newest jobs are looked
--- at, 10,000 of them or for about 100 ms. An unknown name or word would match everything, or
--- nothing: it is refused.
+-- at, 10,000 of them or for about 100 ms.
 create function queue.search_jobs(
   p_filter jsonb, p_workspaces uuid[], p_before uuid, p_limit integer, out ids uuid[],
   out place uuid
 ) language plpgsql stable as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '100 milliseconds';
+  v_where constant text := queue.conditions_of(p_filter);
   v_states constant text[] := array(
     select jsonb_array_elements_text(coalesce(p_filter -> 'state', p_filter -> 'status')));
   v_head constant text := case when p_filter ? 'parent_id' then 'parent_id'
-    when p_filter ? 'session_id'
-    then 'session_id' end;
-  v_where text;
+    when p_filter ? 'session_id' then 'session_id' end;
   v_known uuid[];
-  v_left integer := least(10000, 200 * p_limit); -- jobs that may yet be read
+  v_left integer := 10000; -- jobs that may yet be read
   v_slice integer := p_limit;
   v_read record;
 begin
-  v_where := queue.conditions_of(p_filter);
-  v_known := case when p_filter ? 'ids'
-    then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
-    when p_filter ? 'tag' then array(select j.id from public.jobs as j
+  v_known := case
+    when p_filter ? 'ids' then array(select jsonb_array_elements_text(p_filter -> 'ids')::uuid)
+    when p_filter ? 'tag' then array(
+      select j.id from public.jobs as j
       where j.tags @> array[p_filter ->> 'tag']
-        and (p_workspaces is null or j.workspace_id = any (p_workspaces))
-      limit 10001)
-    when v_states <> '{}' and not v_states && array['completed', 'cancelled']
+        and (p_workspaces is null or j.workspace_id = any (p_workspaces)) limit 10001)
+    when v_states <> '{}' and not v_states && '{completed,cancelled}'
       and p_workspaces is not null then array(
-      select p.job_id from unnest(p_workspaces) as w (id)
-      cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
+        select p.job_id from unnest(p_workspaces) as w (id)
+        cross join lateral queue.places(w.id, v_states, 10001) as p limit 10001) end;
   v_known := case when cardinality(v_known) <= 10000 then v_known end;
   ids := '{}';
   place := p_before;
@@ -220,10 +212,10 @@ begin
         (array_agg(id order by n desc))[1] as last from p', v_where, case
       when v_known is not null then 'public.jobs as j where j.id = any ($1) and j.id < $3
         and ($2 is null or j.workspace_id = any ($2)) order by j.id desc'
-      when v_head is not null
-        then format('public.jobs as j where j.%1$I between %2$L and %2$L and j.id < $3
-        and ($2 is null or j.workspace_id = any ($2))
-          order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
+      when v_head is not null then format('public.jobs as j
+        where j.%1$I between %2$L and %2$L and j.id < $3
+          and ($2 is null or j.workspace_id = any ($2))
+        order by j.%1$I desc, j.id desc', v_head, p_filter ->> v_head)
       when p_workspaces is null then 'public.jobs as j where j.id < $3 order by j.id desc'
       else 'unnest($2) as w (id) cross join lateral (
         select * from public.jobs as o where o.workspace_id between w.id and w.id and o.id < $3
@@ -246,8 +238,8 @@ set enable_seqscan = off -- a plan that reads all and sorts it is never what is 
 set enable_sort = off set jit = off as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
-  v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_is_service constant boolean := queue.is_service();
+  v_filter jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_named uuid;
   v_found record;
 begin
@@ -255,6 +247,18 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_named := v_filter ->> 'workspace_id';
+  if v_filter ? 'replays' then
+    perform queue.visible_job((v_filter ->> 'replays')::uuid);
+    v_filter := v_filter - 'replays' || jsonb_build_object('ids', (
+      with recursive family as (
+        select (v_filter ->> 'replays')::uuid as id
+        union
+        select o.id from family as f join public.jobs as j on j.id = f.id cross join lateral (
+          select j.replay_of where j.replay_of is not null
+          union all
+          select r.id from public.jobs as r where r.replay_of = j.id) as o (id))
+      select jsonb_agg(f.id) from (select * from family limit 100) as f));
+  end if;
   if v_named is not null then
     perform queue.may_read(v_named);
   elsif v_is_service and not v_filter ?| array['ids', 'parent_id', 'session_id'] then
@@ -263,8 +267,8 @@ begin
   perform queue.take_turn(v_named);
   -- of the one named, the caller's own, or all: the service's search by id, session or parent
   v_found := queue.search_jobs(v_filter, case when v_named is not null then array[v_named]
-    when not v_is_service then array(select queue.my_workspaces()) end, (p_cursor ->> 'id')::uuid,
-      v_limit + 1);
+    when not v_is_service then array(select queue.my_workspaces()) end,
+    (p_cursor ->> 'id')::uuid, v_limit + 1);
   if cardinality(v_found.ids) > v_limit then
     v_found.place := v_found.ids[v_limit];
   end if;
@@ -274,15 +278,14 @@ begin
       join public.jobs as j on j.id = any (array[f.id])),
     'next', (select json_build_object('created_at', j.created_at, 'id', j.id) from public.jobs as j
       where j.id = v_found.place));
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
-      or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
+exception when invalid_text_representation or invalid_datetime_format
+    or datetime_field_overflow or invalid_parameter_value then
+  perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');
 end $$;
 comment on function public.list_jobs is
   E'Jobs, newest first: {jobs, next}; pass next as p_cursor to continue.\n\nA page may hold fewer '
-  'than asked for, '
-  'even none, and still have a next one.';
+  'than asked for, even none, and still have a next one: 10,000 jobs are looked at for it. The '
+  'filter {replays: id} names a job, what it is a replay of, and all their replays, at most 100.';
 
 -- The one way to count: what lives or failed up to 10,000 of each table, what completed or was
 -- cancelled among the newest 10,000 jobs.
@@ -310,15 +313,13 @@ begin
       union all
       select n.status, n.lane from newest as n where n.status in ('completed', 'cancelled')),
     counted as (
-      select k.status, k.state, count(*)
-        filter (where f.lane = any (v_lanes)) as jobs, v_most <= case
-        when k.status in ('completed', 'cancelled') then (select count(*)
-          from newest) else count(*) end as more
+      select k.status, k.state, count(*) filter (where f.lane = any (v_lanes)) as jobs,
+        v_most <= case when k.status in ('completed', 'cancelled')
+          then (select count(*) from newest) else count(*) end as more
       from (values ('pending', 'queued'), ('pending', 'scheduled'), ('pending', 'retrying'),
-        ('processing', 'running'),
-        ('waiting', 'suspended'), ('completed', 'completed'), ('failed', 'failed'),
-        ('cancelled', 'cancelled'))
-        as k (status, state) left join found as f on f.state = k.state group by 1, 2)
+        ('processing', 'running'), ('waiting', 'suspended'), ('completed', 'completed'),
+        ('failed', 'failed'), ('cancelled', 'cancelled')) as k (status, state)
+      left join found as f on f.state = k.state group by 1, 2)
     select jsonb_build_object('counts', jsonb_object_agg(s.status, s.jobs), 'states', (
         select jsonb_object_agg(c.state, c.jobs) from counted as c),
       'at_least', coalesce(jsonb_agg(s.status) filter (where s.more), '[]'))
@@ -356,15 +357,13 @@ comment on function public.dead_letters is
 
 -- The latest attempts of a job and the running one, the latest last, errors cut. What completed at
 -- its first lease is in the job's row. A traceback shows code: it is left out unless p_is_open.
-create function queue.attempt_lines(p_job public.jobs, p_limit integer,
-  p_is_open boolean) returns jsonb
-language sql stable as $$
+create function queue.attempt_lines(p_job public.jobs, p_limit integer, p_is_open boolean)
+returns jsonb language sql stable as $$
   select coalesce(jsonb_agg(to_jsonb(e)
     - array['job_id', 'worker', 'error_data', case when not p_is_open then 'traceback' end]
     || jsonb_build_object('worker_id', w.worker_id, 'error_message', left(e.error_message, 1000),
-      'error', left(queue.error_line(e.error_message, e.error_data), 1000), 'has_traceback',
-        e.traceback is not null)
-    order by e.fence), '[]')
+      'error', left(queue.error_line(e.error_message, e.error_data), 1000),
+      'has_traceback', e.traceback is not null) order by e.fence), '[]')
   from (
     (select * from queue.attempts as a where a.job_id = p_job.id order by a.fence desc
       limit p_limit)
@@ -373,8 +372,8 @@ language sql stable as $$
     from queue.leases as l where l.job_id = p_job.id
     union all
     select p_job.id, p_job.fence, p_job.attempts, p_job.worker, p_job.started_at, p_job.finished_at,
-      'completed', null,
-      null, null, null where p_job.status = 'completed' and p_job.fence = 1) as e
+      'completed', null, null, null, null
+    where p_job.status = 'completed' and p_job.fence = 1) as e
   left join queue.workers as w on w.worker = e.worker
 $$;
 
@@ -401,7 +400,7 @@ declare
       union all
       select c.id, t.level + 1 from tree as t cross join lateral (
         select j.id from public.jobs as j where j.parent_id = t.id order by j.id) as c
-          where t.level < 6)
+      where t.level < 6)
     select t.id from tree as t limit v_most + 1);
 begin
   return jsonb_build_object('now', queue.clock(), 'more', cardinality(v_ids) > v_most, 'jobs', (
@@ -410,25 +409,23 @@ begin
       'steps', (select coalesce(jsonb_agg(to_jsonb(s) order by s.ended_at, s.name), '[]') from (
         (select t.name, t.kind, t.started_at, t.created_at as ended_at,
           null::timestamptz as timeout_at
-          from queue.steps as t where t.job_id = j.id and t.nth = 0 order by t.created_at desc
-            limit 200)
+          from queue.steps as t where t.job_id = j.id and t.nth = 0
+          order by t.created_at desc limit 200)
         union all
         select l.step, 'step', l.step_started_at, null, null
         from queue.leases as l where l.job_id = j.id and l.step is not null
         union all
-        select w.name, w.kind, w.created_at, null, w.timeout_at from queue.waits as w
-          where w.job_id = j.id) as s))
-      order by t.nth)
+        select w.name, w.kind, w.created_at, null, w.timeout_at
+        from queue.waits as w where w.job_id = j.id) as s)) order by t.nth)
     from unnest(v_ids[:v_most]) with ordinality as t (id, nth)
-      join public.jobs as j on j.id = any (array[t.id])));
+    join public.jobs as j on j.id = any (array[t.id])));
 end $$;
 comment on function public.job_trace is
   'Attempts, steps and waits of a job and its children in time: {now, more, jobs}, at most 300 '
   'jobs of six levels.';
 
 select queue.allow('authenticated, service_role', 'public.get_job', 'public.list_jobs',
-  'public.count_jobs',
-  'public.dead_letters', 'public.job_attempts', 'public.job_trace');
+  'public.count_jobs', 'public.dead_letters', 'public.job_attempts', 'public.job_trace');
 
 -- Why is my job not running? One sentence, a reason, since when, its cause and what to do next, for
 -- each place that a job can be in. Those who show it add nothing.
@@ -450,334 +447,343 @@ create function queue.last_seen() returns timestamptz language sql stable as $$
     to_timestamp(nullif(pg_sequence_last_value('queue.room_ms'), 0) / 1000.0))
 $$;
 
--- The pairs of letters of a name.
-create function queue.pairs_of(p_name text) returns text[] language sql immutable as $$
-  select array(select distinct substr(p_name, n, 2)
-    from generate_series(1, length(p_name) - 1) as n)
-$$;
-
 -- The published type whose name is most like one that is not: at least half of their pairs of
 -- letters are the same. Null where none is.
 create function queue.nearest_type(p_job_type text) returns text language sql stable as $$
-  with pairs as (
-    select t.job_type, queue.pairs_of(t.job_type) as its, queue.pairs_of(p_job_type) as own
+  select p.job_type
+  from (
+    select t.job_type, array(select distinct substr(t.job_type, n, 2)
+      from generate_series(1, length(t.job_type) - 1) as n) as its
     from queue.job_types as t
-    where t.schema_version > 0 and not t.internal and length(t.job_type) > 1)
-  select p.job_type from pairs as p
-  cross join lateral (select 2.0 * count(*) / (cardinality(p.its) + cardinality(p.own)) as likeness
-    from unnest(p.its) as i where i = any (p.own)) as l
-  where l.likeness >= 0.5 order by l.likeness desc, p.job_type limit 1
+    where t.schema_version > 0 and not t.internal and length(t.job_type) > 1) as p
+  cross join lateral (
+    select 2.0 * count(*) filter (where o.pair = any (p.its)) / (cardinality(p.its) + count(*)) as n
+    from (select distinct substr(p_job_type, n, 2) as pair
+      from generate_series(1, length(p_job_type) - 1) as n) as o) as likeness
+  where likeness.n >= 0.5 order by likeness.n desc, p.job_type limit 1
 $$;
 
 -- Of types, each in its queue if one is named: whether workers run, but none of them serves it.
 -- False while no worker runs, and for a type registered a moment ago: its worker is about to begin.
 create function queue.served(p_job_types text[], p_queues text[], p_now timestamptz)
 returns table (job_type text, queue text, unserved boolean) language sql stable as $$
-  with kinds as materialized ( -- most workers serve the same
+  with workers as materialized ( -- most serve the same
     select distinct w.job_types, w.queues from queue.alive_workers(p_now) as w)
-  select t.job_type, t.queue, exists (select from kinds) and not exists (
-      select from kinds as k where (k.job_types is null or t.job_type = any (k.job_types))
-        and (t.queue is null or k.queues is null or t.queue = any (k.queues)))
+  select t.job_type, t.queue, exists (select from workers) and not exists (
+      select from workers as w where (w.job_types is null or t.job_type = any (w.job_types))
+        and (t.queue is null or w.queues is null or t.queue = any (w.queues)))
     and not exists (select from queue.job_types as o
       where o.job_type = t.job_type and o.registered_at > p_now - interval '1 minute')
   from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 
-create function queue.unserved(p_job_type text, p_now timestamptz,
-  p_queue text default null) returns boolean
-language sql stable as $$
-  select s.unserved from queue.served(array[p_job_type], array[p_queue], p_now) as s
-$$;
-
 -- The pauses that keep jobs of a type, in a queue and a workspace, from starting, the widest first.
-create function queue.pauses_of(p_job_type text, p_queue text,
-  p_workspace_id uuid) returns setof queue.pauses
-language sql stable rows 1 as $$
+create function queue.pauses_of(p_job_type text, p_queue text, p_workspace_id uuid)
+returns setof queue.pauses language sql stable rows 1 as $$
   select * from queue.pauses as p
   where (p.kind, p.name) in (('type', p_job_type), ('queue', p_queue),
-    ('workspace', p_workspace_id::text),
-    ('workspace_type', p_workspace_id || '/' || p_job_type))
+    ('workspace', p_workspace_id::text), ('workspace_type', p_workspace_id || '/' || p_job_type))
   order by array_position(array['type', 'queue', 'workspace', 'workspace_type'], p.kind)
 $$;
 
--- Who holds the slots of a job's key, up to three of them.
-create function queue.explain_key(p_job public.jobs, p_running bigint, p_most integer,
-  p_now timestamptz)
-returns jsonb language sql stable as $$
-  with holders as (
-    select j.id, queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for,
-      p_now) as state
-    from queue.gated as g join public.jobs as j on j.id = any (array[g.job_id])
+-- What is to be said of a reason: a sentence, the first whose {names} have values; and steps with
+-- the command and the console's page for each, the likeliest first, after failed:<kind> of its
+-- error where a job failed. This is the one place that says it.
+create table queue.advice (
+  id integer generated always as identity primary key,
+  reason text not null,
+  sentence text,
+  words text, -- of a step
+  command text, -- after minutehand
+  path text -- null: the job's page
+);
+insert into queue.advice (reason, sentence, words, command, path) values
+  ('completed', 'It completed at {finished_at}.', null, null, null),
+  ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
+  ('failed', 'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
+    'Correct the cause, and run it again: finished steps are kept.', 'retry {job_id}', null),
+  ('failed:child', null, 'Correct the child that failed, then run this one again.', 'show {child}',
+    '/jobs/{child}'),
+  ('failed:timeout', null, 'Its line in the traceback is where it waited: make that quicker, or '
+    'give the type a longer `timeout`.', 'show {job_id}', null),
+  ('failed:deadline', null, 'It never came to start in time: enqueue it again with a later '
+    'deadline.', 'replay {job_id}', null),
+  ('failed:lost', null, 'Its worker ended under it: the last attempt says how.', 'show {job_id}',
+    null),
+  ('failed:payload', null, 'Run it again with a payload that fits the type.', 'retry {job_id} '
+    '--payload @payload.json', null),
+  ('failed:result', null, 'What the processor returned is refused: correct that in code, deploy, '
+    'and run it again.', 'retry {job_id}', null),
+  ('failed:credentials', null, 'Correct the credentials that were refused ({code}), then run it '
+    'again.', 'retry {job_id}', null),
+  ('failed:rate', null, 'The other side limits its rate: set `rate_limit` of the type below it, '
+    'then run it again.', 'retry {job_id}', '/types/{job_type}'),
+  ('failed:request', null, 'The other side refuses the request itself ({code}): correct it in code '
+    'or payload.', 'show {job_id}', null),
+  ('failed:unavailable', null, 'The other side did not answer ({code}): run it again once it does.',
+    'retry {job_id}', null),
+  ('refused', 'The database refuses a change of its row; it is tried again at {retry_at}.',
+    'Correct the trigger or constraint of your own that refuses it, then wait.', 'explain {job_id}',
+    null),
+  ('lease_expired', 'Its worker {worker_id} has not reported; the lease expired at {expires_at} '
+    'and the next tick takes it back.', 'Nothing: it is taken back. What became of its worker:',
+    'show {job_id}', null),
+  ('cancelling', 'It was asked to stop at {cancel_requested_at}; worker {worker_id} learns it with '
+    'its next report, at the latest at {expires_at}.', null, null, null),
+  ('running', 'Worker {worker_id} has been running it since {leased_at}; its lease lasts until '
+    '{expires_at} unless renewed.', 'Nothing; follow it.', 'watch {job_id}', null),
+  ('sleeping', 'It sleeps until {until}.', null, null, null),
+  ('asking', 'It waits for an answer to: {question}', 'Answer it.', 'answer {job_id} ANSWER', null),
+  ('waiting_for_event', 'It waits for the event {event}.', 'Emit {event}: `select emit_event(…)`, '
+    'or POST /api/events.', 'docs sql', null),
+  ('waiting_for_children', 'It waits for its children.', 'See which of its children has not ended.',
+    'show {job_id}', null),
+  ('due', 'It has been due since {run_at} and joins the queue with the next tick.', 'Nothing, for '
+    'a minute. After that:', 'doctor --only schedule', '/overview'),
+  ('scheduled', 'It is scheduled for {run_at}.', 'Run it now, if it must not wait.',
+    'retry {job_id}', null),
+  ('snoozed', 'Its processor put it off until {run_at}.', 'Run it now, if it must not wait.',
+    'retry {job_id}', null),
+  ('backing_off', 'Attempt {attempts} of {max_attempts} failed ({error_line}); it is tried again '
+    'at {run_at}.', 'Run it now, if the cause is gone.', 'retry {job_id}', null),
+  ('type_paused', 'The job type {job_type} has been paused since {paused_at}.',
+    'The operator resumes the type.', 'resume --type {job_type}', '/types/{job_type}'),
+  ('queue_paused', 'The queue {queue} has been paused since {paused_at}.', 'The operator resumes '
+    'the queue.', 'resume --queue {queue}', '/types'),
+  ('workspace_paused', 'The workspace has been paused since {paused_at}.', 'A manager of the '
+    'workspace resumes it.', 'resume --all', '/overview'),
+  ('workspace_type_paused', 'The job type {job_type} has been paused in the workspace since '
+    '{paused_at}.', 'A manager of the workspace resumes the type.', 'resume --type {job_type}',
+    '/types/{job_type}'),
+  ('no_worker', 'No worker has run since {since}: nothing starts.', 'Start one: `minutehand dev`, '
+    'or `minutehand serve`; on AWS see its schedule.', 'doctor --only schedule', '/overview'),
+  ('no_worker', 'No worker has been seen yet.', null, null, null),
+  ('no_processor', 'No worker has published the job type {unpublished}.', 'Its registration was '
+    'refused: {refusal}. Correct it in code, and deploy.', 'types {job_type}', '/types/{job_type}'),
+  ('no_processor', 'Workers run, but none of them serves {types}: {jobs} due.', 'If the name is '
+    'misspelt: the nearest that a worker has is {nearest}.', 'cancel {job_id}', null),
+  ('no_processor', 'Workers run, but none of them serves the job type {job_type} in the queue '
+    '{queue}.', 'Deploy a worker that has {job_type}.', 'types', '/types'),
+  ('key_limit', 'The concurrency limit of its key is used up: {running} of {limit}, held by job '
+    '{holder} ({holder_state}).', 'Wait for the job that holds the key, or cancel it.',
+    'show {holder}', '/jobs/{holder}'),
+  ('key_limit', null, 'Or raise `key_concurrency` in code, and deploy.', null, '/types/{job_type}'),
+  ('workspace_type_limit', 'The concurrency limit of its type in the workspace is used up: '
+    '{running} of {limit} run.', 'Wait for one of those that run, or raise `workspace_concurrency` '
+    'in code, and deploy.', 'ls --state running --type {job_type}',
+    '/jobs?state=running&job_type={job_type}'),
+  ('workspace_limit', 'The concurrency limit of the workspace is used up: {running} of {limit} '
+    'run.', 'Wait for one of those that run, or let a manager raise the limit.',
+    'ls --state running', '/jobs?state=running'),
+  ('type_limit', 'The concurrency limit of its type is used up: {running} of {limit} run.', 'Wait '
+    'for one of those that run, or raise `max_concurrency` in code, and deploy.', 'ls --state '
+    'running --type {job_type}', '/jobs?state=running&job_type={job_type}'),
+  ('rate_limited', 'The rate limit of {limit} starts per {per_seconds} s is used up; the next '
+    'start is free at {estimated_start_at}.', 'Nothing, if that rate is meant; else raise it in '
+    'code, and deploy.', 'types {job_type}', '/types/{job_type}'),
+  ('next_in_line', 'It is the next of its workspace and starts with the next lease call that has a '
+    'slot.', 'Nothing, for a minute. After that:', 'doctor', '/overview'),
+  ('behind_others', 'Jobs of its workspace that are ahead of it: {at_least} or more.', 'Nothing: '
+    'it starts after them. A smaller priority goes first.', 'ls --state queued --type {job_type}',
+    '/jobs?state=queued&job_type={job_type}'),
+  ('behind_others', 'Jobs of its workspace that are ahead of it: {ahead}.', null, null, null),
+  ('read_only', 'The database takes no writes: the plan''s disk is full.', 'In one session of the '
+    'SQL editor: `set default_transaction_read_only = off`; `select '
+    'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, "failed": 7}}'')`; '
+    '`select public.run_maintenance(''{"budget_ms": 5000}'')` while it has more; `vacuum full '
+    'queue.job_events, public.job_logs, public.jobs`.', null, '/overview'),
+  ('overdue', 'A job has been due for {seconds} s.', 'See why the oldest waits.',
+    'explain {job_id}', null),
+  ('refused_type', 'The type {job_type} was refused.', 'Correct it in code, and deploy.',
+    'types {job_type}', '/types/{job_type}'),
+  ('late_schedule', 'The schedule {schedule} {problem}.', 'Look at the schedule and its type.',
+    null, '/schedules'),
+  ('webhook_off', 'The webhook to {url} is off.', 'Mend the endpoint, then switch the webhook on '
+    'again.', null, '/webhooks'),
+  ('failing_maintenance', 'Maintenance fails.', 'Correct what refuses it: it is tried again within '
+    'an hour.', null, '/overview'),
+  ('open_transaction', 'A session holds the queue back.', 'End it, if nobody needs it: `select '
+    'pg_terminate_backend({pid})`.', null, '/overview');
+
+-- The sentence and the next steps for a reason, their {names} filled from an object; a text of
+-- which one has no value is left out, and a step without its words.
+create function queue.words_of(p_reason text, p_with jsonb, p_kind text default null) returns jsonb
+language sql stable as $$
+  with texts as (
+    select a.id, t.name,
+      case when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n) end as text
+    from queue.advice as a
+    cross join lateral (values ('sentence', a.sentence), ('words', a.words),
+      ('command', 'minutehand ' || a.command), ('path', coalesce(a.path, '/jobs/{job_id}')))
+      as t (name, text)
+    cross join lateral ( -- every second part is a name; instants are to the second
+      select s.n, case s.n % 2 when 1 then s.part else regexp_replace(p_with ->> s.part,
+        '^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?\+00:00$', '\1 \2+00') end as part
+      from regexp_split_to_table(t.text, '\{(?=\w+\})|(?<=\{\w+)\}') with ordinality
+        as s (part, n)) as p
+    where a.reason = case t.name when 'sentence' then p_reason
+      else concat_ws(':', p_reason, p_kind) end
+    group by 1, 2),
+  lines as (
+    select t.id, jsonb_object_agg(t.name, t.text) as line
+    from texts as t where t.text is not null group by 1)
+  select jsonb_build_object(
+    'sentence', (array_agg(l.line -> 'sentence' order by l.id)
+      filter (where l.line ? 'sentence'))[1],
+    'next', coalesce(jsonb_agg(l.line - 'sentence' order by l.id)
+      filter (where l.line ? 'words'), '[]'))
+  from lines as l
+$$;
+
+-- What kind of error a job failed with, and the code that says so: by what it is, and never by its
+-- words. Errors of ours are named by us alone, without a module.
+create function queue.kind_of_error(p_error jsonb, out kind text, out code text)
+language sql immutable as $$
+  select case
+      when e.type = 'AttemptTimeout' then 'timeout'
+      when e.type in ('DeadlinePassed', 'DeadlineReached') then 'deadline'
+      when e.type = 'WorkerLost' then 'lost'
+      when e.type = 'PayloadRejected' then 'payload'
+      when e.type = 'ResultRejected' then 'result'
+      when e.type = 'minutehand.worker.context.ChildrenFailed' then 'child'
+      when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
+      when e.status = '429' then 'rate'
+      when e.status ^@ '4' then 'request'
+      when e.status ^@ '5' or e.sqlstate ^@ '08' or e.errno in ('ECONNREFUSED', 'ECONNRESET',
+        'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT') then 'unavailable' end,
+    coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno)
+  from jsonb_to_record(p_error) as e (type text, status text, sqlstate text, errno text)
+$$;
+
+-- The narrowest limit of a job that is used up, with up to three of those that hold its key, or the
+-- rate of its type; null where there is room.
+create function queue.explain_limit(p_job public.jobs, p_type queue.job_types, p_now timestamptz)
+returns jsonb language plpgsql stable as $$
+declare
+  v_held constant uuid[] := array(
+    select g.job_id from queue.gated as g
     where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
       and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id
-    order by g.ord limit 3)
-  select jsonb_build_object('reason', 'key_limit',
-    'data', jsonb_build_object('running', p_running, 'limit', p_most, 'holders', jsonb_agg(
-      jsonb_build_object('job_id', h.id, 'state', h.state))),
-    'sentence', format('The concurrency limit of its key is used up: %s of %s, held by %s%s.',
-      p_running, p_most, string_agg(format('job %s (%s)', h.id, h.state), ', '),
-      case when p_running > 3 then format(' and %s more', p_running - 3) end))
-  from holders as h
-$$;
-
--- A text with {names} filled from an object; null where one of them has no value.
-create function queue.filled(p_text text, p_with jsonb) returns text
-language plpgsql immutable as $$
-declare
-  v_text text := p_text;
-  v_name text;
+    order by g.ord);
+  v_full record;
+  v_free_at timestamptz;
 begin
-  foreach v_name in array array(select m[1] from regexp_matches(p_text, '\{(\w+)\}', 'g') as m) loop
-    v_text := replace(v_text, '{' || v_name || '}', p_with ->> v_name);
-  end loop;
-  return v_text;
-end $$;
-
--- What to do, by the reason: words, the command and the console's page for it, the likeliest first.
--- This is the one place that says it.
-create table queue.advice (
-  reason text not null, -- as explain_job and explain_queue give it; failed:<kind> of an error
-  place smallint not null,
-  words text not null,
-  command text,
-  path text,
-  primary key (reason, place)
-);
-insert into queue.advice (reason, place, words, command, path) values
-  ('no_worker', 1, 'Start one: `minutehand dev`, or `minutehand serve`; on AWS see its schedule.',
-    'minutehand doctor --only schedule', '/overview'),
-  ('no_processor', 1, 'Its registration was refused: {refusal}. Correct it in code, and deploy.',
-    'minutehand types {job_type}', '/types/{job_type}'),
-  ('no_processor', 2, 'If the name is misspelt: the nearest that a worker has is {nearest}.',
-    'minutehand cancel {job_id}', '/jobs/{job_id}'),
-  ('no_processor', 3, 'Deploy a worker that has {job_type}.', 'minutehand types', '/types'),
-  ('workspace_paused', 1, 'A manager of the workspace resumes it.', 'minutehand resume --all',
-    '/overview'),
-  ('workspace_type_paused', 1, 'A manager of the workspace resumes the type.',
-    'minutehand resume --type {job_type}', '/types/{job_type}'),
-  ('type_paused', 1, 'The operator resumes the type.', 'minutehand resume --type {job_type}',
-    '/types/{job_type}'),
-  ('queue_paused', 1, 'The operator resumes the queue.', 'minutehand resume --queue {queue}',
-    '/types'),
-  ('key_limit', 1, 'Wait for the job that holds the key, or cancel it.',
-    'minutehand show {holder}', '/jobs/{holder}'),
-  ('key_limit', 2, 'Or raise `key_concurrency` in code, and deploy.', null, '/types/{job_type}'),
-  ('workspace_type_limit', 1, 'Wait for one of those that run, or raise '
-    '`workspace_concurrency` in code, and deploy.',
-    'minutehand ls --state running --type {job_type}',
-    '/jobs?state=running&job_type={job_type}'),
-  ('type_limit', 1, 'Wait for one of those that run, or raise `max_concurrency` in code, and '
-    'deploy.', 'minutehand ls --state running --type {job_type}',
-    '/jobs?state=running&job_type={job_type}'),
-  ('workspace_limit', 1, 'Wait for one of those that run, or let a manager raise the limit.',
-    'minutehand ls --state running', '/jobs?state=running'),
-  ('rate_limited', 1, 'Nothing, if that rate is meant; else raise it in code, and deploy.',
-    'minutehand types {job_type}', '/types/{job_type}'),
-  ('behind_others', 1, 'Nothing: it starts after them. A smaller priority goes first.',
-    'minutehand ls --state queued --type {job_type}', '/jobs?state=queued&job_type={job_type}'),
-  ('next_in_line', 1, 'Nothing, for a minute. After that:', 'minutehand doctor', '/overview'),
-  ('due', 1, 'Nothing, for a minute. After that:', 'minutehand doctor --only schedule',
-    '/overview'),
-  ('scheduled', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}',
-    '/jobs/{job_id}'),
-  ('snoozed', 1, 'Run it now, if it must not wait.', 'minutehand retry {job_id}', '/jobs/{job_id}'),
-  ('backing_off', 1, 'Run it now, if the cause is gone.', 'minutehand retry {job_id}',
-    '/jobs/{job_id}'),
-  ('lease_expired', 1, 'Nothing: it is taken back. What became of its worker:',
-    'minutehand show {job_id}', '/jobs/{job_id}'),
-  ('running', 1, 'Nothing; follow it.', 'minutehand watch {job_id}', '/jobs/{job_id}'),
-  ('asking', 1, 'Answer it.', 'minutehand answer {job_id} ANSWER', '/jobs/{job_id}'),
-  ('waiting_for_event', 1, 'Emit {event}: `select emit_event(…)`, or POST /api/events.',
-    'minutehand docs sql', '/jobs/{job_id}'),
-  ('waiting_for_children', 1, 'See which of its children has not ended.',
-    'minutehand show {job_id}', '/jobs/{job_id}'),
-  ('failed', 1, 'Correct the cause, and run it again: finished steps are kept.',
-    'minutehand retry {job_id}', '/jobs/{job_id}'),
-  ('failed:child', 1, 'Correct the child that failed, then run this one again.',
-    'minutehand show {child}', '/jobs/{child}'),
-  ('failed:timeout', 1, 'Its line in the traceback is where it waited: make that quicker, or give '
-    'the type a longer `timeout`.', 'minutehand show {job_id}', '/jobs/{job_id}'),
-  ('failed:deadline', 1, 'It never came to start in time: enqueue it again with a later '
-    'deadline.', 'minutehand replay {job_id}', '/jobs/{job_id}'),
-  ('failed:lost', 1, 'Its worker ended under it: the last attempt says how.',
-    'minutehand show {job_id}', '/jobs/{job_id}'),
-  ('failed:payload', 1, 'Run it again with a payload that fits the type.',
-    'minutehand retry {job_id} --payload @payload.json', '/jobs/{job_id}'),
-  ('failed:result', 1, 'What the processor returned is refused: correct that in code, deploy, '
-    'and run it again.', 'minutehand retry {job_id}', '/jobs/{job_id}'),
-  ('failed:credentials', 1, 'Correct the credentials that were refused ({code}), then run it '
-    'again.', 'minutehand retry {job_id}', '/jobs/{job_id}'),
-  ('failed:rate', 1, 'The other side limits its rate: set `rate_limit` of the type below it, '
-    'then run it again.', 'minutehand retry {job_id}', '/types/{job_type}'),
-  ('failed:request', 1, 'The other side refuses the request itself ({code}): correct it in code '
-    'or payload.', 'minutehand show {job_id}', '/jobs/{job_id}'),
-  ('failed:unavailable', 1, 'The other side did not answer ({code}): run it again once it does.',
-    'minutehand retry {job_id}', '/jobs/{job_id}'),
-  ('read_only', 1, 'In one session of the SQL editor: `set default_transaction_read_only = off`; '
-    '`select public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, "failed": 7}'
-    '}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has more; '
-    '`vacuum full queue.job_events, public.job_logs, public.jobs`.',
-    null, '/overview'),
-  ('overdue', 1, 'See why the oldest waits.', 'minutehand explain {job_id}', '/jobs/{job_id}'),
-  ('refused_type', 1, 'Correct it in code, and deploy.', 'minutehand types {job_type}',
-    '/types/{job_type}'),
-  ('failing_maintenance', 1, 'Correct what refuses it: it is tried again within an hour.', null,
-    '/overview'),
-  ('open_transaction', 1, 'End it, if nobody needs it: `select pg_terminate_backend({pid})`.',
-    null, '/overview'),
-  ('late_schedule', 1, 'Look at the schedule and its type.', null, '/schedules'),
-  ('webhook_off', 1, 'Mend the endpoint, then switch the webhook on again.', null, '/webhooks');
-
--- The steps for a reason; a line whose {names} have no value is left out.
-create function queue.next_steps(p_reason text, p_with jsonb) returns jsonb
-language sql stable as $$
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('words', f.words,
-    'command', f.command, 'path', f.path)) order by a.place)
-      filter (where f.words is not null), '[]')
-  from queue.advice as a
-  cross join lateral (select queue.filled(a.words, p_with) as words,
-    queue.filled(a.command, p_with) as command, queue.filled(a.path, p_with) as path) as f
-  where a.reason = p_reason
-$$;
-
--- What kind of error an error is, by what it is and never by its words: `kind` for the steps above,
--- and the code that says so. Ours are named by us alone, without a module.
-create function queue.kind_of_error(p_error jsonb) returns jsonb language sql immutable as $$
-  select jsonb_build_object('kind', k.kind, 'code', k.code) from (values
-    (1, p_error ->> 'type' = 'AttemptTimeout', 'timeout', null),
-    (2, p_error ->> 'type' in ('DeadlinePassed', 'DeadlineReached'), 'deadline', null),
-    (3, p_error ->> 'type' = 'WorkerLost', 'lost', null),
-    (4, p_error ->> 'type' = 'PayloadRejected', 'payload', null),
-    (5, p_error ->> 'type' = 'ResultRejected', 'result', null),
-    (6, p_error ->> 'type' = 'minutehand.worker.context.ChildrenFailed', 'child', null),
-    (7, p_error ->> 'status' in ('401', '403'), 'credentials', 'HTTP ' || (p_error ->> 'status')),
-    (8, p_error ->> 'sqlstate' ^@ '28', 'credentials', 'SQLSTATE ' || (p_error ->> 'sqlstate')),
-    (9, p_error ->> 'status' = '429', 'rate', 'HTTP 429'),
-    (10, p_error ->> 'status' ^@ '4', 'request', 'HTTP ' || (p_error ->> 'status')),
-    (11, p_error ->> 'status' ^@ '5', 'unavailable', 'HTTP ' || (p_error ->> 'status')),
-    (12, p_error ->> 'errno' in ('ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
-      'ETIMEDOUT'), 'unavailable', p_error ->> 'errno'),
-    (13, p_error ->> 'sqlstate' ^@ '08', 'unavailable', 'SQLSTATE ' || (p_error ->> 'sqlstate')))
-    as k (n, holds, kind, code)
-  where k.holds order by k.n limit 1
-$$;
-
--- The narrowest limit of a job that is used up, by its reason.
-create function queue.used_up(p_job public.jobs, p_type queue.job_types,
-  out reason text, out scope text, out most integer, out running bigint)
-language sql stable as $$
-  select l.reason, l.scope, l.most, l.running
-  from (values
-    (1, 'key_limit', 'of its key', p_type.key_concurrency, (
-      select count(*) from queue.gated as g
-        where g.workspace_id = p_job.workspace_id and g.job_type = p_job.job_type
-        and g.key = p_job.concurrency_key and g.admitted and not g.ended and g.job_id <> p_job.id)),
-    (2, 'workspace_type_limit', 'of its type in the workspace', p_type.workspace_concurrency, (
+  select l.* into v_full from (values
+    (1, 'key_limit', p_type.key_concurrency, cardinality(v_held)),
+    (2, 'workspace_type_limit', p_type.workspace_concurrency, (
       select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
       where h.workspace_id = p_job.workspace_id and n.job_type = p_job.job_type)),
-    (3, 'workspace_limit', 'of the workspace', (
+    (3, 'workspace_limit', (
       select t.running_max from queue.tenant_limits as t
-        where t.workspace_id = p_job.workspace_id), (
+      where t.workspace_id = p_job.workspace_id), (
       select count(*) from queue.leases as h where h.workspace_id = p_job.workspace_id)),
-    (4, 'type_limit', 'of its type', p_type.max_concurrency, (
+    (4, 'type_limit', p_type.max_concurrency, (
       select count(*) from queue.leases as h join queue.lanes as n on n.lane = h.lane
-      where n.job_type = p_job.job_type))) as l (place, reason, scope, most, running)
-  where l.running >= l.most order by l.place limit 1
-$$;
+      where n.job_type = p_job.job_type))) as l (n, reason, most, running)
+  where l.running >= l.most order by l.n limit 1;
+  if found then
+    return jsonb_build_object('reason', v_full.reason, 'data', jsonb_strip_nulls(
+      jsonb_build_object('running', v_full.running, 'limit', v_full.most, 'holders', (
+        select jsonb_agg(jsonb_build_object('job_id', j.id, 'state', queue.state_of(j.status,
+          j.attempts, j.next_retry_at, j.scheduled_for, p_now)) order by h.n)
+        from unnest(v_held[:3]) with ordinality as h (id, n)
+        join public.jobs as j on j.id = any (array[h.id])
+        where v_full.reason = 'key_limit'))));
+  end if;
+  select b.refilled_at + make_interval(secs =>
+    (1 - b.tokens) * p_type.rate_per_seconds / p_type.rate_limit) into v_free_at
+  from queue.buckets as b
+  where b.name = case when p_type.rate_per_key then format('k:%s/%s/%s', p_job.workspace_id,
+    p_job.job_type, coalesce(p_job.concurrency_key, '')) else 'r:' || p_job.job_type end;
+  return case when v_free_at > p_now then jsonb_build_object('reason', 'rate_limited',
+    'estimated_start_at', v_free_at, 'data', jsonb_build_object('limit', p_type.rate_limit,
+      'per_seconds', p_type.rate_per_seconds)) end;
+end $$;
 
--- What keeps a ready job from starting: a pause, no worker, none that serves it, the narrowest
--- limit that is used up, or jobs of its tenant in its lane that are ahead of it and can run.
+-- What keeps a ready job from starting: a pause, no worker, none that serves it, a limit that is
+-- used up, or jobs of its tenant in its lane that are ahead of it and can run.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable as $$
 declare
   v_type queue.job_types;
   v_pause queue.pauses;
-  v_full record;
-  v_free_at timestamptz;
+  v_limit jsonb;
   v_ahead integer;
 begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
+  select * into v_pause
+  from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id) limit 1;
   if p_job.lane = 0 then
-    return jsonb_build_object('reason', 'no_processor',
-      'data', jsonb_build_object('refusal', v_type.refusal,
+    return jsonb_build_object('reason', 'no_processor', 'cause', v_type.refusal, 'data',
+      jsonb_build_object('refusal', v_type.refusal, 'unpublished', p_job.job_type,
         'published', coalesce(v_type.schema_version > 0, false),
-        'nearest', queue.nearest_type(p_job.job_type)),
-      'sentence', format('No worker has published the job type %s%s%s.', p_job.job_type,
-        ': its registration was refused: ' || v_type.refusal,
-        '; the nearest that one has is ' || queue.nearest_type(p_job.job_type)));
-  end if;
-  select * into v_pause from queue.pauses_of(p_job.job_type, p_job.queue, p_job.workspace_id)
-    limit 1;
-  if found then
+        'nearest', queue.nearest_type(p_job.job_type)));
+  elsif v_pause.kind is not null then
     return jsonb_build_object('reason', v_pause.kind || '_paused', 'data', to_jsonb(v_pause),
-      'since', v_pause.paused_at, 'cause', v_pause.reason,
-      'sentence', format('Its %s has been paused since %s%s.',
-        case v_pause.kind when 'type' then 'job type'
-        when 'workspace_type' then 'job type in this workspace' else v_pause.kind end,
-        v_pause.paused_at::timestamptz(0), ': ' || v_pause.reason));
+      'since', v_pause.paused_at, 'cause', v_pause.reason);
   elsif not exists (select from queue.alive_workers(p_now)) then
-    return jsonb_build_object('reason', 'no_worker', 'data', '{}'::jsonb, 'since',
-      queue.last_seen(),
-      'sentence', 'No worker has been seen for minutes.');
-  elsif queue.unserved(p_job.job_type, p_now, p_job.queue) then
-    return jsonb_build_object('reason', 'no_processor', 'data',
-      jsonb_build_object('refusal', v_type.refusal),
-      'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.%s',
-        p_job.job_type,
-        p_job.queue, ' Its last registration was refused: ' || v_type.refusal || '.'));
+    return jsonb_build_object('reason', 'no_worker', 'since', queue.last_seen());
+  elsif (select s.unserved
+      from queue.served(array[p_job.job_type], array[p_job.queue], p_now) as s) then
+    return jsonb_build_object('reason', 'no_processor', 'cause', v_type.refusal,
+      'data', jsonb_build_object('refusal', v_type.refusal));
   end if;
-  select * into v_full from queue.used_up(p_job, v_type);
-  if v_full.reason = 'key_limit' then
-    return queue.explain_key(p_job, v_full.running, v_full.most, p_now);
-  elsif v_full.reason is not null then
-    return jsonb_build_object('reason', v_full.reason, 'data',
-      jsonb_build_object('running', v_full.running, 'limit', v_full.most), 'sentence',
-      format('The concurrency limit %s is used up: %s of %s run.', v_full.scope,
-      v_full.running, v_full.most));
-  end if;
-  select b.refilled_at + make_interval(secs =>
-    (1 - b.tokens) * v_type.rate_per_seconds / v_type.rate_limit)
-  into v_free_at from queue.buckets as b
-  where b.name = case when v_type.rate_per_key
-    then format('k:%s/%s/%s', p_job.workspace_id, p_job.job_type,
-      coalesce(p_job.concurrency_key, ''))
-    else 'r:' || p_job.job_type end;
-  if v_free_at > p_now then
-    return jsonb_build_object('reason', 'rate_limited', 'estimated_start_at', v_free_at,
-      'sentence', format('The rate limit of %s starts per %s s is used up; the next start is free '
-          'at %s.',
-        v_type.rate_limit, v_type.rate_per_seconds, v_free_at::timestamptz(0)),
-      'data', jsonb_build_object('limit', v_type.rate_limit, 'per_seconds',
-        v_type.rate_per_seconds));
-  end if;
+  v_limit := queue.explain_limit(p_job, v_type, p_now);
+  if v_limit is not null then return v_limit; end if;
   select count(*) into v_ahead from (
     select from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
     where r.lane = p_job.lane and r.workspace_id = p_job.workspace_id and r.ord < p_job.ord
       and r.ord >= coalesce((select t.from_ord from queue.turns as t
         where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id), 0)
       and coalesce(j.deadline_at > p_now, true) limit 1000) as a;
-  return jsonb_build_object('data', jsonb_build_object('ahead', v_ahead)) || case when v_ahead = 0
-    then jsonb_build_object('reason', 'next_in_line', 'estimated_start_at', p_now,
-      'sentence', 'It is the next of its workspace and starts with the next lease call that has '
-        'a slot.')
-    else jsonb_build_object('reason', 'behind_others', 'sentence',
-      format('Jobs of its workspace that are ahead of it: '
-      '%s%s.', v_ahead, case when v_ahead = 1000 then ' or more' end)) end;
+  return jsonb_build_object('reason', case v_ahead when 0 then 'next_in_line'
+      else 'behind_others' end,
+    'estimated_start_at', case v_ahead when 0 then p_now end, 'data', jsonb_strip_nulls(
+      jsonb_build_object('ahead', v_ahead, 'at_least', case v_ahead when 1000 then 1000 end)));
 end $$;
 
--- What to do about a job, from its explanation.
-create function queue.advice_for(p_job public.jobs, p_found jsonb) returns jsonb
-language sql stable as $$
-  select queue.next_steps(concat_ws(':', p_found ->> 'reason', k.said ->> 'kind'),
-    jsonb_build_object('job_id', p_job.id, 'job_type', p_job.job_type, 'queue', p_job.queue,
-      'holder', p_found #>> '{data,holders,0,job_id}', 'child', (
-        select j.id from public.jobs as j
-        where k.said ->> 'kind' = 'child' and j.parent_id = p_job.id and j.status = 'failed'
-        order by j.id limit 1))
-      || coalesce(k.said, '{}') || coalesce(p_found -> 'data', '{}'))
-  from (select case when p_job.status = 'failed'
-    then queue.kind_of_error(p_job.error_data) end as said) as k
-$$;
+-- Why a job that is not ready is where it is: it has ended, a trigger or constraint of the
+-- project's own refuses a change of it, it runs, waits, or is put off. Null of a ready one.
+create function queue.explain_row(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable as $$
+declare
+  v_data constant jsonb := jsonb_build_object('attempts', p_job.attempts, 'max_attempts',
+    p_job.max_attempts, 'error_message', p_job.error_message, 'error', p_job.error_data);
+  v_wait jsonb;
+  v_lease record;
+  v_refused record;
+  v_run_at timestamptz;
+begin
+  if p_job.finished_at is not null then
+    return jsonb_build_object('reason', p_job.status, 'data', v_data);
+  end if;
+  select s.name as task, s.failure, s.failures, s.created_at, s.look_at as retry_at into v_refused
+  from queue.signals as s
+  where s.kind = 'refused' and s.job_id = p_job.id order by s.look_at desc limit 1;
+  if found then
+    return jsonb_build_object('reason', 'refused', 'since', v_refused.created_at,
+      'cause', v_refused.failure, 'data', to_jsonb(v_refused) - '{failure,created_at}'::text[]);
+  elsif p_job.status = 'processing' then
+    select w.worker_id, l.leased_at, l.expires_at, l.attempt into v_lease
+    from queue.leases as l left join queue.workers as w on w.worker = l.worker
+    where l.job_id = p_job.id;
+    return jsonb_build_object('since', v_lease.leased_at, 'data', to_jsonb(v_lease),
+      'reason', case when v_lease.expires_at <= p_now then 'lease_expired'
+        when p_job.cancel_requested_at is not null then 'cancelling' else 'running' end);
+  elsif p_job.status = 'waiting' then
+    v_wait := queue.job_json(p_job) -> 'waiting_for';
+    return jsonb_build_object('estimated_start_at', v_wait -> 'until', 'data', v_wait,
+      'since', v_wait -> 'since', 'reason', case v_wait ->> 'kind' when 'sleep' then 'sleeping'
+        when 'ask' then 'asking' else 'waiting_for_' || (v_wait ->> 'kind') end);
+  end if;
+  select d.run_at into v_run_at from queue.deferred as d
+  where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for) and d.job_id = p_job.id;
+  return case when found then jsonb_build_object('since', v_run_at,
+    'estimated_start_at', greatest(v_run_at, p_now),
+    'data', v_data || jsonb_build_object('run_at', v_run_at), 'reason', case
+      when v_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
+      when p_job.error_message is null then 'snoozed' else 'backing_off' end) end;
+end $$;
 
 create function public.explain_job(p_job_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = ''
@@ -787,76 +793,30 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job constant public.jobs := queue.visible_job(p_job_id);
-  v_wait constant jsonb := queue.job_json(v_job) -> 'waiting_for';
-  v_error constant text
-    := regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data), 300), '\s+',
-      ' ', 'g');
-  v_data constant jsonb := jsonb_build_object('attempts', v_job.attempts, 'max_attempts',
-    v_job.max_attempts,
-    'error_message', v_job.error_message, 'error', v_job.error_data);
-  v_run_at constant timestamptz := (
-    select d.run_at from queue.deferred as d
-    where d.run_at = coalesce(v_job.next_retry_at, v_job.scheduled_for) and d.job_id = p_job_id);
-  v_found jsonb;
+  v_found jsonb := queue.explain_row(v_job, v_now);
+  v_error record;
 begin
-  if v_job.finished_at is not null then
-    v_found := jsonb_build_object('reason', v_job.status, 'data', v_data, 'sentence', format(
-      case v_job.status when 'failed' then 'It failed at %2$s after %3$s of %4$s attempts: %5$s'
-        when 'completed' then 'It %s at %s.' else 'It was %s at %s.' end,
-      v_job.status, v_job.finished_at::timestamptz(0), v_job.attempts, v_job.max_attempts,
-      v_error));
-  elsif v_job.status = 'processing' then
-    select jsonb_build_object('reason', k.reason, 'sentence', format(k.words, w.worker_id,
-        l.leased_at::timestamptz(0), l.expires_at::timestamptz(0),
-        v_job.cancel_requested_at::timestamptz(0)),
-      'since', l.leased_at,
-      'data', jsonb_build_object('worker_id', w.worker_id, 'leased_at', l.leased_at, 'expires_at',
-        l.expires_at,
-        'attempt', l.attempt)) into v_found
-    from queue.leases as l
-    left join queue.workers as w on w.worker = l.worker
-    join (values
-      ('lease_expired', 'Its worker %1$s has not reported; the lease expired at %3$s and the '
-        'next tick takes it '
-        'back.'),
-      ('cancelling', 'It was asked to stop at %4$s; worker %1$s learns it with its next report, '
-        'at the latest at '
-        '%3$s.'),
-      ('running', 'Worker %1$s has been running it since %2$s; its lease lasts until %3$s unless '
-        'renewed.'))
-      as k (reason, words) on k.reason = case when l.expires_at <= v_now then 'lease_expired'
-        when v_job.cancel_requested_at is not null then 'cancelling' else 'running' end
-    where l.job_id = v_job.id;
-  elsif v_job.status = 'waiting' then
-    select jsonb_build_object('reason', k.reason, 'estimated_start_at', v_wait -> 'until', 'data',
-      v_wait, 'since', v_wait -> 'since',
-      'sentence', format(k.words, (v_wait ->> 'until')::timestamptz(0),
-        coalesce(v_wait ->> 'question', v_wait ->> 'event'))) into v_found
-    from (values ('sleep', 'sleeping', 'It sleeps until %s.'),
-      ('ask', 'asking', 'It waits for an answer to: %2$s'),
-      ('event', 'waiting_for_event', 'It waits for the event %2$s.'),
-      ('children', 'waiting_for_children', 'It waits for its children.')) as k (kind, reason, words)
-    where k.kind = v_wait ->> 'kind';
-  elsif v_run_at is not null then
-    select jsonb_build_object('reason', k.reason, 'estimated_start_at', greatest(v_run_at, v_now),
-      'sentence', format(k.words, v_run_at::timestamptz(0), v_job.attempts, v_job.max_attempts,
-        v_error),
-      'data', v_data || jsonb_build_object('run_at', v_run_at)) into v_found
-    from (values ('due', 'It has been due since %s and joins the queue with the next tick.'),
-      ('scheduled', 'It is scheduled for %s.'), ('snoozed', 'Its processor put it off until %s.'),
-      ('backing_off', 'Attempt %2$s of %3$s failed (%4$s); it is tried again at %1$s.')) as k (
-        reason, words)
-    where k.reason = case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null
-      then 'scheduled'
-      when v_job.error_message is null then 'snoozed' else 'backing_off' end;
-  else
+  if v_found is null then
     perform queue.take_turn(); -- its place in the queue is looked for
     v_found := queue.explain_ready(v_job, v_now);
   end if;
-  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null,
-      'since', coalesce(v_job.finished_at, v_run_at, v_job.scheduled_for, v_job.created_at),
+  v_error := queue.kind_of_error(case v_job.status when 'failed' then v_job.error_data end);
+  v_found := jsonb_build_object('job_id', p_job_id, 'status', v_job.status,
+      'estimated_start_at', null, 'data', '{}'::jsonb,
+      'since', coalesce(v_job.finished_at, v_job.scheduled_for, v_job.created_at),
       'cause', v_job.error_data #> '{traceback,causes,-1,message}')
-    || v_found || jsonb_build_object('next', queue.advice_for(v_job, v_found));
+    || v_found;
+  return v_found || queue.words_of(v_found ->> 'reason', v_found || jsonb_build_object(
+    'job_type', v_job.job_type, 'queue', v_job.queue, 'finished_at', v_job.finished_at,
+    'cancel_requested_at', v_job.cancel_requested_at, 'code', v_error.code,
+    'error_line', regexp_replace(left(queue.error_line(v_job.error_message, v_job.error_data),
+      300), '\s+', ' ', 'g'),
+    'holder', v_found #> '{data,holders,0,job_id}',
+    'holder_state', v_found #> '{data,holders,0,state}',
+    'child', (
+      select j.id from public.jobs as j
+      where v_error.kind = 'child' and j.parent_id = p_job_id and j.status = 'failed'
+      order by j.id limit 1)) || jsonb_strip_nulls(v_found -> 'data'), v_error.kind);
 end $$;
 comment on function public.explain_job is
   'Why a job is where it is: {job_id, status, reason, sentence, since, cause, next: [{words, '

@@ -122,47 +122,42 @@ $$;
 -- the rest is well, and restarting it would not help.
 create function queue.backlog(p_workspace_id uuid, p_now timestamptz) returns jsonb
 language sql stable as $$
-  with served as materialized (
-    select s.* from (
-      select array_agg(l.job_type order by l.lane) as types,
-        array_agg(l.queue order by l.lane) as queues
-      from queue.lanes as l) as a
-    cross join lateral queue.served(a.types, a.queues, p_now) as s),
-  full_types as materialized (
-    select t.job_type from queue.job_types as t
-    where (t.max_concurrency is not null or t.workspace_concurrency is not null
-      or t.rate_limit is not null)
-      and queue.free_of_type(t.job_type, p_now) <= 0),
-  lanes as materialized (
-    select l.lane, l.job_type, l.queue, s.unserved as is_unserved,
-      greatest(10, 10000 / count(*) over ()) as most,
-      exists (select from full_types as f where f.job_type = l.job_type) as is_full
-    from queue.lanes as l join served as s on s.job_type = l.job_type and s.queue = l.queue),
+  with lanes as materialized (
+    select l.lane, l.job_type, l.queue, s.unserved,
+      greatest(10, 10000 / count(*) over ()) as most, exists (
+        select from queue.job_types as t where t.job_type = l.job_type
+          and num_nonnulls(t.max_concurrency, t.workspace_concurrency, t.rate_limit) > 0
+          and queue.free_of_type(t.job_type, p_now) <= 0) as is_full
+    from (select array_agg(o.job_type) as types, array_agg(o.queue) as queues
+      from queue.lanes as o) as a
+    cross join lateral queue.served(a.types, a.queues, p_now) as s
+    join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue),
   due as (
     select l.job_type, min(r.ready_at) as ready_at, count(*) as jobs,
       sum(count(*)) over (partition by l.lane) >= l.most as is_more, case
-        when exists (select from queue.pauses) and exists (
-          select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
-        when l.is_unserved then 'unserved'
-        when l.is_full or exists (select from queue.turns as t
-          where t.lane = l.lane and t.workspace_id = r.workspace_id
-          and t.aside and t.look_at is not null) then 'at_limit'
+        when exists (select from queue.pauses_of(l.job_type, l.queue, r.workspace_id)) then 'paused'
+        when l.unserved then 'unserved'
+        when l.is_full or exists (
+          select from queue.turns as t where t.lane = l.lane and t.workspace_id = r.workspace_id
+            and t.aside and t.look_at is not null) then 'at_limit'
         else 'ready' end as cause
     from lanes as l
-    cross join lateral (select o.workspace_id, o.ready_at from queue.ready as o
+    cross join lateral (
+      select o.workspace_id, o.ready_at from queue.ready as o
       where o.lane = l.lane and (p_workspace_id is null or o.workspace_id = p_workspace_id)
-        limit l.most) as r
-    group by l.lane, l.job_type, l.queue, l.most, l.is_unserved, l.is_full, r.workspace_id
+      limit l.most) as r
+    group by l.lane, l.job_type, l.queue, l.most, l.unserved, l.is_full, r.workspace_id
     union all
     select g.job_type, null, count(*), sum(count(*)) over () >= 10000,
       case when g.lane = 0 then 'unserved' else 'blocked' end
-    from (select o.job_type, o.lane from queue.gated as o
+    from (
+      select o.job_type, o.lane from queue.gated as o
       where (p_workspace_id is null or o.workspace_id = p_workspace_id) and not o.admitted
-        limit 10000) as g
+      limit 10000) as g
     group by 1, 5),
   causes as (
-    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs,
-      coalesce(bool_or(d.is_more), false) as is_more, min(d.ready_at) as oldest_at,
+    select k.*, coalesce(sum(d.jobs), 0)::integer as jobs, min(d.ready_at) as oldest_at,
+      coalesce(bool_or(d.is_more), false) as is_more,
       array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
     from (values (1, 'unserved', 'wait: no worker serves'), (2, 'paused', 'are paused:'),
       (3, 'at_limit', 'wait for a limit:'), (4, 'blocked', 'wait for a job of their key:'),
@@ -170,151 +165,101 @@ language sql stable as $$
     left join due as d on d.cause = k.cause group by 1, 2, 3)
   select jsonb_object_agg(c.cause,
       jsonb_build_object('jobs', c.jobs, 'more', c.is_more, 'types', c.types))
-    || jsonb_build_object('jobs', sum(c.jobs),
-    'verdict', case when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn' else 'pass' end,
-    'detail', coalesce(string_agg(format('%s%s %s %s', c.jobs, case when c.is_more then '+' end,
-      c.words, c.types),
-      '; ' order by c.n)
-      filter (where c.jobs > 0), 'nothing is due'),
-    'oldest_at', min(c.oldest_at), 'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
-      filter (where c.cause not in ('paused', 'unserved'))))
+    || jsonb_build_object('jobs', sum(c.jobs), 'oldest_at', min(c.oldest_at),
+      'verdict', case when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn' else 'pass' end,
+      'detail', coalesce(string_agg(format('%s%s %s %s', c.jobs, case when c.is_more then '+' end,
+        c.words, c.types), '; ' order by c.n) filter (where c.jobs > 0), 'nothing is due'),
+      'oldest_due_seconds', extract(epoch from p_now - min(c.oldest_at)
+        filter (where c.cause not in ('paused', 'unserved'))))
   from causes as c
 $$;
 
--- Transactions of clients that hold the queue back, the oldest first: what has written anything for
--- a minute keeps webhooks and statistics waiting, what has read for five minutes keeps dead rows.
-create function queue.open_transactions() returns table (pid integer, seconds integer, words text)
+-- What is wrong in a workspace or (null) in all that people set up: pauses, schedules, webhooks,
+-- types.
+create function queue.findings_of(p_workspace_id uuid, p_now timestamptz)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable as $$
-  select o.pid, o.seconds, format('%s (pid %s) has an open transaction for %s s; %s',
-    coalesce(nullif(o.application_name, ''), o.usename, 'a session'), o.pid, o.seconds,
-    case when o.backend_xid is not null then 'webhooks and statistics wait for it'
-      else 'dead rows are kept' end)
+  select 'warn', 'refused_type', t.registered_at, t.refusal,
+    jsonb_build_object('job_type', t.job_type)
+  from queue.job_types as t where t.refusal is not null
+  union all
+  select 'warn', p.kind || '_paused', p.paused_at, p.reason,
+    jsonb_build_object('job_type', p.job_type, 'queue', p.name, 'paused_at', p.paused_at)
+  from queue.pauses as p
+  where p_workspace_id is null or coalesce(p.workspace_id = p_workspace_id, true)
+  union all
+  select 'warn', 'late_schedule', s.next_at, s.problem, jsonb_build_object('schedule', s.name,
+    'problem', case when s.problem is null then 'is late' else 'made no job' end)
+  from queue.schedules as s
+  where s.enabled and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
+    and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+  union all
+  select 'warn', 'webhook_off', w.disabled_at, w.disabled_reason,
+    jsonb_build_object('url', substring(w.url from '^https?://[^/?#]*'))
+  from queue.webhooks as w where not w.enabled and w.disabled_at is not null
+    and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+$$;
+
+-- The same of the queue itself: the database, workers, what is due, maintenance, and transactions
+-- of clients that hold it back: what has written anything for a minute keeps webhooks and
+-- statistics waiting, what has read for five minutes keeps dead rows.
+create function queue.findings_of_queue(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language plpgsql stable as $$
+declare
+  v_seen_at constant timestamptz := queue.last_seen();
+  v_revoked_at constant timestamptz := to_timestamp(
+    (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision);
+begin
+  return query
+  select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
+  where current_setting('default_transaction_read_only')::boolean
+  union all
+  select case when p_now - v_seen_at > interval '200 seconds' then 'fail' else 'warn' end,
+    'no_worker', v_seen_at, case when v_revoked_at > v_seen_at - interval '1 minute'
+      then 'worker keys were revoked at ' || v_revoked_at::timestamptz(0) end, '{}'
+  where coalesce(p_now - v_seen_at > interval '90 seconds', true)
+  union all
+  select case when v_seen_at is null and o.seconds > 900 then 'fail' else 'warn' end, 'overdue',
+    p_now - make_interval(secs => o.seconds),
+    case when v_seen_at is null then 'no worker was ever seen' end,
+    jsonb_build_object('seconds', o.seconds, 'job_id', (
+      select r.job_id from queue.ready as r
+      where p_workspace_id is null or r.workspace_id = p_workspace_id order by r.ready_at limit 1))
+  from (values ((p_backlog ->> 'oldest_due_seconds')::numeric::integer)) as o (seconds)
+  where o.seconds > 120
+  union all
+  select 'warn', 'no_processor', null, null, jsonb_build_object('jobs', u.jobs, 'types', u.types,
+    'job_type', split_part(u.types, ', ', 1))
+  from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0
+  union all
+  select 'warn', 'failing_maintenance', null, m.state ->> 'detail', '{}'
+  from (select queue.maintenance_state() as state) as m
+  where p_workspace_id is null and m.state ->> 'verdict' = 'warn'
+  union all
+  (select 'warn', 'open_transaction', o.xact_start, format(
+      '%s (pid %s) has an open transaction for %s s; %s', coalesce(nullif(o.application_name, ''),
+        o.usename, 'a session'), o.pid, o.seconds, case when o.backend_xid is null
+        then 'dead rows are kept' else 'webhooks and statistics wait for it' end),
+    jsonb_build_object('pid', o.pid)
   from (
     select a.*, extract(epoch from clock_timestamp() - a.xact_start)::integer as seconds
     from pg_catalog.pg_stat_activity as a
     where a.datname = current_database() and a.pid <> pg_backend_pid()
       and a.backend_type = 'client backend'
-      and (a.backend_xid is not null or a.backend_xmin is not null)) as o
-  where o.seconds >= case when o.backend_xid is not null then 60 else 300 end
-  order by o.seconds desc limit 20
-$$;
-
-create function public.queue_health() returns jsonb
-language plpgsql security definer set search_path = ''
-set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_backlog constant jsonb := queue.backlog(null, v_now);
-begin
-  return jsonb_build_object('now', v_now, 'backlog', v_backlog,
-    'findings', queue.findings_json(null, v_now, v_backlog),
-    -- of the database: a call may be read-only by itself
-    'read_only', current_setting('default_transaction_read_only')::boolean,
-    -- also of what is due but not promoted: workers do that, so that nothing would count as due
-    -- while none can work
-    'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric, (
-      select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
-      where d.run_at <= v_now - interval '10 seconds')),
-    'last_tick_seconds', extract(epoch from v_now - queue.last_seen()),
-    'maintenance', queue.maintenance_state(),
-    'transactions', (
-      select jsonb_build_object('verdict', case when count(*) > 0 then 'warn' else 'pass' end,
-        'detail', coalesce(string_agg(t.words, '; '), 'none is open for long'),
-        'pids', coalesce(jsonb_agg(t.pid), '[]'))
-      from queue.open_transactions() as t));
+      and num_nonnulls(a.backend_xid, a.backend_xmin) > 0) as o
+  where p_workspace_id is null and o.seconds >= case when o.backend_xid is null then 300 else 60 end
+  order by o.seconds desc limit 20);
 end $$;
-comment on function public.queue_health is
-  'Readiness in one call: what is due and what keeps it, age of the oldest due job and of the last '
-  'tick, what maintenance could not do, and open transactions that hold it back.';
-
--- What is wrong with the whole, or with a workspace: each as explain_job says it of a job, with a
--- verdict, the worst first. Those who show it (bar, readiness, /metrics, doctor, command) add
--- nothing.
-create function queue.findings(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
-returns table (verdict text, reason text, sentence text, since timestamptz, cause text, data jsonb)
-language plpgsql stable as $$
-declare
-  v_tick constant timestamptz := queue.last_seen();
-  v_revoked constant jsonb := queue.setting('worker_keys_revoked') -> -1;
-begin
-  return query
-  select 'fail', 'read_only', 'The database takes no writes: the plan''s disk is full.',
-    null::timestamptz, null::text, '{}'::jsonb
-  where current_setting('default_transaction_read_only')::boolean
-  union all
-  select case when p_now - v_tick > interval '200 seconds' then 'fail' else 'warn' end, 'no_worker',
-    coalesce('No worker has run since ' || v_tick::timestamptz(0) || ': nothing starts.',
-      'No worker has been seen yet.'), v_tick,
-    case when to_timestamp((v_revoked ->> 'from')::double precision) > v_tick - interval '1 minute'
-      then 'worker keys were revoked at '
-        || to_timestamp((v_revoked ->> 'from')::double precision)::timestamptz(0) end,
-    '{}'
-  where v_tick is null or p_now - v_tick > interval '90 seconds'
-  union all
-  select case when v_tick is null and o.seconds > 900 then 'fail' else 'warn' end, 'overdue',
-    format('A job has been due for %s s.', o.seconds), p_now - make_interval(secs => o.seconds),
-    case when v_tick is null then 'no worker was ever seen' end,
-    jsonb_build_object('job_id', (select r.job_id from queue.ready as r
-      where p_workspace_id is null or r.workspace_id = p_workspace_id order by r.ready_at limit 1))
-  from (select greatest((p_backlog ->> 'oldest_due_seconds')::numeric, (
-      -- also what is due and was not taken over: workers do that, so none would count while none
-      -- runs
-      select extract(epoch from p_now - min(d.run_at)) from queue.deferred as d
-      where p_workspace_id is null and d.run_at <= p_now))::integer as seconds) as o
-  where o.seconds > 120
-  union all
-  select 'warn', 'no_processor', format('%s: no worker serves %s.',
-      case u.jobs when 1 then '1 job waits' else u.jobs || ' jobs wait' end, u.types),
-    null, null, jsonb_build_object('job_type', split_part(u.types, ', ', 1))
-  from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text) where u.jobs > 0
-  union all
-  select 'warn', 'refused_type', format('The type %s was refused.', t.job_type), t.registered_at,
-    t.refusal, jsonb_build_object('job_type', t.job_type)
-  from queue.job_types as t where t.refusal is not null
-  union all
-  select 'warn', p.kind || '_paused', format('%s is paused.', case p.kind when 'workspace'
-      then 'The workspace' when 'queue' then 'The queue ' || p.name else p.job_type end),
-    p.paused_at, p.reason, jsonb_build_object('job_type', p.job_type, 'queue', p.name)
-  from queue.pauses as p
-  where p_workspace_id is null or p.workspace_id is null or p.workspace_id = p_workspace_id
-  union all
-  select 'warn', 'late_schedule', format('The schedule %s %s.', s.name, case
-      when s.problem is not null then 'made no job' else 'is late' end),
-    s.next_at, s.problem, jsonb_build_object('job_type', s.job_type)
-  from queue.schedules as s
-  where s.enabled and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
-    and (p_workspace_id is null or s.workspace_id = p_workspace_id)
-  union all
-  select 'warn', 'webhook_off', format('The webhook to %s is off.',
-      regexp_replace(w.url, '^(https?://[^/?#]*).*$', '\1')),
-    w.disabled_at, w.disabled_reason, '{}'
-  from queue.webhooks as w where not w.enabled and w.disabled_at is not null
-    and (p_workspace_id is null or w.workspace_id = p_workspace_id)
-  union all
-  select 'warn', 'failing_maintenance', 'Maintenance fails.', null, m.state ->> 'detail', '{}'
-  from (select queue.maintenance_state() as state) as m
-  where p_workspace_id is null and m.state ->> 'verdict' = 'warn'
-  union all
-  select 'warn', 'open_transaction', 'A session holds the queue back.',
-    p_now - make_interval(secs => o.seconds), o.words, jsonb_build_object('pid', o.pid)
-  from queue.open_transactions() as o where p_workspace_id is null;
-end $$;
-
-create function queue.findings_json(p_workspace_id uuid, p_now timestamptz, p_backlog jsonb)
-returns jsonb language sql stable as $$
-  select coalesce(jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason,
-    'sentence', f.sentence, 'since', f.since, 'cause', f.cause,
-    'next', queue.next_steps(f.reason, f.data)) order by f.verdict, f.reason), '[]')
-  from queue.findings(p_workspace_id, p_now, p_backlog) as f
-$$;
 
 create function public.explain_queue(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable security definer set search_path = ''
-set enable_seqscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 set timezone = 'UTC' -- in which sentences give instants
 as $$
 declare
   v_now constant timestamptz := queue.clock();
+  v_backlog jsonb;
   v_findings jsonb;
 begin
   if p_workspace_id is not null then
@@ -323,13 +268,46 @@ begin
     perform queue.refuse(403, 'forbidden', 'only the operator reads all workspaces',
       'workspace_id');
   end if;
-  v_findings := queue.findings_json(p_workspace_id, v_now, queue.backlog(p_workspace_id, v_now));
-  return jsonb_build_object('now', v_now, 'findings', v_findings,
-    'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'));
+  v_backlog := queue.backlog(p_workspace_id, v_now);
+  if p_workspace_id is null then
+    -- also what is due but not promoted: workers do that, so that nothing would count as due while
+    -- none can work
+    v_backlog := v_backlog || jsonb_build_object('oldest_due_seconds', greatest(
+      (v_backlog ->> 'oldest_due_seconds')::numeric, (
+        select extract(epoch from v_now - min(d.run_at)) from queue.deferred as d
+        where d.run_at <= v_now - interval '10 seconds')));
+  end if;
+  select jsonb_agg(jsonb_build_object('verdict', f.verdict, 'reason', f.reason, 'since', f.since,
+      'cause', f.cause) || queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
+    order by f.verdict, f.reason) into v_findings
+  from (
+    select * from queue.findings_of_queue(p_workspace_id, v_now, v_backlog)
+    union all
+    select * from queue.findings_of(p_workspace_id, v_now)) as f;
+  return jsonb_build_object('now', v_now, 'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
+    'findings', coalesce(v_findings, '[]'), 'backlog', v_backlog);
 end $$;
 comment on function public.explain_queue is
-  'What is wrong with a workspace, or (null, for operators) with all: {now, verdict, findings: '
-  '[{verdict, reason, sentence, since, cause, next: [{words, command, path}]}]}.';
+  'What is wrong with a workspace, or (null, for operators) with all, the worst first: {now, '
+  'verdict, findings: [{verdict, reason, sentence, since, cause, next: [{words, command, path}]}], '
+  'backlog}.';
+
+create function public.queue_health() returns jsonb
+language plpgsql security definer set search_path = ''
+set enable_seqscan = off set jit = off as $$
+declare
+  v_found constant jsonb := public.explain_queue();
+begin
+  return v_found || jsonb_build_object(
+    -- of the database: a call may be read-only by itself
+    'read_only', current_setting('default_transaction_read_only')::boolean,
+    'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}',
+    'last_tick_seconds', extract(epoch from queue.clock() - queue.last_seen()),
+    'maintenance', queue.maintenance_state());
+end $$;
+comment on function public.queue_health is
+  'Readiness in one call: explain_queue of all, age of the oldest due job and of the last tick, '
+  'and what maintenance could not do.';
 
 create function public.queue_stats(p_workspace_id uuid default null,
   p_minutes integer default 60) returns jsonb

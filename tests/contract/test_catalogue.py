@@ -21,7 +21,6 @@ MEMBERS = [
     "cancel_job",
     "retry_job",
     "replay_job",
-    "job_replays",
     "answer_job",
     "emit_event",
     "explain_job",

@@ -186,5 +186,5 @@ def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
     assert refused(replay, p_request={"from_step": "nothing"})[0] == "PT400"
     engine.advance(1)
     second = engine.rpc("replay_job", p_job_id=made["id"], p_request={})["job"]["id"]
-    chain = engine.rpc("job_replays", p_job_id=origin)
-    assert [each["id"] for each in chain] == [origin, made["id"], second]
+    chain = engine.rpc("list_jobs", p_filter={"replays": origin})["jobs"]
+    assert [each["id"] for each in chain] == [second, made["id"], origin]

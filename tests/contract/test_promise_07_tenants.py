@@ -24,7 +24,6 @@ ONE_JOB: dict[str, dict[str, Any]] = {
     "retry_job": {},
     "answer_job": {"p_answer": {"answer": 1}},
     "replay_job": {"p_request": {}},
-    "job_replays": {},
     "explain_job": {},
     "job_attempts": {},
     "job_steps": {},

@@ -105,7 +105,6 @@ TABLE: dict[str, Ways] = {
         shows="select count(*) from public.jobs where replay_of = 'JOB' and replay_from = 's'",
         body={"from_step": "s"},
     ),
-    "job_replays": Ways(JOB, "GET /api/jobs/JOB/replays", state="completed"),
     "answer_job": Ways(
         {**JOB, "p_answer": {"answer": "yes"}},
         "POST /api/jobs/JOB/answer",

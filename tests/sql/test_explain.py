@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - requests stay on one line
 """Why a job is where it is: a reason and a sentence for each place it can be in."""
 
 from __future__ import annotations
@@ -53,41 +52,50 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "limits", "options", "expected"),
-    [({"key_concurrency": 1}, {}, {"concurrency_key": "k"}, "key_limit"), ({"workspace_concurrency": 1}, {}, {}, "workspace_type_limit"),
-     ({}, {"max_running": 1}, {}, "workspace_limit"), ({"max_concurrency": 1}, {}, {}, "type_limit"),
-     ({"rate_limit": {"limit": 1, "per_seconds": 60}}, {}, {}, "rate_limited")],
-)  # fmt: skip
+    ("expected", "policy", "limits"),
+    [
+        ("key_limit", {"key_concurrency": 1}, {}),
+        ("workspace_type_limit", {"workspace_concurrency": 1}, {}),
+        ("workspace_limit", {}, {"max_running": 1}),
+        ("type_limit", {"max_concurrency": 1}, {}),
+        ("rate_limited", {"rate_limit": {"limit": 1, "per_seconds": 60}}, {}),
+    ],
+)
 def test_a_limit_that_is_used_up_is_named(
-    engine: Engine, policy: dict[str, Any], limits: dict[str, Any], options: dict[str, Any], expected: str
-) -> None:  # fmt: skip
-    """With how much of it is used."""
+    engine: Engine, expected: str, policy: dict[str, Any], limits: dict[str, Any]
+) -> None:
+    """With how much of it is used, and the job that holds a key."""
+    options = {"concurrency_key": "k"} if expected == "key_limit" else {}
     engine.register("work", **policy)
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
-    engine.enqueue(**options)
+    holder = engine.enqueue(**options)
     engine.lease_one()
     waits = engine.enqueue(**options)
     engine.lease(5)
 
     said = engine.rpc("explain_job", p_job_id=waits)
-    assert said["reason"] == expected
-    assert said["data"]["limit"] == 1
+    assert (said["reason"], said["data"]["limit"]) == (expected, 1)
+    if expected == "key_limit":
+        assert said["data"]["holders"] == [{"job_id": holder, "state": "running"}]
+        assert f"held by job {holder} (running)" in said["sentence"]
 
 
 @pytest.mark.parametrize(
-    "pause", [{"kind": "type", "name": "work"}, {"kind": "queue", "name": "default"}, {"kind": "workspace", "name": ACME}]
-)  # fmt: skip
-def test_a_pause_is_named_with_its_reason(engine: Engine, pause: dict[str, str]) -> None:
+    ("kind", "name"), [("type", "work"), ("queue", "default"), ("workspace", ACME)]
+)
+def test_a_pause_is_named_with_its_reason(engine: Engine, kind: str, name: str) -> None:
     """Before anything else that might hold it."""
     job_id = engine.enqueue()
-    engine.run("insert into queue.pauses (kind, name, reason) values (%s, %s, 'on fire')", pause["kind"], pause["name"])  # fmt: skip
+    pause = "insert into queue.pauses (kind, name, reason) values (%s, %s, 'on fire')"
+    engine.run(pause, kind, name)
 
-    found = explained(engine, job_id)
-    assert (found[0], "on fire" in found[1]) == (f"{pause['kind']}_paused", True)
+    said = engine.rpc("explain_job", p_job_id=job_id)
+    assert (said["reason"], said["cause"]) == (f"{kind}_paused", "on fire")
+    assert re.search(r"paused since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00\.$", said["sentence"])
 
 
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
-    """Not those of another tenant, of another type, behind a gate, delayed, or too late to start."""
+    """Not those of another tenant or type, behind a gate, delayed, or too late to start."""
     engine.register("other")
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
@@ -129,20 +137,37 @@ def test_a_refused_registration_is_said(engine: Engine) -> None:
     engine.advance(120)
     engine.lease_call(0, job_types=["work"])
 
-    found = explained(engine, job_id)
-    assert (found[0], "0 0 30 2 *" in found[1]) == ("no_processor", True)
+    said = engine.rpc("explain_job", p_job_id=job_id)
+    assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
 
 
-def test_the_holder_of_a_key_is_named(engine: Engine) -> None:
-    engine.register("work", key_concurrency=1)
-    holder = engine.enqueue(concurrency_key="k")
-    engine.lease_one()
-    waits = engine.enqueue(concurrency_key="k")
-    engine.lease_call(0)
+def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> None:
+    """By its own trigger, whichever task met it: with the refusal, since when, and what to do."""
+    sleeper, starter = engine.enqueue_many(2)
+    wait = {"kind": "sleep", "name": "s", "until": str(engine.one("select queue.clock()"))}
+    engine.settle(engine.lease(1)[0], "waiting", wait=wait)
+    engine.run(
+        "create function public.refuse() returns trigger language plpgsql"
+        " as $$ begin raise 'no change'; end $$;"
+        "create trigger refuse before update on public.jobs"
+        " for each row execute function public.refuse()"
+    )
+    engine.advance(2)
+    at = engine.one("select queue.clock()")
+    engine.maintain()
+    engine.lease_call(1)
 
-    said = engine.rpc("explain_job", p_job_id=waits)
-    assert said["data"]["holders"] == [{"job_id": holder, "state": "running"}]
-    assert holder in said["sentence"]
+    for job_id, task in ((sleeper, "waits"), (starter, "lease")):
+        said = engine.rpc("explain_job", p_job_id=job_id)
+        assert (said["reason"], said["data"]["task"]) == ("refused", task)
+        assert said["cause"].startswith("no change")
+        assert str(at)[:19].replace(" ", "T") <= said["since"] < said["data"]["retry_at"]
+        assert "trigger" in said["next"][0]["words"]
+    engine.run("drop trigger refuse on public.jobs")
+    engine.advance(6)
+    engine.maintain()
+    assert reason(engine, sleeper) != "refused"
+    engine.run_all()
 
 
 #: An error as a job keeps it, and a word of what is to be done about it.
@@ -174,20 +199,20 @@ def test_advice_follows_what_an_error_is(
 def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
     """By the command as well as by the page; a name without a value leaves no hole."""
     sources = " ".join(
-        engine.rows("select prosrc from pg_proc where proname ~ '^(explain_|findings)'")
+        engine.rows("select prosrc from pg_proc where proname ~ '^(explain_|findings_)'")
     )
+    said = re.findall(r"(?:'reason', |'warn', |'fail', |then |else |end,\s+)'([a-z_]+)'", sources)
     known = set(engine.rows("select distinct reason from queue.advice where reason not like '%:%'"))
+    assert {"refused", "backing_off", "overdue"} <= set(said)
+    assert set(said) - known == {"warn", "fail", "waiting_for_", "data", "estimated_start_at"}
     with_all = {"job_id": "J", "job_type": "t", "queue": "q", "holder": "H", "event": "e"}
-
-    said = set(re.findall(r"'reason', '(\w+)'", sources)) | set(
-        re.findall(r"\('(\w+)',\s*'[A-Z]", sources)
-    )
-    said -= {"completed", "cancelled", "cancelling", "sleep", "ask", "event", "children"}
-    assert said <= known
-    for reason in known:
+    for each in known:
         for names in (with_all, {}):
-            for step in engine.one("select queue.next_steps(%s, %s)", reason, Jsonb(names)):
+            words = engine.one("select queue.words_of(%s, %s)", each, Jsonb(names))
+            for step in words["next"]:
                 assert not re.search(r"\{\w+\}", " ".join(step.values()))
+    without = "select reason from queue.advice group by 1 having count(words) = 0"
+    assert set(engine.rows(without)) == {"completed", "cancelled", "cancelling", "sleeping"}
 
 
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
@@ -195,9 +220,8 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     engine.lease(1)
     assert engine.rpc("explain_queue")["findings"] == []
     engine.enqueue()
-    engine.run(
-        "insert into queue.pauses (kind, name, job_type, reason) values ('type', 'work', 'work', 'no')"
-    )
+    pause = "insert into queue.pauses (kind, name, job_type, reason) values ('type', %s, %s, 'no')"
+    engine.run(pause, "work", "work")
     engine.advance(300)
 
     said = engine.rpc("explain_queue")

@@ -53,7 +53,7 @@ def test_jobs_of_a_type_refused_at_its_first_registration_wait(engine: Engine) -
 
     said = engine.rpc("explain_job", p_job_id=job)
     assert (said["reason"], said["data"]["published"]) == ("no_processor", False)
-    assert "concurrency is at least 1" in said["sentence"].replace("_", " ")
+    assert "concurrency is at least 1" in said["cause"].replace("_", " ")
     assert engine.lease() == []
 
 

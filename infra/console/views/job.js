@@ -167,9 +167,11 @@ function Loaded({ watch, job }) {
 function Explained({ explained, job, isAsking }) {
   const explanation = explained.value?.status === job.status ? explained.value : null;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`;
-  const whole = explanation?.sentence ?? "\u00a0";
+  const { sentence = "\u00a0", cause } = explanation ?? {};
+  const isFailed = job.status === "failed"; // of which the cause stands below
+  const whole = cause && !isFailed ? `${sentence.slice(0, -1)}: ${cause}` : sentence;
   return html`<p class="explain" aria-live="polite">
-    <${Sentence} text=${job.status === "failed" ? withoutError(whole, job) : whole} />
+    <${Sentence} text=${isFailed ? withoutError(whole, job) : whole} />
     ${
       explanation?.estimated_start_at &&
       html` <span class="muted">Expected to start <${When}

@@ -234,8 +234,8 @@ async def get_attempts(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
 @router.get("/jobs/{job_id:uuid}/replays")
 async def get_replays(job_id: UUID, ask: Asked) -> list[dict[str, Any]]:
     """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
-    found: Any = await ask("job_replays", job_id=job_id)
-    return list(found)
+    found = await ask("list_jobs", filter={"replays": str(job_id)}, limit=100)
+    return list(reversed(found["jobs"]))
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
