@@ -418,8 +418,8 @@ create table queue.tasks (
   every interval not null,
   done_at timestamptz not null default '-infinity', -- its last run
   was_idle boolean not null default false, -- it found nothing: due after an hour, or when jobs ran
-  failed_at timestamptz,
-  retry_at timestamptz, -- after a failure: five seconds later, then twice as long, at most an hour
+  -- its next run; after a failure five seconds later, then twice as long, at most an hour
+  due_at timestamptz not null default '-infinity',
   failure text, -- why its last run failed
   failures integer not null default 0, -- since it last succeeded
   read_to bigint not null default 0, -- the number before which a reader has read the feed

@@ -256,7 +256,7 @@ begin
 end $$;
 
 -- Give a job the lane of its type, and what it left to the type, once a worker has published it. A
--- person's job of an internal type keeps lane 0, see queue.do_adoption.
+-- person's job of an internal type keeps lane 0, see queue.promotion_of.
 create function queue.adopt(p_job public.jobs) returns public.jobs language plpgsql as $$
 declare
   v_type queue.job_types;

@@ -3,41 +3,42 @@
 -- schedule's row lock: no leader, no double run. Schedules declared in code come with their type
 -- and belong to the system's workspace.
 
--- The values that a field of an expression names, from p_low to p_high; null when it cannot be
--- read.
-create function queue.cron_values(p_field text, p_low integer, p_high integer,
-  p_names text default '')
-returns integer[] language plpgsql immutable as $$
+-- The values from p_low to p_high that a field of an expression names; null when it cannot be read.
+create function queue.cron_values(
+  p_field text, p_low integer, p_high integer, p_names text[] default '{}'
+) returns integer[] language plpgsql immutable strict as $$
+declare
+  v_part text;
+  v_match text[]; -- from, to, step
+  v_from integer;
+  v_to integer;
+  v_step integer;
+  v_values integer[] := '{}';
 begin
-  return (
-    with parts as (
-      select regexp_match(part,
-        '^(?:\*|([a-z]{3}|\d{1,2})(?:-([a-z]{3}|\d{1,2}))?)(?:/(\d{1,3}))?$') as m
-      from unnest(string_to_array(lower(p_field), ',')) as part),
-    spans as (
-      select m is not null as is_read, coalesce(m[3]::integer, 1) as step, coalesce(n.ends[1],
-        p_low) as low,
-        case when m[2] is not null then n.ends[2] when m[1] is not null and m[3] is null
-          then n.ends[1]
-          else p_high end as high
-      from parts cross join lateral (select array(
-        select case when e ~ '\d' then e::integer else coalesce(nullif(strpos(p_names, e),
-          0) / 4 + p_low, -1) end
-        from unnest(m[1:2]) as e where e is not null) as ends) as n)
-    select case when bool_and(s.is_read and s.step > 0 and s.low >= p_low and s.low <= s.high
-      and s.high <= p_high)
-      then (select array_agg(distinct v order by v) from spans as o
-        cross join lateral generate_series(o.low, o.high, o.step) as v) end
-    from spans as s);
+  for v_nth in 1..cardinality(p_names) loop
+    p_field := regexp_replace(p_field, format('\m%s\M', p_names[v_nth]),
+      (p_low + v_nth - 1)::text, 'gi');
+  end loop;
+  foreach v_part in array string_to_array(p_field, ',') loop
+    v_match := regexp_match(v_part, '^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,3}))?$');
+    v_step := coalesce(v_match[3]::integer, 1);
+    v_from := coalesce(v_match[1]::integer, p_low);
+    v_to := coalesce(v_match[2]::integer,
+      case when v_match[1] is null or v_match[3] is not null then p_high else v_from end);
+    if v_match is null or v_step = 0 or v_from < p_low or v_from > v_to or v_to > p_high then
+      return null;
+    end if;
+    v_values := v_values || array(select generate_series(v_from, v_to, v_step));
+  end loop;
+  return array(select distinct v from unnest(v_values) as v);
 end $$;
 
 -- The first run after an instant, or 400 for an expression or a zone that has none within nine
 -- years: the rarest date, 29 February, comes within eight. A time on the wall may come twice
 -- (clocks go back) or never (they go forward): fixed hours run once, at the first or right after
 -- the gap; hours given as * run each real hour.
-create function queue.first_run(p_cron text, p_timezone text,
-  p_after timestamptz) returns timestamptz
-language plpgsql stable as $$
+create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
+returns timestamptz language plpgsql stable as $$
 declare
   v_fields constant text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *'
@@ -48,9 +49,9 @@ declare
   v_hours constant integer[] := queue.cron_values(v_fields[2], 0, 23);
   v_days constant integer[] := queue.cron_values(v_fields[3], 1, 31);
   v_months constant integer[] := queue.cron_values(v_fields[4], 1, 12,
-    'jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec');
+    '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
   v_weekdays constant integer[] := queue.cron_values(v_fields[5], 0, 7,
-    'sun,mon,tue,wed,thu,fri,sat');
+    '{sun,mon,tue,wed,thu,fri,sat}');
   -- days of month and week are alternatives when neither is *
   v_either constant boolean := v_fields[3] not like '*%' and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -67,62 +68,54 @@ begin
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$') then
     raise invalid_parameter_value; -- which Postgres would read as an offset: Mars/Base5
   end if;
-  -- the day before, where clocks go back over midnight
-  v_day := least(p_after at time zone p_timezone,
-    (p_after + interval '1 hour') at time zone p_timezone)::date;
-  for v_nth in 0..3295 loop
+  v_day := (p_after at time zone p_timezone)::date - 1; -- clocks go back over midnight
+  for v_nth in 0..3296 loop
     v_in_month := extract(day from v_day)::integer = any (v_days);
-    v_in_week := array[extract(dow from v_day), extract(isodow
-      from v_day)]::integer[] && v_weekdays;
+    v_in_week := extract(dow from v_day)::integer = any (v_weekdays)
+      or extract(isodow from v_day)::integer = any (v_weekdays);
     if extract(month from v_day)::integer = any (v_months)
         and (v_in_month and v_in_week or v_either and (v_in_month or v_in_week)) then
-      v_next := (
-        select min(i.at)
-        from (
-          select v_day + make_time(h, m, 0) as wall from unnest(v_hours) as h
-            cross join unnest(v_minutes) as m
-          where v_day + make_time(h, m, 0) > p_after at time zone p_timezone - interval '2 hours'
-          order by 1 limit 300) as w -- before and after are more minutes than any clock is moved by
-        -- as the clocks of that moment have it, and those of twelve hours before
-        cross join lateral (
-          select c.at from (values (w.wall at time zone p_timezone),
-            ((w.wall - interval '12 hours') at time zone p_timezone + interval '12 hours')) as c (at)
-          where not v_each or c.at at time zone p_timezone = w.wall
-          order by c.at at time zone p_timezone <> w.wall, c.at limit case when v_each then 2
-            else 1 end) as i
-        where i.at > p_after);
+      select min(i.at) into v_next
+      from (
+        select v_day + make_time(h, m, 0) as wall
+        from unnest(v_hours) as h cross join unnest(v_minutes) as m
+        where v_day + make_time(h, m, 0) > p_after at time zone p_timezone - interval '2 hours'
+        order by 1 limit 300) as w -- before and after are more minutes than any clock is moved by
+      cross join lateral ( -- as the clocks of that moment have it, and those of twelve hours before
+        select c.at from (values (w.wall at time zone p_timezone),
+          ((w.wall - interval '12 hours') at time zone p_timezone + interval '12 hours')) as c (at)
+        where not v_each or c.at at time zone p_timezone = w.wall
+        order by c.at at time zone p_timezone <> w.wall, c.at
+        limit case when v_each then 2 else 1 end) as i
+      where i.at > p_after;
       if v_next is not null then return v_next; end if;
     end if;
     v_day := v_day + 1;
   end loop;
   perform queue.refuse(400, 'invalid_argument',
-    format('the cron expression %s never comes due: no such date exists', p_cron), 'cron');
+    format('%s never comes due: no such date exists', p_cron), 'cron');
 exception when invalid_parameter_value then
-  perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone,
-    80)), 'timezone');
+  perform queue.refuse(400, 'invalid_argument', 'no such time zone: ' || left(p_timezone, 80),
+    'timezone');
 end $$;
 
 create table queue.schedules (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null,
   name text not null, -- of one declared in code: code:<its name>
-  -- five fields: minute hour day month weekday, or @hourly, @daily …: see queue.first_run
-  cron text not null,
+  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily …
   timezone text not null default 'UTC', -- IANA time zone the fields are read in
-  job_type text not null,
-  payload jsonb not null default '{}',
+  job_type text not null, payload jsonb not null default '{}',
   options jsonb not null default '{}', -- as for enqueue_job; unique keeps runs from overlapping
-  -- runs missed while no worker ran: skip them, or one for all of them
-  missed text not null default 'once',
+  missed text not null default 'once', -- runs missed while no worker ran: skip, or once for all
   enabled boolean not null default true,
   next_at timestamptz, -- null when there will be none
   last_slot_at timestamptz, -- when the latest run was due
   last_job_id uuid,
   problem text, -- why the latest run enqueued no job; null when it did
-  created_by uuid,
-  created_at timestamptz not null default queue.clock(),
-  updated_at timestamptz not null default queue.clock(),
   source text, -- where the code declares it: module:function; null for one that a person made
+  created_by uuid, created_at timestamptz not null default queue.clock(),
+  updated_at timestamptz not null default queue.clock(),
   constraint schedules_are_named_once unique (workspace_id, name),
   constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
   constraint schedules_missed_is_known check (missed in ('skip', 'once'))
@@ -132,47 +125,13 @@ create index schedules_by_type on queue.schedules (job_type);
 insert into queue.settings (name, value) values ('schedules_max', '1000'); -- of a workspace
 insert into queue.tasks (name, every) values ('schedules', '1 second');
 
--- The workspace of jobs that belong to no tenant: it has no members, so that only operators see
--- them.
+-- The workspace of jobs that belong to no tenant: without members, only operators see them.
 create function queue.system_workspace() returns uuid language sql immutable parallel safe
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 
--- Enqueue what is due of a schedule, which the caller holds, and move it on. A failure is noted in
--- its row, and stops no other. A run more than five minutes late counts as missed where those are
--- skipped. A type that no worker serves any more gets none, which would only pile up. True where it
--- enqueued.
-create function queue.run_schedule(p_schedule queue.schedules, p_now timestamptz) returns boolean
-language plpgsql as $$
-declare
-  -- where the server no longer knows its time zone
-  v_next timestamptz := p_now + interval '1 hour';
-  v_runs boolean;
-  v_job_id uuid;
-begin
-  v_next := queue.first_run(p_schedule.cron, p_schedule.timezone, p_now);
-  v_runs := p_schedule.missed = 'once' or p_schedule.next_at >= p_now - interval '5 minutes';
-  if p_schedule.source is not null
-      and (select s.unserved from queue.served(array[p_schedule.job_type], null, p_now) as s) then
-    raise exception 'no worker serves the job type % any more', p_schedule.job_type;
-  elsif v_runs then
-    v_job_id := (queue.enqueue(p_schedule.workspace_id, null, jsonb_build_array(
-      p_schedule.options || jsonb_build_object(
-        'job_type', p_schedule.job_type, 'payload', p_schedule.payload)), false)).ids[1];
-  end if;
-  update queue.schedules set next_at = v_next, problem = null,
-    last_slot_at = case when v_runs then p_schedule.next_at else last_slot_at end,
-    last_job_id = coalesce(v_job_id, last_job_id)
-  where id = p_schedule.id;
-  return v_runs;
-exception
-  when lock_not_available or deadlock_detected or serialization_failure then
-    return false; -- it stays due
-  when others then
-    update queue.schedules set problem = sqlerrm, next_at = v_next where id = p_schedule.id;
-    return false;
-end $$;
-
--- Maintenance: the first due schedule of each tenant, then the second of each, and so on.
+-- Maintenance: the first due schedule of each tenant, then the second of each, and so on. A run
+-- more than five minutes late counts as missed where those are skipped. Code that no worker serves
+-- any more gets no jobs, which would only pile up. A failure is noted, and stops no other.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql as $$
 declare
@@ -181,25 +140,48 @@ declare
     order by row_number() over (partition by s.workspace_id order by s.next_at), s.next_at
     limit 500);
   v_id uuid;
-  v_schedule queue.schedules;
+  v_one queue.schedules;
+  v_next timestamptz;
+  v_job_id uuid;
   v_done integer := 0;
 begin
   foreach v_id in array v_ids loop
     exit when clock_timestamp() > p_until; -- the rest stays due
-    select * into v_schedule from queue.schedules as s
+    select * into v_one from queue.schedules as s
     where s.id = v_id and s.enabled and s.next_at <= p_now for update skip locked;
-    if found and queue.run_schedule(v_schedule, p_now) then
-      v_done := v_done + 1;
-    end if;
+    continue when not found;
+    v_next := p_now + interval '1 hour'; -- where the server no longer knows its time zone
+    v_job_id := null;
+    begin
+      v_next := queue.first_run(v_one.cron, v_one.timezone, p_now);
+      if v_one.source is not null
+          and (select s.unserved from queue.served(array[v_one.job_type], null, p_now) as s) then
+        raise exception 'no worker serves the job type % any more', v_one.job_type;
+      elsif v_one.missed = 'once' or v_one.next_at >= p_now - interval '5 minutes' then
+        v_job_id := (queue.enqueue(v_one.workspace_id, null, jsonb_build_array(v_one.options
+          || jsonb_build_object('job_type', v_one.job_type, 'payload', v_one.payload)), false)
+          ).ids[1];
+        v_done := v_done + 1;
+      end if;
+      update queue.schedules set next_at = v_next, problem = null,
+        last_slot_at = case when v_job_id is null then last_slot_at else next_at end,
+        last_job_id = coalesce(v_job_id, last_job_id)
+      where id = v_id;
+    exception
+      when lock_not_available or deadlock_detected or serialization_failure then
+        null; -- it stays due
+      when others then
+        update queue.schedules set problem = sqlerrm, next_at = v_next where id = v_id;
+    end;
   end loop;
   return v_done;
 end $$;
 
 -- Write a schedule: of a person, or of the code where p_source says. The same expression keeps its
--- place: saving twice must neither skip nor repeat a run.
-create function queue.save_schedule(p_workspace_id uuid, p_schedule jsonb, p_source text,
-  p_now timestamptz)
-returns queue.schedules language sql as $$
+-- next run: saving twice must neither skip nor repeat one.
+create function queue.save_schedule(
+  p_workspace_id uuid, p_schedule jsonb, p_source text, p_now timestamptz
+) returns queue.schedules language sql as $$
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options,
     missed, enabled, next_at, created_by, created_at, updated_at, source)
   select p_workspace_id, g.name, g.cron, z.timezone, g.job_type, coalesce(g.payload, '{}'),
@@ -210,23 +192,25 @@ returns queue.schedules language sql as $$
   cross join lateral (select coalesce(g.timezone, 'UTC') as timezone) as z
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
     job_type = excluded.job_type, payload = excluded.payload, options = excluded.options,
-    missed = excluded.missed, source = excluded.source, problem = null,
-    updated_at = excluded.updated_at, enabled = excluded.enabled,
+    missed = excluded.missed, source = excluded.source, problem = null, enabled = excluded.enabled,
+    updated_at = excluded.updated_at,
     next_at = case when s.enabled and (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
-      then s.next_at
-      else excluded.next_at end
+      then s.next_at else excluded.next_at end
   returning s.*
 $$;
 
--- Refuse one more of what lives on than the setting <p_what>_max allows a workspace.
-create function queue.check_count(p_what text, p_workspace_id uuid, p_count bigint) returns void
-language plpgsql stable as $$
+-- Refuse one more row of a table than the setting <table>_max allows a workspace.
+create function queue.check_count(p_table text, p_workspace_id uuid) returns void
+language plpgsql as $$
 declare
-  v_most constant integer := queue.setting(p_what || '_max');
+  v_most constant integer := queue.setting(p_table || '_max');
+  v_count integer;
 begin
-  if p_count > v_most then
+  execute format('select count(*) from queue.%I where workspace_id = $1', p_table)
+  into v_count using p_workspace_id;
+  if v_count > v_most then
     perform queue.refuse(429, 'quota_exceeded', format(
-      'the workspace already has %s %s; delete some first', v_most, p_what), p_what || '_max');
+      'the workspace already has %s %s; delete some first', v_most, p_table), p_table || '_max');
   end if;
 end $$;
 
@@ -234,14 +218,15 @@ create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) retur
 language plpgsql security definer set search_path = '' as $$
 declare
   -- of the options of a job those that make sense for each run
-  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false, "properties": {
+  c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
+    "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
     "timezone": {"type": "string"}, "job_type": {"type": "string"}, "payload": {"type": "object"},
     "missed": {"enum": ["skip", "once"]}, "enabled": {"type": "boolean"},
     "options": {"type": "object", "additionalProperties": false, "properties": {
-      "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true, "session_id": true,
-      "timeout_seconds": true, "unique": true, "delay_seconds": true, "tags": true}}},
-    "required": ["name", "cron", "job_type"]}$json$;
+      "queue": true, "priority": true, "max_attempts": true, "concurrency_key": true,
+      "session_id": true, "timeout_seconds": true, "unique": true, "delay_seconds": true,
+      "tags": true}}}}$json$;
   v_now constant timestamptz := queue.clock();
   v_saved queue.schedules;
   v_error text;
@@ -249,23 +234,21 @@ begin
   perform queue.may_manage(p_workspace_id);
   v_error := queue.schema_error(c_schema, jsonb_strip_nulls(p_schedule), '');
   if v_error is not null then
-    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error, substring(v_error
-      from '^[\w.]*\.(\w+)'));
+    perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error,
+      substring(v_error from '^[\w.]*\.(\w+)'));
   end if;
-  -- as if enqueued now
   perform queue.add(p_workspace_id, queue.caller(), queue.type_or_refuse(p_schedule ->> 'job_type'),
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
-    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now, p_is_written => false);
+    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now,
+    p_is_written => false); -- as if enqueued now
   v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
-  perform queue.check_count('schedules', p_workspace_id, (
-    select count(*) from queue.schedules as s where s.workspace_id = p_workspace_id))
-  where v_saved.created_at = v_now; -- a new one
+  if v_saved.created_at = v_now then perform queue.check_count('schedules', p_workspace_id); end if;
   perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_saved);
 end $$;
 comment on function public.put_schedule is
-  'Create or change a schedule by name, of at most schedules_max a workspace: {name, cron, timezone, '
-  'job_type, payload, options, missed, enabled}.';
+  'Create or change a schedule by name, of at most schedules_max a workspace: {name, cron, '
+  'timezone, job_type, payload, options, missed, enabled}.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql security definer set search_path = '' as $$

@@ -4,8 +4,9 @@
 -- found by halving its slice, noted with its reason, and passed over until its time.
 
 insert into queue.tasks (name, every) values
-  ('adoption', '0'), ('promotion', '0'), ('reclaim', '0'), ('retention', '10 minutes'),
-  ('sweep', '1 minute');
+  ('promotion', '0'), ('retention', '10 minutes'), ('sweep', '1 minute'),
+  -- the leases are read whole: an index of their end would be written by each renewal
+  ('reclaim', '1 second');
 
 -- Whether an error is the row's own, so that others may go on: not one of locks, of resources, or
 -- of the connection.
@@ -64,91 +65,10 @@ begin
     + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
 end $$;
 
--- Do a task slice by slice: queue.<task>_due gives jobs, locked, that are due and not refused. What
--- someone holds stays due.
-create function queue.do_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_ids uuid[];
-  v_done integer := 0;
-begin
-  loop
-    execute format('select queue.%I($1, $2)', p_task || '_due')
-    into v_ids using queue.refused(p_task, p_now), p_now;
-    exit when v_ids = '{}';
-    v_done := v_done + queue.do_in_parts(p_task, v_ids, p_now);
-    exit when clock_timestamp() > p_until;
-  end loop;
-  return v_done;
-end $$;
-
-create function queue.adoption_due(p_refused uuid[], p_now timestamptz) returns uuid[]
-language sql as $$
-  select array(
-    select j.id from queue.job_types as t
-    cross join lateral (
-      select g.job_id from queue.gated as g
-      where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (p_refused)
-      limit 500 for update skip locked) as g
-    join public.jobs as j on j.id = g.job_id
-    where t.schema_version > 0 limit 500 for no key update of j skip locked)
-$$;
-
--- Jobs, which the caller holds, whose type is published by now find their place. A person's job of
--- a type that turns out to be internal fails.
-create function queue.adoption_of(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  v_forbidden constant uuid[] := array(
-    select j.id from public.jobs as j join queue.job_types as t on t.job_type = j.job_type
-    where j.id = any (p_ids) and t.internal and j.user_id is not null);
-begin
-  if v_forbidden <> '{}' then
-    perform queue.finish(v_forbidden, 'failed',
-      '{"type": "Forbidden", "reason": "forbidden",
-        "message": "only the platform itself enqueues jobs of this type"}', p_now);
-  end if;
-  delete from queue.gated as g using public.jobs as j
-  where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
-    and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.lane = 0;
-  perform queue.place(j, p_now) from public.jobs as j
-  where j.id = any (p_ids) and j.status = 'pending';
-  return cardinality(p_ids);
-end $$;
-
--- Deferred jobs that are due become ready, and jobs whose deadline has passed end. The caller holds
--- their lines and records.
-create function queue.promotion_of(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql as $$
-declare
-  -- places before records: one whose wait someone answers now stays due
-  v_held constant uuid[] := array(
-    select w.job_id from queue.waits as w
-    where w.job_id = any (p_ids) order by w.job_id for update skip locked);
-  v_late constant uuid[] := array(
-    select j.id from public.jobs as j where j.id = any (p_ids) and j.deadline_at <= p_now
-      and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held)));
-begin
-  delete from queue.deferred as d using public.jobs as j
-  where j.id = any (p_ids) and d.job_id = j.id and d.run_at <= p_now
-    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
-    and (j.status <> 'waiting' or j.id = any (v_held));
-  if v_late <> '{}' then
-    perform queue.finish(v_late, 'failed',
-      '{"type": "DeadlinePassed", "reason": "deadline_passed",
-        "message": "its deadline passed before it could run"}', p_now);
-  end if;
-  perform queue.place(j, p_now) from public.jobs as j
-  where j.id = any (p_ids) and j.status = 'pending'
-    and coalesce(j.next_retry_at, j.scheduled_for) <= p_now
-    -- not for the line of its deadline: it is ready already
-    and (j.deadline_at is null or j.deadline_at > p_now);
-  return cardinality(p_ids);
-end $$;
-
--- Of many due lines half are the oldest, half in equal shares for the tenants that have any, so
--- that none waits behind others.
-create function queue.promotion_due(p_refused uuid[], p_now timestamptz) returns uuid[]
+-- Jobs to promote, locked with their lines: those whose type has been published since, and those
+-- whose time has come. Of many due lines half are the oldest, half in equal shares for the tenants
+-- that have any, so that none waits behind others.
+create function queue.jobs_to_promote(p_refused uuid[], p_now timestamptz) returns uuid[]
 language plpgsql as $$
 declare
   v_lines tid[] := array(
@@ -171,9 +91,58 @@ begin
         where d.workspace_id = t.id and d.run_at <= p_now and d.job_id <> all (p_refused)
         order by d.run_at limit ceil(250.0 / t.many)) as f);
   end if;
-  return array(select distinct h.id from (
-    select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
-    where d.ctid = any (v_lines) for no key update of d, j skip locked) as h);
+  return array(
+    select h.id from (
+      select j.id from queue.deferred as d join public.jobs as j on j.id = d.job_id
+      where d.ctid = any (v_lines) for no key update of d, j skip locked) as h
+    union
+    select h.id from (
+      select j.id from queue.job_types as t
+      cross join lateral (
+        select g.job_id from queue.gated as g
+        where g.lane = 0 and g.job_type = t.job_type and g.job_id <> all (p_refused)
+        limit 500 for update skip locked) as g
+      join public.jobs as j on j.id = g.job_id
+      where t.schema_version > 0 limit 500 for no key update of j skip locked) as h);
+end $$;
+
+-- These jobs find their next place, or end: those whose deadline has passed, and those of a person
+-- whose type turned out to be internal.
+create function queue.promotion_of(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+  -- places before records: one whose wait someone answers now stays due
+  v_held constant uuid[] := array(
+    select w.job_id from queue.waits as w
+    where w.job_id = any (p_ids) order by w.job_id for update skip locked);
+  v_adopted uuid[];
+begin
+  with gone as (
+    delete from queue.gated as g using public.jobs as j
+    where j.id = any (p_ids) and g.workspace_id = j.workspace_id and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '') and g.job_id = j.id and g.lane = 0
+    returning g.job_id)
+  select coalesce(array_agg(g.job_id), '{}') into v_adopted from gone as g;
+  delete from queue.deferred as d using public.jobs as j
+  where j.id = any (p_ids) and d.job_id = j.id and d.run_at <= p_now
+    and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at)
+    and (j.status <> 'waiting' or j.id = any (v_held));
+  perform queue.finish(array_agg(e.id), 'failed', e.error, p_now)
+  from (
+    select j.id, case when j.deadline_at <= p_now then '{"type": "DeadlinePassed",
+        "reason": "deadline_passed", "message": "its deadline passed before it could run"}'
+      else '{"type": "Forbidden", "reason": "forbidden",
+        "message": "only the platform itself enqueues jobs of this type"}' end::jsonb as error
+    from public.jobs as j left join queue.job_types as t on t.job_type = j.job_type
+    where j.id = any (p_ids)
+      and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_held))
+      and (j.deadline_at <= p_now or t.internal and j.user_id is not null
+        and j.id = any (v_adopted))) as e
+  group by e.error;
+  perform queue.place(j, p_now) from public.jobs as j
+  where j.id = any (p_ids) and j.status = 'pending'
+    and (j.id = any (v_adopted) or coalesce(j.next_retry_at, j.scheduled_for) <= p_now);
+  return cardinality(p_ids);
 end $$;
 
 -- Expired leases, which the caller holds with their jobs, are settled as lost by the rules of a
@@ -198,21 +167,6 @@ begin
   return cardinality(p_ids);
 end $$;
 
-create function queue.reclaim_due(p_refused uuid[], p_now timestamptz) returns uuid[]
-language plpgsql as $$
-begin
-  -- leases from before the clock went back would otherwise last so much longer
-  update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
-  where l.ctid = any (array(
-    select o.ctid from queue.leases as o
-    where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
-    for no key update skip locked));
-  return array(
-    select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
-    where l.expires_at <= p_now and l.job_id <> all (p_refused)
-    order by l.job_id limit 200 for no key update of l, j skip locked);
-end $$;
-
 create function queue.retention_of(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql as $$
 begin
@@ -220,6 +174,36 @@ begin
     select j.ctid from public.jobs as j
     where j.id = any (p_ids) order by j.id for update skip locked));
   return cardinality(p_ids);
+end $$;
+
+-- Promote jobs or reclaim leases, slice by slice. What someone holds stays due.
+create function queue.do_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql as $$
+declare
+  v_refused uuid[];
+  v_ids uuid[];
+  v_done integer := 0;
+begin
+  if p_task = 'reclaim' then
+    -- leases from before the clock went back would otherwise last so much longer
+    update queue.leases as l set expires_at = p_now + make_interval(secs => l.lease_seconds)
+    where l.ctid = any (array(
+      select o.ctid from queue.leases as o
+      where o.expires_at > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
+      for no key update skip locked));
+  end if;
+  loop
+    v_refused := queue.refused(p_task, p_now);
+    v_ids := case p_task when 'promotion' then queue.jobs_to_promote(v_refused, p_now)
+      else array(
+        select l.job_id from queue.leases as l join public.jobs as j on j.id = l.job_id
+        where l.expires_at <= p_now and l.job_id <> all (v_refused)
+        order by l.job_id limit 200 for no key update of l, j skip locked) end;
+    exit when v_ids = '{}';
+    v_done := v_done + queue.do_in_parts(p_task, v_ids, p_now);
+    exit when clock_timestamp() > p_until;
+  end loop;
+  return v_done;
 end $$;
 
 -- Ended jobs past their retention go. An id begins with its instant, so a pass over the old ones
@@ -238,20 +222,19 @@ begin
   loop
     with slice as materialized (
       select j.id, j.finished_at < p_now - make_interval(days => (v_days ->> j.status)::integer)
-        and j.id <> all (v_refused)
-        and not exists (
+        and j.id <> all (v_refused) and not exists (
           select from queue.waits as w where w.job_id = j.parent_id and w.kind = 'children')
         as is_old
       from public.jobs as j
       where j.id > coalesce(v_after, '00000000-0000-0000-0000-000000000000') and j.id < v_before
       order by j.id limit 500)
-    select count(*)::integer as jobs, (array_agg(s.id order by s.id desc))[1] as last,
+    select array_agg(s.id order by s.id) as ids,
       coalesce(array_agg(s.id) filter (where s.is_old), '{}') as old
     into v_seen from slice as s;
     if v_seen.old <> '{}' then
       v_done := v_done + queue.do_in_parts('retention', v_seen.old, p_now);
     end if;
-    v_after := case when v_seen.jobs = 500 then v_seen.last end; -- null: the pass has ended
+    v_after := v_seen.ids[500]; -- null: the pass has ended
     exit when v_after is null or clock_timestamp() > p_until;
   end loop;
   update queue.tasks set after_id = v_after where name = 'retention';
@@ -289,8 +272,7 @@ begin
   loop
     execute format('delete from queue.%1$I where ctid = any (array('
       'select o.ctid from queue.%1$I as o where %2$s limit 20000 for update skip locked))',
-      v_rule.name, v_rule.is_old)
-    using p_now;
+      v_rule.name, v_rule.is_old) using p_now;
     get diagnostics v_rows = row_count;
     v_done := v_done + v_rows;
   end loop;
@@ -298,49 +280,27 @@ begin
   return v_done;
 end $$;
 
--- When the leases were last looked through for one that has expired, in milliseconds: a sequence,
--- which every session sees at once.
-create unlogged sequence queue.expiry_ms minvalue 0 start 0; -- noqa: PRS
-
--- Whether a lease has expired. They are read whole, since an index of it would be written by each
--- renewal: once a second, however many workers ask.
-create function queue.has_expired(p_now timestamptz) returns boolean language plpgsql as $$
-declare
-  v_ms constant bigint := (date_part('epoch', p_now) * 1000)::bigint;
-begin
-  if v_ms - coalesce(pg_sequence_last_value('queue.expiry_ms'), 0) between 0 and 999 then
-    return false;
-  elsif exists (select from queue.leases as l where l.expires_at <= p_now) then
-    return true;
-  end if;
-  perform setval('queue.expiry_ms', greatest(0, v_ms));
-  return false;
-end $$;
-
 -- Whether a call of run_maintenance would find something to do; p_active: jobs have run. What a
--- task found and could not do, because someone holds the row, is due again a second later, and what
--- failed not before its retry_at. On an idle queue a task that found nothing waits for an hour. A
--- time that lies in the future is of a clock that went back since.
+-- task found and could not do, because someone holds the row, is due again a second later. On an
+-- idle queue a task that found nothing waits for an hour.
 create function queue.maintenance_is_due(p_now timestamptz, p_active boolean) returns boolean
 language plpgsql stable as $$
 begin
   return exists (
     select from queue.tasks as t
     cross join lateral (
-      select t.done_at > p_now - interval '1 second' and t.done_at <= p_now as was_just_done) as l
-    cross join lateral (
-      select case when t.was_idle and l.was_just_done then t.done_at else '-infinity' end
-        as rests_until) as r
-    where queue.is_due(t, p_now)
+      select case when t.was_idle and t.done_at > p_now - interval '1 second'
+        and t.done_at <= p_now then t.done_at else '-infinity' end as rests_until) as r
+    where (t.due_at <= p_now or t.done_at > p_now)
       and (case t.name
-        when 'adoption' then exists (
-          select from queue.job_types as y where y.schema_version > 0 and exists (
-            select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'promotion' then exists (
-          select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
+            select from queue.deferred as d where d.run_at <= p_now and d.run_at > r.rests_until)
+          or exists (
+            select from queue.job_types as y where y.schema_version > 0 and exists (
+              select from queue.gated as g where g.lane = 0 and g.job_type = y.job_type))
         when 'waits' then exists (
             select from queue.signals as s
-            where s.look_at <= p_now and (s.failures = 0 or not l.was_just_done))
+            where s.look_at <= p_now and (s.failures = 0 or r.rests_until = '-infinity'))
           or exists (
             select from queue.waits as w
             where w.timeout_at <= p_now and w.timeout_at > r.rests_until)
@@ -348,22 +308,12 @@ begin
         when 'schedules' then exists (
           select from queue.schedules as s where s.enabled and s.next_at <= p_now)
         when 'announcements' then exists (select from queue.feed as f where f.held)
-        when 'reclaim' then not l.was_just_done and queue.has_expired(p_now)
-        -- readers of the feed, which has lines of a while when no job ran: seconds later
-        when 'statistics' then exists (select from queue.feed as f where f.number >= t.read_to)
-        when 'webhooks' then exists (select from queue.feed as f where f.number >= t.read_to)
-        else false end
+        when 'reclaim' then exists (select from queue.leases) -- one of them may have expired
+        else t.name in ('statistics', 'webhooks') -- which read the feed, seconds later
+          and exists (select from queue.feed as f where f.number >= t.read_to) end
       or t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')));
 end $$;
-
--- Whether the time of a task has come; a pass over all jobs that has begun goes on with each call.
-create function queue.is_due(p_task queue.tasks, p_now timestamptz) returns boolean
-language sql immutable as $$
-  select (p_task.done_at > p_now or p_task.done_at + p_task.every <= p_now
-      or p_task.after_id is not null)
-    and (p_task.retry_at is null or not p_task.retry_at between p_now and p_now + interval '1 hour')
-$$;
 
 -- What maintenance could not do: tasks that fail, and jobs that a task passes over since their rows
 -- were refused, at most twenty, with the reason.
@@ -391,10 +341,10 @@ declare
   v_until constant timestamptz := clock_timestamp() + make_interval(secs => least(5000,
     greatest(50, coalesce((p_request ->> 'budget_ms')::double precision, 1000))) / 1000);
   v_now constant timestamptz := queue.clock();
-  v_tasks text[];
+  v_task queue.tasks;
+  v_tasks queue.tasks[];
   v_left integer;
   v_share timestamptz;
-  v_task text;
   v_done integer;
   v_counts jsonb := '{}';
   v_failed text[] := '{}';
@@ -409,7 +359,7 @@ begin
   -- those whose last run is the longest ago first, each for an equal part of the time that is left:
   -- none keeps another from beginning
   v_tasks := array(
-    select t.name from queue.tasks as t where queue.is_due(t, v_now)
+    select t from queue.tasks as t where t.due_at <= v_now or t.done_at > v_now
     order by t.failures > 0, t.done_at, t.every, t.name);
   v_left := cardinality(v_tasks);
   foreach v_task in array v_tasks loop
@@ -417,29 +367,30 @@ begin
     v_share := clock_timestamp() + (v_until - clock_timestamp()) / v_left;
     v_left := v_left - 1;
     begin
-      if v_task in ('adoption', 'promotion', 'reclaim') then
-        v_done := queue.do_slices(v_task, v_now, v_share);
+      if v_task.name in ('promotion', 'reclaim') then
+        v_done := queue.do_slices(v_task.name, v_now, v_share);
       else
-        execute format('select queue.%I($1, $2)', 'do_' || v_task) into v_done using v_now, v_share;
+        execute format('select queue.%I($1, $2)', 'do_' || v_task.name)
+        into v_done using v_now, v_share;
       end if;
-      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, retry_at = null,
-        failure = null where name = v_task;
-      v_counts := v_counts
-        || case when v_done > 0 then jsonb_build_object(v_task, v_done) else '{}' end;
+      update queue.tasks set done_at = v_now, was_idle = v_done = 0, failures = 0, failure = null,
+        due_at = case when after_id is null then v_now + every else v_now end
+      where name = v_task.name;
+      if v_done > 0 then v_counts := v_counts || jsonb_build_object(v_task.name, v_done); end if;
     exception when query_canceled or others then
-      update queue.tasks set failed_at = v_now, failures = failures + 1, done_at = v_now,
-        retry_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12)),
-        failure = format('%s (%s)', sqlerrm, sqlstate)
-      where name = v_task;
-      raise warning 'the maintenance task % failed: % (%)', v_task, sqlerrm, sqlstate;
-      v_failed := v_failed || v_task;
+      update queue.tasks set done_at = v_now, failures = failures + 1,
+        failure = format('%s (%s)', sqlerrm, sqlstate),
+        due_at = v_now + least(interval '1 hour', interval '5 seconds' * 2 ^ least(failures, 12))
+      where name = v_task.name;
+      raise warning 'the maintenance task % failed: % (%)', v_task.name, sqlerrm, sqlstate;
+      v_failed := v_failed || v_task.name;
     end;
   end loop;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'more', v_left > 0 or v_counts <> '{}' and queue.maintenance_is_due(v_now, true));
 end $$;
 comment on function public.run_maintenance is
-  E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
+  'Do what is due besides leasing, for at most budget_ms (50 to 5,000, default 1,000): '
   '{done: {task: count}, failed: [task], more, busy}.\n\nCalled by workers beside their leases, '
   'which never depend on it. more: call again; busy: another does it now.';
 

@@ -66,10 +66,10 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
 #: What someone does to a project, and a word of the fact that it breaks.
 CHANGES = {
     "revoke execute on function public.enqueue_job from authenticated": "enqueue_job",
-    "revoke execute on function public.lease_jobs from job_worker": "job_worker may execute",
-    "revoke usage on schema public from public, job_worker": "job_worker may use the schema",
-    "grant select on queue.ready to anon": "anon may select queue.ready",
-    "grant insert, update, delete on public.job_logs to anon": "anon may delete",
+    "revoke execute on function public.lease_jobs from job_worker": "job_worker has execute on function",
+    "revoke usage on schema public from public, job_worker": "job_worker has usage on schema",
+    "grant select on queue.ready to anon": "anon has select on table queue.ready",
+    "grant insert, update, delete on public.job_logs to anon": "anon has delete",
     "alter table public.jobs disable row level security": "row level security",
     "create policy all_see on public.jobs using (true)": "the policy all_see",
     'drop policy "members create jobs" on public.jobs': "the policy members create jobs",

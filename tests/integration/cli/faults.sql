@@ -20,9 +20,9 @@ insert into queue.gated (lane, workspace_id, job_type, key, ord, job_id)
 values (0, gen_random_uuid(), 'enrich_acount', '', 0, gen_random_uuid());
 -- back: delete from queue.gated where lane = 0;
 -- queue | warn | it is referenced | tried again
-update queue.tasks set failures = 9, failure = 'it is referenced', done_at = now()
+update queue.tasks set failures = 9, failure = 'it is referenced', due_at = 'infinity'
 where name = 'retention';
--- back: update queue.tasks set failures = 0;
+-- back: update queue.tasks set failures = 0, due_at = now();
 -- queue | warn | chat_message is paused. on fire | minutehand resume --type chat_message
 insert into queue.pauses (kind, name, job_type, reason)
 values ('type', 'chat_message', 'chat_message', 'on fire');
@@ -34,7 +34,7 @@ grant select on public.own to authenticated;
 -- project | warn | authenticated may hold a connection for 3600s | statement_timeout = '8s'
 alter role authenticated set statement_timeout = '3600s';
 -- back: alter role authenticated set statement_timeout = '8s';
--- privileges | fail | job_worker may execute public.lease_jobs | lease_jobs(jsonb) to job_worker
+-- privileges | fail | job_worker has execute on function public.lease_jobs | lease_jobs(jsonb) to job_worker
 revoke execute on function public.lease_jobs from job_worker;
 -- back: grant execute on function public.lease_jobs to job_worker;
 -- queue | warn | chat_message was refused. no such day | minutehand types chat_message
