@@ -346,8 +346,8 @@ begin
     'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0);
 end $$;
 
-create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2)
-returns jsonb language sql set search_path = ''
+create function public.follow_topic(p_topic text, p_follower_id uuid) returns jsonb
+language sql set search_path = ''
 begin atomic -- bound when it is made: guests need no usage of the schema
   select queue.follow(p_topic, p_follower_id);
 end;

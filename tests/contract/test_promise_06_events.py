@@ -103,7 +103,7 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
     topics = [f"job:{jobs[0]}", f"workspace:{ACME}", f"session:{session}"]
     with engine.member(ADA) as ada:
         for topic in topics:
-            ada.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4(), p_version=2)
+            ada.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
     engine.run("delete from realtime.messages")
     leases = engine.lease(2)
     log = {"level": "info", "message": "for members"}

@@ -10,12 +10,10 @@ from typing import Any, Final
 READY: Final = "Replication connection established"
 #: It gives up after 60 s; one that has said neither by then is from before 2026 and never will.
 READY_SECONDS: Final = 65.0
-#: What `follow_topic` is passed: messages may group events that differ in their job alone.
-MESSAGE_VERSION: Final = 2
 
 
 def events_of_message(payload: object) -> list[dict[str, Any]]:
-    """The events of one message: several in order, or the one that it is itself."""
+    """The events of one message: several, in groups those alike but for their job, or itself."""
     match payload:
         case {"groups": [_, *_] as groups}:
             return [event for group in groups for event in _events_of_group(group)]

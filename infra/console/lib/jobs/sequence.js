@@ -64,10 +64,10 @@ export class Sequence {
   }
 }
 
-/** What `follow_topic` is passed: messages may group events that differ in their job alone. */
-export const MESSAGE_VERSION = 2;
-
-/** The events of one message of a topic: several in order, or the one that it is itself. */
+/**
+ * The events of one message of a topic: several in order, in groups those that differ in their job
+ * alone, or the one that it is itself.
+ */
 export function eventsOf(payload) {
   if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);
   return Array.isArray(payload?.events) ? payload.events : [payload];

@@ -2,7 +2,7 @@
 
 import { later } from "./follower.js";
 import { inTime, READ_MS, within } from "./client.js";
-import { eventsOf, MESSAGE_VERSION } from "./sequence.js";
+import { eventsOf } from "./sequence.js";
 
 // What Realtime says once the database's messages arrive: it answers a join before that.
 const READY = "Replication connection established";
@@ -88,11 +88,7 @@ export class Topics {
    */
   async #follow(entry) {
     const { data } = await within(this.#client, entry.schema)
-      .rpc("follow_topic", {
-        p_topic: entry.topic,
-        p_follower_id: entry.id,
-        p_version: MESSAGE_VERSION,
-      })
+      .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: entry.id })
       .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
     if (this.#entries.get(entry.topic) !== entry) return;
     // each of the listeners reads by itself
