@@ -243,7 +243,7 @@ declare
   v_named uuid;
   v_found record;
 begin
-  if num_nulls(p_cursor ->> 'id', p_cursor ->> 'created_at') > 0 and p_cursor <> 'null' then
+  if p_cursor ->> 'id' is null and p_cursor <> 'null' then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_named := v_filter ->> 'workspace_id';
@@ -276,8 +276,7 @@ begin
     'jobs', (select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
       from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
       join public.jobs as j on j.id = any (array[f.id])),
-    'next', (select json_build_object('created_at', j.created_at, 'id', j.id) from public.jobs as j
-      where j.id = v_found.place));
+    'next', case when v_found.place is not null then json_build_object('id', v_found.place) end);
 exception when invalid_text_representation or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'filter');

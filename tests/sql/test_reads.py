@@ -118,7 +118,7 @@ def test_a_list_spans_the_members_workspaces_and_an_operators_all(engine: Engine
         ("filter", {"p_filter": {"parent_id": "7"}}),
         ("filter", {"p_filter": {"created_after": "soon"}}),
         ("cursor", {"p_cursor": {}}),
-        ("cursor", {"p_cursor": {"id": ACME}}),
+        ("filter", {"p_cursor": {"id": "7"}}),
     ],
 )
 def test_a_filter_or_cursor_that_makes_no_sense_is_refused(

@@ -11,7 +11,6 @@ from minutehand.queue.data_api import DEFAULT_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
 from minutehand.queue.keys import caller_headers, is_guest_session
 from minutehand.queue.models import (
-    Cursor,
     Enqueued,
     EnqueuedBatch,
     EnqueueOptions,
@@ -25,15 +24,14 @@ from minutehand.queue.models import (
     TopicFollowed,
     WorkspaceId,
 )
-from minutehand.queue.realtime import MESSAGE_VERSION
 
 
-class QueueClient:
+class QueueClient(DataApi):
     """One process's way to the queue; `acting_as` gives it a user's eyes and hands."""
 
     def __init__(self, settings: Settings, *, connections: int = DEFAULT_CONNECTIONS) -> None:
         self._settings = settings
-        self.api = DataApi(
+        super().__init__(
             settings.supabase_url, schema=settings.schema_name, connections=connections
         )
 
@@ -42,11 +40,7 @@ class QueueClient:
     ) -> UserQueue:
         """The queue as the bearer of `token`, or a guest whose calls are `signed`, sees it."""
         headers = caller_headers(self._settings, token)
-        return UserQueue(self.api, headers, signed=signed if token is None else None)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.api.aclose()
+        return UserQueue(self, headers, signed=signed if token is None else None)
 
 
 class UserQueue(CallerFunctions):
@@ -90,17 +84,17 @@ class UserQueue(CallerFunctions):
         self,
         workspace_id: WorkspaceId | str | None = None,
         *,
-        cursor: str | None = None,
+        cursor: UUID | str | None = None,
         limit: int = 50,
         **where: Any,
     ) -> JobPage:
         """A page of jobs, newest first, without payloads and results: `get_job` has those."""
-        after = Cursor.decode(cursor).model_dump() if cursor is not None else None
+        after = None if cursor is None else {"id": cursor}
         chosen = _given({"workspace_id": workspace_id, **where})
         page = await self.call("list_jobs", filter=chosen, cursor=after, limit=limit)
         return JobPage(
             jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]),
-            next_cursor=page["next"] and Cursor.model_validate(page["next"]).encode(),
+            next_cursor=page["next"] and page["next"]["id"],
         )
 
     async def logs(
@@ -135,9 +129,7 @@ class UserQueue(CallerFunctions):
 
     async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
         """Say that a client listens to a private topic, at its join and then now and then."""
-        terms = await self.call(
-            "follow_topic", topic=topic, follower_id=str(follower_id), version=MESSAGE_VERSION
-        )
+        terms = await self.call("follow_topic", topic=topic, follower_id=str(follower_id))
         return TopicFollowed.model_validate(terms)
 
     async def workspace_feed(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, NewType, Self
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic_core import from_json
@@ -44,14 +41,15 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    def wire(self) -> dict[str, Any]:
+        """What SQL takes: only what was given."""
+        return self.model_dump(mode="json", exclude_none=True)
+
 
 class Report(BaseModel):
     """Base of what SQL says and people read: every field that it has passes through."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-
-
-# What people and their programs read -----------------------------------------------------------
 
 
 class Progress(Model):
@@ -139,34 +137,6 @@ class ListedJob(_JobFields):
     glimpse: str | None = None
 
 
-class Cursor(Model):
-    """Where a list of jobs continues: after this job, newest first."""
-
-    created_at: str
-    id: str
-
-    def encode(self) -> str:
-        """The cursor as an opaque URL-safe string."""
-        raw = f"{self.created_at}|{self.id}".encode()
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str) -> Cursor:
-        """The cursor behind an opaque string."""
-        try:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            created_at, _, job_id = raw.decode().partition("|")
-            datetime.fromisoformat(created_at)
-            UUID(job_id)
-        except ValueError as error:
-            raise ForeignCursor(f"unknown cursor: {text!r}") from error
-        return cls(created_at=created_at, id=job_id)
-
-
-class ForeignCursor(ValueError):
-    """A cursor that no page of ours gave out."""
-
-
 class JobPage(Model):
     """A page of jobs, newest first; `next_cursor` is None on the last one."""
 
@@ -218,9 +188,6 @@ class QueueHealth(Report):
     findings: tuple[dict[str, Any], ...] = ()
 
 
-# How jobs are made ------------------------------------------------------------------------------
-
-
 class UniqueOptions(Model):
     """At most one job per `key` until it is leased or finished."""
 
@@ -255,10 +222,6 @@ class EnqueueOptions(Model):
     #: Words to find the job by.
     tags: tuple[str, ...] | None = None
 
-    def wire(self) -> dict[str, Any]:
-        """The options as `enqueue_job` takes them: only those that were given."""
-        return self.model_dump(mode="json", exclude_none=True)
-
 
 class NewJob(Model):
     """One job of a bulk enqueue, or one child of a spawn."""
@@ -286,9 +249,6 @@ class EnqueuedBatch(Model):
 
     jobs: tuple[Enqueued, ...]
     wake: bool = False
-
-
-# What workers send and receive ------------------------------------------------------------------
 
 
 class LeasedJob(_Core):
@@ -326,10 +286,6 @@ class LeaseRequest(Model):
     #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
 
-    def wire(self) -> dict[str, Any]:
-        """The request as the SQL function takes it."""
-        return self.model_dump(mode="json", exclude_none=True)
-
 
 class LeaseResponse(Model):
     """What was leased, and the state of the queue beyond it."""
@@ -349,21 +305,14 @@ class LeaseResponse(Model):
         try:
             answer = cls.model_validate_json(raw)
         except ValidationError:
-            answer = cls.model_validate(from_json(raw))
+            answer = cls.model_validate(readable(from_json(raw)))
         return answer.model_copy(update={"size": len(raw)})
 
-    @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Leave out what no model fits: its lease expires, and those beside it are run."""
-        try:
-            return super().model_validate(obj, **options)
-        except ValidationError:
-            return super().model_validate({**obj, "leases": _readable(obj["leases"])}, **options)
 
-
-def _readable(leases: Sequence[Any]) -> list[Lease]:
+def readable(said: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a lease without what no model fits: its lease expires, others are run."""
     found: list[Lease] = []
-    for raw in leases:
+    for raw in said["leases"]:
         try:
             found.append(Lease.model_validate(raw))
         except ValidationError as error:
@@ -373,7 +322,7 @@ def _readable(leases: Sequence[Any]) -> list[Lease]:
                 raw["job"]["id"],
                 extra={"event": "lease.unreadable", "problems": problems},
             )
-    return found
+    return {**said, "leases": found}
 
 
 class MaintenanceResponse(Model):
@@ -441,7 +390,7 @@ class ReportItem:
         """The item as the SQL function takes it: only what it carries, encoded by the client."""
         return {
             name: plain(value) if isinstance(value, float) else value
-            for name in _NAMES[type(self)]
+            for name in self.__dataclass_fields__
             if (value := getattr(self, name)) is not None and value != ()
         }
 
@@ -522,18 +471,10 @@ class SettleResponse(Model):
             answer = cls.model_validate_json(raw)
         except ValidationError:
             said = from_json(raw)
-            lease = said.get("lease")
-            said["lease"] = lease and LeaseResponse.model_validate(lease)
-            answer = cls.model_validate(said)
-        if answer.lease is None:
-            return answer
-        lease = answer.lease.model_copy(update={"size": len(raw)})
+            answer = cls.model_validate({**said, "lease": readable(said["lease"])})
+        lease = answer.lease and answer.lease.model_copy(update={"size": len(raw)})
         return answer.model_copy(update={"lease": lease})
 
 
 #: A job type as `register_job_types` takes it; what it omits is the database's default.
 JobTypeSpec = dict[str, Any]
-#: The fields of what a worker sends.
-_NAMES: dict[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in fields(kind)) for kind in (ReportItem, SettleItem)
-}

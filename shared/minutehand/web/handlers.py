@@ -18,13 +18,11 @@ from starlette.exceptions import HTTPException
 
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.models import ForeignCursor
 from minutehand.web.errors import (
     RETRY_AFTER_SECONDS,
     ApiError,
     FieldProblem,
     error_response,
-    invalid_argument,
     unauthorized,
     unavailable,
     validation_failed,
@@ -48,11 +46,6 @@ def install(app: FastAPI) -> None:
     async def unstorable(_: Request, error: PydanticSerializationError) -> JSONResponse:
         # half of a surrogate pair passes JSON and Python, and no further
         return error_response(400, *INVALID_JSON, detail=str(error))
-
-    @app.exception_handler(ForeignCursor)
-    async def foreign_cursor(_: Request, __: ForeignCursor) -> JSONResponse:
-        problem = "is not a valid cursor for this list"
-        return _planned(invalid_argument("cursor", problem, location="query"))
 
     @app.exception_handler(QueueError)
     async def by_queue(request: Request, error: QueueError) -> JSONResponse:

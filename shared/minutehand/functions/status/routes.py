@@ -54,7 +54,7 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cursor: Annotated[str | None, Field(max_length=512)] = None
+    cursor: UUID | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     workspace_id: UUID | None = None
     status: Annotated[list[Status], Field(max_length=6)] = []
