@@ -154,8 +154,8 @@ class ModelQueue(WorkerQueue):
             await asyncio.sleep(PATIENCE if fault == "hang" else 0)
             raise QueueUnavailable("the request was lost")
         answer = apply()
-        await asyncio.sleep(LATENCY / 2)
-        if fault is not None:
+        await asyncio.sleep(1.5 if fault == "slow" else LATENCY / 2)
+        if fault == "lose_answer":
             raise QueueUnavailable("the answer was lost")
         return answer
 
@@ -184,7 +184,8 @@ class ModelQueue(WorkerQueue):
     def _lease(self, request: LeaseRequest) -> LeaseResponse:
         self._expire()
         asked = (request.tick_id, request.call)
-        pending = [row for row in self.rows.values() if row.status == "pending"]
+        waiting = (row for row in self.rows.values() if row.status == "pending")
+        pending = [row for row in waiting if not row.is_locked]
         if asked not in self._answers:
             self._answers[asked] = [self._begin(row) for row in pending[: request.limit]]
         held = tuple(each for each in self._answers[asked] if self._held(each.job.id, each.fence))
@@ -236,7 +237,10 @@ class ModelQueue(WorkerQueue):
             ended = item.outcome in {"completed", "failed", "cancelled"}
             again = "pending" if self._now < row.deadline else "failed"
             row.status = item.outcome if ended else again
-            if not ended and (delay := item.retry_after_seconds or item.delay_seconds):
+            delay = item.retry_after_seconds or item.delay_seconds
+            if item.until is not None:
+                delay = max(1.0, (item.until - BEGAN).total_seconds() - self._now)
+            if not ended and delay:
                 row.status, row.run_at = "deferred", self._now + delay
             row.settled[item.fence] = item.outcome
             row.keep(item)

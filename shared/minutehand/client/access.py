@@ -40,10 +40,6 @@ class Access:
         token = await self.tokens.get()
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.api.aclose()
-
     async def _of_session(self) -> str:
         session = await self._supabase.auth.get_session()
         return self.key if session is None else session.access_token
@@ -81,13 +77,8 @@ class Tokens:
         except Exception as error:  # a foreign function: any error means no token
             raise QueueUnavailable(f"no fresh token: {type(error).__name__} {error}") from error
         self._token = token
-        life = _seconds_to_live(token)
+        days = days_left(token, datetime.now(UTC))
+        life = _UNKNOWN_LIFE_SECONDS if days is None else days * 86_400
         # never at once again: a function that gives stale tokens must not be asked in a loop
         self._renew_at = time.time() + max(1.0, life - min(_EARLY_SECONDS, life / 4))
         return token
-
-
-def _seconds_to_live(token: str) -> float:
-    """What the token itself says; no one is let in for it."""
-    days = days_left(token, datetime.now(UTC))
-    return _UNKNOWN_LIFE_SECONDS if days is None else days * 86_400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from minutehand.client.access import Access, TokenSource
 from minutehand.client.watch import FeedWatcher, JobWatcher
@@ -10,15 +10,16 @@ from minutehand.queue.client import UserQueue
 from minutehand.queue.models import JobId, WorkspaceId
 from supabase import AsyncClient
 
-#: The schema `minutehand install` chooses by default.
-INSTALLED: Final = "minutehand"
-
 
 class Client(UserQueue):
     """Jobs through `supabase.AsyncClient`; keep one open per process."""
 
     def __init__(
-        self, supabase: AsyncClient, *, schema: str = INSTALLED, token: TokenSource = None
+        self,
+        supabase: AsyncClient,
+        *,
+        schema: str = "minutehand",
+        token: TokenSource = None,
     ) -> None:
         access = Access(supabase, schema=schema, token=token)
         super().__init__(access.api, {"apikey": access.key}, signed=access.headers)
@@ -32,7 +33,7 @@ class Client(UserQueue):
 
     async def aclose(self) -> None:
         """Close the connections; watches close their own."""
-        await self._access.aclose()
+        await self._access.api.aclose()
 
     def watch_job(self, job_id: JobId | str, *, after: int = 0) -> JobWatcher:
         """Follow one job until it ends: completed, failed or cancelled."""

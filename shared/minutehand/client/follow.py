@@ -171,8 +171,6 @@ class Follow:
         """Whether messages do not bring everything now, so that reads must."""
         return self._held or now < max(self._deaf_until, self._lossy_until)
 
-    # What the socket says --------------------------------------------------------------------
-
     def on_joined(self, now: float, terms: TopicFollowed | None) -> None:
         """The topic is joined; what is sent may still be lost."""
         self.joined = True
@@ -236,8 +234,6 @@ class Follow:
             self.ask(now + _REORDER_SECONDS)
         return delivered
 
-    # When to read ----------------------------------------------------------------------------
-
     @property
     def is_full(self) -> bool:
         """Whether the reader is to take something before more is read."""
@@ -280,8 +276,6 @@ class Follow:
         idle = (proved - self._news_at) / _CHECK_SHARE
         pause = min(max(_FIRST_SILENCE_SECONDS, advised, idle), _SILENCE_SECONDS)
         return proved + max(pause, _REST * self._took)
-
-    # What reads find -------------------------------------------------------------------------
 
     def began(self, now: float) -> None:
         """A read begins: what is announced from here on may be too late for it."""

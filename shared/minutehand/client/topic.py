@@ -8,8 +8,9 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 from websockets.exceptions import WebSocketException
@@ -38,31 +39,22 @@ _PRIVATE: Final[Any] = {
 }
 
 
+@dataclass
 class Topic:
     """Joins `name` and stays; `run` ends only by cancellation."""
 
-    def __init__(
-        self,
-        access: Access,
-        name: str,
-        *,
-        timeout: float,
-        joined: Callable[[TopicFollowed | None], None],
-        ready: Callable[[], None],
-        lost: Callable[[str], None],
-        message: Callable[[object], None],
-    ) -> None:
-        self._access = access
-        self._name = name
-        self._timeout = timeout
-        self._joined = joined
-        self._ready = ready
-        self._lost = lost
-        self._message = message
-        self._restart = asyncio.Event()
-        self._failures = 0
-        self._follower_id = uuid4()
-        self._terms: TopicFollowed | None = None
+    access: Access
+    name: str
+    _: KW_ONLY
+    timeout: float
+    joined: Callable[[TopicFollowed | None], None]
+    ready: Callable[[], None]
+    lost: Callable[[str], None]
+    message: Callable[[object], None]
+    _restart: asyncio.Event = field(default_factory=asyncio.Event)
+    _failures: int = 0
+    _follower_id: UUID = field(default_factory=uuid4)
+    _terms: TopicFollowed | None = None
 
     def reconnect(self) -> None:
         """Join over another socket, now: the present one delivers nothing, or the world is back."""
@@ -75,10 +67,10 @@ class Topic:
             self._restart.clear()
             try:
                 reason = await self._stay_joined()
-            except QueueError as error:
+            except (QueueError, OSError, TimeoutError, WebSocketException) as error:
                 reason = f"{type(error).__name__} {error}".strip()
             logger.info("a topic is lost", extra={"event": "watch.lost", "reason": reason})
-            self._lost(reason)
+            self.lost(reason)
             wait = _REOPEN_SECONDS[min(self._failures, len(_REOPEN_SECONDS) - 1)]
             self._failures += 1
             with suppress(TimeoutError):
@@ -87,22 +79,22 @@ class Topic:
 
     async def _stay_joined(self) -> str:
         """Connect, join and listen until something is wrong; returns what."""
-        access = self._access
-        seconds = math.ceil(self._timeout)
+        access = self.access
+        seconds = math.ceil(self.timeout)
         socket = AsyncRealtimeClient(
             access.realtime_url, access.key, auto_reconnect=False, timeout=seconds
         )
         socket.access_token = await access.tokens.get()
         again_seconds = await self._follow()
-        channel = socket.channel(self._name, _PRIVATE)
+        channel = socket.channel(self.name, _PRIVATE)
         channel.on_broadcast("*", self._on_broadcast)
-        channel.on_system(lambda said: self._ready() if said.message == READY else None)
+        channel.on_system(lambda said: self.ready() if said.message == READY else None)
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def receive(state: str, error: Exception | None) -> None:
             if state == "SUBSCRIBED":
                 self._failures = 0
-                self._joined(self._terms)
+                self.joined(self._terms)
             elif not broken.done():
                 broken.set_result(f"{state} {error or ''}".strip())
 
@@ -118,8 +110,6 @@ class Topic:
                     self._restarted(),
                 )
             )
-        except (OSError, TimeoutError, WebSocketException) as error:
-            return f"{type(error).__name__} {error}".strip()
         finally:
             channel.rejoin_timer.reset()
             channel.join_push.destroy()
@@ -127,13 +117,13 @@ class Topic:
 
     def _on_broadcast(self, message: Mapping[str, Any]) -> None:
         for event in events_of_message(message["payload"]):
-            self._message(event)
+            self.message(event)
 
     async def _follow(self) -> float:
         """Say that this client listens; returns the seconds until it is to be said again."""
         try:
-            async with asyncio.timeout(self._timeout):
-                self._terms = await self._access.reader.follow_topic(self._name, self._follower_id)
+            async with asyncio.timeout(self.timeout):
+                self._terms = await self.access.reader.follow_topic(self.name, self._follower_id)
         except (QueueError, TimeoutError) as error:
             # the join's answer says whether the topic may be followed
             logger.debug(
@@ -150,7 +140,7 @@ class Topic:
 
     async def _push_tokens(self, channel: AsyncRealtimeChannel) -> str:
         """Give the channel each new token before the old one expires."""
-        tokens = self._access.tokens
+        tokens = self.access.tokens
         while tokens.can_renew:
             await asyncio.sleep(tokens.seconds_left)
             if (token := await tokens.get()) is not None:

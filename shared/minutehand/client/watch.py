@@ -52,8 +52,6 @@ class Watcher(ABC):
     def _take(self, events: list[JobEvent]) -> None:  # noqa: B027 - a feed never ends
         """See what it says now."""
 
-    # Public --------------------------------------------------------------------------------
-
     @property
     def freshness(self) -> Freshness:
         """How current the events are, see `Follow.freshness`; `offline` when closed."""
@@ -94,8 +92,6 @@ class Watcher(ABC):
                 yield event
         finally:
             await self.aclose()
-
-    # Inside --------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if not self._tasks and not self._closed:

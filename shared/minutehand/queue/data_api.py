@@ -9,11 +9,14 @@ from typing import Any, Final
 
 import httpx
 from pydantic_core import from_json, to_json
+from tenacity import AsyncRetrying
 
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.foreign import UNSENT, is_local, repeating, trusted
 from minutehand.tasks import end_tasks
 
+#: How often a call is sent at most, where no one says otherwise.
+ATTEMPTS: Final = 3
 #: Connections of a pool; and of one that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
@@ -30,7 +33,7 @@ class DataApi:
         *,
         schema: str = "public",
         read_seconds: float = 8.0,
-        attempts: int = 3,
+        attempts: int = ATTEMPTS,
         timeout_seconds: float = 12.0,
         connections: int = DEFAULT_CONNECTIONS,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -79,7 +82,7 @@ class DataApi:
             content=encode(arguments),
             extensions={} if parse is None else {"parse": parse},
         )
-        return await self._send(request, repeatable, attempts)
+        return await self._send(request, repeatable, attempts or self._attempts)
 
     async def select(
         self, table: str, params: Sequence[tuple[str, str]], *, headers: Mapping[str, str]
@@ -87,17 +90,11 @@ class DataApi:
         """Read rows of a table or view under the caller's row level security."""
         query = httpx.QueryParams(tuple(params))
         request = self._http.build_request("GET", f"/{table}", headers=dict(headers), params=query)
-        rows = await self._send(request, repeatable=True)
+        rows = await self._send(request, True, self._attempts)
         return rows if isinstance(rows, list) else []
 
-    async def _send(
-        self, request: httpx.Request, repeatable: bool, attempts: int | None = None
-    ) -> Any:
-        again = repeating(
-            lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
-            attempts=self._attempts if attempts is None else attempts,
-            within=self._timeout_seconds,
-        )
+    async def _send(self, request: httpx.Request, repeatable: bool, attempts: int) -> Any:
+        again = repeated(repeatable, attempts, within=self._timeout_seconds)
         return await again(self._send_once, request)
 
     async def _send_once(self, request: httpx.Request) -> Any:
@@ -151,6 +148,15 @@ class DataApi:
         if response.is_success:
             return body
         raise error_from_response(response.status_code, body)
+
+
+def repeated(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
+    """Repeat a call that did not get through: any that may be, and each that was not sent."""
+    return repeating(
+        lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
+        attempts=attempts,
+        within=within,
+    )
 
 
 def profile_headers(schema: str) -> dict[str, str]:

@@ -90,7 +90,7 @@ class Dependencies:
 
     @cached_property
     def _signer(self) -> AddressSigner:
-        return AddressSigner(self.settings, self._queue.api, self.clock)
+        return AddressSigner(self.settings, self._queue, self.clock)
 
     def acting_as(self, token: str | None) -> CallerFunctions:
         """The SQL functions as the bearer of `token`, or a guest, may call them."""
@@ -102,11 +102,7 @@ class Dependencies:
 
     async def aclose(self) -> None:
         """Close what was made here; dependencies that were passed in stay open."""
-        made = [
-            value
-            for name, value in vars(self).items()
-            if isinstance(getattr(type(self), name, None), cached_property)
-        ]
-        for each in made:
-            if hasattr(each, "aclose"):
-                await each.aclose()
+        for name, value in list(vars(self).items()):
+            is_made = isinstance(getattr(type(self), name, None), cached_property)
+            if is_made and hasattr(value, "aclose"):
+                await value.aclose()

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 from psycopg.types.string import TextLoader
 
-from minutehand.queue.data_api import Parse, decode, encode
+from minutehand.queue.data_api import ATTEMPTS, Parse, decode, encode, repeated
 from minutehand.queue.errors import QueueUnavailable, error_from_response
-from minutehand.queue.foreign import repeating
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,9 @@ LOOK_AGAIN_SECONDS: Final = 0.1
 class DirectApi:
     """As `DataApi` to a worker: calls functions and raises the same errors."""
 
-    def __init__(self, url: str, *, schema: str, attempts: int = 3) -> None:
+    def __init__(self, url: str, *, schema: str) -> None:
         self._url = url
         self._schema = schema
-        self._attempts = attempts
         self._free: list[psycopg.AsyncConnection[Any]] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
@@ -56,22 +55,15 @@ class DirectApi:
         parse: Parse | None = None,
     ) -> Any:
         """Call a SQL function and return its one JSON value, as `parse` reads it."""
-        again = repeating(
-            lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
-            attempts=self._attempts if attempts is None else attempts,
-            within=15.0,
-        )
+        again = repeated(repeatable, attempts or ATTEMPTS, within=15.0)
         raw: bytes | None = await again(self._call, function, arguments)
         return None if raw is None else (parse or decode)(raw)
 
     async def _call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        places = [
-            sql.SQL("{} => {}").format(sql.Identifier(name), _place(value))
-            for name, value in arguments.items()
-        ]
+        names = [sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments]
         name = sql.Identifier(self._schema, function)
-        query = sql.SQL("select {}({})").format(name, sql.SQL(", ").join(places))
-        values = [_text(value) for value in arguments.values()]
+        query = sql.SQL("select {}({})").format(name, sql.SQL(", ").join(names))
+        values = [_json(value) for value in arguments.values()]
         async with self._slots:
             connection = self._free.pop() if self._free else await self._connect()
             try:
@@ -121,12 +113,8 @@ class _Json(TextLoader):
         return bytes(data)
 
 
-def _place(value: Any) -> sql.Composable:
-    return sql.SQL("%s::jsonb" if isinstance(value, Mapping | list | tuple) else "%s")
-
-
-def _text(value: Any) -> Any:
-    return encode(value).decode() if isinstance(value, Mapping | list | tuple) else value
+def _json(value: Any) -> Any:
+    return Jsonb(value, encode) if isinstance(value, Mapping | list | tuple) else value
 
 
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:

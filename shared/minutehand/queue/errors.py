@@ -44,12 +44,7 @@ class JobNotFound(QueueError):
 
 
 class DuplicateJob(QueueError):
-    """A unique job of this kind already exists."""
-
-    @property
-    def job_id(self) -> str | None:
-        """The id of the job already there."""
-        return self.details
+    """A unique job of this kind already exists; `details` is its id."""
 
 
 class InvalidState(QueueError):

@@ -91,11 +91,6 @@ def connect(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
     """Make connections to share: they keep no cookie and follow no redirect."""
-    direct: dict[str, httpx.AsyncBaseTransport | None] = {
-        "all://127.0.0.1": None,
-        "all://[::1]": None,
-        "all://localhost": None,
-    }
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
@@ -103,7 +98,7 @@ def connect(
         timeout=timeouts(CONNECT_SECONDS) if timeout is None else timeout,
         transport=transport,
         verify=trusted(),
-        mounts=direct,
+        mounts={f"all://{host}": None for host in ("127.0.0.1", "[::1]", "localhost")},
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi, Parse
+from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey
 
@@ -36,19 +36,14 @@ class WorkerFunctions:
         arguments: Mapping[str, Any],
         *,
         repeatable: bool = True,
-        attempts: int | None = None,
-        parse: Parse | None = None,
+        **how: Any,
     ) -> Any:
-        """Call a SQL function and return its one JSON value, see `DataApi.rpc`."""
+        """Call a SQL function and return its one JSON value; `how` is as of `DataApi.rpc`."""
 
         async def send() -> Any:
+            headers = self._key.headers()
             return await self._api.rpc(
-                function,
-                arguments,
-                headers=self._key.headers(),
-                repeatable=repeatable,
-                attempts=attempts,
-                parse=parse,
+                function, arguments, headers=headers, repeatable=repeatable, **how
             )
 
         try:

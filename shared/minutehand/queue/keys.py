@@ -46,16 +46,12 @@ class WorkerKey:
     REFRESH_BEFORE_SECONDS = 120
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
-        """Choose the key."""
         self._settings = settings
         self._clock = clock or SystemClock()
         self._minted: str | None = None
         self._refresh_at = 0.0
-        if not (
-            settings.supabase_worker_key
-            or settings.supabase_jwt_secret
-            or settings.supabase_secret_key
-        ):
+        keys = ("supabase_worker_key", "supabase_jwt_secret", "supabase_secret_key")
+        if not any(getattr(settings, name) for name in keys):
             raise ConfigurationError(
                 "SUPABASE_WORKER_KEY",
                 "must be set, or one of SUPABASE_JWT_SECRET and SUPABASE_SECRET_KEY instead",

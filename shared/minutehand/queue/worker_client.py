@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi, Parse
+from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 MOST_STEP_BYTES: Final = 64_000_000
 
 
-class WorkerQueue:
-    """The worker's functions; keep one per process and event loop."""
+class WorkerQueue(WorkerFunctions):
+    """The queue's own functions, as typed calls."""
 
     def __init__(
         self,
@@ -49,11 +49,7 @@ class WorkerQueue:
             read_seconds=12.0,
             timeout_seconds=15.0,
         )
-        self._functions = WorkerFunctions(settings, api=api, clock=clock)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()
+        super().__init__(settings, api=api, clock=clock)
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Lease up to `limit` ready jobs; each counts as an attempt."""
@@ -92,9 +88,7 @@ class WorkerQueue:
     ) -> list[JobId]:
         """Enqueue child jobs once per (`job_id`, `name`), however often it is called."""
         jobs = [child.wire() for child in children]
-        body = await self._functions.call_held(
-            "spawn_jobs", job_id, fence, name=name, children=jobs
-        )
+        body = await self.call_held("spawn_jobs", job_id, fence, name=name, children=jobs)
         return [JobId(child) for child in body["job_ids"]]
 
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
@@ -103,7 +97,7 @@ class WorkerQueue:
         read = 0
         after: Any = None
         while True:
-            page = await self._functions.call_held("read_steps", job_id, fence, after=after)
+            page = await self.call_held("read_steps", job_id, fence, after=after)
             read += page["bytes"]
             if read > MOST_STEP_BYTES:
                 text = (
@@ -122,7 +116,7 @@ class WorkerQueue:
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Publish job types, so that every function of the queue accepts and checks them."""
-        body = await self._functions.call("register_job_types", {"p_types": types})
+        body = await self.call("register_job_types", {"p_types": types})
         return int(body["registered"])
 
     async def begin_run(self, run_id: str, *, most: int, seconds: float) -> WorkerRunAdmission:
@@ -137,7 +131,7 @@ class WorkerQueue:
 
     async def attach_extensions(self) -> Mapping[str, Any]:
         """Attach what the project has switched on since its migrations ran; safe to repeat."""
-        body: Mapping[str, Any] = await self._functions.call("attach_extensions", {}, attempts=1)
+        body: Mapping[str, Any] = await self.call("attach_extensions", {}, attempts=1)
         return body
 
     async def tick_finished(self, *, tick_id: str, summary: Mapping[str, Any]) -> None:
@@ -152,25 +146,16 @@ class WorkerQueue:
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
-        return QueueHealth.model_validate(await self._functions.call("queue_health", {}))
+        return QueueHealth.model_validate(await self.call("queue_health", {}))
 
     async def explain(self) -> dict[str, Any]:
         """What is wrong as a whole, with causes and next steps."""
-        return dict(await self._functions.call("explain_queue", {}))
+        return dict(await self.call("explain_queue", {}))
 
     async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
         """Counts and percentiles over all workspaces, of the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
-        return dict(await self._functions.call("queue_stats", arguments))
+        return dict(await self.call("queue_stats", arguments))
 
-    async def _ask(
-        self,
-        function: str,
-        request: Mapping[str, Any],
-        *,
-        attempts: int | None = None,
-        parse: Parse | None = None,
-    ) -> Any:
-        return await self._functions.call(
-            function, {"p_request": request}, attempts=attempts, parse=parse
-        )
+    async def _ask(self, function: str, request: Mapping[str, Any], **how: Any) -> Any:
+        return await self.call(function, {"p_request": request}, **how)

@@ -199,7 +199,7 @@ class Services:
         """The queue as its operator sees it: health and statistics over all workspaces."""
         try:
             # through the routes' own connections: what keeps them from answering must show
-            return WorkerQueue(self.settings, api=self.queue.api, clock=self.clock)
+            return WorkerQueue(self.settings, api=self.queue, clock=self.clock)
         except ConfigurationError as error:
             raise ApiError(
                 503, "not_configured", "This deployment cannot read the queue's health"

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from minutehand import telemetry
@@ -28,20 +28,7 @@ from minutehand.worker.updates import Updates
 logger = logging.getLogger(__name__)
 
 #: What a processor sees of its job's row as it is.
-_SAME: Final = (
-    "id",
-    "job_type",
-    "workspace_id",
-    "user_id",
-    "session_id",
-    "parent_id",
-    "created_at",
-    "queue",
-    "priority",
-    "max_attempts",
-    "traceparent",
-    "deadline_at",
-)
+_SAME: Final = {each.name for each in fields(Job)} - {"payload", "attempt", "fence"}
 #: Longest time until a running job is asked for: it learns of a cancel within it.
 LOOK_SECONDS: Final = 4.0
 
@@ -103,8 +90,6 @@ class Attempt:
         self._steps = dict(lease.steps or {})
         self.context = JobContext(self, self.updates, steps=self._steps, clock=self._clock)
         self._timeout = self._timeout_seconds()
-
-    # Life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the processor; its clock runs from here."""
@@ -188,8 +173,6 @@ class Attempt:
         end = self._clock.monotonic() if self._ended_at is None else self._ended_at
         return max(0.0, end - self._started_at)
 
-    # The port of its context --------------------------------------------------------------------
-
     def announce(self) -> None:
         """Announce updates; may be called from any thread."""
         if threading.get_ident() == self._thread:
@@ -226,8 +209,6 @@ class Attempt:
         """Whether the processor is to end."""
         return self.stop_reason is not None or self.ending is not None
 
-    # For the reporter ---------------------------------------------------------------------------
-
     @property
     def is_urgent(self) -> bool:
         """Whether someone waits for the updates to be stored."""
@@ -260,8 +241,6 @@ class Attempt:
                 future.set_result(None)
             else:
                 future.set_exception(error)
-
-    # Inside -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:

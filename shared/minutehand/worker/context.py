@@ -150,8 +150,6 @@ class JobContext:
         #: What this attempt cost in foreign services, in US dollars; add to it.
         self.cost_usd = 0.0
 
-    # Updates -----------------------------------------------------------------------------------
-
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
     ) -> None:
@@ -210,8 +208,6 @@ class JobContext:
                 raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
         self._updates.add_tags([clean_text(word) for word in tags])
         self._port.announce()
-
-    # Steps ----------------------------------------------------------------------------------
 
     async def step(
         self,
@@ -374,8 +370,6 @@ class JobContext:
                 raise  # its own
             raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
-    # Waits ----------------------------------------------------------------------------------
-
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
         """Sleep for `duration`, or until it, holding no worker; for a blink use asyncio.sleep."""
         key = self._unique(name or "sleep")
@@ -429,8 +423,6 @@ class JobContext:
             return _given(self._steps[key], "event", default)
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
         raise Suspended(wait | self._limit(timeout))
-
-    # Children -------------------------------------------------------------------------------
 
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
         """Enqueue child jobs and continue; a later attempt finds the same ones.
@@ -511,8 +503,6 @@ class JobContext:
         if on_failed == "skip":
             return [child.result for child in ended if child.completed]
         return [child.result if child.completed else None for child in ended]
-
-    # State ----------------------------------------------------------------------------------
 
     @property
     def cancelled(self) -> bool:

@@ -83,8 +83,6 @@ class Reporter:
                 failures = 0 if arrived else failures + 1
                 await self._pause_after(failures, self.MOST_LOOK_PAUSE_SECONDS)
 
-    # When -------------------------------------------------------------------------------------
-
     async def _until(self, wake: asyncio.Event, when: Callable[[], float | None]) -> None:
         while True:
             now = self._clock.monotonic()
@@ -139,8 +137,6 @@ class Reporter:
         chosen = [attempt for attempt in self._known() if now >= attempt.may_look_at]
         chosen.sort(key=lambda attempt: attempt.look_at)
         return chosen[: self.BATCH]
-
-    # Send -------------------------------------------------------------------------------------
 
     async def _send(self, batch: list[Attempt]) -> bool:
         """Send what they have said, as far as one call may carry it; whether it arrived."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from minutehand.queue.data_api import encode
@@ -39,8 +38,6 @@ class Settler:
     MOST_PAUSE_SECONDS = 5.0
     #: Lines of jobs that ended well in a second; the others are summed.
     LINES_PER_SECOND = 100
-    #: Under a deadline a call that hangs leaves half of the time for another; its least time.
-    LEAST_PATIENCE_SECONDS = 1.0
 
     def __init__(self, run: Run) -> None:
         self._run_of = run
@@ -155,7 +152,8 @@ class Settler:
         while True:
             call = run.queue.settle(items, lease=lease)
             try:
-                return await in_time(call, self._give_up_at(), run.clock)
+                # not given up before: it may be at work, and another would do the same again
+                return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
                 # a key being rotated is an outage to us: the next try mints a new one
                 problem = error
@@ -166,13 +164,6 @@ class Settler:
             )
             await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
             pause = min(self.MOST_PAUSE_SECONDS, pause * 2)
-
-    def _give_up_at(self) -> float:
-        """Until when a call is waited for; without a deadline as long as the client waits."""
-        left = self._run_of.seconds_left()
-        if math.isinf(left):
-            return math.inf
-        return self._run_of.clock.monotonic() + max(self.LEAST_PATIENCE_SECONDS, left / 2)
 
     def _note(
         self,

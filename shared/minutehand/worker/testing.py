@@ -123,8 +123,6 @@ class ProcessorTest(Generic[P]):
             logs=tuple(stage.logs),
         )
 
-    # How a wait may end -----------------------------------------------------------------------
-
     def answer(self, answer: Any) -> None:
         """A person answers the question the job waits with, by one of its options if it has any."""
         if answer not in ((self._waiting or {}).get("options") or [answer]):

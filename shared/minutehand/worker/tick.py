@@ -156,8 +156,6 @@ class Tick:
         self._exchange = asyncio.get_running_loop().create_task(call)
         self._exchange.add_done_callback(lambda _: self._pulse.set())
 
-    # When -------------------------------------------------------------------------------------
-
     @property
     def _is_stopping(self) -> bool:
         return self._run_of.stopping.is_set() or self._broken is not None
@@ -176,10 +174,10 @@ class Tick:
         now = self._clock.monotonic()
         if not self._may_lease(now):
             return False
-        if self._woken or self._maintenance.is_wanted:
+        if self._woken or self._maintenance.is_wanted or self._leases.owes_a_look:
             return True
-        if self._leases.is_due_now or self._leases.owes_a_look:
-            return True
+        if self.summary.next_due_in_ms == 0:
+            return self._leases.is_due_now  # for what others hold no run waits
         due_at = self._leases.next_due_at
         if due_at is None or due_at >= self._deadlines.stop_leasing:
             return False
@@ -227,8 +225,6 @@ class Tick:
         if self._woken or self._leases.next_due_by(now):
             return True
         return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
-
-    # Lease ------------------------------------------------------------------------------------
 
     def _request(self, *, count_due: bool | None = None) -> LeaseRequest:
         """The next request for leases; with `count_due` for none, but for the size of a backlog."""
@@ -316,8 +312,6 @@ class Tick:
     def _jobs_at_work(self) -> list[JobId]:
         return [attempt.job_id for attempt in self._held.running.values()][:MOST_NAMED]
 
-    # Settle -----------------------------------------------------------------------------------
-
     def _attempt_ended(self, attempt: Attempt) -> None:
         """Settle it soon; its slot is the next job's."""
         del self._held.running[attempt.key]
@@ -356,8 +350,6 @@ class Tick:
             self._take(lease, answer, sent_at)
         elif lease is not None:
             await self._lease_more()
-
-    # Deadline ---------------------------------------------------------------------------------
 
     def _stop_all(self) -> None:
         for attempt in list(self._held.running.values()):
@@ -441,8 +433,6 @@ class Tick:
             extra=self._run_of.extra("tick.fanned_out")
             | {"wanted": wanted, "accepted": accepted, "due": due},
         )
-
-    # Beside -----------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _work_beside(self) -> AsyncIterator[None]:

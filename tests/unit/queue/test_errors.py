@@ -17,32 +17,20 @@ from minutehand.queue.errors import (
 )
 
 
-@pytest.mark.parametrize(
-    ("word", "kind"),
-    [
-        ("lease_lost", LeaseLost),
-        ("job_not_found", JobNotFound),
-        ("duplicate_job", DuplicateJob),
-        ("invalid_state", InvalidState),
-        ("key_revoked", TokenRefused),
-        ("quota_exceeded", QueueError),
-        ("a_word_of_the_future", QueueError),
-    ],
-)
-def test_the_hint_decides_the_type(word: str, kind: type[QueueError]) -> None:
-    """Clients map on the stable word and never parse text; a quota's 429 is no outage."""
-    body = {"code": "PT429", "message": "no", "details": "d-1", "hint": word}
-
-    error = error_from_response(429, body)
-
-    assert type(error) is kind
-    assert (error.word, error.details, error.status) == (word, "d-1", 429)
-    assert str(error) == f"no ({word}) [d-1]"
+def ours(word: str) -> dict[str, str]:
+    return {"code": "PT429", "message": "no", "details": "d-1", "hint": word}
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
+        (409, ours("lease_lost"), LeaseLost),
+        (404, ours("job_not_found"), JobNotFound),
+        (409, ours("duplicate_job"), DuplicateJob),
+        (409, ours("invalid_state"), InvalidState),
+        (403, ours("key_revoked"), TokenRefused),
+        # no outage
+        *((429, ours(word), QueueError) for word in ("quota_exceeded", "a_word_of_the_future")),
         *((status, None, QueueUnavailable) for status in (500, 502, 429, 408)),
         *((400, {"code": code}, QueueUnavailable) for code in ("40001", "57014", "PGRST003")),
         (401, None, TokenRefused),
@@ -51,8 +39,12 @@ def test_the_hint_decides_the_type(word: str, kind: type[QueueError]) -> None:
         (400, {"code": "25006"}, DatabaseReadOnly),
     ],
 )
-def test_without_a_word_of_ours_the_status_and_the_code_decide(
-    status: int, body: object, kind: type[QueueError]
+def test_our_word_decides_the_type_or_else_code_and_status(
+    status: int, body: dict[str, str] | None, kind: type[QueueError]
 ) -> None:
-    """Only what is unavailable is repeated: nothing that will fail again may be among it."""
-    assert type(error_from_response(status, body)) is kind
+    """No text is parsed; only what is unavailable is repeated, and nothing that fails again."""
+    error = error_from_response(status, body)
+
+    assert (type(error), error.status) == (kind, status)
+    if body is not None and "hint" in body:
+        assert str(error) == f"no ({error.word}) [{error.details}]" == f"no ({body['hint']}) [d-1]"

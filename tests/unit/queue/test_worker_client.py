@@ -30,8 +30,8 @@ class Project:
         self.status = status
         self.clock = FrozenClock()
         self.requests: list[httpx.Request] = []
-        self.api = DataApi("https://project.example", transport=httpx.MockTransport(self._reply))
-        self.worker = WorkerQueue(SETTINGS, api=self.api, clock=self.clock)
+        api = DataApi("https://project.example", transport=httpx.MockTransport(self._reply))
+        self.worker = WorkerQueue(SETTINGS, api=api, clock=self.clock)
 
     def _reply(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)

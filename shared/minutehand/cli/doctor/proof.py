@@ -58,7 +58,7 @@ async def _prove(target: Target, token: str, workspace: str, took: dict[str, flo
     try:
         async with AsyncExitStack() as stack:
             access = Access(supabase, schema=target.schemas.clients, token=token)
-            stack.push_async_callback(access.aclose)
+            stack.push_async_callback(access.api.aclose)
             worker = WorkerFunctions(Settings.from_env(target.values))
             stack.push_async_callback(worker.aclose)
             with _step(took, "registered", target.migrate):

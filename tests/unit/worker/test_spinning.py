@@ -1,0 +1,72 @@
+"""How often a worker calls beside what cannot be done, or not yet: in time that leaps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.models import MaintenanceResponse
+from minutehand.worker import Job, JobContext, Registry, Snooze, Worker
+from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.virtual_time import BEGAN, LoopClock, leaping
+
+MINUTES = 5
+HELD = {"run_at": 1e-9, "is_locked": True}
+
+#: What is in the queue, and the most leases, with settles, and calls of maintenance a minute of a
+#: loop, and the most calls of a whole run under a deadline.
+SITUATIONS: dict[str, tuple[Callable[[], Iterable[Row]], int, int, int]] = {
+    "nothing": (lambda: (), 60, 0, 1),
+    "a paused queue": (lambda: [Row("1", {}, status="paused")], 60, 0, 1),
+    "a full key": (
+        lambda: [Row("runs", {"seconds": 9_999}), Row("waits", {}, status="gated")],
+        121,
+        60,
+        1_000,
+    ),
+    "10,000 keys": (lambda: (Row(str(n), {}, is_locked=True) for n in range(10_000)), 61, 0, 6),
+    "a due job that a transaction holds": (lambda: [Row("1", {}, **HELD)], 61, 61, 10),
+    "a task that fails": (lambda: [Row("1", {}, **HELD)], 61, 61, 10),
+    "maintenance that fails": (lambda: [Row("1", {}, **HELD)], 72, 13, 8),
+    "a snooze into the past": (lambda: [Row("1", {"snoozes": True})], 170, 60, 1_100),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("is_loop", [True, False])
+def test_nothing_spins(situation: str, is_loop: bool) -> None:
+    """A loop on a machine, and a run on Lambda, which leaves what it can do nothing about."""
+    rows, most_leases, most_maintenance, most_of_run = SITUATIONS[situation]
+    queue, registry = ModelQueue(rows()), Registry()
+    if situation == "maintenance that fails":
+        queue.maintenance_problem = QueueUnavailable("no disk")
+    elif situation == "a task that fails":
+        answer = MaintenanceResponse(failed=("promotion",))
+        queue._maintain = lambda: answer  # type: ignore[method-assign]
+
+    async def work(job: Job[Any], ctx: JobContext) -> Any:
+        await asyncio.sleep(job.payload.get("seconds", 0))
+        return Snooze(until=BEGAN) if "snoozes" in job.payload else None
+
+    async def story() -> None:
+        registry.processor("work", payload=dict)(work)
+        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
+        if is_loop:
+            asyncio.get_running_loop().call_later(60 * MINUTES, worker.stop)
+            await worker.run_forever()
+        else:
+            await worker.tick(budget_seconds=60 * MINUTES)
+
+    leaping(story())
+
+    calls = Counter(queue.calls)
+    if is_loop:
+        assert calls["lease"] + calls["settle"] <= most_leases * MINUTES
+        assert calls["maintain"] <= most_maintenance * MINUTES
+    else:
+        assert len(queue.calls) <= most_of_run
