@@ -1,7 +1,4 @@
-"""Fixtures every room shares: a Postgres, a fresh database per test, the whole stack.
-
-The work is done in `tests/support`; each test process has servers of its own.
-"""
+"""Fixtures every room shares: a Postgres, a fresh database per test, the whole stack."""
 
 from __future__ import annotations
 
@@ -49,10 +46,7 @@ settings.load_profile("tests")
 
 @pytest.fixture(scope="session", autouse=True)
 def _patient_http() -> Iterator[None]:
-    """Where a test names no timeout it is a safety net: a busy machine may take httpx's 5 s.
-
-    And else httpx reads all certificates of the machine for each client, 20 ms, HTTPS or not.
-    """
+    """Where a test names no timeout it is a safety net; all certificates are read but once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):
@@ -103,10 +97,7 @@ def renewed(request: pytest.FixtureRequest, process_database: Renewed) -> Renewe
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The whole stack: `.supabase_url` and the like, `.sign_in(email)`, `.token(sub, role)`.
-
-    Shared by the session: tests make their own rows and leave the parts running.
-    """
+    """The whole stack, shared: tests make their own rows and leave the parts running."""
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
 
@@ -123,11 +114,7 @@ def acme_key(stack: RunningStack) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, see `--dist loadfile`, and mark what needs the stack or is weekly.
-
-    A stack costs from its start to the end of the run; files of one folder need the same, so a
-    checksum of their names mixes them.
-    """
+    """Order the files, those of a folder mixed, and mark what needs the stack or is weekly."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if hasattr(getattr(item, "obj", None), "hypothesis"):

@@ -24,13 +24,7 @@ from pydantic import BaseModel
 
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import (
-    LeaseRequest,
-    LeaseResponse,
-    MaintenanceResponse,
-    SettleItem,
-    SettleResponse,
-)
+from minutehand.queue.models import MaintenanceResponse, SettleItem, SettleResponse
 from minutehand.worker import Job, JobContext, Registry, TickOptions, TickSummary, Worker
 from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row
 from tests.support.virtual_time import LoopClock, leaping
@@ -475,21 +469,14 @@ def test_short_jobs_are_leased_ahead_and_what_does_not_begin_is_given_back() -> 
     """In order, without an attempt spent; long ones are left to workers with a free slot."""
     rows = [Row(str(n), {"seconds": 0.01}) for n in range(400)]
     rows += [Row(f"long {n}", {"seconds": 90}) for n in range(40)]
-    queue, begun, limits = ModelQueue(rows), list[str](), list[int]()
+    queue, begun = ModelQueue(rows), list[str]()
     world = World(queue, TickOptions(concurrency=10, linger_seconds=0))
     world.on_start = lambda job: begun.append(job.id)
-    lease = queue._lease
-
-    def noted(request: LeaseRequest) -> LeaseResponse:
-        limits.append(request.limit)
-        return lease(request)
-
-    queue._lease = noted  # type: ignore[method-assign]
     leaping(world.tick(60))
 
     short = [job for job in begun if not job.startswith("long")]
     assert short == [str(n) for n in range(400)], "they begin in the order of their lease"
-    assert max(limits) > 20
+    assert max(request.limit for request in queue.requests) > 20
     assert max(world.runs.values()) == 1
     settled = [row.settled.get(1) for row in rows[400:]]
     assert settled.count("released") > 0

@@ -1,7 +1,4 @@
-"""An AWS account for `minutehand deploy`: moto, and what moto does not know of an account.
-
-A template reaches moto with what its CloudFormation can make; what refers to the rest gets a name.
-"""
+"""An AWS account for `minutehand deploy`: moto, and what moto does not know of an account."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ VALID = (
 
 
 class Account:
-    """Serves a new account until it is closed.
-
-    `asked` has each request, `invoked` each function, which moto runs in Docker only.
-    """
+    """A new account until it is closed: each request, and each function that was invoked."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -63,10 +57,7 @@ def _answer(start: Start, body: Any, kind: str = "application/json") -> Iterable
 
 
 def show_outputs() -> None:
-    """Let every stack answer with its newest template's outputs.
-
-    moto's change sets make the resources and leave the outputs of the template before.
-    """
+    """Let every stack answer with its newest template's outputs: change sets leave the old."""
     from moto.cloudformation.models import cloudformation_backends
 
     for account in cloudformation_backends.values():

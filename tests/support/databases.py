@@ -1,8 +1,7 @@
 """A scratch Postgres per test process and a fresh database per test, cloned from a template.
 
-There are three templates: a hosted project before its first migration, all migrations, and the
-same with the demo users and the seeds. They are made once a day for the same sources, and each
-server, a stack's too, starts over a copy of their data folder.
+Templates, of a hosted project, of all migrations and of the seeds, are made once a day for the same
+sources; each server, a stack's too, starts over a copy of their data folder.
 """
 
 from __future__ import annotations

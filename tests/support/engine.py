@@ -1,7 +1,4 @@
-"""Calls the queue's SQL functions as a worker, a member or plain SQL would.
-
-A thin hand over one connection; racing tests open several.
-"""
+"""Calls the queue's SQL functions as a worker, a member or plain SQL would."""
 
 from __future__ import annotations
 
@@ -34,8 +31,6 @@ STOPPED_CLOCK = CLOCK.replace("clock_timestamp()", "timestamptz '{instant}'")
 
 
 class Engine:
-    """An autocommit connection's view of the queue; without claims it is the service itself."""
-
     def __init__(self, database: Database, connection: psycopg.Connection[Any]) -> None:
         self.database = database
         self.connection = connection
@@ -51,7 +46,6 @@ class Engine:
         return [row[0] if len(row) == 1 else row for row in found]
 
     def one(self, statement: str, *values: Any) -> Any:
-        """Return the only row (bare when of one column)."""
         [row] = self.rows(statement, *values)
         return row
 
@@ -210,7 +204,6 @@ class Engine:
 
 
 def handle(lease: dict[str, Any]) -> dict[str, Any]:
-    """The two fields by which a worker names what it holds."""
     return {"job_id": lease["job"]["id"], "fence": lease["fence"]}
 
 

@@ -1,7 +1,4 @@
-"""An app in one hand: its API per user, and ticks on demand; each room adds its own words.
-
-What is asked of the app, and what it answers, is the room's.
-"""
+"""An app in one hand: its API per user, and ticks on demand; each room adds its own words."""
 
 from __future__ import annotations
 
@@ -34,7 +31,6 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
-    """An ASGI app on a free port; its address."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve(sockets=[listening]))

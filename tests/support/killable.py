@@ -1,7 +1,4 @@
-"""Workers in processes of their own that die behind each of their writes.
-
-Run as a module it is what starts them.
-"""
+"""Workers in processes of their own that die behind each of their writes; as a module, these."""
 
 from __future__ import annotations
 

@@ -40,8 +40,5 @@ class LambdaContext:
 
     aws_request_id = "8f507cfc-26d8-4e3e-9b1a-2d5d1f1b6c0e"
 
-    def __init__(self, function: str) -> None:
-        self.function_name = f"minutehand-dev-{function}"
-
     def get_remaining_time_in_millis(self) -> int:
         return 8_000

@@ -1,7 +1,4 @@
-"""What a vendor's server on this machine stands on: it speaks the format, and fails on demand.
-
-Plain HTTP/1.1 over asyncio, one request per connection: hanging and breaking off are part of it.
-"""
+"""What a vendor's server on this machine stands on: it speaks the format, and fails on demand."""
 
 from __future__ import annotations
 
@@ -26,8 +23,6 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived; names of headers are lower-case."""
-
     method: str
     target: str
     headers: dict[str, str]

@@ -1,13 +1,8 @@
-"""The queue as a worker knows it, in memory: leases, fences, and calls that fail on the way.
-
-The promises hold Postgres to these rules; here they are what a worker is tried against, in time
-that leaps (`support/virtual_time.py`).
-"""
+"""The queue as a worker knows it, in memory: leases, fences, and calls that fail on the way."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +11,6 @@ from typing import Any, TypeVar
 from infra.bench.scratch import scratch_settings
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import (
-    JobTypeSpec,
     Lease,
     LeasedJob,
     LeaseRequest,
@@ -47,7 +41,7 @@ class Row:
     id: str
     payload: Any
     lease_seconds: float = 60.0
-    deadline: float = math.inf
+    deadline: float | None = None
     timeout: float | None = None
     #: Becomes ready by maintenance, from this time on.
     run_at: float = 0.0
@@ -91,6 +85,7 @@ class ModelQueue(WorkerQueue):
         self.rows = {row.id: row for row in rows}
         self.faults = dict(faults or {})
         self.calls: list[str] = []
+        self.requests: list[LeaseRequest] = []
         self.renewals: list[Renewal] = []
         #: Leases that ended although no one took them: their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
@@ -117,7 +112,6 @@ class ModelQueue(WorkerQueue):
         return await self._call("lease", lambda: self._lease(request))
 
     async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
-        """Renew what is still held, if a fifth of its lease is over."""
         return await self._call("report", lambda: [self._report(item) for item in items])
 
     async def settle(
@@ -134,17 +128,9 @@ class ModelQueue(WorkerQueue):
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
         return await self._call("maintain", self._maintain)
 
-    async def attach_extensions(self) -> dict[str, Any]:
-        """Not reached: the project's maintenance is not the model's."""
-        raise QueueUnavailable("away")
-
-    async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
-        """Nothing to note."""
-        return len(types)
-
-    async def _ask(self, function: str, request: Any, **_: Any) -> Any:
-        """Admit each run; no run was refused."""
-        return {"admitted": True}
+    async def call(self, function: str, arguments: Any, **_: Any) -> Any:
+        """Publish any type and admit each run; no run was refused."""
+        return {"registered": len(arguments.get("p_types", ())), "admitted": True}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:
         fault = self.faults.pop(name, None) or self.faults.get(len(self.calls))
@@ -183,6 +169,7 @@ class ModelQueue(WorkerQueue):
 
     def _lease(self, request: LeaseRequest) -> LeaseResponse:
         self._expire()
+        self.requests.append(request)
         asked = (request.tick_id, request.call)
         waiting = (row for row in self.rows.values() if row.status == "pending")
         pending = [row for row in waiting if not row.is_locked]
@@ -206,9 +193,7 @@ class ModelQueue(WorkerQueue):
             attempts=row.fence,
             created_at=BEGAN,
             timeout_seconds=row.timeout,
-            deadline_at=BEGAN + timedelta(seconds=row.deadline)
-            if row.deadline < math.inf
-            else None,
+            deadline_at=row.deadline and BEGAN + timedelta(seconds=row.deadline),
         )
         return Lease(job=job, fence=row.fence, lease_seconds=row.lease_seconds)
 
@@ -235,7 +220,7 @@ class ModelQueue(WorkerQueue):
         outcome: Any = "stale"
         if row is not None:
             ended = item.outcome in {"completed", "failed", "cancelled"}
-            again = "pending" if self._now < row.deadline else "failed"
+            again = "failed" if row.deadline and self._now >= row.deadline else "pending"
             row.status = item.outcome if ended else again
             delay = item.retry_after_seconds or item.delay_seconds
             if item.until is not None:

@@ -1,8 +1,4 @@
-"""The seeded database of a test process, put back before every test, and its Data API.
-
-A clone of the template costs little; sessions that know nothing yet cost more than most tests, and
-a Data API seconds. Putting the rows back costs milliseconds.
-"""
+"""The seeded database of a test process, put back before every test, and its Data API."""
 
 from __future__ import annotations
 

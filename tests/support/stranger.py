@@ -1,8 +1,4 @@
-"""The suite's default project: one that is not ours, installed from the wheel.
-
-Its schema is `minutehand`, its tenants are its own organizations, its package is `work`; nothing of
-the checkout is in its path. What the checkout and a stranger both do is tested there.
-"""
+"""The suite's default project, not ours: from the wheel, its own organizations the tenants."""
 
 from __future__ import annotations
 

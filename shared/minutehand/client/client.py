@@ -15,11 +15,7 @@ class Client(UserQueue):
     """Jobs through `supabase.AsyncClient`; keep one open per process."""
 
     def __init__(
-        self,
-        supabase: AsyncClient,
-        *,
-        schema: str = "minutehand",
-        token: TokenSource = None,
+        self, supabase: AsyncClient, *, schema: str = "minutehand", token: TokenSource = None
     ) -> None:
         access = Access(supabase, schema=schema, token=token)
         super().__init__(access.api, {"apikey": access.key}, signed=access.headers)

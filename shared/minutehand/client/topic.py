@@ -78,7 +78,6 @@ class Topic:
                     await self._restart.wait()
 
     async def _stay_joined(self) -> str:
-        """Connect, join and listen until something is wrong; returns what."""
         access = self.access
         seconds = math.ceil(self.timeout)
         socket = AsyncRealtimeClient(
@@ -139,7 +138,6 @@ class Topic:
             again_seconds = await self._follow()
 
     async def _push_tokens(self, channel: AsyncRealtimeChannel) -> str:
-        """Give the channel each new token before the old one expires."""
         tokens = self.access.tokens
         while tokens.can_renew:
             await asyncio.sleep(tokens.seconds_left)

@@ -162,7 +162,6 @@ class Watcher(ABC):
         self._news.set()
 
     async def _room(self) -> None:
-        """Wait until the reader has taken something."""
         while self._follow.is_full:
             self._wake.clear()
             await self._wake.wait()

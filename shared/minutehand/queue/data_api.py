@@ -111,7 +111,6 @@ class DataApi:
         return self._read(response, request.extensions.get("parse") or decode)
 
     async def _take_slot(self, path: str) -> None:
-        """Take one of as many slots as there are connections; when all are taken, wait for one."""
         try:
             async with asyncio.timeout(self._read_seconds):
                 await self._slots.acquire()

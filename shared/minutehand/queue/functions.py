@@ -31,12 +31,7 @@ class WorkerFunctions:
         self._key = WorkerKey(settings, clock=clock)
 
     async def call(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        *,
-        repeatable: bool = True,
-        **how: Any,
+        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True, **how: Any
     ) -> Any:
         """Call a SQL function and return its one JSON value; `how` is as of `DataApi.rpc`."""
 

@@ -26,7 +26,6 @@ def events_of_message(payload: object) -> list[dict[str, Any]]:
 
 
 def _events_of_group(group: object) -> list[dict[str, Any]]:
-    """One event for each job of a group, whose numbers are one each or one for all."""
     match group:
         case {"job_ids": [_, *_] as jobs, "seqs": [_, *_] as seqs, **rest}:
             alike = {str(name): value for name, value in rest.items()}

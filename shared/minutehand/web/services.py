@@ -168,7 +168,7 @@ class Services:
         self.queue = QueueClient(settings)
         # streams read through connections of their own: however many are open, a route gets one
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
-        self.news = News(settings, self._streams.api)
+        self.news = News(settings, self._streams)
         self.streams = OpenStreams(MAX_STREAMS)
         self.guest_streams = OpenStreams(MAX_STREAMS // 2)
         self.requests = Requests()

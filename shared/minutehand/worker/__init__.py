@@ -34,4 +34,3 @@ from minutehand.worker.registry import default_registry as default_registry
 from minutehand.worker.registry import processor as processor
 from minutehand.worker.schedules import Schedule as Schedule
 from minutehand.worker.summary import TickSummary as TickSummary
-from minutehand.worker.tick import Tick as Tick

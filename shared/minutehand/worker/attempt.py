@@ -1,7 +1,4 @@
-"""One attempt: a processor at work under a lease, its updates, its limits, and how it is stopped.
-
-The reporter stores updates; the tick settles.
-"""
+"""One attempt: a processor at work under a lease, its limits, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -151,7 +148,6 @@ class Attempt:
         )
 
     def _with_origin(self, error: ErrorInfo | None) -> ErrorInfo | None:
-        """Say where the log and the code of a failed attempt are."""
         if error is None:
             return None
         request_id = current_request_id()
@@ -160,7 +156,6 @@ class Attempt:
         return error.model_copy(update={"origin": origin or None})
 
     def _where_it_is(self) -> dict[str, Any]:
-        """The line at which it hangs, and what shares its process."""
         return {
             "frames": stack_of(self._task, thread_name(self.job_id)),
             "jobs": self._beside(),
@@ -214,15 +209,12 @@ class Attempt:
         """Whether someone waits for the updates to be stored."""
         return bool(self._flushes)
 
-    @property
-    def look_at(self) -> float:
-        """When the queue has to be asked for it: to renew its lease, and whether it must stop."""
-        return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3)
+    def look_at(self, share: float = 1.0) -> float:
+        """When the queue has to be asked for it: to renew its lease, and whether it must stop.
 
-    @property
-    def may_look_at(self) -> float:
-        """From when on a call for others asks for it as well."""
-        return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3) * 0.75
+        After a `share` of that time a call for others may ask for it as well.
+        """
+        return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3) * share
 
     def seen(self, sent_at: float) -> None:
         """A report sent at `sent_at` was answered, and renewed the lease if a quarter was over."""

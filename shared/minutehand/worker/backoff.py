@@ -1,7 +1,4 @@
-"""How long to wait before the next attempt, as arithmetic.
-
-The database applies it; this copy publishes the policy and predicts it for people and tests.
-"""
+"""How long to wait before the next attempt: published to the database, which applies it."""
 
 from __future__ import annotations
 

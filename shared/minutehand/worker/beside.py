@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.held import Held
 from minutehand.worker.registry import Publisher
@@ -91,7 +90,13 @@ class Maintenance:
             )
             self._vain.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
             return True, 0.0  # it may have done its work all the same
-        self._note(answer)
+        self._run_of.summary.reclaimed += answer.done.get("reclaim", 0)
+        self._run_of.summary.promoted += answer.done.get("promotion", 0)
+        if answer.failed:
+            logger.error(
+                "Tasks of maintenance failed and are put off, see queue_health",
+                extra=self._run_of.extra("maintenance.failed") | {"failed": list(answer.failed)},
+            )
         if not answer.done:
             # nothing of what is due can be done now, or another worker does it
             self._vain.rest_maintenance(self._clock.monotonic())
@@ -101,15 +106,6 @@ class Maintenance:
             self._requested.set()
         # half of the time at most, so that a large clean-up leaves the database to the jobs
         return True, max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
-
-    def _note(self, answer: MaintenanceResponse) -> None:
-        self._run_of.summary.reclaimed += answer.done.get("reclaim", 0)
-        self._run_of.summary.promoted += answer.done.get("promotion", 0)
-        if answer.failed:
-            logger.error(
-                "Tasks of maintenance failed and are put off, see queue_health",
-                extra=self._run_of.extra("maintenance.failed") | {"failed": list(answer.failed)},
-            )
 
 
 class Publishing:

@@ -1,7 +1,4 @@
-"""Programs that work on strangers' bytes: children with bounded time, memory and output.
-
-What is run, and what its end means, is the caller's.
-"""
+"""Programs that work on strangers' bytes: children with bounded time, memory and output."""
 
 from __future__ import annotations
 

@@ -176,11 +176,7 @@ class JobContext:
 
         Args:
             level: debug, info, warning or error.
-            metadata: Small values, 4,000 bytes in all; what JSON cannot hold is kept as text,
-                what is longer is cut.
-
-        Raises:
-            ValueError: The level does not exist.
+            metadata: 4,000 bytes in all; what JSON cannot hold is kept as text, what is longer cut.
         """
         known = _LEVELS.get(level.lower())
         if known is None:
@@ -219,17 +215,16 @@ class JobContext:
     ) -> Any:
         """Run `run` once per job: its result is stored, and later attempts get it from there.
 
-        The result, as JSON gives it back, is stored before this returns, so what follows never
-        runs without it. A crash between the end of `run` and its storing runs it again.
+        The result, as JSON gives it back, is stored before this returns; a crash between the end
+        of `run` and its storing runs it again.
 
         Args:
-            name: Unique in the job; a repeated name gets `#2`, `#3` in the order of calls.
-            run: What to do; its result must survive JSON.
-            tries: How often `run` is called in one attempt of the job before its error is raised.
-                An error that is not retryable is raised at once. Between two tries it waits, an
-                error's own `retry_after` if it has one; a wait longer than LONGEST_PAUSE, or than
-                the time left, ends the attempt as a `Retry` after it.
-            timeout: Longest time of one try; `run` is cancelled then.
+            name: A repeated one gets `#2`, `#3` in the order of calls.
+            tries: How often `run` is called in one attempt before its error is raised; one that is
+                not retryable is raised at once. Between two tries it waits, an error's own
+                `retry_after` if it has one; a wait longer than LONGEST_PAUSE, or than the time
+                left, ends the attempt as a `Retry` after it.
+            timeout: Longest time of one try.
 
         Raises:
             LeaseLost: The job is no longer this worker's.
@@ -253,7 +248,8 @@ class JobContext:
         if returned.changed is not None:
             self.log("warning", f"In the result of step {key} {returned.changed}")
         value = returned.value
-        await self._store(StepResult(name=key, result=value, took_ms=took_ms))
+        self._updates.add_step(StepResult(name=key, result=value, took_ms=took_ms))
+        await self._port.flush()
         self._steps[key] = value
         self.new_steps += 1
         return value
@@ -261,13 +257,11 @@ class JobContext:
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Run `stages` side by side, each once those it comes after are done; results by name.
 
-        Each is a `step`, so a later attempt continues behind those that are done. A stage that
-        fails does not stop those that do not need it. A wait inside a stage suspends the job when
-        the stages under way have ended, and needs a name of its own.
+        Each is a `step`, so a later attempt continues behind those that are done. A wait inside a
+        stage suspends the job when the stages under way have ended, and needs a name of its own.
 
         Raises:
-            StagesFailed: Stages failed, and all that do not need them have ended. Another attempt
-                of the job runs the failed ones and those behind them.
+            StagesFailed: Stages failed, and all that do not need them have ended.
             LeaseLost: The job is no longer this worker's.
             ValueError: Two stages have one name, or one comes after itself or an unknown one.
         """
@@ -293,8 +287,6 @@ class JobContext:
         for the next, and the job's log says so.
 
         Args:
-            name: As of `step`; what a service gives must survive JSON.
-            services: How each is spoken to: `submit`, `poll`, `result`, `cancel`.
             within: From the first attempt's call to the result, whatever happens in between.
             call_seconds: Longest single call of a service.
 
@@ -335,10 +327,6 @@ class JobContext:
     def _show_step(self) -> None:
         self._updates.show_step()
         self._port.announce()
-
-    async def _store(self, step: StepResult) -> None:
-        self._updates.add_step(step)
-        await self._port.flush()
 
     async def _tried(self, name: str, run: StepCall, tries: int, timeout: Seconds | None) -> Any:
         """The result of the first of `tries` calls that gives one."""
@@ -480,8 +468,7 @@ class JobContext:
 
         Args:
             items: The children's payloads, at most 10,000.
-            on_failed: For children that became dead letters: `raise` ChildrenFailed, `return`
-                None in their place, or `skip` them.
+            on_failed: For dead letters: `raise` ChildrenFailed, `return` None, or `skip` them.
         """
         key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
         if not items:
@@ -532,7 +519,6 @@ class JobContext:
 
 
 def _given(ended: Any, name: str, default: Any) -> Any:
-    """What a wait was ended with, or its default."""
     if not isinstance(ended, Mapping):
         return ended
     return default if ended.get("timed_out") else ended.get(name, default)

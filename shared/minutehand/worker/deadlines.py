@@ -1,7 +1,4 @@
-"""A tick's options, deadlines and extra workers as plain values, and waiting until a deadline.
-
-What happens at them is tick.py's.
-"""
+"""A tick's options, deadlines and extra workers as plain values, and waiting until a deadline."""
 
 from __future__ import annotations
 
@@ -9,9 +6,10 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from minutehand.clock import Clock
+from minutehand.config import Settings
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.version import VERSION
 
@@ -40,7 +38,7 @@ class TickOptions:
         threads: Most plain functions running at once, each in a thread of its own.
         poll_seconds: How often a tick with running jobs and free slots asks for more.
         linger_seconds: Work due within this time is slept for instead of left to the next tick.
-        quiet: Log an empty tick at DEBUG; for loops that tick often.
+        quiet: Log an empty tick at DEBUG; for a loop, which ticks often.
         grace_seconds: How long a cancelled processor may take to stop.
         ends_blocked: End the process, with its stacks in the log, when a processor has blocked the
             event loop until a lease is gone; for a process that does nothing else.
@@ -60,6 +58,16 @@ class TickOptions:
     version: str = VERSION
     usual_seconds: float | None = None
     origin: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, **more: Any) -> TickOptions:
+        """Those of the settings, and `more`."""
+        return cls(
+            concurrency=settings.worker_concurrency,
+            threads=settings.worker_threads,
+            version=settings.version,
+            **more,
+        )
 
     @property
     def code(self) -> str:

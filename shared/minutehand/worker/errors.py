@@ -19,7 +19,7 @@ from typing import Any, Final
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
-from minutehand.worker.plain import clean_text, edge, shown, text
+from minutehand.worker.plain import clean_text, edge, text
 
 MAX_MESSAGE: Final = 2_000
 #: Of an error's data, in bytes of JSON; and of what a vendor answered, in characters.
@@ -50,7 +50,8 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     kind = type(first)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
-    message = _message(first) + (f" (and {more} more in its task group)" if more else "")
+    message = text(first) or kind.__name__
+    message += f" (and {more} more in its task group)" if more else ""
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
@@ -84,12 +85,8 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
         if plain.refused is None:
             kept = redactor.data(plain.value) or None
         else:
-            kept = {"repr": redactor.text(shown(data, MAX_MESSAGE)), "changed": plain.refused}
+            kept = {"repr": redactor.text(text(data, MAX_MESSAGE, repr)), "changed": plain.refused}
     return ErrorInfo(type=clean_text(kind)[:200], message=told, data=kept)
-
-
-def _message(error: BaseException) -> str:
-    return text(error) or type(error).__name__
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
@@ -159,7 +156,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     causes = [
         {
             "type": type(cause).__qualname__,
-            "message": redactor.text(text(_message(cause), 500)),
+            "message": redactor.text(text(cause, 500) or type(cause).__name__),
             "frames": _kept(_frames(cause.__traceback__, package), MOST_FRAMES_OF_CAUSE, redactor),
         }
         for cause in (() if isinstance(error, ProcessorError) else _causes(error))

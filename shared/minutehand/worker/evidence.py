@@ -1,7 +1,4 @@
-"""What is left of an attempt that hung, or whose process ended: where it was, and what ran beside.
-
-What ended a process its host knows, see `functions/worker/process.py`.
-"""
+"""Where an attempt is that hangs; what ended a process its host knows, see `last_process.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A graph of stages: which of them may begin, and what a failure means for the others.
-
-Each stage is a step: that it is remembered, tried again and timed out is context.py's.
-"""
+"""A graph of stages: which of them may begin, and what a failure means for the others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How a tick asks for leases: under which id, what again, and when next.
-
-What becomes of the leases is tick.py's.
-"""
+"""How a tick asks for leases: under which id, what again, and when next."""
 
 from __future__ import annotations
 
@@ -56,12 +53,7 @@ class LeaseRequests:
         self.due = 0
 
     def request(
-        self,
-        *,
-        job_types: tuple[str, ...],
-        limit: int,
-        staying: bool,
-        count_due: bool | None = None,
+        self, job_types: tuple[str, ...], limit: int, *, staying: bool, count_due: bool | None
     ) -> LeaseRequest:
         """The next request, or the one that was not answered."""
         now = self._clock.monotonic()
@@ -77,7 +69,8 @@ class LeaseRequests:
         self._summary.calls += 1
         # enqueues wake no one for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
-        had_room, self._has_room = (self._has_room, staying and asks_again and not self._is_woken)
+        had_room = self._has_room
+        self._has_room = staying and asks_again and not self._is_woken
         self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
@@ -138,10 +131,6 @@ class LeaseRequests:
         False again after `VAIN_MAX` such answers, together about a second: that other one has it.
         """
         return self._summary.next_due_in_ms == 0 and self._vain.leases < self.VAIN_MAX
-
-    def next_due_by(self, now: float) -> bool:
-        """Whether something has fallen due by `now`."""
-        return self.next_due_at is not None and now >= self.next_due_at
 
     def not_answered(self) -> None:
         """No answer: the request is repeated, each time after a longer pause."""

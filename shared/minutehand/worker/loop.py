@@ -37,20 +37,17 @@ class Worker:
     Args:
         settings: Where the queue is and how to sign in.
         registry: The processors; the default one when None.
-        worker_id: The identity that holds leases; made from host and process when None.
+        worker_id: The identity that holds leases; made when None.
         fan_out: How many extra workers a tick may start.
         start_extra_workers: Starts more workers and returns how many were accepted.
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with what each finished tick did, e.g. to write metrics.
-        queues: Serve only these named queues; those of the settings, or all, by default.
     """
 
     #: A tick with less time left than this leaves what can wait to the next one.
     ATTACH_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
-    #: How often the loop logs a tick even if it finds nothing.
-    LOUD_SECONDS = 60.0
     #: A loop that has not gone round for so long is stalled.
     STALLED_SECONDS = 30.0
     #: Longest single pause of the loop, so that it goes round.
@@ -69,17 +66,14 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[TickSummary], None] | None = None,
-        queues: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
         self.queue = queue or WorkerQueue(settings)
-        self.worker_id = worker_id or default_worker_id()
-        options = options or TickOptions(
-            concurrency=settings.worker_concurrency,
-            threads=settings.worker_threads,
-            version=settings.version,
-        )
+        # host, process and a random part: two never share it, not even after a fork
+        own_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.worker_id = worker_id or own_id
+        options = options or TickOptions.of(settings)
         code = {"commit": settings.commit, "source": settings.source}
         origin = {name: value for name, value in code.items() if value} | (options.origin or {})
         self.options = replace(options, origin=origin or None)
@@ -92,7 +86,6 @@ class Worker:
         self._lease_id = LeaseId()
         self._most = most
         self._on_tick = on_tick
-        self._queues = tuple(queues or settings.worker_queues) or None
         #: When its loop last went round; None outside of it.
         self._turned_at: float | None = None
         self._registered: object = None
@@ -119,11 +112,10 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
     ) -> TickSummary:
-        """Run one tick.
+        """Run one tick; one that a bound on workers does not admit is `crowded_out`.
 
-        With a bound on workers it first asks to be admitted; one that is not leases nothing and
-        returns at once, with `crowded_out` in its summary. What waits is found by those that run:
-        when one was refused beside this one, which may have had its last look, it looks again.
+        What waits is found by those that run: when one was refused beside this one, which may have
+        had its last look, it looks again.
 
         Args:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
@@ -175,7 +167,7 @@ class Worker:
             summary=TickSummary(worker_id=self.worker_id, tick_id=str(uuid.uuid4())),
             stopping=self.stopping,
             job_types=tuple(name for name in known if job_types is None or name in job_types),
-            queues=self._queues,
+            queues=self.settings.worker_queues or None,
             vain=self._vain,
             lease_id=self._lease_id,
         )
@@ -199,14 +191,7 @@ class Worker:
         """Run a tick if one more may run, and again while another was refused beside it."""
         summary, was_refused = await self._run_once(run, most, ends_at)
         while was_refused and self._has_time(ends_at) and not self.stopping.is_set():
-            try:
-                again, was_refused = await self._run_once(run, most, ends_at)
-            except QueueError as error:
-                logger.warning(
-                    "The run could not look again for the work of one that was refused",
-                    extra={"event": "tick.not_repeated", "error": str(error)},
-                )
-                break
+            again, was_refused = await self._run_once(run, most, ends_at)
             summary = again if again.is_worth_reporting else summary
         return summary
 
@@ -268,13 +253,10 @@ class Worker:
         wakeups = wakeups or asyncio.Event()
         names = {"worker_id": self.worker_id}
         logger.info("Worker loop started", extra={"event": "worker.started", **names})
-        loud_at = float("-inf")
+        options = replace(self.options, quiet=True, linger_seconds=0.0)
         failures = 0
         while not self.stopping.is_set():
             self._note_turn()
-            is_loud = self.clock.monotonic() >= loud_at + self.LOUD_SECONDS
-            loud_at = self.clock.monotonic() if is_loud else loud_at
-            options = replace(self.options, quiet=not is_loud, linger_seconds=0.0)
             was_woken = wakeups.is_set()
             wakeups.clear()
             try:
@@ -321,8 +303,3 @@ class Worker:
                     return
         finally:
             await end_tasks(waits)
-
-
-def default_worker_id() -> str:
-    """Host, process and a random part: two workers never share it, not even after a fork."""
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -1,7 +1,4 @@
-"""What runs around every processor: tracing, error reports, a database's session, a rate limiter.
-
-Holds the shape and the nesting; `Registry.around` keeps what applications add.
-"""
+"""What runs around every processor: tracing, error reports, a session, a rate limiter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a processor may return besides a result: planned endings are returned, not raised.
-
-What the database makes of them is left to settlement.py and to SQL.
-"""
+"""What a processor may return besides a result: planned endings are returned, not raised."""
 
 from __future__ import annotations
 
@@ -21,11 +18,7 @@ Seconds = float | int | timedelta
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again later; spends the attempt.
-
-    Attributes:
-        after: Wait this long; None leaves it to the backoff.
-    """
+    """Try again, `after` that time or by the backoff; spends the attempt."""
 
     reason: str = "the processor requested another attempt"
     after: Seconds | None = None

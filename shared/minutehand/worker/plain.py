@@ -6,7 +6,7 @@ Nothing in this file raises what a user's class may raise, except `kept`, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -61,24 +61,13 @@ def kept(value: Any) -> Any:
     return edged.value
 
 
-def text(value: object, most: int = MAX_TEXT) -> str:
+def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
     """`value` as clean text of at most `most` characters; whatever it is, this returns."""
     try:
-        said = value if type(value) is str else str(value)
+        said = value if type(value) is str else by(value)
     except BaseException:  # as above
         said = f"<{type(value).__name__} without a text>"
     return clean_text(said if len(said) <= most else said[: most - 1] + "…")
-
-
-def shown(value: object, most: int) -> str:
-    """A value that JSON cannot hold as text: what it is called in a traceback."""
-    if isinstance(value, str):
-        return text(value, most)
-    try:
-        said = repr(value)
-    except BaseException:  # as above
-        said = f"<{type(value).__name__}>"
-    return text(said, most)
 
 
 def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,9 +88,9 @@ def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
         each = edge(value, most_bytes=left)
         result[name] = each.value
         if each.refused is not None:
-            result[name] = shown(value, left // 2)
+            result[name] = text(value, left // 2, repr)
             if len(to_json(result[name])) > left:
-                result[name] = shown(value, left // 8)  # a letter may be written as six
+                result[name] = text(value, left // 8, repr)  # a letter may be written as six
         left -= len(to_json({name: result[name]}))
     return result
 
@@ -145,7 +134,6 @@ def _refuse_not_finite(value: Any, path: str) -> None:
 
 
 def _clean(value: Any) -> Any:
-    """Every text in plain collections cleaned."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list | tuple):

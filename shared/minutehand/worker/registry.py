@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,7 +24,7 @@ from minutehand.worker.schedules import Schedule, Schedules, schedules_of
 
 P = TypeVar("P")
 M = TypeVar("M", bound=Middleware)
-R_co = TypeVar("R_co", bound=Returned, covariant=True)
+R_co = TypeVar("R_co", bound=Returned | Awaitable[Returned], covariant=True)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
@@ -162,14 +162,10 @@ class JobType(Generic[P]):
 class Decorator(Protocol[P]):
     """What `@processor(…)` returns: takes a function and gives the very same one back."""
 
-    @overload
-    def __call__(
-        self, run: Callable[[Job[P], JobContext], Awaitable[R_co]], /
-    ) -> Callable[[Job[P], JobContext], Awaitable[R_co]]: ...
-    @overload
     def __call__(
         self, run: Callable[[Job[P], JobContext], R_co], /
-    ) -> Callable[[Job[P], JobContext], R_co]: ...
+    ) -> Callable[[Job[P], JobContext], R_co]:
+        """Register it."""
 
 
 class Registry:

@@ -1,8 +1,4 @@
-"""Work that other services do: submitted, polled, fetched and cancelled, all under one deadline.
-
-A service that fails, hangs or drips is left for the next, and reported. How a service is spoken to
-is its own; what becomes of its result is the processor's.
-"""
+"""Work that other services do: submitted, polled, fetched and cancelled, all under one deadline."""
 
 from __future__ import annotations
 

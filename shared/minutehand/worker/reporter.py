@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Sequence
 
 from minutehand.queue.data_api import encode
@@ -104,38 +103,33 @@ class Reporter:
         return [attempt for attempt in self._held.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
-        """When to send news next: at once for a step, soon for others; None if there are none."""
-        soon = None
-        for attempt in self._held.running.values():
-            if attempt.ending is None and attempt.stop_reason != "lost":
-                if attempt.busy_until is not None and (attempt.updates or attempt.is_urgent):
-                    soon = min(soon or math.inf, attempt.busy_until)
-                elif attempt.is_urgent:
-                    return float("-inf")
-                elif attempt.updates:
-                    soon = min(soon or math.inf, self._sent_at + self.INTERVAL_SECONDS)
-        return soon
+        """When to send news next; None if there are none."""
+        return min(map(self._report_at, self._talking()), default=None)
+
+    def _report_at(self, attempt: Attempt) -> float:
+        """When its news go: at once for a step, soon for others."""
+        if attempt.busy_until is not None:
+            return attempt.busy_until
+        return float("-inf") if attempt.is_urgent else self._sent_at + self.INTERVAL_SECONDS
+
+    def _talking(self) -> list[Attempt]:
+        known = (attempt for attempt in self._known() if attempt.ending is None)
+        return [attempt for attempt in known if attempt.updates or attempt.is_urgent]
 
     def _next_look_at(self) -> float | None:
-        return min((attempt.look_at for attempt in self._known()), default=None)
+        return min((attempt.look_at() for attempt in self._known()), default=None)
 
     def _with_news(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [
-            attempt
-            for attempt in self._known()
-            if attempt.ending is None
-            and (attempt.updates or attempt.is_urgent)
-            and (attempt.busy_until is None or attempt.busy_until <= now)
-        ]
+        chosen = [each for each in self._talking() if (each.busy_until or now) <= now]
         # those that have waited longest first, should there be more than fit
-        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at))
+        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at()))
         return chosen[: self.BATCH]
 
     def _to_look_at(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [attempt for attempt in self._known() if now >= attempt.may_look_at]
-        chosen.sort(key=lambda attempt: attempt.look_at)
+        chosen = [attempt for attempt in self._known() if now >= attempt.look_at(0.75)]
+        chosen.sort(key=Attempt.look_at)
         return chosen[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> bool:
@@ -210,7 +204,6 @@ class Reporter:
         return None
 
     def _obey(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
-        """Renew or stop an attempt as the queue says."""
         if outcome in {"ok", "cancel", "busy"}:
             attempt.seen(sent_at)
         if outcome == "busy":  # a user's transaction holds its row: what it said is sent again
@@ -241,5 +234,4 @@ class Reporter:
 
 
 def _is_refused(problem: QueueError | None) -> bool:
-    """Whether another call would be refused again."""
     return not isinstance(problem, QueueUnavailable | TokenRefused | None)

@@ -1,12 +1,9 @@
-"""Schedules that a processor declares beside itself, published with its job type.
-
-The database reads the expression and fires; a typo is refused when the type is published.
-"""
+"""Schedules that a processor declares, published with its job type; the database fires them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 
@@ -34,14 +31,7 @@ class Schedule:
 
     def wire(self, name: str) -> dict[str, Any]:
         """The schedule as `register_job_types` takes it, under its name or else `name`."""
-        return {
-            "name": self.name or name,
-            "cron": self.cron,
-            "timezone": self.timezone,
-            "payload": dict(self.payload),
-            "options": dict(self.options),
-            "missed": self.missed,
-        }
+        return {**asdict(self), "name": self.name or name}
 
 
 #: What `@processor(schedule=…)` takes; text is the expression of one.

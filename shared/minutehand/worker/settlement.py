@@ -140,13 +140,9 @@ def _edged(outcome: Any, name: str, value: Edged) -> SettleItem:
         # final: the work is done, and running it again would only repeat its effects
         problem = f"the {name} cannot be stored: {value.refused}"
         return _item("failed", error=said(f"{name.capitalize()}Rejected", problem))
-    logs = () if value.changed is None else (changed_line(f"the {name}", value.changed),)
+    line = LogLine(level="warning", message=f"In the {name} {value.changed}")
+    logs = () if value.changed is None else (line,)
     return _item(outcome, logs=logs, **{name: value.value})
-
-
-def changed_line(what: str, change: str) -> LogLine:
-    """The line of a job's log that says what its values were changed in."""
-    return LogLine(level="warning", message=f"In {what} {change}")
 
 
 def _stopped(seen: Circumstances) -> SettleItem:

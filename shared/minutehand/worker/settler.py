@@ -1,7 +1,4 @@
-"""Settles attempts, and repeats until the queue has answered or the tick's time is over.
-
-One refused item does not take its batch with it; each attempt leaves one log line.
-"""
+"""Settles attempts, and repeats until the queue has answered or the tick's time is over."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -35,7 +35,7 @@ class TickSummary:
     #: As many workers as the stage allows were running: this one leased nothing.
     crowded_out: bool = False
     #: Milliseconds until the next job falls due; None when none is planned.
-    next_due_in_ms: float | None = field(default=None)
+    next_due_in_ms: float | None = None
 
     def count(self, outcome: str) -> None:
         """Add one applied settle."""

@@ -1,7 +1,5 @@
 """Test processors: run one without a queue, or drain a scratch queue.
 
-Nothing here is imported by the service itself.
-
 Example:
     test = ProcessorTest(order, Order(item="x"))
     run = await test.run()
@@ -184,7 +182,6 @@ class _Stage:
             self._test.steps[step.name] = step.result
 
     async def flush(self) -> None:
-        """Take over what is still unsaid."""
         self.announce()
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
@@ -196,11 +193,9 @@ class _Stage:
         return test._ids[name]
 
     def remaining(self) -> float:
-        """What the test said."""
         return self._test.remaining
 
     def stop_requested(self) -> bool:
-        """What the test said."""
         return self._test.cancelled
 
 

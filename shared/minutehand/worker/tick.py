@@ -71,6 +71,8 @@ class Tick:
         self._is_last = is_last
         self._on_turn = on_turn
         self._runs = 0
+        #: Of what an empty run says; once it has leased, of more.
+        self._level = logging.DEBUG if run.options.quiet else logging.INFO
         #: Leases that never began, as they are settled.
         self._unstarted: list[SettleItem] = []
         self._busy_until = 0.0
@@ -98,14 +100,14 @@ class Tick:
             QueueUnavailable: The database did not answer the very first call; nothing began.
             Exception: What no rule knows, after what ran was given back and settled.
         """
-        level = logging.DEBUG if self._options.quiet else logging.INFO
+        level = self._level
         logger.log(level, "Starting job execution", extra=self._run_of.extra("tick.started"))
         try:
             async with self._work_beside():
                 await self._publishing.once()
                 sent_at = self._clock.monotonic()
                 request = self._request()
-                self._take(request, await self._leases.ask(request), sent_at, level=level)
+                self._take(request, await self._leases.ask(request), sent_at)
                 while not self._is_over():
                     try:
                         await self._go_round()
@@ -222,7 +224,8 @@ class Tick:
     def _should_lease(self, now: float) -> bool:
         if not self._may_lease(now):
             return False
-        if self._woken or self._leases.next_due_by(now):
+        due_at = self._leases.next_due_at
+        if self._woken or (due_at is not None and now >= due_at):
             return True
         return self._polls and now >= self._leases.polled_at + self._options.poll_seconds
 
@@ -232,9 +235,8 @@ class Tick:
         names, limit = self._slots.wanted()
         if count_due or not self._may_lease(self._clock.monotonic()):
             names, limit = self._run_of.job_types, 0
-        return self._leases.request(
-            job_types=names, limit=limit, staying=bool(self._held.running), count_due=count_due
-        )
+        staying = bool(self._held.running)
+        return self._leases.request(names, limit, staying=staying, count_due=count_due)
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
@@ -251,20 +253,13 @@ class Tick:
         else:
             self._take(request, response, sent_at)
 
-    def _take(
-        self,
-        request: LeaseRequest,
-        response: LeaseResponse,
-        sent_at: float,
-        *,
-        level: int = logging.DEBUG,
-    ) -> None:
-        """Start a processor for each lease."""
+    def _take(self, request: LeaseRequest, response: LeaseResponse, sent_at: float) -> None:
         self._leases.note_answer(response)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
-        level = logging.INFO if found and self.summary.leased < SAID_JOBS else level
+        level = logging.INFO if found and self.summary.leased < SAID_JOBS else self._level
+        self._level = logging.DEBUG
         if logger.isEnabledFor(level):
             extra = self._run_of.extra("tick.leased") | {"due": response.due}
             logger.log(level, "Found %d pending job(s)", found, extra=extra)
@@ -277,7 +272,6 @@ class Tick:
         self._begin_jobs()
 
     def _begin_jobs(self) -> None:
-        """Start what was leased and has a slot."""
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
         begun = [self._start(*each) for each in self._slots.begin()]
@@ -287,7 +281,6 @@ class Tick:
             self._reporter.announce()
 
     def _start(self, lease: Lease, sent_at: float) -> float:
-        """Start a job; gives when its lease is over."""
         attempt = Attempt(
             self._run_of,
             lease,

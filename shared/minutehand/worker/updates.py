@@ -1,7 +1,4 @@
-"""What a processor says, until it is stored: filled by its context, emptied by the reporter.
-
-When it is sent is the reporter's to decide.
-"""
+"""What a processor says, until it is stored: filled by its context, emptied by the reporter."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ class Taken(NamedTuple):
 
 
 class Updates:
-    """Progress, logs, steps and tags of one attempt that the database does not have yet.
-
-    Filled by the processor, possibly from a thread; emptied by the reporter or the settler.
-    """
+    """What one attempt said, possibly from a thread, and the database does not have yet."""
 
     #: Most unsent log lines, and their bytes.
     MAX_LOGS = 2_000

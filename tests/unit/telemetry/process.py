@@ -44,6 +44,5 @@ def work() -> dict[str, Any]:
 for line in sys.stdin:
     event = json.loads(line)
     function = event.pop("function")
-    context = LambdaContext("status" if function == "status" else "jobs")
-    answer = work() if function == "work" else handlers[function](event, context)
+    answer = work() if function == "work" else handlers[function](event, LambdaContext())
     print(json.dumps([answer["statusCode"]]), flush=True)

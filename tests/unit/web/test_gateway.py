@@ -27,7 +27,7 @@ def test_a_route_and_its_location_are_below_the_services_mount(
     event = http_event("GET", prefix + path, route="GET /api/jobs/{proxy+}")
     handler = GatewayHandler(app)
 
-    answer = handler(event, LambdaContext("status"))
+    answer = handler(event, LambdaContext())
     handler.close()
 
     assert (answer["statusCode"], answer["headers"]["location"]) == (200, prefix + path)

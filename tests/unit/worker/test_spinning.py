@@ -16,7 +16,7 @@ from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import BEGAN, LoopClock, leaping
 
 MINUTES = 5
-HELD = {"run_at": 1e-9, "is_locked": True}
+HELD: dict[str, Any] = {"run_at": 1e-9, "is_locked": True}
 
 #: What is in the queue, and the most leases, with settles, and calls of maintenance a minute of a
 #: loop, and the most calls of a whole run under a deadline.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.queue.models import SettleResult, WorkerRunAdmission
+from minutehand.queue.models import JobId, SettleResult, WorkerRunAdmission
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
@@ -133,15 +133,10 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
 
 def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_anew() -> None:
     """What follows a step never runs without it; the id of the calls changes each minute."""
-    asked: list[tuple[str, int]] = []
     stored: list[str] = []
     seen: list[list[str]] = []
 
     class Noting(ModelQueue):
-        async def lease(self, request: Any) -> Any:
-            asked.append((request.tick_id, request.call))
-            return await super().lease(request)
-
         async def report(self, items: Any, **more: Any) -> Any:
             answer = await super().report(items, **more)
             stored.extend(step.name for item in items for step in item.steps)
@@ -152,13 +147,12 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_anew() ->
         seen.append(list(stored))
         await asyncio.sleep(70)
 
-    leaping(
-        start(worker, Noting([Row("1", {})], faults={1: "lose_request"}), of(steps), budget=200)
-    )
+    queue = Noting([Row("1", {})], faults={1: "lose_request"})
+    leaping(start(worker, queue, of(steps), budget=200))
 
     assert seen == [["pay"]]
-    assert len({name for name, _ in asked}) == 2
-    assert [call for _, call in asked].count(1) == 2
+    assert len({request.tick_id for request in queue.requests}) == 2
+    assert [request.call for request in queue.requests].count(1) == 2
 
 
 def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
@@ -195,30 +189,20 @@ def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
     assert sorted(settled) == [("held", "applied"), ("other", "applied")]
 
 
-def test_an_error_says_where_its_log_is() -> None:
-    """An attempt's page links to it."""
-
-    async def fails(job: Job[Any], ctx: JobContext) -> None:
-        raise ValueError("no")
-
-    queue = ModelQueue([Row("1", {})])
-    options = TickOptions(linger_seconds=0, origin={"log_group": "g"})
-    leaping(start(worker, queue, of(fails), budget=10, options=options))
-
-    [item] = queue.settles[0]
-    assert item.error is not None
-    assert item.error.origin == {"log_group": "g"}
-
-
-def test_an_instant_is_sent_in_utc() -> None:
-    """Postgres reads no zone of sixteen hours and more."""
+def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
+    """An attempt's page links to it; Postgres reads no zone of sixteen hours and more."""
     zone = timezone(timedelta(hours=23))
 
-    async def snoozes(job: Job[Any], ctx: JobContext) -> Snooze:
+    async def ends(job: Job[Any], ctx: JobContext) -> Snooze:
+        if job.id == "fails":
+            raise ValueError("no")
         return Snooze(until=datetime(2030, 1, 2, tzinfo=zone))
 
-    queue = ModelQueue([Row("1", {})])
-    leaping(start(worker, queue, of(snoozes), budget=10))
+    queue = ModelQueue([Row("fails", {}), Row("snoozes", {})])
+    options = TickOptions(linger_seconds=0, origin={"log_group": "g"})
+    leaping(start(worker, queue, of(ends), budget=10, options=options))
 
-    sent = queue.settles[0][0].wire()["until"]
-    assert sent.isoformat() == "2030-01-01T01:00:00+00:00"
+    settled = {item.job_id: item for items in queue.settles for item in items}
+    assert settled[JobId("fails")].error.origin == {"log_group": "g"}  # type: ignore[union-attr]
+    until = settled[JobId("snoozes")].wire()["until"]
+    assert until.isoformat() == "2030-01-01T01:00:00+00:00"

@@ -1,7 +1,4 @@
-"""The worker's routes as a small ASGI app, for hosts other than Lambda.
-
-The routes are `routes.py`'s; what runs the jobs is made by `start`, and stopped when the app ends.
-"""
+"""The worker's routes as a small ASGI app, for hosts other than Lambda."""
 
 from __future__ import annotations
 
@@ -55,12 +52,7 @@ def build_worker(settings: Settings, *, on_error: OnError | None = None) -> Work
     """A worker with every app's processors, in a process that does nothing else."""
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
-    options = TickOptions(
-        concurrency=settings.worker_concurrency,
-        threads=settings.worker_threads,
-        version=settings.version,
-        ends_blocked=True,
-    )
+    options = TickOptions.of(settings, ends_blocked=True)
     queue = None
     if keeps_sessions(url := settings.environ.get("DATABASE_URL", "")):
         from minutehand.queue.direct import DirectApi  # only here: its driver is an extra
@@ -86,6 +78,16 @@ def end_process_with(task: asyncio.Task[None]) -> None:
     task.add_done_callback(ended)
 
 
+async def body_of(request: requests.Request) -> bytes:
+    """Its body, as far as it says whether it is too large."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            break
+    return body
+
+
 def build_app(start: Start) -> Starlette:
     """The routes of a worker; its lifespan is the worker's."""
 
@@ -100,16 +102,11 @@ def build_app(start: Start) -> Starlette:
         if request.url.path == WAKE_PATH:
             running.wake()
             return Response(status_code=204)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                break
         asked = Request(
             method=request.method,
             path=request.url.path,
             headers=dict(request.headers),
-            body=body,
+            body=await body_of(request),
             request_id=request.headers.get("x-request-id") or uuid.uuid4().hex,
         )
         with request_context(asked.request_id):

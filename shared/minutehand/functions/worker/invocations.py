@@ -42,13 +42,7 @@ class LambdaWorker:
         self._worker = Worker(
             settings,
             registry=load_processors(settings),
-            options=TickOptions(
-                concurrency=settings.worker_concurrency,
-                threads=settings.worker_threads,
-                version=settings.version,
-                ends_blocked=True,
-                origin=log_origin(os.environ),
-            ),
+            options=TickOptions.of(settings, ends_blocked=True, origin=log_origin(os.environ)),
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=partial(start_extra_workers, settings),
             most=settings.workers_at_once,
@@ -70,7 +64,9 @@ class LambdaWorker:
 
     def _answer(self, event: Any, context: Any) -> dict[str, Any]:
         run = self._loop.run_until_complete
-        budget = _remaining_seconds(context)
+        remaining = getattr(context, "get_remaining_time_in_millis", None)
+        # without a context (a plain call), behave as under API Gateway's own limit
+        budget = float(remaining()) / 1000 if callable(remaining) else 29.0
         if isinstance(event, Mapping) and "requestContext" in event:
             request = _request(event)
             with request_context(request.request_id):
@@ -92,12 +88,6 @@ class LambdaWorker:
         """Close connections and loop."""
         self._loop.run_until_complete(self._worker.aclose())
         self._loop.close()
-
-
-def _remaining_seconds(context: Any) -> float:
-    remaining = getattr(context, "get_remaining_time_in_millis", None)
-    # without a context (a plain call), behave as under API Gateway's own limit
-    return float(remaining()) / 1000 if callable(remaining) else 29.0
 
 
 def _request(event: Mapping[str, Any]) -> Request:

@@ -27,9 +27,8 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.config import read_text
 from minutehand.error_body import error_body
-from minutehand.functions.worker.app import WAKE_PATH, Start, build_app
+from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
 from minutehand.functions.worker.last_process import LastProcess
-from minutehand.functions.worker.routes import MAX_BODY_BYTES
 from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
@@ -99,13 +98,11 @@ class WorkerProcess:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the worker answer one request."""
         request = Request(scope, receive)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                break
         asked = self._http.build_request(
-            request.method, request.url.path, headers=_only(request.headers, _ASKED), content=body
+            request.method,
+            request.url.path,
+            headers=_only(request.headers, _ASKED),
+            content=await body_of(request),
         )
         told: Response
         try:

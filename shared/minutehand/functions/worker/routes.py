@@ -1,7 +1,4 @@
-"""The worker's routes without a web framework: tokens, job types, and what a tick comes to.
-
-Served by invocations.py on Lambda and by app.py elsewhere.
-"""
+"""The worker's routes without a web framework, for Lambda's invocations.py and app.py."""
 
 from __future__ import annotations
 
@@ -113,11 +110,11 @@ class WorkerRoutes:
             if request.path == WORKER_PATH
             else self._settings.background_job_tokens
         )
-        if not bearer_matches(request.headers.get("authorization", ""), tokens):
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token_matches(token.strip(), tokens):
             raise _Refused(401, "unauthorized", "Unauthorized", WWW_Authenticate="Bearer")
 
     def _job_types(self, request: Request) -> list[str] | None:
-        """The types asked for and their parts; None for all."""
         if len(request.body) > MAX_BODY_BYTES:
             raise _Refused(413, "body_too_large", "The request body is too large")
         try:
@@ -180,12 +177,6 @@ class WorkerRoutes:
     def _head(self) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"worker_id": self._worker.worker_id, "timestamp": now}
-
-
-def bearer_matches(authorization: str, accepted: Iterable[str]) -> bool:
-    """Whether the header carries one of the accepted tokens."""
-    scheme, _, token = authorization.partition(" ")
-    return scheme.lower() == "bearer" and token_matches(token.strip(), accepted)
 
 
 def token_matches(offered: str, accepted: Iterable[str]) -> bool:
