@@ -67,10 +67,10 @@ declare
     job_logs, job_steps, job_trace, jobs, lease_jobs, list_job_types, list_jobs,
     list_schedules, list_webhooks, list_workspaces, next_runs, open_guest_session, open_stream,
     own_workspace, pause_jobs, put_schedule, put_webhook, queue_health, queue_series,
-    queue_stats, read_steps, register_job_types, replay_job, report_jobs, retry_job, retry_jobs,
-    revoke_worker_keys, run_maintenance, session_feed, set_settings, set_workspace_limits,
-    settle_jobs, spawn_jobs, stream_topics, test_webhook, tick_finished, webhook_sent,
-    webhook_to_send, workspace_limits, workspace_members, workspaces}';
+    queue_stats, read_steps, register_job_types, replay_job, report_jobs, retry_job,
+    retry_jobs, revoke_worker_keys, run_maintenance, session_feed, set_settings,
+    set_workspace_limits, settle_jobs, spawn_jobs, stream_topics, test_webhook, tick_finished,
+    webhook_sent, webhook_to_send, workspace_limits, workspace_members, workspaces}';
   v_taken text;
 begin
   if to_regnamespace('queue') is not null then
@@ -80,21 +80,18 @@ begin
     comment on schema public is 'Minutehand: jobs as clients see them.';
   else
     select string_agg(distinct t.name, ', ') into v_taken from (
-      select c.relname as name from pg_catalog.pg_class as c
-      where c.relnamespace = to_regnamespace('public')
+      select c.relname as name, c.relnamespace as schema from pg_catalog.pg_class as c
       union all
-      select p.proname from pg_catalog.pg_proc as p where p.pronamespace = to_regnamespace('public')
+      select p.proname, p.pronamespace from pg_catalog.pg_proc as p
       union all
-      select t.typname from pg_catalog.pg_type as t
-        where t.typnamespace = to_regnamespace('public')) as t
-    where t.name = any (c_names);
+      select t.typname, t.typnamespace from pg_catalog.pg_type as t) as t
+    where t.schema = to_regnamespace('public') and t.name = any (c_names);
     v_taken := 'in the schema public: ' || v_taken;
   end if;
   if v_taken is not null then
     raise exception 'there is %, which is not Minutehand''s', v_taken
-      using hint = 'Nothing was changed. Delete what the install wrote: this file, '
-        'minutehand.toml and the processors'' package. '
-        'Then choose another name: minutehand install --schema NAME.';
+      using hint = 'Nothing was changed. Delete what the install wrote: this file, minutehand.toml and '
+        'the processors'' package. Then choose another name: minutehand install --schema NAME.';
   end if;
   create schema queue;
   comment on schema queue is 'Minutehand: the engine; never exposed.';
@@ -105,11 +102,10 @@ do $$
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
-  elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'),
-    '') not like 'Minutehand worker:%' then
-    -- grants to it would reach the present users of that role
-    raise exception 'there is a role job_worker that is not Minutehand''s' using
-      hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
+  elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
+      not like 'Minutehand worker:%' then -- grants to it would reach its present users
+    raise exception 'there is a role job_worker that is not Minutehand''s'
+      using hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
   end if;
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
     grant job_worker to authenticator; -- the Data API switches to the role that a JWT claims
@@ -121,21 +117,18 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- The engine's only clock; tests replace it to move time.
-create function queue.clock() returns timestamptz
--- plpgsql keeps its plan, a SQL function would be planned at each call
-language plpgsql volatile parallel safe as $$
+-- The engine's only clock; tests replace it to move time. In plpgsql, which keeps its plan: a SQL
+-- function would be planned at each call.
+create function queue.clock() returns timestamptz language plpgsql volatile parallel safe as $$
 begin return clock_timestamp(); end $$;
 
--- A version 7 UUID (RFC 9562): milliseconds and their fraction, so that ids made one after the
--- other rise, and inserts touch neighbouring pages of an index.
+-- A version 7 UUID (RFC 9562), so that ids made one after the other rise, and inserts touch
+-- neighbouring pages of an index: eleven digits of milliseconds, three of their fraction, and the
+-- variant and the rest of a random one.
 create function queue.new_id() returns uuid language plpgsql volatile parallel safe as $$
--- eleven digits of milliseconds and three of their fraction; the variant and the rest are of a
--- random one
 begin
-  return (overlay('0' || to_hex((date_part('epoch',
-    clock_timestamp()) * 4096000)::bigint) placing '7' from 13 for 0)
-    || right(gen_random_uuid()::text, 17))::uuid;
+  return (overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint)
+    placing '7' from 13 for 0) || right(gen_random_uuid()::text, 17))::uuid;
 end $$;
 
 -- Up to 4,096 of them in rising order, from one draw of randomness.
@@ -143,8 +136,8 @@ create function queue.new_ids(p_count integer) returns uuid[]
 language plpgsql volatile parallel safe as $$
 declare
   v_seed constant bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
-  v_ms constant text := lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12,
-    '0');
+  v_ms constant text
+    := lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0');
 begin
   return array(
     select (v_ms || to_hex(28672 + n) || '8' || substr(md5(v_seed || int4send(n)), 2, 15))::uuid
@@ -161,12 +154,12 @@ $$;
 
 -- Raise an error that the Data API answers with HTTP status p_status. p_hint is the stable word
 -- that clients map on; p_detail carries a value that they may use.
-create function queue.refuse(p_status integer, p_hint text, p_message text,
-  p_detail text default null)
-returns void language plpgsql as $$
+create function queue.refuse(
+  p_status integer, p_hint text, p_message text, p_detail text default null
+) returns void language plpgsql as $$
 begin
-  raise exception using
-    errcode = 'PT' || p_status, message = p_message, hint = p_hint, detail = coalesce(p_detail, '');
+  raise exception using errcode = 'PT' || p_status, message = p_message, hint = p_hint,
+    detail = coalesce(p_detail, '');
 end $$;
 
 -- Refuse what is not an object or has a field of an unknown name, so that a typo is not ignored.
@@ -181,15 +174,13 @@ begin
   select left(k.name, 80) into v_name from jsonb_object_keys(p_given) as k (name)
     where k.name <> all (p_known) limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field of %s: %s', p_what, v_name),
-      v_name);
+    perform queue.refuse(400, 'invalid_argument',
+      format('unknown field of %s: %s', p_what, v_name), v_name);
   end if;
 end $$;
 
 create table queue.settings (
-  name text primary key, -- stable name
-  value jsonb not null,
-  updated_at timestamptz not null default now()
+  name text primary key, value jsonb not null, updated_at timestamptz not null default now()
 );
 insert into queue.settings (name, value) values
   ('payload_max_bytes', '262144'), ('idempotency_ttl_seconds', '86400'),
@@ -202,22 +193,24 @@ insert into queue.settings (name, value) values
 create function queue.setting(p_name text) returns jsonb language plpgsql stable as $$
 begin return (select value from queue.settings where name = p_name); end $$;
 
--- The engine's advisory locks are pairs of numbers: of the first word of a name, which is the
--- engine's, and of the rest, which may have a caller's text. So no text meets a lock of another
--- kind, nor those that other functions make of one number; those of turns have a first number above
--- none.
-create function queue.lock_kind(p_name text) returns integer language plpgsql immutable as $$
-begin return hashtext(split_part(p_name, ' ', 1)) | -2147483648; end $$;
-
--- Whether this transaction got the lock of the name, which it then holds until its end. Never
--- waits.
-create function queue.try_lock(p_name text) returns boolean language plpgsql volatile as $$
-begin return pg_try_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name)); end $$;
-
--- The same, waiting for it: for what no lease needs.
-create function queue.wait_lock(p_name text) returns void language plpgsql volatile as $$
+-- Take an advisory lock of a name until this transaction ends; false where another holds it, unless
+-- p_waits: then this waits, for what no lease needs. A lock is a pair of numbers: of the first word
+-- of its name, which is the engine's, and of the rest, which may have a caller's text. So no text
+-- meets a lock of another kind, nor those that other functions make of one number; those of turns
+-- have a first number above none.
+create function queue.try_lock(
+  p_name text, p_waits boolean default false, p_is_shared boolean default false
+) returns boolean language plpgsql volatile as $$
+declare
+  v_kind constant integer := hashtext(split_part(p_name, ' ', 1)) | -2147483648;
 begin
-  perform pg_advisory_xact_lock(queue.lock_kind(p_name), hashtext(p_name));
+  if p_waits then
+    perform pg_advisory_xact_lock(v_kind, hashtext(p_name));
+    return true;
+  elsif p_is_shared then
+    return pg_try_advisory_xact_lock_shared(v_kind, hashtext(p_name));
+  end if;
+  return pg_try_advisory_xact_lock(v_kind, hashtext(p_name));
 end $$;
 
 -- Let members read the rows of their workspaces, the service all, and no one write. A view needs
@@ -234,8 +227,8 @@ begin
     if v_one.relkind <> 'v' then
       execute format('alter table %s enable row level security', v_one.id);
       execute format('create policy %I on %s for select to authenticated using '
-        '(workspace_id in (select queue.my_workspaces()))', v_one.relname || '_read_by_members',
-          v_one.id);
+        '(workspace_id in (select queue.my_workspaces()))',
+        v_one.relname || '_read_by_members', v_one.id);
     end if;
   end loop;
 end $$;

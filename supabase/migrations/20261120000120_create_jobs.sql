@@ -7,22 +7,12 @@ create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
   started_at timestamptz, -- the first start, kept over retries and waits
-  finished_at timestamptz,
-  completed_at timestamptz,
-  next_retry_at timestamptz,
-  scheduled_for timestamptz,
-  deadline_at timestamptz,
-  cancel_requested_at timestamptz,
+  finished_at timestamptz, completed_at timestamptz, next_retry_at timestamptz,
+  scheduled_for timestamptz, deadline_at timestamptz, cancel_requested_at timestamptz,
   ord bigint, -- its place in its tenant's order, while it is pending
-  id uuid not null default queue.new_id(),
-  workspace_id uuid not null,
-  user_id uuid,
-  parent_id uuid,
-  replay_of uuid,
-  lane integer not null default nullif(0, 0),
-  priority integer not null default 100,
-  attempts integer not null default 0,
-  max_attempts integer not null default nullif(0, 0),
+  id uuid not null default queue.new_id(), workspace_id uuid not null, user_id uuid, parent_id uuid,
+  replay_of uuid, lane integer not null default nullif(0, 0), priority integer not null default 100,
+  attempts integer not null default 0, max_attempts integer not null default nullif(0, 0),
   fence integer not null default 0, -- token of the latest lease; rises with each, never falls
   last_seq integer not null default nullif(0, 0), -- number of its latest event
   -- version of the type's payload it was enqueued with
@@ -35,21 +25,13 @@ create table public.jobs (
   run_ms real, -- run time of its ended attempts together
   -- what they cost in foreign services, as their processors counted it; null for nothing
   cost_usd double precision,
-  queue text not null default nullif('', ''),
-  job_type text not null,
-  status text not null default 'pending',
-  payload jsonb not null default '{}',
+  queue text not null default nullif('', ''), job_type text not null,
+  status text not null default 'pending', payload jsonb not null default '{}',
   progress jsonb, -- {percentage, stage, message}; null before the first report
-  result jsonb,
-  error_message text,
-  error_data jsonb,
-  session_id text,
-  concurrency_key text,
-  idempotency_key text,
-  unique_key text,
+  result jsonb, error_message text, error_data jsonb, session_id text, concurrency_key text,
+  idempotency_key text, unique_key text,
   replay_from text, -- the step of replay_of from which it runs again
-  traceparent text,
-  tags text[],
+  traceparent text, tags text[],
   is_minimal boolean -- no events of creation and lease; null for usual
 ) with (
   -- room in its page for the next version, so that no index is touched: pages that a lease takes
@@ -71,14 +53,11 @@ comment on table public.jobs is
   E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
 
 create table public.job_logs (
-  id bigint generated always as identity primary key,
-  job_id uuid not null,
+  id bigint generated always as identity primary key, job_id uuid not null,
   workspace_id uuid not null,
   attempt integer not null, -- that wrote it, from 1
-  log_level text not null default 'info',
-  message text not null,
-  metadata jsonb not null default '{}',
-  created_at timestamptz not null default queue.clock(),
+  log_level text not null default 'info', message text not null,
+  metadata jsonb not null default '{}', created_at timestamptz not null default queue.clock(),
   constraint job_logs_level_is_known check (log_level in ('debug', 'info', 'warning', 'error')),
   constraint job_logs_message_is_bounded check (char_length(message) <= 10000)
 );
@@ -86,8 +65,7 @@ create index job_logs_by_job on public.job_logs (job_id, id);
 comment on table public.job_logs is 'Lines that processors wrote while they ran.';
 
 create table queue.job_types (
-  job_type text primary key,
-  queue text not null default 'default',
+  job_type text primary key, queue text not null default 'default',
   lane integer, -- of the type in that queue
   max_concurrency integer, -- most jobs of the type running at once; null for no limit
   workspace_concurrency integer, -- the same, per workspace
@@ -95,16 +73,14 @@ create table queue.job_types (
   rate_limit integer, -- at most so many starts per rate_per_seconds
   rate_per_seconds double precision,
   rate_per_key boolean not null default false, -- one rate for each workspace and key
-  lease_seconds integer not null default 60,
-  timeout_seconds integer not null default 300,
+  lease_seconds integer not null default 60, timeout_seconds integer not null default 300,
   max_attempts integer not null default 5,
   backoff_first_seconds double precision not null default 60,
   backoff_cap_seconds double precision not null default 3600,
   backoff_factor double precision not null default 2,
   is_minimal boolean not null default false, -- no events of creation and lease
   internal boolean not null default false, -- only the platform enqueues it
-  schema_version integer not null default 1,
-  payload_schema jsonb,
+  schema_version integer not null default 1, payload_schema jsonb,
   in_order boolean not null default false, -- the next of a key waits for one that is put off, too
   source text, -- module:function of its processor
   description text,
@@ -151,19 +127,15 @@ create table queue.tenant_limits (
 create table queue.pauses (
   kind text not null, -- type, queue, workspace, or workspace_type
   name text not null, -- the type, the queue, the workspace's id, or <workspace id>/<type>
-  workspace_id uuid,
-  job_type text,
-  paused_at timestamptz not null default queue.clock(),
-  paused_by text,
-  reason text,
+  workspace_id uuid, job_type text, paused_at timestamptz not null default queue.clock(),
+  paused_by text, reason text,
   primary key (kind, name),
   constraint pauses_kind_is_known check (kind in ('type', 'queue', 'workspace', 'workspace_type')),
   constraint pauses_reason_is_bounded check (char_length(reason) <= 1000)
 );
 
 create table queue.lanes (
-  lane integer generated always as identity primary key,
-  queue text not null,
+  lane integer generated always as identity primary key, queue text not null,
   job_type text not null,
   -- when a worker that serves it asked last, to a minute; null: none does, so that no gate lets its
   -- jobs through
@@ -176,8 +148,7 @@ create table queue.lanes (
 create sequence queue.places;
 
 create table queue.turns (
-  workspace_id uuid not null,
-  lane integer not null,
+  workspace_id uuid not null, lane integer not null,
   -- the same in all lanes that are served together
   place bigint not null default nextval('queue.places'),
   -- how much of its round it has had; from 1 on it lets others pass
@@ -203,8 +174,7 @@ create table queue.notes (
   id bigint generated always as identity primary key,
   -- not before: when the rate of a key allows the next
   look_at timestamptz not null default '-infinity',
-  lane integer not null,
-  workspace_id uuid not null,
+  lane integer not null, workspace_id uuid not null,
   ord bigint not null default 0, -- of a turn: none of the jobs that it was left for lies before
   key text -- null for a turn
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
@@ -217,9 +187,7 @@ create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
 create index notes_by_turn on queue.notes (workspace_id, lane, key);
 
 create table queue.ready (
-  lane integer not null,
-  workspace_id uuid not null,
-  ord bigint not null,
+  lane integer not null, workspace_id uuid not null, ord bigint not null,
   ready_at timestamptz not null, -- since when
   job_id uuid not null,
   primary key (lane, workspace_id, ord, job_id)
@@ -228,9 +196,7 @@ autovacuum_vacuum_cost_delay = 0);
 
 -- Pending jobs that may not start before a time, and the deadlines of live jobs.
 create table queue.deferred (
-  run_at timestamptz not null,
-  job_id uuid not null,
-  workspace_id uuid not null,
+  run_at timestamptz not null, job_id uuid not null, workspace_id uuid not null,
   primary key (run_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 autovacuum_vacuum_cost_delay = 0);
@@ -238,20 +204,16 @@ create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
 -- Dead letters: jobs that failed and were not retried, few among many that ended.
 create table queue.dead (
-  workspace_id uuid not null,
-  job_id uuid not null,
+  workspace_id uuid not null, job_id uuid not null,
   primary key (workspace_id, job_id)
 );
 
 -- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until
 -- that one ends. In lane 0: jobs of a type that no worker has published yet, until one does.
 create table queue.gated (
-  lane integer not null,
-  workspace_id uuid not null,
+  lane integer not null, workspace_id uuid not null,
   job_type text not null, -- its jobs in all queues share the gate of a key
-  key text not null,
-  ord bigint not null,
-  job_id uuid not null,
+  key text not null, ord bigint not null, job_id uuid not null,
   admitted boolean not null default false,
   -- it holds no slot any more; who opens the gate next charges and deletes it
   ended boolean not null default false,
@@ -265,18 +227,13 @@ create table queue.gated (
 create index gated_unpublished on queue.gated (job_type, workspace_id) where lane = 0;
 
 create table queue.leases (
-  job_id uuid primary key,
-  workspace_id uuid not null,
-  tick_id uuid,
+  job_id uuid primary key, workspace_id uuid not null, tick_id uuid,
   ord bigint not null, -- its place, where it returns when it is released
-  ready_at timestamptz not null,
-  leased_at timestamptz not null,
+  ready_at timestamptz not null, leased_at timestamptz not null,
   expires_at timestamptz not null, -- renewals change no index
   lane integer not null,
   fence integer not null, -- each write of the holder must show it
-  attempt integer not null,
-  worker integer not null,
-  tick_call integer not null,
+  attempt integer not null, worker integer not null, tick_call integer not null,
   lease_seconds integer not null,
   -- lines stored of this attempt: a repeated report adds those after them
   log_lines integer not null default 0,
@@ -293,8 +250,7 @@ create index leases_by_lane on queue.leases (lane, workspace_id);
 -- Each worker's one row: what it serves. Written when it begins a run or serves something else,
 -- else once a minute while it asks for jobs.
 create table queue.workers (
-  worker integer generated always as identity primary key,
-  worker_id text not null unique,
+  worker integer generated always as identity primary key, worker_id text not null unique,
   started_at timestamptz not null default queue.clock(), -- its latest run
   seen_at timestamptz not null default queue.clock(),
   ended_at timestamptz, -- of its latest run; null while that lasts
@@ -309,9 +265,7 @@ create index workers_by_seen on queue.workers (seen_at);
 -- Runs of workers: the latest call of each that was its first or got jobs, by which a repeat is
 -- known; and those that were admitted, see begin_worker_run.
 create table queue.ticks (
-  tick_id uuid primary key,
-  seen_at timestamptz not null,
-  worker integer,
+  tick_id uuid primary key, seen_at timestamptz not null, worker integer,
   last_call integer not null default 0,
   -- of one that was admitted: when its host ends it at the latest
   expires_at timestamptz,
@@ -321,37 +275,24 @@ create table queue.ticks (
 
 -- What does not follow from the job's row; public.job_events is all.
 create table queue.job_events (
-  job_id uuid not null,
-  seq integer not null,
-  workspace_id uuid not null,
-  created_at timestamptz not null,
-  type text not null,
-  data jsonb not null,
+  job_id uuid not null, seq integer not null, workspace_id uuid not null,
+  created_at timestamptz not null, type text not null, data jsonb not null,
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- How ended attempts went, but one that completed at the job's first lease.
 create table queue.attempts (
-  job_id uuid not null,
-  fence integer not null,
-  attempt integer not null,
-  worker integer not null,
-  leased_at timestamptz not null,
-  ended_at timestamptz not null,
+  job_id uuid not null, fence integer not null, attempt integer not null, worker integer not null,
+  leased_at timestamptz not null, ended_at timestamptz not null,
   outcome text not null, -- completed, retry, failed, snoozed, released, waiting, cancelled or lost
-  error_message text,
-  error_data jsonb,
-  traceback jsonb,
+  error_message text, error_data jsonb, traceback jsonb,
   origin jsonb, -- where its log is, as far as the worker knows
   primary key (job_id, fence)
 );
 
 -- Idempotency keys and unique keys, and the job that has each.
 create table queue.job_keys (
-  workspace_id uuid not null,
-  job_type text not null,
-  key text not null,
-  is_unique boolean not null,
+  workspace_id uuid not null, job_type text not null, key text not null, is_unique boolean not null,
   job_id uuid not null,
   request_hash text, -- of the payload that came with an idempotency key
   expires_at timestamptz, -- of an idempotency key
@@ -361,13 +302,11 @@ create table queue.job_keys (
 create index job_keys_by_expiry on queue.job_keys (expires_at) where expires_at is not null;
 
 create table queue.steps (
-  job_id uuid not null,
-  name text not null,
+  job_id uuid not null, name text not null,
   -- 0: its result; from 1: of each child it gathered; -1: the children it spawned
   nth integer not null default 0,
   kind text not null default 'step', -- step, spawn, or the wait it was: sleep, ask, event, children
-  value jsonb not null,
-  started_at timestamptz,
+  value jsonb not null, started_at timestamptz,
   created_at timestamptz not null, -- when it finished
   primary key (job_id, name, nth),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
@@ -387,12 +326,8 @@ create table queue.feed (
   -- queue.adopt_feed
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- who wrote it
-  at timestamptz not null,
-  workspace_id uuid not null,
-  session_id text,
-  type text not null,
-  data jsonb not null,
-  job_ids uuid[] not null,
+  at timestamptz not null, workspace_id uuid not null, session_id text, type text not null,
+  data jsonb not null, job_ids uuid[] not null,
   seqs integer[], -- null where the type keeps no such event: for statistics, and workers' wake-up
   wakes boolean, -- workers that listen are notified at its commit
   -- true until those who watch are asked to look again: its message was beyond the budget
@@ -414,8 +349,7 @@ create type queue.change as (
 -- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which
 -- returns how much it did.
 create table queue.tasks (
-  name text primary key,
-  every interval not null,
+  name text primary key, every interval not null,
   done_at timestamptz not null default '-infinity', -- its last run
   was_idle boolean not null default false, -- it found nothing: due after an hour, or when jobs ran
   -- its next run; after a failure five seconds later, then twice as long, at most an hour
@@ -434,8 +368,7 @@ union all
 select j.id, d.seq, d.type, d.data, d.at, j.workspace_id from public.jobs as j
 cross join lateral (values
   (1, 'job.created', jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', j.job_type),
-    j.created_at,
-    j.is_minimal is null),
+    j.created_at, j.is_minimal is null),
   (2, 'job.leased', jsonb_build_object('status', 'processing', 'attempts', 1, 'worker_id',
     (select w.worker_id from queue.workers as w where w.worker = j.worker)), j.started_at,
     j.is_minimal is null and j.last_seq >= 2),

@@ -1,83 +1,84 @@
 -- Job types: what each may do, published by the workers that run it, one by one; and the check of
 -- payloads against their schemas, the same for all callers, SQL and browsers included.
 
+-- What a value must, beside what is said of its parts: "be at least 1"; null when it fits.
+create function queue.value_error(p_schema jsonb, p_value jsonb) returns text
+language plpgsql immutable as $$
+declare
+  v_type constant text := jsonb_typeof(p_value);
+  v_number constant numeric := case v_type when 'number' then p_value end;
+  v_text constant text := case v_type when 'string' then p_value #>> '{}' end;
+  v_items constant integer := case v_type when 'array' then jsonb_array_length(p_value) end;
+begin
+  return case
+    when p_schema -> 'const' <> p_value then format('be %s', p_schema -> 'const')
+    when not (p_schema -> 'enum') @> jsonb_build_array(p_value)
+      then format('be one of %s', p_schema -> 'enum')
+    when v_type <> p_schema ->> 'type'
+        and not (v_type = 'number' and p_schema ->> 'type' = 'integer' and v_number % 1 = 0)
+      then format('be %s, not %s', p_schema ->> 'type', left(coalesce(v_number::text, v_type), 40))
+    when v_number < (p_schema -> 'minimum')::numeric
+      then format('be at least %s', p_schema -> 'minimum')
+    when v_number <= (p_schema -> 'exclusiveMinimum')::numeric
+      then format('be greater than %s', p_schema -> 'exclusiveMinimum')
+    when v_number > (p_schema -> 'maximum')::numeric
+      then format('be at most %s', p_schema -> 'maximum')
+    when v_number >= (p_schema -> 'exclusiveMaximum')::numeric
+      then format('be less than %s', p_schema -> 'exclusiveMaximum')
+    when char_length(v_text) < (p_schema -> 'minLength')::integer
+      then format('have at least %s characters', p_schema -> 'minLength')
+    when char_length(v_text) > (p_schema -> 'maxLength')::integer
+      then format('have at most %s characters', p_schema -> 'maxLength')
+    when v_text !~ (p_schema ->> 'pattern') then format('match %s', p_schema ->> 'pattern')
+    when p_schema ->> 'format' = 'uuid'
+      and v_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then 'be a UUID'
+    when p_schema ->> 'format' = 'date-time'
+        and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
+      then 'be an ISO 8601 instant with an offset'
+    when v_items < (p_schema -> 'minItems')::integer
+      then format('have at least %s items', p_schema -> 'minItems')
+    when v_items > (p_schema -> 'maxItems')::integer
+      then format('have at most %s items', p_schema -> 'maxItems') end;
+end $$;
+
 -- The first way p_value breaks p_schema, as a sentence; null when it fits. The part of JSON Schema
 -- 2020-12 that pydantic writes: type, enum, const, required, properties, additionalProperties,
 -- items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), $ref.
-create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$',
-  p_root jsonb default null)
-returns text language plpgsql immutable as $$
+create function queue.schema_error(
+  p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null
+) returns text language plpgsql immutable as $$
 declare
   v_root constant jsonb := coalesce(p_root, p_schema);
-  v_wanted constant text := p_schema ->> 'type';
   v_type constant text := jsonb_typeof(p_value);
-  v_text constant text := case when v_type in ('number', 'string') then p_value #>> '{}' end;
-  v_size constant numeric := case v_type when 'number' then v_text::numeric when 'string'
-    then char_length(v_text)
-    when 'array' then jsonb_array_length(p_value) end;
-  v_errors text[];
   v_error text;
-  v_name text;
-  v_part jsonb;
-  v_field jsonb;
+  v_errors text[];
+  v_part record;
 begin
   if p_schema ? '$ref' then
     return queue.schema_error(v_root #> string_to_array(ltrim(p_schema ->> '$ref', '#/'), '/'),
-      p_value, p_path,
-      v_root);
-  elsif p_schema ?| array['anyOf', 'oneOf'] then
+      p_value, p_path, v_root);
+  elsif p_schema ?| '{anyOf,oneOf}' then
     v_errors := array(select queue.schema_error(o.value, p_value, p_path, v_root)
       from jsonb_array_elements(coalesce(p_schema -> 'anyOf', p_schema -> 'oneOf')) as o);
     return case when array_position(v_errors, null) is null then v_errors[1] end;
   end if;
-  v_error := case
-    when p_schema -> 'const' <> p_value then format('%s must be %s', p_path,
-      coalesce(p_schema ->> 'const', 'null'))
-    when not (p_schema -> 'enum') @> jsonb_build_array(p_value)
-      then format('%s must be one of %s', p_path, p_schema ->> 'enum')
-    when v_type <> v_wanted and not (v_type = 'number' and v_wanted = 'integer' and v_size % 1 = 0)
-      then format('%s must be %s, not %s', p_path, v_wanted,
-        case v_type when 'number' then left(v_text, 40) else v_type end)
-    when v_text !~ (p_schema ->> 'pattern') then format('%s must match %s', p_path,
-      p_schema ->> 'pattern')
-    when p_schema ->> 'format' = 'uuid'
-      and v_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$'
-      then format('%s must be a UUID', p_path)
-    when p_schema ->> 'format' = 'date-time'
-        and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$'
-      then format('%s must be an ISO 8601 instant with an offset', p_path)
-    else (
-      select format('%s must ' || b.words, p_path, p_schema ->> b.name)
-      from (values -- wrong: the signs of the difference that are refused
-        ('number', 'minimum', '{-1}', 'be at least %s'), ('number', 'exclusiveMinimum', '{-1,0}',
-          'be greater than %s'),
-        ('number', 'maximum', '{1}', 'be at most %s'), ('number', 'exclusiveMaximum', '{0,1}',
-          'be less than %s'),
-        ('string', 'minLength', '{-1}', 'have at least %s characters'),
-        ('string', 'maxLength', '{1}', 'have at most %s characters'),
-        ('array', 'minItems', '{-1}', 'have at least %s items'), ('array', 'maxItems', '{1}',
-          'have at most %s items'))
-        as b (type, name, wrong, words)
-      where b.type = v_type and sign(v_size - (p_schema ->> b.name)::numeric)
-        = any (b.wrong::numeric[]) limit 1) end;
-  if v_error is not null or v_type not in ('array', 'object') then
-    return v_error;
-  elsif v_type = 'object' then
-    v_name := (select r from jsonb_array_elements_text(p_schema -> 'required') as r
-      where not p_value ? r limit 1);
-    if v_name is not null then return format('%s.%s is required', p_path, v_name); end if;
+  v_error := p_path || ' must ' || queue.value_error(p_schema, p_value);
+  if v_error is null and v_type = 'object' then
+    v_error := (select format('%s.%s is required', p_path, r)
+      from jsonb_array_elements_text(p_schema -> 'required') as r where not p_value ? r limit 1);
   end if;
-  for v_name, v_part, v_field in select format('[%s]', e.n - 1), p_schema -> 'items', e.value
-    from jsonb_array_elements(case v_type when 'array'
-      then p_value end) with ordinality as e (value, n)
+  if v_error is not null or v_type not in ('array', 'object') then return v_error; end if;
+  for v_part in
+    select format('%s[%s]', p_path, e.n - 1) as path, p_schema -> 'items' as schema, e.value
+    from jsonb_array_elements(case v_type when 'array' then p_value end)
+      with ordinality as e (value, n)
     union all
-    select '.' || f.key, coalesce(p_schema -> 'properties' -> f.key,
+    select format('%s.%s', p_path, left(f.key, 80)), coalesce(p_schema -> 'properties' -> f.key,
       p_schema -> 'additionalProperties'), f.value
     from jsonb_each(case v_type when 'object' then p_value end) as f
   loop
-    v_error := case when v_part = 'false' then format('%s%s is not a known field', p_path,
-      left(v_name, 80))
-      else queue.schema_error(v_part, v_field, p_path || v_name, v_root) end;
+    v_error := case when v_part.schema = 'false' then v_part.path || ' is not a known field'
+      else queue.schema_error(v_part.schema, v_part.value, v_part.path, v_root) end;
     exit when v_error is not null;
   end loop;
   return v_error;
@@ -98,8 +99,8 @@ begin
   elsif pg_column_size(p_value) > 800 and p_value @? 'strict $.**{101}' then
     perform queue.refuse(422, 'payload_invalid', p_field || ' is nested more than 100 levels deep',
       p_field);
-  elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}' and p_value @?
-        'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
+  elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}' and p_value @? 'strict $.**
+      ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
     perform queue.refuse(422, 'payload_invalid',
       p_field || ' holds a number that no double can hold', p_field);
   end if;
@@ -107,9 +108,9 @@ end $$;
 
 -- Refuse a payload that its type does not allow. One of an older version is for the worker's
 -- upcasters, and is not held to the schema of today. p_within comes before the field's name.
-create function queue.check_payload(p_type queue.job_types, p_payload jsonb, p_version integer,
-  p_within text)
-returns void language plpgsql stable as $$
+create function queue.check_payload(
+  p_type queue.job_types, p_payload jsonb, p_version integer, p_within text
+) returns void language plpgsql stable as $$
 declare
   v_field constant text := p_within || 'payload';
   v_error text;
@@ -122,8 +123,8 @@ begin
       p_within || 'schema_version');
   end if;
   perform queue.check_json(p_payload, v_field);
-  if p_type.payload_schema is not null and coalesce(p_version, p_type.schema_version)
-    = p_type.schema_version then
+  if p_type.payload_schema is not null
+      and coalesce(p_version, p_type.schema_version) = p_type.schema_version then
     v_error := queue.schema_error(p_type.payload_schema, p_payload, v_field);
     if v_error is not null then
       perform queue.refuse(422, 'payload_invalid', v_error, split_part(v_error, ' ', 1));
@@ -131,15 +132,25 @@ begin
   end if;
 end $$;
 
--- A published type as a row. What its values may be, the constraints of queue.job_types say.
-create function queue.read_type(p_type jsonb, p_old queue.job_types) returns queue.job_types
-language plpgsql as $$
+-- Publish a type: its row, whose values the constraints of queue.job_types bound, and the schedules
+-- that its code declares, with the queues they name: new and changed ones apply at once, missing
+-- ones go. False where a newer version of it is known, which an older worker does not undo.
+create function queue.publish_type(p_type jsonb) returns boolean language plpgsql as $$
 declare
+  v_name constant text := p_type ->> 'job_type';
+  v_old queue.job_types;
   v_new queue.job_types;
 begin
+  perform queue.check_names(p_type, '{job_type, queue, max_concurrency, workspace_concurrency,
+    key_concurrency, rate_limit, lease_seconds, timeout_seconds, max_attempts, backoff,
+    payload_schema, schema_version, events, internal, source, description, schedules}',
+    'the job type');
+  select * into v_old from queue.job_types as t where t.job_type = v_name for update;
+  if v_old.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1) then
+    return false;
+  end if;
   v_new := jsonb_populate_record(null::queue.job_types, '{"queue": "default", "lease_seconds": 60,
-    "timeout_seconds": 300, "max_attempts": 5,
-    "schema_version": 1}' || p_type || jsonb_build_object(
+    "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}' || p_type || jsonb_build_object(
     'backoff_first_seconds', coalesce(p_type #>> '{backoff,first_seconds}', '60'),
     'backoff_cap_seconds', coalesce(p_type #>> '{backoff,cap_seconds}', '3600'),
     'backoff_factor', coalesce(p_type #>> '{backoff,factor}', '2'),
@@ -149,36 +160,39 @@ begin
     -- null, which is refused, for another word
     'is_minimal', case coalesce(p_type ->> 'events', 'full')
       when 'full' then false when 'minimal' then true end,
-    'in_order', coalesce(p_old.in_order, false), 'registered_at', queue.clock(),
+    'in_order', coalesce(v_old.in_order, false), 'registered_at', queue.clock(),
     -- a worker may make a type internal, and may not undo that, unless keys were revoked since
-    'internal', p_type -> 'internal' = 'true' is true or p_old.internal is true
-      and p_old.registered_at > '-infinity' and auth.jwt() ->> 'role' = 'job_worker' is true));
-  v_new.lane := queue.lane_of(v_new.job_type, v_new.queue, p_declares => true);
-  return v_new;
-end $$;
-
--- The schedules that the code of a type declares, and the queues they name: new and changed ones
--- apply at once, missing ones go.
-create function queue.declare_schedules(p_type queue.job_types, p_schedules jsonb) returns void
-language plpgsql as $$
-begin
-  delete from queue.schedules as s
-  where s.job_type = p_type.job_type and s.source is not null and not exists (
-    select from jsonb_array_elements(p_schedules) as d where s.name = 'code:' || (d ->> 'name'));
-  perform queue.lane_of(p_type.job_type, d #>> '{options,queue}', p_declares => true)
-  from jsonb_array_elements(p_schedules) as d where d #>> '{options,queue}' is not null;
-  perform queue.save_schedule(queue.system_workspace(), d || jsonb_build_object(
-    'name', 'code:' || (d ->> 'name'), 'job_type', p_type.job_type),
-    coalesce(p_type.source, p_type.job_type), queue.clock())
-  from jsonb_array_elements(p_schedules) as d;
+    'internal', p_type -> 'internal' = 'true' is true or v_old.internal is true
+      and v_old.registered_at > '-infinity' and auth.jwt() ->> 'role' = 'job_worker' is true));
+  v_new.lane := queue.lane_of(v_name, v_new.queue, p_declares => true);
+  delete from queue.job_types where job_type = v_name;
+  -- a migration may add it now
+  insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
+  if p_type ? 'schedules' then
+    delete from queue.schedules as s
+    where s.job_type = v_name and s.source is not null and not exists (
+      select from jsonb_array_elements(p_type -> 'schedules') as d
+      where s.name = 'code:' || (d ->> 'name'));
+    perform queue.lane_of(v_name, d #>> '{options,queue}', p_declares => true)
+    from jsonb_array_elements(p_type -> 'schedules') as d where d #>> '{options,queue}' is not null;
+    perform queue.save_schedule(queue.system_workspace(), d || jsonb_build_object(
+      'name', 'code:' || (d ->> 'name'), 'job_type', v_name),
+      coalesce(v_new.source, v_name), queue.clock())
+    from jsonb_array_elements(p_type -> 'schedules') as d;
+  end if;
+  -- changed limits hold for its jobs that run and wait already
+  if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key)
+      is distinct from
+      (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
+    perform queue.regate(v_name);
+  end if;
+  return true;
 end $$;
 
 create function public.register_job_types(p_types jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_type jsonb;
-  v_old queue.job_types;
-  v_new queue.job_types;
   v_count integer := 0;
   v_refused jsonb := '[]';
   v_code text;
@@ -189,28 +203,9 @@ begin
       select jsonb_object_agg(f.key, f.value) from jsonb_each(t.value) as f where f.value <> 'null')
     from jsonb_array_elements(p_types) as t order by t.value ->> 'job_type'
   loop
-    perform queue.wait_lock('registration ' || (v_type ->> 'job_type')); -- see its row
+    perform queue.try_lock('registration ' || (v_type ->> 'job_type'), p_waits => true);
     begin
-      perform queue.check_names(v_type, '{job_type, queue, max_concurrency, workspace_concurrency,
-        key_concurrency, rate_limit, lease_seconds, timeout_seconds, max_attempts, backoff,
-        payload_schema, schema_version, events, internal, source, description, schedules}',
-        'the job type');
-      select * into v_old from queue.job_types as t
-      where t.job_type = v_type ->> 'job_type' for update;
-      -- a newer version of it is known, which an older worker does not undo
-      continue when v_old.schema_version > coalesce((v_type ->> 'schema_version')::integer, 1);
-      v_new := queue.read_type(v_type, v_old);
-      delete from queue.job_types where job_type = v_new.job_type;
-      -- a migration may add it now
-      insert into queue.job_types select v_new.* on conflict (job_type) do nothing;
-      perform queue.declare_schedules(v_new, v_type -> 'schedules') where v_type ? 'schedules';
-      -- changed limits hold for its jobs that run and wait already
-      if (v_old.key_concurrency, v_old.rate_limit, v_old.rate_per_seconds, v_old.rate_per_key)
-          is distinct from
-          (v_new.key_concurrency, v_new.rate_limit, v_new.rate_per_seconds, v_new.rate_per_key) then
-        perform queue.regate(v_new.job_type);
-      end if;
-      v_count := v_count + 1;
+      v_count := v_count + queue.publish_type(v_type)::integer;
     exception -- one that is refused stops no other
       when data_exception or integrity_constraint_violation or sqlstate 'PT400'
         or sqlstate 'PT404' or sqlstate 'PT409' or sqlstate 'PT422' then
@@ -232,6 +227,5 @@ begin
 end $$;
 comment on function public.register_job_types is
   E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\nA type that '
-  'is refused keeps '
-  'the policy it had and shows why.';
+  'is refused keeps the policy it had and shows why.';
 select queue.allow('job_worker, service_role', 'public.register_job_types');

@@ -253,7 +253,7 @@ declare
   v_most constant integer := coalesce((p_request ->> 'most')::integer, 0);
   v_running integer;
 begin
-  perform queue.wait_lock('admission'); -- one at a time
+  perform queue.try_lock('admission', p_waits => true); -- one at a time
   -- one that was killed counts until its time is over
   delete from queue.ticks where expires_at <= v_now or tick_id = v_run;
   v_running := (select count(*) from queue.ticks where expires_at is not null);

@@ -231,7 +231,7 @@ declare
 begin
   return array(select n from unnest(v_scopes) as n where not queue.try_lock(n))
     -- those who may put a turn aside for a pause: its end brings it back after them
-    || case when not pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0)
+    || case when not queue.try_lock('pauses', p_is_shared => true)
       then array['pauses'] else '{}' end;
 end $$;
 
@@ -747,7 +747,7 @@ begin
   -- one at a time, and no one waits; the rest is for the next leases
   if found and queue.try_lock('turns') then
     -- a pause that ends looks at gates after it
-    if pg_try_advisory_xact_lock_shared(queue.lock_kind('pauses'), 0) then
+    if queue.try_lock('pauses', p_is_shared => true) then
       perform queue.open_gates(greatest(50, v_most), p_now);
     end if;
     perform queue.open_turns(v_most, p_now);
@@ -911,7 +911,7 @@ declare
 begin
   -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing
   -- writes nothing
-  perform queue.wait_lock('tick ' || v_request.tick_id);
+  perform queue.try_lock('tick ' || v_request.tick_id, p_waits => true);
   v_now := queue.clock();
   select ctid, last_call into v_found, v_last_call from queue.ticks
     where tick_id = v_request.tick_id;

@@ -180,9 +180,8 @@ begin
       v_job.status);
   end if;
   if p_payload <> 'null' then -- checked as at an enqueue
-    v_job := (queue.add(v_job.workspace_id, queue.caller(), queue.type_or_refuse(v_job.job_type),
-      p_payload, '{}', v_now,
-      p_is_written => false)).job;
+    v_job := queue.new_job(v_job.workspace_id, queue.caller(), queue.type_or_refuse(v_job.job_type),
+      p_payload, '{}', v_now);
     update public.jobs set payload = p_payload, schema_version = v_job.schema_version
       where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
@@ -341,7 +340,7 @@ comment on function public.replay_job is
 -- False where one may yet put one aside that read the pause before it ended: to be called again.
 create function queue.reopen_turns(p_workspace_id uuid) returns boolean language plpgsql as $$
 declare
-  v_is_last constant boolean := pg_try_advisory_xact_lock(queue.lock_kind('pauses'), 0);
+  v_is_last constant boolean := queue.try_lock('pauses');
 begin
   if p_workspace_id = queue.system_workspace() then -- of a type or a queue
     perform queue.note_gates();

@@ -237,10 +237,11 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'schedule' || v_error,
       substring(v_error from '^[\w.]*\.(\w+)'));
   end if;
-  perform queue.add(p_workspace_id, queue.caller(), queue.type_or_refuse(p_schedule ->> 'job_type'),
+  -- as if enqueued now
+  perform queue.new_job(p_workspace_id, queue.caller(),
+    queue.type_or_refuse(p_schedule ->> 'job_type', '', p_workspace_id),
     coalesce(nullif(p_schedule -> 'payload', 'null'), '{}'),
-    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now,
-    p_is_written => false); -- as if enqueued now
+    coalesce(nullif(p_schedule -> 'options', 'null'), '{}'), v_now);
   v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
   if v_saved.created_at = v_now then perform queue.check_count('schedules', p_workspace_id); end if;
   perform queue.admit('changes', p_workspace_id, queue.caller());
