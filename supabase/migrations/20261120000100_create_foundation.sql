@@ -13,8 +13,7 @@
 -- Six rules hold everywhere:
 -- 1. public.jobs is the record. No index of it names what changes between enqueue and end, so a
 --    lease and a settlement are heap-only updates. Where a job is while it lives is a narrow table:
---      queue.gated (its key is full) -> queue.ready -> queue.leases -> nowhere: it has ended
---      queue.deferred (not yet) and queue.waits (for an answer, an event, children) lie beside.
+--    queue.gated, ready, leases, deferred or waits.
 -- 2. Tenants are served in rounds: each gets as many jobs as its weight, then goes to the end of
 --    the order, in all lanes that the worker serves. A lease reads about as many tenants as it asks
 --    for jobs; inside a tenant jobs go by ord (priority, then age).
@@ -24,16 +23,15 @@
 -- 4. A limited scope (type, workspace, type in a workspace) is an advisory lock that a lease tries,
 --    and leases that the next statement counts. The limit of a key is a gate: no more of its jobs
 --    than may run are ever ready.
--- 5. What follows from the record is not stored. The events of a job that went as planned are
---    derived from its row; others are rows of queue.job_events. Each statement leaves a line per
---    tenant and kind in queue.feed, which watchers, webhooks and statistics read.
--- 6. Locks: workers lock the lease before the record, leases skip what is locked, and who steers
---    jobs waits while it holds none (queue.lock_jobs). Nothing that a worker calls waits for a
---    user's open transaction. A lease refuses any isolation but read committed, since it counts.
+-- 5. What follows from the record is not stored: events of a job that went as planned are derived
+--    from its row. Each statement leaves a line per tenant and kind in queue.feed, which watchers,
+--    webhooks and statistics read.
+-- 6. Workers lock the lease before the record, leases skip what is locked, and who cancels or
+--    retries waits while it holds no lock (queue.lock_jobs). Nothing that a worker calls waits for
+--    a user's open transaction. A lease refuses any isolation but read committed, since it counts.
 --
--- Functions in public, or those they call, are security definer: no caller holds rights on the
--- engine's tables. Those that read much keep sequential scans off, since a session's plan may be
--- older than the rows.
+-- Functions in public are security definer: no caller holds rights on the engine's tables. Those
+-- that read much keep sequential scans off: a session's plan may be older than the rows.
 --
 -- The life of a job, each step the name of its function:
 --   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
@@ -54,9 +52,9 @@
 --       queue.end_places     frees its key's gate and unique key; signals who waits for it
 --   public.run_maintenance   what time makes due, and retention
 
--- What is someone else's is never changed: an engine's schema, a table, a function or a type of a
--- name that is used here stops the migration. Our mark on the two schemas says what may be dropped
--- later; where clients see jobs in a schema of theirs, that one has none and stays.
+-- Nothing of somebody else is changed: a schema, table, function or type of a name that is used
+-- here stops the migration. Our mark on the two schemas says what may be dropped later; a schema
+-- that was there has none and stays.
 do $$
 declare
   c_names constant text[] := '{
@@ -90,8 +88,8 @@ begin
   end if;
   if v_taken is not null then
     raise exception 'there is %, which is not Minutehand''s', v_taken
-      using hint = 'Nothing was changed. Delete what the install wrote: this file, minutehand.toml and '
-        'the processors'' package. Then choose another name: minutehand install --schema NAME.';
+      using hint = 'Nothing was changed. Delete what the install wrote: this file, minutehand.toml '
+        'and the processors'' package. Then choose another name: minutehand install --schema NAME.';
   end if;
   create schema queue;
   comment on schema queue is 'Minutehand: the engine; never exposed.';
@@ -105,7 +103,7 @@ begin
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
       not like 'Minutehand worker:%' then -- grants to it would reach its present users
     raise exception 'there is a role job_worker that is not Minutehand''s'
-      using hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
+      using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
   end if;
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
     grant job_worker to authenticator; -- the Data API switches to the role that a JWT claims
@@ -261,8 +259,7 @@ end $$;
 -- that list.
 
 create table public.workspaces (
-  id uuid primary key default gen_random_uuid(),
-  name text not null,
+  id uuid primary key default gen_random_uuid(), name text not null,
   created_at timestamptz not null default now(),
   constraint workspaces_name_has_text check (char_length(name) between 1 and 200)
 );
@@ -270,8 +267,7 @@ comment on table public.workspaces is 'A tenant: people who share jobs and data.
 
 create table public.workspace_members (
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  user_id uuid not null,
-  role text not null default 'member',
+  user_id uuid not null, role text not null default 'member',
   created_at timestamptz not null default now(),
   primary key (user_id, workspace_id),
   constraint workspace_members_role_is_known check (role in ('manager', 'member'))
@@ -281,8 +277,7 @@ comment on table public.workspace_members is
   'Who belongs to which workspace, and as what: managers also change settings, pause work and '
   'manage members.';
 
-create view queue.tenants as
-select id, name from public.workspaces;
+create view queue.tenants as select id, name from public.workspaces;
 create view queue.tenant_members as
 select workspace_id, user_id, role from public.workspace_members;
 
@@ -291,8 +286,8 @@ select workspace_id, user_id, role from public.workspace_members;
 create function queue.caller(p_is_strict boolean default true) returns uuid
 language plpgsql stable as $$
 declare
-  v_subject constant text := nullif(current_setting('request.jwt.claims', true),
-    '')::jsonb ->> 'sub';
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '');
+  v_subject constant text := v_claims ->> 'sub';
 begin
   if v_subject !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
     if not p_is_strict then return null; end if;
@@ -304,9 +299,7 @@ end $$;
 
 -- Staff, who see every tenant and belong to none.
 create function queue.is_operator() returns boolean language plpgsql stable as $$
-begin
-  return coalesce(auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true', false);
-end $$;
+begin return auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true' is true; end $$;
 
 -- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())":
 -- once a query.
@@ -325,8 +318,8 @@ create function queue.is_member(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
-      select from queue.tenant_members as m where m.user_id = (select queue.caller())
-        and m.workspace_id = p_workspace_id)
+      select from queue.tenant_members as m
+      where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id)
     or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
 end $$;
 
@@ -334,19 +327,16 @@ create function queue.is_manager(p_workspace_id uuid) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 begin
   return exists (
-    select from queue.tenant_members as m
-    where m.user_id = (select queue.caller()) and m.workspace_id = p_workspace_id
-      and m.role = 'manager');
+    select from queue.tenant_members as m where m.user_id = (select queue.caller())
+      and m.workspace_id = p_workspace_id and m.role = 'manager');
 end $$;
 
 -- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API, and
--- no person. Only for functions whose execute grant already keeps the roles of browsers apart by
--- name.
+-- no person. Only for functions that guests cannot call.
 create function queue.is_service() returns boolean language plpgsql stable as $$
 begin
   return queue.caller() is null
-    and (auth.jwt() is null or coalesce(auth.jwt() ->> 'role', '') in ('service_role',
-      'job_worker'));
+    and (auth.jwt() is null or auth.jwt() ->> 'role' in ('service_role', 'job_worker') is true);
 end $$;
 
 -- Refuse callers that do not belong to the workspace with 404, as one that is missing; returns the
@@ -356,8 +346,8 @@ declare -- as queue.is_service reads them, once
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_user constant uuid := queue.caller();
 begin
-  if v_user is null and (v_claims is null or v_claims ->> 'role' in ('service_role',
-    'job_worker')) then
+  if v_user is null
+      and (v_claims is null or v_claims ->> 'role' in ('service_role', 'job_worker')) then
     perform from queue.tenants as t where t.id = p_workspace_id;
     if found or p_workspace_id = queue.system_workspace() then return null; end if;
   elsif queue.is_member(p_workspace_id) then
@@ -366,8 +356,8 @@ begin
   perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
 end $$;
 
--- The same of one who counts, where null means every workspace: for operators and the service
--- alone.
+-- The same for calls that read much, where null means every workspace, for operators and the
+-- service; see queue.take_turn.
 create function queue.may_read_all(p_workspace_id uuid) returns void language plpgsql stable as $$
 begin
   if p_workspace_id is not null then
@@ -440,8 +430,7 @@ begin
   loop
     execute format('delete from queue.%1$I where ctid = any (array('
       'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))',
-        v_table)
-    using v_workspace;
+      v_table) using v_workspace;
   end loop;
   return old;
 end $$;
@@ -454,14 +443,14 @@ revoke all on public.workspaces from public, anon, authenticated, service_role;
 create policy "members read their workspaces" on public.workspaces
   for select to authenticated using (id in (select queue.my_workspaces()));
 create policy "managers manage members" on public.workspace_members
-  for all to authenticated using (workspace_id in (select queue.my_workspaces())
-    and queue.is_manager(workspace_id))
+  for all to authenticated
+  using (workspace_id in (select queue.my_workspaces()) and queue.is_manager(workspace_id))
   with check (queue.is_manager(workspace_id));
 create policy "members leave" on public.workspace_members
   for delete to authenticated using (user_id = (select queue.caller()));
 
 grant select on public.workspaces to authenticated;
-grant insert (workspace_id, user_id, role), update (role),
-  delete on public.workspace_members to authenticated;
+grant insert (workspace_id, user_id, role), update (role), delete on public.workspace_members
+  to authenticated;
 grant select, insert, update, delete on public.workspaces, public.workspace_members to service_role;
 select queue.allow('authenticated, service_role', 'public.own_workspace', 'public.list_workspaces');

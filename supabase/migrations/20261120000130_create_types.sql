@@ -150,7 +150,8 @@ begin
     return false;
   end if;
   v_new := jsonb_populate_record(null::queue.job_types, '{"queue": "default", "lease_seconds": 60,
-    "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}' || p_type || jsonb_build_object(
+    "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}' || p_type
+    || jsonb_build_object(
     'backoff_first_seconds', coalesce(p_type #>> '{backoff,first_seconds}', '60'),
     'backoff_cap_seconds', coalesce(p_type #>> '{backoff,cap_seconds}', '3600'),
     'backoff_factor', coalesce(p_type #>> '{backoff,factor}', '2'),

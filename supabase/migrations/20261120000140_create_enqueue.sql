@@ -1,15 +1,13 @@
 -- Enqueue one job. One way in, queue.add: it checks a job, writes its record and places it. Of a
 -- plain insert it only checks; triggers do the rest. They, bulks and children are in the next file.
 
--- When workers that listen were last notified, in fiftieths of a second since 1970, when a caller
--- was last asked to start one, and when one had free slots, in milliseconds. Sequences, so that every
--- transaction sees them at once and none waits for another.
-create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
-create unlogged sequence queue.wanted_ms minvalue 0 start 0;
-create unlogged sequence queue.room_ms minvalue 0 start 0; -- when a worker with free slots asked last
+-- Instants since 1970. Sequences, so that every transaction sees them at once and none waits.
+create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS -- workers, in 1/50 s
+create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- a caller was asked to start a worker
+create unlogged sequence queue.room_ms minvalue 0 start 0; -- a worker with free slots asked for jobs
 
 -- Notify workers that listen, once in 20 ms: a transaction that notifies commits under a lock of
--- the whole server. A listener looks at once, and again 100 ms later.
+-- the server. A listener looks at once, and again 100 ms later.
 create function queue.notify_workers() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -129,9 +127,8 @@ end $$;
 -- The W3C trace context of the present request; null where its header is missing or malformed.
 create function queue.request_trace() returns text language plpgsql stable as $$
 begin
-  return substring(nullif(current_setting('request.headers', true),
-    '')::json ->> 'x-minutehand-trace'
-    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
+  return substring(nullif(current_setting('request.headers', true), '')::json
+    ->> 'x-minutehand-trace' from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
 end $$;
 
 -- The fields of a job that its options give. p_within comes before the name of a field in errors.
@@ -175,8 +172,9 @@ begin
     else ltrim(queue.schema_error(c_schema, v_options, ''), '.') end;
   if v_error is null then
     v_job := jsonb_populate_record(null::public.jobs, v_options - 'timeout_seconds');
-    v_error := (select n || ' must lie between the years 1970 and 9999'
-      from unnest('{scheduled_for,deadline_at}'::text[], array[v_job.scheduled_for, v_job.deadline_at]) as t (n, at)
+    v_error := (select t.name || ' must lie between the years 1970 and 9999'
+      from (values ('scheduled_for', v_job.scheduled_for), ('deadline_at', v_job.deadline_at))
+        as t (name, at)
       where t.at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' limit 1);
   end if;
   if v_error is not null then
@@ -194,8 +192,8 @@ exception when data_exception then
 end $$;
 
 -- Say that a tenant has a ready job in a lane; always true. Until this transaction ends its shared
--- lock keeps leases from closing the turn or moving where it begins. A note is left where one does so just
--- now, and from the 200th turn of a transaction on: the server's locks are few.
+-- lock keeps leases from closing the turn or moving where it begins. A note is left where one does
+-- so just now, and from the 200th turn of a transaction on: the server's locks are few.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint) returns boolean
 language plpgsql as $$
 declare
@@ -212,10 +210,8 @@ begin
     if exists (
         select from queue.turns as t
         where t.lane = p_lane and t.workspace_id = p_workspace_id and t.from_ord <= p_ord
-          and not (t.aside and t.look_at is null)) then
-      return true;
-    -- a note that another left will open it, and no lease closes it while this lock is held
-    elsif exists (
+          and not (t.aside and t.look_at is null))
+      or exists ( -- it will open the turn, and no lease closes it while this lock is held
         select from queue.notes as n where n.workspace_id = p_workspace_id and n.lane = p_lane
           and n.key is null and n.ord <= p_ord) then
       return true;
@@ -307,32 +303,28 @@ begin
   return true;
 end $$;
 
--- Lock jobs' records and the places where they wait, or none where someone holds one of them.
-create function queue.lock_free(p_ids uuid[]) returns boolean language plpgsql
-set lock_timeout = '1ms' as $$
+-- Lock jobs' records and the places where they wait. While someone holds one of them it locks none,
+-- and tries again, or gives up where p_waits is false: settlements hold a place and wait for the
+-- record, plain updates and deletes hold the record and wait for the place, so that no order of the
+-- two would do.
+create function queue.lock_jobs(p_ids uuid[], p_waits boolean default true) returns boolean
+language plpgsql set lock_timeout = '1ms' as $$
 begin
-  perform from public.jobs as j where j.id = any (p_ids) order by j.id for no key update;
-  perform from queue.ready as r
-  join public.jobs as j
-    on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
-  where j.id = any (p_ids) and j.status = 'pending'
-  order by r.lane, r.workspace_id, r.ord, r.job_id for update of r;
-  perform from queue.deferred as d
-  join public.jobs as j
-    on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
-  where j.id = any (p_ids) and j.status = 'pending' order by d.run_at, d.job_id for update of d;
-  perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
-  return true;
-exception when lock_not_available then
-  return false;
-end $$;
-
--- The same, waiting until nobody does. It holds nothing meanwhile: some hold a place and wait for
--- the record (settlements), others the record and wait for the place (a plain update, a delete), so
--- no order of the two would do.
-create function queue.lock_jobs(p_ids uuid[]) returns void language plpgsql as $$
-begin
-  while not queue.lock_free(p_ids) loop
+  loop
+    begin
+      perform from public.jobs as j where j.id = any (p_ids) order by j.id for no key update;
+      perform from queue.ready as r join public.jobs as j on r.lane = j.lane
+        and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
+      where j.id = any (p_ids) and j.status = 'pending'
+      order by r.lane, r.workspace_id, r.ord, r.job_id for update of r;
+      perform from queue.deferred as d join public.jobs as j
+        on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+      where j.id = any (p_ids) and j.status = 'pending' order by d.run_at, d.job_id for update of d;
+      perform from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update;
+      return true;
+    exception when lock_not_available then
+      if not p_waits then return false; end if;
+    end;
     perform pg_sleep(0.005);
   end loop;
 end $$;
@@ -390,18 +382,17 @@ begin
 end $$;
 
 -- Take the keys of a new job. Gives the job that has them, which is another where the call repeats
--- an earlier one. p_is_claimed: its idempotency key is taken already.
-create function queue.claim(
-  p_job public.jobs, p_options jsonb, p_now timestamptz, p_is_claimed boolean default false
-) returns uuid language plpgsql as $$
+-- an earlier one.
+create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz) returns uuid
+language plpgsql as $$
 declare
   -- a debounced job takes the place of the one that waits
   v_unique constant jsonb := case when p_options ->> 'debounce_seconds' is not null
     then '{"until": "leased", "on_conflict": "replace"}' else p_options -> 'unique' end;
   v_id uuid := p_job.id;
 begin
-  if p_job.idempotency_key is not null and not p_is_claimed then
-    v_id := queue.claim_key(p_job, (p_options ->> 'idempotency_ttl_seconds')::double precision, p_now);
+  if p_job.idempotency_key is not null then
+    v_id := queue.claim_key(p_job, p_options, p_now);
   end if;
   if v_id <> p_job.id or p_job.unique_key is null then return v_id; end if;
   loop
@@ -427,15 +418,16 @@ begin
   return v_id;
 end $$;
 
--- Take an idempotency key for p_seconds, or as the setting says; gives the job that has it. A key ends
--- with its job; 409 where it was used with another payload. p_own: jobs that are written with this one.
+-- Take an idempotency key; gives the job that has it. A key ends with its job, or when its time is
+-- over; 409 where it was used with another payload. p_own: jobs that are written with this one.
 create function queue.claim_key(
-  p_job public.jobs, p_seconds double precision, p_now timestamptz, p_own uuid[] default '{}'
+  p_job public.jobs, p_options jsonb, p_now timestamptz, p_own uuid[] default '{}'
 ) returns uuid language plpgsql as $$
 declare
   v_hash constant text := md5(p_job.payload::text);
   v_expires_at constant timestamptz := p_now + make_interval(secs => coalesce(
-    p_seconds, queue.setting('idempotency_ttl_seconds')::double precision));
+    nullif(p_options -> 'idempotency_ttl_seconds', 'null'),
+    queue.setting('idempotency_ttl_seconds'))::double precision);
   v_held queue.job_keys;
 begin
   insert into queue.job_keys as k
@@ -530,7 +522,7 @@ begin
   if p_claimed is not null then job.id := p_claimed; end if;
   if job.idempotency_key is not null or job.unique_key is not null then
     loop
-      v_id := queue.claim(job, p_options, p_now, p_claimed is not null and v_id is null);
+      v_id := queue.claim(job, p_options, p_now);
       exit when v_id = job.id;
       select * into v_holder from public.jobs where id = v_id;
       if found then

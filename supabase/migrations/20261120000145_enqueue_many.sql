@@ -1,5 +1,5 @@
--- Enqueue many: enqueue_jobs, children and schedules end in queue.enqueue, which calls queue.add for
--- each; many plain jobs of a call are one statement. And plain inserts into public.jobs, and what
+-- Enqueue many: enqueue_jobs, children and schedules end in queue.enqueue, which calls queue.add
+-- for each; plain jobs of a call are one statement. And plain inserts into public.jobs, and what
 -- goes with a job that is deleted.
 
 -- Add plain jobs, at a tenth of what queue.add costs one by one: those without options and with a
@@ -70,7 +70,7 @@ begin
       and i.value ->> 'job_type' is not null and not i.value ? 'idempotency_ttl_seconds'
     order by i.value ->> 'job_type', i.value ->> 'idempotency_key', i.n
   loop
-    v_ids[v_item.n] := queue.claim_key(v_item.job, null, p_now, p_ids);
+    v_ids[v_item.n] := queue.claim_key(v_item.job, '{}', p_now, p_ids);
   end loop;
   return v_ids;
 end $$;
@@ -145,7 +145,8 @@ begin
     if v_made.created then v_new := v_new || (v_made.job).id; end if;
   end loop;
   if array_position(ids, null) is not null then
-    perform queue.refuse(503, 'busy', 'a job that has one of the keys is being deleted; call again');
+    perform queue.refuse(503, 'busy',
+      'a job that has one of the keys is being deleted; call again');
   elsif v_new <> '{}' then
     perform queue.publish_created(v_new[v_published + 1:], v_now);
     -- also who calls an app's function, which enqueues as the platform

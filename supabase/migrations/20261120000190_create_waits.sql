@@ -246,8 +246,8 @@ declare
 begin
   if p_signal.kind = 'resumed' then
     return case when queue.reopen_turns(p_signal.workspace_id) then 1 end;
-  elsif not queue.lock_free(v_free) then
-    v_free := array(select c from unnest(v_free) as c where queue.lock_free(array[c]));
+  elsif not queue.lock_jobs(v_free, p_waits => false) then
+    v_free := array(select c from unnest(v_free) as c where queue.lock_jobs(array[c], p_waits => false));
     v_next := (
       select c from unnest(v_ids) as c
       where c <> all (v_free) and c <> all (v_refused) order by c limit 1);
