@@ -14,7 +14,11 @@ declare
   -- an assignment would prepare its cast
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
 begin
-  if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
+  if v_at is distinct from pg_sequence_last_value('queue.notified_at') and exists (
+      -- workers look once a minute: what falls due later needs no notification
+      select from unnest(new.job_ids) as i (id) cross join lateral (
+        select from public.jobs as j where j.id = i.id and queue.clock() + interval '1 minute'
+          > coalesce(j.next_retry_at, j.scheduled_for, '-infinity')) as j) then
     perform setval('queue.notified_at', v_at), pg_notify('minutehand_wakeup', '');
   end if;
   return null;

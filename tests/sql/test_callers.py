@@ -196,3 +196,12 @@ def test_a_subject_that_is_no_uuid_is_told_so(engine: Engine, subject: Any) -> N
             caller.enqueue()
         assert refusal(refused.value)[:2] == ("PT401", "unauthorized")
         assert caller.rows("select id from public.jobs") == []
+
+
+def test_workers_are_notified_of_what_falls_due_within_a_minute(engine: Engine) -> None:
+    """They look by themselves once a minute."""
+    with engine.database.connect() as listening:
+        listening.execute("listen minutehand_wakeup")
+        for delay, notified in ((3600, 0), (30, 1)):
+            engine.enqueue(delay_seconds=delay)
+            assert len(list(listening.notifies(timeout=0.2, stop_after=1))) == notified
