@@ -905,6 +905,7 @@ declare
   v_now timestamptz;
   v_found tid;
   v_last_call integer;
+  v_is_active boolean; -- it leased lately, if it has leased
   v_given record;
   v_due bigint;
   v_is_short boolean;
@@ -913,8 +914,8 @@ begin
   -- writes nothing
   perform queue.try_lock('tick ' || v_request.tick_id, p_waits => true);
   v_now := queue.clock();
-  select ctid, last_call into v_found, v_last_call from queue.ticks
-    where tick_id = v_request.tick_id;
+  select ctid, last_call, seen_at > v_now - interval '10 seconds'
+  into v_found, v_last_call, v_is_active from queue.ticks where tick_id = v_request.tick_id;
   if v_request.call <= v_last_call then -- its answer may have been lost: what of it is still held
     perform queue.publish(p_changes, v_now);
     return json_build_object('maintenance', queue.maintenance_is_due(v_now, true), 'due', 0,
@@ -946,7 +947,7 @@ begin
     v_due := (not v_is_short)::integer;
   end if;
   return json_build_object('leases', v_given.leases, 'maintenance', v_is_short
-      and queue.maintenance_is_due(v_now, coalesce(v_last_call, 1) > 1 or v_given.leased > 0),
+      and queue.maintenance_is_due(v_now, v_given.leased > 0 or v_last_call > 1 and v_is_active),
     'due', v_due, 'next_due_in_ms',
     case when v_is_short then queue.next_due_in_ms(v_given.lanes, v_given.more, v_now) end);
 end $$;
