@@ -43,6 +43,8 @@ async def run(use: Use) -> Run:
         lambda ctx: ctx.progress(float("nan")),
         lambda ctx: ctx.tag("x" * 101),
         lambda ctx: ctx.tag("\x1b[2J"),
+        lambda ctx: ctx.tag("del\x7f"),
+        lambda ctx: ctx.tag("\x9b2J"),
         lambda ctx: ctx.sleep(datetime(2026, 1, 1)),  # noqa: DTZ001 - the mistake
         lambda ctx: ctx.step("", answer),
         lambda ctx: ctx.step("s" * 201, answer),

@@ -140,6 +140,7 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
     "logs a message": lambda ctx, value: noting(ctx, message=value),
     "logs a key": lambda ctx, value: noting(ctx, **{str(value)[:9]: 1}),
     "reports": staging,
+    "tags": lambda ctx, value: given(ctx.tag(value)),  # type: ignore[func-returns-value]
     "costs": lambda ctx, value: given(vars(ctx).update(cost_usd=value)),
 }
 

@@ -6,6 +6,7 @@ Progress and logs cost no round trip of their own; storing them is the reporter'
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -43,6 +44,7 @@ LONGEST_PAUSE: Final = 15.0
 #: Pause between looks at work that was left with another service.
 LOOK_AGAIN: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
+_CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
@@ -200,7 +202,7 @@ class JobContext:
             ValueError: A tag must have 1 to 100 characters, and none that controls a terminal.
         """
         for word in tags:
-            if not 1 <= len(word) <= MAX_TAG or any(ord(letter) < 32 for letter in word):
+            if not 1 <= len(word) <= MAX_TAG or _CONTROL.search(word):
                 raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
         self._updates.add_tags([clean_text(word) for word in tags])
         self._port.announce()

@@ -11,8 +11,9 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
@@ -26,6 +27,7 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: How long a run without a deadline counts as running if it never reports its end.
 LONGEST_RUN_SECONDS = 86_400.0
@@ -303,3 +305,21 @@ class Worker:
                     return
         finally:
             await end_tasks(waits)
+
+
+def run_to_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on a worker's loop, whatever tasks that processors left behind may raise.
+
+    asyncio ends a loop in which any task raises SystemExit or KeyboardInterrupt.
+    """
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt):
+            if task.done():
+                raise
+            logger.exception(
+                "A processor's task asked the process to end; its worker continues",
+                extra={"event": "task.exited"},
+            )

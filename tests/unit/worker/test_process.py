@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from minutehand.worker.loop import run_to_end
 
 ENDS_AS_HOT_RELOAD_DOES = """
 import os, signal, sys
@@ -31,3 +36,20 @@ def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Pat
         code = worker.wait(60)
         assert worker.stderr is not None
         assert (code, worker.stderr.read()) == (0, "")
+
+
+@pytest.mark.parametrize("exits", [SystemExit, KeyboardInterrupt])
+def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -> None:
+    """One that a processor left behind, or waits for: the jobs beside it run on."""
+
+    async def exit_soon() -> None:
+        raise exits
+
+    async def work() -> str:
+        left = asyncio.create_task(exit_soon())
+        with pytest.raises(exits):
+            await left
+        return "done"
+
+    with asyncio.Runner() as runner:
+        assert run_to_end(runner.get_loop(), work()) == "done"

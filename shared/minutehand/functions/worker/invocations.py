@@ -22,7 +22,7 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.worker.deadlines import FanOut, TickOptions
-from minutehand.worker.loop import Worker
+from minutehand.worker.loop import Worker, run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LambdaWorker:
             telemetry.flush()
 
     def _answer(self, event: Any, context: Any) -> dict[str, Any]:
-        run = self._loop.run_until_complete
+        run = partial(run_to_end, self._loop)
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         # without a context (a plain call), behave as under API Gateway's own limit
         budget = float(remaining()) / 1000 if callable(remaining) else 29.0

@@ -30,6 +30,7 @@ from minutehand.error_body import error_body
 from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
 from minutehand.functions.worker.last_process import LastProcess
 from minutehand.tasks import end_tasks
+from minutehand.worker.loop import run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,8 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
         lifespan="on",
         timeout_graceful_shutdown=2,
     )
-    _Server(config).run()
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        run_to_end(runner.get_loop(), _Server(config).serve())
     return 0
 
 
