@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - queries stay on one line
 """The engine of a fresh database with two workspaces, three members and one plain job type."""
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from tests.contract.observed import breaches
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
 
-#: What must hold of the engine's own tables, besides what anyone may see; queries find the offenders.
+#: What must hold of the engine's own tables; queries find the offenders.
 INVARIANTS = {
     "a pending job has one place": """
         select j.id from public.jobs j left join (
@@ -31,11 +30,13 @@ INVARIANTS = {
         select r.job_id from queue.ready r where not exists (
             select from queue.turns t where t.lane = r.lane and t.workspace_id = r.workspace_id
               and not (t.aside and t.look_at is null) and t.from_ord <= r.ord)
-          and not exists (select from queue.notes n where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
-    "behind a gate are live jobs; one that was let through is ready, runs, or is put off in order": """
+          and not exists (select from queue.notes n
+            where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
+    "behind a gate are live jobs; an admitted one is ready, runs, or is put off in order": """
         select g.job_id from queue.gated g left join public.jobs j on j.id = g.job_id
         left join queue.job_types t on t.job_type = j.job_type
-        where case when not g.admitted then j.status is distinct from 'pending' else not g.ended and not exists (
+        where case when not g.admitted then j.status is distinct from 'pending'
+          else not g.ended and not exists (
             select from queue.ready r where r.job_id = g.job_id
             union all select from queue.leases l where l.job_id = g.job_id
             union all select from queue.deferred d where d.job_id = g.job_id and t.in_order) end""",
@@ -43,9 +44,11 @@ INVARIANTS = {
         select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
         where not g.admitted and not t.rate_per_key
           and exists (select from queue.lanes l where l.lane = g.lane and l.served_at is not null
-            and not exists (select from queue.pauses p where (p.kind, p.name) in (('type', l.job_type), ('queue', l.queue))))
+            and not exists (select from queue.pauses p
+              where (p.kind, p.name) in (('type', l.job_type), ('queue', l.queue))))
           and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
-            and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended) < coalesce(t.key_concurrency, 1)
+            and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended)
+            < coalesce(t.key_concurrency, 1)
           and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane
             where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
     "a slot that was given back is looked at": """
@@ -53,8 +56,10 @@ INVARIANTS = {
           select from queue.notes n join queue.lanes l on l.lane = n.lane
           where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
     "a processing job has exactly one lease with its fence": """
-        select coalesce(j.id, l.job_id) from public.jobs j full join queue.leases l on l.job_id = j.id
-        where (j.status is not distinct from 'processing') <> (l.job_id is not null) or l.fence <> j.fence""",
+        select coalesce(j.id, l.job_id)
+        from public.jobs j full join queue.leases l on l.job_id = j.id
+        where (j.status is not distinct from 'processing') <> (l.job_id is not null)
+          or l.fence <> j.fence""",
     "a waiting job has one wait, others none": """
         select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
         where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
-import pytest
-
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, refusal
+from tests.contract.observed import refused
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -78,18 +74,11 @@ def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Eng
     assert engine.status(theirs) == "failed"
 
 
-def refused(engine: Engine, **job: Any) -> tuple[str | None, ...]:
-    """The status, code and field by which an enqueue is refused."""
-    with pytest.raises(psycopg.Error) as error:
-        engine.enqueue(**job)
-    return refusal(error.value)
-
-
 def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
     """A misspelt name in a loop does not fill the queue: 20 a workspace, 1,000 in all."""
     for number in range(20):
         engine.enqueue(job_type=f"t{number}", delay_seconds=60)
-    assert refused(engine, job_type="t20") == ("PT422", "unknown_job_type", "job_type")
+    assert refused(engine.enqueue, job_type="t20") == ("PT422", "unknown_job_type", "job_type")
     engine.enqueue(job_type="t7")
     engine.enqueue(job_type="t20", workspace=GLOBEX)
     engine.run(
@@ -97,9 +86,9 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
         " select 0, gen_random_uuid(), 'more' || n, '', 0, gen_random_uuid()"
         " from generate_series(1, 979) as n"
     )
-    assert refused(engine, job_type="t21", workspace=GLOBEX)[1] == "unknown_job_type"
+    assert refused(engine.enqueue, job_type="t21", workspace=GLOBEX)[1] == "unknown_job_type"
     engine.enqueue(job_type="more7", workspace=GLOBEX)
-    assert refused(engine, job_type="x" * 101)[1] == "unknown_job_type"
+    assert refused(engine.enqueue, job_type="x" * 101)[1] == "unknown_job_type"
     engine.run(
         "delete from queue.gated where job_type like 'more%%' and job_id not in"
         " (select id from public.jobs)"
