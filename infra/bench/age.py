@@ -70,10 +70,8 @@ class Ageing:
         kept: list[dict[str, int]] = []
         with self.scratch.connect() as connection:
             self._prepare(connection)
-            threads = [
-                threading.Thread(target=self._guard, args=(work,))
-                for work in (self._maintain, *[self._work] * self.workers)
-            ]
+            works = (self._maintain, *[self._work] * self.workers)
+            threads = [threading.Thread(target=self._guard, args=(work,)) for work in works]
             for thread in threads:
                 thread.start()
             try:
@@ -121,21 +119,15 @@ class Ageing:
                 print(f"deadlock: {error}", flush=True)
 
     def _prepare(self, connection: Connection) -> None:
-        _rpc(
-            connection,
-            "register_job_types",
-            p_types=[
-                {"job_type": name, "backoff": BACKOFF, **policy} for name, policy in TYPES.items()
-            ],
-        )
+        types = [{"job_type": name, "backoff": BACKOFF, **TYPES[name]} for name in TYPES]
+        _rpc(connection, "register_job_types", p_types=types)
         connection.execute(
             "insert into public.workspaces (id, name)"
             " select md5('age' || n)::uuid, 'T' || n from generate_series(1, %s) as n",
             (self.tenants,),
         )
-        self.ids = [
-            str(row[0]) for row in connection.execute("select id from public.workspaces").fetchall()
-        ]
+        found = connection.execute("select id::text from public.workspaces").fetchall()
+        self.ids = [id for (id,) in found]
         for n, workspace in enumerate(self.ids[:20]):
             schedule = {"name": f"s{n}", "cron": "* * * * *", "job_type": "plain"}
             _rpc(connection, "put_schedule", p_workspace_id=workspace, p_schedule=schedule)
@@ -168,21 +160,13 @@ class Ageing:
                 item["concurrency_key"] = f"k{random.randrange(10**6)}"
                 item["idempotency_key"] = str(uuid.uuid4())
             if item["job_type"] == "limited":
-                item |= {
-                    "tags": [f"t{luck}"],
-                    "session_id": f"s{luck}",
-                    "unique": {"key": str(luck)},
-                }
+                item |= {"tags": [f"t{luck}"], "session_id": f"s{luck}"}
+                item["unique"] = {"key": str(luck)}
             if luck < 0.02:
                 item["delay_seconds"] = random.uniform(0.1, 3)
             items.append(item)
-        _rpc(
-            connection,
-            "enqueue_jobs",
-            p_workspace_id=random.choice(self.ids),
-            p_jobs=items,
-            p_return="ids",
-        )
+        workspace = random.choice(self.ids)
+        _rpc(connection, "enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
 
     def _work(self, connection: Connection) -> None:
         items: list[dict[str, Any]] = []

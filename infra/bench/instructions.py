@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psycopg
 
-from minutehand.local import migrations
+from infra.bench.scratch import prepared
 from minutehand.local.postgres import Postgres
-from minutehand.local.users import ACME, create_demo_users
+from minutehand.local.users import ACME
 
 STEP = """
 create function public.bench_step(p_limit integer) returns bigint language plpgsql as $$
@@ -87,16 +87,7 @@ class Bench:
         self.folder = folder
         self.server = Postgres(folder / "server", scratch=True)
         self.server.start()
-        with psycopg.connect(self.server.url(), autocommit=True) as connection:
-            connection.execute("create database bench")
-        url = self.server.url(database="bench")
-        migrations.prepare_hosted(url)
-        migrations.set_project_owner(url, self.server.password)
-        migrations.apply_migrations(migrations.as_user(url, "postgres"))
-        create_demo_users(url)
-        for path in migrations.seed_files():
-            migrations.apply_seed(migrations.as_user(url, "postgres"), path)
-        self.url = url
+        self.url = prepared(self.server, "bench")
         self.run(STEP, TYPES)
 
     def run(self, *statements: str) -> None:
@@ -126,22 +117,10 @@ class Bench:
         )
         lines = [step(case.jobs)] * 2 if case.waiting else []
         lines += [state, *[case.call] * calls, state]
-        binary = self.server._binary("postgres")
+        watched = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+        binary = str(self.server._binary("postgres"))
         done = subprocess.run(
-            [
-                "valgrind",
-                "--tool=callgrind",
-                "--callgrind-out-file=/dev/null",
-                str(binary),
-                "--single",
-                "-D",
-                str(data),
-                "-c",
-                "fsync=off",
-                "-c",
-                "jit=off",
-                "bench",
-            ],
+            [*watched, binary, "--single", "-D", str(data), "-cfsync=off", "-cjit=off", "bench"],
             input="\n".join(lines) + "\n",
             capture_output=True,
             text=True,

@@ -1,6 +1,6 @@
 // pg-boss and graphile-worker by their own means.
-// Runs where only they are installed: `node peers.mjs drain PEER URL JOBS` prints FILLED, then seconds as JSON
-// after SEEN; `node peers.mjs single PEER URL CALLS CLIENTS` prints SEEN and calls a second.
+// Runs where only they are installed: `node peers.mjs drain PEER URL JOBS` prints FILLED, then
+// seconds as JSON after SEEN; `node peers.mjs single PEER URL CALLS CLIENTS`, calls a second.
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";
@@ -14,6 +14,7 @@ const seconds = async (work) => {
   await work();
   return (performance.now() - began) / 1000;
 };
+const AT_ONCE = { completeJobBatchDelay: 0, failJobBatchDelay: 0 };
 const thousand = (value) => Array.from({ length: 1000 }, () => value);
 
 async function measureDrain(fill, drain) {
@@ -24,9 +25,8 @@ async function measureDrain(fill, drain) {
   const began = process.cpuUsage();
   const drained = await seconds(drain);
   const { user, system } = process.cpuUsage(began);
-  console.log(
-    `SEEN${JSON.stringify({ fill: filled, drain: drained, cpu: (user + system) / 1e6 })}`,
-  );
+  const seen = { fill: filled, drain: drained, cpu: (user + system) / 1e6 };
+  console.log(`SEEN${JSON.stringify(seen)}`);
   setTimeout(() => process.exit(0), 300); // anyone who reads this looks at the sessions' CPU now
 }
 
@@ -76,14 +76,7 @@ async function graphileWorker() {
       noHandleSignals: true,
       logger: new Logger(() => () => {}),
       taskList: { noop: async () => {} },
-      preset: {
-        worker: {
-          concurrentJobs: 24,
-          localQueue: { size: 500 },
-          completeJobBatchDelay: 0,
-          failJobBatchDelay: 0,
-        },
-      },
+      preset: { worker: { concurrentJobs: 24, localQueue: { size: 500 }, ...AT_ONCE } },
     });
     const left = "select exists (select from graphile_worker._private_jobs) as some";
     while ((await pool.query(left)).rows[0].some) {

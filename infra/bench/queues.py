@@ -30,9 +30,9 @@ import psycopg
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 from pydantic_core import from_json, to_json
 
-from minutehand.local import migrations
+from infra.bench.scratch import prepared
 from minutehand.local.postgres import Postgres
-from minutehand.local.users import ACME, create_demo_users
+from minutehand.local.users import ACME
 from minutehand.node import node_binary
 
 HERE = Path(__file__).parent
@@ -211,14 +211,7 @@ class Bench:
         self.server = Postgres(folder)
         self.server.start()
         self.number = 0
-        with psycopg.connect(self.server.url(), autocommit=True) as connection:
-            connection.execute("create database bench_template")
-        url = self.server.url(database="bench_template")
-        migrations.prepare_hosted(url)
-        migrations.set_project_owner(url, self.server.password)
-        migrations.apply_migrations(migrations.as_user(url, "postgres"))
-        create_demo_users(url)
-        migrations.apply_seed(migrations.as_user(url, "postgres"), migrations.seed_files()[0])
+        url = prepared(self.server, "bench_template")
         with psycopg.connect(url, autocommit=True) as connection:
             types = Jsonb([{"job_type": "bench"}])
             connection.execute("select public.register_job_types(%s)", (types,))

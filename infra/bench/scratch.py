@@ -140,14 +140,23 @@ def user_token(
 ) -> str:
     """A user's JWT, as Auth would sign it."""
     now = int(time.time())
-    claims = {
-        "sub": user_id,
-        "role": "authenticated",
-        "aud": "authenticated",
-        "iat": now,
-        "exp": now + lifetime_seconds,
-    }
-    return jwt.encode(claims, secret, algorithm="HS256")
+    claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
+    return jwt.encode({**claims, "exp": now + lifetime_seconds}, secret, algorithm="HS256")
+
+
+def prepared(server: Postgres, database: str) -> str:
+    """Give a database of a server that runs our migrations, users and seed; return its address."""
+    if database != "postgres":
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"create database {database}".encode())
+    url = server.url(database=database)
+    owner = migrations.as_user(url, "postgres")
+    migrations.prepare_hosted(url)
+    migrations.set_project_owner(url, server.password)
+    migrations.apply_migrations(owner)
+    create_demo_users(url)
+    migrations.apply_seed(owner, migrations.seed_files()[0])
+    return url
 
 
 @contextmanager
@@ -156,13 +165,7 @@ def scratch_project(folder: Path) -> Iterator[Scratch]:
     server = Postgres(folder)
     try:
         server.start()
-        url = server.url()
-        migrations.prepare_hosted(url)
-        migrations.set_project_owner(url, server.password)
-        migrations.apply_migrations(migrations.as_user(url, "postgres"))
-        create_demo_users(url)
-        migrations.apply_seed(migrations.as_user(url, "postgres"), migrations.seed_files()[0])
-        gateway = Gateway(url, reserve_port())
+        gateway = Gateway(prepared(server, "postgres"), reserve_port())
         gateway.start()
         try:
             yield Scratch(server, gateway)
