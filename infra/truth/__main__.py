@@ -28,6 +28,7 @@ from psycopg.rows import dict_row
 
 from infra.release.supabase_cli import supabase_cli
 from infra.truth import filters
+from infra.truth.product import wrong_reads
 from infra.truth.requests import Difference, Place, compare, reason_of, record
 from minutehand.local import migrations
 from minutehand.local.environment import demo_values, remote_values
@@ -164,7 +165,7 @@ def _filters(place: Place, database_url: str) -> list[str]:
         try:
             while client.get("/scratch_names").status_code == 404:
                 time.sleep(0.2)  # until the Data API has read the schema again
-            found = list(filters.wrong_answers(client, sql))
+            found = [*filters.wrong_answers(client, sql), *wrong_reads(client, sql)]
         finally:
             sql(filters.DROP)
     for each in found:

@@ -1,0 +1,117 @@
+"""The reads that the product's code sends, found in its text, and what Postgres makes of them.
+
+Over-counted: each parameter that a file names, of each table that it names. By PostgREST's grammar
+a parameter is a clause of SQL, so no server need have recorded it to hold one to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import httpx
+
+from infra.truth.filters import OPERATORS, Sql, Wrong
+from minutehand.resources import PACKAGE
+
+ROOT: Final = PACKAGE.parents[1]
+SOURCES: Final = ("shared/**/*.py", "shared/**/console/**/*.js", "infra/console/**/*.js")
+READS: Final = re.compile(r"\bselect\(|/rest/v1/[\w{]")
+LITERAL: Final = re.compile(r'"([\w*,()]+)"|/rest/v1/(\w+)|select=(\w[\w,]*)')
+#: `("id", f"gt.{after}")`, `?id=in.(…)` in Python; `.gt("id", after)`, `}.ilike.*` in JavaScript
+FILTER: Final = re.compile(
+    r'\((?:"([\w>-]+)"|\w+), f"([a-z]+)\.|[?&](\w+)=([a-z]+)\.'
+    r'|\.(?:(n?eq|[gl]te?|i?like|is|in|contains|overlaps)\("([\w>-]+)")|\}\.([a-z]+)\.(?=[$*])'
+)
+#: `("order", "id.desc")` in Python, `.order("id", { ascending: false })` in JavaScript.
+ORDER: Final = re.compile(
+    r'"order", "(\w+)(?:\.(\w+))?"|\.order\("(\w+)"(?:, \{ ascending: (false|true) \})?'
+)
+EMBED: Final = re.compile(r"(\w+)s\(([\w,]+)\)")
+COLUMNS: Final = """
+select table_name as table,
+  json_object_agg(column_name, data_type order by ordinal_position) as types
+from information_schema.columns where table_schema = 'public' group by 1
+"""
+
+
+class Read(NamedTuple):
+    """A request to a table, and the query that it is by PostgREST's grammar."""
+
+    table: str
+    params: tuple[tuple[str, str], ...]
+    query: str
+
+
+def wrong_reads(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:
+    """Compare every read with the tables' rows; the arguments are those of `wrong_answers`."""
+    for table, params, query in sorted(reads(sql)):
+        [row] = sql(f"select coalesce(json_agg(one), '[]') as rows from ({query}) as one")
+        given = client.get(f"/{table}", params=params).json()
+        if given != row["rows"]:
+            yield Wrong(f"{table}?{httpx.QueryParams(params)}", row["rows"], given)
+
+
+def reads(sql: Sql) -> set[Read]:
+    """List what the code reads of the tables that are there."""
+    types = {row["table"]: row["types"] for row in sql(COLUMNS)}
+    found: set[Read] = set()
+    for path in sources():
+        if READS.search(text := path.read_text("utf-8")):
+            words = {"".join(word) for word in LITERAL.findall(text)}
+            for table in words & types.keys():
+                found |= {*_of_table(table, types[table], text, words, sql)}
+    return found
+
+
+def sources() -> set[Path]:
+    """The files of the product that may ask the Data API."""
+    return {path for one in SOURCES for path in ROOT.glob(one)}
+
+
+def filters_of(text: str) -> set[tuple[str, str]]:
+    """Fields and operators of a text's filters; a field that is a variable is empty."""
+    return {(a + c + f, b + d + e + g) for a, b, c, d, e, f, g in FILTER.findall(text)}
+
+
+def _of_table(
+    table: str, types: dict[str, str], text: str, words: set[str], sql: Sql
+) -> Iterator[Read]:
+    key, second = ["id", "id"] if "id" in types else [*types][:2]
+
+    def value_of(expression: str) -> str:
+        query = f"select min(({expression})::text) as value from {table}"
+        nothing = "00000000-0000-4000-8000-000000000000" if types.get(expression) == "uuid" else "0"
+        return str(sql(query)[0]["value"] or nothing)
+
+    def read(where: str, select: str, columns: str, order: str, *params: tuple[str, str]) -> Read:
+        page = (("select", select), ("order", order.replace(" ", ".")), ("limit", "99"))
+        query = f"select {columns} from {table} where {where} order by {order} limit 99"
+        return Read(table, (*params, *page), query.replace("%", "%%"))
+
+    texts = [name for name, type in types.items() if type == "text"]
+    for name, operator in filters_of(text):
+        for field in [name] if name else texts:
+            column, _, path = field.partition("->>")
+            if column in types:
+                left = f"{column}->>'{path}'" if path else column
+                value = value_of(left)
+                written, meant = value, f"{OPERATORS.get(operator)} '{value}'"
+                if operator == "in":
+                    written, meant = f"({value})", f"in ('{value}')"
+                elif operator == "ilike":
+                    written, meant = f"*{value[1:4]}*", f"ilike '%{value[1:4]}%'"
+                yield read(f"{left} {meant}", key, key, key, (field, f"{operator}.{written}"))
+    for a, way, c, ascending in ORDER.findall(text):
+        if (column := a + c) in types:
+            way = way or ("desc" if ascending == "false" else "asc")
+            yield read("true", column, column, f"{column} {way}")
+    for word in words:
+        chosen = {*EMBED.sub(r"\1_id", word).split(",")}
+        if chosen - {"*"} <= types.keys():
+            one = r"(select to_json(e) from (select \2 from \1s a where a.id = \1_id) e) as \1s"
+            value = value_of(key)
+            where = (key, f"eq.{value}")
+            yield read(f"{key} = '{value}'", word, EMBED.sub(one, word), second, where)
