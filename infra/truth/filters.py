@@ -1,7 +1,8 @@
 """Filters of each operator over each type, and what Postgres and PostgREST make of them.
 
-Of texts the answers are PostgREST's, recorded. Of other types they are what Postgres answers to the
-condition that a filter is by PostgREST's grammar, so no server need be there to hold one to it.
+Of texts the answers are PostgREST's, recorded where its reading surprised us. All others are what
+Postgres answers to the condition that a filter is by PostgREST's grammar (`pOpExpr`, `pListVal` and
+`pLogicTree` of its QueryParams.hs, 14.17), which hands a value on as the text that it is.
 """
 
 from __future__ import annotations
