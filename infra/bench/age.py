@@ -1,8 +1,8 @@
 """What a queue is like after years: churn many jobs, and print each window's rate, work and size.
 
 Churns a million jobs of many tenants, with keys, retries, failures, delays, schedules and
-retention, and says per window: jobs a second, blocks and WAL a job, and the sizes of the tables. A
-queue that ages well has windows that are alike.
+retention, and says per window: jobs a second, and the sizes of the tables. A queue that ages well
+has windows that are alike.
 
 Half-way and at the end it lets the work run out and two years pass. What is in any table then is
 kept permanently: when one has more rows the second time, the command fails and names it.
@@ -37,7 +37,7 @@ TYPES: dict[str, dict[str, Any]] = {
 BACKOFF = {"first_seconds": 1, "cap_seconds": 1}
 SIZES = ("public.jobs", "queue.job_events", "queue.feed", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
-HEADER = "     jobs  jobs/s blocks/job WAL kB/job  MB of jobs, events, feed, ready, leases"
+HEADER = "     jobs  jobs/s  MB of jobs, events, feed, ready, leases"
 #: What may come and go while the rows are counted: ticks.
 COMING_AND_GOING = 10
 CLOCK = """
@@ -133,7 +133,7 @@ class Ageing:
             _rpc(connection, "put_schedule", p_workspace_id=workspace, p_schedule=schedule)
 
     def _window(self, connection: Connection, jobs: int) -> None:
-        began, before, done = time.monotonic(), _counters(connection), self.settled
+        began, done = time.monotonic(), self.settled
         waiting = min(5000, jobs)
         ready = f"select count(*) from (select 1 from queue.ready limit {waiting}) as r"
         while self.settled - done < jobs:
@@ -141,15 +141,10 @@ class Ageing:
                 self._enqueue(connection)
             else:
                 time.sleep(0.02)
-        seconds, after = time.monotonic() - began, _counters(connection)
-        count = self.settled - done
+        rate = (self.settled - done) / (time.monotonic() - began)
         sizes = [_value(connection, f"select pg_table_size('{table}')") / 1e6 for table in SIZES]
-        print(
-            f"{self.settled:>9} {count / seconds:>7.0f} {(after[0] - before[0]) / count:>10.0f}"
-            f" {(after[1] - before[1]) / count / 1000:>10.1f}  "
-            + " ".join(f"{size:.0f}" for size in sizes),
-            flush=True,
-        )
+        shown = " ".join(f"{size:.0f}" for size in sizes)
+        print(f"{self.settled:>9} {rate:>7.0f}  {shown}", flush=True)
 
     def _enqueue(self, connection: Connection) -> None:
         items = []
@@ -219,26 +214,13 @@ def _value(connection: Connection, query: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _counters(connection: Connection) -> tuple[int, int]:
-    """Blocks touched and bytes of WAL since the server began."""
-    connection.execute("select pg_stat_force_next_flush()")
-    blocks = "select blks_hit + blks_read from pg_stat_database where datname = current_database()"
-    wal = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"
-    return _value(connection, blocks), _value(connection, wal)
-
-
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1_000_000)
-    parser.add_argument("--tenants", type=int, default=1_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--windows", type=int, default=20)
+    for name, value in (("jobs", 1_000_000), ("tenants", 1_000), ("workers", 2), ("windows", 20)):
+        parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="minutehand-age-") as name,
-        scratch_project(Path(name)) as scratch,
-    ):
+    with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as scratch:
         ageing = Ageing(scratch, options.jobs, options.tenants, options.workers)
         if grown := ageing.run(options.windows):
             raise SystemExit("these tables grow without end:\n" + "\n".join(grown))

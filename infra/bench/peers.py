@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """PgQueuer by its own means, and single calls of ours over the same driver.
 
-Runs where only PgQueuer is installed: `python peers.py drain URL JOBS` prints FILLED, then seconds
-as JSON after SEEN; `python peers.py single QUEUE URL CALLS CLIENTS` prints SEEN and calls a second.
+Runs where only PgQueuer is installed: `python peers.py drain QUEUE URL JOBS` prints FILLED, then
+seconds as JSON after SEEN; `python peers.py single QUEUE URL CALLS CLIENTS`, calls a second.
 """
 
 from __future__ import annotations
@@ -77,8 +77,6 @@ async def single(name: str, url: str, calls: int, clients: int) -> None:
     print(f"SEEN{calls // clients * clients / (time.perf_counter() - began)}", flush=True)
 
 
-what, *given = sys.argv[1:]
-if what == "drain":
-    asyncio.run(drain(given[0], int(given[1])))
-else:
-    asyncio.run(single(given[0], given[1], int(given[2]), int(given[3])))
+what, name, url, *numbers = sys.argv[1:]
+counts = [int(number) for number in numbers]
+asyncio.run(drain(url, *counts) if what == "drain" else single(name, url, *counts))

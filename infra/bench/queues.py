@@ -104,12 +104,12 @@ def fill(session: psycopg.Connection[Any], jobs: int) -> None:
         session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (ACME, items))
 
 
-def work(session: psycopg.Connection[Any], batch: int, most: int = 0) -> int:
-    """Settle what the last call leased and lease the next, until nothing is left or `most`."""
+def work(session: psycopg.Connection[Any], batch: int) -> int:
+    """Settle what the last call leased and lease the next, until nothing is left."""
     request = {"worker_id": "bench", "tick_id": str(uuid.uuid4()), "limit": batch}
     items: list[dict[str, Any]] = []
     call = done = 0
-    while (call == 0 or items) and not most > 0 < done >= most:
+    while call == 0 or items:
         call += 1
         row = session.execute(
             "select public.settle_jobs(%s)",
@@ -153,8 +153,7 @@ class Peers:
         """The command that drains or makes single calls, and where it runs."""
         if name in NODE_PEERS:
             return [str(node_binary()), str(HERE / "peers.mjs"), what, name], self.node()
-        arguments = [what] if what == "drain" else [what, name]
-        return [str(self.python()), str(HERE / "peers.py"), *arguments], None
+        return [str(self.python()), str(HERE / "peers.py"), what, name], None
 
     def drain(self, meter: Meter, name: str, url: str, jobs: int) -> Seen:
         """Fill and drain with a peer's program.
@@ -236,28 +235,13 @@ class Bench:
                 return ours(self.meter, url, jobs, workers=2 if "two" in name else 1)
             return peers.drain(self.meter, name, url, jobs)
 
-    def lease_singly(self, workers: int, jobs: int) -> float:
-        """Jobs a second that workers reach which settle one job and lease the next."""
-        with self.database("minutehand") as url, ExitStack() as held:
-            sessions = [
-                held.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(workers)
-            ]
-            fill(sessions[0], jobs + 20 * workers)
-            # a session decides on the plans it keeps at its sixth call
-            for session in sessions:
-                work(session, 1, 10)
-            began = time.perf_counter()
-            with ThreadPoolExecutor(workers) as pool:
-                done = sum(pool.map(work, sessions, [1] * workers, [jobs // workers] * workers))
-            return done / (time.perf_counter() - began)
-
     def kept(self, jobs: int = 10_000) -> tuple[float, float]:
         """Bytes of a completed job in steady state, and in the feed beside them."""
+        sizes = []
         with (
             self.database("minutehand") as url,
             psycopg.connect(url, autocommit=True) as connection,
         ):
-            sizes = []
             for _ in range(3):
                 fill(connection, jobs)
                 work(connection, BATCH)
@@ -300,44 +284,35 @@ def main() -> int:
         bench, peers = Bench(Path(folder)), Peers(cache)
         try:
             print(
-                f"{options.jobs:,} no-op jobs, medians of {options.rounds}; ÷ pgqueuer in brackets"
+                f"{options.jobs:,} no-op jobs, medians of {options.rounds}; in brackets ÷ pgqueuer"
             )
             print(f"{'':<26}{'bulk/s':>16}{'drain/s':>16}{'CPU µs a job':>16}")
-            drains = _rounds(
-                options.rounds, names, lambda name: bench.drain(peers, name, options.jobs)
-            )
             rows = {
                 name: [median(getattr(one, what) for one in all_) for what in Seen.__slots__]
-                for name, all_ in drains.items()
+                for name, all_ in _rounds(
+                    options.rounds, names, lambda name: bench.drain(peers, name, options.jobs)
+                ).items()
             }
-            base = rows.get("pgqueuer")
             for name, row in rows.items():
-                ratios = [
-                    f" ({value / of:.2f})" for value, of in zip(row, base or row, strict=True)
-                ]
-                cells = [f"{value:,.0f}{ratio}" for value, ratio in zip(row, ratios, strict=True)]
+                pairs = zip(row, rows.get("pgqueuer", row), strict=True)
+                cells = [f"{value:,.0f} ({value / of:.2f})" for value, of in pairs]
                 print(f"{name:<26}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
 
             print("\nenqueue calls a second, one job each: one client, sixteen")
             singles = tuple(name for name in names if "two" not in name)
 
-            def single(name: str) -> tuple[float, float]:
+            def single(name: str) -> list[float]:
                 found = []
-                for clients in (1, 16):
-                    calls = options.calls if clients > 1 else options.calls // 4
+                for clients, calls in ((1, options.calls // 4), (16, options.calls)):
                     with bench.database(name) as url:
                         found.append(peers.single(name, url, calls, clients))
-                return found[0], found[1]
+                return found
 
-            for name, pairs in _rounds(options.rounds, singles, single).items():
-                one, many = (median(pair[at] for pair in pairs) for at in (0, 1))
+            for name, both in _rounds(options.rounds, singles, single).items():
+                one, many = (median(found) for found in zip(*both, strict=True))
                 print(f"{name:<26}{one:>16,.0f}{many:>16,.0f}", flush=True)
 
             if "minutehand" in names:
-                print("\nours, leased and settled one by one: jobs a second")
-                for workers in (1, 16):
-                    found = bench.lease_singly(workers, max(30 * workers, options.calls // 2))
-                    print(f"{workers:>3} workers {found:>12,.0f}", flush=True)
                 job, feed = bench.kept()
                 print(
                     f"\na completed job keeps {job:,.0f} bytes, and {feed:,.0f} of feed for hours"

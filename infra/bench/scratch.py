@@ -31,6 +31,7 @@ PUBLISHABLE_KEY = "sb_publishable_scratch"
 SECRET_KEY = "sb_secret_scratch"
 WORKSPACE = str(ACME)
 USER = str(ADA.id)
+START_SECONDS = 90.0
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Gateway:
         """The project's address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *, seconds: float = 90.0) -> None:
+    def start(self) -> None:
         """Start it and wait until it answers.
 
         Raises:
@@ -70,7 +71,7 @@ class Gateway:
             },
             output=subprocess.DEVNULL,
         )
-        give_up = time.monotonic() + seconds
+        give_up = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < give_up:
             if self._answers():
                 return

@@ -73,10 +73,8 @@ def measure(project: Scratch, jobs: int, slots: int, ms: int, is_direct: bool) -
             seconds = time.perf_counter() - began
             after = (meter.read(), _cpu(gateway), _cpu(own))
             worker.kill()
-    parts = dict(
-        zip(("postgres", "gateway", "worker"), zip(before, after, strict=True), strict=True)
-    )
-    spent = {name: (end - start) / jobs * 1e6 for name, (start, end) in parts.items()}
+    parts = zip(("postgres", "gateway", "worker"), before, after, strict=True)
+    spent = {name: (end - start) / jobs * 1e6 for name, start, end in parts}
     return {"jobs a second": jobs / seconds, **spent, "all": sum(spent.values())}
 
 
@@ -118,7 +116,7 @@ def main() -> None:
             for name, slots, ms, is_direct in CASES:
                 seen[name].append(measure(project, jobs, slots, ms, is_direct))
                 print(
-                    name, json.dumps({k: round(v) for k, v in seen[name][-1].items()}), flush=True
+                    name, {key: round(value) for key, value in seen[name][-1].items()}, flush=True
                 )
     for name, found in seen.items():
         medians = {key: round(statistics.median(one[key] for one in found)) for key in found[0]}

@@ -100,9 +100,8 @@ def write_pages(folder: Path) -> int:
     for name, file in inside.items():
         path = ROOT / file
         _write(folder, f"{name}.md", site_links(path.read_text("utf-8"), path, names))
-    _write(
-        folder, "parts.md", "# How the parts work\n\n" + "\n".join(moved).replace("\n# ", "\n## ")
-    )
+    parts = "\n".join(moved).replace("\n# ", "\n## ")
+    _write(folder, "parts.md", f"# How the parts work\n\n{parts}")
     nav["For maintainers"] = [*(f"{name}.md" for name in inside), "parts.md"]
     lines = [f"  - {part}:\n" + "".join(f"    - {page}\n" for page in nav[part]) for part in nav]
     configuration = (HERE / "mkdocs.yml").read_text("utf-8").replace("../../build/docs/", "")
@@ -165,9 +164,8 @@ def sql_reference() -> str:
     for name in sorted(comments.keys() & signatures.keys()):
         found = signatures[name]
         arguments = " ".join(found["arguments"].split()).replace("public.", "minutehand.")
-        parts.append(
-            f"\n## {name}\n\n`{name}({arguments}) → {found['returns']}`\n\n{comments[name]}\n"
-        )
+        signature = f"`{name}({arguments}) → {found['returns']}`"
+        parts.append(f"\n## {name}\n\n{signature}\n\n{comments[name]}\n")
     return "".join(parts)
 
 

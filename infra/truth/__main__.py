@@ -29,7 +29,7 @@ from psycopg.rows import dict_row
 from infra.release.supabase_cli import supabase_cli
 from infra.truth import filters
 from infra.truth.product import wrong_reads
-from infra.truth.requests import Difference, Place, compare, reason_of, record
+from infra.truth.requests import Place, Wrong, compare, reason_of, record
 from minutehand.local import migrations
 from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.users import create_demo_users
@@ -143,8 +143,7 @@ def _ran(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
 def _answers(place: Place) -> list[str]:
     found = compare(place)
     unlisted = [each for each in found if reason_of(each.name) is None]
-    for each in found:
-        _print(each)
+    _print(found)
     print(f"{len(found)} answers differ, {len(unlisted)} of them for no listed reason")
     return [each.name for each in unlisted]
 
@@ -156,7 +155,7 @@ def _filters(place: Place, database_url: str) -> list[str]:
         cursor = connection.execute(statement.encode(), args or None)
         return cursor.fetchall() if cursor.description else []
 
-    found: list[filters.Wrong] = []
+    found: list[Wrong] = []
     with (
         psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection,
         httpx.Client(base_url=place.rest_url, headers=place.headers("service")) as client,
@@ -168,17 +167,15 @@ def _filters(place: Place, database_url: str) -> list[str]:
             found = [*filters.wrong_answers(client, sql), *wrong_reads(client, sql)]
         finally:
             sql(filters.DROP)
-    for each in found:
-        print(f"{each.filter}\n    expected  {each.expected}\n    given     {each.given}")
-    return [each.filter for each in found]
+    _print(found)
+    return [each.name for each in found]
 
 
-def _print(difference: Difference) -> None:
-    print(f"{difference.name}: {reason_of(difference.name) or 'NOT LISTED'}")
-    for part in ("status", "body", "headers"):
-        expected, given = difference.expected[part], difference.given[part]
-        if expected != given:
-            print(f"  {part}\n    recorded  {expected}\n    given     {given}")
+def _print(found: Sequence[Wrong]) -> None:
+    for name, expected, given in found:
+        print(
+            f"{name}: {reason_of(name) or 'NOT LISTED'}\n  expected {expected}\n  given    {given}"
+        )
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httpx
 import psycopg
 
-from infra.truth.requests import RECORDED
+from infra.truth.requests import RECORDED, Wrong
 
 #: What may be written of each type, beside what may not.
 VALUES: Final = {
@@ -80,14 +80,6 @@ drop table if exists public.scratch_types, public.scratch_names;
 notify pgrst, 'reload schema';
 """
 Sql = Callable[..., list[dict[str, Any]]]
-
-
-class Wrong(NamedTuple):
-    """A filter that is answered in another way."""
-
-    filter: str
-    expected: Any
-    given: Any
 
 
 def wrong_answers(client: httpx.Client, sql: Sql) -> Iterator[Wrong]:

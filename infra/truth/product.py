@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import httpx
 
-from infra.truth.filters import OPERATORS, Sql, Wrong
+from infra.truth.filters import OPERATORS, Sql
+from infra.truth.requests import Wrong
 from minutehand.resources import PACKAGE
 
 ROOT: Final = PACKAGE.parents[1]
@@ -30,6 +30,7 @@ ORDER: Final = re.compile(
     r'"order", "(\w+)(?:\.(\w+))?"|\.order\("(\w+)"(?:, \{ ascending: (false|true) \})?'
 )
 EMBED: Final = re.compile(r"(\w+)s\(([\w,]+)\)")
+EMBEDDED: Final = r"(select to_json(e) from (select \2 from \1s a where a.id = \1_id) e) as \1s"
 COLUMNS: Final = """
 select table_name as table,
   json_object_agg(column_name, data_type order by ordinal_position) as types
@@ -58,42 +59,37 @@ def reads(sql: Sql) -> set[Read]:
     """List what the code reads of the tables that are there."""
     types = {row["table"]: row["types"] for row in sql(COLUMNS)}
     found: set[Read] = set()
-    for path in sources():
-        if READS.search(text := path.read_text("utf-8")):
-            words = {"".join(word) for word in LITERAL.findall(text)}
-            for table in words & types.keys():
-                found |= {*_of_table(table, types[table], text, words, sql)}
+    for text in texts():
+        words = {"".join(word) for word in LITERAL.findall(text)}
+        for table in words & types.keys():
+            found |= {*_of_table(table, types[table], text, words, sql)}
     return found
 
 
-def sources() -> set[Path]:
-    """The files of the product that may ask the Data API."""
-    return {path for one in SOURCES for path in ROOT.glob(one)}
-
-
-def filters_of(text: str) -> set[tuple[str, str]]:
-    """Fields and operators of a text's filters; a field that is a variable is empty."""
-    return {(a + c + f, b + d + e + g) for a, b, c, d, e, f, g in FILTER.findall(text)}
+def texts() -> list[str]:
+    """The files of the product that ask the Data API."""
+    paths = {path for one in SOURCES for path in ROOT.glob(one)}
+    return [text for path in paths if READS.search(text := path.read_text("utf-8"))]
 
 
 def _of_table(
     table: str, types: dict[str, str], text: str, words: set[str], sql: Sql
 ) -> Iterator[Read]:
-    key, second = ["id", "id"] if "id" in types else [*types][:2]
+    key, last = ["id", "id"] if "id" in types else [*types][:2]
 
-    def value_of(expression: str) -> str:
-        query = f"select min(({expression})::text) as value from {table}"
-        nothing = "00000000-0000-4000-8000-000000000000" if types.get(expression) == "uuid" else "0"
-        return str(sql(query)[0]["value"] or nothing)
+    def value_of(field: str) -> str:
+        nothing = "00000000-0000-4000-8000-000000000000" if types.get(field) == "uuid" else "0"
+        return str(sql(f"select min(({field})::text) as value from {table}")[0]["value"] or nothing)
 
     def read(where: str, select: str, columns: str, order: str, *params: tuple[str, str]) -> Read:
         page = (("select", select), ("order", order.replace(" ", ".")), ("limit", "99"))
         query = f"select {columns} from {table} where {where} order by {order} limit 99"
         return Read(table, (*params, *page), query.replace("%", "%%"))
 
-    texts = [name for name, type in types.items() if type == "text"]
-    for name, operator in filters_of(text):
-        for field in [name] if name else texts:
+    for a, b, c, d, e, f, g in FILTER.findall(text):
+        # a field that is a variable may be any text
+        named = [a + c + f] if a + c + f else [name for name in types if types[name] == "text"]
+        for field, operator in ((one, b + d + e + g) for one in named):
             column, _, path = field.partition("->>")
             if column in types:
                 left = f"{column}->>'{path}'" if path else column
@@ -108,10 +104,9 @@ def _of_table(
         if (column := a + c) in types:
             way = way or ("desc" if ascending == "false" else "asc")
             yield read("true", column, column, f"{column} {way}")
+    value = value_of(key)
     for word in words:
         chosen = {*EMBED.sub(r"\1_id", word).split(",")}
         if chosen - {"*"} <= types.keys():
-            one = r"(select to_json(e) from (select \2 from \1s a where a.id = \1_id) e) as \1s"
-            value = value_of(key)
-            where = (key, f"eq.{value}")
-            yield read(f"{key} = '{value}'", word, EMBED.sub(one, word), second, where)
+            columns = EMBED.sub(EMBEDDED, word)
+            yield read(f"{key} = '{value}'", word, columns, last, (key, f"eq.{value}"))

@@ -58,7 +58,7 @@ def test_a_read_of_the_code_finds_what_it_asks_for(project: Project, rest: httpx
 
 def test_the_code_writes_and_calls_in_the_forms_that_are_held() -> None:
     """Rows that come back from an insert or update; functions by POST, with JSON alone."""
-    texts = [path.read_text() for path in product.sources()]
+    texts = product.texts()
     writes = {found for text in texts for found in WRITE.findall(text) if ".from(" in text}
 
     assert writes == {("insert", ""), ("update", "")}
