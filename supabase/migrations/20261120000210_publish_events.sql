@@ -14,9 +14,8 @@ insert into queue.settings (name, value) values
   ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
 insert into queue.tasks (name, every) values ('live', '1 second'), ('announcements', '1 second');
 
--- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. Sequences,
--- since they count at once for everyone, without locks. Unlogged: after a crash no one is
--- connected.
+-- Messages of Realtime, counted as a plan counts: each one, and each delivery of it. Sequences
+-- count at once for everyone, without locks; unlogged: after a crash no one is connected.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- the present second, since 1970
 create unlogged sequence queue.messages_before minvalue 0; -- the count when it began
@@ -33,8 +32,7 @@ create index followers_by_user on queue.followers (user_id);
 -- Topics that a server streams to its readers, until when unless it asks again; and the last such
 -- time, in seconds since 1970, by which a publisher knows at once that no one streams.
 create unlogged table queue.streamed_topics (
-  topic text primary key,
-  expires_at timestamptz not null
+  topic text primary key, expires_at timestamptz not null
 );
 create unlogged sequence queue.streamed_until minvalue 0 start 0; -- noqa: PRS
 
@@ -71,19 +69,18 @@ create function queue.message_of(
 declare
   v_one constant queue.change := p_changes[1];
 begin
+  event := 'job.events';
   if p_changes[2] is null and v_one.job_ids[2] is null then
     event := v_one.type;
     payload := jsonb_build_object('job_id', v_one.job_ids[1], 'seq', v_one.seqs[1],
       'type', v_one.type, 'data', v_one.data, 'at', p_now);
-  else
-    event := 'job.events';
-    payload := jsonb_build_object('groups', (
-      select jsonb_agg(jsonb_build_object('type', c.type, 'data', c.data, 'at', p_now,
-        'job_ids', to_jsonb(c.job_ids), 'seqs', to_jsonb(
-          case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end))
-        order by c.ordinality)
-      from unnest(p_changes) with ordinality as c));
+    return;
   end if;
+  payload := jsonb_build_object('groups', (
+    select jsonb_agg(jsonb_build_object('type', c.type, 'data', c.data, 'at', p_now, 'job_ids',
+        to_jsonb(c.job_ids), 'seqs', to_jsonb(
+        case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end)) order by c.ordinality)
+    from unnest(p_changes) with ordinality as c));
 end $$;
 
 -- Changes by the topics that receive them: a workspace its states, the sessions and jobs that
@@ -99,7 +96,7 @@ begin
       select c.workspace_id, c.session_id, c.type, c.data,
         c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
         c.seqs[1000 * k + 1:1000 * k + 1000] as seqs, row_number() over () as n
-      from unnest(p_changes) with ordinality as c
+      from unnest(p_changes) as c
       cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k
       where c.seqs is not null),
     wanted as (
@@ -107,7 +104,7 @@ begin
       where p.type not in ('job.progress', 'job.log')
       union all
       select 'session:' || p.session_id, p.* from parts as p
-      where p.session_id is not null and p.type <> 'job.log'
+      where p.type <> 'job.log'
         and exists (select from queue.followers as f where f.topic = 'session:' || p.session_id)
         and queue.session_workspace(p.session_id) = p.workspace_id
       union all
@@ -133,7 +130,7 @@ create function queue.send(
 ) returns boolean language plpgsql as $$
 declare
   v_seen record;
-  v_messages record; -- topics, events, payloads, and how many follow them
+  v_sent record; -- topics, events, payloads, watchers: how many follow them
   v_message record;
   v_cost integer := 2; -- a watcher, at least
   v_eighths integer := 5;
@@ -149,14 +146,14 @@ begin
     select array_agg(m.topic) as topics, array_agg(m.event) as events,
       array_agg(m.payload) as payloads, sum(m.watchers) as watchers,
       coalesce(sum(1 + greatest(1, m.watchers)), 0)::integer as cost
-    into v_messages
+    into v_sent
     from (
       select t.topic, o.event, o.payload,
         (select count(*) from queue.followers as f where f.topic = t.topic) as watchers
       from queue.changes_by_topic(p_events) as t
       cross join lateral queue.message_of(t.changes, p_now) as o) as m;
-    v_cost := v_messages.cost;
-    v_eighths := case when p_is_minor then 4 when v_messages.watchers > 0 then 6 else 5 end;
+    v_cost := v_sent.cost;
+    v_eighths := case when p_is_minor then 4 when v_sent.watchers > 0 then 6 else 5 end;
   end if;
   if v_seen.used + v_cost > v_seen.budget * v_eighths / 8 then return v_cost = 0; end if;
   for v_each in 1 .. v_cost loop
@@ -170,8 +167,7 @@ begin
   elsif v_cost > 0 then
     insert into realtime.messages (id, topic, extension, event, payload, private)
     select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(v_messages.topics, v_messages.events, v_messages.payloads)
-      as m (topic, event, payload);
+    from unnest(v_sent.topics, v_sent.events, v_sent.payloads) as m (topic, event, payload);
   end if;
   return true;
 exception when others then
@@ -192,8 +188,7 @@ begin
     select 'session:' || c.session_id from unnest(p_changes) as c where c.type <> 'job.log'
     union all
     select 'job:' || i.id from unnest(p_changes) as c cross join unnest(c.job_ids) as i (id));
-end;
-$$;
+end $$;
 
 -- Publish what a statement has done. The caller holds the jobs' rows. What has no numbers is no
 -- event of its jobs: a line of the feed alone. Progress and logs come alone.
@@ -237,9 +232,7 @@ language plpgsql as $$
 declare
   v_ids bigint[];
   v_room bigint;
-  v_topics text[];
-  v_since timestamptz[];
-  v_cost bigint;
+  v_said record; -- topics, since when, cost, and the first line that has to wait
 begin
   if not exists (select from queue.feed where held) or not queue.try_lock('announcements') then
     return 0;
@@ -248,35 +241,32 @@ begin
     select f.id from queue.feed as f
     where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
   select b.budget - b.used into v_room from queue.message_budget() as b;
-  with held as materialized (
-    select f.id, f.at, t.topic
+  select array_agg(o.topic) filter (where o.cost <= v_room) as topics,
+    array_agg(o.since) filter (where o.cost <= v_room) as since,
+    max(o.cost) filter (where o.cost <= v_room) as cost,
+    min(o.first) filter (where o.cost > v_room) as rest
+  into v_said
+  from (
+    select t.topic, min(f.at) as since, min(f.id) as first, sum(1 + greatest(1, (
+      select count(*) from queue.followers as w where w.topic = t.topic)))
+      over (order by min(f.id), t.topic) as cost
     from queue.feed as f cross join lateral (
       select 'workspace:' || f.workspace_id where f.type not in ('job.progress', 'job.log')
       union all
-      select 'session:' || f.session_id where f.session_id is not null and f.type <> 'job.log'
+      select 'session:' || f.session_id where f.type <> 'job.log'
         and queue.session_workspace(f.session_id) = f.workspace_id
       union all
       select distinct o.topic from queue.followers as o
       where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)) as t (topic)
-    where f.held and f.id = any (v_ids)),
-  topics as (
-    select h.topic, min(h.at) as since, 1 + greatest(1, (
-      select count(*) from queue.followers as f where f.topic = h.topic)) as cost
-    from held as h group by h.topic),
-  ordered as (select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t),
-  chosen as (select o.* from ordered as o where o.up_to <= v_room),
-  done as (
-    update queue.feed as f set held = null
-    where f.held and f.id = any (v_ids) and not exists (
-      select from held as h where h.id = f.id and h.topic not in (select c.topic from chosen as c)))
-  select array_agg(c.topic order by c.up_to), array_agg(c.since order by c.up_to), max(c.up_to)
-  into v_topics, v_since, v_cost from chosen as c;
-  perform nextval('queue.messages_counted') from generate_series(1, v_cost);
+    where f.held and f.id = any (v_ids) group by t.topic) as o;
+  update queue.feed set held = null
+  where held and id = any (v_ids) and (v_said.rest is null or id < v_said.rest);
+  perform nextval('queue.messages_counted') from generate_series(1, v_said.cost);
   insert into realtime.messages (id, topic, extension, event, payload, private)
   select queue.new_id(), t.topic, 'broadcast', 'job.look_again',
     jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true
-  from unnest(v_topics, v_since) as t (topic, since);
-  return coalesce(cardinality(v_topics), 0);
+  from unnest(v_said.topics, v_said.since) as t (topic, since);
+  return coalesce(cardinality(v_said.topics), 0);
 end $$;
 
 -- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that
@@ -284,15 +274,13 @@ end $$;
 create function queue.session_workspace(p_session_id text) returns uuid
 language plpgsql stable security definer set search_path = '' as $$
 begin
-  if p_session_id like 'guest\_%' then
-    return (
+  return case when p_session_id like 'guest\_%' then (
       select s.workspace_id from queue.guest_sessions as s
       where s.session_id = p_session_id and s.expires_at > queue.clock()
-        and (s.user_id is not null or queue.setting('allow_anonymous') = 'true'));
-  end if;
-  return (
-    select j.workspace_id from public.jobs as j
-    where j.session_id = p_session_id order by j.id limit 1);
+        and (s.user_id is not null or queue.setting('allow_anonymous') = 'true'))
+    else (
+      select j.workspace_id from public.jobs as j
+      where j.session_id = p_session_id order by j.id limit 1) end;
 end $$;
 
 -- Whether the caller may join a private topic: a job or session of their workspace, or the
@@ -301,23 +289,26 @@ end $$;
 create function queue.may_follow(p_topic text) returns boolean
 language plpgsql stable security definer set search_path = '' as $$
 declare
-  c_uuid constant text := '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$';
+  v_kind constant text := split_part(p_topic, ':', 1);
+  v_of constant text := substr(p_topic, length(v_kind) + 2);
 begin
-  return case
-    when p_topic ~ '^session:guest_' then exists (
-      select from queue.guest_session(substr(p_topic, 9)))
-    when p_topic ~ '^session:.{1,255}$' then coalesce(
-      queue.session_workspace(substr(p_topic, 9)) in (select queue.my_workspaces()), false)
-    when p_topic ~ ('^workspace:' || c_uuid) then
-      substr(p_topic, 11)::uuid in (select queue.my_workspaces())
-    when p_topic ~ ('^job:' || c_uuid) then exists (
-      select from public.jobs as j
-      where j.id = substr(p_topic, 5)::uuid and (
-        j.workspace_id in (select queue.my_workspaces())
-        or j.session_id like 'guest\_%' and exists (
-          select from queue.guest_session(j.session_id) as s
-          where s.workspace_id = j.workspace_id and s.user_id = queue.caller())))
-    else false end;
+  if v_kind = 'session' and v_of like 'guest\_%' then
+    return exists (select from queue.guest_session(v_of));
+  elsif v_kind = 'session' then
+    return length(v_of) between 1 and 255
+      and coalesce(queue.session_workspace(v_of) in (select queue.my_workspaces()), false);
+  elsif v_kind not in ('workspace', 'job')
+      or v_of !~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    return false;
+  elsif v_kind = 'workspace' then
+    return v_of::uuid in (select queue.my_workspaces());
+  end if;
+  return exists (
+    select from public.jobs as j
+    where j.id = v_of::uuid and (j.workspace_id in (select queue.my_workspaces())
+      or j.session_id like 'guest\_%' and exists (
+        select from queue.guest_session(j.session_id) as s
+        where s.workspace_id = j.workspace_id and s.user_id = queue.caller())));
 end $$;
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
@@ -368,8 +359,7 @@ begin
   on conflict (topic) do update set expires_at = excluded.expires_at;
   perform setval('queue.streamed_until', date_part('epoch', v_expires_at)::bigint);
   return jsonb_build_object('again_seconds', 30);
-end;
-$$;
+end $$;
 comment on function public.stream_topics is
   'Be notified of topics on the channel minutehand_events, for a minute: {again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
@@ -382,18 +372,16 @@ $$;
 -- Where a slice of the feed ends, of whose first p_lines lines the numbers and sizes are given:
 -- before what is more than these lines or ten times as many jobs, else at p_last. Lines of one
 -- number stay together.
-create function queue.slice_end(p_numbers bigint[], p_jobs integer[], p_lines integer,
-  p_last bigint) returns bigint
-language sql immutable as $$
+create function queue.slice_end(
+  p_numbers bigint[], p_jobs integer[], p_lines integer, p_last bigint
+) returns bigint language sql immutable as $$
   select coalesce(
-    min(s.number) filter (
-      where s.number > s.first and (s.jobs > 10 * p_lines or s.lines >= p_lines)),
-    case when count(*) >= p_lines then min(s.number) + 1 end,
-    p_last)
+    min(s.number) filter (where s.number > s.first and (s.jobs > 10 * p_lines or s.n >= p_lines)),
+    case when count(*) >= p_lines then min(s.number) + 1 end, p_last)
   from (
-    select n.number, min(n.number) over () as first, sum(n.jobs) over w as jobs,
-      count(*) over w as lines
-    from unnest(p_numbers, p_jobs) as n (number, jobs) window w as (order by n.number)) as s
+    select f.number, min(f.number) over () as first, sum(f.jobs) over w as jobs,
+      count(*) over w as n
+    from unnest(p_numbers, p_jobs) as f (number, jobs) window w as (order by f.number)) as s
 $$;
 
 -- After a dump of another cluster was restored here: the lines it brought are committed, and go
@@ -403,13 +391,11 @@ create function queue.adopt_feed() returns boolean language plpgsql as $$
 declare
   v_now bigint;
   v_brought text[]; -- the transactions that did
-  v_restored_at bigint;
   v_shift bigint;
   v_lines integer;
 begin
   if queue.setting('cluster') = to_jsonb(queue.cluster()) then return true; end if;
   v_now := pg_current_xact_id()::text::bigint;
-  v_restored_at := (select v_now - age(s.xmin) from queue.settings as s where s.name = 'cluster');
   v_brought := array(
     select distinct f.xmin::text from queue.feed as f
     where f.number > 0 and f.xid::text::bigint > v_now - age(f.xmin));
@@ -417,7 +403,9 @@ begin
     (select max(f.number) from queue.feed as f where f.xmin::text = any (v_brought)),
     (select max(w.read_to) from queue.webhooks as w),
     (select max(t.read_to) from queue.tasks as t));
-  if v_brought <> '{}' or exists (select from queue.tasks where read_to > v_restored_at) then
+  if v_brought <> '{}' or exists (
+      select from queue.tasks as t, queue.settings as s -- written at the restore
+      where s.name = 'cluster' and t.read_to > v_now - age(s.xmin)) then
     update queue.feed set number = number - v_shift, xid = '3', held = null
     where ctid = any (array(
       select f.ctid from queue.feed as f
@@ -436,14 +424,13 @@ create function queue.do_live(p_now timestamptz, p_until timestamptz) returns in
 language plpgsql as $$
 declare
   v_before constant timestamptz
-    := p_now - make_interval(hours => (queue.setting('feed_hours'))::integer);
+    := p_now - make_interval(hours => queue.setting('feed_hours')::integer);
   v_gone record;
 begin
-  with oldest as (select f.ctid as place, f.at from queue.feed as f order by f.number limit 5000),
+  with oldest as (select f.ctid, f.at from queue.feed as f order by f.number limit 5000),
   gone as (
     delete from queue.feed where ctid = any (array(
-      select o.place from oldest as o where o.at < v_before))
-    returning number)
+      select o.ctid from oldest as o where o.at < v_before)) returning number)
   select max(g.number) as number, count(*)::integer as lines into v_gone from gone as g;
   update queue.tasks set read_to = greatest(read_to, v_gone.number)
   where name = 'live' and v_gone.lines > 0;
@@ -456,27 +443,27 @@ create type queue.feed_cursor as (
   seen pg_snapshot, until pg_snapshot, number bigint, id bigint, nth bigint
 );
 
--- Read a cursor, "seen~cluster" or "seen~cluster~until~number~id~nth"; "1:1:" is the beginning.
--- Null for one of another cluster, or of before the feed's beginning: events may have been missed.
-create function queue.read_cursor(p_cursor text, p_cluster text) returns queue.feed_cursor
+-- Read a cursor, "seen~cluster" or "seen~cluster~until~number~id~nth"; "1:1:" is the beginning, none
+-- is now. Null for one of another cluster, or before the feed's beginning: events may be missed.
+create function queue.read_cursor(p_cursor text) returns queue.feed_cursor
 language plpgsql stable as $$
 declare
-  v_parts constant text[]
-    := string_to_array(coalesce(nullif(p_cursor, '1:1:'), '1:1:~' || p_cluster), '~');
+  v_parts constant text[] := string_to_array(coalesce(p_cursor, pg_current_snapshot()::text), '~');
+  v_is_first constant boolean := coalesce(p_cursor = '1:1:', false);
   v_read queue.feed_cursor;
 begin
-  if cardinality(v_parts) not in (2, 6) then
+  if cardinality(v_parts) not in (2, 6) and p_cursor is not null and not v_is_first then
     raise data_exception;
   end if;
   v_read.seen := v_parts[1];
   v_read.until := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
-  v_read.number := coalesce(v_parts[4]::bigint, case when v_parts[1] = '1:1:'
-    then -9223372036854775808 else pg_snapshot_xmin(v_read.seen)::text::bigint end);
+  v_read.number := coalesce(v_parts[4]::bigint, case when v_is_first then -9223372036854775808
+    else pg_snapshot_xmin(v_read.seen)::text::bigint end);
   v_read.id := coalesce(v_parts[5]::bigint, 0);
   v_read.nth := coalesce(v_parts[6]::bigint, 0);
-  if v_parts[2] <> p_cluster
+  if v_parts[2] <> queue.cluster()
       or pg_snapshot_xmax(v_read.seen) > pg_snapshot_xmax(pg_current_snapshot())
-      or v_parts[1] <> '1:1:' and exists (
+      or not v_is_first and exists (
         select from queue.tasks as t where t.name = 'live' and t.read_to
           between pg_snapshot_xmin(v_read.seen)::text::bigint and queue.feed_end()) then
     return null;
@@ -502,7 +489,7 @@ declare
   -- with both, the caller has shown that it may read this session of this workspace
   v_all constant boolean
     := p_session_id is null or p_workspace_id is not null or queue.is_service();
-  v_at constant queue.feed_cursor := queue.read_cursor(p_cursor, v_cluster);
+  v_at constant queue.feed_cursor := queue.read_cursor(p_cursor);
   v_last constant bigint := pg_snapshot_xmax(v_at.until)::text;
   v_page record;
 begin
@@ -557,8 +544,7 @@ create function public.event_feed(
 set enable_seqscan = off set jit = off as $$
 begin
   perform queue.may_read(p_workspace_id);
-  return queue.read_feed(p_workspace_id, null,
-    coalesce(p_cursor, concat_ws('~', pg_current_snapshot(), queue.cluster())), p_limit);
+  return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
 end $$;
 comment on function public.event_feed is
   'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
@@ -567,7 +553,7 @@ comment on function public.event_feed is
   'says that events may have been missed. places has a cursor after each event.';
 
 create function public.session_feed(
-  p_session_id text, p_cursor text default null, p_limit integer default 500
+  p_session_id text, p_cursor text default '1:1:', p_limit integer default 500
 ) returns jsonb language plpgsql stable security definer set search_path = ''
 set enable_seqscan = off set jit = off as $$
 begin
@@ -641,10 +627,9 @@ begin
   exception when invalid_text_representation then
     v_address := null;
   end;
-  perform queue.spend(format('g:%s/%s/%s', p_name, p_workspace_id, coalesce(
-    host(case family(v_address) when 6 then network(set_masklen(v_address, 64))
-      else v_address end), 'unknown')),
-    v_most, 60, 1, queue.clock(), p_name);
+  v_address := set_masklen(v_address, case family(v_address) when 6 then 64 else 32 end);
+  perform queue.spend(format('g:%s/%s/%s', p_name, p_workspace_id,
+    coalesce(host(network(v_address)), 'unknown')), v_most, 60, 1, queue.clock(), p_name);
 end $$;
 
 -- The guest session of an id while it is open, if the caller may follow it: as a member of its
@@ -671,19 +656,17 @@ begin
   if not found then -- missing, ended or another's; without its id, which may be a key
     perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
-  return jsonb_build_object('session_id', v_session.session_id,
-    'expires_at', v_session.expires_at, 'jobs', (
-      select coalesce(jsonb_agg(g.fields || jsonb_build_object('progress', coalesce(j.progress,
-        '{"percentage": 0, "stage": null, "message": null}')) order by j.id desc), '[]')
-      from (
-        select * from public.jobs as o
-        where o.session_id = v_session.session_id and o.workspace_id = v_session.workspace_id
-        order by o.id desc limit 200) as j
-      cross join lateral (
-        select jsonb_object_agg(f.key, f.value) as fields from jsonb_each(to_jsonb(j)) as f
-        where f.key = any ('{id,session_id,job_type,status,result,error_message,attempts,
-          max_attempts,next_retry_at,scheduled_for,started_at,finished_at,completed_at,
-          cancel_requested_at,created_at,updated_at,last_seq}'::text[])) as g));
+  return jsonb_build_object('session_id', p_session_id, 'expires_at', v_session.expires_at,
+    'jobs', (
+    select coalesce(jsonb_agg(to_jsonb(g) order by g.id desc), '[]')
+    from (
+      select j.id, j.session_id, j.job_type, j.status, j.result, j.error_message, j.attempts,
+        j.max_attempts, j.next_retry_at, j.scheduled_for, j.started_at, j.finished_at,
+        j.completed_at, j.cancel_requested_at, j.created_at, j.updated_at, j.last_seq,
+        coalesce(j.progress, '{"percentage": 0, "stage": null, "message": null}') as progress
+      from public.jobs as j
+      where j.session_id = p_session_id and j.workspace_id = v_session.workspace_id
+      order by j.id desc limit 200) as g));
 end $$;
 
 create function queue.session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
@@ -696,13 +679,13 @@ begin
   if not found then perform queue.refuse(404, 'session_not_found', 'no such session'); end if;
   return queue.read_feed(v_workspace, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
 end $$;
+
 -- Bodies are bound when they are made: the roles that call them need no usage of queue.
 create function public.guest_session_jobs(p_session_id text) returns jsonb
 language sql stable set search_path = '' begin atomic select queue.session_jobs(p_session_id); end;
 comment on function public.guest_session_jobs is
-  'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, '
-  'expires_at, jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or '
-  'another user''s.';
+  'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, '
+  'jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
 create function public.guest_session_feed(
   p_session_id text, p_cursor text default null, p_limit integer default 500
